@@ -1,0 +1,52 @@
+# `make sweep` and `make test` need nothing but Python 3.11 to 3.13 and make; each sets up .venv the first time.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	command -v $$p >/dev/null 2>&1 && \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+sweep: $(VENV)/installed ## set up, then run the convolutional sweep
+	$(BIN)/python -m mnist_sweep +experiment=cnn
+
+test: $(VENV)/installed-test ## set up, then run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed-test ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/installed-dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and the caches, not the results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; give one with make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): TensorFlow, Keras, MLflow and what they need; some minutes the first time."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/installed
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.PHONY: help sweep test test-slow check format clean

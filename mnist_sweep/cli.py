@@ -1,0 +1,190 @@
+"""The command line: sweep (the default), experiments, compare, export and ui."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mnist_sweep.errors import UserError, did_you_mean
+
+_DEBUG = "HYDRA_FULL_ERROR"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        given.remove("--debug")
+        os.environ[_DEBUG] = "1"
+    debug = os.environ.get(_DEBUG, "0") == "1"
+    try:
+        sys.exit(_run(given))
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"mnist_sweep: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mnist_sweep: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe, `head` say, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        lines = str(error).strip().splitlines()
+        print(
+            f"mnist_sweep: unexpected {type(error).__name__}{': ' + lines[0] if lines else ''}; "
+            "this is a fault of the program: --debug shows where",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+class _Refused(BaseException):
+    """Carries an error past Hydra, which would print a line of its own about any Exception."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _run(given: list[str]) -> int:
+    if given and given[0] in _COMMANDS:
+        return _COMMANDS[given[0]](given[1:])
+    if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
+        raise UserError(f"{given[0]}: there is no such command{did_you_mean(given[0], _COMMANDS)}")
+    return _sweep(given)
+
+
+def _sweep(given: list[str]) -> int:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from mnist_sweep import compose
+    from mnist_sweep.grammar import quote_sweeps
+
+    codes: list[int] = []
+
+    def task(config: DictConfig) -> None:
+        from mnist_sweep import launch
+        from mnist_sweep.journal import FILE
+        from mnist_sweep.tables import standard_output
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            codes.append(launch.run(compose.plain(config), folder, standard_output()))
+        except UserError as error:
+            raise _Refused(error) from error
+        finally:
+            if not (folder / FILE).exists():
+                launch.discard(folder)
+
+    compose.register()
+    multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
+    sys.argv = ["mnist_sweep", *(given if multirun else quote_sweeps(given))]
+    # Hydra then raises its errors instead of printing them in its own way.
+    before = os.environ.get(_DEBUG)
+    os.environ[_DEBUG] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise compose.explain(error) from error
+    except _Refused as refused:
+        raise refused.error from refused.error.__cause__
+    finally:
+        if before is None:
+            del os.environ[_DEBUG]
+        else:
+            os.environ[_DEBUG] = before
+    return max(codes, default=0)
+
+
+def _experiments(given: list[str]) -> int:
+    _parser("experiments", "Lists the experiments, with a line on each.").parse_args(given)
+    from mnist_sweep import compose
+
+    found = compose.experiments()
+    width = max(map(len, found), default=0)
+    for name, description in found.items():
+        print(f"{name:{width}}  {description}".rstrip())
+    return 0
+
+
+def _compare(given: list[str]) -> int:
+    parser = _parser("compare", "Prints a sweep's runs as a table, the best first, and writes them all as CSV.")
+    _takes_sweep(parser)
+    parser.add_argument(
+        "--csv", metavar="FILE", type=Path, help="where to write (default: runs.csv in the sweep's folder)"
+    )
+    options = parser.parse_args(given)
+    from mnist_sweep.results import compare
+
+    compare.compare(options.sweep, options.tracking_uri, options.csv)
+    return 0
+
+
+def _export(given: list[str]) -> int:
+    parser = _parser("export", "Writes a sweep's best model as .h5 and .keras, with a manifest, and checks both.")
+    _takes_sweep(parser)
+    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write to")
+    options = parser.parse_args(given)
+    from mnist_sweep.results import export
+
+    export.export(options.sweep, options.tracking_uri, options.to)
+    return 0
+
+
+def _ui(given: list[str]) -> int:
+    parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
+    _takes_store(parser)
+    options = parser.parse_args(given)
+    from mnist_sweep import ui
+
+    return ui.serve(options.tracking_uri, options.host, options.port)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"python -m mnist_sweep {command}",
+        description=description,
+        epilog="--debug before or after anything shows the traceback of an error.",
+    )
+
+
+def _takes_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sweep",
+        nargs="?",
+        metavar="SWEEP",
+        help="NAME/TIME, a sweep's folder, or NAME for its last one (default: the last)",
+    )
+    _takes_store(parser)
+
+
+def _takes_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store (default: the one that the sweep used)")
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "experiments": _experiments,
+    "compare": _compare,
+    "export": _export,
+    "ui": _ui,
+}

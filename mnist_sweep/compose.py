@@ -1,0 +1,166 @@
+"""Where configs are found, and how Hydra is asked to put them together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from mnist_sweep.errors import UserError, did_you_mean
+
+CONFIG = "config"
+
+
+def packaged() -> Path:
+    """The folder with the shipped configs: inside an installed package, beside it in a source tree."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def own() -> Path | None:
+    """The user's `conf/` in the working directory; None where there is none, or it is the shipped one."""
+    folder = Path.cwd() / "conf"
+    return folder if folder.is_dir() and folder.resolve() != packaged().resolve() else None
+
+
+class _OwnConfigs(SearchPathPlugin):
+    """Lets the user's `conf/` add to the shipped configs, and win over them."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        folder = own()
+        if folder is not None:
+            search_path.prepend(provider="working directory", path=f"file://{folder}")
+
+
+def _experiment_name(*, _root_: DictConfig) -> str:
+    chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
+    if chosen is None and HydraConfig.initialized():
+        chosen = HydraConfig.get().runtime.choices.get("experiment")
+    return str(chosen or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
+
+
+def register() -> None:
+    """Tells Hydra of the user's configs and of what the shipped ones refer to. May be called again."""
+    if _OwnConfigs not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(_OwnConfigs)
+    OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
+
+
+def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config as it is without a sweep, for commands that need only a part of it.
+
+    Args:
+        overrides: As on the command line.
+
+    Raises:
+        UserError: The user's own `conf/` is at fault.
+    """
+    register()
+    try:
+        with initialize_config_dir(str(packaged()), version_base="1.3"):
+            composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+    return plain(composed)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain data, interpolations resolved.
+
+    Raises:
+        UserError: A value is missing, or refers to one that is not there.
+    """
+    try:
+        result = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    assert isinstance(result, dict)
+    return {str(key): value for key, value in result.items()}
+
+
+def experiments() -> dict[str, str]:
+    """The experiments there are, by name, with their descriptions.
+
+    Raises:
+        UserError: A file is no YAML.
+    """
+    found: dict[str, str] = {}
+    for folder in filter(None, (packaged(), own())):
+        for file in sorted((folder / "experiment").glob("**/*.yaml")):
+            try:
+                content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                raise UserError(f"{file}: is no YAML ({' '.join(str(error).split())})") from None
+            name = str(file.relative_to(folder / "experiment").with_suffix(""))
+            found[name] = str(content.get("description") or "") if isinstance(content, dict) else ""
+    return dict(sorted(found.items()))
+
+
+def explain(error: Exception) -> UserError:
+    """One line for what Hydra or OmegaConf found wrong.
+
+    Args:
+        error: Hydra's or OmegaConf's exception.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        return _no_such_option(str(error.missing_cfg_file), error.options or [])
+    text = str(error)
+    key = re.search(r"Could not (?:override|append to config|delete from config)\.? ?(?:Key )?'?([\w./@-]+)'?", text)
+    if isinstance(error, ConfigCompositionException) and key is not None:
+        return _no_such_key(key.group(1), text)
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…")
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override}: cannot be parsed ({' '.join(str(error).splitlines()[:1])})")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")]
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return UserError(f"{error.full_key}: {lines[0]}")
+    return UserError(" ".join(lines[:2]) or type(error).__name__)
+
+
+def _no_such_option(file: str, options: Sequence[str]) -> UserError:
+    group, _, option = file.rpartition("/")
+    if not group:
+        return UserError(f"{file}: there is no such config")
+    if "," in option or "(" in option:
+        return UserError(
+            f"{group}={option}: a group cannot be searched; run one sweep for each with -m {group}=…, "
+            f"or search values inside the group"
+        )
+    what = "experiment" if group == "experiment" else f"option of the group {group}"
+    return UserError(f"{group}={option}: there is no such {what}{did_you_mean(option, options)}")
+
+
+def _no_such_key(key: str, text: str) -> UserError:
+    if "No match in the defaults list" in text:
+        if key == "experiment":
+            return UserError(f"{key}: write it with a plus, +{key}=NAME, as a sweep needs none")
+        groups = sorted(p.name for p in packaged().iterdir() if p.is_dir() and p.name != "hydra")
+        return UserError(f"{key}: there is no such group{did_you_mean(key, groups)}")
+    known = _keys(defaults())
+    return UserError(
+        f"{key}: unknown key{did_you_mean(key, known)}" + (f" (+{key}=… adds it)" if "arguments" in key else "")
+    )
+
+
+def _keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+    keys = []
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        keys += [f"{prefix}{name}", *_keys(value, f"{prefix}{name}.")]
+    return keys

@@ -1,0 +1,122 @@
+"""What Keras calls its optimizers, learning-rate schedules and activations.
+
+Checking a config must not load Keras (seconds, hundreds of megabytes), so its names stand here as plain
+data. `tests/test_keras_names.py` compares them with the installed Keras.
+"""
+
+from __future__ import annotations
+
+_COMMON = {
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+}
+_ADAM = {"beta_1", "beta_2", "epsilon"}
+
+# Optimizer → its own arguments beside learning_rate.
+OPTIMIZERS: dict[str, set[str]] = {
+    "adadelta": _COMMON | {"rho", "epsilon"},
+    "adafactor": _COMMON | {"beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step"},
+    "adagrad": _COMMON | {"initial_accumulator_value", "epsilon"},
+    "adam": _COMMON | _ADAM | {"amsgrad"},
+    "adamax": _COMMON | _ADAM,
+    "adamw": _COMMON | _ADAM | {"amsgrad"},
+    "ftrl": _COMMON
+    | {
+        "learning_rate_power",
+        "initial_accumulator_value",
+        "l1_regularization_strength",
+        "l2_regularization_strength",
+        "l2_shrinkage_regularization_strength",
+        "beta",
+    },
+    "lamb": _COMMON | _ADAM,
+    "lion": _COMMON | {"beta_1", "beta_2"},
+    "muon": _COMMON
+    | {
+        "adam_beta_1",
+        "adam_beta_2",
+        "adam_weight_decay",
+        "epsilon",
+        "exclude_layers",
+        "exclude_embeddings",
+        "muon_a",
+        "muon_b",
+        "muon_c",
+        "adam_lr_ratio",
+        "momentum",
+        "ns_steps",
+        "nesterov",
+        "rms_rate",
+    },
+    "nadam": _COMMON | _ADAM,
+    "rmsprop": _COMMON | {"rho", "momentum", "epsilon", "centered"},
+    "schedulefreeadamw": _COMMON | _ADAM | {"warmup_steps"},
+    "sgd": _COMMON | {"momentum", "nesterov"},
+}
+
+# Optimizer → Keras's own learning rate, where it is not the usual one.
+_LEARNING_RATES = {"sgd": 0.01, "schedulefreeadamw": 0.0025}
+_USUAL_LEARNING_RATE = 0.001
+
+# Schedule → (required arguments, optional arguments), beside initial_learning_rate.
+SCHEDULES: dict[str, tuple[set[str], set[str]]] = {
+    "CosineDecay": ({"decay_steps"}, {"alpha", "warmup_target", "warmup_steps"}),
+    "CosineDecayRestarts": ({"first_decay_steps"}, {"t_mul", "m_mul", "alpha"}),
+    "ExponentialDecay": ({"decay_steps", "decay_rate"}, {"staircase"}),
+    "InverseTimeDecay": ({"decay_steps", "decay_rate"}, {"staircase"}),
+    "PiecewiseConstantDecay": ({"boundaries", "values"}, set()),
+    "PolynomialDecay": ({"decay_steps"}, {"end_learning_rate", "power", "cycle"}),
+}
+# Arguments that default to the number of training steps of the whole trial.
+SCHEDULE_STEPS = {"decay_steps", "first_decay_steps"}
+
+ACTIVATIONS: set[str] = {
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "glu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softmax",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "sparsemax",
+    "squareplus",
+    "swish",
+    "tanh",
+    "tanh_shrink",
+    "threshold",
+}
+
+
+def default_learning_rate(optimizer: str) -> float:
+    """The learning rate that Keras takes for an optimizer when it is told none.
+
+    Args:
+        optimizer: A key of `OPTIMIZERS`.
+    """
+    return _LEARNING_RATES.get(optimizer, _USUAL_LEARNING_RATE)

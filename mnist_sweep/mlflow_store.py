@@ -1,0 +1,121 @@
+"""The MLflow store: where it is, and how it comes into being."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_sweep.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+_SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
+
+TAG_SWEEP = "mnist_sweep.sweep"
+TAG_KIND = "mnist_sweep.kind"
+TAG_TRIAL = "mnist_sweep.trial"
+TAG_STATUS = "mnist_sweep.status"
+TAG_REASON = "mnist_sweep.reason"
+TAG_WINNER = "mnist_sweep.winner"
+TAG_OBJECTIVE = "mnist_sweep.objective"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+def absolute(uri: str) -> str:
+    """A tracking URI that means the same from any working directory.
+
+    Args:
+        uri: Any MLflow tracking URI; a relative SQLite path is taken from the working directory.
+
+    Raises:
+        UserError: MLflow knows no such scheme, or refuses it.
+    """
+    scheme, colon, _ = uri.partition(":")
+    if not colon or scheme.partition("+")[0] not in _SCHEMES:
+        raise UserError(
+            f"tracking.uri={without_password(uri)}: MLflow has no such kind of store; "
+            "write sqlite:///PATH or http://HOST:PORT"
+        )
+    if scheme == "file":
+        raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; take sqlite:///PATH")
+    path = sqlite_path(uri)
+    return uri if path is None else f"{_SQLITE}{path}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite store, absolute; None for other stores."""
+    return Path(uri.removeprefix(_SQLITE)).expanduser().absolute() if uri.startswith(_SQLITE) else None
+
+
+def without_password(uri: str) -> str:
+    """A URI that may be printed."""
+    return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
+def connect(uri: str, *, create: bool = False) -> MlflowClient:
+    """Opens a store.
+
+    Args:
+        uri: Any MLflow tracking URI.
+        create: Whether to create an SQLite store that is not there yet.
+
+    Returns:
+        A client for it. The first call in a process takes seconds, as it imports MLflow.
+
+    Raises:
+        UserError: The store is not there, or cannot be written.
+    """
+    uri = absolute(uri)
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        if not create:
+            raise UserError(
+                f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+            )
+        _create(path)
+    return _client(uri)
+
+
+def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # By default MLflow asks a server that is gone for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    from mlflow import MlflowClient
+
+    # Importing MLflow sets its loggers up, to tell of every table that it creates.
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _create(path: Path) -> None:
+    """Lets a complete database appear at once.
+
+    MLflow creates its tables one by one without a lock: two processes at a time, or a kill in between, leave a
+    database that cannot be used.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(f".{path.name}.lock"), "w")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"tracking.uri={_SQLITE}{path}: cannot be written ({error.strerror})") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        partial = path.with_name(f"partial-{path.name}")
+        for leftover in path.parent.glob(f"{partial.name}*"):
+            leftover.unlink()
+        _client(f"{_SQLITE}{partial}").search_experiments()
+        with sqlite3.connect(partial) as database:
+            # So that the UI may read while a sweep writes; stays on once set.
+            database.execute("PRAGMA journal_mode=WAL")
+        database.close()
+        partial.replace(path)

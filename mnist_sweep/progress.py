@@ -1,0 +1,247 @@
+"""Events → what the user sees while a sweep runs: a live table, or a line for each finished trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from mnist_sweep.settings import Objective, Search, seconds
+from mnist_sweep.tables import Column, fitting
+from mnist_sweep.trial import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    Outcome,
+    Status,
+    SweepEnded,
+    SweepStarted,
+    Trial,
+    TrialEnded,
+    TrialStarted,
+)
+
+_ROWS = 14
+_COLOURS = {Status.RUNNING: "cyan", Status.COMPLETED: "green", Status.STOPPED: "yellow", Status.FAILED: "red"}
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def shown(value: object) -> str:
+    """A hyperparameter's value for people."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def short_names(names: list[str]) -> dict[str, str]:
+    """The shortest ends of dotted names that still tell them apart.
+
+    Args:
+        names: Such as `model.units` and `model.dense.units`.
+
+    Returns:
+        From each name to its end: `units`, `dense.units`; `optimizer` for `optimizer.name`.
+    """
+    short = {}
+    for name in names:
+        parts = name.removesuffix(".name").split(".")
+        # A layer's number alone says nothing.
+        for size in range(2 if parts[-1].isdigit() else 1, len(parts) + 1):
+            end = ".".join(parts[-size:])
+            same = [n for n in names if f".{n.removesuffix('.name')}".endswith(f".{end}")]
+            if len(same) == 1 or size == len(parts):
+                short[name] = end
+                break
+    return short
+
+
+@dataclass
+class _Row:
+    trial: Trial
+    slot: str = ""
+    attempt: int = 1
+    epoch: int = 0
+    best: float | None = None
+    status: Status = Status.RUNNING
+    outcome: Outcome | None = None
+
+
+class Progress:
+    """What is known of a running sweep, and its estimates."""
+
+    def __init__(
+        self, objective: Objective, budget: Search, slots: int, size: int | None, clock: Callable[[], float]
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+            objective: What is optimised.
+            budget: When the sweep ends.
+            slots: How many trials run at once.
+            size: How many settings the space holds; None where they cannot be counted.
+            clock: The time in seconds since 1970.
+        """
+        self.objective, self.slots, self.clock = objective, slots, clock
+        self.rows: dict[int, _Row] = {}
+        self.names: list[str] = []
+        self.sweep = ""
+        self.started = clock()
+        self.ended = False
+        limits = [n for n in (budget.max_trials, None if budget.algorithm == "hyperband" else size) if n is not None]
+        self.most = min(limits, default=None)
+        self._seconds = seconds(budget.time_budget) if budget.time_budget else None
+
+    def handle(self, event: Event) -> None:
+        """Takes note of an event."""
+        if isinstance(event, SweepStarted):
+            self.sweep, self.names = event.sweep, list(event.space)
+        elif isinstance(event, TrialStarted):
+            self.rows[event.trial.number] = _Row(event.trial, event.slot, event.attempt)
+        elif isinstance(event, EpochEnded):
+            row, score = self.rows[event.trial], event.metrics[self.objective.name]
+            row.epoch = event.epoch
+            if self.objective.better(score, row.best):
+                row.best = score
+        elif isinstance(event, TrialEnded) and event.trial in self.rows:
+            row = self.rows[event.trial]
+            row.status, row.outcome, row.best = event.outcome.status, event.outcome, event.outcome.score
+        elif isinstance(event, SweepEnded):
+            self.ended = True
+
+    @property
+    def finished(self) -> list[_Row]:
+        """The trials that have ended."""
+        return [row for row in self.rows.values() if row.outcome is not None]
+
+    @property
+    def running(self) -> list[_Row]:
+        """The trials that run now."""
+        return [row for row in self.rows.values() if row.status is Status.RUNNING]
+
+    def best(self) -> _Row | None:
+        """The best trial so far, of those that have ended."""
+        best: _Row | None = None
+        for row in self.finished:
+            if row.best is not None and self.objective.better(row.best, best.best if best else None):
+                best = row
+        return best
+
+    def seconds_left(self) -> float | None:
+        """An estimate from the mean duration of the trials so far; None before there is one."""
+        elapsed = self.clock() - self.started
+        limit = None if self._seconds is None else max(0.0, self._seconds - elapsed)
+        done = [row.outcome.seconds for row in self.finished if row.outcome and row.outcome.seconds > 0]
+        if self.most is None or not done:
+            return limit
+        ahead = self.most - len(self.finished) - sum(row.epoch / max(row.trial.epochs, 1) for row in self.running)
+        estimate = max(0.0, ahead) * sum(done) / len(done) / max(self.slots, 1)
+        return estimate if limit is None else min(limit, estimate)
+
+    def headline(self) -> str:
+        """One line on how the sweep stands."""
+        count = f"{len(self.finished)}" + (f" of {self.most}" if self.most is not None else "")
+        parts = [f"{count} trial{'' if count == '1' or self.most == 1 else 's'} done"]
+        parts.append(f"{len(self.running)} of {self.slots} slot{'' if self.slots == 1 else 's'} busy")
+        parts.append(f"{duration(self.clock() - self.started)} elapsed")
+        left = self.seconds_left()
+        if left is not None and not self.ended:
+            parts.append(f"about {duration(left)} left")
+        best = self.best()
+        if best is not None and best.best is not None:
+            parts.append(f"best {self.objective.name} {best.best:.4f} (trial {best.trial.number})")
+        return " · ".join(parts)
+
+
+class Screen:
+    """Shows a sweep's progress: as a live table in a terminal, else as lines."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        """Takes what to show and where."""
+        self._progress, self._console = progress, console
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def handle(self, event: Event) -> None:
+        """Takes note of an event, and prints its line."""
+        self._progress.handle(event)
+        if isinstance(event, AttemptFailed):
+            self._console.print(
+                f"trial {event.trial}: {event.reason}; it is tried again",
+                style="yellow",
+                markup=False,
+                highlight=False,
+            )
+        elif isinstance(event, TrialEnded) and event.trial in self._progress.rows:
+            self._console.print(self._line(self._progress.rows[event.trial]), highlight=False, soft_wrap=True)
+
+    def _line(self, row: _Row) -> Text:
+        assert row.outcome is not None
+        text = Text(f"trial {row.trial.number}  ")
+        text.append(str(row.status), style=_COLOURS[row.status])
+        if row.best is not None:
+            text.append(f"  {self._progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
+        if row.outcome.reason:
+            text.append(f"  {row.outcome.reason}")
+        settings = self._values(row.trial.values)
+        text.append(f"  {duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
+        if not self._console.is_terminal:
+            text.append(f"  [{self._progress.headline()}]")
+        return text
+
+    def _values(self, values: Mapping[str, Any]) -> dict[str, str]:
+        short = short_names(self._progress.names)
+        return {short.get(name, name): shown(value) for name, value in values.items()}
+
+    def _table(self) -> RenderableType:
+        progress = self._progress
+        finished = sorted(progress.finished, key=lambda row: row.trial.number)
+        best = progress.best()
+        room = max(1, min(_ROWS, self._console.height - 8) - len(progress.running))
+        rows = [
+            *([best] if best and best not in finished[-room:] else []),
+            *finished[-room:],
+            *progress.running,
+        ]
+        rows.sort(key=lambda row: row.trial.number)
+        short = short_names(progress.names)
+        columns = [
+            Column("trial", [f"{row.trial.number}{' ★' if row is best else ''}" for row in rows], weight=2),
+            *(Column(end, [shown(row.trial.values.get(name, "–")) for row in rows]) for name, end in short.items()),
+            Column("epoch", [f"{row.epoch}/{row.trial.epochs}" for row in rows], weight=1),
+            Column(
+                progress.objective.name,
+                ["" if row.best is None else f"{row.best:.4f}" for row in rows],
+                weight=2,
+            ),
+            Column("status", [self._status(row) for row in rows], weight=1),
+        ]
+        table, _ = fitting(columns, progress.sweep, self._console.width)
+        if rows:
+            return Group(table, Text(progress.headline()))
+        return Text("The workers are starting: each imports TensorFlow once.", style="dim")
+
+    @staticmethod
+    def _status(row: _Row) -> Text:
+        place = f" on {row.slot}" if row.status is Status.RUNNING else ""
+        return Text(f"{row.status}{place}", _COLOURS[row.status])

@@ -1,0 +1,37 @@
+"""Searches that need no oracle: every combination, and a single run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mnist_sweep.search.base import Answer, Search, Suggestion
+from mnist_sweep.space import Space, Values
+
+
+class InOrder(Search):
+    """Tries given settings one after another, whatever comes of them.
+
+    keras-tuner's own grid waits for each trial's end before it knows the next point, so that all slots but one idle.
+    """
+
+    def __init__(self, settings: Iterator[Values]) -> None:
+        """Takes the settings, which are drawn as they are asked for."""
+        self._settings = settings
+
+    def ask(self, number: int) -> Suggestion | Answer:
+        """The next setting."""
+        values = next(self._settings, None)
+        return Answer.FINISHED if values is None else Suggestion(values)
+
+    def tell(self, number: int, score: float | None) -> None:
+        """Nothing depends on a trial's end."""
+
+
+def grid(space: Space) -> Search:
+    """`search=grid`: every combination once."""
+    return InOrder(space.grid())
+
+
+def single() -> Search:
+    """`search=none`: one run of a config without sweeps."""
+    return InOrder(iter([{}]))

@@ -1,0 +1,275 @@
+"""The typed shape of a whole sweep's config: data, search, workers, tracking and the objective."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mnist_sweep.checks import Strict, check
+from mnist_sweep.config import Count
+from mnist_sweep.errors import UserError, did_you_mean
+
+TRIAL_GROUPS = ("model", "optimizer", "training")
+
+# What every epoch logs, under Keras's names, and which way is better.
+METRICS: dict[str, Literal["max", "min"] | None] = {
+    "accuracy": "max",
+    "loss": "min",
+    "val_accuracy": "max",
+    "val_loss": "min",
+    "learning_rate": None,
+    "epoch_seconds": "min",
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep optimises.
+
+    Attributes:
+        name: A metric logged at each epoch.
+        direction: `max` or `min`.
+    """
+
+    name: str
+    direction: Literal["max", "min"]
+
+    def better(self, a: float, b: float | None, min_delta: float = 0.0) -> bool:
+        """Whether score `a` is better than score `b` by more than `min_delta`; NaN never is."""
+        if math.isnan(a):
+            return False
+        if b is None or math.isnan(b):
+            return True
+        return a > b + min_delta if self.direction == "max" else a < b - min_delta
+
+    def reached(self, score: float, target: float) -> bool:
+        """Whether a score is as good as the target."""
+        return score >= target if self.direction == "max" else score <= target
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Reads `val_accuracy max`; the direction may be left out where there is a usual one.
+
+        Raises:
+            UserError: The metric is not logged, or its direction is missing or no direction.
+        """
+        name, _, direction = text.strip().partition(" ")
+        if name not in METRICS:
+            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, METRICS)}")
+        chosen = direction.strip() or METRICS[name]
+        if chosen == "max":
+            return cls(name, "max")
+        if chosen == "min":
+            return cls(name, "min")
+        raise UserError(f"objective={text}: say which is better, '{name} max' or '{name} min'")
+
+
+class Data(Strict):
+    """Which images to train on."""
+
+    name: Literal["mnist", "mnist_5k", "fashion_mnist", "npz"]
+    path: str | None
+    fallback: Literal["mnist_5k"] | None
+    validation_split: Annotated[float, Field(ge=0, le=0.9)]
+
+    @model_validator(mode="after")
+    def _npz_has_a_path(self) -> Data:
+        if self.name == "npz" and self.path is None:
+            raise ValueError("data=npz needs data.path=FILE.npz")
+        return self
+
+
+def seconds(duration: str) -> float:
+    """Reads a duration.
+
+    Args:
+        duration: Such as `90s`, `15m`, `2h` or `1h30m`.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: It is not of that form, or zero.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", duration)
+    if not parts or "".join(n + u for n, u in parts) != duration.replace(" ", ""):
+        raise ValueError("must be a duration such as 90s, 15m, 2h or 1h30m")
+    total = sum(float(n) * units[u] for n, u in parts)
+    if total <= 0:
+        raise ValueError("must be more than no time")
+    return total
+
+
+class Budget(Strict):
+    """When a search ends."""
+
+    max_trials: Count | None
+    time_budget: str | None
+    target: Annotated[float, Field(allow_inf_nan=False)] | None
+    seed: Annotated[int, Field(ge=0)]
+
+    @field_validator("time_budget")
+    @classmethod
+    def _a_duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            seconds(value)
+        return value
+
+
+class RandomSearch(Budget):
+    """`search=random`."""
+
+    algorithm: Literal["random"]
+
+
+class GridSearch(Budget):
+    """`search=grid`."""
+
+    algorithm: Literal["grid"]
+
+
+class NoSearch(Budget):
+    """`search=none`."""
+
+    algorithm: Literal["none"]
+
+
+class BayesianSearch(Budget):
+    """`search=bayesian`."""
+
+    algorithm: Literal["bayesian"]
+    num_initial_points: Count | None
+    alpha: Annotated[float, Field(gt=0)]
+    beta: Annotated[float, Field(ge=0)]
+
+
+class HyperbandSearch(Budget):
+    """`search=hyperband`."""
+
+    algorithm: Literal["hyperband"]
+    factor: Annotated[int, Field(ge=2)]
+    iterations: Count
+
+
+Search = RandomSearch | GridSearch | NoSearch | BayesianSearch | HyperbandSearch
+SEARCHES: dict[str, type[Search]] = {
+    "random": RandomSearch,
+    "grid": GridSearch,
+    "bayesian": BayesianSearch,
+    "hyperband": HyperbandSearch,
+    "none": NoSearch,
+}
+
+
+class Workers(Strict):
+    """Where trials run."""
+
+    devices: Literal["auto", "cpu", "gpu"]
+    count: Count | None
+    threads: Count | None
+    trials_per_gpu: Count
+    retries: Annotated[int, Field(ge=0)]
+    recycle_after: Count
+
+
+class Tracking(Strict):
+    """Where runs are logged."""
+
+    uri: str
+    artifacts: str
+    keep_models: Literal["all", "best"] | Count
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A sweep's config but for the part that may be searched.
+
+    Attributes:
+        name: The MLflow experiment and the folder under `experiments/`.
+        description: A line on what the sweep is for.
+        seed: Of the validation split.
+        objective: What is optimised.
+        data: Which images.
+        search: The algorithm and its budget.
+        workers: Where trials run.
+        tracking: Where runs are logged.
+        trial: The groups model, optimizer and training, possibly with sweeps in them.
+    """
+
+    name: str
+    description: str | None
+    seed: int
+    objective: Objective
+    data: Data
+    search: Search
+    workers: Workers
+    tracking: Tracking
+    trial: dict[str, Any]
+
+
+class _Top(Strict):
+    name: str
+    description: str | None
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    objective: str
+    data: dict[str, Any]
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    training: dict[str, Any]
+    search: dict[str, Any]
+    workers: dict[str, Any]
+    tracking: dict[str, Any]
+
+
+def check_settings(raw: Mapping[str, Any]) -> Settings:
+    """Checks a whole config but for the part that may be searched.
+
+    Args:
+        raw: The config as Hydra composed it, resolved.
+
+    Raises:
+        UserError: A key is unknown or missing, its value of the wrong type or out of range, or a value that
+            cannot be searched is a sweep.
+    """
+    top = check(_Top, raw)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
+        raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
+    for key in set(_Top.model_fields) - set(TRIAL_GROUPS):
+        _refuse_sweeps(raw[key], key)
+    algorithm = top.search.get("algorithm")
+    if algorithm not in SEARCHES:
+        raise UserError(f"search.algorithm={algorithm}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}")
+    settings = Settings(
+        name=top.name,
+        description=top.description,
+        seed=top.seed,
+        objective=Objective.parse(top.objective),
+        data=check(Data, top.data, "data."),
+        search=check(SEARCHES[algorithm], top.search, "search."),
+        workers=check(Workers, top.workers, "workers."),
+        tracking=check(Tracking, top.tracking, "tracking."),
+        trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
+    )
+    if settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
+        raise UserError(
+            f"objective={settings.objective.name}: there are no validation images; set data.validation_split above 0"
+        )
+    return settings
+
+
+def _refuse_sweeps(value: object, key: str) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_sweeps(inner, f"{key}.{name}")
+    elif isinstance(value, str) and re.match(r"(choice|range|interval|tag|int|float)\(.*\)$", value.strip()):
+        raise UserError(
+            f"{key}={value}: only values of model, optimizer and training can be searched; "
+            f"run one sweep for each value with -m {key}=…"
+        )

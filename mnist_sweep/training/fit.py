@@ -1,0 +1,277 @@
+"""Training one model, and testing one: the code that runs inside a worker.
+
+An epoch's randomness (its shuffling and its dropout) is a function of the seed and the epoch's number alone, not of
+what was trained before. So a trial gives the same metrics, to the last bit, in whichever worker it runs, and one that
+goes on from a saved state does what it would have done without the break.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mnist_sweep.config import TrialConfig
+from mnist_sweep.settings import Objective
+from mnist_sweep.training import model as models
+from mnist_sweep.training import saved
+from mnist_sweep.training.data import Array, Dataset
+from mnist_sweep.trial import Outcome, Status
+
+MODEL_FILE = "model.h5"
+SAMPLE_FILE = "sample_predictions.npz"
+STATE_FILE = "state.weights.h5"
+_SAMPLE = 64
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, and where to put it.
+
+    Attributes:
+        config: The trial's config.
+        objective: What tells the best epoch, whose weights are kept.
+        epochs: The last epoch to train.
+        folder: Where the model goes; created if need be.
+        initial_epoch: Epochs that `state` has trained before.
+        state: Weights and optimizer state to go on from; None to start anew.
+        keep_state: Whether to write this trial's own state for another to go on from.
+    """
+
+    config: TrialConfig
+    objective: Objective
+    epochs: int
+    folder: Path
+    initial_epoch: int = 0
+    state: Path | None = None
+    keep_state: bool = False
+
+
+def configure(threads: int, *, gpu: bool) -> None:
+    """Sets TensorFlow up; once per process, before anything else of it is used.
+
+    Args:
+        threads: CPU threads that operations may use.
+        gpu: Whether this process trains on a GPU; its memory is then taken as needed, not all at once.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.experimental.enable_op_determinism()
+    for device in tf.config.list_physical_devices("GPU") if gpu else []:
+        tf.config.experimental.set_memory_growth(device, True)
+
+
+class Trainer:
+    """Holds a data set in memory and trains one model after another on it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Loads the training and validation images; the test images only when `test` is called."""
+        self._dataset = dataset
+        self._classes = dataset.classes
+        # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
+        self._x, self._y = tf.constant(dataset.x_train), tf.constant(dataset.y_train)
+        self._x_val, self._y_val = np.asarray(dataset.x_val), np.asarray(dataset.y_val)
+
+    def train(self, job: Job, report: Report, stop: Callable[[], str]) -> Outcome:
+        """Trains a model and saves it with the weights of its best epoch.
+
+        Args:
+            job: What to train.
+            report: Called after each epoch with its number, from 1, and its metrics (`settings.METRICS`).
+            stop: Asked after each epoch; a reason ends the trial there, "" lets it go on.
+
+        Returns:
+            The outcome; `job.folder` then holds the model and a sample of its predictions, unless it failed.
+
+        Raises:
+            UserError: The model or the optimizer cannot be built.
+        """
+        started = time.monotonic()
+        training = job.config.training
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(training.seed)
+        keras.config.set_dtype_policy(training.precision)
+        steps = models.batches(len(self._x), training.batch_size)
+        model = self._compiled(job, steps)
+        if job.state is not None:
+            # Without its variables, a fresh optimizer would drop the state that was saved.
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(job.state)
+        epoch = tf.Variable(0, dtype=tf.int64)
+        guide = _Guide(job, epoch, report, stop)
+        model.fit(
+            self._batches(training.batch_size, steps, training.seed, epoch),
+            validation_data=self._validation(training.validation_batch_size),
+            epochs=job.epochs,
+            initial_epoch=job.initial_epoch,
+            callbacks=[guide],
+            shuffle=False,  # `_batches` has done it
+            verbose=0,
+        )
+        if guide.failure:
+            return Outcome(
+                Status.FAILED,
+                guide.failure,
+                parameters=model.count_params(),
+                seconds=time.monotonic() - started,
+            )
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if job.keep_state:
+            _save(job.folder / STATE_FILE, model.save_weights)
+        if guide.best_weights is not None:
+            model.set_weights(guide.best_weights)
+        _save(job.folder / MODEL_FILE, lambda path: model.save(path, include_optimizer=False))
+        self._save_sample(model, job.folder / SAMPLE_FILE)
+        return Outcome(
+            Status.STOPPED if guide.stopped else Status.COMPLETED,
+            guide.stopped or guide.early,
+            score=guide.best.get(job.objective.name),
+            best_epoch=guide.best_epoch,
+            metrics=guide.best,
+            parameters=model.count_params(),
+            seconds=time.monotonic() - started,
+        )
+
+    def test(self, path: Path) -> tuple[dict[str, float], list[list[int]]]:
+        """Tests a saved model on the test images.
+
+        Args:
+            path: The `.h5` file.
+
+        Returns:
+            `test_loss` and `test_accuracy`; and the confusion matrix, a row per true class.
+        """
+        truth = np.asarray(self._dataset.y_test)
+        probabilities = saved.predict(saved.load(path), self._dataset.x_test)
+        predicted = probabilities.argmax(axis=1)
+        losses = keras.losses.sparse_categorical_crossentropy(truth, probabilities)
+        confusion = np.zeros((self._classes, self._classes), dtype=np.int64)
+        np.add.at(confusion, (truth, predicted), 1)
+        metrics = {"test_loss": float(np.mean(losses)), "test_accuracy": float((predicted == truth).mean())}
+        return metrics, confusion.tolist()
+
+    def _compiled(self, job: Job, steps: int) -> keras.Model:
+        training = job.config.training
+        height, width, channels = self._x.shape[1:]
+        model = models.build(job.config, (height, width, channels), self._classes)
+        jit = training.jit_compile
+        if jit == "auto":
+            # XLA makes convolutions four to five times slower on CPU.
+            jit = "auto" if tf.config.list_logical_devices("GPU") else False
+        model.compile(
+            optimizer=models.optimizer(job.config.optimizer, steps * job.config.training.epochs),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            steps_per_execution=models.steps_per_execution(job.config, model, steps),
+            jit_compile=jit,
+        )
+        return model
+
+    def _batches(self, batch_size: int, steps: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
+        x, y, size = self._x, self._y, len(self._x)
+
+        def shuffled(_: Any) -> tf.data.Dataset:  # noqa: ANN401
+            order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, epoch]))
+
+            def batch(i: Any) -> tuple[Any, Any]:  # noqa: ANN401
+                chosen = order[i * batch_size : (i + 1) * batch_size]
+                return _as_float(tf.gather(x, chosen)), tf.gather(y, chosen)
+
+            return tf.data.Dataset.range(steps).map(batch)
+
+        drawn = tf.data.Dataset.from_tensors(0).flat_map(shuffled)
+        return drawn.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+    def _validation(self, batch_size: int) -> tf.data.Dataset | None:
+        if not len(self._x_val):
+            return None
+        images = tf.data.Dataset.from_tensor_slices((self._x_val, self._y_val)).batch(batch_size)
+        return images.map(lambda x, y: (_as_float(x), y)).prefetch(2)
+
+    def _save_sample(self, model: keras.Model, path: Path) -> None:
+        source: Array = self._x_val if len(self._x_val) else self._x.numpy()
+        images = source[:_SAMPLE]
+        predictions = saved.predict(model, images)
+        _save(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
+
+
+class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
+    """Seeds each epoch, reports it, keeps the best weights and says when to stop."""
+
+    def __init__(self, job: Job, epoch: tf.Variable, report: Report, stop: Callable[[], str]) -> None:
+        super().__init__()
+        self._job, self._epoch, self._report, self._stop = job, epoch, report, stop
+        self._started = 0.0
+        self._bar: float | None = None
+        self._waited = 0
+        self.best: dict[str, float] = {}
+        self.best_epoch: int | None = None
+        self.best_weights: list[Array] | None = None
+        self.early = self.stopped = self.failure = ""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+        self._started = time.monotonic()
+        self._epoch.assign(epoch)
+        generators = [g for layer in self.model._flatten_layers() for g in getattr(layer, "_seed_generators", [])]
+        for i, generator in enumerate(generators):
+            state = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
+            generator.state.assign(np.array([state, 0], dtype=generator.state.dtype))
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+        if not math.isfinite(float(logs["loss"])):
+            self._fail(int(self._epoch.numpy()) + 1, float(logs["loss"]))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+        if self.failure:
+            return
+        metrics = {name: float(value) for name, value in logs.items()}
+        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
+        metrics["epoch_seconds"] = time.monotonic() - self._started
+        score = metrics[self._job.objective.name]
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(score):
+            self._fail(epoch + 1, metrics["loss"])
+            return
+        self._report(epoch + 1, metrics)
+        objective, stopping = self._job.objective, self._job.config.training.early_stopping
+        if objective.better(score, self.best.get(objective.name)):
+            self.best, self.best_epoch = metrics, epoch + 1
+            self.best_weights = self.model.get_weights()
+        if objective.better(score, self._bar, stopping.min_delta):
+            self._bar, self._waited = score, 0
+        else:
+            self._waited += 1
+        if stopping.patience is not None and self._waited >= stopping.patience and epoch + 1 < self._job.epochs:
+            self.early = f"no better {objective.name} for {stopping.patience} epochs"
+            self.model.stop_training = True
+        reason = self._stop()
+        if reason and epoch + 1 < self._job.epochs:
+            self.stopped = reason
+            self.model.stop_training = True
+
+    def _fail(self, epoch: int, loss: float) -> None:
+        self.failure = f"the loss became {loss} in epoch {epoch}; a smaller optimizer.learning_rate may help"
+        self.model.stop_training = True
+
+
+def _as_float(images: Any) -> Any:  # noqa: ANN401 - tensors, as `to_float` does for arrays
+    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
+
+
+def _save(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets a file appear only when it is whole."""
+    # The suffix stays last, as Keras and NumPy tell the format by it.
+    temporary = path.with_name(f"partial-{path.name}")
+    write(temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

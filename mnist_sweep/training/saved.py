@@ -1,0 +1,34 @@
+"""Saved models: loading, asking, converting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mnist_sweep.training.data import Array, to_float
+
+_BATCH = 1024
+
+
+def load(path: Path) -> keras.Model:
+    """Loads a `.h5` or `.keras` file, not compiled; code inside it is refused (Keras's safe mode)."""
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def predict(model: keras.Model, images: Array) -> Array:
+    """A model's probabilities.
+
+    Args:
+        model: From images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1.
+
+    Returns:
+        (N, classes), float32.
+    """
+    parts = [
+        np.asarray(model(to_float(images[start : start + _BATCH]), training=False))
+        for start in range(0, len(images), _BATCH)
+    ]
+    return np.concatenate(parts).astype(np.float32)

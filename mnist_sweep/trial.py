@@ -1,0 +1,214 @@
+"""A sweep's story: trials, their outcomes, and the events that tell them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class Status(StrEnum):
+    """How a trial stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    """It trained to its end, or to its early stopping."""
+    STOPPED = "stopped"
+    """It was stopped before its end: a budget was used up, or the target reached."""
+    FAILED = "failed"
+    """It has no result: its loss was not finite, its model could not be built, or its worker died."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of the hyperparameters, to be trained once.
+
+    Attributes:
+        number: Counted from 0 in the order of suggestion.
+        values: The active hyperparameters.
+        config: The groups model, optimizer and training.
+        epochs: The last epoch to train.
+        initial_epoch: The epochs that `parent` has trained before.
+        parent: The trial from whose weights and optimizer state this one goes on.
+        inactive: Keys of the config whose value was to be searched, but means nothing in this setting.
+    """
+
+    number: int
+    values: dict[str, Any]
+    config: dict[str, Any]
+    epochs: int
+    initial_epoch: int = 0
+    parent: int | None = None
+    inactive: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a trial.
+
+    Attributes:
+        status: Completed, stopped or failed.
+        reason: Why it ended so, for the user; empty where it trained to its last epoch.
+        score: The objective at its best epoch; None where no epoch ended.
+        best_epoch: That epoch, counted from 1.
+        metrics: All metrics at that epoch.
+        parameters: The model's weights, trainable or not.
+        seconds: From its start in the worker to its end, saving included.
+    """
+
+    status: Status
+    reason: str = ""
+    score: float | None = None
+    best_epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    parameters: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, at `time` (seconds since 1970)."""
+
+    time: float
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as plain data, with its kind."""
+        return {"event": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class SweepStarted(Event):
+    """The first event.
+
+    Attributes:
+        sweep: `name/time`, which is also the folder under `experiments/`.
+        config: The sweep's config as the user wrote it, sweeps included.
+        space: Each hyperparameter's domain, as text.
+        data: Name, digest and sizes of the data, and where it came from.
+        versions: Of Python and the packages that matter; the git commit where there is one.
+    """
+
+    kind = "sweep_started"
+    sweep: str
+    config: dict[str, Any]
+    space: dict[str, str]
+    data: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrialAsked(Event):
+    """The search was asked for a trial; with `TrialEnded` this tells the order of its asks and tells."""
+
+    kind = "trial_asked"
+    trial: int
+
+
+@dataclass(frozen=True)
+class TrialStarted(Event):
+    """A trial was handed to a worker, for the `attempt`-th time (from 1)."""
+
+    kind = "trial_started"
+    trial: Trial
+    attempt: int
+    slot: str
+
+
+@dataclass(frozen=True)
+class EpochEnded(Event):
+    """An epoch of a trial, counted from 1, with its metrics."""
+
+    kind = "epoch_ended"
+    trial: int
+    attempt: int
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class AttemptFailed(Event):
+    """A trial's worker died; the trial is tried again."""
+
+    kind = "attempt_failed"
+    trial: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrialEnded(Event):
+    """The end of a trial."""
+
+    kind = "trial_ended"
+    trial: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class WinnerTested(Event):
+    """The best trial's model on the test images.
+
+    Attributes:
+        trial: The winner.
+        metrics: `test_loss` and `test_accuracy`.
+        confusion: Counts, a row per true class, a column per predicted class.
+    """
+
+    kind = "winner_tested"
+    trial: int
+    metrics: dict[str, float]
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True)
+class SweepEnded(Event):
+    """The last event.
+
+    Attributes:
+        status: Completed, stopped (by the user) or failed.
+        reason: Why it ended.
+        winner: The best trial; None where no trial has a score.
+    """
+
+    kind = "sweep_ended"
+    status: Status
+    reason: str
+    winner: int | None
+
+
+_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+
+
+def event_from_json(raw: dict[str, Any]) -> Event:
+    """The event that `Event.to_json` wrote.
+
+    Raises:
+        ValueError: It is no event, or lacks a field.
+    """
+    raw = dict(raw)
+    kind = raw.pop("event", None)
+    if kind not in _KINDS:
+        raise ValueError(f"unknown event {kind!r}")
+    cls = _KINDS[kind]
+    names = {f.name for f in fields(cls)}
+    if set(raw) != names:
+        raise ValueError(f"{kind} needs the fields {sorted(names)}")
+    if isinstance(raw.get("outcome"), dict):
+        raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
+    if cls is TrialStarted:
+        raw["trial"] = Trial(**raw["trial"])
+    if cls is SweepEnded:
+        raw["status"] = Status(raw["status"])
+    return cls(**raw)
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Where a trial's files lie while its sweep runs.
+
+    Args:
+        sweep: The sweep's folder.
+        number: The trial.
+    """
+    return sweep / "trials" / f"{number:04d}"

@@ -1,0 +1,106 @@
+"""`python -m mnist_sweep ui`: MLflow's pages on the sweeps' store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from mnist_sweep.compose import defaults
+from mnist_sweep.errors import UserError
+from mnist_sweep.mlflow_store import absolute, sqlite_path, without_password
+
+_READY_WITHIN = 60.0
+
+
+def serve(tracking_uri: str | None, host: str, port: int) -> int:
+    """Runs MLflow's server until Ctrl-C.
+
+    Args:
+        tracking_uri: The store; None for the configured one.
+        host: The address to listen on.
+        port: The port to listen on.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The store is not there, or the port is taken.
+    """
+    tracking = defaults()["tracking"]
+    uri = absolute(tracking_uri or tracking["uri"])
+    if uri.startswith(("http:", "https:")):
+        print(f"The runs are on a tracking server: open {without_password(uri)}")
+        return 0
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise UserError(
+            f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+        )
+    _check_port(host, port)
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port),
+            "--artifacts-destination", str(Path(tracking["artifacts"]).absolute()), "--workers", "1",
+        ],
+        env={
+            **os.environ,
+            # MLflow starts uvicorn by its name, which is on the PATH only in an activated environment.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        # The server has children of its own, which only its group's end reaches.
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        address = f"http://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}"
+        _wait_until_ready(server, errors, address)
+        print(
+            f"MLflow shows the runs at {address}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)",
+            flush=True,
+        )
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
+            ) from None
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], address: str) -> None:
+    until = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            raise UserError(f"MLflow's server ended at once ({lines[-1] if lines else server.returncode})")
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise UserError(f"MLflow's server did not answer at {address} within {_READY_WITHIN:.0f} s")

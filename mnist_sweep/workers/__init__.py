@@ -1,0 +1,1 @@
+"""Where trials run: worker processes, one for each slot."""

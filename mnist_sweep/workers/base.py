@@ -1,0 +1,125 @@
+"""What the loop knows of workers: slots, tasks and messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mnist_sweep.trial import Outcome, Trial
+
+
+@dataclass(frozen=True)
+class Train:
+    """A trial to train.
+
+    Attributes:
+        trial: The trial.
+        objective: Metric and direction, which tell its best epoch.
+        folder: Where its model goes.
+        state: The file with the weights and optimizer state to go on from.
+        keep_state: Whether to write its own.
+    """
+
+    trial: Trial
+    objective: tuple[str, str]
+    folder: str
+    state: str | None
+    keep_state: bool
+
+
+@dataclass(frozen=True)
+class Test:
+    """A saved model to test on the test images."""
+
+    model: str
+
+
+Task = Train | Test
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something that a worker has to say."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class Ready(Message):
+    """The slot takes a task. Sent again after each task."""
+
+
+@dataclass(frozen=True)
+class Reported(Message):
+    """An epoch of the slot's trial has ended."""
+
+    trial: int
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Done(Message):
+    """The slot's trial has ended."""
+
+    trial: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Tested(Message):
+    """The slot's test has ended; `error` says why it could not be done."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Died(Message):
+    """The slot's process is gone, with whatever task it had; another starts in its place."""
+
+    reason: str
+
+
+class Workers(Protocol):
+    """A pool of slots, each of which trains one trial at a time."""
+
+    def slots(self) -> list[str]:
+        """The slots' names."""
+
+    def submit(self, slot: str, task: Task) -> None:
+        """Gives a task to a slot that is ready."""
+
+    def stop(self, slot: str, trial: int, reason: str) -> None:
+        """Asks a slot to end its trial after the epoch it is in; ignored if it is on another one."""
+
+    def poll(self, timeout: float) -> list[Message]:
+        """Waits at most `timeout` seconds for messages.
+
+        Raises:
+            UserError: A slot's processes die before they are ready.
+        """
+
+    def close(self) -> None:
+        """Ends all processes."""
+
+
+def message_to_json(message: Message) -> dict[str, Any]:
+    """A message as plain data, without its slot, which the receiver knows."""
+    from dataclasses import asdict
+
+    raw = asdict(message)
+    del raw["slot"]
+    return {"message": type(message).__name__, **raw}
+
+
+def message_from_json(slot: str, raw: dict[str, Any]) -> Message:
+    """The message that `message_to_json` wrote."""
+    from mnist_sweep.trial import Status
+
+    raw = dict(raw)
+    kind = {cls.__name__: cls for cls in (Ready, Reported, Done, Tested, Died)}[raw.pop("message")]
+    if kind is Done:
+        raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
+    return kind(slot=slot, **raw)

@@ -1,0 +1,97 @@
+"""Slots: which GPU, which share of one, or how many CPU threads each worker gets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.settings import Workers
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one worker process.
+
+    Attributes:
+        name: `gpu0`, `gpu0.1` (a share), or `cpu0`.
+        threads: CPU threads.
+        gpu: The device as CUDA_VISIBLE_DEVICES names it; None for a worker without a GPU.
+    """
+
+    name: str
+    threads: int
+    gpu: str | None = None
+
+
+def slots(config: Workers, most: int | None = None) -> list[Slot]:
+    """Finds the slots of this machine.
+
+    Args:
+        config: The group `workers`.
+        most: No more trials than this will ever run at once; None if unknown.
+
+    Raises:
+        UserError: `devices: gpu`, and there is none.
+    """
+    gpus = [] if config.devices == "cpu" else visible_gpus()
+    if config.devices == "gpu" and not gpus:
+        raise UserError(
+            "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto"
+        )
+    if gpus:
+        return _gpu_slots(gpus, config, most)
+    count = config.count or max(1, cores() // (config.threads or 1))
+    if most is not None:
+        count = min(count, most)
+    # One trial alone gets the whole machine; side by side, one thread each wastes least.
+    threads = config.threads or (cores() if count == 1 and config.count is None else 1)
+    return [Slot(f"cpu{i}", threads) for i in range(count)]
+
+
+def _gpu_slots(gpus: list[str], config: Workers, most: int | None) -> list[Slot]:
+    shares = config.trials_per_gpu
+    # Shares of the same GPU come last, so that few trials spread over all GPUs.
+    places = [(share, i, gpu) for share in range(shares) for i, gpu in enumerate(gpus)][:most]
+    threads = config.threads or max(1, cores() // len(places))
+    return [Slot(f"gpu{i}.{share}" if shares > 1 else f"gpu{i}", threads, gpu) for share, i, gpu in places]
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves visible, found without loading TensorFlow.
+
+    Returns:
+        Names that CUDA_VISIBLE_DEVICES takes: indices, or the UUIDs that were given.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(i) for i in range(_count_gpus())]
+    present = _count_gpus()
+    visible: list[str] = []
+    for name in (part.strip() for part in chosen.split(",")):
+        # CUDA ignores everything from the first entry on that names no device.
+        if name.startswith(("GPU-", "MIG-")):
+            if not present:
+                break
+        elif not (name.isdigit() and int(name) < present):
+            break
+        visible.append(name)
+    return visible
+
+
+def _count_gpus() -> int:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()

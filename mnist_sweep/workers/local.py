@@ -1,0 +1,180 @@
+"""A pool of persistent worker processes on this machine, one for each slot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.workers.base import Died, Message, Ready, Task, Train, message_from_json
+from mnist_sweep.workers.devices import Slot
+
+# How often to look for processes that died while something else holds their end of the socket open.
+_LOOK = 0.5
+_DEATHS_BEFORE_READY = 2
+
+
+@dataclass
+class _Process:
+    slot: Slot
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    log: Path
+    ready: bool = False
+    tasks: int = 0
+    early_deaths: int = field(default=0)
+
+
+class LocalWorkers:
+    """Worker processes that import TensorFlow once, keep the data in memory, and train trial after trial.
+
+    A process that dies is replaced at once; one that has done `recycle_after` tasks is replaced when it is idle, as
+    TensorFlow's memory grows by some megabytes with each trial.
+    """
+
+    def __init__(self, slots: list[Slot], data: Path, logs: Path, recycle_after: int) -> None:
+        """Starts a process for each slot; they become ready some seconds later.
+
+        Args:
+            slots: Where to run.
+            data: The folder that `Dataset.save` wrote.
+            logs: The folder for the processes' output; created if need be.
+            recycle_after: Tasks before a process is replaced.
+        """
+        self._data, self._logs, self._recycle_after = data, logs, recycle_after
+        logs.mkdir(parents=True, exist_ok=True)
+        self._processes = {slot.name: self._start(slot) for slot in slots}
+
+    def slots(self) -> list[str]:
+        """The slots' names."""
+        return list(self._processes)
+
+    def submit(self, slot: str, task: Task) -> None:
+        """Gives a task to a slot that is ready."""
+        worker = self._processes[slot]
+        worker.tasks += 1
+        _send(worker, {"task": "train" if isinstance(task, Train) else "test", **asdict(task)})
+
+    def stop(self, slot: str, trial: int, reason: str) -> None:
+        """Asks a slot to end its trial after the epoch it is in."""
+        _send(self._processes[slot], {"task": "stop", "trial": trial, "reason": reason})
+
+    def poll(self, timeout: float) -> list[Message]:
+        """Waits at most `timeout` seconds for messages."""
+        messages: list[Message] = []
+        until = time.monotonic() + timeout
+        while not messages:
+            rest = max(0.0, until - time.monotonic())
+            by_connection = {w.connection: w for w in self._processes.values()}
+            for connection in wait(list(by_connection), min(rest, _LOOK)):
+                messages += self._receive(by_connection[connection])  # type: ignore[index]
+            for worker in list(self._processes.values()):
+                if worker.process.poll() is not None and not worker.connection.poll():
+                    messages.append(self._bury(worker))
+            if rest == 0:
+                break
+        return messages
+
+    def close(self) -> None:
+        """Ends all processes, whatever they do."""
+        for worker in self._processes.values():
+            _end(worker)
+        self._processes = {}
+
+    def pids(self) -> dict[str, int]:
+        """The process id of each slot."""
+        return {name: worker.process.pid for name, worker in self._processes.items()}
+
+    def _receive(self, worker: _Process) -> list[Message]:
+        try:
+            message = message_from_json(worker.slot.name, json.loads(worker.connection.recv_bytes()))
+        except (EOFError, OSError):
+            worker.process.wait()
+            return [self._bury(worker)]
+        if isinstance(message, Ready):
+            worker.ready, worker.early_deaths = True, 0
+            if worker.tasks >= self._recycle_after:
+                self._replace(worker)
+                return []
+        return [message]
+
+    def _bury(self, worker: _Process) -> Message:
+        reason = _cause_of_death(worker)
+        deaths = 0 if worker.ready else worker.early_deaths + 1
+        if deaths >= _DEATHS_BEFORE_READY:
+            raise UserError(f"workers: {worker.slot.name} cannot start, it {reason}; its log is {worker.log}")
+        self._replace(worker, early_deaths=deaths)
+        return Died(worker.slot.name, reason)
+
+    def _replace(self, worker: _Process, early_deaths: int = 0) -> None:
+        _end(worker)
+        self._processes[worker.slot.name] = self._start(worker.slot, early_deaths)
+
+    def _start(self, slot: Slot, early_deaths: int = 0) -> _Process:
+        ours, theirs = socket.socketpair()
+        log = self._logs / f"{slot.name}.log"
+        with theirs, open(log, "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],
+                env=_environment(slot),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # Ctrl-C in the terminal is for the driver, which stops its workers as it sees fit.
+                start_new_session=True,
+            )
+        worker = _Process(slot, process, Connection(ours.detach()), log, early_deaths=early_deaths)
+        _send(
+            worker,
+            {"task": "set up", "threads": slot.threads, "gpu": slot.gpu is not None, "data": str(self._data)},
+        )
+        return worker
+
+
+def _environment(slot: Slot) -> dict[str, str]:
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    return {
+        **quiet,
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        # "-1", as an empty value counts as unset in some versions of the driver.
+        "CUDA_VISIBLE_DEVICES": slot.gpu or "-1",
+        # Numeric libraries other than TensorFlow size their pools by this.
+        "OMP_NUM_THREADS": str(slot.threads),
+    }
+
+
+def _send(worker: _Process, message: dict[str, Any]) -> None:
+    try:
+        worker.connection.send_bytes(json.dumps(message).encode())
+    except OSError:
+        # It died; `poll` says so.
+        return
+
+
+def _end(worker: _Process) -> None:
+    worker.connection.close()
+    if worker.process.poll() is None:
+        worker.process.kill()
+    worker.process.wait()
+
+
+def _cause_of_death(worker: _Process) -> str:
+    code = worker.process.returncode
+    if code is not None and code < 0:
+        cause = f"was killed by {signal.Signals(-code).name}"
+        return cause + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    with open(worker.log, "rb") as log:
+        log.seek(max(0, os.path.getsize(worker.log) - 2000))
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    return f"ended with exit code {code}" + (f" ({lines[-1].strip()})" if lines else "")

