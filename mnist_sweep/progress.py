@@ -192,8 +192,12 @@ class Screen:
                 markup=False,
                 highlight=False,
             )
-        elif isinstance(event, TrialEnded) and event.trial in self._progress.rows:
+        elif isinstance(event, TrialEnded) and event.trial in self._progress.rows and self._tells(event.outcome):
             self._console.print(self._line(self._progress.rows[event.trial]), highlight=False, soft_wrap=True)
+
+    def _tells(self, outcome: Outcome) -> bool:
+        """Whether an end is worth a line: in a terminal, where the table shows the rest, a failure only."""
+        return not self._console.is_terminal or outcome.status is Status.FAILED
 
     def _line(self, row: _Row) -> Text:
         assert row.outcome is not None

@@ -27,7 +27,7 @@ from mnist_sweep.trial import (
     WinnerTested,
     trial_folder,
 )
-from mnist_sweep.workers.base import Died, Done, Message, Ready, Reported, Test, Tested, Train, Workers
+from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, Ready, Reported, Train, Workers
 
 _POLL = 0.2
 _POLL_WHILE_ASKING = 0.01
@@ -285,7 +285,7 @@ class Sweep:
                 for message in self._workers.poll(_POLL):
                     self._handle(message)
             slot = self._idle.pop(0)
-            self._workers.submit(slot, Test(str(trial_folder(self._folder, winner) / "model.h5")))
+            self._workers.submit(slot, Evaluate(str(trial_folder(self._folder, winner) / "model.h5")))
             attempts += 1
             tested = self._wait_for_test(slot)
             if tested is not None:
@@ -294,10 +294,10 @@ class Sweep:
                 self._emit(WinnerTested(self._clock(), winner, tested.metrics, tested.confusion))
                 return
 
-    def _wait_for_test(self, slot: str) -> Tested | None:
+    def _wait_for_test(self, slot: str) -> Evaluated | None:
         while True:
             for message in self._workers.poll(_POLL):
-                if isinstance(message, Tested):
+                if isinstance(message, Evaluated):
                     return message
                 self._handle(message)
                 if isinstance(message, Died) and message.slot == slot:

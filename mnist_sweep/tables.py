@@ -67,7 +67,8 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
         The table, and how many columns were left out.
     """
     kept = list(columns)
-    while len(kept) > 1 and sum(column.width + 2 for column in kept) + 2 > limit:
+    # Each column has two blanks behind it and one of the box.
+    while len(kept) > 1 and sum(column.width + 3 for column in kept) + 1 > limit:
         kept.remove(min(reversed(kept), key=lambda column: column.weight))
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import queue
 import shutil
@@ -142,6 +143,7 @@ class _View:
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
             **{f"version.{package}": version for package, version in event.versions.items() if package != "commit"},
         }
+        self._common |= {"mlflow.user": getpass.getuser(), "mlflow.source.name": "mnist_sweep"}
         if "commit" in event.versions:
             self._common["mlflow.source.git.commit"] = event.versions["commit"]
         self._dataset = _dataset(event.data)

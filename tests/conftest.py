@@ -18,6 +18,14 @@ Compose = Callable[..., Config]
 _composed: dict[tuple[str, ...], Config] = {}
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Sets TensorFlow up first where tests train in this process: Keras's backend cannot be changed later."""
+    if any(item.path.name in ("test_fit.py", "test_model.py") for item in session.items):
+        from mnist_sweep.training.fit import configure
+
+        configure(1, gpu=False)
+
+
 @pytest.fixture
 def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
     """Composes the shipped config with overrides, as the command line would, and hands out a copy."""

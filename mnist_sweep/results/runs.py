@@ -179,8 +179,7 @@ def _started(folder: Path) -> SweepStarted:
 
 def _uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
-    pattern = "*/*" if sweep is None else sweep if "/" in sweep else f"{sweep}/*"
-    folders = [path.parent for path in SWEEPS.glob(f"{pattern}/{journal.FILE}")]
+    folders = [path.parent for path in (SWEEPS / (sweep or "")).glob(f"**/{journal.FILE}")]
     if folders:
         last = max(folders, key=lambda folder: (folder / journal.FILE).stat().st_mtime)
         return str(_started(last).config["tracking"]["uri"])

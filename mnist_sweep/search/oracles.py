@@ -2,8 +2,8 @@
 
 What keras-tuner 1.4.8 does and this mends: seed 0 means a random seed; neighbouring seeds share draws; a small space
 ends before it is used up; a logarithmic Int may exceed its bound by one; the Gaussian process proposes settings that
-were tried; a trial that is tried again keeps its old metrics; a failed trial starves Hyperband's bracket; state files
-are written in place at every step.
+were tried; a trial that is tried again keeps its old metrics (here an oracle is told the final score only); a failed
+trial starves Hyperband's bracket; state files are written in place at every step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import random
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -187,13 +188,15 @@ class _OracleSearch(Search):
         self._oracle, self._space, self._objective = oracle, space, objective
         self._goes_on_after_failure = goes_on_after_failure
         self._trials: dict[int, Any] = {}
-        self._last_epoch: dict[int, int] = {}
         self._failed: set[str] = set()
 
     def ask(self, number: int) -> Suggestion | Answer:
         while True:
             # The same tuner id is handed the same trial until that has ended, so each trial gets its own.
-            trial = self._oracle.create_trial(f"trial-{number}")
+            with warnings.catch_warnings():
+                # scikit-learn tells of each fit of the Gaussian process that ends at a bound of its length scale.
+                warnings.simplefilter("ignore")
+                trial = self._oracle.create_trial(f"trial-{number}")
             if trial.status == "IDLE":
                 return Answer.PAUSE
             if trial.status != "RUNNING":
@@ -212,29 +215,16 @@ class _OracleSearch(Search):
             parent=next((n for n, t in self._trials.items() if t.trial_id == parent), None),
         )
 
-    def report(self, number: int, epoch: int, score: float) -> str:
-        trial = self._trials[number]
-        if epoch <= self._last_epoch.get(number, 0):
-            # Tried again: the first attempt's scores must not win, nor be averaged with the new ones.
-            trial.metrics = type(trial.metrics)()
-        self._last_epoch[number] = epoch
-        updated = self._oracle.update_trial(trial.trial_id, {self._objective.name: score}, step=epoch)
-        return "the oracle stopped it" if updated.status == "STOPPED" else ""
-
     def tell(self, number: int, score: float | None) -> None:
         self._end(self._trials[number], score)
 
     def _end(self, trial: Any, score: float | None) -> None:  # noqa: ANN401
         if score is None:
             self._failed.add(trial.trial_id)
+            if self._goes_on_after_failure:
+                # Hyperband counts completed trials only, and would wait for ever for one that failed.
+                score = -math.inf if self._objective.direction == "max" else math.inf
         if score is not None:
-            trial.status = "COMPLETED"
-        elif self._goes_on_after_failure:
-            # Hyperband counts completed trials only, and would wait for ever for one that failed.
-            worst = -math.inf if self._objective.direction == "max" else math.inf
-            trial.metrics = type(trial.metrics)()
-            self._oracle.update_trial(trial.trial_id, {self._objective.name: worst}, step=0)
-            trial.status = "COMPLETED"
-        else:
-            trial.status = "FAILED"
+            self._oracle.update_trial(trial.trial_id, {self._objective.name: score})
+        trial.status = "FAILED" if score is None else "COMPLETED"
         self._oracle.end_trial(trial)

@@ -28,13 +28,13 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Test:
+class Evaluate:
     """A saved model to test on the test images."""
 
     model: str
 
 
-Task = Train | Test
+Task = Train | Evaluate
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Done(Message):
 
 
 @dataclass(frozen=True)
-class Tested(Message):
+class Evaluated(Message):
     """The slot's test has ended; `error` says why it could not be done."""
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def message_from_json(slot: str, raw: dict[str, Any]) -> Message:
     from mnist_sweep.trial import Status
 
     raw = dict(raw)
-    kind = {cls.__name__: cls for cls in (Ready, Reported, Done, Tested, Died)}[raw.pop("message")]
+    kind = {cls.__name__: cls for cls in (Ready, Reported, Done, Evaluated, Died)}[raw.pop("message")]
     if kind is Done:
         raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
     return kind(slot=slot, **raw)

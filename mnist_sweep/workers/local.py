@@ -62,7 +62,7 @@ class LocalWorkers:
         """Gives a task to a slot that is ready."""
         worker = self._processes[slot]
         worker.tasks += 1
-        _send(worker, {"task": "train" if isinstance(task, Train) else "test", **asdict(task)})
+        _send(worker, {"task": "train" if isinstance(task, Train) else "evaluate", **asdict(task)})
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
         """Asks a slot to end its trial after the epoch it is in."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Outcome, Status
-from mnist_sweep.workers.base import Done, Message, Ready, Reported, Tested, message_to_json
+from mnist_sweep.workers.base import Done, Evaluated, Message, Ready, Reported, message_to_json
 
 
 class _Driver:
@@ -66,7 +66,7 @@ def main() -> None:
     while True:
         driver.send(Ready(""))
         task = driver.tasks.get()
-        driver.send(_train(trainer, task, driver) if task["task"] == "train" else _test(trainer, task))
+        driver.send(_train(trainer, task, driver) if task["task"] == "train" else _evaluate(trainer, task))
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
@@ -98,13 +98,13 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
     return Done("", number, outcome)
 
 
-def _test(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
+def _evaluate(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
     try:
         metrics, confusion = trainer.test(Path(task["model"]))
     except Exception as error:
         traceback.print_exc()
-        return Tested("", error=_summary(error))
-    return Tested("", metrics, confusion)
+        return Evaluated("", error=_summary(error))
+    return Evaluated("", metrics, confusion)
 
 
 def _summary(error: Exception) -> str:

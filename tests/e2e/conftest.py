@@ -1,0 +1,45 @@
+"""The command line as a user has it: real processes, real MLflow, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mnist_sweep", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "HYDRA", "KERAS", "CUDA"))}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    def ran(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=250
+        )
+
+    return ran
+
+
+@pytest.fixture(scope="session")
+def swept(run: Run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished sweep of four small models: its working directory, and what it printed."""
+    folder = tmp_path_factory.mktemp("swept")
+    done = run(
+        folder, "+experiment=quick", "data=npz", f"data.path={digits}", "search.max_trials=4", "training.epochs=2",
+        "optimizer.name=adam", "model.dropout=0.0", "name=four",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout

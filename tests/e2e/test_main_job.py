@@ -1,0 +1,284 @@
+"""From one command to a leaderboard, MLflow, pandas and an exported model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from conftest import command, environment
+
+import mnist_sweep
+from mnist_sweep import journal
+from mnist_sweep.trial import SweepEnded, TrialEnded, WinnerTested
+
+
+@pytest.fixture
+def in_swept(swept, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(swept[0])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return swept[0]
+
+
+def sweep_of(folder: Path, name: str) -> Path:
+    (found,) = [path.parent for path in folder.glob(f"experiments/{name}/*/journal.jsonl")]
+    return found
+
+
+def test_the_output_tells_data_space_trials_leaderboard_and_next_commands(swept) -> None:
+    _, output = swept
+    assert "320" not in output.splitlines()[0]
+    for text in (
+        "data     npz: 360 training, 40 validation and 200 test images of 28x28x1, 10 classes",
+        "search   model.layers = choice(1, 2)",
+        "workers  cpu0",
+        "Leaderboard",
+        "Winner: trial ",
+        "on the test images: test_loss ",
+        "MLflow: sqlite:///mlruns/mlflow.db, experiment four",
+        "python -m mnist_sweep export four/",
+        "python -m mnist_sweep ui",
+    ):
+        assert text in output
+    assert len(re.findall(r"^trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d\)", output, re.M)) == 4
+
+
+def test_everything_lies_in_the_sweeps_folder_and_nothing_else_appears(swept) -> None:
+    folder, _ = swept
+    assert sorted(p.name for p in folder.iterdir()) == ["experiments", "mlruns"]
+    sweep = sweep_of(folder, "four")
+    assert {p.name for p in sweep.iterdir()} >= {".hydra", "config.yaml", "driver.log", "journal.jsonl", "workers"}
+    assert not list(sweep.glob("trials/*"))
+
+
+def test_the_journal_agrees_with_mlflow(in_swept: Path) -> None:
+    events = list(journal.read(sweep_of(in_swept, "four")))
+    outcomes = {e.trial: e.outcome for e in events if isinstance(e, TrialEnded)}
+    (tested,) = [e for e in events if isinstance(e, WinnerTested)]
+    assert isinstance(events[-1], SweepEnded)
+    frame = mnist_sweep.load_runs("four").set_index("trial")
+    assert sorted(frame.index) == sorted(outcomes) == [0, 1, 2, 3]
+    for number, outcome in outcomes.items():
+        assert frame.loc[number, "metrics.best_val_accuracy"] == pytest.approx(outcome.score)
+        assert frame.loc[number, "metrics.best_epoch"] == outcome.best_epoch
+        assert frame.loc[number, "metrics.parameters"] == outcome.parameters
+    assert frame.loc[tested.trial, "metrics.test_accuracy"] == pytest.approx(tested.metrics["test_accuracy"])
+    assert frame["metrics.test_accuracy"].notna().sum() == 1
+
+
+def test_frames_are_typed_and_curves_are_long(in_swept: Path) -> None:
+    frame = mnist_sweep.load_runs()
+    assert str(frame["params.model.units"].dtype) == "Int64"
+    assert str(frame["params.optimizer.learning_rate"].dtype) == "Float64"
+    assert str(frame["params.model.batch_normalization"].dtype) == "boolean"
+    assert frame["data.digest"].nunique() == 1
+    curves = mnist_sweep.load_curves("four")
+    assert list(curves.columns) == ["sweep", "trial", "epoch", "metric", "value"]
+    counts = curves.groupby(["trial", "metric"])["epoch"].apply(list)
+    assert all(epochs == [1, 2] for epochs in counts)
+    assert set(curves["metric"]) >= {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"}
+
+
+def test_each_run_has_its_artifacts_and_its_parent(in_swept: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{in_swept}/mlruns/mlflow.db")
+    for run_id in mnist_sweep.load_runs("four")["run_id"]:
+        names = {artifact.path for artifact in client.list_artifacts(run_id)}
+        assert names >= {"model.h5", "learning_curves.png", "config.yaml", "sample_predictions.npz"}
+        run = client.get_run(run_id)
+        parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+        assert parent.data.tags["mnist_sweep.kind"] == "sweep"
+        assert run.info.status == parent.info.status == "FINISHED"
+        assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data.digest"]
+    names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert names >= {"config.yaml", "space.yaml", "confusion_matrix.png"}
+
+
+def test_compare_prints_the_best_first_and_writes_csv(in_swept: Path, run) -> None:
+    done = run(in_swept, "compare", "four")
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_csv(next(in_swept.glob("experiments/four/*/runs.csv")))
+    assert frame["metrics.best_val_accuracy"].is_monotonic_decreasing
+    first = next(line for line in done.stdout.splitlines() if re.match(r" \d", line))
+    assert first.split()[0] == str(frame["trial"][0])
+
+
+def test_the_exported_models_are_those_of_the_best_trial(in_swept: Path, run, tmp_path: Path) -> None:
+    done = run(in_swept, "export", "four", "--to", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "exported trial " in done.stdout
+    assert done.stderr == ""
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    frame = mnist_sweep.load_runs("four")
+    best = frame.loc[frame["metrics.best_val_accuracy"].idxmax()]
+    assert manifest["run_id"] == best["run_id"]
+    assert manifest["data"]["digest"] == best["data.digest"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "model.h5", "model.keras"]
+    assert {f["largest_difference"] for f in manifest["files"].values()} == {0.0}
+
+
+def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_path: Path) -> None:
+    best = mnist_sweep.load_runs("four").sort_values("metrics.best_val_accuracy").iloc[-1]
+    (sample,) = in_swept.glob(f"mlruns/artifacts/four/{best['run_id']}/artifacts/sample_predictions.npz")
+    whole = sample.read_bytes()
+    with np.load(sample) as arrays:
+        changed = {"images": arrays["images"], "predictions": arrays["predictions"] + np.float32(0.01)}
+    try:
+        np.savez_compressed(sample, **changed)
+        done = run(in_swept, "export", "four", "--to", str(tmp_path / "out"))
+    finally:
+        sample.write_bytes(whole)
+    assert done.returncode == 2
+    assert "model.h5: its predictions differ from the tracked run's by 0.01; nothing was exported" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_driver_never_loads_tensorflow(run, digits: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom mnist_sweep.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: print('code', end.code)\n"
+        "print('loaded', 'tensorflow' in sys.modules)"
+    )
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "model.units=choice(4,8)", "training.epochs=1", "search=bayesian", "data=npz",
+         f"data.path={digits}", "search.max_trials=2"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.stdout.endswith("code 0\nloaded False\n"), done.stdout + done.stderr
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        command("model.units=choice(4,8)", "training.epochs=150", "search=grid", "data=npz", f"data.path={digits}", "name=killed"),
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    found = wait_for_epoch(tmp_path)
+    worker = next(c for c in psutil.Process(driver.pid).children() if "mnist_sweep.workers.process" in c.cmdline())
+    worker.kill()
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    assert "its worker was killed by SIGKILL (out of memory?); it is tried again" in output
+    events = list(journal.read(found.parent))
+    assert [e.outcome.status.value for e in events if isinstance(e, TrialEnded)] == ["completed", "completed"]
+    os.chdir(tmp_path)
+    curves = mnist_sweep.load_curves("killed", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    losses = curves[curves["metric"] == "loss"]
+    assert losses.groupby("trial")["epoch"].apply(list).tolist() == [list(range(1, 151))] * 2
+
+
+def wait_for_epoch(folder: Path, seconds: float = 100) -> Path:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for path in folder.glob("experiments/*/*/journal.jsonl"):
+            if '"epoch_ended"' in path.read_text():
+                return path
+        time.sleep(0.1)
+    raise AssertionError("no epoch ended")
+
+
+def test_ctrl_c_lets_running_epochs_end_and_still_names_a_winner(digits: Path, tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        command("model.units=choice(4,8)", "training.epochs=5000", "data=npz", f"data.path={digits}"),
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for_epoch(tmp_path)
+    driver.send_signal(2)
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    assert "Stopping when the running epochs have ended; Ctrl-C again to stop at once." in output
+    assert "stopped by Ctrl-C" in output
+    assert "Winner: trial " in output
+    assert "on the test images" in output
+
+
+def test_hyperband_trains_on_from_its_parents(run, digits: Path, tmp_path: Path) -> None:
+    done = run(
+        tmp_path, "model.units=int(interval(4,400))", "training.epochs=3", "search=hyperband", "data=npz",
+        f"data.path={digits}", "name=bands",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    frame = mnist_sweep.load_runs("bands", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert (frame["status"] == "completed").all()
+    curves = mnist_sweep.load_curves("bands", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    epochs = curves[curves["metric"] == "loss"].groupby("trial")["epoch"].apply(list).tolist()
+    assert sorted(epochs) == sorted([[1]] * 3 + [[2, 3]] + [[1, 2, 3]] * 2)
+
+
+class TestConfigs:
+    def test_a_users_own_experiment_and_model_beside_the_working_directory(
+        self, run, digits: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "conf" / "experiment").mkdir(parents=True)
+        (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+            "# @package _global_\ndefaults:\n  - override /data: npz\ndescription: My own\n"
+            f"data:\n  path: {digits}\nmodel:\n  builder: own:build\n  width: choice(4, 8)\ntraining:\n  epochs: 1\n"
+        )
+        (tmp_path / "own.py").write_text(
+            "import keras\n\ndef build(config, shape, classes):\n"
+            "    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(),\n"
+            "        keras.layers.Dense(config['width']), keras.layers.Dense(classes, 'softmax')])\n"
+        )
+        assert "mine" in run(tmp_path, "experiments").stdout
+        done = run(tmp_path, "+experiment=mine")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "model.width = choice(4, 8)" in done.stdout
+        assert "experiments/mine/" in done.stdout
+
+    def test_multirun_is_one_whole_sweep_after_another(self, run, digits: Path, tmp_path: Path) -> None:
+        done = run(tmp_path, "-m", "seed=1,2", "model.units=4", "training.epochs=1", "data=npz", f"data.path={digits}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        frame = mnist_sweep.load_runs(experiment="mlp", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+        assert frame["params.training.seed"].tolist() == [1, 2]
+        assert frame["sweep"].nunique() == 2
+
+    def test_a_config_error_is_one_line_and_leaves_nothing_behind(self, run, tmp_path: Path) -> None:
+        done = run(tmp_path, "+experiment=quick", "model.units=choice(0,16)")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "mnist_sweep: model.units=0: must be at least 1\n"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_debug_flag_shows_where(self, run, tmp_path: Path) -> None:
+        done = run(tmp_path, "--debug", "model.units=0")
+        assert done.returncode == 2
+        assert "Traceback" in done.stderr
+
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["--cfg", "job"], ["+experiment=cnn", "--cfg", "job"], ["experiments"]]
+    )
+    def test_looking_runs_nothing(self, run, tmp_path: Path, arguments: list[str]) -> None:
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        assert list(tmp_path.iterdir()) == []
+
+    def test_without_network_the_small_digits_stand_in_and_everybody_is_told(self, run, tmp_path: Path) -> None:
+        done = run(tmp_path, "model.units=4", "training.epochs=1", KERAS_HOME=str(tmp_path / "no-cache"), **OFFLINE)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "data=mnist CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of mnist_5k instead" in done.stdout
+        from mlflow import MlflowClient
+
+        frame = mnist_sweep.load_runs(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+        run_of = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db").get_run
+        trial = run_of(frame["run_id"][0])
+        for tags in (trial.data.tags, run_of(trial.data.tags["mlflow.parentRunId"]).data.tags):
+            assert (tags["data.name"], tags["data.fallback_for"]) == ("mnist_5k", "mnist")
+
+    def test_without_network_and_fallback_it_is_an_error(self, run, tmp_path: Path) -> None:
+        done = run(tmp_path, "data.fallback=null", KERAS_HOME=str(tmp_path / "no-cache"), **OFFLINE)
+        assert done.returncode == 2
+        assert done.stderr.startswith("mnist_sweep: data=mnist: not in Keras's cache, and cannot be downloaded (")
+        assert not (tmp_path / "experiments").exists()
+
+
+# A proxy that nobody answers at, so that the tests are the same on a machine with a network.
+OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}

@@ -1,0 +1,185 @@
+"""Training on real digits: determinism, saved state, early ends."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist_sweep.settings import Objective
+from mnist_sweep.training import data
+from mnist_sweep.trial import Status
+
+ACCURACY = Objective("val_accuracy", "max")
+SMALL = ("model.units=16", "model.dropout=0.3", "training.batch_size=32", "training.epochs=3")
+
+
+def train(trainer, config, folder: Path, *, epochs=None, stop=lambda: "", objective=ACCURACY, **job):
+    from mnist_sweep.training.fit import Job
+
+    reports: list[dict[str, float]] = []
+    outcome = trainer.train(
+        Job(config, objective, epochs or config.training.epochs, folder, **job),
+        report=lambda epoch, metrics: reports.append({"epoch": epoch, **metrics}),
+        stop=stop,
+    )
+    return outcome, reports
+
+
+def timeless(reports: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in report.items() if k != "epoch_seconds"} for report in reports]
+
+
+def test_each_epoch_reports_all_metrics(trainer, trial_config, tmp_path: Path) -> None:
+    outcome, reports = train(trainer, trial_config(*SMALL), tmp_path)
+    assert [r["epoch"] for r in reports] == [1, 2, 3]
+    assert set(reports[0]) == {
+        "epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "epoch_seconds",
+    }  # fmt: skip
+    assert outcome.status is Status.COMPLETED
+    assert outcome.parameters == 784 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
+    assert reports[-1]["accuracy"] > reports[0]["accuracy"]
+
+
+@pytest.mark.parametrize("model", [SMALL, ("model=cnn", "model.layers=1", "model.filters=4", "training.epochs=2")])
+def test_the_same_config_and_seed_give_the_same_metrics_to_the_last_bit(
+    trainer, trial_config, tmp_path: Path, model
+) -> None:
+    config, other = trial_config(*model), trial_config(*model, "training.seed=2")
+    first, second, third = (timeless(train(trainer, c, tmp_path)[1]) for c in (config, other, config))
+    assert first == third
+    assert first != second
+
+
+def test_steps_per_execution_changes_the_speed_only(trainer, trial_config, tmp_path: Path) -> None:
+    one, many = (
+        timeless(train(trainer, trial_config(*SMALL, f"training.steps_per_execution={n}"), tmp_path)[1]) for n in (1, 7)
+    )
+    for a, b in zip(one, many, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+def test_going_on_from_a_saved_state_equals_never_having_stopped(
+    trainer, trial_config, tmp_path: Path, optimizer: str
+) -> None:
+    config = trial_config(*SMALL, f"optimizer={optimizer}", "training.epochs=4", "model.batch_normalization=true")
+    _, whole = train(trainer, config, tmp_path / "whole")
+    train(trainer, config, tmp_path / "first", epochs=2, keep_state=True)
+    state = tmp_path / "first" / "state.weights.h5"
+    _, rest = train(trainer, config, tmp_path / "rest", initial_epoch=2, state=state)
+    assert timeless(rest) == timeless(whole)[2:]
+
+
+def test_the_saved_model_is_that_of_the_best_epoch(trainer, trial_config, dataset, tmp_path: Path) -> None:
+    from mnist_sweep.training import saved
+
+    # With this learning rate the accuracy soon falls again.
+    config = trial_config(*SMALL, "optimizer.learning_rate=0.05", "training.epochs=8")
+    outcome, reports = train(trainer, config, tmp_path)
+    best = max(reports, key=lambda r: (r["val_accuracy"], -r["epoch"]))
+    assert outcome.best_epoch == best["epoch"]
+    assert outcome.score == best["val_accuracy"]
+    predictions = saved.predict(saved.load(tmp_path / "model.h5"), np.asarray(dataset.x_val))
+    assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(best["val_accuracy"])
+
+
+def test_a_sample_of_predictions_lies_beside_the_model(trainer, trial_config, tmp_path: Path) -> None:
+    from mnist_sweep.training import saved
+
+    train(trainer, trial_config(*SMALL, "training.epochs=1"), tmp_path)
+    with np.load(tmp_path / "sample_predictions.npz", allow_pickle=False) as sample:
+        predictions = saved.predict(saved.load(tmp_path / "model.h5"), sample["images"])
+        np.testing.assert_allclose(predictions, sample["predictions"], atol=1e-6)
+    assert not list(tmp_path.glob("partial-*"))
+
+
+def test_early_stopping_waits_for_its_patience(trainer, trial_config, tmp_path: Path) -> None:
+    config = trial_config(
+        *SMALL, "training.early_stopping.patience=2", "training.epochs=50", "optimizer.learning_rate=0.02"
+    )
+    outcome, reports = train(trainer, config, tmp_path)
+    assert len(reports) < 50
+    assert len(reports) - outcome.best_epoch == 2
+    assert (outcome.status, outcome.reason) == (Status.COMPLETED, "no better val_accuracy for 2 epochs")
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason(trainer, trial_config, tmp_path: Path) -> None:
+    outcome, reports = train(
+        trainer,
+        trial_config(*SMALL, "optimizer=sgd", "optimizer.learning_rate=1e12", "model.activation=linear"),
+        tmp_path,
+    )
+    assert outcome.status is Status.FAILED
+    assert outcome.reason.startswith(("the loss became nan in epoch 1;", "the loss became inf in epoch 1;"))
+    assert outcome.score is None
+    assert reports == []
+
+
+def test_a_wish_to_stop_ends_the_trial_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:
+    reasons = iter(["", "enough"])
+    outcome, reports = train(trainer, trial_config(*SMALL, "training.epochs=9"), tmp_path, stop=lambda: next(reasons))
+    assert len(reports) == 2
+    assert (outcome.status, outcome.reason) == (Status.STOPPED, "enough")
+    assert (tmp_path / "model.h5").exists()
+
+
+def test_a_loss_may_be_the_objective(trainer, trial_config, tmp_path: Path) -> None:
+    outcome, reports = train(trainer, trial_config(*SMALL), tmp_path, objective=Objective("val_loss", "min"))
+    assert outcome.score == min(r["val_loss"] for r in reports)
+
+
+def test_mixed_precision_computes_in_half_and_keeps_weights_whole(trainer, trial_config, tmp_path: Path) -> None:
+    from mnist_sweep.training import saved
+
+    outcome, _ = train(trainer, trial_config(*SMALL, "training.precision=mixed_bfloat16"), tmp_path)
+    assert outcome.status is Status.COMPLETED
+    hidden, last = [layer for layer in saved.load(tmp_path / "model.h5").layers if "dense" in layer.name][::2]
+    assert (hidden.compute_dtype, hidden.variable_dtype) == ("bfloat16", "float32")
+    assert last.compute_dtype == "float32"
+
+
+def test_a_schedule_lowers_the_learning_rate_over_the_whole_trial(trainer, trial_config, tmp_path: Path) -> None:
+    _, reports = train(trainer, trial_config(*SMALL, "optimizer.schedule.name=CosineDecay"), tmp_path)
+    rates = [r["learning_rate"] for r in reports]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_testing_counts_every_test_image_once(trainer, trial_config, dataset, tmp_path: Path) -> None:
+    train(trainer, trial_config(*SMALL), tmp_path)
+    metrics, confusion = trainer.test(tmp_path / "model.h5")
+    counts = np.array(confusion)
+    assert counts.sum(axis=1).tolist() == [20] * 10
+    assert metrics["test_accuracy"] == pytest.approx(np.trace(counts) / 200)
+    assert math.isfinite(metrics["test_loss"])
+
+
+def test_without_validation_images_training_metrics_are_the_objective(
+    digits: Path, trial_config, tmp_path: Path
+) -> None:
+    from mnist_sweep.training.fit import Trainer
+
+    trainer = Trainer(data.split(data.load("npz", str(digits)), 0.0, seed=1))
+    outcome, reports = train(trainer, trial_config(*SMALL), tmp_path, objective=Objective("accuracy", "max"))
+    assert "val_loss" not in reports[0]
+    assert outcome.score == max(r["accuracy"] for r in reports)
+
+
+def test_colour_images_of_any_size_and_float_pixels_train(trial_config, tmp_path: Path) -> None:
+    from mnist_sweep.training.fit import Trainer
+
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 3
+    images = rng.random((60, 9, 12, 3)).astype(np.float32) * 0.2 + labels[:, None, None, None] * 0.3
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
+    trainer = Trainer(data.split(data.load("npz", str(tmp_path / "own.npz")), 0.2, seed=1))
+    config = trial_config(
+        "model=cnn", "model.layers=1", "model.filters=4", "training.epochs=30", "training.batch_size=8"
+    )
+    outcome, _ = train(trainer, config, tmp_path)
+    assert outcome.score is not None
+    assert outcome.score > 0.6
+    assert np.array(trainer.test(tmp_path / "model.h5")[1]).shape == (3, 3)

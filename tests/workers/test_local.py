@@ -1,0 +1,173 @@
+"""Real worker processes, real training, real kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.training import data
+from mnist_sweep.trial import Status, Trial
+from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, Ready, Reported, Train
+from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.local import LocalWorkers
+
+
+@pytest.fixture(scope="module")
+def arrays(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("arrays")
+    data.split(data.load("npz", str(digits)), 0.2, seed=1).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkers]:
+    """One worker, used by one test after another: each start imports TensorFlow."""
+    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path_factory.mktemp("logs"), recycle_after=1000)
+    wait_for(workers, Ready)
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+def task(compose_config, tmp_path: Path) -> Callable[..., Train]:
+    def made(number: int = 0, epochs: int = 2, **changes: Any) -> Train:
+        config = compose_config("model.units=8", "optimizer.learning_rate=0.01", f"training.epochs={epochs}")
+        config["model"].pop("per_layer")
+        groups = {group: {**config[group], **changes.pop(group, {})} for group in ("model", "optimizer", "training")}
+        trial = Trial(number, {}, groups, epochs)
+        return Train(trial, ("val_accuracy", "max"), str(tmp_path / f"{number}"), None, keep_state=False)
+
+    return made
+
+
+def wait_for(workers: LocalWorkers, kind: type[Message], seconds: float = 60) -> list[Message]:
+    """Everything up to the first message of a kind."""
+    until = time.monotonic() + seconds
+    seen: list[Message] = []
+    while time.monotonic() < until:
+        for message in workers.poll(0.5):
+            seen.append(message)
+        if any(isinstance(message, kind) for message in seen):
+            return seen
+    raise AssertionError(f"no {kind.__name__} in {seconds} s, only {seen}")
+
+
+def run(workers: LocalWorkers, task: Train) -> list[Message]:
+    workers.submit("cpu0", task)
+    return wait_for(workers, Ready)
+
+
+def test_a_trial_is_reported_epoch_by_epoch_and_done(pool: LocalWorkers, task) -> None:
+    messages = run(pool, task(number=3))
+    assert [type(m) for m in messages] == [Reported, Reported, Done, Ready]
+    done = messages[2]
+    assert isinstance(done, Done)
+    assert (done.slot, done.trial, done.outcome.status) == ("cpu0", 3, Status.COMPLETED)
+    assert done.outcome.score == max(m.metrics["val_accuracy"] for m in messages if isinstance(m, Reported))
+
+
+def test_what_a_user_can_mend_is_an_outcome_and_the_process_lives_on(pool: LocalWorkers, task) -> None:
+    before = pool.pids()
+    (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
+    assert isinstance(done, Done)
+    assert done.outcome.status is Status.FAILED
+    assert done.outcome.reason == "model.builder=nowhere:build: cannot be imported (No module named 'nowhere')"
+    assert isinstance(ready, Ready)
+    assert pool.pids() == before
+
+
+def test_a_stop_ends_the_trial_it_names_and_no_other(pool: LocalWorkers, task) -> None:
+    pool.submit("cpu0", task(number=7, epochs=5000))
+    pool.stop("cpu0", 6, "too late for the one before")
+    first = wait_for(pool, Reported)
+    pool.stop("cpu0", 7, "enough")
+    messages = [*first, *wait_for(pool, Ready)]
+    done = next(m for m in messages if isinstance(m, Done))
+    assert (done.outcome.status, done.outcome.reason) == (Status.STOPPED, "enough")
+    assert 1 <= sum(isinstance(m, Reported) for m in messages) < 5000
+
+
+def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
+    trained = task(number=1)
+    run(pool, trained)
+    pool.submit("cpu0", Evaluate(f"{trained.folder}/model.h5"))
+    (tested, _) = wait_for(pool, Ready)
+    assert isinstance(tested, Evaluated)
+    assert sum(map(sum, tested.confusion)) == 200
+    pool.submit("cpu0", Evaluate("/nowhere/model.h5"))
+    (tested, _) = wait_for(pool, Ready)
+    assert isinstance(tested, Evaluated)
+    assert tested.error
+    assert not tested.metrics
+
+
+def test_a_killed_process_is_noticed_and_replaced(pool: LocalWorkers, task) -> None:
+    pool.submit("cpu0", task(number=9, epochs=5000))
+    wait_for(pool, Reported)
+    before = pool.pids()["cpu0"]
+    os.kill(before, signal.SIGKILL)
+    died = next(m for m in wait_for(pool, Died, seconds=5) if isinstance(m, Died))
+    assert died.reason == "was killed by SIGKILL (out of memory?)"
+    assert pool.pids()["cpu0"] != before
+    wait_for(pool, Ready)
+    assert isinstance(run(pool, task(number=9))[-2], Done)
+
+
+def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers, task) -> None:
+    def metrics(messages: list[Message]) -> list[dict[str, float]]:
+        reports = [m.metrics for m in messages if isinstance(m, Reported)]
+        return [{k: v for k, v in m.items() if k != "epoch_seconds"} for m in reports]
+
+    first = metrics(run(pool, task(number=1, epochs=3)))
+    os.kill(pool.pids()["cpu0"], signal.SIGKILL)
+    wait_for(pool, Ready)
+    assert metrics(run(pool, task(number=2, epochs=3))) == first
+
+
+def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, task, tmp_path: Path) -> None:
+    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path / "logs", recycle_after=1)
+    try:
+        wait_for(workers, Ready)
+        before = workers.pids()
+        messages = run(workers, task())
+        assert [type(m) for m in messages] == [Reported, Reported, Done, Ready]
+        assert workers.pids() != before
+    finally:
+        workers.close()
+
+
+def test_processes_that_cannot_start_end_the_sweep_with_their_last_words(tmp_path: Path) -> None:
+    workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
+    try:
+        with pytest.raises(UserError, match=r"workers: cpu0 cannot start, it ended with exit code 1 \(.*No such file"):
+            for _ in range(120):
+                workers.poll(0.5)
+    finally:
+        workers.close()
+
+
+def test_workers_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from mnist_sweep.workers.devices import Slot\n"
+        "from mnist_sweep.workers.local import LocalWorkers\n"
+        f"workers = LocalWorkers([Slot('cpu0', 1)], Path({str(arrays)!r}), Path({str(tmp_path)!r}), 9)\n"
+        "print(workers.pids()['cpu0'], flush=True)\n"
+        "while True: workers.poll(1)\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    worker = psutil.Process(int(driver.stdout.readline()))
+    driver.kill()
+    driver.wait()
+    worker.wait(timeout=10)
