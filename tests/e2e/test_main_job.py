@@ -34,7 +34,6 @@ def sweep_of(folder: Path, name: str) -> Path:
 
 def test_the_output_tells_data_space_trials_leaderboard_and_next_commands(swept) -> None:
     _, output = swept
-    assert "320" not in output.splitlines()[0]
     for text in (
         "data     npz: 360 training, 40 validation and 200 test images of 28x28x1, 10 classes",
         "search   model.layers = choice(1, 2)",
@@ -159,7 +158,10 @@ def test_the_driver_never_loads_tensorflow(run, digits: Path, tmp_path: Path) ->
 
 def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        command("model.units=choice(4,8)", "training.epochs=150", "search=grid", "data=npz", f"data.path={digits}", "name=killed"),
+        command(
+            "model.units=choice(4,8)", "training.epochs=150", "search=grid", "data=npz", f"data.path={digits}",
+            "name=killed",
+        ),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     found = wait_for_epoch(tmp_path)

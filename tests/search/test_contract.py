@@ -136,7 +136,7 @@ def test_failed_trials_neither_end_nor_block_a_search(make: Make, algorithm: str
 
 
 def test_all_trials_of_a_grid_may_run_at_once(make: Make) -> None:
-    search, space, _ = make("grid", "model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
+    search, _, _ = make("grid", "model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
     asked = [search.ask(number) for number in range(7)]
     assert [type(answer) for answer in asked] == [Suggestion] * 6 + [Answer]
     assert asked[6] is Answer.FINISHED

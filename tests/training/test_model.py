@@ -94,12 +94,14 @@ def test_each_field_may_differ_by_layer(trial_config) -> None:
     from mnist_sweep.training import model as models
 
     config = trial_config(
-        "model=cnn", "model.filters=[4,8]", "model.kernel_size=[5,3]", "model.activation=[relu,elu]", "model.dropout=[0,0.3]",
+        "model=cnn", "model.filters=[4,8]", "model.kernel_size=[5,3]", "model.activation=[relu,elu]",
+        "model.dropout=[0,0.3]",
         "model.batch_normalization=[false,true]", "model.pooling.after=[1]", "model.pooling.kind=average",
         "model.padding=same", "model.dense.layers=2", "model.dense.units=[32,16]", "model.dense.dropout=[0.1,0]",
     )  # fmt: skip
     assert described(models.build(config, IMAGE, CLASSES)) == [
-        "Conv2D 4 5x5 same relu", "AveragePooling2D 2", "Conv2D 8 3x3 same linear", "BatchNormalization", "Activation elu",
+        "Conv2D 4 5x5 same relu", "AveragePooling2D 2", "Conv2D 8 3x3 same linear", "BatchNormalization",
+        "Activation elu",
         "Dropout 0.3", "Flatten", "Dense 32 relu", "Dropout 0.1", "Dense 16 relu", "Dense 10 softmax",
     ]  # fmt: skip
 

@@ -1,0 +1,160 @@
+"""Slots: which GPU, which share of one, how many threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.settings import Workers
+from mnist_sweep.workers import devices
+from mnist_sweep.workers.devices import Slot, slots, visible_gpus
+
+Machine = Any
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine with so many GPUs and CPU cores, and CUDA_VISIBLE_DEVICES as it is to be."""
+
+    def made(gpus: int = 0, cores: int = 8, visible: str | None = None) -> None:
+        monkeypatch.setattr(devices, "_count_gpus", lambda: gpus)
+        monkeypatch.setattr(devices, "cores", lambda: cores)
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return made
+
+
+def workers(**changes: Any) -> Workers:
+    defaults = {
+        "devices": "auto",
+        "count": None,
+        "threads": None,
+        "trials_per_gpu": 1,
+        "retries": 1,
+        "recycle_after": 25,
+    }
+    return Workers(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "expected"),
+    [
+        (0, None, []),
+        (2, None, ["0", "1"]),
+        (2, "", []),
+        (2, "-1", []),
+        (2, "0", ["0"]),
+        (2, "1,0", ["1", "0"]),
+        (2, " 1 , 0 ", ["1", "0"]),
+        # CUDA ignores all from the first that is not there.
+        (2, "0,9,1", ["0"]),
+        (2, "2,0", []),
+        (2, "0,-1,1", ["0"]),
+        (2, "1,,0", ["1"]),
+        (2, "NoDevFiles", []),
+        (2, "GPU-5a1c4e", ["GPU-5a1c4e"]),
+        (2, "GPU-5a1c4e,GPU-77", ["GPU-5a1c4e", "GPU-77"]),
+        (2, "MIG-c7e2", ["MIG-c7e2"]),
+        (0, "GPU-5a1c4e", []),
+        (0, "0", []),
+    ],
+)
+def test_visible_gpus_are_those_that_cuda_would_see(machine, gpus, visible, expected):
+    machine(gpus=gpus, visible=visible)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "gpus", "most", "expected"),
+    [
+        ({}, 1, None, [Slot("gpu0", 8, "0")]),
+        ({}, 2, None, [Slot("gpu0", 4, "0"), Slot("gpu1", 4, "1")]),
+        ({}, 3, None, [Slot("gpu0", 2, "0"), Slot("gpu1", 2, "1"), Slot("gpu2", 2, "2")]),
+        ({"devices": "gpu"}, 1, None, [Slot("gpu0", 8, "0")]),
+        ({"threads": 3}, 2, None, [Slot("gpu0", 3, "0"), Slot("gpu1", 3, "1")]),
+        # `count` is of CPU workers.
+        ({"count": 5}, 1, None, [Slot("gpu0", 8, "0")]),
+        # Shares: few trials spread over all GPUs.
+        (
+            {"trials_per_gpu": 2},
+            2,
+            None,
+            [Slot("gpu0.0", 2, "0"), Slot("gpu1.0", 2, "1"), Slot("gpu0.1", 2, "0"), Slot("gpu1.1", 2, "1")],
+        ),
+        ({"trials_per_gpu": 2}, 2, 3, [Slot("gpu0.0", 2, "0"), Slot("gpu1.0", 2, "1"), Slot("gpu0.1", 2, "0")]),
+        ({"trials_per_gpu": 2}, 2, 1, [Slot("gpu0.0", 8, "0")]),
+        ({}, 2, 1, [Slot("gpu0", 8, "0")]),
+        ({}, 2, 20, [Slot("gpu0", 4, "0"), Slot("gpu1", 4, "1")]),
+    ],
+)
+def test_gpu_slots(machine, config, gpus, most, expected):
+    machine(gpus=gpus)
+    assert slots(workers(**config), most) == expected
+
+
+def test_gpus_are_given_by_the_names_that_cuda_knows(machine):
+    machine(gpus=4, visible="3,1")
+    assert slots(workers()) == [Slot("gpu0", 4, "3"), Slot("gpu1", 4, "1")]
+    machine(gpus=4, visible="GPU-5a1c4e")
+    assert slots(workers()) == [Slot("gpu0", 8, "GPU-5a1c4e")]
+
+
+def test_more_gpu_slots_than_cores_have_a_thread_each(machine):
+    machine(gpus=8, cores=4)
+    assert {slot.threads for slot in slots(workers())} == {1}
+
+
+@pytest.mark.parametrize(
+    ("config", "cores", "most", "count", "threads"),
+    [
+        ({}, 8, None, 8, 1),
+        ({}, 8, 20, 8, 1),
+        ({}, 8, 3, 3, 1),
+        # One trial alone has the whole machine.
+        ({}, 8, 1, 1, 8),
+        ({"threads": 2}, 8, 1, 1, 2),
+        ({"threads": 2}, 8, None, 4, 2),
+        ({"threads": 3}, 8, None, 2, 3),
+        ({"threads": 16}, 8, None, 1, 16),
+        ({"count": 2}, 8, None, 2, 1),
+        ({"count": 12}, 8, None, 12, 1),
+        ({"count": 4, "threads": 2}, 8, 3, 3, 2),
+        ({}, 1, None, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("kind", ["auto", "cpu"])
+def test_cpu_slots(machine, kind, config, cores, most, count, threads):
+    machine(cores=cores)
+    assert slots(workers(devices=kind, **config), most) == [Slot(f"cpu{i}", threads) for i in range(count)]
+
+
+def test_cpu_is_taken_though_there_is_a_gpu(machine):
+    machine(gpus=2)
+    assert slots(workers(devices="cpu", count=1)) == [Slot("cpu0", 1)]
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [(0, None), (2, ""), (2, "-1"), (1, "1")])
+def test_gpu_that_is_asked_for_but_not_there_is_an_error(machine, gpus, visible):
+    machine(gpus=gpus, visible=visible)
+    with pytest.raises(UserError) as caught:
+        slots(workers(devices="gpu"))
+    assert str(caught.value) == (
+        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto"
+    )
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [(0, None), (2, "-1")])
+def test_without_a_visible_gpu_auto_takes_the_cpu(machine, gpus, visible):
+    machine(gpus=gpus, visible=visible)
+    assert slots(workers(), most=2) == [Slot("cpu0", 1), Slot("cpu1", 1)]
+
+
+def test_cores_are_those_that_the_process_may_use():
+    import os
+
+    assert 1 <= devices.cores() <= (os.cpu_count() or 1)
