@@ -1,4 +1,4 @@
-"""The command line: sweep (the default), experiments, compare, export and ui."""
+"""The command line: sweep (the default) and its companions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import NoReturn
 from mnist_sweep.errors import UserError, did_you_mean
 
 _DEBUG = "HYDRA_FULL_ERROR"
+_SWEEP = "NAME/TIME, a sweep's folder, or NAME for its last one"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -81,13 +82,24 @@ def _sweep(given: list[str]) -> int:
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:
-        from mnist_sweep import launch
-        from mnist_sweep.journal import FILE
+        from mnist_sweep import launch, resume
+        from mnist_sweep.journal import FILE, read
+        from mnist_sweep.mlflow_store import without_password
         from mnist_sweep.tables import standard_output
 
         folder = Path(HydraConfig.get().runtime.output_dir)
+        for file in (folder / ".hydra").glob("*.yaml"):
+            # Hydra writes down what was typed, a password in a tracking URI too.
+            file.write_text(without_password(file.read_text(encoding="utf-8")), encoding="utf-8")
         try:
-            codes.append(launch.run(compose.plain(config), folder, standard_output()))
+            plain = compose.plain(config)
+            old = resume.last_unfinished(plain["name"]) if plain["resume"] == "auto" else None
+            if old is None:
+                codes.append(launch.run(plain, folder, standard_output()))
+            else:
+                resume.check_unchanged(resume.last_config(list(read(old)), old), plain)
+                resume.log_to(old)
+                codes.append(launch.run(plain, old, standard_output(), resume=True))
         except UserError as error:
             raise _Refused(error) from error
         finally:
@@ -112,6 +124,29 @@ def _sweep(given: list[str]) -> int:
         else:
             os.environ[_DEBUG] = before
     return max(codes, default=0)
+
+
+def _resume(given: list[str]) -> int:
+    parser = _parser("resume", "Goes on with an interrupted sweep, as if it had never been interrupted.")
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last unfinished one)")
+    parser.add_argument("longer", nargs="*", metavar="KEY=VALUE", help="a longer budget: search.max_trials=40")
+    options = parser.parse_args(given)
+    from mnist_sweep import resume
+    from mnist_sweep.tables import standard_output
+
+    named = options.sweep is not None and "=" not in options.sweep
+    longer = options.longer if named or options.sweep is None else [options.sweep, *options.longer]
+    return resume.resume(options.sweep if named else None, longer, standard_output())
+
+
+def _sync(given: list[str]) -> int:
+    parser = _parser("sync", "Writes a sweep's journal into MLflow, where it lacks anything, or was deleted.")
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last one)")
+    options = parser.parse_args(given)
+    from mnist_sweep import resume
+    from mnist_sweep.tables import standard_output
+
+    return resume.sync(options.sweep, standard_output())
 
 
 def _experiments(given: list[str]) -> int:
@@ -169,12 +204,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def _takes_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sweep",
-        nargs="?",
-        metavar="SWEEP",
-        help="NAME/TIME, a sweep's folder, or NAME for its last one (default: the last)",
-    )
+    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last one)")
     _takes_store(parser)
 
 
@@ -185,6 +215,8 @@ def _takes_store(parser: argparse.ArgumentParser) -> None:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "experiments": _experiments,
     "compare": _compare,
+    "resume": _resume,
+    "sync": _sync,
     "export": _export,
     "ui": _ui,
 }

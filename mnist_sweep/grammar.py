@@ -169,6 +169,25 @@ def _unique(options: Sequence[Any]) -> tuple[Any, ...]:
     return tuple({json.dumps(option, sort_keys=True): option for option in options}.values())
 
 
+def parse_value(text: str, key: str) -> Any:  # noqa: ANN401 - any JSON type
+    """Reads one plain value as Hydra reads it on the command line.
+
+    Args:
+        text: Such as `20`, `null` or `2h`.
+        key: Its key, for the message.
+
+    Raises:
+        UserError: It cannot be read, or is a sweep.
+    """
+    try:
+        parsed = _parser().parse_overrides([f"key={text}"])[0]
+    except HydraException:
+        raise UserError(f"{key}={text}: cannot be read") from None
+    if parsed.is_sweep_override():
+        raise UserError(f"{key}={text}: must be one value")
+    return parsed.value()
+
+
 def quote_sweeps(overrides: Sequence[str]) -> list[str]:
     """Quotes the command line's sweeps, which Hydra refuses outside multirun.
 

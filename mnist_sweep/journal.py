@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Event, event_from_json
 
 FILE = "journal.jsonl"
+_LOCK = "lock"
 
 
 class Journal:
-    """Writes events, one JSON line each; a line is on the disk before `append` returns."""
+    """Writes events, one JSON line each; a line is on the disk before `append` returns.
 
-    def __init__(self, folder: Path) -> None:
-        """Opens a new journal.
+    As long as it is open, no other process can open it. The lock is the operating system's, which releases it when its
+    holder dies, however that happens.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        """Opens a journal.
 
         Args:
             folder: The sweep's folder, which exists.
+            resume: Whether to go on with the one that is there, rather than to begin a new one.
 
         Raises:
-            UserError: The folder already holds a journal, or cannot be written.
+            UserError: Another process runs the sweep, the folder already holds a journal, or it cannot be written.
         """
         self.path = folder / FILE
         try:
-            self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115 - stays open as long as the sweep
+            self._lock = _acquire(folder / _LOCK, folder)
+            if resume:
+                # A line that was cut off had not been acted on; the next one must not be glued to it.
+                whole = self.path.read_bytes().rpartition(b"\n")
+                os.truncate(self.path, len(whole[0]) + len(whole[1]))
+            self._file = open(self.path, "a" if resume else "x", encoding="utf-8")  # noqa: SIM115 - stays open
         except FileExistsError:
             raise UserError(f"{folder}: already holds a sweep; choose another folder with hydra.run.dir") from None
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
 
     def append(self, event: Event) -> None:
-        """Writes an event to the disk."""
-        self._file.write(json.dumps(event.to_json()) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Writes an event to the disk.
+
+        Raises:
+            UserError: It cannot be written; what was written before is whole.
+        """
+        try:
+            self._file.write(json.dumps(event.to_json()) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); mend that, then resume") from None
 
     def __enter__(self) -> Journal:
         return self
@@ -46,7 +68,37 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._lock.close()
+
+
+def _acquire(path: Path, folder: Path) -> IO[str]:
+    lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held as long as the sweep runs
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise UserError(f"{folder}: this sweep is being run by {holder}") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {platform.node()}")
+    lock.flush()
+    return lock
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process runs the sweep now."""
+    path = folder / _LOCK
+    if not path.exists():
+        return False
+    with open(path, encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def read(folder: Path) -> Iterator[Event]:

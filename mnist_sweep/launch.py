@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,9 @@ from rich.console import Console
 
 from mnist_sweep import search
 from mnist_sweep.config import TrialConfig, check_shape
-from mnist_sweep.journal import Journal
+from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
+from mnist_sweep.journal import Journal, read
 from mnist_sweep.mlflow_store import absolute, without_password
 from mnist_sweep.progress import Progress, Screen, duration, short_names, shown
 from mnist_sweep.search.aside import Aside
@@ -31,7 +33,7 @@ from mnist_sweep.sweep import Results, Sweep
 from mnist_sweep.tables import Column, show
 from mnist_sweep.tracking import Tracker
 from mnist_sweep.training import data
-from mnist_sweep.trial import Event, Status, SweepStarted, WinnerTested
+from mnist_sweep.trial import Event, Status, SweepResumed, SweepStarted, WinnerTested
 from mnist_sweep.workers.devices import slots
 from mnist_sweep.workers.local import LocalWorkers
 
@@ -60,16 +62,17 @@ def prepare(config: dict[str, Any]) -> tuple[Settings, Space, list[TrialConfig]]
     return settings, space, corners
 
 
-def run(config: dict[str, Any], folder: Path, console: Console) -> int:
+def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool = False) -> int:
     """Runs a sweep from its config to its leaderboard.
 
     Args:
         config: As Hydra composed it, resolved.
         folder: The sweep's folder, which exists.
         console: Where to print.
+        resume: Whether the folder holds a sweep to go on with.
 
     Returns:
-        The exit code: 0; 1 where no trial has a result; 130 where the user ended it.
+        The exit code: 0; 1 where no trial has a result; 130 where the user interrupted it.
 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
@@ -81,55 +84,86 @@ def run(config: dict[str, Any], folder: Path, console: Console) -> int:
     for corner in corners:
         check_shape(corner, images.shape)
     dataset = data.split(images, settings.data.validation_split, settings.seed)
-    _warn_of_fallback(console, images)
-    sweep_id = _sweep_id(settings, folder)
-    started = SweepStarted(time.time(), sweep_id, config, space.describe(), _about(images, dataset), versions())
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    _announce(say, sweep_id, started, [place.name for place in places])
-    with Journal(folder) as journal, tempfile.TemporaryDirectory(prefix="mnist_sweep-") as arrays:
-        (folder / "config.yaml").write_text(
-            yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        dataset.save(Path(arrays))
-        tracker = Tracker(settings, folder)
+    _warn_of_fallback(console, images)
+    with (
+        Journal(folder, resume=resume) as journal,
+        contextlib.ExitStack() as cleanup,
+    ):
+        past = list(read(folder)) if resume else []
+        public = _without_secrets(config)
+        if past:
+            started = first_event(past, folder)
+            _same_data(images, started, folder)
+            begin: Event = SweepResumed(time.time(), public)
+        else:
+            about = _about(images, dataset)
+            sweep_id = _sweep_id(settings, folder)
+            begin = started = SweepStarted(time.time(), sweep_id, public, space.describe(), about, versions())
+        _announce(say, started, [place.name for place in places])
+        write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
+        # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
+        arrays = folder / "arrays"
+        arrays.mkdir(exist_ok=True)
+        cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
+        dataset.save(arrays)
         aside = Aside(lambda: search.create(settings, space))
-        workers = LocalWorkers(places, Path(arrays), folder / "workers", settings.workers.recycle_after)
-        progress = Progress(settings.objective, settings.search, len(places), space.size, time.time)
-        try:
-            with Screen(progress, console) as screen:
-                tested: list[WinnerTested] = []
+        cleanup.callback(aside.close)
+        workers = LocalWorkers(places, arrays, folder / "workers", settings.workers.recycle_after)
+        cleanup.callback(workers.close)
+        tracker = Tracker(settings, folder)
+        cleanup.callback(_finish_tracking, tracker, say, started.sweep)
+        screen = cleanup.enter_context(
+            Screen(Progress(settings.objective, settings.search, len(places), space.size, time.time), console)
+        )
+        tested: list[WinnerTested] = []
 
-                def emit(event: Event) -> None:
-                    journal.append(event)
-                    tracker.handle(event)
-                    screen.handle(event)
-                    if isinstance(event, WinnerTested):
-                        tested.append(event)
+        def emit(event: Event) -> None:
+            journal.append(event)
+            tracker.handle(event)
+            screen.handle(event)
+            if isinstance(event, WinnerTested):
+                tested.append(event)
 
-                emit(started)
-                sweep = Sweep(
-                    space,
-                    aside,
-                    workers,
-                    objective=settings.objective,
-                    budget=settings.search,
-                    retries=settings.workers.retries,
-                    folder=folder,
-                    emit=emit,
-                    clock=time.time,
-                )
-                with _signals(sweep, console):
-                    results = sweep.run()
-        finally:
-            workers.close()
-            aside.close()
-            _finish_tracking(tracker, console)
+        sweep = Sweep(settings, space, aside, workers, folder=folder, emit=emit, clock=time.time)
+        for event in past:
+            tracker.handle(event)
+            screen.progress.handle(event)
+        sweep.replay(past)
+        emit(begin)
+        with _signals(sweep, console):
+            results = sweep.run()
     _leaderboard(console, space, results)
     _warn_of_fallback(console, images)
-    _next_steps(say, settings, folder, sweep_id, results, tested, tracker)
-    if sweep.stopped_by_user:
+    if sweep.interrupted:
+        say(f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}")
         return 130
+    _next_steps(say, settings, folder, started.sweep, results, tested)
     return 0 if results.winner() is not None else 1
+
+
+def first_event(events: Sequence[Event], folder: Path) -> SweepStarted:
+    """The start of a sweep, whose first event it must be.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not events or not isinstance(events[0], SweepStarted):
+        raise UserError(f"{folder}: its journal does not begin with the sweep's start; there is nothing to go on with")
+    return events[0]
+
+
+def _same_data(images: data.Images, started: SweepStarted, folder: Path) -> None:
+    if images.digest() != started.data["digest"]:
+        raise UserError(
+            f"{folder}: began on {started.data['name']} ({started.data['digest']}), but data={images.name} now is "
+            f"another ({images.digest()}); a sweep's trials are compared on the same data"
+        )
+
+
+def _without_secrets(config: dict[str, Any]) -> dict[str, Any]:
+    tracking = {**config["tracking"], "uri": without_password(config["tracking"]["uri"])}
+    return {key: value for key, value in config.items() if key != "resume"} | {"tracking": tracking}
 
 
 def versions() -> dict[str, str]:
@@ -180,9 +214,9 @@ def _warn_of_fallback(console: Console, images: data.Images) -> None:
         )
 
 
-def _announce(say: _Say, sweep: str, started: SweepStarted, places: list[str]) -> None:
+def _announce(say: _Say, started: SweepStarted, places: list[str]) -> None:
     about = started.data
-    say(f"Sweep {sweep}")
+    say(f"Sweep {started.sweep}")
     say(
         f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} validation "
         f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes"
@@ -196,7 +230,7 @@ def _announce(say: _Say, sweep: str, started: SweepStarted, places: list[str]) -
 
 @contextmanager
 def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
-    """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once."""
+    """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
 
     def handler(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -212,17 +246,14 @@ def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def _finish_tracking(tracker: Tracker, console: Console) -> None:
+def _finish_tracking(tracker: Tracker, say: _Say, sweep: str) -> None:
     if tracker.behind:
-        console.print("Writing the last results to MLflow …", style="dim")
+        say("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
         lines = str(tracker.error).strip().splitlines() or [type(tracker.error).__name__]
-        console.print(
-            f"MLflow could not log everything ({without_password(lines[0])}); the sweep's journal is complete.",
-            style="bold red",
-            markup=False,
-        )
+        say(f"MLflow could not be written ({without_password(lines[0])}). The journal has everything; when it is back:")
+        say(f"  python -m mnist_sweep sync {sweep}")
 
 
 def _leaderboard(console: Console, space: Space, results: Results) -> None:
@@ -251,7 +282,6 @@ def _next_steps(
     sweep: str,
     results: Results,
     tested: list[WinnerTested],
-    tracker: Tracker,
 ) -> None:
     ended = [outcome.status for outcome in results.outcomes.values()]
     others = {status: ended.count(status) for status in (Status.STOPPED, Status.FAILED) if status in ended}
@@ -269,8 +299,7 @@ def _next_steps(
         say("  on the test images: " + ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items()))
     place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     say(f"Sweep's folder: {place}")
-    if tracker.error is None:
-        say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
+    say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
     say("Next:")
     for command in (f"compare {sweep}", f"export {sweep} --to exported", "ui"):
         say(f"  python -m mnist_sweep {command}")

@@ -25,6 +25,7 @@ TAG_STATUS = "mnist_sweep.status"
 TAG_REASON = "mnist_sweep.reason"
 TAG_WINNER = "mnist_sweep.winner"
 TAG_OBJECTIVE = "mnist_sweep.objective"
+TAG_DONE = "mnist_sweep.logged"
 PARENT_TAG = "mlflow.parentRunId"
 
 
@@ -56,7 +57,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 def without_password(uri: str) -> str:
     """A URI that may be printed."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
+    return re.sub(r"//[^/@\s]*@", "//***@", uri)
 
 
 def connect(uri: str, *, create: bool = False) -> MlflowClient:

@@ -170,7 +170,7 @@ class Screen:
 
     def __init__(self, progress: Progress, console: Console) -> None:
         """Takes what to show and where."""
-        self._progress, self._console = progress, console
+        self.progress, self._console = progress, console
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Screen:
@@ -184,7 +184,7 @@ class Screen:
 
     def handle(self, event: Event) -> None:
         """Takes note of an event, and prints its line."""
-        self._progress.handle(event)
+        self.progress.handle(event)
         if isinstance(event, AttemptFailed):
             self._console.print(
                 f"trial {event.trial}: {event.reason}; it is tried again",
@@ -192,8 +192,8 @@ class Screen:
                 markup=False,
                 highlight=False,
             )
-        elif isinstance(event, TrialEnded) and event.trial in self._progress.rows and self._tells(event.outcome):
-            self._console.print(self._line(self._progress.rows[event.trial]), highlight=False, soft_wrap=True)
+        elif isinstance(event, TrialEnded) and event.trial in self.progress.rows and self._tells(event.outcome):
+            self._console.print(self._line(self.progress.rows[event.trial]), highlight=False, soft_wrap=True)
 
     def _tells(self, outcome: Outcome) -> bool:
         """Whether an end is worth a line: in a terminal, where the table shows the rest, a failure only."""
@@ -204,21 +204,21 @@ class Screen:
         text = Text(f"trial {row.trial.number}  ")
         text.append(str(row.status), style=_COLOURS[row.status])
         if row.best is not None:
-            text.append(f"  {self._progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
+            text.append(f"  {self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
         if row.outcome.reason:
             text.append(f"  {row.outcome.reason}")
         settings = self._values(row.trial.values)
         text.append(f"  {duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
         if not self._console.is_terminal:
-            text.append(f"  [{self._progress.headline()}]")
+            text.append(f"  [{self.progress.headline()}]")
         return text
 
     def _values(self, values: Mapping[str, Any]) -> dict[str, str]:
-        short = short_names(self._progress.names)
+        short = short_names(self.progress.names)
         return {short.get(name, name): shown(value) for name, value in values.items()}
 
     def _table(self) -> RenderableType:
-        progress = self._progress
+        progress = self.progress
         finished = sorted(progress.finished, key=lambda row: row.trial.number)
         best = progress.best()
         room = max(1, min(_ROWS, self._console.height - 8) - len(progress.running))

@@ -113,6 +113,7 @@ class Budget(Strict):
     max_trials: Count | None
     time_budget: str | None
     target: Annotated[float, Field(allow_inf_nan=False)] | None
+    max_failures: Count | None
     seed: Annotated[int, Field(ge=0)]
 
     @field_validator("time_budget")
@@ -176,7 +177,15 @@ class Workers(Strict):
     threads: Count | None
     trials_per_gpu: Count
     retries: Annotated[int, Field(ge=0)]
+    timeout: str | None
     recycle_after: Count
+
+    @field_validator("timeout")
+    @classmethod
+    def _a_duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            seconds(value)
+        return value
 
 
 class Tracking(Strict):
@@ -226,6 +235,7 @@ class _Top(Strict):
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
+    resume: Literal["auto"] | None = None
 
 
 def check_settings(raw: Mapping[str, Any]) -> Settings:
@@ -241,7 +251,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
     top = check(_Top, raw)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
-    for key in set(_Top.model_fields) - set(TRIAL_GROUPS):
+    for key in set(_Top.model_fields) - {*TRIAL_GROUPS, "resume"}:
         _refuse_sweeps(raw[key], key)
     algorithm = top.search.get("algorithm")
     if algorithm not in SEARCHES:

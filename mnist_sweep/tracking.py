@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import queue
-import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import yaml
 
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.settings import Objective, Settings
 from mnist_sweep.trial import (
+    MODEL_FILE,
+    SAMPLE_FILE,
     AttemptFailed,
     EpochEnded,
     Event,
     Outcome,
     Status,
     SweepEnded,
+    SweepResumed,
     SweepStarted,
     Trial,
     TrialEnded,
@@ -32,15 +37,18 @@ from mnist_sweep.trial import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 _LOG = logging.getLogger(__name__)
-_MODEL = "model.h5"
+_LONGEST_PAUSE = 30.0
 _MLFLOW_STATUS = {Status.COMPLETED: "FINISHED", Status.STOPPED: "KILLED", Status.FAILED: "FAILED"}
 
 
 class Tracker:
-    """Takes events without making anyone wait, and logs them in the background."""
+    """Takes events without making anyone wait, and logs them in the background.
+
+    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice.
+    """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Starts the thread, which imports MLflow and opens the store.
@@ -50,7 +58,8 @@ class Tracker:
             folder: The sweep's folder, from which models are logged.
         """
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._view = _View(settings, folder)
+        self._view = View(settings, folder)
+        self._closing = threading.Event()
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -59,66 +68,77 @@ class Tracker:
         """Takes an event, to be logged soon."""
         self._events.put(event)
 
-    def close(self) -> str | None:
-        """Waits until everything is logged.
-
-        Returns:
-            The parent run's id; None where it could not be created.
-        """
+    def close(self) -> None:
+        """Waits until everything is logged, or `error` tells why it cannot be."""
         self._events.put(None)
+        self._closing.set()
         self._thread.join()
-        return self._view.parent
 
     @property
     def behind(self) -> int:
         """How many events are waiting."""
         return self._events.qsize()
 
-    @property
-    def experiment_id(self) -> str | None:
-        """The MLflow experiment; None where it could not be opened."""
-        return self._view.experiment
-
     def _work(self) -> None:
         while (event := self._events.get()) is not None:
-            if self.error is not None:
-                continue
+            if not self._log(event):
+                return
+
+    def _log(self, event: Event) -> bool:
+        pause = 1.0
+        while True:
+            last = self._closing.is_set()
             try:
                 self._view.handle(event)
             except Exception as error:
-                # The sweep goes on: its results are in the journal, and the user is told at the end.
                 _LOG.exception("MLflow")
                 self.error = error
+                if last:
+                    return False
+            else:
+                self.error = None
+                return True
+            self._closing.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-class _View:
-    """Writes one event after another."""
+class View:
+    """Writes one event after another.
+
+    An event that was written before, wholly or in part, may be written again: runs are found by their tags, and MLflow
+    drops a metric that it has with the same time and value. So a journal can be replayed into any store.
+    """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
+        """Takes the sweep's settings, and the folder from which models are logged."""
         self._settings, self._folder = settings, folder
         self._objective: Objective = settings.objective
-        self.experiment: str | None = None
-        self.parent: str | None = None
+        self._experiment = self._parent = ""
         self._runs: dict[int, str] = {}
         self._epochs: dict[int, dict[int, Mapping[str, float]]] = {}
         self._scores: dict[int, float] = {}
-        self._logged_models: set[int] = set()
         self._best: float | None = None
-        self._ended = 0
+        self._winner: int | None = None
+        self._ended: set[int] = set()
+        self._known: dict[int, Run] = {}
         self._common: dict[str, str] = {}
         self._dataset: DatasetInput | None = None
 
     def handle(self, event: Event) -> None:
+        """Writes an event."""
         if isinstance(event, SweepStarted):
             self._sweep_started(event)
-        elif isinstance(event, TrialStarted) and event.attempt == 1:
+        elif isinstance(event, SweepResumed):
+            self._reopen(self._parent)
+        elif isinstance(event, TrialStarted):
             self._trial_started(event.trial, event)
         elif isinstance(event, EpochEnded):
             self._epoch_ended(event)
         elif isinstance(event, AttemptFailed):
             self._client.set_tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
+            self._log_text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
         elif isinstance(event, TrialEnded) and event.trial in self._runs:
-            self._trial_ended(event.trial, event.outcome, event.time)
+            self._trial_ended(event.trial, event.outcome, event)
         elif isinstance(event, WinnerTested):
             self._winner_tested(event)
         elif isinstance(event, SweepEnded):
@@ -131,12 +151,12 @@ class _View:
         self._client = store.connect(tracking.uri, create=True)
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
-            self.experiment = experiment.experiment_id
+            self._experiment = experiment.experiment_id
         else:
             # A tracking server keeps artifacts in its own place; a database knows none, so it is told one.
             local = not tracking.uri.startswith(("http", "databricks"))
             place = (Path(tracking.artifacts) / name).absolute().as_uri() if local else None
-            self.experiment = self._client.create_experiment(name, artifact_location=place)
+            self._experiment = self._client.create_experiment(name, artifact_location=place)
         self._common = {
             store.TAG_SWEEP: event.sweep,
             store.TAG_OBJECTIVE: f"{self._objective.name} {self._objective.direction}",
@@ -148,105 +168,128 @@ class _View:
             self._common["mlflow.source.git.commit"] = event.versions["commit"]
         self._dataset = _dataset(event.data)
         self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
+        found = list(self._find(f"tags.`{store.TAG_KIND}` = 'sweep' and tags.`{store.TAG_SWEEP}` = '{event.sweep}'"))
+        if found:
+            self._parent = found[0].info.run_id
+            trials = self._find(f"tags.`{store.PARENT_TAG}` = '{self._parent}'")
+            self._known = {int(run.data.tags[store.TAG_TRIAL]): run for run in trials}
+            self._reopen(self._parent)
+            return
         note = self._settings.description or f"A sweep of {name}."
         tags = {store.TAG_KIND: "sweep", "mlflow.note.content": note}
-        self.parent = self._create_run(event.sweep.rpartition("/")[2], tags, event)
-        self._params(self.parent, {**_flat(event.config), **{f"space.{k}": v for k, v in event.space.items()}})
-        self._text(self.parent, event.config, "config.yaml")
-        self._text(self.parent, event.space, "space.yaml")
+        self._parent = self._create_run(event.sweep.partition("/")[2], tags, event)
+        shared = {key: value for key, value in event.config.items() if key != "tracking"}
+        self._params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
+        self._text(self._parent, shared, "config.yaml")
+        self._text(self._parent, event.space, "space.yaml")
 
     def _sweep_ended(self, event: SweepEnded) -> None:
-        assert self.parent is not None
-        self._client.set_tag(self.parent, store.TAG_STATUS, str(event.status))
-        if event.reason:
-            self._client.set_tag(self.parent, store.TAG_REASON, event.reason)
-        self._end_run(self.parent, event.status, event.time)
-        # MLflow has the models now; until here, they were wanted for the test and for trials that go on from others.
-        for number in self._runs:
-            shutil.rmtree(trial_folder(self._folder, number), ignore_errors=True)
+        self._client.set_tag(self._parent, store.TAG_STATUS, str(event.status))
+        self._client.set_tag(self._parent, store.TAG_REASON, event.reason)
+        for number, run in self._runs.items():
+            if number not in self._ended:
+                # Resting: it goes on when the sweep is resumed.
+                self._client.set_tag(run, store.TAG_STATUS, str(Status.STOPPED))
+                self._client.set_tag(run, store.TAG_REASON, event.reason)
+                self._end_run(run, Status.STOPPED, event.time)
+        self._end_run(self._parent, event.status, event.time)
 
     # ---- trials -------------------------------------------------------------------------------------------------
 
     def _trial_started(self, trial: Trial, event: Event) -> None:
-        assert self.parent is not None
-        tags = {store.TAG_KIND: "trial", store.TAG_TRIAL: str(trial.number), store.PARENT_TAG: self.parent}
-        if trial.parent is not None:
-            tags["mnist_sweep.goes_on_from"] = f"trial {trial.parent}"
-        run = self._create_run(f"trial {trial.number}", tags, event)
-        self._runs[trial.number] = run
-        self._epochs[trial.number] = {}
+        known = self._known.get(trial.number)
+        self._epochs.setdefault(trial.number, {})
+        if trial.number in self._runs:
+            self._reopen(self._runs[trial.number])
+            return
+        if known is not None:
+            self._runs[trial.number] = known.info.run_id
+            if store.TAG_DONE in known.data.tags:
+                return
+            self._reopen(known.info.run_id)
+        else:
+            tags = {store.TAG_KIND: "trial", store.TAG_TRIAL: str(trial.number), store.PARENT_TAG: self._parent}
+            if trial.parent is not None:
+                tags["mnist_sweep.goes_on_from"] = f"trial {trial.parent}"
+            self._runs[trial.number] = self._create_run(f"trial {trial.number}", tags, event)
+        run = self._runs[trial.number]
         self._params(run, hyperparameters(trial))
         self._text(run, {**self._shared_config, **trial.config}, "config.yaml")
 
     def _epoch_ended(self, event: EpochEnded) -> None:
-        known = self._epochs[event.trial]
-        if event.epoch in known:
-            # Tried again, it gives the same metrics again, which MLflow would show twice.
-            return
-        known[event.epoch] = event.metrics
-        self._metrics(self._runs[event.trial], event.metrics, event.epoch, event.time)
+        self._epochs[event.trial][event.epoch] = event.metrics
+        if not self._done(event.trial):
+            self._metrics(self._runs[event.trial], event.metrics, event.epoch, event.time)
 
-    def _trial_ended(self, number: int, outcome: Outcome, time: float) -> None:
-        assert self.parent is not None
+    def _trial_ended(self, number: int, outcome: Outcome, event: TrialEnded) -> None:
         run, name = self._runs[number], f"best_{self._objective.name}"
+        self._ended.add(number)
+        if outcome.score is not None:
+            self._scores[number] = outcome.score
+            if self._objective.better(outcome.score, self._best):
+                self._best = outcome.score
+        if self._best is not None:
+            self._metrics(self._parent, {name: self._best}, len(self._ended), event.time)
+        if self._done(number):
+            return
         final: dict[str, float] = {"seconds": outcome.seconds}
         if outcome.score is not None and outcome.best_epoch is not None:
             final |= {name: outcome.score, "best_epoch": outcome.best_epoch}
         if outcome.parameters is not None:
             final["parameters"] = outcome.parameters
-        self._metrics(run, final, outcome.best_epoch or 0, time)
+        self._metrics(run, final, outcome.best_epoch or 0, event.time)
         self._client.set_tag(run, store.TAG_STATUS, str(outcome.status))
-        if outcome.reason:
-            self._client.set_tag(run, store.TAG_REASON, outcome.reason)
+        self._client.set_tag(run, store.TAG_REASON, outcome.reason)
+        self._log_text(run, event.log, "worker.log")
         epochs = self._epochs[number]
         if epochs:
             from mnist_sweep.results.plots import learning_curves
 
             self._figure(run, learning_curves(epochs, outcome.best_epoch, f"Trial {number}"), "learning_curves.png")
         if outcome.score is not None:
-            self._keep_model(number, outcome.score)
-            if self._objective.better(outcome.score, self._best):
-                self._best = outcome.score
-        self._ended += 1
-        if self._best is not None:
-            self._metrics(self.parent, {name: self._best}, self._ended, time)
-        self._end_run(run, outcome.status, time)
+            self._keep_model(number)
+        self._client.set_tag(run, store.TAG_DONE, "true")
+        self._end_run(run, outcome.status, event.time)
 
-    def _keep_model(self, number: int, score: float) -> None:
+    def _done(self, number: int) -> bool:
+        """Whether a trial was logged to its end before the events were replayed."""
+        return number in self._known and store.TAG_DONE in self._known[number].data.tags
+
+    def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
-        self._scores[number] = score
         keep = self._settings.tracking.keep_models
         ranked = sorted(self._scores, key=lambda n: self._scores[n], reverse=self._objective.direction == "max")
         kept = ranked if keep == "all" else ranked[: 1 if keep == "best" else keep]
         folder = trial_folder(self._folder, number)
-        self._client.log_artifact(self._runs[number], str(folder / "sample_predictions.npz"))
+        self._file(self._runs[number], folder / SAMPLE_FILE)
         if number in kept:
-            self._client.log_artifact(self._runs[number], str(folder / _MODEL))
-            self._logged_models.add(number)
-        for dropped in self._logged_models - set(kept):
-            self._delete_artifact(self._runs[dropped], _MODEL)
+            self._file(self._runs[number], folder / MODEL_FILE)
         for dropped in set(self._scores) - set(kept):
-            (trial_folder(self._folder, dropped) / _MODEL).unlink(missing_ok=True)
-        self._logged_models &= set(kept)
+            model = trial_folder(self._folder, dropped) / MODEL_FILE
+            if dropped != number and model.exists():
+                self._delete_artifact(self._runs[dropped], MODEL_FILE)
+            model.unlink(missing_ok=True)
 
     def _winner_tested(self, event: WinnerTested) -> None:
         from mnist_sweep.results.plots import confusion_matrix
 
-        assert self.parent is not None
-        for run in (self._runs[event.trial], self.parent):
+        for run in (self._runs[event.trial], self._parent):
             self._metrics(run, event.metrics, 0, event.time)
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._figure(run, confusion_matrix(event.confusion, title), "confusion_matrix.png")
             self._client.log_dict(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
+        if self._winner is not None:
+            # A resumed sweep may have found a better one.
+            self._client.set_tag(self._runs[self._winner], store.TAG_WINNER, "false")
+        self._winner = event.trial
         self._client.set_tag(self._runs[event.trial], store.TAG_WINNER, "true")
-        self._client.set_tag(self.parent, store.TAG_WINNER, str(event.trial))
+        self._client.set_tag(self._parent, store.TAG_WINNER, str(event.trial))
 
     # ---- MLflow's calls -----------------------------------------------------------------------------------------
 
     def _create_run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
-        assert self.experiment is not None
         run = self._client.create_run(
-            self.experiment,
+            self._experiment,
             start_time=_milliseconds(event.time),
             tags={**self._common, **tags},
             run_name=name,
@@ -254,6 +297,18 @@ class _View:
         if self._dataset is not None:
             self._client.log_inputs(run.info.run_id, datasets=[self._dataset])
         return str(run.info.run_id)
+
+    def _find(self, query: str) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], query, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _reopen(self, run: str) -> None:
+        self._client.update_run(run, status="RUNNING")
 
     def _end_run(self, run: str, status: Status, time: float) -> None:
         self._client.set_terminated(run, _MLFLOW_STATUS[status], end_time=_milliseconds(time))
@@ -274,6 +329,25 @@ class _View:
     def _text(self, run: str, content: Mapping[str, Any], file: str) -> None:
         self._client.log_text(run, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), file)
 
+    def _log_text(self, run: str, text: str, file: str) -> None:
+        if text:
+            self._client.log_text(run, text, file)
+
+    def _file(self, run: str, path: Path) -> None:
+        """Logs a file; where the artifacts lie on the same disk, as a second name of it that takes no room."""
+        uri = self._client.get_run(run).info.artifact_uri
+        target = Path(url2pathname(urlsplit(uri).path)) / path.name
+        if uri.startswith("file:"):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                os.link(path, target)
+            except OSError:
+                _LOG.info("%s is copied, as it cannot be linked", path)
+            else:
+                return
+        self._client.log_artifact(run, str(path))
+
     def _figure(self, run: str, figure: Figure, file: str) -> None:
         self._client.log_figure(run, figure, file)
 
@@ -293,20 +367,23 @@ def hyperparameters(trial: Trial) -> dict[str, Any]:
     Returns:
         Dotted names and plain values: `model.units`, and `model.units.1` where each layer was searched apart.
     """
-    flat = {key: value for key, value in _flat(trial.config).items() if value not in (None, [], {})}
+    values = {key: value for key, value in flat(trial.config).items() if value not in (None, [], {})}
     apart = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
     unused = apart | set(trial.inactive)
-    return {key: value for key, value in flat.items() if key not in unused} | trial.values
+    return {key: value for key, value in values.items() if key not in unused} | trial.values
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one mapping from dotted keys.
+
+    Args:
+        tree: The groups; an empty one is a value.
+        prefix: What each key begins with.
+    """
+    result: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return result
 
 
 def _shown(value: object) -> str:

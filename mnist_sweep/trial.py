@@ -99,6 +99,14 @@ class SweepStarted(Event):
 
 
 @dataclass(frozen=True)
+class SweepResumed(Event):
+    """An interrupted sweep goes on, with the config that it has now: the budget may be longer."""
+
+    kind = "sweep_resumed"
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class TrialAsked(Event):
     """The search was asked for a trial; with `TrialEnded` this tells the order of its asks and tells."""
 
@@ -129,21 +137,23 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True)
 class AttemptFailed(Event):
-    """A trial's worker died; the trial is tried again."""
+    """An attempt failed; the trial is tried again. `log` is the end of its worker's output."""
 
     kind = "attempt_failed"
     trial: int
     attempt: int
     reason: str
+    log: str = ""
 
 
 @dataclass(frozen=True)
 class TrialEnded(Event):
-    """The end of a trial."""
+    """The end of a trial; `log` is the end of its worker's output, where it failed."""
 
     kind = "trial_ended"
     trial: int
     outcome: Outcome
+    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,10 +174,10 @@ class WinnerTested(Event):
 
 @dataclass(frozen=True)
 class SweepEnded(Event):
-    """The last event.
+    """The last event, unless the sweep is resumed.
 
     Attributes:
-        status: Completed, stopped (by the user) or failed.
+        status: Completed, stopped (by the user, to be resumed) or failed.
         reason: Why it ended.
         winner: The best trial; None where no trial has a score.
     """
@@ -202,6 +212,12 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     if cls is SweepEnded:
         raw["status"] = Status(raw["status"])
     return cls(**raw)
+
+
+# A trial's files, in its folder.
+MODEL_FILE = "model.h5"
+SAMPLE_FILE = "sample_predictions.npz"
+STATE_FILE = "state.npz"
 
 
 def trial_folder(sweep: Path, number: int) -> Path:

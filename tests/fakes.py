@@ -51,7 +51,7 @@ class FakeWorkers:
         clock: FakeClock,
         *,
         epoch_seconds: float = 1.0,
-        faults: dict[tuple[int, int], int | Outcome] | None = None,
+        faults: dict[tuple[int, int], int | str | Outcome] | None = None,
         objective: str = "val_accuracy",
         test_error: str = "",
         test_deaths: int = 0,
@@ -90,6 +90,12 @@ class FakeWorkers:
         if self.busy.get(slot) == trial:
             self.stops[trial] = reason
 
+    def kill(self, slot: str, reason: str) -> None:
+        self._queue = [entry for entry in self._queue if entry[2].slot != slot]
+        heapq.heapify(self._queue)
+        self._later(0.1, Died(slot, reason))
+        self._later(5.0, Ready(slot))
+
     def poll(self, timeout: float) -> list[Message]:
         if self.interrupt_at is not None and self.clock.now >= self.interrupt_at:
             self.interrupt_at = None
@@ -116,6 +122,8 @@ class FakeWorkers:
         fault = self.faults.get((number, self.attempts[number]))
         if isinstance(fault, Outcome):
             self._end(slot, number, fault)
+        elif fault == "hang" and epoch > 1:
+            return
         elif isinstance(fault, int) and epoch > fault:
             self._later(self.epoch_seconds, Died(slot, "was killed by SIGKILL"))
             self._later(self.epoch_seconds + 5, Ready(slot))

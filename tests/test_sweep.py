@@ -24,6 +24,7 @@ from mnist_sweep.trial import (
     Outcome,
     Status,
     SweepEnded,
+    SweepResumed,
     TrialAsked,
     TrialEnded,
     TrialStarted,
@@ -73,17 +74,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
             if on_event:
                 on_event(story, event)
 
-        sweep = Sweep(
-            space,
-            aside,
-            workers,
-            objective=settings.objective,
-            budget=settings.search,
-            retries=settings.workers.retries,
-            folder=tmp_path,
-            emit=emit,
-            clock=clock,
-        )
+        sweep = Sweep(settings, space, aside, workers, folder=tmp_path, emit=emit, clock=clock)
         story = Story(sweep, workers, clock, events)
         return story
 
@@ -199,16 +190,19 @@ class TestWhenAWorkerDies:
 
 
 def test_a_failed_trial_is_told_and_never_wins(tell: Tell) -> None:
-    story = tell("search=grid", faults={(7, 1): Outcome(Status.FAILED, "the loss became nan in epoch 1")})
+    nan = Outcome(Status.FAILED, "the loss became nan in epoch 1")
+    story = tell("search=grid", faults={(7, 1): nan, (7, 2): nan})
     results = story.run()
     assert results.winner() == 6
-    assert len(results.outcomes) == 8
+    assert results.outcomes[7] == nan
+    assert [(e.trial, e.attempt, e.reason) for e in story.of(AttemptFailed)] == [(7, 1, nan.reason)]
 
 
 def test_if_every_trial_fails_nothing_is_tested_and_the_sweep_has_failed(tell: Tell) -> None:
     bad = Outcome(Status.FAILED, "bad builder")
-    story = tell("search=grid", faults={(n, 1): bad for n in range(8)})
+    story = tell("search=grid", "search.max_failures=null", faults={(n, a): bad for n in range(8) for a in (1, 2)})
     assert story.run().winner() is None
+    assert len(story.of(TrialEnded)) == 8
     assert story.end.status is Status.FAILED
     assert not [task for _, task in story.workers.tasks if isinstance(task, Evaluate)]
 
@@ -221,26 +215,50 @@ def test_a_model_that_cannot_be_tested_is_an_error_and_loses_no_trial(tell: Tell
     assert story.end.status is Status.FAILED
 
 
-def test_stop_lets_running_epochs_end_and_tests_what_there_is(tell: Tell) -> None:
+def test_too_many_failures_in_a_row_end_the_sweep_with_their_common_cause(tell: Tell) -> None:
+    bad = Outcome(Status.FAILED, "bad builder")
+    story = tell("search=grid", slots=1, faults={(n, a): bad for n in range(2, 8) for a in (1, 2)})
+    results = story.run()
+    assert sorted(results.outcomes) == list(range(7))
+    assert story.end.status is Status.FAILED
+    assert story.end.reason == "5 trials in a row failed: bad builder (search.max_failures=5)"
+    assert story.end.winner == 1
+
+
+def test_a_second_attempt_is_made_on_another_slot(tell: Tell) -> None:
+    story = tell("search=grid", faults={(2, 1): 1})
+    story.run()
+    first, second = [e.slot for e in story.of(TrialStarted) if e.trial.number == 2]
+    assert first != second
+
+
+def test_a_worker_that_gives_no_sign_of_life_is_replaced(tell: Tell) -> None:
+    story = tell("search=grid", "workers.timeout=60s", faults={(3, 1): "hang"})
+    results = story.run()
+    assert results.outcomes[3].status is Status.COMPLETED
+    (failed,) = story.of(AttemptFailed)
+    assert failed.reason == "its worker gave no sign of life for 60s (workers.timeout)"
+
+
+def test_stop_lets_running_epochs_end_and_leaves_the_rest_to_be_resumed(tell: Tell) -> None:
     def stop_at_trial_2(story: Story, event: Event) -> None:
         if isinstance(event, EpochEnded) and event.trial == 2 and event.epoch == 1:
             story.sweep.stop("stopped by Ctrl-C")
 
     story = tell("search=grid", "training.epochs=20", on_event=stop_at_trial_2)
     results = story.run()
-    assert len(results.trials) == 4
-    assert {results.outcomes[n].status for n in (2, 3)} == {Status.STOPPED}
-    assert results.outcomes[2].best_epoch == 2
-    assert story.end.status is Status.STOPPED
-    assert len(story.of(WinnerTested)) == 1
+    assert sorted(results.trials) == [0, 1, 2, 3]
+    assert sorted(results.outcomes) == [0, 1]
+    assert story.end == SweepEnded(story.clock(), Status.STOPPED, "stopped by Ctrl-C", 1)
+    assert not story.of(WinnerTested)
 
 
-def test_an_interruption_records_running_trials_as_stopped(tell: Tell) -> None:
+def test_an_interruption_at_once_records_only_that(tell: Tell) -> None:
     story = tell("search=grid", "training.epochs=50")
     story.workers.interrupt_at = story.clock() + 12
     with pytest.raises(KeyboardInterrupt):
         story.run()
-    assert [e.outcome.reason for e in story.of(TrialEnded)] == ["interrupted"] * 2
+    assert story.of(TrialEnded) == []
     assert story.end == SweepEnded(story.clock(), Status.STOPPED, "interrupted", None)
 
 
@@ -312,8 +330,57 @@ def test_hyperband_trials_go_on_from_their_parents_state(tell: Tell) -> None:
     assert len(tasks) == 23
     assert promoted
     for task in promoted:
-        assert task.state is not None
-        assert Path(task.state).parent.name == f"{task.trial.parent:04d}"
+        assert task.parent_state is not None
+        assert Path(task.parent_state).parent.name == f"{task.trial.parent:04d}"
         first = next(e.epoch for e in story.of(EpochEnded) if e.trial == task.trial.number)
         assert first == task.trial.initial_epoch + 1
-    assert all(task.keep_state for task in tasks)
+
+
+class TestResumed:
+    """A sweep killed after any of its events ends with the trials, values and metrics of one that was not."""
+
+    CASES = (
+        ("random", 2, ("search.max_trials=6",)),
+        ("grid", 2, ()),
+        ("grid", 3, ("model.per_layer=[units]", "model.layers=choice(1,2)", "model.units=choice(1,3)")),
+        ("bayesian", 1, ("search.max_trials=7", "search.num_initial_points=3")),
+        ("hyperband", 1, ("model.units=int(interval(1,500))", "training.epochs=3")),
+    )
+
+    @staticmethod
+    def told(results: Results, events: list[Event]) -> tuple:
+        epochs = [(e.trial, e.epoch, tuple(e.metrics.items())) for e in events if isinstance(e, EpochEnded)]
+        assert len(epochs) == len(set(epochs)), "an epoch was told twice"
+        assert len([e for e in events if isinstance(e, TrialEnded)]) == len(results.outcomes), "a trial ended twice"
+        return sorted(epochs), results.trials, results.outcomes, results.winner()
+
+    @pytest.mark.parametrize(("algorithm", "slots", "overrides"), CASES)
+    def test_is_the_same(self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]) -> None:
+        whole = tell(f"search={algorithm}", *overrides, slots=slots)
+        expected = self.told(whole.run(), whole.events)
+        for cut in range(0, len(whole.events), 1 + len(whole.events) // 40):
+            past = whole.events[:cut]
+            story = tell(f"search={algorithm}", *overrides, slots=slots)
+            story.sweep.replay(past)
+            assert self.told(story.run(), past + story.events) == expected, f"cut after {cut} events"
+
+    def test_twice_is_the_same(self, tell: Tell) -> None:
+        whole = tell("search=grid", slots=2)
+        expected = self.told(whole.run(), whole.events)
+        past: list[Event] = whole.events[:11]
+        for more in (9, 1000):
+            story = tell("search=grid", slots=2)
+            story.sweep.replay(past)
+            results = story.run()
+            past = past + story.events[:more]
+        assert self.told(results, past) == expected
+
+    def test_has_only_the_rest_of_its_time(self, tell: Tell) -> None:
+        budget = ("search.time_budget=30s", "search.max_trials=null", "training.epochs=100")
+        whole = tell(*budget)
+        whole.run()
+        cut = next(i for i, e in enumerate(whole.events) if e.time > whole.events[0].time + 10)
+        story = tell(*budget)
+        story.sweep.replay([SweepResumed(whole.events[0].time, {}), *whole.events[:cut]])
+        story.run()
+        assert 15 < story.clock() - FakeClock().now < 25

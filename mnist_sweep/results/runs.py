@@ -237,7 +237,7 @@ def _row(run: Run) -> dict[str, Any]:
         "sweep": tags[TAG_SWEEP],
         "trial": int(tags[TAG_TRIAL]),
         "status": tags.get(TAG_STATUS, "running"),
-        "reason": tags.get(TAG_REASON),
+        "reason": tags.get(TAG_REASON) or None,
         "start": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
         "seconds": metrics.get("seconds"),
         "epochs": run.data.params.get("training.epochs"),

@@ -8,7 +8,6 @@ goes on from a saved state does what it would have done without the break.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,15 +19,14 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_sweep.config import TrialConfig
+from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
 from mnist_sweep.settings import Objective
 from mnist_sweep.training import model as models
-from mnist_sweep.training import saved
+from mnist_sweep.training import saved, state
 from mnist_sweep.training.data import Array, Dataset
-from mnist_sweep.trial import Outcome, Status
+from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE, Outcome, Status
 
-MODEL_FILE = "model.h5"
-SAMPLE_FILE = "sample_predictions.npz"
-STATE_FILE = "state.weights.h5"
 _SAMPLE = 64
 
 Report = Callable[[int, dict[str, float]], None]
@@ -42,19 +40,16 @@ class Job:
         config: The trial's config.
         objective: What tells the best epoch, whose weights are kept.
         epochs: The last epoch to train.
-        folder: Where the model goes; created if need be.
-        initial_epoch: Epochs that `state` has trained before.
-        state: Weights and optimizer state to go on from; None to start anew.
-        keep_state: Whether to write this trial's own state for another to go on from.
+        folder: Where the model goes; created if need be. Where it holds the trial's own state, left by an attempt that
+            was interrupted, training goes on from that.
+        parent_state: The state of another trial to go on from; None to start anew.
     """
 
     config: TrialConfig
     objective: Objective
     epochs: int
     folder: Path
-    initial_epoch: int = 0
-    state: Path | None = None
-    keep_state: bool = False
+    parent_state: Path | None = None
 
 
 def configure(threads: int, *, gpu: bool) -> None:
@@ -103,41 +98,34 @@ class Trainer:
         keras.config.set_dtype_policy(training.precision)
         steps = models.batches(len(self._x), training.batch_size)
         model = self._compiled(job, steps)
-        if job.state is not None:
-            # Without its variables, a fresh optimizer would drop the state that was saved.
-            model.optimizer.build(model.trainable_variables)
-            model.load_weights(job.state)
+        job.folder.mkdir(parents=True, exist_ok=True)
         epoch = tf.Variable(0, dtype=tf.int64)
         guide = _Guide(job, epoch, report, stop)
-        model.fit(
-            self._batches(training.batch_size, steps, training.seed, epoch),
-            validation_data=self._validation(training.validation_batch_size),
-            epochs=job.epochs,
-            initial_epoch=job.initial_epoch,
-            callbacks=[guide],
-            shuffle=False,  # `_batches` has done it
-            verbose=0,
-        )
+        guide.restore(model)
+        if not guide.over:
+            model.fit(
+                self._batches(training.batch_size, steps, training.seed, epoch),
+                validation_data=self._validation(training.validation_batch_size),
+                epochs=job.epochs,
+                initial_epoch=guide.progress.epoch,
+                callbacks=[guide],
+                shuffle=False,  # `_batches` has done it
+                verbose=0,
+            )
         if guide.failure:
             return Outcome(
-                Status.FAILED,
-                guide.failure,
-                parameters=model.count_params(),
-                seconds=time.monotonic() - started,
+                Status.FAILED, guide.failure, parameters=model.count_params(), seconds=time.monotonic() - started
             )
-        job.folder.mkdir(parents=True, exist_ok=True)
-        if job.keep_state:
-            _save(job.folder / STATE_FILE, model.save_weights)
         if guide.best_weights is not None:
             model.set_weights(guide.best_weights)
-        _save(job.folder / MODEL_FILE, lambda path: model.save(path, include_optimizer=False))
+        write_whole(job.folder / MODEL_FILE, lambda path: model.save(path, include_optimizer=False))
         self._save_sample(model, job.folder / SAMPLE_FILE)
         return Outcome(
             Status.STOPPED if guide.stopped else Status.COMPLETED,
             guide.stopped or guide.early,
-            score=guide.best.get(job.objective.name),
-            best_epoch=guide.best_epoch,
-            metrics=guide.best,
+            score=guide.progress.best.get(job.objective.name),
+            best_epoch=guide.progress.best_epoch,
+            metrics=guide.progress.best,
             parameters=model.count_params(),
             seconds=time.monotonic() - started,
         )
@@ -202,30 +190,47 @@ class Trainer:
         source: Array = self._x_val if len(self._x_val) else self._x.numpy()
         images = source[:_SAMPLE]
         predictions = saved.predict(model, images)
-        _save(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
+        write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
 
 
 class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
-    """Seeds each epoch, reports it, keeps the best weights and says when to stop."""
+    """Seeds each epoch, reports it, saves the trial's state, keeps the best weights and says when to stop."""
 
     def __init__(self, job: Job, epoch: tf.Variable, report: Report, stop: Callable[[], str]) -> None:
         super().__init__()
         self._job, self._epoch, self._report, self._stop = job, epoch, report, stop
         self._started = 0.0
-        self._bar: float | None = None
-        self._waited = 0
-        self.best: dict[str, float] = {}
-        self.best_epoch: int | None = None
+        self.progress = state.Progress()
         self.best_weights: list[Array] | None = None
         self.early = self.stopped = self.failure = ""
+
+    def restore(self, model: keras.Model) -> None:
+        """Goes on from the trial's own state, or from its parent's, where there is one."""
+        own = state.restore(self._job.folder / STATE_FILE, model)
+        if own is not None:
+            self.progress, self.best_weights = own
+            for epoch, metrics in enumerate(self.progress.history, start=self.progress.first):
+                self._report(epoch, metrics)
+            self._check_patience()
+        elif self._job.parent_state is not None:
+            parent = state.restore(self._job.parent_state, model)
+            if parent is None:
+                raise UserError(f"{self._job.parent_state}: the state to go on from cannot be read")
+            trained = parent[0].epoch
+            self.progress = state.Progress(epoch=trained, first=trained + 1)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no epoch left to train."""
+        return bool(self.early) or self.progress.epoch >= self._job.epochs
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
         self._started = time.monotonic()
         self._epoch.assign(epoch)
         generators = [g for layer in self.model._flatten_layers() for g in getattr(layer, "_seed_generators", [])]
         for i, generator in enumerate(generators):
-            state = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
-            generator.state.assign(np.array([state, 0], dtype=generator.state.dtype))
+            seed = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
+            generator.state.assign(np.array([seed, 0], dtype=generator.state.dtype))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
         if not math.isfinite(float(logs["loss"])):
@@ -237,26 +242,36 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in logs.items()}
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         metrics["epoch_seconds"] = time.monotonic() - self._started
-        score = metrics[self._job.objective.name]
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(score):
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics[self._job.objective.name]):
             self._fail(epoch + 1, metrics["loss"])
             return
+        self._advance(epoch + 1, metrics)
+        # The state first: what is reported must not be lost by an interruption.
+        state.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
         self._report(epoch + 1, metrics)
-        objective, stopping = self._job.objective, self._job.config.training.early_stopping
-        if objective.better(score, self.best.get(objective.name)):
-            self.best, self.best_epoch = metrics, epoch + 1
+        self._check_patience()
+        if not self.over:
+            self.stopped = self._stop()
+        if self.early or self.stopped:
+            self.model.stop_training = True
+
+    def _advance(self, epoch: int, metrics: dict[str, float]) -> None:
+        progress, objective = self.progress, self._job.objective
+        score = metrics[objective.name]
+        progress.epoch = epoch
+        progress.history.append(metrics)
+        if objective.better(score, progress.best.get(objective.name)):
+            progress.best, progress.best_epoch = metrics, epoch
             self.best_weights = self.model.get_weights()
-        if objective.better(score, self._bar, stopping.min_delta):
-            self._bar, self._waited = score, 0
+        if objective.better(score, progress.bar, self._job.config.training.early_stopping.min_delta):
+            progress.bar, progress.waited = score, 0
         else:
-            self._waited += 1
-        if stopping.patience is not None and self._waited >= stopping.patience and epoch + 1 < self._job.epochs:
-            self.early = f"no better {objective.name} for {stopping.patience} epochs"
-            self.model.stop_training = True
-        reason = self._stop()
-        if reason and epoch + 1 < self._job.epochs:
-            self.stopped = reason
-            self.model.stop_training = True
+            progress.waited += 1
+
+    def _check_patience(self) -> None:
+        patience = self._job.config.training.early_stopping.patience
+        if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
+            self.early = f"no better {self._job.objective.name} for {patience} epochs"
 
     def _fail(self, epoch: int, loss: float) -> None:
         self.failure = f"the loss became {loss} in epoch {epoch}; a smaller optimizer.learning_rate may help"
@@ -265,13 +280,3 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
 
 def _as_float(images: Any) -> Any:  # noqa: ANN401 - tensors, as `to_float` does for arrays
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
-
-
-def _save(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets a file appear only when it is whole."""
-    # The suffix stays last, as Keras and NumPy tell the format by it.
-    temporary = path.with_name(f"partial-{path.name}")
-    write(temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)

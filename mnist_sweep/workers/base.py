@@ -15,16 +15,14 @@ class Train:
     Attributes:
         trial: The trial.
         objective: Metric and direction, which tell its best epoch.
-        folder: Where its model goes.
-        state: The file with the weights and optimizer state to go on from.
-        keep_state: Whether to write its own.
+        folder: Where its model and its state go.
+        parent_state: The file with the weights and optimizer state of the trial to go on from.
     """
 
     trial: Trial
     objective: tuple[str, str]
     folder: str
-    state: str | None
-    keep_state: bool
+    parent_state: str | None
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,11 @@ class Reported(Message):
 
 @dataclass(frozen=True)
 class Done(Message):
-    """The slot's trial has ended."""
+    """The slot's trial has ended; `log` is the end of the worker's output, where it failed."""
 
     trial: int
     outcome: Outcome
+    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,17 @@ class Evaluated(Message):
 
 @dataclass(frozen=True)
 class Died(Message):
-    """The slot's process is gone, with whatever task it had; another starts in its place."""
+    """The slot's process is gone, with whatever task it had; another starts in its place, unless the slot is lost.
+
+    Attributes:
+        reason: What ended it.
+        log: The end of its output.
+        lost: Whether the slot is given up, as no process can start there.
+    """
 
     reason: str
+    log: str = ""
+    lost: bool = False
 
 
 class Workers(Protocol):
@@ -94,12 +101,11 @@ class Workers(Protocol):
     def stop(self, slot: str, trial: int, reason: str) -> None:
         """Asks a slot to end its trial after the epoch it is in; ignored if it is on another one."""
 
-    def poll(self, timeout: float) -> list[Message]:
-        """Waits at most `timeout` seconds for messages.
+    def kill(self, slot: str, reason: str) -> None:
+        """Ends a slot's process at once; `Died` with the reason follows."""
 
-        Raises:
-            UserError: A slot's processes die before they are ready.
-        """
+    def poll(self, timeout: float) -> list[Message]:
+        """Waits at most `timeout` seconds for messages."""
 
     def close(self) -> None:
         """Ends all processes."""

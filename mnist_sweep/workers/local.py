@@ -9,18 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.workers.base import Died, Message, Ready, Task, Train, message_from_json
+from mnist_sweep.trial import Status
+from mnist_sweep.workers.base import Died, Done, Message, Ready, Task, Train, message_from_json
 from mnist_sweep.workers.devices import Slot
 
 # How often to look for processes that died while something else holds their end of the socket open.
 _LOOK = 0.5
 _DEATHS_BEFORE_READY = 2
+_LOG_TAIL = 4000
 
 
 @dataclass
@@ -31,7 +32,9 @@ class _Process:
     log: Path
     ready: bool = False
     tasks: int = 0
-    early_deaths: int = field(default=0)
+    early_deaths: int = 0
+    log_start: int = 0
+    cause: str = ""
 
 
 class LocalWorkers:
@@ -62,6 +65,7 @@ class LocalWorkers:
         """Gives a task to a slot that is ready."""
         worker = self._processes[slot]
         worker.tasks += 1
+        worker.log_start = worker.log.stat().st_size
         _send(worker, {"task": "train" if isinstance(task, Train) else "evaluate", **asdict(task)})
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
@@ -84,6 +88,12 @@ class LocalWorkers:
                 break
         return messages
 
+    def kill(self, slot: str, reason: str) -> None:
+        """Ends a slot's process at once."""
+        worker = self._processes[slot]
+        worker.cause = reason
+        worker.process.kill()
+
     def close(self) -> None:
         """Ends all processes, whatever they do."""
         for worker in self._processes.values():
@@ -105,15 +115,19 @@ class LocalWorkers:
             if worker.tasks >= self._recycle_after:
                 self._replace(worker)
                 return []
+        if isinstance(message, Done) and message.outcome.status is Status.FAILED:
+            message = replace(message, log=_tail(worker))
         return [message]
 
     def _bury(self, worker: _Process) -> Message:
-        reason = _cause_of_death(worker)
+        reason, log = worker.cause or _cause_of_death(worker), _tail(worker)
         deaths = 0 if worker.ready else worker.early_deaths + 1
-        if deaths >= _DEATHS_BEFORE_READY:
-            raise UserError(f"workers: {worker.slot.name} cannot start, it {reason}; its log is {worker.log}")
-        self._replace(worker, early_deaths=deaths)
-        return Died(worker.slot.name, reason)
+        if deaths < _DEATHS_BEFORE_READY:
+            self._replace(worker, early_deaths=deaths)
+            return Died(worker.slot.name, reason, log)
+        _end(worker)
+        del self._processes[worker.slot.name]
+        return Died(worker.slot.name, f"cannot start, it {reason}; its log is {worker.log}", log, lost=True)
 
     def _replace(self, worker: _Process, early_deaths: int = 0) -> None:
         _end(worker)
@@ -133,7 +147,9 @@ class LocalWorkers:
                 # Ctrl-C in the terminal is for the driver, which stops its workers as it sees fit.
                 start_new_session=True,
             )
-        worker = _Process(slot, process, Connection(ours.detach()), log, early_deaths=early_deaths)
+        worker = _Process(
+            slot, process, Connection(ours.detach()), log, early_deaths=early_deaths, log_start=log.stat().st_size
+        )
         _send(
             worker,
             {"task": "set up", "threads": slot.threads, "gpu": slot.gpu is not None, "data": str(self._data)},
@@ -174,7 +190,12 @@ def _cause_of_death(worker: _Process) -> str:
     if code is not None and code < 0:
         cause = f"was killed by {signal.Signals(-code).name}"
         return cause + (" (out of memory?)" if code == -signal.SIGKILL else "")
-    with open(worker.log, "rb") as log:
-        log.seek(max(0, os.path.getsize(worker.log) - 2000))
-        lines = log.read().decode(errors="replace").strip().splitlines()
+    lines = _tail(worker).strip().splitlines()
     return f"ended with exit code {code}" + (f" ({lines[-1].strip()})" if lines else "")
+
+
+def _tail(worker: _Process) -> str:
+    """The end of what a process has written since its last task began."""
+    with open(worker.log, "rb") as log:
+        log.seek(max(worker.log_start, worker.log.stat().st_size - _LOG_TAIL))
+        return log.read().decode(errors="replace")

@@ -81,9 +81,7 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
             objective=Objective(*task["objective"]),
             epochs=trial["epochs"],
             folder=Path(task["folder"]),
-            initial_epoch=trial["initial_epoch"],
-            state=Path(task["state"]) if task["state"] else None,
-            keep_state=task["keep_state"],
+            parent_state=Path(task["parent_state"]) if task["parent_state"] else None,
         )
         outcome = trainer.train(
             job,
@@ -109,6 +107,8 @@ def _evaluate(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
 
 def _summary(error: Exception) -> str:
     lines = str(error).strip().splitlines()
+    if type(error).__name__ == "ResourceExhaustedError" or isinstance(error, MemoryError):
+        return f"out of memory: {lines[0] if lines else type(error).__name__}"
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

@@ -67,10 +67,11 @@ def test_going_on_from_a_saved_state_equals_never_having_stopped(
 ) -> None:
     config = trial_config(*SMALL, f"optimizer={optimizer}", "training.epochs=4", "model.batch_normalization=true")
     _, whole = train(trainer, config, tmp_path / "whole")
-    train(trainer, config, tmp_path / "first", epochs=2, keep_state=True)
-    state = tmp_path / "first" / "state.weights.h5"
-    _, rest = train(trainer, config, tmp_path / "rest", initial_epoch=2, state=state)
+    train(trainer, config, tmp_path / "first", epochs=2)
+    _, rest = train(trainer, config, tmp_path / "rest", parent_state=tmp_path / "first" / "state.npz")
     assert timeless(rest) == timeless(whole)[2:]
+    _, again = train(trainer, config, tmp_path / "first")
+    assert timeless(again) == timeless(whole)
 
 
 def test_the_saved_model_is_that_of_the_best_epoch(trainer, trial_config, dataset, tmp_path: Path) -> None:

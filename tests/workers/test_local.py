@@ -45,7 +45,7 @@ def task(compose_config, tmp_path: Path) -> Callable[..., Train]:
         config["model"].pop("per_layer")
         groups = {group: {**config[group], **changes.pop(group, {})} for group in ("model", "optimizer", "training")}
         trial = Trial(number, {}, groups, epochs)
-        return Train(trial, ("val_accuracy", "max"), str(tmp_path / f"{number}"), None, keep_state=False)
+        return Train(trial, ("val_accuracy", "max"), str(tmp_path / f"{number}"), None)
 
     return made
 

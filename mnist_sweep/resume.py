@@ -1,0 +1,206 @@
+"""Going on with an interrupted sweep, and bringing MLflow up to date with a journal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mnist_sweep import journal, launch
+from mnist_sweep.errors import UserError
+from mnist_sweep.grammar import parse_value
+from mnist_sweep.mlflow_store import without_password
+from mnist_sweep.settings import Objective, check_settings, seconds
+from mnist_sweep.tracking import View, flat
+from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted
+
+SWEEPS = Path("experiments")
+_BUDGET = ("search.max_trials", "search.time_budget", "search.target")
+_HIDDEN = "***@"
+
+
+def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int:
+    """Goes on with a sweep.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
+        overrides: `KEY=VALUE` that lengthen its budget.
+        console: Where to print.
+
+    Returns:
+        The exit code, as that of `launch.run`.
+
+    Raises:
+        UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
+    """
+    folder = find(sweep)
+    events = list(journal.read(folder))
+    old = last_config(events, folder)
+    new = _overridden(old, overrides)
+    check_unchanged(old, new)
+    if is_finished(events) and new == old:
+        console.print(f"{folder} is finished; there is nothing to go on with.", markup=False, highlight=False)
+        return 0
+    log_to(folder)
+    return launch.run(_with_password(new), folder, console, resume=True)
+
+
+def find(sweep: str | None) -> Path:
+    """Finds the folder of a sweep.
+
+    Args:
+        sweep: As for `resume`.
+
+    Raises:
+        UserError: There is none.
+    """
+    if sweep is None:
+        unfinished = last_unfinished()
+        if unfinished is None:
+            raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
+        return unfinished
+    for folder in (Path(sweep), SWEEPS / sweep):
+        if (folder / journal.FILE).is_file():
+            return folder
+        found = _by_time(folder)
+        if found:
+            return found[-1]
+    raise UserError(f"resume {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
+
+
+def last_unfinished(name: str | None = None) -> Path | None:
+    """The last sweep that has not ended and that no process runs.
+
+    Args:
+        name: Of the experiment; None for any.
+    """
+    for folder in reversed(_by_time(SWEEPS / (name or ""))):
+        if not journal.is_running(folder) and not is_finished(list(journal.read(folder))):
+            return folder
+    return None
+
+
+def is_finished(events: Sequence[Event]) -> bool:
+    """Whether a sweep came to its own end, rather than being interrupted."""
+    return bool(events) and isinstance(events[-1], SweepEnded) and events[-1].status is Status.COMPLETED
+
+
+def last_config(events: Sequence[Event], folder: Path) -> dict[str, Any]:
+    """The config that a sweep was last run with."""
+    configs = [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)]
+    launch.first_event(events, folder)
+    return configs[-1]
+
+
+def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuses a config that differs by more than a longer budget.
+
+    Args:
+        old: What the sweep was run with.
+        new: What it is to go on with.
+
+    Raises:
+        UserError: It names the keys that differ.
+    """
+    before, after = flat(old), flat(new)
+    for key in ("resume", "tracking.uri"):
+        before.pop(key, None)
+        after.pop(key, None)
+    objective = Objective.parse(str(new["objective"]))
+    changed = [
+        key
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not _longer(key, before.get(key), after.get(key), objective)
+    ]
+    if changed:
+        shown = ", ".join(f"{key} ({before.get(key)} → {after.get(key)})" for key in changed[:5])
+        raise UserError(f"resume: the config has changed: {shown}; only a budget may change, and only to be longer")
+
+
+def _longer(key: str, old: Any, new: Any, objective: Objective) -> bool:  # noqa: ANN401 - whatever was written
+    if key not in _BUDGET or old is None:
+        return False
+    if new is None:
+        return True
+    if key == "search.time_budget":
+        return seconds(new) >= seconds(old)
+    return bool(objective.reached(new, old) if key == "search.target" else new >= old)
+
+
+def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed: dict[str, Any] = json.loads(json.dumps(config))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or key not in _BUDGET:
+            raise UserError(f"resume: {override}: only {', '.join(_BUDGET)} can be given anew")
+        changed["search"][key.partition(".")[2]] = parse_value(text, key)
+    check_settings(changed)
+    return changed
+
+
+def _with_password(config: dict[str, Any]) -> dict[str, Any]:
+    uri = config["tracking"]["uri"]
+    if _HIDDEN not in uri:
+        return config
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(given) != uri:
+        raise UserError(f"tracking.uri={uri}: its password is not kept; give the whole URI in MLFLOW_TRACKING_URI")
+    return {**config, "tracking": {**config["tracking"], "uri": given}}
+
+
+def sync(sweep: str | None, console: Console) -> int:
+    """Writes a sweep's journal into MLflow, where it lacks anything.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
+        console: Where to print.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
+    """
+    folders = _by_time(SWEEPS)
+    if sweep is None and not folders:
+        raise UserError(f"sync: {SWEEPS}/ holds no sweep")
+    folder = find(sweep) if sweep else folders[-1]
+    if journal.is_running(folder):
+        raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
+    events = list(journal.read(folder))
+    settings = check_settings(_with_password(last_config(events, folder)))
+    view = View(settings, folder)
+    try:
+        for event in events:
+            view.handle(event)
+    except UserError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).exception("sync")
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"sync: MLflow cannot be written ({without_password(lines[0])})") from error
+    where = without_password(settings.tracking.uri)
+    console.print(f"{folder}: {len(events)} events are in {where}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def log_to(folder: Path) -> None:
+    """Sends this process's log to a sweep's folder, whatever Hydra set up before."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(folder / "driver.log")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+def _by_time(folder: Path) -> list[Path]:
+    found = sorted(folder.glob(f"**/{journal.FILE}"), key=lambda path: path.stat().st_mtime)
+    return [path.parent for path in found]

@@ -1,0 +1,288 @@
+"""Kills drivers, workers and a tracking server, and compares what is left with a sweep that was not disturbed.
+
+`make chaos` runs it at full length; `tests/e2e/test_chaos.py` runs a short form. What is compared: the trials and their
+values, every metric of every epoch but its duration, and the runs, metrics and parameters in MLflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from mnist_sweep import journal, mlflow_store
+from mnist_sweep.trial import AttemptFailed, EpochEnded, TrialEnded, TrialStarted
+
+ROOT = Path(__file__).parent.parent
+# Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
+ALGORITHMS = {
+    "random": ("search.max_trials=6", "workers.count=2"),
+    "grid": (
+        "model.units=choice(4,8,16)",
+        "model.dropout=choice(0.0,0.2)",
+        "optimizer.learning_rate=0.01",
+        "workers.count=2",
+    ),
+    "bayesian": ("search.max_trials=6", "search.num_initial_points=3", "workers.count=1"),
+    "hyperband": ("training.epochs=3", "workers.count=1"),
+}
+SPACE = (
+    "model.units=int(interval(4,64))",
+    "model.dropout=interval(0,0.5)",
+    "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))",
+    "training.epochs=4",
+    "training.batch_size=16",
+)
+
+
+@dataclass
+class Tally:
+    """What was done to the sweeps, and what was found wrong afterwards."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        checks = ("trials lost", "trials repeated", "metrics that differ", "MLflow runs missing", "MLflow runs doubled")
+        lines = [f"{count:6}  {name}" for name, count in self.faults.items()]
+        return "\n".join(["faults injected", *lines, "found", *(f"{self.wrong[name]:6}  {name}" for name in checks)])
+
+
+class Chaos:
+    """Runs sweeps in a folder of its own and disturbs them, with a fixed seed.
+
+    Args:
+        folder: Where to work.
+        seed: Of the moments and the victims.
+    """
+
+    def __init__(self, folder: Path, seed: int = 1) -> None:
+        self.folder, self.rng, self.tally = folder, random.Random(seed), Tally()
+        self.data = folder / "digits.npz"
+        _save_digits(self.data)
+        self._expected: dict[str, dict[str, Any]] = {}
+
+    def kill_drivers(self, algorithm: str, kills: int) -> None:
+        """Kills the driver again and again, each time at a random moment, resuming in between."""
+        done = 0
+        while done < kills:
+            folder = self._fresh(algorithm)
+            driver = self._start(folder, algorithm)
+            while done < kills:
+                try:
+                    driver.wait(timeout=self.rng.uniform(0.3, 9))
+                    break
+                except subprocess.TimeoutExpired:
+                    driver.kill()
+                    driver.wait()
+                    done += 1
+                    self.tally.faults[f"drivers killed ({algorithm})"] += 1
+                driver = self._start(folder, algorithm)
+            self._finish(folder, driver, algorithm)
+
+    def kill_workers(self, algorithm: str, kills: int) -> None:
+        """Kills workers, each some time after it began to train."""
+        done = 0
+        while done < kills:
+            folder = self._fresh(algorithm)
+            driver = self._start(folder, algorithm)
+            while driver.poll() is None and done < kills:
+                time.sleep(self.rng.uniform(0.2, 2.5))
+                workers = _workers(driver)
+                if workers and self._training(folder):
+                    self.rng.choice(workers).kill()
+                    done += 1
+                    self.tally.faults[f"workers killed ({algorithm})"] += 1
+            self._finish(folder, driver, algorithm)
+
+    def stop_server(self, algorithm: str, times: int) -> None:
+        """Takes the tracking server down and up while sweeps run."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        for _ in range(times):
+            folder = self._fresh(f"{algorithm}-http")
+            server = self._serve(folder, port)
+            driver = self._start(folder, algorithm, f"tracking.uri=http://127.0.0.1:{port}")
+            time.sleep(self.rng.uniform(2, 9))
+            _end_group(server)
+            self.tally.faults["tracking servers taken down"] += 1
+            time.sleep(self.rng.uniform(1, 6))
+            server = self._serve(folder, port)
+            driver.wait(timeout=200)
+            subprocess.run(self._command("sync"), cwd=folder, capture_output=True, timeout=100, check=False)
+            self._compare(folder, algorithm, f"http://127.0.0.1:{port}")
+            _end_group(server)
+
+    # ---- running ------------------------------------------------------------------------------------------------
+
+    def _fresh(self, name: str) -> Path:
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "mnist_sweep", *arguments]
+
+    def _start(self, folder: Path, algorithm: str, *more: str) -> subprocess.Popen[bytes]:
+        """Starts a sweep, or goes on with the one that is there."""
+        overrides = (*SPACE, f"search={algorithm}", *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
+        data = ("data=npz", f"data.path={self.data}", "resume=auto")
+        return self._popen(folder, *overrides, *data, *more)
+
+    def _popen(self, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        with open(folder / "output.txt", "ab") as output:
+            return subprocess.Popen(self._command(*arguments), cwd=folder, stdout=output, stderr=output)
+
+    def _finish(self, folder: Path, driver: subprocess.Popen[bytes], algorithm: str) -> None:
+        code = driver.wait(timeout=300)
+        if code != 0:
+            raise RuntimeError(f"{folder}: ended with {code}\n{(folder / 'output.txt').read_text()[-3000:]}")
+        self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
+
+    def _training(self, folder: Path) -> bool:
+        return any(b'"epoch_ended"' in path.read_bytes() for path in folder.glob(f"experiments/*/*/{journal.FILE}"))
+
+    def _serve(self, folder: Path, port: int) -> subprocess.Popen[bytes]:
+        store = mlflow_store.sqlite_path(f"sqlite:///{folder}/server.db")
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}", "--workers", "1",
+             "--artifacts-destination", str(folder / "served"), "--host", "127.0.0.1", "--port", str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return server
+            time.sleep(0.1)
+        raise RuntimeError("the tracking server did not start")
+
+    # ---- comparing ----------------------------------------------------------------------------------------------
+
+    def expected(self, algorithm: str) -> dict[str, Any]:
+        """What a sweep gives that nothing disturbs."""
+        if algorithm not in self._expected:
+            folder = self._fresh(f"{algorithm}-undisturbed")
+            driver = self._start(folder, algorithm)
+            if driver.wait(timeout=300) != 0:
+                raise RuntimeError((folder / "output.txt").read_text()[-3000:])
+            self._expected[algorithm] = self._told(folder)
+        return self._expected[algorithm]
+
+    def _told(self, folder: Path) -> dict[str, Any]:
+        (sweep,) = [path.parent for path in folder.glob(f"experiments/*/*/{journal.FILE}")]
+        events = list(journal.read(sweep))
+        ends = Counter(event.trial for event in events if isinstance(event, TrialEnded))
+        epochs = Counter((e.trial, e.epoch) for e in events if isinstance(e, EpochEnded))
+        return {
+            "values": {e.trial.number: e.trial.values for e in events if isinstance(e, TrialStarted)},
+            "scores": {e.trial: e.outcome.score for e in events if isinstance(e, TrialEnded)},
+            "metrics": {(e.trial, e.epoch): _timeless(e.metrics) for e in events if isinstance(e, EpochEnded)},
+            "repeated": sum(n - 1 for n in (ends + epochs).values()),
+            "attempts": sum(isinstance(e, AttemptFailed) for e in events),
+        }
+
+    def _compare(self, folder: Path, algorithm: str, uri: str) -> None:
+        expected, found, wrong = self.expected(algorithm), self._told(folder), self.tally.wrong
+        wrong["trials lost"] += sum(found["values"].get(n) != values for n, values in expected["values"].items())
+        wrong["trials repeated"] += found["repeated"] + len(found["values"].keys() - expected["values"].keys())
+        keys = expected["metrics"].keys() | found["metrics"].keys()
+        wrong["metrics that differ"] += sum(expected["metrics"].get(k) != found["metrics"].get(k) for k in keys)
+        wrong["metrics that differ"] += sum(
+            found["scores"].get(number) != score for number, score in expected["scores"].items()
+        )
+        self._compare_mlflow(expected, uri)
+
+    def _compare_mlflow(self, expected: dict[str, Any], uri: str) -> None:
+        client, wrong = mlflow_store.connect(uri), self.tally.wrong
+        (experiment,) = [e for e in client.search_experiments() if e.name == "chaos"]
+        runs = client.search_runs([experiment.experiment_id], max_results=1000)
+        trials = Counter(run.data.tags.get(mlflow_store.TAG_TRIAL) for run in runs)
+        # The parent run has no number of a trial.
+        wanted = {None, *map(str, expected["values"])}
+        wrong["MLflow runs missing"] += len(wanted - trials.keys())
+        wrong["MLflow runs doubled"] += sum(n - 1 for n in trials.values()) + len(trials.keys() - wanted)
+        wrong["MLflow runs missing"] += sum(run.info.status != "FINISHED" for run in runs)
+        for run in runs:
+            number = run.data.tags.get(mlflow_store.TAG_TRIAL)
+            if number is None:
+                continue
+            logged = [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, "val_accuracy")]
+            told = [(e, m["val_accuracy"]) for (t, e), m in sorted(expected["metrics"].items()) if str(t) == number]
+            wrong["metrics that differ"] += sorted(logged) != told
+            artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+            if "model.h5" not in artifacts:
+                wrong["MLflow runs missing"] += 1
+                print(f"{uri}: trial {number} has no model.h5, only {sorted(artifacts)}", flush=True)
+
+
+def _timeless(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "epoch_seconds"}
+
+
+def _workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(driver.pid).children()
+        return [child for child in children if "mnist_sweep.workers.process" in child.cmdline()]
+    except psutil.Error:
+        return []
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _save_digits(path: Path) -> None:
+    from mnist_sweep.training import data
+
+    images = data.load("mnist_5k")
+    train = np.concatenate([np.flatnonzero(images.y_train == c)[:60] for c in range(10)])
+    test = np.concatenate([np.flatnonzero(images.y_test == c)[:10] for c in range(10)])
+    arrays = {"x_train": images.x_train[train], "y_train": images.y_train[train]}
+    np.savez(path, **arrays, x_test=images.x_test[test], y_test=images.y_test[test])
+
+
+def main() -> None:
+    """Runs everything and prints the tally; the exit code is 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drivers", type=int, default=50, help="drivers to kill for each algorithm (default: 50)")
+    parser.add_argument("--workers", type=int, default=50, help="workers to kill (default: 50)")
+    parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--algorithms", nargs="*", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="mnist_sweep-chaos-"))
+    chaos = Chaos(folder, options.seed)
+    started = time.monotonic()
+    for algorithm in options.algorithms:
+        chaos.kill_drivers(algorithm, options.drivers)
+        print(f"{time.monotonic() - started:6.0f} s  {algorithm}: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.kill_workers("random", options.workers)
+    chaos.stop_server("random", options.servers)
+    print(chaos.tally)
+    print(f"in {time.monotonic() - started:.0f} s, seed {options.seed}")
+    if any(chaos.tally.wrong.values()):
+        print(f"the sweeps are in {folder}")
+        sys.exit(1)
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
