@@ -20,6 +20,9 @@ test: $(VENV)/installed-test ## set up, then run the tests
 test-slow: $(VENV)/installed-test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+chaos: $(VENV)/installed-test ## kill drivers, workers and servers 255 times, and compare; takes the better part of an hour
+	$(BIN)/python tests/chaos.py
+
 check: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,4 +52,4 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help sweep test test-slow check format clean
+.PHONY: help sweep test test-slow chaos check format clean

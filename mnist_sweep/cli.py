@@ -87,7 +87,7 @@ def _sweep(given: list[str]) -> int:
         from mnist_sweep.mlflow_store import without_password
         from mnist_sweep.tables import standard_output
 
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        folder = launch.claim(Path(HydraConfig.get().runtime.output_dir))
         for file in (folder / ".hydra").glob("*.yaml"):
             # Hydra writes down what was typed, a password in a tracking URI too.
             file.write_text(without_password(file.read_text(encoding="utf-8")), encoding="utf-8")
@@ -100,6 +100,9 @@ def _sweep(given: list[str]) -> int:
                 resume.check_unchanged(resume.last_config(list(read(old)), old), plain)
                 resume.log_to(old)
                 codes.append(launch.run(plain, old, standard_output(), resume=True))
+            if codes[-1] == 130:
+                # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
+                raise SystemExit(130)
         except UserError as error:
             raise _Refused(error) from error
         finally:
@@ -108,7 +111,9 @@ def _sweep(given: list[str]) -> int:
 
     compose.register()
     multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
-    sys.argv = ["mnist_sweep", *(given if multirun else quote_sweeps(given))]
+    flags = [argument for argument in given if argument in ("-m", "--multirun")]
+    rest = [argument for argument in given if argument not in flags]
+    sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
     # Hydra then raises its errors instead of printing them in its own way.
     before = os.environ.get(_DEBUG)
     os.environ[_DEBUG] = "1"

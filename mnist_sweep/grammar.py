@@ -188,11 +188,12 @@ def parse_value(text: str, key: str) -> Any:  # noqa: ANN401 - any JSON type
     return parsed.value()
 
 
-def quote_sweeps(overrides: Sequence[str]) -> list[str]:
+def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:
     """Quotes the command line's sweeps, which Hydra refuses outside multirun.
 
     Args:
         overrides: Arguments such as `model.units=16,64`.
+        intervals_only: Leave the others to Hydra, which makes a sweep for each of their values under `-m`.
 
     Returns:
         The same, with each sweep as a quoted text: `model.units='16,64'`. What cannot be parsed stays as it is, so
@@ -205,7 +206,8 @@ def quote_sweeps(overrides: Sequence[str]) -> list[str]:
         except HydraException:
             quoted.append(argument)
             continue
-        if override.is_sweep_override() and not override.is_hydra_override():
+        wanted = override.is_interval_sweep() if intervals_only else override.is_sweep_override()
+        if wanted and not override.is_hydra_override():
             text = argument.partition("=")[2]
             argument = f"{override.get_key_element()}={QuotedString(text, Quote.single).with_quotes()}"
         quoted.append(argument)

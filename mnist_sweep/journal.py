@@ -16,7 +16,7 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Event, event_from_json
 
 FILE = "journal.jsonl"
-_LOCK = "lock"
+LOCK = "lock"
 
 
 class Journal:
@@ -38,7 +38,7 @@ class Journal:
         """
         self.path = folder / FILE
         try:
-            self._lock = _acquire(folder / _LOCK, folder)
+            self._lock = _acquire(folder / LOCK, folder)
             if resume:
                 # A line that was cut off had not been acted on; the next one must not be glued to it.
                 whole = self.path.read_bytes().rpartition(b"\n")
@@ -90,7 +90,7 @@ def _acquire(path: Path, folder: Path) -> IO[str]:
 
 def is_running(folder: Path) -> bool:
     """Whether a process runs the sweep now."""
-    path = folder / _LOCK
+    path = folder / LOCK
     if not path.exists():
         return False
     with open(path, encoding="utf-8") as lock:

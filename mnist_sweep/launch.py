@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from mnist_sweep import search
 from mnist_sweep.config import TrialConfig, check_shape
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
-from mnist_sweep.journal import Journal, read
+from mnist_sweep.journal import LOCK, Journal, read
 from mnist_sweep.mlflow_store import absolute, without_password
 from mnist_sweep.progress import Progress, Screen, duration, short_names, shown
 from mnist_sweep.search.aside import Aside
@@ -138,7 +139,7 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
     if sweep.interrupted:
         say(f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}")
         return 130
-    _next_steps(say, settings, folder, started.sweep, results, tested)
+    _next_steps(say, settings, folder, started.sweep, results, tested, logged=tracker.error is None)
     return 0 if results.winner() is not None else 1
 
 
@@ -231,14 +232,17 @@ def _announce(say: _Say, started: SweepStarted, places: list[str]) -> None:
 @contextmanager
 def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
     """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
+    # A terminal that is closed sends SIGHUP, a cluster's pre-emption SIGTERM.
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def handler(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
         sweep.stop("stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {name}")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for kind in kinds:
+            signal.signal(kind, signal.default_int_handler)
         console.print("Stopping when the running epochs have ended; Ctrl-C again to stop at once.", style="yellow")
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in kinds}
     try:
         yield
     finally:
@@ -252,8 +256,8 @@ def _finish_tracking(tracker: Tracker, say: _Say, sweep: str) -> None:
     tracker.close()
     if tracker.error is not None:
         lines = str(tracker.error).strip().splitlines() or [type(tracker.error).__name__]
-        say(f"MLflow could not be written ({without_password(lines[0])}). The journal has everything; when it is back:")
-        say(f"  python -m mnist_sweep sync {sweep}")
+        say(f"MLflow could not be written ({without_password(lines[0])}).")
+        say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
 
 
 def _leaderboard(console: Console, space: Space, results: Results) -> None:
@@ -282,6 +286,8 @@ def _next_steps(
     sweep: str,
     results: Results,
     tested: list[WinnerTested],
+    *,
+    logged: bool,
 ) -> None:
     ended = [outcome.status for outcome in results.outcomes.values()]
     others = {status: ended.count(status) for status in (Status.STOPPED, Status.FAILED) if status in ended}
@@ -296,13 +302,40 @@ def _next_steps(
     score = results.outcomes[winner].score
     say(f"Winner: trial {winner}, {settings.objective.name} {score:.4f}")
     for event in tested:
-        say("  on the test images: " + ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items()))
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
     place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     say(f"Sweep's folder: {place}")
     say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
     say("Next:")
-    for command in (f"compare {sweep}", f"export {sweep} --to exported", "ui"):
+    commands = (f"compare {sweep}", f"export {sweep} --to exported", "ui") if logged else (f"sync {sweep}",)
+    for command in commands:
         say(f"  python -m mnist_sweep {command}")
+
+
+def claim(folder: Path) -> Path:
+    """Makes a folder this process's own.
+
+    Args:
+        folder: The one that is wished for; another sweep that began in the same second may have it.
+
+    Returns:
+        That folder, or the first of `folder-2`, `folder-3` … that nobody has.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    for number in itertools.count(1):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            candidate.mkdir(parents=True, exist_ok=True)
+            (candidate / LOCK).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{candidate}: cannot be written ({error.strerror})") from None
+        return candidate
+    raise AssertionError
 
 
 def discard(folder: Path) -> None:

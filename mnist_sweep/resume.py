@@ -80,8 +80,11 @@ def last_unfinished(name: str | None = None) -> Path | None:
         name: Of the experiment; None for any.
     """
     for folder in reversed(_by_time(SWEEPS / (name or ""))):
-        if not journal.is_running(folder) and not is_finished(list(journal.read(folder))):
-            return folder
+        if not journal.is_running(folder):
+            events = list(journal.read(folder))
+            # A sweep that was killed before its first event has nothing to go on with.
+            if events and not is_finished(events):
+                return folder
     return None
 
 
@@ -92,9 +95,8 @@ def is_finished(events: Sequence[Event]) -> bool:
 
 def last_config(events: Sequence[Event], folder: Path) -> dict[str, Any]:
     """The config that a sweep was last run with."""
-    configs = [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)]
     launch.first_event(events, folder)
-    return configs[-1]
+    return [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)][-1]
 
 
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -35,6 +35,8 @@ from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, R
 
 _POLL = 0.2
 _POLL_WHILE_ASKING = 0.01
+# Seconds beyond two epochs that a trial has to stop in, before its process is ended.
+_GRACE = 60.0
 
 
 @dataclass
@@ -74,6 +76,7 @@ class _Attempt:
     avoid: str | None = None
     stopping: bool = False
     heard: float = 0.0
+    longest_epoch: float = 0.0
 
 
 class Sweep:
@@ -231,8 +234,12 @@ class Sweep:
         elif budget is not None and self._used + now - self._begun >= seconds(budget):
             self._stop_all(f"the time budget of {budget} is used up")
         timeout = self._config.timeout
-        for slot, attempt in self._running.items() if timeout is not None else ():
-            if timeout is not None and now - attempt.heard > seconds(timeout):
+        for slot, attempt in self._running.items():
+            silent = now - attempt.heard
+            if attempt.stopping and silent > _GRACE + 2 * attempt.longest_epoch:
+                attempt.heard = now
+                self._workers.kill(slot, f"did not stop within {silent:.0f} s")
+            elif timeout is not None and silent > seconds(timeout):
                 attempt.heard = now
                 self._workers.kill(slot, f"gave no sign of life for {timeout} (workers.timeout)")
 
@@ -332,8 +339,9 @@ class Sweep:
             self._died(message)
 
     def _reported(self, message: Reported) -> None:
-        attempt = self._running[message.slot]
-        attempt.heard = self._clock()
+        attempt, now = self._running[message.slot], self._clock()
+        attempt.longest_epoch = max(attempt.longest_epoch, now - attempt.heard)
+        attempt.heard = now
         if message.epoch <= self._epochs.get(message.trial, 0):
             # A second attempt, or a resumed one: the same epoch has the same metrics again.
             return
@@ -365,6 +373,9 @@ class Sweep:
             raise UserError(f"workers: {message.slot} {message.reason}")
 
     def _failed(self, attempt: _Attempt, slot: str, outcome: Outcome, log: str) -> None:
+        if self._stop_wish and attempt.stopping:
+            # It only rests, as the others do.
+            return
         last = attempt.number > self._config.retries or bool(self._why_stop)
         if last:
             self._ended(attempt.trial, outcome, log)
@@ -384,7 +395,7 @@ class Sweep:
 
     def _stop_attempt(self, attempt: _Attempt, reason: str) -> None:
         if not attempt.stopping:
-            attempt.stopping = True
+            attempt.stopping, attempt.heard = True, self._clock()
             slot = next(slot for slot, running in self._running.items() if running is attempt)
             self._workers.stop(slot, attempt.trial.number, reason)
 
@@ -417,9 +428,7 @@ class Sweep:
             attempts += 1
             tested = self._wait_for_test(slot)
             if tested is not None:
-                if tested.error:
-                    raise UserError(f"trial {winner}: its model cannot be tested ({tested.error})")
-                self._emit(WinnerTested(self._clock(), winner, tested.metrics, tested.confusion))
+                self._emit(WinnerTested(self._clock(), winner, tested.metrics, tested.confusion, tested.error))
                 return
 
     def _wait_for_test(self, slot: str) -> Evaluated | None:

@@ -258,7 +258,9 @@ class View:
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
         keep = self._settings.tracking.keep_models
-        ranked = sorted(self._scores, key=lambda n: self._scores[n], reverse=self._objective.direction == "max")
+        # Of equal trials the earlier is the better, as in `Results.ranking`, in whatever order they ended.
+        numbers = sorted(self._scores)
+        ranked = sorted(numbers, key=lambda n: self._scores[n], reverse=self._objective.direction == "max")
         kept = ranked if keep == "all" else ranked[: 1 if keep == "best" else keep]
         folder = trial_folder(self._folder, number)
         self._file(self._runs[number], folder / SAMPLE_FILE)
@@ -273,7 +275,7 @@ class View:
     def _winner_tested(self, event: WinnerTested) -> None:
         from mnist_sweep.results.plots import confusion_matrix
 
-        for run in (self._runs[event.trial], self._parent):
+        for run in (self._runs[event.trial], self._parent) if not event.error else ():
             self._metrics(run, event.metrics, 0, event.time)
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._figure(run, confusion_matrix(event.confusion, title), "confusion_matrix.png")

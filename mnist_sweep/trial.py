@@ -164,12 +164,14 @@ class WinnerTested(Event):
         trial: The winner.
         metrics: `test_loss` and `test_accuracy`.
         confusion: Counts, a row per true class, a column per predicted class.
+        error: Why it could not be tested; metrics and confusion are then empty.
     """
 
     kind = "winner_tested"
     trial: int
     metrics: dict[str, float]
     confusion: list[list[int]]
+    error: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def serve(tracking_uri: str | None, host: str, port: int) -> int:
             f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
         )
     _check_port(host, port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
     server = subprocess.Popen(
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -18,6 +19,9 @@ import yaml
 from mnist_sweep.errors import UserError
 from mnist_sweep.launch import versions
 from mnist_sweep.results.runs import SweepRuns, find_sweep
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 _TOLERANCE = 1e-5
 _FILES = ("model.h5", "model.keras")
@@ -48,8 +52,9 @@ def export(sweep: str | None, tracking_uri: str | None, to: Path) -> None:
                 name: _download(found, run.info.run_id, name, folder)
                 for name in ("model.h5", "sample_predictions.npz", "config.yaml")
             }
-            differences = _convert(tracked["model.h5"], tracked["sample_predictions.npz"], folder)
-            manifest = _manifest(found, run, tracked["config.yaml"], folder, differences)
+            config = yaml.safe_load(tracked["config.yaml"].read_text(encoding="utf-8"))
+            differences = _convert(tracked["model.h5"], tracked["sample_predictions.npz"], config["model"], folder)
+            manifest = _manifest(found, run, config, folder, differences)
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             for name in (*_FILES, "manifest.json"):
                 (folder / name).replace(to / name)
@@ -68,7 +73,7 @@ def _download(found: SweepRuns, run: str, name: str, folder: Path) -> Path:
         raise UserError(f"{found.sweep}: its best run ({run}) has no artifact {name} in MLflow") from None
 
 
-def _convert(model: Path, sample: Path, folder: Path) -> dict[str, float]:
+def _convert(model: Path, sample: Path, config: dict[str, Any], folder: Path) -> dict[str, float]:
     """Writes the other format, and compares both with the tracked run's predictions."""
     with np.load(sample, allow_pickle=False) as arrays:
         images, tracked = arrays["images"], arrays["predictions"]
@@ -77,6 +82,10 @@ def _convert(model: Path, sample: Path, folder: Path) -> dict[str, float]:
     with _quiet():
         from mnist_sweep.training import saved
 
+        if config.get("builder"):
+            # It registers the layers of its own that the model is made of.
+            sys.path.insert(0, os.getcwd())
+            _import(config["builder"])
         saved.load(model).save(folder / "model.keras")
         predictions = {name: saved.predict(saved.load(folder / name), images) for name in _FILES}
     differences = {}
@@ -88,6 +97,13 @@ def _convert(model: Path, sample: Path, folder: Path) -> dict[str, float]:
             )
         differences[name] = difference
     return differences
+
+
+def _import(builder: str) -> None:
+    try:
+        importlib.import_module(builder.partition(":")[0])
+    except ImportError as error:
+        raise UserError(f"model.builder={builder}: cannot be imported from here ({error})") from None
 
 
 @contextmanager
@@ -104,13 +120,15 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _manifest(found: SweepRuns, run: Any, config: Path, folder: Path, differences: dict[str, float]) -> dict[str, Any]:  # noqa: ANN401
+def _manifest(
+    found: SweepRuns, run: Run, config: dict[str, Any], folder: Path, differences: dict[str, float]
+) -> dict[str, Any]:
     data = run.data
     return {
         "sweep": found.sweep,
         "trial": int(data.tags["mnist_sweep.trial"]),
         "run_id": run.info.run_id,
-        "hyperparameters": yaml.safe_load(config.read_text(encoding="utf-8")),
+        "hyperparameters": config,
         "scores": {k: v for k, v in data.metrics.items() if k.startswith(("best_", "test_"))},
         "data": {
             k.removeprefix("data."): int(v) if v.isdigit() else v

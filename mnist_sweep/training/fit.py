@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mnist_sweep.config import TrialConfig
+from mnist_sweep.config import CustomModel, TrialConfig
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.settings import Objective
@@ -119,6 +119,8 @@ class Trainer:
         if guide.best_weights is not None:
             model.set_weights(guide.best_weights)
         write_whole(job.folder / MODEL_FILE, lambda path: model.save(path, include_optimizer=False))
+        if isinstance(job.config.model, CustomModel):
+            _check_loadable(job.folder / MODEL_FILE, job.config.model)
         self._save_sample(model, job.folder / SAMPLE_FILE)
         return Outcome(
             Status.STOPPED if guide.stopped else Status.COMPLETED,
@@ -242,8 +244,9 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in logs.items()}
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         metrics["epoch_seconds"] = time.monotonic() - self._started
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics[self._job.objective.name]):
-            self._fail(epoch + 1, metrics["loss"])
+        score = metrics[self._job.objective.name]
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(score):
+            self._fail(epoch + 1, next(v for v in (metrics["loss"], score) if not math.isfinite(v)))
             return
         self._advance(epoch + 1, metrics)
         # The state first: what is reported must not be lost by an interruption.
@@ -276,6 +279,17 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
     def _fail(self, epoch: int, loss: float) -> None:
         self.failure = f"the loss became {loss} in epoch {epoch}; a smaller optimizer.learning_rate may help"
         self.model.stop_training = True
+
+
+def _check_loadable(path: Path, config: CustomModel) -> None:
+    try:
+        saved.load(path)
+    except Exception as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.builder={config.builder}: the saved model cannot be loaded again ({line}); "
+            "decorate own layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"
+        ) from error
 
 
 def _as_float(images: Any) -> Any:  # noqa: ANN401 - tensors, as `to_float` does for arrays

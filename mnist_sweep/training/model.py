@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 from mnist_sweep import keras_names
 from mnist_sweep.config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
@@ -102,6 +103,12 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
             f"model.builder={model.builder}: gives outputs of shape {built.output_shape}; "
             f"they must be probabilities, (None, {classes})"
         )
+    probabilities = np.asarray(built(np.zeros((1, *shape), dtype=np.float32), training=False), dtype=np.float64)
+    if not np.isclose(probabilities.sum(), 1, atol=1e-2) or probabilities.min() < 0:
+        raise UserError(
+            f"model.builder={model.builder}: its outputs are no probabilities (they add up to "
+            f"{probabilities.sum():.3g}); end with a softmax"
+        )
     return built
 
 
@@ -115,13 +122,10 @@ def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
     Raises:
         UserError: Keras refuses the arguments.
     """
+    # Not keras.optimizers.get, which does not know all of them.
+    classes = {name.lower(): value for name, value in vars(keras.optimizers).items() if isinstance(value, type)}
     try:
-        return keras.optimizers.get(
-            {
-                "class_name": config.name,
-                "config": {**config.arguments, "learning_rate": _learning_rate(config, steps)},
-            }
-        )
+        return classes[config.name](**config.arguments, learning_rate=_learning_rate(config, steps))
     except (ValueError, TypeError) as error:
         raise UserError(f"optimizer={config.name}: Keras refuses it ({_first_line(error)})") from error
 

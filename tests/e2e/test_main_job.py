@@ -54,7 +54,8 @@ def test_everything_lies_in_the_sweeps_folder_and_nothing_else_appears(swept) ->
     assert sorted(p.name for p in folder.iterdir()) == ["experiments", "mlruns"]
     sweep = sweep_of(folder, "four")
     assert {p.name for p in sweep.iterdir()} >= {".hydra", "config.yaml", "driver.log", "journal.jsonl", "workers"}
-    assert not list(sweep.glob("trials/*"))
+    assert {p.name for p in sweep.glob("trials/*/*")} == {"model.h5", "sample_predictions.npz"}
+    assert not (sweep / "arrays").exists()
 
 
 def test_the_journal_agrees_with_mlflow(in_swept: Path) -> None:
@@ -188,9 +189,9 @@ def wait_for_epoch(folder: Path, seconds: float = 100) -> Path:
     raise AssertionError("no epoch ended")
 
 
-def test_ctrl_c_lets_running_epochs_end_and_still_names_a_winner(digits: Path, tmp_path: Path) -> None:
+def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits: Path, tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        command("model.units=choice(4,8)", "training.epochs=5000", "data=npz", f"data.path={digits}"),
+        command("model.units=choice(4,8)", "training.epochs=60", "data=npz", f"data.path={digits}"),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     wait_for_epoch(tmp_path)
@@ -198,9 +199,21 @@ def test_ctrl_c_lets_running_epochs_end_and_still_names_a_winner(digits: Path, t
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
     assert "Stopping when the running epochs have ended; Ctrl-C again to stop at once." in output
-    assert "stopped by Ctrl-C" in output
-    assert "Winner: trial " in output
-    assert "on the test images" in output
+    assert "Interrupted. To go on: python -m mnist_sweep resume mlp/" in output
+    events = list(journal.read(sweep_of(tmp_path, "mlp")))
+    assert events[-1].reason == "stopped by Ctrl-C"
+    assert not [e for e in events if isinstance(e, WinnerTested)]
+    refused = run(tmp_path, "resume", "mlp", "search.max_trials=1")
+    assert refused.returncode == 2
+    assert "search.max_trials (20 → 1); only a budget may change, and only to be longer" in refused.stderr
+    done = run(tmp_path, "resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Winner: trial " in done.stdout
+    frame = mnist_sweep.load_runs("mlp", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert frame["status"].tolist() == ["completed", "completed"]
+    curves = mnist_sweep.load_curves("mlp", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    losses = curves[curves["metric"] == "loss"].groupby("trial")["epoch"].apply(list).tolist()
+    assert losses == [list(range(1, 61))] * 2
 
 
 def test_hyperband_trains_on_from_its_parents(run, digits: Path, tmp_path: Path) -> None:

@@ -48,14 +48,17 @@ def test_the_same_config_and_seed_give_the_same_metrics_to_the_last_bit(
     trainer, trial_config, tmp_path: Path, model
 ) -> None:
     config, other = trial_config(*model), trial_config(*model, "training.seed=2")
-    first, second, third = (timeless(train(trainer, c, tmp_path)[1]) for c in (config, other, config))
+    first, second, third = (
+        timeless(train(trainer, c, tmp_path / str(i))[1]) for i, c in enumerate((config, other, config))
+    )
     assert first == third
     assert first != second
 
 
 def test_steps_per_execution_changes_the_speed_only(trainer, trial_config, tmp_path: Path) -> None:
     one, many = (
-        timeless(train(trainer, trial_config(*SMALL, f"training.steps_per_execution={n}"), tmp_path)[1]) for n in (1, 7)
+        timeless(train(trainer, trial_config(*SMALL, f"training.steps_per_execution={n}"), tmp_path / str(n))[1])
+        for n in (1, 7)
     )
     for a, b in zip(one, many, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
@@ -184,3 +187,22 @@ def test_colour_images_of_any_size_and_float_pixels_train(trial_config, tmp_path
     assert outcome.score is not None
     assert outcome.score > 0.6
     assert np.array(trainer.test(tmp_path / "model.h5")[1]).shape == (3, 3)
+
+
+def test_a_state_that_is_damaged_costs_time_and_nothing_else(trainer, trial_config, tmp_path: Path) -> None:
+    config = trial_config(*SMALL)
+    _, whole = train(trainer, config, tmp_path)
+    state = tmp_path / "state.npz"
+    state.write_bytes(state.read_bytes()[:-1000])
+    _, again = train(trainer, config, tmp_path)
+    assert timeless(again) == timeless(whole)
+
+
+def test_an_early_stop_is_remembered_in_the_state(trainer, trial_config, tmp_path: Path) -> None:
+    config = trial_config(
+        *SMALL, "training.early_stopping.patience=1", "training.epochs=50", "optimizer.learning_rate=0.1"
+    )
+    first, reports = train(trainer, config, tmp_path)
+    second, again = train(trainer, config, tmp_path)
+    assert timeless(again) == timeless(reports)
+    assert (second.score, second.best_epoch, second.reason) == (first.score, first.best_epoch, first.reason)

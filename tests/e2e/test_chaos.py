@@ -1,0 +1,33 @@
+"""The short form of `make chaos`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from chaos import Chaos
+
+
+@pytest.fixture
+def chaos(tmp_path: Path) -> Chaos:
+    return Chaos(tmp_path, seed=2)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "hyperband"])
+def test_killed_drivers_lose_and_repeat_nothing(chaos: Chaos, algorithm: str) -> None:
+    chaos.kill_drivers(algorithm, kills=2)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+
+
+def test_killed_workers_lose_and_repeat_nothing(chaos: Chaos) -> None:
+    chaos.kill_workers("grid", kills=2)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+
+
+def test_a_tracking_server_that_was_down_catches_up(chaos: Chaos) -> None:
+    chaos.stop_server("random", times=1)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
