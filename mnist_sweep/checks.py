@@ -69,7 +69,7 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
     first_key = _path(raw, faults[0]["loc"], whole=True)
     details = min((f for f in faults if _path(raw, f["loc"], whole=True) == first_key), key=fits)
     path = _path(raw, details["loc"])
-    key = prefix + ".".join(str(part + 1 if isinstance(part, int) else part) for part in path)
+    key = (prefix + ".".join(_parts(raw, path))).rstrip(".")
     if details["type"] == "missing":
         return f"{prefix}{'.'.join(map(str, [*path, details['loc'][-1]]))}: this key is missing"
     if details["type"] == "extra_forbidden":
@@ -83,15 +83,18 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
             return key + message
     else:
         message = _MESSAGES.get(details["type"], details["msg"].lower()).format(**details.get("ctx", {}))
-        options = [f for f in faults if f["type"] in ("literal_error", "none_required") and f is not details]
-        same = [f for f in options if _path(raw, f["loc"], whole=True) == first_key]
-        for other in same:
-            message += f" or {other['ctx']['expected'] if other['type'] == 'literal_error' else 'null'}"
-    return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={_shown(value)}: {message}"
+        where = _path(raw, details["loc"])
+        for other in faults:
+            if other["type"] == "literal_error" and other is not details and _path(raw, other["loc"]) == where:
+                message += f" or {other['ctx']['expected']}"
+        if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
+            message += " or null"
+    return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={shown(value)}: {message}"
 
 
-def _shown(value: object) -> str:
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+def shown(value: object) -> str:
+    """A value as it stands in YAML, on one line."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else " ".join(str(value).split())
 
 
 def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[int | str]:  # noqa: ANN401
@@ -105,10 +108,38 @@ def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[in
     return path
 
 
+def _parts(raw: Any, path: Sequence[int | str]) -> Iterator[str]:  # noqa: ANN401
+    """The parts of a dotted key; layers are counted from 1."""
+    for part in path:
+        yield str(int(part) + 1 if isinstance(raw, list) else part)
+        raw = raw[part]
+
+
 def _value(raw: Any, path: Sequence[int | str]) -> Any:  # noqa: ANN401
     for part in path:
         raw = raw[part]
     return raw
+
+
+def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> bool:  # noqa: ANN401
+    for part in path[:-1]:
+        field = cls.model_fields.get(str(part))
+        raw = raw[part]
+        models = list(_models(field.annotation, raw)) if field else []
+        if not models:
+            return False
+        cls = models[0]
+    field = cls.model_fields.get(str(path[-1])) if path else None
+    return field is not None and type(None) in get_args(field.annotation)
+
+
+def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+    """The config models that a field may hold; of several kinds, the one that was written."""
+    types = [t for t in _types(annotation) if issubclass(t, BaseModel)]
+    if len(types) > 1:
+        kind = raw.get("kind") if isinstance(raw, Mapping) else None
+        types = [t for t in types if kind in get_args(getattr(t.model_fields.get("kind"), "annotation", None))]
+    yield from types
 
 
 def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:  # noqa: ANN401
@@ -124,11 +155,7 @@ def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:  # noqa
     for name, field in cls.model_fields.items():
         yield name
         below = raw.get(name) if isinstance(raw, Mapping) else None
-        types = [t for t in _types(field.annotation) if issubclass(t, BaseModel)]
-        if len(types) > 1:
-            kind = below.get("kind") if isinstance(below, Mapping) else None
-            types = [t for t in types if kind in get_args(getattr(t.model_fields.get("kind"), "annotation", None))]
-        for inner in types:
+        for inner in _models(field.annotation, below):
             yield from (f"{name}.{key}" for key in dotted_keys(inner, below))
 
 

@@ -72,9 +72,7 @@ def _run(given: list[str]) -> int:
 def _sweep(given: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from omegaconf import DictConfig
-    from omegaconf.errors import OmegaConfBaseException
 
     from mnist_sweep import compose
     from mnist_sweep.grammar import quote_sweeps
@@ -119,8 +117,10 @@ def _sweep(given: list[str]) -> int:
     os.environ[_DEBUG] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise compose.explain(error) from error
+    except compose.COMPOSITION_ERRORS as error:
+        raise compose.explain(error, given) from error
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
     except _Refused as refused:
         raise refused.error from refused.error.__cause__
     finally:

@@ -19,12 +19,14 @@ from hydra.errors import (
     OverrideParseException,
 )
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mnist_sweep.errors import UserError, did_you_mean
 
 CONFIG = "config"
+# What Hydra lets through while it composes.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 def packaged() -> Path:
@@ -60,6 +62,8 @@ def register() -> None:
     if _OwnConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_OwnConfigs)
     OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
+    # Hydra makes the sweep's folder before the name is checked: no name may lead out of experiments/.
+    OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"[^\w-]", "_", str(name)), replace=True)
 
 
 def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -74,9 +78,13 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
     register()
     try:
         with initialize_config_dir(str(packaged()), version_base="1.3"):
-            composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=False)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error) from error
+            composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=True)
+            with open_dict(composed):
+                # What is chosen is told by Hydra's own part, which the config has no more when a sweep gets it.
+                composed.name = composed.name
+                del composed["hydra"]
+    except COMPOSITION_ERRORS as error:
+        raise explain(error, overrides) from error
     return plain(composed)
 
 
@@ -112,18 +120,30 @@ def experiments() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def explain(error: Exception) -> UserError:
-    """One line for what Hydra or OmegaConf found wrong.
+def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
+    """One line for what Hydra, OmegaConf or YAML found wrong.
 
     Args:
-        error: Hydra's or OmegaConf's exception.
+        error: One of `COMPOSITION_ERRORS`.
+        overrides: What was typed.
     """
+    if isinstance(error, yaml.YAMLError):
+        return UserError(f"conf: a file is no YAML ({' '.join(str(error).split())})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         return _no_such_option(str(error.missing_cfg_file), error.options or [])
     text = str(error)
+    twice = re.search(r"Multiple values for (\w+)", text)
+    if twice:
+        return UserError(f"{twice.group(1)}: has an option already; write {twice.group(1)}=NAME without a plus")
+    added = next((o for o in overrides if o.startswith("+") and "already at" in text), None)
+    if added:
+        return UserError(f"{added.lstrip('+')}: this key is there already; write it without a plus")
+    nameless = next((o for o in overrides if o.startswith("=")), None)
+    if nameless:
+        return UserError(f"{nameless}: there is no key before the equals sign")
     key = re.search(r"Could not (?:override|append to config|delete from config)\.? ?(?:Key )?'?([\w./@-]+)'?", text)
     if isinstance(error, ConfigCompositionException) and key is not None:
-        return _no_such_key(key.group(1), text)
+        return _no_such_key(key.group(1), text, overrides)
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…")
     if isinstance(error, OverrideParseException):
@@ -136,6 +156,9 @@ def explain(error: Exception) -> UserError:
 
 def _no_such_option(file: str, options: Sequence[str]) -> UserError:
     group, _, option = file.rpartition("/")
+    if group.startswith("experiment/"):
+        group, _, option = file.partition("/")
+        options = list(experiments())
     if not group:
         return UserError(f"{file}: there is no such config")
     if "," in option or "(" in option:
@@ -147,16 +170,21 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
     return UserError(f"{group}={option}: there is no such {what}{did_you_mean(option, options)}")
 
 
-def _no_such_key(key: str, text: str) -> UserError:
+def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
     if "No match in the defaults list" in text:
         if key == "experiment":
             return UserError(f"{key}: write it with a plus, +{key}=NAME, as a sweep needs none")
-        groups = sorted(p.name for p in packaged().iterdir() if p.is_dir() and p.name != "hydra")
-        return UserError(f"{key}: there is no such group{did_you_mean(key, groups)}")
-    known = _keys(defaults())
+        return UserError(f"{key}: there is no such group{did_you_mean(key, _groups())}")
+    # The keys are those of the options that were chosen.
+    chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
+    known = _keys(defaults(chosen))
     return UserError(
         f"{key}: unknown key{did_you_mean(key, known)}" + (f" (+{key}=… adds it)" if "arguments" in key else "")
     )
+
+
+def _groups() -> list[str]:
+    return sorted(p.name for p in packaged().iterdir() if p.is_dir() and p.name != "hydra")
 
 
 def _keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401

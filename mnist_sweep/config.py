@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from mnist_sweep import keras_names
-from mnist_sweep.checks import Strict, check
+from mnist_sweep.checks import Strict, check, shown
 from mnist_sweep.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -62,9 +62,10 @@ class Layers(Strict):
     @field_validator("activation")
     @classmethod
     def _known_activation(cls, value: str | list[str]) -> str | list[str]:
-        for name in [value] if isinstance(value, str) else value:
+        for layer, name in enumerate([value] if isinstance(value, str) else value, start=1):
             if name not in keras_names.ACTIVATIONS:
-                raise ValueError(f"Keras has no activation {name!r}{did_you_mean(name, keras_names.ACTIVATIONS)}")
+                message = f"Keras has no activation {name!r}{did_you_mean(name, keras_names.ACTIVATIONS)}"
+                raise ValueError(message if isinstance(value, str) else f".{layer}={name}: {message}")
         return value
 
     @model_validator(mode="after")
@@ -162,10 +163,13 @@ class Schedule(Strict):
     @model_validator(mode="after")
     def _known_schedule(self) -> Schedule:
         if self.name is None:
+            if self.arguments:
+                raise ValueError(f".arguments.{min(self.arguments)}: there is no schedule.name that it belongs to")
             return self
         if self.name not in keras_names.SCHEDULES:
             raise ValueError(
-                f"Keras has no learning-rate schedule {self.name!r}{did_you_mean(self.name, keras_names.SCHEDULES)}"
+                f".name={self.name}: Keras has no learning-rate schedule {self.name!r}"
+                f"{did_you_mean(self.name, keras_names.SCHEDULES)}"
             )
         required, optional = keras_names.SCHEDULES[self.name]
         for key in self.arguments:
@@ -253,10 +257,11 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     Raises:
         UserError: A key is unknown or missing, or its value is of the wrong type or out of range.
     """
-    model = raw.get("model")
-    if isinstance(model, Mapping) and model.get("builder") is None and model.get("kind") not in ("mlp", "cnn"):
-        kind = model.get("kind")
-        raise UserError(f"model.kind={kind}: must be mlp or cnn; take model=mlp or model=cnn")
+    model = raw.get("model", {})
+    if not isinstance(model, Mapping):
+        raise UserError(f"model={shown(model)}: must be a group of keys")
+    if "model" in raw and model.get("builder") is None and model.get("kind") not in ("mlp", "cnn"):
+        raise UserError(f"model.kind={shown(model.get('kind'))}: must be mlp or cnn; take model=mlp or model=cnn")
     return check(TrialConfig, raw)
 
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import random
 import re
@@ -16,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 from mnist_sweep.errors import UserError
 
+_FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
 _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|float|str|bool)\s*\(")
 
 
@@ -31,7 +31,8 @@ class Choice:
     options: tuple[Any, ...]
 
     def __str__(self) -> str:
-        return f"choice({', '.join(o if isinstance(o, str) else json.dumps(o) for o in self.options)})"
+        written = [repr(o) if isinstance(o, float) else _written(o) for o in self.options]
+        return f"choice({', '.join(written)})"
 
     @property
     def size(self) -> int:
@@ -68,7 +69,7 @@ class Interval:
     log: bool
 
     def __str__(self) -> str:
-        text = f"interval({self.low:g}, {self.high:g})"
+        text = f"interval({_written(self.low)}, {_written(self.high)})"
         text = f"int({text})" if self.integer else text
         return f"tag(log, {text})" if self.log else text
 
@@ -117,15 +118,30 @@ def read_sweep(text: str, key: str) -> Choice | Interval | None:
     Raises:
         UserError: It is meant as a sweep, but cannot be read, or is empty.
     """
+    text = text.strip()
+    choice = re.fullmatch(r"choice\((.*)\)", text, re.DOTALL)
     try:
-        parsed = _parser().parse_overrides([f"key={text}"])[0]
-    except HydraException as error:
-        if _SWEEP_CALL.match(text):
-            raise UserError(f"{key}={text}: cannot be read as a sweep ({str(error).splitlines()[0]})") from None
-        return None
-    if not parsed.is_sweep_override():
-        return None
-    sweep: Any = parsed.value()
+        try:
+            parsed = _parser().parse_overrides([f"key={text}"])[0]
+        except HydraException:
+            # Hydra's choice() takes no null, though null,1 is a choice.
+            if choice is None or "null" not in text:
+                raise
+            parsed = _parser().parse_overrides([f"key={choice.group(1)}"])[0]
+            if not parsed.is_sweep_override():
+                return Choice((parsed.value(),))
+        if not parsed.is_sweep_override():
+            return None
+        return _domain(parsed.value(), text, key)
+    except (HydraException, ValueError) as error:
+        if not _SWEEP_CALL.match(text):
+            return None
+        # Hydra's first line may only repeat the sweep, under the key that stands for the real one here.
+        reasons = [line for line in str(error).splitlines() if "key=" not in line and "See http" not in line]
+        raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [_FORMS])[0]})") from None
+
+
+def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:  # noqa: ANN401 - Hydra's sweeps
     if isinstance(sweep, Glob):
         raise UserError(f"{key}={text}: glob picks files of a config group, which cannot be searched; write choice(…)")
     unknown = sweep.tags - {"log"}
@@ -147,6 +163,8 @@ def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
     assert high is not None
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{key}={text}: both ends must be finite numbers")
+    if low == high and isinstance(low, int):
+        raise UserError(f"{key}={text}: holds no whole number but {low}")
     if low >= high:
         raise UserError(f"{key}={text}: the first number must be the smaller one")
     if log and low <= 0:
@@ -155,6 +173,8 @@ def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Sweep):
+        raise ValueError("a sweep cannot be a value of another")
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
@@ -165,8 +185,31 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def _unique(options: Sequence[Any]) -> tuple[Any, ...]:
-    # JSON tells 1 from True and 1.0, which Python's equality does not.
-    return tuple({json.dumps(option, sort_keys=True): option for option in options}.values())
+    # Their texts tell 1 from True and 1.0, which Python's equality does not.
+    return tuple({_canonical(option): option for option in options}.values())
+
+
+def _canonical(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, dict):
+        return str(sorted((_canonical(key), _canonical(inner)) for key, inner in value.items()))
+    return str([_canonical(inner) for inner in value]) if isinstance(value, list) else repr(value)
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - any JSON type
+    """A value as Hydra's grammar reads it."""
+    if isinstance(value, str):
+        try:
+            plain = parse_value(value, "") == value
+        except UserError:
+            plain = False
+        return value if plain and value else QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(k)}: {_written(v)}' for k, v in value.items())}}}"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "null" if value is None else str(value).lower()
 
 
 def parse_value(text: str, key: str) -> Any:  # noqa: ANN401 - any JSON type

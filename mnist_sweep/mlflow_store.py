@@ -25,6 +25,7 @@ TAG_STATUS = "mnist_sweep.status"
 TAG_REASON = "mnist_sweep.reason"
 TAG_WINNER = "mnist_sweep.winner"
 TAG_OBJECTIVE = "mnist_sweep.objective"
+TAG_BEGUN = "mnist_sweep.begun"
 TAG_DONE = "mnist_sweep.logged"
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -44,20 +45,42 @@ def absolute(uri: str) -> str:
             f"tracking.uri={without_password(uri)}: MLflow has no such kind of store; "
             "write sqlite:///PATH or http://HOST:PORT"
         )
+    if scheme == "sqlite" and not uri.startswith(_SQLITE):
+        raise UserError(f"tracking.uri={uri}: write sqlite:///PATH, with three slashes")
     if scheme == "file":
         raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; take sqlite:///PATH")
     path = sqlite_path(uri)
-    return uri if path is None else f"{_SQLITE}{path}"
+    options = "?" + uri.partition("?")[2] if "?" in uri else ""
+    return uri if path is None else f"{_SQLITE}{path}{options}"
 
 
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store, absolute; None for other stores."""
-    return Path(uri.removeprefix(_SQLITE)).expanduser().absolute() if uri.startswith(_SQLITE) else None
+    path = uri.removeprefix(_SQLITE).partition("?")[0]
+    return Path(path).expanduser().absolute() if uri.startswith(_SQLITE) else None
 
 
 def without_password(uri: str) -> str:
     """A URI that may be printed."""
-    return re.sub(r"//[^/@\s]*@", "//***@", uri)
+    text = re.sub(r"://(?!/)[^\s'\"]*@", "://***@", uri)
+    return re.sub(r"(password|passwd|token|secret)=[^&\s]+", r"\1=***", text, flags=re.IGNORECASE)
+
+
+def with_password(uri: str) -> str:
+    """The URI whose password `without_password` hid, from the environment.
+
+    Args:
+        uri: What a sweep's journal holds.
+
+    Raises:
+        UserError: MLFLOW_TRACKING_URI does not hold it.
+    """
+    if "***" not in uri:
+        return uri
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(given) != uri:
+        raise UserError(f"tracking.uri={uri}: its password is not kept; give the whole URI in MLFLOW_TRACKING_URI")
+    return given
 
 
 def connect(uri: str, *, create: bool = False) -> MlflowClient:

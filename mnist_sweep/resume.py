@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from rich.console import Console
 from mnist_sweep import journal, launch
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import parse_value
-from mnist_sweep.mlflow_store import without_password
+from mnist_sweep.mlflow_store import with_password, without_password
 from mnist_sweep.settings import Objective, check_settings, seconds
 from mnist_sweep.tracking import View, flat
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted
 
 SWEEPS = Path("experiments")
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
-_HIDDEN = "***@"
 
 
 def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int:
@@ -146,13 +144,7 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 
 def _with_password(config: dict[str, Any]) -> dict[str, Any]:
-    uri = config["tracking"]["uri"]
-    if _HIDDEN not in uri:
-        return config
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if without_password(given) != uri:
-        raise UserError(f"tracking.uri={uri}: its password is not kept; give the whole URI in MLFLOW_TRACKING_URI")
-    return {**config, "tracking": {**config["tracking"], "uri": given}}
+    return {**config, "tracking": {**config["tracking"], "uri": with_password(config["tracking"]["uri"])}}
 
 
 def sync(sweep: str | None, console: Console) -> int:

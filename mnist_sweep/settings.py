@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mnist_sweep.checks import Strict, check
+from mnist_sweep.checks import Strict, check, shown
 from mnist_sweep.config import Count
 from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.grammar import read_sweep
 
 TRIAL_GROUPS = ("model", "optimizer", "training")
 
@@ -81,7 +82,7 @@ class Data(Strict):
     @model_validator(mode="after")
     def _npz_has_a_path(self) -> Data:
         if self.name == "npz" and self.path is None:
-            raise ValueError("data=npz needs data.path=FILE.npz")
+            raise ValueError(".path=null: data=npz needs data.path=FILE.npz")
         return self
 
 
@@ -107,21 +108,20 @@ def seconds(duration: str) -> float:
     return total
 
 
+def _duration(value: object) -> object:
+    if value is not None:
+        seconds(str(value))
+    return value
+
+
 class Budget(Strict):
     """When a search ends."""
 
     max_trials: Count | None
-    time_budget: str | None
+    time_budget: Annotated[str, BeforeValidator(_duration)] | None
     target: Annotated[float, Field(allow_inf_nan=False)] | None
     max_failures: Count | None
     seed: Annotated[int, Field(ge=0)]
-
-    @field_validator("time_budget")
-    @classmethod
-    def _a_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            seconds(value)
-        return value
 
 
 class RandomSearch(Budget):
@@ -147,8 +147,8 @@ class BayesianSearch(Budget):
 
     algorithm: Literal["bayesian"]
     num_initial_points: Count | None
-    alpha: Annotated[float, Field(gt=0)]
-    beta: Annotated[float, Field(ge=0)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class HyperbandSearch(Budget):
@@ -177,15 +177,8 @@ class Workers(Strict):
     threads: Count | None
     trials_per_gpu: Count
     retries: Annotated[int, Field(ge=0)]
-    timeout: str | None
+    timeout: Annotated[str, BeforeValidator(_duration)] | None
     recycle_after: Count
-
-    @field_validator("timeout")
-    @classmethod
-    def _a_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            seconds(value)
-        return value
 
 
 class Tracking(Strict):
@@ -248,14 +241,21 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         UserError: A key is unknown or missing, its value of the wrong type or out of range, or a value that
             cannot be searched is a sweep.
     """
+    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "resume"}:
+        _refuse_sweeps(raw[key], key)
+    for key in raw:
+        if key not in _Top.model_fields:
+            raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
     top = check(_Top, raw)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
-    for key in set(_Top.model_fields) - {*TRIAL_GROUPS, "resume"}:
-        _refuse_sweeps(raw[key], key)
-    algorithm = top.search.get("algorithm")
-    if algorithm not in SEARCHES:
-        raise UserError(f"search.algorithm={algorithm}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}")
+    if "algorithm" not in top.search:
+        raise UserError("search.algorithm: this key is missing")
+    algorithm = top.search["algorithm"]
+    if not isinstance(algorithm, str) or algorithm not in SEARCHES:
+        raise UserError(
+            f"search.algorithm={shown(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
+        )
     settings = Settings(
         name=top.name,
         description=top.description,
@@ -274,11 +274,24 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
     return settings
 
 
+# What people write here may have commas.
+_TEXTS = {"name", "description", "objective", "data.path", "tracking.uri", "tracking.artifacts"}
+
+
+def _is_sweep(value: str, key: str) -> bool:
+    if key in _TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
+        return False
+    try:
+        return read_sweep(value, key) is not None
+    except UserError:
+        return True
+
+
 def _refuse_sweeps(value: object, key: str) -> None:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _refuse_sweeps(inner, f"{key}.{name}")
-    elif isinstance(value, str) and re.match(r"(choice|range|interval|tag|int|float)\(.*\)$", value.strip()):
+    elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
             f"{key}={value}: only values of model, optimizer and training can be searched; "
             f"run one sweep for each value with -m {key}=…"

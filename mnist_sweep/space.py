@@ -74,10 +74,10 @@ class Space:
         model = dict(trial["model"])
         per_layer = model.pop("per_layer", [])
         trial["model"] = model
-        found: dict[str, Choice | Interval] = {}
-        self._template = _find(trial, "", found)
-        self.hyperparameters = _with_layers(self._template, found, per_layer)
-        _check_lists(self._template, self._template["model"], "model", found)
+        self._found: dict[str, Choice | Interval] = {}
+        self._template = _find(trial, "", self._found)
+        self.hyperparameters = _with_layers(self._template, self._found, per_layer)
+        _check_lists(self._template, self._template["model"], "model", self._found)
 
     @property
     def size(self) -> int | None:
@@ -117,11 +117,10 @@ class Space:
             The groups model, optimizer and training, every value plain. Where a hyperparameter is inactive, its
             first value stands, which the model does not use.
         """
-        domains = {h.name: h.domain for h in self.hyperparameters}
 
         def fill(node: Any) -> Any:  # noqa: ANN401
             if isinstance(node, _Hole):
-                return values[node.name] if node.name in values else domains[node.name].extremes()[0]
+                return values[node.name] if node.name in values else self._found[node.name].extremes()[0]
             if isinstance(node, _Layers):
                 return [values[name] for name in node.names if name in values]
             if isinstance(node, dict):
@@ -169,7 +168,14 @@ class Space:
             UserError: The first corner whose config is not valid.
         """
         for values in self.corners():
-            yield check_trial(self.config(values))
+            try:
+                yield check_trial(self.config(values))
+            except UserError as error:
+                key = str(error).partition("=")[0]
+                domain = self._found.get(key)
+                if isinstance(domain, Interval) and not domain.integer and "whole number" in str(error):
+                    raise UserError(f"{key}={domain}: must be whole numbers; write int({domain})") from None
+                raise
 
     def _active(self, combination: Sequence[Any]) -> Values:
         values: Values = {}
@@ -244,13 +250,16 @@ def _with_layers(
             if key in apart:
                 raise UserError(f"model.per_layer={per_layer}: {key} needs {count}, a whole number")
             result.append(Hyperparameter(key, found[key]))
+        elif not any(n >= _position(key) for n in layers):
+            # The config gives a value to a layer that there never is.
+            continue
         elif key in apart:
             names = tuple(f"{key}.{i}" for i in range(1, max(layers) + 1))
             _put(template, key, _Layers(names))
             for i, name in enumerate(names, start=1):
                 result.append(_tied(name, found[key], count, layers, i, searched=count in found))
         else:
-            result.append(_tied(key, found[key], count, layers, 1, searched=count in found))
+            result.append(_tied(key, found[key], count, layers, _position(key), searched=count in found))
     return result
 
 
@@ -262,9 +271,17 @@ def _tied(
     return Hyperparameter(name, domain)
 
 
+def _position(key: str) -> int:
+    """The first layer that a field's value is for: `model.units.2` → 2, `model.units` → 1."""
+    last = key.rpartition(".")[2]
+    return int(last) if last.isdigit() else 1
+
+
 def _count_key(key: str) -> str | None:
     """The key that counts the layers whose field a key is: `model.dense.units` → `model.dense.layers`."""
     parts = key.split(".")
+    if parts[-1].isdigit():
+        parts.pop()
     if parts[0] != "model" or len(parts) < 2 or parts[-1] not in LAYERED:
         return None
     return ".".join([*parts[:-1], LAYERED[parts[-1]]])
@@ -289,6 +306,12 @@ def _put(template: dict[str, Any], key: str, value: object) -> None:
     node[last] = value
 
 
+def _readable(option: list[Any], found: Mapping[str, Choice | Interval]) -> str:
+    if not any(isinstance(value, _Hole) for value in option):
+        return str(option)
+    return f"[{', '.join(str(found[v.name] if isinstance(v, _Hole) else v) for v in option)}]"
+
+
 def _check_lists(
     template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Choice | Interval]
 ) -> None:
@@ -303,6 +326,6 @@ def _check_lists(
         for option in domain.options if isinstance(domain, Choice) else [value]:
             if isinstance(option, list) and layers and len(option) > max(layers):
                 raise UserError(
-                    f"{key}={option}: gives {len(option)} values for {max(layers)} layers; "
+                    f"{key}={_readable(option, found)}: gives {len(option)} values for {max(layers)} layers; "
                     f"give one for each layer, or set {count}={len(option)}"
                 )

@@ -76,5 +76,6 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
     for column in kept:
         table.add_column(column.heading, no_wrap=True)
     for row in zip(*(column.cells for column in kept), strict=True):
-        table.add_row(*row)
+        # As Text, for brackets in a value are no markup.
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table, len(columns) - len(kept)

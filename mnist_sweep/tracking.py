@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import os
@@ -121,6 +122,7 @@ class View:
         self._winner: int | None = None
         self._ended: set[int] = set()
         self._known: dict[int, Run] = {}
+        self._begun: set[str] = set()
         self._common: dict[str, str] = {}
         self._dataset: DatasetInput | None = None
 
@@ -163,7 +165,10 @@ class View:
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
             **{f"version.{package}": version for package, version in event.versions.items() if package != "commit"},
         }
-        self._common |= {"mlflow.user": getpass.getuser(), "mlflow.source.name": "mnist_sweep"}
+        self._common["mlflow.source.name"] = "mnist_sweep"
+        with contextlib.suppress(OSError, KeyError):
+            # In a container, a user may have no name.
+            self._common["mlflow.user"] = getpass.getuser()
         if "commit" in event.versions:
             self._common["mlflow.source.git.commit"] = event.versions["commit"]
         self._dataset = _dataset(event.data)
@@ -174,14 +179,24 @@ class View:
             trials = self._find(f"tags.`{store.PARENT_TAG}` = '{self._parent}'")
             self._known = {int(run.data.tags[store.TAG_TRIAL]): run for run in trials}
             self._reopen(self._parent)
+            self._begun |= {
+                run.info.run_id for run in [found[0], *self._known.values()] if store.TAG_BEGUN in run.data.tags
+            }
+            self._begin_sweep(event)
             return
         note = self._settings.description or f"A sweep of {name}."
         tags = {store.TAG_KIND: "sweep", "mlflow.note.content": note}
         self._parent = self._create_run(event.sweep.partition("/")[2], tags, event)
+        self._begin_sweep(event)
+
+    def _begin_sweep(self, event: SweepStarted) -> None:
+        if self._parent in self._begun:
+            return
         shared = {key: value for key, value in event.config.items() if key != "tracking"}
         self._params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
         self._text(self._parent, shared, "config.yaml")
         self._text(self._parent, event.space, "space.yaml")
+        self._mark_begun(self._parent)
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         self._client.set_tag(self._parent, store.TAG_STATUS, str(event.status))
@@ -199,22 +214,27 @@ class View:
     def _trial_started(self, trial: Trial, event: Event) -> None:
         known = self._known.get(trial.number)
         self._epochs.setdefault(trial.number, {})
-        if trial.number in self._runs:
-            self._reopen(self._runs[trial.number])
-            return
         if known is not None:
             self._runs[trial.number] = known.info.run_id
-            if store.TAG_DONE in known.data.tags:
-                return
-            self._reopen(known.info.run_id)
+        if self._done(trial.number):
+            return
+        if trial.number in self._runs:
+            self._reopen(self._runs[trial.number])
         else:
             tags = {store.TAG_KIND: "trial", store.TAG_TRIAL: str(trial.number), store.PARENT_TAG: self._parent}
             if trial.parent is not None:
                 tags["mnist_sweep.goes_on_from"] = f"trial {trial.parent}"
             self._runs[trial.number] = self._create_run(f"trial {trial.number}", tags, event)
         run = self._runs[trial.number]
-        self._params(run, hyperparameters(trial))
-        self._text(run, {**self._shared_config, **trial.config}, "config.yaml")
+        if run not in self._begun:
+            self._params(run, hyperparameters(trial))
+            self._text(run, {**self._shared_config, **trial.config}, "config.yaml")
+            self._mark_begun(run)
+
+    def _mark_begun(self, run: str) -> None:
+        """Notes that a run has its parameters and its config, so that an event that failed halfway is told again."""
+        self._client.set_tag(run, store.TAG_BEGUN, "true")
+        self._begun.add(run)
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         self._epochs[event.trial][event.epoch] = event.metrics
@@ -264,7 +284,8 @@ class View:
         kept = ranked if keep == "all" else ranked[: 1 if keep == "best" else keep]
         folder = trial_folder(self._folder, number)
         self._file(self._runs[number], folder / SAMPLE_FILE)
-        if number in kept:
+        # Replayed into another store, a model that was best once may be gone since.
+        if number in kept and (folder / MODEL_FILE).exists():
             self._file(self._runs[number], folder / MODEL_FILE)
         for dropped in set(self._scores) - set(kept):
             model = trial_folder(self._folder, dropped) / MODEL_FILE

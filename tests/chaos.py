@@ -7,6 +7,7 @@ values, every metric of every epoch but its duration, and the runs, metrics and 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -75,6 +76,7 @@ class Chaos:
         self.data = folder / "digits.npz"
         _save_digits(self.data)
         self._expected: dict[str, dict[str, Any]] = {}
+        self._numbers = itertools.count(1)
 
     def kill_drivers(self, algorithm: str, kills: int) -> None:
         """Kills the driver again and again, each time at a random moment, resuming in between."""
@@ -133,8 +135,8 @@ class Chaos:
     # ---- running ------------------------------------------------------------------------------------------------
 
     def _fresh(self, name: str) -> Path:
-        folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
+        # Never the same folder twice: MLflow keeps connections to a store of the same name that was deleted.
+        folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
         return folder
 

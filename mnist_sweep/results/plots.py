@@ -33,7 +33,7 @@ def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int |
         if best_epoch is not None:
             axes.axvline(best_epoch, color=_BEST, linestyle=":", label=f"best epoch ({best_epoch})")
         axes.set(xlabel="Epoch", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
@@ -48,7 +48,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
         counts: A row for each true class, a column for each predicted one.
         title: Of the picture.
     """
-    size = max(4.5, 0.55 * len(counts) + 1)
+    size = min(max(4.5, 0.55 * len(counts) + 1), 14)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes: Any = figure.subplots()
     shares = [[n / max(sum(row), 1) for n in row] for row in counts]

@@ -82,7 +82,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: There is no such sweep.
     """
     wanted = _as_name(sweep) if sweep else None
-    client = mlflow_store.connect(tracking_uri or _uri_of(wanted))
+    client = mlflow_store.connect(tracking_uri or _uri_of(sweep))
     experiments = {e.name: e.experiment_id for e in client.search_experiments()}
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
@@ -179,13 +179,23 @@ def _started(folder: Path) -> SweepStarted:
 
 def _uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
-    folders = [path.parent for path in (SWEEPS / (sweep or "")).glob(f"**/{journal.FILE}")]
+    given = Path(sweep) if sweep and (Path(sweep) / journal.FILE).is_file() else SWEEPS / (sweep or "")
+    folders = [path.parent for path in given.glob(f"**/{journal.FILE}")]
     if folders:
         last = max(folders, key=lambda folder: (folder / journal.FILE).stat().st_mtime)
-        return str(_started(last).config["tracking"]["uri"])
+        return _from_project(mlflow_store.with_password(str(_started(last).config["tracking"]["uri"])), last)
     from mnist_sweep.compose import defaults
 
     return str(defaults()["tracking"]["uri"])
+
+
+def _from_project(uri: str, folder: Path) -> str:
+    """A relative store's URI as it was meant where the sweep was run: in the folder that holds `experiments/`."""
+    parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
+    relative = uri.removeprefix("sqlite:///")
+    if relative == uri or relative.startswith("/") or not parents:
+        return uri
+    return f"sqlite:///{parents[0].parent / relative}"
 
 
 def _search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:

@@ -21,6 +21,7 @@ from mnist_sweep.light_keras import load as load_keras
 Array = NDArray[Any]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
+_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,22 @@ def _keras_dataset(name: str) -> dict[str, Array]:
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
     try:
         (x_train, y_train), (x_test, y_test) = module.load_data()
+    except (gzip.BadGzipFile, EOFError, zipfile.BadZipFile) as error:
+        raise _corrupt(name, error) from error
     except OSError as error:
         raise _UnreachableError(str(error)) from error
     except Exception as error:
         # keras.utils.get_file raises a bare Exception, and says so only in its text.
         if "URL fetch failure" not in str(error):
-            raise UserError(
-                f"data={name}: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets"
-            ) from error
+            raise _corrupt(name, error) from error
         raise _UnreachableError(str(error).rpartition("--")[2].strip() or "no network") from error
     finally:
         socket.setdefaulttimeout(before)
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def _corrupt(name: str, error: Exception) -> UserError:
+    return UserError(f"data={name}: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets")
 
 
 def _mnist_5k(stands_in_for: str | None) -> Images:
@@ -175,18 +180,26 @@ def _read(path: Path) -> dict[str, Array]:
     if not path.exists():
         raise UserError(f"data.path={path}: there is no such file or folder")
     try:
+        with path.open("rb") as file:
+            kind = file.read(6)
+        if kind == b"\x93NUMPY":
+            raise UserError(
+                f"data.path={path}: is a single array; save x_train, y_train, x_test and y_test with np.savez"
+            )
+        if not kind.startswith(b"PK"):
+            raise UserError(f"data.path={path}: is no .npz file")
         # Pickled objects could run code as they are read.
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(
-                    f"data.path={path}: is a single array; save x_train, y_train, x_test and y_test with np.savez"
-                )
             missing = [name for name in _NAMES if name not in archive]
             if missing:
                 raise UserError(
                     f"data.path={path}: has no array {missing[0]}; it holds {', '.join(archive.files) or 'nothing'}"
                 )
-            return {name: archive[name] for name in _NAMES}
+            arrays = {name: archive[name] for name in _NAMES}
+            odd = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+            if odd:
+                raise UserError(f"data.path={path}: {odd[0]} is no array")
+            return arrays
     except ValueError as error:
         reason = "holds Python objects, not numbers" if "pickle" in str(error).lower() else str(error)
         raise UserError(f"data.path={path}: cannot be read as .npz ({reason})") from None
@@ -292,6 +305,8 @@ def _checked_labels(labels: Array, where: str) -> Array:
         raise UserError(f"{where} has shape {labels.shape}; labels must be one number for each image")
     if labels.dtype.kind not in "uif" or not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
         raise UserError(f"{where} must hold whole numbers, the classes 0, 1, 2 …")
+    if labels.size and labels.max() > _MOST_CLASSES:
+        raise UserError(f"{where} holds {labels.max()}; classes are numbered 0, 1, 2 …")
     if labels.size and labels.min() < 0:
         raise UserError(f"{where} holds {labels.min()}; classes are numbered from 0")
     return labels.astype(np.int64)

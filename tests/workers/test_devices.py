@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 
+from mnist_sweep import compose
 from mnist_sweep.errors import UserError
-from mnist_sweep.settings import Workers
+from mnist_sweep.settings import Workers, check_settings
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 
@@ -29,16 +31,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
+@functools.cache
+def _shipped() -> Workers:
+    return check_settings(compose.defaults()).workers
+
+
 def workers(**changes: Any) -> Workers:
-    defaults = {
-        "devices": "auto",
-        "count": None,
-        "threads": None,
-        "trials_per_gpu": 1,
-        "retries": 1,
-        "recycle_after": 25,
-    }
-    return Workers(**{**defaults, **changes})
+    """What is shipped, but for some changes."""
+    return _shipped().model_copy(update=changes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,229 @@
+"""The record on the disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from mnist_sweep import journal
+from mnist_sweep.errors import UserError
+from mnist_sweep.journal import Journal
+from mnist_sweep.trial import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    Outcome,
+    Status,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    Trial,
+    TrialAsked,
+    TrialEnded,
+    TrialStarted,
+    WinnerTested,
+)
+
+OUTCOME = Outcome(Status.COMPLETED, "", 0.9, 1, {"val_accuracy": 0.9}, 10, 3.0)
+STARTED = TrialStarted(3.0, Trial(0, {"model.units": 16}, {"model": {"units": 16}}, 2, inactive=["x"]), 1, "cpu0")
+STORY: list[Event] = [
+    SweepStarted(1.0, "mlp/now", {"name": "größe"}, {"model.units": "16, 64"}, {"name": "mnist"}, {"python": "3.12"}),
+    TrialAsked(2.0, 0),
+    STARTED,
+    EpochEnded(4.0, 0, 1, 1, {"loss": 1 / 3}),
+    AttemptFailed(5.0, 0, 1, "its worker\nwas killed \u2028 by SIGKILL"),
+    TrialEnded(6.0, 0, OUTCOME),
+    WinnerTested(7.0, 0, {"test_accuracy": 0.8}, [[1, 0], [0, 1]]),
+    SweepEnded(8.0, Status.STOPPED, "stopped by Ctrl-C", 0),
+    SweepResumed(9.0, {"name": "größe"}),
+]
+
+
+@pytest.fixture
+def written(tmp_path):
+    with Journal(tmp_path) as journal_:
+        for event in STORY:
+            journal_.append(event)
+    return tmp_path / journal.FILE
+
+
+def test_story_is_read_back_as_it_was_written(written):
+    assert list(journal.read(written.parent)) == STORY
+    assert {type(event) for event in STORY} == set(Event.__subclasses__())
+
+
+def test_each_event_is_one_line_of_json(written):
+    lines = written.read_bytes().split(b"\n")
+    assert [json.loads(line)["event"] for line in lines[:-1]] == [event.kind for event in STORY]
+    assert lines[-1] == b""
+
+
+def test_event_can_be_read_as_soon_as_it_is_appended(tmp_path):
+    with Journal(tmp_path) as journal_:
+        assert list(journal.read(tmp_path)) == []
+        for count, event in enumerate(STORY, start=1):
+            journal_.append(event)
+            assert list(journal.read(tmp_path)) == STORY[:count]
+
+
+def test_torn_last_line_is_left_out_wherever_it_was_cut(written):
+    whole = written.read_bytes()
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(start, len(whole)):
+        written.write_bytes(whole[:end])
+        assert list(journal.read(written.parent)) == STORY[:-1]
+
+
+def test_empty_journal_has_no_events(tmp_path):
+    (tmp_path / journal.FILE).touch()
+    assert list(journal.read(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b'{"event": "trial_asked", "ti', "Unterminated string starting at: line 1 column 26 (char 25)"),
+        (b'{"event": "coffee"}', "unknown event 'coffee'"),
+        (b'{"event": "trial_asked"}', "trial_asked needs the fields ['time', 'trial']"),
+        (b"17", "'int' object is not iterable"),
+        (b"null", "'NoneType' object is not iterable"),
+        (b"[]", "unknown event None"),
+        (b'{"event": []}', None),
+        (json.dumps({**TrialEnded(1.0, 0, OUTCOME).to_json(), "outcome": {}}).encode(), "'status'"),
+        (json.dumps({**STARTED.to_json(), "trial": {}}).encode(), None),
+        (b"\xff\xfe", None),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 3, len(STORY)])
+def test_damaged_line_is_refused_with_its_number(written, number, line, reason):
+    lines = written.read_bytes().split(b"\n")
+    lines[number - 1] = line
+    written.write_bytes(b"\n".join(lines))
+    events = journal.read(written.parent)
+    assert [next(events) for _ in range(number - 1)] == STORY[: number - 1]
+    with pytest.raises(UserError) as caught:
+        next(events)
+    assert str(caught.value).startswith(f"{written}: line {number} is damaged (")
+    assert "\n" not in str(caught.value)
+    if reason is not None:
+        assert str(caught.value) == f"{written}: line {number} is damaged ({reason})"
+
+
+def test_folder_without_a_journal_is_no_sweep(tmp_path):
+    with pytest.raises(UserError) as caught:
+        list(journal.read(tmp_path))
+    assert str(caught.value) == f"{tmp_path}: holds no journal.jsonl, so it is not a sweep's folder"
+
+
+def test_second_journal_in_a_folder_is_refused_and_the_first_is_left_alone(written):
+    before = written.read_bytes()
+    with pytest.raises(UserError) as caught:
+        Journal(written.parent)
+    assert str(caught.value) == f"{written.parent}: already holds a sweep; choose another folder with hydra.run.dir"
+    assert written.read_bytes() == before
+
+
+def test_folder_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(UserError) as caught:
+        Journal(tmp_path / "none")
+    assert str(caught.value) == f"{tmp_path}/none: cannot be written (No such file or directory)"
+
+
+# ---- one process at a time, and going on ------------------------------------------------------------------------
+
+
+def test_journal_that_is_open_cannot_be_opened_again(tmp_path):
+    with Journal(tmp_path) as journal_:
+        assert journal.is_running(tmp_path)
+        for resume in (False, True):
+            with pytest.raises(UserError) as caught:
+                Journal(tmp_path, resume=resume)
+            assert str(caught.value) == (
+                f"{tmp_path}: this sweep is being run by process {os.getpid()} on {platform.node()}"
+            )
+        # The first goes on undisturbed.
+        journal_.append(STORY[0])
+    assert list(journal.read(tmp_path)) == STORY[:1]
+    assert not journal.is_running(tmp_path)
+
+
+_HOLDS = """
+import sys, time
+from pathlib import Path
+from mnist_sweep.journal import Journal
+from mnist_sweep.trial import TrialAsked
+journal = Journal(Path(sys.argv[1]))
+journal.append(TrialAsked(1.0, 0))
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDS, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        assert journal.is_running(tmp_path)
+        with pytest.raises(UserError) as caught:
+            Journal(tmp_path, resume=True)
+        assert str(caught.value) == (
+            f"{tmp_path}: this sweep is being run by process {process.pid} on {platform.node()}"
+        )
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert not journal.is_running(tmp_path)
+    with Journal(tmp_path, resume=True) as journal_:
+        journal_.append(TrialAsked(2.0, 1))
+    assert list(journal.read(tmp_path)) == [TrialAsked(1.0, 0), TrialAsked(2.0, 1)]
+
+
+def test_going_on_appends_to_what_is_there(written):
+    before = written.read_bytes()
+    with Journal(written.parent, resume=True) as journal_:
+        journal_.append(STORY[1])
+    assert written.read_bytes().startswith(before)
+    assert list(journal.read(written.parent)) == [*STORY, STORY[1]]
+
+
+def test_going_on_behind_a_torn_line_leaves_no_damage(written):
+    whole = written.read_bytes()
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for cut in (start, start + 1, len(whole) - 1):
+        written.write_bytes(whole[:cut])
+        with Journal(written.parent, resume=True) as journal_:
+            journal_.append(STORY[2])
+        assert list(journal.read(written.parent)) == [*STORY[:-1], STORY[2]]
+
+
+def test_folder_that_no_sweep_ran_in_is_not_running(tmp_path):
+    assert not journal.is_running(tmp_path)
+    assert not journal.is_running(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_said(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Journal(tmp_path) as journal_:
+        journal_.append(STORY[0])
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(UserError) as caught:
+            journal_.append(STORY[1])
+    path = tmp_path / journal.FILE
+    assert str(caught.value) == f"{path}: cannot be written (No space left on device); mend that, then resume"
+    assert next(journal.read(tmp_path)) == STORY[0]

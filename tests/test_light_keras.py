@@ -1,0 +1,68 @@
+"""Keras without a tensor library."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+_SCRIPT = """
+import json, os, sys
+from mnist_sweep.light_keras import load
+
+class Mine:  # stands for a JAX that was imported before
+    pass
+
+if sys.argv[1] == "jax":
+    sys.modules["jax"] = sys.modules["jax.numpy"] = Mine
+tuner = load("keras_tuner")
+hyperparameters = tuner.HyperParameters()
+hyperparameters.Int("units", 16, 64)
+mnist = load("keras.datasets.mnist")
+print(json.dumps({
+    "backend": os.environ.get("KERAS_BACKEND"),
+    "heavy": sorted(n for n in sys.modules if n.partition(".")[0] in ("tensorflow", "jax", "jaxlib", "torch")),
+    "mine": sys.modules.get("jax") is Mine,
+    "name": tuner.__name__,
+    "units": hyperparameters.get("units"),
+    "loads": callable(mnist.load_data),
+    "finders": [repr(f) for f in sys.meta_path if type(f).__module__.startswith("mnist_sweep")],
+    "again": load("keras_tuner") is tuner,
+}))
+"""
+
+
+def loaded(backend: str | None, jax: bool = False) -> dict[str, object]:
+    env = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    if backend is not None:
+        env["KERAS_BACKEND"] = backend
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, "jax" if jax else "none"],
+        env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_keras_tuner_needs_neither_tensorflow_nor_jax():
+    assert loaded(None) == {
+        "backend": None,
+        "heavy": [],
+        "mine": False,
+        "name": "keras_tuner",
+        "units": 16,
+        "loads": True,
+        "finders": [],
+        "again": True,
+    }
+
+
+def test_backend_and_jax_that_were_there_before_are_there_again():
+    found = loaded("jax", jax=True)
+    assert found["backend"] == "jax"
+    assert found["mine"] is True
+    assert found["heavy"] == ["jax", "jax.numpy"]

@@ -1,0 +1,119 @@
+"""Tables that stay readable in a narrow terminal."""
+
+from __future__ import annotations
+
+import sys
+from io import StringIO
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from mnist_sweep.tables import Column, fitting, show, standard_output
+
+
+def printed(columns: list[Column], width: int, title: str = "A title") -> tuple[list[str], int]:
+    file = StringIO()
+    left_out = show(Console(file=file, width=width), columns, title)
+    return [line.rstrip() for line in file.getvalue().splitlines()], left_out
+
+
+def headings(columns: list[Column], limit: int) -> list[str]:
+    table, left_out = fitting(columns, "", limit)
+    kept = [str(column.header) for column in table.columns]
+    assert left_out == len(columns) - len(kept)
+    return kept
+
+
+def test_table_has_title_headings_and_rows():
+    lines, left_out = printed([Column("trial", ["0", "11"]), Column("units", ["512", Text("16")])], 80)
+    assert left_out == 0
+    assert [line.split() for line in lines if line.strip(" ─")] == [
+        ["A", "title"],
+        ["trial", "units"],
+        ["0", "512"],
+        ["11", "16"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "width"),
+    [
+        (Column("units"), 5),
+        (Column("units", ["1", "12"]), 5),
+        (Column("units", ["1", "1234567"]), 7),
+        (Column("", []), 0),
+        (Column("a", [Text("running on gpu0", "red")]), 15),
+    ],
+)
+def test_column_is_as_wide_as_its_widest_cell(column, width):
+    assert column.width == width
+
+
+_WEIGHTS = [("a", 1), ("b", 0), ("c", 2), ("d", 0), ("e", 1)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        (200, "abcde"),
+        (66, "abcde"),
+        # Each takes ten characters, and two blanks and one of the box between it and the next.
+        (63, "abce"),
+        (53, "abce"),
+        (50, "ace"),
+        (40, "ace"),
+        (37, "ac"),
+        (27, "ac"),
+        (24, "c"),
+        (3, "c"),
+    ],
+)
+def test_columns_of_least_weight_go_first_and_of_equal_ones_the_last(limit, kept):
+    columns = [Column(name, ["x" * 10], weight) for name, weight in _WEIGHTS]
+    assert headings(columns, limit) == list(kept)
+
+
+@pytest.mark.parametrize("width", [20, 40, 62, 80, 200])
+def test_lines_are_no_longer_than_the_terminal(width):
+    lines, left_out = printed([Column(name, ["x" * 10, "–" * 10], weight) for name, weight in _WEIGHTS], width)
+    assert max(map(cell_len, lines)) <= width
+    shown = next(line.split() for line in lines if "c" in line.split())
+    assert len(shown) + left_out == len(_WEIGHTS)
+    # What is shown is shown whole.
+    assert not any("…" in line for line in lines)
+
+
+def test_column_wider_than_the_terminal_is_still_shown():
+    lines, left_out = printed([Column("units", ["x" * 100])], 40)
+    assert left_out == 0
+    assert max(map(cell_len, lines)) <= 40
+    assert any("xxx" in line for line in lines)
+
+
+def test_table_without_rows_has_headings():
+    lines, _ = printed([Column("trial"), Column("units")], 80)
+    assert ["trial", "units"] in [line.split() for line in lines]
+
+
+@pytest.mark.parametrize("cell", ["[relu]", "[/x]", "[bold]512"])
+def test_cell_is_shown_as_it_is(cell):
+    lines, _ = printed([Column("model.builder", [cell])], 80)
+    assert cell in [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("cell", ["[512, 256]", "['relu', 'tanh']", "512:16", "a\\b"])
+def test_lists_and_paths_are_shown_as_they_are(cell):
+    lines, _ = printed([Column("model.units", [cell])], 80)
+    assert cell in [line.strip() for line in lines]
+
+
+def test_pipe_has_lines_as_long_as_need_be(monkeypatch):
+    pipe = StringIO()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    columns = [Column(f"column_{i}", ["x" * 12]) for i in range(30)]
+    assert show(standard_output(), columns, "A title") == 0
+    row = next(line for line in pipe.getvalue().splitlines() if "xxx" in line)
+    assert row.split() == ["x" * 12] * 30
+    assert "\x1b" not in pipe.getvalue()
