@@ -120,7 +120,8 @@ def _sweep(given: list[str]) -> int:
     except compose.COMPOSITION_ERRORS as error:
         raise compose.explain(error, given) from error
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
+        # NumPy's own, on a full disk, has neither a name nor a number.
+        raise UserError(f"{error.filename or 'disk'}: cannot be written ({error.strerror or error})") from error
     except _Refused as refused:
         raise refused.error from refused.error.__cause__
     finally:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | Callable[[Path], object]) -> None:
+def write_whole(path: Path, content: str | Callable[[Path], object], *, flush: bool = True) -> None:
     """Writes to a temporary file, flushes it to the disk, and gives it its name.
 
     Args:
         path: The file; one that is there is replaced.
         content: Its text, or what writes it to the path that it is given.
+        flush: Whether to wait for the disk; without, a power cut may leave a file that cannot be read.
 
     Raises:
         OSError: It cannot be written; the file is then as it was.
@@ -24,8 +25,9 @@ def write_whole(path: Path, content: str | Callable[[Path], object]) -> None:
             temporary.write_text(content, encoding="utf-8")
         else:
             content(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

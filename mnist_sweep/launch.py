@@ -107,7 +107,10 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
         arrays = folder / "arrays"
         arrays.mkdir(exist_ok=True)
         cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
-        dataset.save(arrays)
+        try:
+            dataset.save(arrays)
+        except OSError as error:
+            raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
         aside = Aside(lambda: search.create(settings, space))
         cleanup.callback(aside.close)
         workers = LocalWorkers(places, arrays, folder / "workers", settings.workers.recycle_after)

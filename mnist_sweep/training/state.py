@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mnist_sweep.files import write_whole
 from mnist_sweep.training.data import Array
 
 
@@ -52,9 +53,8 @@ def save(path: Path, model: keras.Model, progress: Progress, best_weights: list[
     arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
     arrays |= {f"best_{i}": v for i, v in enumerate(best_weights or [])}
     text = json.dumps(asdict(progress)).encode()
-    temporary = path.with_name(f"partial-{path.name}")
-    np.savez(temporary, progress=np.frombuffer(text, dtype=np.uint8), allow_pickle=False, **arrays)
-    temporary.replace(path)
+    everything = {**arrays, "progress": np.frombuffer(text, dtype=np.uint8)}
+    write_whole(path, lambda target: np.savez(target, allow_pickle=False, **everything), flush=False)
 
 
 def restore(path: Path, model: keras.Model) -> tuple[Progress, list[Array] | None] | None:

@@ -20,7 +20,10 @@ from mnist_sweep.workers.devices import Slot
 
 # How often to look for processes that died while something else holds their end of the socket open.
 _LOOK = 0.5
-_DEATHS_BEFORE_READY = 2
+# Deaths in a row before a slot's process is ready, after which the slot is given up: a process that ends by itself will
+# do so again, one that is killed may only have been unlucky.
+_ENDS_BEFORE_READY = 2
+_KILLS_BEFORE_READY = 10
 _LOG_TAIL = 4000
 
 
@@ -122,7 +125,8 @@ class LocalWorkers:
     def _bury(self, worker: _Process) -> Message:
         reason, log = worker.cause or _cause_of_death(worker), _tail(worker)
         deaths = 0 if worker.ready else worker.early_deaths + 1
-        if deaths < _DEATHS_BEFORE_READY:
+        killed = (worker.process.returncode or 0) < 0
+        if deaths < (_KILLS_BEFORE_READY if killed else _ENDS_BEFORE_READY):
             self._replace(worker, early_deaths=deaths)
             return Died(worker.slot.name, reason, log)
         _end(worker)

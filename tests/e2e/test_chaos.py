@@ -17,7 +17,7 @@ def chaos(tmp_path: Path) -> Chaos:
     return Chaos(tmp_path, seed=2)
 
 
-@pytest.mark.parametrize("algorithm", ["random", "hyperband"])
+@pytest.mark.parametrize("algorithm", ["random", pytest.param("hyperband", marks=pytest.mark.slow)])
 def test_killed_drivers_lose_and_repeat_nothing(chaos: Chaos, algorithm: str) -> None:
     chaos.kill_drivers(algorithm, kills=2)
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)

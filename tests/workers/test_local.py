@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from mnist_sweep.errors import UserError
 from mnist_sweep.training import data
 from mnist_sweep.trial import Status, Trial
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, Ready, Reported, Train
@@ -146,14 +146,27 @@ def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, ta
         workers.close()
 
 
-def test_processes_that_cannot_start_end_the_sweep_with_their_last_words(tmp_path: Path) -> None:
+def test_a_slot_where_processes_cannot_start_is_given_up_with_their_last_words(tmp_path: Path) -> None:
     workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     try:
-        with pytest.raises(UserError, match=r"workers: cpu0 cannot start, it ended with exit code 1 \(.*No such file"):
-            for _ in range(120):
-                workers.poll(0.5)
+        first, second = (next(m for m in wait_for(workers, Died) if isinstance(m, Died)) for _ in range(2))
     finally:
         workers.close()
+    assert not first.lost
+    assert second.lost
+    assert re.match(
+        r"cannot start, it ended with exit code 1 \(.*No such file.*; its log is .*cpu0\.log", second.reason
+    )
+    assert "Traceback" in second.log
+
+
+def test_a_process_that_tells_nothing_is_ended_with_the_given_reason(pool: LocalWorkers, task) -> None:
+    pool.submit("cpu0", task(number=11, epochs=5000))
+    wait_for(pool, Reported)
+    pool.kill("cpu0", "gave no sign of life for 1h")
+    died = next(m for m in wait_for(pool, Died) if isinstance(m, Died))
+    assert died.reason == "gave no sign of life for 1h"
+    wait_for(pool, Ready)
 
 
 def test_workers_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path) -> None:
