@@ -28,7 +28,8 @@ import psutil
 from mnist_sweep import journal, mlflow_store
 from mnist_sweep.trial import AttemptFailed, EpochEnded, TrialEnded, TrialStarted
 
-ROOT = Path(__file__).parent.parent
+# Seconds that a worker takes to start, most of them for importing TensorFlow.
+_START = 5.0
 # Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
 ALGORITHMS = {
     "random": ("search.max_trials=6", "workers.count=2"),
@@ -106,7 +107,8 @@ class Chaos:
             driver = self._start(folder, algorithm)
             while driver.poll() is None and done < kills:
                 time.sleep(self.rng.uniform(0.2, 2.5))
-                workers = _workers(driver)
+                # Those that train: to kill each anew while it starts would only show that none ever does.
+                workers = [worker for worker in _workers(driver) if _age(worker) > _START]
                 if workers and self._training(folder):
                     self.rng.choice(workers).kill()
                     done += 1
@@ -246,6 +248,13 @@ def _workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return [child for child in children if "mnist_sweep.workers.process" in child.cmdline()]
     except psutil.Error:
         return []
+
+
+def _age(process: psutil.Process) -> float:
+    try:
+        return time.time() - process.create_time()
+    except psutil.Error:
+        return 0.0
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
