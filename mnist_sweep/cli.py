@@ -53,12 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(1)
 
 
-class _Refused(BaseException):
+class _Carried(BaseException):
     """Carries an error past Hydra, which would print a line of its own about any Exception."""
 
-    def __init__(self, error: UserError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _unwritable(error: OSError) -> UserError:
+    # NumPy's own, on a full disk, has neither a name nor a number.
+    return UserError(f"{error.filename or 'disk'}: cannot be written ({error.strerror or error})")
 
 
 def _run(given: list[str]) -> int:
@@ -101,8 +106,8 @@ def _sweep(given: list[str]) -> int:
             if codes[-1] == 130:
                 # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
                 raise SystemExit(130)
-        except UserError as error:
-            raise _Refused(error) from error
+        except Exception as error:
+            raise _Carried(error) from error
         finally:
             if not (folder / FILE).exists():
                 launch.discard(folder)
@@ -120,10 +125,9 @@ def _sweep(given: list[str]) -> int:
     except compose.COMPOSITION_ERRORS as error:
         raise compose.explain(error, given) from error
     except OSError as error:
-        # NumPy's own, on a full disk, has neither a name nor a number.
-        raise UserError(f"{error.filename or 'disk'}: cannot be written ({error.strerror or error})") from error
-    except _Refused as refused:
-        raise refused.error from refused.error.__cause__
+        raise _unwritable(error) from error
+    except _Carried as carried:
+        raise (_unwritable(carried.error) if isinstance(carried.error, OSError) else carried.error) from carried.error
     finally:
         if before is None:
             del os.environ[_DEBUG]

@@ -87,10 +87,7 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
     dataset = data.split(images, settings.data.validation_split, settings.seed)
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     _warn_of_fallback(console, images)
-    with (
-        Journal(folder, resume=resume) as journal,
-        contextlib.ExitStack() as cleanup,
-    ):
+    with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
         past = list(read(folder)) if resume else []
         public = _without_secrets(config)
         if past:

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from chaos import Chaos
 
 
-@pytest.fixture
-def chaos(tmp_path: Path) -> Chaos:
-    return Chaos(tmp_path, seed=2)
+@pytest.fixture(scope="module")
+def chaos(tmp_path_factory: pytest.TempPathFactory) -> Chaos:
+    return Chaos(tmp_path_factory.mktemp("chaos"), seed=2)
 
 
 @pytest.mark.parametrize("algorithm", ["random", pytest.param("hyperband", marks=pytest.mark.slow)])
@@ -24,7 +24,7 @@ def test_killed_drivers_lose_and_repeat_nothing(chaos: Chaos, algorithm: str) ->
 
 
 def test_killed_workers_lose_and_repeat_nothing(chaos: Chaos) -> None:
-    chaos.kill_workers("grid", kills=2)
+    chaos.kill_workers("random", kills=2)
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)
 
 
