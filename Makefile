@@ -20,7 +20,7 @@ test: $(VENV)/installed-test ## set up, then run the tests
 test-slow: $(VENV)/installed-test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/installed-test ## kill drivers, workers and servers 255 times, and compare; takes the better part of an hour
+chaos: $(VENV)/installed-test ## kill drivers, workers and servers 255 times, and compare; takes half an hour
 	$(BIN)/python tests/chaos.py
 
 check: $(VENV)/installed-dev ## ruff and mypy
