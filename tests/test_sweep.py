@@ -207,12 +207,13 @@ def test_if_every_trial_fails_nothing_is_tested_and_the_sweep_has_failed(tell: T
     assert not [task for _, task in story.workers.tasks if isinstance(task, Evaluate)]
 
 
-def test_a_model_that_cannot_be_tested_is_an_error_and_loses_no_trial(tell: Tell) -> None:
+def test_a_model_that_cannot_be_tested_is_told_and_loses_no_trial(tell: Tell) -> None:
     story = tell("search=grid", test_error="OSError: no such file")
-    with pytest.raises(UserError, match="trial 7: its model cannot be tested"):
-        story.run()
+    story.run()
+    (tested,) = story.of(WinnerTested)
+    assert (tested.trial, tested.error, tested.metrics) == (7, "OSError: no such file", {})
     assert len(story.of(TrialEnded)) == 8
-    assert story.end.status is Status.FAILED
+    assert story.end.status is Status.COMPLETED
 
 
 def test_too_many_failures_in_a_row_end_the_sweep_with_their_common_cause(tell: Tell) -> None:
