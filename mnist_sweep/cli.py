@@ -86,6 +86,7 @@ def _sweep(given: list[str]) -> int:
 
     def task(config: DictConfig) -> None:
         from mnist_sweep import launch, resume
+        from mnist_sweep.files import write_whole
         from mnist_sweep.journal import FILE, read
         from mnist_sweep.mlflow_store import without_password
         from mnist_sweep.tables import standard_output
@@ -93,7 +94,7 @@ def _sweep(given: list[str]) -> int:
         folder = launch.claim(Path(HydraConfig.get().runtime.output_dir))
         for file in (folder / ".hydra").glob("*.yaml"):
             # Hydra writes down what was typed, a password in a tracking URI too.
-            file.write_text(without_password(file.read_text(encoding="utf-8")), encoding="utf-8")
+            write_whole(file, without_password(file.read_text(encoding="utf-8")))
         try:
             plain = compose.plain(config)
             old = resume.last_unfinished(plain["name"]) if plain["resume"] == "auto" else None

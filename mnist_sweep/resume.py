@@ -175,7 +175,6 @@ def sync(sweep: str | None, console: Console) -> int:
     except UserError:
         raise
     except Exception as error:
-        logging.getLogger(__name__).exception("sync")
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"sync: MLflow cannot be written ({without_password(lines[0])})") from error
     where = without_password(settings.tracking.uri)

@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ class Tracker:
             try:
                 self._view.handle(event)
             except Exception as error:
-                _LOG.exception("MLflow")
+                _LOG.error("MLflow: %s", store.without_password(traceback.format_exc()))
                 self.error = error
                 if last:
                     return False

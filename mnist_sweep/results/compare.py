@@ -9,6 +9,7 @@ import pandas as pd
 from rich.text import Text
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
 from mnist_sweep.progress import duration, short_names, shown
 from mnist_sweep.results.runs import find_sweep, frame_of, searched, sweep_folder
 from mnist_sweep.tables import Column, show, standard_output
@@ -33,7 +34,7 @@ def compare(sweep: str | None, tracking_uri: str | None, csv: Path | None) -> No
     path = csv or sweep_folder(found.sweep) / "runs.csv"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False)
+        write_whole(path, lambda target: frame.to_csv(target, index=False))
     except OSError as error:
         raise UserError(f"--csv={path}: cannot be written ({error.strerror})") from None
     console = standard_output()

@@ -58,12 +58,19 @@ def configure(threads: int, *, gpu: bool) -> None:
     Args:
         threads: CPU threads that operations may use.
         gpu: Whether this process trains on a GPU; its memory is then taken as needed, not all at once.
+
+    Raises:
+        RuntimeError: The GPU is not there, and TensorFlow would train on the CPU without a word.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
-    for device in tf.config.list_physical_devices("GPU") if gpu else []:
-        tf.config.experimental.set_memory_growth(device, True)
+    if gpu:
+        devices = tf.config.list_physical_devices("GPU")
+        if not devices:
+            raise RuntimeError("the GPU is gone, or TensorFlow cannot use it; pip install 'mnist_sweep[gpu]'")
+        for device in devices:
+            tf.config.experimental.set_memory_growth(device, True)
 
 
 class Trainer:

@@ -66,7 +66,11 @@ def main() -> None:
     while True:
         driver.send(Ready(""))
         task = driver.tasks.get()
-        driver.send(_train(trainer, task, driver) if task["task"] == "train" else _evaluate(trainer, task))
+        message = _train(trainer, task, driver) if task["task"] == "train" else _evaluate(trainer, task)
+        driver.send(message)
+        if setup["gpu"] and isinstance(message, Done) and message.outcome.status is Status.FAILED:
+            # After an error of CUDA a process can do nothing more; the next one shows whether the GPU is still there.
+            sys.exit(1)
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401

@@ -206,3 +206,13 @@ def test_an_early_stop_is_remembered_in_the_state(trainer, trial_config, tmp_pat
     second, again = train(trainer, config, tmp_path)
     assert timeless(again) == timeless(reports)
     assert (second.score, second.best_epoch, second.reason) == (first.score, first.best_epoch, first.reason)
+
+
+def test_a_gpu_that_is_gone_is_no_reason_to_train_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from mnist_sweep.training.fit import configure
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        configure(1, gpu=True)
