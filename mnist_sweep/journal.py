@@ -17,6 +17,8 @@ from mnist_sweep.trial import Event, event_from_json
 
 FILE = "journal.jsonl"
 LOCK = "lock"
+# Where sweeps have their folders, under the working directory.
+SWEEPS = Path("experiments")
 
 
 class Journal:
@@ -99,6 +101,12 @@ def is_running(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def sweeps(below: Path) -> list[Path]:
+    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end."""
+    found = sorted(below.glob(f"**/{FILE}"), key=lambda path: path.stat().st_mtime)
+    return [path.parent for path in found]
 
 
 def read(folder: Path) -> Iterator[Event]:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from mnist_sweep.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _SQLITE = "sqlite:///"
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
@@ -105,6 +107,24 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
             )
         _create(path)
     return _client(uri)
+
+
+def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:
+    """All runs that match, however many pages they fill.
+
+    Args:
+        client: The store.
+        experiments: The ids of the experiments to look in.
+        query: In MLflow's search language.
+        page: Runs asked for at a time.
+    """
+    token = None
+    while True:
+        found = client.search_runs(experiments, query, max_results=page, page_token=token)
+        yield from found
+        token = found.token
+        if not token:
+            return
 
 
 def _client(uri: str) -> MlflowClient:

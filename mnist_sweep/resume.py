@@ -13,12 +13,12 @@ from rich.console import Console
 from mnist_sweep import journal, launch
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import parse_value
+from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import with_password, without_password
 from mnist_sweep.settings import Objective, check_settings, seconds
 from mnist_sweep.tracking import View, flat
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted
 
-SWEEPS = Path("experiments")
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
 
@@ -65,7 +65,7 @@ def find(sweep: str | None) -> Path:
     for folder in (Path(sweep), SWEEPS / sweep):
         if (folder / journal.FILE).is_file():
             return folder
-        found = _by_time(folder)
+        found = journal.sweeps(folder)
         if found:
             return found[-1]
     raise UserError(f"resume {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
@@ -77,7 +77,7 @@ def last_unfinished(name: str | None = None) -> Path | None:
     Args:
         name: Of the experiment; None for any.
     """
-    for folder in reversed(_by_time(SWEEPS / (name or ""))):
+    for folder in reversed(journal.sweeps(SWEEPS / (name or ""))):
         if not journal.is_running(folder):
             events = list(journal.read(folder))
             # A sweep that was killed before its first event has nothing to go on with.
@@ -160,7 +160,7 @@ def sync(sweep: str | None, console: Console) -> int:
     Raises:
         UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
     """
-    folders = _by_time(SWEEPS)
+    folders = journal.sweeps(SWEEPS)
     if sweep is None and not folders:
         raise UserError(f"sync: {SWEEPS}/ holds no sweep")
     folder = find(sweep) if sweep else folders[-1]
@@ -192,8 +192,3 @@ def log_to(folder: Path) -> None:
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-
-
-def _by_time(folder: Path) -> list[Path]:
-    found = sorted(folder.glob(f"**/{journal.FILE}"), key=lambda path: path.stat().st_mtime)
-    return [path.parent for path in found]

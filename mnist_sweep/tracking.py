@@ -323,13 +323,7 @@ class View:
         return str(run.info.run_id)
 
     def _find(self, query: str) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self._client.search_runs([self._experiment], query, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return store.search_runs(self._client, [self._experiment], query)
 
     def _reopen(self, run: str) -> None:
         self._client.update_run(run, status="RUNNING")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mnist_sweep import journal, mlflow_store
 from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import (
     PARENT_TAG,
     TAG_KIND,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-SWEEPS = Path("experiments")
 _PAGE = 1000
 
 
@@ -180,9 +180,9 @@ def _started(folder: Path) -> SweepStarted:
 def _uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
     given = Path(sweep) if sweep and (Path(sweep) / journal.FILE).is_file() else SWEEPS / (sweep or "")
-    folders = [path.parent for path in given.glob(f"**/{journal.FILE}")]
+    folders = journal.sweeps(given)
     if folders:
-        last = max(folders, key=lambda folder: (folder / journal.FILE).stat().st_mtime)
+        last = folders[-1]
         return _from_project(mlflow_store.with_password(str(_started(last).config["tracking"]["uri"])), last)
     from mnist_sweep.compose import defaults
 
@@ -199,13 +199,7 @@ def _from_project(uri: str, folder: Path) -> str:
 
 
 def _search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs(experiments, query, max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return mlflow_store.search_runs(client, experiments, query, _PAGE)
 
 
 def frame_of(runs: list[Run]) -> pd.DataFrame:
