@@ -129,8 +129,9 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, page: 
 
 def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # By default MLflow asks a server that is gone for four minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # By default MLflow asks a server that is gone for four minutes. It repeats what creates a run, too, and then there
+    # are two where the first answer was lost: repeating is for those who can look first.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     from mlflow import MlflowClient
 
     # Importing MLflow sets its loggers up, to tell of every table that it creates.

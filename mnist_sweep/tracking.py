@@ -126,9 +126,19 @@ class View:
         self._begun: set[str] = set()
         self._common: dict[str, str] = {}
         self._dataset: DatasetInput | None = None
+        self._unsure = False
 
     def handle(self, event: Event) -> None:
-        """Writes an event."""
+        """Writes an event; one that was not written, or not wholly, may be handed over again."""
+        try:
+            self._write(event)
+        except Exception:
+            # A server that fell while it answered may have done what it was asked.
+            self._unsure = True
+            raise
+        self._unsure = False
+
+    def _write(self, event: Event) -> None:
         if isinstance(event, SweepStarted):
             self._sweep_started(event)
         elif isinstance(event, SweepResumed):
@@ -225,15 +235,23 @@ class View:
             tags = {store.TAG_KIND: "trial", store.TAG_TRIAL: str(trial.number), store.PARENT_TAG: self._parent}
             if trial.parent is not None:
                 tags["mnist_sweep.goes_on_from"] = f"trial {trial.parent}"
-            self._runs[trial.number] = self._create_run(f"trial {trial.number}", tags, event)
+            created = self._created(trial.number) if self._unsure else None
+            self._runs[trial.number] = created or self._create_run(f"trial {trial.number}", tags, event)
         run = self._runs[trial.number]
         if run not in self._begun:
             self._params(run, hyperparameters(trial))
             self._text(run, {**self._shared_config, **trial.config}, "config.yaml")
             self._mark_begun(run)
 
+    def _created(self, number: int) -> str | None:
+        """A trial's run, where the call that created it failed afterwards."""
+        mine = f"tags.`{store.PARENT_TAG}` = '{self._parent}' and tags.`{store.TAG_TRIAL}` = '{number}'"
+        return next((run.info.run_id for run in self._find(mine)), None)
+
     def _mark_begun(self, run: str) -> None:
-        """Notes that a run has its parameters and its config, so that an event that failed halfway is told again."""
+        """Notes that a run has its parameters, config and data, so that an event that failed halfway is told again."""
+        if self._dataset is not None:
+            self._client.log_inputs(run, datasets=[self._dataset])
         self._client.set_tag(run, store.TAG_BEGUN, "true")
         self._begun.add(run)
 
@@ -318,8 +336,6 @@ class View:
             tags={**self._common, **tags},
             run_name=name,
         )
-        if self._dataset is not None:
-            self._client.log_inputs(run.info.run_id, datasets=[self._dataset])
         return str(run.info.run_id)
 
     def _find(self, query: str) -> Iterator[Run]:

@@ -887,3 +887,28 @@ def test_layers_apart_are_left_out_when_there_is_no_layer():
     inactive = ["model.units.1", "model.units.2"]
     found = hyperparameters(Trial(0, {"model.layers": 0}, {"model": {"layers": 0, "units": []}}, 1, inactive=inactive))
     assert found == {"model.layers": 0}
+
+
+def test_run_whose_creation_was_answered_with_an_error_is_not_created_twice(short, tmp_path, template, monkeypatch):
+    shutil.copy(template, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    changed = {"uri": uri, "artifacts": str(tmp_path / "artifacts")}
+    settings = dataclasses.replace(short.settings, tracking=short.settings.tracking.model_copy(update=changed))
+    create, fallen = MlflowClient.create_run, set()
+
+    def falls_while_it_answers(self: MlflowClient, *args: Any, **kwargs: Any) -> Run:
+        run = create(self, *args, **kwargs)
+        if kwargs["run_name"] not in fallen:
+            fallen.add(kwargs["run_name"])
+            raise ConnectionError("the server is gone")
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", falls_while_it_answers)
+    view = View(settings, short.folder)
+    for event in short.events:
+        try:
+            view.handle(event)
+        except ConnectionError:
+            view.handle(event)
+    assert len(fallen) == 2
+    assert Logged(uri).everything() == short.logged().everything()
