@@ -50,7 +50,8 @@ def _is_jax(name: str) -> bool:
 
 @contextmanager
 def _without_jax() -> Iterator[None]:
-    real = {name: module for name, module in sys.modules.items() if _is_jax(name)}
+    # Copies, as another thread may be importing MLflow.
+    real = {name: module for name, module in list(sys.modules.items()) if _is_jax(name)}
     for name in real:
         del sys.modules[name]
     finder = _Finder()
@@ -59,8 +60,9 @@ def _without_jax() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if _is_jax(name)]:
-            del sys.modules[name]
+        for name in list(sys.modules):
+            if _is_jax(name):
+                del sys.modules[name]
         sys.modules.update(real)
 
 

@@ -23,6 +23,8 @@ _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databric
 TAG_SWEEP = "mnist_sweep.sweep"
 TAG_KIND = "mnist_sweep.kind"
 TAG_TRIAL = "mnist_sweep.trial"
+TAG_EXECUTION = "mnist_sweep.execution"
+TAG_CONFIRMS = "mnist_sweep.confirms"
 TAG_STATUS = "mnist_sweep.status"
 TAG_REASON = "mnist_sweep.reason"
 TAG_WINNER = "mnist_sweep.winner"
@@ -132,6 +134,8 @@ def _client(uri: str) -> MlflowClient:
     # By default MLflow asks a server that is gone for four minutes. It repeats what creates a run, too, and then there
     # are two where the first answer was lost: repeating is for those who can look first.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    # A line for each downloaded file, where tqdm is there.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     # Importing MLflow sets its loggers up, to tell of every table that it creates.

@@ -28,8 +28,6 @@ import psutil
 from mnist_sweep import journal, mlflow_store
 from mnist_sweep.trial import AttemptFailed, EpochEnded, TrialEnded, TrialStarted
 
-# Seconds that a worker takes to start, most of them for importing TensorFlow.
-_START = 5.0
 # Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
 ALGORITHMS = {
     "random": ("search.max_trials=6", "workers.count=2"),
@@ -41,6 +39,18 @@ ALGORITHMS = {
     ),
     "bayesian": ("search.max_trials=6", "search.num_initial_points=3", "workers.count=1"),
     "hyperband": ("training.epochs=3", "workers.count=1"),
+    # The shipped default: trials are cut, suggestions learn from them, and the best are trained anew at the end.
+    "asha": ("search.max_trials=8", "training.epochs=9", "confirm={top: 2, seeds: 2}", "workers.count=1"),
+    "pbt": ("model.units=16", "search.population=4", "search.interval=1", "workers.count=1"),
+    "executions": (
+        "search=grid",
+        "model.units=choice(8,32)",
+        "model.dropout=0.1",
+        "optimizer.learning_rate=0.01",
+        "validation=kfold",
+        "folds=3",
+        "workers.count=2",
+    ),
 }
 SPACE = (
     "model.units=int(interval(4,64))",
@@ -108,8 +118,9 @@ class Chaos:
             while driver.poll() is None and done < kills:
                 time.sleep(self.rng.uniform(0.2, 2.5))
                 # Those that train: to kill each anew while it starts would only show that none ever does.
-                workers = [worker for worker in _workers(driver) if _age(worker) > _START]
-                if workers and self._training(folder):
+                given = self._given_a_trial(folder)
+                workers = [worker for worker in _workers(driver) if _started(worker) < given.get(_slot(worker), 0.0)]
+                if workers:
                     self.rng.choice(workers).kill()
                     done += 1
                     self.tally.faults[f"workers killed ({algorithm})"] += 1
@@ -147,7 +158,8 @@ class Chaos:
 
     def _start(self, folder: Path, algorithm: str, *more: str) -> subprocess.Popen[bytes]:
         """Starts a sweep, or goes on with the one that is there."""
-        overrides = (*SPACE, f"search={algorithm}", *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
+        chosen = [] if algorithm == "executions" else [f"search={algorithm}"]
+        overrides = (*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
         data = ("data=npz", f"data.path={self.data}", "resume=auto")
         return self._popen(folder, *overrides, *data, *more)
 
@@ -161,8 +173,10 @@ class Chaos:
             raise RuntimeError(f"{folder}: ended with {code}\n{(folder / 'output.txt').read_text()[-3000:]}")
         self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
 
-    def _training(self, folder: Path) -> bool:
-        return any(b'"epoch_ended"' in path.read_bytes() for path in folder.glob(f"experiments/*/*/{journal.FILE}"))
+    def _given_a_trial(self, folder: Path) -> dict[str, float]:
+        """When each slot was last given a trial."""
+        sweeps = [path.parent for path in folder.glob(f"experiments/*/*/{journal.FILE}")]
+        return {e.slot: e.time for sweep in sweeps for e in journal.read(sweep) if isinstance(e, TrialStarted)}
 
     def _serve(self, folder: Path, port: int) -> subprocess.Popen[bytes]:
         store = mlflow_store.sqlite_path(f"sqlite:///{folder}/server.db")
@@ -171,7 +185,7 @@ class Chaos:
              "--artifacts-destination", str(folder / "served"), "--host", "127.0.0.1", "--port", str(port)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while time.monotonic() < until:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -195,11 +209,14 @@ class Chaos:
         (sweep,) = [path.parent for path in folder.glob(f"experiments/*/*/{journal.FILE}")]
         events = list(journal.read(sweep))
         ends = Counter(event.trial for event in events if isinstance(event, TrialEnded))
-        epochs = Counter((e.trial, e.epoch) for e in events if isinstance(e, EpochEnded))
+        epochs = Counter((e.trial, e.execution, e.epoch) for e in events if isinstance(e, EpochEnded))
         return {
             "values": {e.trial.number: e.trial.values for e in events if isinstance(e, TrialStarted)},
             "scores": {e.trial: e.outcome.score for e in events if isinstance(e, TrialEnded)},
-            "metrics": {(e.trial, e.epoch): _timeless(e.metrics) for e in events if isinstance(e, EpochEnded)},
+            "metrics": {
+                (e.trial, e.execution, e.epoch): _timeless(e.metrics) for e in events if isinstance(e, EpochEnded)
+            },
+            "several": {e.trial.number for e in events if isinstance(e, TrialStarted) and e.trial.executions},
             "repeated": sum(n - 1 for n in (ends + epochs).values()),
             "attempts": sum(isinstance(e, AttemptFailed) for e in events),
         }
@@ -219,23 +236,36 @@ class Chaos:
         client, wrong = mlflow_store.connect(uri), self.tally.wrong
         (experiment,) = [e for e in client.search_experiments() if e.name == "chaos"]
         runs = client.search_runs([experiment.experiment_id], max_results=1000)
-        trials = Counter(run.data.tags.get(mlflow_store.TAG_TRIAL) for run in runs)
-        # The parent run has no number of a trial.
-        wanted = {None, *map(str, expected["values"])}
+        trials = Counter(map(_trial_and_execution, runs))
+        executions = {(str(t), str(e)) for t, e, _ in expected["metrics"] if t in expected["several"]}
+        # The parent run has no number of a trial, and a trial's own run none of an execution.
+        wanted = {(None, None), *executions, *((str(number), None) for number in expected["values"])}
         wrong["MLflow runs missing"] += len(wanted - trials.keys())
         wrong["MLflow runs doubled"] += sum(n - 1 for n in trials.values()) + len(trials.keys() - wanted)
-        wrong["MLflow runs missing"] += sum(run.info.status != "FINISHED" for run in runs)
         for run in runs:
-            number = run.data.tags.get(mlflow_store.TAG_TRIAL)
+            number, execution = _trial_and_execution(run)
             if number is None:
                 continue
+            several = int(number) in expected["several"]
             logged = [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, "val_accuracy")]
-            told = [(e, m["val_accuracy"]) for (t, e), m in sorted(expected["metrics"].items()) if str(t) == number]
-            wrong["metrics that differ"] += sorted(logged) != told
+            metrics = sorted(expected["metrics"].items())
+            told = [
+                (e, m["val_accuracy"]) for (t, x, e), m in metrics if (str(t), str(x)) == (number, execution or "1")
+            ]
+            if not several or execution is not None:
+                wrong["metrics that differ"] += sorted(logged) != told
+            if execution is not None:
+                continue
+            wrong["MLflow runs missing"] += run.info.status != "FINISHED"
             artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
             if "model.h5" not in artifacts:
                 wrong["MLflow runs missing"] += 1
                 print(f"{uri}: trial {number} has no model.h5, only {sorted(artifacts)}", flush=True)
+
+
+def _trial_and_execution(run: Any) -> tuple[str | None, str | None]:
+    tags = run.data.tags
+    return tags.get(mlflow_store.TAG_TRIAL), tags.get(mlflow_store.TAG_EXECUTION)
 
 
 def _timeless(metrics: dict[str, float]) -> dict[str, float]:
@@ -250,11 +280,19 @@ def _workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def _age(process: psutil.Process) -> float:
+def _started(process: psutil.Process) -> float:
     try:
-        return time.time() - process.create_time()
+        return process.create_time()
     except psutil.Error:
-        return 0.0
+        return float("inf")
+
+
+def _slot(process: psutil.Process) -> str:
+    """A worker's slot, after which the file is called that it writes its output to."""
+    try:
+        return Path(os.readlink(f"/proc/{process.pid}/fd/1")).stem
+    except OSError:
+        return ""
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
@@ -288,6 +326,7 @@ def main() -> None:
         chaos.kill_drivers(algorithm, options.drivers)
         print(f"{time.monotonic() - started:6.0f} s  {algorithm}: {dict(chaos.tally.wrong)}", flush=True)
     chaos.kill_workers("random", options.workers)
+    print(f"{time.monotonic() - started:6.0f} s  workers: {dict(chaos.tally.wrong)}", flush=True)
     chaos.stop_server("random", options.servers)
     print(chaos.tally)
     print(f"in {time.monotonic() - started:.0f} s, seed {options.seed}")

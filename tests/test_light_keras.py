@@ -6,6 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from types import ModuleType
+
+import pytest
+
+from mnist_sweep import light_keras
 
 _SCRIPT = """
 import json, os, sys
@@ -66,3 +71,18 @@ def test_backend_and_jax_that_were_there_before_are_there_again():
     assert found["backend"] == "jax"
     assert found["mine"] is True
     assert found["heavy"] == ["jax", "jax.numpy"]
+
+
+def test_another_thread_may_import_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    is_jax = light_keras._is_jax
+
+    def meanwhile(name: str) -> bool:
+        monkeypatch.setitem(sys.modules, f"meanwhile_{name}", ModuleType("meanwhile"))
+        return is_jax(name)
+
+    monkeypatch.setattr(light_keras, "_is_jax", meanwhile)
+    with light_keras._without_jax():
+        import jax
+
+        assert isinstance(jax, light_keras._StandIn)
+    assert "jax" not in sys.modules

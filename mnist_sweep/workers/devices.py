@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from mnist_sweep.errors import UserError
@@ -22,6 +23,18 @@ class Slot:
     name: str
     threads: int
     gpu: str | None = None
+
+
+def device(slot: str) -> str:
+    """The device that a slot is on.
+
+    Args:
+        slot: A slot's name.
+
+    Returns:
+        `gpu0` for `gpu0` and for its shares `gpu0.0`, `gpu0.1`.
+    """
+    return re.sub(r"\.\d+$", "", slot)
 
 
 def slots(config: Workers, most: int | None = None) -> list[Slot]:
@@ -89,9 +102,9 @@ def _count_gpus() -> int:
 
     try:
         pynvml.nvmlInit()
+        try:
+            return int(pynvml.nvmlDeviceGetCount())
+        finally:
+            pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return 0
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()

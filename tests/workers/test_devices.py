@@ -154,6 +154,19 @@ def test_without_a_visible_gpu_auto_takes_the_cpu(machine, gpus, visible):
     assert slots(workers(), most=2) == [Slot("cpu0", 1), Slot("cpu1", 1)]
 
 
+def test_a_driver_that_cannot_count_its_gpus_has_none(monkeypatch):
+    import pynvml
+
+    def lost() -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lost)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    assert visible_gpus() == []
+
+
 def test_cores_are_those_that_the_process_may_use():
     import os
 
