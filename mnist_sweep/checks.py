@@ -65,7 +65,8 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
         is_list = isinstance(_value(raw, _path(raw, details["loc"], whole=True)), list)
         return (in_list != is_list, details["type"].endswith(("_type", "literal_error", "none_required")))
 
-    faults = error.errors()
+    # A key that is missing may be the unknown one, misspelt.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     first_key = _path(raw, faults[0]["loc"], whole=True)
     details = min((f for f in faults if _path(raw, f["loc"], whole=True) == first_key), key=fits)
     path = _path(raw, details["loc"])

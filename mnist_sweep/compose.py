@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -23,9 +25,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.grammar import is_sweep, read_sweep
+from mnist_sweep.settings import TRIAL_GROUPS
 
 CONFIG = "config"
 # What Hydra lets through while it composes.
+_NONE = object()
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
@@ -54,7 +59,9 @@ def _experiment_name(*, _root_: DictConfig) -> str:
     chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
     if chosen is None and HydraConfig.initialized():
         chosen = HydraConfig.get().runtime.choices.get("experiment")
-    return str(chosen or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
+    own = OmegaConf.select(_root_, "model.hypermodel")
+    named = str(own).rpartition(":")[2] if own else None
+    return str(chosen or named or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
 
 
 def register() -> None:
@@ -76,6 +83,9 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
         UserError: The user's own `conf/` is at fault.
     """
     register()
+    # While a sweep runs under Hydra, Hydra's one instance is that sweep's.
+    before = Singleton.get_state()
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(packaged()), version_base="1.3"):
             composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=True)
@@ -85,7 +95,44 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
                 del composed["hydra"]
     except COMPOSITION_ERRORS as error:
         raise explain(error, overrides) from error
+    finally:
+        Singleton.set_state(before)
     return plain(composed)
+
+
+def baseline(overrides: Sequence[str], choices: Mapping[str, str | None]) -> dict[str, Any] | None:
+    """A config as it would be without sweeps: what an experiment is to be better than.
+
+    Args:
+        overrides: What was typed, sweeps quoted or not.
+        choices: The option that is chosen of each group.
+
+    Returns:
+        The groups model, optimizer and training. A value that was typed as a sweep is the one that it replaced; one
+        that an experiment's file gives as a sweep is the default of its group. None where there is no such value.
+    """
+    typed = [o for o in overrides if not is_sweep(o)]
+    groups = [f"{group}={option}" for group, option in choices.items() if group in TRIAL_GROUPS and option]
+    try:
+        first, second = defaults(typed), defaults(groups)
+        found = {group: _without_sweeps(first[group], second[group], group) for group in TRIAL_GROUPS}
+    except (KeyError, UserError):
+        # A key without a default, or a whole config of the user's own.
+        return None
+    # It says how to search, not what a model is.
+    found["model"].pop("per_layer", None)
+    return found
+
+
+def _without_sweeps(node: Any, default: Any, key: str) -> Any:  # noqa: ANN401
+    if isinstance(node, Mapping):
+        known = default if isinstance(default, Mapping) else {}
+        return {name: _without_sweeps(value, known.get(name, _NONE), f"{key}.{name}") for name, value in node.items()}
+    if isinstance(node, str) and read_sweep(node, key) is not None:
+        if default is _NONE:
+            raise KeyError(key)
+        return default
+    return node
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class MLP(Dense):
 
     kind: Literal["mlp"]
     builder: None
+    hypermodel: None = None
 
 
 class Pooling(Strict):
@@ -118,6 +119,7 @@ class CNN(Layers):
 
     kind: Literal["cnn"]
     builder: None
+    hypermodel: None = None
     layers: Annotated[int, Field(ge=1, le=100)]
     filters: Count | list[Count]
     kernel_size: Count | list[Count]
@@ -126,30 +128,57 @@ class CNN(Layers):
     dense: Dense
 
 
+def _module_and_name(value: str, what: str) -> str:
+    module, colon, name = value.partition(":")
+    if not (colon and name.isidentifier() and all(p.isidentifier() for p in module.split("."))):
+        raise ValueError(f"must be package.module:{what}")
+    return value
+
+
 class CustomModel(BaseModel):
     """`model.builder=package.module:function`: the user's own keys are the function's business."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     builder: str
+    hypermodel: None = None
 
     @field_validator("builder")
     @classmethod
     def _module_and_function(cls, value: str) -> str:
-        module, colon, function = value.partition(":")
-        if not (colon and function.isidentifier() and all(p.isidentifier() for p in module.split("."))):
-            raise ValueError("must be package.module:function")
-        return value
+        return _module_and_name(value, "function")
+
+
+class HyperModelConfig(Strict):
+    """`model.hypermodel=package.module:name`: a keras-tuner user's own `build_model(hp)` or `HyperModel`.
+
+    It compiles its own optimizer: the trial's is None.
+    """
+
+    hypermodel: str
+    values: dict[str, Any]
+
+    @field_validator("hypermodel")
+    @classmethod
+    def _module_and_function_or_class(cls, value: str) -> str:
+        return _module_and_name(value, "name, of a build_model(hp) or a keras_tuner.HyperModel")
 
 
 def _model_tag(raw: Any) -> str:  # noqa: ANN401 - pydantic hands over whatever was written
     if isinstance(raw, Mapping):
+        if raw.get("hypermodel") is not None:
+            return "hypermodel"
         return "custom" if raw.get("builder") is not None else str(raw.get("kind"))
+    if isinstance(raw, HyperModelConfig):
+        return "hypermodel"
     return "custom" if isinstance(raw, CustomModel) else str(getattr(raw, "kind", None))
 
 
 Model = Annotated[
-    Annotated[MLP, Tag("mlp")] | Annotated[CNN, Tag("cnn")] | Annotated[CustomModel, Tag("custom")],
+    Annotated[MLP, Tag("mlp")]
+    | Annotated[CNN, Tag("cnn")]
+    | Annotated[CustomModel, Tag("custom")]
+    | Annotated[HyperModelConfig, Tag("hypermodel")],
     Discriminator(_model_tag),
 ]
 
@@ -238,10 +267,16 @@ class Training(Strict):
 
 
 class TrialConfig(Strict):
-    """Everything that training one model needs, besides the data."""
+    """Everything that training one model needs, besides the data.
+
+    Attributes:
+        model: What to train.
+        optimizer: What to train it with; None where the user's hypermodel brings its own.
+        training: How.
+    """
 
     model: Model
-    optimizer: Optimizer
+    optimizer: Optimizer | None
     training: Training
 
 
@@ -260,8 +295,11 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     model = raw.get("model", {})
     if not isinstance(model, Mapping):
         raise UserError(f"model={shown(model)}: must be a group of keys")
-    if "model" in raw and model.get("builder") is None and model.get("kind") not in ("mlp", "cnn"):
+    own = model.get("builder") is not None or model.get("hypermodel") is not None
+    if "model" in raw and not own and model.get("kind") not in ("mlp", "cnn"):
         raise UserError(f"model.kind={shown(model.get('kind'))}: must be mlp or cnn; take model=mlp or model=cnn")
+    if "optimizer" in raw and raw["optimizer"] is None and model.get("hypermodel") is None:
+        raise UserError("optimizer=null: must be a group of keys")
     return check(TrialConfig, raw)
 
 

@@ -202,7 +202,8 @@ def _written(value: Any) -> str:  # noqa: ANN401 - any JSON type
             plain = parse_value(value, "") == value
         except UserError:
             plain = False
-        return value if plain and value else QuotedString(value, Quote.single).with_quotes()
+        # A backslash, plain by itself, escapes what follows it in a list.
+        return value if plain and value and "\\" not in value else QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, dict):
@@ -229,6 +230,18 @@ def parse_value(text: str, key: str) -> Any:  # noqa: ANN401 - any JSON type
     if parsed.is_sweep_override():
         raise UserError(f"{key}={text}: must be one value")
     return parsed.value()
+
+
+def is_sweep(override: str) -> bool:
+    """Whether an override of the command line gives its key a sweep, quoted for Hydra or not."""
+    try:
+        parsed: Override = _parser().parse_overrides([override])[0]
+        if parsed.is_sweep_override():
+            return True
+        value = parsed.value()
+        return isinstance(value, str) and read_sweep(value, str(parsed.key_or_group)) is not None
+    except (HydraException, UserError):
+        return False
 
 
 def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:

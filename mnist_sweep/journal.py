@@ -104,9 +104,31 @@ def is_running(folder: Path) -> bool:
 
 
 def sweeps(below: Path) -> list[Path]:
-    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end."""
-    found = sorted(below.glob(f"**/{FILE}"), key=lambda path: path.stat().st_mtime)
-    return [path.parent for path in found]
+    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end.
+
+    One that was killed before its first event is none.
+    """
+    found = [(path.stat(), path) for path in below.glob(f"**/{FILE}")]
+    return [path.parent for stat, path in sorted(found, key=lambda f: f[0].st_mtime) if stat.st_size]
+
+
+def find(sweep: str, wanted_by: str) -> Path:
+    """Finds the folder of a sweep under the working directory.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one.
+        wanted_by: The command or the key of the config, for the message.
+
+    Raises:
+        UserError: There is no such sweep.
+    """
+    for folder in (Path(sweep), SWEEPS / sweep):
+        if (folder / FILE).is_file():
+            return folder
+        found = sweeps(folder)
+        if found:
+            return found[-1]
+    raise UserError(f"{wanted_by} {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
 
 
 def read(folder: Path) -> Iterator[Event]:

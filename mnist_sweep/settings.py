@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from mnist_sweep.checks import Strict, check, shown
 from mnist_sweep.config import Count
 from mnist_sweep.errors import UserError, did_you_mean
 from mnist_sweep.grammar import read_sweep
+from mnist_sweep.trial import Execution
 
 TRIAL_GROUPS = ("model", "optimizer", "training")
 
@@ -27,6 +28,8 @@ METRICS: dict[str, Literal["max", "min"] | None] = {
     "learning_rate": None,
     "epoch_seconds": "min",
 }
+# What is known of a trial when it has ended: objectives beside the first one.
+SUMMARIES: dict[str, Literal["max", "min"] | None] = {"parameters": "min", "latency": "min"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Objective:
     """What a sweep optimises.
 
     Attributes:
-        name: A metric logged at each epoch.
+        name: A metric logged at each epoch, or one of `SUMMARIES`.
         direction: `max` or `min`.
     """
 
@@ -61,9 +64,10 @@ class Objective:
             UserError: The metric is not logged, or its direction is missing or no direction.
         """
         name, _, direction = text.strip().partition(" ")
-        if name not in METRICS:
-            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, METRICS)}")
-        chosen = direction.strip() or METRICS[name]
+        known = METRICS | SUMMARIES
+        if name not in known:
+            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
+        chosen = direction.strip() or known[name]
         if chosen == "max":
             return cls(name, "max")
         if chosen == "min":
@@ -121,6 +125,8 @@ class Budget(Strict):
     time_budget: Annotated[str, BeforeValidator(_duration)] | None
     target: Annotated[float, Field(allow_inf_nan=False)] | None
     max_failures: Count | None
+    enqueue: list[Literal["default"] | dict[str, Any]]
+    warm_start: list[str]
     seed: Annotated[int, Field(ge=0)]
 
 
@@ -159,13 +165,109 @@ class HyperbandSearch(Budget):
     iterations: Count
 
 
-Search = RandomSearch | GridSearch | NoSearch | BayesianSearch | HyperbandSearch
+class TPESearch(Budget):
+    """`search=tpe`."""
+
+    algorithm: Literal["tpe"]
+    startup_trials: Count
+
+
+class GPSearch(Budget):
+    """`search=gp`."""
+
+    algorithm: Literal["gp"]
+    startup_trials: Count
+
+
+class CMAESSearch(Budget):
+    """`search=cmaes`."""
+
+    algorithm: Literal["cmaes"]
+    startup_trials: Count
+
+
+class NSGA2Search(Budget):
+    """`search=nsga2`."""
+
+    algorithm: Literal["nsga2"]
+    population: Annotated[int, Field(ge=2)]
+
+
+Sampler = Literal["random", "tpe", "gp", "cmaes", "bayesian"]
+
+
+class ASHASearch(Budget):
+    """`search=asha`."""
+
+    algorithm: Literal["asha"]
+    sampler: Sampler
+    factor: Annotated[int, Field(ge=2)]
+    min_epochs: Count
+
+
+class MedianSearch(Budget):
+    """`search=median`."""
+
+    algorithm: Literal["median"]
+    sampler: Sampler
+    min_trials: Count
+    min_epochs: Count
+
+
+class PBTSearch(Budget):
+    """`search=pbt`."""
+
+    algorithm: Literal["pbt"]
+    population: Annotated[int, Field(ge=2)]
+    interval: Count
+    quantile: Annotated[float, Field(gt=0, le=0.5)]
+    resample: Annotated[float, Field(ge=0, le=1)]
+
+
+class OwnSearch(Budget):
+    """A user's own algorithm: a subclass of `mnist_sweep.search.Search` or of `keras_tuner.Oracle`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    algorithm: Literal["own"] = "own"
+    class_path: Annotated[str, Field(alias="_target_")]
+    max_trials: Count | None = 20
+    time_budget: Annotated[str, BeforeValidator(_duration)] | None = None
+    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max_failures: Count | None = 5
+    enqueue: list[Literal["default"] | dict[str, Any]] = Field(default_factory=list)
+    warm_start: list[str] = Field(default_factory=list)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+Search = (
+    RandomSearch
+    | GridSearch
+    | NoSearch
+    | BayesianSearch
+    | HyperbandSearch
+    | TPESearch
+    | GPSearch
+    | CMAESSearch
+    | NSGA2Search
+    | ASHASearch
+    | MedianSearch
+    | PBTSearch
+    | OwnSearch
+)
 SEARCHES: dict[str, type[Search]] = {
     "random": RandomSearch,
     "grid": GridSearch,
     "bayesian": BayesianSearch,
     "hyperband": HyperbandSearch,
     "none": NoSearch,
+    "tpe": TPESearch,
+    "gp": GPSearch,
+    "cmaes": CMAESSearch,
+    "nsga2": NSGA2Search,
+    "asha": ASHASearch,
+    "median": MedianSearch,
+    "pbt": PBTSearch,
 }
 
 
@@ -189,6 +291,45 @@ class Tracking(Strict):
     keep_models: Literal["all", "best"] | Count
 
 
+class Confirm(Strict):
+    """How the best trials are trained anew before one is called the winner."""
+
+    top: Count
+    seeds: Annotated[int, Field(ge=2, le=100)]
+
+
+def size(text: str) -> int:
+    """Reads an amount of memory.
+
+    Args:
+        text: Such as `512MB` or `2GB`; a kB is 1,000 bytes.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: It is not of that form, or nothing.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(k|M|G)?B", text)
+    amount = int(float(found.group(1)) * {None: 1, "k": 10**3, "M": 10**6, "G": 10**9}[found.group(2)]) if found else 0
+    if amount <= 0:
+        raise ValueError("must be an amount of memory such as 512MB or 2GB")
+    return amount
+
+
+def _size(value: object) -> object:
+    if value is not None:
+        size(str(value))
+    return value
+
+
+class Limits(Strict):
+    """What a trial's model may need at most."""
+
+    parameters: Count | None
+    memory: Annotated[str, BeforeValidator(_size)] | None
+
+
 @dataclass(frozen=True)
 class Settings:
     """A sweep's config but for the part that may be searched.
@@ -197,7 +338,12 @@ class Settings:
         name: The MLflow experiment and the folder under `experiments/`.
         description: A line on what the sweep is for.
         seed: Of the validation split.
-        objective: What is optimised.
+        objectives: What is optimised; the first tells a trial's best epoch, and alone where there is one only.
+        validation: Whether a trial is scored on the held-out images or by cross-validation.
+        folds: The parts that cross-validation makes of the training images.
+        repeats: The seeds that each trial is trained on.
+        confirm: How the best trials are trained anew; None: they are not.
+        limits: What a trial's model may need at most.
         data: Which images.
         search: The algorithm and its budget.
         workers: Where trials run.
@@ -208,19 +354,48 @@ class Settings:
     name: str
     description: str | None
     seed: int
-    objective: Objective
+    objectives: tuple[Objective, ...]
+    validation: Literal["holdout", "kfold"]
+    folds: int
+    repeats: int
+    confirm: Confirm | None
+    limits: Limits
     data: Data
     search: Search
     workers: Workers
     tracking: Tracking
     trial: dict[str, Any]
 
+    @property
+    def objective(self) -> Objective:
+        """The first objective, which is known at each epoch."""
+        return self.objectives[0]
+
+    def executions(self, seed: int) -> list[Execution]:
+        """The trainings that a trial consists of.
+
+        Args:
+            seed: The trial's own.
+
+        Returns:
+            Every fold on the first seed, then on the next; empty where there is one training only.
+        """
+        seeds = [(seed + i) % 2**31 for i in range(self.repeats)]
+        if self.validation == "kfold":
+            return [Execution(s, fold, self.folds) for s in seeds for fold in range(1, self.folds + 1)]
+        return [Execution(s) for s in seeds] if self.repeats > 1 else []
+
 
 class _Top(Strict):
     name: str
     description: str | None
     seed: Annotated[int, Field(ge=0, lt=2**31)]
-    objective: str
+    objective: str | list[str]
+    validation: Literal["holdout", "kfold"]
+    folds: Annotated[int, Field(ge=2, le=100)]
+    repeats: Annotated[int, Field(ge=1, le=100)]
+    confirm: dict[str, Any] | None
+    limits: dict[str, Any]
     data: dict[str, Any]
     model: dict[str, Any]
     optimizer: dict[str, Any]
@@ -249,29 +424,57 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
     top = check(_Top, raw)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
-    if "algorithm" not in top.search:
-        raise UserError("search.algorithm: this key is missing")
-    algorithm = top.search["algorithm"]
-    if not isinstance(algorithm, str) or algorithm not in SEARCHES:
-        raise UserError(
-            f"search.algorithm={shown(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
-        )
     settings = Settings(
         name=top.name,
         description=top.description,
         seed=top.seed,
-        objective=Objective.parse(top.objective),
+        objectives=_objectives(top.objective),
+        validation=top.validation,
+        folds=top.folds,
+        repeats=top.repeats,
+        confirm=None if top.confirm is None else check(Confirm, top.confirm, "confirm."),
+        limits=check(Limits, top.limits, "limits."),
         data=check(Data, top.data, "data."),
-        search=check(SEARCHES[algorithm], top.search, "search."),
+        search=check(_algorithm(top.search), top.search, "search."),
         workers=check(Workers, top.workers, "workers."),
         tracking=check(Tracking, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
     )
-    if settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
+    holdout = settings.validation == "holdout"
+    if holdout and settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
         raise UserError(
             f"objective={settings.objective.name}: there are no validation images; set data.validation_split above 0"
         )
     return settings
+
+
+def _algorithm(search: Mapping[str, Any]) -> type[Search]:
+    if "_target_" in search:
+        return OwnSearch
+    if "algorithm" not in search:
+        raise UserError("search.algorithm: this key is missing")
+    algorithm = search["algorithm"]
+    if not isinstance(algorithm, str) or algorithm not in SEARCHES:
+        raise UserError(
+            f"search.algorithm={shown(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
+        )
+    return SEARCHES[algorithm]
+
+
+def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
+    objectives = tuple(Objective.parse(text) for text in ([written] if isinstance(written, str) else written))
+    if not objectives:
+        raise UserError("objective=[]: name at least one metric, such as 'val_accuracy max'")
+    names = [objective.name for objective in objectives]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"objective={name}: is given twice")
+    if names[0] in SUMMARIES:
+        raise UserError(
+            f"objective={names[0]}: is known at a trial's end only; put first a metric that each epoch has, "
+            f"'objective=[val_accuracy max, {names[0]} min]'"
+        )
+    return objectives
 
 
 # What people write here may have commas.

@@ -6,8 +6,9 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.config import LAYERED, TrialConfig, check_trial
@@ -15,6 +16,8 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import Choice, Interval, read_sweep
 
 Values = dict[str, Any]
+# A hyperparameter, and those of its values that a condition allows.
+Condition = tuple[str, tuple[Any, ...]]
 
 _CORNERS = 2000
 
@@ -26,18 +29,18 @@ class Hyperparameter:
     Attributes:
         name: The config's key, `model.units`; for one layer's own value `model.units.1`, layers counted from 1.
         domain: Its values.
-        parent: The hyperparameter that says whether this one is active; None where it always is.
-        parent_values: The parent's values for which it is active.
+        conditions: Other hyperparameters, and the values for which this one is active; all of them must hold.
+        keeps_weights: Whether it is known to change neither the weights' shapes nor the optimizer's state.
     """
 
     name: str
     domain: Choice | Interval
-    parent: str | None = None
-    parent_values: tuple[Any, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    keeps_weights: bool = False
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Whether this hyperparameter means anything beside the values of those before it."""
-        return self.parent is None or values.get(self.parent) in self.parent_values
+        return all(parent in values and values[parent] in allowed for parent, allowed in self.conditions)
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,19 @@ class Space:
         hyperparameters: The dimensions, parents before their children.
     """
 
-    def __init__(self, trial: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        trial: Mapping[str, Any],
+        conditions: Mapping[str, tuple[Condition, ...]] | None = None,
+        keeping: Collection[str] = (),
+    ) -> None:
         """Reads a space.
 
         Args:
             trial: The groups model, optimizer and training; any value may be a sweep.
+            conditions: When which sweeps mean anything, beside what the config's own layers say of it. They may name
+                only sweeps that stand before.
+            keeping: Which sweeps are known to change neither the weights' shapes nor the optimizer's state.
 
         Raises:
             UserError: A sweep cannot be read, is empty, or contradicts another value.
@@ -76,24 +87,33 @@ class Space:
         trial["model"] = model
         self._found: dict[str, Choice | Interval] = {}
         self._template = _find(trial, "", self._found)
-        self.hyperparameters = _with_layers(self._template, self._found, per_layer)
+        self.hyperparameters = [
+            replace(h, conditions=h.conditions + (conditions or {}).get(h.name, ()), keeps_weights=h.name in keeping)
+            for h in _with_layers(self._template, self._found, per_layer)
+        ]
         _check_lists(self._template, self._template["model"], "model", self._found)
 
     @property
     def size(self) -> int | None:
         """How many different settings the space holds; None where they cannot be counted."""
-        parents = {h.parent for h in self.hyperparameters} - {None}
-        counted = [h for h in self.hyperparameters if h.name in parents]
-        total = 0
-        for chosen in _product(counted):
-            combinations = 1
-            for hyperparameter in self.hyperparameters:
-                if hyperparameter.name not in parents and hyperparameter.active(chosen):
-                    if hyperparameter.domain.size is None:
-                        return None
-                    combinations *= hyperparameter.domain.size
-            total += combinations
-        return total
+        last = {parent: i for i, h in enumerate(self.hyperparameters) for parent, _ in h.conditions}
+        # Settings by the values that matter to the hyperparameters still to come: far fewer than the settings.
+        counts: Counter[tuple[tuple[str, Any], ...]] = Counter({(): 1})
+        for i, hyperparameter in enumerate(self.hyperparameters):
+            before, counts = counts, Counter()
+            for state, count in before.items():
+                kept = tuple((name, value) for name, value in state if last[name] > i)
+                domain = hyperparameter.domain
+                if not hyperparameter.active(dict(state)):
+                    counts[kept] += count
+                elif domain.size is None:
+                    return None
+                elif hyperparameter.name in last:
+                    for value in domain.all():
+                        counts[(*kept, (hyperparameter.name, value))] += count
+                else:
+                    counts[kept] += count * domain.size
+        return counts.total()
 
     def grid(self) -> Iterator[Values]:
         """Every setting once, the last hyperparameter changing fastest."""
@@ -136,10 +156,7 @@ class Space:
 
     def describe(self) -> dict[str, str]:
         """Each hyperparameter's domain in the language of the config, and when it is active."""
-        return {
-            h.name: str(h.domain) + (f" if {h.parent} in {list(h.parent_values)}" if h.parent else "")
-            for h in self.hyperparameters
-        }
+        return {h.name: f"{h.domain}{_when(h.conditions)}" for h in self.hyperparameters}
 
     def corners(self) -> Iterator[Values]:
         """The settings to check before a sweep starts.
@@ -188,6 +205,12 @@ class Space:
 def identity(values: Mapping[str, Any]) -> str:
     """A text that two settings share exactly when they are the same."""
     return json.dumps(values, sort_keys=True)
+
+
+def _when(conditions: Sequence[Condition]) -> str:
+    return "".join(
+        f" {'and' if i else 'if'} {parent} in {list(allowed)}" for i, (parent, allowed) in enumerate(conditions)
+    )
 
 
 def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
@@ -267,7 +290,7 @@ def _tied(
     name: str, domain: Choice | Interval, count: str, layers: Sequence[int], layer: int, *, searched: bool
 ) -> Hyperparameter:
     if searched and min(layers) < layer:
-        return Hyperparameter(name, domain, count, tuple(n for n in layers if n >= layer))
+        return Hyperparameter(name, domain, ((count, tuple(n for n in layers if n >= layer)),))
     return Hyperparameter(name, domain)
 
 
@@ -282,7 +305,8 @@ def _count_key(key: str) -> str | None:
     parts = key.split(".")
     if parts[-1].isdigit():
         parts.pop()
-    if parts[0] != "model" or len(parts) < 2 or parts[-1] not in LAYERED:
+    # A hypermodel's names are its own.
+    if parts[0] != "model" or parts[1:2] == ["values"] or len(parts) < 2 or parts[-1] not in LAYERED:
         return None
     return ".".join([*parts[:-1], LAYERED[parts[-1]]])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import shutil
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,11 +19,28 @@ class Status(StrEnum):
     """It was stopped before its end: a budget was used up, or the target reached."""
     FAILED = "failed"
     """It has no result: its loss was not finite, its model could not be built, or its worker died."""
+    REFUSED = "refused"
+    """It was not trained: its model exceeds `limits`. It counts in no budget."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One training of a trial's setting.
+
+    Attributes:
+        seed: Of the weights, the shuffling and the dropout.
+        fold: The part of the training images to validate on, counted from 1; None for the sweep's validation images.
+        folds: How many parts there are.
+    """
+
+    seed: int
+    fold: int | None = None
+    folds: int | None = None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of the hyperparameters, to be trained once.
+    """One setting of the hyperparameters, to be trained once, or once for each of its executions.
 
     Attributes:
         number: Counted from 0 in the order of suggestion.
@@ -32,6 +50,8 @@ class Trial:
         initial_epoch: The epochs that `parent` has trained before.
         parent: The trial from whose weights and optimizer state this one goes on.
         inactive: Keys of the config whose value was to be searched, but means nothing in this setting.
+        executions: The trainings whose mean score is the trial's; empty for one with the config's own seed.
+        confirms: The trial whose setting this one trains anew, on another seed; None for a trial of the search.
     """
 
     number: int
@@ -41,6 +61,8 @@ class Trial:
     initial_epoch: int = 0
     parent: int | None = None
     inactive: list[str] = field(default_factory=list)
+    executions: list[Execution] = field(default_factory=list)
+    confirms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +74,11 @@ class Outcome:
         reason: Why it ended so, for the user; empty where it trained to its last epoch.
         score: The objective at its best epoch; None where no epoch ended.
         best_epoch: That epoch, counted from 1.
-        metrics: All metrics at that epoch.
+        metrics: All metrics at that epoch; but `epoch_seconds` is the mean of all epochs. Also `parameters`, and
+            `latency` where it is asked for.
         parameters: The model's weights, trainable or not.
         seconds: From its start in the worker to its end, saving included.
+        scores: The score of each execution that ended, where there are several; `score` is their mean.
     """
 
     status: Status
@@ -64,6 +88,7 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     parameters: int | None = None
     seconds: float = 0.0
+    scores: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,6 +113,8 @@ class SweepStarted(Event):
         space: Each hyperparameter's domain, as text.
         data: Name, digest and sizes of the data, and where it came from.
         versions: Of Python and the packages that matter; the git commit where there is one.
+        enqueued: The settings to try first: values of hyperparameters.
+        earlier: What earlier sweeps tell: `values`, `scores` and `sweep` of each of their trials that fits.
     """
 
     kind = "sweep_started"
@@ -96,6 +123,8 @@ class SweepStarted(Event):
     space: dict[str, str]
     data: dict[str, Any]
     versions: dict[str, str]
+    enqueued: list[dict[str, Any]] = field(default_factory=list)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,13 +155,24 @@ class TrialStarted(Event):
 
 @dataclass(frozen=True)
 class EpochEnded(Event):
-    """An epoch of a trial, counted from 1, with its metrics."""
+    """An epoch of a trial's execution, both counted from 1, with its metrics."""
 
     kind = "epoch_ended"
     trial: int
     attempt: int
     epoch: int
     metrics: dict[str, float]
+    execution: int = 1
+
+
+@dataclass(frozen=True)
+class ExecutionEnded(Event):
+    """One of a trial's several executions, counted from 1, has ended."""
+
+    kind = "execution_ended"
+    trial: int
+    execution: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -157,6 +197,24 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True)
+class Confirmed(Event):
+    """The best trials were trained anew on several seeds.
+
+    Attributes:
+        candidates: Of each trial, the best mean first: `trial`, its new `scores` by seed, their `mean` and `std`.
+        winner: The trial whose new scores have the best mean.
+        model: The trial among the new ones of the winner whose model is kept as the sweep's.
+        p_value: Of a paired t-test between the first two candidates; None where there is no second, or no difference.
+    """
+
+    kind = "confirmed"
+    candidates: list[dict[str, Any]]
+    winner: int
+    model: int
+    p_value: float | None
+
+
+@dataclass(frozen=True)
 class WinnerTested(Event):
     """The best trial's model on the test images.
 
@@ -172,6 +230,15 @@ class WinnerTested(Event):
     metrics: dict[str, float]
     confusion: list[list[int]]
     error: str = ""
+
+
+@dataclass(frozen=True)
+class SlotLost(Event):
+    """A slot was given up, as no worker can start there, and the sweep goes on without it until it is resumed."""
+
+    kind = "slot_lost"
+    slot: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -205,12 +272,14 @@ def event_from_json(raw: dict[str, Any]) -> Event:
         raise ValueError(f"unknown event {kind!r}")
     cls = _KINDS[kind]
     names = {f.name for f in fields(cls)}
-    if set(raw) != names:
+    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+    if not needed <= set(raw) <= names:
         raise ValueError(f"{kind} needs the fields {sorted(names)}")
     if isinstance(raw.get("outcome"), dict):
         raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
     if cls is TrialStarted:
-        raw["trial"] = Trial(**raw["trial"])
+        executions = [Execution(**execution) for execution in raw["trial"].get("executions", [])]
+        raw["trial"] = Trial(**{**raw["trial"], "executions": executions})
     if cls is SweepEnded:
         raw["status"] = Status(raw["status"])
     return cls(**raw)
@@ -220,6 +289,7 @@ def event_from_json(raw: dict[str, Any]) -> Event:
 MODEL_FILE = "model.h5"
 SAMPLE_FILE = "sample_predictions.npz"
 STATE_FILE = "state.npz"
+EXECUTION_FILE = "execution.json"
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -230,3 +300,27 @@ def trial_folder(sweep: Path, number: int) -> Path:
         number: The trial.
     """
     return sweep / "trials" / f"{number:04d}"
+
+
+def execution_folder(trial: Path, execution: int) -> Path:
+    """Where the files of one of a trial's executions lie.
+
+    Args:
+        trial: The trial's folder, which is also that of its first execution.
+        execution: Counted from 1.
+    """
+    return trial if execution == 1 else trial / f"execution_{execution}"
+
+
+def forget(trial: Path) -> None:
+    """Deletes what an ended trial needs no more: the states of its executions, and all but its first one's other files.
+
+    What is left is its model and the sample of predictions. No trial can go on from it, nor can it be resumed.
+
+    Args:
+        trial: The trial's folder; it need not exist.
+    """
+    for name in (STATE_FILE, EXECUTION_FILE):
+        (trial / name).unlink(missing_ok=True)
+    for folder in trial.glob("execution_*/"):
+        shutil.rmtree(folder, ignore_errors=True)

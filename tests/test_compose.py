@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from mnist_sweep import compose, launch
+from mnist_sweep.config import check_trial
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import quote_sweeps
 
@@ -345,3 +346,32 @@ def test_a_sweeps_name_is_its_experiments_else_its_models(write: Write, override
 )
 def test_the_name_is_the_same_where_hydra_does_not_run(override: str, name: str) -> None:
     assert composed(override)["name"] == name
+
+
+class TestBaseline:
+    """The config without sweeps, which a search tries first."""
+
+    CHOICES: ClassVar = {"model": "mlp", "optimizer": "rmsprop", "training": "default", "data": "mnist"}
+
+    def baseline(self, *overrides: str, **choices: str) -> dict[str, Any] | None:
+        return compose.baseline(quote_sweeps(overrides), {**self.CHOICES, **choices})
+
+    def test_is_what_the_typed_sweeps_replaced(self) -> None:
+        found = self.baseline(
+            "+experiment=tutorial_dense512", "model.units=64,128", "optimizer.name=adam,sgd", "training.epochs=7"
+        )
+        assert found is not None
+        assert (found["model"]["units"], found["optimizer"]["name"], found["training"]["epochs"]) == (512, "rmsprop", 7)
+        assert "per_layer" not in found["model"]
+
+    def test_is_the_groups_default_where_an_experiment_sweeps(self) -> None:
+        found = self.baseline("+experiment=cnn", model="cnn", optimizer="adam")
+        assert found is not None
+        model = found["model"]
+        assert (model["filters"], model["padding"], found["optimizer"]["name"]) == (32, "same", "adam")
+        assert check_trial(found).training.epochs == 12
+
+    def test_is_not_there_where_a_swept_key_has_no_default(self) -> None:
+        # A key of the user's own has none in conf/, but one that was typed as a sweep is only left out.
+        assert self.baseline("model.builder=own:build", "+model.width=32,64") is not None
+        assert compose.baseline(["no_such_key=3"], self.CHOICES) is None

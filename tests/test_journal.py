@@ -16,9 +16,12 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.journal import Journal
 from mnist_sweep.trial import (
     AttemptFailed,
+    Confirmed,
     EpochEnded,
     Event,
+    ExecutionEnded,
     Outcome,
+    SlotLost,
     Status,
     SweepEnded,
     SweepResumed,
@@ -38,7 +41,10 @@ STORY: list[Event] = [
     STARTED,
     EpochEnded(4.0, 0, 1, 1, {"loss": 1 / 3}),
     AttemptFailed(5.0, 0, 1, "its worker\nwas killed \u2028 by SIGKILL"),
+    SlotLost(5.5, "gpu1", "cannot start"),
     TrialEnded(6.0, 0, OUTCOME),
+    ExecutionEnded(6.5, 0, 2, OUTCOME),
+    Confirmed(6.8, [{"trial": 0, "scores": {"1001": 0.5}, "mean": 0.5, "std": 0.0}], 0, 1, 0.04),
     WinnerTested(7.0, 0, {"test_accuracy": 0.8}, [[1, 0], [0, 1]]),
     SweepEnded(8.0, Status.STOPPED, "stopped by Ctrl-C", 0),
     SweepResumed(9.0, {"name": "größe"}),

@@ -9,20 +9,27 @@ from typing import Any, Literal
 import pytest
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.settings import METRICS, SEARCHES, Objective, Settings, check_settings, seconds
+from mnist_sweep.settings import METRICS, SEARCHES, SUMMARIES, Objective, Settings, check_settings, seconds, size
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
 
 MISSING = object()
-METRIC_NAMES = ", ".join(sorted(METRICS))
-BUDGET = {"algorithm", "max_trials", "time_budget", "target", "max_failures", "seed"}
+METRIC_NAMES = ", ".join(sorted(METRICS | SUMMARIES))
+BUDGET = {"algorithm", "max_trials", "time_budget", "target", "max_failures", "enqueue", "warm_start", "seed"}
 SEARCH_KEYS = {
     "random": BUDGET,
     "grid": BUDGET,
     "none": BUDGET,
     "bayesian": BUDGET | {"num_initial_points", "alpha", "beta"},
     "hyperband": BUDGET | {"factor", "iterations"},
+    "tpe": BUDGET | {"startup_trials"},
+    "gp": BUDGET | {"startup_trials"},
+    "cmaes": BUDGET | {"startup_trials"},
+    "nsga2": BUDGET | {"population"},
+    "asha": BUDGET | {"sampler", "factor", "min_epochs"},
+    "median": BUDGET | {"sampler", "min_trials", "min_epochs"},
+    "pbt": BUDGET | {"population", "interval", "quantile", "resample"},
 }
 
 
@@ -222,7 +229,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"search.algorithm": "randm"}, "search.algorithm=randm: no such algorithm; did you mean 'random'?"),
         (
             {"search.algorithm": "zzz"},
-            "search.algorithm=zzz: no such algorithm; known: bayesian, grid, hyperband, none, random",
+            "search.algorithm=zzz: no such algorithm; known: " + ", ".join(sorted(SEARCHES)),
         ),
         ({"search.max_trials": 0}, "search.max_trials=0: must be at least 1"),
         ({"search.max_trials": True}, "search.max_trials=true: must be a whole number"),
@@ -417,3 +424,59 @@ def test_another_objective_needs_none(compose_config: Compose, objective: str) -
     config = changed(compose_config(), {"objective": objective, "data.validation_split": 0})
 
     assert check_settings(config).data.validation_split == 0
+
+
+# ---- several objectives, executions, limits ----------------------------------------------------------------------
+
+
+def test_several_objectives_are_read_in_their_order(compose_config: Compose) -> None:
+    settings = check_settings(compose_config("objective=[val_loss, parameters, latency min]"))
+    assert [(o.name, o.direction) for o in settings.objectives] == [
+        ("val_loss", "min"),
+        ("parameters", "min"),
+        ("latency", "min"),
+    ]
+    assert settings.objective.name == "val_loss"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("objective=[]", "objective=[]: name at least one metric, such as 'val_accuracy max'"),
+        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is given twice"),
+        (
+            "objective=parameters min",
+            "objective=parameters: is known at a trial's end only; put first a metric that each epoch has, "
+            "'objective=[val_accuracy max, parameters min]'",
+        ),
+        ("folds=1", "folds=1: must be at least 2"),
+        ("repeats=0", "repeats=0: must be at least 1"),
+        ("validation=cross", "validation=cross: must be 'holdout' or 'kfold'"),
+        ("confirm={top: 3, seeds: 1}", "confirm.seeds=1: must be at least 2"),
+        ("confirm={top: 3, seeds: 3, tops: 3}", "confirm.tops: unknown key; did you mean 'confirm.top'?"),
+        ("limits.parameters=0", "limits.parameters=0: must be at least 1"),
+        ("limits.memory=2", "limits.memory=2: must be an amount of memory such as 512MB or 2GB"),
+        ("limits.memory=0MB", "limits.memory=0MB: must be an amount of memory such as 512MB or 2GB"),
+    ],
+)
+def test_what_a_trial_consists_of_is_checked(compose_config: Compose, override: str, expected: str) -> None:
+    assert message(compose_config(override)) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("512MB", 512_000_000), ("1.5 GB", 1_500_000_000), ("7B", 7)])
+def test_an_amount_of_memory_is_read(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+def test_executions_are_every_fold_on_every_seed(compose_config: Compose) -> None:
+    def executions(*overrides: str) -> list[tuple[int, int | None, int | None]]:
+        return [(e.seed, e.fold, e.folds) for e in check_settings(compose_config(*overrides)).executions(7)]
+
+    assert executions() == []
+    assert executions("repeats=2") == [(7, None, None), (8, None, None)]
+    assert executions("validation=kfold", "folds=2", "repeats=2") == [(7, 1, 2), (7, 2, 2), (8, 1, 2), (8, 2, 2)]
+
+
+def test_folds_need_no_images_held_out(compose_config: Compose) -> None:
+    check_settings(compose_config("validation=kfold", "data.validation_split=0"))
+    assert "data.validation_split" in message(compose_config("data.validation_split=0"))

@@ -56,7 +56,12 @@ def fault(*values: object, reason: str) -> Any:
 
 def conditions(space: Space) -> dict[str, list[Any] | None]:
     """Each hyperparameter, and for which values of its parent it is active."""
-    return {h.name: list(h.parent_values) if h.parent else None for h in space.hyperparameters}
+    return {h.name: list(h.conditions[0][1]) if h.conditions else None for h in space.hyperparameters}
+
+
+def parents(space: Space) -> dict[str, str]:
+    """Each hyperparameter that has a condition, and the one that it depends on."""
+    return {h.name: parent for h in space.hyperparameters for parent, _ in h.conditions}
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def test_a_field_searched_per_layer_is_active_in_the_layers_there_are(
     space = Space(trial({"model.layers": layers, "model.units": "16,64", "model.per_layer": ["units"]}))
 
     assert conditions(space) == expected
-    assert {h.parent for h in space.hyperparameters} <= {None, "model.layers"}
+    assert set(parents(space).values()) <= {"model.layers"}
     assert all(h.domain == Choice((16, 64)) for h in space.hyperparameters if h.name != "model.layers")
 
 
@@ -201,9 +206,9 @@ def test_the_dense_heads_fields_hang_on_its_own_layers(trial: Trial) -> None:
         "model.dense.units.2": [2],
         "model.dense.dropout": [1, 2],
     }
-    parents = {h.name: h.parent for h in space.hyperparameters if h.parent}
-    assert parents["model.filters.2"] == "model.layers"
-    assert parents["model.dense.units.1"] == parents["model.dense.dropout"] == "model.dense.layers"
+    found = parents(space)
+    assert found["model.filters.2"] == "model.layers"
+    assert found["model.dense.units.1"] == found["model.dense.dropout"] == "model.dense.layers"
 
 
 @pytest.mark.parametrize(
@@ -469,12 +474,31 @@ def test_the_inactive_hyperparameters_are_those_of_the_layers_there_are_not(tria
 
 
 def test_a_hyperparameter_is_active_for_its_parents_values() -> None:
-    child = Hyperparameter("model.units.2", Choice((16, 64)), "model.layers", (2, 3))
+    child = Hyperparameter("model.units.2", Choice((16, 64)), (("model.layers", (2, 3)),))
 
     assert child.active({"model.layers": 2})
     assert not child.active({"model.layers": 1})
     assert not child.active({})
     assert Hyperparameter("model.units", Choice((16, 64))).active({})
+
+
+def test_several_conditions_must_all_hold(trial: Trial) -> None:
+    raw = trial({"model.units": "8,16", "model.dropout": "0.1,0.2,0.3", "model.l2": "0.0,0.1"})
+    conditions = {
+        "model.dropout": (("model.units", (16,)),),
+        "model.l2": (("model.units", (16,)), ("model.dropout", (0.2,))),
+    }
+    space = Space(raw, conditions, keeping={"model.l2"})
+
+    assert space.describe()["model.l2"] == "choice(0.0, 0.1) if model.units in [16] and model.dropout in [0.2]"
+    assert space.size == len(list(space.grid())) == 1 + 2 + 2
+    assert [h.keeps_weights for h in space.hyperparameters] == [False, False, True]
+
+
+def test_a_space_is_counted_without_being_listed(trial: Trial) -> None:
+    raw = trial({"model.layers": "range(1,41)", "model.units": "8,16,32", "model.per_layer": ["units"]})
+
+    assert Space(raw).size == sum(3**layers for layers in range(1, 41))
 
 
 def test_a_list_as_a_value_is_one_choice(trial: Trial) -> None:

@@ -11,9 +11,13 @@ import pytest
 
 from mnist_sweep.trial import (
     AttemptFailed,
+    Confirmed,
     EpochEnded,
     Event,
+    Execution,
+    ExecutionEnded,
     Outcome,
+    SlotLost,
     Status,
     SweepEnded,
     SweepResumed,
@@ -50,7 +54,12 @@ EVENTS: list[Event] = [
     TrialEnded(4.0, 3, OUTCOME),
     TrialEnded(4.0, 4, Outcome(Status.FAILED), "Traceback\n"),
     SweepResumed(4.5, {"name": "mlp", "search": {"max_trials": 40}}),
+    EpochEnded(3.0, 3, 1, 4, {"loss": 0.5}, execution=2),
+    ExecutionEnded(3.2, 3, 2, OUTCOME),
+    TrialStarted(4.6, Trial(5, {}, {}, 1, executions=[Execution(1, 2, 5), Execution(7)], confirms=3), 1, "cpu0"),
+    Confirmed(4.8, [{"trial": 3, "scores": {"1001": 0.5}, "mean": 0.5, "std": 0.0}], 3, 5, None),
     WinnerTested(5.0, 3, {"test_loss": 0.1, "test_accuracy": 0.9}, [[5, 1], [0, 4]]),
+    SlotLost(5.5, "gpu1", "cannot start, it ended with exit code 1"),
     SweepEnded(6.0, Status.COMPLETED, "", 3),
     SweepEnded(6.0, Status.FAILED, "no trial has a result", None),
 ]
