@@ -2,82 +2,109 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.search.base import Answer, Search, Suggestion
-from mnist_sweep.settings import BayesianSearch, GridSearch, HyperbandSearch, NoSearch, Settings
-from mnist_sweep.space import Space
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.fits import check
+from mnist_sweep.settings import (
+    ASHASearch,
+    BayesianSearch,
+    CMAESSearch,
+    GPSearch,
+    GridSearch,
+    HyperbandSearch,
+    MedianSearch,
+    NSGA2Search,
+    OwnSearch,
+    PBTSearch,
+    Settings,
+    TPESearch,
+)
+from mnist_sweep.space import Space, Values
+from mnist_sweep.trial import Outcome, Trial
 
-__all__ = ["Answer", "Search", "Suggestion", "check", "create"]
-
-_LARGEST_GRID = 10_000
+__all__ = ["Answer", "Result", "Search", "Suggestion", "check", "create", "spent"]
 
 
-def check(settings: Settings, space: Space) -> None:
-    """Checks, without loading keras-tuner, that an algorithm and a space go together.
+def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:
+    """The trials from whose state no other will go on, so that it need not be kept.
 
-    Raises:
-        UserError: They do not.
+    Args:
+        settings: The sweep's config.
+        ended: The trial that has just ended.
+        trials: The sweep's trials, by number.
+        outcomes: Of those that have ended.
     """
-    config, continuous = settings.search, [h.name for h in space.hyperparameters if h.domain.size is None]
-    searched = [h.name for h in space.hyperparameters]
-    if isinstance(config, NoSearch) and searched:
-        raise UserError(f"search=none: {searched[0]} is a sweep; give it one value, or take search=random")
-    if isinstance(config, GridSearch):
-        if continuous:
-            raise UserError(
-                f"search=grid: {continuous[0]} is an interval; write choice(…) or range(…), or take search=random"
-            )
-        if config.max_trials is None and (space.size or 0) > _LARGEST_GRID:
-            raise UserError(
-                f"search=grid: the space holds {space.size} settings; set search.max_trials, or take search=random"
-            )
-    if isinstance(config, HyperbandSearch) and searched:
-        if "training.epochs" in searched:
-            raise UserError(
-                "search=hyperband: it decides the epochs itself; give training.epochs one value, the most to train"
-            )
-        needed = config.iterations * _first_rounds(settings.trial["training"]["epochs"], config.factor)
-        if space.size is not None and space.size < needed:
-            raise UserError(
-                f"search=hyperband: its first rounds need {needed} different settings, but the space holds "
-                f"{space.size}; take search=grid, or fewer training.epochs"
-            )
-    if (
-        config.max_trials is None
-        and config.time_budget is None
-        and continuous
-        and not isinstance(config, HyperbandSearch)
-    ):
-        raise UserError("search.max_trials=null: the space has no end; set search.max_trials or search.time_budget")
+    if isinstance(settings.search, PBTSearch):
+        from mnist_sweep.search import pbt
+
+        return pbt.spent(settings.search, trials, outcomes)
+    return set() if isinstance(settings.search, HyperbandSearch | OwnSearch) else {ended}
 
 
-def _first_rounds(epochs: int, factor: int) -> int:
-    """How many trials Hyperband starts anew in one iteration: its brackets' first rounds, as in keras-tuner."""
-    brackets, last = 0, 1 + math.log(epochs, factor)
-    while factor**brackets <= epochs:
-        brackets += 1
-    return sum(math.ceil(math.ceil(last) / (b + 1) * factor**b) for b in range(brackets))
-
-
-def create(settings: Settings, space: Space) -> Search:
+def create(
+    settings: Settings,
+    space: Space,
+    enqueued: Sequence[Values] = (),
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> Search:
     """Builds the search that a config names. May take seconds: it imports keras-tuner.
+
+    With `search=asha` and `search=median` that is their sampler, with its own defaults; what stops trials is
+    `search.stopping`'s.
+
+    Args:
+        settings: The sweep's config.
+        space: The search space.
+        enqueued: Settings to suggest before any other, each once; Hyperband starts its first trials with them.
+        earlier: What earlier sweeps tell: `values`, active hyperparameters of this space, and `scores`, one for each
+            objective. TPE, the Gaussian processes, CMA-ES and NSGA-II learn from them. They and random search try
+            the same settings again only when there are no others; grid, Hyperband and PBT do not use them.
 
     Raises:
         UserError: The algorithm and the space do not go together.
     """
     from mnist_sweep.search import simple
 
-    config, objective = settings.search, settings.objective
+    config, objectives = settings.search, settings.objectives
     if not space.hyperparameters:
         return simple.single()
     if isinstance(config, GridSearch):
-        return simple.grid(space)
+        return simple.grid(space, enqueued)
+    if isinstance(config, PBTSearch):
+        from mnist_sweep.search import pbt
+
+        return pbt.create(space, settings, enqueued)
+    if isinstance(config, OwnSearch):
+        from mnist_sweep.search import own
+
+        return own.create(space, settings, enqueued, earlier)
+
     from mnist_sweep.search import oracles
 
-    if isinstance(config, BayesianSearch):
-        return oracles.bayesian(space, objective, config)
     if isinstance(config, HyperbandSearch):
-        return oracles.hyperband(space, objective, config, settings.trial["training"]["epochs"])
-    return oracles.random_search(space, objective, config.seed)
+        epochs = settings.trial["training"]["epochs"]
+        return oracles.hyperband(space, objectives[0], config, epochs, enqueued)
+    options: dict[str, Any] = {}
+    if isinstance(config, BayesianSearch):
+        options = {"num_initial_points": config.num_initial_points, "alpha": config.alpha, "beta": config.beta}
+    elif isinstance(config, TPESearch | GPSearch | CMAESSearch):
+        options = {"startup_trials": config.startup_trials}
+    elif isinstance(config, NSGA2Search):
+        options = {"population": config.population}
+    sampler = config.sampler if isinstance(config, ASHASearch | MedianSearch) else config.algorithm
+    if sampler == "random":
+        return oracles.random_search(space, objectives[0], config.seed, enqueued, earlier)
+    if sampler == "bayesian":
+        return oracles.bayesian(space, objectives[0], config.seed, enqueued, earlier, **options)
+
+    from mnist_sweep.search import optuna_oracles
+
+    families: dict[str, Callable[..., Search]] = {
+        "tpe": optuna_oracles.tpe,
+        "gp": optuna_oracles.gp,
+        "cmaes": optuna_oracles.cmaes,
+        "nsga2": optuna_oracles.nsga2,
+    }
+    return families[sampler](space, objectives, config.seed, enqueued, earlier, **options)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mnist_sweep.search.base import Answer, Search, Suggestion
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 
 
 @dataclass(frozen=True)
@@ -15,14 +15,6 @@ class Answered:
 
     number: int
     answer: Suggestion | Answer
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A search's wish that a running trial end."""
-
-    number: int
-    reason: str
 
 
 class Aside:
@@ -37,26 +29,21 @@ class Aside:
         """
         self._executor = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="search")
         self._search = self._executor.submit(create)
-        self._waiting: list[Future[Answered | Stop | None]] = []
+        self._waiting: list[Future[Answered | None]] = []
 
     def ask(self, number: int) -> None:
         """Asks for a trial; `Answered` comes later."""
         self._call(lambda: Answered(number, self._search.result().ask(number)))
 
-    def report(self, number: int, epoch: int, score: float) -> None:
-        """Passes an epoch's score on; `Stop` may come later."""
+    def restore(self, number: int, suggestion: Suggestion) -> None:
+        """Passes an answer on that was given before an interruption."""
+        self._call(lambda: self._search.result().restore(number, suggestion))
 
-        def call() -> Stop | None:
-            reason = self._search.result().report(number, epoch, score)
-            return Stop(number, reason) if reason else None
-
-        self._call(call)
-
-    def tell(self, number: int, score: float | None) -> None:
+    def tell(self, number: int, result: Result) -> None:
         """Passes a trial's end on."""
-        self._call(lambda: self._search.result().tell(number, score))
+        self._call(lambda: self._search.result().tell(number, result))
 
-    def answers(self) -> list[Answered | Stop]:
+    def answers(self) -> list[Answered]:
         """What has come since the last call, in order, without waiting.
 
         Raises:
@@ -71,5 +58,5 @@ class Aside:
         """Drops what is still waiting."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, call: Callable[[], Answered | Stop | None]) -> None:
+    def _call(self, call: Callable[[], Answered | None]) -> None:
         self._waiting.append(self._executor.submit(call))

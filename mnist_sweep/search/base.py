@@ -25,6 +25,21 @@ class Suggestion:
     parent: int | None = None
 
 
+@dataclass(frozen=True)
+class Result:
+    """What came of a trial.
+
+    Attributes:
+        scores: A value for each objective, at the trial's best epoch; None where it failed or was refused.
+        epoch: The last epoch that it trained.
+        cut: Whether it was stopped before its last epoch, as its score was hopeless: more epochs might have given more.
+    """
+
+    scores: tuple[float, ...] | None
+    epoch: int = 0
+    cut: bool = False
+
+
 class Answer(Enum):
     """What a search may say instead of a suggestion."""
 
@@ -46,24 +61,23 @@ class Search(ABC):
             number: The trial's number, if there is one. After an `Answer` the next ask has the same number.
         """
 
-    def report(self, number: int, epoch: int, score: float) -> str:
-        """Takes note of a running trial's epoch.
-
-        Args:
-            number: The trial.
-            epoch: Counted from 1. A trial that is tried again starts again from its first epoch.
-            score: The objective.
-
-        Returns:
-            A reason to stop the trial, or "".
-        """
-        return ""
-
     @abstractmethod
-    def tell(self, number: int, score: float | None) -> None:
+    def tell(self, number: int, result: Result) -> None:
         """Takes note of a trial's end.
 
         Args:
             number: The trial.
-            score: The objective at its best epoch; None where it failed.
+            result: What came of it.
         """
+
+    def restore(self, number: int, suggestion: Suggestion) -> None:
+        """Takes note of an answer that was given before an interruption.
+
+        Asks again, as the same calls in the same order give the same answers; a search whose answers take long, and
+        do not depend on how often it was asked, does better.
+
+        Args:
+            number: As for `ask`.
+            suggestion: What was answered.
+        """
+        self.ask(number)

@@ -1,4 +1,4 @@
-"""keras-tuner's oracles behind `Search`, without the faults that a user would meet.
+"""keras-tuner's oracles, without the faults that a user would meet.
 
 What keras-tuner 1.4.8 does and this mends: seed 0 means a random seed; neighbouring seeds share draws; a small space
 ends before it is used up; a logarithmic Int may exceed its bound by one; the Gaussian process proposes settings that
@@ -9,222 +9,236 @@ trial starves Hyperband's bracket; state files are written in place at every ste
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import random
-import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mnist_sweep.grammar import Choice
 from mnist_sweep.light_keras import load as load_keras
-from mnist_sweep.search.base import Answer, Search, Suggestion
-from mnist_sweep.settings import BayesianSearch, HyperbandSearch, Objective
+from mnist_sweep.search.base import Search
+from mnist_sweep.search.driver import OracleSearch
+from mnist_sweep.search.translation import Translation, from_keras_tuner, to_keras_tuner
+from mnist_sweep.settings import HyperbandSearch, Objective
 from mnist_sweep.space import Space, Values
 
-kt = load_keras("keras_tuner")
+__all__ = [
+    "SettingsOracle",
+    "bayesian",
+    "common",
+    "from_keras_tuner",
+    "hyperband",
+    "random_search",
+    "seeded",
+    "to_keras_tuner",
+]
 
+kt = load_keras("keras_tuner")
+_Oracle: Any = kt.Oracle
+
+Earlier = Sequence[Mapping[str, Any]]
+
+_DRAWS = 1000
 _MOST_TO_ENUMERATE = 1_000_000
 
 
-def random_search(space: Space, objective: Objective, seed: int) -> Search:
+def random_search(
+    space: Space, objective: Objective, seed: int, enqueued: Sequence[Values] = (), earlier: Earlier = ()
+) -> Search:
     """`search=random`: independent draws, none twice.
 
     Args:
         space: The search space.
         objective: What is optimised.
         seed: Any number from 0 on.
+        enqueued: Settings to suggest first.
+        earlier: Trials of earlier sweeps, whose settings are not tried again as long as there are others.
     """
-    return _OracleSearch(
-        _mended(kt.oracles.RandomSearchOracle, space)(**_common(space, objective, seed)), space, objective
+    oracle = _mended(kt.oracles.RandomSearchOracle)(space, earlier, **common(space, [objective], seed))
+    return OracleSearch(oracle, space, [objective], enqueued=enqueued, restores=True)
+
+
+def bayesian(
+    space: Space,
+    objective: Objective,
+    seed: int,
+    enqueued: Sequence[Values] = (),
+    earlier: Earlier = (),
+    *,
+    num_initial_points: int | None = None,
+    alpha: float = 1e-4,
+    beta: float = 2.6,
+) -> Search:
+    """`search=bayesian`: a Gaussian process, asked for the point of the best upper confidence bound.
+
+    Args:
+        space: The search space.
+        objective: What is optimised.
+        seed: Any number from 0 on.
+        enqueued: Settings to suggest first.
+        earlier: Trials of earlier sweeps, to which the process is fitted, too; their settings are not tried again as
+            long as there are others.
+        num_initial_points: Random trials before the process is fitted; None for three for each hyperparameter.
+        alpha: The noise that the process expects in the objective.
+        beta: How much it explores.
+    """
+    oracle = _mended(kt.oracles.BayesianOptimizationOracle)(
+        space,
+        earlier,
+        num_initial_points=num_initial_points,
+        alpha=alpha,
+        beta=beta,
+        **common(space, [objective], seed),
     )
+    for number, trial in enumerate(earlier):
+        hyperparameters = oracle.get_space()
+        hyperparameters.values = oracle.translation.encode(trial["values"])
+        past = kt.engine.trial.Trial(hyperparameters, f"earlier-{number}", "COMPLETED")
+        past.score = trial["scores"][0]
+        oracle.trials[past.trial_id] = past
+    return OracleSearch(oracle, space, [objective], enqueued=enqueued)
 
 
-def bayesian(space: Space, objective: Objective, config: BayesianSearch) -> Search:
-    """`search=bayesian`: a Gaussian process, asked for the point of the best upper confidence bound."""
-    oracle = _mended(kt.oracles.BayesianOptimizationOracle, space)(
-        num_initial_points=config.num_initial_points,
-        alpha=config.alpha,
-        beta=config.beta,
-        **_common(space, objective, config.seed),
-    )
-    return _OracleSearch(oracle, space, objective)
-
-
-def hyperband(space: Space, objective: Objective, config: HyperbandSearch, epochs: int) -> Search:
+def hyperband(
+    space: Space, objective: Objective, config: HyperbandSearch, epochs: int, enqueued: Sequence[Values] = ()
+) -> Search:
     """`search=hyperband` (Li et al., 2018, https://jmlr.org/papers/v18/16-558.html).
 
     Args:
         space: The search space.
         objective: What is optimised.
-        config: The factor and the number of iterations.
+        config: The factor, the number of iterations and the seed.
         epochs: How long the trials of a last round train.
+        enqueued: Settings that take the place of the first new ones.
     """
-    common = _common(space, objective, config.seed)
-    del common["max_trials"]
-    oracle = _mended(kt.oracles.HyperbandOracle, space)(
-        max_epochs=epochs, factor=config.factor, hyperband_iterations=config.iterations, **common
+    arguments = common(space, [objective], config.seed)
+    del arguments["max_trials"]
+    oracle = _mended(kt.oracles.HyperbandOracle)(
+        space, max_epochs=epochs, factor=config.factor, hyperband_iterations=config.iterations, **arguments
     )
-    return _OracleSearch(oracle, space, objective, goes_on_after_failure=True)
+    oracle.first.extend(map(oracle.translation.encode, enqueued))
+    return OracleSearch(oracle, space, [objective], goes_on_after_failure=True)
 
 
-def _common(space: Space, objective: Objective, seed: int) -> dict[str, Any]:
+def seeded(seed: int, *path: int) -> int:
+    """A seed derived from another; neighbouring ones have nothing in common.
+
+    Args:
+        seed: Any number from 0 on.
+        path: What it is for, such as a trial's number.
+    """
+    return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0]) | 1
+
+
+def common(space: Space, objectives: Sequence[Objective], seed: int) -> dict[str, Any]:
+    """The arguments that keras-tuner's oracles have in common.
+
+    Args:
+        space: The search space.
+        objectives: What is optimised.
+        seed: Any number from 0 on.
+    """
+    wanted = [kt.Objective(o.name, o.direction) for o in objectives]
     return {
-        "objective": kt.Objective(objective.name, objective.direction),
+        "objective": wanted if len(wanted) > 1 else wanted[0],
         "max_trials": None,  # the loop counts
         "hyperparameters": to_keras_tuner(space),
         "allow_new_entries": False,
-        "seed": int(np.random.SeedSequence(seed).generate_state(1)[0]) | 1,
+        "seed": seeded(seed),
         "max_retries_per_trial": 0,  # the loop retries
         "max_consecutive_failed_trials": None,
     }
 
 
-def to_keras_tuner(space: Space) -> Any:  # noqa: ANN401 - keras_tuner.HyperParameters
-    """The space as `keras_tuner.HyperParameters`, conditions included."""
-    result = kt.HyperParameters()
-    for hyperparameter in space.hyperparameters:
-        name, domain = hyperparameter.name, hyperparameter.domain
-        scope = (
-            nullcontext()
-            if hyperparameter.parent is None
-            else result.conditional_scope(
-                hyperparameter.parent,
-                [_encode(v, _domain(space, hyperparameter.parent)) for v in hyperparameter.parent_values],
-            )
-        )
-        with scope:
-            if isinstance(domain, Choice):
-                result.Choice(name, [_encode(option, domain) for option in domain.options])
-            else:
-                kind = result.Int if domain.integer else result.Float
-                kind(name, domain.low, domain.high, sampling="log" if domain.log else "linear")
-    return result
+class SettingsOracle(_Oracle):  # type: ignore[misc]
+    """An oracle that can be given a setting to suggest, suggests none twice, and writes no files.
+
+    Attributes:
+        given: What to suggest next, as keras-tuner takes it; None to decide itself.
+        translation: Of the space.
+    """
+
+    def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:  # noqa: ANN401
+        """Takes the space.
+
+        Args:
+            space: The search space.
+            earlier: Trials of earlier sweeps, whose settings are not tried again as long as there are others.
+            arguments: Of the keras-tuner oracle that comes next in the order of inheritance.
+        """
+        super().__init__(**arguments)
+        self.space, self.translation = space, Translation(space)
+        self.given: dict[str, Any] | None = None
+        self._earlier = {self._compute_values_hash(self.translation.encode(trial["values"])) for trial in earlier}
+
+    def save(self, *_: Any) -> None:  # noqa: ANN401
+        """The journal is the record."""
+
+    def _save_trial(self, trial: Any) -> None:  # noqa: ANN401
+        """The journal is the record."""
+
+    def take_given(self) -> dict[str, Any] | None:
+        """What was given, once."""
+        given, self.given = self.given, None
+        return given
+
+    def untried(self, seed: int) -> dict[str, Any] | None:
+        """A setting that was not tried: of those that no earlier sweep tried, if there are any.
+
+        Args:
+            seed: Of the choice.
+
+        Returns:
+            The setting; None where all were tried.
+        """
+        rng = random.Random(seed)
+        for taken in (self.known, self._duplicate):
+            draws = (self.space.sample(rng) for _ in range(_DRAWS))
+            found = next((e for e in map(self.translation.encode, draws) if not taken(e)), None)
+            if found is None and self.space.size is not None:
+                settings = itertools.islice(self.space.grid(), _MOST_TO_ENUMERATE)
+                rest = [encoded for encoded in map(self.translation.encode, settings) if not taken(encoded)]
+                found = rng.choice(rest) if rest else None
+            if found is not None:
+                return found
+        return None
+
+    def known(self, values: Mapping[str, Any]) -> bool:
+        """Whether this sweep or an earlier one tried a setting."""
+        return self._duplicate(values) or self._compute_values_hash(values) in self._earlier
 
 
-def from_keras_tuner(values: Mapping[str, Any], space: Space) -> Values:
-    """Plain values inside the space's bounds, without keras-tuner's own entries."""
-    plain: Values = {}
-    for hyperparameter in space.hyperparameters:
-        if hyperparameter.name in values:
-            value, domain = values[hyperparameter.name], hyperparameter.domain
-            if isinstance(domain, Choice):
-                plain[hyperparameter.name] = next(o for o in domain.options if _encode(o, domain) == value)
-            else:
-                plain[hyperparameter.name] = domain.clamp(value)
-    return plain
+def _mended(oracle: type) -> Any:  # noqa: ANN401 - a subclass of an untyped class
+    class Mended(SettingsOracle, oracle):  # type: ignore[misc]
+        first: deque[dict[str, Any]]
 
-
-def _domain(space: Space, name: str) -> Any:  # noqa: ANN401
-    return next(h.domain for h in space.hyperparameters if h.name == name)
-
-
-def _encode(value: Any, domain: Any) -> Any:  # noqa: ANN401
-    """A value as keras-tuner's Choice takes it, which refuses lists, null and mixed types."""
-    if not isinstance(domain, Choice):
-        return value
-    kinds = {type(option) for option in domain.options}
-    return value if kinds in ({str}, {int}, {float}) else json.dumps(value)
-
-
-def _mended(oracle: type, space: Space) -> Any:  # noqa: ANN401 - a subclass of an untyped class
-    class Mended(oracle):  # type: ignore[misc]
-        def save(self, *_: Any) -> None:  # noqa: ANN401
-            """The journal is the record."""
-
-        def _save_trial(self, trial: Any) -> None:  # noqa: ANN401
-            """The journal is the record."""
+        def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:  # noqa: ANN401
+            super().__init__(space, earlier, **arguments)
+            self.first = deque()
 
         def populate_space(self, trial_id: str) -> dict[str, Any]:
+            given = self.take_given()
+            if given is not None:
+                return {"status": "RUNNING", "values": given}
+            # Each trial draws by its own number, however many draws those before it took.
+            self._seed_state = seeded(self.seed, int(trial_id))
             response: dict[str, Any] = super().populate_space(trial_id)
             if not response.get("values") or "tuner/epochs" in response["values"]:
                 return response
-            values: dict[str, Any] | None = self._inside(response["values"])
-            if self._duplicate(values):
-                values = self._random_values()
+            inside = self._inside(response["values"])
+            values = self._random_values() if self.known(inside) else inside
             return {**response, "values": values} if values else {"status": "STOPPED"}
 
         def _random_values(self) -> dict[str, Any] | None:
+            if self.first:
+                return self.first.popleft()
             drawn = super()._random_values()
-            if drawn is not None and not self._duplicate(self._inside(drawn)):
+            if drawn is not None and not self.known(self._inside(drawn)):
                 return self._inside(drawn)
-            return self._untried()
-
-        def _untried(self) -> dict[str, Any] | None:
-            """One of the settings not tried yet, when draws hit only those that were."""
-            rng = random.Random(self._seed_state)
-            self._seed_state += 1
-            if space.size is None:
-                draws = (space.sample(rng) for _ in range(1000))
-                return next((e for e in map(self._encoded, draws) if not self._duplicate(e)), None)
-            settings = map(self._encoded, itertools.islice(space.grid(), _MOST_TO_ENUMERATE))
-            untried = [values for values in settings if not self._duplicate(values)]
-            return rng.choice(untried) if untried else None
+            return self.untried(self._seed_state)
 
         def _inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
-            return self._encoded(from_keras_tuner(values, space))
-
-        def _encoded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: _encode(value, _domain(space, name)) for name, value in values.items()}
+            return self.translation.encode(self.translation.decode(values))
 
     return Mended
-
-
-class _OracleSearch(Search):
-    """Drives one oracle by its own ask and tell."""
-
-    def __init__(
-        self,
-        oracle: Any,  # noqa: ANN401
-        space: Space,
-        objective: Objective,
-        *,
-        goes_on_after_failure: bool = False,
-    ) -> None:
-        oracle.verbose = 0
-        self._oracle, self._space, self._objective = oracle, space, objective
-        self._goes_on_after_failure = goes_on_after_failure
-        self._trials: dict[int, Any] = {}
-        self._failed: set[str] = set()
-
-    def ask(self, number: int) -> Suggestion | Answer:
-        while True:
-            # The same tuner id is handed the same trial until that has ended, so each trial gets its own.
-            with warnings.catch_warnings():
-                # scikit-learn tells of each fit of the Gaussian process that ends at a bound of its length scale.
-                warnings.simplefilter("ignore")
-                trial = self._oracle.create_trial(f"trial-{number}")
-            if trial.status == "IDLE":
-                return Answer.PAUSE
-            if trial.status != "RUNNING":
-                return Answer.FINISHED
-            values = trial.hyperparameters.values
-            parent = values.get("tuner/trial_id")
-            if parent not in self._failed:
-                break
-            # A round that has too few good trials promotes a failed one; there is nothing to go on from.
-            self._end(trial, None)
-        self._trials[number] = trial
-        return Suggestion(
-            from_keras_tuner(values, self._space),
-            epochs=values.get("tuner/epochs"),
-            initial_epoch=values.get("tuner/initial_epoch", 0),
-            parent=next((n for n, t in self._trials.items() if t.trial_id == parent), None),
-        )
-
-    def tell(self, number: int, score: float | None) -> None:
-        self._end(self._trials[number], score)
-
-    def _end(self, trial: Any, score: float | None) -> None:  # noqa: ANN401
-        if score is None:
-            self._failed.add(trial.trial_id)
-            if self._goes_on_after_failure:
-                # Hyperband counts completed trials only, and would wait for ever for one that failed.
-                score = -math.inf if self._objective.direction == "max" else math.inf
-        if score is not None:
-            self._oracle.update_trial(trial.trial_id, {self._objective.name: score})
-        trial.status = "FAILED" if score is None else "COMPLETED"
-        self._oracle.end_trial(trial)

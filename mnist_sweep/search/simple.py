@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
-from mnist_sweep.search.base import Answer, Search, Suggestion
-from mnist_sweep.space import Space, Values
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.space import Space, Values, identity
 
 
 class InOrder(Search):
@@ -23,13 +24,19 @@ class InOrder(Search):
         values = next(self._settings, None)
         return Answer.FINISHED if values is None else Suggestion(values)
 
-    def tell(self, number: int, score: float | None) -> None:
+    def tell(self, number: int, result: Result) -> None:
         """Nothing depends on a trial's end."""
 
 
-def grid(space: Space) -> Search:
-    """`search=grid`: every combination once."""
-    return InOrder(space.grid())
+def grid(space: Space, enqueued: Sequence[Values] = ()) -> Search:
+    """`search=grid`: every combination once.
+
+    Args:
+        space: The search space.
+        enqueued: The ones to begin with.
+    """
+    first = {identity(values) for values in enqueued}
+    return InOrder(itertools.chain(enqueued, (v for v in space.grid() if identity(v) not in first)))
 
 
 def single() -> Search:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mnist_sweep.search.aside import Answered, Aside, Stop
-from mnist_sweep.search.base import Search, Suggestion
+from mnist_sweep.search.aside import Answered, Aside
+from mnist_sweep.search.base import Result, Search, Suggestion
 
 
 class Slow(Search):
@@ -21,16 +21,15 @@ class Slow(Search):
         assert self.go_on.wait(10)
         return Suggestion({"model.units": number})
 
-    def report(self, number: int, epoch: int, score: float) -> str:
-        self.calls.append(("report", number, epoch, score))
-        return "hopeless" if score < 0.5 else ""
+    def restore(self, number: int, suggestion: Suggestion) -> None:
+        self.calls.append(("restore", number, suggestion))
 
-    def tell(self, number: int, score: float | None) -> None:
-        self.calls.append(("tell", number, score))
+    def tell(self, number: int, result: Result) -> None:
+        self.calls.append(("tell", number, result))
 
 
-def answers(aside: Aside, count: int) -> list[Answered | Stop]:
-    found: list[Answered | Stop] = []
+def answers(aside: Aside, count: int) -> list[Answered]:
+    found: list[Answered] = []
     until = time.monotonic() + 10
     while len(found) < count and time.monotonic() < until:
         found += aside.answers()
@@ -41,16 +40,15 @@ def answers(aside: Aside, count: int) -> list[Answered | Stop]:
 def test_nothing_waits_for_a_slow_suggestion_and_calls_keep_their_order() -> None:
     search = Slow()
     aside = Aside(lambda: search)
+    aside.restore(1, Suggestion({"model.units": 1}))
     aside.ask(3)
-    aside.report(1, 2, 0.9)
-    aside.report(2, 1, 0.1)
-    aside.tell(1, 0.9)
+    aside.tell(1, Result((0.9,), 4))
     assert aside.answers() == []
     search.go_on.set()
-    assert answers(aside, 2) == [Answered(3, Suggestion({"model.units": 3})), Stop(2, "hopeless")]
+    assert answers(aside, 1) == [Answered(3, Suggestion({"model.units": 3}))]
     aside.close()
-    assert [call[0] for call in search.calls] == ["ask", "report", "report", "tell"]
-    assert search.calls[0][2] != threading.current_thread().name
+    assert [call[:2] for call in search.calls[:3]] == [("restore", 1), ("ask", 3), ("tell", 1)]
+    assert search.calls[1][2] != threading.current_thread().name
 
 
 def test_what_a_search_raises_reaches_the_loop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -33,7 +34,9 @@ def values(count: int) -> str:
     return f"training.seed=range(0, {count})"
 
 
-@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband", "grid", "none"])
+@pytest.mark.parametrize(
+    "algorithm", ["random", "bayesian", "hyperband", "grid", "none", "tpe", "cmaes", "nsga2", "asha", "median", "pbt"]
+)
 def test_a_config_without_sweeps_goes_with_any_search(check: Callable[..., None], algorithm: str) -> None:
     check(f"search={algorithm}")
 
@@ -53,6 +56,19 @@ def test_a_config_without_sweeps_goes_with_any_search(check: Callable[..., None]
         ("search=grid", values(10_001), "search.max_trials=20"),
         ("search=hyperband", "model.dropout=interval(0, 0.5)"),
         ("search=hyperband", "model.dropout=interval(0, 0.5)", "search.max_trials=null", "training.epochs=1"),
+        ("search=tpe", "model.dropout=interval(0, 0.5)", "training.epochs=1,2"),
+        ("search=tpe", "model.units=16,64", "objective=[val_accuracy max, parameters min]"),
+        ("search=nsga2", "model.units=16,64", "objective=[val_accuracy max, parameters min]"),
+        ("search=nsga2", "model.units=16,64"),
+        ("search=random", "model.units=16,64", "objective=[val_accuracy max, parameters min]"),
+        ("search=grid", "model.units=16,64", "objective=[val_accuracy max, parameters min]"),
+        ("search=none", "objective=[val_accuracy max, parameters min]"),
+        ("search=cmaes", "model.units=16,64"),
+        ("search=cmaes", "model.activation=relu,tanh", "model.dropout=interval(0, 0.5)"),
+        ("search=asha", "model.units=16,64", "training.epochs=3"),
+        ("search=asha", "model.units=16,64", "search.sampler=random", "search.min_epochs=2", "search.factor=5"),
+        ("search=median", "model.units=16,64", "training.epochs=2"),
+        ("search=pbt", "model.dropout=interval(0, 0.5)", "training.epochs=2", "search.interval=1"),
     ],
 )
 def test_a_search_and_a_space_that_go_together_are_taken(
@@ -84,12 +100,52 @@ def test_a_search_and_a_space_that_go_together_are_taken(
             ("search=hyperband", values(1000), "training.epochs=3,9"),
             "search=hyperband: it decides the epochs itself; give training.epochs one value, the most to train",
         ),
+        (
+            ("search=asha", "model.units=16,64", "training.epochs=3,9"),
+            "search=asha: it decides the epochs itself; give training.epochs one value, the most to train",
+        ),
+        (
+            ("search=asha", "model.units=16,64", "training.epochs=5", "search.min_epochs=2"),
+            "search=asha: with training.epochs=5 nothing is left to save; it needs search.factor x search.min_epochs "
+            "= 6 epochs or more",
+        ),
+        (
+            ("search=median", "model.units=16,64", "training.epochs=3", "search.min_epochs=3"),
+            "search.min_epochs=3: with training.epochs=3 no trial could be stopped; take fewer, or more "
+            "training.epochs",
+        ),
+        (
+            ("search=pbt", "model.dropout=interval(0, 0.5)", "training.epochs=3", "search.interval=3"),
+            "search.interval=3: with training.epochs=3 the members would never be compared; take fewer, or more "
+            "training.epochs",
+        ),
+        (
+            ("search=pbt", "model.dropout=interval(0, 0.5)", "training.epochs=3,4"),
+            "search=pbt: it decides the epochs itself; give training.epochs one value, the most to train",
+        ),
+        (
+            ("search=cmaes", "model.activation=relu,tanh", "model.batch_normalization=choice(true,false)"),
+            "search=cmaes: nothing that is searched is a number, which is all that it varies; take search=tpe",
+        ),
+        (
+            ("search=median", "model.activation=relu,tanh", "search.sampler=cmaes"),
+            "search.sampler=cmaes: nothing that is searched is a number, which is all that it varies; take "
+            "search.sampler=tpe",
+        ),
+        *(
+            (
+                (f"search={algorithm}", "model.units=16,64", "objective=[val_accuracy max, parameters min]"),
+                f"search={algorithm}: takes one objective, not [val_accuracy, parameters]; take search=tpe, nsga2, "
+                "random or grid",
+            )
+            for algorithm in ("bayesian", "hyperband", "gp", "cmaes", "asha", "median", "pbt")
+        ),
         *(
             (
                 (f"search={algorithm}", "model.dropout=interval(0, 0.5)", "search.max_trials=null"),
                 "search.max_trials=null: the space has no end; set search.max_trials or search.time_budget",
             )
-            for algorithm in ("random", "bayesian")
+            for algorithm in ("random", "bayesian", "tpe", "cmaes", "nsga2", "asha", "median")
         ),
     ],
 )
@@ -135,6 +191,21 @@ def test_hyperband_needs_as_many_settings_as_its_first_rounds_try(
     )
 
 
+@pytest.mark.parametrize(
+    ("overrides", "key"), [(("search=gp",), "search"), (("search=asha", "search.sampler=gp"), "search.sampler")]
+)
+def test_the_gaussian_process_needs_pytorch(
+    check: Callable[..., None], monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], key: str
+) -> None:
+    found: dict[str, object] = {"torch": None}
+    monkeypatch.setattr(importlib.util, "find_spec", found.get)
+    with pytest.raises(UserError) as caught:
+        check(*overrides, "model.units=16,64")
+    assert str(caught.value) == f"{key}=gp: needs PyTorch; pip install 'mnist_sweep[gp]', or take {key}=tpe"
+    found["torch"] = object()
+    check(*overrides, "model.units=16,64")
+
+
 def test_checking_loads_neither_keras_nor_keras_tuner_nor_tensorflow() -> None:
     code = (
         "import sys\n"
@@ -145,7 +216,7 @@ def test_checking_loads_neither_keras_nor_keras_tuner_nor_tensorflow() -> None:
         "space = Space(settings.trial)\n"
         "list(space.check())\n"
         "search.check(settings, space)\n"
-        "print([name for name in ('tensorflow', 'keras', 'keras_tuner', 'mlflow') if name in sys.modules])\n"
+        "print([name for name in ('tensorflow', 'keras', 'keras_tuner', 'mlflow', 'optuna') if name in sys.modules])\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

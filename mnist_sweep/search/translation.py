@@ -1,0 +1,71 @@
+"""The search space in keras-tuner's terms, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from mnist_sweep.grammar import Choice, Interval
+from mnist_sweep.light_keras import load as load_keras
+from mnist_sweep.space import Space, Values
+
+kt = load_keras("keras_tuner")
+
+
+class Translation:
+    """Translates the settings of one space."""
+
+    def __init__(self, space: Space) -> None:
+        """Takes the space."""
+        self._domains = {h.name: h.domain for h in space.hyperparameters}
+        self._options = {
+            name: {_encode(option, domain): option for option in domain.options}
+            for name, domain in self._domains.items()
+            if isinstance(domain, Choice)
+        }
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A setting as keras-tuner takes it."""
+        return {name: _encode(value, self._domains[name]) for name, value in values.items()}
+
+    def decode(self, values: Mapping[str, Any]) -> Values:
+        """Plain values inside the space's bounds, without keras-tuner's own entries."""
+        plain: Values = {}
+        for name, domain in self._domains.items():
+            if name in values:
+                value = values[name]
+                plain[name] = domain.clamp(value) if isinstance(domain, Interval) else self._options[name][value]
+        return plain
+
+
+def to_keras_tuner(space: Space) -> Any:  # noqa: ANN401 - keras_tuner.HyperParameters
+    """The space as `keras_tuner.HyperParameters`, conditions included."""
+    result = kt.HyperParameters()
+    domains = {h.name: h.domain for h in space.hyperparameters}
+    for hyperparameter in space.hyperparameters:
+        name, domain = hyperparameter.name, hyperparameter.domain
+        with ExitStack() as scopes:
+            for parent, allowed in hyperparameter.conditions:
+                values = [_encode(value, domains[parent]) for value in allowed]
+                scopes.enter_context(result.conditional_scope(parent, values))
+            if isinstance(domain, Choice):
+                result.Choice(name, [_encode(option, domain) for option in domain.options])
+            else:
+                kind = result.Int if domain.integer else result.Float
+                kind(name, domain.low, domain.high, sampling="log" if domain.log else "linear")
+    return result
+
+
+def from_keras_tuner(values: Mapping[str, Any], space: Space) -> Values:
+    """Plain values inside the space's bounds, without keras-tuner's own entries."""
+    return Translation(space).decode(values)
+
+
+def _encode(value: Any, domain: Choice | Interval) -> Any:  # noqa: ANN401
+    """A value as keras-tuner's Choice takes it, which refuses lists, null and mixed types."""
+    if isinstance(domain, Interval):
+        return value
+    kinds = {type(option) for option in domain.options}
+    return value if kinds in ({str}, {int}, {float}) else json.dumps(value)

@@ -1,0 +1,172 @@
+"""What the samplers that learn do with what they are told."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from playing import DISCRETE, SMALL, Make, algorithms, play
+
+from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.space import Values, identity
+
+LINE = ("optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)", "model.layers=1,2")
+
+
+def distance(values: Values) -> float:
+    """From the best of `LINE`: a rate of .01 and a dropout of .4."""
+    return math.hypot(math.log10(values["optimizer.learning_rate"]) + 2, 2 * (values["model.dropout"] - 0.4))
+
+
+# keras-tuner's own needs minutes for this.
+@pytest.mark.parametrize("algorithm", algorithms("tpe", "gp", "cmaes", "nsga2"))
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_the_last_suggestions_are_better_than_random_ones(make: Make, algorithm: str, direction: str) -> None:
+    more = ("search.population=10",) if algorithm == "nsga2" else ()
+    made = make(algorithm, *LINE, *more, objectives=f"loss {direction}")
+    sign = -1 if direction == "max" else 1
+    most = {"gp": 20, "nsga2": 120}.get(algorithm, 50)
+    suggestions = play(made.search, slots=2, most=most, score=lambda values: (sign * distance(values),))
+    drawn = [distance(made.space.sample(random.Random(seed))) for seed in range(200)]
+    last = [distance(s.values) for s in suggestions[-10:]]
+    assert statistics.median(last) < 0.6 * statistics.median(drawn)
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
+def test_of_several_objectives_all_are_improved(make: Make, algorithm: str) -> None:
+    made = make(algorithm, *LINE, objectives=["val_accuracy max", "parameters min"])
+
+    def both(values: Values) -> tuple[float, float]:
+        # The best trade-offs have a dropout of .4; the rate decides between the two.
+        rate = math.log10(values["optimizer.learning_rate"])
+        return rate - 5 * abs(values["model.dropout"] - 0.4), rate + 5 * abs(values["model.dropout"] - 0.4)
+
+    last = play(made.search, slots=2, most=100, score=both)[-30:]
+    assert statistics.median(abs(s.values["model.dropout"] - 0.4) for s in last) < 0.08
+    rates = [math.log10(s.values["optimizer.learning_rate"]) for s in last]
+    assert max(rates) - min(rates) > 1
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid"])
+def test_searches_that_do_not_learn_take_several_objectives_too(make: Make, algorithm: str) -> None:
+    made = make(algorithm, *SMALL, objectives=["val_accuracy max", "parameters min"])
+    assert len(play(made.search, slots=2, most=100, score=lambda _: (0.5, 10.0))) == 6
+
+
+def test_the_score_of_a_trial_that_was_cut_is_not_taken_for_its_last(make: Make) -> None:
+    made = make("tpe", *LINE, "search.startup_trials=1")
+    for number in range(40):
+        asked = made.search.ask(number)
+        assert isinstance(asked, Suggestion)
+        high = asked.values["model.dropout"] > 0.25
+        # High dropouts are cut; had they been told as finished, they would be the best.
+        made.search.tell(number, Result((0.9,), 1, cut=True) if high else Result((0.5,), 9))
+    asked = [made.search.ask(number) for number in range(40, 50)]
+    low = [a for a in asked if isinstance(a, Suggestion) and a.values["model.dropout"] <= 0.25]
+    assert len(low) >= 6
+
+
+def past(draw: Callable[[random.Random], Values], count: int) -> list[dict[str, Any]]:
+    found = [draw(random.Random(seed)) for seed in range(count)]
+    return [{"sweep": "a/1", "trial": i, "values": v, "scores": [-distance(v)]} for i, v in enumerate(found)]
+
+
+@pytest.mark.parametrize("algorithm", algorithms("tpe", "gp", "cmaes", "nsga2"))
+def test_earlier_trials_spare_a_search_its_random_start(make: Make, algorithm: str) -> None:
+    earlier = past(make("random", *LINE).space.sample, 60)
+    made = make(algorithm, *LINE, earlier=earlier)
+    asked = [made.search.ask(number) for number in range(8)]
+    near = [distance(a.values) for a in asked if isinstance(a, Suggestion)]
+    drawn = [distance(trial["values"]) for trial in earlier]
+    assert len(near) == 8
+    assert statistics.median(near) < 0.75 * statistics.median(drawn)
+
+
+def test_the_process_of_keras_tuner_is_fitted_to_earlier_trials(make: Make) -> None:
+    earlier = [{"values": {"model.dropout": d / 10}, "scores": [-abs(d - 3)]} for d in range(6)]
+    made = make("bayesian", "model.dropout=interval(0.0,0.5)", "search.beta=0", earlier=earlier)
+    asked = made.search.ask(0)
+    assert isinstance(asked, Suggestion)
+    assert abs(asked.values["model.dropout"] - 0.3) < 0.08
+
+
+def test_few_earlier_trials_do_no_harm_to_cmaes(make: Make) -> None:
+    made = make("cmaes", *LINE, earlier=past(make("random", *LINE).space.sample, 9))
+    assert len(play(made.search, slots=2, most=20)) == 20
+
+
+@pytest.mark.parametrize("algorithm", algorithms("random", "bayesian", "tpe", "gp", "cmaes", "nsga2"))
+def test_settings_of_earlier_sweeps_come_last(make: Make, algorithm: str) -> None:
+    overrides = ("model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
+    grid = list(make("grid", *overrides).space.grid())
+    earlier = [{"values": values, "scores": [0.1 * i]} for i, values in enumerate(grid[1:5])]
+    search = make(algorithm, *overrides, earlier=earlier).search
+    asked = [search.ask(number) for number in range(7)]
+    order = [identity(a.values) for a in asked if isinstance(a, Suggestion)]
+    assert set(order[:2]) == {identity(grid[0]), identity(grid[5])}
+    assert sorted(order) == sorted(map(identity, grid))
+    assert asked[6] is Answer.FINISHED
+
+
+def test_a_thousand_trials_are_restored_without_being_suggested_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make("tpe")
+    suggestions = [made.space.sample(random.Random(seed)) for seed in range(1000)]
+
+    def refuse(*_: object) -> dict[str, Any]:
+        raise AssertionError("the sampler was asked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.samplers.TPESampler, "sample_relative", refuse)
+        for number, values in enumerate(suggestions):
+            made.search.restore(number, Suggestion(values))
+            made.search.tell(number, Result((number / 1000,), 9))
+    asked = [made.search.ask(number) for number in range(1000, 1005)]
+    assert all(isinstance(a, Suggestion) for a in asked)
+    assert not {identity(a.values) for a in asked if isinstance(a, Suggestion)} & set(map(identity, suggestions))
+
+
+ELSEWHERE = """
+import json, sys
+from mnist_sweep.search import Result, create
+from mnist_sweep.settings import check_settings
+from mnist_sweep.space import Space
+
+found = []
+for config in json.load(sys.stdin):
+    settings = check_settings(config)
+    search = create(settings, Space(settings.trial))
+    for number in range(30):
+        found.append(search.ask(number).values)
+        search.tell(number, Result((number % 7 / 7,), 9))
+print(json.dumps([found, [m for m in ("tensorflow", "jax", "torch") if m in sys.modules]]))
+"""
+
+
+def test_another_process_suggests_the_same_and_loads_no_tensor_library(make: Make) -> None:
+    both = [make(algorithm, *DISCRETE, *LINE[:2]) for algorithm in ("tpe", "cmaes", "nsga2", "random")]
+    expected = []
+    for made in both:
+        for number in range(30):
+            asked = made.search.ask(number)
+            assert isinstance(asked, Suggestion)
+            expected.append(asked.values)
+            made.search.tell(number, Result((number % 7 / 7,), 9))
+    # Sets of texts have another order in each process.
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    configs = json.dumps([made.config for made in both])
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], input=configs, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [expected, []]
