@@ -20,7 +20,7 @@ _composed: dict[tuple[str, ...], Config] = {}
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Sets TensorFlow up first where tests train in this process: Keras's backend cannot be changed later."""
-    if any(item.path.name in ("test_fit.py", "test_model.py") for item in session.items):
+    if any(item.path.parent.name == "training" and item.path.name != "test_data.py" for item in session.items):
         from mnist_sweep.training.fit import configure
 
         configure(1, gpu=False)

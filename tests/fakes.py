@@ -6,12 +6,15 @@ import heapq
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from statistics import fmean
 from typing import Any
 
-from mnist_sweep.trial import Outcome, Status
-from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, Ready, Reported, Task, Train
+from mnist_sweep.trial import Execution, Outcome, Status
+from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Task, Train
 
 Curve = Callable[[dict[str, Any], int], float]
+# By trial and execution, the metrics of each epoch.
+History = dict[tuple[int, int], dict[int, dict[str, float]]]
 
 
 class FakeClock:
@@ -37,11 +40,18 @@ class InlineExecutor(Executor):
 class FakeWorkers:
     """Every epoch of every trial takes `epoch_seconds`; `faults` says what happens to which attempt.
 
+    As with real workers, a trial that waits trains its next epoch, or execution, only when it is told to go on; the
+    clock stands still until then.
+
     Args:
         slots: How many there are.
         curve: The objective by hyperparameters and epoch.
         clock: Advanced by `poll`.
         faults: From (trial, attempt) to the epoch after which its worker dies, or to an Outcome to end with at once.
+        spread: What is added to the objective in an execution.
+        parameters: The model's weights by hyperparameters.
+        history: What the states on disk hold, where a killed driver's sweep goes on: a trial only to be ended needs it.
+        lost: The slot where no worker can start.
     """
 
     def __init__(
@@ -55,21 +65,29 @@ class FakeWorkers:
         objective: str = "val_accuracy",
         test_error: str = "",
         test_deaths: int = 0,
+        spread: Callable[[Execution], float] = lambda execution: 0.0,
+        parameters: Callable[[dict[str, Any]], int] = lambda values: 1000,
+        history: History | None = None,
+        names: list[str] | None = None,
+        lost: str = "",
     ) -> None:
-        self.names = [f"cpu{i}" for i in range(slots)]
+        self.names = names or [f"cpu{i}" for i in range(slots)]
         self.curve, self.clock, self.epoch_seconds = curve, clock, epoch_seconds
         self.faults, self.objective = faults or {}, objective
         self.test_error, self.test_deaths = test_error, test_deaths
+        self.spread, self.parameters = spread, parameters
+        self.history: History = {} if history is None else history
         self.attempts: dict[int, int] = {}
         self.tasks: list[tuple[str, Task]] = []
         self.busy: dict[str, int] = {}
         self.most_busy = 0
         self.stops: dict[int, str] = {}
+        self.waiting: dict[str, tuple[int, int, int]] = {}
         self.interrupt_at: float | None = None
         self._order = itertools.count()
         self._queue: list[tuple[float, int, Message]] = []
         for name in self.names:
-            self._later(5.0, Ready(name))
+            self._later(5.0, Died(name, "cannot start", lost=True) if name == lost else Ready(name))
 
     def slots(self) -> list[str]:
         return self.names
@@ -84,15 +102,31 @@ class FakeWorkers:
         self.busy[slot] = number
         self.most_busy = max(self.most_busy, len(self.busy))
         self.attempts[number] = self.attempts.get(number, 0) + 1
-        self._next(slot, task, task.trial.initial_epoch + 1)
+        self.stops.pop(number, None)
+        most, has = task.limits.get("parameters"), self.parameters(task.trial.values)
+        if most is not None and has > most:
+            reason = f"limits.parameters={most}: its model has {has}"
+            self._end(slot, number, Outcome(Status.REFUSED, reason, parameters=has))
+        elif task.stop:
+            self._finish(slot, task, task.stop)
+        else:
+            self._next(slot, task, 1, task.trial.initial_epoch + 1)
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
         if self.busy.get(slot) == trial:
             self.stops[trial] = reason
+            if self.waiting.pop(slot, None):
+                self._finish(slot, self._task(slot), reason)
+
+    def go_on(self, slot: str, trial: int, execution: int, epoch: int) -> None:
+        if self.waiting.get(slot) == (trial, execution, epoch):
+            del self.waiting[slot]
+            self._proceed(slot, execution, epoch)
 
     def kill(self, slot: str, reason: str) -> None:
         self._queue = [entry for entry in self._queue if entry[2].slot != slot]
         heapq.heapify(self._queue)
+        self.waiting.pop(slot, None)
         self._later(0.1, Died(slot, reason))
         self._later(5.0, Ready(slot))
 
@@ -108,7 +142,10 @@ class FakeWorkers:
         if isinstance(message, Done | Died):
             self.busy.pop(message.slot, None)
         if isinstance(message, Reported):
-            self._reported(message)
+            self.history.setdefault((message.trial, message.execution), {})[message.epoch] = message.metrics
+            self._heard(message.slot, message.execution, message.epoch)
+        if isinstance(message, Executed):
+            self._heard(message.slot, message.execution, 0)
         return [message]
 
     def close(self) -> None:
@@ -117,8 +154,13 @@ class FakeWorkers:
     def _later(self, seconds: float, message: Message) -> None:
         heapq.heappush(self._queue, (self.clock.now + seconds, next(self._order), message))
 
-    def _next(self, slot: str, task: Train, epoch: int) -> None:
-        number = task.trial.number
+    def _task(self, slot: str) -> Train:
+        task = next(t for s, t in reversed(self.tasks) if s == slot)
+        assert isinstance(task, Train)
+        return task
+
+    def _next(self, slot: str, task: Train, execution: int, epoch: int) -> None:
+        number, values = task.trial.number, task.trial.values
         fault = self.faults.get((number, self.attempts[number]))
         if isinstance(fault, Outcome):
             self._end(slot, number, fault)
@@ -128,36 +170,67 @@ class FakeWorkers:
             self._later(self.epoch_seconds, Died(slot, "was killed by SIGKILL"))
             self._later(self.epoch_seconds + 5, Ready(slot))
         else:
-            metrics = {"loss": 0.1, self.objective: self.curve(task.trial.values, epoch)}
-            self._later(self.epoch_seconds, Reported(slot, number, epoch, metrics))
+            spread = self.spread(task.trial.executions[execution - 1]) if task.trial.executions else 0.0
+            metrics = {"loss": 0.1, self.objective: self.curve(values, epoch) + spread}
+            self._later(self.epoch_seconds, Reported(slot, number, epoch, metrics, execution))
 
-    def _reported(self, message: Reported) -> None:
-        task = next(t for s, t in reversed(self.tasks) if s == message.slot)
-        assert isinstance(task, Train)
-        self._history.setdefault(message.trial, {})[message.epoch] = message.metrics
+    def _heard(self, slot: str, execution: int, epoch: int) -> None:
+        """An epoch has been reported, or an execution's end (epoch 0)."""
+        task = self._task(slot)
+        trial = task.trial
+        over = execution >= len(trial.executions) if epoch == 0 else epoch >= trial.epochs
+        if over and epoch and trial.executions:
+            self._later(0.0, Executed(slot, trial.number, execution, self._outcome(task, execution)))
+        elif over:
+            self._finish(slot, task, "")
         # As a real worker, it hears of a stop only after it has reported.
-        if message.epoch >= task.trial.epochs:
-            self._finish(message.slot, task, Status.COMPLETED, "")
-        elif message.trial in self.stops:
-            self._finish(message.slot, task, Status.STOPPED, self.stops[message.trial])
+        elif trial.number in self.stops:
+            self._finish(slot, task, self.stops[trial.number])
+        elif task.waits:
+            self.waiting[slot] = (trial.number, execution, epoch)
         else:
-            self._next(message.slot, task, message.epoch + 1)
+            self._proceed(slot, execution, epoch)
 
-    @property
-    def _history(self) -> dict[int, dict[int, dict[str, float]]]:
-        return self.__dict__.setdefault("history", {})
+    def _proceed(self, slot: str, execution: int, epoch: int) -> None:
+        task = self._task(slot)
+        if epoch == 0:
+            self._next(slot, task, execution + 1, task.trial.initial_epoch + 1)
+        else:
+            self._next(slot, task, execution, epoch + 1)
 
-    def _finish(self, slot: str, task: Train, status: Status, reason: str) -> None:
-        epochs = self._history[task.trial.number]
+    def _finish(self, slot: str, task: Train, reason: str) -> None:
+        trial = task.trial
+        count = max(1, len(trial.executions))
+        ended = [i for i in range(1, count + 1) if trial.epochs in self.history.get((trial.number, i), {})]
+        status, reason = (Status.COMPLETED, "") if len(ended) == count else (Status.STOPPED, reason)
+        outcomes = [self._outcome(task, i) for i in ended or [1]]
+        scores = [o.score for o in outcomes if o.score is not None]
+        best = (max if task.objective[1] == "max" else min)(outcomes, key=lambda o: o.score or 0.0)
+        names = [name for name in outcomes[0].metrics if all(name in o.metrics for o in outcomes)]
+        outcome = Outcome(
+            status,
+            reason,
+            fmean(scores) if scores else None,
+            best.best_epoch,
+            {name: fmean(o.metrics[name] for o in outcomes) for name in names},
+            self.parameters(trial.values),
+            sum(o.seconds for o in outcomes),
+            scores if ended and trial.executions else [],
+        )
+        self._end(slot, trial.number, outcome)
+
+    def _outcome(self, task: Train, execution: int) -> Outcome:
+        epochs = self.history.get((task.trial.number, execution))
+        if not epochs:
+            return Outcome(Status.STOPPED)
         sign = 1 if task.objective[1] == "max" else -1
         best = max(epochs, key=lambda e: (sign * epochs[e][self.objective], -e))
-        self._end(
-            slot,
-            task.trial.number,
-            Outcome(
-                status, reason, epochs[best][self.objective], best, epochs[best], 1000, len(epochs) * self.epoch_seconds
-            ),
-        )
+        parameters = self.parameters(task.trial.values)
+        metrics = {**epochs[best], "parameters": float(parameters), "epoch_seconds": self.epoch_seconds}
+        if task.latency:
+            metrics["latency"] = parameters / 1e6
+        seconds = len(epochs) * self.epoch_seconds
+        return Outcome(Status.COMPLETED, "", epochs[best][self.objective], best, metrics, parameters, seconds)
 
     def _end(self, slot: str, number: int, outcome: Outcome) -> None:
         self._later(0.0, Done(slot, number, outcome))

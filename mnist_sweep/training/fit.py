@@ -9,27 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mnist_sweep.config import CustomModel, TrialConfig
+from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.settings import Objective
+from mnist_sweep.training import costs, saved, state
 from mnist_sweep.training import model as models
-from mnist_sweep.training import saved, state
 from mnist_sweep.training.data import Array, Dataset
+from mnist_sweep.training.feed import Feed, Feeds
 from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE, Outcome, Status
+
+if TYPE_CHECKING:
+    from mnist_sweep.training.hypermodel import Built
 
 _SAMPLE = 64
 
 Report = Callable[[int, dict[str, float]], None]
+Stop = Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,22 @@ class Job:
         epochs: The last epoch to train.
         folder: Where the model goes; created if need be. Where it holds the trial's own state, left by an attempt that
             was interrupted, training goes on from that.
-        parent_state: The state of another trial to go on from; None to start anew.
+        parent: The folder of another trial to go on from; None to start anew.
+        stop: Why to end at once, with what the trial's own state holds; "" to train.
+        limits: The most `parameters` that the model may have, and the most bytes of `memory` that training may need.
+        latency: Whether to measure how long the prediction of one image takes.
+        fold: The fold to validate on, from 1, and how many there are; None for the data set's own validation images.
     """
 
     config: TrialConfig
     objective: Objective
     epochs: int
     folder: Path
-    parent_state: Path | None = None
+    parent: Path | None = None
+    stop: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    latency: bool = False
+    fold: tuple[int, int] | None = None
 
 
 def configure(threads: int, *, gpu: bool) -> None:
@@ -80,63 +94,81 @@ class Trainer:
         """Loads the training and validation images; the test images only when `test` is called."""
         self._dataset = dataset
         self._classes = dataset.classes
-        # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
-        self._x, self._y = tf.constant(dataset.x_train), tf.constant(dataset.y_train)
-        self._x_val, self._y_val = np.asarray(dataset.x_val), np.asarray(dataset.y_val)
+        self._feeds = Feeds(dataset)
 
-    def train(self, job: Job, report: Report, stop: Callable[[], str]) -> Outcome:
+    def train(self, job: Job, report: Report, stop: Stop) -> Outcome:
         """Trains a model and saves it with the weights of its best epoch.
 
         Args:
             job: What to train.
-            report: Called after each epoch with its number, from 1, and its metrics (`settings.METRICS`).
-            stop: Asked after each epoch; a reason ends the trial there, "" lets it go on.
+            report: Called after each epoch with its number, from 1, and its metrics (`settings.METRICS`). Those that an
+                interrupted attempt has trained come again.
+            stop: Asked with its number after each epoch but the last, and after the latest that an interrupted attempt
+                has trained; a reason ends the trial there, "" lets it go on.
 
         Returns:
-            The outcome; `job.folder` then holds the model and a sample of its predictions, unless it failed.
+            The outcome; where it has a score, `job.folder` then holds the model and a sample of its predictions. Its
+            metrics are those of the best epoch, but for `epoch_seconds`, the mean of all epochs; with `parameters`, and
+            with `latency` in seconds where that is asked for.
 
         Raises:
             UserError: The model or the optimizer cannot be built.
         """
         started = time.monotonic()
         training = job.config.training
+        if isinstance(job.config.model, HyperModelConfig):
+            # Not above, as keras-tuner takes a second. What a user's module does to Keras as it is imported, the next
+            # lines undo, so that a process's first trial is like the others.
+            from mnist_sweep.training import hypermodel
+
+            hypermodel.load(job.config.model.hypermodel)
         keras.utils.clear_session()
         keras.utils.set_random_seed(training.seed)
         keras.config.set_dtype_policy(training.precision)
-        steps = models.batches(len(self._x), training.batch_size)
-        model = self._compiled(job, steps)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        epoch = tf.Variable(0, dtype=tf.int64)
-        guide = _Guide(job, epoch, report, stop)
-        guide.restore(model)
-        if not guide.over:
-            model.fit(
-                self._batches(training.batch_size, steps, training.seed, epoch),
-                validation_data=self._validation(training.validation_batch_size),
-                epochs=job.epochs,
-                initial_epoch=guide.progress.epoch,
-                callbacks=[guide],
-                shuffle=False,  # `_batches` has done it
-                verbose=0,
-            )
-        if guide.failure:
+        feed = self._feeds.fold(*job.fold) if job.fold else self._feeds.held_out()
+        images = len(feed.training)
+        steps = models.batches(images, training.batch_size)
+        own = self._own(job, feed.image, steps)
+        model = own.model if own else self._compiled(job, feed.image, steps)
+        parameters = model.count_params()
+
+        def outcome(status: Status, reason: str, **found: Any) -> Outcome:  # noqa: ANN401
+            metrics = {**found.pop("metrics", {}), "parameters": float(parameters)}
             return Outcome(
-                Status.FAILED, guide.failure, parameters=model.count_params(), seconds=time.monotonic() - started
+                status, reason, metrics=metrics, parameters=parameters, seconds=time.monotonic() - started, **found
             )
+
+        refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, images))
+        if refusal:
+            return outcome(Status.REFUSED, refusal)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        guide = _Guide(job, report, stop, own)
+        guide.restore(model)
+        if not guide.ended:
+            (self._fit_by_user if own and own.own_fit else self._fit)(model, job, feed, guide, own)
+        if guide.failure:
+            return outcome(Status.FAILED, guide.failure)
+        progress = guide.progress
+        if guide.stopped and not progress.history:
+            return outcome(Status.STOPPED, guide.stopped)
         if guide.best_weights is not None:
             model.set_weights(guide.best_weights)
-        write_whole(job.folder / MODEL_FILE, lambda path: model.save(path, include_optimizer=False))
-        if isinstance(job.config.model, CustomModel):
+        whole = own.whole() if own else model
+        write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
+        if isinstance(job.config.model, CustomModel | HyperModelConfig):
             _check_loadable(job.folder / MODEL_FILE, job.config.model)
-        self._save_sample(model, job.folder / SAMPLE_FILE)
-        return Outcome(
+        _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
+        metrics = dict(progress.best)
+        if progress.history:
+            metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
+        if job.latency:
+            metrics["latency"] = costs.latency(whole, feed.image)
+        return outcome(
             Status.STOPPED if guide.stopped else Status.COMPLETED,
             guide.stopped or guide.early,
-            score=guide.progress.best.get(job.objective.name),
-            best_epoch=guide.progress.best_epoch,
-            metrics=guide.progress.best,
-            parameters=model.count_params(),
-            seconds=time.monotonic() - started,
+            score=progress.best.get(job.objective.name),
+            best_epoch=progress.best_epoch,
+            metrics=metrics,
         )
 
     def test(self, path: Path) -> tuple[dict[str, float], list[list[int]]]:
@@ -157,10 +189,48 @@ class Trainer:
         metrics = {"test_loss": float(np.mean(losses)), "test_accuracy": float((predicted == truth).mean())}
         return metrics, confusion.tolist()
 
-    def _compiled(self, job: Job, steps: int) -> keras.Model:
+    def _fit(self, model: keras.Model, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
         training = job.config.training
-        height, width, channels = self._x.shape[1:]
-        model = models.build(job.config, (height, width, channels), self._classes)
+        steps = models.batches(len(feed.training), training.batch_size)
+        batches = feed.batches(training.batch_size, steps, training.seed, guide.epoch)
+        validation = feed.validation_batches(training.validation_batch_size)
+        model.fit(
+            batches.map(own.adapt) if own else batches,
+            validation_data=validation.map(own.adapt) if own and validation is not None else validation,
+            epochs=job.epochs,
+            initial_epoch=guide.progress.epoch,
+            callbacks=[guide],
+            shuffle=False,  # `feed` has done it
+            verbose=0,
+        )
+
+    def _fit_by_user(self, model: keras.Model, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
+        from mnist_sweep.training import own_fit
+
+        assert own is not None
+        data, validation = (own.arrays(*feed.arrays(which)) for which in (feed.training, feed.validation))
+        own_fit.train(own, data, validation if len(feed.validation) else None, job.config.training, job.epochs, guide)
+
+    def discover(self, name: str) -> dict[str, Any]:
+        """The space of a user's hypermodel, as `discovery.discover` finds it."""
+        from mnist_sweep.training import discovery
+
+        return discovery.discover(name, self._dataset)
+
+    def _own(self, job: Job, image: tuple[int, int, int], steps: int) -> Built | None:
+        if not isinstance(job.config.model, HyperModelConfig):
+            return None
+        from mnist_sweep.training import hypermodel
+
+        built = hypermodel.build(job.config.model, image, self._classes)
+        if not built.own_fit:
+            built.execute(models.steps_per_execution(job.config, built.model, steps), job.config.training.jit_compile)
+        return built
+
+    def _compiled(self, job: Job, image: tuple[int, int, int], steps: int) -> keras.Model:
+        training = job.config.training
+        assert job.config.optimizer is not None
+        model = models.build(job.config, image, self._classes)
         jit = training.jit_compile
         if jit == "auto":
             # XLA makes convolutions four to five times slower on CPU.
@@ -174,84 +244,76 @@ class Trainer:
         )
         return model
 
-    def _batches(self, batch_size: int, steps: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
-        x, y, size = self._x, self._y, len(self._x)
-
-        def shuffled(_: Any) -> tf.data.Dataset:  # noqa: ANN401
-            order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, epoch]))
-
-            def batch(i: Any) -> tuple[Any, Any]:  # noqa: ANN401
-                chosen = order[i * batch_size : (i + 1) * batch_size]
-                return _as_float(tf.gather(x, chosen)), tf.gather(y, chosen)
-
-            return tf.data.Dataset.range(steps).map(batch)
-
-        drawn = tf.data.Dataset.from_tensors(0).flat_map(shuffled)
-        return drawn.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-
-    def _validation(self, batch_size: int) -> tf.data.Dataset | None:
-        if not len(self._x_val):
-            return None
-        images = tf.data.Dataset.from_tensor_slices((self._x_val, self._y_val)).batch(batch_size)
-        return images.map(lambda x, y: (_as_float(x), y)).prefetch(2)
-
-    def _save_sample(self, model: keras.Model, path: Path) -> None:
-        source: Array = self._x_val if len(self._x_val) else self._x.numpy()
-        images = source[:_SAMPLE]
-        predictions = saved.predict(model, images)
-        write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
-
 
 class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
     """Seeds each epoch, reports it, saves the trial's state, keeps the best weights and says when to stop."""
 
-    def __init__(self, job: Job, epoch: tf.Variable, report: Report, stop: Callable[[], str]) -> None:
+    def __init__(self, job: Job, report: Report, stop: Stop, own: Built | None) -> None:
         super().__init__()
-        self._job, self._epoch, self._report, self._stop = job, epoch, report, stop
-        self._started = 0.0
+        self._job, self._report, self._stop, self._own = job, report, stop, own
+        # What the batches' order depends on, read inside TensorFlow's graph.
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        self._started = time.monotonic()
         self.progress = state.Progress()
         self.best_weights: list[Array] | None = None
         self.early = self.stopped = self.failure = ""
 
     def restore(self, model: keras.Model) -> None:
         """Goes on from the trial's own state, or from its parent's, where there is one."""
-        own = state.restore(self._job.folder / STATE_FILE, model)
-        if own is not None:
-            self.progress, self.best_weights = own
+        # A user's own fit cannot go on from the middle, and starts anew.
+        anew = self._own is not None and self._own.own_fit and not self._job.stop
+        found = None if anew else state.restore(self._job.folder / STATE_FILE, model)
+        if found is not None:
+            self.progress, self.best_weights = found
             for epoch, metrics in enumerate(self.progress.history, start=self.progress.first):
                 self._report(epoch, metrics)
             self._check_patience()
-        elif self._job.parent_state is not None:
-            parent = state.restore(self._job.parent_state, model)
-            if parent is None:
-                raise UserError(f"{self._job.parent_state}: the state to go on from cannot be read")
-            trained = parent[0].epoch
+            if not self.over:
+                self.stopped = self._job.stop or self._stop(self.progress.epoch)
+            return
+        if self._job.parent is not None:
+            trained = state.inherit(self._job.parent / STATE_FILE, model)
             self.progress = state.Progress(epoch=trained, first=trained + 1)
+        self.stopped = self._job.stop
 
     @property
     def over(self) -> bool:
         """Whether there is no epoch left to train."""
         return bool(self.early) or self.progress.epoch >= self._job.epochs
 
+    @property
+    def ended(self) -> bool:
+        """Whether the trial trains no longer, for whatever reason."""
+        return self.over or bool(self.stopped or self.failure)
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
         self._started = time.monotonic()
-        self._epoch.assign(epoch)
+        self.epoch.assign(epoch)
         generators = [g for layer in self.model._flatten_layers() for g in getattr(layer, "_seed_generators", [])]
         for i, generator in enumerate(generators):
             seed = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
             generator.state.assign(np.array([seed, 0], dtype=generator.state.dtype))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
-        if not math.isfinite(float(logs["loss"])):
-            self._fail(int(self._epoch.numpy()) + 1, float(logs["loss"]))
+        loss = float((logs or {}).get("loss", 0))
+        if not math.isfinite(loss):
+            self._fail(self.progress.epoch + 1, loss)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
         if self.failure:
             return
-        metrics = {name: float(value) for name, value in logs.items()}
+        if self.ended:
+            # Only a training loop of the user's own goes on all the same.
+            from mnist_sweep.training.own_fit import Ended
+
+            raise Ended
+        # Of its own count: a user's fit may begin at the first epoch several times.
+        epoch = self.progress.epoch
+        metrics = self._own.metrics(logs) if self._own else {name: float(value) for name, value in logs.items()}
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
-        metrics["epoch_seconds"] = time.monotonic() - self._started
-        score = metrics[self._job.objective.name]
+        now = time.monotonic()
+        metrics["epoch_seconds"], self._started = now - self._started, now
+        score = self._score(metrics)
         if not math.isfinite(metrics["loss"]) or not math.isfinite(score):
             self._fail(epoch + 1, next(v for v in (metrics["loss"], score) if not math.isfinite(v)))
             return
@@ -261,9 +323,16 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         self._report(epoch + 1, metrics)
         self._check_patience()
         if not self.over:
-            self.stopped = self._stop()
+            self.stopped = self._stop(epoch + 1)
         if self.early or self.stopped:
             self.model.stop_training = True
+
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        for name in ("loss", self._job.objective.name):
+            if name not in metrics:
+                # Only a user's own fit can leave one out.
+                raise UserError(f"objective={self._job.objective.name}: the model's fit logs no {name}")
+        return metrics[self._job.objective.name]
 
     def _advance(self, epoch: int, metrics: dict[str, float]) -> None:
         progress, objective = self.progress, self._job.objective
@@ -284,20 +353,27 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
             self.early = f"no better {self._job.objective.name} for {patience} epochs"
 
     def _fail(self, epoch: int, loss: float) -> None:
-        self.failure = f"the loss became {loss} in epoch {epoch}; a smaller optimizer.learning_rate may help"
+        rate = "learning rate" if self._own else "optimizer.learning_rate"
+        self.failure = f"the loss became {loss} in epoch {epoch}; a smaller {rate} may help"
         self.model.stop_training = True
 
 
-def _check_loadable(path: Path, config: CustomModel) -> None:
+def _save_sample(model: keras.Model, images: Array, path: Path) -> None:
+    predictions = saved.predict(model, images)
+    write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
+
+
+def _check_loadable(path: Path, config: CustomModel | HyperModelConfig) -> None:
     try:
         saved.load(path)
     except Exception as error:
         line = str(error).strip().splitlines()[0]
+        which = (
+            f"model.builder={config.builder}"
+            if isinstance(config, CustomModel)
+            else f"model.hypermodel={config.hypermodel}"
+        )
         raise UserError(
-            f"model.builder={config.builder}: the saved model cannot be loaded again ({line}); "
+            f"{which}: the saved model cannot be loaded again ({line}); "
             "decorate own layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"
         ) from error
-
-
-def _as_float(images: Any) -> Any:  # noqa: ANN401 - tensors, as `to_float` does for arrays
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

@@ -31,6 +31,7 @@ def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> ker
     model = config.model
     if isinstance(model, CustomModel):
         return _custom(model, shape, classes)
+    assert isinstance(model, MLP | CNN)
     layers: list[keras.layers.Layer] = [keras.Input(shape)]
     if isinstance(model, CNN):
         layers += _convolutions(model)
@@ -88,7 +89,7 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
         builder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UserError(f"model.builder={model.builder}: cannot be imported ({error})") from error
-    own = model.model_dump(exclude={"builder"})
+    own = model.model_dump(exclude={"builder", "hypermodel"})
     try:
         built = builder(own, shape, classes)
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.training.data import Array
 
@@ -38,6 +40,18 @@ class Progress:
     waited: int = 0
 
 
+@dataclass(frozen=True)
+class _State:
+    progress: Progress
+    optimizer: str
+    slots: list[str]
+    arrays: dict[str, Any]
+
+    def values(self, kind: str) -> list[Array]:
+        count = sum(name.startswith(f"{kind}_") for name in self.arrays)
+        return [self.arrays[f"{kind}_{i}"] for i in range(count)]
+
+
 def save(path: Path, model: keras.Model, progress: Progress, best_weights: list[Array] | None) -> None:
     """Writes weights, optimizer state and progress to a file that appears only when it is whole.
 
@@ -49,16 +63,18 @@ def save(path: Path, model: keras.Model, progress: Progress, best_weights: list[
         progress: How far it has come.
         best_weights: Those of the best epoch.
     """
+    slots, rates = _variables(model)
     arrays = {f"weight_{i}": np.asarray(v) for i, v in enumerate(model.weights)}
-    arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
+    arrays |= {f"slot_{i}": np.asarray(v) for i, v in enumerate(slots)}
+    arrays |= {f"rate_{i}": np.asarray(v) for i, v in enumerate(rates)}
     arrays |= {f"best_{i}": v for i, v in enumerate(best_weights or [])}
-    text = json.dumps(asdict(progress)).encode()
-    everything = {**arrays, "progress": np.frombuffer(text, dtype=np.uint8)}
+    about = {"progress": asdict(progress), "optimizer": _name(model), "slots": _kinds(slots)}
+    everything = {**arrays, "about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)}
     write_whole(path, lambda target: np.savez(target, allow_pickle=False, **everything), flush=False)
 
 
 def restore(path: Path, model: keras.Model) -> tuple[Progress, list[Array] | None] | None:
-    """Puts a saved state into a freshly compiled model.
+    """Puts a trial's own saved state into its freshly compiled model.
 
     Args:
         path: What `save` wrote.
@@ -68,23 +84,90 @@ def restore(path: Path, model: keras.Model) -> tuple[Progress, list[Array] | Non
         The progress and the best epoch's weights; None where there is no state, or it cannot be used, and the model is
         as it was.
     """
+    found = _read(path)
+    if found is None:
+        return None
+    slots, rates = _variables(model)
+    same = found.optimizer == _name(model) and found.slots == _kinds(slots) and len(found.values("rate")) == len(rates)
+    if not same or not _fits(found, model):
+        return None
+    _assign(found, model)
+    for variable, value in zip(rates, found.values("rate"), strict=True):
+        variable.assign(value)
+    return found.progress, found.values("best") or None
+
+
+def inherit(path: Path, model: keras.Model) -> int:
+    """Puts another trial's saved state into a freshly compiled model, whose own hyperparameters hold.
+
+    The learning rate stays the model's own, though Keras counts a constant one among the optimizer's variables; a
+    schedule goes on from the other trial's step.
+
+    Args:
+        path: What `save` wrote for the other trial.
+        model: A model of the same layers, with the same kind of optimizer; other hyperparameters may differ.
+
+    Returns:
+        The epochs that the other trial has trained.
+
+    Raises:
+        UserError: The state cannot be read, or was left by other layers or another optimizer.
+    """
+    found = _read(path)
+    if found is None:
+        raise UserError(f"{path}: the state to go on from cannot be read")
+    if not _fits(found, model):
+        raise UserError(
+            f"model: cannot go on from {path}, which a model of other layers has left; "
+            "do not search the layers with an algorithm whose trials go on from others"
+        )
+    name = _name(model)
+    if found.optimizer != name or found.slots != _kinds(_variables(model)[0]):
+        which = f"{name} with other arguments" if found.optimizer == name else found.optimizer
+        raise UserError(
+            f"optimizer={name}: cannot go on from {path}, which {which} has left; "
+            "do not search the optimizer with an algorithm whose trials go on from others"
+        )
+    _assign(found, model)
+    return found.progress.epoch
+
+
+def _read(path: Path) -> _State | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-        progress = Progress(**json.loads(arrays["progress"].tobytes()))
+        about = json.loads(arrays["about"].tobytes())
+        return _State(Progress(**about["progress"]), about["optimizer"], about["slots"], arrays)
     except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
         return None
-    model.optimizer.build(model.trainable_variables)
-    weights, optimizer, best = (_numbered(arrays, kind) for kind in ("weight", "optimizer", "best"))
-    variables = model.optimizer.variables
-    if [w.shape for w in weights] != [tuple(w.shape) for w in model.weights] or len(optimizer) != len(variables):
-        return None
-    model.set_weights(weights)
-    for variable, value in zip(variables, optimizer, strict=True):
+
+
+def _fits(found: _State, model: keras.Model) -> bool:
+    return [w.shape for w in found.values("weight")] == [tuple(w.shape) for w in model.weights]
+
+
+def _assign(found: _State, model: keras.Model) -> None:
+    model.set_weights(found.values("weight"))
+    for variable, value in zip(_variables(model)[0], found.values("slot"), strict=True):
         variable.assign(value)
-    return progress, best or None
 
 
-def _numbered(arrays: dict[str, Any], kind: str) -> list[Array]:
-    count = sum(name.startswith(f"{kind}_") for name in arrays)
-    return [arrays[f"{kind}_{i}"] for i in range(count)]
+def _variables(model: keras.Model) -> tuple[list[Any], list[Any]]:
+    """The optimizer's variables but for its learning rate; and that, where it is constant."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    slots: list[Any] = []
+    rates: list[Any] = []
+    for variable in model.optimizer.variables:
+        (rates if variable.name == "learning_rate" else slots).append(variable)
+    return slots, rates
+
+
+def _name(model: keras.Model) -> str:
+    # What mixed precision wraps around it adds variables of its own, which tell the two apart.
+    return type(getattr(model.optimizer, "inner_optimizer", model.optimizer)).__name__.lower()
+
+
+def _kinds(slots: list[Any]) -> list[str]:
+    """What tells one optimizer's variables from another's: `momentum(784, 16)`, whatever the layer's name."""
+    return [re.sub(r"_\d+$", "", v.name).rpartition("_")[2] + str(tuple(v.shape)) for v in slots]

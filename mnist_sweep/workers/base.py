@@ -16,23 +16,44 @@ class Train:
         trial: The trial.
         objective: Metric and direction, which tell its best epoch.
         folder: Where its model and its state go.
-        parent_state: The file with the weights and optimizer state of the trial to go on from.
+        parent: The folder of the trial from whose weights and optimizer state to go on.
+        waits: Whether the worker waits after each epoch until it is told to `go_on` or to stop.
+        stop: Why it is to end at once, with what its state holds; "" to train.
+        limits: The most `parameters` a model may have, and the most bytes of `memory` that its training may need.
+        latency: Whether to measure how long the prediction of one image takes.
     """
 
     trial: Trial
     objective: tuple[str, str]
     folder: str
-    parent_state: str | None
+    parent: str | None = None
+    waits: bool = False
+    stop: str = ""
+    limits: dict[str, int] = field(default_factory=dict)
+    latency: bool = False
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """A saved model to test on the test images."""
+    """A saved model to test on the test images.
+
+    Attributes:
+        model: The `.h5` file.
+        made_by: The user's own `package.module:name` that built it, whose layers it may have.
+    """
 
     model: str
+    made_by: str | None = None
 
 
-Task = Train | Evaluate
+@dataclass(frozen=True)
+class Discover:
+    """A user's hypermodel, `package.module:name`, whose space is asked for."""
+
+    hypermodel: str
+
+
+Task = Train | Evaluate | Discover
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,16 @@ class Reported(Message):
     trial: int
     epoch: int
     metrics: dict[str, float]
+    execution: int = 1
+
+
+@dataclass(frozen=True)
+class Executed(Message):
+    """One of the several executions of the slot's trial has ended."""
+
+    trial: int
+    execution: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -71,6 +102,14 @@ class Evaluated(Message):
 
     metrics: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Discovered(Message):
+    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why there is none."""
+
+    space: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
 
@@ -101,11 +140,28 @@ class Workers(Protocol):
     def stop(self, slot: str, trial: int, reason: str) -> None:
         """Asks a slot to end its trial after the epoch it is in; ignored if it is on another one."""
 
+    def go_on(self, slot: str, trial: int, execution: int, epoch: int) -> None:
+        """Lets a slot go on that waits; ignored where it waits for something else, or for nothing.
+
+        A slot whose task `waits` is to be answered each `Reported` and each `Executed` with this or with `stop`, those
+        that the driver knows from an attempt before as well: it waits after some of them only, and takes the answer
+        that belongs there.
+
+        Args:
+            slot: The slot.
+            trial: Its trial.
+            execution: That of the message.
+            epoch: That of a `Reported`; 0 for an `Executed`, after which the next execution begins.
+        """
+
     def kill(self, slot: str, reason: str) -> None:
         """Ends a slot's process at once; `Died` with the reason follows."""
 
     def poll(self, timeout: float) -> list[Message]:
         """Waits at most `timeout` seconds for messages."""
+
+    def put_back(self, messages: list[Message]) -> None:
+        """Hands messages out again at the next poll, for whom they are meant."""
 
     def close(self) -> None:
         """Ends all processes."""
@@ -125,7 +181,9 @@ def message_from_json(slot: str, raw: dict[str, Any]) -> Message:
     from mnist_sweep.trial import Status
 
     raw = dict(raw)
-    kind = {cls.__name__: cls for cls in (Ready, Reported, Done, Evaluated, Died)}[raw.pop("message")]
-    if kind is Done:
+    kind = {cls.__name__: cls for cls in (Ready, Reported, Executed, Done, Evaluated, Discovered, Died)}[
+        raw.pop("message")
+    ]
+    if "outcome" in raw:
         raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
     return kind(slot=slot, **raw)

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from mnist_sweep.trial import Status
-from mnist_sweep.workers.base import Died, Done, Message, Ready, Task, Train, message_from_json
+from mnist_sweep.workers.base import Died, Done, Message, Ready, Task, message_from_json
 from mnist_sweep.workers.devices import Slot
 
 # How often to look for processes that died while something else holds their end of the socket open.
@@ -25,6 +25,8 @@ _LOOK = 0.5
 _ENDS_BEFORE_READY = 2
 _KILLS_BEFORE_READY = 10
 _LOG_TAIL = 4000
+# Seconds in which a process has to become ready; TensorFlow takes 10, on a busy machine some times as many.
+_LONGEST_START = 600.0
 
 
 @dataclass
@@ -38,6 +40,7 @@ class _Process:
     early_deaths: int = 0
     log_start: int = 0
     cause: str = ""
+    born: float = field(default_factory=time.monotonic)
 
 
 class LocalWorkers:
@@ -58,6 +61,7 @@ class LocalWorkers:
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
         logs.mkdir(parents=True, exist_ok=True)
+        self._kept: list[Message] = []
         self._processes = {slot.name: self._start(slot) for slot in slots}
 
     def slots(self) -> list[str]:
@@ -69,15 +73,20 @@ class LocalWorkers:
         worker = self._processes[slot]
         worker.tasks += 1
         worker.log_start = worker.log.stat().st_size
-        _send(worker, {"task": "train" if isinstance(task, Train) else "evaluate", **asdict(task)})
+        _send(worker, {"task": type(task).__name__.lower(), **asdict(task)})
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
         """Asks a slot to end its trial after the epoch it is in."""
         _send(self._processes[slot], {"task": "stop", "trial": trial, "reason": reason})
 
+    def go_on(self, slot: str, trial: int, execution: int, epoch: int) -> None:
+        """Lets a slot go on that waits after an epoch of its trial."""
+        message = {"task": "go on", "trial": trial, "execution": execution, "epoch": epoch}
+        _send(self._processes[slot], message)
+
     def poll(self, timeout: float) -> list[Message]:
         """Waits at most `timeout` seconds for messages."""
-        messages: list[Message] = []
+        messages, self._kept = self._kept, []
         until = time.monotonic() + timeout
         while not messages:
             rest = max(0.0, until - time.monotonic())
@@ -85,11 +94,17 @@ class LocalWorkers:
             for connection in wait(list(by_connection), min(rest, _LOOK)):
                 messages += self._receive(by_connection[connection])  # type: ignore[index]
             for worker in list(self._processes.values()):
+                if not worker.ready and time.monotonic() - worker.born > _LONGEST_START:
+                    self.kill(worker.slot.name, f"did not start within {_LONGEST_START:.0f} s")
                 if worker.process.poll() is not None and not worker.connection.poll():
                     messages.append(self._bury(worker))
             if rest == 0:
                 break
         return messages
+
+    def put_back(self, messages: list[Message]) -> None:
+        """Hands messages out again at the next poll, for whom they are meant."""
+        self._kept += messages
 
     def kill(self, slot: str, reason: str) -> None:
         """Ends a slot's process at once."""
@@ -125,7 +140,7 @@ class LocalWorkers:
     def _bury(self, worker: _Process) -> Message:
         reason, log = worker.cause or _cause_of_death(worker), _tail(worker)
         deaths = 0 if worker.ready else worker.early_deaths + 1
-        killed = (worker.process.returncode or 0) < 0
+        killed = (worker.process.returncode or 0) < 0 and not worker.cause
         if deaths < (_KILLS_BEFORE_READY if killed else _ENDS_BEFORE_READY):
             self._replace(worker, early_deaths=deaths)
             return Died(worker.slot.name, reason, log)

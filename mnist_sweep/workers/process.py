@@ -7,19 +7,21 @@ which it notices by the end of the socket.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import queue
 import sys
 import threading
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.trial import Outcome, Status
-from mnist_sweep.workers.base import Done, Evaluated, Message, Ready, Reported, message_to_json
+from mnist_sweep.trial import Execution, Outcome, Status
+from mnist_sweep.workers.base import Discovered, Done, Evaluated, Executed, Message, Ready, Reported, message_to_json
 
 
 class _Driver:
@@ -28,17 +30,15 @@ class _Driver:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stop: tuple[int, str] | None = None
+        self._gone_on: set[tuple[int, int, int]] = set()
+        self._news = threading.Condition()
         self.tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen(self) -> None:
         """Takes in what the driver says, until it is gone."""
         with contextlib.suppress(EOFError, OSError):
             while True:
-                message = json.loads(self._connection.recv_bytes())
-                if message["task"] == "stop":
-                    self._stop = (message["trial"], message["reason"])
-                else:
-                    self.tasks.put(message)
+                self._heard(json.loads(self._connection.recv_bytes()))
         # Not sys.exit: training runs in another thread, and nobody waits for its result any more.
         os._exit(0)
 
@@ -47,9 +47,40 @@ class _Driver:
         with contextlib.suppress(OSError):
             self._connection.send_bytes(json.dumps(message_to_json(message)).encode())
 
-    def why_stop(self, trial: int) -> str:
-        """The reason to stop a trial, or ""; a stop that came too late for another trial does not count."""
-        return self._stop[1] if self._stop and self._stop[0] == trial else ""
+    def why_stop(self, trial: int, execution: int, epoch: int, *, wait: bool) -> str:
+        """What the driver decided after an epoch: what it said of another trial, execution or epoch does not count.
+
+        Args:
+            trial: The trial.
+            execution: Counted from 1.
+            epoch: The one that has ended; 0 where the whole execution has.
+            wait: Whether to wait until the driver has said that the trial is to stop or to go on.
+
+        Returns:
+            The reason to stop, or "".
+        """
+        with self._news:
+            while not self._is_to_stop(trial):
+                if not wait or (trial, execution, epoch) in self._gone_on:
+                    return ""
+                self._news.wait()
+            return self._stop[1] if self._stop else ""
+
+    def _is_to_stop(self, trial: int) -> bool:
+        return self._stop is not None and self._stop[0] == trial
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        with self._news:
+            if message["task"] == "stop":
+                self._stop = (message["trial"], message["reason"])
+            elif message["task"] == "go on":
+                self._gone_on.add((message["trial"], message["execution"], message["epoch"]))
+            else:
+                # What was said of an attempt before, perhaps of the same trial, does not count for this one.
+                self._stop = None
+                self._gone_on.clear()
+                self.tasks.put(message)
+            self._news.notify_all()
 
 
 def main() -> None:
@@ -66,32 +97,48 @@ def main() -> None:
     while True:
         driver.send(Ready(""))
         task = driver.tasks.get()
-        message = _train(trainer, task, driver) if task["task"] == "train" else _evaluate(trainer, task)
+        message = _train(trainer, task, driver) if task["task"] == "train" else _OTHERS[task["task"]](trainer, task)
         driver.send(message)
-        if setup["gpu"] and isinstance(message, Done) and message.outcome.status is Status.FAILED:
+        if setup["gpu"] and _failed(message):
             # After an error of CUDA a process can do nothing more; the next one shows whether the GPU is still there.
-            sys.exit(1)
+            # Not sys.exit: TensorFlow, putting its GPU in order, may wait for one that never answers.
+            sys.stderr.flush()
+            os._exit(1)
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
     from mnist_sweep.config import check_trial
     from mnist_sweep.settings import Objective
+    from mnist_sweep.training import executions
     from mnist_sweep.training.fit import Job
 
     trial, number = task["trial"], task["trial"]["number"]
+
+    def report(execution: int, epoch: int, metrics: dict[str, float]) -> None:
+        driver.send(Reported("", number, epoch, metrics, execution))
+
+    def ended(execution: int, outcome: Outcome) -> None:
+        driver.send(Executed("", number, execution, outcome))
+
+    def stop(execution: int, epoch: int) -> str:
+        return driver.why_stop(number, execution, epoch, wait=task["waits"])
+
     try:
         job = Job(
             config=check_trial(trial["config"]),
             objective=Objective(*task["objective"]),
             epochs=trial["epochs"],
             folder=Path(task["folder"]),
-            parent_state=Path(task["parent_state"]) if task["parent_state"] else None,
+            parent=Path(task["parent"]) if task["parent"] else None,
+            stop=task["stop"],
+            limits=task["limits"],
+            latency=task["latency"],
         )
-        outcome = trainer.train(
-            job,
-            report=lambda epoch, metrics: driver.send(Reported("", number, epoch, metrics)),
-            stop=lambda: driver.why_stop(number),
-        )
+        several = [Execution(**execution) for execution in trial["executions"]]
+        if several:
+            outcome = executions.train(trainer, job, several, report, ended, stop)
+        else:
+            outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
     except UserError as error:
         outcome = Outcome(Status.FAILED, str(error))
     except Exception as error:
@@ -102,11 +149,33 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
 
 def _evaluate(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
     try:
+        if task["made_by"]:
+            # Layers of the user's own are known to Keras once their module is imported.
+            importlib.import_module(task["made_by"].partition(":")[0])
         metrics, confusion = trainer.test(Path(task["model"]))
     except Exception as error:
         traceback.print_exc()
         return Evaluated("", error=_summary(error))
     return Evaluated("", metrics, confusion)
+
+
+def _discover(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
+    try:
+        return Discovered("", trainer.discover(task["hypermodel"]))
+    except UserError as error:
+        return Discovered("", error=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Discovered("", error=f"model.hypermodel={task['hypermodel']}: {_summary(error)}")
+
+
+_OTHERS = {"evaluate": _evaluate, "discover": _discover}
+
+
+def _failed(message: Message) -> bool:
+    if isinstance(message, Evaluated):
+        return bool(message.error)
+    return isinstance(message, Done) and message.outcome.status is Status.FAILED
 
 
 def _summary(error: Exception) -> str:

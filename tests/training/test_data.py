@@ -666,14 +666,31 @@ def test_split_needs_a_class_with_two_images():
     assert len(data.split(numbered(1, 1, 1), 0.0, seed=1).x_train) == 3
 
 
+def test_folds_hold_each_image_once_and_as_many_of_each_class():
+    labels = numbered(100, 50, 13, 2).y_train
+    fold = data.folds(labels, 5, seed=3)
+    assert sorted(np.bincount(fold)) == [0, 33, 33, 33, 33, 33]
+    for label in range(4):
+        counts = np.bincount(fold[labels == label], minlength=6)[1:]
+        assert counts.max() - counts.min() <= 1
+    assert fold.tolist() == data.folds(labels, 5, seed=3).tolist()
+    assert fold.tolist() != data.folds(labels, 5, seed=4).tolist()
+
+
+def test_more_folds_than_images_are_an_error():
+    assert sorted(data.folds(np.array([0, 1, 1]), 3, seed=1)) == [1, 2, 3]
+    with pytest.raises(UserError, match="folds=4: there are only 3 images to train and validate on"):
+        data.folds(np.array([0, 1, 1]), 4, seed=1)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.25])
 def test_dataset_survives_save_and_open(tmp_path, fraction):
-    dataset = data.split(numbered(20, 20, 4), fraction, seed=1)
+    dataset = data.split(numbered(20, 20, 4), fraction, seed=7)
     dataset.save(tmp_path)
     opened = Dataset.open(tmp_path)
     for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"):
         np.testing.assert_array_equal(getattr(opened, name), getattr(dataset, name), strict=True)
-    assert (opened.classes, type(opened.classes)) == (3, int)
+    assert (opened.classes, type(opened.classes), opened.seed) == (3, int, 7)
 
 
 def test_opened_arrays_are_mapped_not_read(tmp_path):

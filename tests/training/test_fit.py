@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnist_sweep.errors import UserError
 from mnist_sweep.settings import Objective
 from mnist_sweep.training import data
 from mnist_sweep.trial import Status
@@ -16,12 +17,12 @@ ACCURACY = Objective("val_accuracy", "max")
 SMALL = ("model.units=16", "model.dropout=0.3", "training.batch_size=32", "training.epochs=3")
 
 
-def train(trainer, config, folder: Path, *, epochs=None, stop=lambda: "", objective=ACCURACY, **job):
+def train(trainer, config, folder: Path, *, epochs=None, stop=lambda epoch: "", objective=ACCURACY, ending="", **job):
     from mnist_sweep.training.fit import Job
 
     reports: list[dict[str, float]] = []
     outcome = trainer.train(
-        Job(config, objective, epochs or config.training.epochs, folder, **job),
+        Job(config, objective, epochs or config.training.epochs, folder, stop=ending, **job),
         report=lambda epoch, metrics: reports.append({"epoch": epoch, **metrics}),
         stop=stop,
     )
@@ -33,13 +34,26 @@ def timeless(reports: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def test_each_epoch_reports_all_metrics(trainer, trial_config, tmp_path: Path) -> None:
-    outcome, reports = train(trainer, trial_config(*SMALL), tmp_path)
+    asked: list[int] = []
+    outcome, reports = train(
+        trainer, trial_config(*SMALL), tmp_path, stop=lambda epoch: asked.append(epoch) or "", latency=True
+    )
     assert [r["epoch"] for r in reports] == [1, 2, 3]
+    assert asked == [1, 2]
     assert set(reports[0]) == {
         "epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "epoch_seconds",
     }  # fmt: skip
     assert outcome.status is Status.COMPLETED
     assert outcome.parameters == 784 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
+    best = reports[outcome.best_epoch - 1]
+    assert outcome.metrics == {
+        **{name: best[name] for name in ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")},
+        "parameters": outcome.parameters,
+        "epoch_seconds": pytest.approx(sum(r["epoch_seconds"] for r in reports) / 3),
+        "latency": outcome.metrics["latency"],
+    }
+    # Much less than an epoch of 13 batches: the compiled model was called, and was warm.
+    assert 0 < outcome.metrics["latency"] < min(r["epoch_seconds"] for r in reports)
     assert reports[-1]["accuracy"] > reports[0]["accuracy"]
 
 
@@ -71,10 +85,88 @@ def test_going_on_from_a_saved_state_equals_never_having_stopped(
     config = trial_config(*SMALL, f"optimizer={optimizer}", "training.epochs=4", "model.batch_normalization=true")
     _, whole = train(trainer, config, tmp_path / "whole")
     train(trainer, config, tmp_path / "first", epochs=2)
-    _, rest = train(trainer, config, tmp_path / "rest", parent_state=tmp_path / "first" / "state.npz")
+    _, rest = train(trainer, config, tmp_path / "rest", parent=tmp_path / "first")
     assert timeless(rest) == timeless(whole)[2:]
     _, again = train(trainer, config, tmp_path / "first")
     assert timeless(again) == timeless(whole)
+
+
+def test_a_trial_that_is_only_to_end_trains_nothing_and_keeps_what_its_state_holds(
+    trainer, trial_config, tmp_path: Path
+) -> None:
+    config = trial_config(*SMALL, "training.epochs=9")
+    first, reports = train(trainer, config, tmp_path, stop=lambda epoch: "enough" if epoch == 2 else "")
+    model, sample = (tmp_path / name for name in ("model.h5", "sample_predictions.npz"))
+    before = sample.read_bytes()
+    model.unlink()
+    sample.unlink()
+    # Killed before it could end: it is told again, and asks nobody.
+    second, again = train(trainer, config, tmp_path, ending="enough", stop=None)
+    assert timeless(again) == timeless(reports)
+    assert (second.status, second.reason, second.score) == (Status.STOPPED, "enough", first.score)
+    assert sample.read_bytes() == before
+    assert model.exists()
+    # An interrupted trial that waits for a decision waits for that on the last epoch that it has trained.
+    asked: list[int] = []
+    third, _ = train(trainer, config, tmp_path, stop=lambda epoch: asked.append(epoch) or "no more")
+    assert (asked, third.reason) == ([2], "no more")
+    # It had reached its last epoch.
+    assert train(trainer, config, tmp_path, epochs=2, ending="enough")[0].status is Status.COMPLETED
+    nothing, none = train(trainer, config, tmp_path / "empty", ending="enough")
+    assert (nothing.status, nothing.score, none) == (Status.STOPPED, None, [])
+    assert not list((tmp_path / "empty").iterdir())
+
+
+class TestGoingOnFromAnotherTrial:
+    """The parent: one epoch of 10 steps with adam and a learning rate of 0.01."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("parent")
+
+    @pytest.fixture
+    def parent(self, trainer, trial_config, folder: Path) -> Path:
+        if not (folder / "state.npz").exists():
+            train(trainer, trial_config(*SMALL, "optimizer.learning_rate=0.01"), folder, epochs=1)
+        return folder
+
+    def test_its_own_learning_rate_holds(self, trainer, trial_config, parent: Path, tmp_path: Path) -> None:
+        config = trial_config(*SMALL, "optimizer.learning_rate=1e-9", "model.dropout=0", "training.batch_size=64")
+        _, (report,) = train(trainer, config, tmp_path, epochs=2, parent=parent)
+        assert (report["epoch"], report["learning_rate"]) == (2, pytest.approx(1e-9))
+        with np.load(parent / "state.npz") as before, np.load(tmp_path / "state.npz") as after:
+            weights = [name for name in before.files if name.startswith("weight_")]
+            assert len(weights) == 6
+            for name in weights:
+                # With the parent's learning rate, each step would change them by about 0.01.
+                np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+                assert np.isfinite(after[name]).all()
+
+    def test_its_own_schedule_goes_on_from_the_parents_step(
+        self, trainer, trial_config, parent: Path, tmp_path: Path
+    ) -> None:
+        config = trial_config(*SMALL, "optimizer.learning_rate=0.01", "optimizer.schedule.name=CosineDecay")
+        _, (report,) = train(trainer, config, tmp_path, epochs=2, parent=parent)
+        assert report["learning_rate"] == pytest.approx(0.01 * (1 + math.cos(math.pi * 20 / 30)) / 2)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (("optimizer=sgd",), "optimizer=sgd: cannot go on from .*state.npz, which adam has left; do not search"),
+            (("optimizer=rmsprop", "+optimizer.arguments.momentum=0.5"), "optimizer=rmsprop: .* which adam has left"),
+            (("+optimizer.arguments.amsgrad=true",), "optimizer=adam: .* which adam with other arguments has left"),
+            (("model.units=17",), "model: cannot go on from .*state.npz, which a model of other layers has left"),
+        ],
+    )
+    def test_a_state_that_does_not_fit_is_an_error(
+        self, trainer, trial_config, parent: Path, tmp_path: Path, changes, message
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            train(trainer, trial_config(*SMALL, *changes), tmp_path, parent=parent)
+
+    def test_a_state_that_is_gone_is_an_error(self, trainer, trial_config, parent: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="state.npz: the state to go on from cannot be read"):
+            train(trainer, trial_config(*SMALL), tmp_path, parent=tmp_path / "nowhere")
 
 
 def test_the_saved_model_is_that_of_the_best_epoch(trainer, trial_config, dataset, tmp_path: Path) -> None:
@@ -123,8 +215,8 @@ def test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason(trainer, tria
 
 
 def test_a_wish_to_stop_ends_the_trial_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:
-    reasons = iter(["", "enough"])
-    outcome, reports = train(trainer, trial_config(*SMALL, "training.epochs=9"), tmp_path, stop=lambda: next(reasons))
+    config = trial_config(*SMALL, "training.epochs=9")
+    outcome, reports = train(trainer, config, tmp_path, stop=lambda epoch: "enough" if epoch == 2 else "")
     assert len(reports) == 2
     assert (outcome.status, outcome.reason) == (Status.STOPPED, "enough")
     assert (tmp_path / "model.h5").exists()

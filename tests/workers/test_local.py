@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from mnist_sweep.training import data
-from mnist_sweep.trial import Status, Trial
-from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, Ready, Reported, Train
+from mnist_sweep.trial import Execution, Status, Trial
+from mnist_sweep.workers import local
+from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.local import LocalWorkers
 
@@ -40,12 +41,18 @@ def pool(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
 
 @pytest.fixture
 def task(compose_config, tmp_path: Path) -> Callable[..., Train]:
-    def made(number: int = 0, epochs: int = 2, **changes: Any) -> Train:
+    def made(
+        number: int = 0,
+        epochs: int = 2,
+        executions: list[Execution] | None = None,
+        fields: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Train:
         config = compose_config("model.units=8", "optimizer.learning_rate=0.01", f"training.epochs={epochs}")
         config["model"].pop("per_layer")
         groups = {group: {**config[group], **changes.pop(group, {})} for group in ("model", "optimizer", "training")}
-        trial = Trial(number, {}, groups, epochs)
-        return Train(trial, ("val_accuracy", "max"), str(tmp_path / f"{number}"), None)
+        trial = Trial(number, {}, groups, epochs, executions=executions or [])
+        return Train(trial, ("val_accuracy", "max"), str(tmp_path / f"{number}"), **(fields or {}))
 
     return made
 
@@ -97,6 +104,52 @@ def test_a_stop_ends_the_trial_it_names_and_no_other(pool: LocalWorkers, task) -
     assert 1 <= sum(isinstance(m, Reported) for m in messages) < 5000
 
 
+def test_a_trial_that_waits_trains_no_epoch_before_it_is_told_to_go_on(pool: LocalWorkers, task) -> None:
+    pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
+    # The first may come before it is waited for; the others belong to another trial, execution or epoch.
+    for trial, execution, epoch in ((5, 1, 1), (4, 1, 2), (5, 2, 2), (5, 1, 3)):
+        pool.go_on("cpu0", trial, execution, epoch)
+    messages = [*wait_for(pool, Reported), *wait_for(pool, Reported)]
+    assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
+    assert pool.poll(0.5) == []
+    pool.stop("cpu0", 5, "hopeless")
+    (done, _) = wait_for(pool, Ready)
+    assert isinstance(done, Done)
+    assert (done.outcome.status, done.outcome.reason) == (Status.STOPPED, "hopeless")
+    # As if the process had died before it could end the trial: the next is only to end it.
+    (*again, ended, _) = run(pool, task(number=5, epochs=3, fields={"waits": True, "stop": "no time"}))
+    assert again == messages
+    assert isinstance(ended, Done)
+    assert (ended.outcome.reason, ended.outcome.score) == ("no time", done.outcome.score)
+    # What was said of one attempt does not count for the next; after the last epoch it waits for nothing.
+    pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
+    messages = [*wait_for(pool, Reported), *pool.poll(0.5)]
+    assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
+    pool.go_on("cpu0", 5, 1, 2)
+    (last, done, _) = wait_for(pool, Ready)
+    assert isinstance(last, Reported)
+    assert isinstance(done, Done)
+    assert (last.epoch, done.outcome.status) == (3, Status.COMPLETED)
+
+
+def test_a_trial_of_several_executions_waits_between_them(pool: LocalWorkers, task) -> None:
+    pool.submit(
+        "cpu0", task(number=2, epochs=1, executions=[Execution(1, 1, 2), Execution(1, 2, 2)], fields={"waits": True})
+    )
+    (first, executed) = [*wait_for(pool, Executed), *pool.poll(0.5)]
+    assert isinstance(first, Reported)
+    assert isinstance(executed, Executed)
+    assert (first.execution, first.epoch, executed.execution) == (1, 1, 1)
+    pool.go_on("cpu0", 2, 1, 0)
+    (second, executed, done, _) = wait_for(pool, Ready)
+    assert isinstance(second, Reported)
+    assert isinstance(executed, Executed)
+    assert isinstance(done, Done)
+    assert (second.execution, second.epoch, executed.execution) == (2, 1, 2)
+    assert done.outcome.scores == [m.metrics["val_accuracy"] for m in (first, second)]
+    assert done.outcome.score == sum(done.outcome.scores) / 2
+
+
 def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
     trained = task(number=1)
     run(pool, trained)
@@ -109,6 +162,11 @@ def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
     assert isinstance(tested, Evaluated)
     assert tested.error
     assert not tested.metrics
+    # The user's own module is imported first, for the layers that it registers.
+    pool.submit("cpu0", Evaluate(f"{trained.folder}/model.h5", "no_such_module:build"))
+    (tested, _) = wait_for(pool, Ready)
+    assert isinstance(tested, Evaluated)
+    assert "no_such_module" in tested.error
 
 
 def test_a_killed_process_is_noticed_and_replaced(pool: LocalWorkers, task) -> None:
@@ -144,6 +202,19 @@ def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, ta
         assert workers.pids() != before
     finally:
         workers.close()
+
+
+def test_a_process_that_hangs_while_it_starts_is_replaced_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_LONGEST_START", 0.2)
+    workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
+    try:
+        first, second = (next(m for m in wait_for(workers, Died) if isinstance(m, Died)) for _ in range(2))
+    finally:
+        workers.close()
+    assert (first.reason, first.lost) == ("did not start within 0 s", False)
+    assert second.lost
 
 
 def test_a_slot_where_processes_cannot_start_is_given_up_with_their_last_words(tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""Several trainings of one setting: a trainer that trains nothing, and one test on real digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_sweep.settings import Objective
+from mnist_sweep.trial import Execution, Outcome, Status, forget
+
+ACCURACY = Objective("val_accuracy", "max")
+SEEDS = [Execution(11), Execution(12), Execution(13)]
+# By seed, the score of each epoch; the second execution is the best, in its first epoch.
+SCORES = {11: [0.1, 0.3], 12: [0.8, 0.5], 13: [0.2, 0.4]}
+
+
+@dataclass
+class FakeTrainer:
+    """Keeps its promises on reports, stops and files; `state.npz` holds the last epoch as text."""
+
+    jobs: list[Any] = field(default_factory=list)
+    ends: dict[int, Outcome] = field(default_factory=dict)
+
+    def train(self, job: Any, report: Callable[..., None], stop: Callable[[int], str]) -> Outcome:
+        self.jobs.append(job)
+        seed, state = job.config.training.seed, job.folder / "state.npz"
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if seed in self.ends:
+            return self.ends[seed]
+        scores, reason = SCORES[seed], job.stop
+        trained = int(state.read_text()) if state.exists() else 0
+        for epoch in range(1, trained + 1):
+            report(epoch, {"val_accuracy": scores[epoch - 1]})
+        while trained < job.epochs and not reason:
+            trained += 1
+            state.write_text(str(trained))
+            report(trained, {"val_accuracy": scores[trained - 1]})
+            reason = stop(trained) if trained < job.epochs else ""
+        if trained == 0:
+            return Outcome(Status.STOPPED, reason)
+        for name in ("model.h5", "sample_predictions.npz"):
+            (job.folder / name).write_text(f"{name} of {seed}")
+        best = max(range(trained), key=lambda i: scores[i])
+        metrics = {"val_accuracy": scores[best], "parameters": 7.0}
+        status, reason = (Status.STOPPED, reason) if trained < job.epochs else (Status.COMPLETED, "")
+        return Outcome(status, reason, scores[best], best + 1, metrics, 7, 2.0)
+
+
+@dataclass
+class Story:
+    """Runs a trial, and holds what was heard of it."""
+
+    config: Any
+    folder: Path
+    trainer: FakeTrainer = field(default_factory=FakeTrainer)
+    heard: list[tuple[int, int]] = field(default_factory=list)
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def run(self, *, stop_at: tuple[int, int] | None = None, **job: Any) -> Outcome:
+        from mnist_sweep.training import executions
+        from mnist_sweep.training.fit import Job
+
+        self.heard, self.asked = [], []
+
+        def stop(execution: int, epoch: int) -> str:
+            self.asked.append((execution, epoch))
+            return "hopeless" if (execution, epoch) == stop_at else ""
+
+        return executions.train(
+            self.trainer,  # type: ignore[arg-type]
+            Job(self.config, ACCURACY, 2, self.folder, **job),
+            SEEDS,
+            report=lambda execution, epoch, metrics: self.heard.append((execution, epoch)),
+            ended=lambda execution, outcome: self.heard.append((execution, 0)),
+            stop=stop,
+        )
+
+    @property
+    def model(self) -> str:
+        return (self.folder / "model.h5").read_text()
+
+
+@pytest.fixture
+def story(trial_config, tmp_path: Path) -> Story:
+    return Story(trial_config(), tmp_path / "trial")
+
+
+def test_the_trial_has_the_mean_of_all_and_the_model_of_the_best(story: Story) -> None:
+    outcome = story.run()
+    assert outcome.scores == [0.3, 0.8, 0.4]
+    assert outcome == Outcome(
+        Status.COMPLETED,
+        "",
+        pytest.approx(0.5),
+        1,
+        {"val_accuracy": pytest.approx(0.5), "parameters": 7.0},
+        7,
+        6.0,
+        [0.3, 0.8, 0.4],
+    )
+    assert story.heard == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 2), (2, 0), (3, 1), (3, 2), (3, 0)]
+    assert story.asked == [(1, 1), (1, 0), (2, 1), (2, 0), (3, 1)]
+    assert story.model == "model.h5 of 12"
+    assert (story.folder / "sample_predictions.npz").read_text() == "sample_predictions.npz of 12"
+
+
+def test_each_execution_goes_on_from_the_same_of_the_parent(story: Story, tmp_path: Path) -> None:
+    story.run(parent=tmp_path / "parent")
+    parents = [job.parent.relative_to(tmp_path) for job in story.trainer.jobs]
+    assert [str(parent) for parent in parents] == ["parent", "parent/execution_2", "parent/execution_3"]
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "scores", "best_epoch", "model"),
+    [((1, 0), [0.3], 2, 11), ((2, 1), [0.3], 2, 11), ((2, 0), [0.3, 0.8], 1, 12), ((3, 1), [0.3, 0.8], 1, 12)],
+)
+def test_a_stop_leaves_the_mean_of_those_that_have_ended(
+    story: Story, stop_at: tuple[int, int], scores: list[float], best_epoch: int, model: int
+) -> None:
+    outcome = story.run(stop_at=stop_at)
+    assert (outcome.status, outcome.reason, outcome.scores) == (Status.STOPPED, "hopeless", scores)
+    assert (outcome.score, outcome.best_epoch) == (pytest.approx(sum(scores) / len(scores)), best_epoch)
+    assert story.model == f"model.h5 of {model}"
+    assert story.asked[-1] == stop_at
+
+
+def test_a_stop_within_the_first_gives_what_it_has(story: Story) -> None:
+    outcome = story.run(stop_at=(1, 1))
+    assert (outcome.status, outcome.score, outcome.scores) == (Status.STOPPED, 0.1, [])
+    assert story.heard == [(1, 1)]
+
+
+def test_resumed_it_trains_only_what_is_left_and_ends_as_if_undisturbed(story: Story, tmp_path: Path) -> None:
+    story.run(stop_at=(3, 1))
+    # As after Ctrl-C: the driver has not ended the trial.
+    story.trainer.jobs.clear()
+    outcome = story.run()
+    assert [job.config.training.seed for job in story.trainer.jobs] == [13]
+    assert story.heard == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 2), (2, 0), (3, 1), (3, 2), (3, 0)]
+    assert story.asked == [(2, 0)]
+    assert outcome == Story(story.config, tmp_path / "undisturbed").run()
+    # Its end was lost: nothing is trained, nobody is asked.
+    assert story.run(stop=None) == outcome
+    assert story.asked == []
+
+
+@pytest.mark.parametrize(("stopped_at", "scores"), [((2, 1), [0.3]), ((2, 0), [0.3, 0.8]), ((1, 1), [])])
+def test_a_trial_that_is_only_to_end_trains_nothing(
+    story: Story, stopped_at: tuple[int, int], scores: list[float]
+) -> None:
+    before = story.run(stop_at=stopped_at)
+    states = {path: path.read_text() for path in story.folder.rglob("state.npz")}
+    outcome = story.run(stop="hopeless")
+    assert outcome == before
+    assert outcome.scores == scores
+    assert {path: path.read_text() for path in story.folder.rglob("state.npz")} == states
+    assert story.asked == []
+
+
+def test_what_had_reached_its_end_counts_though_nobody_has_noted_it(story: Story) -> None:
+    story.run()
+    (story.folder / "execution_3" / "execution.json").write_text("{")
+    outcome = story.run(stop="hopeless")
+    assert (outcome.status, outcome.scores) == (Status.COMPLETED, [0.3, 0.8, 0.4])
+
+
+def test_one_that_fails_fails_the_trial_and_is_tried_again(story: Story) -> None:
+    story.trainer.ends[12] = Outcome(Status.FAILED, "the loss became nan in epoch 1")
+    outcome = story.run()
+    assert (outcome.status, outcome.score) == (Status.FAILED, None)
+    assert outcome.reason == "execution 2 of 3: the loss became nan in epoch 1"
+    assert story.heard == [(1, 1), (1, 2), (1, 0)]
+    story.trainer.ends.clear()
+    assert story.run().scores == [0.3, 0.8, 0.4]
+    assert [job.config.training.seed for job in story.trainer.jobs] == [11, 12, 12, 13]
+
+
+def test_a_refused_model_is_refused_once(story: Story) -> None:
+    story.trainer.ends[11] = Outcome(Status.REFUSED, "limits.parameters=1: the model has 7 parameters", parameters=7)
+    assert story.run() == story.trainer.ends[11]
+    assert len(story.trainer.jobs) == 1
+
+
+def test_early_stops_are_told(story: Story) -> None:
+    reason = "no better val_accuracy for 1 epochs"
+    story.trainer.ends[12] = Outcome(Status.COMPLETED, reason, 0.5, 1, {"val_accuracy": 0.5}, 7, 1.0)
+    (story.folder / "execution_2").mkdir(parents=True)
+    for name in ("model.h5", "sample_predictions.npz"):
+        (story.folder / "execution_2" / name).write_text("")
+    outcome = story.run()
+    assert (outcome.status, outcome.reason) == (Status.COMPLETED, f"{reason} (1 of 3 executions)")
+    assert set(outcome.metrics) == {"val_accuracy"}
+
+
+def test_what_is_forgotten_is_all_but_the_model_and_the_sample(story: Story) -> None:
+    story.run()
+    forget(story.folder)
+    assert {path.name for path in story.folder.iterdir()} == {"model.h5", "sample_predictions.npz"}
+    forget(story.folder.parent / "nowhere")
+
+
+def test_real_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_config, dataset, tmp_path: Path) -> None:
+    from mnist_sweep.training import data, executions, saved
+    from mnist_sweep.training.fit import Job
+
+    config = trial_config("model.units=16", "training.batch_size=16", "training.epochs=1", "training.seed=5")
+    reports: list[tuple[int, int, float]] = []
+    outcome = executions.train(
+        trainer,
+        Job(config, ACCURACY, 1, tmp_path),
+        [Execution(5, 1, 2), Execution(5, 2, 2)],
+        report=lambda execution, epoch, metrics: reports.append((execution, epoch, metrics["val_accuracy"])),
+        ended=lambda execution, outcome: None,
+        stop=lambda execution, epoch: "",
+    )
+    assert [report[:2] for report in reports] == [(1, 1), (2, 1)]
+    images = np.concatenate([dataset.x_train, dataset.x_val])
+    labels = np.concatenate([dataset.y_train, dataset.y_val])
+    fold = data.folds(labels, 2, dataset.seed)
+    best = 1 + int(np.argmax(outcome.scores))
+    right = saved.predict(saved.load(tmp_path / "model.h5"), images).argmax(axis=1) == labels
+    assert right[fold == best].mean() == pytest.approx(max(outcome.scores))
+    with np.load(tmp_path / "sample_predictions.npz") as sample:
+        np.testing.assert_array_equal(sample["images"], images[fold == best][:64])
+    assert outcome.scores[0] != outcome.scores[1]
+
+
+def test_a_fold_trains_on_every_image_that_it_does_not_validate_on(dataset) -> None:
+    from mnist_sweep.training.feed import Feeds
+
+    feed = Feeds(dataset).fold(2, 3)
+    assert sorted([*feed.training, *feed.validation]) == list(range(400))
+    (batch,) = feed.batches(400, 1, seed=1, epoch=0)
+    drawn = {image.tobytes() for image in np.round(batch[0].numpy() * 255).astype(np.uint8)}
+    held_out = {image.tobytes() for image in feed.images.numpy()[feed.validation]}
+    assert (len(drawn), len(held_out)) == (len(feed.training), len(feed.validation))
+    assert not drawn & held_out
