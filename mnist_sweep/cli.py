@@ -99,7 +99,9 @@ def _sweep(given: list[str]) -> int:
             plain = compose.plain(config)
             old = resume.last_unfinished(plain["name"]) if plain["resume"] == "auto" else None
             if old is None:
-                codes.append(launch.run(plain, folder, standard_output()))
+                hydra_config = HydraConfig.get()
+                before = compose.baseline(hydra_config.overrides.task, hydra_config.runtime.choices)
+                codes.append(launch.run(plain, folder, standard_output(), baseline=before))
             else:
                 resume.check_unchanged(resume.last_config(list(read(old)), old), plain)
                 resume.log_to(old)
@@ -110,7 +112,8 @@ def _sweep(given: list[str]) -> int:
         except Exception as error:
             raise _Carried(error) from error
         finally:
-            if not (folder / FILE).exists():
+            if not (folder / FILE).exists() or not (folder / FILE).stat().st_size:
+                # Nothing has begun that could be gone on with.
                 launch.discard(folder)
 
     compose.register()

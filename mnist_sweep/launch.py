@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -20,34 +21,37 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from mnist_sweep import search
+from mnist_sweep import earlier, hypermodel, search, summary
 from mnist_sweep.config import TrialConfig, check_shape
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
-from mnist_sweep.journal import LOCK, Journal, read
+from mnist_sweep.journal import LOCK, Journal, find, read
 from mnist_sweep.mlflow_store import absolute, without_password
-from mnist_sweep.progress import Progress, Screen, duration, short_names, shown
+from mnist_sweep.progress import Progress, Screen
+from mnist_sweep.search import stopping
 from mnist_sweep.search.aside import Aside
 from mnist_sweep.settings import Settings, check_settings
 from mnist_sweep.space import Space
-from mnist_sweep.sweep import Results, Sweep
-from mnist_sweep.tables import Column, show
+from mnist_sweep.sweep import Sweep
 from mnist_sweep.tracking import Tracker
 from mnist_sweep.training import data
-from mnist_sweep.trial import Event, Status, SweepResumed, SweepStarted, WinnerTested
-from mnist_sweep.workers.devices import slots
+from mnist_sweep.trial import Event, SweepResumed, SweepStarted, TrialStarted, WinnerTested
+from mnist_sweep.workers.devices import Slot, slots
 from mnist_sweep.workers.local import LocalWorkers
 
 _PACKAGES = ("mnist_sweep", "tensorflow", "keras", "keras-tuner", "mlflow", "hydra-core", "numpy")
-_LEADERS = 10
-_Say = Callable[[str], None]
+# For as many builds of a user's hypermodel as it takes to know its space.
+_DISCOVERY_SECONDS = 1800
 
 
-def prepare(config: dict[str, Any]) -> tuple[Settings, Space, list[TrialConfig]]:
+def prepare(
+    config: dict[str, Any], own: hypermodel.Expanded | None = None
+) -> tuple[Settings, Space, list[TrialConfig]]:
     """Checks a config as far as that goes without the data.
 
     Args:
         config: As Hydra composed it, resolved.
+        own: What the config's hypermodel searches, where it names one.
 
     Returns:
         The settings, the space, and the trial configs at the space's corners.
@@ -56,14 +60,23 @@ def prepare(config: dict[str, Any]) -> tuple[Settings, Space, list[TrialConfig]]
         UserError: Something is wrong with the config.
     """
     settings = check_settings(config)
-    space = Space(settings.trial)
+    if own is not None:
+        settings = replace(settings, trial=own.trial)
+    space = Space(settings.trial) if own is None else own.space()
     corners = list(space.check())
     search.check(settings, space)
     absolute(settings.tracking.uri)
     return settings, space, corners
 
 
-def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool = False) -> int:
+def run(
+    config: dict[str, Any],
+    folder: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    baseline: Mapping[str, Any] | None = None,
+) -> int:
     """Runs a sweep from its config to its leaderboard.
 
     Args:
@@ -71,6 +84,7 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
         folder: The sweep's folder, which exists.
         console: Where to print.
         resume: Whether the folder holds a sweep to go on with.
+        baseline: The groups model, optimizer and training as they are without sweeps, for `search.enqueue: [default]`.
 
     Returns:
         The exit code: 0; 1 where no trial has a result; 130 where the user interrupted it.
@@ -78,28 +92,22 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
     """
-    settings, space, corners = prepare(config)
-    limits = [n for n in (settings.search.max_trials, space.size) if n is not None]
-    places = slots(settings.workers, min(limits, default=None))
+    settings = check_settings(config)
+    most, own = settings.search.max_trials, hypermodel.named(settings.trial)
+    if own is None:
+        settings, space, corners = prepare(config)
+        most = min((n for n in (most, space.size) if n is not None), default=None)
+    places = slots(settings.workers, most)
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
-    for corner in corners:
-        check_shape(corner, images.shape)
+    if own is None:
+        for corner in corners:
+            check_shape(corner, images.shape)
     dataset = data.split(images, settings.data.validation_split, settings.seed)
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    _warn_of_fallback(console, images)
+    summary.warn_of_fallback(console, images)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
         past = list(read(folder)) if resume else []
         public = _without_secrets(config)
-        if past:
-            started = first_event(past, folder)
-            _same_data(images, started, folder)
-            begin: Event = SweepResumed(time.time(), public)
-        else:
-            about = _about(images, dataset)
-            sweep_id = _sweep_id(settings, folder)
-            begin = started = SweepStarted(time.time(), sweep_id, public, space.describe(), about, versions())
-        _announce(say, started, [place.name for place in places])
-        write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
         arrays = folder / "arrays"
         arrays.mkdir(exist_ok=True)
@@ -108,10 +116,43 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
             dataset.save(arrays)
         except OSError as error:
             raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
-        aside = Aside(lambda: search.create(settings, space))
+        start = functools.partial(LocalWorkers, places, arrays, folder / "workers", settings.workers.recycle_after)
+        workers: LocalWorkers | None = None
+        if own is not None:
+            say(f"Asking {own} what it searches …")
+            workers = start()
+            cleanup.callback(workers.close)
+            found = hypermodel.expand(settings.trial, hypermodel.discover(workers, own, _DISCOVERY_SECONDS))
+            settings, space, corners = prepare(config, found)
+            baseline = found.baseline(baseline)
+        if past:
+            started = first_event(past, folder)
+            _same_data(images, started, folder)
+            _same_devices(places, past, folder)
+            _same_space(space, started, folder)
+            begin: Event = SweepResumed(time.time(), public)
+        else:
+            about = _about(images, dataset)
+            begin = started = SweepStarted(
+                time.time(),
+                _sweep_id(settings, folder),
+                public,
+                space.describe(),
+                about,
+                versions(),
+                enqueued=earlier.enqueued(settings, space, baseline),
+                earlier=earlier.earlier(
+                    settings, space, images.digest(), functools.partial(find, wanted_by="search.warm_start")
+                ),
+            )
+        if workers is None:
+            # Only here, as what is wrong with the settings to try first, or with an earlier sweep, needs no worker.
+            workers = start()
+            cleanup.callback(workers.close)
+        summary.announce(say, started, [place.name for place in places])
+        write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
+        aside = Aside(lambda: search.create(settings, space, started.enqueued, started.earlier))
         cleanup.callback(aside.close)
-        workers = LocalWorkers(places, arrays, folder / "workers", settings.workers.recycle_after)
-        cleanup.callback(workers.close)
         tracker = Tracker(settings, folder)
         cleanup.callback(_finish_tracking, tracker, say, started.sweep)
         screen = cleanup.enter_context(
@@ -126,7 +167,8 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
             if isinstance(event, WinnerTested):
                 tested.append(event)
 
-        sweep = Sweep(settings, space, aside, workers, folder=folder, emit=emit, clock=time.time)
+        rule = stopping.create(settings)
+        sweep = Sweep(settings, space, aside, rule, workers, folder=folder, emit=emit, clock=time.time)
         for event in past:
             tracker.handle(event)
             screen.progress.handle(event)
@@ -134,12 +176,12 @@ def run(config: dict[str, Any], folder: Path, console: Console, *, resume: bool 
         emit(begin)
         with _signals(sweep, console):
             results = sweep.run()
-    _leaderboard(console, space, results)
-    _warn_of_fallback(console, images)
+    summary.leaderboard(console, space, results)
+    summary.warn_of_fallback(console, images)
     if sweep.interrupted:
         say(f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}")
         return 130
-    _next_steps(say, settings, folder, started.sweep, results, tested, logged=tracker.error is None)
+    summary.next_steps(say, settings, folder, started.sweep, results, tested, logged=tracker.error is None)
     return 0 if results.winner() is not None else 1
 
 
@@ -159,6 +201,26 @@ def _same_data(images: data.Images, started: SweepStarted, folder: Path) -> None
         raise UserError(
             f"{folder}: began on {started.data['name']} ({started.data['digest']}), but data={images.name} now is "
             f"another ({images.digest()}); a sweep's trials are compared on the same data"
+        )
+
+
+def _same_devices(places: Sequence[Slot], past: Sequence[Event], folder: Path) -> None:
+    on_gpu = any(isinstance(event, TrialStarted) and event.slot.startswith("gpu") for event in past)
+    if on_gpu and all(place.gpu is None for place in places):
+        raise UserError(
+            f"{folder}: ran on a GPU, and none is visible now (nvidia-smi, CUDA_VISIBLE_DEVICES); on the CPU its "
+            "metrics would be others"
+        )
+
+
+def _same_space(space: Space, started: SweepStarted, folder: Path) -> None:
+    now = space.describe()
+    changed = [name for name in {**started.space, **now} if started.space.get(name) != now.get(name)]
+    if changed:
+        name = changed[0]
+        raise UserError(
+            f"{folder}: began with {name} = {started.space.get(name)}, which now is {now.get(name)}; "
+            "undo the change of the model's code, or begin a new sweep"
         )
 
 
@@ -205,30 +267,6 @@ def _sweep_id(settings: Settings, folder: Path) -> str:
     return "/".join([settings.name, *tail])
 
 
-def _warn_of_fallback(console: Console, images: data.Images) -> None:
-    if images.fallback is not None:
-        console.print(
-            f" data={images.fallback} CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of {images.name} instead. "
-            "Give data.path=FILE for the real data, or data.fallback=null to make this an error. ",
-            style="bold white on red",
-            soft_wrap=True,
-        )
-
-
-def _announce(say: _Say, started: SweepStarted, places: list[str]) -> None:
-    about = started.data
-    say(f"Sweep {started.sweep}")
-    say(
-        f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} validation "
-        f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes"
-    )
-    for i, (name, domain) in enumerate(started.space.items()):
-        say(f"  {'search' if i == 0 else '':8} {name} = {domain}")
-    if not started.space:
-        say("  search   nothing: one run")
-    say(f"  workers  {', '.join(places)}")
-
-
 @contextmanager
 def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
     """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
@@ -250,7 +288,7 @@ def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def _finish_tracking(tracker: Tracker, say: _Say, sweep: str) -> None:
+def _finish_tracking(tracker: Tracker, say: summary.Say, sweep: str) -> None:
     if tracker.behind:
         say("Writing the last results to MLflow …")
     tracker.close()
@@ -258,59 +296,6 @@ def _finish_tracking(tracker: Tracker, say: _Say, sweep: str) -> None:
         lines = str(tracker.error).strip().splitlines() or [type(tracker.error).__name__]
         say(f"MLflow could not be written ({without_password(lines[0])}).")
         say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
-
-
-def _leaderboard(console: Console, space: Space, results: Results) -> None:
-    ranking = results.ranking()
-    if not ranking:
-        return
-    leaders = [(n, results.trials[n], results.outcomes[n]) for n in ranking[:_LEADERS]]
-    short = short_names([h.name for h in space.hyperparameters])
-    columns = [
-        Column("", [str(rank) for rank in range(1, len(leaders) + 1)], weight=1),
-        Column("trial", [str(number) for number, _, _ in leaders], weight=3),
-        *(Column(end, [shown(t.values.get(name, "–")) for _, t, _ in leaders]) for name, end in short.items()),
-        Column(results.objective.name, [f"{o.score:.4f}" for _, _, o in leaders], weight=3),
-        Column("best epoch", [str(o.best_epoch) for _, _, o in leaders], weight=1),
-        Column("time", [duration(o.seconds) for _, _, o in leaders], weight=1),
-    ]
-    left_out = show(console, columns, "Leaderboard")
-    if left_out:
-        console.print(f"{left_out} more columns fit into a wider terminal.", style="dim")
-
-
-def _next_steps(
-    say: _Say,
-    settings: Settings,
-    folder: Path,
-    sweep: str,
-    results: Results,
-    tested: list[WinnerTested],
-    *,
-    logged: bool,
-) -> None:
-    ended = [outcome.status for outcome in results.outcomes.values()]
-    others = {status: ended.count(status) for status in (Status.STOPPED, Status.FAILED) if status in ended}
-    for status, count in others.items():
-        say(f"{count} trial{'s' if count > 1 else ''} {status}.")
-    winner = results.winner()
-    if winner is None:
-        reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
-        say(f"No trial has a result{': ' + min(reasons) if reasons else ''}.")
-        say(f"The workers' output is in {folder / 'workers'}.")
-        return
-    score = results.outcomes[winner].score
-    say(f"Winner: trial {winner}, {settings.objective.name} {score:.4f}")
-    for event in tested:
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
-        say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
-    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    say(f"Sweep's folder: {place}")
-    say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
-    say("Next:")
-    commands = (f"compare {sweep}", f"export {sweep} --to exported", "ui") if logged else (f"sync {sweep}",)
-    for command in commands:
-        say(f"  python -m mnist_sweep {command}")
 
 
 def claim(folder: Path) -> Path:

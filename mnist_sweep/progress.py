@@ -17,8 +17,10 @@ from mnist_sweep.trial import (
     EpochEnded,
     Event,
     Outcome,
+    SlotLost,
     Status,
     SweepEnded,
+    SweepResumed,
     SweepStarted,
     Trial,
     TrialEnded,
@@ -26,7 +28,13 @@ from mnist_sweep.trial import (
 )
 
 _ROWS = 14
-_COLOURS = {Status.RUNNING: "cyan", Status.COMPLETED: "green", Status.STOPPED: "yellow", Status.FAILED: "red"}
+_COLOURS = {
+    Status.RUNNING: "cyan",
+    Status.COMPLETED: "green",
+    Status.STOPPED: "yellow",
+    Status.REFUSED: "yellow",
+    Status.FAILED: "red",
+}
 
 
 def duration(seconds: float) -> str:
@@ -43,6 +51,8 @@ def duration(seconds: float) -> str:
 
 def shown(value: object) -> str:
     """A hyperparameter's value for people."""
+    if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
+        return str(int(value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -74,6 +84,7 @@ class _Row:
     slot: str = ""
     attempt: int = 1
     epoch: int = 0
+    execution: int = 1
     best: float | None = None
     status: Status = Status.RUNNING
     outcome: Outcome | None = None
@@ -94,13 +105,15 @@ class Progress:
             size: How many settings the space holds; None where they cannot be counted.
             clock: The time in seconds since 1970.
         """
-        self.objective, self.slots, self.clock = objective, slots, clock
+        self.objective, self.clock = objective, clock
+        self._places, self._lost = slots, 0
         self.rows: dict[int, _Row] = {}
         self.names: list[str] = []
         self.sweep = ""
         self.started = clock()
         self.ended = False
-        limits = [n for n in (budget.max_trials, None if budget.algorithm == "hyperband" else size) if n is not None]
+        goes_on = budget.algorithm in ("hyperband", "pbt")
+        limits = [n for n in (budget.max_trials, None if goes_on else size) if n is not None]
         self.most = min(limits, default=None)
         self._seconds = seconds(budget.time_budget) if budget.time_budget else None
 
@@ -112,19 +125,33 @@ class Progress:
             self.rows[event.trial.number] = _Row(event.trial, event.slot, event.attempt)
         elif isinstance(event, EpochEnded):
             row, score = self.rows[event.trial], event.metrics[self.objective.name]
-            row.epoch = event.epoch
+            row.epoch, row.execution = event.epoch, event.execution
             if self.objective.better(score, row.best):
                 row.best = score
         elif isinstance(event, TrialEnded) and event.trial in self.rows:
             row = self.rows[event.trial]
             row.status, row.outcome, row.best = event.outcome.status, event.outcome, event.outcome.score
+        elif isinstance(event, SlotLost):
+            self._lost += 1
+        elif isinstance(event, SweepResumed):
+            self._lost = 0
         elif isinstance(event, SweepEnded):
             self.ended = True
+
+    @property
+    def slots(self) -> int:
+        """How many trials run at once."""
+        return self._places - self._lost
 
     @property
     def finished(self) -> list[_Row]:
         """The trials that have ended."""
         return [row for row in self.rows.values() if row.outcome is not None]
+
+    @property
+    def counted(self) -> list[_Row]:
+        """Those of the finished that the search has had: not refused, and not confirming others."""
+        return [row for row in self.finished if row.trial.confirms is None and row.status is not Status.REFUSED]
 
     @property
     def running(self) -> list[_Row]:
@@ -134,7 +161,7 @@ class Progress:
     def best(self) -> _Row | None:
         """The best trial so far, of those that have ended."""
         best: _Row | None = None
-        for row in self.finished:
+        for row in self.counted:
             if row.best is not None and self.objective.better(row.best, best.best if best else None):
                 best = row
         return best
@@ -146,14 +173,25 @@ class Progress:
         done = [row.outcome.seconds for row in self.finished if row.outcome and row.outcome.seconds > 0]
         if self.most is None or not done:
             return limit
-        ahead = self.most - len(self.finished) - sum(row.epoch / max(row.trial.epochs, 1) for row in self.running)
+        ahead = self.most - len(self.counted) - sum(self._part(row) for row in self.running)
+        if any(row.trial.confirms is not None for row in self.running):
+            return None
         estimate = max(0.0, ahead) * sum(done) / len(done) / max(self.slots, 1)
         return estimate if limit is None else min(limit, estimate)
 
+    @staticmethod
+    def _part(row: _Row) -> float:
+        """How much of a trial is done."""
+        executions = max(len(row.trial.executions), 1)
+        return (row.execution - 1 + row.epoch / max(row.trial.epochs, 1)) / executions
+
     def headline(self) -> str:
         """One line on how the sweep stands."""
-        count = f"{len(self.finished)}" + (f" of {self.most}" if self.most is not None else "")
+        count = f"{len(self.counted)}" + (f" of {self.most}" if self.most is not None else "")
         parts = [f"{count} trial{'' if count == '1' or self.most == 1 else 's'} done"]
+        anew = [row for row in self.rows.values() if row.trial.confirms is not None]
+        if anew:
+            parts.append(f"{sum(row.outcome is not None for row in anew)} of the best trained anew")
         parts.append(f"{len(self.running)} of {self.slots} slot{'' if self.slots == 1 else 's'} busy")
         parts.append(f"{duration(self.clock() - self.started)} elapsed")
         left = self.seconds_left()
@@ -192,6 +230,8 @@ class Screen:
                 markup=False,
                 highlight=False,
             )
+        elif isinstance(event, SlotLost):
+            self._console.print(f"{event.slot} {event.reason}", style="red", markup=False, highlight=False)
         elif isinstance(event, TrialEnded) and event.trial in self.progress.rows and self._tells(event.outcome):
             self._console.print(self._line(self.progress.rows[event.trial]), highlight=False, soft_wrap=True)
 
@@ -201,7 +241,7 @@ class Screen:
 
     def _line(self, row: _Row) -> Text:
         assert row.outcome is not None
-        text = Text(f"trial {row.trial.number}  ")
+        text = Text(f"trial {self._number(row)}  ")
         text.append(str(row.status), style=_COLOURS[row.status])
         if row.best is not None:
             text.append(f"  {self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
@@ -230,9 +270,9 @@ class Screen:
         rows.sort(key=lambda row: row.trial.number)
         short = short_names(progress.names)
         columns = [
-            Column("trial", [f"{row.trial.number}{' ★' if row is best else ''}" for row in rows], weight=2),
+            Column("trial", [f"{self._number(row)}{' ★' if row is best else ''}" for row in rows], weight=2),
             *(Column(end, [shown(row.trial.values.get(name, "–")) for row in rows]) for name, end in short.items()),
-            Column("epoch", [f"{row.epoch}/{row.trial.epochs}" for row in rows], weight=1),
+            Column("epoch", [self._epoch(row) for row in rows], weight=1),
             Column(
                 progress.objective.name,
                 ["" if row.best is None else f"{row.best:.4f}" for row in rows],
@@ -244,6 +284,17 @@ class Screen:
         if rows:
             return Group(table, Text(progress.headline()))
         return Text("The workers are starting: each imports TensorFlow once.", style="dim")
+
+    @staticmethod
+    def _number(row: _Row) -> str:
+        again = row.trial.confirms
+        return f"{row.trial.number}" + ("" if again is None else f" ({again} anew)")
+
+    @staticmethod
+    def _epoch(row: _Row) -> str:
+        executions = len(row.trial.executions)
+        which = f" ({row.execution}/{executions})" if executions > 1 else ""
+        return f"{row.epoch}/{row.trial.epochs}{which}"
 
     @staticmethod
     def _status(row: _Row) -> Text:

@@ -36,7 +36,9 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int
     Raises:
         UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
     """
-    folder = find(sweep)
+    folder = journal.find(sweep, "resume") if sweep else last_unfinished()
+    if folder is None:
+        raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
     events = list(journal.read(folder))
     old = last_config(events, folder)
     new = _overridden(old, overrides)
@@ -46,29 +48,6 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int
         return 0
     log_to(folder)
     return launch.run(_with_password(new), folder, console, resume=True)
-
-
-def find(sweep: str | None) -> Path:
-    """Finds the folder of a sweep.
-
-    Args:
-        sweep: As for `resume`.
-
-    Raises:
-        UserError: There is none.
-    """
-    if sweep is None:
-        unfinished = last_unfinished()
-        if unfinished is None:
-            raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
-        return unfinished
-    for folder in (Path(sweep), SWEEPS / sweep):
-        if (folder / journal.FILE).is_file():
-            return folder
-        found = journal.sweeps(folder)
-        if found:
-            return found[-1]
-    raise UserError(f"resume {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
 
 
 def last_unfinished(name: str | None = None) -> Path | None:
@@ -163,7 +142,7 @@ def sync(sweep: str | None, console: Console) -> int:
     folders = journal.sweeps(SWEEPS)
     if sweep is None and not folders:
         raise UserError(f"sync: {SWEEPS}/ holds no sweep")
-    folder = find(sweep) if sweep else folders[-1]
+    folder = journal.find(sweep, "sync") if sweep else folders[-1]
     if journal.is_running(folder):
         raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
     events = list(journal.read(folder))

@@ -4,69 +4,49 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mnist_sweep.config import check_trial
 from mnist_sweep.errors import UserError
+from mnist_sweep.outcomes import Results, confirm
+from mnist_sweep.search import spent
 from mnist_sweep.search.aside import Answered, Aside
-from mnist_sweep.search.base import Answer, Suggestion
-from mnist_sweep.settings import Objective, Settings, seconds
+from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.search.stopping import Stopping
+from mnist_sweep.settings import Settings, seconds, size
 from mnist_sweep.space import Space
+from mnist_sweep.standing import Standing, answered
 from mnist_sweep.trial import (
     MODEL_FILE,
-    STATE_FILE,
     AttemptFailed,
     EpochEnded,
     Event,
+    ExecutionEnded,
     Outcome,
+    SlotLost,
     Status,
     SweepEnded,
-    SweepResumed,
-    SweepStarted,
     Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
+    forget,
     trial_folder,
 )
-from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Message, Ready, Reported, Train, Workers
+from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train, Workers
+from mnist_sweep.workers.devices import device
 
 _POLL = 0.2
 _POLL_WHILE_ASKING = 0.01
 # Seconds beyond two epochs that a trial has to stop in, before its process is ended.
 _GRACE = 60.0
-
-
-@dataclass
-class Results:
-    """What a sweep has found so far.
-
-    Attributes:
-        trials: Every trial that was started, by number.
-        outcomes: The outcome of every trial that has ended.
-    """
-
-    objective: Objective
-    trials: dict[int, Trial] = field(default_factory=dict)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-
-    def ranking(self) -> list[int]:
-        """The trials that have a score, the best first; of equal ones, the earlier first."""
-        scored = {n: o.score for n, o in sorted(self.outcomes.items()) if o.score is not None}
-        return sorted(scored, key=lambda n: scored[n], reverse=self.objective.direction == "max")
-
-    def winner(self) -> int | None:
-        """The best trial."""
-        return next(iter(self.ranking()), None)
-
-    def failures_in_a_row(self) -> list[Outcome]:
-        """The failed trials since the last one that did not fail, in the order in which they ended."""
-        row: list[Outcome] = []
-        for outcome in self.outcomes.values():
-            row = [*row, outcome] if outcome.status is Status.FAILED else []
-        return row
+# Trials in a row that exceed the limits, after which no other is expected to keep within them.
+_MOST_REFUSED = 200
+# Between the seeds of a search's trials and those on which the best are trained anew.
+_SEEDS_ANEW = 1000
 
 
 @dataclass
@@ -91,6 +71,7 @@ class Sweep:
         settings: Settings,
         space: Space,
         search: Aside,
+        stopping: Stopping | None,
         workers: Workers,
         *,
         folder: Path,
@@ -100,29 +81,35 @@ class Sweep:
         """Takes the parts.
 
         Args:
-            settings: The objective, the budget, and how failures are met.
+            settings: The objectives, the budget, and how failures are met.
             space: The search space.
             search: The algorithm.
+            stopping: The rule that ends hopeless trials; None where there is none.
             workers: The slots.
             folder: The sweep's folder, under which models are written.
             emit: Takes each event: the journal first, then its views.
             clock: The time in seconds since 1970.
         """
-        self._objective, self._budget, self._config = settings.objective, settings.search, settings.workers
-        self.results = Results(self._objective)
+        self._settings, self._objective = settings, settings.objective
+        self._budget, self._config = settings.search, settings.workers
+        self._standing = Standing(settings, stopping)
         self._space, self._search, self._workers = space, search, workers
-        self._folder, self._emit, self._clock = folder, emit, clock
+        self._folder, self._out, self._clock = folder, emit, clock
+        self._waits = stopping is not None or settings.search.target is not None
+        self._limits = _limits(settings)
         self._slots = set(workers.slots())
         self._idle: list[str] = []
         self._running: dict[str, _Attempt] = {}
         self._waiting: deque[_Attempt] = deque()
-        self._epochs: dict[int, int] = {}
-        self._asking = self._paused = self._finished = self._ended_since_ask = False
+        self._asking = self._paused = self._finished = self._ended_since_ask = self._confirming = False
         self._past_answers = 0
-        self._next = 0
         self._why_stop = self._failure = self._stop_wish = ""
-        self._used = 0.0
         self._begun = clock()
+
+    @property
+    def results(self) -> Results:
+        """What the sweep has found so far."""
+        return self._standing.results
 
     # ---- the whole ----------------------------------------------------------------------------------------------
 
@@ -132,39 +119,30 @@ class Sweep:
         Args:
             events: What the journal holds.
         """
-        open_trials: dict[int, _Attempt] = {}
-        asked: int | None = None
-        session = last = 0.0
-        for event in events:
-            if isinstance(event, SweepStarted | SweepResumed):
-                self._used += last - session
-                session = event.time
-            last = event.time
+        answers = answered(events)
+        waited_for: int | None = None
+        for position, event in enumerate(events):
+            self._standing.take(event)
             if isinstance(event, TrialAsked):
-                self._search.ask(event.trial)
-                self._past_answers += 1
-                asked, self._ended_since_ask = event.trial, False
+                waited_for, self._ended_since_ask = event.trial, False
+                if position in answers:
+                    self._search.restore(event.trial, answers[position])
+                else:
+                    self._search.ask(event.trial)
+                    self._past_answers += 1
             elif isinstance(event, TrialStarted):
-                open_trials[event.trial.number] = _Attempt(event.trial, event.attempt)
-                self.results.trials[event.trial.number] = event.trial
-                self._next, asked = max(self._next, event.trial.number + 1), None
-            elif isinstance(event, EpochEnded):
-                self._epochs[event.trial] = event.epoch
-                self._search.report(event.trial, event.epoch, event.metrics[self._objective.name])
-            elif isinstance(event, AttemptFailed):
-                open_trials[event.trial].number = event.attempt + 1
+                waited_for = None
             elif isinstance(event, TrialEnded):
-                open_trials.pop(event.trial, None)
-                self.results.outcomes[event.trial] = event.outcome
-                self._search.tell(event.trial, event.outcome.score)
-                self._ended_since_ask = True
-        self._used += last - session
-        self._waiting.extend(open_trials[number] for number in sorted(open_trials))
-        if asked is not None:
+                waited_for = None if event.trial == waited_for else waited_for
+                self._tell(event.trial)
+        self._standing.end_session()
+        if waited_for is not None:
             # Its answer was not acted on yet, or was a pause: it is the one that the loop waits for.
             self._past_answers -= 1
             self._asking = True
+        self._waiting.extend(self._open(confirming=False))
         self._begun = self._clock()
+        self._why_stop = self._standing.reached
 
     def stop(self, reason: str) -> None:
         """Interrupts the sweep: no more trials, and the running ones rest after their current epoch, to be resumed.
@@ -179,7 +157,7 @@ class Sweep:
         return bool(self._stop_wish)
 
     def run(self) -> Results:
-        """Runs until the search, the space or a budget is used up, then tests the winner.
+        """Runs until the search, the space or a budget is used up, then confirms and tests the winner.
 
         Returns:
             All trials and their outcomes.
@@ -189,11 +167,9 @@ class Sweep:
         """
         try:
             while not self._over():
-                self._check_end()
-                self._take_answers()
-                self._hand_out()
-                for message in self._workers.poll(_POLL_WHILE_ASKING if self._asking else _POLL):
-                    self._handle(message)
+                self._turn()
+            if not (self._stop_wish or self._failure):
+                self._confirm()
             if not self._stop_wish:
                 self._test_winner()
         except BaseException as error:
@@ -212,8 +188,15 @@ class Sweep:
         if self._finished:
             # No trial will go on from another any more, as one might with a longer budget.
             for number in self.results.outcomes:
-                self._forget_state(number)
+                forget(trial_folder(self._folder, number))
         return self.results
+
+    def _turn(self) -> None:
+        self._check_end()
+        self._take_answers()
+        self._hand_out()
+        for message in self._workers.poll(_POLL_WHILE_ASKING if self._asking else _POLL):
+            self._handle(message)
 
     def _over(self) -> bool:
         if self._running:
@@ -221,17 +204,23 @@ class Sweep:
         if self._stop_wish:
             return True
         nothing_to_do = not (self._waiting or self._asking)
-        return nothing_to_do and (self._finished or bool(self._why_stop) or self._used_up())
+        return nothing_to_do and (self._confirming or self._finished or bool(self._why_stop) or self._used_up())
 
     def _used_up(self) -> bool:
-        return self._budget.max_trials is not None and self._next >= self._budget.max_trials
+        started = self.results.trials
+        to_start = sum(a.trial.number not in started and a.trial.confirms is None for a in self._waiting)
+        most = self._budget.max_trials
+        return most is not None and self._standing.searched + to_start >= most
 
     def _check_end(self) -> None:
         budget, now = self._budget.time_budget, self._clock()
         if self._stop_wish:
             for attempt in self._running.values():
                 self._stop_attempt(attempt, self._stop_wish)
-        elif budget is not None and self._used + now - self._begun >= seconds(budget):
+        elif self._confirming:
+            # What the search found is not thrown away for the minutes that confirming it takes.
+            pass
+        elif budget is not None and self._standing.used + now - self._begun >= seconds(budget):
             self._stop_all(f"the time budget of {budget} is used up")
         timeout = self._config.timeout
         for slot, attempt in self._running.items():
@@ -246,15 +235,15 @@ class Sweep:
     def _end(self, status: Status, reason: str) -> None:
         self._emit(SweepEnded(self._clock(), status, reason, self.results.winner()))
 
+    def _emit(self, event: Event) -> None:
+        self._out(event)
+        self._standing.take(event)
+
     # ---- ask ----------------------------------------------------------------------------------------------------
 
     def _take_answers(self) -> None:
         for answer in self._search.answers():
-            if not isinstance(answer, Answered):
-                for attempt in self._running.values():
-                    if attempt.trial.number == answer.number:
-                        self._stop_attempt(attempt, answer.reason)
-            elif self._past_answers:
+            if self._past_answers:
                 self._past_answers -= 1
             else:
                 self._answered(answer)
@@ -267,11 +256,12 @@ class Sweep:
             if slot is not None:
                 self._waiting.remove(attempt)
                 self._start(attempt, slot)
-        no_more = self._asking or self._paused or self._finished or self._why_stop or self._used_up()
-        if self._idle and not no_more:
+        no_more = self._asking or self._paused or self._finished or self._confirming or self._why_stop
+        if self._idle and not no_more and not self._used_up():
             self._asking, self._ended_since_ask = True, False
-            self._emit(TrialAsked(self._clock(), self._next))
-            self._search.ask(self._next)
+            number = self._standing.next
+            self._emit(TrialAsked(self._clock(), number))
+            self._search.ask(number)
 
     def _answered(self, answered: Answered) -> None:
         self._asking = False
@@ -281,13 +271,11 @@ class Sweep:
             # Without a running trial whose end it could wait for, a pause would last for ever.
             self._paused, self._finished = bool(self._running or self._waiting), not (self._running or self._waiting)
         elif isinstance(answered.answer, Suggestion):
-            self._next += 1
+            self._standing.next = answered.number + 1
             if self._why_stop:
                 return
-            trial = self._trial(answered.number, answered.answer)
-            self.results.trials[trial.number] = trial
             # Not started here: the slot that was idle when the search was asked may be gone or taken by now.
-            self._waiting.append(_Attempt(trial, number=1))
+            self._waiting.append(_Attempt(self._trial(answered.number, answered.answer), number=1))
 
     def _trial(self, number: int, suggestion: Suggestion) -> Trial:
         config = check_trial(self._space.config(suggestion.values))
@@ -299,14 +287,21 @@ class Sweep:
             suggestion.initial_epoch,
             suggestion.parent,
             self._space.inactive(suggestion.values),
+            self._settings.executions(config.training.seed),
         )
 
+    def _open(self, *, confirming: bool) -> list[_Attempt]:
+        """The trials that an interruption cut off, to be gone on with."""
+        standing = self._standing
+        trials = [t for _, t in sorted(standing.open.items()) if (t.confirms is not None) == confirming]
+        return [_Attempt(trial, standing.attempts[trial.number]) for trial in trials]
+
     def _slot_for(self, attempt: _Attempt) -> str | None:
-        """An idle slot, and another than the one where the attempt before failed, if there is or will be one."""
-        others = [slot for slot in self._idle if slot != attempt.avoid]
+        """An idle slot, on another device than that where the attempt before failed, if there is or will be one."""
+        others = [slot for slot in self._idle if device(slot) != attempt.avoid]
         if others:
             return others[0]
-        may_come = any(slot != attempt.avoid for slot in self._slots)
+        may_come = any(device(slot) != attempt.avoid for slot in self._slots)
         return None if may_come or not self._idle else self._idle[0]
 
     def _start(self, attempt: _Attempt, slot: str) -> None:
@@ -315,16 +310,24 @@ class Sweep:
         self._emit(TrialStarted(self._clock(), trial, attempt.number, slot))
         attempt.heard = self._clock()
         self._running[slot] = attempt
-        parent = None if trial.parent is None else trial_folder(self._folder, trial.parent) / STATE_FILE
         self._workers.submit(
             slot,
             Train(
                 trial,
                 (self._objective.name, self._objective.direction),
                 folder=str(trial_folder(self._folder, trial.number)),
-                parent_state=None if parent is None else str(parent),
+                parent=None if trial.parent is None else str(trial_folder(self._folder, trial.parent)),
+                waits=self._waits_for(trial),
+                # Told to stop before its worker died, it is to train no epoch more.
+                stop=self._standing.cut.get(trial.number, "" if self._confirming else self._why_stop),
+                limits=self._limits,
+                latency=any(objective.name == "latency" for objective in self._settings.objectives),
             ),
         )
+
+    def _waits_for(self, trial: Trial) -> bool:
+        """Whether a trial goes on after each epoch only when it is told to: where it may be cut."""
+        return trial.confirms is None and (self._waits or len(trial.executions) > 1)
 
     # ---- run ----------------------------------------------------------------------------------------------------
 
@@ -333,6 +336,8 @@ class Sweep:
             self._idle.append(message.slot)
         elif isinstance(message, Reported):
             self._reported(message)
+        elif isinstance(message, Executed):
+            self._executed(message)
         elif isinstance(message, Done):
             self._done(message)
         elif isinstance(message, Died):
@@ -342,22 +347,35 @@ class Sweep:
         attempt, now = self._running[message.slot], self._clock()
         attempt.longest_epoch = max(attempt.longest_epoch, now - attempt.heard)
         attempt.heard = now
-        if message.epoch <= self._epochs.get(message.trial, 0):
-            # A second attempt, or a resumed one: the same epoch has the same metrics again.
-            return
-        self._epochs[message.trial] = message.epoch
-        score = message.metrics[self._objective.name]
-        self._emit(EpochEnded(self._clock(), message.trial, attempt.number, message.epoch, message.metrics))
-        self._search.report(message.trial, message.epoch, score)
-        target = self._budget.target
-        if target is not None and self._objective.reached(score, target):
-            self._stop_all(f"{self._objective.name} reached the target {target}")
+        # A second attempt, or a resumed one: the same epoch has the same metrics again.
+        known = message.epoch <= self._standing.epochs.get((message.trial, message.execution), 0)
+        if not known:
+            self._emit(
+                EpochEnded(now, message.trial, attempt.number, message.epoch, message.metrics, message.execution)
+            )
+        if self._standing.reached and not self._why_stop:
+            self._stop_all(self._standing.reached)
+        self._go_on(message.slot, attempt, message.execution, message.epoch)
+
+    def _executed(self, message: Executed) -> None:
+        attempt = self._running[message.slot]
+        attempt.heard = self._clock()
+        if message.execution not in self._standing.executions.get(message.trial, {}):
+            self._emit(ExecutionEnded(self._clock(), message.trial, message.execution, message.outcome))
+        self._go_on(message.slot, attempt, message.execution, 0)
+
+    def _go_on(self, slot: str, attempt: _Attempt, execution: int, epoch: int) -> None:
+        number = attempt.trial.number
+        if number in self._standing.cut:
+            self._stop_attempt(attempt, self._standing.cut[number])
+        elif self._waits_for(attempt.trial):
+            self._workers.go_on(slot, number, execution, epoch)
 
     def _done(self, message: Done) -> None:
         attempt = self._running.pop(message.slot)
         if message.outcome.status is Status.FAILED:
             self._failed(attempt, message.slot, message.outcome, message.log)
-        elif message.outcome.status is not Status.STOPPED or not self._stop_wish:
+        elif message.outcome.status is not Status.STOPPED or not self._stop_wish or message.trial in self._standing.cut:
             self._ended(attempt.trial, message.outcome)
         # Else the trial only rests: resumed, it goes on from the epoch that it has reached.
 
@@ -365,6 +383,8 @@ class Sweep:
         self._idle = [slot for slot in self._idle if slot != message.slot]
         if message.lost:
             self._slots.discard(message.slot)
+            if self._slots:
+                self._emit(SlotLost(self._clock(), message.slot, message.reason))
         attempt = self._running.pop(message.slot, None)
         if attempt is not None:
             outcome = Outcome(Status.FAILED, f"its worker {message.reason}")
@@ -376,22 +396,21 @@ class Sweep:
         if self._stop_wish and attempt.stopping:
             # It only rests, as the others do.
             return
-        last = attempt.number > self._config.retries or bool(self._why_stop)
+        last = attempt.number > self._config.retries or (bool(self._why_stop) and not self._confirming)
         if last:
             self._ended(attempt.trial, outcome, log)
             return
         self._emit(AttemptFailed(self._clock(), attempt.trial.number, attempt.number, outcome.reason, log))
-        self._waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=slot))
-
-    def _forget_state(self, number: int) -> None:
-        (trial_folder(self._folder, number) / STATE_FILE).unlink(missing_ok=True)
+        self._waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=device(slot)))
 
     def _stop_all(self, reason: str) -> None:
         self._why_stop = self._why_stop or reason
         for attempt in self._running.values():
             self._stop_attempt(attempt, reason)
-        while self._waiting:
-            self._ended(self._waiting.popleft().trial, Outcome(Status.STOPPED, reason))
+        # Those that have trained an epoch are started once more, to save what they have.
+        for attempt in [a for a in self._waiting if (a.trial.number, 1) not in self._standing.epochs]:
+            self._waiting.remove(attempt)
+            self._ended(attempt.trial, Outcome(Status.STOPPED, reason))
 
     def _stop_attempt(self, attempt: _Attempt, reason: str) -> None:
         if not attempt.stopping:
@@ -403,39 +422,99 @@ class Sweep:
 
     def _ended(self, trial: Trial, outcome: Outcome, log: str = "") -> None:
         self._emit(TrialEnded(self._clock(), trial.number, outcome, log))
-        if self._budget.algorithm != "hyperband":
-            self._forget_state(trial.number)
-        self.results.outcomes[trial.number] = outcome
-        self._search.tell(trial.number, outcome.score)
+        for number in spent(self._settings, trial.number, self.results.trials, self.results.outcomes):
+            forget(trial_folder(self._folder, number))
+        self._tell(trial.number)
         self._paused, self._ended_since_ask = False, True
-        failures = self.results.failures_in_a_row()
-        limit = self._budget.max_failures
-        if limit is not None and len(failures) >= limit and not self._why_stop:
-            reasons = [failure.reason for failure in failures]
+        self._check_failures()
+
+    def _tell(self, number: int) -> None:
+        trial = self.results.trials.get(number)
+        if trial is None:
+            # It was stopped before it was started.
+            self._search.tell(number, Result(None))
+        elif trial.confirms is None:
+            epoch = self._standing.epochs.get((number, 1), 0)
+            self._search.tell(number, Result(self.results.scores(number), epoch, number in self._standing.cut))
+
+    def _check_failures(self) -> None:
+        failed, limit = self.results.in_a_row(Status.FAILED), self._budget.max_failures
+        refused = self.results.in_a_row(Status.REFUSED)
+        if self._why_stop and not self._confirming:
+            return
+        if limit is not None and len(failed) >= limit:
+            reasons = [failure.reason for failure in failed]
             common = max(reversed(reasons), key=reasons.count)
-            self._failure = f"{len(failures)} trials in a row failed: {common} (search.max_failures={limit})"
+            self._failure = f"{len(failed)} trials in a row failed: {common} (search.max_failures={limit})"
+        elif len(refused) >= _MOST_REFUSED:
+            self._failure = f"{len(refused)} trials in a row were refused: {refused[-1].reason}"
+        if self._failure:
             self._stop_all(self._failure)
 
+    # ---- the winner ---------------------------------------------------------------------------------------------
+
+    def _confirm(self) -> None:
+        """Trains the best trials anew, each on the same seeds."""
+        config, confirmed = self._settings.confirm, self.results.confirmed
+        candidates = self.results.ranking()[: config.top] if config is not None else []
+        if config is None or not candidates:
+            return
+        self._confirming = True
+        self._waiting.extend(self._open(confirming=True))
+        for i in range(config.seeds):
+            for candidate in candidates:
+                trial = self.results.trials[candidate]
+                seed = (trial.config["training"]["seed"] + _SEEDS_ANEW + i) % 2**31
+                if seed not in self.results.confirmations(candidate):
+                    self._waiting.append(_Attempt(self._anew(trial, seed), number=1))
+        while not self._over():
+            self._turn()
+        chosen = None if self._stop_wish or self._failure else confirm(self.results, candidates, self._clock())
+        if chosen is not None and (confirmed is None or confirmed.candidates != chosen.candidates):
+            self._emit(chosen)
+
+    def _anew(self, trial: Trial, seed: int) -> Trial:
+        number, self._standing.next = self._standing.next, self._standing.next + 1
+        config = {**trial.config, "training": {**trial.config["training"], "seed": seed}}
+        folds = self._settings.validation == "kfold"
+        executions = [e for e in self._settings.executions(seed) if e.seed == seed] if folds else []
+        return replace(
+            trial,
+            number=number,
+            config=config,
+            initial_epoch=0,
+            parent=None,
+            executions=executions,
+            confirms=trial.number,
+        )
+
     def _test_winner(self) -> None:
-        winner = self.results.winner()
-        attempts = 0
-        while winner is not None and attempts <= self._config.retries:
+        model = self.results.model()
+        if model is None:
+            return
+        built = self.results.trials[model].config["model"]
+        made_by = built.get("builder") or built.get("hypermodel")
+        for _ in range(1 + self._config.retries):
             while not self._idle:
                 for message in self._workers.poll(_POLL):
                     self._handle(message)
             slot = self._idle.pop(0)
-            self._workers.submit(slot, Evaluate(str(trial_folder(self._folder, winner) / MODEL_FILE)))
-            attempts += 1
+            self._workers.submit(slot, Evaluate(str(trial_folder(self._folder, model) / MODEL_FILE), made_by))
             tested = self._wait_for_test(slot)
-            if tested is not None:
-                self._emit(WinnerTested(self._clock(), winner, tested.metrics, tested.confusion, tested.error))
-                return
+            if not tested.error:
+                break
+        self._emit(WinnerTested(self._clock(), model, tested.metrics, tested.confusion, tested.error))
 
-    def _wait_for_test(self, slot: str) -> Evaluated | None:
+    def _wait_for_test(self, slot: str) -> Evaluated:
         while True:
             for message in self._workers.poll(_POLL):
                 if isinstance(message, Evaluated):
                     return message
                 self._handle(message)
                 if isinstance(message, Died) and message.slot == slot:
-                    return None
+                    return Evaluated(slot, error=f"its worker {message.reason}")
+
+
+def _limits(settings: Settings) -> dict[str, int]:
+    written: dict[str, Any] = settings.limits.model_dump(exclude_none=True)
+    return {name: size(value) if isinstance(value, str) else value for name, value in written.items()}

@@ -25,7 +25,7 @@ class Column:
     """
 
     heading: str
-    cells: list[str | Text] = field(default_factory=list)
+    cells: Sequence[str | Text] = field(default_factory=list)
     weight: int = 0
 
     @property

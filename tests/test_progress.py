@@ -18,8 +18,10 @@ from mnist_sweep.trial import (
     AttemptFailed,
     EpochEnded,
     Outcome,
+    SlotLost,
     Status,
     SweepEnded,
+    SweepResumed,
     SweepStarted,
     Trial,
     TrialAsked,
@@ -357,6 +359,20 @@ def test_worker_that_died_is_said():
         screen.handle(AttemptFailed(1000.0, 3, 1, "its worker was killed by SIGKILL [out of memory?]"))
 
     assert lines(tell, width=200) == ["trial 3: its worker was killed by SIGKILL [out of memory?]; it is tried again"]
+
+
+def test_slot_that_is_given_up_is_said_and_counted_no_more():
+    clock = Clock()
+    seen = progress(clock)
+
+    def tell(story: Story, screen: Screen) -> None:
+        screen.handle(SlotLost(1000.0, "gpu1", "cannot start, it ended with exit code 1"))
+        seen.handle(SlotLost(1000.0, "gpu1", "cannot start"))
+
+    assert lines(tell, width=200) == ["gpu1 cannot start, it ended with exit code 1"]
+    assert "0 of 1 slot busy" in seen.headline()
+    seen.handle(SweepResumed(2000.0, {}))
+    assert "0 of 2 slots busy" in seen.headline()
 
 
 def test_other_events_print_nothing():

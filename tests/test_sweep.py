@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,23 @@ from fakes import FakeClock, FakeWorkers, InlineExecutor
 
 from mnist_sweep import search
 from mnist_sweep.errors import UserError
+from mnist_sweep.outcomes import Results
+from mnist_sweep.search import stopping
 from mnist_sweep.search.aside import Aside
-from mnist_sweep.search.base import Answer, Search, Suggestion
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space
-from mnist_sweep.sweep import Results, Sweep
+from mnist_sweep.space import Space, Values
+from mnist_sweep.sweep import Sweep
 from mnist_sweep.trial import (
     AttemptFailed,
+    Confirmed,
     EpochEnded,
     Event,
+    Execution,
+    ExecutionEnded,
     Outcome,
+    SlotLost,
     Status,
     SweepEnded,
     SweepResumed,
@@ -37,6 +44,15 @@ SPACE = ("model.units=choice(1,2,3,4,5,6,7,8)", "training.epochs=3")
 
 def curve(values: dict[str, Any], epoch: int) -> float:
     return round(values.get("model.units", 5) / 10 + epoch / 100, 6)
+
+
+def states(events: Sequence[Event]) -> dict[tuple[int, int], dict[int, dict[str, float]]]:
+    """What the trials' states on the disk hold after these events."""
+    found: dict[tuple[int, int], dict[int, dict[str, float]]] = {}
+    for event in events:
+        if isinstance(event, EpochEnded):
+            found.setdefault((event.trial, event.execution), {})[event.epoch] = event.metrics
+    return found
 
 
 @dataclass
@@ -63,18 +79,28 @@ Tell = Callable[..., Story]
 
 @pytest.fixture
 def tell(compose_config, tmp_path: Path) -> Tell:
-    def told(*overrides: str, slots: int = 2, own: Search | None = None, on_event: Any = None, **fakes: Any) -> Story:
+    def told(
+        *overrides: str,
+        slots: int = 2,
+        own: Search | None = None,
+        stop: Stopping | None = None,
+        enqueued: Sequence[Values] = (),
+        on_event: Any = None,
+        **fakes: Any,
+    ) -> Story:
         settings = check_settings(compose_config(*SPACE, *overrides))
         space, clock, events = Space(settings.trial), FakeClock(), []
         workers = FakeWorkers(slots, curve, clock, objective=settings.objective.name, **fakes)
-        aside = Aside(lambda: own or search.create(settings, space), InlineExecutor())
+        given = {"enqueued": enqueued, "earlier": []}
+        aside = Aside(lambda: own or search.create(settings, space, **given), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)
             if on_event:
                 on_event(story, event)
 
-        sweep = Sweep(settings, space, aside, workers, folder=tmp_path, emit=emit, clock=clock)
+        rule = stop or stopping.create(settings)
+        sweep = Sweep(settings, space, aside, rule, workers, folder=tmp_path, emit=emit, clock=clock)
         story = Story(sweep, workers, clock, events)
         return story
 
@@ -188,6 +214,24 @@ class TestWhenAWorkerDies:
         story.run()
         assert len(story.of(WinnerTested)) == 1
 
+    def test_in_every_test_of_the_winner_that_is_told(self, tell: Tell) -> None:
+        story = tell("search=grid", test_deaths=2)
+        story.run()
+        (tested,) = story.of(WinnerTested)
+        assert (tested.trial, tested.error) == (7, "its worker was killed by SIGKILL")
+        assert story.end.status is Status.COMPLETED
+
+    def test_and_none_can_start_there_the_others_do_its_work(self, tell: Tell) -> None:
+        story = tell("search=grid", lost="cpu1")
+        assert len(story.run().outcomes) == 8
+        assert [(e.slot, e.reason) for e in story.of(SlotLost)] == [("cpu1", "cannot start")]
+
+    def test_and_none_can_start_anywhere_the_sweep_ends_with_the_cause(self, tell: Tell) -> None:
+        story = tell("search=grid", slots=1, lost="cpu0")
+        with pytest.raises(UserError, match=r"^workers: cpu0 cannot start$"):
+            story.run()
+        assert story.end.reason == "workers: cpu0 cannot start"
+
 
 def test_a_failed_trial_is_told_and_never_wins(tell: Tell) -> None:
     nan = Outcome(Status.FAILED, "the loss became nan in epoch 1")
@@ -212,6 +256,8 @@ def test_a_model_that_cannot_be_tested_is_told_and_loses_no_trial(tell: Tell) ->
     story.run()
     (tested,) = story.of(WinnerTested)
     assert (tested.trial, tested.error, tested.metrics) == (7, "OSError: no such file", {})
+    first, second = [slot for slot, task in story.workers.tasks if isinstance(task, Evaluate)]
+    assert first != second
     assert len(story.of(TrialEnded)) == 8
     assert story.end.status is Status.COMPLETED
 
@@ -231,6 +277,18 @@ def test_a_second_attempt_is_made_on_another_slot(tell: Tell) -> None:
     story.run()
     first, second = [e.slot for e in story.of(TrialStarted) if e.trial.number == 2]
     assert first != second
+
+
+def test_another_share_of_the_same_gpu_is_no_other_place(tell: Tell) -> None:
+    story = tell("search=grid", names=["gpu0.0", "gpu0.1", "gpu1.0", "gpu1.1"], faults={(0, 1): 1})
+    story.run()
+    first, second = [e.slot for e in story.of(TrialStarted) if e.trial.number == 0]
+    assert (first, second) == ("gpu0.0", "gpu1.0")
+
+
+def test_where_all_slots_are_shares_of_one_gpu_one_of_them_takes_the_second_attempt(tell: Tell) -> None:
+    story = tell("search=grid", names=["gpu0.0", "gpu0.1"], faults={(7, 1): 1})
+    assert story.run().outcomes[7].status is Status.COMPLETED
 
 
 def test_a_worker_that_gives_no_sign_of_life_is_replaced(tell: Tell) -> None:
@@ -268,7 +326,7 @@ def test_what_the_search_raises_ends_the_sweep_and_is_recorded(tell: Tell) -> No
         def ask(self, number: int) -> Suggestion:
             raise UserError("search=broken: no idea")
 
-        def tell(self, number: int, score: float | None) -> None: ...
+        def tell(self, number: int, result: Result) -> None: ...
 
     story = tell(own=Broken())
     with pytest.raises(UserError, match="no idea"):
@@ -281,7 +339,7 @@ class Scripted(Search):
 
     def __init__(self, forever: bool = False) -> None:
         self.open: set[int] = set()
-        self.told: list[tuple[int, float | None]] = []
+        self.told: list[tuple[int, Result]] = []
         self.forever = forever
 
     def ask(self, number: int) -> Suggestion | Answer:
@@ -292,19 +350,23 @@ class Scripted(Search):
         self.open.add(number)
         return Suggestion({"model.units": number + 1})
 
-    def report(self, number: int, epoch: int, score: float) -> str:
-        return "hopeless" if number == 1 else ""
-
-    def tell(self, number: int, score: float | None) -> None:
-        self.told.append((number, score))
+    def tell(self, number: int, result: Result) -> None:
+        self.told.append((number, result))
         self.open.discard(number)
+
+
+class Hopeless(Stopping):
+    """Stops trial 1 at its second epoch."""
+
+    def report(self, number: int, epoch: int, score: float) -> str:
+        return "hopeless" if (number, epoch) == (1, 2) else ""
 
 
 def test_a_paused_search_is_asked_again_when_a_trial_has_ended(tell: Tell) -> None:
     own = Scripted()
     story = tell(own=own, slots=3)
     assert len(story.run().outcomes) == 4
-    assert own.told[0] == (0, 0.13)
+    assert own.told[0] == (0, Result((0.13,), epoch=3))
     assert story.workers.most_busy == 1
 
 
@@ -313,14 +375,137 @@ def test_a_pause_with_nothing_running_does_not_last_for_ever(tell: Tell) -> None
     assert len(story.run().outcomes) == 2
 
 
-def test_a_search_may_stop_a_trial(tell: Tell) -> None:
+def test_a_stopping_rule_ends_a_trial_at_the_epoch_that_it_judged(tell: Tell) -> None:
     own = Scripted()
-    story = tell("training.epochs=30", own=own)
+    story = tell("training.epochs=30", own=own, stop=Hopeless())
     results = story.run()
     assert (results.outcomes[1].status, results.outcomes[1].reason) == (Status.STOPPED, "hopeless")
     assert results.outcomes[0].status is Status.COMPLETED
+    assert [e.epoch for e in story.of(EpochEnded) if e.trial == 1] == [1, 2]
     # Its score counts: it was reached by epochs that were trained.
-    assert dict(own.told)[1] == results.outcomes[1].score
+    assert dict(own.told)[1] == Result((curve({"model.units": 2}, 2),), epoch=2, cut=True)
+
+
+def test_a_trial_that_was_cut_trains_no_epoch_more_when_its_worker_died_of_it(tell: Tell) -> None:
+    story = tell("training.epochs=30", own=Scripted(), stop=Hopeless(), faults={(1, 1): 2})
+    results = story.run()
+    assert (results.outcomes[1].status, results.outcomes[1].reason) == (Status.STOPPED, "hopeless")
+    assert [e.epoch for e in story.of(EpochEnded) if e.trial == 1] == [1, 2]
+
+
+def test_settings_that_were_asked_for_come_first(tell: Tell) -> None:
+    story = tell("search=random", "search.max_trials=4", enqueued=[{"model.units": 7}, {"model.units": 3}])
+    trials = story.run().trials
+    assert [trials[n].values["model.units"] for n in (0, 1)] == [7, 3]
+    assert len({t.values["model.units"] for t in trials.values()}) == 4
+
+
+class TestSeveralExecutions:
+    @staticmethod
+    def spread(execution: Execution) -> float:
+        return 0.001 * (execution.seed % 3)
+
+    def test_give_their_mean(self, tell: Tell) -> None:
+        story = tell("search=grid", "model.units=choice(1,2)", "repeats=3", "seed=3", spread=self.spread)
+        results = story.run()
+        assert results.outcomes[1].scores == pytest.approx([0.23, 0.231, 0.232])
+        assert results.outcomes[1].score == pytest.approx(0.231)
+        ends = [(e.execution, e.outcome.score) for e in story.of(ExecutionEnded) if e.trial == 1]
+        assert ends == [(1, pytest.approx(0.23)), (2, pytest.approx(0.231)), (3, pytest.approx(0.232))]
+        assert [(e.execution, e.epoch) for e in story.of(EpochEnded) if e.trial == 0] == [
+            (execution, epoch) for execution in (1, 2, 3) for epoch in (1, 2, 3)
+        ]
+
+    def test_of_a_hopeless_trial_end_after_the_first(self, tell: Tell) -> None:
+        settings = [{"model.units": n} for n in (8, 7, 6, 1, 5)]
+        story = tell(
+            "search=random", "search.max_trials=5", "repeats=3", enqueued=settings, slots=1, spread=self.spread
+        )
+        results = story.run()
+        assert [len(results.outcomes[n].scores) for n in range(5)] == [3, 3, 3, 1, 1]
+        assert results.outcomes[3].status is Status.STOPPED
+        assert results.outcomes[3].reason == "its first training is too far behind the best"
+
+    def test_of_five_folds_each_name_theirs(self, tell: Tell) -> None:
+        story = tell("search=grid", "model.units=2", "validation=kfold", "folds=4", "seed=9")
+        story.run()
+        (task,) = [task for _, task in story.workers.tasks if isinstance(task, Train)]
+        assert task.trial.executions == [Execution(9, fold, 4) for fold in (1, 2, 3, 4)]
+
+
+class TestConfirmed:
+    def test_the_best_are_trained_anew_on_the_same_seeds_before_the_winner_is_tested(self, tell: Tell) -> None:
+        story = tell("search=grid", "confirm={top: 2, seeds: 3}", "seed=5")
+        results = story.run()
+        anew = {n: t for n, t in results.trials.items() if t.confirms is not None}
+        assert list(anew) == list(range(8, 14))
+        assert [(t.confirms, t.config["training"]["seed"]) for t in anew.values()] == [
+            (trial, 1005 + i) for i in range(3) for trial in (7, 6)
+        ]
+        (confirmed,) = story.of(Confirmed)
+        assert confirmed.winner == 7
+        (tested,) = story.of(WinnerTested)
+        assert tested.trial == confirmed.model == 8
+        assert story.end.winner == 7
+        assert [type(e).__name__ for e in story.events[-3:]] == ["Confirmed", "WinnerTested", "SweepEnded"]
+
+    def test_a_time_budget_that_is_used_up_does_not_cut_them_short(self, tell: Tell) -> None:
+        story = tell("search=grid", "confirm={top: 1, seeds: 2}", "search.time_budget=11s")
+        results = story.run()
+        assert story.end.reason == "the time budget of 11s is used up"
+        anew = [results.outcomes[n] for n, t in results.trials.items() if t.confirms is not None]
+        assert [(o.status, o.best_epoch) for o in anew] == [(Status.COMPLETED, 3)] * 2
+
+    def test_all_their_folds_are_trained_however_bad_the_first_is(self, tell: Tell) -> None:
+        def second_is_bad(execution: Execution) -> float:
+            return -0.5 if execution.seed > 1000 and execution.fold == 1 else 0.001 * (execution.fold or 0)
+
+        story = tell(
+            "search=grid", "validation=kfold", "folds=3", "confirm={top: 2, seeds: 2}", slots=1, spread=second_is_bad
+        )
+        results = story.run()
+        assert {len(results.outcomes[n].scores) for n, t in results.trials.items() if t.confirms is not None} == {3}
+
+    def test_those_that_fail_are_tried_again_and_then_left_out(self, tell: Tell) -> None:
+        bad = Outcome(Status.FAILED, "bad")
+        story = tell("search=grid", "confirm={top: 2, seeds: 2}", faults={(8, 1): 1, (9, 1): bad, (9, 2): bad})
+        story.run()
+        (confirmed,) = story.of(Confirmed)
+        assert {row["trial"]: len(row["scores"]) for row in confirmed.candidates} == {7: 2, 6: 1}
+
+
+class TestRefused:
+    @staticmethod
+    def weights(values: dict[str, Any]) -> int:
+        return values["model.units"] * 100
+
+    def test_trials_cost_none_of_the_budget(self, tell: Tell) -> None:
+        story = tell("search=grid", "search.max_trials=3", "limits.parameters=650", parameters=self.weights, slots=1)
+        results = story.run()
+        assert [o.status for o in results.outcomes.values()] == [Status.COMPLETED] * 3
+        story = tell(
+            "search=random",
+            "search.max_trials=3",
+            "limits.parameters=650",
+            enqueued=[{"model.units": 8}, {"model.units": 7}],
+            parameters=self.weights,
+            slots=1,
+        )
+        results = story.run()
+        assert [results.outcomes[n].status for n in (0, 1)] == [Status.REFUSED] * 2
+        assert sum(o.status is Status.COMPLETED for o in results.outcomes.values()) == 3
+        assert "limits.parameters" in results.outcomes[0].reason
+
+    def test_a_space_in_which_every_trial_is_refused_ends(self, tell: Tell) -> None:
+        story = tell(
+            "model.units=int(interval(1,1000))",
+            "search.max_trials=3",
+            "limits.parameters=50",
+            parameters=self.weights,
+        )
+        story.run()
+        assert story.end.status is Status.FAILED
+        assert "200 trials in a row were refused" in story.end.reason
 
 
 def test_hyperband_trials_go_on_from_their_parents_state(tell: Tell) -> None:
@@ -331,8 +516,8 @@ def test_hyperband_trials_go_on_from_their_parents_state(tell: Tell) -> None:
     assert len(tasks) == 23
     assert promoted
     for task in promoted:
-        assert task.parent_state is not None
-        assert Path(task.parent_state).parent.name == f"{task.trial.parent:04d}"
+        assert task.parent is not None
+        assert Path(task.parent).name == f"{task.trial.parent:04d}"
         first = next(e.epoch for e in story.of(EpochEnded) if e.trial == task.trial.number)
         assert first == task.trial.initial_epoch + 1
 
@@ -344,13 +529,18 @@ class TestResumed:
         ("random", 2, ("search.max_trials=6",)),
         ("grid", 2, ()),
         ("grid", 3, ("model.per_layer=[units]", "model.layers=choice(1,2)", "model.units=choice(1,3)")),
-        ("bayesian", 1, ("search.max_trials=7", "search.num_initial_points=3")),
+        ("bayesian", 1, ("search.max_trials=5", "search.num_initial_points=3")),
         ("hyperband", 1, ("model.units=int(interval(1,500))", "training.epochs=3")),
+        ("tpe", 1, ("search.max_trials=7", "search.startup_trials=3")),
+        ("asha", 1, ("search.max_trials=8", "search.sampler=random", "training.epochs=9")),
+        ("pbt", 1, ("search.population=3", "model.units=1", "model.dropout=interval(0,0.5)")),
+        ("grid", 2, ("repeats=2", "model.units=choice(1,2,3)", "confirm={top: 2, seeds: 2}")),
+        ("grid", 1, ("search.target=0.42",)),
     )
 
     @staticmethod
     def told(results: Results, events: list[Event]) -> tuple:
-        epochs = [(e.trial, e.epoch, tuple(e.metrics.items())) for e in events if isinstance(e, EpochEnded)]
+        epochs = [(e.trial, e.execution, e.epoch, *e.metrics.items()) for e in events if isinstance(e, EpochEnded)]
         assert len(epochs) == len(set(epochs)), "an epoch was told twice"
         assert len([e for e in events if isinstance(e, TrialEnded)]) == len(results.outcomes), "a trial ended twice"
         return sorted(epochs), results.trials, results.outcomes, results.winner()
@@ -359,9 +549,11 @@ class TestResumed:
     def test_is_the_same(self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]) -> None:
         whole = tell(f"search={algorithm}", *overrides, slots=slots)
         expected = self.told(whole.run(), whole.events)
-        for cut in range(0, len(whole.events), 1 + len(whole.events) // 40):
+        # keras-tuner's takes half a second for a suggestion.
+        step = 5 if algorithm == "bayesian" else 1 + len(whole.events) // 25
+        for cut in range(0, len(whole.events), step):
             past = whole.events[:cut]
-            story = tell(f"search={algorithm}", *overrides, slots=slots)
+            story = tell(f"search={algorithm}", *overrides, slots=slots, history=states(past))
             story.sweep.replay(past)
             assert self.told(story.run(), past + story.events) == expected, f"cut after {cut} events"
 

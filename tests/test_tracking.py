@@ -21,13 +21,16 @@ from mlflow.entities import Run
 from mnist_sweep import compose, tracking
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep.outcomes import Results
 from mnist_sweep.settings import Settings, check_settings
-from mnist_sweep.sweep import Results
 from mnist_sweep.tracking import Tracker, View, hyperparameters
 from mnist_sweep.trial import (
     AttemptFailed,
+    Confirmed,
     EpochEnded,
     Event,
+    Execution,
+    ExecutionEnded,
     Outcome,
     Status,
     SweepEnded,
@@ -247,7 +250,8 @@ def test_there_is_one_parent_and_a_run_nested_in_it_for_each_trial_that_started(
 
 
 def test_runs_end_as_their_trials_did(logged):
-    assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "KILLED", "FAILED", "FAILED", "FINISHED"]
+    statuses = [run.info.status for run in logged.trials.values()]
+    assert statuses == ["FINISHED", "FINISHED", "FAILED", "FAILED", "FINISHED"]
     assert logged.parent.info.status == "FINISHED"
     statuses = [run.data.tags[store.TAG_STATUS] for run in logged.trials.values()]
     assert statuses == ["completed", "stopped", "failed", "failed", "completed"]
@@ -500,9 +504,10 @@ def test_of_equal_trials_the_model_of_the_winner_is_kept(make_story):
     story.starts()
     for number in (0, 1):
         story.trial(number)
-    results = Results(story.settings.objective)
+    results = Results(story.settings.objectives)
     for number in (1, 0):
         story.ends(number, 0.75)
+        results.trials[number] = Trial(number, {}, {}, 3)
         results.outcomes[number] = Outcome(Status.COMPLETED, score=0.75)
     # The sweep is about to test the model that its folder holds.
     winner = results.winner()
@@ -912,3 +917,69 @@ def test_run_whose_creation_was_answered_with_an_error_is_not_created_twice(shor
             view.handle(event)
     assert len(fallen) == 2
     assert Logged(uri).everything() == short.logged().everything()
+
+
+# ---- executions, confirmations, several objectives ---------------------------------------------------------------
+
+
+def test_executions_are_runs_of_their_own_below_their_trial(make_story, tmp_path, template):
+    story = make_story()
+    story.starts()
+    story.trial(0, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
+    for execution, scores in ((1, (0.5, 0.7)), (2, (0.6, 0.9))):
+        for epoch, score in enumerate(scores, start=1):
+            story.tell(EpochEnded, 0, 1, epoch, {"val_accuracy": score}, execution)
+        story.tell(ExecutionEnded, 0, execution, Outcome(Status.COMPLETED, score=scores[1], best_epoch=2, seconds=3.0))
+    story.ends(0, 0.8, scores=[0.7, 0.9])
+    story.ended()
+    story.tracker.close()
+    for logged in (Logged(story.uri), story.replay()):
+        trial = logged.trials[0]
+        runs = {r.data.tags[store.TAG_EXECUTION]: r for r in logged.runs if store.TAG_EXECUTION in r.data.tags}
+        assert sorted(runs) == ["1", "2"]
+        assert all(run.data.tags[store.PARENT_TAG] == trial.info.run_id for run in runs.values())
+        assert all(run.info.status == "FINISHED" and run.inputs.dataset_inputs for run in runs.values())
+        assert runs["2"].data.params == {"seed": "1", "fold": "2", "folds": "2"}
+        assert runs["2"].data.metrics["best_val_accuracy"] == 0.9
+        assert logged.history(runs["1"], "val_accuracy") == [(1, 0.5), (2, 0.7)]
+        assert logged.history(trial, "val_accuracy") == [(1, pytest.approx(0.55)), (2, pytest.approx(0.8))]
+        assert trial.data.metrics["best_val_accuracy_std"] == pytest.approx(0.1414, abs=1e-4)
+        assert "learning_curves.png" in logged.artifacts(trial)
+
+
+@pytest.mark.parametrize(("keep", "models"), [("all", [0, 1, 2, 3]), ("best", [1, 3])])
+def test_the_best_trained_anew_name_what_they_confirm_and_one_of_them_is_the_model(make_story, keep, models):
+    story = make_story(keep_models=keep)
+    story.starts()
+    for number, score in ((0, 0.8), (1, 0.9)):
+        story.trial(number)
+        story.ends(number, score)
+    for number, score in ((2, 0.95), (3, 0.97)):
+        story.trial(number, confirms=1)
+        story.ends(number, score)
+    candidate = {"trial": 1, "scores": {"1001": 0.95, "1002": 0.97}, "mean": 0.96, "std": 0.014}
+    story.tell(Confirmed, [candidate], 1, 3, None)
+    story.tell(WinnerTested, 3, {"test_accuracy": 0.94, "test_loss": 0.2}, [[1, 0], [0, 1]])
+    story.ended(winner=1)
+    logged = story.logged()
+    assert logged.parent.data.metrics["best_val_accuracy"] == 0.9
+    assert logged.trials[3].data.tags[store.TAG_CONFIRMS] == "1"
+    assert logged.trials[3].data.tags[store.TAG_WINNER] == "true"
+    assert logged.trials[1].data.metrics["confirmed_val_accuracy"] == 0.96
+    assert [n for n, run in logged.trials.items() if "test_accuracy" in run.data.metrics] == [1, 3]
+    assert json.loads(logged.read(logged.parent, "confirmed.json"))["candidates"] == [candidate]
+    assert [n for n, run in logged.trials.items() if "model.h5" in logged.artifacts(run)] == models
+    assert [n for n in logged.trials if (trial_folder(story.folder, n) / "model.h5").exists()] == models
+
+
+def test_several_objectives_are_drawn_and_each_has_its_score(make_story, plain_config):
+    story = make_story({**plain_config, "objective": ["val_accuracy max", "parameters min"]})
+    story.starts()
+    for number, (score, size) in enumerate([(0.8, 100.0), (0.9, 300.0), (0.7, 200.0)]):
+        story.trial(number)
+        story.ends(number, score, metrics={"parameters": size})
+    story.ended()
+    logged = story.logged()
+    assert "pareto_front.png" in logged.artifacts(logged.parent)
+    assert [run.data.metrics["best_parameters"] for run in logged.trials.values()] == [100.0, 300.0, 200.0]
+    assert logged.parent.data.tags[store.TAG_OBJECTIVE] == "val_accuracy max, parameters min"

@@ -82,10 +82,11 @@ def _convert(model: Path, sample: Path, config: dict[str, Any], folder: Path) ->
     with _quiet():
         from mnist_sweep.training import saved
 
-        if config.get("builder"):
-            # It registers the layers of its own that the model is made of.
-            sys.path.insert(0, os.getcwd())
-            _import(config["builder"])
+        for key in ("builder", "hypermodel"):
+            if config.get(key):
+                # It registers the layers of its own that the model is made of.
+                sys.path.insert(0, os.getcwd())
+                _import(key, config[key])
         saved.load(model).save(folder / "model.keras")
         predictions = {name: saved.predict(saved.load(folder / name), images) for name in _FILES}
     differences = {}
@@ -99,11 +100,11 @@ def _convert(model: Path, sample: Path, config: dict[str, Any], folder: Path) ->
     return differences
 
 
-def _import(builder: str) -> None:
+def _import(key: str, name: str) -> None:
     try:
-        importlib.import_module(builder.partition(":")[0])
+        importlib.import_module(name.partition(":")[0])
     except ImportError as error:
-        raise UserError(f"model.builder={builder}: cannot be imported from here ({error})") from None
+        raise UserError(f"model.{key}={name}: cannot be imported from here ({error})") from None
 
 
 @contextmanager

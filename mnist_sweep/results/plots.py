@@ -8,9 +8,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_sweep.outcomes import pareto
+from mnist_sweep.settings import Objective
+
 _PAIRS = (("loss", "Loss"), ("accuracy", "Accuracy"))
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _TRAINING, _VALIDATION, _BEST = "#0072B2", "#D55E00", "#555555"
+# Points with their numbers beside them, before those cover each other.
+_NUMBERED = 30
 
 
 def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
@@ -68,3 +73,40 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
         axes.set(xticks=range(len(counts)), yticks=range(len(counts)))
     axes.set(xlabel="Predicted class", ylabel="True class", title=title)
     return figure
+
+
+def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str) -> Figure:
+    """The trials by their objectives, those of the Pareto set marked and numbered.
+
+    Args:
+        scores: A value for each objective, by trial.
+        objectives: Two or more; each but the first has a picture of its own, against the first.
+        title: Of the picture.
+    """
+    first, *others = objectives
+    figure = Figure(figsize=(5.5 * len(others), 4.2), layout="constrained")
+    front = sorted(pareto(dict(zip(scores, map(tuple, scores.values()), strict=True)), objectives))
+    for i, (axes, objective) in enumerate(
+        zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True), 1
+    ):
+        rest = [n for n in scores if n not in front]
+        axes.scatter([scores[n][i] for n in rest], [scores[n][0] for n in rest], s=18, color="#999999", label="trials")
+        line = sorted((scores[n][i], scores[n][0], n) for n in front)
+        # With a third objective, what lies between two points of the set here need not lie beyond them.
+        style = "o-" if len(objectives) == 2 else "o"
+        axes.plot([x for x, _, _ in line], [y for _, y, _ in line], style, color=_VALIDATION, label="Pareto set")
+        for x, y, number in line if len(line) <= _NUMBERED else ():
+            axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        spread = [scores[n][i] for n in scores]
+        if min(spread, default=0) > 0 and max(spread) > 20 * min(spread):
+            axes.set_xscale("log")
+        axes.set(xlabel=_labelled(objective), ylabel=_labelled(first))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def _labelled(objective: Objective) -> str:
+    unit = " in seconds" if objective.name in ("latency", "epoch_seconds") else ""
+    return f"{objective.name}{unit}, {'larger' if objective.direction == 'max' else 'smaller'} is better"

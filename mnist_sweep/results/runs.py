@@ -15,12 +15,14 @@ from mnist_sweep.errors import UserError, did_you_mean
 from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import (
     PARENT_TAG,
+    TAG_CONFIRMS,
     TAG_KIND,
     TAG_OBJECTIVE,
     TAG_REASON,
     TAG_STATUS,
     TAG_SWEEP,
     TAG_TRIAL,
+    TAG_WINNER,
 )
 from mnist_sweep.settings import METRICS, Objective
 from mnist_sweep.trial import SweepStarted
@@ -40,16 +42,21 @@ class SweepRuns:
         sweep: `name/time`.
         client: The store it is in.
         parent: Its parent run.
-        objective: What it optimised.
+        objectives: What it optimised, the first one first.
     """
 
     sweep: str
     client: MlflowClient
     parent: Run
-    objective: Objective
+    objectives: tuple[Objective, ...]
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective."""
+        return self.objectives[0]
 
     def trials(self) -> list[Run]:
-        """The runs of its trials, by number."""
+        """The runs of its trials, those that confirm others among them, by number."""
         found = _search(
             self.client,
             [self.parent.info.experiment_id],
@@ -58,13 +65,17 @@ class SweepRuns:
         return sorted(found, key=lambda run: int(run.data.tags.get(TAG_TRIAL, 0)))
 
     def winner(self) -> Run:
-        """The run of the best trial.
+        """The run whose model is the sweep's: the one that was tested, or the best so far.
 
         Raises:
             UserError: No trial has a score.
         """
         name = f"best_{self.objective.name}"
-        scored = [run for run in self.trials() if name in run.data.metrics]
+        trials = self.trials()
+        tested = [run for run in trials if run.data.tags[TAG_TRIAL] == self.parent.data.tags.get(TAG_WINNER)]
+        if tested:
+            return tested[0]
+        scored = [run for run in trials if name in run.data.metrics and TAG_CONFIRMS not in run.data.tags]
         if not scored:
             raise UserError(f"{self.sweep}: no trial has a score yet")
         sign = 1 if self.objective.direction == "max" else -1
@@ -99,7 +110,8 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
             f"sweep {sweep or ''}: there is no such sweep in {mlflow_store.without_password(client.tracking_uri)}"
         )
     tags = found[0].data.tags
-    return SweepRuns(tags[TAG_SWEEP], client, found[0], Objective.parse(tags[TAG_OBJECTIVE]))
+    objectives = tuple(map(Objective.parse, tags[TAG_OBJECTIVE].split(",")))
+    return SweepRuns(tags[TAG_SWEEP], client, found[0], objectives)
 
 
 def load_runs(
@@ -113,9 +125,10 @@ def load_runs(
         tracking_uri: The store; by default the one that the sweep was logged to.
 
     Returns:
-        A row per trial, by sweep and number. Columns: `sweep`, `trial`, `status`, `reason`, `start`, `seconds`,
-        `epochs`, `run_id`, `data.name`, `data.digest`, then `params.…` and `metrics.…`. Whole numbers are `Int64`,
-        numbers `Float64`, truth values `boolean`, the rest `string`; an inactive hyperparameter is `<NA>`.
+        A row per trial, by sweep and number. Columns: `sweep`, `trial`, `confirms` (the trial whose setting this one
+        trained anew, else `<NA>`), `status`, `reason`, `start`, `seconds`, `epochs`, `run_id`, `data.name`,
+        `data.digest`, then `params.…` and `metrics.…`. Whole numbers are `Int64`, numbers `Float64`, truth values
+        `boolean`, the rest `string`; an inactive hyperparameter is `<NA>`.
 
     Raises:
         UserError: There is no such sweep or experiment.
@@ -208,6 +221,7 @@ def frame_of(runs: list[Run]) -> pd.DataFrame:
     first = [
         "sweep",
         "trial",
+        "confirms",
         "status",
         "reason",
         "start",
@@ -224,8 +238,8 @@ def frame_of(runs: list[Run]) -> pd.DataFrame:
             frame[column] = _typed(frame[column])
         elif column.startswith("metrics.") or column == "seconds":
             frame[column] = frame[column].astype("Float64")
-        elif column in ("trial", "epochs"):
-            frame[column] = frame[column].astype("Int64")
+        elif column in ("trial", "confirms", "epochs"):
+            frame[column] = pd.to_numeric(frame[column]).astype("Int64")
         elif column != "start":
             frame[column] = frame[column].astype("string")
     for column in ("metrics.best_epoch", "metrics.parameters"):
@@ -240,6 +254,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "sweep": tags[TAG_SWEEP],
         "trial": int(tags[TAG_TRIAL]),
+        "confirms": tags.get(TAG_CONFIRMS),
         "status": tags.get(TAG_STATUS, "running"),
         "reason": tags.get(TAG_REASON) or None,
         "start": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),

@@ -165,9 +165,10 @@ def test_there_is_a_row_for_each_trial_by_number(frame, new):
 
 def test_columns_are_in_order(frame):
     columns = list(frame.columns)
-    assert columns[:10] == [
+    assert columns[:11] == [
         "sweep",
         "trial",
+        "confirms",
         "status",
         "reason",
         "start",
@@ -177,9 +178,9 @@ def test_columns_are_in_order(frame):
         "data.name",
         "data.digest",
     ]
-    kinds = [column.partition(".")[0] for column in columns[10:]]
+    kinds = [column.partition(".")[0] for column in columns[11:]]
     assert kinds == sorted(kinds, key=["params", "metrics"].index)
-    assert columns[10:] == sorted(c for c in columns if c.startswith("params.")) + sorted(
+    assert columns[11:] == sorted(c for c in columns if c.startswith("params.")) + sorted(
         c for c in columns if c.startswith("metrics.")
     )
 
