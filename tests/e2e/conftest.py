@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from mnist_sweep import mlflow_store
 
 ROOT = Path(__file__).parent.parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -21,6 +24,26 @@ def command(*arguments: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "HYDRA", "KERAS", "CUDA"))}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store, which takes seconds to create; sweeps that are not about that begin with a copy."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow_store.connect(f"sqlite:///{path}", create=True)
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path, store: Path) -> Path:
+    """A folder to work in, with an empty store."""
+    return with_store(tmp_path, store)
+
+
+def with_store(folder: Path, store: Path) -> Path:
+    (folder / "mlruns").mkdir()
+    shutil.copy(store, folder / "mlruns")
+    return folder
 
 
 @pytest.fixture(scope="session")

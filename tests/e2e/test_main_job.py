@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import command, environment
+from conftest import command, environment, with_store
 
 import mnist_sweep
 from mnist_sweep import journal
@@ -141,42 +141,23 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_driver_never_loads_tensorflow(run, digits: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom mnist_sweep.cli import main\n"
-        "try: main(sys.argv[1:])\nexcept SystemExit as end: print('code', end.code)\n"
-        "print('loaded', 'tensorflow' in sys.modules)"
-    )
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, "-c", code, "model.units=choice(4,8)", "training.epochs=1", "search=bayesian", "data=npz",
-         f"data.path={digits}", "search.max_trials=2"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.stdout.endswith("code 0\nloaded False\n"), done.stdout + done.stderr
-
-
-def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, tmp_path: Path) -> None:
+def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
         command(
-            "model.units=choice(4,8)", "training.epochs=150", "search=grid", "data=npz", f"data.path={digits}",
-            "name=killed",
+            "model.units=4", "training.epochs=60", "data=npz", f"data.path={digits}", "name=killed",
         ),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    found = wait_for_epoch(tmp_path)
+    found = wait_for_epoch(work)
     worker = next(c for c in psutil.Process(driver.pid).children() if "mnist_sweep.workers.process" in c.cmdline())
     worker.kill()
     output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output
     assert "its worker was killed by SIGKILL (out of memory?); it is tried again" in output
     events = list(journal.read(found.parent))
-    assert [e.outcome.status.value for e in events if isinstance(e, TrialEnded)] == ["completed", "completed"]
-    os.chdir(tmp_path)
-    curves = mnist_sweep.load_curves("killed", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    losses = curves[curves["metric"] == "loss"]
-    assert losses.groupby("trial")["epoch"].apply(list).tolist() == [list(range(1, 151))] * 2
+    assert [e.outcome.status.value for e in events if isinstance(e, TrialEnded)] == ["completed"]
+    curves = mnist_sweep.load_curves("killed", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
+    assert curves[curves["metric"] == "loss"]["epoch"].tolist() == list(range(1, 61))
 
 
 def wait_for_epoch(folder: Path, seconds: float = 100) -> Path:
@@ -189,70 +170,85 @@ def wait_for_epoch(folder: Path, seconds: float = 100) -> Path:
     raise AssertionError("no epoch ended")
 
 
-def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits: Path, tmp_path: Path) -> None:
+def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
-        command("model.units=choice(4,8)", "training.epochs=60", "data=npz", f"data.path={digits}"),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command("model.units=choice(4,8)", "training.epochs=40", "workers.count=1", "data=npz", f"data.path={digits}"),
+        cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    wait_for_epoch(tmp_path)
+    wait_for_epoch(work)
     driver.send_signal(2)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
     assert "Stopping when the running epochs have ended; Ctrl-C again to stop at once." in output
     assert "Interrupted. To go on: python -m mnist_sweep resume mlp/" in output
-    events = list(journal.read(sweep_of(tmp_path, "mlp")))
+    events = list(journal.read(sweep_of(work, "mlp")))
     assert events[-1].reason == "stopped by Ctrl-C"
     assert not [e for e in events if isinstance(e, WinnerTested)]
-    refused = run(tmp_path, "resume", "mlp", "search.max_trials=1")
+    refused = run(work, "resume", "mlp", "search.max_trials=1")
     assert refused.returncode == 2
     assert "search.max_trials (20 → 1); only a budget may change, and only to be longer" in refused.stderr
-    done = run(tmp_path, "resume")
+    done = run(work, "resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Winner: trial " in done.stdout
-    frame = mnist_sweep.load_runs("mlp", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    frame = mnist_sweep.load_runs("mlp", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     assert frame["status"].tolist() == ["completed", "completed"]
-    curves = mnist_sweep.load_curves("mlp", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    curves = mnist_sweep.load_curves("mlp", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     losses = curves[curves["metric"] == "loss"].groupby("trial")["epoch"].apply(list).tolist()
-    assert losses == [list(range(1, 61))] * 2
+    assert losses == [list(range(1, 41))] * 2
 
 
-def test_hyperband_trains_on_from_its_parents(run, digits: Path, tmp_path: Path) -> None:
-    done = run(
-        tmp_path, "model.units=int(interval(4,400))", "training.epochs=3", "search=hyperband", "data=npz",
-        f"data.path={digits}", "name=bands",
+def test_hyperband_trains_on_from_its_parents_and_loads_no_tensorflow_in_the_driver(digits: Path, work: Path) -> None:
+    code = (
+        "import sys\nfrom mnist_sweep.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: print('code', end.code)\n"
+        "print('loaded', 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "model.units=int(interval(4,400))", "training.epochs=3", "search=hyperband",
+         "data=npz", f"data.path={digits}", "name=bands"],
+        cwd=work, env=environment(), capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    frame = mnist_sweep.load_runs("bands", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert done.stdout.endswith("code 0\nloaded False\n"), done.stdout + done.stderr
+    frame = mnist_sweep.load_runs("bands", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     assert (frame["status"] == "completed").all()
-    curves = mnist_sweep.load_curves("bands", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    curves = mnist_sweep.load_curves("bands", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     epochs = curves[curves["metric"] == "loss"].groupby("trial")["epoch"].apply(list).tolist()
     assert sorted(epochs) == sorted([[1]] * 3 + [[2, 3]] + [[1, 2, 3]] * 2)
 
 
 class TestConfigs:
-    def test_a_users_own_experiment_and_model_beside_the_working_directory(
-        self, run, digits: Path, tmp_path: Path
-    ) -> None:
-        (tmp_path / "conf" / "experiment").mkdir(parents=True)
-        (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
-            "# @package _global_\ndefaults:\n  - override /data: npz\ndescription: My own\n"
-            f"data:\n  path: {digits}\nmodel:\n  builder: own:build\n  width: choice(4, 8)\ntraining:\n  epochs: 1\n"
+    def test_a_users_own_experiment_and_model_beside_the_working_directory(self, run, digits: Path, work: Path) -> None:
+        (work / "conf" / "experiment").mkdir(parents=True)
+        (work / "conf" / "experiment" / "mine.yaml").write_text(
+            "# @package _global_\ndefaults:\n  - override /data: npz\n  - override /search: bayesian\n"
+            f"description: My own\ndata:\n  path: {digits}\n"
+            "model:\n  builder: own:build\n  width: choice(4, 8)\ntraining:\n  epochs: 1\n"
         )
-        (tmp_path / "own.py").write_text(
+        (work / "own.py").write_text(
             "import keras\n\ndef build(config, shape, classes):\n"
             "    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(),\n"
             "        keras.layers.Dense(config['width']), keras.layers.Dense(classes, 'softmax')])\n"
         )
-        assert "mine" in run(tmp_path, "experiments").stdout
-        done = run(tmp_path, "+experiment=mine")
+        assert "mine" in run(work, "experiments").stdout
+        done = run(work, "+experiment=mine")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "model.width = choice(4, 8)" in done.stdout
         assert "experiments/mine/" in done.stdout
 
-    def test_multirun_is_one_whole_sweep_after_another(self, run, digits: Path, tmp_path: Path) -> None:
-        done = run(tmp_path, "-m", "seed=1,2", "model.units=4", "training.epochs=1", "data=npz", f"data.path={digits}")
+    @pytest.fixture(scope="class")
+    def two_offline(self, run, store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+        """Two sweeps of one trial, without a network: their working directory, and what they printed."""
+        folder = with_store(tmp_path_factory.mktemp("offline"), store)
+        done = run(
+            folder, "-m", "seed=1,2", "model.units=4", "training.epochs=1",
+            KERAS_HOME=str(folder / "no-cache"), **OFFLINE,
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        frame = mnist_sweep.load_runs(experiment="mlp", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+        return folder, done.stdout
+
+    def test_multirun_is_one_whole_sweep_after_another(self, two_offline) -> None:
+        folder, _ = two_offline
+        frame = mnist_sweep.load_runs(experiment="mlp", tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
         assert frame["params.training.seed"].tolist() == [1, 2]
         assert frame["sweep"].nunique() == 2
 
@@ -276,14 +272,13 @@ class TestConfigs:
         assert done.stdout
         assert list(tmp_path.iterdir()) == []
 
-    def test_without_network_the_small_digits_stand_in_and_everybody_is_told(self, run, tmp_path: Path) -> None:
-        done = run(tmp_path, "model.units=4", "training.epochs=1", KERAS_HOME=str(tmp_path / "no-cache"), **OFFLINE)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "data=mnist CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of mnist_5k instead" in done.stdout
+    def test_without_network_the_small_digits_stand_in_and_everybody_is_told(self, two_offline) -> None:
+        folder, output = two_offline
+        assert "data=mnist CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of mnist_5k instead" in output
         from mlflow import MlflowClient
 
-        frame = mnist_sweep.load_runs(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-        run_of = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db").get_run
+        frame = mnist_sweep.load_runs(experiment="mlp", tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
+        run_of = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db").get_run
         trial = run_of(frame["run_id"][0])
         for tags in (trial.data.tags, run_of(trial.data.tags["mlflow.parentRunId"]).data.tags):
             assert (tags["data.name"], tags["data.fallback_for"]) == ("mnist_5k", "mnist")

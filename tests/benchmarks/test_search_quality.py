@@ -1,0 +1,78 @@
+"""The simulated pool counts right, and the shipped curves are whole."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.search_quality import curves
+from benchmarks.search_quality.curves import Curves
+from benchmarks.search_quality.pool import Answer, Job, Player, Pool
+
+# Two settings of three epochs; the second is the better one, and the slower.
+CURVES = Curves(
+    space=["model.units=1,2"],
+    values=[{"model.units": 1}, {"model.units": 2}],
+    accuracy=np.array([[0.1, 0.2, 0.3], [0.2, 0.5, 0.9]]),
+    epoch_seconds=np.array([100.0, 200.0]),
+    startup_seconds=np.array([1000.0, 2000.0]),
+)
+
+
+class InOrder(Player):
+    def __init__(self, jobs: list[Job], cut_at: int = 99, pauses: bool = False) -> None:
+        self.jobs, self.cut_at, self.pauses = jobs, cut_at, pauses
+        self.running, self.ended = 0, []
+
+    def ask(self, number, slot):
+        if self.pauses and self.running:
+            return Answer.PAUSE
+        if number >= len(self.jobs):
+            return Answer.FINISHED
+        self.running += 1
+        return self.jobs[number]
+
+    def report(self, number, epoch, accuracy):
+        return epoch >= self.cut_at
+
+    def end(self, number, accuracy, epoch, *, cut):
+        self.running -= 1
+        self.ended.append((number, accuracy, epoch, cut))
+
+
+def simulate(player: Player, workers: int, target: float = 0.9):
+    return Pool(CURVES, player, workers=workers, targets=[target, 2.0], max_trials=10).run()
+
+
+@pytest.mark.parametrize(
+    ("workers", "pauses", "seconds"),
+    [(1, False, 1000 + 3 * 100 + 2000 + 3 * 200), (2, False, 2000 + 3 * 200), (2, True, 1300 + 2600)],
+)
+def test_the_clock_counts_start_up_epochs_and_waiting(workers: int, pauses: bool, seconds: float) -> None:
+    outcome = simulate(InOrder([Job(0, 3), Job(1, 3)], pauses=pauses), workers)
+    assert outcome.reached[0].seconds == pytest.approx(seconds, abs=1)
+    assert (outcome.reached[0].epochs, outcome.reached[0].trials) == (6, 2)
+    assert math.isinf(outcome.reached[1].seconds)
+
+
+def test_a_trial_that_is_cut_or_goes_on_costs_its_own_epochs_only() -> None:
+    player = InOrder([Job(0, 3), Job(1, 3, first=1)], cut_at=2)
+    outcome = simulate(player, 1, target=0.5)
+    assert player.ended == [(0, 0.2, 2, True), (1, 0.5, 2, True)]
+    assert outcome.reached[0].seconds == pytest.approx(1000 + 2 * 100 + 2000 + 200, abs=1)
+    assert outcome.reached[0].epochs == 3
+
+
+@pytest.mark.parametrize(("dataset", "settings", "epochs"), [("mlp", 432, 27), ("cnn", 192, 15)])
+def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs: int) -> None:
+    table = curves.load(dataset)
+    assert math.prod(len(options) for options in table.options().values()) == settings == len(table.rows)
+    assert table.accuracy.shape == (settings, epochs)
+    assert (table.epoch_seconds > 0).all()
+    assert (table.startup_seconds > 0).all()
+    for percentile in (95, 99):
+        share = (table.best >= table.target(percentile)).mean()
+        # Some settings have the very same best accuracy.
+        assert 0 < share <= 2 * (1 - percentile / 100)

@@ -1,0 +1,86 @@
+"""Pruning, several objectives, executions, confirming and warm starts, from the command line to the tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import mnist_sweep
+from mnist_sweep import journal
+from mnist_sweep.trial import Confirmed, ExecutionEnded, Status, SweepStarted, TrialEnded, TrialStarted, WinnerTested
+
+
+@pytest.fixture(scope="module")
+def confirmed(run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep as `experiment=mlp` makes it: ASHA on TPE, the best trained anew; its working directory and output."""
+    folder = tmp_path_factory.mktemp("confirmed")
+    done = run(
+        folder, "search=asha", "search.max_trials=5", "training.epochs=3", "training.batch_size=16", "data=npz",
+        f"data.path={digits}", "model.units=int(interval(4,130))",
+        "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
+        "limits.parameters=103000", "confirm={top: 2, seeds: 2}", "name=asked",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def events(folder: Path, name: str, kind: type) -> list:
+    (path,) = folder.glob(f"experiments/{name}/*/{journal.FILE}")
+    return [event for event in journal.read(path.parent) if isinstance(event, kind)]
+
+
+def test_trial_0_is_the_default_and_those_that_are_not_among_the_best_are_cut(confirmed) -> None:
+    folder, _ = confirmed
+    ends = {e.trial: e.outcome for e in events(folder, "asked", TrialEnded)}
+    refused = [n for n, outcome in ends.items() if outcome.status is Status.REFUSED]
+    # The default has 128 units in two layers, and too many parameters for the limit.
+    first = events(folder, "asked", TrialStarted)[0].trial
+    assert (first.values["model.units"], first.values["optimizer.learning_rate"]) == (128, 0.001)
+    assert refused[0] == 0
+    assert "limits.parameters=103000: the model has 118282 parameters" in ends[0].reason
+    cut = [n for n, outcome in ends.items() if "not among the best" in outcome.reason]
+    assert cut
+    assert all(ends[n].best_epoch == 1 for n in cut)
+    anew = {e.trial.number for e in events(folder, "asked", TrialStarted) if e.trial.confirms is not None}
+    assert len(ends) - len(refused) - len(anew) == 5
+
+
+def test_the_best_are_trained_anew_before_one_is_tested(confirmed, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, output = confirmed
+    (told,), (tested,) = events(folder, "asked", Confirmed), events(folder, "asked", WinnerTested)
+    assert sorted(len(row["scores"]) for row in told.candidates) == [2, 2]
+    assert tested.trial == told.model
+    mean, std = told.candidates[0]["mean"], told.candidates[0]["std"]
+    assert f"Winner: trial {told.winner}, val_accuracy {mean:.4f} ± {std:.4f} on 2 new seeds" in output
+    monkeypatch.chdir(folder)
+    frame = mnist_sweep.load_runs("asked")
+    assert sorted(frame["confirms"].dropna().unique()) == sorted(row["trial"] for row in told.candidates)
+    assert frame.set_index("trial")["metrics.confirmed_val_accuracy"][told.winner] == pytest.approx(mean)
+
+
+def test_a_sweep_knows_an_earlier_one_and_takes_several_objectives_and_folds(confirmed, run, digits: Path) -> None:
+    folder, _ = confirmed
+    done = run(
+        folder, "search=tpe", "search.max_trials=2", "search.enqueue=[{model.units: 7}]", "search.warm_start=[asked]",
+        "training.epochs=1", "training.batch_size=16", "data=npz", f"data.path={digits}", "validation=kfold", "folds=2",
+        "model.units=int(interval(4,130))", "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "name=several",
+        "objective=[val_accuracy max, parameters min]",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"knows    [1-5] trials of asked/", done.stdout)
+    assert "Pareto set" in done.stdout
+    (started,) = events(folder, "several", SweepStarted)
+    assert {len(trial["scores"]) for trial in started.earlier} == {2}
+    trials = {e.trial.number: e.trial for e in events(folder, "several", TrialStarted)}
+    assert trials[0].values["model.units"] == 7
+    ends = {e.trial: e.outcome for e in events(folder, "several", TrialEnded)}
+    for number, outcome in ends.items():
+        scores = [e.outcome.score for e in events(folder, "several", ExecutionEnded) if e.trial == number]
+        assert outcome.scores == scores
+        assert outcome.score == pytest.approx(sum(scores) / 2)
+        assert len(trials[number].executions) == 2
+    compared = run(folder, "compare", "several")
+    assert "●" in compared.stdout
+    assert "best_parameters" in compared.stdout
