@@ -1,0 +1,85 @@
+"""The recorded learning curves: one table of settings for each kind of model."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_sweep.space import identity
+
+FILE = Path(__file__).with_name("curves.npz")
+DATASETS = ("mlp", "cnn")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What training every setting of a grid gave.
+
+    Attributes:
+        space: The sweeps of the grid, as on the command line: `model.layers=1,2,3`.
+        values: Each setting's hyperparameters.
+        accuracy: Validation accuracy by setting and epoch, NaN from the epoch on at which a setting diverged.
+        epoch_seconds: What an epoch of each setting takes.
+        startup_seconds: What each setting takes beside its epochs: building and tracing the model, saving it.
+    """
+
+    space: list[str]
+    values: list[dict[str, Any]]
+    accuracy: NDArray[np.float64]
+    epoch_seconds: NDArray[np.float64]
+    startup_seconds: NDArray[np.float64]
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs each setting was trained."""
+        return int(self.accuracy.shape[1])
+
+    @property
+    def best(self) -> NDArray[np.float64]:
+        """Each setting's best accuracy over all epochs; 0 where it has none."""
+        best: NDArray[np.float64] = np.nan_to_num(self.accuracy).max(axis=1)
+        return best
+
+    def target(self, percentile: float) -> float:
+        """The accuracy that so many percent of the settings never reach."""
+        return float(np.percentile(self.best, percentile, method="higher"))
+
+    @functools.cached_property
+    def rows(self) -> dict[str, int]:
+        """From a setting's identity to its row."""
+        return {identity(values): row for row, values in enumerate(self.values)}
+
+    def row(self, values: dict[str, Any]) -> int:
+        """The row of a setting."""
+        return self.rows[identity(values)]
+
+    def options(self) -> dict[str, list[Any]]:
+        """Each hyperparameter's values, in the grid's order."""
+        return {name: list(dict.fromkeys(v[name] for v in self.values)) for name in self.values[0]}
+
+
+def load(dataset: str, *, epoch_scale: float = 1.0, file: Path = FILE) -> Curves:
+    """Reads one table.
+
+    Args:
+        dataset: One of `DATASETS`.
+        epoch_scale: What to multiply the epochs' seconds by, as if there were so many times as many images.
+        file: The data file.
+    """
+    with np.load(file, allow_pickle=False) as stored:
+        about = json.loads(str(stored[f"{dataset}_settings"]))
+        counts = stored[f"{dataset}_correct"].astype(float)
+        counts[counts < 0] = np.nan
+        return Curves(
+            space=about["space"],
+            values=[dict(zip(about["names"], row, strict=True)) for row in about["values"]],
+            accuracy=counts / about["validation_images"],
+            epoch_seconds=stored[f"{dataset}_epoch_seconds"].astype(float) * epoch_scale,
+            startup_seconds=stored[f"{dataset}_startup_seconds"].astype(float),
+        )

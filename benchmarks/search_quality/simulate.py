@@ -1,0 +1,146 @@
+"""Runs the whole field on the recorded curves."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any
+
+from benchmarks.search_quality import curves
+from benchmarks.search_quality.curves import Curves
+from benchmarks.search_quality.players import BOUND, FIELD, VARIANTS, Entry
+from benchmarks.search_quality.pool import Pool
+
+WORKERS = (1, 4, 16, 64)
+PERCENTILES = (95, 99)
+# Where a sweep ends that has not reached its targets: after so many trials for each setting there is. Hyperband, whose
+# rounds count as trials here, has more. keras-tuner's Gaussian process, which takes a second for a suggestion, ends at
+# its first target, or when it has made so many beyond the first of each worker.
+_TRIALS_FOR_EACH, _HYPERBAND_TRIALS_FOR_EACH = 1, 3
+_SLOW_TRIALS = 50
+_SAY_EVERY = 20.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulated sweep.
+
+    Attributes:
+        dataset: Which curves.
+        algorithm: The entry's name.
+        family: And whose it is.
+        workers: How many trials ran at once.
+        seed: Of the algorithm.
+        seconds: Until the accuracy of each of `PERCENTILES` was reached, or of the first ones; None where it was not.
+        epochs: Trained by then, in all trials.
+        trials: Started by then.
+        until: When the sweep ended, on the simulated clock.
+        suggestions: Seconds of processor time that the algorithm took, per trial.
+    """
+
+    dataset: str
+    algorithm: str
+    family: str
+    workers: int
+    seed: int
+    seconds: list[float | None]
+    epochs: list[int | None]
+    trials: list[int | None]
+    until: float
+    suggestions: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain data."""
+        return asdict(self)
+
+
+@functools.lru_cache
+def _curves(dataset: str, epoch_scale: float) -> Curves:
+    return curves.load(dataset, epoch_scale=epoch_scale)
+
+
+def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: float = 1.0) -> Run:
+    """Simulates one sweep.
+
+    Args:
+        dataset: One of `curves.DATASETS`.
+        entry: The algorithm.
+        workers: How many trials run at once.
+        seed: From 1 on.
+        epoch_scale: How many times as long an epoch takes as was recorded.
+    """
+    table = _curves(dataset, epoch_scale)
+    for_each = _HYPERBAND_TRIALS_FOR_EACH if entry.name.lower() == "hyperband" else _TRIALS_FOR_EACH
+    most = workers + _SLOW_TRIALS if entry.repeats < 1 else for_each * len(table.values)
+    percentiles = PERCENTILES[:1] if entry.repeats < 1 or entry.family == BOUND else PERCENTILES
+    targets = [table.target(percentile) for percentile in percentiles]
+    player = entry.create(table, seed, workers)
+    outcome = Pool(table, player, workers=workers, targets=targets, max_trials=most).run()
+
+    def known(figure: float) -> Any:  # noqa: ANN401 - a float or an int, as it was
+        return figure if math.isfinite(figure) else None
+
+    return Run(
+        dataset,
+        entry.name,
+        entry.family,
+        workers,
+        seed,
+        [known(r.seconds) for r in outcome.reached],
+        [known(r.epochs) for r in outcome.reached],
+        [known(r.trials) for r in outcome.reached],
+        outcome.seconds,
+        outcome.suggestions / max(outcome.trials, 1),
+    )
+
+
+def _named(dataset: str, family: str, name: str, workers: int, seed: int, epoch_scale: float) -> Run:
+    entry = next(e for e in (*FIELD, *VARIANTS) if (e.family, e.name) == (family, name))
+    return simulate(dataset, entry, workers, seed, epoch_scale)
+
+
+def simulate_all(
+    datasets: Sequence[str],
+    entries: Sequence[Entry],
+    workers: Sequence[int],
+    *,
+    seeds: int,
+    processes: int,
+    epoch_scale: float,
+    say: Callable[[str], None],
+) -> Iterator[Run]:
+    """Simulates all combinations, the slow ones first.
+
+    Args:
+        datasets: Of `curves.DATASETS`.
+        entries: The algorithms, all of `players.FIELD`.
+        workers: Numbers of workers.
+        seeds: Repetitions, to be multiplied by each entry's `repeats`; at least 10 of them.
+        processes: How many to simulate at once.
+        epoch_scale: As for `simulate`.
+        say: Told of the progress.
+
+    Yields:
+        Each run, as it ends.
+    """
+    begun, said = time.monotonic(), 0.0
+    tasks = [
+        (dataset, entry.family, entry.name, count, seed, epoch_scale)
+        for entry in sorted(entries, key=lambda e: e.repeats)
+        for dataset in datasets
+        for count in workers
+        for seed in range(1, max(round(seeds * entry.repeats), min(seeds, 10)) + 1)
+    ]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
+        futures = [executor.submit(_named, *task) for task in tasks]
+        for done, future in enumerate(as_completed(futures), start=1):
+            yield future.result()
+            elapsed = time.monotonic() - begun
+            if elapsed >= said + _SAY_EVERY or done == len(tasks):
+                said = elapsed
+                say(f"{done} of {len(tasks)} simulated sweeps, {elapsed:.0f} s")
