@@ -15,13 +15,16 @@ sweep: $(VENV)/installed ## set up, then run the convolutional sweep
 	$(BIN)/python -m mnist_sweep +experiment=cnn
 
 test: $(VENV)/installed-test ## set up, then run the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/installed-test ## kill drivers, workers and servers 255 times, and compare; takes half an hour
+chaos: $(VENV)/installed-test ## kill drivers, workers and servers 405 times, and compare; takes an hour
 	$(BIN)/python tests/chaos.py
+
+bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes
+	$(BIN)/python -m benchmarks.search_quality
 
 check: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -52,4 +55,4 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help sweep test test-slow chaos check format clean
+.PHONY: help sweep test test-slow chaos bench-search check format clean
