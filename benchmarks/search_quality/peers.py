@@ -66,6 +66,7 @@ class _Training:
 
         from mnist_sweep.training import model as models
 
+        assert config.optimizer is not None
         keras.utils.set_random_seed(config.training.seed)
         steps = models.batches(len(self.x), config.training.batch_size)
         model = models.build(config, self.x.shape[1:], self.images.classes)

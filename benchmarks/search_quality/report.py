@@ -168,7 +168,7 @@ def ratios(results: Results, default: str) -> list[list[str]]:
                     their = results.best(dataset, count, family, "seconds", target)
                     for only in (default, None):
                         our = results.best(dataset, count, OURS, "seconds", target, only)
-                        if our is None or their is None:
+                        if our is None or their is None or not (math.isfinite(our[1]) and math.isfinite(their[1])):
                             row.append("")
                             continue
                         name = f" ({our[0]} / {their[0]})" if only is None else ""
