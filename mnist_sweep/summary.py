@@ -140,11 +140,10 @@ def _winner_line(settings: Settings, results: Results, winner: int) -> str:
     first = confirmed.candidates[0]
     count = len(first["scores"])
     line = f"Winner: trial {winner}, {name} {first['mean']:.4f} ± {first['std']:.4f} on {count} new seeds"
-    if len(confirmed.candidates) > 1 and confirmed.p_value is not None:
+    if len(confirmed.candidates) > 1:
         second = confirmed.candidates[1]
-        verdict = "" if confirmed.p_value < 0.05 else ": these seeds do not tell them apart"
-        line += (
-            f"; {abs(first['mean'] - second['mean']):.4f} better than trial {second['trial']} "
-            f"(paired t-test, p = {confirmed.p_value:.2g}{verdict})"
-        )
+        line += f"; {abs(first['mean'] - second['mean']):.4f} better than trial {second['trial']}"
+        if confirmed.p_value is not None:
+            verdict = "" if confirmed.p_value < 0.05 else ": these seeds do not tell them apart"
+            line += f" (paired t-test, p = {confirmed.p_value:.2g}{verdict})"
     return line

@@ -85,6 +85,6 @@ def test_scores_on_new_seeds_decide_and_are_told_with_their_spread(printed: Prin
     assert said in output
 
 
-def test_without_a_difference_in_spread_nothing_is_claimed(printed: Printed) -> None:
+def test_without_a_spread_of_the_differences_no_test_is_claimed(printed: Printed) -> None:
     output = printed(0.5, 0.75, confirmed=confirmed((1, 0.7), (0, 0.6), p_value=None))
-    assert "Winner: trial 1, val_accuracy 0.7000 ± 0.0040 on 2 new seeds\n" in output
+    assert "Winner: trial 1, val_accuracy 0.7000 ± 0.0040 on 2 new seeds; 0.1000 better than trial 0\n" in output
