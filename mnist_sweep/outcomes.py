@@ -33,13 +33,8 @@ class Results:
     confirmed: Confirmed | None = None
 
     def scores(self, number: int) -> tuple[float, ...] | None:
-        """A trial's value for each objective, at its best epoch; None where it lacks any."""
-        outcome = self.outcomes[number]
-        if outcome.score is None:
-            return None
-        others = [outcome.metrics.get(objective.name) for objective in self.objectives[1:]]
-        known = [value for value in others if value is not None]
-        return (outcome.score, *known) if len(known) == len(others) else None
+        """A trial's value for each objective; None where it lacks any."""
+        return scores_of(self.outcomes[number], self.objectives)
 
     def ranking(self) -> list[int]:
         """The search's trials that have a score, the best first; of equal ones, the earlier first.
@@ -107,6 +102,20 @@ class Results:
     def _scored(self) -> dict[int, tuple[float, ...]]:
         found = {n: self.scores(n) for n in sorted(self.outcomes) if self.trials[n].confirms is None}
         return {n: scores for n, scores in found.items() if scores is not None}
+
+
+def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """A trial's value for each objective, at its best epoch; None where it lacks any.
+
+    Args:
+        outcome: The trial's.
+        objectives: What is optimised, that which tells the best epoch first.
+    """
+    if outcome.score is None:
+        return None
+    others = [outcome.metrics.get(objective.name) for objective in objectives[1:]]
+    known = [value for value in others if value is not None]
+    return (outcome.score, *known) if len(known) == len(others) else None
 
 
 def pareto(scores: dict[int, tuple[float, ...]], objectives: Sequence[Objective]) -> list[int]:

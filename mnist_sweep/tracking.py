@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.mlflow_writer import Writer
+from mnist_sweep.outcomes import scores_of
 from mnist_sweep.settings import Objective, Settings
 from mnist_sweep.trial import (
     MODEL_FILE,
@@ -198,8 +199,7 @@ class View:
         return tags
 
     def _sweep_ended(self, event: SweepEnded) -> None:
-        objectives = self._settings.objectives
-        points = {number: point for number, point in self._points.items() if len(point) == len(objectives)}
+        objectives, points = self._settings.objectives, self._points
         if len(objectives) > 1 and points:
             from mnist_sweep.results.plots import pareto_front
 
@@ -314,8 +314,9 @@ class View:
         self._ended.add(number)
         if outcome.score is not None and trial.confirms is None:
             self._scores[number] = outcome.score
-            others = [outcome.metrics.get(objective.name) for objective in self._settings.objectives[1:]]
-            self._points[number] = (outcome.score, *(value for value in others if value is not None))
+            point = scores_of(outcome, self._settings.objectives)
+            if point is not None:
+                self._points[number] = point
             if self._objective.better(outcome.score, self._best):
                 self._best = outcome.score
         if self._best is not None and trial.confirms is None:
