@@ -32,3 +32,17 @@ def predict(model: keras.Model, images: Array) -> Array:
         for start in range(0, len(images), _BATCH)
     ]
     return np.concatenate(parts).astype(np.float32)
+
+
+def of_raw_images(model: keras.Model) -> keras.Model:
+    """The same model from images as a file or a camera has them.
+
+    Args:
+        model: From images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+
+    Returns:
+        A model from images (N, H, W, C), float32 in 0..255, to the same probabilities.
+    """
+    images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
+    scaled = keras.layers.Rescaling(1 / 255, name="scaling")(images)
+    return keras.Model(images, model(scaled))

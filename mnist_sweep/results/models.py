@@ -1,0 +1,157 @@
+"""Models that a store holds: finding one, fetching its files, loading it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mnist_sweep import mlflow_store
+from mnist_sweep.errors import UserError
+from mnist_sweep.mlflow_store import TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.results.runs import find_sweep
+from mnist_sweep.trial import MODEL_FILE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True)
+class TrackedModel:
+    """A trial's model as MLflow has it.
+
+    Attributes:
+        client: The store it is in.
+        run: The trial's run.
+    """
+
+    client: MlflowClient
+    run: Run
+
+    @property
+    def sweep(self) -> str:
+        """The sweep, `name/time`."""
+        return str(self.run.data.tags[TAG_SWEEP])
+
+    @property
+    def trial(self) -> int:
+        """The trial's number."""
+        return int(self.run.data.tags[TAG_TRIAL])
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        """Brings one of the run's artifacts here.
+
+        Args:
+            name: The artifact's.
+            folder: Where to put it; it exists.
+
+        Raises:
+            UserError: There is no such artifact.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
+        except (MlflowException, OSError):
+            raise UserError(
+                f"{self.sweep}: trial {self.trial} ({self.run.info.run_id}) has no artifact {name} in MLflow"
+            ) from None
+
+    def config(self, folder: Path) -> dict[str, Any]:
+        """The trial's whole config, as it was logged.
+
+        Args:
+            folder: Where to put the file.
+        """
+        config: dict[str, Any] = yaml.safe_load(self.fetch("config.yaml", folder).read_text(encoding="utf-8"))
+        return config
+
+    def load(self, folder: Path) -> Any:  # noqa: ANN401 - keras.Model, which nothing here may import
+        """Loads the model, which imports TensorFlow, without a GPU, that a running sweep may be using.
+
+        Args:
+            folder: Where to put the files that are fetched for it.
+
+        Returns:
+            A `keras.Model` from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+
+        Raises:
+            UserError: The run has no model, or the user's own module that built it cannot be imported.
+        """
+        path, config = self.fetch(MODEL_FILE, folder), self.config(folder)["model"]
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        with quiet():
+            from mnist_sweep.training import saved
+
+            for key in ("builder", "hypermodel"):
+                if config.get(key):
+                    # It registers the layers of its own that the model is made of.
+                    sys.path.insert(0, os.getcwd())
+                    _import(key, config[key])
+            return saved.load(path)
+
+
+def find_model(what: str | None = None, tracking_uri: str | None = None) -> TrackedModel:
+    """Finds a model.
+
+    Args:
+        what: A sweep, as for `load_runs`, whose best model is meant; or a registered model, `models:/NAME@champion` or
+            `models:/NAME/VERSION`. None for the last sweep.
+        tracking_uri: As for `load_runs`.
+
+    Raises:
+        UserError: There is no such sweep or model.
+    """
+    if what is None or not what.startswith("models:"):
+        found = find_sweep(what, tracking_uri)
+        return TrackedModel(found.client, found.winner())
+    from mlflow.exceptions import MlflowException
+
+    named = _REGISTERED.fullmatch(what)
+    if named is None:
+        raise UserError(f"{what}: write models:/NAME@champion or models:/NAME/VERSION")
+    if tracking_uri is None:
+        from mnist_sweep.compose import defaults
+
+        tracking_uri = str(defaults()["tracking"]["uri"])
+    client = mlflow_store.connect(tracking_uri)
+    try:
+        if named["alias"]:
+            version = client.get_model_version_by_alias(named["name"], named["alias"])
+        else:
+            version = client.get_model_version(named["name"], named["version"])
+        return TrackedModel(client, client.get_run(str(version.run_id)))
+    except MlflowException:
+        raise UserError(f"{what}: there is no such model in {mlflow_store.without_password(tracking_uri)}") from None
+
+
+def _import(key: str, name: str) -> None:
+    try:
+        importlib.import_module(name.partition(":")[0])
+    except ImportError as error:
+        raise UserError(f"model.{key}={name}: cannot be imported from here ({error})") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TensorFlow's notes on the machine, which no log level silences, from the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
