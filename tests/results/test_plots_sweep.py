@@ -474,9 +474,11 @@ def test_long_sweep_is_told_in_hours():
 # ---- the Pareto set -------------------------------------------------------------------------------------------------
 
 
-def test_numbers_in_the_pareto_set_do_not_cover_each_other():
+@pytest.mark.parametrize("least", [100, 500])
+def test_numbers_in_the_pareto_set_do_not_cover_each_other(least):
+    # On a logarithmic axis, and on a linear one.
     objectives = [ACCURACY, Objective("parameters", "min")]
-    scores = {n: (0.9 + n / 1e5, 1000 + n) for n in range(40)} | {40: (0.1, 100), 41: (0.95, 5000), 42: (0.05, 4000)}
+    scores = {n: (0.9 + n / 1e5, 1000 + n) for n in range(40)} | {40: (0.1, least), 41: (0.95, 5000), 42: (0.05, 4000)}
     figure = pareto_front(scores, objectives, "")
     assert said(figure) == ["40", "0", "41"]
     assert len(line(figure.axes[0], "Pareto set")) == 42
