@@ -183,7 +183,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     # The better, the darker, whichever way that is.
     colours = colormaps[SCORES if objective.direction == "max" else SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
-    notes = [outside(shown_scores, low, high, "the scale, coloured as its end")]
+    notes = [outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
     best = []
     if cells:
         _draw_cells(axes, x, y, found, norm, colours)
