@@ -212,14 +212,15 @@ def _scored(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
 
 
 def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
-    varied = [column.removeprefix("params.") for column in searched(frame[frame["confirms"].isna()])]
+    """The hyperparameters in which the trials differ."""
+    search = frame[frame["confirms"].isna()]
     if wanted is None:
-        return varied
+        return [column.removeprefix("params.") for column in searched(search)]
     known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
     for name in wanted:
         if name not in known:
             raise UserError(f"{name}: there is no such hyperparameter{did_you_mean(name, known)}")
-    return [name for name in wanted if name in varied]
+    return [name for name in wanted if search[f"params.{name}"].nunique(dropna=False) > 1]
 
 
 def _is_scale(values: pd.Series[Any]) -> bool:
