@@ -1,7 +1,7 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
-From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames; everything else is the command line's:
-`python -m mnist_sweep --help`.
+From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, and `importances` tells which
+hyperparameters matter in them; everything else is the command line's: `python -m mnist_sweep --help`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_sweep.results.importance import importances
     from mnist_sweep.results.runs import load_curves, load_runs
 
-__all__ = ["load_curves", "load_runs"]
+__all__ = ["importances", "load_curves", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     # Worker processes and `--help` import this package too, and need neither pandas nor MLflow.
     if name in __all__:
-        from mnist_sweep.results import runs
+        from mnist_sweep.results import importance, runs
 
-        return getattr(runs, name)
+        return getattr(importance if name == "importances" else runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
