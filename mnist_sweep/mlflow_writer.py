@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 import yaml
 
 from mnist_sweep import mlflow_store as store
+from mnist_sweep import mlflow_view
 from mnist_sweep.settings import Tracking
 from mnist_sweep.trial import Status
 
@@ -75,6 +76,18 @@ class Writer:
     def tag(self, run: str, key: str, value: str) -> None:
         """Sets a tag."""
         self._client.set_tag(run, key, value)
+
+    def view(self, tags: Mapping[str, str]) -> None:
+        """Saves a view of the experiment, as `mlflow_view.tags` gives it; a store that refuses it goes without."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            for key, value in tags.items():
+                self._client.set_experiment_tag(self.experiment, key, value)
+            for key in mlflow_view.outdated(self._client.get_experiment(self.experiment)):
+                self._client.delete_experiment_tag(self.experiment, key)
+        except MlflowException as error:
+            _LOG.warning("MLflow takes no saved view: %s", store.without_password(str(error)))
 
     def input(self, run: str) -> None:
         """Notes which data a run was trained on."""

@@ -1,0 +1,180 @@
+"""The saved view with which MLflow's pages open a sweep: its trials, its hyperparameters and scores, its charts.
+
+The format is that of MLflow 3.17's own "Save view", which is not documented: what a later version does not understand,
+it ignores, and shows its usual page.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from mnist_sweep import mlflow_store as store
+from mnist_sweep.settings import Objective
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment, Run
+
+TAG = "mlflow.sharedViewState."
+# MLflow lets an experiment have 40 saved views, and its users are to have some of them.
+MOST = 20
+_OURS = f"{TAG}sweep-"
+# MLflow's limit for an experiment's tag.
+_LONGEST = 20_000
+_SECTIONS = {"search": "1 What was searched", "learning": "2 Learning curves", "rest": "Model metrics"}
+
+
+def key(sweep: str) -> str:
+    """A sweep's view's name in links.
+
+    Args:
+        sweep: `name/time`.
+    """
+    return f"sweep-{sweep.partition('/')[2].replace('/', '-')}"
+
+
+def link(base_url: str, experiment_id: str, view: str) -> str:
+    """The address of a view.
+
+    Args:
+        base_url: Of MLflow's server; what it holds of a user and a password is left out.
+        experiment_id: The experiment's.
+        view: Its `key`.
+    """
+    share = f"viewStateShareKey={quote(view, safe='')}"
+    return f"{_base(base_url)}/#/experiments/{experiment_id}/runs?{share}&compareRunsMode=CHART&{_WORKFLOW}"
+
+
+# Without it MLflow opens the pages for language models.
+_WORKFLOW = "workflowType=machine_learning"
+
+
+def run_link(base_url: str, run: Run) -> str:
+    """The address of a run's page."""
+    return f"{_base(base_url)}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{_WORKFLOW}"
+
+
+def _base(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def tags(
+    sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], time: float, *, confirmed: bool
+) -> dict[str, str]:
+    """What to tag the experiment with.
+
+    Args:
+        sweep: `name/time`.
+        space: Each hyperparameter's domain, as text.
+        objectives: What is optimised.
+        time: When the sweep began, in seconds since 1970.
+        confirmed: Whether the best trials are trained anew.
+
+    Returns:
+        One tag; none where the view is larger than MLflow keeps.
+    """
+    stamp = int(time * 1000)
+    state = json.dumps(_state(sweep, space, objectives, confirmed=confirmed), separators=(",", ":"))
+    packed = "deflate;" + base64.b64encode(zlib.compress(state.encode(), 9)).decode()
+    view = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": packed}
+    value = json.dumps(view)
+    return {TAG + key(sweep): value} if len(value) <= _LONGEST else {}
+
+
+def tags_of_run(parent: Run) -> dict[str, str]:
+    """The same `tags`, from the parent run of a sweep that is in MLflow."""
+    about = parent.data.tags
+    params = {k.removeprefix("space."): v for k, v in parent.data.params.items() if k.startswith("space.")}
+    objectives = tuple(map(Objective.parse, about[store.TAG_OBJECTIVE].split(",")))
+    confirmed = any(k.startswith("confirm.") for k in parent.data.params)
+    return tags(about[store.TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
+
+
+def outdated(experiment: Experiment) -> list[str]:
+    """The tags of the oldest sweeps' views, where there are more than `MOST`."""
+    return sorted(tag for tag in experiment.tags if tag.startswith(_OURS))[:-MOST]
+
+
+def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], *, confirmed: bool) -> dict[str, Any]:
+    first = objectives[0]
+    best = [f"best_{objective.name}" for objective in objectives]
+    scores = [*best, *([f"confirmed_{first.name}"] if confirmed else []), "test_accuracy", "seconds"]
+    names = sorted(space, key=list(space).index)
+    return {
+        # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
+        "searchFilter": f"tags.`{store.TAG_SWEEP}` = '{sweep}' and tags.`{store.TAG_KIND}` = 'trial'",
+        "orderByKey": f"metrics.`{best[0]}`",
+        "orderByAsc": first.direction == "min",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [
+            *(f"metrics.`{name}`" for name in scores),
+            *(f"params.`{name}`" for name in names),
+            "attributes.`Models`",
+        ],
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": _charts(names, space, objectives),
+        "compareRunSections": [
+            {"uuid": uuid, "name": name, "display": uuid != "rest", "isReordered": True}
+            for uuid, name in _SECTIONS.items()
+        ],
+        # Else MLflow puts the sections in an order of its own.
+        "isAccordionReordered": True,
+        "autoRefreshEnabled": True,
+    }
+
+
+def _charts(names: Sequence[str], space: Mapping[str, str], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+    first = objectives[0]
+    best = f"best_{first.name}"
+    charts: list[dict[str, Any]] = []
+    # MLflow draws those trials only that have all of the values.
+    always = [name for name in names if not _CONDITION.search(space[name])]
+    if always:
+        charts.append(
+            _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=True)
+        )
+    if len(objectives) > 1:
+        others = [(f"best_{objective.name}", objective.name) for objective in objectives[1:]]
+    else:
+        others = [("parameters", "the model's size")]
+    for metric, _ in others if names else ():
+        axes = {"xaxis": _axis(metric), "yaxis": _axis(best)}
+        charts.append(_chart(f"scatter-{metric}", "search", "SCATTER", **axes))
+    for metric in dict.fromkeys((first.name, "val_loss", "loss")):
+        charts.append(
+            _chart(
+                f"line-{metric}", "learning", "LINE", metricKey=metric, selectedMetricKeys=[metric], xAxisKey="step",
+                xAxisScaleType="linear", scaleType="log" if metric.endswith("loss") else "linear", lineSmoothness=0,
+                useGlobalXaxisKey=True, useGlobalLineSmoothing=True, ignoreOutliers=False, displayName=metric,
+            )
+        )  # fmt: skip
+    return charts
+
+
+# As `Space.describe` says when a hyperparameter is active.
+_CONDITION = re.compile(r" if \S+ in \[")
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {
+        "uuid": uuid,
+        "metricSectionId": section,
+        "type": kind,
+        "runsCountToCompare": 100,
+        "deleted": False,
+        "isGenerated": False,
+        **more,
+    }
