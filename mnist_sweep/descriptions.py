@@ -139,26 +139,23 @@ def sweep_note(
         ended: Its last event.
     """
     sweep, about = started.sweep, started.data
-    head = [opening(settings), _verdict(settings, results, tested, ended)]
     data = (
         f"**Data**: {about['name']}, {about['training_images']:,} training, {about['validation_images']:,} validation "
         f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes."
     )
     if about.get("fallback_for"):
         data += f" They stand in for {about['fallback_for']}, which could not be downloaded."
-    if started.space:
-        head.append(_searched(started.space, _count(results)))
-    else:
-        head.append("Nothing was searched: one run.")
-    commands = [f"{c} {sweep}" for c in (["resume"] if ended.status is Status.STOPPED else ["compare", "export", "ui"])]
-    commands = [f"{c} --to exported" if c.startswith("export") else c for c in commands]
-    tail = "Next:\n\n```\n" + "\n".join(f"python -m mnist_sweep {c}" for c in commands) + "\n```"
-    head.append(data)
+    commands = [f"resume {sweep}"]
+    if ended.status is not Status.STOPPED:
+        commands = [f"compare {sweep}", f"export {sweep} --to exported", f"ui {sweep}"]
+    going_on = "\n".join(["Next:", "", "```", *(f"python -m mnist_sweep {command}" for command in commands), "```"])
+    verdict = _verdict(settings, results, tested, ended)
     for leaders in range(_LEADERS, -1, -1):
-        note = "\n\n".join(filter(None, [*head, _leaderboard(results, leaders), tail]))
+        parts = [opening(settings), verdict, _leaderboard(results, leaders), _searched(started.space), data, going_on]
+        note = "\n\n".join(filter(None, parts))
         if len(note) <= _LONGEST:
             return note
-    return "\n\n".join([head[1], tail])[:_LONGEST]
+    return "\n\n".join([verdict, data, going_on])[:_LONGEST]
 
 
 def _verdict(settings: Settings, results: Results, tested: WinnerTested | None, ended: SweepEnded) -> str:
@@ -185,9 +182,11 @@ def _count(results: Results) -> int:
     return sum(results.trials[n].confirms is None for n in results.outcomes)
 
 
-def _searched(space: Mapping[str, str], trials: int) -> str:
+def _searched(space: Mapping[str, str]) -> str:
+    if not space:
+        return "Nothing was searched: one run."
     lines = [f"| `{name}` | {_cell(f'`{domain}`')} |" for name, domain in space.items()]
-    return "\n".join([f"**Searched**, in {trials} trials:", "", "| hyperparameter | values |", "|---|---|", *lines])
+    return "\n".join(["**Searched**:", "", "| hyperparameter | values |", "|---|---|", *lines])
 
 
 def _leaderboard(results: Results, most: int) -> str:
@@ -196,29 +195,19 @@ def _leaderboard(results: Results, most: int) -> str:
     leaders = [*confirmed, *(n for n in ranking if n not in confirmed)][:most]
     if not leaders:
         return ""
-    trials = [results.trials[n] for n in leaders]
-    names = short_names(list(dict.fromkeys(name for trial in trials for name in trial.values)))
-    several = [objective.name for objective in results.objectives[1:]]
-    header = ["", "trial", *names.values(), results.objectives[0].name, *several]
-    header += ["on new seeds"] if confirmed else []
-    rows = [[*header, "time"], ["---"] * (len(header) + 1)]
-    for rank, (number, trial) in enumerate(zip(leaders, trials, strict=True), start=1):
+    objectives = [objective.name for objective in results.objectives]
+    header = ["", "trial", "hyperparameters", *objectives, *(["on new seeds"] if confirmed else []), "time"]
+    rows = [header, ["---"] * len(header)]
+    for rank, number in enumerate(leaders, start=1):
         outcome, row = results.outcomes[number], confirmed.get(number)
-        anew = [f"{row['mean']:.4f} ± {row['std']:.4f}" if row else ""] if confirmed else []
-        rows.append(
-            [
-                str(rank),
-                str(number),
-                *(shown(trial.values.get(name, "–")) for name in names),
-                f"{outcome.score:.4f}",
-                *(shown(outcome.metrics.get(name, "")) for name in several),
-                *anew,
-                duration(outcome.seconds),
-            ]
-        )
-    title = f"**Leaderboard**: the best {len(leaders)} of {len(ranking)}" if len(ranking) > len(leaders) else ""
+        scores = [f"{outcome.score:.4f}", *(shown(outcome.metrics.get(name, "")) for name in objectives[1:])]
+        if confirmed:
+            scores.append(f"{row['mean']:.4f} ± {row['std']:.4f}" if row else "")
+        said = ", ".join(_parts(results.trials[number].values))
+        rows.append([str(rank), str(number), said, *scores, duration(outcome.seconds)])
+    title = "**Leaderboard**" + (f": the best {len(leaders)} of {len(ranking)}" if len(ranking) > len(leaders) else "")
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
-    return "\n".join([title or "**Leaderboard**", "", *lines])
+    return "\n".join([title, "", *lines])
 
 
 def _cell(text: str) -> str:

@@ -26,7 +26,15 @@ MOST = 20
 _OURS = f"{TAG}sweep-"
 # MLflow's limit for an experiment's tag.
 _LONGEST = 20_000
-_SECTIONS = {"search": "1 What was searched", "learning": "2 Learning curves", "rest": "Model metrics"}
+# By uuid, the sections of charts: name, charts beside each other, and their height in pixels.
+_SECTIONS = {
+    "search": ("1 Hyperparameters and score", 1, 400),
+    "learning": ("2 Learning curves", 3, 340),
+    "size": ("3 What a better score costs", 2, 340),
+    # MLflow puts the charts of all other metrics here.
+    "rest": ("Model metrics", 3, 360),
+}
+_RUN_NAME = "attributes.`Run Name`"
 
 
 def key(sweep: str) -> str:
@@ -105,7 +113,7 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
     first = objectives[0]
     best = [f"best_{objective.name}" for objective in objectives]
     scores = [*best, *([f"confirmed_{first.name}"] if confirmed else []), "test_accuracy", "seconds"]
-    names = sorted(space, key=list(space).index)
+    columns = {_RUN_NAME: 400, **{f"metrics.`{name}`": 150 for name in scores}, **{f"params.`{n}`": 120 for n in space}}
     return {
         # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
         "searchFilter": f"tags.`{store.TAG_SWEEP}` = '{sweep}' and tags.`{store.TAG_KIND}` = 'trial'",
@@ -115,16 +123,21 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [
-            *(f"metrics.`{name}`" for name in scores),
-            *(f"params.`{name}`" for name in names),
-            "attributes.`Models`",
-        ],
+        "selectedColumns": list(columns)[1:],
+        "columnOrder": list(columns),
+        "columnWidths": columns,
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": _charts(names, space, objectives),
+        "compareRunCharts": _charts(space, objectives),
         "compareRunSections": [
-            {"uuid": uuid, "name": name, "display": uuid != "rest", "isReordered": True}
-            for uuid, name in _SECTIONS.items()
+            {
+                "uuid": uuid,
+                "name": name,
+                "display": uuid != "rest",
+                "isReordered": True,
+                "columns": columns,
+                "cardHeight": height,
+            }
+            for uuid, (name, columns, height) in _SECTIONS.items()
         ],
         # Else MLflow puts the sections in an order of its own.
         "isAccordionReordered": True,
@@ -132,23 +145,19 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
     }
 
 
-def _charts(names: Sequence[str], space: Mapping[str, str], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
     first = objectives[0]
     best = f"best_{first.name}"
     charts: list[dict[str, Any]] = []
     # MLflow draws those trials only that have all of the values.
-    always = [name for name in names if not _CONDITION.search(space[name])]
+    always = [name for name, domain in space.items() if not _CONDITION.search(domain)]
     if always:
         charts.append(
-            _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=True)
+            _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=False)
         )
-    if len(objectives) > 1:
-        others = [(f"best_{objective.name}", objective.name) for objective in objectives[1:]]
-    else:
-        others = [("parameters", "the model's size")]
-    for metric, _ in others if names else ():
-        axes = {"xaxis": _axis(metric), "yaxis": _axis(best)}
-        charts.append(_chart(f"scatter-{metric}", "search", "SCATTER", **axes))
+    for cost in [f"best_{objective.name}" for objective in objectives[1:]] or ["parameters", "seconds"]:
+        axes = {"xaxis": _axis(cost), "yaxis": _axis(best)}
+        charts.append(_chart(f"scatter-{cost}", "size", "SCATTER", **axes))
     for metric in dict.fromkeys((first.name, "val_loss", "loss")):
         charts.append(
             _chart(

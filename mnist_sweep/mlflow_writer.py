@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import numpy as np
 import yaml
 
 from mnist_sweep import mlflow_store as store
@@ -108,6 +110,10 @@ class Writer:
         stamp = _milliseconds(time)
         self._client.log_batch(run, metrics=[Metric(k, float(v), stamp, step) for k, v in metrics.items()])
 
+    def summary(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
+        """Logs metrics as MLflow's tables are to show them: 0.9325 instead of 0.9325000047683716."""
+        self.metrics(run, {name: _shortest(value) for name, value in metrics.items()}, step, time)
+
     def yaml(self, run: str, content: Mapping[str, Any], file: str) -> None:
         """Writes data as a YAML file."""
         self._client.log_text(run, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), file)
@@ -152,6 +158,14 @@ def _shown(value: object) -> str:
     # MLflow cuts what is longer than 8,000 characters without a word.
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 6000 else text[:5999] + "…"
+
+
+def _shortest(value: float) -> float:
+    """A 32-bit float in as few digits as tell it from any other; of other numbers 7 digits, but for whole ones."""
+    if float(value).is_integer() or not math.isfinite(value):
+        return float(value)
+    single = np.float32(value)
+    return float(str(single)) if float(single) == value else float(f"{value:.7g}")
 
 
 def _dataset(data: Mapping[str, Any]) -> DatasetInput:

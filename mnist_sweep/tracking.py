@@ -309,11 +309,11 @@ class View:
         if self._done(event.trial):
             return
         run, outcome = self._execution(event.trial, event.execution, event), event.outcome
-        self._write.metrics(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
+        self._write.summary(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
         self._close(run, outcome.status, outcome.reason, event.time)
 
     def _summary(self, outcome: Outcome) -> dict[str, float]:
-        final: dict[str, float] = {"seconds": outcome.seconds}
+        final: dict[str, float] = {"seconds": round(outcome.seconds, 3)}
         if outcome.score is not None and outcome.best_epoch is not None:
             final |= {self._best_name: outcome.score, "best_epoch": outcome.best_epoch}
         if len(outcome.scores) > 1:
@@ -336,14 +336,14 @@ class View:
             if self._objective.better(outcome.score, self._best):
                 self._best = outcome.score
         if self._best is not None and trial.confirms is None:
-            self._write.metrics(self._parent, {self._best_name: self._best}, len(self._ended), event.time)
+            self._write.summary(self._parent, {self._best_name: self._best}, len(self._ended), event.time)
         if self._done(number):
             return
         self._write.tag(self._parent, store.TAG_NOTE, descriptions.progress_note(self._settings, self._results))
         for execution in range(1, len(trial.executions) + 1):
             if (number, execution) in self._executions and execution > len(outcome.scores):
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
-        self._write.metrics(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
+        self._write.summary(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
         self._write.text(run, event.log, "worker.log")
         epochs = self._epochs.get((number, 1), {})
         if trial.executions:
@@ -401,7 +401,7 @@ class View:
         for row in event.candidates:
             name = f"confirmed_{self._objective.name}"
             metrics = {name: row["mean"], f"{name}_std": row["std"]}
-            self._write.metrics(self._runs[row["trial"]], metrics, len(row["scores"]), event.time)
+            self._write.summary(self._runs[row["trial"]], metrics, len(row["scores"]), event.time)
         about = {"candidates": event.candidates, "winner": event.winner, "p_value": event.p_value}
         self._write.json(self._parent, about, "confirmed.json")
         if self._settings.tracking.keep_models != "all":
@@ -414,7 +414,7 @@ class View:
         confirms = self._trials[event.trial].confirms
         tested = [event.trial, *([] if confirms is None else [confirms])]
         for run in (*(self._runs[n] for n in tested), self._parent) if not event.error else ():
-            self._write.metrics(run, event.metrics, 0, event.time)
+            self._write.summary(run, event.metrics, 0, event.time)
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._write.figure(run, confusion_matrix(event.confusion, title), "confusion_matrix.png")
             self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
