@@ -140,15 +140,15 @@ def sweep_note(
     """
     sweep, about = started.sweep, started.data
     data = (
-        f"**Data**: {about['name']}, {about['training_images']:,} training, {about['validation_images']:,} validation "
-        f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes."
+        f"### Data\n\n{about['name']}: {about['training_images']:,} training, {about['validation_images']:,} "
+        f"validation and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes."
     )
     if about.get("fallback_for"):
         data += f" They stand in for {about['fallback_for']}, which could not be downloaded."
     commands = [f"resume {sweep}"]
     if ended.status is not Status.STOPPED:
         commands = [f"compare {sweep}", f"export {sweep} --to exported", f"ui {sweep}"]
-    going_on = "\n".join(["Next:", "", "```", *(f"python -m mnist_sweep {command}" for command in commands), "```"])
+    going_on = "\n".join(["### Next", "", "```", *(f"python -m mnist_sweep {command}" for command in commands), "```"])
     verdict = _verdict(settings, results, tested, ended)
     for leaders in range(_LEADERS, -1, -1):
         parts = [opening(settings), verdict, _leaderboard(results, leaders), _searched(started.space), data, going_on]
@@ -186,7 +186,7 @@ def _searched(space: Mapping[str, str]) -> str:
     if not space:
         return "Nothing was searched: one run."
     lines = [f"| `{name}` | {_cell(f'`{domain}`')} |" for name, domain in space.items()]
-    return "\n".join(["**Searched**:", "", "| hyperparameter | values |", "|---|---|", *lines])
+    return "\n".join(["### Searched", "", "| hyperparameter | values |", "|---|---|", *lines])
 
 
 def _leaderboard(results: Results, most: int) -> str:
@@ -205,7 +205,7 @@ def _leaderboard(results: Results, most: int) -> str:
             scores.append(f"{row['mean']:.4f} ± {row['std']:.4f}" if row else "")
         said = ", ".join(_parts(results.trials[number].values))
         rows.append([str(rank), str(number), said, *scores, duration(outcome.seconds)])
-    title = "**Leaderboard**" + (f": the best {len(leaders)} of {len(ranking)}" if len(ranking) > len(leaders) else "")
+    title = "### Leaderboard" + (f": the best {len(leaders)} of {len(ranking)}" if len(ranking) > len(leaders) else "")
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join([title, "", *lines])
 

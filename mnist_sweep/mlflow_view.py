@@ -7,6 +7,7 @@ it ignores, and shows its usual page.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import zlib
@@ -18,6 +19,7 @@ from mnist_sweep import mlflow_store as store
 from mnist_sweep.settings import Objective
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
 TAG = "mlflow.sharedViewState."
@@ -34,6 +36,8 @@ _SECTIONS = {
     # MLflow puts the charts of all other metrics here.
     "rest": ("Model metrics", 3, 360),
 }
+# Without it MLflow opens the pages for language models.
+_WORKFLOW = "workflowType=machine_learning"
 _RUN_NAME = "attributes.`Run Name`"
 
 
@@ -46,11 +50,20 @@ def key(sweep: str) -> str:
     return f"sweep-{sweep.partition('/')[2].replace('/', '-')}"
 
 
+def home(base_url: str) -> str:
+    """The address of MLflow's list of experiments.
+
+    Args:
+        base_url: Of MLflow's server; what it holds of a user and a password is left out of every link.
+    """
+    return f"{_base(base_url)}/#/experiments?{_WORKFLOW}"
+
+
 def link(base_url: str, experiment_id: str, view: str) -> str:
     """The address of a view.
 
     Args:
-        base_url: Of MLflow's server; what it holds of a user and a password is left out.
+        base_url: Of MLflow's server.
         experiment_id: The experiment's.
         view: Its `key`.
     """
@@ -58,13 +71,24 @@ def link(base_url: str, experiment_id: str, view: str) -> str:
     return f"{_base(base_url)}/#/experiments/{experiment_id}/runs?{share}&compareRunsMode=CHART&{_WORKFLOW}"
 
 
-# Without it MLflow opens the pages for language models.
-_WORKFLOW = "workflowType=machine_learning"
+def link_to(base_url: str, client: MlflowClient, parent: Run) -> str:
+    """The address at which to look at a sweep: of its view, which is saved if it is not there; else of its run.
 
+    Args:
+        base_url: Of MLflow's server.
+        client: The store.
+        parent: The sweep's parent run.
+    """
+    from mlflow.exceptions import MlflowException
 
-def run_link(base_url: str, run: Run) -> str:
-    """The address of a run's page."""
-    return f"{_base(base_url)}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{_WORKFLOW}"
+    experiment = parent.info.experiment_id
+    with contextlib.suppress(MlflowException):
+        there = client.get_experiment(experiment).tags
+        for tag, value in tags_of_run(parent).items():
+            if tag not in there:
+                client.set_experiment_tag(experiment, tag, value)
+            return link(base_url, experiment, tag.removeprefix(TAG))
+    return f"{_base(base_url)}/#/experiments/{experiment}/runs/{parent.info.run_id}?{_WORKFLOW}"
 
 
 def _base(url: str) -> str:

@@ -227,13 +227,14 @@ def _description(found: SweepRuns, name: str, run: Run, setting: Run) -> str:
         scores.append(f"test_accuracy {run.data.metrics['test_accuracy']:.4f}")
     searched = [k.removeprefix("space.") for k in found.parent.data.params if k.startswith("space.")]
     params = [f"- `{key}`: {setting.data.params[key]}" for key in searched if key in setting.data.params]
+    anew = "" if setting is run else f", the setting of trial {setting.data.tags[TAG_TRIAL]} trained anew"
     use = f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\nmodel.predict(images.astype("float32"))'
     size = run.data.tags.get("data.image", "").replace("x", ", ")
     return "\n\n".join(
         filter(
             None,
             [
-                f"**Trial {run.data.tags[TAG_TRIAL]} of {found.sweep}**: {'; '.join(scores)}.",
+                f"Trial {run.data.tags[TAG_TRIAL]} of {found.sweep}{anew}: {'; '.join(scores)}.",
                 "\n".join(params),
                 f"Takes raw images (N, {size}), float32 in 0..255; gives the probability of each class:",
                 f"```python\n{use}\n```",

@@ -309,10 +309,11 @@ class View:
         if self._done(event.trial):
             return
         run, outcome = self._execution(event.trial, event.execution, event), event.outcome
-        self._write.summary(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
+        self._write.summary(run, self._summary(outcome), 0, event.time)
         self._close(run, outcome.status, outcome.reason, event.time)
 
     def _summary(self, outcome: Outcome) -> dict[str, float]:
+        """What there is one value of: logged at step 0, of which MLflow draws bars beside each other, no curves."""
         final: dict[str, float] = {"seconds": round(outcome.seconds, 3)}
         if outcome.score is not None and outcome.best_epoch is not None:
             final |= {self._best_name: outcome.score, "best_epoch": outcome.best_epoch}
@@ -343,7 +344,7 @@ class View:
         for execution in range(1, len(trial.executions) + 1):
             if (number, execution) in self._executions and execution > len(outcome.scores):
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
-        self._write.summary(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
+        self._write.summary(run, self._summary(outcome), 0, event.time)
         self._write.text(run, event.log, "worker.log")
         epochs = self._epochs.get((number, 1), {})
         if trial.executions:
@@ -401,7 +402,7 @@ class View:
         for row in event.candidates:
             name = f"confirmed_{self._objective.name}"
             metrics = {name: row["mean"], f"{name}_std": row["std"]}
-            self._write.summary(self._runs[row["trial"]], metrics, len(row["scores"]), event.time)
+            self._write.summary(self._runs[row["trial"]], metrics, 0, event.time)
         about = {"candidates": event.candidates, "winner": event.winner, "p_value": event.p_value}
         self._write.json(self._parent, about, "confirmed.json")
         if self._settings.tracking.keep_models != "all":
