@@ -67,7 +67,7 @@ def _parts(values: Mapping[str, Any]) -> list[str]:
 def _part(key: str, short: str, values: list[Any]) -> tuple[int, str]:
     """How late a hyperparameter is to be told, and how."""
     *group, last = short.split(".")
-    before = "".join(f"{word} " for word in group)
+    before = "".join(f"{word} " for word in group if word != "model")
     if len(set(map(str, values))) == 1 and last not in _COUNTED:
         values = values[:1]
     text = "-".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)

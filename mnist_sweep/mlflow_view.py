@@ -137,7 +137,7 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
     first = objectives[0]
     best = [f"best_{objective.name}" for objective in objectives]
     scores = [*best, *([f"confirmed_{first.name}"] if confirmed else []), "test_accuracy", "seconds"]
-    columns = {_RUN_NAME: 400, **{f"metrics.`{name}`": 150 for name in scores}, **{f"params.`{n}`": 120 for n in space}}
+    columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}, **{f"params.`{n}`": 100 for n in space}}
     return {
         # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
         "searchFilter": f"tags.`{store.TAG_SWEEP}` = '{sweep}' and tags.`{store.TAG_KIND}` = 'trial'",
