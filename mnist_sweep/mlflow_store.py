@@ -31,6 +31,8 @@ TAG_WINNER = "mnist_sweep.winner"
 TAG_OBJECTIVE = "mnist_sweep.objective"
 TAG_BEGUN = "mnist_sweep.begun"
 TAG_DONE = "mnist_sweep.logged"
+TAG_SLOT = "mnist_sweep.slot"
+TAG_NOTE = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
 
 

@@ -289,6 +289,8 @@ class Tracking(Strict):
     uri: str
     artifacts: str
     keep_models: Literal["all", "best"] | Count
+    # Older sweeps do not say it; a field called `register` would hide a method.
+    register_winner: Annotated[bool, Field(alias="register")] = True
 
 
 class Confirm(Strict):

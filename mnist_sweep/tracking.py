@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_sweep import descriptions, mlflow_view
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.mlflow_writer import Writer
-from mnist_sweep.outcomes import scores_of
+from mnist_sweep.outcomes import Results, scores_of
 from mnist_sweep.settings import Objective, Settings
 from mnist_sweep.trial import (
     MODEL_FILE,
@@ -117,14 +118,15 @@ class View:
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
         self._parent = ""
-        self._trials: dict[int, Trial] = {}
+        self._results = Results(settings.objectives)
+        self._trials = self._results.trials
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
         self._epochs: dict[tuple[int, int], dict[int, Mapping[str, float]]] = {}
         self._scores: dict[int, float] = {}
         self._points: dict[int, tuple[float, ...]] = {}
         self._best: float | None = None
-        self._winner: int | None = None
+        self._tested: WinnerTested | None = None
         self._ended: set[int] = set()
         self._known: dict[str, Run] = {}
         self._begun: set[str] = set()
@@ -145,6 +147,7 @@ class View:
             self._sweep_started(event)
         elif isinstance(event, SweepResumed):
             self._write.reopen(self._parent)
+            self._write.tag(self._parent, store.TAG_NOTE, descriptions.progress_note(self._settings, self._results))
         elif isinstance(event, TrialStarted):
             self._trial_started(event.trial, event)
         elif isinstance(event, EpochEnded):
@@ -168,14 +171,17 @@ class View:
     # ---- the sweep ----------------------------------------------------------------------------------------------
 
     def _sweep_started(self, event: SweepStarted) -> None:
+        self._started = event
         self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
         self._write = Writer(self._settings.tracking, self._settings.name, self._common_tags(event), event.data)
         mine = f"tags.`{store.TAG_SWEEP}` = '{event.sweep}'"
         self._known = {_key(run.data.tags): run for run in self._write.find(mine)}
         self._begun |= {run.info.run_id for run in self._known.values() if store.TAG_BEGUN in run.data.tags}
-        note = self._settings.description or f"A sweep of {self._settings.name}."
-        tags = {store.TAG_KIND: "sweep", "mlflow.note.content": note}
-        self._parent = self._run(event.sweep.partition("/")[2], tags, event)
+        tags = {store.TAG_KIND: "sweep", store.TAG_NOTE: descriptions.opening(self._settings)}
+        self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
+        confirmed = self._settings.confirm is not None
+        view = mlflow_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
+        self._write.view(view)
         if self._parent not in self._begun:
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
@@ -210,6 +216,8 @@ class View:
         for run in [*resting.values(), *executions]:
             # It goes on when the sweep is resumed.
             self._close(run, Status.STOPPED, event.reason, event.time)
+        note = descriptions.sweep_note(self._settings, self._started, self._results, self._tested, event)
+        self._write.tag(self._parent, store.TAG_NOTE, note)
         self._close(self._parent, event.status, event.reason, event.time)
 
     # ---- runs ---------------------------------------------------------------------------------------------------
@@ -224,6 +232,9 @@ class View:
         if known is None:
             return self._write.create_run(name, tags, event.time)
         self._write.reopen(known.info.run_id)
+        for key, value in tags.items():
+            if known.data.tags.get(key) != value:
+                self._write.tag(known.info.run_id, key, value)
         return str(known.info.run_id)
 
     def _mark_begun(self, run: str) -> None:
@@ -240,7 +251,7 @@ class View:
 
     # ---- trials -------------------------------------------------------------------------------------------------
 
-    def _trial_started(self, trial: Trial, event: Event) -> None:
+    def _trial_started(self, trial: Trial, event: TrialStarted) -> None:
         number = trial.number
         self._trials[number] = trial
         if self._done(number):
@@ -248,15 +259,19 @@ class View:
             return
         if number in self._runs:
             self._write.reopen(self._runs[number])
+            self._write.tag(self._runs[number], store.TAG_SLOT, event.slot)
         else:
-            tags = {store.TAG_KIND: "trial", store.TAG_TRIAL: str(number), store.PARENT_TAG: self._parent}
-            name = f"trial {number}"
+            tags = {
+                store.TAG_KIND: "trial",
+                store.TAG_TRIAL: str(number),
+                store.TAG_SLOT: event.slot,
+                store.PARENT_TAG: self._parent,
+            }
             if trial.parent is not None:
                 tags["mnist_sweep.goes_on_from"] = f"trial {trial.parent}"
             if trial.confirms is not None:
                 tags[store.TAG_CONFIRMS] = str(trial.confirms)
-                name += f": trial {trial.confirms} with seed {trial.config['training']['seed']}"
-            self._runs[number] = self._run(name, tags, event)
+            self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
         run = self._runs[number]
         if run not in self._begun:
             self._write.params(run, hyperparameters(trial))
@@ -294,11 +309,12 @@ class View:
         if self._done(event.trial):
             return
         run, outcome = self._execution(event.trial, event.execution, event), event.outcome
-        self._write.metrics(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
+        self._write.summary(run, self._summary(outcome), 0, event.time)
         self._close(run, outcome.status, outcome.reason, event.time)
 
     def _summary(self, outcome: Outcome) -> dict[str, float]:
-        final: dict[str, float] = {"seconds": outcome.seconds}
+        """What there is one value of: logged at step 0, of which MLflow draws bars beside each other, no curves."""
+        final: dict[str, float] = {"seconds": round(outcome.seconds, 3)}
         if outcome.score is not None and outcome.best_epoch is not None:
             final |= {self._best_name: outcome.score, "best_epoch": outcome.best_epoch}
         if len(outcome.scores) > 1:
@@ -312,6 +328,7 @@ class View:
     def _trial_ended(self, number: int, outcome: Outcome, event: TrialEnded) -> None:
         run, trial = self._runs[number], self._trials[number]
         self._ended.add(number)
+        self._results.outcomes[number] = outcome
         if outcome.score is not None and trial.confirms is None:
             self._scores[number] = outcome.score
             point = scores_of(outcome, self._settings.objectives)
@@ -320,13 +337,14 @@ class View:
             if self._objective.better(outcome.score, self._best):
                 self._best = outcome.score
         if self._best is not None and trial.confirms is None:
-            self._write.metrics(self._parent, {self._best_name: self._best}, len(self._ended), event.time)
+            self._write.summary(self._parent, {self._best_name: self._best}, len(self._ended), event.time)
         if self._done(number):
             return
+        self._write.tag(self._parent, store.TAG_NOTE, descriptions.progress_note(self._settings, self._results))
         for execution in range(1, len(trial.executions) + 1):
             if (number, execution) in self._executions and execution > len(outcome.scores):
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
-        self._write.metrics(run, self._summary(outcome), outcome.best_epoch or 0, event.time)
+        self._write.summary(run, self._summary(outcome), 0, event.time)
         self._write.text(run, event.log, "worker.log")
         epochs = self._epochs.get((number, 1), {})
         if trial.executions:
@@ -342,8 +360,14 @@ class View:
             self._write.figure(run, learning_curves(epochs, best, title), "learning_curves.png")
         if outcome.score is not None:
             self._keep_model(number)
+        if note := self._note(number):
+            self._write.tag(run, store.TAG_NOTE, note)
         self._close(run, outcome.status, outcome.reason, event.time, has_result=outcome.score is not None)
         self._write.tag(run, store.TAG_DONE, "true")
+
+    def _note(self, number: int) -> str:
+        tested = self._tested if self._tested is not None and self._tested.trial == number else None
+        return descriptions.trial_note(self._trials[number], self._results.outcomes[number], tested)
 
     def _done(self, number: int) -> bool:
         """Whether a trial was logged to its end before the events were replayed."""
@@ -374,10 +398,11 @@ class View:
     # ---- the winner ---------------------------------------------------------------------------------------------
 
     def _confirmed(self, event: Confirmed) -> None:
+        self._results.confirmed = event
         for row in event.candidates:
             name = f"confirmed_{self._objective.name}"
             metrics = {name: row["mean"], f"{name}_std": row["std"]}
-            self._write.metrics(self._runs[row["trial"]], metrics, len(row["scores"]), event.time)
+            self._write.summary(self._runs[row["trial"]], metrics, 0, event.time)
         about = {"candidates": event.candidates, "winner": event.winner, "p_value": event.p_value}
         self._write.json(self._parent, about, "confirmed.json")
         if self._settings.tracking.keep_models != "all":
@@ -390,15 +415,18 @@ class View:
         confirms = self._trials[event.trial].confirms
         tested = [event.trial, *([] if confirms is None else [confirms])]
         for run in (*(self._runs[n] for n in tested), self._parent) if not event.error else ():
-            self._write.metrics(run, event.metrics, 0, event.time)
+            self._write.summary(run, event.metrics, 0, event.time)
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._write.figure(run, confusion_matrix(event.confusion, title), "confusion_matrix.png")
             self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
-        if self._winner is not None:
+        if self._tested is not None:
             # A resumed sweep may have found a better one.
-            self._write.tag(self._runs[self._winner], store.TAG_WINNER, "false")
-        self._winner = event.trial
+            before, self._tested = self._tested.trial, None
+            self._write.tag(self._runs[before], store.TAG_WINNER, "false")
+            self._write.tag(self._runs[before], store.TAG_NOTE, self._note(before))
+        self._tested = event
         self._write.tag(self._runs[event.trial], store.TAG_WINNER, "true")
+        self._write.tag(self._runs[event.trial], store.TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, store.TAG_WINNER, str(event.trial))
 
 

@@ -12,34 +12,43 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
+from mnist_sweep import mlflow_view
 from mnist_sweep.compose import defaults
 from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import absolute, sqlite_path, without_password
+from mnist_sweep.mlflow_store import absolute, sqlite_path
+
+if TYPE_CHECKING:
+    from mnist_sweep.results.runs import SweepRuns
 
 _READY_WITHIN = 60.0
 
 
-def serve(tracking_uri: str | None, host: str, port: int) -> int:
+def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, open_browser: bool = False) -> int:
     """Runs MLflow's server until Ctrl-C.
 
     Args:
-        tracking_uri: The store; None for the configured one.
+        sweep: The sweep to link to, as for `find_sweep`; None for the last one in the store.
+        tracking_uri: The store; None for the one that the sweep was logged to, or the configured one.
         host: The address to listen on.
         port: The port to listen on.
+        open_browser: Whether to open the sweep in the user's browser.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: The store is not there, or the port is taken.
+        UserError: The store or the sweep is not there, or the port is taken.
     """
     tracking = defaults()["tracking"]
-    uri = absolute(tracking_uri or tracking["uri"])
+    found = _find(sweep, tracking_uri) if sweep else None
+    uri = found.client.tracking_uri if found else absolute(tracking_uri or tracking["uri"])
     if uri.startswith(("http:", "https:")):
-        print(f"The runs are on a tracking server: open {without_password(uri)}")
+        print(f"The runs are on a tracking server: {mlflow_view.home(uri)}")
+        _tell(found or _last(uri), uri, open_browser)
         return 0
     path = sqlite_path(uri)
     if path is not None and not path.exists():
@@ -69,17 +78,38 @@ def serve(tracking_uri: str | None, host: str, port: int) -> int:
     )  # fmt: skip
     try:
         address = f"http://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}"
+        # While the server starts, which takes longer.
+        found = found or _last(uri)
         _wait_until_ready(server, errors, address)
-        print(
-            f"MLflow shows the runs at {address}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)",
-            flush=True,
-        )
+        print(f"MLflow shows the runs at {mlflow_view.home(address)} (Ctrl-C ends it)", flush=True)
+        _tell(found, address, open_browser)
         return server.wait()
     except KeyboardInterrupt:
         return 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
+
+
+def _find(sweep: str | None, uri: str | None) -> SweepRuns:
+    from mnist_sweep.results.runs import find_sweep
+
+    return find_sweep(sweep, uri)
+
+
+def _last(uri: str) -> SweepRuns | None:
+    """The last sweep of a store; None where it holds none, and may hold other runs."""
+    with contextlib.suppress(UserError):
+        return _find(None, uri)
+    return None
+
+
+def _tell(found: SweepRuns | None, address: str, open_browser: bool) -> None:
+    link = mlflow_view.home(address) if found is None else mlflow_view.link_to(address, found.client, found.parent)
+    if found is not None:
+        print(f"{found.sweep}: {link}", flush=True)
+    if open_browser:
+        webbrowser.open(link)
 
 
 def _check_port(host: str, port: int) -> None:

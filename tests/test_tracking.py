@@ -17,8 +17,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
-from mnist_sweep import compose, tracking
+from mnist_sweep import compose, mlflow_view, tracking
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.grammar import quote_sweeps
 from mnist_sweep.outcomes import Results
@@ -245,8 +246,9 @@ def test_there_is_one_parent_and_a_run_nested_in_it_for_each_trial_that_started(
     assert list(logged.trials) == [0, 1, 2, 3, 4]
     assert {run.data.tags["mlflow.parentRunId"] for run in logged.trials.values()} == {logged.parent.info.run_id}
     assert "mlflow.parentRunId" not in logged.parent.data.tags
-    assert logged.parent.info.run_name == "2025-01-01_10-00-00"
-    assert [run.info.run_name for run in logged.trials.values()] == [f"trial {n}" for n in range(5)]
+    assert logged.parent.info.run_name == "story 2025-01-01 10:00"
+    names = [run.info.run_name for run in logged.trials.values()]
+    assert names == [f"trial {n}: {'16 units, sgd' if n == 1 else '64 units'}" for n in range(5)]
 
 
 def test_runs_end_as_their_trials_did(logged):
@@ -327,10 +329,10 @@ def test_config_of_a_trial_is_complete(told, logged):
     [
         (0, "val_accuracy", [(1, 0.5), (2, 0.625), (3, 0.75)]),
         (0, "loss", [(1, 1.0), (2, 0.5), (3, 0.25)]),
-        (0, "best_val_accuracy", [(3, 0.75)]),
-        (0, "best_epoch", [(3, 3.0)]),
-        (0, "parameters", [(3, 1234.0)]),
-        (0, "seconds", [(3, 2.5)]),
+        (0, "best_val_accuracy", [(0, 0.75)]),
+        (0, "best_epoch", [(0, 3.0)]),
+        (0, "parameters", [(0, 1234.0)]),
+        (0, "seconds", [(0, 2.5)]),
         (1, "val_accuracy", [(1, 0.25)]),
         (2, "seconds", [(0, 0.5)]),
         (2, "val_accuracy", []),
@@ -360,6 +362,18 @@ def test_output_of_the_worker_is_kept_where_a_trial_failed(logged):
 def test_trial_that_goes_on_from_another_says_so(logged):
     assert logged.trials[4].data.tags["mnist_sweep.goes_on_from"] == "trial 0"
     assert "mnist_sweep.goes_on_from" not in logged.trials[0].data.tags
+
+
+def test_every_trial_says_where_it_ran_last(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.tell(AttemptFailed, 0, 1, "its worker was killed by SIGKILL")
+    story.tell(TrialStarted, story.events[-2].trial, 2, "gpu1")
+    story.ends(0, 0.5)
+    story.tracker.close()
+    for logged in (Logged(story.uri), story.replay()):
+        assert logged.trials[0].data.tags[store.TAG_SLOT] == "gpu1"
 
 
 def test_every_run_says_what_it_was_made_of(logged):
@@ -573,10 +587,89 @@ def test_real_data_are_no_fallback(make_story):
 
 
 @pytest.mark.parametrize("description", [None, "Wide against deep."])
-def test_description_is_the_note_of_the_parent(make_story, description):
+def test_description_opens_the_note_of_the_parent(make_story, description):
     story = make_story({"description": description})
     story.starts()
-    assert story.logged().parent.data.tags["mlflow.note.content"] == (description or "A sweep of story.")
+    assert story.logged().parent.data.tags[store.TAG_NOTE] == (description or "A sweep of story.")
+
+
+def test_note_of_the_parent_tells_how_far_it_is_and_in_the_end_what_came_out(make_story, told, logged):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.ends(0, 0.75)
+    running = story.logged().parent.data.tags[store.TAG_NOTE]
+    assert "1 of 20 trials have ended." in running
+    assert "Best so far: trial 0, val_accuracy 0.7500." in running
+    note = logged.parent.data.tags[store.TAG_NOTE]
+    assert "**Winner: trial 0**, val_accuracy 0.7500; on the test images: test_loss 0.5000" in note
+    assert "| 1 | 0 | 64 units | 0.7500 | 2.5 s |" in note
+    assert "| `model.units` | `choice(16, 64)` |" in note
+    assert f"python -m mnist_sweep export {_SWEEP} --to exported" in note
+    assert "Running" not in note
+
+
+def test_notes_of_trials_tell_what_their_numbers_do_not(logged):
+    notes = {number: run.data.tags.get(store.TAG_NOTE) for number, run in logged.trials.items()}
+    assert notes == {
+        0: "**The sweep's model.** On the test images: test_loss 0.5000, test_accuracy 0.6875.",
+        1: "Stopped: the time budget of 1m is used up.",
+        2: "Failed: the loss became nan in epoch 1.",
+        3: "Failed: its worker was killed by SIGSEGV.",
+        4: "Goes on from the weights of trial 0, after epoch 3.",
+    }
+
+
+def test_experiment_has_the_sweeps_view(told, logged):
+    experiment = logged.client.get_experiment(logged.parent.info.experiment_id)
+    (view,) = [key for key in experiment.tags if key.startswith(mlflow_view.TAG)]
+    assert view == mlflow_view.TAG + mlflow_view.key(_SWEEP)
+    assert experiment.tags[view] == mlflow_view.tags_of_run(logged.parent)[view]
+
+
+def test_experiment_keeps_the_views_of_the_last_sweeps_and_those_that_people_saved(make_story):
+    story = make_story()
+    story.starts()
+    story.tracker.close()
+    client = store.connect(story.uri)
+    experiment = client.get_experiment_by_name("story").experiment_id
+    for n in range(mlflow_view.MOST):
+        client.set_experiment_tag(experiment, f"{mlflow_view.TAG}sweep-2025-02-{n:02}", "{}")
+    client.set_experiment_tag(experiment, f"{mlflow_view.TAG}0123abcd", "{}")
+    again = View(story.settings, story.folder)
+    again.handle(dataclasses.replace(story.events[0], sweep="story/2025-03-01"))
+    tags = client.get_experiment(experiment).tags
+    views = sorted(tag.removeprefix(mlflow_view.TAG) for tag in tags if tag.startswith(mlflow_view.TAG))
+    assert views[0] == "0123abcd"
+    assert len(views) == mlflow_view.MOST + 1
+    assert views[-1] == "sweep-2025-03-01"
+    assert "sweep-2025-01-01_10-00-00" not in views
+
+
+def test_store_that_takes_no_view_gets_the_rest(make_story, monkeypatch):
+    def refuse(*args: Any) -> None:
+        raise MlflowException("not here")
+
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
+    story = make_story()
+    story.starts()
+    assert len(story.logged().runs) == 1
+    assert story.tracker.error is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.9325000047683716, "0.9325"), (0.1 + 0.2, "0.3"), (12_345_678.0, "12345678.0"), (1e-9 / 3, "3.333333e-10")],
+)
+def test_scores_are_logged_in_as_few_digits_as_tell_them_apart(make_story, value, shown):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=value)
+    story.ends(0, value)
+    logged = story.logged()
+    assert str(logged.trials[0].data.metrics["best_val_accuracy"]) == shown
+    assert logged.trials[0].data.metrics["val_accuracy"] == value
 
 
 def test_second_sweep_of_a_name_joins_the_experiment(make_story):
@@ -943,6 +1036,7 @@ def test_executions_are_runs_of_their_own_below_their_trial(make_story, tmp_path
         assert runs["2"].data.metrics["best_val_accuracy"] == 0.9
         assert logged.history(runs["1"], "val_accuracy") == [(1, 0.5), (2, 0.7)]
         assert logged.history(trial, "val_accuracy") == [(1, pytest.approx(0.55)), (2, pytest.approx(0.8))]
+        assert trial.info.run_name == "trial 0: 64 units"
         assert trial.data.metrics["best_val_accuracy_std"] == pytest.approx(0.1414, abs=1e-4)
         assert "learning_curves.png" in logged.artifacts(trial)
 
