@@ -64,6 +64,14 @@ class SweepRuns:
         )
         return sorted(found, key=lambda run: int(run.data.tags.get(TAG_TRIAL, 0)))
 
+    def frame(self) -> pd.DataFrame:
+        """Its trials, as `load_runs` describes them."""
+        return frame_of(self.trials())
+
+    def curves(self) -> pd.DataFrame:
+        """Its trials' learning curves, as `load_curves` describes them."""
+        return _curves(self)
+
     def winner(self) -> Run:
         """The run whose model is the sweep's: the one that was tested, or the best so far.
 
@@ -152,7 +160,10 @@ def load_curves(sweep: str | None = None, *, tracking_uri: str | None = None) ->
     Raises:
         UserError: There is no such sweep.
     """
-    found = find_sweep(sweep, tracking_uri)
+    return find_sweep(sweep, tracking_uri).curves()
+
+
+def _curves(found: SweepRuns) -> pd.DataFrame:
     rows = [
         (found.sweep, int(run.data.tags[TAG_TRIAL]), point.step, name, point.value)
         for run in found.trials()
