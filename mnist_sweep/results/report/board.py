@@ -39,6 +39,7 @@ class Column:
         axis: How the parallel coordinates draw it: `linear`, `log`, `error` (logarithmic in what an accuracy lacks to 1)
             or `choice`; empty: not at all.
         options: Of a choice, in order.
+        score: Whether it is an objective.
     """
 
     heading: str
@@ -49,6 +50,7 @@ class Column:
     descending: bool = False
     axis: str = ""
     options: list[str] = field(default_factory=list)
+    score: bool = False
 
     def for_script(self) -> dict[str, Any]:
         """What the page's script is told of it."""
@@ -134,7 +136,9 @@ def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
         cells = [_mean(value, spread) for value, spread in zip(values, spreads, strict=True)]
         heading = first.name if name == best else "on new seeds"
         axis = _scale(values, accuracy="accuracy" in first.name) if name == best else ""
-        found.append(Column(heading, title, cells, values, descending=first.direction == "max", axis=axis))
+        found.append(
+            Column(heading, title, cells, values, descending=first.direction == "max", axis=axis, score=name == best)
+        )
     for objective in others:
         values = _numbers(trials, f"metrics.best_{objective.name}")
         cells = [NOTHING if value is None else shown(float(value)) for value in values]
@@ -146,6 +150,7 @@ def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
                 values,
                 descending=objective.direction == "max",
                 axis=_scale(values, accuracy="accuracy" in objective.name),
+                score=True,
             )
         )
     return found
@@ -201,7 +206,7 @@ def _colours(score: Sequence[float | None], objective: Objective) -> list[float 
 def _of(trials: pd.DataFrame, column: str) -> list[Any]:
     if column not in trials:
         return [None] * len(trials)
-    return [None if pd.isna(value) else value for value in trials[column]]
+    return [None if pd.isna(value) else value for value in trials[column].tolist()]
 
 
 def _numbers(trials: pd.DataFrame, column: str) -> list[Any]:

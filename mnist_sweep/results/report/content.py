@@ -153,7 +153,10 @@ def content(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
         winner=winner,
         candidates=[
             Candidate(
-                row["trial"], f"{row['mean']:.4f}", f"{row['std']:.4f}", {s: f"{v:.4f}" for s, v in row["scores"].items()}
+                row["trial"],
+                f"{row['mean']:.4f}",
+                f"{row['std']:.4f}",
+                {s: f"{v:.4f}" for s, v in row["scores"].items()},
             )
             for row in confirmed.get("candidates", ())
         ],
@@ -200,7 +203,7 @@ def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
     more = f"; {anew} more to train the best anew" if anew else ""
     objectives = found.objectives
     facts = [
-        Fact("Data", _data(tags), f"digest {tags.get('data.digest', NOT_KNOWN)}"),
+        Fact("Data", *_data(tags)),
         Fact("Objective" if len(objectives) == 1 else "Objectives", ", ".join(o.name for o in objectives),
              "; ".join(measure(o) for o in objectives) if len(objectives) == 1
              else "; ".join(f"{o.name}: {measure(o)}" for o in objectives)),
@@ -212,24 +215,19 @@ def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
     return [fact for fact in facts if fact.text]
 
 
-NOT_KNOWN = "not known"
-
-
-def _data(tags: dict[str, str]) -> str:
+def _data(tags: dict[str, str]) -> tuple[str, str]:
     sizes = [
-        f"{int(tags[key]):,} {name}"
-        for key, name in (
-            ("data.training_images", "training"),
-            ("data.validation_images", "validation"),
-            ("data.test_images", "test"),
-        )
-        if tags.get(key, "").isdigit()
+        f"{int(tags[f'data.{part}_images']):,} {part}"
+        for part in ("training", "validation", "test")
+        if tags.get(f"data.{part}_images", "").isdigit()
     ]
-    name = tags.get("data.name", NOT_KNOWN)
-    if not sizes:
-        return name
-    kind = f" images of {tags.get('data.image', '').replace('x', '×')}, {tags.get('data.classes', '?')} classes"
-    return f"{name}: {', '.join(sizes[:-1])} and {sizes[-1]}{kind}" if len(sizes) > 1 else f"{name}: {sizes[0]}{kind}"
+    about = []
+    if sizes:
+        image = tags.get("data.image", "").replace("x", "×")
+        about.append(f"{', '.join(sizes)} images of {image}, {tags.get('data.classes', '?')} classes")
+    # Runs are comparable where this is the same.
+    about.append(f"digest {tags.get('data.digest', 'not known')}")
+    return tags.get("data.name", "not known"), "; ".join(about)
 
 
 def _search(params: dict[str, str]) -> tuple[str, str]:

@@ -67,6 +67,7 @@ function axisOf(column) {
   const { values, heading, axis: kind, options } = column;
   const axis = { heading, values, flip: false, range: null, none: false, hasNone: values.includes(null) };
   if (kind === "choice") {
+    axis.choice = true;
     axis.step = 1 / options.length;
     axis.heights = values.map((v) => (v === null ? null : (v + 0.5) / options.length));
     axis.ticks = options.map((text, i) => [(i + 0.5) / options.length, text]);
@@ -128,7 +129,8 @@ function parallel() {
   function line(i) {
     return axes.map((axis, k) => {
       // Lines through the same option are fanned out a little, so that they can be told apart.
-      const fan = axis.step === 0.05 || axis.heights[i] === null ? 0 : (((i * 0.618) % 1) - 0.5) * Math.min(14, 0.4 * axis.step * HEIGHT);
+      const room = axis.heights[i] === null ? 8 : axis.choice ? Math.min(14, 0.4 * axis.step * HEIGHT) : 0;
+      const fan = (((i * 0.618) % 1) - 0.5) * room;
       return `${k ? "L" : "M"}${x(k).toFixed(1)} ${(y(axis, axis.heights[i]) + fan).toFixed(1)}`;
     }).join("");
   }
