@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
@@ -100,9 +101,9 @@ def _in_script(content: dict[str, Any]) -> str:
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _own(text: str) -> jinja2.utils.markupsafe.Markup:
+def _own(text: str) -> Markup:
     """What is no user's, and needs no escaping."""
-    return jinja2.utils.markupsafe.Markup(text)
+    return Markup(text)
 
 
 def _text(name: str) -> str:

@@ -36,8 +36,8 @@ class Column:
         values: What each trial is sorted by; for a choice the option's place. None: it has none, and comes last.
         numeric: Whether to align it at the right.
         descending: Whether larger values come first when it is sorted by for the first time.
-        axis: How the parallel coordinates draw it: `linear`, `log`, `error` (logarithmic in what an accuracy lacks to 1)
-            or `choice`; empty: not at all.
+        axis: How the parallel coordinates draw it: `linear`, `log`, `error` (logarithmic in what an accuracy lacks to
+            1) or `choice`; empty: not at all.
         options: Of a choice, in order.
         score: Whether it is an objective.
     """
@@ -118,12 +118,15 @@ def board(frame: pd.DataFrame, objectives: Sequence[Objective], space: dict[str,
 
 
 def _ranked(trials: pd.DataFrame, objectives: Sequence[Objective], front: Sequence[int]) -> pd.DataFrame:
-    first = objectives[0]
-    names = [f"metrics.confirmed_{first.name}", f"metrics.best_{first.name}"]
-    order = pd.DataFrame({name: trials[name] if name in trials else pd.NA for name in names}, index=trials.index)
-    order = order.astype("Float64") * (-1 if first.direction == "max" else 1)
-    order.insert(1, "front", ~trials["trial"].isin(list(front)))
-    return trials.loc[order.sort_values(list(order), na_position="last", kind="stable").index]
+    sign = -1.0 if objectives[0].direction == "max" else 1.0
+    anew, own = (_numbers(trials, f"metrics.{kind}_{objectives[0].name}") for kind in ("confirmed", "best"))
+
+    def key(place: int) -> list[tuple[bool, float]]:
+        scores = [(value is None, 0.0 if value is None else sign * value) for value in (anew[place], own[place])]
+        return [scores[0], (numbers[place] not in front, 0.0), scores[1]]
+
+    numbers = trials["trial"].tolist()
+    return trials.iloc[sorted(range(len(trials)), key=key)]
 
 
 def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Column]:

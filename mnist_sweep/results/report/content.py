@@ -288,6 +288,10 @@ def _confirmed(found: SweepRuns, folder: Path) -> dict[str, Any]:
     return about
 
 
+def _shown(scores: dict[str, float]) -> dict[str, str]:
+    return {seed: f"{score:.4f}" for seed, score in scores.items()}
+
+
 def fetched(model: TrackedModel, name: str, folder: Path) -> Path | None:
     """One of a run's artifacts; None where it has none of that name."""
     listed = {artifact.path for artifact in model.client.list_artifacts(model.run.info.run_id)}
