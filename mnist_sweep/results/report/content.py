@@ -14,7 +14,7 @@ from mnist_sweep.mlflow_store import TAG_CONFIRMS, TAG_REASON, TAG_STATUS, TAG_T
 from mnist_sweep.progress import duration, shown
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.runs import SweepRuns
-from mnist_sweep.settings import Objective
+from mnist_sweep.settings import Objective, seconds
 
 _ALGORITHMS = {
     "random": "independent draws",
@@ -138,7 +138,7 @@ def content(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
     status = tags.get(TAG_STATUS, "running")
     confirmed = _confirmed(found, folder)
     winner = _winner(found, frame, confirmed)
-    seeds = list(dict.fromkeys(seed for row in confirmed.get("candidates", ()) for seed in row["scores"]))
+    anew = list(dict.fromkeys(seed for row in confirmed.get("candidates", ()) for seed in row["scores"]))
     return Content(
         name=found.sweep.partition("/")[0],
         sweep=found.sweep,
@@ -160,7 +160,7 @@ def content(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
             )
             for row in confirmed.get("candidates", ())
         ],
-        seeds=seeds,
+        seeds=anew,
         commands=_commands(found.sweep, status, winner),
     )
 
@@ -208,7 +208,7 @@ def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
              "; ".join(measure(o) for o in objectives) if len(objectives) == 1
              else "; ".join(f"{o.name}: {measure(o)}" for o in objectives)),
         Fact("Search", *_search(params)),
-        Fact("Budget", *_budget(params)),
+        Fact("Budget", *_budget(found)),
         Fact("Ran", count, each + more),
         Fact("Took", *_time(found, frame)),
     ]  # fmt: skip
@@ -240,12 +240,13 @@ def _search(params: dict[str, str]) -> tuple[str, str]:
     return f"{algorithm} on {sampler}" if sampler else algorithm, about
 
 
-def _budget(params: dict[str, str]) -> tuple[str, str]:
+def _budget(found: SweepRuns) -> tuple[str, str]:
+    params = found.parent.data.params
     trials, time, target = (_given(params, f"search.{key}") for key in ("max_trials", "time_budget", "target"))
     limits = [
-        f"{trials} trials" if trials else "",
-        f"{time} of time" if time else "",
-        f"until the target {target} is reached" if target else "",
+        f"{trials} trial{'' if trials == '1' else 's'}" if trials else "",
+        duration(seconds(time)) if time else "",
+        f"{found.objective.name} of {target}" if target else "",
     ]
     how = []
     if _given(params, "validation") == "kfold":
@@ -255,7 +256,10 @@ def _budget(params: dict[str, str]) -> tuple[str, str]:
     epochs = _given(params, "training.epochs")
     if epochs.isdigit():
         how.append(f"at most {epochs} epochs a trial")
-    return " or ".join(filter(None, limits)) or "until the space is used up", "; ".join(how)
+    given = [limit for limit in limits if limit]
+    if len(given) > 1:
+        how.insert(0, "whichever comes first")
+    return " or ".join(given) or "until everything is tried", "; ".join(how)
 
 
 def _time(found: SweepRuns, frame: pd.DataFrame) -> tuple[str, str]:
@@ -331,7 +335,9 @@ def _winning_scores(found: SweepRuns, row: pd.Series[Any]) -> list[Fact]:
         facts.append(Fact(first.name, f"{row[best]:.4f}{spread}", f"{images}: {note}" if images else note))
     if _has(row, anew):
         spread = f" ± {row[f'{anew}_std']:.4f}" if _has(row, f"{anew}_std") else ""
-        facts.append(Fact("trained anew", f"{row[anew]:.4f}{spread}", "mean ± standard deviation over new seeds"))
+        facts.append(
+            Fact("on new seeds", f"{row[anew]:.4f}{spread}", "its setting trained anew: mean ± standard deviation")
+        )
     for objective in others:
         if _has(row, f"metrics.best_{objective.name}"):
             value = float(row[f"metrics.best_{objective.name}"])
@@ -351,11 +357,10 @@ def _story(found: SweepRuns, frame: pd.DataFrame, confirmed: dict[str, Any], num
             return f"The best {name} so far; the sweep has not tested it yet."
         return f"It has the best {name} of all trials." if len(frame) > 1 else ""
     first = candidates[0]
-    count = len(first["scores"])
-    text = f"The best settings were trained anew on {count} new seeds, and its mean is the best"
+    text = f"The best settings were trained anew on new seeds, and trial {number} has the best mean"
     if len(candidates) > 1:
         second = candidates[1]
-        text += f", by {abs(first['mean'] - second['mean']):.4f} before trial {second['trial']}"
+        text += f", {abs(first['mean'] - second['mean']):.4f} before trial {second['trial']}"
     p_value = confirmed.get("p_value")
     if p_value is not None:
         verdict = "that may well be chance" if p_value >= 0.05 else "that is hardly chance"

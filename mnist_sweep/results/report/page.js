@@ -10,6 +10,7 @@ const rows = [...table.tBodies[0].rows];
 const shown = new Uint8Array(size).fill(1);
 const listeners = [];
 let lit = null;
+let due = 0;
 
 /** Shows only the trials for which `keep(i)` holds; `filters` are their descriptions: {text, clear}. */
 function filter(keep, filters) {
@@ -17,11 +18,11 @@ function filter(keep, filters) {
   for (let i = 0; i < size; i++) {
     const now = keep(i) ? 1 : 0;
     count += now;
-    if (now !== shown[i]) {
-      shown[i] = now;
-      rows[i].hidden = !now;
-    }
+    shown[i] = now;
   }
+  // A table of a thousand rows takes too long to follow every movement of a pointer.
+  clearTimeout(due);
+  due = setTimeout(hideRows, 80);
   const total = size.toLocaleString("en") + (size === 1 ? " trial" : " trials");
   const text = count === size ? total : `${count.toLocaleString("en")} of ${total}`;
   const line = document.getElementById("count");
@@ -37,7 +38,14 @@ function filter(keep, filters) {
     item.firstChild.onclick = one.clear;
   });
   document.getElementById("clear").hidden = filters.length === 0;
-  startAt(rows.find((row) => row.tabIndex === 0 && !row.hidden) || [...table.tBodies[0].rows].find((row) => !row.hidden));
+}
+
+function hideRows() {
+  rows.forEach((row, i) => {
+    if (row.hidden === Boolean(shown[i])) row.hidden = !shown[i];
+  });
+  const first = table.querySelector("tbody tr[tabindex]");
+  if (!first || first.hidden) startAt([...table.tBodies[0].rows].find((row) => !row.hidden));
 }
 
 /** Lights one trial, in the chart and in the table; null: none. */

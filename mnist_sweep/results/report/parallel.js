@@ -102,8 +102,15 @@ function parallel() {
   const axes = data.columns.filter((column) => column.axis).map(axisOf);
   // The score, which the eye compares everything with, stands last.
   axes.push(...axes.splice(0, data.objectives));
-  const svg = element(chart, "svg", { role: "group", "aria-label": "Parallel coordinates: a line for each trial, an axis for each hyperparameter and score" });
-  const trials = element(svg, "g", { class: "trials", "aria-hidden": "true" });
+  // Three layers, so that the browser need not paint a thousand lines again when one of them is lit.
+  const layers = chart.appendChild(Object.assign(document.createElement("div"), { className: "layers" }));
+  const ghosts = element(layers, "svg", { class: "ghosts", "aria-hidden": "true" });
+  const ghost = element(ghosts, "path");
+  const trials = element(layers, "svg", { class: "trials", "aria-hidden": "true" });
+  const svg = element(layers, "svg", {
+    class: "axes", role: "group",
+    "aria-label": "Parallel coordinates: a line for each trial, an axis for each hyperparameter and score",
+  });
   const ground = element(svg, "path", { class: "ground", "aria-hidden": "true" });
   const bright = element(svg, "path", { class: "lit", "aria-hidden": "true" });
   const frames = element(svg, "g");
@@ -139,10 +146,14 @@ function parallel() {
     gap = Math.max(NARROWEST, (chart.clientWidth - 2 * EDGE - 1) / Math.max(axes.length - 1, 1));
     const width = 2 * EDGE + gap * (axes.length - 1);
     const height = bottom + NONE + 18;
-    svg.setAttribute("width", width);
-    svg.setAttribute("height", height);
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    for (let i = 0; i < size; i++) paths[i].setAttribute("d", line(i));
+    for (const layer of [ghosts, trials, svg]) {
+      layer.setAttribute("width", width);
+      layer.setAttribute("height", height);
+      layer.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    }
+    const lines = paths.map((path, i) => line(i));
+    lines.forEach((d, i) => paths[i].setAttribute("d", d));
+    ghost.setAttribute("d", lines.join(""));
     axes.forEach((axis, k) => place(axis, k));
     brighten(lit);
   }
@@ -231,19 +242,20 @@ function parallel() {
 
   // ---- brushes
 
-  let due = 0;
+  let drawing = 0;
   function brushed(axis) {
     if (axis.range && axis.range[0] <= 0 && axis.range[1] >= 1 && (axis.none || !axis.hasNone)) axis.range = null;
     showBrush(axis);
     // However fast a pointer moves, once for each picture that the screen shows.
-    due ||= requestAnimationFrame(() => {
-      due = 0;
+    drawing ||= requestAnimationFrame(() => {
+      drawing = 0;
       const set = axes.filter((one) => one.range);
       const before = shown.slice();
       filter((i) => set.every((one) => passes(one, i)), set.map((one) => ({
         text: `${one.heading}: ${about(one)}`,
         clear: () => clear(one),
       })));
+      ghosts.classList.toggle("set", set.length > 0);
       for (let i = 0; i < size; i++) if (before[i] !== shown[i]) paths[i].classList.toggle("out", !shown[i]);
     });
   }
