@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
-from mnist_sweep.results.report.board import Board, board
-from mnist_sweep.results.report.content import content, space
-from mnist_sweep.results.report.pictures import pictures
+from mnist_sweep.results.report.board import Board, leaderboard
+from mnist_sweep.results.report.content import gather, space
+from mnist_sweep.results.report.pictures import draw
 from mnist_sweep.results.runs import SweepRuns, find_sweep, sweep_folder
 
 FILE = "report.html"
@@ -68,9 +68,9 @@ def write(found: SweepRuns, path: Path) -> None:
 def _page(found: SweepRuns) -> str:
     frame = found.frame()
     with tempfile.TemporaryDirectory() as fetched:
-        told = content(found, frame, Path(fetched))
-        drawn = pictures(found, frame, found.curves(), told.winner, Path(fetched))
-    table = board(frame, found.objectives, space(found))
+        told = gather(found, frame, Path(fetched))
+        drawn = draw(found, frame, found.curves(), told.winner, Path(fetched))
+    table = leaderboard(frame, found.objectives, space(found))
     script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "parallel.js")) + "})();\n"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True

@@ -82,7 +82,7 @@ class Board:
         return len(self.trials) > 1 and any(column.axis for column in self.columns)
 
 
-def board(frame: pd.DataFrame, objectives: Sequence[Objective], space: dict[str, str]) -> Board:
+def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dict[str, str]) -> Board:
     """Makes the leaderboard of a sweep.
 
     Args:

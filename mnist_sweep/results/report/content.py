@@ -126,7 +126,7 @@ class Content:
     commands: list[tuple[str, str]]
 
 
-def content(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
+def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
     """Gathers what the report says.
 
     Args:

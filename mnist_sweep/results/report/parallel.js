@@ -274,7 +274,13 @@ function parallel() {
     brushed(axis);
   }
 
+  /** Lets a finger draw instead of scrolling: `touch-action` does nothing for a part of an SVG. */
+  function held(part) {
+    part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+  }
+
   function drags(zone, axis) {
+    held(zone);
     let from = null, start = null, mode = "", moved = false;
     const pixel = (event) => event.clientY - svg.getBoundingClientRect().top;
     zone.addEventListener("pointerdown", (event) => {
@@ -359,6 +365,7 @@ function parallel() {
   }
 
   function moves(axis) {
+    held(axis.name);
     let from = null;
     axis.name.addEventListener("pointerdown", (event) => {
       if (event.button) return;

@@ -52,7 +52,7 @@ class Picture:
     height: int
 
 
-def pictures(
+def draw(
     found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame, winner: Winner | None, folder: Path
 ) -> list[Picture]:
     """Draws what there are data for.
