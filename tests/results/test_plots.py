@@ -147,12 +147,19 @@ def test_confusion_matrix_has_counts_and_classes(classes):
 
 
 @pytest.mark.filterwarnings("error")
-def test_many_classes_are_shown_by_colour_alone():
-    figure = confusion_matrix(matrix(30), "A title")
+def test_of_many_classes_only_the_errors_are_coloured_and_the_most_frequent_named():
+    counts = 98 * np.eye(30, dtype=int)
+    counts[4, 9], counts[0, 7] = 2, 25
+    figure = confusion_matrix(counts.tolist(), "A title")
     axes, _ = figure.axes
     assert list(axes.texts) == []
-    picture = drawn(figure)
-    assert max(picture.shape) < 3000
+    _, errors = axes.get_images()
+    assert np.isnan(np.ma.filled(errors.get_array(), np.nan)[range(30), range(30)]).all()
+    assert errors.norm.vmax == pytest.approx(25 / 123)
+    # A share as small as this is still to be seen.
+    assert sum(errors.to_rgba(0.02)[:3]) < 2.6
+    assert figure.legends[0].get_title().get_text() == "Most often taken for another: 0 for 7 (20 %), 4 for 9 (2 %)."
+    assert max(drawn(figure).shape) < 3000
 
 
 def test_picture_of_very_many_classes_is_no_larger_than_a_screen():

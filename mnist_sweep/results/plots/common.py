@@ -25,6 +25,7 @@ SCORES = "viridis_r"
 # An HTML report of 1000 pixels is as wide.
 WIDTH = 10.0
 FEW = 50
+_FONT = 9.0
 
 
 class Look(NamedTuple):
@@ -86,13 +87,14 @@ def labelled(objective: Objective) -> str:
     return f"{objective.name}{unit}, {'larger' if objective.direction == 'max' else 'smaller'} is better"
 
 
-def limits(values: Floats, objective: Objective) -> tuple[float, float]:
+def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[float, float]:
     """The range of scores to draw, without bad ones so far off that the others would be a line.
 
     Args:
         values: Scores (N,); NaN is passed over.
-        objective: Which way is better: only the other end is cut, at Tukey's outer fence, three times the distance
-            between the quartiles beyond the worse of them (Tukey, Exploratory Data Analysis, 2D).
+        objective: Which way is better: only the other end is cut.
+        fence: Where it is cut: so many times the distance between the quartiles beyond the worse of them. Tukey's inner
+            fence is 1.5, his outer one 3 (Exploratory Data Analysis, 1977, section 2D).
 
     Returns:
         Low and high, apart, with a margin.
@@ -104,17 +106,17 @@ def limits(values: Floats, objective: Objective) -> tuple[float, float]:
     first, third = np.percentile(known, [25, 75])
     if third > first:
         if objective.direction == "max":
-            low = max(low, float(first - 3 * (third - first)))
+            low = max(low, float(first - fence * (third - first)))
         else:
-            high = min(high, float(third + 3 * (third - first)))
+            high = min(high, float(third + fence * (third - first)))
     margin = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
     return low - margin, high + margin
 
 
-def outside(values: Floats, low: float, high: float) -> str:
-    """A note on the scores that lie beyond a picture's limits; empty where none does."""
+def outside(values: Floats, low: float, high: float, edge: str = "the picture, drawn at its edge") -> str:
+    """A note on the scores that lie beyond the limits of `edge`; empty where none does."""
     beyond = [(int((values < low).sum()), "below"), (int((values > high).sum()), "above")]
-    return ", ".join(f"{count_of(n, 'score')} {where} the picture, drawn at its edge" for n, where in beyond if n)
+    return ", ".join(f"{count_of(n, 'score')} {where} {edge}" for n, where in beyond if n)
 
 
 def count_of(count: int, what: str) -> str:
@@ -130,24 +132,34 @@ def best_label(frame: pd.DataFrame, objective: Objective) -> str:
     row = of_search(frame).iloc[order[:1]]
     anew = numbers(row, f"metrics.confirmed_{objective.name}")[0]
     number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
-    if np.isnan(anew):
-        return f"best: trial {number} ({shown(score)})"
-    return f"best on new seeds: trial {number} ({shown(float(anew))})"
+    again = "" if np.isnan(anew) else f", on new seeds {shown(float(anew))}"
+    return f"best: trial {number} ({shown(score)}{again})"
 
 
-def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = (), columns: int = 4) -> None:
+def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> None:
     """Puts a legend under the picture, where it hides nothing, with notes above it."""
     entries, text = list(handles), ". ".join(note[0].upper() + note[1:] for note in notes if note)
     if entries or text:
         figure.legend(
             handles=entries,
             loc="outside lower center",
-            ncols=min(columns, max(len(entries), 1)),
+            ncols=_columns([str(entry.get_label()) for entry in entries], figure.get_figwidth()),
             title=f"{text}." if text else None,
-            title_fontsize=9,
-            fontsize=9,
+            title_fontsize=_FONT,
+            fontsize=_FONT,
             frameon=False,
         )
+
+
+def _columns(labels: list[str], inches: float) -> int:
+    """As many columns as a legend with these entries has room for."""
+    room = inches * 72 / (0.58 * _FONT)
+    for columns in range(len(labels), 1, -1):
+        # With its mark, an entry is some characters wider.
+        widths = [max(map(len, part)) + 8 for part in np.array_split(np.array(labels), columns)]
+        if sum(widths) <= room:
+            return columns
+    return 1
 
 
 def swatch(marker: str, colour: str, label: str, **more: Any) -> Line2D:  # noqa: ANN401

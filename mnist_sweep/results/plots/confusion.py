@@ -11,8 +11,12 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_sweep.results.plots.common import Floats, legend
+
 # So many classes have their numbers in their cells.
 _WRITTEN = 20
+# So many pairs of classes are named where there are more.
+_NAMED = 5
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
@@ -23,11 +27,11 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
         title: Of the picture.
 
     Returns:
-        Up to 20 classes with the counts. Of more only the errors are coloured: there are few of each, and beside the
-        diagonal none would be seen.
+        Up to 20 classes with the counts. Of more only the errors are coloured, and the most frequent named: there are
+        few of each, and beside the diagonal none would be seen.
     """
     size = min(max(4.5, 0.55 * len(counts) + 1), 10)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = Figure(figsize=(size, size if len(counts) <= _WRITTEN else 0.9 * size), layout="constrained")
     axes: Any = figure.subplots()
     table = np.asarray(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -47,13 +51,17 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
     return figure
 
 
-def _errors(figure: Figure, axes: Any, shares: Any) -> None:  # noqa: ANN401
+def _errors(figure: Figure, axes: Any, shares: Floats) -> None:  # noqa: ANN401
     errors = np.where(np.eye(len(shares), dtype=bool), np.nan, shares)
-    most = max(float(np.nanmax(errors)), 1e-9)
-    norm = PowerNorm(0.5, 0, most)
+    norm = PowerNorm(0.5, 0, max(float(np.nanmax(errors)), 1e-9))
     axes.imshow(np.where(np.isnan(errors), 1.0, np.nan), cmap="Greys", vmin=0, vmax=4)
-    axes.imshow(errors, cmap="viridis_r", norm=norm, interpolation="nearest")
+    axes.imshow(errors, cmap="Blues", norm=norm, interpolation="nearest")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(10, integer=True))
-    label = "Share of the true class that is taken for another (the diagonal is grey)"
-    figure.colorbar(ScalarMappable(norm, "viridis_r"), ax=axes, shrink=0.7, label=label)
+    axes.grid(alpha=0.25)
+    bar = figure.colorbar(ScalarMappable(norm, "Blues"), ax=axes, shrink=0.7)
+    bar.set_label("Share of the true class that is taken for another")
+    places = np.argsort(-np.nan_to_num(errors), axis=None, kind="stable")[:_NAMED]
+    pairs = zip(*np.unravel_index(places, errors.shape), strict=True)
+    worst = [f"{i} for {j} ({errors[i, j]:.0%})".replace("%", " %") for i, j in pairs if errors[i, j] > 0]
+    legend(figure, [], [f"most often taken for another: {', '.join(worst)}" if worst else ""])

@@ -93,10 +93,10 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     if not lines:
         nothing(axes, f"No trial has a curve of {objective.name}.")
         return figure
+    # The first epochs are far below the rest, and no reason to draw that as a line.
+    low, high = limits(np.concatenate([line[:, 1] for line in lines.values()]), objective, fence=3)
     many = len(lines) > FEW
     top = [n for n in search["trial"].iloc[ranking(frame, objective)] if n in lines][: len(_NEXT) + 1]
-    if len(lines) <= len(top):
-        top = top[:1]
     rest = [line for number, line in lines.items() if number not in top]
     alpha = max(0.15, min(0.7, 20 / len(lines)))
     axes.add_collection(LineCollection(rest, colors=GREY, linewidths=0.7 if many else 1.2, alpha=alpha, label="rest"))
@@ -107,7 +107,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
             style = look(status)
             marks: dict[str, Any] = {"marker": style.marker, "color": style.colour, "label": str(status)}
             marks |= {"s": 12, "linewidths": 0.8, "alpha": 0.5} if many else {"s": 30, "linewidths": 1.5, "alpha": 0.9}
-            axes.scatter(ends[:, 0], ends[:, 1], zorder=3, **marks)
+            axes.scatter(ends[:, 0], np.clip(ends[:, 1], low, high), zorder=3, clip_on=False, **marks)
             handles.append(swatch(style.marker, style.colour, f"{status}, its last epoch"))
     known = dict(zip(search["trial"], scores(search, objective), strict=True))
     for number, (colour, dashes) in zip(top[1:], _NEXT, strict=False):
@@ -121,9 +121,8 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
         at = best[int((np.nanargmax if objective.direction == "max" else np.nanargmin)(best[:, 1]))]
         axes.plot(*at[:, None], marker="*", markersize=13, color=VERMILION, markeredgecolor="white", zorder=6)
         handles.insert(0, Line2D([], [], color=VERMILION, linewidth=2.6, marker="*", markersize=11, label=label))
-    ends = np.concatenate([line[:, 0] for line in lines.values()])
-    first, last = float(ends.min()), float(ends.max())
-    low, high = limits(np.concatenate([line[:, 1] for line in lines.values()]), objective)
+    epochs = np.concatenate([line[:, 0] for line in lines.values()])
+    first, last = float(np.nanmin(epochs)), float(np.nanmax(epochs))
     axes.set(xlim=(first - 0.5, last + 0.5), ylim=(low, high))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
@@ -131,7 +130,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     failed = int((search["status"] == "failed").sum())
     notes = [
         f"{count_of(failed, 'failed trial')} left out" if failed else "",
-        f"{count_of(hidden, 'curve')} wholly outside the picture" if hidden else "",
+        f"{count_of(hidden, 'curve')} outside the picture, marked at its edge" if hidden else "",
     ]
     legend(figure, handles, notes)
     return figure

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -141,7 +142,7 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
     handles.append(Line2D([], [], color="black", linewidth=2, label="median"))
     left_out = len(varied) - len(names)
     notes = [outside(found, low, high), f"{count_of(left_out, 'hyperparameter')} left out" if left_out else ""]
-    legend(figure, handles, notes, columns=6)
+    legend(figure, handles, notes)
     return figure
 
 
@@ -171,13 +172,16 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     names = [name.removeprefix("params.") for name in (first, second)]
     x, y = (scale_of(rows[f"params.{name}"]) for name in names)
     found = scores(rows, objective)
-    low, high = limits(found, objective)
+    cells = x.labels is not None and y.labels is not None
+    shown_scores = _cells(x, y, found)[0] if cells else found
+    low, high = limits(shown_scores.ravel(), objective)
     # The better, the darker, whichever way that is.
     colours = colormaps[SCORES if objective.direction == "max" else SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
-    notes = [outside(found, low, high).replace("drawn at its edge", "coloured as its end").replace("picture", "scale")]
-    if x.labels is not None and y.labels is not None:
-        _cells(axes, x, y, found, norm, colours)
+    notes = [outside(shown_scores, low, high, "the scale, coloured as its end")]
+    best = []
+    if cells:
+        _draw_cells(axes, x, y, found, norm, colours)
     else:
         left, up = _spread(x), _spread(y)
         # A number has no place for what is not active.
@@ -186,7 +190,8 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         marks: dict[str, Any] = {"cmap": colours, "norm": norm, "edgecolors": "white", "linewidths": 0.4}
         axes.scatter(left[there], up[there], c=found[there], s=size, **marks)
         if there[-1]:
-            axes.plot(left[-1], up[-1], "*", markersize=15, color=VERMILION, markeredgecolor="white")
+            axes.plot(left[-1], up[-1], "*", markersize=15, color=VERMILION, markeredgecolor="white", label="best")
+            best = [swatch("*", VERMILION, best_label(frame, objective), markersize=11)]
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         if not there.all():
@@ -196,8 +201,6 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     short = short_names(names)
     axes.set(xlabel=short[names[0]], ylabel=short[names[1]])
     figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=labelled(objective))
-    is_cells = x.labels is not None and y.labels is not None
-    best = [] if is_cells else [swatch("*", VERMILION, best_label(frame, objective), markersize=11)]
     legend(figure, best, notes)
     return figure
 
@@ -215,15 +218,15 @@ def _points(axes: Axes, x: Floats, y: Floats, status: str, trials: int) -> None:
     size: dict[str, Any] = (
         {"s": 22, "alpha": 0.8} if trials <= FEW else {"s": 8, "alpha": max(0.25, min(0.7, 150 / trials))}
     )
-    axes.scatter(x, y, marker=style.marker, color=style.colour, linewidths=1.0, label=status, **size)
+    axes.scatter(x, y, marker=style.marker, color=style.colour, linewidths=1.0, label=status, clip_on=False, **size)
 
 
 def _median(axes: Axes, scale: Scale, heights: Floats) -> None:
-    """Draws the median of the scores around each value: over an eighth of the trials, at least five."""
+    """Draws the median of the scores around each value: over a fifth of the trials, at least six."""
     there = ~np.isnan(scale.places)
     order = np.argsort(scale.places[there], kind="stable")
     x, y = scale.places[there][order], heights[there][order]
-    width = max(5, len(x) // 8)
+    width = max(6, len(x) // 5)
     if len(x) < 2 * width:
         return
     starts = np.unique(np.linspace(0, len(x) - width, 25).astype(int))
@@ -257,21 +260,23 @@ def _ticks(axes: Axes, scale: Scale, vertical: bool = False) -> None:
         axes.tick_params(axis="x", rotation=30)
 
 
-def _cells(axes: Axes, x: Scale, y: Scale, found: Floats, norm: Normalize, colours: Colormap) -> None:
-    """Draws the median score and the number of trials of each pair of categories."""
-    assert x.labels is not None
-    assert y.labels is not None
-    shape = len(y.labels) + bool(y.inactive), len(x.labels) + bool(x.inactive)
+def _cells(x: Scale, y: Scale, found: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """The median score and the number of trials of each pair of categories (rows, columns), the inactive last."""
+    shape = len(y.labels or ()) + bool(y.inactive), len(x.labels or ()) + bool(x.inactive)
     column = np.where(np.isnan(x.places), shape[1] - 1, x.places).astype(int)
     row = np.where(np.isnan(y.places), shape[0] - 1, y.places).astype(int)
-    medians = np.full(shape, np.nan)
-    small = shape[0] * shape[1] > 150
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            mine = found[(row == i) & (column == j)]
-            if len(mine):
-                medians[i, j] = np.median(mine)
-                dark = np.dot(colours(norm(float(medians[i, j])))[:3], (0.299, 0.587, 0.114)) < 0.5
-                text = str(len(mine)) if small else f"{shown(float(medians[i, j]))}\n{count_of(len(mine), 'trial')}"
-                axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    medians, counts = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    for i, j in set(zip(row.tolist(), column.tolist(), strict=True)):
+        mine = found[(row == i) & (column == j)]
+        medians[i, j], counts[i, j] = np.median(mine), len(mine)
+    return medians, counts
+
+
+def _draw_cells(axes: Axes, x: Scale, y: Scale, found: Floats, norm: Normalize, colours: Colormap) -> None:
+    medians, counts = _cells(x, y, found)
+    for i, j in np.argwhere(counts).tolist():
+        median, count = float(medians[i, j]), int(counts[i, j])
+        dark = np.dot(colours(norm(median))[:3], (0.299, 0.587, 0.114)) < 0.5
+        text = str(count) if medians.size > 100 else f"{shown(median)}\n{count_of(count, 'trial')}"
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.imshow(medians, cmap=colours, norm=norm, origin="lower", aspect="auto")

@@ -66,6 +66,8 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
     anew = numbers(search, f"metrics.confirmed_{objective.name}")
     spread = np.nan_to_num(numbers(search, f"metrics.confirmed_{objective.name}_std"))
     low, high = limits(np.concatenate([found, anew - spread, anew + spread]), objective)
+    # What has no score lies in a strip of its own.
+    strip = 0.08 * (high - low) if np.isnan(found).any() else 0.0
     many = len(search) > 4 * FEW
     handles: list[Any] = []
     for status in sorted(search["status"].unique()):
@@ -78,10 +80,9 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         axes.scatter(trials[with_score], heights, **marks, zorder=3, clip_on=False, label=str(status))
         without = mine & np.isnan(found)
         if without.any():
-            edge = axes.get_xaxis_transform()
-            heights = np.full(int(without.sum()), 0.015)
-            axes.scatter(trials[without], heights, transform=edge, **marks, zorder=3, label=f"{status}, no score")
-        suffix = "" if with_score.any() else ", without a score (at the lower edge)"
+            heights = np.full(int(without.sum()), low - strip / 2)
+            axes.scatter(trials[without], heights, **marks, zorder=3, label=f"{status}, no score")
+        suffix = "" if with_score.any() else ", no score"
         handles.append(swatch(style.marker, style.colour, f"{status}{suffix}"))
     best_so_far = np.fmax.accumulate(found) if objective.direction == "max" else np.fmin.accumulate(found)
     scored = ~np.isnan(best_so_far)
@@ -92,7 +93,7 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
     told = ~np.isnan(anew)
     if told.any():
         label = "on new seeds, mean ± standard deviation"
-        style_of = {"fmt": "D", "color": PURPLE, "markersize": 5, "capsize": 4, "zorder": 5}
+        style_of = {"fmt": "D", "color": PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
         axes.errorbar(trials[told], anew[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
         handles.append(swatch("D", PURPLE, label, markersize=5))
     order = ranking(frame, objective)
@@ -102,6 +103,10 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         axes.plot([place], score, "*", markersize=15, color=VERMILION, markeredgecolor="white", zorder=6, label="best")
         handles.insert(0, swatch("*", VERMILION, best_label(frame, objective), markersize=11))
     axes.set(xlim=(trials[0] - 0.5 - 0.01 * len(trials), trials[-1] + 0.5 + 0.01 * len(trials)), ylim=(low, high))
+    if strip:
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+        axes.axhline(low, color="black", linewidth=0.8)
+        axes.set_ylim(low - strip, high)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     legend(figure, handles, [outside(found, low, high)])
@@ -159,11 +164,15 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     axes.set_axisbelow(True)
     # How much time a character takes.
     character = font * 0.66 / 72 * (total / size) / (WIDTH - 1.2)
-    for number, x, end, y in zip(bars["trial"], begin.tolist(), to.tolist(), row.tolist(), strict=True):
+    hatches = [bool(look(status).hatch) for status in bars["status"]]
+    for number, x, end, y, hatched in zip(
+        bars["trial"], begin.tolist(), to.tolist(), row.tolist(), hatches, strict=True
+    ):
         if (len(str(number)) + 0.6) * character < end - x:
             text = axes.text((x + end) / 2, y, str(number), ha="center", va="center", fontsize=font, clip_on=True)
             text.set_in_layout(False)
-            text.set_bbox({"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.4})
+            if hatched:
+                text.set_bbox({"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4})
     left_out = len(frame) - len(bars)
     legend(figure, handles, [f"{count_of(left_out, 'trial')} that never ran left out" if left_out else ""])
     return figure

@@ -12,10 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from mnist_sweep.results.plots.common import BLUE, ORANGE, WIDTH, nothing
+from mnist_sweep.results.plots.common import BLUE, ORANGE, WIDTH, Floats, nothing
 
 Array = npt.NDArray[Any]
 
@@ -34,19 +33,17 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
         title: Of the picture.
     """
     count = min(len(images), _MISTAKES)
-    down = max(math.ceil(count / _ACROSS), 1)
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.1 * down if count else 2.0), layout="constrained")
+    down = math.ceil(count / _ACROSS)
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.15 * down if count else 2.0), layout="constrained")
     figure.suptitle(title)
+    axes = figure.subplots()
     if not count:
-        nothing(figure.subplots(), "There are no mistakes.")
+        nothing(axes, "There are no mistakes.")
         return figure
-    panels = figure.subplots(down, _ACROSS, squeeze=False)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    for i, axes in enumerate(panels.flat[:count]):
-        _show(axes, images[i])
-        sure = _percent(float(probability[i]))
-        axes.set_title(f"true {truth[i]}, taken for {predicted[i]} ({sure})", fontsize=9)
+    pictures = [_picture(image) for image in images[:count]]
+    sure = [_percent(float(share)) for share in probability[:count]]
+    told = [f"true {a}, taken for {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
+    _mosaic(axes, pictures, told, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
     return figure
 
 
@@ -59,26 +56,25 @@ def first_layer_filters(filters: Array, title: str) -> Figure:
         title: Of the picture.
     """
     count = min(len(filters), _FILTERS)
-    across = min(max(count, 1), 8 if count <= 40 else 10)
+    across = min(max(count, 1), 8 if count <= 32 else 16)
     down = max(math.ceil(count / across), 1)
-    figure = Figure(figsize=(WIDTH, 0.7 + min(1.2, WIDTH / across) * down if count else 2.0), layout="constrained")
+    # A few are not drawn as large as many would have room for.
+    cell = min(1.3, (WIDTH - 1.2) / across)
+    figure = Figure(figsize=(max(4.0, cell * across + 1.2), max(2.0, 0.6 + cell * down)), layout="constrained")
     figure.suptitle(title)
+    axes = figure.subplots()
     if not count:
-        nothing(figure.subplots(), "There are no filters.")
+        nothing(axes, "There are no filters.")
         return figure
-    panels = figure.subplots(down, across, squeeze=False)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    coloured = filters.shape[-1] == 3
-    most = float(np.nanmax(np.abs(filters[:count].mean(axis=-1)))) or 1.0
-    for filter_, axes in zip(filters[:count], panels.flat, strict=False):
-        if coloured:
-            axes.imshow(0.5 + filter_ / (2 * float(np.abs(filter_).max()) or 1.0))
-        else:
-            axes.imshow(filter_.mean(axis=-1), cmap="RdBu_r", vmin=-most, vmax=most)
-    if not coloured:
-        scale = ScalarMappable(Normalize(-most, most), "RdBu_r")
-        figure.colorbar(scale, ax=list(panels.flat), label="Weight", shrink=0.8)
+    drawn = np.asarray(filters[:count], dtype=np.float64)
+    if drawn.shape[-1] == 3:
+        most = np.abs(drawn).max(axis=(1, 2, 3), keepdims=True)
+        _mosaic(axes, list(0.5 + drawn / (2 * np.where(most > 0, most, 1))), None, across, gap=0.12, head=0.12)
+    else:
+        flat = drawn.mean(axis=-1)
+        end = float(np.abs(flat).max()) or 1.0
+        _mosaic(axes, list(flat), None, across, gap=0.12, head=0.12, cmap="RdBu_r", vmin=-end, vmax=end)
+        figure.colorbar(ScalarMappable(Normalize(-end, end), "RdBu_r"), ax=axes, label="Weight", shrink=0.9)
     return figure
 
 
@@ -100,16 +96,25 @@ def digits_and_classes(
     """
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     figure.suptitle(title)
-    grid = GridSpec(5, 11, figure=figure)
-    for i in range(_DIGITS):
-        axes = figure.add_subplot(grid[i // 5, i % 5])
-        axes.set_axis_off()
-        if i < len(images):
-            _show(axes, images[i])
-            axes.set_title(_name(int(labels[i]), names), fontsize=8, pad=2)
+    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+    count = min(len(images), _DIGITS)
+    told = [_name(int(label), names) for label in labels[:count]]
+    pictures = [_picture(image) for image in images[:count]]
+    _mosaic(
+        left,
+        pictures,
+        told,
+        across=_ACROSS,
+        gap=0.1,
+        head=0.24,
+        font=7.5 if names else 9,
+        cmap="gray_r",
+        vmin=0,
+        vmax=1,
+    )
     both = [np.asarray(labels).ravel(), *([] if test_labels is None else [np.asarray(test_labels).ravel()])]
     classes = max([len(names or ()), *(int(part.max()) + 1 for part in both if len(part))])
-    _counts(figure.add_subplot(grid[:, 6:]), both, classes, names)
+    _counts(right, both, classes, names)
     return figure
 
 
@@ -151,10 +156,43 @@ def _percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %") if share < 0.995 else f"{math.floor(share * 1000) / 10:.1f} %"
 
 
-def _show(axes: Axes, image: Array) -> None:
-    """Draws an image (height, width[, channels]), of one channel as ink on paper."""
-    scaled = np.asarray(image, dtype=np.float64) / (255 if np.issubdtype(np.asarray(image).dtype, np.integer) else 1)
-    if scaled.ndim == 3 and scaled.shape[2] == 3:
-        axes.imshow(np.clip(scaled, 0, 1))
-    else:
-        axes.imshow(scaled if scaled.ndim == 2 else scaled.mean(axis=2), cmap="gray_r", vmin=0, vmax=1)
+def _picture(image: Array) -> Floats:
+    """An image (height, width[, channels]) as numbers from 0 to 1, of one channel without that axis."""
+    scaled = np.asarray(image, dtype=np.float64) / (255 if np.issubdtype(image.dtype, np.integer) else 1)
+    scaled = np.clip(scaled, 0, 1)
+    return scaled if scaled.ndim == 2 or scaled.shape[2] == 3 else np.asarray(scaled.mean(axis=2))
+
+
+def _mosaic(
+    axes: Axes,
+    pictures: list[Floats],
+    titles: list[str] | None,
+    across: int,
+    gap: float,
+    head: float,
+    font: float = 9,
+    **colours: Any,  # noqa: ANN401
+) -> None:
+    """Draws pictures side by side, row by row; one Axes for each would take seconds.
+
+    Args:
+        axes: Where; it is left without spines and ticks.
+        pictures: (height, width) or (height, width, 3) each, of one shape.
+        titles: What to write above each; None for nothing.
+        across: How many there are in a row.
+        gap: Between two beside each other, in widths of one.
+        head: Between two rows, in heights of one.
+        font: The size of the titles.
+        **colours: `cmap`, `vmin` and `vmax` for those of one channel.
+    """
+    down = max(math.ceil(len(pictures) / across), 1)
+    height, width = pictures[0].shape[:2] if pictures else (1, 1)
+    for i, picture in enumerate(pictures):
+        x, y = (i % across) * (1 + gap) * width, (i // across) * (1 + head) * height
+        axes.imshow(picture, extent=(x, x + width, y + height, y), interpolation="nearest", **colours)
+        if titles is not None:
+            text = axes.text(x + width / 2, y - 0.03 * height, titles[i], ha="center", va="bottom", fontsize=font)
+            text.set_in_layout(False)
+    right, bottom = across * (1 + gap) * width - gap * width, down * (1 + head) * height
+    axes.set(xlim=(0, right), ylim=(bottom, -head * height), aspect="equal")
+    axes.set_axis_off()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.progress import short_names
+from mnist_sweep.progress import short_names, shown
 from mnist_sweep.results.plots.common import (
     DARK,
+    FEW,
     SCORES,
     VERMILION,
     WIDTH,
@@ -25,10 +24,8 @@ from mnist_sweep.results.plots.common import (
     best_label,
     count_of,
     legend,
-    limits,
     nothing,
     of_search,
-    outside,
     ranking,
     scores,
 )
@@ -51,7 +48,8 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
         title: Of the picture.
 
     Returns:
-        An axis for each hyperparameter, inactive values below it at "–", and one for the score, better upwards.
+        An axis for each hyperparameter, inactive values below it at "–", and one for the score, the best on top. The
+        scores are spaced by rank, so that neither a failure squeezes the others together nor the good ones look alike.
     """
     search = of_search(frame)
     names = [column.removeprefix("params.") for column in searched(search)]
@@ -62,24 +60,20 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     if not order:
         nothing(axes, "No trial has a score.")
         return figure
-    found = scores(search, objective)
-    low, high = limits(found, objective)
-    rows = search.iloc[order]
+    rows, found = search.iloc[order], scores(search, objective)[order]
     scales = [scale_of(rows[f"params.{name}"]) for name in names]
-    upwards = found[order] if objective.direction == "max" else -found[order]
-    ends = (low, high) if objective.direction == "max" else (-high, -low)
-    goodness = np.clip(Normalize(*ends)(upwards).filled(0), 0, 1)
-    heights = [_heights(scale, len(order)) for scale in scales]
-    points = np.stack([*heights, np.asarray(goodness)], axis=1)
-    lines = np.stack([np.broadcast_to(np.arange(len(names) + 1.0), points.shape), points], axis=2)[::-1]
-    many = len(order)
-    alpha = np.linspace(max(0.25, min(0.7, 40 / many)), 0.9, many) if many > 1 else np.ones(1)
-    colours = colormaps[SCORES](np.asarray(goodness)[::-1])
-    colours[:, 3] = alpha
-    axes.add_collection(
-        LineCollection(list(lines), colors=colours, linewidths=0.7 if many > 200 else 1.2, label="trials")
-    )
-    axes.plot(*lines[-1].T, color=VERMILION, linewidth=2.4, marker="o", markersize=4, label="best", zorder=4)
+    goodness = _goodness(found, objective)
+    points = np.stack([*(_heights(scale, seed) for seed, scale in enumerate(scales)), goodness], axis=1)
+    upwards = np.argsort(goodness, kind="stable")
+    lines = np.stack([np.broadcast_to(np.arange(len(names) + 1.0), points.shape), points], axis=2)
+    colours = colormaps[SCORES](goodness)
+    # Of many, the good ones stand out.
+    faint = max(0.1, min(0.7, 30 / len(order)))
+    colours[:, 3] = faint + (0.9 - faint) * goodness**8
+    width = 1.0 if len(order) > 4 * FEW else 1.4
+    axes.add_collection(LineCollection(list(lines[upwards]), colors=colours[upwards], linewidths=width, label="trials"))
+    best: dict[str, Any] = {"color": VERMILION, "linewidth": 2.4, "marker": "o", "markersize": 4}
+    axes.plot(*lines[0].T, **best, label="best", zorder=4)
     short = short_names(names)
     for x, (name, scale) in enumerate(zip(names, scales, strict=True)):
         _axis(axes, x, scale)
@@ -87,34 +81,40 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     last = len(names)
     strip = colormaps[SCORES](np.linspace(0, 1, 256))[:, None]
     axes.imshow(strip, extent=(last, last + 0.12, 0, 1), origin="lower", aspect="auto", zorder=3)
-    for value in MaxNLocator(8).tick_values(low, high):
-        if low <= value <= high:
-            height = (value - low) / (high - low)
-            _text(axes, last + 0.16, height if objective.direction == "max" else 1 - height, f"{value:g}", "left")
+    told: list[str] = []
+    for height in (1, 0.9, 0.75, 0.5, 0.25, 0):
+        value = shown(float(np.quantile(found, height if objective.direction == "max" else 1 - height)))
+        if value not in told:
+            told.append(value)
+            _text(axes, last + 0.16, height, value, "left")
     axes.text(last, 1.04, objective.name, rotation=25, fontsize=9, rotation_mode="anchor", weight="bold")
     inactive = any(np.isnan(scale.places).any() for scale in scales)
-    axes.set(xlim=(-0.35, len(names) + 0.5), ylim=(_INACTIVE - 0.05 if inactive else -0.05, 1.05), xticks=[], yticks=[])
+    axes.set(xlim=(-0.35, len(names) + 0.5), ylim=(_INACTIVE - 0.05 if inactive else -0.07, 1.07), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    handle = Line2D(
-        [], [], color=VERMILION, linewidth=2.4, marker="o", markersize=4, label=best_label(frame, objective)
-    )
+    handle = Line2D([], [], **best, label=best_label(frame, objective))
     left_out = len(search) - len(order)
     notes = [
         f"{count_of(left_out, 'trial')} without a score left out" if left_out else "",
         "–: the hyperparameter is not active" if inactive else "",
-        outside(found, low, high),
+        "the scores are spaced by rank",
     ]
     legend(figure, [handle], notes)
     return figure
 
 
+def _goodness(found: Floats, objective: Objective) -> Floats:
+    """The scores' ranks (N,) as shares: the best at 1, the worst at 0; equal ones at the higher of their places."""
+    ranks = pd.Series(found).rank(method="max", ascending=objective.direction == "max").to_numpy(dtype=np.float64)
+    return np.asarray((ranks - 1) / max(len(found) - 1, 1)) if len(found) > 1 else np.ones(1)
+
+
 def _heights(scale: Scale, seed: int) -> Floats:
     """Where a hyperparameter's values (N,) lie on its axis; those of a category a little apart."""
     heights = scale.shares()
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, len(heights))
     if scale.labels is not None:
-        room = 0.3 / max(len(scale.labels), 2)
-        heights = heights + np.random.default_rng(seed).uniform(-room / 2, room / 2, len(heights))
-    return np.where(np.isnan(heights), _INACTIVE, heights)
+        heights = heights + noise * 0.2 / max(len(scale.labels), 2)
+    return np.where(np.isnan(heights), _INACTIVE + noise * 0.03, heights)
 
 
 def _axis(axes: Axes, x: float, scale: Scale) -> None:

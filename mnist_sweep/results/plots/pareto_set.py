@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mnist_sweep.outcomes import pareto
-from mnist_sweep.results.plots.common import GREY, VERMILION, labelled
+from mnist_sweep.results.plots.common import GREY, VERMILION, labelled, legend
 from mnist_sweep.settings import Objective
-
-# Points with their numbers beside them, before those cover each other.
-_NUMBERED = 30
 
 
 def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str) -> Figure:
-    """The trials by their objectives, those of the Pareto set marked and numbered.
+    """The trials by their objectives, those of the Pareto set marked, and numbered where there is room.
 
     Args:
         scores: A value for each objective, by trial.
@@ -34,13 +32,22 @@ def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Obj
         # With a third objective, what lies between two points of the set here need not lie beyond them.
         style = "o-" if len(objectives) == 2 else "o"
         axes.plot([x for x, _, _ in line], [y for _, y, _ in line], style, color=VERMILION, label="Pareto set")
-        for x, y, number in line if len(line) <= _NUMBERED else ():
-            axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
         spread = [scores[n][i] for n in scores]
         if min(spread, default=0) > 0 and max(spread) > 20 * min(spread):
             axes.set_xscale("log")
+        _number(axes, line)
         axes.set(xlabel=labelled(objective), ylabel=labelled(first))
         axes.grid(alpha=0.3)
-        axes.legend()
     figure.suptitle(title)
+    legend(figure, figure.axes[0].get_legend_handles_labels()[0])
     return figure
+
+
+def _number(axes: Axes, points: list[tuple[float, float, int]]) -> None:
+    """Writes the numbers of points (x, y, number) beside them, but for one that would cover another's."""
+    written: list[tuple[float, float]] = []
+    for x, y, number in points:
+        place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        if all(abs(place[0] - left) > 0.06 or abs(place[1] - up) > 0.05 for left, up in written):
+            written.append((float(place[0]), float(place[1])))
+            axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)

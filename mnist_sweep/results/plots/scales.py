@@ -36,14 +36,14 @@ class Scale:
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
         """Places to label and their labels; about `most` of them."""
         if self.labels is not None:
-            step = -(-len(self.labels) // (2 * most))
+            step = max(-(-len(self.labels) // (2 * most)), 1)
             return [(float(i), label) for i, label in enumerate(self.labels)][::step]
         known = self.places[~np.isnan(self.places)]
         if not len(known):
             return []
         low, high = float(known.min()), float(known.max())
         if not self.log:
-            found = MaxNLocator(most - 1).tick_values(low, high)
+            found = MaxNLocator(most - 1, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
         else:
             # Within few decades the powers of ten alone are too few.
             wide = np.log10(high / low) > 2
@@ -81,13 +81,13 @@ def scale_of(column: pd.Series[Any]) -> Scale:
 
     Returns:
         Categories for texts, truth values and numbers of which there are few, evenly spaced; else a number, logarithmic
-        where all are positive and they span two decades, or one and lie as a logarithmic scale would have them.
+        where all are positive and most lie over a decade and a half, or over one as if drawn from such a scale.
     """
     known = column.dropna()
     distinct = known.nunique()
-    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     whole = pd.api.types.is_integer_dtype(column)
-    if not numeric or (distinct <= _CATEGORIES and (whole or distinct <= len(known) // 3)):
+    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if not numeric or (distinct <= _CATEGORIES and distinct <= max(3 if whole else 1, len(known) // 2)):
         values = sorted(known.unique().tolist())
         index = {value: float(i) for i, value in enumerate(values)}
         places = np.array([np.nan if pd.isna(value) else index[value] for value in column], dtype=np.float64)
@@ -102,8 +102,10 @@ def _logarithmic(values: Floats) -> bool:
     low, high, median = float(values.min()), float(values.max()), float(np.median(values))
     if low <= 0:
         return False
+    # Values drawn evenly from 0 on span any number of decades, but few of them lie in the lower ones.
+    wide = np.percentile(values, 95) >= 30 * np.percentile(values, 10)
     skewed = abs(np.log(median / np.sqrt(low * high))) < abs(np.log(median / ((low + high) / 2)))
-    return high >= 100 * low or (high >= 10 * low and bool(skewed))
+    return bool(wide or (high >= 10 * low and skewed))
 
 
 def _short(text: str, most: int = 14) -> str:
