@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,6 +65,7 @@ class MadeUp(SweepRuns):
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     lines: pd.DataFrame = field(default_factory=pd.DataFrame)
     best: int | None = None
+    best_confirms: int | None = None
 
     def frame(self) -> pd.DataFrame:
         return self.table
@@ -76,7 +77,14 @@ class MadeUp(SweepRuns):
         if self.best is None:
             raise UserError("no trial has a score yet")
         tags = {"mnist_sweep.trial": str(self.best), "mnist_sweep.sweep": self.sweep}
+        if self.best_confirms is not None:
+            tags["mnist_sweep.confirms"] = str(self.best_confirms)
         return run(f"run{self.best}", tags)
+
+
+def with_winner(made: MadeUp, trial: int, confirms: int) -> MadeUp:
+    """The sweep with the model of a trial that trained another's setting anew."""
+    return replace(made, best=trial, best_confirms=confirms)
 
 
 def run(run_id: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None) -> Run:

@@ -55,7 +55,10 @@ class Column:
     def for_script(self) -> dict[str, Any]:
         """What the page's script is told of it."""
         told: dict[str, Any] = {"heading": self.heading, "values": self.values, "descending": self.descending}
-        return {**told, "axis": self.axis, "options": self.options} if self.axis else told
+        if not self.axis:
+            return told
+        # The better end of a score is the upper one.
+        return told | {"axis": self.axis, "options": self.options, "turned": self.score and not self.descending}
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,11 @@ def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dic
         Column("rank", _RANK, *_texts(_ranks(score), str)),
         Column("trial", "Counted from 0 in the order of suggestion.", *_texts(_numbers(trials, "trial"), _whole)),
         *_scores(trials, objectives),
+        Column("status", "How it ended; point at one to see why.", *_texts(_of(trials, "status"), str), numeric=False),
         *_hyperparameters(trials, space),
         Column("best epoch", "The epoch whose weights were kept.", *_texts(_of(trials, "metrics.best_epoch"), _whole)),
-        Column("weights", "The model's parameters.", *_texts(_of(trials, "metrics.parameters"), _whole)),
+        *_weights(trials, objectives),
         Column("time", "From its start to its end.", *_texts(_of(trials, "seconds"), duration)),
-        Column("status", "How it ended; point at one to see why.", *_texts(_of(trials, "status"), str), numeric=False),
     ]
     return Board(
         [int(n) for n in trials["trial"]],
@@ -144,7 +147,7 @@ def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
         )
     for objective in others:
         values = _numbers(trials, f"metrics.best_{objective.name}")
-        cells = [NOTHING if value is None else shown(float(value)) for value in values]
+        cells, _ = _texts(values, amount)
         found.append(
             Column(
                 objective.name,
@@ -157,6 +160,12 @@ def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
             )
         )
     return found
+
+
+def _weights(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Column]:
+    if any(objective.name == "parameters" for objective in objectives):
+        return []
+    return [Column("weights", "The model's parameters.", *_texts(_of(trials, "metrics.parameters"), _whole))]
 
 
 def _hyperparameters(trials: pd.DataFrame, space: dict[str, str]) -> list[Column]:
@@ -223,6 +232,11 @@ def _texts(values: list[Any], as_text: Callable[[Any], str]) -> tuple[list[str],
 
 def _whole(value: float) -> str:
     return f"{int(value):,}"
+
+
+def amount(value: float) -> str:
+    """An objective's value for people: whole numbers from a thousand on with commas."""
+    return f"{int(value):,}" if float(value).is_integer() and value >= 1000 else shown(float(value))
 
 
 def _mean(value: float | None, spread: float | None) -> str:

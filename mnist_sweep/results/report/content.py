@@ -13,6 +13,7 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import TAG_CONFIRMS, TAG_REASON, TAG_STATUS, TAG_TRIAL, TAG_WINNER
 from mnist_sweep.progress import duration, shown
 from mnist_sweep.results.models import TrackedModel
+from mnist_sweep.results.report.board import amount
 from mnist_sweep.results.runs import SweepRuns
 from mnist_sweep.settings import Objective, seconds
 
@@ -64,6 +65,7 @@ class Winner:
 
     Attributes:
         trial: Its number.
+        tested: Whether it is that of the whole sweep, and not the best so far.
         scores: What it scored, on which images.
         story: How it was found to be the best.
         values: Its hyperparameters: those that were searched.
@@ -72,6 +74,7 @@ class Winner:
     """
 
     trial: int
+    tested: bool
     scores: list[Fact]
     story: str
     values: dict[str, str]
@@ -104,6 +107,7 @@ class Content:
         space: The domain of each hyperparameter, as text.
         versions: Of the packages, the git commit, the seed.
         statuses: What the statuses that occur mean.
+        failures: Why trials have no result, and how many trials that is, the most frequent first.
         winner: None where no trial has a score.
         candidates: The trials whose settings were trained anew, the best first.
         seeds: On which.
@@ -120,6 +124,7 @@ class Content:
     space: dict[str, str]
     versions: dict[str, str]
     statuses: dict[str, str]
+    failures: dict[str, int]
     winner: Winner | None
     candidates: list[Candidate]
     seeds: list[str]
@@ -150,6 +155,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
         space=space(found),
         versions=_versions(found),
         statuses={s: _STATUS[s] for s in _STATUS if s in set(frame["status"])},
+        failures=_failures(frame),
         winner=winner,
         candidates=[
             Candidate(
@@ -245,7 +251,7 @@ def _budget(found: SweepRuns) -> tuple[str, str]:
     trials, time, target = (_given(params, f"search.{key}") for key in ("max_trials", "time_budget", "target"))
     limits = [
         f"{trials} trial{'' if trials == '1' else 's'}" if trials else "",
-        duration(seconds(time)) if time else "",
+        duration(seconds(time)).removesuffix(" 00 s") if time else "",
         f"{found.objective.name} of {target}" if target else "",
     ]
     how = []
@@ -283,6 +289,11 @@ def _versions(found: SweepRuns) -> dict[str, str]:
     return listed | {key: value for key, value in more.items() if value}
 
 
+def _failures(frame: pd.DataFrame) -> dict[str, int]:
+    reasons = frame.loc[frame["status"].isin(["failed", "refused"]), "reason"].dropna()
+    return {str(reason): int(count) for reason, count in reasons[reasons != ""].value_counts().items()}
+
+
 # ---- what won -------------------------------------------------------------------------------------------------------
 
 
@@ -316,8 +327,10 @@ def _winner(found: SweepRuns, frame: pd.DataFrame, confirmed: dict[str, Any]) ->
         for key in row.index
         if key.startswith("params.") and key.removeprefix("params.") not in searched and _has(row, key)
     }
-    story = _story(found, frame, confirmed, number, TAG_WINNER in found.parent.data.tags)
-    return Winner(number, _winning_scores(found, row), story, values, others, TrackedModel(found.client, run))
+    tested = TAG_WINNER in found.parent.data.tags
+    story = _story(found, frame, confirmed, number, tested)
+    scores = _winning_scores(found, row)
+    return Winner(number, tested, scores, story, values, others, TrackedModel(found.client, run))
 
 
 def _has(row: pd.Series[Any], key: str) -> bool:
@@ -340,8 +353,7 @@ def _winning_scores(found: SweepRuns, row: pd.Series[Any]) -> list[Fact]:
         )
     for objective in others:
         if _has(row, f"metrics.best_{objective.name}"):
-            value = float(row[f"metrics.best_{objective.name}"])
-            text = f"{int(value):,}" if value.is_integer() and value >= 1000 else shown(value)
+            text = amount(float(row[f"metrics.best_{objective.name}"]))
             facts.append(Fact(objective.name, text, _MEASURES.get(objective.name, "")))
     if _has(row, "metrics.test_accuracy"):
         note = "test images, which only the winner has seen: what to expect of new digits like these"
@@ -353,9 +365,10 @@ def _story(found: SweepRuns, frame: pd.DataFrame, confirmed: dict[str, Any], num
     name = found.objective.name
     candidates = confirmed.get("candidates", [])
     if not candidates or candidates[0]["trial"] != number:
-        if not tested:
-            return f"The best {name} so far; the sweep has not tested it yet."
-        return f"It has the best {name} of all trials." if len(frame) > 1 else ""
+        text = f"It has the best {name}{' of all trials' if tested else ' so far'}." if len(frame) > 1 else ""
+        if len(found.objectives) > 1:
+            text += " What is best in the other objectives stands in the Pareto set, marked ● in the leaderboard."
+        return text.strip()
     first = candidates[0]
     text = f"The best settings were trained anew on new seeds, and trial {number} has the best mean"
     if len(candidates) > 1:
@@ -370,6 +383,8 @@ def _story(found: SweepRuns, frame: pd.DataFrame, confirmed: dict[str, Any], num
 
 def _commands(sweep: str, status: str, winner: Winner | None) -> list[tuple[str, str]]:
     found = []
+    if status == "running":
+        found.append((f"python -m mnist_sweep report {sweep}", "write this page anew"))
     if status in ("stopped", "failed"):
         found.append((f"python -m mnist_sweep resume {sweep}", "go on with the sweep"))
     if winner is not None:

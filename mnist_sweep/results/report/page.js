@@ -6,7 +6,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const size = data.trials.length;
 const chart = document.getElementById("parallel");
 const table = document.getElementById("trials");
-const rows = [...table.tBodies[0].rows];
+const rows = table ? [...table.tBodies[0].rows] : [];
 const shown = new Uint8Array(size).fill(1);
 const listeners = [];
 let lit = null;
@@ -80,13 +80,6 @@ function sortBy(column, descending) {
   });
 }
 
-[...table.tHead.rows[0].cells].forEach((cell, i) => {
-  cell.firstElementChild.addEventListener("click", () => {
-    const before = cell.getAttribute("aria-sort");
-    sortBy(i, before === null ? data.columns[i].descending : before === "ascending");
-  });
-});
-
 // ---- rows: one stop of the Tab key, from which the arrow keys go up and down
 
 function startAt(row) {
@@ -94,24 +87,35 @@ function startAt(row) {
   if (row) row.tabIndex = 0;
 }
 
-const body = table.tBodies[0];
-const placeOf = new Map(rows.map((row, i) => [row, i]));
-const rowAt = (target) => (target instanceof Element ? target.closest("tbody tr") : null);
+function listen() {
+  [...table.tHead.rows[0].cells].forEach((cell, i) => {
+    cell.firstElementChild.addEventListener("click", () => {
+      const before = cell.getAttribute("aria-sort");
+      sortBy(i, before === null ? data.columns[i].descending : before === "ascending");
+    });
+  });
 
-body.addEventListener("pointerover", (event) => light(rowAt(event.target) ? placeOf.get(rowAt(event.target)) : null));
-body.addEventListener("pointerleave", () => light(null));
-body.addEventListener("focusin", (event) => light(placeOf.get(rowAt(event.target))));
-body.addEventListener("focusout", () => light(null));
-body.addEventListener("keydown", (event) => {
-  const step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
-  let row = rowAt(event.target);
-  if (!step || !row) return;
-  do row = row[step];
-  while (row && row.hidden);
-  event.preventDefault();
-  if (row) goTo(placeOf.get(row));
-});
-startAt(rows[0]);
+  const body = table.tBodies[0];
+  const placeOf = new Map(rows.map((row, i) => [row, i]));
+  const rowAt = (target) => (target instanceof Element ? target.closest("tbody tr") : null);
+
+  body.addEventListener("pointerover", (event) => light(rowAt(event.target) ? placeOf.get(rowAt(event.target)) : null));
+  body.addEventListener("pointerleave", () => light(null));
+  body.addEventListener("focusin", (event) => light(placeOf.get(rowAt(event.target))));
+  body.addEventListener("focusout", () => light(null));
+  body.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
+    let row = rowAt(event.target);
+    if (!step || !row) return;
+    do row = row[step];
+    while (row && row.hidden);
+    event.preventDefault();
+    if (row) goTo(placeOf.get(row));
+  });
+  startAt(rows[0]);
+}
+
+if (table) listen();
 
 // ---- commands
 

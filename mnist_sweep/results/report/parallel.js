@@ -24,6 +24,7 @@ function element(parent, name, attributes = {}, text = "") {
 
 function number(value) {
   const size = Math.abs(value);
+  if (size >= 1000 && size < 1e7 && Number.isInteger(value)) return value.toLocaleString("en");
   if (size >= 1e5 || (size > 0 && size < 1e-3)) return String(Number(value.toPrecision(3)).toExponential()).replace("e+", "e");
   return String(Number(value.toPrecision(4)));
 }
@@ -64,8 +65,8 @@ function ticks(kind, low, high) {
 }
 
 function axisOf(column) {
-  const { values, heading, axis: kind, options } = column;
-  const axis = { heading, values, flip: false, range: null, none: false, hasNone: values.includes(null) };
+  const { values, heading, axis: kind, options, turned } = column;
+  const axis = { heading, values, flip: turned, range: null, none: false, hasNone: values.includes(null) };
   if (kind === "choice") {
     axis.choice = true;
     axis.step = 1 / options.length;
@@ -164,7 +165,7 @@ function parallel() {
     const group = (axis.group = element(frames, "g"));
     element(group, "line", { class: "axis", y1: TOP, y2: bottom });
     axis.marks = axis.ticks.map(([, text]) => {
-      const mark = element(group, "text", { x: 5, "aria-hidden": "true" }, text.length > 11 ? `${text.slice(0, 10)}…` : text);
+      const mark = element(group, "text", { "aria-hidden": "true" }, text.length > 11 ? `${text.slice(0, 10)}…` : text);
       element(mark, "title", {}, text);
       return mark;
     });
@@ -201,8 +202,12 @@ function parallel() {
 
   function place(axis, k) {
     axis.group.setAttribute("transform", `translate(${x(k)} 0)`);
-    axis.marks.forEach((mark, j) => mark.setAttribute("y", y(axis, axis.ticks[j][0]) + 4));
     const last = axes.length - 1;
+    axis.marks.forEach((mark, j) => {
+      mark.setAttribute("y", y(axis, axis.ticks[j][0]) + 4);
+      mark.setAttribute("x", k === last ? -5 : 5);
+      mark.setAttribute("text-anchor", k === last ? "end" : "start");
+    });
     // Neighbours' names stand on two lines, so that each has twice the room.
     const most = Math.floor((k === 0 || k === last ? 1.15 * gap + EDGE : 1.9 * gap) / 7.2);
     const text = axis.heading.length > most ? `…${axis.heading.slice(1 - most)}` : axis.heading;
@@ -393,15 +398,19 @@ function parallel() {
 
   // ---- one line
 
+  function why(cell) {
+    const reason = cell.classList.contains("status") && cell.firstElementChild.title;
+    return reason ? ` (${reason})` : "";
+  }
+
   function brighten(i) {
     const path = i === null ? "" : line(i);
     ground.setAttribute("d", path);
     bright.setAttribute("d", path);
-    if (i !== null) bright.style.stroke = "";
     const cells = i === null ? [] : [...rows[i].cells];
     document.getElementById("readout").textContent = i === null
       ? "Point at a line, or at a row of the leaderboard."
-      : data.columns.map((column, k) => `${column.heading} ${cells[k].textContent.trim()}`).join(" · ");
+      : data.columns.map((column, k) => `${column.heading} ${cells[k].textContent.trim()}${why(cells[k])}`).join(" · ");
   }
 
   function nearest(event) {

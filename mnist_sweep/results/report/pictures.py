@@ -143,7 +143,7 @@ def _most_confused(counts: list[list[int]]) -> str:
     if not wrong:
         return ""
     n, i, j = max(wrong)
-    return f" The most frequent mistake: {i} taken for {j}, {n} times."
+    return f" The most frequent mistake: {i} taken for {j}, {n:,} time{'' if n == 1 else 's'}."
 
 
 def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:
