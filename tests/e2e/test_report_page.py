@@ -113,10 +113,10 @@ def test_a_brush_keeps_the_trials_in_its_range_and_a_click_takes_it_back(opened)
     shows(page, len(kept))
     assert sorted(float(text) for text in cells(page, "dropout")) == sorted(kept)
     assert page.locator("#parallel .trials path:not(.out)").count() == len(kept)
-    assert page.locator("#filters button").inner_text().startswith("dropout: ")
+    assert page.locator("#brushes button").inner_text().startswith("dropout: ")
     zone.click()
     shows(page, TRIALS)
-    assert page.locator("#filters button").count() == 0
+    assert page.locator("#brushes button").count() == 0
 
 
 def test_brushes_on_two_axes_both_hold_and_one_button_clears_them(opened):
@@ -128,7 +128,7 @@ def test_brushes_on_two_axes_both_hold_and_one_button_clears_them(opened):
     drag(page, axis(page, "optimizer").locator(".zone").bounding_box(), -0.02, 0.5)
     drag(page, axis(page, "units").locator(".zone").bounding_box(), 0.67, 1.02)
     shows(page, sum(wanted))
-    assert page.locator("#filters button").count() == 2
+    assert page.locator("#brushes button").count() == 2
     assert set(cells(page, "optimizer")) == {"adam"}
     assert set(cells(page, "units")) == {"256"}
     page.locator("#clear").click()

@@ -77,6 +77,8 @@ def test_a_sweep_in_mlflow_becomes_a_page_without_tensorflow(project, new, monke
         assert f'<section id="{anchor}">' in text
     for anchor in ("importance", "pareto", "mistakes", "filters"):
         assert f'id="{anchor}"' not in text
+    names = re.findall(r' id="([^"]*)"', text)
+    assert len(set(names)) == len(names)
 
 
 def test_it_goes_into_the_folder_of_the_sweep(project, old, undrawn):

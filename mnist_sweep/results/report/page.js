@@ -27,7 +27,7 @@ function filter(keep, filters) {
   const text = count === size ? total : `${count.toLocaleString("en")} of ${total}`;
   const line = document.getElementById("count");
   if (line.textContent !== text) line.textContent = text;
-  const list = document.getElementById("filters");
+  const list = document.getElementById("brushes");
   while (list.children.length > filters.length) list.lastChild.remove();
   filters.forEach((one, i) => {
     if (!list.children[i]) list.append(document.createElement("li"));
