@@ -1,23 +1,27 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
-From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames; everything else is the command line's:
-`python -m mnist_sweep --help`.
+From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, and `importances` tells which
+hyperparameters matter in them; everything else is the command line's: `python -m mnist_sweep --help`.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_sweep.results.importance import importances
     from mnist_sweep.results.runs import load_curves, load_runs
+    from mnist_sweep.settings import Objective
 
-__all__ = ["load_curves", "load_runs"]
+__all__ = ["Objective", "importances", "load_curves", "load_runs"]
+
+_PLACES = {"importances": "results.importance", "Objective": "settings"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     # Worker processes and `--help` import this package too, and need neither pandas nor MLflow.
     if name in __all__:
-        from mnist_sweep.results import runs
-
-        return getattr(runs, name)
+        place = importlib.import_module(f"mnist_sweep.{_PLACES.get(name, 'results.runs')}")
+        return getattr(place, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,15 +44,55 @@ def _experiments(given: list[str]) -> int:
 
 
 def _compare(given: list[str]) -> int:
-    parser = _parser("compare", "Prints a sweep's runs as a table, the best first, and writes them all as CSV.")
-    _takes_sweep(parser)
+    parser = _parser("compare", "Prints the runs of sweeps as a table, the best first, or writes them to a file.")
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=f"each {_SWEEP} (default: the last one)")
+    _takes_store(parser)
+    parser.add_argument("--all", action="store_true", help="all sweeps of each experiment named, not its last one only")
+    parser.add_argument("--mix-data", action="store_true", help="also where the sweeps are on different data")
     parser.add_argument(
-        "--csv", metavar="FILE", type=Path, help="where to write (default: runs.csv in the sweep's folder)"
+        "--filter",
+        metavar="CONDITION",
+        action="append",
+        default=[],
+        help="only runs such as 'val_accuracy > 0.97', 'optimizer == adam', 'momentum != NA' (not given); repeatable. "
+        "The objective's name means each run's best, metrics.NAME the last epoch's",
     )
-    options = parser.parse_args(given)
-    from mnist_sweep.results import compare
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="by this instead of the score: metrics from the best, -COLUMN the other way"
+    )
+    parser.add_argument("--columns", metavar="A,B,…", help="only these, by their headings or their names in the CSV")
+    parser.add_argument(
+        "--format", help="table, csv, json, parquet or markdown (default: what FILE ends with, or table)"
+    )
+    parser.add_argument("--to", metavar="FILE", type=Path, help="where to write, instead of printing")
+    parser.add_argument(
+        "--csv",
+        metavar="FILE",
+        type=Path,
+        help="where to write all columns beside the table (default: runs.csv in a single sweep's folder)",
+    )
+    parser.add_argument(
+        "--importance",
+        action="store_true",
+        help="also print which hyperparameters matter, and what the best tenth has in common",
+    )
+    # A column to sort by may begin with a minus, which argparse takes for an option.
+    joined = [f"--sort={b}" if a == "--sort" else b for a, b in zip(["", *given], given, strict=False) if b != "--sort"]
+    options = parser.parse_args(joined if given[-1:] != ["--sort"] else given)
+    from mnist_sweep.results.compare import View, compare
 
-    compare.compare(options.sweep, options.tracking_uri, options.csv)
+    columns = [name.strip() for name in options.columns.split(",")] if options.columns else None
+    view = View(
+        options.filter,
+        options.sort,
+        columns,
+        options.format,
+        options.to,
+        options.csv,
+        options.mix_data,
+        options.importance,
+    )
+    compare(options.sweeps, options.tracking_uri, view, every=options.all)
     return 0
 
 

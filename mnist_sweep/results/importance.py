@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.progress import shown
 from mnist_sweep.results.runs import searched
 from mnist_sweep.settings import Objective
 
@@ -22,8 +24,10 @@ _FEWEST_TOP = 5
 _RESAMPLES = 60
 # 5 % of the resamples lie below an interval, 5 % above it.
 _INTERVAL = (0.05, 0.95)
-# Numbers of which there are no more than this are taken as the choices of a list.
+# Numbers of which there are no more than this are taken as choices.
 _CHOICES = 10
+_GROUPS = 8
+_TOLD = 3
 
 
 def importances(
@@ -42,25 +46,22 @@ def importances(
     Args:
         frame: As `load_runs` gives it, of runs on the same data.
         objective: What is good.
-        hyperparameters: Without `params.`; None for all in which the trials differ.
+        hyperparameters: Without `params.`; None for those that were searched.
 
     Returns:
         A row per hyperparameter, the most important first: `hyperparameter`, `importance` (they add up to 1), and `low`
         and `high`, within which 90 % of the importances lie when the trials are drawn anew with replacement 60 times
-        (percentile bootstrap): what may change with other trials of the same search. An interval that reaches down to
-        nearly 0 says that nothing is known. With fewer than 10 trials that have a score, or fewer than two
-        hyperparameters, there is no row, and `attrs["why"]` says why.
+        (percentile bootstrap): how far other trials of the same search might move it. Where intervals overlap, the
+        order is not known. With fewer than 10 trials that have a score, or fewer than two hyperparameters, there is no
+        row, and `attrs["why"]` says why.
 
     Raises:
         UserError: The runs are on different data, or there is no such hyperparameter.
     """
     scored, names = _scored(frame, objective), _names(frame, hyperparameters)
-    why = too_few(scored, names)
+    why = _too_few(scored, names, fewest_names=2)
     if why:
-        empty = pd.DataFrame({"hyperparameter": pd.Series(dtype="string")})
-        empty[["importance", "low", "high"]] = pd.DataFrame(dtype="float64", columns=["importance", "low", "high"])
-        empty.attrs["why"] = why
-        return empty
+        return _nothing(["hyperparameter", "importance", "low", "high"], why)
     sign = 1 if objective.direction == "max" else -1
     trials = _trials(scored, names, sign * scored[_score(objective)])
     point = _ped_anova(trials, names)
@@ -68,19 +69,132 @@ def importances(
     drawn = [
         _ped_anova([trials[i] for i in draws.integers(len(trials), size=len(trials))], names) for _ in range(_RESAMPLES)
     ]
-    low, high = np.quantile(drawn, _INTERVAL, axis=0)
+    low, high = np.quantile([*drawn, point], _INTERVAL, axis=0)
+    # Of few trials, those drawn twice can put all of the resamples on one side.
+    low, high = np.minimum(low, point), np.maximum(high, point)
     found = pd.DataFrame({"hyperparameter": names, "importance": point, "low": low, "high": high})
     found["hyperparameter"] = found["hyperparameter"].astype("string")
     return found.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
-def too_few(scored: pd.DataFrame, names: Sequence[str]) -> str:
-    """Why there are no importances; an empty text where there are."""
+def top_share(
+    frame: pd.DataFrame,
+    objective: Objective,
+    share: float = TOP,
+    hyperparameters: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """What the best trials have in common.
+
+    Args:
+        frame: As for `importances`.
+        objective: What is good.
+        share: How many of the trials that have a score are the best, as a part of 1; at least 5 trials are.
+        hyperparameters: As for `importances`.
+
+    Returns:
+        A row per hyperparameter, the most surprising first: `hyperparameter`; `top` and `all`, what it is among the
+        best and among all, in words: the range of many numbers, `0.002 … 0.01`, or how many have which of a few values,
+        `adam ×9, sgd ×1`; and `p`, how probable at least that is for as many trials drawn at random: for many numbers,
+        a difference of the distributions as large (two-sample Kolmogorov-Smirnov test), else, as many of one value as
+        of the one that stands out most (hypergeometric, times the number of values). It is not corrected for the number
+        of hyperparameters. Trials in which one is inactive do not count for it. `attrs["top"]` and `attrs["all"]` are
+        the numbers of trials. No row, and `attrs["why"]`, as for `importances`.
+
+    Raises:
+        UserError: As for `importances`.
+    """
+    scored, names = _scored(frame, objective), _names(frame, hyperparameters)
+    count = max(math.ceil(share * len(scored)), _FEWEST_TOP)
+    why = _too_few(scored, names, fewest_names=1)
+    if why:
+        return _nothing(["hyperparameter", "top", "all", "p"], why)
+    order = scored[_score(objective)].sort_values(ascending=objective.direction == "min", kind="stable").index
+    best, rest = order[:count], order[count:]
+    rows = [(name, *_in_common(scored[f"params.{name}"], best, rest)) for name in names]
+    found = pd.DataFrame(rows, columns=["hyperparameter", "top", "all", "p"])
+    found = found.sort_values("p", kind="stable", ignore_index=True, na_position="last")
+    found.attrs |= {"top": len(best), "all": len(scored)}
+    return found
+
+
+def _in_common(values: pd.Series[Any], best: pd.Index[Any], rest: pd.Index[Any]) -> tuple[str, str, float]:
+    from scipy import stats
+
+    values = values.dropna()
+    top, others = values[values.index.isin(best)], values[values.index.isin(rest)]
+    if top.empty:
+        return "inactive", "inactive" if values.empty else _told(values, values), math.nan
+    if _is_scale(values):
+        p = stats.ks_2samp(top.astype(float), others.astype(float)).pvalue if len(others) else math.nan
+    else:
+        have, all_have = top.value_counts(), values.value_counts()
+        chances = stats.hypergeom.sf(have - 1, len(values), all_have.reindex(have.index), len(top))
+        p = min(1.0, float(chances.min()) * len(all_have))
+    return _told(top, values), _told(values, values), float(p)
+
+
+def _told(some: pd.Series[Any], values: pd.Series[Any]) -> str:
+    """Some of a hyperparameter's values in words."""
+    if _is_scale(values):
+        low, high = some.min(), some.max()
+        return shown(low) if low == high else f"{shown(low)} … {shown(high)}"
+    counts = some.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    words = [f"{shown(value)} ×{count}" for value, count in counts.head(_TOLD).items()]
+    return ", ".join(words) + (" …" if len(counts) > _TOLD else "")
+
+
+def marginal(frame: pd.DataFrame, objective: Objective, hyperparameter: str) -> pd.DataFrame:
+    """The mean score of the trials by one hyperparameter.
+
+    Of the trials as they were, without a model between: what else differs among them, and that a search tries more
+    where it found good ones, is in it too. Trials that were stopped early count with the score that they had.
+
+    Args:
+        frame: As for `importances`.
+        objective: What is good.
+        hyperparameter: Without `params.`.
+
+    Returns:
+        A row per value, by value; of more than 10 different numbers, a row for each of up to 8 groups of neighbours of
+        about the same size, at least 5. `value` (a group's median), `mean`, `low` and `high`, the 90 % confidence
+        interval of the mean (Student's t; NaN where there is one trial), and `count`. Trials in which the
+        hyperparameter is inactive are left out.
+
+    Raises:
+        UserError: As for `importances`.
+    """
+    from scipy import stats
+
+    scored, _ = _scored(frame, objective), _names(frame, [hyperparameter])
+    column = f"params.{hyperparameter}"
+    scored = scored[scored[column].notna()]
+    values, scores = scored[column], scored[_score(objective)].astype(float)
+    groups: Any = values
+    if _is_scale(values):
+        groups = pd.qcut(values.astype(float), max(1, min(_GROUPS, len(values) // 5)), duplicates="drop", labels=False)
+        values = values.astype(float).groupby(groups).transform("median")
+    by_value = scores.groupby(values)
+    found = by_value.agg(["mean", "sem", "count"]).rename_axis("value").reset_index()
+    half = found["sem"] * stats.t.ppf(_INTERVAL[1], found["count"].clip(lower=2) - 1)
+    found["low"], found["high"] = found["mean"] - half, found["mean"] + half
+    return found[["value", "mean", "low", "high", "count"]]
+
+
+def _too_few(scored: pd.DataFrame, names: Sequence[str], fewest_names: int) -> str:
+    """Why nothing can be told; an empty text where it can."""
     if len(scored) < _FEWEST:
-        return f"{len(scored)} trials have a score, and fewer than {_FEWEST} tell nothing"
-    if len(names) < 2:
-        return f"the trials differ in {names[0] if names else 'no hyperparameter'} only"
+        trials = f"{len(scored)} trial{' has' if len(scored) == 1 else 's have'} a score"
+        return f"{trials}; at least {_FEWEST} are needed"
+    if len(names) < fewest_names:
+        return f"the trials differ in {'one hyperparameter only' if names else 'no hyperparameter'}"
     return ""
+
+
+def _nothing(columns: Sequence[str], why: str) -> pd.DataFrame:
+    texts = ("hyperparameter", "top", "all")
+    empty = pd.DataFrame({name: pd.Series(dtype="string" if name in texts else "float64") for name in columns})
+    empty.attrs["why"] = why
+    return empty
 
 
 def _score(objective: Objective) -> str:
@@ -98,18 +212,19 @@ def _scored(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
 
 
 def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
-    varied = [column.removeprefix("params.") for column in searched(frame[frame["confirms"].isna()])]
+    """The hyperparameters in which the trials differ."""
+    search = frame[frame["confirms"].isna()]
     if wanted is None:
-        return varied
+        return [column.removeprefix("params.") for column in searched(search)]
     known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
     for name in wanted:
         if name not in known:
             raise UserError(f"{name}: there is no such hyperparameter{did_you_mean(name, known)}")
-    return [name for name in wanted if name in varied]
+    return [name for name in wanted if search[f"params.{name}"].nunique(dropna=False) > 1]
 
 
-def _is_numeric(values: pd.Series[Any]) -> bool:
-    """Whether a hyperparameter's values are many numbers, rather than a few choices."""
+def _is_scale(values: pd.Series[Any]) -> bool:
+    """Whether a hyperparameter has many numbers, rather than a few values."""
     numbers = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     return numbers and values.nunique() > _CHOICES
 
@@ -123,7 +238,7 @@ def _trials(scored: pd.DataFrame, names: Sequence[str], goodness: pd.Series[Any]
     distributions: dict[str, BaseDistribution] = {}
     for name in names:
         values = scored[f"params.{name}"]
-        if _is_numeric(values):
+        if _is_scale(values):
             values = values.rank(pct=True)
             distributions[name] = FloatDistribution(0, 1)
         else:

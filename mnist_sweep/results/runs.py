@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_PARENTS = 100
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,12 +61,12 @@ class SweepRuns:
     def selection(self) -> Selection:
         """Its trials, those that confirm others among them."""
         of_this = f"tags.`{TAG_KIND}` = 'trial' and tags.`{PARENT_TAG}` = '{self.parent.info.run_id}'"
-        return Selection(self.client, (self.parent.info.experiment_id,), of_this)
+        return Selection(self.client, (self.parent.info.experiment_id,), of_this, space=self.space)
 
     @property
-    def space(self) -> list[str]:
+    def space(self) -> tuple[str, ...]:
         """The names of the hyperparameters that it searched, in the order of its space."""
-        return [key.removeprefix("space.") for key in self.parent.data.params if key.startswith("space.")]
+        return tuple(key.removeprefix("space.") for key in self.parent.data.params if key.startswith("space."))
 
     def trials(self) -> list[Run]:
         """The runs of its trials, those that confirm others among them, by number."""
@@ -106,16 +107,21 @@ class Selection:
         experiments: The ids of the experiments to look in.
         query: Which runs are meant, in MLflow's search language.
         more: What the user wants of them, in the same language.
+        space: The names of the hyperparameters that were searched, where they are known.
     """
 
     client: MlflowClient
     experiments: tuple[str, ...]
     query: str
     more: str | None = None
+    space: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """The trials, as `load_runs` describes them."""
-        return self._read(lambda source: runs_frame(source.records()))
+        frame = self._read(lambda source: runs_frame(source.records()))
+        if self.space:
+            frame.attrs["space"] = list(self.space)
+        return frame
 
     def curves(self) -> pd.DataFrame:
         """Their learning curves, as `load_curves` describes them."""
@@ -172,9 +178,21 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         raise UserError(
             f"sweep {sweep or ''}: there is no such sweep in {mlflow_store.without_password(client.tracking_uri)}"
         )
-    tags = found[0].data.tags
+    return _sweep(client, found[0])
+
+
+def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
+    """All sweeps of a sweep's experiment, the first one first."""
+    found = mlflow_store.search_runs(
+        sweep.client, [sweep.parent.info.experiment_id], f"tags.`{TAG_KIND}` = 'sweep'", _PARENTS
+    )
+    return [_sweep(sweep.client, run) for run in sorted(found, key=lambda run: int(run.info.start_time))]
+
+
+def _sweep(client: MlflowClient, parent: Run) -> SweepRuns:
+    tags = parent.data.tags
     objectives = tuple(map(Objective.parse, tags[TAG_OBJECTIVE].split(",")))
-    return SweepRuns(tags[TAG_SWEEP], client, found[0], objectives)
+    return SweepRuns(tags[TAG_SWEEP], client, parent, objectives)
 
 
 def load_runs(
@@ -201,7 +219,7 @@ def load_runs(
         `status`, `reason`, `start` and `end` (UTC, to the millisecond), `seconds`, `epochs` (the last one that it
         logged, not `params.training.epochs`, to which it was to train), `slot`, `run_id`, `data.name`, `data.digest`,
         then `params.…` and `metrics.…`. Whole numbers are `Int64`, numbers `Float64`, truth values `boolean`, the rest
-        `string`; an inactive hyperparameter is `<NA>`.
+        `string`; an inactive hyperparameter is `<NA>`. Of one sweep, `attrs["space"]` names what was searched.
 
     Raises:
         UserError: There is no such sweep or experiment, or the query cannot be understood.
@@ -265,8 +283,15 @@ def sweep_folder(sweep: str) -> Path:
 
 
 def searched(frame: pd.DataFrame) -> list[str]:
-    """The columns of hyperparameters in which a frame's trials differ."""
-    return [c for c in frame.columns if c.startswith("params.") and frame[c].nunique(dropna=False) > 1]
+    """The columns of the hyperparameters that were searched, and in which a frame's trials differ.
+
+    Args:
+        frame: As `load_runs` gives it. Of one sweep, `attrs["space"]` names what was searched, in the order of its
+            space; where that is missing, all parameters may have been.
+    """
+    space = [f"params.{name}" for name in frame.attrs.get("space", ())]
+    columns = space or [column for column in frame.columns if column.startswith("params.")]
+    return [column for column in columns if column in frame and frame[column].nunique(dropna=False) > 1]
 
 
 def _as_name(sweep: str) -> str:

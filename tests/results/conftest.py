@@ -111,7 +111,8 @@ def tell(project: Path, sweep: str, objective: str, trials: dict[int, Made], sta
 
     data = {"name": "mnist_5k", "digest": name * 4, "source": "here"}
     with Journal(folder) as journal:
-        started = at(SweepStarted, sweep, config, {"model.units": "choice(…)"}, data, {})
+        space = dict.fromkeys((name for made in trials.values() for name in made.values), "choice(…)")
+        started = at(SweepStarted, sweep, config, space, data, {})
         journal.append(started)
         tracker.handle(started)
     for number, made in trials.items():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import TAG_STATUS
 from mnist_sweep.results import compare as module
-from mnist_sweep.results.compare import compare
+from mnist_sweep.results.compare import View, compare
 from mnist_sweep.results.runs import SweepRuns, find_sweep, load_runs
+from mnist_sweep.settings import Objective
 
 
 def table(text: str) -> list[list[str]]:
@@ -22,44 +26,54 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_best_comes_first_and_what_has_no_score_last(project, new, tmp_path, capsys):
-    compare(new, None, tmp_path / "runs.csv")
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
     output = capsys.readouterr().out
     headings, *rows = table(output)
     assert headings == [
         "trial",
-        "batch_normalization",
         "units",
+        "batch_normalization",
+        "optimizer",
         "learning_rate",
         "momentum",
-        "optimizer",
         "best_val_accuracy",
         "test_accuracy",
         "best_epoch",
+        "epochs",
         "parameters",
         "status",
         "time",
     ]
     assert rows == [
-        ["1", "True", "128", "0.1", "0.5", "sgd", "0.875", "0.8125", "2", "1001", "completed", "5.0 s"],
-        ["4", "True", "16", "0.1", "0", "sgd", "0.875", "1", "1004", "completed", "12 s"],
-        ["0", "False", "64", "0.001", "adam", "0.75", "2", "1000", "completed", "2.5 s"],
-        ["3", "False", "16", "0.01235", "adam", "0.25", "1", "1003", "stopped", "10 s"],
-        ["2", "True", "256", "1", "adam", "failed", "7.5 s"],
+        ["1", "128", "True", "sgd", "0.1", "0.5", "0.875", "0.8125", "2", "2", "1001", "completed", "5.0 s"],
+        ["4", "16", "True", "sgd", "0.1", "0", "0.875", "1", "1", "1004", "completed", "12 s"],
+        ["0", "64", "False", "adam", "0.001", "0.75", "2", "3", "1000", "completed", "2.5 s"],
+        ["3", "16", "False", "adam", "0.01235", "0.25", "1", "1", "1003", "stopped", "10 s"],
+        ["2", "256", "True", "adam", "1", "failed", "7.5 s"],
     ]
     assert output.splitlines()[0].strip() == new
     assert output.splitlines()[-1] == f"5 runs, all columns in {tmp_path}/runs.csv"
 
 
 def test_least_comes_first_where_less_is_better(project, capsys, tmp_path):
-    compare(None, None, tmp_path / "runs.csv")
+    compare([], None, View(csv=tmp_path / "runs.csv"))
     headings, *rows = table(capsys.readouterr().out)
     # Only the learning rate was varied.
-    assert headings == ["trial", "learning_rate", "best_val_loss", "best_epoch", "parameters", "status", "time"]
+    assert headings == [
+        "trial",
+        "learning_rate",
+        "best_val_loss",
+        "best_epoch",
+        "epochs",
+        "parameters",
+        "status",
+        "time",
+    ]
     assert [(row[0], row[2]) for row in rows] == [("1", "0.25"), ("0", "0.5"), ("2", "1")]
 
 
 def test_csv_has_all_columns_in_the_order_of_the_table(project, new, tmp_path, capsys):
-    compare(new, None, tmp_path / "deep" / "runs.csv")
+    compare([new], None, View(csv=tmp_path / "deep" / "runs.csv"))
     written = pd.read_csv(tmp_path / "deep" / "runs.csv")
     frame = load_runs(new)
     assert list(written.columns) == list(frame.columns)
@@ -70,7 +84,7 @@ def test_csv_has_all_columns_in_the_order_of_the_table(project, new, tmp_path, c
 
 
 def test_csv_goes_into_the_folder_of_the_sweep(project, old, capsys):
-    compare(old, None, None)
+    compare([old], None, View())
     path = project / "experiments" / old / "runs.csv"
     try:
         assert pd.read_csv(path)["trial"].tolist() == [1, 0]
@@ -82,34 +96,318 @@ def test_csv_goes_into_the_folder_of_the_sweep(project, old, capsys):
 def test_csv_that_cannot_be_written_is_said(project, new, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError) as caught:
-        compare(new, None, tmp_path / "file" / "runs.csv")
+        compare([new], None, View(csv=tmp_path / "file" / "runs.csv"))
     assert str(caught.value) == f"--csv={tmp_path}/file/runs.csv: cannot be written (File exists)"
     with pytest.raises(UserError) as caught:
-        compare(new, None, tmp_path)
+        compare([new], None, View(csv=tmp_path))
     assert str(caught.value) == f"--csv={tmp_path}: cannot be written (Is a directory)"
 
 
 def test_narrow_terminal_has_trial_and_score_and_says_what_is_missing(project, new, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module, "standard_output", lambda: Console(width=50))
-    compare(new, None, tmp_path / "runs.csv")
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
     output = capsys.readouterr().out
     headings = table(output)[0]
     assert headings == ["trial", "best_val_accuracy", "test_accuracy"]
     assert output.splitlines()[-1] == (
-        f"5 runs, all columns in {tmp_path}/runs.csv (9 more columns fit into a wider terminal)"
+        f"5 runs, all columns in {tmp_path}/runs.csv (10 more columns fit into a wider terminal)"
     )
 
 
 def test_unknown_sweep_writes_nothing(project, tmp_path):
     with pytest.raises(UserError, match="did you mean 'alpha'"):
-        compare("alpah", None, tmp_path / "runs.csv")
+        compare(["alpah"], None, View(csv=tmp_path / "runs.csv"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("kept", "count"), [([], 0), (["failed"], 1)])
 def test_sweep_without_scores_is_shown_too(project, new, tmp_path, capsys, monkeypatch, kept, count):
-    trials = [run for run in find_sweep(new).trials() if run.data.tags[TAG_STATUS] in kept]
-    monkeypatch.setattr(SweepRuns, "trials", lambda _: trials)
-    compare(new, None, tmp_path / "runs.csv")
+    frame = find_sweep(new).frame()
+    monkeypatch.setattr(SweepRuns, "frame", lambda _: frame[frame["status"].isin(kept)])
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
     assert capsys.readouterr().out.splitlines()[-1] == f"{count} runs, all columns in {tmp_path}/runs.csv"
     assert len(pd.read_csv(tmp_path / "runs.csv")) == count
+
+
+# ---- several sweeps ---------------------------------------------------------------------------------------------
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_sweeps_on_the_same_data_are_in_one_table(project, old, new, capsys):
+    compare([old, new, old], None, View())
+    output = capsys.readouterr().out
+    headings, *rows = table(output)
+    assert headings[:3] == ["sweep", "trial", "units"]
+    assert [row[:2] for row in rows] == [
+        [new, "1"],
+        [new, "4"],
+        [new, "0"],
+        [old, "1"],
+        [old, "0"],
+        [new, "3"],
+        [new, "2"],
+    ]
+    assert output.splitlines()[0].strip() == f"{old}, {new}"
+    # Nothing is written: whose folder would it go into?
+    assert output.splitlines()[-1] == "7 runs"
+
+
+def test_all_sweeps_of_an_experiment(project, old, new, capsys):
+    compare(["alpha"], None, View(format="csv", columns=["sweep", "trial"], sort="sweep"), every=True)
+    assert lines(capsys) == ["sweep,trial", *(f"{old},{n}" for n in range(2)), *(f"{new},{n}" for n in range(5))]
+
+
+def test_sweeps_on_different_data_are_not_compared_unless_asked(project, new, other, capsys):
+    with pytest.raises(UserError) as caught:
+        compare([new, other], None, View())
+    assert str(caught.value) == (
+        f"compare: {new} is on mnist_5k ({'alpha' * 4}), {other} is on mnist_5k ({'beta' * 4}): "
+        "scores on different data cannot be compared; --mix-data shows them all the same"
+    )
+    compare([new, other], None, View(mix_data=True))
+    headings, *rows = table(capsys.readouterr().out)
+    assert headings[:3] == ["sweep", "data", "trial"]
+    assert {(row[0], row[1]) for row in rows} == {(new, "mnist_5k alphaa"), (other, "mnist_5k betabe")}
+    # A filter may leave one.
+    compare([new, other], None, View(filters=[f"data.digest == {'beta' * 4}"], columns=["val_loss"], format="csv"))
+    assert lines(capsys) == ["metrics.best_val_loss", "0.25", "0.5", "1.0"]
+
+
+def test_hyperparameter_of_another_kind_in_another_sweep(project, old, new, monkeypatch, tmp_path):
+    frame = SweepRuns.frame
+
+    def with_lists(sweep: SweepRuns) -> pd.DataFrame:
+        made = frame(sweep)
+        if sweep.sweep == old:
+            made["params.model.units"] = pd.Series(["[8, 8]", "[16, 8]"], dtype="string")
+            made["params.extra"] = pd.Series([True, pd.NA], dtype="boolean")
+        return made
+
+    monkeypatch.setattr(SweepRuns, "frame", with_lists)
+    compare([new, old], None, View(to=tmp_path / "runs.parquet", sort="start"))
+    written = pd.read_parquet(tmp_path / "runs.parquet")
+    assert written["params.model.units"].tolist() == ["[8, 8]", "[16, 8]", "64", "128", "256", "16", "16"]
+    assert written["params.extra"].tolist()[:3] == [True, pd.NA, pd.NA]
+    columns = [column for column in written if column.startswith("params.")]
+    assert columns == sorted(columns)
+
+
+# ---- which rows and columns -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filters", "trials"),
+    [
+        (["val_accuracy > 0.7"], [1, 4, 0]),
+        (["metrics.val_accuracy < 0.7"], [0, 3]),
+        (["best_val_accuracy >= .875", "units=16"], [4]),
+        (["optimizer == adam", "units != 64"], [3, 2]),
+        (["optimizer.name == 'sgd'"], [1, 4]),
+        (["params.optimizer.name != sgd", "batch_normalization == TRUE"], [2]),
+        (["momentum == NA"], [0, 3, 2]),
+        (["momentum != NA", "momentum <= 0"], [4]),
+        # An inactive one is neither 0.5 nor anything else.
+        (["momentum != 0.5"], [4]),
+        (["status = failed"], [2]),
+        (["start >= 2023-11-14T22:30:07"], [1, 4, 3, 2]),
+        (["time > 1000"], []),
+    ],
+)
+def test_filter_keeps_the_runs_for_which_all_conditions_hold(project, new, capsys, filters, trials):
+    compare([new], None, View(filters=filters, columns=["trial"], format="csv"))
+    assert lines(capsys) == ["trial", *map(str, trials)]
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        (
+            {"filters": ["units 64"]},
+            "--filter=units 64: write COLUMN SIGN VALUE, the sign one of == != < <= > >=: 'units > 64'",
+        ),
+        ({"filters": ["unit > 64"]}, "--filter=unit > 64: there is no column unit; did you mean 'units'?"),
+        ({"filters": ["units > many"]}, "--filter=units > many: many is no number"),
+        ({"filters": ["units >"]}, "--filter=units >: nothing is no number"),
+        ({"filters": ["optimizer > adam"]}, "--filter=optimizer > adam: its values are no numbers; write == or !="),
+        (
+            {"filters": ["batch_normalization == 1"]},
+            "--filter=batch_normalization == 1: it is true or false; write == true or == false",
+        ),
+        ({"filters": ["end < soon"]}, "--filter=end < soon: soon is no time such as 2026-11-01T12:00"),
+        ({"sort": "-moment"}, "--sort=-moment: there is no column moment; did you mean 'momentum'?"),
+        ({"columns": ["trial", "unit"]}, "--columns=unit: there is no column unit; did you mean 'units'?"),
+        ({"format": "cvs"}, "--format=cvs: there is no such format; did you mean 'csv'?"),
+        ({"format": "parquet"}, "--format=parquet: it is no text; give --to FILE"),
+        ({"format": "json", "importance": True}, "--importance: it goes with the table only, not with --format=json"),
+        ({"to": Path("runs.xls")}, "--to=runs.xls: it ends with none of .txt .csv .json .parquet .md; give --format"),
+    ],
+)
+def test_mistake_is_said(project, new, view, message):
+    with pytest.raises(UserError) as caught:
+        compare([new], None, View(**view))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("sort", "trials"),
+    [
+        (None, [1, 4, 0, 3, 2]),
+        ("val_accuracy", [1, 4, 0, 3, 2]),
+        ("-val_accuracy", [3, 0, 1, 4, 2]),
+        ("metrics.loss", [0, 1, 3, 4, 2]),
+        ("units", [3, 4, 0, 1, 2]),
+        ("-units", [2, 1, 0, 3, 4]),
+        ("optimizer", [0, 2, 3, 1, 4]),
+        ("time", [0, 1, 2, 3, 4]),
+        ("parameters", [0, 1, 3, 4, 2]),
+    ],
+)
+def test_order_begins_with_the_best_metric_or_the_least_of_all_else(project, new, capsys, sort, trials):
+    compare([new], None, View(sort=sort, columns=["trial"], format="csv"))
+    assert lines(capsys) == ["trial", *map(str, trials)]
+
+
+def test_chosen_columns_are_shown_in_their_order(project, new, capsys, tmp_path):
+    compare([new], None, View(columns=["time", "val_accuracy", "params.optimizer.name"], csv=tmp_path / "runs.csv"))
+    headings, first, *_ = table(capsys.readouterr().out)
+    assert headings == ["time", "val_accuracy", "optimizer"]
+    assert first == ["5.0 s", "0.875", "sgd"]
+
+
+# ---- formats ----------------------------------------------------------------------------------------------------
+
+
+def test_csv_and_json_are_whole_and_nothing_else_is_printed(project, new, capsys):
+    frame = load_runs(new)
+    compare([new], None, View(format="csv"))
+    csv = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(csv.columns) == list(frame.columns)
+    assert csv["trial"].tolist() == [1, 4, 0, 3, 2]
+    compare([new], None, View(format="json", filters=["units < 100"], sort="trial"))
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["trial"] for row in rows] == [0, 3, 4]
+    assert rows[0]["params.optimizer.momentum"] is None
+    assert rows[0]["params.model.batch_normalization"] is False
+    assert rows[0]["start"] == "2023-11-14T22:30:02.000Z"
+    assert rows[1]["params.optimizer.learning_rate"] == 0.0123457
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "runs.json", "runs.parquet", "runs.md", "runs.txt"])
+def test_file_tells_the_format_by_its_name(project, new, tmp_path, capsys, name):
+    compare([new], None, View(to=tmp_path / name, csv=tmp_path / "all.csv" if name == "runs.txt" else None))
+    assert capsys.readouterr().out == ""
+    path = tmp_path / name
+    read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}.get(path.suffix)
+    if read is None:
+        assert path.read_text(encoding="utf-8").count("sgd") == 2
+    else:
+        assert read(path)["trial"].tolist() == [1, 4, 0, 3, 2]
+
+
+def test_parquet_keeps_types(project, new, tmp_path):
+    compare([new], None, View(to=tmp_path / "runs.parquet", sort="trial"))
+    frame = load_runs(new)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "runs.parquet").astype(frame.dtypes), frame)
+
+
+def test_markdown_is_the_table(project, new, capsys):
+    compare([new], None, View(format="markdown", columns=["trial", "optimizer", "reason"], filters=["units > 64"]))
+    assert lines(capsys) == [
+        "| trial | optimizer | reason |",
+        "| --- | --- | --- |",
+        "| 1 | sgd |  |",
+        "| 2 | adam | the loss became nan in epoch 1 |",
+    ]
+
+
+def test_file_that_cannot_be_written_is_said(project, new, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("runs.csv", "runs.parquet", "runs.md"):
+        with pytest.raises(UserError) as caught:
+            compare([new], None, View(to=tmp_path / "file" / name))
+        assert str(caught.value) == f"--to={tmp_path}/file/{name}: cannot be written (File exists)"
+
+
+# ---- more than one objective, and other kinds of search ---------------------------------------------------------
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, objectives: tuple[str, ...] = (), **columns: list[object]) -> None:
+    frame = SweepRuns.frame
+
+    def changed(sweep: SweepRuns) -> pd.DataFrame:
+        made = frame(sweep)
+        for name, values in columns.items():
+            made[name.replace("__", ".")] = pd.Series(values).convert_dtypes()
+        return made
+
+    monkeypatch.setattr(SweepRuns, "frame", changed)
+    if objectives:
+        parsed = tuple(map(Objective.parse, objectives))
+        monkeypatch.setattr(module, "find_sweep", lambda *given: replace(find_sweep(*given), objectives=parsed))
+
+
+def test_pareto_set_is_marked_and_its_objectives_have_one_column(project, new, capsys, tmp_path, monkeypatch):
+    weights = [500, 1000, None, 400, 1000]
+    _with(monkeypatch, ("val_accuracy max", "parameters min"), metrics__best_parameters=weights)
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
+    headings, *rows = table(capsys.readouterr().out)
+    assert [row[0] for row in rows] == ["1 ●", "4 ●", "0 ●", "3 ●", "2"]
+    assert headings.count("parameters") == 1
+    assert "best_parameters" not in headings
+    assert "500" in rows[2]
+
+
+def test_scores_on_new_seeds_come_first(project, new, capsys, tmp_path, monkeypatch):
+    anew = {"metrics__confirmed_val_accuracy": [0.8, 0.7, None, None, None]}
+    _with(
+        monkeypatch,
+        **anew,
+        metrics__confirmed_val_accuracy_std=[0.01, 0.0, None, None, None],
+        confirms=[None] * 4 + [0],
+    )
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
+    output = capsys.readouterr().out
+    headings, *rows = table(output)
+    assert [row[0] for row in rows] == ["0", "1", "3", "2"]
+    assert "0.8000 ± 0.0100" in rows[0]
+    assert headings.index("on new seeds") == headings.index("best_val_accuracy") + 1
+    assert output.splitlines()[-1].startswith("5 runs (1 that train others anew are not shown), all columns in ")
+
+
+def test_members_of_a_population_tell_whom_they_go_on_from(project, new, capsys, tmp_path, monkeypatch):
+    _with(monkeypatch, goes_on_from=[None, 0, None, 1, None])
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
+    headings, *rows = table(capsys.readouterr().out)
+    assert headings[:2] == ["trial", "from"]
+    assert rows[0][:3] == ["1", "0", "128"]
+
+
+# ---- importance -------------------------------------------------------------------------------------------------
+
+
+def test_importance_is_not_told_of_a_few_trials(project, new, capsys, tmp_path):
+    compare([new], None, View(csv=tmp_path / "runs.csv", importance=True))
+    assert lines(capsys)[-1] == "No importances: 4 trials have a score; at least 10 are needed."
+
+
+def test_importance_and_what_the_best_have_in_common(project, new, capsys, tmp_path, monkeypatch):
+    frame = find_sweep(new).frame()
+    many = pd.concat([frame[frame["trial"] != 2]] * 5, ignore_index=True)
+    monkeypatch.setattr(SweepRuns, "frame", lambda _: many)
+    compare([new], None, View(csv=tmp_path / "runs.csv", importance=True))
+    output = capsys.readouterr().out
+    told = output[output.index("What the best") :]
+    headings, first, *rows = table(told)
+    assert headings == ["hyperparameter", "importance", "90 % interval", "the best 5", "all 20", "p"]
+    assert {row[0] for row in [first, *rows]} == {
+        "units",
+        "batch_normalization",
+        "optimizer",
+        "learning_rate",
+        "momentum",
+    }
+    optimizer = next(row for row in [first, *rows] if row[0] == "optimizer")
+    assert optimizer[3:5] == ["sgd ×5", "adam ×10, sgd ×10"]

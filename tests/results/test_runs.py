@@ -272,14 +272,17 @@ def test_no_runs_are_an_empty_frame_with_its_columns():
     assert (frame["trial"].dtype, frame["seconds"].dtype) == ("Int64", "Float64")
 
 
-def test_searched_hyperparameters_are_those_in_which_trials_differ(frame):
+def test_searched_hyperparameters_are_those_of_the_space_in_which_trials_differ(frame):
     assert searched(frame) == [
-        "params.model.batch_normalization",
         "params.model.units",
+        "params.model.batch_normalization",
+        "params.optimizer.name",
         "params.optimizer.learning_rate",
         "params.optimizer.momentum",
-        "params.optimizer.name",
     ]
+    assert searched(frame[frame["trial"] == 1]) == []
+    # Of several sweeps the space is not known.
+    assert searched(load_runs(experiment="alpha")) == sorted(searched(frame))
 
 
 @pytest.mark.parametrize(
