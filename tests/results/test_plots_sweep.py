@@ -124,6 +124,7 @@ def test_failed_trials_and_those_that_confirm_others_have_no_curve():
     (axes,) = figure.axes
     assert line(axes, "best")[-1] == (2, 0.9)
     assert points(axes, "completed") == [(2, 0.9), (2, 0.8)]
+    assert points(axes, "failed") == []
     assert legend_of(figure)[0] == "1 failed trial left out."
 
 
@@ -160,7 +161,7 @@ def test_curve_far_below_all_others_is_marked_at_the_edge():
     low, _ = axes.get_ylim()
     assert low > 0.8
     assert points(axes, "completed")[-1] == (1, pytest.approx(low))
-    assert legend_of(figure)[0] == "1 curve outside the picture, marked at its edge."
+    assert legend_of(figure)[0] == "1 curve ending outside the picture, marked at its edge."
 
 
 def test_objective_that_no_epoch_logs_has_no_curves():
@@ -318,7 +319,7 @@ def test_marginal_effects_have_a_picture_for_each_searched_hyperparameter():
 
 def test_pairs_of_categories_are_cells_of_medians_with_counts():
     frame = frame_of(
-        [0.5, 0.6, 0.7, 0.9, 0.1],
+        [0.5, 0.6, 0.62, 0.9, 0.1],
         model__kind=["mlp", "mlp", "mlp", "cnn", "cnn"],
         model__layers=[1, 1, 1, 2, None],
     )
@@ -425,9 +426,9 @@ def test_trials_of_no_known_slot_take_as_many_rows_as_ran_at_once():
     (axes,) = slot_timeline(frame, "").axes
     assert rows(axes) == ["slot not known 1", "slot not known 2"]
     assert bars(axes) == [(0, 15, 0), (10, 25, 1), (20, 24, 0), (30, 34, 0)]
-    frame["slot"] = pd.array([None, "gpu0", None, "gpu0"], dtype="string")
+    frame["slot"] = pd.array([None, "tpu0", None, "tpu0"], dtype="string")
     (axes,) = slot_timeline(frame, "").axes
-    assert rows(axes) == ["gpu0", "slot not known 1"]
+    assert rows(axes) == ["tpu0", "slot not known 1"]
 
 
 def test_running_trial_goes_to_the_latest_time_and_a_refused_one_has_no_bar():
@@ -473,9 +474,11 @@ def test_long_sweep_is_told_in_hours():
 # ---- the Pareto set -------------------------------------------------------------------------------------------------
 
 
-def test_numbers_in_the_pareto_set_do_not_cover_each_other():
+@pytest.mark.parametrize("least", [100, 500])
+def test_numbers_in_the_pareto_set_do_not_cover_each_other(least):
+    # On a logarithmic axis, and on a linear one.
     objectives = [ACCURACY, Objective("parameters", "min")]
-    scores = {n: (0.9 + n / 1e5, 1000 + n) for n in range(40)} | {40: (0.1, 100), 41: (0.95, 5000), 42: (0.05, 4000)}
+    scores = {n: (0.9 + n / 1e5, 1000 + n) for n in range(40)} | {40: (0.1, least), 41: (0.95, 5000), 42: (0.05, 4000)}
     figure = pareto_front(scores, objectives, "")
     assert said(figure) == ["40", "0", "41"]
     assert len(line(figure.axes[0], "Pareto set")) == 42

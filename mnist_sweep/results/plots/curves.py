@@ -98,7 +98,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     many = len(lines) > FEW
     top = [n for n in search["trial"].iloc[ranking(frame, objective)] if n in lines][: len(_NEXT) + 1]
     rest = [line for number, line in lines.items() if number not in top]
-    alpha = max(0.15, min(0.7, 20 / len(lines)))
+    alpha = max(0.15, min(0.7, 35 / len(lines)))
     axes.add_collection(LineCollection(rest, colors=GREY, linewidths=0.7 if many else 1.2, alpha=alpha, label="rest"))
     handles: list[Any] = []
     for status, group in drawn.groupby("status", sort=True):
@@ -126,11 +126,11 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     axes.set(xlim=(first - 0.5, last + 0.5), ylim=(low, high))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    hidden = sum(bool((line[:, 1] < low).all() or (line[:, 1] > high).all()) for line in lines.values())
+    hidden = sum(not low <= line[-1, 1] <= high for line in lines.values() if not np.isnan(line[-1, 1]))
     failed = int((search["status"] == "failed").sum())
     notes = [
         f"{count_of(failed, 'failed trial')} left out" if failed else "",
-        f"{count_of(hidden, 'curve')} outside the picture, marked at its edge" if hidden else "",
+        f"{count_of(hidden, 'curve')} ending outside the picture, marked at its edge" if hidden else "",
     ]
     legend(figure, handles, notes)
     return figure

@@ -93,8 +93,10 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
     told = ~np.isnan(anew)
     if told.any():
         label = "on new seeds, mean ± standard deviation"
+        # A little to the right, so as not to hide what the trial itself scored.
+        beside = trials + 0.008 * (len(trials) + 1)
         style_of = {"fmt": "D", "color": PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
-        axes.errorbar(trials[told], anew[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
+        axes.errorbar(beside[told], anew[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
         handles.append(swatch("D", PURPLE, label, markersize=5))
     order = ranking(frame, objective)
     if order:

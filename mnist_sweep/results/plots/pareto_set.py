@@ -45,6 +45,8 @@ def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Obj
 
 def _number(axes: Axes, points: list[tuple[float, float, int]]) -> None:
     """Writes the numbers of points (x, y, number) beside them, but for one that would cover another's."""
+    # Else the axes take their limits only when they are drawn.
+    axes.autoscale_view()
     written: list[tuple[float, float]] = []
     for x, y, number in points:
         place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))

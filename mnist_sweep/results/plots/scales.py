@@ -43,7 +43,7 @@ class Scale:
             return []
         low, high = float(known.min()), float(known.max())
         if not self.log:
-            found = MaxNLocator(most - 1, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
+            found = MaxNLocator(most, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
         else:
             # Within few decades the powers of ten alone are too few.
             wide = np.log10(high / low) > 2
