@@ -211,6 +211,31 @@ def test_nothing_leaves_a_narrow_screen_and_a_finger_brushes(browser, written: P
         assert watched.errors == []
 
 
+def test_it_works_in_the_frame_in_which_mlflow_shows_it(browser, written: Path, tmp_path: Path):
+    (tmp_path / "mlflow.html").write_text("<!doctype html><title>MLflow</title>")
+    with page_of(browser) as watched:
+        page = watched.page
+        page.goto((tmp_path / "mlflow.html").as_uri())
+        page.evaluate(
+            """(text) => {
+              const frame = document.createElement("iframe");
+              frame.sandbox = "allow-scripts";
+              frame.width = 660;
+              frame.height = 768;
+              frame.src = URL.createObjectURL(new Blob([text], { type: "text/html" }));
+              document.body.append(frame);
+            }""",
+            written.read_text(encoding="utf-8"),
+        )
+        report_page = page.frame_locator("iframe")
+        report_page.locator("#trials th", has_text="units").locator("button").click()
+        assert report_page.locator("#trials th[aria-sort]").inner_text().startswith("units")
+        assert report_page.locator("#parallel .trials path").count() == TRIALS
+        report_page.locator("nav a", has_text="Leaderboard").click()
+        until(page, lambda: abs(report_page.locator("#leaderboard").bounding_box()["y"]) < 40)
+        assert watched.errors == []
+
+
 def test_without_its_own_script_the_browser_runs_none(browser, tmp_path: Path):
     evil = "</script><script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\">"
     made = made_up.sweep(

@@ -117,6 +117,20 @@ function listen() {
 
 if (table) listen();
 
+// ---- links: in MLflow's frame, whose address is a blob's, the browser does not follow them
+
+if (window !== window.top) {
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const target = document.getElementById(link.hash.slice(1));
+      target.tabIndex = -1;
+      target.focus({ preventScroll: true });
+      target.scrollIntoView();
+    });
+  }
+}
+
 // ---- commands
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
