@@ -336,6 +336,14 @@ def test_pairs_of_categories_are_cells_of_medians_with_counts():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("kind", "layers")
 
 
+def test_cell_far_below_the_others_is_coloured_as_the_end_of_the_scale():
+    scores = [0.9, 0.91, 0.92, 0.93, 0.94, 0.1]
+    frame = frame_of(scores, model__kind=list("abcabc"), model__layers=[1, 1, 1, 2, 2, 2])
+    figure = pairwise_effects(frame, ACCURACY, "model.kind", "model.layers", "")
+    assert figure.axes[0].get_images()[0].norm.vmin > 0.5
+    assert legend_of(figure)[0] == "1 median below the scale, coloured as its end."
+
+
 @pytest.mark.parametrize("objective", [ACCURACY, LOSS])
 def test_pairs_of_numbers_are_points_of_which_the_best_is_darkest(objective):
     frame = frame_of(

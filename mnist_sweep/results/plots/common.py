@@ -113,10 +113,12 @@ def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[fl
     return low - margin, high + margin
 
 
-def outside(values: Floats, low: float, high: float, edge: str = "the picture, drawn at its edge") -> str:
-    """A note on the scores that lie beyond the limits of `edge`; empty where none does."""
+def outside(
+    values: Floats, low: float, high: float, edge: str = "the picture, drawn at its edge", what: str = "score"
+) -> str:
+    """A note on the values, called `what`, that lie beyond the limits of `edge`; empty where none does."""
     beyond = [(int((values < low).sum()), "below"), (int((values > high).sum()), "above")]
-    return ", ".join(f"{count_of(n, 'score')} {where} {edge}" for n, where in beyond if n)
+    return ", ".join(f"{count_of(n, what)} {where} {edge}" for n, where in beyond if n)
 
 
 def count_of(count: int, what: str) -> str:

@@ -49,11 +49,12 @@ _SCATTER = 0.18
 
 
 def importance(importances: pd.DataFrame, title: str) -> Figure:
-    """How much of the score's variation each hyperparameter accounts for, the most important on top.
+    """How much each hyperparameter matters, the most important on top.
 
     Args:
-        importances: A row per hyperparameter: `hyperparameter`, its name; `importance`, a share from 0 to 1; `low` and
-            `high`, the ends of its interval, which may be missing.
+        importances: As `mnist_sweep.results.importance.importances` gives it, a row per hyperparameter:
+            `hyperparameter`, its name; `importance`, a share from 0 to 1; `low` and `high`, the ends of its interval of
+            90 %, which may be missing.
         title: Of the picture.
     """
     known = importances[importances["importance"].notna()].sort_values("importance", ascending=False, kind="stable")
@@ -77,11 +78,15 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
         axes.annotate(f"{share:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(rows, [short[name] for name in names])
     axes.set(ylim=(len(told) - 0.4, -0.6), xlim=(0, float(ends.max()) * 1.08 or 1.0))
-    axes.set_xlabel("Share of the score's variation")
+    axes.set_xlabel("Importance, as a share of all")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     left_out = len(known) - len(told)
-    legend(figure, [], [f"{count_of(left_out, 'less important hyperparameter')} left out" if left_out else ""])
+    notes = [
+        "the lines hold 90 % of the importances when trials are drawn anew" if spread.any() else "",
+        f"{count_of(left_out, 'less important hyperparameter')} left out" if left_out else "",
+    ]
+    legend(figure, [], notes)
     return figure
 
 
@@ -178,7 +183,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     # The better, the darker, whichever way that is.
     colours = colormaps[SCORES if objective.direction == "max" else SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
-    notes = [outside(shown_scores, low, high, "the scale, coloured as its end")]
+    notes = [outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
     best = []
     if cells:
         _draw_cells(axes, x, y, found, norm, colours)
