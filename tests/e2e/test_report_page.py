@@ -63,9 +63,9 @@ def drag(page, box: dict[str, float], start: float, end: float) -> None:
 
 def shows(page, number: int) -> None:
     """Waits until so many trials are shown, and said to be."""
-    rows, told = page.locator("#trials tbody tr:not([hidden])"), page.locator("#count")
+    rows, told = page.locator("#trials tbody tr:not([hidden])"), page.locator(".count")
     text = f"{TRIALS} trials" if number == TRIALS else f"{number} of {TRIALS} trials"
-    until(page, lambda: (rows.count(), told.inner_text()) == (number, text))
+    until(page, lambda: (rows.count(), told.all_inner_texts()) == (number, [text, text]))
 
 
 def test_it_opens_without_asking_anyone_and_every_picture_is_there(opened):

@@ -25,8 +25,7 @@ function filter(keep, filters) {
   due = setTimeout(hideRows, 80);
   const total = size.toLocaleString("en") + (size === 1 ? " trial" : " trials");
   const text = count === size ? total : `${count.toLocaleString("en")} of ${total}`;
-  const line = document.getElementById("count");
-  if (line.textContent !== text) line.textContent = text;
+  for (const line of document.querySelectorAll(".count")) if (line.textContent !== text) line.textContent = text;
   const list = document.getElementById("brushes");
   while (list.children.length > filters.length) list.lastChild.remove();
   filters.forEach((one, i) => {

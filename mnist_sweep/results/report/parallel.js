@@ -125,7 +125,7 @@ function parallel() {
     path.style.setProperty("--day", t === null ? "#9aa3ad" : viridis(0.88 * (1 - t)));
     path.style.setProperty("--night", t === null ? "#59636e" : viridis(0.12 + 0.88 * t));
   }
-  trials.style.setProperty("--strength", size > 300 ? 0.5 : size > 60 ? 0.65 : 0.85);
+  trials.style.setProperty("--strength", size > 300 ? 0.4 : size > 60 ? 0.65 : 0.85);
   const bottom = TOP + HEIGHT;
   let gap = NARROWEST;
   let moving = null;
