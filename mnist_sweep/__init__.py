@@ -6,22 +6,19 @@ hyperparameters matter in them; everything else is the command line's: `python -
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnist_sweep.results.importance import importances
     from mnist_sweep.results.runs import load_curves, load_runs
-    from mnist_sweep.settings import Objective
 
-__all__ = ["Objective", "importances", "load_curves", "load_runs"]
-
-_PLACES = {"importances": "results.importance", "Objective": "settings"}
+__all__ = ["importances", "load_curves", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     # Worker processes and `--help` import this package too, and need neither pandas nor MLflow.
     if name in __all__:
-        place = importlib.import_module(f"mnist_sweep.{_PLACES.get(name, 'results.runs')}")
-        return getattr(place, name)
+        from mnist_sweep.results import importance, runs
+
+        return getattr(importance if name == "importances" else runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

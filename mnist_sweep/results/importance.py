@@ -45,7 +45,7 @@ def importances(
 
     Args:
         frame: As `load_runs` gives it, of runs on the same data.
-        objective: What is good.
+        objective: What is good; in words, `val_accuracy`, or `accuracy max`.
         hyperparameters: Without `params.`; None for those that were searched.
 
     Returns:
@@ -58,6 +58,7 @@ def importances(
     Raises:
         UserError: The runs are on different data, or there is no such hyperparameter.
     """
+    objective = _parsed(objective)
     scored, names = _scored(frame, objective), _names(frame, hyperparameters)
     why = _too_few(scored, names, fewest_names=2)
     if why:
@@ -79,7 +80,7 @@ def importances(
 
 def top_share(
     frame: pd.DataFrame,
-    objective: Objective,
+    objective: Objective | str,
     share: float = TOP,
     hyperparameters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def top_share(
 
     Args:
         frame: As for `importances`.
-        objective: What is good.
+        objective: As for `importances`.
         share: How many of the trials that have a score are the best, as a part of 1; at least 5 trials are.
         hyperparameters: As for `importances`.
 
@@ -103,6 +104,7 @@ def top_share(
     Raises:
         UserError: As for `importances`.
     """
+    objective = _parsed(objective)
     scored, names = _scored(frame, objective), _names(frame, hyperparameters)
     count = max(math.ceil(share * len(scored)), _FEWEST_TOP)
     why = _too_few(scored, names, fewest_names=1)
@@ -143,7 +145,7 @@ def _told(some: pd.Series[Any], values: pd.Series[Any]) -> str:
     return ", ".join(words) + (" …" if len(counts) > _TOLD else "")
 
 
-def marginal(frame: pd.DataFrame, objective: Objective, hyperparameter: str) -> pd.DataFrame:
+def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: str) -> pd.DataFrame:
     """The mean score of the trials by one hyperparameter.
 
     Of the trials as they were, without a model between: what else differs among them, and that a search tries more
@@ -151,7 +153,7 @@ def marginal(frame: pd.DataFrame, objective: Objective, hyperparameter: str) -> 
 
     Args:
         frame: As for `importances`.
-        objective: What is good.
+        objective: As for `importances`.
         hyperparameter: Without `params.`.
 
     Returns:
@@ -165,6 +167,7 @@ def marginal(frame: pd.DataFrame, objective: Objective, hyperparameter: str) -> 
     """
     from scipy import stats
 
+    objective = _parsed(objective)
     scored, _ = _scored(frame, objective), _names(frame, [hyperparameter])
     column = f"params.{hyperparameter}"
     scored = scored[scored[column].notna()]
@@ -195,6 +198,10 @@ def _nothing(columns: Sequence[str], why: str) -> pd.DataFrame:
     empty = pd.DataFrame({name: pd.Series(dtype="string" if name in texts else "float64") for name in columns})
     empty.attrs["why"] = why
     return empty
+
+
+def _parsed(objective: Objective | str) -> Objective:
+    return Objective.parse(objective) if isinstance(objective, str) else objective
 
 
 def _score(objective: Objective) -> str:

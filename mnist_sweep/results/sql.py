@@ -132,7 +132,8 @@ def _select(
     """Rows of the runs of a page, those with one of the keys where there are any."""
     query = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({_marks(page)})"
     if keys:
-        query += f" AND key IN ({_marks(keys)})"
+        # With the plus, SQLite looks for the runs rather than for the keys, which is three times as fast.
+        query += f" AND +key IN ({_marks(keys)})"
     return database.execute(f"{query} {order}", (*page, *keys))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from mnist_sweep.commands import COMMANDS
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import compare as module
 from mnist_sweep.results.compare import View, compare
@@ -411,3 +412,17 @@ def test_importance_and_what_the_best_have_in_common(project, new, capsys, tmp_p
     }
     optimizer = next(row for row in [first, *rows] if row[0] == "optimizer")
     assert optimizer[3:5] == ["sgd ×5", "adam ×10, sgd ×10"]
+
+
+# ---- the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sort", [["--sort", "-units"], ["--sort=-units"]])
+def test_command_line_takes_any_number_of_sweeps_and_all_options(project, old, new, capsys, sort):
+    given = ["alpha", old, *sort, "--filter", "units > 16", "--filter", "units != 256"]
+    assert COMMANDS["compare"]([*given, "--columns", "trial, units", "--format", "csv"]) == 0
+    assert lines(capsys) == ["trial,params.model.units", "1,128", "0,64", "1,64", "0,32"]
+    assert COMMANDS["compare"](["alpha", "--all", "--columns", "trial", "--format", "csv"]) == 0
+    assert len(lines(capsys)) == 8
+    with pytest.raises(SystemExit):
+        COMMANDS["compare"](["--sort"])

@@ -56,7 +56,7 @@ def _narrow(rate: Any, units: Any) -> Any:
 
 
 def test_most_important_comes_first_and_shares_add_up_to_1():
-    found = mnist_sweep.importances(drawn(120, _narrow), ACCURACY)
+    found = mnist_sweep.importances(drawn(120, _narrow), "val_accuracy")
     assert list(found.columns) == COLUMNS
     assert found["hyperparameter"].iloc[0] == "optimizer.learning_rate"
     assert found["importance"].iloc[0] > 0.6
