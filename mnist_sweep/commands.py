@@ -137,6 +137,19 @@ def _show_data(given: list[str]) -> int:
     return 0
 
 
+def _report(given: list[str]) -> int:
+    parser = _parser("report", "Writes a sweep as one HTML file that opens without network, and prints its path.")
+    _takes_sweep(parser)
+    parser.add_argument(
+        "--to", metavar="FILE", type=Path, help="where to write (default: report.html in the sweep's folder)"
+    )
+    options = parser.parse_args(given)
+    from mnist_sweep.results import report
+
+    print(report.report(options.sweep, options.tracking_uri, options.to))
+    return 0
+
+
 def _ui(given: list[str]) -> int:
     parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -174,5 +187,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "predict": _predict,
     "show-data": _show_data,
+    "report": _report,
     "ui": _ui,
 }

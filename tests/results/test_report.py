@@ -1,0 +1,336 @@
+"""What the report of a sweep says; its page in a browser is tests/e2e/test_report_page.py."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import made_up
+import numpy as np
+import pandas as pd
+import pytest
+
+from mnist_sweep import commands
+from mnist_sweep.errors import UserError
+from mnist_sweep.results import report
+from mnist_sweep.results.report.board import Board, Column, leaderboard
+from mnist_sweep.results.runs import find_sweep
+from mnist_sweep.settings import Objective
+
+ACCURACY = [Objective("val_accuracy", "max")]
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures out, which take seconds."""
+    monkeypatch.setattr(report, "draw", lambda *_: [])
+
+
+def page(made: made_up.MadeUp, folder: Path) -> str:
+    report.write(made, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def words(text: str) -> str:
+    """What is to be read on a page."""
+    plain = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
+    return " ".join(html.unescape(plain).split())
+
+
+def told(text: str) -> Any:
+    """What the page's script is told."""
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(data)
+
+
+def column(board: Board, heading: str) -> Column:
+    (found,) = [one for one in board.columns if one.heading == heading]
+    return found
+
+
+def scores(*values: float | None) -> pd.arrays.FloatingArray:
+    return pd.array([pd.NA if value is None else value for value in values], dtype="Float64")
+
+
+# ---- from a store -----------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_in_mlflow_becomes_a_page_without_tensorflow(project, new, monkeypatch, tmp_path, capsys):
+    for name in ("tensorflow", "keras"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert commands.COMMANDS["report"]([new, "--to", str(tmp_path / "deep" / "r.html")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/deep/r.html\n"
+    text = (tmp_path / "deep" / "r.html").read_text(encoding="utf-8")
+    said = words(text)
+    assert "Winner: trial 1" in said
+    assert "test_accuracy 0.8125" in said
+    assert "5 trials 3 completed, 1 stopped, 1 failed" in said
+    assert 'title="the loss became nan in epoch 1"' in text
+    assert f"python -m mnist_sweep export {new} --to exported" in said
+    assert 'alt="7 of 8 test images are right. The most frequent mistake: 0 taken for 1, 1 time."' in text
+    for anchor in ("history", "curves", "effects", "timeline", "confusion"):
+        assert f'<section id="{anchor}">' in text
+    for anchor in ("importance", "pareto", "mistakes", "filters"):
+        assert f'id="{anchor}"' not in text
+    names = re.findall(r' id="([^"]*)"', text)
+    assert len(set(names)) == len(names)
+
+
+def test_it_goes_into_the_folder_of_the_sweep(project, old, undrawn):
+    path = report.report(old, None, None)
+    try:
+        assert path == Path("experiments", old, "report.html")
+        assert "trial 1" in words(path.read_text(encoding="utf-8"))
+    finally:
+        path.unlink()
+
+
+def test_a_place_that_cannot_be_written_is_named(project, old, undrawn, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError) as caught:
+        report.report(old, None, tmp_path / "file" / "report.html")
+    assert str(caught.value).startswith(f"--to={tmp_path}/file/report.html: cannot be written (")
+
+
+def test_a_damaged_file_costs_its_own_pictures_only(project, new, monkeypatch, tmp_path):
+    made = made_up.sweep(tmp_path, 3, epochs=1, files={"test_details.npz": b"not an archive"})
+    text = page(made, tmp_path)
+    assert 'id="mistakes"' not in text
+    assert '<section id="history">' in text
+
+
+# ---- what it says -----------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_is_described(undrawn, tmp_path):
+    made = made_up.sweep(
+        tmp_path,
+        7,
+        tags={"data.fallback_for": "mnist", "mnist_sweep.reason": "search.time_budget=12m is used up"},
+        params={"description": "Are two layers enough?", "seed": "3", "validation": "kfold", "folds": "5"},
+        metrics__best_val_accuracy_std=0.0125,
+    )
+    said = words(page(made, tmp_path))
+    for text in (
+        "Are two layers enough?",
+        "ended: search.time_budget=12m is used up",
+        "data=mnist could not be downloaded: this sweep used the digits of mnist_5k instead.",
+        "3,600 training, 400 validation, 1,000 test images of 28×28×1, 10 classes; digest 578ee6082e683c4e",
+        "asha on tpe",
+        "60 trials or 12 min",
+        "mean of 5 folds",
+        "model.units choice(16, 64, 256)",
+        "commit c0ffee",
+        "seed 3",
+        "python 3.11.7",
+        " ± 0.0125",
+    ):
+        assert text in said, text
+
+
+def test_the_winner_of_new_seeds_is_told_with_its_uncertainty(undrawn, tmp_path):
+    candidates = [
+        {"trial": 2, "scores": {"1001": 0.95, "1002": 0.93}, "mean": 0.94, "std": 0.01414},
+        {"trial": 0, "scores": {"1001": 0.92}, "mean": 0.92, "std": 0.0},
+    ]
+    (tmp_path / "parent").mkdir()
+    about = {"candidates": candidates, "winner": 2, "p_value": 0.2}
+    (tmp_path / "parent" / "confirmed.json").write_text(json.dumps(about))
+    made = made_up.sweep(
+        tmp_path,
+        4,
+        tags={"mnist_sweep.winner": "3"},
+        confirms=pd.array([pd.NA, pd.NA, pd.NA, 2], dtype="Int64"),
+        metrics__best_val_accuracy=scores(0.93, 0.9, 0.96, 0.95),
+        metrics__confirmed_val_accuracy=scores(0.92, None, 0.94, None),
+        metrics__confirmed_val_accuracy_std=scores(0.0, None, 0.0141, None),
+        metrics__test_accuracy=scores(None, None, 0.91, 0.91),
+    )
+    text = page(made_up.with_winner(made, 3, confirms=2), tmp_path)
+    said = words(text)
+    assert "Winner: trial 2" in said
+    assert "val_accuracy 0.9600" in said
+    assert "on new seeds 0.9400 ± 0.0141" in said
+    assert "test_accuracy 0.9100" in said
+    assert "0.0200 before trial 0. A paired t-test gives p = 0.2: that may well be chance." in said
+    assert "seed 1001 seed 1002 2 0.9400 0.0141 0.9500 0.9300 0 0.9200 0.0000 0.9200 –" in said
+    # The setting's other trainings are no trials of their own.
+    assert told(text)["trials"] == [2, 0, 1]
+    assert "3 trials 3 completed; 1 more to train the best anew" in re.sub(
+        r"\d completed, \d stopped", "3 completed", said
+    )
+
+
+def test_a_sweep_whose_trials_all_failed_says_why(undrawn, tmp_path):
+    reasons = ["the loss became nan in epoch 1", "its worker was killed by SIGKILL", "the loss became nan in epoch 1"]
+    made = made_up.sweep(
+        tmp_path, 3, status="failed", reason=reasons, metrics__best_val_accuracy=scores(None, None, None)
+    )
+    said = words(page(made, tmp_path))
+    assert "No trial has a score 2 trials: the loss became nan in epoch 1 1 trial: its worker was killed" in said
+    assert "mnist_sweep export" not in said
+
+
+def test_a_running_sweep_tells_how_it_stands(undrawn, tmp_path):
+    made = made_up.sweep(
+        tmp_path,
+        3,
+        tags={"mnist_sweep.status": "running"},
+        status=["completed", "completed", "running"],
+        metrics__best_val_accuracy=scores(0.5, 0.75, None),
+        seconds=scores(1.0, 2.0, None),
+    )
+    text = page(made, tmp_path)
+    said = words(text)
+    assert "Best so far: trial 1" in said
+    assert "2 completed, 1 running" in said
+    assert "python -m mnist_sweep report made/2026-01-02_03-04-05" in said
+    assert told(text)["trials"] == [1, 0, 2]
+    assert told(text)["colour"] == [1.0, 0.0, None]
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_what_there_is_nothing_to_say_of_is_left_out(trials, tmp_path):
+    made = made_up.sweep(tmp_path, trials, epochs=1)
+    text = page(made, tmp_path)
+    assert "All settings at once" not in text
+    assert ("Leaderboard" in text) == (trials == 1)
+    assert re.findall(r'<section id="(\w+)">', text) == ["next", "leaderboard", "curves"][: 1 + 2 * trials]
+
+
+def test_the_pareto_set_is_marked(undrawn, tmp_path):
+    made = made_up.sweep(
+        tmp_path,
+        3,
+        objectives="val_accuracy max, parameters min",
+        metrics__best_val_accuracy=scores(0.5, 0.75, 0.625),
+        metrics__best_parameters=scores(1000, 3000, 4000),
+    )
+    text = page(made, tmp_path)
+    assert len(re.findall(r'<span title="in the Pareto set', text)) == 2
+    assert told(text)["trials"] == [1, 0, 2]
+    assert told(text)["objectives"] == 2
+    assert "parameters 3,000" in words(text)
+
+
+def test_values_of_the_users_are_only_ever_text(undrawn, tmp_path):
+    made = made_up.sweep(
+        tmp_path,
+        3,
+        tags={"version." + HOSTILE: HOSTILE, "mnist_sweep.reason": HOSTILE},
+        params={"description": HOSTILE, "space." + HOSTILE: HOSTILE},
+        params__model__activation=HOSTILE,
+        reason=HOSTILE,
+        **{"params." + HOSTILE: ["a", HOSTILE, "b"]},
+    )
+    text = page(made, tmp_path)
+    assert "<img" not in text
+    assert text.count("</script>") == 2
+    assert text.count(html.escape(HOSTILE).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) > 5
+    (axis,) = [one for one in told(text)["columns"] if one["heading"].endswith(HOSTILE)]
+    assert sorted(axis["options"]) == sorted(["a", HOSTILE, "b"])
+
+
+def test_only_the_pages_own_script_is_allowed_and_nothing_is_fetched(undrawn, tmp_path):
+    import base64
+    import hashlib
+
+    text = page(made_up.sweep(tmp_path, 3), tmp_path)
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text)
+
+
+# ---- the leaderboard --------------------------------------------------------------------------------------------
+
+
+def test_the_leaderboard_is_ordered_by_new_scores_then_by_scores():
+    table = made_up.frame(5, ["val_accuracy"])
+    table["metrics.best_val_accuracy"] = scores(0.9, None, 0.95, 0.97, 0.9)
+    table["metrics.confirmed_val_accuracy"] = scores(0.91, None, 0.9, None, None)
+    board = leaderboard(table, ACCURACY, {})
+    assert board.trials == [0, 2, 3, 4, 1]
+    assert column(board, "rank").cells == ["1", "2", "3", "4", "–"]
+    assert column(board, "on new seeds").values == [0.91, 0.9, None, None, None]
+
+
+def test_the_smallest_is_the_best_where_less_is_better():
+    table = made_up.frame(3, ["val_loss"])
+    table["metrics.best_val_loss"] = scores(0.5, 0.25, 1.0)
+    board = leaderboard(table, [Objective("val_loss", "min")], {})
+    assert board.trials == [1, 0, 2]
+    assert board.colour == [1.0, 0.5, 0.0]
+    (score,) = [one for one in board.columns if one.score]
+    assert score.for_script()["turned"]
+
+
+@pytest.mark.parametrize(
+    ("values", "domain", "axis", "options"),
+    [
+        ([0.1, 0.2, 0.3], "interval(0, 0.5)", "linear", []),
+        ([0.1, 0.2, 0.3], "tag(log, interval(0.01, 1))", "log", []),
+        ([16, 256, 64], "choice(16, 64, 256)", "choice", ["16", "64", "256"]),
+        ([True, False, True], "choice(true, false)", "choice", ["False", "True"]),
+        (["relu", "gelu", "relu"], "choice(relu, gelu)", "choice", ["gelu", "relu"]),
+        ([3, 4, 5], "int(interval(1, 9))", "linear", []),
+        ([0.001, 0.5, 1.0], "", "choice", ["0.001", "0.5", "1"]),
+        ([0.2, 0.2, 0.2], "interval(0, 0.5)", "", []),
+    ],
+)
+def test_a_hyperparameter_gets_the_axis_that_suits_its_domain(values, domain, axis, options):
+    table = made_up.frame(3, ["val_accuracy"])
+    table["metrics.best_val_accuracy"] = scores(0.9, 0.8, 0.7)
+    table["params.model.x"] = pd.array(values)
+    board = leaderboard(table, ACCURACY, {"model.x": domain} if domain else {})
+    found = [one for one in board.columns if one.heading == "x"]
+    if not axis and not domain:
+        assert found == []
+    else:
+        assert found[0].axis == axis
+        if axis == "choice":
+            assert found[0].options == options
+            assert [found[0].options[int(place)] for place in found[0].values] == found[0].cells
+
+
+def test_inactive_values_are_dashes_without_a_value():
+    table = made_up.frame(3, ["val_accuracy"])
+    table["metrics.best_val_accuracy"] = scores(0.9, 0.8, 0.7)
+    table["params.optimizer.momentum"] = scores(None, 0.5, 0.25)
+    table["params.model.name"] = pd.array(["–", None, "x"], dtype="string")
+    board = leaderboard(table, ACCURACY, {"optimizer.momentum": "interval(0, 0.9)", "model.name": "choice(–, x)"})
+    assert column(board, "momentum").cells == ["–", "0.5", "0.25"]
+    assert column(board, "momentum").values == [None, 0.5, 0.25]
+    # A value that looks like it is one all the same.
+    model = board.columns[[one.heading for one in board.columns].index("model")]
+    assert model.values[1] is None
+    assert model.values[0] is not None
+
+
+def test_infinite_scores_are_none():
+    table = made_up.frame(3, ["val_loss"])
+    table["metrics.best_val_loss"] = scores(0.5, np.inf, 1.7976931348623157e308)
+    board = leaderboard(table, [Objective("val_loss", "min")], {})
+    assert [one.values for one in board.columns if one.score] == [[0.5, None, None]]
+
+
+def test_wide_scores_get_a_logarithmic_axis():
+    table = made_up.frame(3, ["val_loss"])
+    for values, axis in ((scores(0.01, 0.1, 1.0), "log"), (scores(0.5, 0.6, 1.0), "linear")):
+        table["metrics.best_val_loss"] = values
+        board = leaderboard(table, [Objective("val_loss", "min")], {})
+        assert [one.axis for one in board.columns if one.score] == [axis]
+
+
+def test_a_file_that_is_there_is_replaced_by_a_whole_one(project, other, undrawn, tmp_path):
+    (tmp_path / "report.html").write_text("an older one")
+    report.write(find_sweep(other), tmp_path / "report.html")
+    assert "0.2500" in words((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
