@@ -67,6 +67,20 @@ def _export(given: list[str]) -> int:
     return 0
 
 
+def _serve(given: list[str]) -> int:
+    parser = _parser("serve", "Opens a page to draw digits on, which shows what a sweep's models make of them.")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help=f"{_SWEEP}, or models:/NAME@champion (default: the last sweep)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 for any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
+    _takes_store(parser)
+    options = parser.parse_args(given)
+    from mnist_sweep.results import serve
+
+    return serve.serve(options.model, options.tracking_uri, options.host, options.port)
+
+
 def _ui(given: list[str]) -> int:
     parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -101,5 +115,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": _resume,
     "sync": _sync,
     "export": _export,
+    "serve": _serve,
     "ui": _ui,
 }

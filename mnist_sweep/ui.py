@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
+from mnist_sweep import ports
 from mnist_sweep.compose import defaults
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import absolute, sqlite_path, without_password
@@ -46,7 +46,7 @@ def serve(tracking_uri: str | None, host: str, port: int) -> int:
         raise UserError(
             f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
         )
-    _check_port(host, port)
+    ports.bind(host, port).close()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
@@ -80,17 +80,6 @@ def serve(tracking_uri: str | None, host: str, port: int) -> int:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
-            ) from None
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], address: str) -> None:
