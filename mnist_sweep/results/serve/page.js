@@ -20,20 +20,20 @@ function element(name, properties = {}, ...children) {
 
 const percent = (p) => {
   // 100 % is never said of what is not certain.
-  const text = p > 0.999 && p < 1 ? "> 99.9" : p > 0 && p < 0.001 ? "< 0.1" : (100 * p).toFixed(1);
-  return `${text} %`;
+  return `${p >= 0.9995 && p < 1 ? "> 99.9" : (100 * p).toFixed(1)} %`;
 };
 
 // ---- asking -------------------------------------------------------------------------------------------------------
 
 async function ask() {
-  if (paper.empty) return show(null);
-  if (!about?.ready) return;
   if (asking) {
     again = true;
     return;
   }
+  if (paper.empty) show(null);
+  if (paper.empty || !about?.ready) return;
   asking = true;
+  byId("answer").ariaBusy = "true";
   try {
     const body = await paper.blob();
     const response = await fetch("predict", { method: "POST", headers: { "Content-Type": body.type }, body });
@@ -45,6 +45,7 @@ async function ask() {
     trouble("The server does not answer. Is it still running?");
   } finally {
     asking = false;
+    byId("answer").ariaBusy = String(again);
     if (again) {
       again = false;
       ask();
@@ -85,13 +86,12 @@ function introduce() {
     about.validation_accuracy === null ? "" : `right on ${right(about.validation_accuracy)} of the validation images`,
     about.test_accuracy === null ? "" : `${right(about.test_accuracy)} of the test images`,
   ].filter(Boolean);
-  const trial = about.confirms === null ? `Trial ${about.trial}` : `Trial ${about.trial} (${about.confirms} anew)`;
+  const trial = about.confirms === null ? `Trial ${about.trial}` : `Trial ${about.trial} (trial ${about.confirms} on another seed)`;
   byId("card").replaceChildren(
     element("span", {}, `${trial} of ${about.sweep}${scores.length ? ": " + scores.join(", ") : ""}. `),
     element("span", {}, `Trained on ${about.data}: ${about.training_images.toLocaleString("en")} images of ${size}` +
       `${channels > 1 ? ` × ${channels}` : ""}, ${about.classes} classes${digits ? "" : `, 0 to ${about.classes - 1}`}.`),
   );
-  byId("seen-size").textContent = `what it sees: ${size}`;
   const seen = byId("seen");
   if (seen.width !== width) [seen.width, seen.height] = [width, height];
   const bars = byId("bars");
@@ -110,7 +110,7 @@ function introduce() {
       element("span", { className: "says" }, model ? "–" : "…"),
       element("span", { className: "who" },
         element("b", {}, model ? model.name : "loading…"), element("span", {}, model ? model.about : "")),
-      element("span", { className: "mark" })));
+      element("span", { className: "mark" }), element("span", { className: "value" })));
   }
   if (rows.length === 0) rows.push(element("li", { className: "none" }, "This sweep has no other model."));
   byId("others").replaceChildren(...rows);
@@ -122,7 +122,7 @@ function show(answer) {
   byId("hint").hidden = !paper.empty;
   byId("undo").disabled = !paper.canUndo;
   byId("clear").disabled = paper.empty;
-  byId("digit").textContent = answer ? answer.digit : "–";
+  byId("digit").textContent = answer ? answer.digit : "?";
   byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing drawn yet" : "Loading the model…";
   byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "Answers come while you draw." : "Go ahead and draw.";
   showBars(answer);
@@ -174,16 +174,16 @@ function showOthers(answer) {
     if (row.className === "none" || row.className === "loading") return;
     row.classList.toggle("against", Boolean(model) && !model.agrees);
     row.querySelector(".says").textContent = model ? model.digit : "–";
-    row.querySelector(".mark").textContent = model ? `${model.agrees ? "✓ agrees" : "≠ disagrees"}, ${percent(model.probability)}` : "";
+    row.querySelector(".mark").textContent = !model ? "" : model.agrees ? "✓ agrees" : "≠ disagrees";
+    row.querySelector(".value").textContent = model ? percent(model.probability) : "";
   });
 }
 
 function showDoubts(answer) {
   const list = (title, lines, className) => lines.length === 0 ? [] : [element("div", { className },
     element("h2", {}, title), element("ul", {}, ...lines.map((line) => element("li", {}, line))))];
-  byId("doubts").replaceChildren(
-    ...list("Why this may be wrong", answer?.doubts ?? [], "why"),
-    ...list("What was done to it", answer?.notes ?? [], "notes"));
+  byId("notes").textContent = (answer?.notes ?? []).join("; ");
+  byId("doubts").replaceChildren(...list("Why this may be wrong", answer?.doubts ?? [], "why"));
 }
 
 function trouble(text) {
