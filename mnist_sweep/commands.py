@@ -67,6 +67,23 @@ def _export(given: list[str]) -> int:
     return 0
 
 
+def _predict(given: list[str]) -> int:
+    parser = _parser("predict", "Reads pictures of digits, and tells where the answer may be wrong.")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="a PNG or JPEG, of any size")
+    parser.add_argument(
+        "--model", metavar="MODEL", help=f"a sweep ({_SWEEP}) or models:/NAME@champion (default: the last sweep)"
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    parser.add_argument("--save-input", metavar="DIR", type=Path, help="write there what the model sees, as PNG")
+    _takes_store(parser)
+    options = parser.parse_args(given)
+    from mnist_sweep.results import predict
+
+    return predict.predict(
+        options.images, options.model, options.tracking_uri, as_json=options.format == "json", to=options.save_input
+    )
+
+
 def _serve(given: list[str]) -> int:
     parser = _parser("serve", "Opens a page to draw digits on, which shows what a sweep's models make of them.")
     parser.add_argument(
@@ -79,6 +96,19 @@ def _serve(given: list[str]) -> int:
     from mnist_sweep.results import serve
 
     return serve.serve(options.model, options.tracking_uri, options.host, options.port)
+
+
+def _show_data(given: list[str]) -> int:
+    parser = _parser("show-data", "Draws the first images of a data set, and how many there are of each class.")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as for a sweep: data=fashion_mnist, data.path=FILE …"
+    )
+    parser.add_argument("--to", metavar="FILE", type=Path, default=Path("data.png"), help="default: data.png")
+    options = parser.parse_args(given)
+    from mnist_sweep.results import show_data
+
+    show_data.show_data(options.overrides, options.to)
+    return 0
 
 
 def _ui(given: list[str]) -> int:
@@ -115,6 +145,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": _resume,
     "sync": _sync,
     "export": _export,
+    "predict": _predict,
     "serve": _serve,
+    "show-data": _show_data,
     "ui": _ui,
 }

@@ -18,7 +18,9 @@ from mnist_sweep.mlflow_writer import Writer
 from mnist_sweep.outcomes import scores_of
 from mnist_sweep.settings import Objective, Settings
 from mnist_sweep.trial import (
+    DETAILS_FILE,
     MODEL_FILE,
+    PROFILE_FILE,
     SAMPLE_FILE,
     AttemptFailed,
     Confirmed,
@@ -394,6 +396,10 @@ class View:
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._write.figure(run, confusion_matrix(event.confusion, title), "confusion_matrix.png")
             self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
+            for name in (DETAILS_FILE, PROFILE_FILE):
+                path = trial_folder(self._folder, event.trial) / name
+                if path.exists():
+                    self._write.file(run, path)
         if self._winner is not None:
             # A resumed sweep may have found a better one.
             self._write.tag(self._runs[self._winner], store.TAG_WINNER, "false")

@@ -288,6 +288,8 @@ def event_from_json(raw: dict[str, Any]) -> Event:
 # A trial's files, in its folder.
 MODEL_FILE = "model.h5"
 SAMPLE_FILE = "sample_predictions.npz"
+DETAILS_FILE = "test_details.npz"
+PROFILE_FILE = "data_profile.npz"
 STATE_FILE = "state.npz"
 EXECUTION_FILE = "execution.json"
 
@@ -315,7 +317,8 @@ def execution_folder(trial: Path, execution: int) -> Path:
 def forget(trial: Path) -> None:
     """Deletes what an ended trial needs no more: the states of its executions, and all but its first one's other files.
 
-    What is left is its model and the sample of predictions. No trial can go on from it, nor can it be resumed.
+    What is left is its model, the sample of predictions, and what its test told. No trial can go on from it, nor can
+    it be resumed.
 
     Args:
         trial: The trial's folder; it need not exist.

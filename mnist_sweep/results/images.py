@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.results.ink import find_ink
+from mnist_sweep.training import profile as profiles
+from mnist_sweep.training.profile import Drawing, Profile
+from mnist_sweep.trial import PROFILE_FILE, SAMPLE_FILE
 
 if TYPE_CHECKING:
-    from mnist_sweep.training.profile import Profile
+    from mnist_sweep.results.models import TrackedModel
 
 Array = NDArray[Any]
 
 # Pixels along the longer side, to which larger pictures are reduced first.
 _LARGEST = 1024
-# What stands out less from the paper than this, in 0..1, or than so many times its noise, is no ink.
-_FAINTEST, _NOISES = 0.08, 6.0
-# Pieces with less ink than this part of the whole are specks.
-_SPECK = 0.01
+_NOTHING = "nothing is drawn, or nothing that stands out from the background"
+# Fewer training images than this part are as unlike the others as a picture that is remarked on.
+_RARE = 0.01
+# A second class this likely, beside the first, makes the first doubtful.
+_RIVAL = 0.5
 # MNIST's own frame, for where nothing tells another: the longer side of a digit, and the side of an image.
 _DIGIT, _FRAME = 20, 28
 
@@ -66,11 +72,12 @@ def read(path: Path) -> Image.Image:
 def prepare(picture: Image.Image | Array, shape: tuple[int, int, int], profile: Profile | None = None) -> Prepared:
     """Makes of a picture what a model sees.
 
-    Where the training images are strokes on a plain ground, centred as MNIST's are (`Profile.drawn`), the ink is told
-    from the paper, dark on light or light on dark; its bounding box is scaled, with anti-aliasing and in its
-    proportions, to the size that the training images have (MNIST: 20 × 20), and put with its centre of mass where
-    theirs is (MNIST: the centre of 28 × 28), as `Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten
-    digits <http://yann.lecun.com/exdb/mnist/>`_ describes. Other pictures are only scaled to the model's size.
+    Where the training images are strokes on a plain ground, sized and centred as MNIST's are (`Profile.drawing`), the
+    ink is told from the paper, dark on light or light on dark; its bounding box is scaled, with anti-aliasing and in
+    its proportions, to the size that it has in the training images (MNIST: 20 × 20), and put with its centre of mass
+    where theirs is (MNIST: the centre of 28 × 28), as Y. LeCun, C. Cortes and C. Burges describe it: *The MNIST
+    database of handwritten digits*, http://yann.lecun.com/exdb/mnist/. For a model that was trained on other images,
+    photographs say, a picture is only scaled to its size.
 
     Args:
         picture: A picture, of any mode and size; or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 in 0..255
@@ -86,8 +93,9 @@ def prepare(picture: Image.Image | Array, shape: tuple[int, int, int], profile: 
         raise UserError(f"the model takes images of {shape[2]} channels; a picture has 1 or 3")
     notes: list[str] = []
     pixels = _pixels(picture, notes)
-    if profile.drawn if profile is not None else shape[2] == 1:
-        return _as_drawn(pixels, shape, profile, notes)
+    drawing = profile.drawing if profile is not None else _like_mnist(shape)
+    if drawing is not None:
+        return _as_drawn(pixels, shape, drawing, notes)
     height, width = pixels.shape[:2]
     if (height, width) != shape[:2]:
         stretched = abs(math.log(width / height * shape[0] / shape[1])) > 0.05
@@ -154,7 +162,8 @@ def _opaque(pixels: Array, notes: list[str]) -> Array:
 
 def _grey(pixels: Array) -> Array:
     """Luma (ITU-R BT.601), as Pillow computes it."""
-    return pixels @ np.array([0.299, 0.587, 0.114])
+    grey: Array = pixels @ np.array([0.299, 0.587, 0.114])
+    return grey
 
 
 def _resized(plane: Array, height: int, width: int) -> Array:
@@ -168,20 +177,26 @@ def _resized(plane: Array, height: int, width: int) -> Array:
 # ---- strokes ----------------------------------------------------------------------------------------------------
 
 
-def _as_drawn(pixels: Array, shape: tuple[int, int, int], profile: Profile | None, notes: list[str]) -> Prepared:
+def _like_mnist(shape: tuple[int, int, int]) -> Drawing | None:
+    if shape[2] != 1:
+        return None
     height, width = shape[:2]
-    size = profile.size if profile is not None else round(_DIGIT * min(height, width) / _FRAME)
-    centre = profile.centre if profile is not None else (height / 2, width / 2)
-    light = profile is not None and profile.background > 0.5
+    size = round(_DIGIT * min(height, width) / _FRAME)
+    return Drawing(0, size, (height / 2, width / 2), (0, 1), (0, math.inf), height * width)
+
+
+def _as_drawn(pixels: Array, shape: tuple[int, int, int], drawing: Drawing, notes: list[str]) -> Prepared:
+    height, width = shape[:2]
+    light = drawing.background > 0.5
     doubts: list[str] = []
 
     def prepared(ink: Array) -> Prepared:
         image = (1 - ink if light else ink).astype(np.float32)
-        return Prepared(np.repeat(image[..., np.newaxis], shape[2], axis=2), notes, doubts)
+        return Prepared(image[..., np.newaxis], notes, doubts)
 
-    ink, dark, mask = _ink(pixels)
+    ink, dark, mask = find_ink(pixels)
     if not mask.any():
-        doubts.append("nothing is drawn")
+        doubts.append(_NOTHING)
         return prepared(np.zeros((height, width)))
     if dark != light:
         notes.append(f"{'dark on light' if dark else 'light on dark'}: inverted")
@@ -191,15 +206,15 @@ def _as_drawn(pixels: Array, shape: tuple[int, int, int], profile: Profile | Non
     if 0 < sum(edges) < 3:
         doubts.append("touches the edge of the picture; a part of it may be missing")
     cut = np.where(mask, ink, 0)[box]
-    scale = size / max(cut.shape)
+    scale = drawing.size / max(cut.shape)
     small = _resized(cut, max(1, round(cut.shape[0] * scale)), max(1, round(cut.shape[1] * scale)))
     small = np.clip(small / min(1.0, max(float(small.max()), 1e-6)), 0, 1)
     if scale != 1:
         notes.append(f"cut out and scaled from {cut.shape[1]} × {cut.shape[0]} to {small.shape[1]} × {small.shape[0]}")
-    return prepared(_placed(small, (height, width), centre, notes))
+    return prepared(_placed(small, (height, width), drawing.centre))
 
 
-def _placed(small: Array, frame: tuple[int, int], centre: tuple[float, float], notes: list[str]) -> Array:
+def _placed(small: Array, frame: tuple[int, int], centre: tuple[float, float]) -> Array:
     """Puts ink into an empty frame, its centre of mass at `centre` as nearly as whole pixels allow."""
     whole = np.zeros(frame)
     corner = []
@@ -213,81 +228,29 @@ def _placed(small: Array, frame: tuple[int, int], centre: tuple[float, float], n
     return whole
 
 
-def _ink(pixels: Array) -> tuple[Array, bool, Array]:
-    """Tells ink from paper.
+# ---- doubts -----------------------------------------------------------------------------------------------------
+
+
+def profile_of(model: TrackedModel, folder: Path) -> Profile | None:
+    """What a model's training images look like, as far as MLflow has it.
 
     Args:
-        pixels: (H, W, 3), in 0..1.
+        model: The model.
+        folder: Where to put the files that are fetched for it.
 
     Returns:
-        How much ink there is, (H, W) in 0..1; whether it is darker than the paper; and where it is, (H, W).
+        The profile. Without `likeness` where none was logged, as before there were any: how images are drawn is then
+        told by the sample of them that every trial has. None where there is no sample either.
     """
-    from scipy import ndimage
-
-    away = pixels - _paper(pixels)
-    strength = np.abs(away).max(axis=2)
-    # The ink's colour, told by what stands out most: the rest counts as far as it goes the same way.
-    strongest = strength >= np.quantile(strength, 0.99)
-    direction = away[strongest].mean(axis=0)
-    length = float(np.linalg.norm(direction))
-    dark = bool(direction.sum() < 0)
-    nothing = np.zeros(strength.shape), dark, np.zeros(strength.shape, dtype=bool)
-    if length == 0:
-        return nothing
-    amount = away @ (direction / length) / math.sqrt(3)
-    noise = 1.4826 * float(np.median(np.abs(amount)))
-    floor = max(_FAINTEST, _NOISES * noise)
-    if not (amount > floor).any():
-        return nothing
-    full = float(np.quantile(amount[amount > max(floor, 0.5 * amount.max())], 0.5))
-    # A small picture's grey pixels are strokes' edges, a large one's are rather blurs and a JPEG's ripples.
-    faint = 0.02 if max(pixels.shape) <= 64 else 0.2
-    weak, strong = amount > max(faint * full, 3 * noise), amount > max(0.4 * full, floor)
-    pieces, count = ndimage.label(weak, np.ones((3, 3)))
-    inked = ndimage.sum_labels(np.where(strong, amount, 0), pieces, np.arange(1, count + 1))
-    kept = np.flatnonzero(inked > _SPECK * inked.sum()) + 1
-    return np.clip(amount / full, 0, 1), dark, np.isin(pieces, kept)
-
-
-def _paper(pixels: Array) -> Array:
-    """The paper's colour at each pixel, as smooth as a shadow: a quadratic in the place, fitted to where no ink is.
-
-    Found from the edges, which paper mostly surrounds, and then from all that is of its colour.
-    """
-    height, width = pixels.shape[:2]
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    plane = np.stack([np.ones_like(x), x, y], axis=-1)
-    smooth = np.concatenate([plane, (x * y)[..., None], (x * x)[..., None], (y * y)[..., None]], axis=-1)
-    edge = np.zeros((height, width), dtype=bool)
-    rim = max(1, min(height, width) // 50)
-    edge[:rim] = edge[-rim:] = edge[:, :rim] = edge[:, -rim:] = True
-    step = max(1, max(height, width) // 128)
-    terms, colours = plane[edge], pixels[edge]
-    fitted = _robust_fit(terms, colours)
-    paper = plane @ fitted
-    for _ in range(3):
-        sample = (slice(None, None, step), slice(None, None, step))
-        away = np.abs(pixels - paper)[sample].max(axis=2)
-        spread = 1.4826 * float(np.median(np.abs(pixels - paper)[edge].max(axis=1)))
-        near = away <= max(3 * spread, 0.02)
-        if near.sum() < 0.1 * near.size:
-            break
-        fitted = np.linalg.lstsq(smooth[sample][near], pixels[sample][near], rcond=None)[0]
-        paper = smooth @ fitted
-    return paper
-
-
-def _robust_fit(terms: Array, values: Array) -> Array:
-    """Least absolute deviations, by reweighted least squares."""
-    weights = np.ones(len(terms))
-    for _ in range(15):
-        root = np.sqrt(weights)[:, None]
-        fitted = np.linalg.lstsq(terms * root, values * root, rcond=None)[0]
-        weights = 1 / np.maximum(np.abs(values - terms @ fitted).max(axis=1), 1e-3)
-    return fitted
-
-
-# ---- doubts -----------------------------------------------------------------------------------------------------
+    try:
+        return Profile.load(model.fetch(PROFILE_FILE, folder))
+    except (UserError, ValueError):
+        pass
+    try:
+        with np.load(model.fetch(SAMPLE_FILE, folder), allow_pickle=False) as sample:
+            return profiles.measure(sample["images"])
+    except (UserError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | None = None) -> list[str]:
@@ -302,7 +265,37 @@ def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | No
         A plain sentence each; none where there is no reason to doubt.
     """
     doubts = list(prepared.doubts)
-    first, second = np.argsort(probabilities)[::-1][:2]
-    if probabilities[second] > 0.5 * probabilities[first]:
+    if _NOTHING in doubts:
+        return doubts
+    first, second = np.argsort(-probabilities, kind="stable")[:2]
+    if profile is not None and profile.drawing is not None:
+        doubts += _oddly_drawn(prepared.image[..., 0], profile.drawing)
+    if profile is not None and profile.likeness is not None:
+        rarity = profile.likeness.rarity(prepared.image, int(first))
+        if rarity < _RARE:
+            share = f"fewer than 1 in {round(1 / _RARE)}" if rarity else "none"
+            doubts.append(
+                f"looks like no {first} it was trained on ({share} of the training images is as unlike its kind)"
+            )
+    if probabilities[second] > _RIVAL * probabilities[first]:
         doubts.append(f"the model hesitates between {first} and {second}")
+    return doubts
+
+
+def _oddly_drawn(image: Array, drawing: Drawing) -> list[str]:
+    ink = np.abs(image - drawing.background)
+    share, (height, width) = float(ink.mean()), profiles.extent(ink)
+    doubts = []
+    if share > 1.1 * drawing.ink[1]:
+        doubts.append("much more ink than in any training image")
+    if share < 0.9 * drawing.ink[0]:
+        doubts.append("much less ink than in any training image")
+    aspect = width / max(height, 1)
+    if aspect > 1.1 * drawing.aspect[1]:
+        doubts.append("wider, for its height, than any training image; only one thing is read at a time")
+    if aspect < 0.9 * drawing.aspect[0]:
+        doubts.append("narrower, for its height, than any training image")
+    count = profiles.pieces(ink)
+    if count > drawing.pieces:
+        doubts.append(f"made of {count} pieces that do not touch; training images have at most {drawing.pieces}")
     return doubts

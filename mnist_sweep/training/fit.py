@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.settings import Objective
-from mnist_sweep.training import costs, saved, state
+from mnist_sweep.training import costs, details, saved, state
 from mnist_sweep.training import model as models
 from mnist_sweep.training.data import Array, Dataset
 from mnist_sweep.training.feed import Feed, Feeds
@@ -172,7 +173,7 @@ class Trainer:
         )
 
     def test(self, path: Path) -> tuple[dict[str, float], list[list[int]]]:
-        """Tests a saved model on the test images.
+        """Tests a saved model on the test images, and writes what is worth a look beside it (`details.write`).
 
         Args:
             path: The `.h5` file.
@@ -181,12 +182,18 @@ class Trainer:
             `test_loss` and `test_accuracy`; and the confusion matrix, a row per true class.
         """
         truth = np.asarray(self._dataset.y_test)
-        probabilities = saved.predict(saved.load(path), self._dataset.x_test)
+        model = saved.load(path)
+        probabilities = saved.predict(model, self._dataset.x_test)
         predicted = probabilities.argmax(axis=1)
         losses = keras.losses.sparse_categorical_crossentropy(truth, probabilities)
         confusion = np.zeros((self._classes, self._classes), dtype=np.int64)
         np.add.at(confusion, (truth, predicted), 1)
         metrics = {"test_loss": float(np.mean(losses)), "test_accuracy": float((predicted == truth).mean())}
+        try:
+            details.write(path.parent, model, self._dataset, probabilities)
+        except Exception:
+            # Pictures that a report then lacks are no reason to lose the test.
+            traceback.print_exc()
         return metrics, confusion.tolist()
 
     def _fit(self, model: keras.Model, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:

@@ -35,7 +35,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """A saved model to test on the test images.
+    """A saved model to test on the test images; what is worth a look is written beside it.
 
     Attributes:
         model: The `.h5` file.

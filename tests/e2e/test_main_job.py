@@ -54,7 +54,9 @@ def test_everything_lies_in_the_sweeps_folder_and_nothing_else_appears(swept) ->
     assert sorted(p.name for p in folder.iterdir()) == ["experiments", "mlruns"]
     sweep = sweep_of(folder, "four")
     assert {p.name for p in sweep.iterdir()} >= {".hydra", "config.yaml", "driver.log", "journal.jsonl", "workers"}
-    assert {p.name for p in sweep.glob("trials/*/*")} == {"model.h5", "sample_predictions.npz"}
+    assert {p.name for p in sweep.glob("trials/*/*")} == {
+        "model.h5", "sample_predictions.npz", "test_details.npz", "data_profile.npz",
+    }  # fmt: skip
     assert not (sweep / "arrays").exists()
 
 

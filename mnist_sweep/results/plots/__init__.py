@@ -1,0 +1,25 @@
+"""Pictures of runs, each a function that takes frames or arrays and returns a matplotlib Figure."""
+
+from mnist_sweep.results.plots.confusion import confusion_matrix
+from mnist_sweep.results.plots.curves import all_learning_curves, learning_curves
+from mnist_sweep.results.plots.effects import importance, marginal_effects, pairwise_effects
+from mnist_sweep.results.plots.history import optimisation_history, slot_timeline
+from mnist_sweep.results.plots.images import digits_and_classes, first_layer_filters, worst_mistakes
+from mnist_sweep.results.plots.parallel import parallel_coordinates
+from mnist_sweep.results.plots.pareto_set import pareto_front
+
+__all__ = [
+    "all_learning_curves",
+    "confusion_matrix",
+    "digits_and_classes",
+    "first_layer_filters",
+    "importance",
+    "learning_curves",
+    "marginal_effects",
+    "optimisation_history",
+    "pairwise_effects",
+    "parallel_coordinates",
+    "pareto_front",
+    "slot_timeline",
+    "worst_mistakes",
+]

@@ -1,0 +1,161 @@
+"""What the pictures of a sweep have in common: which trials count, how good they are, how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mnist_sweep.progress import shown
+from mnist_sweep.settings import Objective
+
+Floats = npt.NDArray[np.float64]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart: https://jfly.uni-koeln.de/color/
+BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+VERMILION, PURPLE, GREY, DARK = "#D55E00", "#CC79A7", "#999999", "#555555"
+# From bad to good, dark being good: pale lines on white step back.
+SCORES = "viridis_r"
+# An HTML report of 1000 pixels is as wide.
+WIDTH = 10.0
+FEW = 50
+
+
+class Look(NamedTuple):
+    """How a status is told: by colour, and by form for those who do not see it."""
+
+    colour: str
+    marker: str
+    hatch: str
+
+
+LOOKS = {
+    "completed": Look(BLUE, "o", ""),
+    "stopped": Look(ORANGE, "x", "////"),
+    "running": Look(GREEN, ">", "...."),
+    "failed": Look(VERMILION, "v", "xxxx"),
+    "refused": Look(GREY, "s", "||||"),
+}
+
+
+def look(status: object) -> Look:
+    """How a trial's status is drawn."""
+    return LOOKS.get(str(status), LOOKS["completed"])
+
+
+def of_search(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials of the search itself, without those that train the setting of another anew."""
+    return frame[frame["confirms"].isna()]
+
+
+def numbers(frame: pd.DataFrame, column: str) -> Floats:
+    """A column's values (N,), NaN where one is missing or not finite, or where there is no such column."""
+    if column not in frame:
+        return np.full(len(frame), np.nan)
+    values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def scores(frame: pd.DataFrame, objective: Objective) -> Floats:
+    """The trials' scores (N,), NaN where there is none."""
+    return numbers(frame, f"metrics.best_{objective.name}")
+
+
+def ranking(frame: pd.DataFrame, objective: Objective) -> list[int]:
+    """The search's trials that have a score, the best first, as places in `of_search(frame)`.
+
+    What a trial scored on new seeds says more than the score that it was chosen by, so those come first that were
+    trained anew, by that score; of equal ones the earlier.
+    """
+    search = of_search(frame)
+    sign = -1 if objective.direction == "max" else 1
+    own, anew = sign * scores(search, objective), sign * numbers(search, f"metrics.confirmed_{objective.name}")
+    order = np.lexsort((search["trial"].to_numpy(dtype=np.int64), own, anew))
+    return [int(place) for place in order if not np.isnan(own[place])]
+
+
+def labelled(objective: Objective) -> str:
+    """An objective as the label of an axis."""
+    unit = " in seconds" if objective.name in ("latency", "epoch_seconds") else ""
+    return f"{objective.name}{unit}, {'larger' if objective.direction == 'max' else 'smaller'} is better"
+
+
+def limits(values: Floats, objective: Objective) -> tuple[float, float]:
+    """The range of scores to draw, without bad ones so far off that the others would be a line.
+
+    Args:
+        values: Scores (N,); NaN is passed over.
+        objective: Which way is better: only the other end is cut, at Tukey's outer fence, three times the distance
+            between the quartiles beyond the worse of them (Tukey, Exploratory Data Analysis, 2D).
+
+    Returns:
+        Low and high, apart, with a margin.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    first, third = np.percentile(known, [25, 75])
+    if third > first:
+        if objective.direction == "max":
+            low = max(low, float(first - 3 * (third - first)))
+        else:
+            high = min(high, float(third + 3 * (third - first)))
+    margin = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin
+
+
+def outside(values: Floats, low: float, high: float) -> str:
+    """A note on the scores that lie beyond a picture's limits; empty where none does."""
+    beyond = [(int((values < low).sum()), "below"), (int((values > high).sum()), "above")]
+    return ", ".join(f"{count_of(n, 'score')} {where} the picture, drawn at its edge" for n, where in beyond if n)
+
+
+def count_of(count: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def best_label(frame: pd.DataFrame, objective: Objective) -> str:
+    """The best trial and its score for a legend or a note; empty where there is none."""
+    order = ranking(frame, objective)
+    if not order:
+        return ""
+    row = of_search(frame).iloc[order[:1]]
+    anew = numbers(row, f"metrics.confirmed_{objective.name}")[0]
+    number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
+    if np.isnan(anew):
+        return f"best: trial {number} ({shown(score)})"
+    return f"best on new seeds: trial {number} ({shown(float(anew))})"
+
+
+def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = (), columns: int = 4) -> None:
+    """Puts a legend under the picture, where it hides nothing, with notes above it."""
+    entries, text = list(handles), ". ".join(note[0].upper() + note[1:] for note in notes if note)
+    if entries or text:
+        figure.legend(
+            handles=entries,
+            loc="outside lower center",
+            ncols=min(columns, max(len(entries), 1)),
+            title=f"{text}." if text else None,
+            title_fontsize=9,
+            fontsize=9,
+            frameon=False,
+        )
+
+
+def swatch(marker: str, colour: str, label: str, **more: Any) -> Line2D:  # noqa: ANN401
+    """A mark for a legend."""
+    return Line2D([], [], linestyle="none", marker=marker, color=colour, label=label, **more)
+
+
+def nothing(axes: Axes, text: str) -> None:
+    """Says in an otherwise empty picture why it is."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=DARK)
+    axes.set(xticks=[], yticks=[])

@@ -1,0 +1,277 @@
+"""What the hyperparameters do to the score: how much each matters, alone and in pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mnist_sweep.progress import short_names, shown
+from mnist_sweep.results.plots.common import (
+    BLUE,
+    DARK,
+    FEW,
+    SCORES,
+    VERMILION,
+    WIDTH,
+    Floats,
+    best_label,
+    count_of,
+    labelled,
+    legend,
+    limits,
+    look,
+    nothing,
+    numbers,
+    of_search,
+    outside,
+    ranking,
+    scores,
+    swatch,
+)
+from mnist_sweep.results.plots.scales import Scale, scale_of
+from mnist_sweep.results.runs import searched
+from mnist_sweep.settings import Objective
+
+_ACROSS = 3
+# Bars of hyperparameters, and small pictures of them, before there is no end to them.
+_MOST = 30
+_SCATTER = 0.18
+
+
+def importance(importances: pd.DataFrame, title: str) -> Figure:
+    """How much of the score's variation each hyperparameter accounts for, the most important on top.
+
+    Args:
+        importances: A row per hyperparameter: `hyperparameter`, its name; `importance`, a share from 0 to 1; `low` and
+            `high`, the ends of its interval, which may be missing.
+        title: Of the picture.
+    """
+    known = importances[importances["importance"].notna()].sort_values("importance", ascending=False, kind="stable")
+    told = known.head(_MOST)
+    figure = Figure(figsize=(WIDTH, max(2.2, 1.2 + 0.34 * len(told))), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(title)
+    if told.empty:
+        nothing(axes, "No importance could be told.")
+        return figure
+    names = [str(name).removeprefix("params.") for name in told["hyperparameter"]]
+    short = short_names(names)
+    value = numbers(told, "importance")
+    low, high = numbers(told, "low"), numbers(told, "high")
+    rows = np.arange(len(told))
+    axes.barh(rows, value, color=BLUE, height=0.62, alpha=0.75)
+    spread = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
+    axes.errorbar(value, rows, xerr=spread, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
+    ends = np.fmax(value, high)
+    for row, end, share in zip(rows, ends, value, strict=True):
+        axes.annotate(f"{share:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(rows, [short[name] for name in names])
+    axes.set(ylim=(len(told) - 0.4, -0.6), xlim=(0, float(ends.max()) * 1.08 or 1.0))
+    axes.set_xlabel("Share of the score's variation")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    left_out = len(known) - len(told)
+    legend(figure, [], [f"{count_of(left_out, 'less important hyperparameter')} left out" if left_out else ""])
+    return figure
+
+
+def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
+    """The score against each searched hyperparameter.
+
+    Args:
+        frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that train others anew, are left
+            out.
+        objective: What it optimised.
+        title: Of the picture.
+
+    Returns:
+        A small picture for each hyperparameter: the trials, and the median along a number or the quartiles of each
+        category.
+    """
+    search = of_search(frame)
+    varied = [column.removeprefix("params.") for column in searched(search)]
+    rows = search.iloc[sorted(ranking(frame, objective))]
+    names = varied[:_MOST]
+    across = min(max(len(names), 1), _ACROSS)
+    down = max(math.ceil(len(names) / across), 1)
+    figure = Figure(figsize=(WIDTH, 1.2 + 2.5 * down), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(down, across, squeeze=False, sharey=True)
+    if rows.empty or not names:
+        for axes in panels.flat:
+            nothing(axes, "No trial has a score." if rows.empty else "No hyperparameter was searched.")
+        return figure
+    figure.supylabel(labelled(objective), fontsize=10)
+    found = scores(rows, objective)
+    low, high = limits(found, objective)
+    heights = np.clip(found, low, high)
+    best = int(np.flatnonzero(rows["trial"] == search["trial"].iloc[ranking(frame, objective)[0]])[0])
+    short = short_names(varied)
+    for axes, name in zip(panels.flat, names, strict=False):
+        scale = scale_of(rows[f"params.{name}"])
+        places = _spread(scale)
+        for status in sorted(rows["status"].unique()):
+            mine = (rows["status"] == status).to_numpy(dtype=bool)
+            _points(axes, places[mine], heights[mine], str(status), len(rows))
+        axes.plot(places[best], heights[best], "*", markersize=12, color=VERMILION, markeredgecolor="white", zorder=6)
+        if scale.labels is None:
+            _median(axes, scale, heights)
+        else:
+            groups = [heights[scale.places == i] for i in range(len(scale.labels))]
+            _boxes(axes, [*groups, heights[np.isnan(scale.places)]] if scale.inactive else groups)
+        _ticks(axes, scale)
+        missing = f" (not active in {scale.inactive})" if scale.labels is None and scale.inactive else ""
+        axes.set_xlabel(f"{short[name]}{missing}")
+        axes.set_ylim(low, high)
+        axes.grid(alpha=0.3)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    handles: list[Any] = [swatch("*", VERMILION, best_label(frame, objective), markersize=11)]
+    for status in sorted(rows["status"].unique()):
+        handles.append(swatch(look(status).marker, look(status).colour, str(status)))
+    handles.append(Line2D([], [], color="black", linewidth=2, label="median"))
+    left_out = len(varied) - len(names)
+    notes = [outside(found, low, high), f"{count_of(left_out, 'hyperparameter')} left out" if left_out else ""]
+    legend(figure, handles, notes, columns=6)
+    return figure
+
+
+def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, second: str, title: str) -> Figure:
+    """The score over two hyperparameters.
+
+    Args:
+        frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that train others anew, are left
+            out.
+        objective: What it optimised.
+        first: The hyperparameter to the right, such as `model.units`, with `params.` before it or not.
+        second: The one upwards.
+        title: Of the picture.
+
+    Returns:
+        A point for each trial, coloured by its score; of two with few values each, a cell for each pair of values
+        with the median score and the number of trials.
+    """
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(title)
+    order = ranking(frame, objective)[::-1]
+    if not order:
+        nothing(axes, "No trial has a score.")
+        return figure
+    rows = of_search(frame).iloc[order]
+    names = [name.removeprefix("params.") for name in (first, second)]
+    x, y = (scale_of(rows[f"params.{name}"]) for name in names)
+    found = scores(rows, objective)
+    low, high = limits(found, objective)
+    # The better, the darker, whichever way that is.
+    colours = colormaps[SCORES if objective.direction == "max" else SCORES.removesuffix("_r")]
+    norm = Normalize(low, high)
+    notes = [outside(found, low, high).replace("drawn at its edge", "coloured as its end").replace("picture", "scale")]
+    if x.labels is not None and y.labels is not None:
+        _cells(axes, x, y, found, norm, colours)
+    else:
+        left, up = _spread(x), _spread(y)
+        # A number has no place for what is not active.
+        there = ~(np.isnan(left) | np.isnan(up))
+        size = 60 if len(rows) <= FEW else 26
+        marks: dict[str, Any] = {"cmap": colours, "norm": norm, "edgecolors": "white", "linewidths": 0.4}
+        axes.scatter(left[there], up[there], c=found[there], s=size, **marks)
+        if there[-1]:
+            axes.plot(left[-1], up[-1], "*", markersize=15, color=VERMILION, markeredgecolor="white")
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+        if not there.all():
+            notes.append(f"{count_of(int((~there).sum()), 'trial')} left out in which one is not active")
+    _ticks(axes, x)
+    _ticks(axes, y, vertical=True)
+    short = short_names(names)
+    axes.set(xlabel=short[names[0]], ylabel=short[names[1]])
+    figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=labelled(objective))
+    is_cells = x.labels is not None and y.labels is not None
+    best = [] if is_cells else [swatch("*", VERMILION, best_label(frame, objective), markersize=11)]
+    legend(figure, best, notes)
+    return figure
+
+
+def _spread(scale: Scale) -> Floats:
+    """Where to draw the trials (N,): those of a category side by side, inactive ones after the last."""
+    if scale.labels is None:
+        return scale.places
+    places = np.where(np.isnan(scale.places), len(scale.labels), scale.places)
+    return places + np.random.default_rng(0).uniform(-_SCATTER, _SCATTER, len(places))
+
+
+def _points(axes: Axes, x: Floats, y: Floats, status: str, trials: int) -> None:
+    style = look(status)
+    size: dict[str, Any] = (
+        {"s": 22, "alpha": 0.8} if trials <= FEW else {"s": 8, "alpha": max(0.25, min(0.7, 150 / trials))}
+    )
+    axes.scatter(x, y, marker=style.marker, color=style.colour, linewidths=1.0, label=status, **size)
+
+
+def _median(axes: Axes, scale: Scale, heights: Floats) -> None:
+    """Draws the median of the scores around each value: over an eighth of the trials, at least five."""
+    there = ~np.isnan(scale.places)
+    order = np.argsort(scale.places[there], kind="stable")
+    x, y = scale.places[there][order], heights[there][order]
+    width = max(5, len(x) // 8)
+    if len(x) < 2 * width:
+        return
+    starts = np.unique(np.linspace(0, len(x) - width, 25).astype(int))
+    middle = [(np.median(x[i : i + width]), np.median(y[i : i + width])) for i in starts]
+    axes.plot(*zip(*middle, strict=True), color="white", linewidth=4, zorder=4)
+    axes.plot(*zip(*middle, strict=True), color="black", linewidth=2, zorder=5, label="median")
+
+
+def _boxes(axes: Axes, groups: list[Floats]) -> None:
+    """Draws the quartiles of each group of scores that has enough of them."""
+    enough = [(i, group) for i, group in enumerate(groups) if len(group) >= 3]
+    if enough:
+        places, values = zip(*enough, strict=True)
+        lines: dict[str, Any] = {"boxprops": {"color": DARK}, "whiskerprops": {"linewidth": 0}, "zorder": 4}
+        lines |= {"medianprops": {"color": "black", "linewidth": 2}, "showcaps": False, "showfliers": False}
+        axes.boxplot(values, positions=places, widths=0.6, manage_ticks=False, **lines)
+
+
+def _ticks(axes: Axes, scale: Scale, vertical: bool = False) -> None:
+    axis = axes.yaxis if vertical else axes.xaxis
+    if scale.log:
+        (axes.set_yscale if vertical else axes.set_xscale)("log")
+    told = scale.ticks(5)
+    if scale.labels is not None:
+        told = [*told, (float(len(scale.labels)), "–")] if scale.inactive else told
+        last = len(scale.labels) + (0.5 if scale.inactive else -0.5)
+        (axes.set_ylim if vertical else axes.set_xlim)(-0.5, last)
+    axis.set_ticks([place for place, _ in told], [label for _, label in told])
+    axis.set_ticks([], minor=True)
+    if not vertical and sum(len(label) for _, label in told) > 30:
+        axes.tick_params(axis="x", rotation=30)
+
+
+def _cells(axes: Axes, x: Scale, y: Scale, found: Floats, norm: Normalize, colours: Colormap) -> None:
+    """Draws the median score and the number of trials of each pair of categories."""
+    assert x.labels is not None
+    assert y.labels is not None
+    shape = len(y.labels) + bool(y.inactive), len(x.labels) + bool(x.inactive)
+    column = np.where(np.isnan(x.places), shape[1] - 1, x.places).astype(int)
+    row = np.where(np.isnan(y.places), shape[0] - 1, y.places).astype(int)
+    medians = np.full(shape, np.nan)
+    small = shape[0] * shape[1] > 150
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            mine = found[(row == i) & (column == j)]
+            if len(mine):
+                medians[i, j] = np.median(mine)
+                dark = np.dot(colours(norm(float(medians[i, j])))[:3], (0.299, 0.587, 0.114)) < 0.5
+                text = str(len(mine)) if small else f"{shown(float(medians[i, j]))}\n{count_of(len(mine), 'trial')}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    axes.imshow(medians, cmap=colours, norm=norm, origin="lower", aspect="auto")

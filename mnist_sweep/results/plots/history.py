@@ -1,0 +1,212 @@
+"""How a sweep went: its scores in order, and who ran when."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from mnist_sweep.results.plots.common import (
+    DARK,
+    FEW,
+    PURPLE,
+    VERMILION,
+    WIDTH,
+    Floats,
+    best_label,
+    count_of,
+    labelled,
+    legend,
+    limits,
+    look,
+    nothing,
+    numbers,
+    of_search,
+    outside,
+    ranking,
+    scores,
+    swatch,
+)
+from mnist_sweep.settings import Objective
+
+_UNKNOWN = "slot not known"
+# Units of time: from how many seconds on, how long one is, its name.
+_UNITS = ((3 * 86400, 86400, "days"), (3 * 3600, 3600, "hours"), (300, 60, "minutes"), (0, 1, "seconds"))
+_FONT = 7.0
+
+
+def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
+    """The search's scores by trial, and the best so far.
+
+    Args:
+        frame: As `load_runs` gives it, of one sweep.
+        objective: What it optimised.
+        title: Of the picture.
+
+    Returns:
+        A mark for each trial that tells its status, those without a score at the lower edge; what the best scored on
+        new seeds, with its standard deviation.
+    """
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(title)
+    axes.set(xlabel="Trial", ylabel=labelled(objective))
+    search = of_search(frame).sort_values("trial")
+    if search.empty:
+        nothing(axes, "There are no trials.")
+        return figure
+    trials, found = search["trial"].to_numpy(dtype=np.float64), scores(search, objective)
+    anew = numbers(search, f"metrics.confirmed_{objective.name}")
+    spread = np.nan_to_num(numbers(search, f"metrics.confirmed_{objective.name}_std"))
+    low, high = limits(np.concatenate([found, anew - spread, anew + spread]), objective)
+    many = len(search) > 4 * FEW
+    handles: list[Any] = []
+    for status in sorted(search["status"].unique()):
+        mine = (search["status"] == status).to_numpy(dtype=bool)
+        style = look(status)
+        marks: dict[str, Any] = {"marker": style.marker, "color": style.colour, "linewidths": 1.0 if many else 1.5}
+        marks |= {"s": 12 if many else 34, "alpha": 0.6 if many else 0.9}
+        with_score = mine & ~np.isnan(found)
+        heights = np.clip(found[with_score], low, high)
+        axes.scatter(trials[with_score], heights, **marks, zorder=3, clip_on=False, label=str(status))
+        without = mine & np.isnan(found)
+        if without.any():
+            edge = axes.get_xaxis_transform()
+            heights = np.full(int(without.sum()), 0.015)
+            axes.scatter(trials[without], heights, transform=edge, **marks, zorder=3, label=f"{status}, no score")
+        suffix = "" if with_score.any() else ", without a score (at the lower edge)"
+        handles.append(swatch(style.marker, style.colour, f"{status}{suffix}"))
+    best_so_far = np.fmax.accumulate(found) if objective.direction == "max" else np.fmin.accumulate(found)
+    scored = ~np.isnan(best_so_far)
+    if scored.any():
+        x, y = np.append(trials[scored], trials[-1] + 0.5), best_so_far[scored]
+        axes.step(x, np.append(y, y[-1]), where="post", color=DARK, linewidth=1.6, zorder=2, label="best so far")
+        handles.append(Line2D([], [], color=DARK, linewidth=1.6, label="best so far"))
+    told = ~np.isnan(anew)
+    if told.any():
+        label = "on new seeds, mean ± standard deviation"
+        style_of = {"fmt": "D", "color": PURPLE, "markersize": 5, "capsize": 4, "zorder": 5}
+        axes.errorbar(trials[told], anew[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
+        handles.append(swatch("D", PURPLE, label, markersize=5))
+    order = ranking(frame, objective)
+    if order:
+        place = int(of_search(frame)["trial"].iloc[order[0]])
+        score = found[trials == place]
+        axes.plot([place], score, "*", markersize=15, color=VERMILION, markeredgecolor="white", zorder=6, label="best")
+        handles.insert(0, swatch("*", VERMILION, best_label(frame, objective), markersize=11))
+    axes.set(xlim=(trials[0] - 0.5 - 0.01 * len(trials), trials[-1] + 0.5 + 0.01 * len(trials)), ylim=(low, high))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    legend(figure, handles, [outside(found, low, high)])
+    return figure
+
+
+def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
+    """Who ran when.
+
+    Args:
+        frame: As `load_runs` gives it, of one sweep; a trial without an `end` ends `seconds` after its `start`, or is
+            drawn to the latest time known where it still runs.
+        title: Of the picture.
+
+    Returns:
+        A row for each slot, a bar for each trial, its number inside where it fits. Trials of which no slot is known are
+        laid out in as many rows as ran at once; those that never ran have no bar.
+    """
+    bars = _bars(frame)
+    rows = _rows(bars)
+    height = max(0.16, min(0.5, 14 / max(len(rows), 1)))
+    figure = Figure(figsize=(WIDTH, min(max(2.2, 1.6 + height * len(rows)), 16)), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(title)
+    if bars.empty:
+        nothing(axes, "No trial has run.")
+        return figure
+    total = float(bars["to"].max())
+    size, unit = next((size, unit) for least, size, unit in _UNITS if total >= least)
+    begin, to = bars["from"].to_numpy(float) / size, bars["to"].to_numpy(float) / size
+    row = bars["row"].map({name: i for i, name in enumerate(rows)}).to_numpy(float)
+    # A trial of a moment is still to be seen.
+    to = np.maximum(to, begin + 0.001 * total / size)
+    corners = np.stack([begin, row - 0.42, begin, row + 0.42, to, row + 0.42, to, row - 0.42], 1).reshape(-1, 4, 2)
+    handles: list[Any] = []
+    dense = len(bars) > 4 * FEW
+    for status in sorted(bars["status"].unique()):
+        style = look(status)
+        again = bars["again"].to_numpy(bool)
+        mine = (bars["status"] == status).to_numpy(bool)
+        shape: dict[str, Any] = {"facecolors": f"{style.colour}80", "hatch": style.hatch}
+        for chosen, edge in ((mine & ~again, style.colour), (mine & again, "black")):
+            if chosen.any():
+                width = (1.2 if edge == "black" else 0.6) * (0.5 if dense else 1)
+                axes.add_collection(
+                    PolyCollection(corners[chosen], edgecolors=edge, linewidths=width, label=str(status), **shape)
+                )
+        handles.append(Patch(facecolor=f"{style.colour}80", edgecolor=style.colour, hatch=style.hatch, label=status))
+    if bars["again"].any():
+        handles.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, label="trains another anew"))
+    axes.set(xlim=(0, total / size * 1.005), ylim=(len(rows) - 0.45, -0.55), xlabel=f"Time since the start in {unit}")
+    font = _FONT if height > 0.2 else _FONT - 1
+    axes.set_yticks(range(len(rows)), rows, fontsize=max(font, 8 if height > 0.2 else font))
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    # How much time a character takes.
+    character = font * 0.66 / 72 * (total / size) / (WIDTH - 1.2)
+    for number, x, end, y in zip(bars["trial"], begin.tolist(), to.tolist(), row.tolist(), strict=True):
+        if (len(str(number)) + 0.6) * character < end - x:
+            text = axes.text((x + end) / 2, y, str(number), ha="center", va="center", fontsize=font, clip_on=True)
+            text.set_in_layout(False)
+            text.set_bbox({"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.4})
+    left_out = len(frame) - len(bars)
+    legend(figure, handles, [f"{count_of(left_out, 'trial')} that never ran left out" if left_out else ""])
+    return figure
+
+
+def _bars(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials that ran: trial, status, `from` and `to` in seconds since the first start, row, again."""
+    columns = ["trial", "status", "from", "to", "row", "again"]
+    ran = frame[frame["start"].notna() & (frame["status"] != "refused")]
+    if ran.empty:
+        return pd.DataFrame(columns=columns)
+    begin = (ran["start"] - ran["start"].min()).dt.total_seconds().to_numpy(dtype=np.float64)
+    end = begin + numbers(ran, "seconds")
+    if "end" in ran:
+        told = (ran["end"] - ran["start"].min()).dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan)
+        end = np.where(np.isnan(told), end, told)
+    latest = float(np.nanmax(np.concatenate([begin, end])))
+    end = np.where(np.isnan(end), np.where(ran["status"] == "running", latest, begin), end)
+    slots = [None if "slot" not in ran or pd.isna(slot) else str(slot) for slot in ran.get("slot", ran["trial"])]
+    values = (ran["trial"], ran["status"], begin, np.maximum(begin, end), slots, ran["confirms"].notna())
+    bars = pd.DataFrame(dict(zip(columns, (list(v) for v in values), strict=True)))
+    lost = bars["row"].isna()
+    lanes = _lanes(bars.loc[lost, "from"].to_numpy(float), bars.loc[lost, "to"].to_numpy(float))
+    bars.loc[lost, "row"] = [f"{_UNKNOWN} {lane + 1}" for lane in lanes]
+    return bars
+
+
+def _lanes(begin: Floats, end: Floats) -> list[int]:
+    """Numbers from 0 for spans such that those of one number do not overlap, as few as can be."""
+    ends: list[float] = []
+    lanes = [0] * len(begin)
+    for i in np.argsort(begin, kind="stable"):
+        free = next((lane for lane, until in enumerate(ends) if until <= begin[i]), len(ends))
+        ends[free : free + 1] = [float(end[i])]
+        lanes[i] = free
+    return lanes
+
+
+def _rows(bars: pd.DataFrame) -> list[str]:
+    """The slots in the order of the numbers in them, those that are not known last."""
+
+    def key(name: str) -> tuple[bool, list[tuple[int, str]]]:
+        parts = re.findall(r"\d+|\D+", name)
+        return name.startswith(_UNKNOWN), [(int(p), "") if p.isdigit() else (-1, p) for p in parts]
+
+    return sorted(bars["row"].unique(), key=key)

@@ -1,0 +1,53 @@
+"""`python -m mnist_sweep show-data`: what a sweep would be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mnist_sweep import compose, summary
+from mnist_sweep.errors import UserError
+from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep.settings import check_settings
+from mnist_sweep.tables import Column, show, standard_output
+from mnist_sweep.training import data
+
+
+def show_data(overrides: Sequence[str], to: Path) -> None:
+    """Draws the first images of a data set and how many there are of each class, and prints what there is.
+
+    Args:
+        overrides: As for a sweep, of which those of the group `data` matter.
+        to: The picture, whose suffix tells its format; the folder must be there.
+
+    Raises:
+        UserError: Something is wrong with the overrides or the data, or the picture cannot be written.
+    """
+    settings = check_settings(compose.defaults(quote_sweeps(overrides)))
+    images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
+    from mnist_sweep.results.plots import digits_and_classes
+
+    figure = digits_and_classes(images.x_train, images.y_train, title=images.name, test_labels=images.y_test)
+    try:
+        figure.savefig(to, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--to={to}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    console = standard_output()
+    summary.warn_of_fallback(console, images)
+    height, width, channels = images.shape
+    lines = {
+        "data": f"{images.name}, from {images.source}",
+        "digest": images.digest(),
+        "images": f"{len(images.x_train):,} training and {len(images.x_test):,} test images of {height}x{width}x{channels}",
+        "pixels": "0 to 255" if images.x_train.dtype == np.uint8 else "0 to 1",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
+    counts = [np.bincount(labels, minlength=images.classes) for labels in (images.y_train, images.y_test)]
+    columns = [Column("class", [str(label) for label in range(images.classes)], 2)]
+    for heading, found in zip(("training", "test"), counts, strict=True):
+        columns.append(Column(heading, [f"{count:,}" for count in found], 1))
+    show(console, columns, f"{images.classes} classes")
+    console.print(f"drawn in {to}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,90 @@
+"""What is worth a look once the winner is tested: its surest mistakes, its first filters, what its images are like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mnist_sweep.files import write_whole
+from mnist_sweep.training import profile
+from mnist_sweep.training.data import Array, Dataset
+from mnist_sweep.trial import DETAILS_FILE, PROFILE_FILE
+
+_MISTAKES = 25
+_FILTERS = 64
+# What weighs each pixel, or each channel, by itself, and so leaves the image where it is.
+_IN_PLACE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
+
+
+def write(folder: Path, model: keras.Model, dataset: Dataset, probabilities: Array) -> None:
+    """Writes two files about a model that was tested.
+
+    `test_details.npz` holds `mistakes_images` (M, H, W, C), as in the data set, `mistakes_true`, `mistakes_predicted`
+    and `mistakes_probability` (M,), the probability of the class that was taken, the surest first; and, where the
+    model's first layer with weights sees the image, its `filters` (F, h, w, c). `data_profile.npz` is a
+    `profile.Profile` of the training images.
+
+    Args:
+        folder: Where to; it exists.
+        model: The model.
+        dataset: Its data.
+        probabilities: (N, classes), what it said of the test images.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
+    details: dict[str, Any] = mistakes(dataset.x_test, np.asarray(dataset.y_test), probabilities)
+    height, width, channels = dataset.x_test.shape[1:]
+    found = filters(model, (height, width, channels))
+    if found is not None:
+        details["filters"] = found
+    write_whole(folder / DETAILS_FILE, lambda path: np.savez_compressed(path, **details))
+    profile.measure(dataset.x_train, np.asarray(dataset.y_train)).save(folder / PROFILE_FILE)
+
+
+def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Array]:
+    """The surest mistakes, at most 25.
+
+    Args:
+        images: (N, H, W, C).
+        truth: (N,), the classes.
+        probabilities: (N, classes).
+    """
+    predicted = probabilities.argmax(axis=1)
+    sureness = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != truth)
+    worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:_MISTAKES]
+    return {
+        "mistakes_images": np.asarray(images[worst]),
+        "mistakes_true": truth[worst],
+        "mistakes_predicted": predicted[worst],
+        "mistakes_probability": sureness[worst],
+    }
+
+
+def filters(model: keras.Model, image: tuple[int, int, int]) -> Array | None:
+    """What a model's first layer with weights looks for.
+
+    Args:
+        model: The model.
+        image: Height, width and channels of what it takes.
+
+    Returns:
+        (F, h, w, channels), float32: convolution kernels, or a dense layer's weights as images; of more than 64 those
+        with the greatest weights. None where that layer is of another kind, or does not see the image as it is.
+    """
+    layers: Any = model._flatten_layers(include_self=False, recursive=True)
+    # A model inside the model comes before its own layers.
+    leaves = (layer for layer in layers if not isinstance(layer, keras.Model))
+    first = next((layer for layer in leaves if layer.weights and not isinstance(layer, _IN_PLACE)), None)
+    if isinstance(first, keras.layers.Conv2D) and first.kernel.shape[2] == image[2]:
+        weights = np.moveaxis(np.asarray(first.kernel, dtype=np.float32), 3, 0)
+    elif isinstance(first, keras.layers.Dense) and first.kernel.shape[0] == np.prod(image):
+        weights = np.asarray(first.kernel, dtype=np.float32).T.reshape(-1, *image)
+    else:
+        return None
+    strength = np.square(weights).sum(axis=(1, 2, 3))
+    return weights[np.sort(np.argsort(-strength, kind="stable")[:_FILTERS])]
