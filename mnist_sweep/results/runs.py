@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,23 +16,23 @@ from mnist_sweep.errors import UserError, did_you_mean
 from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import (
     PARENT_TAG,
-    TAG_CONFIRMS,
     TAG_KIND,
     TAG_OBJECTIVE,
-    TAG_REASON,
-    TAG_STATUS,
     TAG_SWEEP,
     TAG_TRIAL,
     TAG_WINNER,
 )
-from mnist_sweep.settings import METRICS, Objective
+from mnist_sweep.results.api import Client, record
+from mnist_sweep.results.frames import Source, curves_frame, runs_frame
+from mnist_sweep.results.sql import Database, UnknownTables
+from mnist_sweep.settings import Objective
 from mnist_sweep.trial import SweepStarted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_PAGE = 1000
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,29 @@ class SweepRuns:
         """The first objective."""
         return self.objectives[0]
 
+    @property
+    def selection(self) -> Selection:
+        """Its trials, those that confirm others among them."""
+        of_this = f"tags.`{TAG_KIND}` = 'trial' and tags.`{PARENT_TAG}` = '{self.parent.info.run_id}'"
+        return Selection(self.client, (self.parent.info.experiment_id,), of_this)
+
+    @property
+    def space(self) -> list[str]:
+        """The names of the hyperparameters that it searched, in the order of its space."""
+        return [key.removeprefix("space.") for key in self.parent.data.params if key.startswith("space.")]
+
     def trials(self) -> list[Run]:
         """The runs of its trials, those that confirm others among them, by number."""
-        found = _search(
-            self.client,
-            [self.parent.info.experiment_id],
-            f"tags.`{PARENT_TAG}` = '{self.parent.info.run_id}'",
-        )
+        found = self.selection.through_api().runs()
         return sorted(found, key=lambda run: int(run.data.tags.get(TAG_TRIAL, 0)))
+
+    def frame(self) -> pd.DataFrame:
+        """Its trials, as `load_runs` describes them."""
+        return self.selection.frame()
+
+    def curves(self) -> pd.DataFrame:
+        """Its trials' learning curves, as `load_curves` describes them."""
+        return self.selection.curves()
 
     def winner(self) -> Run:
         """The run whose model is the sweep's: the one that was tested, or the best so far.
@@ -70,16 +86,63 @@ class SweepRuns:
         Raises:
             UserError: No trial has a score.
         """
-        name = f"best_{self.objective.name}"
-        trials = self.trials()
-        tested = [run for run in trials if run.data.tags[TAG_TRIAL] == self.parent.data.tags.get(TAG_WINNER)]
-        if tested:
-            return tested[0]
-        scored = [run for run in trials if name in run.data.metrics and TAG_CONFIRMS not in run.data.tags]
-        if not scored:
-            raise UserError(f"{self.sweep}: no trial has a score yet")
-        sign = 1 if self.objective.direction == "max" else -1
-        return max(scored, key=lambda run: sign * run.data.metrics[name])
+        frame, score = self.frame(), f"metrics.best_{self.objective.name}"
+        tested = frame[frame["trial"].astype("string") == self.parent.data.tags.get(TAG_WINNER, "")]
+        if tested.empty:
+            if score not in frame or frame[score].isna().all():
+                raise UserError(f"{self.sweep}: no trial has a score yet")
+            scored = frame[frame[score].notna() & frame["confirms"].isna()]
+            best = scored[score].max() if self.objective.direction == "max" else scored[score].min()
+            tested = scored[scored[score] == best]
+        return self.client.get_run(tested["run_id"].iloc[0])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of a store's trials.
+
+    Attributes:
+        client: The store.
+        experiments: The ids of the experiments to look in.
+        query: Which runs are meant, in MLflow's search language.
+        more: What the user wants of them, in the same language.
+    """
+
+    client: MlflowClient
+    experiments: tuple[str, ...]
+    query: str
+    more: str | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """The trials, as `load_runs` describes them."""
+        return self._read(lambda source: runs_frame(source.records()))
+
+    def curves(self) -> pd.DataFrame:
+        """Their learning curves, as `load_curves` describes them."""
+        return self._read(lambda source: curves_frame(source.points()))
+
+    def through_api(self) -> Client:
+        """The same through MLflow's API."""
+        return Client(self.client, self.experiments, self._whole_query())
+
+    def _whole_query(self) -> str:
+        return f"{self.query} and {self.more}" if self.more else self.query
+
+    def _read(self, made_of: Callable[[Source], pd.DataFrame]) -> pd.DataFrame:
+        from mlflow.exceptions import MlflowException
+
+        path = mlflow_store.sqlite_path(self.client.tracking_uri)
+        try:
+            if path is not None:
+                try:
+                    return made_of(Database(path, self.experiments, self._whole_query()))
+                except UnknownTables as error:
+                    _LOG.info("%s is read through MLflow's API: %s", path, error)
+            return made_of(self.through_api())
+        except MlflowException as error:
+            if not self.more or error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise UserError(f"query={self.more}: {str(error).splitlines()[0]}") from None
 
 
 def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> SweepRuns:
@@ -94,7 +157,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
     """
     wanted = _as_name(sweep) if sweep else None
     client = mlflow_store.connect(tracking_uri or _uri_of(sweep))
-    experiments = {e.name: e.experiment_id for e in client.search_experiments()}
+    experiments = _experiments(client)
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
         raise UserError(
@@ -115,52 +178,85 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
 
 
 def load_runs(
-    sweep: str | None = None, *, experiment: str | None = None, tracking_uri: str | None = None
+    what: str | None = None,
+    *,
+    experiment: str | None = None,
+    query: str | None = None,
+    tracking_uri: str | None = None,
 ) -> pd.DataFrame:
     """Loads trials from MLflow.
 
     Args:
-        sweep: `name/time`, its folder, or an experiment's name for its last sweep; None for the last sweep of all.
+        what: A sweep: `name/time`, its folder, or an experiment's name for its last sweep. None for the last sweep of
+            all, if nothing else is said.
         experiment: All sweeps of this experiment instead.
+        query: Only the trials that match, in MLflow's search language, such as
+            ``"metrics.best_val_accuracy > 0.97 and params.`optimizer.name` = 'adam'"``; of all experiments where
+            neither a sweep nor an experiment is given.
         tracking_uri: The store; by default the one that the sweep was logged to.
 
     Returns:
-        A row per trial, by sweep and number. Columns: `sweep`, `trial`, `confirms` (the trial whose setting this one
-        trained anew, else `<NA>`), `status`, `reason`, `start`, `seconds`, `epochs`, `run_id`, `data.name`,
-        `data.digest`, then `params.…` and `metrics.…`. Whole numbers are `Int64`, numbers `Float64`, truth values
-        `boolean`, the rest `string`; an inactive hyperparameter is `<NA>`.
+        A row per trial, by sweep and number; deleted runs are left out. Columns: `sweep`, `trial`, `confirms` (the
+        trial whose setting this one trained anew, else `<NA>`), `goes_on_from` (the trial whose weights it began with),
+        `status`, `reason`, `start` and `end` (UTC, to the millisecond), `seconds`, `epochs` (the last one that it
+        logged, not `params.training.epochs`, to which it was to train), `slot`, `run_id`, `data.name`, `data.digest`,
+        then `params.…` and `metrics.…`. Whole numbers are `Int64`, numbers `Float64`, truth values `boolean`, the rest
+        `string`; an inactive hyperparameter is `<NA>`.
 
     Raises:
-        UserError: There is no such sweep or experiment.
+        UserError: There is no such sweep or experiment, or the query cannot be understood.
     """
-    if experiment is None:
-        return frame_of(find_sweep(sweep, tracking_uri).trials())
-    last = find_sweep(experiment, tracking_uri)
-    return frame_of(list(_search(last.client, [last.parent.info.experiment_id], f"tags.`{TAG_KIND}` = 'trial'")))
+    return _select(what, experiment, query, tracking_uri).frame()
 
 
-def load_curves(sweep: str | None = None, *, tracking_uri: str | None = None) -> pd.DataFrame:
-    """Loads the learning curves of a sweep's trials.
+def load_curves(
+    what: str | None = None,
+    *,
+    experiment: str | None = None,
+    query: str | None = None,
+    tracking_uri: str | None = None,
+) -> pd.DataFrame:
+    """Loads the learning curves of trials from MLflow.
 
     Args:
-        sweep: As for `load_runs`.
+        what: As for `load_runs`.
+        experiment: As for `load_runs`.
+        query: As for `load_runs`.
         tracking_uri: As for `load_runs`.
 
     Returns:
-        A long frame: `sweep`, `trial`, `epoch` (from 1), `metric` (Keras's name) and `value`.
+        A long frame, by sweep, trial, metric and epoch: `sweep` (categorical), `trial`, `epoch` (from 1; `int32` both),
+        `metric` (Keras's name; categorical) and `value` (`float64`). A trial's executions are told by their mean.
 
     Raises:
-        UserError: There is no such sweep.
+        UserError: As for `load_runs`.
     """
-    found = find_sweep(sweep, tracking_uri)
-    rows = [
-        (found.sweep, int(run.data.tags[TAG_TRIAL]), point.step, name, point.value)
-        for run in found.trials()
-        for name in METRICS
-        if name in run.data.metrics
-        for point in found.client.get_metric_history(run.info.run_id, name)
-    ]
-    return pd.DataFrame(rows, columns=["sweep", "trial", "epoch", "metric", "value"])
+    return _select(what, experiment, query, tracking_uri).curves()
+
+
+def _select(what: str | None, experiment: str | None, query: str | None, tracking_uri: str | None) -> Selection:
+    if what is not None and experiment is not None:
+        raise UserError(f"{what} and experiment={experiment}: give one of them")
+    if experiment is None and (what is not None or not query):
+        return replace(find_sweep(what, tracking_uri).selection, more=query)
+    if experiment is None:
+        client = mlflow_store.connect(tracking_uri or _uri_of(None))
+        experiments = tuple(_experiments(client).values())
+    else:
+        last = find_sweep(experiment, tracking_uri)
+        client, experiments = last.client, (last.parent.info.experiment_id,)
+    return Selection(client, experiments, f"tags.`{TAG_KIND}` = 'trial'", query)
+
+
+def _experiments(client: MlflowClient) -> dict[str, str]:
+    """From each experiment's name to its id."""
+    found, token = dict[str, str](), None
+    while True:
+        page = client.search_experiments(page_token=token)
+        found |= {experiment.name: experiment.experiment_id for experiment in page}
+        token = page.token
+        if not token:
+            return found
 
 
 def sweep_folder(sweep: str) -> Path:
@@ -211,69 +307,6 @@ def _from_project(uri: str, folder: Path) -> str:
     return f"sqlite:///{parents[0].parent / relative}"
 
 
-def _search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
-    return mlflow_store.search_runs(client, experiments, query, _PAGE)
-
-
-def frame_of(runs: list[Run]) -> pd.DataFrame:
+def frame_of(runs: Iterable[Run]) -> pd.DataFrame:
     """The runs of trials as the frame that `load_runs` describes."""
-    rows = sorted((_row(run) for run in runs), key=lambda row: (row["sweep"], row["trial"]))
-    first = [
-        "sweep",
-        "trial",
-        "confirms",
-        "status",
-        "reason",
-        "start",
-        "seconds",
-        "epochs",
-        "run_id",
-        "data.name",
-        "data.digest",
-    ]
-    others = {key for row in rows for key in row} - set(first)
-    frame = pd.DataFrame(rows, columns=[*first, *sorted(others, key=lambda c: (c.startswith("metrics."), c))])
-    for column in frame.columns:
-        if column.startswith("params."):
-            frame[column] = _typed(frame[column])
-        elif column.startswith("metrics.") or column == "seconds":
-            frame[column] = frame[column].astype("Float64")
-        elif column in ("trial", "confirms", "epochs"):
-            frame[column] = pd.to_numeric(frame[column]).astype("Int64")
-        elif column != "start":
-            frame[column] = frame[column].astype("string")
-    for column in ("metrics.best_epoch", "metrics.parameters"):
-        if column in frame:
-            frame[column] = frame[column].astype("Int64")
-    return frame
-
-
-def _row(run: Run) -> dict[str, Any]:
-    tags, metrics = run.data.tags, run.data.metrics
-    measured: Mapping[str, float] = {key: value for key, value in metrics.items() if key != "seconds"}
-    return {
-        "sweep": tags[TAG_SWEEP],
-        "trial": int(tags[TAG_TRIAL]),
-        "confirms": tags.get(TAG_CONFIRMS),
-        "status": tags.get(TAG_STATUS, "running"),
-        "reason": tags.get(TAG_REASON) or None,
-        "start": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
-        "seconds": metrics.get("seconds"),
-        "epochs": run.data.params.get("training.epochs"),
-        "run_id": run.info.run_id,
-        "data.name": tags.get("data.name"),
-        "data.digest": tags.get("data.digest"),
-        **{f"params.{key}": value for key, value in run.data.params.items()},
-        **{f"metrics.{key}": value for key, value in measured.items()},
-    }
-
-
-def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
-    present = column.dropna()
-    if present.isin(["True", "False"]).all():
-        return column.map({"True": True, "False": False}).astype("boolean")
-    numbers = pd.to_numeric(present, errors="coerce")
-    if numbers.isna().any():
-        return column.astype("string")
-    whole = present.str.fullmatch(r"[+-]?\d+").all()
-    return pd.to_numeric(column).astype("Int64" if whole else "Float64")
+    return runs_frame([[record(run) for run in runs]])

@@ -10,9 +10,12 @@ import pytest
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.errors import UserError
 from mnist_sweep.journal import Journal
-from mnist_sweep.results import runs
+from mnist_sweep.results import api, sql
+from mnist_sweep.results.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs import find_sweep, frame_of, load_curves, load_runs, searched
 from mnist_sweep.trial import SweepStarted
+
+OLD, NEW, OTHER = "alpha/2025-01-01_10-00-00", "alpha/2025-01-02_10-00-00", "beta/2025-01-01_12-00-00"
 
 # ---- finding a sweep --------------------------------------------------------------------------------------------
 
@@ -159,28 +162,33 @@ def test_there_is_a_row_for_each_trial_by_number(frame, new):
     assert frame["data.name"].unique().tolist() == ["mnist_5k"]
     assert frame["data.digest"].unique().tolist() == ["alpha" * 4]
     assert frame["seconds"].tolist() == [2.5, 5.0, 7.5, 10.0, 12.5]
-    assert frame["epochs"].tolist() == [3] * 5
+    # What they were trained, not what they were to be trained.
+    assert frame["epochs"].tolist() == [3, 2, pd.NA, 1, 1]
+    assert frame["params.training.epochs"].tolist() == [3] * 5
     assert frame["run_id"].is_unique
 
 
 def test_columns_are_in_order(frame):
     columns = list(frame.columns)
-    assert columns[:11] == [
+    assert columns[:14] == [
         "sweep",
         "trial",
         "confirms",
+        "goes_on_from",
         "status",
         "reason",
         "start",
+        "end",
         "seconds",
         "epochs",
+        "slot",
         "run_id",
         "data.name",
         "data.digest",
     ]
-    kinds = [column.partition(".")[0] for column in columns[11:]]
+    kinds = [column.partition(".")[0] for column in columns[14:]]
     assert kinds == sorted(kinds, key=["params", "metrics"].index)
-    assert columns[11:] == sorted(c for c in columns if c.startswith("params.")) + sorted(
+    assert columns[14:] == sorted(c for c in columns if c.startswith("params.")) + sorted(
         c for c in columns if c.startswith("metrics.")
     )
 
@@ -189,7 +197,8 @@ def test_columns_are_in_order(frame):
     ("column", "dtype", "values"),
     [
         ("trial", "Int64", [0, 1, 2, 3, 4]),
-        ("epochs", "Int64", [3, 3, 3, 3, 3]),
+        ("confirms", "Int64", [pd.NA] * 5),
+        ("epochs", "Int64", [3, 2, pd.NA, 1, 1]),
         ("seconds", "Float64", [2.5, 5.0, 7.5, 10.0, 12.5]),
         ("status", "string", None),
         ("reason", "string", [pd.NA, pd.NA, "the loss became nan in epoch 1", "stopped", pd.NA]),
@@ -216,8 +225,9 @@ def test_columns_are_typed(frame, column, dtype, values):
         pd.testing.assert_series_equal(frame[column], pd.Series(values, dtype=dtype, name=column))
 
 
-def test_start_is_a_time_in_utc(frame):
-    assert str(frame["start"].dtype).endswith("UTC]")
+def test_start_and_end_are_times_in_utc(frame):
+    assert str(frame["start"].dtype) == str(frame["end"].dtype) == "datetime64[ms, UTC]"
+    assert (frame["end"] - frame["start"]).dt.total_seconds().tolist() == [4, 3, 1, 2, 2]
     assert frame["start"].is_monotonic_increasing
     assert frame["start"].iloc[0] == pd.Timestamp(1_700_001_002, unit="s", tz="UTC")
 
@@ -245,10 +255,14 @@ def test_all_sweeps_of_an_experiment_in_one_frame(project, old, new):
 def test_more_runs_than_fit_on_a_page_are_all_there(project, new, monkeypatch):
     whole, experiment, curves = load_runs(new), load_runs(experiment="alpha"), load_curves(new)
     for page in (1, 2, 5):
-        monkeypatch.setattr(runs, "_PAGE", page)
+        monkeypatch.setattr(api, "PAGE", page)
+        monkeypatch.setattr(sql, "PAGE", page)
         pd.testing.assert_frame_equal(load_runs(new), whole)
         pd.testing.assert_frame_equal(load_runs(experiment="alpha"), experiment)
         pd.testing.assert_frame_equal(load_curves(new), curves)
+        through_api = find_sweep(new).selection.through_api()
+        pd.testing.assert_frame_equal(runs_frame(through_api.records()), whole)
+        pd.testing.assert_frame_equal(curves_frame(through_api.points()), curves)
 
 
 def test_no_runs_are_an_empty_frame_with_its_columns():
@@ -307,6 +321,7 @@ def test_trial_that_still_runs_is_there(tmp_path, template):
     frame = frame_of([client.get_run(run.info.run_id)])
     assert frame["status"].tolist() == ["running"]
     assert frame["seconds"].isna().all()
+    assert frame["end"].isna().all()
 
 
 # ---- the winner -------------------------------------------------------------------------------------------------
@@ -321,8 +336,8 @@ def test_winner_is_the_best_and_of_equals_the_first(project, sweep, winner):
 
 def test_sweep_without_a_score_has_no_winner(project, new, monkeypatch):
     found = find_sweep(new)
-    failed = [run for run in found.trials() if run.data.tags[store.TAG_STATUS] == "failed"]
-    monkeypatch.setattr(type(found), "trials", lambda _: failed)
+    failed = found.frame().query("status == 'failed'")
+    monkeypatch.setattr(type(found), "frame", lambda _: failed)
     with pytest.raises(UserError) as caught:
         found.winner()
     assert str(caught.value) == f"{new}: no trial has a score yet"
@@ -334,6 +349,7 @@ def test_sweep_without_a_score_has_no_winner(project, new, monkeypatch):
 def test_curves_have_a_row_for_each_trial_metric_and_epoch(project, new):
     curves = load_curves(new)
     assert list(curves.columns) == ["sweep", "trial", "epoch", "metric", "value"]
+    assert curves.dtypes.astype(str).tolist() == ["category", "int32", "int32", "category", "float64"]
     assert curves["sweep"].unique().tolist() == [new]
     assert not curves.duplicated(["trial", "metric", "epoch"]).any()
     assert len(curves) == 4 * (3 + 2 + 1 + 1)
@@ -350,3 +366,49 @@ def test_curves_can_be_grouped_and_drawn_at_once(project, other):
     wide = curves[curves["metric"] == "val_loss"].pivot_table(index="epoch", columns="trial", values="value")
     assert wide.loc[2, 1] == 0.25
     assert pd.isna(wide.loc[2, 2])
+
+
+def test_curves_go_with_runs(project):
+    curves, frame = load_curves(experiment="alpha"), load_runs(experiment="alpha")
+    both = curves.merge(frame, on=["sweep", "trial"])
+    assert len(both) == len(curves) == 4 * (2 + 3 + 2 + 1 + 1)
+    assert both.groupby("params.optimizer.name")["value"].size().to_dict() == {"adam": 24, "sgd": 12}
+
+
+# ---- queries ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "query", "expected"),
+    [
+        ({}, "metrics.best_val_accuracy >= 0.75", [(NEW, 0), (NEW, 1), (NEW, 4)]),
+        ({}, "metrics.best_val_loss < 0.4", [(OTHER, 1)]),
+        ({}, "params.`optimizer.name` = 'sgd' and params.`model.units` = '16'", [(NEW, 4)]),
+        ({}, "params.`optimizer.name` LIKE 'SG%'", []),
+        ({}, "params.`optimizer.name` ILIKE 'SG%'", [(NEW, 1), (NEW, 4)]),
+        ({}, "attributes.run_name = 'trial 3' and tags.`mnist_sweep.status` != 'completed'", [(NEW, 3)]),
+        ({"what": "alpha"}, "metrics.loss <= 1", [(NEW, 0), (NEW, 1), (NEW, 3), (NEW, 4)]),
+        ({"what": OLD}, "metrics.best_val_accuracy > 0.6", [(OLD, 1)]),
+        ({"experiment": "alpha"}, "params.`model.units` = '64'", [(OLD, 1), (NEW, 0)]),
+        ({"experiment": "beta"}, "metrics.best_val_accuracy > 0", []),
+    ],
+)
+def test_query_finds_trials_of_all_experiments_or_of_one(project, given, query, expected):
+    frame, curves = load_runs(**given, query=query), load_curves(**given, query=query)
+    assert list(zip(frame["sweep"], frame["trial"], strict=True)) == expected
+    assert list(curves.groupby(["sweep", "trial"], observed=True).groups) == expected
+
+
+@pytest.mark.parametrize("query", ["metrics.loss ~ 1", "accuracy", "metrics.loss = 'x' or metrics.loss > 0"])
+def test_query_that_cannot_be_understood_is_said(project, query):
+    for ask in (load_runs, load_curves):
+        with pytest.raises(UserError) as caught:
+            ask(query=query)
+        assert str(caught.value).startswith(f"query={query}: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_sweep_and_experiment_together_are_refused(project):
+    with pytest.raises(UserError) as caught:
+        load_runs("alpha", experiment="beta")
+    assert str(caught.value) == "alpha and experiment=beta: give one of them"

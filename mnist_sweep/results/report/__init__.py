@@ -1,0 +1,110 @@
+"""`python -m mnist_sweep report`: a sweep as one HTML file that needs nothing else, no network either.
+
+The page is a template with its own style and script beside it; everything that comes from the user is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
+from mnist_sweep.results.report.board import Board, board
+from mnist_sweep.results.report.content import content, space
+from mnist_sweep.results.report.pictures import pictures
+from mnist_sweep.results.runs import SweepRuns, find_sweep, sweep_folder
+
+FILE = "report.html"
+_HERE = Path(__file__).parent
+
+
+def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path:
+    """Writes the report of a sweep.
+
+    Args:
+        sweep: As for `load_runs`.
+        tracking_uri: As for `load_runs`.
+        to: The file; None for `report.html` in the sweep's folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: There is no such sweep, or the file cannot be written.
+    """
+    found = find_sweep(sweep, tracking_uri)
+    path = to or sweep_folder(found.sweep) / FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(found, path)
+    except OSError as error:
+        raise UserError(f"--to={path}: cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def write(found: SweepRuns, path: Path) -> None:
+    """Writes the report of a sweep, which may still run.
+
+    Args:
+        found: The sweep.
+        path: The file, whose folder exists; it is there only when it is whole.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_whole(path, _page(found))
+
+
+def _page(found: SweepRuns) -> str:
+    frame = found.frame()
+    with tempfile.TemporaryDirectory() as fetched:
+        told = content(found, frame, Path(fetched))
+        drawn = pictures(found, frame, found.curves(), told.winner, Path(fetched))
+    table = board(frame, found.objectives, space(found))
+    script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "parallel.js")) + "})();\n"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        content=told,
+        board=table,
+        front=set(table.front),
+        pictures=drawn,
+        objective=found.objective.name,
+        now=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        style=_own(_text("report.css")),
+        script=_own(script),
+        script_hash=_own(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+        data=_own(_in_script(_for_script(table))),
+    )
+
+
+def _for_script(table: Board) -> dict[str, Any]:
+    scores = sum(column.axis != "" and column.score for column in table.columns)
+    columns = [column.for_script() for column in table.columns]
+    return {"trials": table.trials, "columns": columns, "colour": table.colour, "objectives": scores}
+
+
+def _in_script(content: dict[str, Any]) -> str:
+    """JSON that no value in it can leave: the browser ends a script at `</script`, whatever is around that."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _own(text: str) -> Markup:
+    """What is no user's, and needs no escaping."""
+    return Markup(text)
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,136 @@
+// The leaderboard, and what it shares with the parallel coordinates: which trials are shown, and which one is lit.
+// Trials are known by their place in the leaderboard as it was written, the best first.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const size = data.trials.length;
+const chart = document.getElementById("parallel");
+const table = document.getElementById("trials");
+const rows = [...table.tBodies[0].rows];
+const shown = new Uint8Array(size).fill(1);
+const listeners = [];
+let lit = null;
+let due = 0;
+
+/** Shows only the trials for which `keep(i)` holds; `filters` are their descriptions: {text, clear}. */
+function filter(keep, filters) {
+  let count = 0;
+  for (let i = 0; i < size; i++) {
+    const now = keep(i) ? 1 : 0;
+    count += now;
+    shown[i] = now;
+  }
+  // A table of a thousand rows takes too long to follow every movement of a pointer.
+  clearTimeout(due);
+  due = setTimeout(hideRows, 80);
+  const total = size.toLocaleString("en") + (size === 1 ? " trial" : " trials");
+  const text = count === size ? total : `${count.toLocaleString("en")} of ${total}`;
+  const line = document.getElementById("count");
+  if (line.textContent !== text) line.textContent = text;
+  const list = document.getElementById("filters");
+  while (list.children.length > filters.length) list.lastChild.remove();
+  filters.forEach((one, i) => {
+    if (!list.children[i]) list.append(document.createElement("li"));
+    const item = list.children[i];
+    if (!item.firstChild) item.append(Object.assign(document.createElement("button"), { type: "button" }));
+    item.firstChild.textContent = `${one.text} ×`;
+    item.firstChild.setAttribute("aria-label", `Take back the filter ${one.text}`);
+    item.firstChild.onclick = one.clear;
+  });
+  document.getElementById("clear").hidden = filters.length === 0;
+}
+
+function hideRows() {
+  rows.forEach((row, i) => {
+    if (row.hidden === Boolean(shown[i])) row.hidden = !shown[i];
+  });
+  const first = table.querySelector("tbody tr[tabindex]");
+  if (!first || first.hidden) startAt([...table.tBodies[0].rows].find((row) => !row.hidden));
+}
+
+/** Lights one trial, in the chart and in the table; null: none. */
+function light(i) {
+  if (i === lit) return;
+  if (lit !== null) rows[lit].classList.remove("lit");
+  lit = i;
+  if (i !== null) rows[i].classList.add("lit");
+  for (const listener of listeners) listener(i);
+}
+
+function goTo(i) {
+  startAt(rows[i]);
+  rows[i].focus({ preventScroll: true });
+  rows[i].scrollIntoView({ block: "nearest" });
+}
+
+// ---- sorting
+
+function sortBy(column, descending) {
+  const values = data.columns[column].values;
+  const sign = descending ? -1 : 1;
+  const order = [...rows.keys()].sort((a, b) => {
+    const [x, y] = [values[a], values[b]];
+    if (x === null || y === null) return (x === null) - (y === null) || a - b;
+    return (typeof x === "number" ? x - y : x < y ? -1 : x > y ? 1 : 0) * sign || a - b;
+  });
+  table.tBodies[0].append(...order.map((i) => rows[i]));
+  [...table.tHead.rows[0].cells].forEach((cell, i) => {
+    if (i === column) cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    else cell.removeAttribute("aria-sort");
+  });
+}
+
+[...table.tHead.rows[0].cells].forEach((cell, i) => {
+  cell.firstElementChild.addEventListener("click", () => {
+    const before = cell.getAttribute("aria-sort");
+    sortBy(i, before === null ? data.columns[i].descending : before === "ascending");
+  });
+});
+
+// ---- rows: one stop of the Tab key, from which the arrow keys go up and down
+
+function startAt(row) {
+  for (const other of table.querySelectorAll("tbody tr[tabindex]")) other.removeAttribute("tabindex");
+  if (row) row.tabIndex = 0;
+}
+
+const body = table.tBodies[0];
+const placeOf = new Map(rows.map((row, i) => [row, i]));
+const rowAt = (target) => (target instanceof Element ? target.closest("tbody tr") : null);
+
+body.addEventListener("pointerover", (event) => light(rowAt(event.target) ? placeOf.get(rowAt(event.target)) : null));
+body.addEventListener("pointerleave", () => light(null));
+body.addEventListener("focusin", (event) => light(placeOf.get(rowAt(event.target))));
+body.addEventListener("focusout", () => light(null));
+body.addEventListener("keydown", (event) => {
+  const step = { ArrowUp: "previousElementSibling", ArrowDown: "nextElementSibling" }[event.key];
+  let row = rowAt(event.target);
+  if (!step || !row) return;
+  do row = row[step];
+  while (row && row.hidden);
+  event.preventDefault();
+  if (row) goTo(placeOf.get(row));
+});
+startAt(rows[0]);
+
+// ---- commands
+
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const code = button.previousElementSibling;
+    getSelection().selectAllChildren(code);
+    let copied = false;
+    try {
+      // From a file, or inside MLflow's frame, a page may not have the clipboard.
+      copied = document.execCommand("copy");
+      if (!copied) {
+        await navigator.clipboard.writeText(button.dataset.copy);
+        copied = true;
+      }
+    } catch {
+      copied = false;
+    }
+    button.textContent = copied ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+}

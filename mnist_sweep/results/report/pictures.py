@@ -1,0 +1,168 @@
+"""The report's pictures: each with what it shows, in words."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mnist_sweep.results import plots
+from mnist_sweep.results.importance import importances
+from mnist_sweep.results.report.content import Winner, fetched
+from mnist_sweep.results.report.texts import TEXTS
+from mnist_sweep.results.runs import SweepRuns, searched
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOG = logging.getLogger(__name__)
+# Of the file, and of an inch on the screen: more would be sharper, and the file larger.
+_DPI, _SCREEN = 140, 108
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture.
+
+    Attributes:
+        anchor: Its name in links.
+        heading: What it is about.
+        text: What it shows and how to read it, for a learner.
+        alt: What there is to see, for those who cannot.
+        uri: It, as a data URI.
+        width: In CSS pixels.
+        height: In CSS pixels.
+    """
+
+    anchor: str
+    heading: str
+    text: str
+    alt: str
+    uri: str
+    width: int
+    height: int
+
+
+def pictures(
+    found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame, winner: Winner | None, folder: Path
+) -> list[Picture]:
+    """Draws what there are data for.
+
+    Args:
+        found: The sweep.
+        frame: Its trials, as `load_runs` gives them.
+        curves: Their learning curves, as `load_curves` gives them.
+        winner: The best trial.
+        folder: Where to put the files that are fetched for it.
+    """
+    drawn = list(_of_the_search(found, frame, curves))
+    return drawn if winner is None else [*drawn, *_of_the_winner(winner, folder)]
+
+
+def _of_the_search(found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame) -> Iterator[Picture]:
+    objective, score = found.objective, f"metrics.best_{found.objective.name}"
+    trials = frame[frame["confirms"].isna()]
+    scored = trials[trials[score].notna()] if score in trials else trials.iloc[:0]
+    count = f"{len(trials):,} trials" if len(trials) > 1 else "one trial"
+    if len(trials) > 1 and len(scored):
+        best = scored[score].max() if objective.direction == "max" else scored[score].min()
+        figure = plots.optimisation_history(frame, objective, f"{objective.name} of each trial, in their order")
+        yield _picture("history", figure, f"The {objective.name} of {count} in their order; the best is {best:.4f}.")
+    if (curves["metric"] == objective.name).any():
+        figure = plots.all_learning_curves(frame, curves, objective, f"{objective.name} after each epoch")
+        yield _picture("curves", figure, f"The {objective.name} of {count} over their epochs.")
+    varied = searched(trials)
+    if len(scored) > 1 and varied:
+        yield from _effects(found, frame, len(varied))
+    if len(found.objectives) > 1:
+        yield from _pareto(found, scored)
+    if len(frame) > 1 and trials["seconds"].notna().any():
+        figure = plots.slot_timeline(frame, "Which trial ran when, and where")
+        yield _picture("timeline", figure, f"A bar for each of {len(frame):,} trainings, a row for each place.")
+
+
+def _effects(found: SweepRuns, frame: pd.DataFrame, varied: int) -> Iterator[Picture]:
+    objective = found.objective
+    ranked = importances(frame, objective)
+    names = [str(name) for name in ranked["hyperparameter"]]
+    if names:
+        shares = [f"{n} {v:.2f}" for n, v in zip(names, ranked["importance"].tolist(), strict=True)]
+        figure = plots.importance(ranked, f"Importance for being among the best by {objective.name}")
+        yield _picture("importance", figure, f"The most important first: {', '.join(shares[:8])}.")
+    figure = plots.marginal_effects(frame, objective, f"{objective.name} by each hyperparameter")
+    alt = f"A panel for each of {varied} hyperparameter{'s' if varied > 1 else ''}: {objective.name} over its values."
+    yield _picture("effects", figure, alt)
+    if len(names) > 1:
+        pair = " and ".join(names[:2])
+        figure = plots.pairwise_effects(frame, objective, names[0], names[1], f"{objective.name} by {pair}")
+        yield _picture("pair", figure, f"{objective.name} over {pair}.", pair=pair)
+
+
+def _pareto(found: SweepRuns, scored: pd.DataFrame) -> Iterator[Picture]:
+    columns = [f"metrics.best_{objective.name}" for objective in found.objectives]
+    if not set(columns) <= set(scored):
+        return
+    known = scored.dropna(subset=columns)
+    points = dict(zip(known["trial"].tolist(), known[columns].to_numpy(dtype=float).tolist(), strict=True))
+    if points:
+        names = " and ".join(objective.name for objective in found.objectives)
+        figure = plots.pareto_front(points, found.objectives, f"{len(points):,} trials by {names}")
+        yield _picture("pareto", figure, f"The trials by {names}, those of the Pareto set marked.", objectives=names)
+
+
+def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Picture]:
+    path = fetched(winner.run, "confusion_matrix.json", folder)
+    if path is not None:
+        counts = json.loads(path.read_text(encoding="utf-8"))["rows are true classes"]
+        right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
+        told = f"{right:,} of {total:,} test images are right"
+        yield _picture("confusion", plots.confusion_matrix(counts, told), f"{told}.{_most_confused(counts)}")
+    details = _arrays(winner, folder)
+    if len(details.get("mistakes_images", ())):
+        images, truth, wrong, sure = (details[f"mistakes_{n}"] for n in ("images", "true", "predicted", "probability"))
+        figure = plots.worst_mistakes(images, truth, wrong, sure, "The surest mistakes on the test images")
+        first = zip(truth[:10], wrong[:10], strict=True)
+        yield _picture("mistakes", figure, "; ".join(f"a {a} taken for a {b}" for a, b in first) + ".")
+    if len(details.get("filters", ())):
+        filters = details["filters"]
+        figure = plots.first_layer_filters(filters, "The weights of the first layer")
+        yield _picture("filters", figure, f"{len(filters)} tiles of {filters.shape[1]} × {filters.shape[2]} weights.")
+
+
+def _most_confused(counts: list[list[int]]) -> str:
+    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
+    if not wrong:
+        return ""
+    n, i, j = max(wrong)
+    return f" The most frequent mistake: {i} taken for {j}, {n} times."
+
+
+def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:
+    path = fetched(winner.run, "test_details.npz", folder)
+    if path is None:
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        # The rest of the report is worth having without these.
+        _LOG.warning("%s: cannot be read (%s)", path, error)
+        return {}
+
+
+def _picture(anchor: str, figure: Figure, alt: str, **names: str) -> Picture:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI)
+    uri = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    width, height = (round(float(inches) * _SCREEN) for inches in figure.get_size_inches())
+    heading, text = TEXTS[anchor]
+    return Picture(anchor, heading, text.format(**names), alt, uri, width, height)
