@@ -28,5 +28,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise UserError(f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port") from None
+        raise UserError(
+            f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
+        ) from None
     return bound

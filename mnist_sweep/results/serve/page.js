@@ -76,7 +76,7 @@ async function watch() {
 // ---- showing ------------------------------------------------------------------------------------------------------
 
 function introduce() {
-  const digits = about.data.startsWith("mnist");
+  const digits = about.drawn && about.classes === 10;
   const [height, width, channels] = about.shape;
   const size = `${height} × ${width}`;
   byId("title").textContent = digits ? "Draw a digit" : "Draw something it knows";
@@ -88,7 +88,7 @@ function introduce() {
   ].filter(Boolean);
   const trial = about.confirms === null ? `Trial ${about.trial}` : `Trial ${about.trial} (trial ${about.confirms} on another seed)`;
   byId("card").replaceChildren(
-    element("span", {}, `${trial} of ${about.sweep}${scores.length ? ": " + scores.join(", ") : ""}. `),
+    element("span", {}, `${trial} of ${about.sweep}${scores.length ? `: ${scores.join(", ")}` : ""}.`),
     element("span", {}, `Trained on ${about.data}: ${about.training_images.toLocaleString("en")} images of ${size}` +
       `${channels > 1 ? ` × ${channels}` : ""}, ${about.classes} classes${digits ? "" : `, 0 to ${about.classes - 1}`}.`),
   );
@@ -108,9 +108,9 @@ function introduce() {
     const model = about.models[i];
     rows.push(element("li", { className: model ? "" : "loading" },
       element("span", { className: "says" }, model ? "–" : "…"),
-      element("span", { className: "who" },
-        element("b", {}, model ? model.name : "loading…"), element("span", {}, model ? model.about : "")),
-      element("span", { className: "mark" }), element("span", { className: "value" })));
+      element("b", {}, model ? model.name : "loading…"),
+      element("span", { className: "mark" }),
+      element("span", { className: "about" }, model ? model.about : "")));
   }
   if (rows.length === 0) rows.push(element("li", { className: "none" }, "This sweep has no other model."));
   byId("others").replaceChildren(...rows);
@@ -174,8 +174,8 @@ function showOthers(answer) {
     if (row.className === "none" || row.className === "loading") return;
     row.classList.toggle("against", Boolean(model) && !model.agrees);
     row.querySelector(".says").textContent = model ? model.digit : "–";
-    row.querySelector(".mark").textContent = !model ? "" : model.agrees ? "✓ agrees" : "≠ disagrees";
-    row.querySelector(".value").textContent = model ? percent(model.probability) : "";
+    row.querySelector(".mark").textContent =
+      model ? `${model.agrees ? "✓ agrees" : "≠ disagrees"}, ${percent(model.probability)}` : "";
   });
 }
 

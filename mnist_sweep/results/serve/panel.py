@@ -91,6 +91,7 @@ class Panel:
         judges = list(self.judges)
         return {
             **self.card,
+            "drawn": self.profile is not None and self.profile.drawing is not None,
             "shape": self.shape,
             "ready": bool(judges),
             "complete": self.complete,
@@ -190,6 +191,7 @@ def describe(values: dict[str, Any]) -> str:
 
     Args:
         values: From a hyperparameter's short name to its value; inactive ones are NA, a layer's own are `units.1`.
+            What is off is left out.
 
     Returns:
         Such as `layers 2 · units 256, 32 · dropout 0.1586 · adam`.
@@ -200,9 +202,12 @@ def describe(values: dict[str, Any]) -> str:
             continue
         base, _, layer = name.rpartition(".")
         word = (base if layer.isdigit() else name).replace("_", " ")
-        text = ("yes" if value else "no") if isinstance(value, bool | np.bool_) else shown(value)
-        parts.setdefault(word, []).append(text)
-    return " · ".join(f"{word} {', '.join(texts)}" for word, texts in parts.items())
+        if isinstance(value, bool | np.bool_):
+            if value:
+                parts[word] = []
+        else:
+            parts.setdefault(word, []).append(shown(value))
+    return " · ".join(f"{word} {', '.join(texts)}".rstrip() for word, texts in parts.items())
 
 
 def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> None:
@@ -250,7 +255,8 @@ def compiled(model: Any, shape: tuple[int, int, int]) -> Ask:  # noqa: ANN401 - 
     )
 
     def ask(image: Array) -> Array:
-        return np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)[0]
+        answers: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)
+        return answers[0]
 
     ask(np.zeros(shape, np.float32))
     return ask
