@@ -126,7 +126,8 @@ def _file(path: Path, kind: str) -> Callable[[], Awaitable[Response]]:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    # Closed, as the rest of a body that was not read would have to be received first.
+    return JSONResponse({"error": error.detail}, error.status_code, {"Connection": "close", **(error.headers or {})})
 
 
 async def _failed(request: Request, error: Exception) -> Response:
