@@ -124,6 +124,20 @@ def _predict(given: list[str]) -> int:
     )
 
 
+def _serve(given: list[str]) -> int:
+    parser = _parser("serve", "Opens a page to draw digits on, which shows what a sweep's models make of them.")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help=f"{_SWEEP}, or models:/NAME@champion (default: the last sweep)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 for any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
+    _takes_store(parser)
+    options = parser.parse_args(given)
+    from mnist_sweep.results import serve
+
+    return serve.serve(options.model, options.tracking_uri, options.host, options.port)
+
+
 def _show_data(given: list[str]) -> int:
     parser = _parser("show-data", "Draws the first images of a data set, and how many there are of each class.")
     parser.add_argument(
@@ -186,6 +200,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sync": _sync,
     "export": _export,
     "predict": _predict,
+    "serve": _serve,
     "show-data": _show_data,
     "report": _report,
     "ui": _ui,

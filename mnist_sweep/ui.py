@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import webbrowser
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from mnist_sweep import mlflow_view
+from mnist_sweep import mlflow_view, ports
 from mnist_sweep.compose import defaults
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import absolute, sqlite_path
@@ -55,7 +54,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
         raise UserError(
             f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
         )
-    _check_port(host, port)
+    ports.bind(host, port).close()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
@@ -110,17 +109,6 @@ def _tell(found: SweepRuns | None, address: str, open_browser: bool) -> None:
         print(f"{found.sweep}: {link}", flush=True)
     if open_browser:
         webbrowser.open(link)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
-            ) from None
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], address: str) -> None:

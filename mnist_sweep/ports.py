@@ -1,0 +1,34 @@
+"""Ports to listen on."""
+
+from __future__ import annotations
+
+import socket
+
+from mnist_sweep.errors import UserError
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Takes a port.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 for any that is free.
+
+    Returns:
+        A socket that is bound to it, and does not listen yet.
+
+    Raises:
+        UserError: The port is taken, or there is no such address here.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port={port}: ports go from 0 to 65535")
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise UserError(
+            f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
+        ) from None
+    return bound

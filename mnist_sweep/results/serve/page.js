@@ -1,0 +1,242 @@
+// Asks the server what is drawn, and shows what it says.
+
+import { Paper } from "./paper.js";
+
+const byId = (id) => document.getElementById(id);
+const paper = new Paper(byId("paper"), byId("cursor"));
+const MOST_BARS = 12;
+
+let about = null;      // what the server says of its models
+let asking = false;    // one question at a time: what is drawn meanwhile makes one more, not a queue
+let again = false;
+let shownFor = null;   // the answer that is shown, null for none
+let saying = 0;
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+const percent = (p) => {
+  // 100 % is never said of what is not certain.
+  return `${p >= 0.9995 && p < 1 ? "> 99.9" : (100 * p).toFixed(1)} %`;
+};
+
+// ---- asking -------------------------------------------------------------------------------------------------------
+
+async function ask() {
+  if (asking) {
+    again = true;
+    return;
+  }
+  if (paper.empty) show(null);
+  if (paper.empty || !about?.ready) return;
+  asking = true;
+  byId("answer").ariaBusy = "true";
+  try {
+    const body = await paper.blob();
+    const response = await fetch("predict", { method: "POST", headers: { "Content-Type": body.type }, body });
+    const answer = await response.json();
+    if (paper.empty) show(null);
+    else if (response.ok) show(answer);
+    else trouble(answer.error);
+  } catch {
+    trouble("The server does not answer. Is it still running?");
+  } finally {
+    asking = false;
+    byId("answer").ariaBusy = String(again);
+    if (again) {
+      again = false;
+      ask();
+    }
+  }
+}
+
+async function watch() {
+  let before = "";
+  for (;;) {
+    try {
+      about = await (await fetch("about")).json();
+      const now = JSON.stringify(about);
+      if (now !== before) {
+        before = now;
+        introduce();
+        if (paper.empty) show(null);
+        else ask();
+      }
+      if (about.complete) return;
+    } catch {
+      trouble("The server does not answer. Is it still running?");
+    }
+    await new Promise((done) => setTimeout(done, 400));
+  }
+}
+
+// ---- showing ------------------------------------------------------------------------------------------------------
+
+function introduce() {
+  const digits = about.drawn && about.classes === 10;
+  const [height, width, channels] = about.shape;
+  const size = `${height} × ${width}`;
+  byId("title").textContent = digits ? "Draw a digit" : "Draw something it knows";
+  document.title = `${byId("title").textContent} – mnist_sweep`;
+  const right = (p) => `${(100 * p).toFixed(1)} %`;
+  const scores = [
+    about.validation_accuracy === null ? "" : `right on ${right(about.validation_accuracy)} of the validation images`,
+    about.test_accuracy === null ? "" : `${right(about.test_accuracy)} of the test images`,
+  ].filter(Boolean);
+  const trial = about.confirms === null ? `Trial ${about.trial}` : `Trial ${about.trial} (trial ${about.confirms} on another seed)`;
+  byId("card").replaceChildren(
+    element("span", {}, `${trial} of ${about.sweep}${scores.length ? `: ${scores.join(", ")}` : ""}.`),
+    element("span", {}, `Trained on ${about.data}: ${about.training_images.toLocaleString("en")} images of ${size}` +
+      `${channels > 1 ? ` × ${channels}` : ""}, ${about.classes} classes${digits ? "" : `, 0 to ${about.classes - 1}`}.`),
+  );
+  const seen = byId("seen");
+  if (seen.width !== width) [seen.width, seen.height] = [width, height];
+  const bars = byId("bars");
+  if (bars.childElementCount === 0) {
+    for (let i = 0; i < Math.min(about.classes, MOST_BARS); i++) {
+      bars.append(element("li", {},
+        element("span", { className: "name" }, String(i)),
+        element("span", { className: "bar" }, element("span", { className: "fill" })),
+        element("span", { className: "value" })));
+    }
+  }
+  const rows = [];
+  for (let i = 1; i < about.expected; i++) {
+    const model = about.models[i];
+    rows.push(element("li", { className: model ? "" : "loading" },
+      element("span", { className: "says" }, model ? "–" : "…"),
+      element("b", {}, model ? model.name : "loading…"),
+      element("span", { className: "mark" }),
+      element("span", { className: "about" }, model ? model.about : "")));
+  }
+  if (rows.length === 0) rows.push(element("li", { className: "none" }, "This sweep has no other model."));
+  byId("others").replaceChildren(...rows);
+}
+
+function show(answer) {
+  shownFor = answer;
+  document.body.classList.toggle("answered", answer !== null);
+  byId("hint").hidden = !paper.empty;
+  byId("undo").disabled = !paper.canUndo;
+  byId("clear").disabled = paper.empty;
+  byId("digit").textContent = answer ? answer.digit : "?";
+  byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing drawn yet" : "Loading the model…";
+  byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "Answers come while you draw." : "Go ahead and draw.";
+  showBars(answer);
+  showSeen(answer);
+  showOthers(answer);
+  showDoubts(answer);
+  say(answer);
+}
+
+function agreement(answer) {
+  const others = answer.models.slice(1);
+  const against = others.filter((model) => !model.agrees).length;
+  if (others.length === 0) return "";
+  if (against === 0) return others.length === 1 ? "The runner-up agrees." : `All ${others.length} runners-up agree.`;
+  return `${against} of ${others.length} runners-up ${against === 1 ? "disagrees" : "disagree"}.`;
+}
+
+function showBars(answer) {
+  const rows = [...byId("bars").children];
+  const p = answer?.probabilities ?? [];
+  // Where there are more classes than bars, the most likely ones.
+  const few = about === null || about.classes <= MOST_BARS;
+  const classes = few ? rows.map((_, i) => i) : p.map((_, i) => i).sort((a, b) => p[b] - p[a]);
+  rows.forEach((row, i) => {
+    const label = answer || few ? classes[i] : "";
+    row.classList.toggle("best", answer !== null && label === answer.digit);
+    row.querySelector(".name").textContent = label;
+    row.querySelector(".fill").style.transform = `scaleX(${answer ? p[label] : 0})`;
+    row.querySelector(".value").textContent = answer ? percent(p[label]) : "";
+  });
+}
+
+function showSeen(answer) {
+  const canvas = byId("seen");
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (!answer) return;
+  const pixels = context.createImageData(canvas.width, canvas.height);
+  answer.image.flat().forEach((pixel, i) => {
+    const [red, green, blue] = Array.isArray(pixel) ? pixel : [pixel, pixel, pixel];
+    pixels.data.set([red, green, blue, 255], 4 * i);
+  });
+  context.putImageData(pixels, 0, 0);
+}
+
+function showOthers(answer) {
+  [...byId("others").children].forEach((row, i) => {
+    const model = answer?.models[i + 1];
+    if (row.className === "none" || row.className === "loading") return;
+    row.classList.toggle("against", Boolean(model) && !model.agrees);
+    row.querySelector(".says").textContent = model ? model.digit : "–";
+    row.querySelector(".mark").textContent =
+      model ? `${model.agrees ? "✓ agrees" : "≠ disagrees"}, ${percent(model.probability)}` : "";
+  });
+}
+
+function showDoubts(answer) {
+  const list = (title, lines, className) => lines.length === 0 ? [] : [element("div", { className },
+    element("h2", {}, title), element("ul", {}, ...lines.map((line) => element("li", {}, line))))];
+  byId("notes").textContent = (answer?.notes ?? []).join("; ");
+  byId("doubts").replaceChildren(...list("Why this may be wrong", answer?.doubts ?? [], "why"));
+}
+
+function trouble(text) {
+  show(null);
+  byId("sure").textContent = "No answer";
+  byId("agreement").textContent = text;
+  byId("said").textContent = text;
+}
+
+// For those who do not see it: only what has settled.
+function say(answer) {
+  clearTimeout(saying);
+  saying = setTimeout(() => {
+    byId("said").textContent = answer === null ? "" :
+      [`This looks like ${answer.digit}, ${percent(answer.probability)}.`, agreement(answer), ...answer.doubts].join(" ");
+  }, 700);
+}
+
+// ---- what one can do ----------------------------------------------------------------------------------------------
+
+async function open(file) {
+  if (!file) return;
+  try {
+    await paper.open(file);
+  } catch {
+    trouble("That is no picture that this browser can open.");
+  }
+}
+
+for (const name of ["change", "end"]) {
+  paper.addEventListener(name, () => {
+    if (shownFor === null) show(null);
+    byId("undo").disabled = !paper.canUndo;
+    byId("clear").disabled = paper.empty;
+    ask();
+  });
+}
+byId("undo").addEventListener("click", () => paper.undo());
+byId("clear").addEventListener("click", () => paper.clear());
+byId("brush").addEventListener("input", (event) => {
+  paper.brush = Number(event.target.value);
+  paper.draw();
+});
+byId("open").addEventListener("click", () => byId("file").click());
+byId("file").addEventListener("change", (event) => {
+  open(event.target.files[0]);
+  event.target.value = "";  // so that the same file can be opened again
+});
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  open(event.dataTransfer.files[0]);
+});
+addEventListener("paste", (event) => open(event.clipboardData.files[0]));
+
+watch();
