@@ -57,13 +57,28 @@ def _compare(given: list[str]) -> int:
 
 
 def _export(given: list[str]) -> int:
-    parser = _parser("export", "Writes a sweep's best model as .h5 and .keras, with a manifest, and checks both.")
-    _takes_sweep(parser)
+    from mnist_sweep.results import formats
+
+    parser = _parser(
+        "export",
+        "Writes a sweep's best model in formats that other programs read, each checked against the run's predictions, "
+        "with a manifest.",
+    )
+    what = f"{_SWEEP} (default: the last one); or models:/NAME@champion"
+    parser.add_argument("what", nargs="?", metavar="SWEEP", help=what)
+    _takes_store(parser)
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write to")
+    parser.add_argument(
+        "--format",
+        metavar="A,B",
+        default=formats.DEFAULT,
+        help=f"some of {', '.join(formats.FORMATS)} (default: {formats.DEFAULT})",
+    )
     options = parser.parse_args(given)
+    wanted = formats.chosen(options.format)
     from mnist_sweep.results import export
 
-    export.export(options.sweep, options.tracking_uri, options.to)
+    export.export(options.what, options.tracking_uri, options.to, wanted)
     return 0
 
 
