@@ -82,6 +82,27 @@ def _export(given: list[str]) -> int:
     return 0
 
 
+def _rerun(given: list[str]) -> int:
+    parser = _parser(
+        "rerun",
+        "Trains a trial again from what was logged, and says whether every metric of every epoch is the same. "
+        "The exit code is 0 where it is, 1 where not.",
+    )
+    parser.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN",
+        help=f"an MLflow run's id or its beginning; or {_SWEEP} (default: the last one)",
+    )
+    parser.add_argument("trial", nargs="?", type=int, metavar="TRIAL", help="of that sweep (default: its best)")
+    _takes_store(parser)
+    options = parser.parse_args(given)
+    from mnist_sweep import rerun
+    from mnist_sweep.tables import standard_output
+
+    return rerun.rerun(options.run, options.trial, options.tracking_uri, standard_output())
+
+
 def _ui(given: list[str]) -> int:
     parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -116,5 +137,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": _resume,
     "sync": _sync,
     "export": _export,
+    "rerun": _rerun,
     "ui": _ui,
 }
