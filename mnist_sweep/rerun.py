@@ -129,7 +129,8 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         finally:
             workers.close()
     if compared.identical:
-        say(f"identical: all {len(compared.metrics)} metrics of all {_count(compared.epochs, 'epoch')}")
+        epochs = "the epoch" if compared.epochs == 1 else f"all {compared.epochs} epochs"
+        say(f"identical: all {len(compared.metrics)} metrics of {epochs}")
         return 0
     _explain(console, say, compared, chain[-1], slot)
     return 1

@@ -171,9 +171,9 @@ def _told(format: Format, what: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """What is wrong, of the pages that a converter says it in."""
     text = str(error)
-    for pattern in (r"'tf\.(\w+)' op is neither", r"In Node, \([^,]*, (\w+), .* is not a registered|No Op registered"):
-        found = re.search(pattern, text)
-        if found and found.group(1):
-            return f"it has nothing for TensorFlow's operation {found.group(1)}"
+    # TFLite's converter, and ONNX's runtime.
+    found = re.search(r"'tf\.(\w+)' op is neither", text) or re.search(r'In Node, \("[^"]*", (\w+),', text)
+    if found:
+        return f"it has nothing for TensorFlow's operation {found.group(1)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
