@@ -9,6 +9,30 @@ from pathlib import Path
 _SWEEP = "NAME/TIME, a sweep's folder, or NAME for its last one"
 
 
+def _experiments(given: list[str]) -> int:
+    _parser("experiments", "Lists the experiments, with a line on each.").parse_args(given)
+    from mnist_sweep import compose
+
+    found = compose.experiments()
+    width = max(map(len, found), default=0)
+    for name, description in found.items():
+        print(f"{name:{width}}  {description}".rstrip())
+    return 0
+
+
+def _show_data(given: list[str]) -> int:
+    parser = _parser("show-data", "Draws the first images of a data set, and how many there are of each class.")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as for a sweep: data=fashion_mnist, data.path=FILE …"
+    )
+    parser.add_argument("--to", metavar="FILE", type=Path, default=Path("data.png"), help="default: data.png")
+    options = parser.parse_args(given)
+    from mnist_sweep.results import show_data
+
+    show_data.show_data(options.overrides, options.to)
+    return 0
+
+
 def _resume(given: list[str]) -> int:
     parser = _parser("resume", "Goes on with an interrupted sweep, as if it had never been interrupted.")
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last unfinished one)")
@@ -32,14 +56,16 @@ def _sync(given: list[str]) -> int:
     return resume.sync(options.sweep, standard_output())
 
 
-def _experiments(given: list[str]) -> int:
-    _parser("experiments", "Lists the experiments, with a line on each.").parse_args(given)
-    from mnist_sweep import compose
+def _report(given: list[str]) -> int:
+    parser = _parser("report", "Writes a sweep as one HTML file that opens without network, and prints its path.")
+    _takes_sweep(parser)
+    parser.add_argument(
+        "--to", metavar="FILE", type=Path, help="where to write (default: report.html in the sweep's folder)"
+    )
+    options = parser.parse_args(given)
+    from mnist_sweep.results import report
 
-    found = compose.experiments()
-    width = max(map(len, found), default=0)
-    for name, description in found.items():
-        print(f"{name:{width}}  {description}".rstrip())
+    print(report.report(options.sweep, options.tracking_uri, options.to))
     return 0
 
 
@@ -96,14 +122,41 @@ def _compare(given: list[str]) -> int:
     return 0
 
 
-def _export(given: list[str]) -> int:
-    parser = _parser("export", "Writes a sweep's best model as .h5 and .keras, with a manifest, and checks both.")
+def _ui(given: list[str]) -> int:
+    parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
+    parser.add_argument("--open", action="store_true", help="open the browser on the sweep")
     _takes_sweep(parser)
-    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write to")
     options = parser.parse_args(given)
+    from mnist_sweep import ui
+
+    return ui.serve(options.sweep, options.tracking_uri, options.host, options.port, open_browser=options.open)
+
+
+def _export(given: list[str]) -> int:
+    from mnist_sweep.results import formats
+
+    parser = _parser(
+        "export",
+        "Writes a sweep's best model in formats that other programs read, each checked against the run's predictions, "
+        "with a manifest.",
+    )
+    what = f"{_SWEEP} (default: the last one); or models:/NAME@champion"
+    parser.add_argument("what", nargs="?", metavar="SWEEP", help=what)
+    _takes_store(parser)
+    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write to")
+    parser.add_argument(
+        "--format",
+        metavar="A,B",
+        default=formats.DEFAULT,
+        help=f"some of {', '.join(formats.FORMATS)} (default: {formats.DEFAULT})",
+    )
+    options = parser.parse_args(given)
+    wanted = formats.chosen(options.format)
     from mnist_sweep.results import export
 
-    export.export(options.sweep, options.tracking_uri, options.to)
+    export.export(options.what, options.tracking_uri, options.to, wanted)
     return 0
 
 
@@ -138,42 +191,25 @@ def _serve(given: list[str]) -> int:
     return serve.serve(options.model, options.tracking_uri, options.host, options.port)
 
 
-def _show_data(given: list[str]) -> int:
-    parser = _parser("show-data", "Draws the first images of a data set, and how many there are of each class.")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for a sweep: data=fashion_mnist, data.path=FILE …"
+def _rerun(given: list[str]) -> int:
+    parser = _parser(
+        "rerun",
+        "Trains a trial again from what was logged, and says whether every metric of every epoch is the same. "
+        "The exit code is 0 where it is, 1 where not.",
     )
-    parser.add_argument("--to", metavar="FILE", type=Path, default=Path("data.png"), help="default: data.png")
-    options = parser.parse_args(given)
-    from mnist_sweep.results import show_data
-
-    show_data.show_data(options.overrides, options.to)
-    return 0
-
-
-def _report(given: list[str]) -> int:
-    parser = _parser("report", "Writes a sweep as one HTML file that opens without network, and prints its path.")
-    _takes_sweep(parser)
     parser.add_argument(
-        "--to", metavar="FILE", type=Path, help="where to write (default: report.html in the sweep's folder)"
+        "run",
+        nargs="?",
+        metavar="RUN",
+        help=f"an MLflow run's id or its beginning; or {_SWEEP} (default: the last one)",
     )
+    parser.add_argument("trial", nargs="?", type=int, metavar="TRIAL", help="of that sweep (default: its best)")
+    _takes_store(parser)
     options = parser.parse_args(given)
-    from mnist_sweep.results import report
+    from mnist_sweep import rerun
+    from mnist_sweep.tables import standard_output
 
-    print(report.report(options.sweep, options.tracking_uri, options.to))
-    return 0
-
-
-def _ui(given: list[str]) -> int:
-    parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
-    parser.add_argument("--open", action="store_true", help="open the browser on the sweep")
-    _takes_sweep(parser)
-    options = parser.parse_args(given)
-    from mnist_sweep import ui
-
-    return ui.serve(options.sweep, options.tracking_uri, options.host, options.port, open_browser=options.open)
+    return rerun.rerun(options.run, options.trial, options.tracking_uri, standard_output())
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -195,13 +231,14 @@ def _takes_store(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "experiments": _experiments,
-    "compare": _compare,
+    "show-data": _show_data,
     "resume": _resume,
     "sync": _sync,
+    "report": _report,
+    "compare": _compare,
+    "ui": _ui,
     "export": _export,
     "predict": _predict,
     "serve": _serve,
-    "show-data": _show_data,
-    "report": _report,
-    "ui": _ui,
+    "rerun": _rerun,
 }

@@ -2,153 +2,171 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib
 import json
-import os
-import sys
+import platform
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import yaml
+from typing import Any
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.launch import versions
-from mnist_sweep.results.runs import SweepRuns, find_sweep
+from mnist_sweep.results.converting import Checked, convert
+from mnist_sweep.results.formats import FORMATS, Format
+from mnist_sweep.results.models import TrackedModel, find_model
+from mnist_sweep.tables import Column, show, standard_output
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-_TOLERANCE = 1e-5
-_FILES = ("model.h5", "model.keras")
+_MANIFEST = "manifest.json"
 
 
-def export(sweep: str | None, tracking_uri: str | None, to: Path) -> None:
-    """Writes the best model as `.h5` and `.keras`, with a manifest.
+def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
+    """Writes the best model in some formats, with a manifest.
 
-    Both files are loaded again and must give the predictions that the tracked run gave, before anything appears in
-    the folder.
+    Each file is loaded again by its own runtime and must give the predictions that the tracked run gave, before
+    anything appears in the folder.
 
     Args:
-        sweep: As for `load_runs`.
+        what: As for `find_model`.
         tracking_uri: As for `load_runs`.
-        to: The folder; created if need be. Files of an earlier export are replaced.
+        to: The folder; created if need be. Files of an earlier export are replaced, those of another model removed.
+        formats: As `formats.chosen` gives them.
 
     Raises:
-        UserError: There is no such sweep or no model in it, the files' predictions differ, or the folder cannot be
-            written.
+        UserError: There is no such sweep or no model in it, a format cannot express it, a file's predictions differ,
+            or the folder cannot be written.
     """
-    found = find_sweep(sweep, tracking_uri)
-    run = found.winner()
+    tracked = find_model(what, tracking_uri)
     try:
         to.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=to) as temporary:
-            folder = Path(temporary)
-            tracked = {
-                name: _download(found, run.info.run_id, name, folder)
-                for name in ("model.h5", "sample_predictions.npz", "config.yaml")
-            }
-            config = yaml.safe_load(tracked["config.yaml"].read_text(encoding="utf-8"))
-            differences = _convert(tracked["model.h5"], tracked["sample_predictions.npz"], config["model"], folder)
-            manifest = _manifest(found, run, config, folder, differences)
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            for name in (*_FILES, "manifest.json"):
-                (folder / name).replace(to / name)
+            source, target = Path(temporary) / "tracked", Path(temporary) / "exported"
+            source.mkdir()
+            target.mkdir()
+            config = tracked.config(source)
+            checked = convert(tracked, config, formats, source, target)
+            manifest = _with_earlier(_manifest(tracked, config, checked), to)
+            (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            for path in (*(file.path for file in checked), target / _MANIFEST):
+                _remove(to / path.name)
+                path.replace(to / path.name)
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
-    print(f"exported trial {manifest['trial']} of {found.sweep} to {to}: {', '.join(_FILES)}, manifest.json")
-    print(f"its predictions agree with the tracked run's (largest difference {max(differences.values()):.1e})")
+    _say(tracked, to, checked)
 
 
-def _download(found: SweepRuns, run: str, name: str, folder: Path) -> Path:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(found.client.download_artifacts(run, name, str(folder)))
-    except (MlflowException, OSError):
-        raise UserError(f"{found.sweep}: its best run ({run}) has no artifact {name} in MLflow") from None
-
-
-def _convert(model: Path, sample: Path, config: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Writes the other format, and compares both with the tracked run's predictions."""
-    with np.load(sample, allow_pickle=False) as arrays:
-        images, tracked = arrays["images"], arrays["predictions"]
-    # Converting needs no GPU, which a running sweep may be using.
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    with _quiet():
-        from mnist_sweep.training import saved
-
-        for key in ("builder", "hypermodel"):
-            if config.get(key):
-                # It registers the layers of its own that the model is made of.
-                sys.path.insert(0, os.getcwd())
-                _import(key, config[key])
-        saved.load(model).save(folder / "model.keras")
-        predictions = {name: saved.predict(saved.load(folder / name), images) for name in _FILES}
-    differences = {}
-    for name in _FILES:
-        difference = float(np.abs(predictions[name] - tracked).max())
-        if not difference <= _TOLERANCE:
-            raise UserError(
-                f"{name}: its predictions differ from the tracked run's by {difference:.2g}; nothing was exported"
-            )
-        differences[name] = difference
-    return differences
-
-
-def _import(key: str, name: str) -> None:
-    try:
-        importlib.import_module(name.partition(":")[0])
-    except ImportError as error:
-        raise UserError(f"model.{key}={name}: cannot be imported from here ({error})") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TensorFlow's notes on the machine, which no log level silences, from the terminal."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _manifest(
-    found: SweepRuns, run: Run, config: dict[str, Any], folder: Path, differences: dict[str, float]
-) -> dict[str, Any]:
-    data = run.data
+def _manifest(tracked: TrackedModel, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
+    data = tracked.run.data
+    trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
     return {
-        "sweep": found.sweep,
-        "trial": int(data.tags["mnist_sweep.trial"]),
-        "run_id": run.info.run_id,
-        "hyperparameters": config,
-        "scores": {k: v for k, v in data.metrics.items() if k.startswith(("best_", "test_"))},
+        "sweep": tracked.sweep,
+        "trial": tracked.trial,
+        "run_id": tracked.run.info.run_id,
+        "hyperparameters": config["model"],
+        "scores": {k: v for k, v in sorted(data.metrics.items()) if k.startswith(("best_", "confirmed_", "test_"))},
         "data": {
-            k.removeprefix("data."): int(v) if v.isdigit() else v
-            for k, v in data.tags.items()
-            if k.startswith("data.") and k != "data.digest"
-        }
-        | {"digest": data.tags["data.digest"]},
-        "input": "float32 in 0..1 (0..255 divided by 255), shape (N, height, width, channels)",
+            key.removeprefix("data."): int(value) if value.isdigit() and key != "data.digest" else value
+            for key, value in sorted(data.tags.items())
+            if key.startswith("data.")
+        },
+        "input": "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself",
         "output": "float32, the probability of each class, shape (N, classes)",
-        "versions": {
-            "trained": {k.removeprefix("version."): v for k, v in data.tags.items() if k.startswith("version.")},
-            "exported": versions(),
-        },
-        "files": {
-            name: {
-                "bytes": (folder / name).stat().st_size,
-                "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-                "largest_difference": differences[name],
-            }
-            for name in _FILES
-        },
+        "latency": f"seconds, one image at a time, the median of up to 200 calls on one thread of {_processor()}",
+        "versions": {"trained": trained, "exported": versions()},
+        "files": {file.format.file: _about(file, config["model"]) for file in checked},
     }
+
+
+def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:
+    own = model.get("builder") or model.get("hypermodel")
+    imports = [f"import {own.partition(':')[0]}  # has the layers of the model's own"] if own else []
+    return {
+        "format": file.format.name,
+        "bytes": _size(file.path),
+        "sha256": _digest(file.path),
+        "largest_difference": file.difference,
+        "allowed_difference": file.tolerance,
+        "because": file.format.why,
+        **({"accuracy": file.accuracy} if file.accuracy else {}),
+        "latency": file.latency,
+        "use": [*(imports if file.format.name in ("h5", "keras") else []), *file.format.use],
+    }
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def _digest(path: Path) -> str | dict[str, str]:
+    digests = {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in _files(path)}
+    return digests if path.is_dir() else digests["."]
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _with_earlier(manifest: dict[str, Any], to: Path) -> dict[str, Any]:
+    """A manifest with the files of an earlier export of the same model; the files of another model are removed."""
+    try:
+        earlier = json.loads((to / _MANIFEST).read_text(encoding="utf-8"))
+        run, files = earlier["run_id"], dict(earlier["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return manifest
+    known = [format.file for format in FORMATS.values()]
+    if run != manifest["run_id"]:
+        for name in known:
+            if name in files:
+                _remove(to / name)
+        return manifest
+    files = {name: about for name, about in files.items() if (to / name).exists()} | manifest["files"]
+    return {**manifest, "files": {name: files[name] for name in known if name in files}}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _say(tracked: TrackedModel, to: Path, checked: Sequence[Checked]) -> None:
+    console = standard_output()
+    columns = [
+        Column("file", [file.format.file for file in checked], 5),
+        Column("size", [_bytes(_size(to / file.format.file)) for file in checked], 4),
+        Column("largest difference", [f"{file.difference:.1e}" for file in checked], 3),
+        Column("one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2),
+    ]
+    if any(file.accuracy for file in checked):
+        columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"exported trial {tracked.trial} of {tracked.sweep} to {to}")
+    show(console, columns, "Each loaded again, and compared with the run's predictions")
+    for file in checked:
+        if file.accuracy:
+            about = file.accuracy
+            say(f"{file.format.file}: accuracy on {about['images']}; calibrated on {about['calibration']}")
+    say(f"Each takes pixels as they are, 0 to 255. {_MANIFEST} has the rest, and the code to use them.")
+
+
+def _lost(file: Checked) -> str:
+    return f"{file.accuracy['float32']:.4f} → {file.accuracy['int8']:.4f}" if file.accuracy else ""
+
+
+def _bytes(amount: int) -> str:
+    if amount < 1000:
+        return f"{amount} B"
+    return f"{amount / 1e6:.1f} MB" if amount >= 1e6 else f"{amount / 1e3:.0f} kB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
@@ -44,5 +45,26 @@ def of_raw_images(model: keras.Model) -> keras.Model:
         A model from images (N, H, W, C), float32 in 0..255, to the same probabilities.
     """
     images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
-    scaled = keras.layers.Rescaling(1 / 255, name="scaling")(images)
+    # In float32 whatever the model computes in: bfloat16 cannot tell 254 from 255.
+    scaled = keras.layers.Rescaling(1 / 255, dtype="float32", name="scaling")(images)
     return keras.Model(images, model(scaled))
+
+
+def to_raw(images: Array) -> Array:
+    """Images as the models of `of_raw_images` take them: float32 in 0..255.
+
+    Args:
+        images: uint8 in 0..255 or float32 in 0..1.
+    """
+    return images.astype(np.float32) * np.float32(1 if images.dtype == np.uint8 else 255)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same model computing in float32 throughout, as runtimes on other devices do; itself where it does already."""
+    config = model.to_json()
+    plain = re.sub(r'"mixed_b?float16"', '"float32"', config)
+    if plain == config:
+        return model
+    copy = keras.models.model_from_json(plain)
+    copy.set_weights(model.get_weights())
+    return copy

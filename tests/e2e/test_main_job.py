@@ -114,17 +114,24 @@ def test_compare_prints_the_best_first_and_writes_csv(in_swept: Path, run) -> No
 
 
 def test_the_exported_models_are_those_of_the_best_trial(in_swept: Path, run, tmp_path: Path) -> None:
-    done = run(in_swept, "export", "four", "--to", str(tmp_path / "out"))
+    formats = "h5,keras,savedmodel,tflite,tflite-int8"
+    done = run(in_swept, "export", "four", "--to", str(tmp_path / "out"), "--format", formats)
     assert done.returncode == 0, done.stderr
-    assert "exported trial " in done.stdout
+    assert done.stdout.startswith("exported trial ")
     assert done.stderr == ""
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     frame = mnist_sweep.load_runs("four")
     best = frame.loc[frame["metrics.best_val_accuracy"].idxmax()]
     assert manifest["run_id"] == best["run_id"]
     assert manifest["data"]["digest"] == best["data.digest"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "model.h5", "model.keras"]
-    assert {f["largest_difference"] for f in manifest["files"].values()} == {0.0}
+    files = manifest["files"]
+    assert [about["format"] for about in files.values()] == formats.split(",")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*files, "manifest.json"])
+    assert all(about["largest_difference"] < 1e-5 for about in list(files.values())[:4])
+    accuracy = files["model_int8.tflite"]["accuracy"]
+    assert accuracy["images"] == "40 validation images"
+    # Of the exported model, on the images that the trial was scored on: the same share is right.
+    assert accuracy["float32"] == pytest.approx(best["metrics.best_val_accuracy"])
 
 
 def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_path: Path) -> None:
@@ -139,7 +146,10 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
     finally:
         sample.write_bytes(whole)
     assert done.returncode == 2
-    assert "model.h5: its predictions differ from the tracked run's by 0.01; nothing was exported" in done.stderr
+    complaint = (
+        "model.h5: its predictions differ from the tracked run's by 0.01, and 1e-05 is allowed; nothing was exported"
+    )
+    assert complaint in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -1,0 +1,209 @@
+"""Each format in its own runtime, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.mlflow_store import PARENT_TAG
+from mnist_sweep.results import converting
+from mnist_sweep.results.formats import FORMATS
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
+needs_onnx = pytest.mark.skipif(
+    importlib.util.find_spec("tf2onnx") is None, reason="needs the extra onnx: pip install 'mnist_sweep[onnx]'"
+)
+FLOAT = [pytest.param(name, marks=needs_onnx) if name == "onnx" else name for name in FORMATS if name != "tflite-int8"]
+
+
+def small(activation: str = "relu", dtype: str | None = None) -> Any:
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(3, 3, activation=activation, dtype=dtype),
+            layers.BatchNormalization(dtype=dtype),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(4, "softmax", dtype=dtype),
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", FLOAT)
+def test_code_from_the_manifest_gives_the_models_probabilities_for_raw_pixels(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mnist_sweep.training import exported, saved
+
+    # Of its parts, Keras's gelu and celu have some that ONNX lacks.
+    model, format = small("gelu"), FORMATS[name]
+    expected = saved.predict(model, IMAGES)
+    exported.write(name, saved.of_raw_images(model), tmp_path / format.file)
+    predict = exported.open_with_runtime(name, tmp_path / format.file)
+    assert format.tolerance is not None
+    for images in (IMAGES, IMAGES.astype(np.float32) / np.float32(255)):
+        np.testing.assert_allclose(exported.ask(predict, images), expected, rtol=0, atol=format.tolerance)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"images": IMAGES.astype(np.float32)}
+    exec("\n".join(format.use), scope)
+    np.testing.assert_allclose(np.asarray(scope["probabilities"]), expected, rtol=0, atol=format.tolerance)
+    assert 0 < exported.latency(predict, IMAGES[0]) < 1
+
+
+@needs_onnx
+def test_onnx_has_celu(tmp_path: Path) -> None:
+    from mnist_sweep.training import exported, saved
+
+    model = small("celu")
+    exported.write("onnx", saved.of_raw_images(model), tmp_path / "model.onnx")
+    predict = exported.open_with_runtime("onnx", tmp_path / "model.onnx")
+    np.testing.assert_allclose(exported.ask(predict, IMAGES), saved.predict(model, IMAGES), rtol=0, atol=1e-5)
+
+
+def test_a_model_in_16_bits_is_written_in_32_for_runtimes_that_know_no_others() -> None:
+    from mnist_sweep.training import saved
+
+    model = small(dtype="mixed_bfloat16")
+    copy = saved.in_float32(model)
+    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
+    np.testing.assert_allclose(saved.predict(copy, IMAGES), saved.predict(model, IMAGES), rtol=0, atol=0.02)
+    assert saved.in_float32(copy) is copy
+
+
+class Tracked:
+    """A tracked model that MLflow does not have."""
+
+    sweep, trial = "made/up", 3
+
+    def __init__(self, model: Any, predictions: Any, data: Path, digest: str) -> None:
+        self._model, self._predictions = model, predictions
+        self.config = {
+            "data": {"name": "npz", "path": str(data), "fallback": None, "validation_split": 0.2},
+            "seed": 1,
+            "training": {"precision": "float32"},
+        }
+        tags = {"data.digest": digest, "data.name": "npz", PARENT_TAG: "parent"}
+        self.run = SimpleNamespace(data=SimpleNamespace(tags=tags))
+        parent = SimpleNamespace(data=SimpleNamespace(params={"validation": "kfold"}))
+        self.client = SimpleNamespace(get_run=lambda _: parent)
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        np.savez(folder / name, images=IMAGES, predictions=self._predictions)
+        return folder / name
+
+    def load(self, _: Path) -> Any:
+        return self._model
+
+
+@pytest.fixture
+def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a tracked model whose data are random images."""
+    from mnist_sweep.training import data, saved
+
+    for variable in ("CUDA_VISIBLE_DEVICES", "KERAS_BACKEND"):
+        # What is set in between, goes.
+        monkeypatch.setenv(variable, "")
+    rng = np.random.default_rng(1)
+    arrays = {"x_train": rng.integers(0, 256, (80, 8, 8, 1), np.uint8), "y_train": np.arange(80) % 4}
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays, x_test=arrays["x_train"][:4], y_test=arrays["y_train"][:4])
+    digest = data.load("npz", str(path)).digest()
+
+    def made(model: Any, predictions: Any = None) -> Tracked:
+        return Tracked(model, saved.predict(model, IMAGES) if predictions is None else predictions, path, digest)
+
+    return made
+
+
+def converted(tracked: Tracked, name: str, folder: Path) -> converting.Checked:
+    source, target = folder / "source", folder / "target"
+    source.mkdir()
+    target.mkdir()
+    (checked,) = converting.convert(tracked, tracked.config, [FORMATS[name]], source, target)  # type: ignore[arg-type]
+    assert checked.path.exists()
+    return checked
+
+
+def test_an_int8_model_is_judged_by_its_accuracy_on_validation_images(tracked, tmp_path: Path) -> None:
+    checked = converted(tracked(small()), "tflite-int8", tmp_path)
+    assert checked.tolerance is None
+    assert 0 < checked.difference < 0.2
+    assert checked.accuracy["images"] == "16 validation images, most of which it was trained on (validation=kfold)"
+    assert checked.accuracy["calibration"] == "64 training images"
+    assert checked.accuracy["loss"] == checked.accuracy["float32"] - checked.accuracy["int8"]
+
+
+def test_an_int8_model_that_has_lost_its_accuracy_is_refused(tracked, tmp_path: Path, monkeypatch) -> None:
+    from mnist_sweep.training import exported
+
+    answers = iter([0.9, 0.7])
+    monkeypatch.setattr(exported, "accuracy", lambda *_: next(answers))
+    with pytest.raises(UserError, match=r"8 bits lose too much, accuracy 0.9000 became 0.7000 on 16 validation"):
+        converted(tracked(small()), "tflite-int8", tmp_path)
+
+
+def test_an_int8_model_needs_the_data_of_the_run(tracked, tmp_path: Path) -> None:
+    model = tracked(small())
+    model.run.data.tags["data.digest"] = "another"
+    with pytest.raises(UserError, match=r"tflite-int8: the run was trained on npz \(another\), but data=npz"):
+        converted(model, "tflite-int8", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "changed"), [("keras", 0.001), ("keras", np.nan)])
+def test_a_file_whose_predictions_differ_is_refused(tracked, name: str, changed: float, tmp_path: Path) -> None:
+    from mnist_sweep.training import saved
+
+    model = small()
+    predictions = saved.predict(model, IMAGES)
+    predictions[2, 1] += changed
+    with pytest.raises(UserError, match=r"its predictions differ from the tracked run's by (0.001|nan)"):
+        converted(tracked(model, predictions), name, tmp_path)
+
+
+def test_what_a_gpu_or_16_bits_have_predicted_may_differ_by_more(tracked, tmp_path: Path) -> None:
+    from mnist_sweep.training import saved
+
+    model = small()
+    run = tracked(model, saved.predict(model, IMAGES) + np.float32(0.001))
+    run.run.data.tags["mnist_sweep.slot"] = "gpu0"
+    assert converted(run, "keras", tmp_path).tolerance == pytest.approx(0.01001)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "operation"),
+    [
+        ("tflite", "made", "MatrixDeterminant"),
+        pytest.param("onnx", "run", "Lgamma", marks=needs_onnx),
+    ],
+)
+def test_what_a_format_cannot_express_is_said_in_a_line(
+    tracked, name: str, what: str, operation: str, tmp_path: Path
+) -> None:
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    class Own(layers.Layer):
+        def call(self, images: Any) -> Any:
+            if operation == "Lgamma":
+                return tf.math.lgamma(1 + images)[:, 0, :4, 0]
+            return tf.linalg.det(images[..., 0])[:, None] + tf.zeros((1, 4))
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape[0], 4
+
+    model = keras.Sequential([keras.Input((8, 8, 1)), Own(), layers.Softmax()])
+    with pytest.raises(UserError) as error:
+        converted(tracked(model), name, tmp_path)
+    reason = f"it has nothing for TensorFlow's operation {operation}"
+    assert str(error.value) == f"--format={name}: model.{name} cannot be {what} ({reason})"
