@@ -14,7 +14,7 @@ help: ## this list
 sweep: $(VENV)/installed ## set up, then run the convolutional sweep
 	$(BIN)/python -m mnist_sweep +experiment=cnn
 
-test: $(VENV)/installed-test ## set up, then run the tests
+test: $(VENV)/installed-test $(VENV)/browser ## set up, then run the tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-test ## the tests that take minutes
@@ -53,6 +53,17 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/installed
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The tests of pages drive headless Chromium. Debian's is installed in a container (as root); elsewhere bring your own.
+$(VENV)/browser: | $(BIN)/python
+	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 \
+	&& test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing Chromium for the tests of pages"; \
+		apt-get update -qq >/dev/null 2>&1; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 || \
+		echo "It cannot be installed; those tests will be skipped."; \
+	fi
 	@touch $@
 
 .PHONY: help sweep test test-slow chaos bench-search check format clean

@@ -1,7 +1,7 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
-From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, and `importances` tells which
-hyperparameters matter in them; everything else is the command line's: `python -m mnist_sweep --help`.
+From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, `find_sweep` tells what it optimised, and
+`importances` which hyperparameters matter in them; everything else is the command line's: `python -m mnist_sweep --help`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnist_sweep.results.importance import importances
-    from mnist_sweep.results.runs import load_curves, load_runs
+    from mnist_sweep.results.runs import find_sweep, load_curves, load_runs
 
-__all__ = ["importances", "load_curves", "load_runs"]
+__all__ = ["find_sweep", "importances", "load_curves", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

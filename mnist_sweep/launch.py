@@ -28,6 +28,7 @@ from mnist_sweep.files import write_whole
 from mnist_sweep.journal import LOCK, Journal, find, read
 from mnist_sweep.mlflow_store import absolute, without_password
 from mnist_sweep.progress import Progress, Screen
+from mnist_sweep.publish import publish
 from mnist_sweep.search import stopping
 from mnist_sweep.search.aside import Aside
 from mnist_sweep.settings import Settings, check_settings
@@ -181,7 +182,10 @@ def run(
     if sweep.interrupted:
         say(f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}")
         return 130
-    summary.next_steps(say, settings, folder, started.sweep, results, tested, logged=tracker.error is None)
+    published = None
+    if tracker.error is None:
+        published = publish(started.sweep, settings, folder, say, has_winner=results.model() is not None)
+    summary.next_steps(say, settings, folder, started.sweep, results, tested, published)
     return 0 if results.winner() is not None else 1
 
 

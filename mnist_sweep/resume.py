@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_sweep import journal, launch
+from mnist_sweep import journal, launch, summary
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import with_password, without_password
+from mnist_sweep.publish import publish
 from mnist_sweep.settings import Objective, check_settings, seconds
 from mnist_sweep.tracking import View, flat
-from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted
+from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
 
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
@@ -157,7 +159,12 @@ def sync(sweep: str | None, console: Console) -> int:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"sync: MLflow cannot be written ({without_password(lines[0])})") from error
     where = without_password(settings.tracking.uri)
-    console.print(f"{folder}: {len(events)} events are in {where}", markup=False, highlight=False, soft_wrap=True)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say(f"{folder}: {len(events)} events are in {where}")
+    if is_finished(events):
+        tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
+        sweep = launch.first_event(events, folder).sweep
+        summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
     return 0
 
 

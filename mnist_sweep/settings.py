@@ -289,7 +289,8 @@ class Tracking(Strict):
     uri: str
     artifacts: str
     keep_models: Literal["all", "best"] | Count
-    # Older sweeps do not say it; a field called `register` would hide a method.
+    # Older sweeps, which may be resumed, do not say the following; a field called `register` would hide a method.
+    report: bool = True
     register_winner: Annotated[bool, Field(alias="register")] = True
 
 

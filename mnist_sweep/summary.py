@@ -10,6 +10,7 @@ from rich.console import Console
 from mnist_sweep.mlflow_store import without_password
 from mnist_sweep.outcomes import Results
 from mnist_sweep.progress import duration, short_names, shown
+from mnist_sweep.publish import Published
 from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space
 from mnist_sweep.tables import Column, show
@@ -106,10 +107,19 @@ def next_steps(
     sweep: str,
     results: Results,
     tested: Sequence[WinnerTested],
-    *,
-    logged: bool,
+    published: Published | None,
 ) -> None:
-    """Says who won, where everything is, and what to do with it."""
+    """Says who won, where everything is, and what to do with it.
+
+    Args:
+        say: Prints a line.
+        settings: The sweep's.
+        folder: Its folder.
+        sweep: `name/time`.
+        results: What it found.
+        tested: The tests of its winners, the last one last.
+        published: What it left behind; None where MLflow could not be written.
+    """
     ended = [outcome.status for outcome in results.outcomes.values()]
     for status in (Status.STOPPED, Status.FAILED, Status.REFUSED):
         if count := ended.count(status):
@@ -124,13 +134,40 @@ def next_steps(
     for event in tested:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
         say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
-    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    say(f"Sweep's folder: {place}")
+    say(f"Sweep's folder: {_shown_path(folder)}")
     say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
+    if published is not None:
+        tell_published(say, published)
     say("Next:")
-    commands = (f"compare {sweep}", f"export {sweep} --to exported", "ui") if logged else (f"sync {sweep}",)
-    for command in commands:
-        say(f"  python -m mnist_sweep {command}")
+    commands = {f"sync {sweep}": "write it into MLflow"} if published is None else _next_commands(sweep)
+    width = max(map(len, commands))
+    for command, purpose in commands.items():
+        say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
+
+
+def tell_published(say: Say, published: Published) -> None:
+    """Says what a sweep left behind."""
+    if published.report is not None:
+        say(f"Report: {_shown_path(published.report)}")
+    if published.registered is not None:
+        say(f"Model: {published.registered.line}")
+    if published.link is not None:
+        say(f"Look at it: {published.link}")
+    for trouble in published.troubles:
+        say(f"{trouble[0].upper()}{trouble[1:]}; everything else is whole.")
+
+
+def _next_commands(sweep: str) -> dict[str, str]:
+    return {
+        f"ui {sweep}": "its runs, charts and models in MLflow",
+        f"compare {sweep}": "its trials as a table, CSV …",
+        f"serve {sweep}": "draw a digit and see what the best model reads",
+        f"export {sweep} --to exported": "the best model as files",
+    }
+
+
+def _shown_path(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _winner_line(settings: Settings, results: Results, winner: int) -> str:

@@ -58,6 +58,9 @@ SPACE = (
     "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))",
     "training.epochs=4",
     "training.batch_size=16",
+    # Made of what is in MLflow, after the last event: nothing that a kill could lose.
+    "tracking.report=false",
+    "tracking.register=false",
 )
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mnist_sweep import summary
 from mnist_sweep.outcomes import Results
+from mnist_sweep.publish import Published
 from mnist_sweep.settings import check_settings
 from mnist_sweep.space import Space
 from mnist_sweep.trial import Confirmed, Outcome, Status, Trial, WinnerTested
@@ -36,7 +37,7 @@ def printed(compose_config) -> Printed:
         summary.leaderboard(console, Space(settings.trial), results)
         tested = [WinnerTested(0.0, 0, {"test_accuracy": 0.5}, [])]
         summary.next_steps(
-            lambda line: print(line, file=file), settings, Path("sweep"), "a/b", results, tested, logged=True
+            lambda line: print(line, file=file), settings, Path("sweep"), "a/b", results, tested, Published()
         )
         return file.getvalue()
 

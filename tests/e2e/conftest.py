@@ -17,8 +17,14 @@ ROOT = Path(__file__).parent.parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mnist_sweep", *arguments]
+# What a sweep does at its end takes seconds, and is not what most of these tests are about.
+UNPUBLISHED = ("tracking.report=false", "tracking.register=false")
+
+
+def command(*arguments: str, published: bool = False) -> list[str]:
+    is_sweep = not arguments or "=" in arguments[0] or arguments[0] == "-m"
+    more = UNPUBLISHED if is_sweep and not published and "--cfg" not in arguments else ()
+    return [sys.executable, "-m", "mnist_sweep", *arguments, *more]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -48,9 +54,14 @@ def with_store(folder: Path, store: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    def ran(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def ran(folder: Path, *arguments: str, published: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(*arguments), cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=250
+            command(*arguments, published=published),
+            cwd=folder,
+            env=environment(**env),
+            capture_output=True,
+            text=True,
+            timeout=250,
         )
 
     return ran
@@ -62,7 +73,7 @@ def swept(run: Run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     folder = tmp_path_factory.mktemp("swept")
     done = run(
         folder, "+experiment=quick", "data=npz", f"data.path={digits}", "search.max_trials=4", "training.epochs=2",
-        "optimizer.name=adam", "model.dropout=0.0", "name=four",
+        "optimizer.name=adam", "model.dropout=0.0", "name=four", published=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout

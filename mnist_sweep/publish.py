@@ -1,0 +1,112 @@
+"""What a sweep leaves behind when it is over: its report, and its best model in MLflow's registry."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.mlflow_store import without_password
+from mnist_sweep.settings import Settings
+
+if TYPE_CHECKING:
+    from mnist_sweep.registry import Registered
+    from mnist_sweep.results.runs import SweepRuns
+
+_LOG = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was left.
+
+    Attributes:
+        report: The report's file; None where there is none.
+        registered: The best model's version; None where there is none.
+        link: Of the sweep's view on a tracking server; None for a local store, whose pages `ui` serves.
+        troubles: Why not, a line each.
+    """
+
+    report: Path | None = None
+    registered: Registered | None = None
+    link: str | None = None
+    troubles: tuple[str, ...] = ()
+
+
+def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], None], *, has_winner: bool) -> Published:
+    """Writes the report, logs it to the sweep's run, and registers the best model.
+
+    Whatever goes wrong here is told, and is no failure of the sweep, which is whole without it.
+
+    Args:
+        sweep: `name/time`, which MLflow has.
+        settings: The sweep's.
+        folder: The sweep's folder.
+        say: Prints a line.
+        has_winner: Whether there is a best model.
+    """
+    tracking = settings.tracking
+    register, on_server = tracking.register_winner and has_winner, tracking.uri.startswith(("http:", "https:"))
+    if not (tracking.report or register or on_server):
+        return Published()
+    from mnist_sweep.results.runs import find_sweep
+
+    if tracking.report or register:
+        say("Writing the report …" if tracking.report else "Registering the best model …")
+    try:
+        found = find_sweep(sweep, tracking.uri)
+    except Exception as error:
+        return Published(troubles=(_told("the report could not be written", error),))
+    troubles: list[str] = []
+
+    def tried(what: str, task: Callable[[], _Result]) -> _Result | None:
+        try:
+            return task()
+        except Exception as error:
+            troubles.append(_told(what, error))
+            return None
+
+    # Registering waits for a process of its own, which has TensorFlow to load.
+    with ThreadPoolExecutor(1) as aside:
+        registering = None
+        if register:
+            registering = aside.submit(tried, "the best model could not be registered", lambda: _register(found))
+        report = tried("the report could not be written", lambda: _report(found, folder)) if tracking.report else None
+        registered = registering.result() if registering else None
+    link = tried("its view has no link", lambda: _link(found, tracking.uri)) if on_server else None
+    return Published(report, registered, link, tuple(troubles))
+
+
+def _report(found: SweepRuns, folder: Path) -> Path:
+    from mnist_sweep.results import report
+
+    path = folder / REPORT_FILE
+    report.write(found, path)
+    found.client.log_artifact(found.parent.info.run_id, str(path))
+    return path
+
+
+def _register(found: SweepRuns) -> Registered:
+    from mnist_sweep import registry
+
+    return registry.register(found)
+
+
+def _link(found: SweepRuns, uri: str) -> str:
+    from mnist_sweep import mlflow_view
+
+    return mlflow_view.link_to(uri, found.client, found.parent)
+
+
+def _told(what: str, error: Exception) -> str:
+    _LOG.error("%s: %s", what, without_password(traceback.format_exc()))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"{what} ({kind}{without_password(lines[0])})"

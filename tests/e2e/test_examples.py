@@ -1,0 +1,30 @@
+"""The notebooks in examples/, run as a reader runs them: beside a finished sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, environment
+from nbclient import NotebookClient
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_cell_of_an_example_runs(swept, notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = swept
+    for name, value in environment(MPLBACKEND="agg").items():
+        monkeypatch.setenv(name, value)
+    # `!python` in a cell is to be this Python.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    cells = nbformat.read(notebook, as_version=4)
+    done = NotebookClient(cells, timeout=200, resources={"metadata": {"path": str(folder)}}).execute()
+    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "model.keras" in printed
+    assert "mnist_sweep: " not in printed, printed
+    frames = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert "params.model.units" in frames[0]
