@@ -54,7 +54,7 @@ class Registered:
     def line(self) -> str:
         """All of it for the user."""
         role = f"the {CHAMPION}" if self.champion else f"not the {CHAMPION}"
-        return f"{self.name} version {self.version}, {role}: {self.why}"
+        return f"{self.name} version {self.version}, {role} ({self.why})"
 
 
 def register(found: SweepRuns) -> Registered:
@@ -92,7 +92,7 @@ def _register(found: SweepRuns) -> Registered:
     setting = _setting(found, run)
     if mine is None:
         mine = _new_version(found, name, run, setting)
-    better, why = (True, "the first") if before is None else _is_better(mine.tags, before, found.objective)
+    better, why = (True, "the first one") if before is None else _is_better(mine.tags, before, found.objective)
     if better:
         client.set_registered_model_alias(name, CHAMPION, str(mine.version))
     return Registered(name, str(mine.version), better, why)

@@ -88,7 +88,7 @@ def champion(client: MlflowClient) -> str:
 
 
 def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowClient, monkeypatch) -> None:
-    assert add("a", 0.75, confirmed=0.5) == Registered("story-mnist_5k", "1", True, "the first")
+    assert add("a", 0.75, confirmed=0.5) == Registered("story-mnist_5k", "1", True, "the first one")
     version = client.get_model_version("story-mnist_5k", "1")
     assert version.tags == {
         store.TAG_SWEEP: "story/a",

@@ -42,8 +42,11 @@ def test_the_output_tells_data_space_trials_leaderboard_and_next_commands(swept)
         "Winner: trial ",
         "on the test images: test_loss ",
         "MLflow: sqlite:///mlruns/mlflow.db, experiment four",
+        "Report: experiments/four/",
+        "Model: four-npz version 1, the champion (the first one)",
         "python -m mnist_sweep export four/",
-        "python -m mnist_sweep ui",
+        "python -m mnist_sweep ui four/",
+        "python -m mnist_sweep serve four/",
     ):
         assert text in output
     assert len(re.findall(r"^trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d\)", output, re.M)) == 4
@@ -53,7 +56,14 @@ def test_everything_lies_in_the_sweeps_folder_and_nothing_else_appears(swept) ->
     folder, _ = swept
     assert sorted(p.name for p in folder.iterdir()) == ["experiments", "mlruns"]
     sweep = sweep_of(folder, "four")
-    assert {p.name for p in sweep.iterdir()} >= {".hydra", "config.yaml", "driver.log", "journal.jsonl", "workers"}
+    assert {p.name for p in sweep.iterdir()} >= {
+        ".hydra",
+        "config.yaml",
+        "driver.log",
+        "journal.jsonl",
+        "report.html",
+        "workers",
+    }
     assert {p.name for p in sweep.glob("trials/*/*")} == {
         "model.h5", "sample_predictions.npz", "test_details.npz", "data_profile.npz",
     }  # fmt: skip
@@ -101,7 +111,7 @@ def test_each_run_has_its_artifacts_and_its_parent(in_swept: Path) -> None:
         assert run.info.status == parent.info.status == "FINISHED"
         assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data.digest"]
     names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert names >= {"config.yaml", "space.yaml", "confusion_matrix.png"}
+    assert names >= {"config.yaml", "space.yaml", "confusion_matrix.png", "report.html"}
 
 
 def test_compare_prints_the_best_first_and_writes_csv(in_swept: Path, run) -> None:
