@@ -31,7 +31,7 @@ _TOLD = 3
 
 
 def importances(
-    frame: pd.DataFrame, objective: Objective, hyperparameters: Sequence[str] | None = None
+    frame: pd.DataFrame, objective: Objective | str, hyperparameters: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """How much each hyperparameter has to do with a trial's being among the best.
 
@@ -254,7 +254,7 @@ def _trials(scored: pd.DataFrame, names: Sequence[str], goodness: pd.Series[Any]
         columns[name] = values.tolist()
     trials = []
     for i, value in enumerate(goodness.tolist()):
-        active = [name for name in names if columns[name][i] is not pd.NA]
+        active = [name for name in names if not pd.isna(columns[name][i])]
         params = {name: columns[name][i] for name in active}
         trials.append(
             create_trial(value=value, params=params, distributions={name: distributions[name] for name in active})
