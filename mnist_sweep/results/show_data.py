@@ -60,7 +60,7 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
 
 
 def _order(labels: data.Array) -> tuple[data.Array, str]:
-    """In which order to draw images: as they come, unless they are sorted by class, so that others would not be seen."""
+    """In which order to draw images: as they come, unless they are sorted by class and only one would be seen."""
     if len(np.unique(labels[:_FIRST])) > 1:
         return np.arange(len(labels)), "the first training images"
     rank = np.empty(len(labels), dtype=np.int64)
