@@ -89,7 +89,7 @@ def test_without_a_profile_pictures_are_read_and_likeness_is_not_judged(model, p
 
 
 def test_what_the_model_saw_is_saved_under_names_of_its_own(model, pictures, capsys) -> None:
-    code, _, _ = said(capsys, "a/four.png", "b/four.png", "--save-input", "seen")
+    code, _, _ = said(capsys, "a/four.png", "--save-input", "seen", "b/four.png")
     assert code == 0
     assert sorted(path.name for path in Path("seen").iterdir()) == ["four-2.png", "four.png"]
     assert said(capsys, "a/four.png", "--save-input", "blank.png")[2].startswith(
