@@ -189,6 +189,7 @@ def test_a_running_sweep_tells_how_it_stands(undrawn, tmp_path):
     said = words(text)
     assert "Best so far: trial 1" in said
     assert "2 completed, 1 running" in said
+    assert "not yet ended" in said
     assert "python -m mnist_sweep report made/2026-01-02_03-04-05" in said
     assert told(text)["trials"] == [1, 0, 2]
     assert told(text)["colour"] == [1.0, 0.0, None]

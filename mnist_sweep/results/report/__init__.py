@@ -20,8 +20,9 @@ from markupsafe import Markup
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.results.report.board import Board, leaderboard
-from mnist_sweep.results.report.content import gather, space
+from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.pictures import draw
+from mnist_sweep.results.report.winner import space
 from mnist_sweep.results.runs import SweepRuns, find_sweep, sweep_folder
 
 FILE = "report.html"
@@ -71,7 +72,7 @@ def _page(found: SweepRuns) -> str:
         told = gather(found, frame, Path(fetched))
         drawn = draw(found, frame, found.curves(), told.winner, Path(fetched))
     table = leaderboard(frame, found.objectives, space(found))
-    script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "parallel.js")) + "})();\n"
+    script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "axes.js", "parallel.js")) + "})();\n"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )

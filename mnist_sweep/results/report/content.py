@@ -1,95 +1,18 @@
-"""What the report says in words: what the sweep was, and what won."""
+"""What the report says in words: what the sweep was, how it went, and what to do next."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import TAG_CONFIRMS, TAG_REASON, TAG_STATUS, TAG_TRIAL, TAG_WINNER
-from mnist_sweep.progress import duration, shown
-from mnist_sweep.results.models import TrackedModel
-from mnist_sweep.results.report.board import amount
+from mnist_sweep.mlflow_store import TAG_REASON, TAG_STATUS
+from mnist_sweep.progress import duration
+from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
+from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, space, winner
 from mnist_sweep.results.runs import SweepRuns
 from mnist_sweep.settings import Objective, seconds
-
-_ALGORITHMS = {
-    "random": "independent draws",
-    "grid": "every combination once",
-    "tpe": "draws where good trials were, not bad ones (tree-structured Parzen estimator)",
-    "gp": "a Gaussian process predicts the score of untried settings, and the most promising is tried",
-    "cmaes": "the evolution strategy CMA-ES",
-    "asha": "stops a trial early unless it is among the best after the same number of epochs (successive halving)",
-    "median": "stops a trial that is worse than the median of the others after the same number of epochs",
-    "hyperband": "rounds of short trials, of which the best train on",
-    "bayesian": "a Gaussian process predicts the score of untried settings, and the most promising is tried",
-    "pbt": "population based training: bad trials go on from copies of good ones, with changed hyperparameters",
-    "nsga2": "a genetic algorithm for several objectives",
-    "none": "nothing is searched: one run",
-}
-_STATUS = {
-    "completed": "trained to the last epoch, or until it no longer got better",
-    "stopped": "stopped before that: by the search, or because the budget was used up",
-    "failed": "has no result",
-    "refused": "not trained: its model would exceed the limits",
-    "running": "still trains",
-}
-_MEASURES = {
-    "val_accuracy": "the part of the validation images that a model gets right",
-    "val_loss": "how wrong a model's probabilities are on the validation images",
-    "accuracy": "the part of the training images that a model gets right",
-    "loss": "how wrong a model's probabilities are on the training images",
-    "epoch_seconds": "the seconds that an epoch takes",
-    "parameters": "the number of a model's weights",
-    "latency": "the seconds that one prediction takes",
-}
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing to know of a sweep: what it is, and what it is called in full."""
-
-    label: str
-    text: str
-    note: str = ""
-    code: bool = False
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The best trial.
-
-    Attributes:
-        trial: Its number.
-        tested: Whether it is that of the whole sweep, and not the best so far.
-        scores: What it scored, on which images.
-        story: How it was found to be the best.
-        values: Its hyperparameters: those that were searched.
-        others: The rest of its parameters.
-        run: The MLflow run whose model is the sweep's.
-    """
-
-    trial: int
-    tested: bool
-    scores: list[Fact]
-    story: str
-    values: dict[str, str]
-    others: dict[str, str]
-    run: TrackedModel
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trial whose setting was trained anew: its score by seed, their mean and standard deviation."""
-
-    trial: int
-    mean: str
-    std: str
-    scores: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,10 +63,10 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
         folder: Where to put the files that are fetched for it.
     """
     params, tags = found.parent.data.params, found.parent.data.tags
-    status = tags.get(TAG_STATUS, "running")
-    confirmed = _confirmed(found, folder)
-    winner = _winner(found, frame, confirmed)
-    anew = list(dict.fromkeys(seed for row in confirmed.get("candidates", ()) for seed in row["scores"]))
+    # A sweep that is resumed still has the tag of its interruption.
+    status = "running" if found.parent.info.status == "RUNNING" else tags.get(TAG_STATUS, "running")
+    anew = confirmed(found, folder)
+    best = winner(found, frame, anew)
     return Content(
         name=found.sweep.partition("/")[0],
         sweep=found.sweep,
@@ -154,33 +77,19 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
         facts=_facts(found, frame),
         space=space(found),
         versions=_versions(found),
-        statuses={s: _STATUS[s] for s in _STATUS if s in set(frame["status"])},
+        statuses={s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
         failures=_failures(frame),
-        winner=winner,
-        candidates=[
-            Candidate(
-                row["trial"],
-                f"{row['mean']:.4f}",
-                f"{row['std']:.4f}",
-                {s: f"{v:.4f}" for s, v in row["scores"].items()},
-            )
-            for row in confirmed.get("candidates", ())
-        ],
-        seeds=anew,
-        commands=_commands(found.sweep, status, winner),
+        winner=best,
+        candidates=candidates(anew),
+        seeds=list(dict.fromkeys(seed for row in anew.get("candidates", ()) for seed in row["scores"])),
+        commands=_commands(found.sweep, status, best),
     )
-
-
-def space(found: SweepRuns) -> dict[str, str]:
-    """The domain of each hyperparameter that a sweep searched, as text."""
-    params = found.parent.data.params
-    return {key.removeprefix("space."): value for key, value in params.items() if key.startswith("space.")}
 
 
 def measure(objective: Objective) -> str:
     """What an objective is, in words."""
     better = "larger" if objective.direction == "max" else "smaller"
-    known = _MEASURES.get(objective.name)
+    known = MEASURES.get(objective.name)
     return f"{known}; {better} is better" if known else f"{better} is better"
 
 
@@ -196,15 +105,12 @@ def _warning(tags: dict[str, str]) -> str:
     return f"data={wanted} could not be downloaded: this sweep used the digits of {tags.get('data.name')} instead."
 
 
-# ---- what the sweep was ---------------------------------------------------------------------------------------------
-
-
 def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
     params, tags = found.parent.data.params, found.parent.data.tags
     trials = frame[frame["confirms"].isna()]
     counts = trials["status"].value_counts()
     count = f"{len(trials):,} trial{'' if len(trials) == 1 else 's'}"
-    each = ", ".join(f"{counts[s]:,} {s}" for s in _STATUS if s in counts)
+    each = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if s in counts)
     anew = len(frame) - len(trials)
     more = f"; {anew} more to train the best anew" if anew else ""
     objectives = found.objectives
@@ -239,9 +145,9 @@ def _data(tags: dict[str, str]) -> tuple[str, str]:
 def _search(params: dict[str, str]) -> tuple[str, str]:
     algorithm = _given(params, "search.algorithm") or _given(params, "search._target_")
     sampler = _given(params, "search.sampler")
-    about = _ALGORITHMS.get(algorithm, "")
+    about = ALGORITHMS.get(algorithm, "")
     if sampler:
-        proposes = _ALGORITHMS.get(sampler, "")
+        proposes = ALGORITHMS.get(sampler, "")
         about = f"{sampler} proposes the settings: {proposes}; {algorithm} {about}"
     return f"{algorithm} on {sampler}" if sampler else algorithm, about
 
@@ -294,100 +200,13 @@ def _failures(frame: pd.DataFrame) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in reasons[reasons != ""].value_counts().items()}
 
 
-# ---- what won -------------------------------------------------------------------------------------------------------
-
-
-def _confirmed(found: SweepRuns, folder: Path) -> dict[str, Any]:
-    path = fetched(TrackedModel(found.client, found.parent), "confirmed.json", folder)
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return about
-
-
-def _shown(scores: dict[str, float]) -> dict[str, str]:
-    return {seed: f"{score:.4f}" for seed, score in scores.items()}
-
-
-def fetched(model: TrackedModel, name: str, folder: Path) -> Path | None:
-    """One of a run's artifacts; None where it has none of that name."""
-    listed = {artifact.path for artifact in model.client.list_artifacts(model.run.info.run_id)}
-    return model.fetch(name, folder) if name in listed else None
-
-
-def _winner(found: SweepRuns, frame: pd.DataFrame, confirmed: dict[str, Any]) -> Winner | None:
-    try:
-        run = found.winner()
-    except UserError:
-        return None
-    number = int(run.data.tags.get(TAG_CONFIRMS, run.data.tags[TAG_TRIAL]))
-    row = frame[frame["trial"] == number].iloc[0]
-    searched = space(found)
-    values = {name: shown(row[f"params.{name}"]) for name in searched if _has(row, f"params.{name}")}
-    others = {
-        key.removeprefix("params."): shown(row[key])
-        for key in row.index
-        if key.startswith("params.") and key.removeprefix("params.") not in searched and _has(row, key)
-    }
-    tested = TAG_WINNER in found.parent.data.tags
-    story = _story(found, frame, confirmed, number, tested)
-    scores = _winning_scores(found, row)
-    return Winner(number, tested, scores, story, values, others, TrackedModel(found.client, run))
-
-
-def _has(row: pd.Series[Any], key: str) -> bool:
-    return key in row.index and not pd.isna(row[key])
-
-
-def _winning_scores(found: SweepRuns, row: pd.Series[Any]) -> list[Fact]:
-    first, *others = found.objectives
-    best, anew = f"metrics.best_{first.name}", f"metrics.confirmed_{first.name}"
-    images = "validation images" if first.name.startswith("val_") else ""
-    facts = []
-    if _has(row, best):
-        spread = f" ± {row[f'{best}_std']:.4f}" if _has(row, f"{best}_std") else ""
-        note = "what it was chosen by; the best of many is always a little lucky"
-        facts.append(Fact(first.name, f"{row[best]:.4f}{spread}", f"{images}: {note}" if images else note))
-    if _has(row, anew):
-        spread = f" ± {row[f'{anew}_std']:.4f}" if _has(row, f"{anew}_std") else ""
-        facts.append(
-            Fact("on new seeds", f"{row[anew]:.4f}{spread}", "its setting trained anew: mean ± standard deviation")
-        )
-    for objective in others:
-        if _has(row, f"metrics.best_{objective.name}"):
-            text = amount(float(row[f"metrics.best_{objective.name}"]))
-            facts.append(Fact(objective.name, text, _MEASURES.get(objective.name, "")))
-    if _has(row, "metrics.test_accuracy"):
-        note = "test images, which only the winner has seen: what to expect of new digits like these"
-        facts.append(Fact("test_accuracy", f"{row['metrics.test_accuracy']:.4f}", note))
-    return facts
-
-
-def _story(found: SweepRuns, frame: pd.DataFrame, confirmed: dict[str, Any], number: int, tested: bool) -> str:
-    name = found.objective.name
-    candidates = confirmed.get("candidates", [])
-    if not candidates or candidates[0]["trial"] != number:
-        text = f"It has the best {name}{' of all trials' if tested else ' so far'}." if len(frame) > 1 else ""
-        if len(found.objectives) > 1:
-            text += " What is best in the other objectives stands in the Pareto set, marked ● in the leaderboard."
-        return text.strip()
-    first = candidates[0]
-    text = f"The best settings were trained anew on new seeds, and trial {number} has the best mean"
-    if len(candidates) > 1:
-        second = candidates[1]
-        text += f", {abs(first['mean'] - second['mean']):.4f} before trial {second['trial']}"
-    p_value = confirmed.get("p_value")
-    if p_value is not None:
-        verdict = "that may well be chance" if p_value >= 0.05 else "that is hardly chance"
-        text += f". A paired t-test gives p = {p_value:.2g}: {verdict}"
-    return f"{text}."
-
-
-def _commands(sweep: str, status: str, winner: Winner | None) -> list[tuple[str, str]]:
+def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:
     found = []
     if status == "running":
         found.append((f"python -m mnist_sweep report {sweep}", "write this page anew"))
     if status in ("stopped", "failed"):
         found.append((f"python -m mnist_sweep resume {sweep}", "go on with the sweep"))
-    if winner is not None:
+    if best is not None:
         found.append((f"python -m mnist_sweep export {sweep} --to exported", "write its model to a folder"))
         found.append((f"python -m mnist_sweep serve {sweep}", "draw a digit, and see what it reads"))
     found.append(("python -m mnist_sweep ui", "see every run in MLflow"))

@@ -17,8 +17,8 @@ import pandas as pd
 
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
-from mnist_sweep.results.report.content import Winner, fetched
 from mnist_sweep.results.report.texts import TEXTS
+from mnist_sweep.results.report.winner import Winner, fetched
 from mnist_sweep.results.runs import SweepRuns, searched
 
 if TYPE_CHECKING:

@@ -1,7 +1,41 @@
-"""What the report says of each picture: a heading, and how to read it, for a learner."""
+"""What the report says whatever the sweep was: of algorithms, statuses, objectives, and of how to read its pictures."""
 
 from __future__ import annotations
 
+# What each search does.
+ALGORITHMS = {
+    "random": "independent draws",
+    "grid": "every combination once",
+    "tpe": "draws where good trials were, not bad ones (tree-structured Parzen estimator)",
+    "gp": "a Gaussian process predicts the score of untried settings, and the most promising is tried",
+    "cmaes": "the evolution strategy CMA-ES",
+    "asha": "stops a trial early unless it is among the best after the same number of epochs (successive halving)",
+    "median": "stops a trial that is worse than the median of the others after the same number of epochs",
+    "hyperband": "rounds of short trials, of which the best train on",
+    "bayesian": "a Gaussian process predicts the score of untried settings, and the most promising is tried",
+    "pbt": "population based training: bad trials go on from copies of good ones, with changed hyperparameters",
+    "nsga2": "a genetic algorithm for several objectives",
+    "none": "nothing is searched: one run",
+}
+# How a trial ended.
+STATUSES = {
+    "completed": "trained to the last epoch, or until it no longer got better",
+    "stopped": "stopped before that: by the search, or because the budget was used up",
+    "failed": "has no result",
+    "refused": "not trained: its model would exceed the limits",
+    "running": "still trains",
+}
+# What an objective is.
+MEASURES = {
+    "val_accuracy": "the part of the validation images that a model gets right",
+    "val_loss": "how wrong a model's probabilities are on the validation images",
+    "accuracy": "the part of the training images that a model gets right",
+    "loss": "how wrong a model's probabilities are on the training images",
+    "epoch_seconds": "the seconds that an epoch takes",
+    "parameters": "the number of a model's weights",
+    "latency": "the seconds that one prediction takes",
+}
+# Of each picture, a heading and how to read it, for a learner.
 TEXTS = {
     "history": (
         "How the search went",
