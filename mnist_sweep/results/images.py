@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 # Pixels along the longer side, to which larger pictures are reduced first.
-_LARGEST = 1024
-_NOTHING = "nothing is drawn, or nothing that stands out from the background"
+_LARGEST = 512
+_NOTHING = "nothing is drawn"
 # Fewer training images than this part are as unlike the others as a picture that is remarked on.
 _RARE = 0.01
 # A second class this likely, beside the first, makes the first doubtful.
@@ -146,6 +146,9 @@ def _from_picture(picture: Image.Image, notes: list[str]) -> Array:
         picture = picture.convert("RGBA")
     if picture.mode not in ("L", "LA", "RGB", "RGBA"):
         picture = picture.convert("RGB")
+    if max(picture.size) > _LARGEST:
+        picture = picture.copy()
+        picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BILINEAR)
     return np.asarray(picture) / 255
 
 
@@ -194,18 +197,25 @@ def _as_drawn(pixels: Array, shape: tuple[int, int, int], drawing: Drawing, note
         image = (1 - ink if light else ink).astype(np.float32)
         return Prepared(image[..., np.newaxis], notes, doubts)
 
-    ink, dark, mask = find_ink(pixels)
-    if not mask.any():
+    ink = find_ink(pixels)
+    if not ink.where.any() and ink.plain:
         doubts.append(_NOTHING)
         return prepared(np.zeros((height, width)))
-    if dark != light:
-        notes.append(f"{'dark on light' if dark else 'light on dark'}: inverted")
+    if not ink.where.any():
+        doubts.append("no plain background that strokes would stand out from")
+        whole = _resized(_grey(pixels), height, width)
+        rim = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
+        return prepared(1 - whole if rim.mean() > 0.5 else whole)
+    mask = ink.where
+    if ink.dark != light:
+        notes.append(f"{'dark on light' if ink.dark else 'light on dark'}: inverted")
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     edges = [rows[0] == 0, rows[-1] == len(mask) - 1, columns[0] == 0, columns[-1] == mask.shape[1] - 1]
-    if 0 < sum(edges) < 3:
-        doubts.append("touches the edge of the picture; a part of it may be missing")
-    cut = np.where(mask, ink, 0)[box]
+    # A small picture is rather cut close, as training images are.
+    if 0 < sum(edges) < 3 and max(mask.shape) > max(height, width):
+        doubts.append("touches the edge of the picture: a part may be missing")
+    cut = np.where(mask, ink.amount, 0)[box]
     scale = drawing.size / max(cut.shape)
     small = _resized(cut, max(1, round(cut.shape[0] * scale)), max(1, round(cut.shape[1] * scale)))
     small = np.clip(small / min(1.0, max(float(small.max()), 1e-6)), 0, 1)
@@ -273,10 +283,8 @@ def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | No
     if profile is not None and profile.likeness is not None:
         rarity = profile.likeness.rarity(prepared.image, int(first))
         if rarity < _RARE:
-            share = f"fewer than 1 in {round(1 / _RARE)}" if rarity else "none"
-            doubts.append(
-                f"looks like no {first} it was trained on ({share} of the training images is as unlike its kind)"
-            )
+            as_odd = f"1 in {round(1 / rarity)}" if rarity else "not one"
+            doubts.append(f"looks like no {first} of the training images, of which {as_odd} is as odd")
     if probabilities[second] > _RIVAL * probabilities[first]:
         doubts.append(f"the model hesitates between {first} and {second}")
     return doubts
@@ -287,15 +295,15 @@ def _oddly_drawn(image: Array, drawing: Drawing) -> list[str]:
     share, (height, width) = float(ink.mean()), profiles.extent(ink)
     doubts = []
     if share > 1.1 * drawing.ink[1]:
-        doubts.append("much more ink than in any training image")
+        doubts.append("more ink than in any training image")
     if share < 0.9 * drawing.ink[0]:
-        doubts.append("much less ink than in any training image")
+        doubts.append("less ink than in any training image")
     aspect = width / max(height, 1)
     if aspect > 1.1 * drawing.aspect[1]:
-        doubts.append("wider, for its height, than any training image; only one thing is read at a time")
+        doubts.append("wider than any training image: is it one digit?")
     if aspect < 0.9 * drawing.aspect[0]:
-        doubts.append("narrower, for its height, than any training image")
+        doubts.append("narrower than any training image")
     count = profiles.pieces(ink)
     if count > drawing.pieces:
-        doubts.append(f"made of {count} pieces that do not touch; training images have at most {drawing.pieces}")
+        doubts.append(f"in {count} pieces, where training images have at most {drawing.pieces}")
     return doubts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,34 @@ Array = NDArray[Any]
 
 # What stands out less from the paper than this, in 0..1, or than so many times its noise, is no ink.
 _FAINTEST, _NOISES = 0.08, 6.0
+# The noise of paper on which nothing is drawn; with more, it is something else.
+_PLAIN = 0.05
 # Pieces with less ink than this part of the whole are specks.
 _SPECK = 0.01
 
 
-def find_ink(pixels: Array) -> tuple[Array, bool, Array]:
+@dataclass(frozen=True)
+class Ink:
+    """What is drawn in a picture.
+
+    Attributes:
+        amount: (H, W), in 0..1.
+        where: (H, W), true where there is any.
+        dark: Whether it is darker than the paper.
+        plain: Whether the paper is plain enough for ink to stand out.
+    """
+
+    amount: Array
+    where: Array
+    dark: bool
+    plain: bool
+
+
+def find_ink(pixels: Array) -> Ink:
     """Tells ink from paper.
 
     Args:
         pixels: (H, W, 3), in 0..1.
-
-    Returns:
-        How much ink there is, (H, W) in 0..1; whether it is darker than the paper; and where it is, (H, W).
     """
     from scipy import ndimage
 
@@ -34,14 +51,14 @@ def find_ink(pixels: Array) -> tuple[Array, bool, Array]:
     direction = away[strongest].mean(axis=0)
     length = float(np.linalg.norm(direction))
     dark = bool(direction.sum() < 0)
-    nothing = np.zeros(strength.shape), dark, np.zeros(strength.shape, dtype=bool)
+    nothing = np.zeros(strength.shape), np.zeros(strength.shape, dtype=bool)
     if length == 0:
-        return nothing
+        return Ink(*nothing, dark, plain=True)
     amount = away @ (direction / length) / math.sqrt(3)
     noise = 1.4826 * float(np.median(np.abs(amount)))
     floor = max(_FAINTEST, _NOISES * noise)
     if not (amount > floor).any():
-        return nothing
+        return Ink(*nothing, dark, plain=noise <= _PLAIN)
     full = float(np.quantile(amount[amount > max(floor, 0.5 * amount.max())], 0.5))
     # A small picture's grey pixels are strokes' edges, a large one's are rather blurs and a JPEG's ripples.
     faint = 0.02 if max(pixels.shape) <= 64 else 0.2
@@ -49,7 +66,7 @@ def find_ink(pixels: Array) -> tuple[Array, bool, Array]:
     pieces, count = ndimage.label(weak, np.ones((3, 3)))
     inked = ndimage.sum_labels(np.where(strong, amount, 0), pieces, np.arange(1, count + 1))
     kept = np.flatnonzero(inked > _SPECK * inked.sum()) + 1
-    return np.clip(amount / full, 0, 1), dark, np.isin(pieces, kept)
+    return Ink(np.clip(amount / full, 0, 1), np.isin(pieces, kept), dark, plain=True)
 
 
 def _paper(pixels: Array) -> Array:

@@ -14,6 +14,8 @@ from mnist_sweep.settings import check_settings
 from mnist_sweep.tables import Column, show, standard_output
 from mnist_sweep.training import data
 
+_FIRST = 25
+
 
 def show_data(overrides: Sequence[str], to: Path) -> None:
     """Draws the first images of a data set and how many there are of each class, and prints what there is.
@@ -29,7 +31,10 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
     from mnist_sweep.results.plots import digits_and_classes
 
-    figure = digits_and_classes(images.x_train, images.y_train, title=images.name, test_labels=images.y_test)
+    order, which = _order(images.y_train)
+    figure = digits_and_classes(
+        images.x_train[order], images.y_train[order], title=f"{images.name}: {which}", test_labels=images.y_test
+    )
     try:
         figure.savefig(to, dpi=150)
     except (OSError, ValueError) as error:
@@ -37,10 +42,11 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
     console = standard_output()
     summary.warn_of_fallback(console, images)
     height, width, channels = images.shape
+    sizes = f"{len(images.x_train):,} training and {len(images.x_test):,} test images"
     lines = {
         "data": f"{images.name}, from {images.source}",
         "digest": images.digest(),
-        "images": f"{len(images.x_train):,} training and {len(images.x_test):,} test images of {height}x{width}x{channels}",
+        "images": f"{sizes} of {height}x{width}x{channels}",
         "pixels": "0 to 255" if images.x_train.dtype == np.uint8 else "0 to 1",
     }
     for name, text in lines.items():
@@ -50,4 +56,14 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
     for heading, found in zip(("training", "test"), counts, strict=True):
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
     show(console, columns, f"{images.classes} classes")
-    console.print(f"drawn in {to}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{which}, drawn in {to}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _order(labels: data.Array) -> tuple[data.Array, str]:
+    """In which order to draw images: as they come, unless they are sorted by class, so that others would not be seen."""
+    if len(np.unique(labels[:_FIRST])) > 1:
+        return np.arange(len(labels)), "the first training images"
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange((labels == label).sum())
+    return np.lexsort((labels, rank)), "the first training images of each class"

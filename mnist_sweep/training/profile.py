@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 # Images that are looked at, of which each is compared with each.
 _IMAGES = 2000
-_COMPONENTS = 60
+_COMPONENTS = 40
 _NEIGHBOURS = 3
 # Of fewer images of its kind, nothing can be said on how unlike the others one may be.
 _FEWEST = 20
@@ -228,7 +228,8 @@ def _likeness(pixels: Array, labels: Array) -> Likeness | None:
     edges = _edges(pixels)
     mean = edges.mean(axis=0)
     _, _, rows = np.linalg.svd(edges - mean, full_matrices=False)
-    components = rows[:_COMPONENTS]
+    # Of few images, more would hold what is peculiar to these, and any other would seem far from them.
+    components = rows[: min(_COMPONENTS, len(pixels) // 20)]
     codes = (edges - mean) @ components.T
     rest = np.maximum(np.square(edges - mean).sum(axis=1) - np.square(codes).sum(axis=1), 0)
     distances, usual = np.empty(len(codes)), np.empty(len(counts))

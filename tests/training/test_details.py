@@ -1,0 +1,84 @@
+"""What is told of a model once it is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_sweep.training import details
+from mnist_sweep.training.profile import Profile
+
+
+def test_the_surest_mistakes_come_first_and_are_not_many() -> None:
+    rng = np.random.default_rng(1)
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None]
+    truth = rng.integers(0, 3, 100)
+    probabilities = rng.dirichlet(np.ones(3), 100).astype(np.float32)
+    found = details.mistakes(images, truth, probabilities)
+    which = found["mistakes_images"].ravel()
+    assert len(which) == 25
+    assert (found["mistakes_true"] == truth[which]).all()
+    assert (found["mistakes_predicted"] == probabilities[which].argmax(axis=1)).all()
+    assert (found["mistakes_true"] != found["mistakes_predicted"]).all()
+    assert (found["mistakes_probability"] == probabilities[which].max(axis=1)).all()
+    assert (np.diff(found["mistakes_probability"]) <= 0).all()
+    right = probabilities.argmax(axis=1) == truth
+    left_out = np.setdiff1d(np.flatnonzero(~right), which)
+    assert probabilities[left_out].max() <= found["mistakes_probability"][-1]
+    assert len(details.mistakes(images[right], truth[right], probabilities[right])["mistakes_true"]) == 0
+
+
+def test_filters_are_those_of_the_first_layer_that_sees_the_image() -> None:
+    layers = keras.layers
+    convolution = keras.Sequential([layers.Input((8, 6, 3)), layers.BatchNormalization(), layers.Conv2D(5, (3, 2))])
+    found = details.filters(convolution, (8, 6, 3))
+    assert found is not None
+    assert found.shape == (5, 3, 2, 3)
+    assert (found[4] == np.asarray(convolution.layers[-1].kernel)[..., 4]).all()
+    dense = keras.Sequential([layers.Input((8, 6, 1)), layers.Flatten(), layers.Dense(100)])
+    weights = np.ones((48, 100), np.float32) * np.arange(100)
+    dense.layers[-1].set_weights([weights, np.zeros(100)])
+    found = details.filters(dense, (8, 6, 1))
+    assert found is not None
+    assert found.shape == (64, 8, 6, 1)
+    assert found[:, 0, 0, 0].tolist() == list(range(36, 100))
+    nested = keras.Sequential([layers.Input((8, 6, 3)), convolution, layers.Flatten(), layers.Dense(2)])
+    found = details.filters(nested, (8, 6, 3))
+    assert found is not None
+    assert found.shape == (5, 3, 2, 3)
+    pooled = keras.Sequential([layers.Input((8, 6, 1)), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(2)])
+    assert details.filters(pooled, (8, 6, 1)) is None
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.h5"
+    model = keras.Sequential([keras.layers.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.add(keras.layers.Softmax())
+    model.save(path, include_optimizer=False)
+    return path
+
+
+def test_a_test_leaves_mistakes_filters_and_a_profile_beside_the_model(trainer, model: Path) -> None:
+    metrics, _ = trainer.test(model)
+    with np.load(model.parent / "test_details.npz", allow_pickle=False) as found:
+        assert found["mistakes_images"].shape == (25, 28, 28, 1)
+        assert found["filters"].shape == (10, 28, 28, 1)
+    assert metrics["test_accuracy"] < 0.9
+    assert Profile.load(model.parent / "data_profile.npz").likeness is not None
+
+
+def test_a_test_counts_even_if_nothing_can_be_told_of_it(
+    trainer, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(details, "write_whole", full)
+    metrics, _ = trainer.test(model)
+    assert 0 <= metrics["test_accuracy"] <= 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not (model.parent / "test_details.npz").exists()
