@@ -122,7 +122,7 @@ function show(answer) {
   byId("undo").disabled = !paper.canUndo;
   byId("clear").disabled = paper.empty;
   byId("digit").textContent = answer ? answer.digit : "?";
-  byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing drawn yet" : "Loading the model…";
+  byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing yet" : "Loading the model…";
   byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "Answers come while you draw." : "Go ahead and draw.";
   showBars(answer);
   showSeen(answer);
