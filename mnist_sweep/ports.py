@@ -7,7 +7,7 @@ import socket
 from mnist_sweep.errors import UserError
 
 
-def bind(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Takes a port.
 
     Args:
@@ -15,20 +15,22 @@ def bind(host: str, port: int) -> socket.socket:
         port: The port; 0 for any that is free.
 
     Returns:
-        A socket that is bound to it, and does not listen yet.
+        A socket that listens on it: whoever calls before there is a server waits.
 
     Raises:
         UserError: The port is taken, or there is no such address here.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port={port}: ports go from 0 to 65535")
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, port))
+        taken.bind((host, port))
+        # Two may bind the same port, as long as neither listens.
+        taken.listen()
     except OSError as error:
-        bound.close()
+        taken.close()
         raise UserError(
             f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
         ) from None
-    return bound
+    return taken

@@ -54,7 +54,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
         raise UserError(
             f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
         )
-    ports.bind(host, port).close()
+    ports.listen(host, port).close()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from browser import Watched, page_of, until
 from browser import browser as browser
-from conftest import Run, command, environment
+from conftest import Run, command, environment, with_store
 from PIL import Image
 
 from mnist_sweep.training import data
@@ -22,12 +22,12 @@ SEVEN = [(80, 60), (130, 58), (200, 60), (180, 120), (155, 180), (140, 235)]
 
 
 @pytest.fixture(scope="module")
-def address(browser, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page's address, with the models of a sweep that has seen enough digits to read one."""
-    folder = tmp_path_factory.mktemp("drawing")
+    folder = with_store(tmp_path_factory.mktemp("drawing"), store)
     done = run(
         folder, "+experiment=quick", "search.max_trials=2", "training.epochs=6", "optimizer.name=adam",
-        "model.units=64,128", "model.layers=1", "model.dropout=0.0", "name=readers", "workers.slots=1",
+        "model.units=64,128", "model.layers=1", "model.dropout=0.0", "name=readers", "workers.count=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     process = subprocess.Popen(
@@ -129,7 +129,7 @@ def test_with_the_keyboard_a_one_is_drawn_undone_and_cleared(opened):
     page = opened.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "paper"
-    assert page.is_visible("#cursor")
+    assert not page.evaluate("document.getElementById('cursor').hidden")
     page.keyboard.press("Space")
     for _ in range(14):
         page.keyboard.press("ArrowDown")

@@ -84,7 +84,7 @@ class Server:
 
 @contextmanager
 def serving(panel: Panel) -> Iterator[Server]:
-    with ports.bind("127.0.0.1", 0) as listening:
+    with ports.listen("127.0.0.1", 0) as listening:
         server = server_of(make_app(panel, ["known.example"]))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -477,14 +477,13 @@ def test_fewer_models_than_hoped_for_are_said_to_be_all(loaded):
 
 
 def test_a_taken_port_is_named():
-    with ports.bind("127.0.0.1", 0) as taken:
-        taken.listen()
+    with ports.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port={port}: cannot listen on 127.0.0.1"):
-            ports.bind("127.0.0.1", port)
+            ports.listen("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_that_cannot_be_is_named(port):
     with pytest.raises(UserError, match=f"--port={port}"):
-        ports.bind("127.0.0.1", port)
+        ports.listen("127.0.0.1", port)

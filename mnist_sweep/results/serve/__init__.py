@@ -49,7 +49,7 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int) -> i
         signal.signal(number, end)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        ports.bind(host, port) as listening,
+        ports.listen(host, port) as listening,
         tempfile.TemporaryDirectory() as folder,
     ):
         _serve(what, tracking_uri, host, listening, Path(folder), ended)
@@ -89,7 +89,6 @@ def _serve(
         return
     # TensorFlow takes seconds to import: the page is there at once, and says so.
     threading.Thread(target=loading, daemon=True).start()
-    listening.listen()
     shown = "localhost" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
     print(f"Draw at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
     server.run(sockets=[listening])

@@ -26,30 +26,29 @@ const percent = (p) => {
 // ---- asking -------------------------------------------------------------------------------------------------------
 
 async function ask() {
-  if (asking) {
-    again = true;
-    return;
+  again = true;
+  if (asking) return;
+  asking = true;
+  byId("answer").ariaBusy = "true";  // the answer that stands there is to an earlier question
+  while (again) {
+    again = false;
+    await askOnce();
   }
+  asking = false;
+  byId("answer").ariaBusy = String(!about?.ready);
+}
+
+async function askOnce() {
   if (paper.empty) show(null);
   if (paper.empty || !about?.ready) return;
-  asking = true;
-  byId("answer").ariaBusy = "true";
   try {
     const body = await paper.blob();
     const response = await fetch("predict", { method: "POST", headers: { "Content-Type": body.type }, body });
     const answer = await response.json();
-    if (paper.empty) show(null);
-    else if (response.ok) show(answer);
+    if (response.ok) show(paper.empty ? null : answer);
     else trouble(answer.error);
   } catch {
     trouble("The server does not answer. Is it still running?");
-  } finally {
-    asking = false;
-    byId("answer").ariaBusy = String(again);
-    if (again) {
-      again = false;
-      ask();
-    }
   }
 }
 
@@ -62,11 +61,11 @@ async function watch() {
       if (now !== before) {
         before = now;
         introduce();
-        if (paper.empty) show(null);
-        else ask();
+        ask();
       }
       if (about.complete) return;
     } catch {
+      before = "";
       trouble("The server does not answer. Is it still running?");
     }
     await new Promise((done) => setTimeout(done, 400));
@@ -123,7 +122,7 @@ function show(answer) {
   byId("undo").disabled = !paper.canUndo;
   byId("clear").disabled = paper.empty;
   byId("digit").textContent = answer ? answer.digit : "?";
-  byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing drawn yet" : "Loading the model…";
+  byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing yet" : "Loading the model…";
   byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "Answers come while you draw." : "Go ahead and draw.";
   showBars(answer);
   showSeen(answer);

@@ -3,7 +3,7 @@
 const SIDE = 280;  // the square's own units, whatever its size on the screen
 const SENT = 140;  // pixels a side: five times what a model sees, and quick to work on
 const STEP = 10, FINE = 3;  // of the keyboard's cursor
-const LARGEST = 1024;  // pictures are reduced to this before they are sent
+const LARGEST = 512;  // pictures are reduced to this before they are sent
 const SENT_AS_THEY_ARE = { types: ["image/png", "image/jpeg"], bytes: 1.5e6 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
