@@ -1,7 +1,8 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
-From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, `find_sweep` tells what it optimised, and
-`importances` which hyperparameters matter in them; everything else is the command line's: `python -m mnist_sweep --help`.
+From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, `find_sweep` tells what it optimised,
+and `importances` which hyperparameters matter in them; everything else is the command line's:
+`python -m mnist_sweep --help`.
 """
 
 from __future__ import annotations
