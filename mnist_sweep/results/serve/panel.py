@@ -255,8 +255,8 @@ def compiled(model: Any, shape: tuple[int, int, int]) -> Ask:  # noqa: ANN401 - 
     )
 
     def ask(image: Array) -> Array:
-        answers: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)
-        return answers[0]
+        answer: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)[0]
+        return answer
 
     ask(np.zeros(shape, np.float32))
     return ask
