@@ -76,7 +76,7 @@ def _predict(given: list[str]) -> int:
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--save-input", metavar="DIR", type=Path, help="write there what the model sees, as PNG")
     _takes_store(parser)
-    options = parser.parse_args(given)
+    options = parser.parse_intermixed_args(given)
     from mnist_sweep.results import predict
 
     return predict.predict(
@@ -104,7 +104,7 @@ def _show_data(given: list[str]) -> int:
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for a sweep: data=fashion_mnist, data.path=FILE …"
     )
     parser.add_argument("--to", metavar="FILE", type=Path, default=Path("data.png"), help="default: data.png")
-    options = parser.parse_args(given)
+    options = parser.parse_intermixed_args(given)
     from mnist_sweep.results import show_data
 
     show_data.show_data(options.overrides, options.to)

@@ -619,6 +619,30 @@ def test_winner_that_could_not_be_tested_is_the_winner_all_the_same(make_story):
     assert "confusion_matrix.png" not in logged.artifacts(logged.parent)
 
 
+def test_what_the_test_told_is_logged_with_the_winner_as_long_as_it_is_there(make_story, template, tmp_path):
+    story = make_story()
+    story.starts()
+    for number, more in ((0, {}), (1, {"confirms": 0})):
+        story.trial(number, **more)
+        story.ends(number, 0.5)
+    folder = trial_folder(story.folder, 1)
+    names = {"test_details.npz", "data_profile.npz"}
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    story.tell(WinnerTested, 1, {"test_loss": 0.5, "test_accuracy": 0.5}, [[1, 0], [0, 1]])
+    logged = story.logged()
+    assert story.tracker.error is None
+    for run in (logged.parent, *logged.trials.values()):
+        assert names <= set(logged.artifacts(run))
+        assert logged.read(run, "data_profile.npz") == b"data_profile.npz"
+    for name in names:
+        (folder / name).unlink()
+    shutil.copy(template, tmp_path / "mlflow.db")
+    again = story.replay(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not names & set(again.artifacts(again.trials[1]))
+    assert "confusion_matrix.png" in again.artifacts(again.trials[1])
+
+
 def test_score_that_is_not_finite_is_no_hindrance(make_story):
     story = make_story()
     story.starts()

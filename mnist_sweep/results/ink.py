@@ -55,7 +55,9 @@ def find_ink(pixels: Array) -> Ink:
     if length == 0:
         return Ink(*nothing, dark, plain=True)
     amount = away @ (direction / length) / math.sqrt(3)
-    noise = 1.4826 * float(np.median(np.abs(amount)))
+    # The standard deviation, told by the quarter of a normal distribution that lies nearest to its middle: where a
+    # picture is cut close, half of it may be ink.
+    noise = float(np.quantile(np.abs(amount), 0.25)) / 0.3186
     floor = max(_FAINTEST, _NOISES * noise)
     if not (amount > floor).any():
         return Ink(*nothing, dark, plain=noise <= _PLAIN)

@@ -84,7 +84,12 @@ def predict(
     if to is not None:
         _save(found, to)
     if as_json:
-        about = {"sweep": model.sweep, "trial": model.trial, "run_id": model.run.info.run_id}
+        about = {
+            "sweep": model.sweep,
+            "trial": model.trial,
+            "run_id": model.run.info.run_id,
+            "judges_likeness": profile is not None and profile.likeness is not None,
+        }
         print(json.dumps({"model": about, "predictions": [a.to_json() for a in answers]}, indent=2))
     elif answers:
         _show(standard_output(), model, answers, profile)
@@ -146,8 +151,7 @@ def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], pro
     console.print(table)
     if profile is None or profile.likeness is None:
         console.print(
-            "Whether a picture looks like the training images cannot be judged: the run has no usable data_profile.npz,"
-            " which sweeps write since this version.",
+            "Whether a picture looks like the training images cannot be judged: the run has no data_profile.npz.",
             style="yellow",
             soft_wrap=True,
         )

@@ -32,9 +32,8 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
     from mnist_sweep.results.plots import digits_and_classes
 
     order, which = _order(images.y_train)
-    figure = digits_and_classes(
-        images.x_train[order], images.y_train[order], title=f"{images.name}: {which}", test_labels=images.y_test
-    )
+    title = f"{images.name if settings.data.path is None else Path(images.source).name}: {which}"
+    figure = digits_and_classes(images.x_train[order], images.y_train[order], title=title, test_labels=images.y_test)
     try:
         figure.savefig(to, dpi=150)
     except (OSError, ValueError) as error:
@@ -60,7 +59,7 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
 
 
 def _order(labels: data.Array) -> tuple[data.Array, str]:
-    """In which order to draw images: as they come, unless they are sorted by class, so that others would not be seen."""
+    """In which order to draw images: as they come, unless they are sorted by class and only one would be seen."""
     if len(np.unique(labels[:_FIRST])) > 1:
         return np.arange(len(labels)), "the first training images"
     rank = np.empty(len(labels), dtype=np.int64)

@@ -98,7 +98,7 @@ def test_a_digit_looks_as_in_the_training_images_however_it_is_drawn(known, way:
 
 def test_an_image_of_the_data_set_stays_as_it_is(known) -> None:
     digits, _, profile = known
-    same = [np.abs(prepare(digit, SHAPE, profile).image[..., 0] - digit / 255).max() < 0.05 for digit in digits]
+    same = [np.abs(prepare(digit, SHAPE, profile).image[..., 0] - digit / 255).max() < 0.05 for digit in digits[::4]]
     assert np.mean(same) > 0.5
     assert all(np.corrcoef(prepare(d, SHAPE, profile).image.ravel(), d.ravel())[0, 1] > 0.7 for d in digits[::10])
 
@@ -143,7 +143,8 @@ def test_without_a_profile_models_of_one_channel_are_taken_for_mnists(known) -> 
 
 def test_real_digits_are_seldom_doubtful(known) -> None:
     digits, labels, profile = known
-    doubtful = [why_doubtful(prepare(d, SHAPE, profile), sure(c), profile) for d, c in zip(digits, labels, strict=True)]
+    pairs = zip(digits[::2], labels[::2], strict=True)
+    doubtful = [why_doubtful(prepare(digit, SHAPE, profile), sure(label), profile) for digit, label in pairs]
     assert np.mean([bool(d) for d in doubtful]) < 0.06
 
 
