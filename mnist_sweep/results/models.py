@@ -90,7 +90,7 @@ class TrackedModel:
             UserError: The run has no model, or the user's own module that built it cannot be imported.
         """
         path, config = self.fetch(MODEL_FILE, folder), self.config(folder)["model"]
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow")
         with quiet():
             from mnist_sweep.training import saved
 

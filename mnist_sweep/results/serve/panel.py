@@ -255,7 +255,7 @@ def compiled(model: Any, shape: tuple[int, int, int]) -> Ask:  # noqa: ANN401 - 
     )
 
     def ask(image: Array) -> Array:
-        answer: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32))[0], np.float32)
+        answer: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)[0]
         return answer
 
     ask(np.zeros(shape, np.float32))
