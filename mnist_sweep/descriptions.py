@@ -15,6 +15,7 @@ from mnist_sweep.trial import Outcome, Status, SweepEnded, SweepStarted, Trial, 
 _LONGEST = 8000
 _LONGEST_NAME = 60
 _LEADERS = 10
+_SIZES = ("training_images", "validation_images", "test_images")
 # Told by number, and what others are called where their own name is long.
 _COUNTED = {"layers": "layer", "units": "unit", "filters": "filter"}
 _SHORT = {"learning_rate": "lr", "batch_size": "batch", "batch_normalization": "batch norm", "weight_decay": "decay"}
@@ -138,13 +139,7 @@ def sweep_note(
         tested: Its winner on the test images; None where there is none.
         ended: Its last event.
     """
-    sweep, about = started.sweep, started.data
-    data = (
-        f"### Data\n\n{about['name']}: {about['training_images']:,} training, {about['validation_images']:,} "
-        f"validation and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes."
-    )
-    if about.get("fallback_for"):
-        data += f" They stand in for {about['fallback_for']}, which could not be downloaded."
+    sweep, data = started.sweep, _data(started.data)
     commands = [f"resume {sweep}"]
     if ended.status is not Status.STOPPED:
         commands = [f"compare {sweep}", f"export {sweep} --to exported", f"ui {sweep}"]
@@ -180,6 +175,15 @@ def _verdict(settings: Settings, results: Results, tested: WinnerTested | None, 
 
 def _count(results: Results) -> int:
     return sum(results.trials[n].confirms is None for n in results.outcomes)
+
+
+def _data(about: Mapping[str, Any]) -> str:
+    told = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
+    told += [f"{about['image']}, {about['classes']} classes"] if "image" in about else []
+    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(told)])) + "."
+    if about.get("fallback_for"):
+        text += f" They stand in for {about['fallback_for']}, which could not be downloaded."
+    return text
 
 
 def _searched(space: Mapping[str, str]) -> str:
