@@ -32,6 +32,7 @@ TAG_OBJECTIVE = "mnist_sweep.objective"
 TAG_BEGUN = "mnist_sweep.begun"
 TAG_DONE = "mnist_sweep.logged"
 TAG_SLOT = "mnist_sweep.slot"
+TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 TAG_NOTE = "mlflow.note.content"
 PARENT_TAG = "mlflow.parentRunId"
 

@@ -89,7 +89,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         UserError: It names the keys that differ.
     """
     before, after = flat(old), flat(new)
-    for key in ("resume", "tracking.uri", "tracking.register"):
+    for key in ("resume", "tracking.uri", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)
     objective = Objective.parse(str(new["objective"]))

@@ -84,11 +84,6 @@ class Tracker:
         """How many events are waiting."""
         return self._events.qsize()
 
-    @property
-    def link(self) -> str | None:
-        """The address at which MLflow shows the sweep; None where no server does, or nothing was logged yet."""
-        return self._view.link
-
     def _work(self) -> None:
         while (event := self._events.get()) is not None:
             if not self._log(event):
@@ -122,7 +117,6 @@ class View:
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Takes the sweep's settings, and the folder from which models are logged."""
         self._settings, self._folder = settings, folder
-        self.link: str | None = None
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
         self._parent = ""
@@ -190,9 +184,6 @@ class View:
         confirmed = self._settings.confirm is not None
         view = mlflow_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
         self._write.view(view)
-        if self._settings.tracking.uri.startswith("http"):
-            key = mlflow_view.key(event.sweep)
-            self.link = mlflow_view.link(self._settings.tracking.uri, self._write.experiment, key)
         if self._parent not in self._begun:
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
@@ -279,7 +270,7 @@ class View:
                 store.PARENT_TAG: self._parent,
             }
             if trial.parent is not None:
-                tags["mnist_sweep.goes_on_from"] = f"trial {trial.parent}"
+                tags[store.TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:
                 tags[store.TAG_CONFIRMS] = str(trial.confirms)
             self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)

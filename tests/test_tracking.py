@@ -646,19 +646,6 @@ def test_experiment_keeps_the_views_of_the_last_sweeps_and_those_that_people_sav
     assert "sweep-2025-01-01_10-00-00" not in views
 
 
-def test_a_tracking_servers_link_to_the_sweep_is_known(make_story, monkeypatch):
-    local = make_story()
-    local.starts()
-    local.tracker.close()
-    assert local.tracker.link is None
-    real = store.connect
-    monkeypatch.setattr(tracking.store, "connect", lambda uri, create: real(local.uri))
-    story = make_story(uri="http://ann:secret@box:5000")
-    story.starts()
-    story.tracker.close()
-    assert story.tracker.link == mlflow_view.link("http://box:5000", "1", "sweep-2025-01-01_10-00-00")
-
-
 def test_store_that_takes_no_view_gets_the_rest(make_story, monkeypatch):
     def refuse(*args: Any) -> None:
         raise MlflowException("not here")

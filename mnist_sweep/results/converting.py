@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import PARENT_TAG
+from mnist_sweep.mlflow_store import PARENT_TAG, TAG_SLOT
 from mnist_sweep.results import run_data
 from mnist_sweep.results.formats import Format
 from mnist_sweep.results.models import TrackedModel, quiet
@@ -111,7 +111,7 @@ def convert(
 
 
 def _coarse(tracked: TrackedModel, config: dict[str, Any]) -> float:
-    on_gpu = tracked.run.data.tags.get("mnist_sweep.slot", "").startswith("gpu")
+    on_gpu = tracked.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
     return _COARSE if on_gpu or config["training"]["precision"] != "float32" else 0.0
 
 

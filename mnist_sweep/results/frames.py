@@ -15,17 +15,15 @@ from mnist_sweep.settings import METRICS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TAG_SLOT = "mnist_sweep.slot"
-TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 # What is told of a run by its tags.
 TAGS = (
     store.TAG_SWEEP,
     store.TAG_TRIAL,
     store.TAG_CONFIRMS,
-    TAG_GOES_ON_FROM,
+    store.TAG_GOES_ON_FROM,
     store.TAG_STATUS,
     store.TAG_REASON,
-    TAG_SLOT,
+    store.TAG_SLOT,
     "data.name",
     "data.digest",
 )
@@ -146,14 +144,14 @@ def _fixed(record: Record) -> dict[str, Any]:
         "sweep": tags[store.TAG_SWEEP],
         "trial": int(tags[store.TAG_TRIAL]),
         "confirms": _number(tags.get(store.TAG_CONFIRMS)),
-        "goes_on_from": _number(tags.get(TAG_GOES_ON_FROM)),
+        "goes_on_from": _number(tags.get(store.TAG_GOES_ON_FROM)),
         "status": tags.get(store.TAG_STATUS, "running"),
         "reason": tags.get(store.TAG_REASON) or None,
         "start": record.start,
         "end": record.end,
         "seconds": record.metrics.get("seconds"),
         "epochs": record.epochs,
-        "slot": tags.get(TAG_SLOT),
+        "slot": tags.get(store.TAG_SLOT),
         "run_id": record.run_id,
         "data.name": tags.get("data.name"),
         "data.digest": tags.get("data.digest"),

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
-_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 # By epoch, the metrics by their names.
 Curve = dict[int, dict[str, float]]
 
@@ -163,7 +162,7 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
 def _from_mlflow(number: int, run: Run, nested: Mapping[int, Run], config: dict[str, Any], first: int) -> Trial:
     executions = [_execution(nested[i].data.params) for i in sorted(nested)]
     groups = {group: config[group] for group in ("model", "optimizer", "training")}
-    parent = run.data.tags.get(_GOES_ON_FROM)
+    parent = run.data.tags.get(mlflow_store.TAG_GOES_ON_FROM)
     return Trial(
         number,
         {},

@@ -109,7 +109,8 @@ def tell(project: Path, sweep: str, objective: str, trials: dict[int, Made], sta
         now += 1
         return event(now, *fields)
 
-    data = {"name": "mnist_5k", "digest": name * 4, "source": "here"}
+    sizes = {"training_images": 90, "validation_images": 10, "test_images": 20, "image": "28x28x1", "classes": 10}
+    data = {"name": "mnist_5k", "digest": name * 4, "source": "here", **sizes}
     with Journal(folder) as journal:
         space = dict.fromkeys((name for made in trials.values() for name in made.values), "choice(…)")
         started = at(SweepStarted, sweep, config, space, data, {})
