@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ Config = dict[str, Any]
 Compose = Callable[..., Config]
 
 _composed: dict[tuple[str, ...], Config] = {}
+
+
+def pytest_configure() -> None:
+    """Keeps absl, which Keras logs with, from closing pytest's own capture when Hydra sets logging up anew.
+
+    It closes the stream that was `sys.stderr` when it was imported, unless that is the process's own.
+    """
+    from absl import logging
+
+    logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

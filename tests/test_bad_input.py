@@ -20,7 +20,11 @@ ACTIVATION = "Keras has no activation 'rleu'; did you mean 'relu'?"
 LEARN = "choice(…) or range(…), or take search=random"
 
 CONFIG = [
-    ("quikc", "quikc: there is no such command; known: compare, experiments, export, rerun, resume, sync, ui"),
+    (
+        "quikc",
+        "quikc: there is no such command; known: compare, experiments, export, predict, report, rerun, resume, serve, "
+        "show-data, sync, ui",
+    ),
     ("compar", "compar: there is no such command; did you mean 'compare'?"),
     ("+experiment=quikc", "experiment=quikc: there is no such experiment; did you mean 'quick'?"),
     ("experiment=quick", "experiment: write it with a plus, +experiment=NAME, as a sweep needs none"),
