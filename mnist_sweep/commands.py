@@ -123,14 +123,14 @@ def _compare(given: list[str]) -> int:
 
 
 def _ui(given: list[str]) -> int:
+    from mnist_sweep import ui
+
     parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
+    parser.add_argument("--port", type=int, default=ui.PORT, help=f"default: {ui.PORT}")
+    parser.add_argument("--host", default=ui.HOST, help=f"default: {ui.HOST}, which this machine alone can reach")
     parser.add_argument("--open", action="store_true", help="open the browser on the sweep")
     _takes_sweep(parser)
     options = parser.parse_args(given)
-    from mnist_sweep import ui
-
     return ui.serve(options.sweep, options.tracking_uri, options.host, options.port, open_browser=options.open)
 
 

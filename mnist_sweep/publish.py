@@ -30,7 +30,7 @@ class Published:
     Attributes:
         report: The report's file; None where there is none.
         registered: The best model's version; None where there is none.
-        link: Of the sweep's view on a tracking server; None for a local store, whose pages `ui` serves.
+        link: Of the sweep's view in MLflow's pages; those of a local store are there while `ui` runs.
         troubles: Why not, a line each.
     """
 
@@ -53,13 +53,12 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
         has_winner: Whether there is a best model.
     """
     tracking = settings.tracking
-    register, on_server = tracking.register_winner and has_winner, tracking.uri.startswith(("http:", "https:"))
-    if not (tracking.report or register or on_server):
+    register = tracking.register_winner and has_winner
+    if not (tracking.report or register):
         return Published()
     from mnist_sweep.results.runs import find_sweep
 
-    if tracking.report or register:
-        say("Writing the report …" if tracking.report else "Registering the best model …")
+    say("Writing the report …" if tracking.report else "Registering the best model …")
     try:
         found = find_sweep(sweep, tracking.uri)
     except Exception as error:
@@ -80,7 +79,7 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
             registering = aside.submit(tried, "the best model could not be registered", lambda: _register(found))
         report = tried("the report could not be written", lambda: _report(found, folder)) if tracking.report else None
         registered = registering.result() if registering else None
-    link = tried("its view has no link", lambda: _link(found, tracking.uri)) if on_server else None
+    link = tried("its view has no link", lambda: _link(found, tracking.uri))
     return Published(report, registered, link, tuple(troubles))
 
 
@@ -100,9 +99,10 @@ def _register(found: SweepRuns) -> Registered:
 
 
 def _link(found: SweepRuns, uri: str) -> str:
-    from mnist_sweep import mlflow_view
+    from mnist_sweep import mlflow_view, ui
 
-    return mlflow_view.link_to(uri, found.client, found.parent)
+    pages = uri if uri.startswith(("http:", "https:")) else f"http://{ui.HOST}:{ui.PORT}"
+    return mlflow_view.link_to(pages, found.client, found.parent)
 
 
 def _told(what: str, error: Exception) -> str:

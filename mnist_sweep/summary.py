@@ -137,6 +137,9 @@ def next_steps(
     say(f"Sweep's folder: {_shown_path(folder)}")
     say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
     if published is not None:
+        if published.link is not None:
+            local = not settings.tracking.uri.startswith(("http:", "https:"))
+            say(f"  {published.link}{' (while python -m mnist_sweep ui runs)' if local else ''}")
         tell_published(say, published)
     say("Next:")
     commands = {f"sync {sweep}": "write it into MLflow"} if published is None else _next_commands(sweep)
@@ -151,8 +154,6 @@ def tell_published(say: Say, published: Published) -> None:
         say(f"Report: {_shown_path(published.report)}")
     if published.registered is not None:
         say(f"Model: {published.registered.line}")
-    if published.link is not None:
-        say(f"Look at it: {published.link}")
     for trouble in published.troubles:
         say(f"{trouble[0].upper()}{trouble[1:]}; everything else is whole.")
 

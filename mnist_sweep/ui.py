@@ -23,6 +23,7 @@ from mnist_sweep.mlflow_store import absolute, sqlite_path
 if TYPE_CHECKING:
     from mnist_sweep.results.runs import SweepRuns
 
+HOST, PORT = "127.0.0.1", 5000
 _READY_WITHIN = 60.0
 
 

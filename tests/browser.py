@@ -49,9 +49,10 @@ class Watched:
         return {host for address in self.requests if (host := urlsplit(address).hostname)}
 
 
-@pytest.fixture(scope="session")
+# Not once for the session: as long as playwright is there, nothing else can run an event loop, as notebooks do.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, started once; tests that ask for it are skipped where there is none."""
+    """Chromium, started once for a file of tests; those that ask for it are skipped where there is none."""
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
     )

@@ -147,7 +147,7 @@ def test_another_is_the_champion_only_where_it_is_better_on_the_same_data(
     assert (found.version, found.champion) == ("2", moves)
     assert why in found.why
     assert champion(client) == ("2" if moves else "1")
-    assert found.line.startswith(f"story-mnist_5k version 2, {'the' if moves else 'not the'} champion: ")
+    assert found.line.startswith(f"story-mnist_5k version 2, {'the' if moves else 'not the'} champion (")
 
 
 def test_doing_it_again_changes_nothing(add: Add, client: MlflowClient) -> None:

@@ -41,7 +41,7 @@ def test_the_output_tells_data_space_trials_leaderboard_and_next_commands(swept)
         "Leaderboard",
         "Winner: trial ",
         "on the test images: test_loss ",
-        "MLflow: sqlite:///mlruns/mlflow.db, experiment four",
+        "MLflow: sqlite:///mlruns/mlflow.db, experiment four\n  http://127.0.0.1:5000/#/experiments/",
         "Report: experiments/four/",
         "Model: four-npz version 1, the champion (the first one)",
         "python -m mnist_sweep export four/",
