@@ -61,7 +61,7 @@ $(VENV)/browser: | $(BIN)/python
 	&& test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
 		echo "Installing Chromium for the tests of pages"; \
 		apt-get update -qq >/dev/null 2>&1; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1 || \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core fonts-liberation >/dev/null 2>&1 || \
 		echo "It cannot be installed; those tests will be skipped."; \
 	fi
 	@touch $@
