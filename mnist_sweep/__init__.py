@@ -1,8 +1,8 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
 From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, `find_sweep` tells what it optimised,
-and `importances` which hyperparameters matter in them; everything else is the command line's:
-`python -m mnist_sweep --help`.
+`importances` which hyperparameters matter in them, and `marginal` how one of them does; everything else is the command
+line's: `python -m mnist_sweep --help`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_sweep.results.importance import importances
+    from mnist_sweep.results.importance import importances, marginal
     from mnist_sweep.results.runs import find_sweep, load_curves, load_runs
 
-__all__ = ["find_sweep", "importances", "load_curves", "load_runs"]
+__all__ = ["find_sweep", "importances", "load_curves", "load_runs", "marginal"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
@@ -21,5 +21,5 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name in __all__:
         from mnist_sweep.results import importance, runs
 
-        return getattr(importance if name == "importances" else runs, name)
+        return getattr(importance if name in ("importances", "marginal") else runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

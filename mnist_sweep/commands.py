@@ -100,7 +100,7 @@ def _compare(given: list[str]) -> int:
     parser.add_argument(
         "--importance",
         action="store_true",
-        help="also print which hyperparameters matter, and what the best tenth has in common",
+        help="also print which hyperparameters matter, and what the best have in common",
     )
     # A column to sort by may begin with a minus, which argparse takes for an option.
     joined = [f"--sort={b}" if a == "--sort" else b for a, b in zip(["", *given], given, strict=False) if b != "--sort"]

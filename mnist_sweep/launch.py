@@ -7,13 +7,10 @@ import functools
 import itertools
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,10 +34,10 @@ from mnist_sweep.sweep import Sweep
 from mnist_sweep.tracking import Tracker
 from mnist_sweep.training import data
 from mnist_sweep.trial import Event, SweepResumed, SweepStarted, TrialStarted, WinnerTested
+from mnist_sweep.versions import versions
 from mnist_sweep.workers.devices import Slot, slots
 from mnist_sweep.workers.local import LocalWorkers
 
-_PACKAGES = ("mnist_sweep", "tensorflow", "keras", "keras-tuner", "mlflow", "hydra-core", "numpy")
 # For as many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
 
@@ -184,7 +181,8 @@ def run(
         return 130
     published = None
     if tracker.error is None:
-        published = publish(started.sweep, settings, folder, say, has_winner=results.model() is not None)
+        has_winner = any(isinstance(event, WinnerTested) and not event.error for event in [*past, *tested])
+        published = publish(started.sweep, settings, folder, say, has_winner=has_winner)
     summary.next_steps(say, settings, folder, started.sweep, results, tested, published)
     return 0 if results.winner() is not None else 1
 
@@ -231,23 +229,6 @@ def _same_space(space: Space, started: SweepStarted, folder: Path) -> None:
 def _without_secrets(config: dict[str, Any]) -> dict[str, Any]:
     tracking = {**config["tracking"], "uri": without_password(config["tracking"]["uri"])}
     return {key: value for key, value in config.items() if key != "resume"} | {"tracking": tracking}
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and the packages that a result depends on, and the git commit where there is one."""
-    found = {"python": sys.version.split()[0]}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            # A source tree that is not installed.
-            continue
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        found["commit"] = commit.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        pass
-    return found
 
 
 def _about(images: data.Images, dataset: data.Dataset) -> dict[str, Any]:

@@ -6,6 +6,18 @@ import socket
 
 from mnist_sweep.errors import UserError
 
+# Addresses that stand for all of a machine's.
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+def shown(host: str) -> str:
+    """An address as links have it.
+
+    Args:
+        host: The address that is listened on.
+    """
+    return "localhost" if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Takes a port.

@@ -271,8 +271,11 @@ class Screen:
         short = short_names(progress.names)
         columns = [
             Column("trial", [f"{self._number(row)}{' ★' if row is best else ''}" for row in rows], weight=2),
-            *(Column(end, [shown(row.trial.values.get(name, "–")) for row in rows]) for name, end in short.items()),
-            Column("epoch", [self._epoch(row) for row in rows], weight=1),
+            *(
+                Column(end, [shown(row.trial.values.get(name, "–")) for row in rows], weight=1)
+                for name, end in short.items()
+            ),
+            Column("epoch", [self._epoch(row) for row in rows], weight=2),
             Column(
                 progress.objective.name,
                 ["" if row.best is None else f"{row.best:.4f}" for row in rows],

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
     tracking = settings.tracking
     register = tracking.register_winner and has_winner
     if not (tracking.report or register):
-        return Published()
+        return Published(link=_link(settings, sweep))
     from mnist_sweep.results.runs import find_sweep
 
     say("Writing the report …" if tracking.report else "Registering the best model …")
@@ -79,14 +78,13 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
             registering = aside.submit(tried, "the best model could not be registered", lambda: _register(found))
         report = tried("the report could not be written", lambda: _report(found, folder)) if tracking.report else None
         registered = registering.result() if registering else None
-    link = tried("its view has no link", lambda: _link(found, tracking.uri))
-    return Published(report, registered, link, tuple(troubles))
+    return Published(report, registered, _link(settings, sweep), tuple(troubles))
 
 
 def _report(found: SweepRuns, folder: Path) -> Path:
     from mnist_sweep.results import report
 
-    path = folder / REPORT_FILE
+    path = folder / report.FILE
     report.write(found, path)
     found.client.log_artifact(found.parent.info.run_id, str(path))
     return path
@@ -98,11 +96,17 @@ def _register(found: SweepRuns) -> Registered:
     return registry.register(found)
 
 
-def _link(found: SweepRuns, uri: str) -> str:
-    from mnist_sweep import mlflow_view, ui
+def _link(settings: Settings, sweep: str) -> str | None:
+    from mnist_sweep import mlflow_store, mlflow_view, ui
 
+    uri = settings.tracking.uri
+    try:
+        experiment = mlflow_store.connect(uri).get_experiment_by_name(settings.name)
+    except Exception as error:
+        _told("the link of its view is not known", error)
+        return None
     pages = uri if uri.startswith(("http:", "https:")) else f"http://{ui.HOST}:{ui.PORT}"
-    return mlflow_view.link_to(pages, found.client, found.parent)
+    return mlflow_view.link(pages, experiment.experiment_id, mlflow_view.key(sweep)) if experiment else None
 
 
 def _told(what: str, error: Exception) -> str:

@@ -30,6 +30,8 @@ CHAMPION = "champion"
 _DIGEST = "data.digest"
 # The setting's score in the search, and the mean of those on new seeds.
 _SCORE, _CONFIRMED = "score", "confirmed_score"
+# Which images the scores are of.
+_VALIDATION = "validation"
 _PACKAGING_SECONDS = 300
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
@@ -60,8 +62,9 @@ class Registered:
 def register(found: SweepRuns) -> Registered:
     """Registers a sweep's model, unless it is registered already, and lets it become the champion if it is better.
 
-    A model is better than the champion where both were trained on the same data and chosen by the same objective, and
-    its score is better: the mean on new seeds where both have one, else the best of the search.
+    A model is better than the champion where both were trained on the same data, and scored on the same validation
+    images by the same objective, and its score is better: the mean on new seeds where it has one, else the best of the
+    search, which cannot take the place of such a mean.
 
     Args:
         found: The sweep, whose winner was tested.
@@ -121,7 +124,7 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 def _setting(found: SweepRuns, run: Run) -> Run:
     """The run of the search whose setting the winner has: where it was trained anew, not the winner's own."""
     confirms = run.data.tags.get(TAG_CONFIRMS)
-    return next((r for r in found.trials() if r.data.tags[TAG_TRIAL] == confirms), run)
+    return run if confirms is None else found.run_of(int(confirms))
 
 
 def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objective) -> tuple[bool, str]:
@@ -132,9 +135,14 @@ def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objectiv
         return False, f"{stays} is, which was trained on other data"
     if champion.tags.get(TAG_OBJECTIVE) != tags[TAG_OBJECTIVE]:
         return False, f"{stays} is, which was chosen by {champion.tags.get(TAG_OBJECTIVE)}"
-    kind = _CONFIRMED if _CONFIRMED in tags and _CONFIRMED in champion.tags else _SCORE
-    new, old = float(tags[kind]), float(champion.tags[kind])
-    told = f"{objective.name} {new:.4f}{' on new seeds' if kind == _CONFIRMED else ''}"
+    if champion.tags.get(_VALIDATION) != tags[_VALIDATION]:
+        return False, f"{stays} is, which was scored on other validation images: {champion.tags.get(_VALIDATION)}"
+    if _CONFIRMED in champion.tags and _CONFIRMED not in tags:
+        # The best of many scores is a little lucky; a mean on new seeds is not.
+        return False, f"{stays} is, whose score is a mean on new seeds, and this one's is not"
+    new = float(tags.get(_CONFIRMED, tags[_SCORE]))
+    old = float(champion.tags.get(_CONFIRMED, champion.tags[_SCORE]))
+    told = f"{objective.name} {new:.4f}{' on new seeds' if _CONFIRMED in tags else ''}"
     if objective.better(new, old):
         return True, f"{told} is better than the {old:.4f} of {stays}"
     return False, f"{told} is not better than the {old:.4f} of {stays}"
@@ -210,10 +218,16 @@ def _tags(found: SweepRuns, run: Run, setting: Run) -> dict[str, str]:
         TAG_OBJECTIVE: f"{objective.name} {objective.direction}",
         "data.name": about["data.name"],
         _DIGEST: about[_DIGEST],
+        _VALIDATION: _validation(found.parent.data.params),
         _SCORE: str(metrics[f"best_{objective.name}"]),
         **({} if confirmed is None else {_CONFIRMED: str(confirmed)}),
         **{name: str(run.data.metrics[name]) for name in ("test_accuracy",) if name in run.data.metrics},
     }
+
+
+def _validation(params: dict[str, str]) -> str:
+    keys = ("validation", *(("folds",) if params.get("validation") == "kfold" else ("data.validation_split",)), "seed")
+    return ", ".join(f"{key}={params[key]}" for key in keys if key in params)
 
 
 def _description(found: SweepRuns, name: str, run: Run, setting: Run) -> str:

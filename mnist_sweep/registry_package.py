@@ -39,8 +39,7 @@ def package(folder: Path) -> None:
     model = saved.of_raw_images(saved.load(folder / MODEL_FILE))
     with np.load(folder / SAMPLE_FILE, allow_pickle=False) as sample:
         images = np.asarray(sample["images"][:_EXAMPLES])
-    # What was given as 0..1 is a picture of 0..255, too.
-    example = images.astype(np.float32) if images.dtype == np.uint8 else images.astype(np.float32) * 255
+    example = saved.to_raw(images)
     tensorflow.save_model(
         model,
         str(folder / PACKAGE),

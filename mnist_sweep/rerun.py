@@ -13,13 +13,13 @@ from rich.console import Console
 
 from mnist_sweep import hypermodel
 from mnist_sweep.errors import UserError
-from mnist_sweep.launch import versions
 from mnist_sweep.results import run_data
 from mnist_sweep.results.logged import Curve, Logged, find_run, lineage
 from mnist_sweep.settings import METRICS, Objective, check_settings
 from mnist_sweep.space import Space
 from mnist_sweep.tables import Column, show
 from mnist_sweep.trial import Outcome, Status, trial_folder
+from mnist_sweep.versions import versions
 from mnist_sweep.workers.base import Died, Done, Executed, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers

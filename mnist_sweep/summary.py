@@ -65,9 +65,12 @@ def leaderboard(console: Console, space: Space, results: Results) -> None:
     short = short_names([h.name for h in space.hyperparameters])
     spread = any(len(o.scores) > 1 for _, _, o in leaders)
     columns = [
-        Column("", [str(rank) for rank in range(1, len(leaders) + 1)], weight=1),
+        Column("", [str(rank) for rank in range(1, len(leaders) + 1)], weight=0),
         Column("trial", [f"{n}{' ●' if n in front else ''}" for n, _, _ in leaders], weight=3),
-        *(Column(end, [shown(t.values.get(name, "–")) for _, t, _ in leaders]) for name, end in short.items()),
+        *(
+            Column(end, [shown(t.values.get(name, "–")) for _, t, _ in leaders], weight=2)
+            for name, end in short.items()
+        ),
         Column(
             results.objectives[0].name,
             [f"{o.score:.4f}{_plus_minus(o.scores) if spread else ''}" for _, _, o in leaders],

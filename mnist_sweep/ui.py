@@ -77,7 +77,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
         start_new_session=True,
     )  # fmt: skip
     try:
-        address = f"http://{'localhost' if host in ('0.0.0.0', '::') else host}:{port}"
+        address = f"http://{ports.shown(host)}:{port}"
         # While the server starts, which takes longer.
         found = found or _last(uri)
         _wait_until_ready(server, errors, address)

@@ -466,14 +466,14 @@ def test_table_of_a_hundred_trials_shows_the_last_and_the_best(height, most):
     assert [line.split()[:2] for line in shown_lines if "★" in line] == [["1", "★"]]
 
 
-def test_narrow_table_keeps_trial_and_score_and_drops_hyperparameters_first():
+def test_narrow_table_keeps_trial_and_score_and_drops_status_and_then_hyperparameters():
     space = {f"model.field_number_{i}": "1, 2" for i in range(10)}
     seen = progress()
     seen.handle(SweepStarted(1000.0, "mlp/now", {}, space, {}, {}))
     seen.handle(TrialStarted(1000.0, Trial(0, dict.fromkeys(space, 1), {}, 3), 1, "cpu0"))
     wide, narrow, tiny = (table(seen, width)[1].split() for width in (220, 80, 35))
     assert wide == ["trial", *(f"field_number_{i}" for i in range(10)), "epoch", "val_accuracy", "status"]
-    assert narrow == ["trial", "field_number_0", "epoch", "val_accuracy", "status"]
+    assert narrow == ["trial", "field_number_0", "field_number_1", "epoch", "val_accuracy"]
     assert tiny == ["trial", "epoch", "val_accuracy"]
 
 

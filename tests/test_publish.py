@@ -27,7 +27,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(runs, "find_sweep", lambda sweep, uri: f"{sweep} in {uri}")
     monkeypatch.setattr(publish, "_report", lambda found, folder: folder / found.partition(" ")[0])
     monkeypatch.setattr(publish, "_register", lambda found: f"model of {found}")
-    monkeypatch.setattr(publish, "_link", lambda found, uri: f"{uri}/{found}")
+    monkeypatch.setattr(publish, "_link", lambda settings, sweep: f"{settings.tracking.uri}/{sweep}")
     return []
 
 
@@ -42,7 +42,7 @@ def test_the_report_is_written_and_the_model_registered(settings, said: list[str
     done = publish.publish("a/b", settings("tracking.uri=sqlite:///x.db"), Path("f"), said.append, has_winner=True)
     assert done.report == Path("f/a/b")
     assert done.registered == "model of a/b in sqlite:///x.db"
-    assert done.link == "sqlite:///x.db/a/b in sqlite:///x.db"
+    assert done.link == "sqlite:///x.db/a/b"
     assert done.troubles == ()
     assert said == ["Writing the report …"]
 

@@ -44,8 +44,11 @@ def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], opt
         return headings[name]
     ends = [column for column in columns if column.endswith(f".{name}")]
     # Of a hyperparameter and a metric with the same name, the hyperparameter.
-    if ends and (len(ends) == 1 or ends[0].startswith("params.")):
+    ends = [column for column in ends if column.startswith("params.")] or ends
+    if len(ends) == 1:
         return ends[0]
+    if ends:
+        raise UserError(f"{option}: several columns end in {name}; write {' or '.join(ends)}")
     known = {heading for heading, column in headings.items() if column in columns}
     known |= {re.sub(r"^(params|metrics)\.", "", column) for column in columns}
     raise UserError(f"{option}: there is no column {name}{did_you_mean(name, known)}")
@@ -88,9 +91,7 @@ def _holds(column: pd.Series[Any], sign: str, text: str, option: str) -> pd.Seri
     elif pd.api.types.is_numeric_dtype(column):
         value = _read(float, text, f"{option}: {text or 'nothing'} is no number")
     elif pd.api.types.is_datetime64_any_dtype(column):
-        value = _read(
-            lambda t: pd.Timestamp(t, tz="UTC"), text, f"{option}: {text} is no time such as 2026-11-01T12:00"
-        )
+        value = _read(_time, text, f"{option}: {text or 'nothing'} is no time such as 2026-11-01T12:00")
     else:
         if not equal:
             raise UserError(f"{option}: its values are no numbers; write == or !=")

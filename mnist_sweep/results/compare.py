@@ -17,7 +17,7 @@ from mnist_sweep.files import write_whole
 from mnist_sweep.outcomes import pareto
 from mnist_sweep.progress import duration, short_names, shown
 from mnist_sweep.results.columns import find_column, in_order, matching
-from mnist_sweep.results.runs import SweepRuns, all_sweeps, find_sweep, searched, sweep_folder
+from mnist_sweep.results.runs import SweepRuns, all_sweeps, find_sweep, local_folder, searched
 from mnist_sweep.settings import SUMMARIES, Objective
 from mnist_sweep.tables import Column, show, standard_output
 
@@ -71,10 +71,12 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     chosen = [find_column(frame, name, headings, f"--columns={name}") for name in view.columns or ()]
     if form in ("csv", "json", "parquet"):
         _write_rows(kept[chosen] if chosen else kept, form, view.to)
+        _tell_written(kept, view.to)
         return
     columns = _chosen(kept, chosen, headings) if chosen else _telling(kept, objectives)
     if form == "markdown":
         _write(_markdown(columns), view.to)
+        _tell_written(kept, view.to)
         return
     title = ", ".join(dict.fromkeys(sweep.sweep for sweep in found)) if len(found) < 4 else f"{len(found)} sweeps"
     target = io.StringIO() if view.to else None
@@ -84,7 +86,8 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     anew = 0 if chosen else int(kept["confirms"].notna().sum())
     if anew:
         note += f" ({anew} that train others anew are not shown)"
-    path = view.csv or (sweep_folder(found[0].sweep) / "runs.csv" if len(found) == 1 else None)
+    folder = local_folder(next(iter(sweeps), None), found[0].sweep) if len(found) == 1 else None
+    path = view.csv or (folder and folder / "runs.csv")
     if path is not None:
         _save(path, f"--csv={path}", lambda target: frame.to_csv(target, index=False))
         note += f", all columns in {path}"
@@ -95,6 +98,7 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
         _importance(console, kept, objectives[0])
     if target and view.to:
         _write(target.getvalue(), view.to)
+        _tell_written(kept, view.to)
 
 
 # ---- what is compared -------------------------------------------------------------------------------------------
@@ -182,7 +186,7 @@ def _telling(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
     if frame["goes_on_from"].notna().any():
         columns.append(_column(frame, "goes_on_from", "from", 1))
     varied = short_names([column.removeprefix("params.") for column in searched(frame)])
-    columns += [_column(frame, f"params.{name}", end, 1) for name, end in varied.items()]
+    columns += [_column(frame, f"params.{name}", end, 2) for name, end in varied.items()]
     scores = [f"metrics.best_{objective.name}" for objective in objectives]
     # What is no epoch's has no best one.
     names = [objective.name if objective.name in SUMMARIES else f"best_{objective.name}" for objective in objectives]
@@ -193,7 +197,7 @@ def _telling(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
         ("metrics.best_epoch", "best_epoch", 0),
         ("epochs", "epochs", 0),
         *([("metrics.parameters", "parameters", 0)] if "parameters" not in names else []),
-        ("status", "status", 2),
+        *([("status", "status", 1)] if frame["status"].nunique() > 1 else []),
     ]
     anew = f"metrics.confirmed_{first.name}"
     told = [_column(frame, column, heading, weight) for column, heading, weight in rest if column in frame]
@@ -207,10 +211,10 @@ def _telling(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
 def _chosen(frame: pd.DataFrame, columns: Sequence[str], headings: dict[str, str]) -> list[Column]:
     """The columns that the user named; the first are the last to go."""
     names = {column: heading for heading, column in headings.items()}
-    return [
-        _column(frame, column, names.get(column, column.removeprefix("metrics.")), -place)
-        for place, column in enumerate(columns)
-    ]
+    # What is called like another column's heading keeps its whole name.
+    short = {column: column.removeprefix("metrics.") for column in columns}
+    called = {column: names.get(column, column if short[column] in headings else short[column]) for column in columns}
+    return [_column(frame, column, called[column], -place) for place, column in enumerate(columns)]
 
 
 def _column(frame: pd.DataFrame, column: str, heading: str, weight: int) -> Column:
@@ -240,9 +244,10 @@ def _importance(console: Console, frame: pd.DataFrame, objective: Objective) -> 
         Column("p", ["" if pd.isna(p) else f"{p:.2g}" for p in both["p"]], 0),
     ]
     console.print()
-    show(console, columns, f"What the best trials by {objective.name} have, and the others have not")
+    show(console, columns, f"What the best trials by {objective.name} have in common")
     console.print(
-        "importance: PED-ANOVA; interval: by drawing the trials anew; p: how probable it is by chance",
+        "importance: how much of being among the best goes with it (PED-ANOVA); interval: what other trials of the "
+        "same search might make of it; p: how probable so much in common is by chance alone",
         style="dim",
         highlight=False,
         soft_wrap=True,
@@ -268,6 +273,11 @@ def _form(view: View) -> str:
         if given and form != "table":
             raise UserError(f"--{option}: it goes with the table only, not with --format={form}")
     return form
+
+
+def _tell_written(frame: pd.DataFrame, to: Path | None) -> None:
+    if to is not None:
+        print(f"{len(frame)} runs are in {to}")
 
 
 def _write_rows(frame: pd.DataFrame, form: str, to: Path | None) -> None:

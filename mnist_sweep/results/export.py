@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.launch import versions
 from mnist_sweep.results.converting import Checked, convert
 from mnist_sweep.results.formats import FORMATS, Format
 from mnist_sweep.results.models import TrackedModel, find_model
 from mnist_sweep.tables import Column, show, standard_output
+from mnist_sweep.versions import versions
 
 _MANIFEST = "manifest.json"
 
@@ -39,6 +39,10 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
             or the folder cannot be written.
     """
     tracked = find_model(what, tracking_uri)
+    earlier = _earlier(to)
+    for name in (format.file for format in formats):
+        if (to / name).exists() and name not in earlier["files"]:
+            raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
     try:
         to.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=to) as temporary:
@@ -47,7 +51,7 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
             target.mkdir()
             config = tracked.config(source)
             checked = convert(tracked, config, formats, source, target)
-            manifest = _with_earlier(_manifest(tracked, config, checked), to)
+            manifest = _with_earlier(_manifest(tracked, config, checked), earlier, to)
             (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             for path in (*(file.path for file in checked), target / _MANIFEST):
                 _remove(to / path.name)
@@ -118,15 +122,20 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _with_earlier(manifest: dict[str, Any], to: Path) -> dict[str, Any]:
-    """A manifest with the files of an earlier export of the same model; the files of another model are removed."""
+def _earlier(to: Path) -> dict[str, Any]:
+    """The `run_id` and the `files` of what was exported to a folder before; None and none where nothing was."""
     try:
-        earlier = json.loads((to / _MANIFEST).read_text(encoding="utf-8"))
-        run, files = earlier["run_id"], dict(earlier["files"])
+        manifest = json.loads((to / _MANIFEST).read_text(encoding="utf-8"))
+        return {"run_id": manifest["run_id"], "files": dict(manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return manifest
+        return {"run_id": None, "files": {}}
+
+
+def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -> dict[str, Any]:
+    """A manifest with the files of an earlier export of the same model; the files of another model are removed."""
+    files = earlier["files"]
     known = [format.file for format in FORMATS.values()]
-    if run != manifest["run_id"]:
+    if earlier["run_id"] != manifest["run_id"]:
         for name in known:
             if name in files:
                 _remove(to / name)

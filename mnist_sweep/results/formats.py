@@ -117,7 +117,7 @@ def chosen(text: str) -> list[Format]:
     for format in formats:
         missing = _missing(format.packages)
         if missing:
-            raise UserError(f"--format={format.name}: needs {', '.join(missing)}; pip install 'mnist_sweep[onnx]'")
+            raise UserError(f"--format={format.name}: needs {', '.join(missing)}; pip install onnx onnxruntime tf2onnx")
     return formats
 
 

@@ -285,8 +285,8 @@ def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | No
     if profile is not None and profile.likeness is not None:
         rarity = profile.likeness.rarity(prepared.image, int(first))
         if rarity < _RARE:
-            as_odd = f"1 in {round(1 / rarity)}" if rarity else "not one"
-            doubts.append(f"looks like no {first} of the training images, of which {as_odd} is as odd")
+            others = f"all but 1 in {round(1 / rarity)}" if rarity else "every one"
+            doubts.append(f"odder than {others} of the training images of a {first}")
     if probabilities[second] > _RIVAL * probabilities[first]:
         doubts.append(f"the model hesitates between {first} and {second}")
     return doubts

@@ -216,7 +216,9 @@ def _scored(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     column = _score(objective)
     if column not in frame:
         return frame.iloc[:0]
-    return frame[frame["confirms"].isna() & frame[column].notna()]
+    scored = frame[frame["confirms"].isna() & frame[column].notna()]
+    # However the user has sorted them, the same trials are drawn anew.
+    return scored.sort_values(["sweep", "trial"], kind="stable")
 
 
 def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:

@@ -85,12 +85,7 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
     sweep = find_sweep(run, tracking_uri)
     if trial is None:
         return sweep.client, sweep.winner()
-    by_number = {int(found.data.tags[TAG_TRIAL]): found for found in sweep.trials()}
-    if trial not in by_number:
-        raise UserError(
-            f"rerun {sweep.sweep} {trial}: there is no such trial; there are 0 to {max(by_number, default=0)}"
-        )
-    return sweep.client, by_number[trial]
+    return sweep.client, sweep.run_of(trial)
 
 
 def _by_id(client: MlflowClient, beginning: str) -> Run:
@@ -116,14 +111,11 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
     """
     sweep = find_sweep(run.data.tags[TAG_SWEEP], client.tracking_uri)
     events = _journal(sweep.sweep)
-    runs = {int(found.data.tags[TAG_TRIAL]): found for found in sweep.trials()}
     with tempfile.TemporaryDirectory() as folder:
         sweep_config = TrackedModel(client, sweep.parent).config(Path(folder))
     chain = [_logged(client, run, events, sweep_config)]
     while (parent := chain[0].trial.parent) is not None:
-        if parent not in runs:
-            raise UserError(f"rerun: trial {chain[0].trial.number} went on from trial {parent}, which has no run")
-        chain.insert(0, _logged(client, runs[parent], events, sweep_config))
+        chain.insert(0, _logged(client, sweep.run_of(parent), events, sweep_config))
     return chain
 
 
@@ -155,7 +147,7 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     if starts:
         trial, slot = starts[-1].trial, starts[-1].slot
     else:
-        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get("mnist_sweep.slot", "")
+        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(mlflow_store.TAG_SLOT, "")
     return Logged(trial, curves, slot, config, sweep_config, tags)
 
 

@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from mnist_sweep.trial import MODEL_FILE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from numpy.typing import NDArray
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -100,6 +101,25 @@ class TrackedModel:
                     sys.path.insert(0, os.getcwd())
                     _import(key, config[key])
             return saved.load(path)
+
+    def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Loads the model to be asked for one image at a time, as `load` does.
+
+        Args:
+            folder: Where to put the files that are fetched for it.
+            shape: Height, width and channels of its images.
+
+        Returns:
+            From an image of that shape, float32 in 0..1, to its probabilities (classes,).
+
+        Raises:
+            UserError: As `load` does.
+        """
+        model = self.load(folder)
+        # Only now, as `load` has set TensorFlow up.
+        from mnist_sweep.training import saved
+
+        return saved.quick(model, shape)
 
 
 def find_model(what: str | None = None, tracking_uri: str | None = None) -> TrackedModel:

@@ -81,6 +81,19 @@ class SweepRuns:
         """Its trials' learning curves, as `load_curves` describes them."""
         return self.selection.curves()
 
+    def run_of(self, trial: int) -> Run:
+        """The run of a trial.
+
+        Raises:
+            UserError: There is no such trial.
+        """
+        frame = self.frame()
+        found = frame.loc[frame["trial"] == trial, "run_id"]
+        if found.empty:
+            there = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
+            raise UserError(f"{self.sweep}: there is no trial {trial}; {there}")
+        return self.client.get_run(found.iloc[0])
+
     def winner(self) -> Run:
         """The run whose model is the sweep's: the one that was tested, or the best so far.
 
@@ -280,6 +293,20 @@ def _experiments(client: MlflowClient) -> dict[str, str]:
 def sweep_folder(sweep: str) -> Path:
     """The folder of a sweep under the working directory, whether or not it is there."""
     return SWEEPS / sweep
+
+
+def local_folder(given: str | None, sweep: str) -> Path | None:
+    """The folder of a sweep; None where it is not here.
+
+    Args:
+        given: What the user called it, which may be its folder, or that of its experiment, anywhere.
+        sweep: `name/time`.
+    """
+    for below in (*([] if given is None else [Path(given)]), sweep_folder(sweep)):
+        for folder in reversed(journal.sweeps(below)):
+            if _started(folder).sweep == sweep:
+                return folder
+    return None
 
 
 def searched(frame: pd.DataFrame) -> list[str]:

@@ -121,7 +121,7 @@ def _check_sampler(settings: Settings, space: Space) -> None:
     sampler = config.sampler if isinstance(config, ASHASearch | MedianSearch) else config.algorithm
     key = "search.sampler" if isinstance(config, ASHASearch | MedianSearch) else "search"
     if sampler == "gp" and importlib.util.find_spec("torch") is None:
-        raise UserError(f"{key}=gp: needs PyTorch; pip install 'mnist_sweep[gp]', or take {key}=tpe")
+        raise UserError(f"{key}=gp: needs PyTorch; pip install torch greenlet, or take {key}=tpe")
     if sampler == "cmaes" and not any(_is_of_numbers(h.domain) for h in space.hyperparameters):
         raise UserError(
             f"{key}=cmaes: nothing that is searched is a number, which is all that it varies; take {key}=tpe"

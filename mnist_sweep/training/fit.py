@@ -83,7 +83,7 @@ def configure(threads: int, *, gpu: bool) -> None:
     if gpu:
         devices = tf.config.list_physical_devices("GPU")
         if not devices:
-            raise RuntimeError("the GPU is gone, or TensorFlow cannot use it; pip install 'mnist_sweep[gpu]'")
+            raise RuntimeError("the GPU is gone, or TensorFlow cannot use it; pip install 'tensorflow[and-cuda]'")
         for device in devices:
             tf.config.experimental.set_memory_growth(device, True)
 

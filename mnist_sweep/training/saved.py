@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -33,6 +34,31 @@ def predict(model: keras.Model, images: Array) -> Array:
         for start in range(0, len(images), _BATCH)
     ]
     return np.concatenate(parts).astype(np.float32)
+
+
+def quick(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
+    """Makes a model quick to ask for one image at a time.
+
+    Args:
+        model: From images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+        shape: Height, width and channels of its images.
+
+    Returns:
+        From an image of that shape to its probabilities (classes,).
+    """
+    import tensorflow as tf
+
+    # Calling a model layer by layer takes twenty times as long.
+    graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(
+        tf.TensorSpec((1, *shape), tf.float32)
+    )
+
+    def ask(image: Array) -> Array:
+        answer: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)[0]
+        return answer
+
+    ask(np.zeros(shape, np.float32))
+    return ask
 
 
 def of_raw_images(model: keras.Model) -> keras.Model:

@@ -15,6 +15,7 @@ from rich.console import Console
 from mnist_sweep.commands import COMMANDS
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import compare as module
+from mnist_sweep.results.columns import find_column
 from mnist_sweep.results.compare import View, compare
 from mnist_sweep.results.runs import SweepRuns, find_sweep, load_runs
 from mnist_sweep.settings import Objective
@@ -67,7 +68,6 @@ def test_least_comes_first_where_less_is_better(project, capsys, tmp_path):
         "best_epoch",
         "epochs",
         "parameters",
-        "status",
         "time",
     ]
     assert [(row[0], row[2]) for row in rows] == [("1", "0.25"), ("0", "0.5"), ("2", "1")]
@@ -299,7 +299,7 @@ def test_csv_and_json_are_whole_and_nothing_else_is_printed(project, new, capsys
 @pytest.mark.parametrize("name", ["runs.csv", "runs.json", "runs.parquet", "runs.md", "runs.txt"])
 def test_file_tells_the_format_by_its_name(project, new, tmp_path, capsys, name):
     compare([new], None, View(to=tmp_path / name, csv=tmp_path / "all.csv" if name == "runs.txt" else None))
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == f"5 runs are in {tmp_path / name}\n"
     path = tmp_path / name
     read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}.get(path.suffix)
     if read is None:
@@ -312,6 +312,18 @@ def test_parquet_keeps_types(project, new, tmp_path):
     compare([new], None, View(to=tmp_path / "runs.parquet", sort="trial"))
     frame = load_runs(new)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "runs.parquet").astype(frame.dtypes), frame)
+
+
+def test_a_name_that_several_hyperparameters_end_in_is_refused(project, new):
+    frame = (
+        load_runs(new).rename(columns={"params.model.units": "params.head.units"}).assign(**{"params.body.units": 1})
+    )
+    with pytest.raises(UserError) as error:
+        find_column(frame, "units", {}, "--sort=units")
+    assert (
+        str(error.value) == "--sort=units: several columns end in units; write params.head.units or params.body.units"
+    )
+    assert find_column(frame, "head.units", {}, "--sort=head.units") == "params.head.units"
 
 
 def test_markdown_is_the_table(project, new, capsys):

@@ -87,6 +87,17 @@ def test_a_model_of_the_users_own_is_imported_before_keras_loads_it(tmp_path: Pa
     assert about["use"][0].startswith("import mine.models  #")
 
 
+@pytest.mark.parametrize("name", ["model.keras", "savedmodel"])
+def test_what_no_export_wrote_is_not_replaced(project, new: str, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name / "mine.txt" if name == "savedmodel" else tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("of years")
+    with pytest.raises(UserError, match=f": holds {name}, which no export wrote; give another folder"):
+        exported(new, "h5,keras,savedmodel", tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "of years"
+
+
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
@@ -106,5 +117,5 @@ def test_formats_come_once_and_in_an_order_of_their_own() -> None:
 
 def test_a_missing_extra_is_told_before_anything_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda package: None if package == "tf2onnx" else object())
-    with pytest.raises(UserError, match=r"^--format=onnx: needs tf2onnx; pip install 'mnist_sweep\[onnx\]'$"):
+    with pytest.raises(UserError, match=r"^--format=onnx: needs tf2onnx; pip install onnx onnxruntime tf2onnx$"):
         formats.chosen("h5,onnx")

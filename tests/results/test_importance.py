@@ -32,6 +32,7 @@ def frame_of(params: dict[str, Any], scores: Any, objective: Objective = ACCURAC
     frame[f"metrics.best_{objective.name}"] = pd.Series(scores, dtype="Float64")
     frame["confirms"] = pd.Series([pd.NA] * len(frame), dtype="Int64")
     frame["data.digest"] = "d" * 32
+    frame["sweep"], frame["trial"] = "a/b", range(len(frame))
     return frame.assign(**more)
 
 

@@ -36,7 +36,7 @@ def test_a_trial_is_found_by_its_runs_id_or_as_one_of_a_sweep(project, new: str,
 @pytest.mark.parametrize(
     ("run", "trial", "complaint"),
     [
-        ("alpha", 9, "rerun alpha/2025-01-02_10-00-00 9: there is no such trial; there are 0 to 4"),
+        ("alpha", 9, "alpha/2025-01-02_10-00-00: there is no trial 9; there are 0 to 4"),
         ("0123456789abcdef", None, "rerun 0123456789abcdef: no run's id begins so in sqlite:"),
         ("alfa", None, "there is no such experiment; did you mean 'alpha'?"),
     ],

@@ -90,6 +90,18 @@ def test_it_goes_into_the_folder_of_the_sweep(project, old, undrawn):
         path.unlink()
 
 
+def test_from_elsewhere_it_goes_into_the_folder_that_was_given_or_asks_where(
+    project, old, undrawn, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = project / "experiments" / old
+    assert report.report(str(folder), None, None) == folder / "report.html"
+    (folder / "report.html").unlink()
+    with pytest.raises(UserError, match=f"{old}: its folder is not in experiments/ here; say with --to=FILE where"):
+        report.report(old, f"sqlite:///{project}/mlruns/mlflow.db", None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_place_that_cannot_be_written_is_named(project, old, undrawn, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught:

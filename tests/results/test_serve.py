@@ -26,6 +26,7 @@ from PIL import Image
 from mnist_sweep import ports
 from mnist_sweep.errors import UserError
 from mnist_sweep.results.models import TrackedModel, find_model
+from mnist_sweep.results.runs import frame_of
 from mnist_sweep.results.serve import panel as panels
 from mnist_sweep.results.serve import reading, server_of
 from mnist_sweep.results.serve.app import make_app
@@ -206,7 +207,10 @@ def bomb() -> bytes:
         (422, '{"image": [[1, 2], 3]}', "as long"),
         (422, '{"image": [["1"]]}', "nothing but numbers"),
         (422, '{"image": [[1, "2"]]}', "nothing but numbers"),
+        # As an array of texts, each would take the room of the longest: 60 GB.
+        (422, json.dumps({"image": [[""] * 512] * 511 + [["x" * 60_000]]}), "nothing but numbers"),
         (422, '{"image": [[true]]}', "nothing but numbers"),
+        (422, '{"image": [[true, 0.5]]}', "nothing but numbers"),
         (422, '{"image": [[null, 1]]}', "nothing but numbers"),
         (422, '{"image": [[100000000000000000000000000]]}', "nothing but numbers"),
         (422, '{"image": [[1e300]]}', "0..255"),
@@ -415,7 +419,9 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
         run(6, 32, confirms=1, best_val_accuracy=0.91),
         run(7, 16, confirms=0, best_val_accuracy=0.72),
     ]
-    sweep = SimpleNamespace(trials=lambda: runs, objective=Objective.parse("val_accuracy max"))
+    store = SimpleNamespace(get_run={run.info.run_id: run for run in runs}.__getitem__)
+    objective = Objective.parse("val_accuracy max")
+    sweep = SimpleNamespace(frame=lambda: frame_of(runs), client=store, objective=objective)
     monkeypatch.setattr(panels, "find_sweep", lambda name, uri: sweep)
     found = candidates(TrackedModel(SimpleNamespace(tracking_uri="here"), runs[6]))
     assert [(c.model.trial, c.about) for c in found] == [
@@ -437,17 +443,17 @@ class Tracked:
     def __init__(self, trial: int, error: Exception | None = None) -> None:
         self.trial, self.error = trial, error
 
-    def load(self, folder: Path) -> int:
+    def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> int:
         assert folder.is_dir()
+        assert shape == (28, 28, 1)
         if self.error:
             raise self.error
         return self.trial
 
 
 @pytest.fixture
-def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def loaded(tmp_path: Path):
     def load_all(*tracked: Tracked, most: int = 5) -> Panel:
-        monkeypatch.setattr(panels, "compiled", lambda model, shape: model)
         panel = Panel(CARD, (28, 28, 1), expected=most)
         load(panel, [Candidate(model, "") for model in tracked], most, tmp_path)
         return panel

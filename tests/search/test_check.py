@@ -201,7 +201,7 @@ def test_the_gaussian_process_needs_pytorch(
     monkeypatch.setattr(importlib.util, "find_spec", found.get)
     with pytest.raises(UserError) as caught:
         check(*overrides, "model.units=16,64")
-    assert str(caught.value) == f"{key}=gp: needs PyTorch; pip install 'mnist_sweep[gp]', or take {key}=tpe"
+    assert str(caught.value) == f"{key}=gp: needs PyTorch; pip install torch greenlet, or take {key}=tpe"
     found["torch"] = object()
     check(*overrides, "model.units=16,64")
 

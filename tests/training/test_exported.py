@@ -17,7 +17,7 @@ from mnist_sweep.results.formats import FORMATS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
 needs_onnx = pytest.mark.skipif(
-    importlib.util.find_spec("tf2onnx") is None, reason="needs the extra onnx: pip install 'mnist_sweep[onnx]'"
+    importlib.util.find_spec("tf2onnx") is None, reason="needs the extra onnx: pip install onnx onnxruntime tf2onnx"
 )
 FLOAT = [pytest.param(name, marks=needs_onnx) if name == "onnx" else name for name in FORMATS if name != "tflite-int8"]
 

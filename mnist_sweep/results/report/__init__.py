@@ -19,11 +19,12 @@ from markupsafe import Markup
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
+from mnist_sweep.journal import SWEEPS
 from mnist_sweep.results.report.board import Board, leaderboard
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.pictures import draw
 from mnist_sweep.results.report.winner import space
-from mnist_sweep.results.runs import SweepRuns, find_sweep, sweep_folder
+from mnist_sweep.results.runs import SweepRuns, find_sweep, local_folder
 
 FILE = "report.html"
 _HERE = Path(__file__).parent
@@ -41,10 +42,15 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
         The file.
 
     Raises:
-        UserError: There is no such sweep, or the file cannot be written.
+        UserError: There is no such sweep, its folder is not here and no file was given, or it cannot be written.
     """
     found = find_sweep(sweep, tracking_uri)
-    path = to or sweep_folder(found.sweep) / FILE
+    path = to
+    if path is None:
+        folder = local_folder(sweep, found.sweep)
+        if folder is None:
+            raise UserError(f"{found.sweep}: its folder is not in {SWEEPS}/ here; say with --to=FILE where to write")
+        path = folder / FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(found, path)

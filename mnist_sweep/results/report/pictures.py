@@ -20,6 +20,7 @@ from mnist_sweep.results.importance import importances
 from mnist_sweep.results.report.texts import TEXTS
 from mnist_sweep.results.report.winner import Winner, fetched
 from mnist_sweep.results.runs import SweepRuns, searched
+from mnist_sweep.trial import DETAILS_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,7 +148,7 @@ def _most_confused(counts: list[list[int]]) -> str:
 
 
 def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:
-    path = fetched(winner.run, "test_details.npz", folder)
+    path = fetched(winner.run, DETAILS_FILE, folder)
     if path is None:
         return {}
     try:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _JUDGES = 5
-_EVERYWHERE = ("0.0.0.0", "::")
 
 
 def serve(what: str | None, tracking_uri: str | None, host: str, port: int) -> int:
@@ -74,7 +73,7 @@ def _serve(
     queue = candidates(champion)
     profile = profile_of(champion, folder)
     panel = Panel(card(champion), image_shape(champion), profile, expected=min(len(queue), _JUDGES))
-    names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in _EVERYWHERE else [host]
+    names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in ports.EVERYWHERE else [host]
     server = server_of(make_app(panel, names))
     failures: list[BaseException] = []
 
@@ -89,15 +88,14 @@ def _serve(
         return
     # TensorFlow takes seconds to import: the page is there at once, and says so.
     threading.Thread(target=loading, daemon=True).start()
-    shown = "localhost" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
-    print(f"Draw at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
+    print(f"Draw at http://{ports.shown(host)}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
     server.run(sockets=[listening])
     if failures:
         raise failures[0]
 
 
 def server_of(app: ASGIApp) -> uvicorn.Server:
-    """A server that prints nothing, and lets nobody hold it up for long."""
+    """A server that prints nothing, and ends at once."""
     import uvicorn
 
     config = uvicorn.Config(

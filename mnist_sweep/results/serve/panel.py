@@ -17,7 +17,7 @@ from mnist_sweep.mlflow_store import TAG_CONFIRMS
 from mnist_sweep.progress import short_names, shown
 from mnist_sweep.results.images import prepare, why_doubtful
 from mnist_sweep.results.models import TrackedModel
-from mnist_sweep.results.runs import SweepRuns, find_sweep, frame_of, searched
+from mnist_sweep.results.runs import SweepRuns, find_sweep, searched
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,8 +163,7 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
     setting only the best is there.
     """
     found = find_sweep(champion.sweep, champion.client.tracking_uri)
-    runs = {run.info.run_id: run for run in found.trials()}
-    frame = frame_of(list(runs.values()))
+    frame = found.frame()
     own = champion.run.data.tags.get(TAG_CONFIRMS, champion.trial)
     ranked = _ranked(found, frame[frame["confirms"].isna()])
     columns = searched(ranked)
@@ -172,7 +171,7 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
     others = pd.concat([first, ranked]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
     names = short_names([column.removeprefix("params.") for column in columns])
     rows = pd.concat([first, others])
-    models = [champion, *(TrackedModel(champion.client, runs[run]) for run in others["run_id"])]
+    models = [champion, *(TrackedModel(champion.client, found.client.get_run(run)) for run in others["run_id"])]
     return [
         Candidate(model, describe({names[c.removeprefix("params.")]: row[c] for c in columns}))
         for model, (_, row) in zip(models, rows.iterrows(), strict=True)
@@ -227,7 +226,7 @@ def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> N
         place = folder / str(candidate.model.trial)
         place.mkdir()
         try:
-            ask = compiled(candidate.model.load(place), panel.shape)
+            ask = candidate.model.load_quick(place, panel.shape)
         except Exception as error:
             if not panel.ready:
                 raise
@@ -238,25 +237,3 @@ def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> N
         if len(panel.judges) == most:
             break
     panel.complete = True
-
-
-def compiled(model: Any, shape: tuple[int, int, int]) -> Ask:  # noqa: ANN401 - keras.Model, which nothing here may import
-    """Makes a model quick to ask for one image at a time.
-
-    Args:
-        model: A `keras.Model` from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
-        shape: Height, width and channels of its images.
-    """
-    import tensorflow as tf
-
-    # Calling a model layer by layer takes twenty times as long.
-    graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *shape), tf.float32)
-    )
-
-    def ask(image: Array) -> Array:
-        answer: Array = np.asarray(graph(tf.constant(image[np.newaxis], tf.float32)), np.float32)[0]
-        return answer
-
-    ask(np.zeros(shape, np.float32))
-    return ask

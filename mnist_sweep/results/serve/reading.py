@@ -91,11 +91,14 @@ def _of_json(body: bytes) -> Array:
         raise HTTPException(422, "image must be a list of rows of numbers")
     if max(len(rows), len(rows[0])) > MOST_NUMBERS_A_SIDE:
         raise HTTPException(422, f"image has more than {MOST_NUMBERS_A_SIDE} rows or columns")
+    # Before NumPy sees them: for texts it would take room for the longest, as often as there are values.
+    if not _are_numbers(rows):
+        raise HTTPException(422, "image must hold nothing but numbers")
     try:
         image = np.array(rows)
     except (ValueError, OverflowError):
         raise HTTPException(422, "image's rows must all be as long") from None
-    # Texts, truth values, nulls and whole numbers beyond 64 bits give other types than these.
+    # Whole numbers beyond 64 bits give another type than these.
     if image.dtype.kind not in "iuf":
         raise HTTPException(422, "image must hold nothing but numbers")
     if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
@@ -104,6 +107,10 @@ def _of_json(body: bytes) -> Array:
     if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 255):
         raise HTTPException(422, "image's numbers must lie in 0..255")
     return image / 255
+
+
+def _are_numbers(value: object) -> bool:
+    return all(map(_are_numbers, value)) if isinstance(value, list) else type(value) in (int, float)
 
 
 def _of_file(body: bytes, kind: str) -> Image:

@@ -1,0 +1,26 @@
+"""The versions that a result depends on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+_PACKAGES = ("mnist_sweep", "tensorflow", "keras", "keras-tuner", "mlflow", "hydra-core", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and the packages that a result depends on, and the git commit where there is one."""
+    found = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            # A source tree that is not installed.
+            continue
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        found["commit"] = commit.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return found
