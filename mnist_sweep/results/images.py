@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 # Pixels along the longer side, to which larger pictures are reduced first.
 _LARGEST = 512
-_NOTHING = "nothing is drawn"
+NOTHING = "nothing is drawn"
 # Fewer training images than this part are as unlike their kind as a picture that is remarked on; and how likely, beside
 # the first class, a second one is that makes the first doubtful. So, with a model that reads 98.0 % of MNIST's test
 # digits right, 2.4 % of them are remarked on (1.4 % of those read right, 53 % of the others), and of 200 each 78 % of
@@ -201,7 +201,7 @@ def _as_drawn(pixels: Array, shape: tuple[int, int, int], drawing: Drawing, note
 
     ink = find_ink(pixels)
     if not ink.where.any() and ink.plain:
-        doubts.append(_NOTHING)
+        doubts.append(NOTHING)
         return prepared(np.zeros((height, width)))
     if not ink.where.any():
         doubts.append("no plain background that strokes would stand out from")
@@ -277,7 +277,7 @@ def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | No
         A plain sentence each; none where there is no reason to doubt.
     """
     doubts = list(prepared.doubts)
-    if _NOTHING in doubts:
+    if NOTHING in doubts:
         return doubts
     first, second = np.argsort(-probabilities, kind="stable")[:2]
     if profile is not None and profile.drawing is not None:

@@ -141,11 +141,12 @@ def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], pro
     table.add_column("remarks", overflow="fold")
     for answer in answers:
         first, second = answer.ranking[:2]
+        said = [f"{answer.probabilities[first]:.4f}", f"{second} ({answer.probabilities[second]:.4f})"]
+        empty = images.NOTHING in answer.doubts
         table.add_row(
             Text(str(answer.file)),
-            Text(str(first), style="bold"),
-            f"{answer.probabilities[first]:.4f}",
-            f"{second} ({answer.probabilities[second]:.4f})",
+            Text("?" if empty else str(first), style="yellow" if answer.doubts else "bold"),
+            *(["", ""] if empty else said),
             Text("; ".join(answer.doubts), style="yellow"),
         )
     console.print(table)

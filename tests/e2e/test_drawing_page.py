@@ -45,6 +45,7 @@ def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFac
         assert process.returncode == 0
     finally:
         process.kill()
+        process.wait()
 
 
 @pytest.fixture

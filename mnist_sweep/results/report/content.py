@@ -209,5 +209,5 @@ def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, s
     if best is not None:
         found.append((f"python -m mnist_sweep export {sweep} --to exported", "write its model to a folder"))
         found.append((f"python -m mnist_sweep serve {sweep}", "draw a digit, and see what it reads"))
-    found.append(("python -m mnist_sweep ui", "see every run in MLflow"))
+    found.append((f"python -m mnist_sweep ui {sweep}", "see every run in MLflow"))
     return found
