@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from mnist_sweep.commands import COMMANDS
 from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.mlflow_store import without_password
 
 _DEBUG = "HYDRA_FULL_ERROR"
 
@@ -44,6 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         lines = str(error).strip().splitlines()
+        # Not imported: most errors come before MLflow.
+        mlflow = sys.modules.get("mlflow.exceptions")
+        if mlflow is not None and isinstance(error, mlflow.MlflowException):
+            told = without_password(lines[0]) if lines else type(error).__name__
+            print(
+                f"mnist_sweep: MLflow does not answer ({told}); start the server, or name another store with "
+                "--tracking-uri or MLFLOW_TRACKING_URI",
+                file=sys.stderr,
+            )
+            sys.exit(2)
         print(
             f"mnist_sweep: unexpected {type(error).__name__}{': ' + lines[0] if lines else ''}; "
             "this is a fault of the program: --debug shows where",

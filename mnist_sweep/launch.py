@@ -182,7 +182,12 @@ def run(
     published = None
     if tracker.error is None:
         has_winner = any(isinstance(event, WinnerTested) and not event.error for event in [*past, *tested])
-        published = publish(started.sweep, settings, folder, say, has_winner=has_winner)
+        try:
+            with _ended_by_signals():
+                published = publish(started.sweep, settings, folder, say, has_winner=has_winner)
+        except KeyboardInterrupt:
+            say(f"Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync {started.sweep}")
+            return 130
     summary.next_steps(say, settings, folder, started.sweep, results, tested, published)
     return 0 if results.winner() is not None else 1
 
@@ -266,6 +271,17 @@ def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
         console.print("Stopping when the running epochs have ended; Ctrl-C again to stop at once.", style="yellow")
 
     before = {number: signal.signal(number, handler) for number in kinds}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP do what Ctrl-C does, so that no temporary folder and no process stays behind."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

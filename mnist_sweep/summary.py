@@ -132,6 +132,8 @@ def next_steps(
         reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
         say(f"No trial has a result{': ' + min(reasons) if reasons else ''}.")
         say(f"The workers' output is in {folder / 'workers'}.")
+        if published is not None:
+            tell_published(say, published)
         return
     say(_winner_line(settings, results, winner))
     for event in tested:

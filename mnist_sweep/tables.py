@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,9 +35,16 @@ class Column:
         return max(len(self.heading), *(len(cell) for cell in self.cells), 0)
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would exit with code 1 here, in the middle of a sweep, too.
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def standard_output() -> Console:
     """The console to print on; a file or a pipe has lines as long as need be."""
-    return Console(width=None if sys.stdout.isatty() else _UNLIMITED)
+    return _Output(width=None if sys.stdout.isatty() else _UNLIMITED)
 
 
 def show(console: Console, columns: Sequence[Column], title: str) -> int:

@@ -45,7 +45,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     """
     tracking = defaults()["tracking"]
     found = _find(sweep, tracking_uri) if sweep else None
-    uri = found.client.tracking_uri if found else absolute(tracking_uri or tracking["uri"])
+    uri = found.client.tracking_uri if found else absolute(tracking_uri or _configured())
     if uri.startswith(("http:", "https:")):
         print(f"The runs are on a tracking server: {mlflow_view.home(uri)}")
         _tell(found or _last(uri), uri, open_browser)
@@ -95,6 +95,13 @@ def _find(sweep: str | None, uri: str | None) -> SweepRuns:
     from mnist_sweep.results.runs import find_sweep
 
     return find_sweep(sweep, uri)
+
+
+def _configured() -> str:
+    """The store that the last sweep was logged to, as for the other commands."""
+    from mnist_sweep.results.runs import uri_of
+
+    return uri_of(None)
 
 
 def _last(uri: str) -> SweepRuns | None:

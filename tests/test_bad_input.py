@@ -178,6 +178,12 @@ def test_a_wrong_command_or_value_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_tracking_server_that_is_down_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    told = said(capsys, "compare", "--tracking-uri", "http://127.0.0.1:9")
+    assert told.startswith("MLflow does not answer (")
+    assert told.endswith("); start the server, or name another store with --tracking-uri or MLFLOW_TRACKING_URI")
+
+
 def arrays(**changes: object) -> dict[str, object]:
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (20, 8, 8), dtype=np.uint8)

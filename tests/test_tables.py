@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from io import StringIO
 
@@ -117,3 +119,20 @@ def test_pipe_has_lines_as_long_as_need_be(monkeypatch):
     row = next(line for line in pipe.getvalue().splitlines() if "xxx" in line)
     assert row.split() == ["x" * 12] * 30
     assert "\x1b" not in pipe.getvalue()
+
+
+def test_a_reader_that_has_seen_enough_ends_nothing() -> None:
+    code = (
+        "from mnist_sweep.tables import standard_output\n"
+        "console = standard_output()\n"
+        "for number in range(20_000):\n"
+        "    console.print(f'line {number}')\n"
+        "import sys\n"
+        "print('all', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        f"{sys.executable} -c \"$CODE\" | head -1",
+        shell=True, env={**os.environ, "CODE": code}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "line 0\n"
+    assert done.stderr == "all\n"

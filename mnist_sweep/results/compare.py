@@ -68,7 +68,7 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     frame = in_order(frame, view.sort, objectives, headings)
     kept = matching(frame, view.filters, headings)
     _check_data(kept, view.mix_data)
-    chosen = [find_column(frame, name, headings, f"--columns={name}") for name in view.columns or ()]
+    chosen = list(dict.fromkeys(find_column(frame, n, headings, f"--columns={n}") for n in view.columns or ()))
     if form in ("csv", "json", "parquet"):
         _write_rows(kept[chosen] if chosen else kept, form, view.to)
         _tell_written(kept, view.to)

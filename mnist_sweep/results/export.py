@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -39,7 +40,7 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
             or the folder cannot be written.
     """
     tracked = find_model(what, tracking_uri)
-    earlier = _earlier(to)
+    earlier, there = _earlier(to), to.exists()
     for name in (format.file for format in formats):
         if (to / name).exists() and name not in earlier["files"]:
             raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
@@ -58,6 +59,11 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
                 path.replace(to / path.name)
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if not there:
+            # Empty, unless something was exported.
+            with contextlib.suppress(OSError):
+                to.rmdir()
     _say(tracked, to, checked)
 
 

@@ -65,8 +65,11 @@ class TrackedModel:
         try:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
         except (MlflowException, OSError):
+            # The run of a whole sweep has files, too.
+            number = self.run.data.tags.get(TAG_TRIAL)
+            which = "its own run" if number is None else f"trial {number}"
             raise UserError(
-                f"{self.sweep}: trial {self.trial} ({self.run.info.run_id}) has no artifact {name} in MLflow"
+                f"{self.sweep}: {which} ({self.run.info.run_id}) has no artifact {name} in MLflow"
             ) from None
 
     def config(self, folder: Path) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: There is no such sweep.
     """
     wanted = _as_name(sweep) if sweep else None
-    client = mlflow_store.connect(tracking_uri or _uri_of(sweep))
+    client = mlflow_store.connect(tracking_uri or uri_of(sweep))
     experiments = _experiments(client)
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
@@ -188,9 +188,10 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         query += f" and tags.`{TAG_SWEEP}` = '{wanted}'"
     found = client.search_runs(ids, query, max_results=1, order_by=["attributes.start_time DESC"])
     if not found:
-        raise UserError(
-            f"sweep {sweep or ''}: there is no such sweep in {mlflow_store.without_password(client.tracking_uri)}"
-        )
+        where = mlflow_store.without_password(client.tracking_uri)
+        if sweep is None:
+            raise UserError(f"tracking.uri={where}: there is no sweep yet")
+        raise UserError(f"sweep {sweep}: there is no such sweep in {where}")
     return _sweep(client, found[0])
 
 
@@ -271,7 +272,7 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
     if experiment is None and (what is not None or not query):
         return replace(find_sweep(what, tracking_uri).selection, more=query)
     if experiment is None:
-        client = mlflow_store.connect(tracking_uri or _uri_of(None))
+        client = mlflow_store.connect(tracking_uri or uri_of(None))
         experiments = tuple(_experiments(client).values())
     else:
         last = find_sweep(experiment, tracking_uri)
@@ -338,7 +339,7 @@ def _started(folder: Path) -> SweepStarted:
     return first
 
 
-def _uri_of(sweep: str | None) -> str:
+def uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
     given = Path(sweep) if sweep and (Path(sweep) / journal.FILE).is_file() else SWEEPS / (sweep or "")
     folders = journal.sweeps(given)

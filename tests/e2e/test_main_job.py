@@ -314,3 +314,24 @@ class TestConfigs:
 
 # A proxy that nobody answers at, so that the tests are the same on a machine with a network.
 OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+
+
+def test_a_signal_while_the_report_is_written_leaves_a_whole_sweep_and_nothing_else(digits: Path, work: Path) -> None:
+    driver = subprocess.Popen(
+        command(
+            "model.units=4", "training.epochs=1", "data=npz", f"data.path={digits}", "name=late", published=True,
+        ),
+        cwd=work, env=environment(TMPDIR=str(work / "mlruns"), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert driver.stdout is not None
+    lines = iter(driver.stdout.readline, "")
+    assert any("Writing the report" in line for line in lines)
+    driver.terminate()
+    rest, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, rest
+    assert "Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync late/" in rest
+    events = list(journal.read(sweep_of(work, "late")))
+    assert isinstance(events[-1], SweepEnded)
+    left = [path.name for path in (work / "mlruns").iterdir() if path.name.startswith(("mnist_sweep-", "tmp"))]
+    assert left == []

@@ -45,6 +45,8 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
         UserError: There is no such sweep, its folder is not here and no file was given, or it cannot be written.
     """
     found = find_sweep(sweep, tracking_uri)
+    if to is not None and to.is_dir():
+        raise UserError(f"--to={to}: is a folder; name a file in it")
     path = to
     if path is None:
         folder = local_folder(sweep, found.sweep)
