@@ -83,4 +83,4 @@ def test_a_sweep_knows_an_earlier_one_and_takes_several_objectives_and_folds(con
         assert len(trials[number].executions) == 2
     compared = run(folder, "compare", "several")
     assert "●" in compared.stdout
-    assert re.search(r"trial .* parameters .*status", compared.stdout)
+    assert re.search(r"trial .* parameters .*time", compared.stdout)
