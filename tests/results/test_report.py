@@ -17,6 +17,7 @@ import pytest
 from mnist_sweep import commands
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import report
+from mnist_sweep.results.report import content
 from mnist_sweep.results.report.board import Board, Column, leaderboard
 from mnist_sweep.results.runs import find_sweep
 from mnist_sweep.settings import Objective
@@ -205,6 +206,14 @@ def test_a_running_sweep_tells_how_it_stands(undrawn, tmp_path):
     assert "python -m mnist_sweep report made/2026-01-02_03-04-05" in said
     assert told(text)["trials"] == [1, 0, 2]
     assert told(text)["colour"] == [1.0, 0.0, None]
+
+
+def test_a_sweep_whose_process_was_killed_is_not_said_to_run(undrawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "local_folder", lambda given, sweep: tmp_path)
+    made = made_up.sweep(tmp_path, 1, tags={"mnist_sweep.status": "running"}, status="running")
+    said = words(page(made, tmp_path))
+    assert "the process that ran it is gone" in said
+    assert f"python -m mnist_sweep resume {made.sweep}" in said
 
 
 @pytest.mark.parametrize("trials", [0, 1])

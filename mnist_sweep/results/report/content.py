@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from mnist_sweep import journal
 from mnist_sweep.mlflow_store import TAG_REASON, TAG_STATUS
 from mnist_sweep.progress import duration
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, space, winner
-from mnist_sweep.results.runs import SweepRuns
+from mnist_sweep.results.runs import SweepRuns, local_folder
 from mnist_sweep.settings import Objective, seconds
 
 
@@ -65,13 +66,17 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
     params, tags = found.parent.data.params, found.parent.data.tags
     # A sweep that is resumed still has the tag of its interruption.
     status = "running" if found.parent.info.status == "RUNNING" else tags.get(TAG_STATUS, "running")
+    reason = tags.get(TAG_REASON, "") if status != "running" else ""
+    here = local_folder(None, found.sweep) if status == "running" else None
+    if here is not None and not journal.is_running(here):
+        status, reason = "stopped", "the process that ran it is gone"
     anew = confirmed(found, folder)
     best = winner(found, frame, anew)
     return Content(
         name=found.sweep.partition("/")[0],
         sweep=found.sweep,
         status=status,
-        reason=tags.get(TAG_REASON, "") if status != "running" else "",
+        reason=reason,
         description=_given(params, "description"),
         warning=_warning(tags),
         facts=_facts(found, frame),
