@@ -239,8 +239,7 @@ def _description(found: SweepRuns, name: str, run: Run, setting: Run) -> str:
         scores.append(f"{mean:.4f} ± {std:.4f} on new seeds")
     if "test_accuracy" in run.data.metrics:
         scores.append(f"test_accuracy {run.data.metrics['test_accuracy']:.4f}")
-    searched = [k.removeprefix("space.") for k in found.parent.data.params if k.startswith("space.")]
-    params = [f"- `{key}`: {setting.data.params[key]}" for key in searched if key in setting.data.params]
+    params = [f"- `{key}`: {setting.data.params[key]}" for key in found.space if key in setting.data.params]
     anew = "" if setting is run else f", the setting of trial {setting.data.tags[TAG_TRIAL]} trained anew"
     use = f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\nmodel.predict(images.astype("float32"))'
     size = run.data.tags.get("data.image", "").replace("x", ", ")

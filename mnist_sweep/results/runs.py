@@ -66,7 +66,13 @@ class SweepRuns:
     @property
     def space(self) -> tuple[str, ...]:
         """The names of the hyperparameters that it searched, in the order of its space."""
-        return tuple(key.removeprefix("space.") for key in self.parent.data.params if key.startswith("space."))
+        return tuple(self.domains)
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """The domain of each hyperparameter that it searched, as text, in the order of its space."""
+        params = self.parent.data.params
+        return {key.removeprefix("space."): value for key, value in params.items() if key.startswith("space.")}
 
     def trials(self) -> list[Run]:
         """The runs of its trials, those that confirm others among them, by number."""
@@ -87,12 +93,13 @@ class SweepRuns:
         Raises:
             UserError: There is no such trial.
         """
-        frame = self.frame()
-        found = frame.loc[frame["trial"] == trial, "run_id"]
-        if found.empty:
+        of_it = f"{self.selection.query} and tags.`{TAG_TRIAL}` = '{trial}'"
+        found = next(mlflow_store.search_runs(self.client, [self.parent.info.experiment_id], of_it, 1), None)
+        if found is None:
+            frame = self.frame()
             there = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
             raise UserError(f"{self.sweep}: there is no trial {trial}; {there}")
-        return self.client.get_run(found.iloc[0])
+        return found
 
     def winner(self) -> Run:
         """The run whose model is the sweep's: the one that was tested, or the best so far.

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -390,7 +391,7 @@ def test_the_champion_comes_first_and_then_the_best_other_settings(project, new)
 
 
 def test_less_is_better_where_the_sweep_says_so(project, other):
-    assert [candidate.model.trial for candidate in candidates(find_model(other))] == [1, 0, 2]
+    assert [candidate.find().trial for candidate in candidates(find_model(other))] == [1, 0, 2]
 
 
 def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypatch):
@@ -419,12 +420,12 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
         run(6, 32, confirms=1, best_val_accuracy=0.91),
         run(7, 16, confirms=0, best_val_accuracy=0.72),
     ]
-    store = SimpleNamespace(get_run={run.info.run_id: run for run in runs}.__getitem__)
+    store = SimpleNamespace(tracking_uri="here", get_run={run.info.run_id: run for run in runs}.__getitem__)
     objective = Objective.parse("val_accuracy max")
-    sweep = SimpleNamespace(frame=lambda: frame_of(runs), client=store, objective=objective)
+    sweep = SimpleNamespace(frame=lambda: frame_of(runs), objective=objective)
     monkeypatch.setattr(panels, "find_sweep", lambda name, uri: sweep)
-    found = candidates(TrackedModel(SimpleNamespace(tracking_uri="here"), runs[6]))
-    assert [(c.model.trial, c.about) for c in found] == [
+    found = candidates(TrackedModel(store, runs[6]))
+    assert [(c.find().trial, c.about) for c in found] == [
         (6, "units 32"),
         (2, "units 64"),
         (0, "units 16"),
@@ -455,7 +456,12 @@ class Tracked:
 def loaded(tmp_path: Path):
     def load_all(*tracked: Tracked, most: int = 5) -> Panel:
         panel = Panel(CARD, (28, 28, 1), expected=most)
-        load(panel, [Candidate(model, "") for model in tracked], most, tmp_path)
+        load(
+            panel,
+            [Candidate(model.trial, "", partial(tracked.__getitem__, i)) for i, model in enumerate(tracked)],
+            most,
+            tmp_path,
+        )
         return panel
 
     return load_all

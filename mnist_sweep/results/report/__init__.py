@@ -23,7 +23,6 @@ from mnist_sweep.journal import SWEEPS
 from mnist_sweep.results.report.board import Board, leaderboard
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.pictures import draw
-from mnist_sweep.results.report.winner import space
 from mnist_sweep.results.runs import SweepRuns, find_sweep, local_folder
 
 FILE = "report.html"
@@ -79,7 +78,7 @@ def _page(found: SweepRuns) -> str:
     with tempfile.TemporaryDirectory() as fetched:
         told = gather(found, frame, Path(fetched))
         drawn = draw(found, frame, found.curves(), told.winner, Path(fetched))
-    table = leaderboard(frame, found.objectives, space(found))
+    table = leaderboard(frame, found.objectives, found.domains)
     script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "axes.js", "parallel.js")) + "})();\n"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True

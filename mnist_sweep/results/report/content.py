@@ -11,7 +11,7 @@ from mnist_sweep import journal
 from mnist_sweep.mlflow_store import TAG_REASON, TAG_STATUS
 from mnist_sweep.progress import duration
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
-from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, space, winner
+from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, winner
 from mnist_sweep.results.runs import SweepRuns, local_folder
 from mnist_sweep.settings import Objective, seconds
 
@@ -80,7 +80,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
         description=_given(params, "description"),
         warning=_warning(tags),
         facts=_facts(found, frame),
-        space=space(found),
+        space=found.domains,
         versions=_versions(found),
         statuses={s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
         failures=_failures(frame),

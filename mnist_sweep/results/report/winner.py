@@ -61,12 +61,6 @@ class Candidate:
     scores: dict[str, str] = field(default_factory=dict)
 
 
-def space(found: SweepRuns) -> dict[str, str]:
-    """The domain of each hyperparameter that a sweep searched, as text."""
-    params = found.parent.data.params
-    return {key.removeprefix("space."): value for key, value in params.items() if key.startswith("space.")}
-
-
 def confirmed(found: SweepRuns, folder: Path) -> dict[str, Any]:
     """What training the best anew has shown, as `Confirmed` has it; empty where that was not done.
 
@@ -115,7 +109,7 @@ def winner(found: SweepRuns, frame: pd.DataFrame, about: dict[str, Any]) -> Winn
         return None
     number = int(run.data.tags.get(TAG_CONFIRMS, run.data.tags[TAG_TRIAL]))
     row = frame[frame["trial"] == number].iloc[0]
-    searched = space(found)
+    searched = found.domains
     values = {name: shown(row[f"params.{name}"]) for name in searched if _has(row, f"params.{name}")}
     others = {
         key.removeprefix("params."): shown(row[key])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,19 @@ class Candidate:
     """A model that may answer.
 
     Attributes:
-        model: The model, not loaded.
+        trial: Its number.
         about: Its setting, in a line.
+        find: Asks the store for the model, not loaded.
     """
 
-    model: TrackedModel
+    trial: int
     about: str
+    find: Callable[[], TrackedModel]
 
     @property
     def name(self) -> str:
         """What it is called."""
-        return f"trial {self.model.trial}"
+        return f"trial {self.trial}"
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,15 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
     others = pd.concat([first, ranked]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
     names = short_names([column.removeprefix("params.") for column in columns])
     rows = pd.concat([first, others])
-    models = [champion, *(TrackedModel(champion.client, found.client.get_run(run)) for run in others["run_id"])]
+    about = [describe({names[c.removeprefix("params.")]: row[c] for c in columns}) for _, row in rows.iterrows()]
+
+    def find(run: str) -> TrackedModel:
+        return TrackedModel(champion.client, champion.client.get_run(run))
+
+    # Of hundreds only a few are loaded, and only those are asked for.
     return [
-        Candidate(model, describe({names[c.removeprefix("params.")]: row[c] for c in columns}))
-        for model, (_, row) in zip(models, rows.iterrows(), strict=True)
+        Candidate(champion.trial, about[0], lambda: champion),
+        *map(Candidate, map(int, others["trial"]), about[1:], (partial(find, run) for run in others["run_id"])),
     ]
 
 
@@ -223,10 +231,10 @@ def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> N
         UserError: The champion has no model.
     """
     for candidate in queue:
-        place = folder / str(candidate.model.trial)
+        place = folder / str(candidate.trial)
         place.mkdir()
         try:
-            ask = candidate.model.load_quick(place, panel.shape)
+            ask = candidate.find().load_quick(place, panel.shape)
         except Exception as error:
             if not panel.ready:
                 raise
