@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from mnist_sweep.mlflow_store import (
     TAG_TRIAL,
     TAG_WINNER,
 )
-from mnist_sweep.results.api import Client, record
+from mnist_sweep.results.api import Client
 from mnist_sweep.results.frames import Source, curves_frame, runs_frame
 from mnist_sweep.results.sql import Database, UnknownTables
 from mnist_sweep.settings import Objective
@@ -73,11 +73,6 @@ class SweepRuns:
         """The domain of each hyperparameter that it searched, as text, in the order of its space."""
         params = self.parent.data.params
         return {key.removeprefix("space."): value for key, value in params.items() if key.startswith("space.")}
-
-    def trials(self) -> list[Run]:
-        """The runs of its trials, those that confirm others among them, by number."""
-        found = self.selection.through_api().runs()
-        return sorted(found, key=lambda run: int(run.data.tags.get(TAG_TRIAL, 0)))
 
     def frame(self) -> pd.DataFrame:
         """Its trials, as `load_runs` describes them."""
@@ -365,8 +360,3 @@ def _from_project(uri: str, folder: Path) -> str:
     if relative == uri or relative.startswith("/") or not parents:
         return uri
     return f"sqlite:///{parents[0].parent / relative}"
-
-
-def frame_of(runs: Iterable[Run]) -> pd.DataFrame:
-    """The runs of trials as the frame that `load_runs` describes."""
-    return runs_frame([[record(run) for run in runs]])

@@ -105,7 +105,7 @@ def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched:
     page = watched.page
     page.goto(pages.view)
     until(page, lambda: len(_names(watched)) == 4, _SECONDS)
-    runs = sorted(pages.found.trials(), key=lambda run: -run.data.metrics["best_val_accuracy"])
+    runs = sorted(pages.found.selection.through_api().runs(), key=lambda run: -run.data.metrics["best_val_accuracy"])
     best = [run for run in runs if run.data.metrics["best_val_accuracy"] == runs[0].data.metrics["best_val_accuracy"]]
     assert _names(watched)[0] in {run.info.run_name for run in best}
     assert set(_names(watched)) == {run.info.run_name for run in runs}

@@ -11,8 +11,9 @@ from mnist_sweep import mlflow_store as store
 from mnist_sweep.errors import UserError
 from mnist_sweep.journal import Journal
 from mnist_sweep.results import api, sql
+from mnist_sweep.results.api import record
 from mnist_sweep.results.frames import curves_frame, runs_frame
-from mnist_sweep.results.runs import find_sweep, frame_of, load_curves, load_runs, searched
+from mnist_sweep.results.runs import find_sweep, load_curves, load_runs, searched
 from mnist_sweep.trial import SweepStarted
 
 OLD, NEW, OTHER = "alpha/2025-01-01_10-00-00", "alpha/2025-01-02_10-00-00", "beta/2025-01-01_12-00-00"
@@ -266,7 +267,7 @@ def test_more_runs_than_fit_on_a_page_are_all_there(project, new, monkeypatch):
 
 
 def test_no_runs_are_an_empty_frame_with_its_columns():
-    frame = frame_of([])
+    frame = runs_frame([[record(run) for run in []]])
     assert len(frame) == 0
     assert {"sweep", "trial", "status", "seconds", "run_id"} <= set(frame.columns)
     assert (frame["trial"].dtype, frame["seconds"].dtype) == ("Int64", "Float64")
@@ -312,7 +313,7 @@ def test_parameters_get_the_type_that_all_of_them_have(tmp_path, template, param
         if value is not None:
             client.log_param(run.info.run_id, "x", value)
         made.append(client.get_run(run.info.run_id))
-    frame = frame_of(made)
+    frame = runs_frame([[record(run) for run in made]])
     pd.testing.assert_series_equal(frame["params.x"], pd.Series(values, dtype=dtype, name="params.x"))
 
 
@@ -321,7 +322,7 @@ def test_trial_that_still_runs_is_there(tmp_path, template):
     path.write_bytes(template.read_bytes())
     client = store.connect(f"sqlite:///{path}")
     run = client.create_run("0", tags={store.TAG_SWEEP: "a/b", store.TAG_TRIAL: "0"})
-    frame = frame_of([client.get_run(run.info.run_id)])
+    frame = runs_frame([[record(run) for run in [client.get_run(run.info.run_id)]]])
     assert frame["status"].tolist() == ["running"]
     assert frame["seconds"].isna().all()
     assert frame["end"].isna().all()

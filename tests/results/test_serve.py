@@ -26,8 +26,9 @@ from PIL import Image
 
 from mnist_sweep import ports
 from mnist_sweep.errors import UserError
+from mnist_sweep.results.api import record
+from mnist_sweep.results.frames import runs_frame
 from mnist_sweep.results.models import TrackedModel, find_model
-from mnist_sweep.results.runs import frame_of
 from mnist_sweep.results.serve import panel as panels
 from mnist_sweep.results.serve import reading, server_of
 from mnist_sweep.results.serve.app import make_app
@@ -422,7 +423,7 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
     ]
     store = SimpleNamespace(tracking_uri="here", get_run={run.info.run_id: run for run in runs}.__getitem__)
     objective = Objective.parse("val_accuracy max")
-    sweep = SimpleNamespace(frame=lambda: frame_of(runs), objective=objective)
+    sweep = SimpleNamespace(frame=lambda: runs_frame([[record(run) for run in runs]]), objective=objective)
     monkeypatch.setattr(panels, "find_sweep", lambda name, uri: sweep)
     found = candidates(TrackedModel(store, runs[6]))
     assert [(c.find().trial, c.about) for c in found] == [
