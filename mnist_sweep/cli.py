@@ -110,7 +110,7 @@ def _sweep(given: list[str]) -> int:
             old = resume.last_unfinished(plain["name"]) if plain["resume"] == "auto" else None
             if old is None:
                 hydra_config = HydraConfig.get()
-                before = compose.baseline(hydra_config.overrides.task, hydra_config.runtime.choices)
+                before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
                 codes.append(launch.run(plain, folder, standard_output(), baseline=before))
             else:
                 resume.check_unchanged(resume.last_config(list(read(old)), old), plain)

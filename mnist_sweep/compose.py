@@ -100,10 +100,13 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return plain(composed)
 
 
-def baseline(overrides: Sequence[str], choices: Mapping[str, str | None]) -> dict[str, Any] | None:
+def baseline(
+    config: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, str | None]
+) -> dict[str, Any] | None:
     """A config as it would be without sweeps: what an experiment is to be better than.
 
     Args:
+        config: As Hydra composed it, resolved.
         overrides: What was typed, sweeps quoted or not.
         choices: The option that is chosen of each group.
 
@@ -114,8 +117,13 @@ def baseline(overrides: Sequence[str], choices: Mapping[str, str | None]) -> dic
     typed = [o for o in overrides if not is_sweep(o)]
     groups = [f"{group}={option}" for group, option in choices.items() if group in TRIAL_GROUPS and option]
     try:
-        first, second = defaults(typed), defaults(groups)
-        found = {group: _without_sweeps(first[group], second[group], group) for group in TRIAL_GROUPS}
+        # To compose a config takes longer than all that is done with it here.
+        first = config if len(typed) == len(overrides) else defaults(typed)
+        try:
+            found = {group: _without_sweeps(first[group], {}, group) for group in TRIAL_GROUPS}
+        except KeyError:
+            second = defaults(groups)
+            found = {group: _without_sweeps(first[group], second[group], group) for group in TRIAL_GROUPS}
     except (KeyError, UserError):
         # A key without a default, or a whole config of the user's own.
         return None

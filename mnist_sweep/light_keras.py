@@ -17,7 +17,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 
 class _StandIn(ModuleType):
@@ -25,9 +24,12 @@ class _StandIn(ModuleType):
         super().__init__(name)
         self.__path__ = []
 
-    def __getattr__(self, name: str) -> MagicMock:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a stand-in for anything
         if name.startswith("__"):
             raise AttributeError(name)
+        # With asyncio below it, it is not imported before the workers are started.
+        from unittest.mock import MagicMock
+
         return MagicMock(name=f"{self.__name__}.{name}")
 
 

@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from mnist_sweep.checks import Strict, check, shown
 from mnist_sweep.config import Count
 from mnist_sweep.errors import UserError, did_you_mean
-from mnist_sweep.grammar import read_sweep
 from mnist_sweep.trial import Execution
 
 TRIAL_GROUPS = ("model", "optimizer", "training")
@@ -487,6 +486,9 @@ _TEXTS = {"name", "description", "objective", "data.path", "tracking.uri", "trac
 def _is_sweep(value: str, key: str) -> bool:
     if key in _TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
         return False
+    # It imports Hydra, which only a config's check needs: not a table of runs, nor a worker.
+    from mnist_sweep.grammar import read_sweep
+
     try:
         return read_sweep(value, key) is not None
     except UserError:

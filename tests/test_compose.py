@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -354,7 +354,8 @@ class TestBaseline:
     CHOICES: ClassVar = {"model": "mlp", "optimizer": "rmsprop", "training": "default", "data": "mnist"}
 
     def baseline(self, *overrides: str, **choices: str) -> dict[str, Any] | None:
-        return compose.baseline(quote_sweeps(overrides), {**self.CHOICES, **choices})
+        quoted = quote_sweeps(overrides)
+        return compose.baseline(compose.defaults(quoted), quoted, {**self.CHOICES, **choices})
 
     def test_is_what_the_typed_sweeps_replaced(self) -> None:
         found = self.baseline(
@@ -374,4 +375,17 @@ class TestBaseline:
     def test_is_not_there_where_a_swept_key_has_no_default(self) -> None:
         # A key of the user's own has none in conf/, but one that was typed as a sweep is only left out.
         assert self.baseline("model.builder=own:build", "+model.width=32,64") is not None
-        assert compose.baseline(["no_such_key=3"], self.CHOICES) is None
+        config = compose.defaults(["model.builder=own:build", "+model.width=32"])
+        assert compose.baseline(config, [], self.CHOICES) is not None
+        config["model"]["width"] = "choice(32, 64)"
+        assert compose.baseline(config, [], self.CHOICES) is None
+
+    def test_is_composed_anew_only_where_there_are_sweeps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain, swept = compose.defaults(["model.units=64"]), compose.defaults(["+experiment=cnn"])
+        asked: list[Sequence[str]] = []
+        defaults = compose.defaults
+        monkeypatch.setattr(compose, "defaults", lambda overrides: asked.append(overrides) or defaults(overrides))
+        compose.baseline(plain, ["model.units=64"], self.CHOICES)
+        assert asked == []
+        compose.baseline(swept, ["+experiment=cnn"], {**self.CHOICES, "model": "cnn"})
+        assert asked == [["model=cnn", "optimizer=rmsprop", "training=default"]]
