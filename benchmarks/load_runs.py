@@ -89,18 +89,19 @@ def ways(uri: str) -> dict[str, Callable[[], int]]:
     import mlflow
 
     from mnist_sweep.results import runs
+    from mnist_sweep.results.api import Client
     from mnist_sweep.results.frames import curves_frame, runs_frame
 
     mlflow.set_tracking_uri(uri)
     # MLflow's first call opens the store.
     found = runs.find_sweep(SWEEP, uri)
-    api = found.selection.through_api
+    api, wanted = Client(found.client), found.selection.wanted
     return {
         "load_runs": lambda: len(runs.load_runs(SWEEP, tracking_uri=uri)),
-        "load_runs, API": lambda: len(runs_frame(api().records())),
+        "load_runs, API": lambda: len(runs_frame(api.records(wanted))),
         "mlflow.search_runs": lambda: len(mlflow.search_runs(experiment_names=["many"], max_results=1_000_000)),
         "load_curves": lambda: len(runs.load_curves(SWEEP, tracking_uri=uri)),
-        "load_curves, API": lambda: len(curves_frame(api().points())),
+        "load_curves, API": lambda: len(curves_frame(api.points(wanted))),
     }
 
 

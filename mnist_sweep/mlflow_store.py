@@ -67,6 +67,21 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(path).expanduser().absolute() if uri.startswith(_SQLITE) else None
 
 
+def existing(uri: str) -> str:
+    """As `absolute`, for a store to read.
+
+    Raises:
+        UserError: MLflow knows no such scheme, or refuses it; or a local store is not there.
+    """
+    uri = absolute(uri)
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise UserError(
+            f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+        )
+    return uri
+
+
 def without_password(uri: str) -> str:
     """A URI that may be printed."""
     text = re.sub(r"://(?!/)[^\s'\"]*@", "://***@", uri)
@@ -103,13 +118,9 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     Raises:
         UserError: The store is not there, or cannot be written.
     """
-    uri = absolute(uri)
+    uri = absolute(uri) if create else existing(uri)
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        if not create:
-            raise UserError(
-                f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
-            )
         _create(path)
     return _client(uri)
 

@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Param, Run, RunData, RunInfo, RunTag
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.results.runs import SweepRuns
+from mnist_sweep.results.source import Parent, space_of
+from mnist_sweep.results.stores import Store
 from mnist_sweep.settings import Objective
 
 START = 1_700_000_000_000
@@ -48,10 +49,14 @@ PARAMS = {"search.algorithm": "asha", "search.sampler": "tpe", "search.max_trial
 
 
 class Files:
-    """The part of MLflow's client that fetches a run's files; they lie in a folder for each run."""
+    """The part of MLflow's client that fetches a run's files, which lie in a folder for each run, and gives one run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder, self.run = folder, run
+
+    def get_run(self, run_id: str) -> Run:
+        assert run_id == self.run.info.run_id
+        return self.run
 
     def list_artifacts(self, run_id: str) -> list[FileInfo]:
         return [FileInfo(path.name, False, 0) for path in (self.folder / run_id).glob("*")]
@@ -146,8 +151,11 @@ def sweep(
     space = {f"space.{name}": domain for name, domain in DOMAINS.items() if f"params.{name}" in table}
     parent = run("parent", {**TAGS, **(tags or {})}, {**PARAMS, **space, **(params or {})})
     wanted = tuple(map(Objective.parse, objectives.split(",")))
-    client = cast(MlflowClient, Files(folder))
-    return MadeUp("made/2026-01-02_03-04-05", client, parent, wanted, table, curves(table, first, epochs), best)
+    store = Store("sqlite:///nowhere.db")
+    # As where it was asked for before.
+    vars(store)["client"] = Files(folder, parent)
+    found = Parent(parent.info.run_id, parent.info.experiment_id, parent.data.tags, space_of(parent.data.params))
+    return MadeUp("made/2026-01-02_03-04-05", store, found, wanted, table, curves(table, first, epochs), best)
 
 
 def frame(trials: int, objectives: list[str]) -> pd.DataFrame:

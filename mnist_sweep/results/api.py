@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnist_sweep import mlflow_store as store
-from mnist_sweep.results.frames import Points, Record, arrays
+from mnist_sweep.results.source import Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.settings import METRICS
 
 if TYPE_CHECKING:
@@ -24,47 +24,52 @@ _THREADS = 8
 
 
 class Client:
-    """Those of a store's runs that match a query."""
+    """A store as MLflow's API reads it: a `Source`."""
 
-    def __init__(self, client: MlflowClient, experiments: Sequence[str], query: str) -> None:
-        """Takes what to read.
+    def __init__(self, client: MlflowClient) -> None:
+        """Takes the store."""
+        self._client = client
 
-        Args:
-            client: The store.
-            experiments: The ids of the experiments to look in.
-            query: In MLflow's search language.
-        """
-        self._client, self._experiments, self._query = client, list(experiments), query
+    def experiments(self) -> dict[str, str]:
+        """As for `Source`."""
+        found, token = dict[str, str](), None
+        while True:
+            page = self._client.search_experiments(page_token=token)
+            found |= {experiment.name: experiment.experiment_id for experiment in page}
+            token = page.token
+            if not token:
+                return found
 
-    def runs(self) -> Iterator[Run]:
+    def parents(self, wanted: Wanted, most: int | None = None) -> list[Parent]:
+        """As for `Source`."""
+        runs = store.search_runs(self._client, list(wanted.experiments), wanted.whole_query, min(most or 100, 100))
+        # MLflow gives the last one first.
+        return [
+            Parent(run.info.run_id, run.info.experiment_id, run.data.tags, space_of(run.data.params))
+            for run in islice(runs, most)
+        ]
+
+    def runs(self, wanted: Wanted) -> Iterator[Run]:
         """The runs as MLflow has them.
 
         Raises:
             MlflowException: The query cannot be understood, or the store cannot be read.
         """
-        return store.search_runs(self._client, self._experiments, self._query, PAGE)
+        return store.search_runs(self._client, list(wanted.experiments), wanted.whole_query, PAGE)
 
-    def records(self) -> Iterator[list[Record]]:
-        """The runs, some at a time.
+    def records(self, wanted: Wanted) -> Iterator[list[Record]]:
+        """As for `Source`."""
+        return ([record(run)] for run in self.runs(wanted))
 
-        Raises:
-            MlflowException: As for `runs`.
-        """
-        return ([record(run)] for run in self.runs())
-
-    def points(self) -> Iterator[Points]:
-        """The points of their learning curves, some at a time.
-
-        Raises:
-            MlflowException: As for `runs`.
-        """
+    def points(self, wanted: Wanted) -> Iterator[Points]:
+        """As for `Source`."""
         with ThreadPoolExecutor(_THREADS) as threads:
-            wanted = (
+            curves = (
                 (run.info.run_id, _trial(run), [name for name in METRICS if name in run.data.metrics])
-                for run in self.runs()
+                for run in self.runs(wanted)
             )
             # Not all at once, for what is fetched waits in memory.
-            while some := list(islice(wanted, 4 * _THREADS)):
+            while some := list(islice(curves, 4 * _THREADS)):
                 yield from threads.map(self._points, *zip(*some, strict=True))
 
     def _points(self, run: str, trial: tuple[str, int], metrics: Sequence[str]) -> Points:

@@ -108,7 +108,7 @@ def _load(sweeps: Sequence[str], tracking_uri: str | None, every: bool) -> tuple
     found = [find_sweep(sweep, tracking_uri) for sweep in sweeps] or [find_sweep(None, tracking_uri)]
     if every:
         found = [one for sweep in found for one in all_sweeps(sweep)]
-    found = list({sweep.parent.info.run_id: sweep for sweep in found}.values())
+    found = list({sweep.found.run_id: sweep for sweep in found}.values())
     frames = [sweep.frame() for sweep in found]
     if len(frames) == 1:
         return found, frames[0]

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mnist_sweep import mlflow_store as store
+from mnist_sweep.results.source import Points, Record, arrays
 from mnist_sweep.settings import METRICS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What is told of a run by its tags.
-TAGS = (
-    store.TAG_SWEEP,
-    store.TAG_TRIAL,
-    store.TAG_CONFIRMS,
-    store.TAG_GOES_ON_FROM,
-    store.TAG_STATUS,
-    store.TAG_REASON,
-    store.TAG_SLOT,
-    "data.name",
-    "data.digest",
-)
 # The columns that every frame of runs has, with their types.
 _COLUMNS: dict[str, str] = {
     "sweep": "string",
@@ -46,67 +34,6 @@ _COLUMNS: dict[str, str] = {
 }
 _WHOLE = ("metrics.best_epoch", "metrics.parameters")
 _METRICS = tuple(METRICS)
-
-
-@dataclass(slots=True)
-class Record:
-    """A trial's run, as far as a frame needs it.
-
-    Attributes:
-        run_id: Its id in MLflow.
-        start: When it began, in milliseconds since 1970.
-        end: When it ended; None while it runs.
-        tags: Those of `TAGS` that it has.
-        params: Its parameters.
-        metrics: The last value of each metric.
-        epochs: The last epoch that it logged; None where it logged none.
-    """
-
-    run_id: str
-    start: int | None
-    end: int | None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    epochs: int | None = None
-
-
-@dataclass(slots=True)
-class Points:
-    """Points of some trials' learning curves.
-
-    Attributes:
-        trials: The sweep and the number of each of the trials.
-        trial: Of each point, the place of its trial in `trials`.
-        metric: Of each point, the place of its metric in `METRICS`.
-        epoch: Of each point, the epoch. Of several for the same epoch, the last counts.
-        value: Of each point, the value.
-    """
-
-    trials: Sequence[tuple[str, int]]
-    trial: NDArray[np.int32]
-    metric: NDArray[np.int8]
-    epoch: NDArray[np.int32]
-    value: NDArray[np.float64]
-
-
-# Of the points' arrays.
-_TYPES = (np.int32, np.int8, np.int32, np.float64)
-
-
-def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
-    """The arrays of `Points`, in their order."""
-    return tuple(np.fromiter(column, kind) for column, kind in zip(columns, _TYPES, strict=True))
-
-
-class Source(Protocol):
-    """What runs are read from."""
-
-    def records(self) -> Iterator[list[Record]]:
-        """The runs, some at a time."""
-
-    def points(self) -> Iterator[Points]:
-        """The points of their learning curves, some at a time."""
 
 
 def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from mnist_sweep import journal, mlflow_store
 from mnist_sweep.errors import UserError, did_you_mean
@@ -22,18 +20,16 @@ from mnist_sweep.mlflow_store import (
     TAG_TRIAL,
     TAG_WINNER,
 )
-from mnist_sweep.results.api import Client
-from mnist_sweep.results.frames import Source, curves_frame, runs_frame
-from mnist_sweep.results.sql import Database, UnknownTables
+from mnist_sweep.results.frames import curves_frame, runs_frame
+from mnist_sweep.results.source import Parent, Source, Wanted
+from mnist_sweep.results.stores import Store
 from mnist_sweep.settings import Objective
 from mnist_sweep.trial import SweepStarted
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-_PARENTS = 100
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,15 +38,25 @@ class SweepRuns:
 
     Attributes:
         sweep: `name/time`.
-        client: The store it is in.
-        parent: Its parent run.
+        store: The store it is in.
+        found: Its own run, as it was found.
         objectives: What it optimised, the first one first.
     """
 
     sweep: str
-    client: MlflowClient
-    parent: Run
+    store: Store
+    found: Parent
     objectives: tuple[Objective, ...]
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for the store, which takes seconds where MLflow is not imported yet."""
+        return self.store.client
+
+    @cached_property
+    def parent(self) -> Run:
+        """Its own run with all that MLflow knows of it, which takes as long."""
+        return self.client.get_run(self.found.run_id)
 
     @property
     def objective(self) -> Objective:
@@ -60,8 +66,8 @@ class SweepRuns:
     @property
     def selection(self) -> Selection:
         """Its trials, those that confirm others among them."""
-        of_this = f"tags.`{TAG_KIND}` = 'trial' and tags.`{PARENT_TAG}` = '{self.parent.info.run_id}'"
-        return Selection(self.client, (self.parent.info.experiment_id,), of_this, space=self.space)
+        of_this = {TAG_KIND: "trial", PARENT_TAG: self.found.run_id}
+        return Selection(self.store, Wanted((self.found.experiment,), of_this), self.space)
 
     @property
     def space(self) -> tuple[str, ...]:
@@ -71,8 +77,7 @@ class SweepRuns:
     @property
     def domains(self) -> dict[str, str]:
         """The domain of each hyperparameter that it searched, as text, in the order of its space."""
-        params = self.parent.data.params
-        return {key.removeprefix("space."): value for key, value in params.items() if key.startswith("space.")}
+        return dict(self.found.space)
 
     def frame(self) -> pd.DataFrame:
         """Its trials, as `load_runs` describes them."""
@@ -88,8 +93,9 @@ class SweepRuns:
         Raises:
             UserError: There is no such trial.
         """
-        of_it = f"{self.selection.query} and tags.`{TAG_TRIAL}` = '{trial}'"
-        found = next(mlflow_store.search_runs(self.client, [self.parent.info.experiment_id], of_it, 1), None)
+        wanted = self.selection.wanted
+        of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
+        found = next(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 1), None)
         if found is None:
             frame = self.frame()
             there = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
@@ -118,52 +124,38 @@ class Selection:
     """Some of a store's trials.
 
     Attributes:
-        client: The store.
-        experiments: The ids of the experiments to look in.
-        query: Which runs are meant, in MLflow's search language.
-        more: What the user wants of them, in the same language.
+        store: The store.
+        wanted: Which; its query is what the user wants of them.
         space: The names of the hyperparameters that were searched, where they are known.
     """
 
-    client: MlflowClient
-    experiments: tuple[str, ...]
-    query: str
-    more: str | None = None
+    store: Store
+    wanted: Wanted
     space: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """The trials, as `load_runs` describes them."""
-        frame = self._read(lambda source: runs_frame(source.records()))
+        frame = self._read(lambda source: runs_frame(source.records(self.wanted)))
         if self.space:
             frame.attrs["space"] = list(self.space)
         return frame
 
     def curves(self) -> pd.DataFrame:
         """Their learning curves, as `load_curves` describes them."""
-        return self._read(lambda source: curves_frame(source.points()))
-
-    def through_api(self) -> Client:
-        """The same through MLflow's API."""
-        return Client(self.client, self.experiments, self._whole_query())
-
-    def _whole_query(self) -> str:
-        return f"{self.query} and {self.more}" if self.more else self.query
+        return self._read(lambda source: curves_frame(source.points(self.wanted)))
 
     def _read(self, made_of: Callable[[Source], pd.DataFrame]) -> pd.DataFrame:
+        query = self.wanted.query
+        if not query:
+            return self.store.read(made_of)
         from mlflow.exceptions import MlflowException
 
-        path = mlflow_store.sqlite_path(self.client.tracking_uri)
         try:
-            if path is not None:
-                try:
-                    return made_of(Database(path, self.experiments, self._whole_query()))
-                except UnknownTables as error:
-                    _LOG.info("%s is read through MLflow's API: %s", path, error)
-            return made_of(self.through_api())
+            return self.store.read(made_of)
         except MlflowException as error:
-            if not self.more or error.error_code != "INVALID_PARAMETER_VALUE":
+            if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            raise UserError(f"query={self.more}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"query={query}: {str(error).splitlines()[0]}") from None
 
 
 def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> SweepRuns:
@@ -177,38 +169,38 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: There is no such sweep.
     """
     wanted = _as_name(sweep) if sweep else None
-    client = mlflow_store.connect(tracking_uri or uri_of(sweep))
-    experiments = _experiments(client)
+    store = _store(tracking_uri, sweep)
+    experiments = store.read(lambda source: source.experiments())
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
         raise UserError(
             f"sweep {sweep}: there is no such experiment{did_you_mean(name, set(experiments) - {'Default'})}"
         )
-    ids = list(experiments.values()) if name is None else [experiments[name]]
-    query = f"tags.`{TAG_KIND}` = 'sweep'"
-    if wanted and "/" in wanted:
-        query += f" and tags.`{TAG_SWEEP}` = '{wanted}'"
-    found = client.search_runs(ids, query, max_results=1, order_by=["attributes.start_time DESC"])
+    ids = tuple(experiments.values()) if name is None else (experiments[name],)
+    tags = {TAG_KIND: "sweep", **({TAG_SWEEP: wanted} if wanted and "/" in wanted else {})}
+    found = store.read(lambda source: source.parents(Wanted(ids, tags), 1))
     if not found:
-        where = mlflow_store.without_password(client.tracking_uri)
+        where = mlflow_store.without_password(store.uri)
         if sweep is None:
             raise UserError(f"tracking.uri={where}: there is no sweep yet")
         raise UserError(f"sweep {sweep}: there is no such sweep in {where}")
-    return _sweep(client, found[0])
+    return _sweep(store, found[0])
 
 
 def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
     """All sweeps of a sweep's experiment, the first one first."""
-    found = mlflow_store.search_runs(
-        sweep.client, [sweep.parent.info.experiment_id], f"tags.`{TAG_KIND}` = 'sweep'", _PARENTS
-    )
-    return [_sweep(sweep.client, run) for run in sorted(found, key=lambda run: int(run.info.start_time))]
+    wanted = Wanted((sweep.found.experiment,), {TAG_KIND: "sweep"})
+    found = sweep.store.read(lambda source: source.parents(wanted))
+    return [_sweep(sweep.store, parent) for parent in reversed(found)]
 
 
-def _sweep(client: MlflowClient, parent: Run) -> SweepRuns:
-    tags = parent.data.tags
-    objectives = tuple(map(Objective.parse, tags[TAG_OBJECTIVE].split(",")))
-    return SweepRuns(tags[TAG_SWEEP], client, parent, objectives)
+def _sweep(store: Store, parent: Parent) -> SweepRuns:
+    objectives = tuple(map(Objective.parse, parent.tags[TAG_OBJECTIVE].split(",")))
+    return SweepRuns(parent.tags[TAG_SWEEP], store, parent, objectives)
+
+
+def _store(tracking_uri: str | None, sweep: str | None) -> Store:
+    return Store(mlflow_store.existing(tracking_uri or uri_of(sweep)))
 
 
 def load_runs(
@@ -272,25 +264,15 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
     if what is not None and experiment is not None:
         raise UserError(f"{what} and experiment={experiment}: give one of them")
     if experiment is None and (what is not None or not query):
-        return replace(find_sweep(what, tracking_uri).selection, more=query)
+        selection = find_sweep(what, tracking_uri).selection
+        return replace(selection, wanted=replace(selection.wanted, query=query))
     if experiment is None:
-        client = mlflow_store.connect(tracking_uri or uri_of(None))
-        experiments = tuple(_experiments(client).values())
+        store = _store(tracking_uri, None)
+        experiments = tuple(store.read(lambda source: source.experiments()).values())
     else:
         last = find_sweep(experiment, tracking_uri)
-        client, experiments = last.client, (last.parent.info.experiment_id,)
-    return Selection(client, experiments, f"tags.`{TAG_KIND}` = 'trial'", query)
-
-
-def _experiments(client: MlflowClient) -> dict[str, str]:
-    """From each experiment's name to its id."""
-    found, token = dict[str, str](), None
-    while True:
-        page = client.search_experiments(page_token=token)
-        found |= {experiment.name: experiment.experiment_id for experiment in page}
-        token = page.token
-        if not token:
-            return found
+        store, experiments = last.store, (last.found.experiment,)
+    return Selection(store, Wanted(experiments, {TAG_KIND: "trial"}, query))
 
 
 def sweep_folder(sweep: str) -> Path:

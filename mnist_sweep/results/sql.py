@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from mnist_sweep import mlflow_store as store
-from mnist_sweep.results.frames import TAGS, Points, Record, arrays
+from mnist_sweep.errors import UserError
+from mnist_sweep.results.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.settings import METRICS
 
 PAGE = 500
 _ROWS = 10_000
+_WORKSPACE = "default"
 _NUMBER = {name: number for number, name in enumerate(METRICS)}
 
 
@@ -26,40 +28,45 @@ class UnknownTables(Exception):  # noqa: N818 - nothing is wrong: MLflow's API r
 
 
 class Database:
-    """Those of a store's runs that match a query. It is only read, and may be written to meanwhile."""
+    """An SQLite store as its tables tell it: a `Source`. It is only read, and may be written to meanwhile.
 
-    def __init__(self, path: Path, experiments: Sequence[str], query: str) -> None:
-        """Takes what to read.
+    Every method raises UnknownTables where the tables cannot be read here, and UserError where the file is no database.
+    Only for a query does it import MLflow.
+    """
 
-        Args:
-            path: The database.
-            experiments: The ids of the experiments to look in.
-            query: In MLflow's search language.
-        """
-        self._path, self._experiments, self._query = path, experiments, query
+    def __init__(self, path: Path) -> None:
+        """Takes the file."""
+        self._path = path
 
-    def records(self) -> Iterator[list[Record]]:
-        """The runs, some at a time.
-
-        Raises:
-            UnknownTables: They cannot be read here.
-            MlflowException: The query cannot be understood.
-        """
+    def experiments(self) -> dict[str, str]:
+        """As for `Source`."""
         with self._opened() as database:
-            for page in self._pages(database):
+            found = database.execute("SELECT name, experiment_id, workspace, lifecycle_stage FROM experiments")
+            rows = found.fetchall()
+        if any(workspace != _WORKSPACE for _, _, workspace, _ in rows):
+            # Names are unique within one only, and which of them is meant is MLflow's to say.
+            raise UnknownTables("it has workspaces")
+        return {name: str(number) for name, number, _, stage in rows if stage == "active"}
+
+    def parents(self, wanted: Wanted, most: int | None = None) -> list[Parent]:
+        """As for `Source`."""
+        with self._opened() as database:
+            # As MLflow has it.
+            found = _matching(database, wanted, "start_time IS NULL, start_time DESC, run_uuid")[:most]
+            return [parent for page in _pages(found) for parent in _parents(database, page)]
+
+    def records(self, wanted: Wanted) -> Iterator[list[Record]]:
+        """As for `Source`."""
+        with self._opened() as database:
+            for page in _pages(_matching(database, wanted, "run_uuid")):
                 with _snapshot(database):
                     found = _records(database, page)
                 yield found
 
-    def points(self) -> Iterator[Points]:
-        """The points of their learning curves, some at a time, by trial.
-
-        Raises:
-            UnknownTables: They cannot be read here.
-            MlflowException: The query cannot be understood.
-        """
+    def points(self, wanted: Wanted) -> Iterator[Points]:
+        """As for `Source`; by trial."""
         with self._opened() as database:
-            for page in self._pages(database):
+            for page in _pages(_matching(database, wanted, "run_uuid")):
                 yield _points(database, page)
 
     @contextmanager
@@ -71,16 +78,34 @@ class Database:
                 database.execute("PRAGMA case_sensitive_like = true")
                 yield database
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                raise UserError(
+                    f"tracking.uri=sqlite:///{self._path}: is no SQLite database; name another file with "
+                    "--tracking-uri or MLFLOW_TRACKING_URI"
+                ) from None
             raise UnknownTables(str(error)) from error
 
-    def _pages(self, database: sqlite3.Connection) -> Iterator[list[str]]:
-        """The ids of the runs."""
-        found = _matching(database, self._experiments, self._query)
-        for start in range(0, len(found), PAGE):
-            yield found[start : start + PAGE]
+
+def _pages(found: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (found[start : start + PAGE] for start in range(0, len(found), PAGE))
 
 
-def _matching(database: sqlite3.Connection, experiments: Sequence[str], query: str) -> list[str]:
+def _matching(database: sqlite3.Connection, wanted: Wanted, order: str) -> list[str]:
+    """The ids of the runs that are meant."""
+    conditions = [f"experiment_id IN ({_marks(wanted.experiments)})", "lifecycle_stage = 'active'"]
+    values: list[str | int] = [int(number) for number in wanted.experiments]
+    for tag in wanted.tags.items():
+        conditions.append("EXISTS (SELECT 1 FROM tags WHERE run_uuid = runs.run_uuid AND key = ? AND value = ?)")
+        values += tag
+    rows = database.execute(f"SELECT run_uuid FROM runs WHERE {' AND '.join(conditions)} ORDER BY {order}", values)
+    found = [run for (run,) in rows]
+    if not wanted.query:
+        return found
+    understood = _understood(database, wanted.experiments, wanted.query)
+    return [run for run in found if run in understood]
+
+
+def _understood(database: sqlite3.Connection, experiments: Sequence[str], query: str) -> set[str]:
     """The ids of the runs that match, as MLflow itself understands the query."""
     try:
         import sqlalchemy
@@ -101,12 +126,8 @@ def _matching(database: sqlite3.Connection, experiments: Sequence[str], query: s
                 statement = statement.join(clause)
             for clause in datasets:
                 statement = statement.join(clause, SqlRun.run_uuid == clause.c.destination_id)
-            statement = statement.where(
-                SqlRun.experiment_id.in_([int(number) for number in experiments]),
-                SqlRun.lifecycle_stage == "active",
-                *attributes,
-            )
-            return list(session.execute(statement.distinct().order_by(SqlRun.run_uuid)).scalars())
+            statement = statement.where(SqlRun.experiment_id.in_([int(number) for number in experiments]), *attributes)
+            return set(session.execute(statement).scalars())
     except (ImportError, AttributeError, TypeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise UnknownTables(str(error)) from error
 
@@ -148,11 +169,24 @@ def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Sequence[str]
     return tags
 
 
-def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
-    tags = _tags(database, page, TAGS)
+def _params(database: sqlite3.Connection, page: Sequence[str], order: str = "") -> dict[str, dict[str, str]]:
     params: dict[str, dict[str, str]] = defaultdict(dict)
-    for run, key, value in _select(database, "run_uuid, key, value", "params", page):
+    for run, key, value in _select(database, "run_uuid, key, value", "params", page, order=order):
         params[run][key] = value
+    return params
+
+
+def _parents(database: sqlite3.Connection, page: Sequence[str]) -> list[Parent]:
+    with _snapshot(database):
+        tags = _tags(database, page, PARENT_TAGS)
+        # As they were logged, and thus in the order of the space.
+        params = _params(database, page, "ORDER BY rowid")
+        experiments = dict(_select(database, "run_uuid, experiment_id", "runs", page))
+    return [Parent(run, str(experiments[run]), tags[run], space_of(params[run])) for run in page]
+
+
+def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
+    tags, params = _tags(database, page, TAGS), _params(database, page)
     metrics: dict[str, dict[str, float]] = defaultdict(dict)
     epochs: dict[str, int] = {}
     for run, key, value, is_nan, step in _select(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -438,3 +441,29 @@ def test_command_line_takes_any_number_of_sweeps_and_all_options(project, old, n
     assert len(lines(capsys)) == 8
     with pytest.raises(SystemExit):
         COMMANDS["compare"](["--sort"])
+
+
+_QUICK = """
+import sys
+from pathlib import Path
+from mnist_sweep.results.compare import View, compare
+
+old, new, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+compare([new], None, View(csv=folder / "all.csv"))
+compare([old, new], None, View(filters=["units > 1"], sort="-seconds"))
+compare([], None, View(to=folder / "last.csv"))
+compare(["alpha"], None, View(format="csv"), every=True)
+print([name for name in ("tensorflow", "mlflow", "sqlalchemy", "hydra", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_a_local_store_takes_nothing_that_is_slow_to_import(project, old, new, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _QUICK, old, new, tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -261,9 +261,10 @@ def test_more_runs_than_fit_on_a_page_are_all_there(project, new, monkeypatch):
         pd.testing.assert_frame_equal(load_runs(new), whole)
         pd.testing.assert_frame_equal(load_runs(experiment="alpha"), experiment)
         pd.testing.assert_frame_equal(load_curves(new), curves)
-        through_api = find_sweep(new).selection.through_api()
-        pd.testing.assert_frame_equal(runs_frame(through_api.records()), whole)
-        pd.testing.assert_frame_equal(curves_frame(through_api.points()), curves)
+        found = find_sweep(new)
+        through_api, wanted = api.Client(found.client), found.selection.wanted
+        pd.testing.assert_frame_equal(runs_frame(through_api.records(wanted)), whole)
+        pd.testing.assert_frame_equal(curves_frame(through_api.points(wanted)), curves)
 
 
 def test_no_runs_are_an_empty_frame_with_its_columns():

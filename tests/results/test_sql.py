@@ -7,6 +7,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import pandas as pd
 import pytest
 
 from mnist_sweep import mlflow_store as store
-from mnist_sweep.results import runs
+from mnist_sweep.errors import UserError
+from mnist_sweep.results import stores
 from mnist_sweep.results.api import Client
 from mnist_sweep.results.frames import curves_frame, runs_frame
-from mnist_sweep.results.runs import Selection, find_sweep, load_curves, load_runs
+from mnist_sweep.results.runs import Selection, all_sweeps, find_sweep, load_curves, load_runs
+from mnist_sweep.results.source import Wanted
+from mnist_sweep.results.sql import Database
+from mnist_sweep.results.stores import Store
 
-TRIALS = f"tags.`{store.TAG_KIND}` = 'trial'"
+TRIALS = {store.TAG_KIND: "trial"}
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +67,12 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selecti
     run(first, 6, {"d": "1"}, whole, mnist_sweep__kind="execution")
     run(gone, 1, {"a": "deleted"}, whole)
     client.delete_experiment(gone)
-    return Selection(client, (first, second), TRIALS)
+    return Selection(Store(f"sqlite:///{path}"), Wanted((first, second), TRIALS))
 
 
 def through_api(selection: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
-    source = selection.through_api()
-    return runs_frame(source.records()), curves_frame(source.points())
+    source, wanted = Client(selection.store.client), selection.wanted
+    return runs_frame(source.records(wanted)), curves_frame(source.points(wanted))
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def without_api(monkeypatch: pytest.MonkeyPatch) -> None:
     def called(*_: Any) -> None:
         raise AssertionError("MLflow's API was asked")
 
-    monkeypatch.setattr(Client, "runs", called)
+    monkeypatch.setattr(Client, "__init__", called)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +97,10 @@ def without_api(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_frames_are_the_same_through_tables_and_api(awkward, monkeypatch, more, trials):
-    selection = Selection(awkward.client, awkward.experiments, awkward.query, more)
+    selection = replace(awkward, wanted=replace(awkward.wanted, query=more))
     frame, curves = through_api(selection)
     assert frame["trial"].tolist() == trials
-    monkeypatch.setattr(Client, "runs", None)
+    monkeypatch.setattr(Client, "__init__", None)
     pd.testing.assert_frame_equal(selection.frame(), frame, check_exact=True)
     pd.testing.assert_frame_equal(selection.curves(), curves, check_exact=True)
 
@@ -147,18 +152,111 @@ def _without_column(path: Path) -> None:
             database.execute(f"ALTER TABLE {table} RENAME COLUMN step TO at")
 
 
+def _read_a_copy(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    """Has the tables of a changed copy of the store read, while MLflow goes on with the store itself."""
+    other = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
+        database.execute("VACUUM INTO ?", (str(other),))
+    change(other)
+    monkeypatch.setattr(stores, "Database", lambda _: Database(other))
+
+
 @pytest.mark.parametrize("change", [_without_table, _without_column, Path.unlink])
 def test_tables_that_are_not_known_are_left_to_the_api(
     project, new, tmp_path, monkeypatch, caplog, change: Callable[[Path], None]
 ):
     whole, curves, found = load_runs(new), load_curves(new), find_sweep(new)
-    # MLflow goes on with the right one.
-    other = tmp_path / "mlflow.db"
-    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
-        database.execute("VACUUM INTO ?", (str(other),))
-    change(other)
-    monkeypatch.setattr(runs.mlflow_store, "sqlite_path", lambda _: other)
+    _read_a_copy(project, tmp_path, monkeypatch, change)
     caplog.set_level(logging.INFO)
     pd.testing.assert_frame_equal(found.frame(), whole)
     pd.testing.assert_frame_equal(found.curves(), curves)
     assert [record.levelname for record in caplog.records if "MLflow's API" in record.message] == ["INFO", "INFO"]
+
+
+# ---- sweeps -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Store:
+    """A store with sweeps in two experiments, two of which began at once, among what is not meant."""
+    path = tmp_path_factory.mktemp("sweeps") / "mlflow.db"
+    path.write_bytes(template.read_bytes())
+    made = Store(f"sqlite:///{path}")
+    first, second, gone = (made.client.create_experiment(name) for name in ("first", "second", "gone"))
+
+    def run(experiment: str, start: int, kind: str = "sweep", **tags: str) -> str:
+        tags = {store.TAG_KIND: kind, store.TAG_SWEEP: f"{experiment}/{start}", store.TAG_OBJECTIVE: "loss min", **tags}
+        run = made.client.create_run(experiment, start_time=start, tags=tags).info.run_id
+        # Neither in the order of the alphabet nor in that of logging.
+        for key, value in (("space.b", "choice(1, 2)"), ("seed", "3"), ("space.a", "x if b in [1]"), ("space.c", "")):
+            made.client.log_param(run, key, value)
+        return str(run)
+
+    for start in (3, 1, 2, 2, 2):
+        run(first, start)
+    run(second, 4)
+    made.client.delete_run(run(first, 9))
+    run(first, 8, kind="trial")
+    run(gone, 7)
+    made.client.delete_experiment(gone)
+    return made
+
+
+@pytest.mark.parametrize("most", [None, 1, 3])
+def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
+    path = store.sqlite_path(sweeps.uri)
+    assert path is not None
+    tables, api = Database(path), Client(sweeps.client)
+    assert tables.experiments() == api.experiments()
+    ids = [tables.experiments()[name] for name in ("first", "second")]
+    for tags in ({store.TAG_KIND: "sweep"}, {store.TAG_KIND: "sweep", store.TAG_SWEEP: f"{ids[0]}/2"}):
+        wanted = Wanted(ids, tags)
+        found, same = tables.parents(wanted, most), api.parents(wanted, most)
+        assert [(one.run_id, one.experiment) for one in found] == [(one.run_id, one.experiment) for one in same]
+        assert [list(one.space.items()) for one in found] == [list(one.space.items()) for one in same]
+        for one, other in zip(found, same, strict=True):
+            assert one.tags.items() <= other.tags.items()
+    assert [one.tags[store.TAG_SWEEP] for one in found] == [f"{ids[0]}/2"] * (most or 3)
+    assert list(found[0].space) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("given", [None, "alpha", "alpha/2025-01-01_10-00-00"])
+def test_sweep_is_found_in_the_tables_as_through_the_api(project, monkeypatch, given):
+    found, every = find_sweep(given), all_sweeps(find_sweep(given))
+    frames = [one.frame() for one in every]
+    monkeypatch.setattr(store, "sqlite_path", lambda _: None)
+    monkeypatch.setattr(stores, "Database", None)
+    same, others = find_sweep(given), all_sweeps(find_sweep(given))
+    assert (found.sweep, found.objectives, found.domains) == (same.sweep, same.objectives, same.domains)
+    assert list(found.domains) == list(same.domains)
+    assert [one.sweep for one in every] == [one.sweep for one in others]
+    for frame, one in zip(frames, others, strict=True):
+        pd.testing.assert_frame_equal(frame, one.frame(), check_exact=True)
+        assert frame.attrs == one.frame().attrs
+    assert found.parent.to_dictionary() == same.parent.to_dictionary()
+
+
+def _without_experiments(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("ALTER TABLE experiments RENAME TO experiences")
+
+
+def _with_workspaces(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE experiments SET workspace = 'mine', name = name || '2' WHERE name = 'alpha'")
+
+
+@pytest.mark.parametrize("change", [_without_experiments, _with_workspaces])
+def test_sweep_is_found_through_the_api_where_the_tables_are_not_known(project, old, tmp_path, monkeypatch, change):
+    _read_a_copy(project, tmp_path, monkeypatch, change)
+    assert find_sweep(old).sweep == old
+
+
+def test_file_that_is_no_database_is_said(tmp_path):
+    path = tmp_path / "mlflow.db"
+    path.write_text("no database" * 100)
+    with pytest.raises(UserError) as caught:
+        find_sweep(tracking_uri=f"sqlite:///{path}")
+    assert str(caught.value).startswith(f"tracking.uri=sqlite:///{path}: is no SQLite database; name another")
