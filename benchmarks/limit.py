@@ -354,11 +354,10 @@ def measure(chosen: Sequence[Setting], seconds: float, console: Console) -> dict
 
 
 def _show(found: Mapping[str, Any], console: Console) -> None:
-    table = Table(
-        title=f"Arithmetic alone, whole machine, {_IMAGES:,} training and {_VALIDATION:,} validation images",
-        box=box.SIMPLE,
-        title_justify="left",
+    console.print(
+        f"Arithmetic alone, whole machine, {_IMAGES:,} training and {_VALIDATION:,} validation images", highlight=False
     )
+    table = Table(box=box.SIMPLE)
     for heading in ("shape", "GFLOP / epoch", "GFLOP / s", "s / epoch", "epochs / s", "fastest"):
         table.add_column(heading, justify="left" if heading in ("shape", "fastest") else "right")
     for shape, row in found["shapes"].items():
@@ -417,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.serve:
         _serve(options.serve[0], int(options.serve[1]))
         return
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     chosen = [setting for shape in options.shapes for setting in settings(shape, options.trials)]
     models = measure(chosen, options.seconds, console)
     found = {

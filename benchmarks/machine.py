@@ -131,8 +131,9 @@ def measure(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: P
 
     This process becomes the subreaper of its descendants (`prctl(2)`), so that what the command leaves behind, a
     daemon of Ray's for instance, is still a child of this process: it is waited for, and its processor time counts.
-    The kernel's count of waited-for children misses those whose parent ignores SIGCHLD; a sum over /proc misses what a
-    process did since the last look at it. Each is too low if anything, so the larger counts.
+    The kernel's count for waited-for children misses those that their own parent did not wait for (most of Ray's); a
+    sum over /proc, taken every 0.2 s, misses what each process did after the last look. Neither is ever too high, so
+    the larger counts.
 
     Memory is the sum of the processes' proportional set sizes (a page that n processes share counts 1/n for each),
     looked at every 0.2 s, or as seldom as it must be for that to take 1 % of a core.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials-per-gpu", type=int, default=4, help="of Ray Tune, where there are GPUs")
     parser.add_argument("--override", action="append", default=[], help="more of this program's command line")
     options = parser.parse_args(arguments)
+    # As with Ctrl-C, the process that runs is then ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console() if sys.stdout.isatty() else Console(width=140)
     if options.again:
         (options.to / "throughput.json").unlink(missing_ok=True)

@@ -162,7 +162,7 @@ def ray_tune(plan: Plan) -> Curves:
     if plan.gpus:
         resources["gpu"] = 1 / plan.trials_per_gpu
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         ray.init("local", num_cpus=plan.cores, include_dashboard=False, _temp_dir=folder)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_ray_trial, data=load(plan.data), plan=plan), resources),

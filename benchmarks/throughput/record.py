@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -217,7 +218,9 @@ def run(
     env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     env["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     env["RAY_USAGE_STATS_ENABLED"] = "0"
-    usage = machine.measure(command, cwd=folder, env=env, log=log, timeout=timeout)
+    # Ray's sockets need a short path. What a killed process leaves there goes with the folder.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as env["TMPDIR"]:
+        usage = machine.measure(command, cwd=folder, env=env, log=log, timeout=timeout)
     if usage.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise RuntimeError(f"{system}, {shape}: ended with {usage.returncode}; {log} ends with\n{tail}")

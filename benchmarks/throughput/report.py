@@ -94,13 +94,13 @@ def show(records: Sequence[Record], console: Console, bound: Mapping[str, Any] |
         first = group[0]
         rounds = len({r.round for r in group})
         arithmetic = _arithmetic(first, bound)
-        table = Table(
-            title=f"{first.shape} ({SHAPES[first.shape].title}): {first.trials} trials of "
-            f"{_count(first.epochs, 'epoch')} on {first.images:,} images of {first.data}, {first.validation:,} held "
-            f"out; {_count(rounds, 'round')}, median (least–most)",
-            box=box.SIMPLE,
-            title_justify="left",
+        console.print(
+            f"{first.shape} ({SHAPES[first.shape].title}): {first.trials} trials of {_count(first.epochs, 'epoch')} on "
+            f"{first.images:,} images of {first.data}, {first.validation:,} held out; {_count(rounds, 'round')}, "
+            "median (least–most)",
+            highlight=False,
         )
+        table = Table(box=box.SIMPLE)
         for heading, _ in _COLUMNS:
             table.add_column(heading, justify="right" if table.columns else "left")
         if arithmetic is not None:
@@ -218,8 +218,8 @@ def plot(records: Sequence[Record], path: Path, machine: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_yticks(range(len(SYSTEMS)), [TITLES[system] for system in SYSTEMS], fontsize=9)
     axes[0][0].invert_yaxis()
-    figure.supxlabel("trials per minute, imports and everything else included (right is better)", fontsize=9)
-    figure.text(0.995, 0.005, machine, fontsize=6, ha="right", va="bottom", color="#555555")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.supxlabel("trials per minute, imports and all else included (longer is better)", fontsize=9, y=0.07)
+    figure.text(0.5, 0.01, machine, fontsize=6, ha="center", va="bottom", color="#555555")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)
