@@ -26,6 +26,10 @@ chaos: $(VENV)/installed-test ## kill drivers, workers and servers 405 times, an
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes
 	$(BIN)/python -m benchmarks.search_quality
 
+bench: $(VENV)/installed-bench ## speed beside keras-tuner, Optuna and Ray Tune (DATA=mnist.npz); 6 hours on 2 cores, ARGS='--rounds 1' 2 hours
+	$(BIN)/python -m benchmarks.limit
+	$(BIN)/python -m benchmarks.throughput $(if $(DATA),--data $(DATA)) $(ARGS)
+
 check: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +55,10 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[test]'
 	@touch $@
 
+$(VENV)/installed-bench: pyproject.toml constraints.txt | $(VENV)/installed
+	$(PIP) --editable '.[bench]'
+	@touch $@
+
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
@@ -65,4 +73,4 @@ $(VENV)/browser: | $(BIN)/python
 		{ echo "It cannot be installed; those tests will be skipped."; exit 0; }; \
 	fi; touch $@
 
-.PHONY: help sweep test test-slow chaos bench-search check format clean
+.PHONY: help sweep test test-slow chaos bench-search bench check format clean
