@@ -279,6 +279,7 @@ class Workers(Strict):
     trials_per_gpu: Count
     retries: Annotated[int, Field(ge=0)]
     timeout: Annotated[str, BeforeValidator(_duration)] | None
+    checkpoint_every: Annotated[str, BeforeValidator(_duration)]
     recycle_after: Count
 
 

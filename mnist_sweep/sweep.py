@@ -11,7 +11,7 @@ from typing import Any
 from mnist_sweep.config import check_trial
 from mnist_sweep.errors import UserError
 from mnist_sweep.outcomes import Results, confirm
-from mnist_sweep.search import spent
+from mnist_sweep.search import go_on, spent
 from mnist_sweep.search.aside import Answered, Aside
 from mnist_sweep.search.base import Answer, Result, Suggestion
 from mnist_sweep.search.stopping import Stopping
@@ -320,8 +320,11 @@ class Sweep:
                 waits=self._waits_for(trial),
                 # Told to stop before its worker died, it is to train no epoch more.
                 stop=self._standing.cut.get(trial.number, "" if self._confirming else self._why_stop),
+                known=[self._standing.epochs.get((trial.number, 1 + i), 0) for i in range(len(trial.executions) or 1)],
                 limits=self._limits,
                 latency=any(objective.name == "latency" for objective in self._settings.objectives),
+                checkpoint_every=seconds(self._config.checkpoint_every),
+                keep=trial.confirms is None and go_on(self._settings),
             ),
         )
 

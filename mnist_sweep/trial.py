@@ -79,6 +79,8 @@ class Outcome:
         parameters: The model's weights, trainable or not.
         seconds: From its start in the worker to its end, saving included.
         scores: The score of each execution that ended, where there are several; `score` is their mean.
+        phases: Seconds by what they were spent on: `build`, `trace`, `train`, `validate`, `checkpoint`, `wait` (for the
+            driver) and `save`.
     """
 
     status: Status
@@ -89,6 +91,7 @@ class Outcome:
     parameters: int | None = None
     seconds: float = 0.0
     scores: list[float] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

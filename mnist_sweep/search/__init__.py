@@ -27,6 +27,11 @@ from mnist_sweep.trial import Outcome, Trial
 __all__ = ["Answer", "Result", "Search", "Suggestion", "check", "create", "spent"]
 
 
+def go_on(settings: Settings) -> bool:
+    """Whether trials may go on from the state in which others ended."""
+    return isinstance(settings.search, PBTSearch | HyperbandSearch | OwnSearch)
+
+
 def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:
     """The trials from whose state no other will go on, so that it need not be kept.
 
@@ -40,7 +45,7 @@ def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes:
         from mnist_sweep.search import pbt
 
         return pbt.spent(settings.search, trials, outcomes)
-    return set() if isinstance(settings.search, HyperbandSearch | OwnSearch) else {ended}
+    return set() if go_on(settings) else {ended}
 
 
 def create(

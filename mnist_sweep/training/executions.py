@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,6 +23,7 @@ def train(
     trainer: Trainer,
     job: Job,
     executions: Sequence[Execution],
+    known_epochs: Sequence[int],
     report: Callable[[int, int, dict[str, float]], None],
     ended: Callable[[int, Outcome], None],
     stop: Callable[[int, int], str],
@@ -34,6 +36,7 @@ def train(
         trainer: What trains each.
         job: The trial; the seed of its config and its fold are replaced by those of each execution.
         executions: At least one.
+        known_epochs: The epochs of each that an earlier attempt has reported.
         report: Called with an execution, counted from 1, its epoch and the epoch's metrics, as `Trainer.train` does.
         ended: Called with an execution and its outcome when it has reached its last epoch or its early stopping.
         stop: Asked as by `Trainer.train`, with an execution and its epoch; and with the epoch 0 after the end of an
@@ -48,9 +51,9 @@ def train(
         UserError: As `Trainer.train` does.
     """
     finished: list[Outcome] = []
-    reason, seconds = "", 0.0
+    reason, seconds, phases = "", 0.0, Counter[str]()
     for number, execution in enumerate(executions, start=1):
-        own = _own(job, number, execution)
+        own = _own(job, number, execution, known_epochs[number - 1])
         known = _recall(own.folder)
         if known is not None:
             outcome, history = known
@@ -63,6 +66,7 @@ def train(
                 break
             outcome, history = _train(trainer, own, partial(report, number), partial(stop, number))
             seconds += outcome.seconds
+            phases.update(outcome.phases)
             if outcome.status is Status.FAILED:
                 return replace(outcome, reason=f"execution {number} of {len(executions)}: {outcome.reason}")
             if outcome.status is not Status.COMPLETED:
@@ -81,6 +85,7 @@ def train(
     complete = len(finished) == len(executions)
     return replace(
         _mean(finished),
+        phases=dict(phases),
         status=Status.COMPLETED if complete else Status.STOPPED,
         reason=reason,
         best_epoch=finished[best].best_epoch,
@@ -88,7 +93,7 @@ def train(
     )
 
 
-def _own(job: Job, number: int, execution: Execution) -> Job:
+def _own(job: Job, number: int, execution: Execution, known: int) -> Job:
     training = job.config.training.model_copy(update={"seed": execution.seed})
     fold, folds = execution.fold, execution.folds
     return replace(
@@ -97,6 +102,7 @@ def _own(job: Job, number: int, execution: Execution) -> Job:
         folder=execution_folder(job.folder, number),
         parent=None if job.parent is None else execution_folder(job.parent, number),
         fold=None if fold is None or folds is None else (fold, folds),
+        known=known,
     )
 
 

@@ -11,6 +11,9 @@ import tensorflow as tf
 from mnist_sweep.training import data
 from mnist_sweep.training.data import Array, Dataset
 
+# A data set up to this size is kept on the GPU that trains on it, a larger one in the computer's memory.
+_ON_GPU = 2**30
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -34,31 +37,31 @@ class Feed:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
-    def batches(self, batch_size: int, steps: int, seed: int, epoch: tf.Variable) -> tf.data.Dataset:
-        """Batches of training images, each time in an order that the seed and the epoch tell.
+    def order(self, seed: int, epoch: int) -> tf.Tensor:
+        """The indices of the training images in the order of an epoch, int32.
 
         Args:
-            batch_size: Images in a batch; the last may have fewer.
-            steps: Batches in an epoch.
             seed: The trial's.
             epoch: Counted from 0.
         """
-        chosen = tf.constant(self.training, tf.int32)
+        with tf.device("CPU:0"):
+            chosen = tf.constant(self.training, tf.int32)
+            return tf.random.experimental.stateless_shuffle(chosen, seed=tf.constant([seed, epoch], tf.int64))
 
-        def shuffled(_: Any) -> tf.data.Dataset:  # noqa: ANN401
-            order = tf.random.experimental.stateless_shuffle(chosen, seed=tf.stack([seed, epoch]))
-            return tf.data.Dataset.range(steps).map(lambda i: self._drawn(order, i, batch_size))
+    def drawn(self, order: tf.Tensor, i: Any, batch_size: Any) -> tuple[tf.Tensor, tf.Tensor]:  # noqa: ANN401
+        """One batch.
 
-        drawn = tf.data.Dataset.from_tensors(0).flat_map(shuffled)
-        return drawn.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+        Args:
+            order: Indices of images.
+            i: Which batch of them, counted from 0.
+            batch_size: Images in a batch; the last may have fewer.
 
-    def validation_batches(self, batch_size: int) -> tf.data.Dataset | None:
-        """Batches of validation images, always in the same order; None where there are none."""
-        if not len(self.validation):
-            return None
-        chosen = tf.constant(self.validation, tf.int32)
-        batches = tf.data.Dataset.range(-(-len(self.validation) // batch_size))
-        return batches.map(lambda i: self._drawn(chosen, i, batch_size)).prefetch(2)
+        Returns:
+            The images, float32 in 0..1, and their labels.
+        """
+        chosen = order[i * batch_size : (i + 1) * batch_size]
+        # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
+        return _as_float(tf.gather(self.images, chosen)), tf.gather(self.labels, chosen)
 
     def arrays(self, indices: Array) -> tuple[Array, Array]:
         """Some of the images, float32 in 0..1, and their labels, for a training that draws its own batches."""
@@ -69,10 +72,6 @@ class Feed:
         chosen = self.validation if len(self.validation) else self.training
         images: Array = tf.gather(self.images, chosen[:count]).numpy()
         return images
-
-    def _drawn(self, order: tf.Tensor, i: Any, batch_size: int) -> tuple[Any, Any]:  # noqa: ANN401
-        chosen = order[i * batch_size : (i + 1) * batch_size]
-        return _as_float(tf.gather(self.images, chosen)), tf.gather(self.labels, chosen)
 
 
 class Feeds:
@@ -85,9 +84,8 @@ class Feeds:
             dataset: Its test images are not read.
         """
         self._training, self._seed = len(dataset.x_train), dataset.seed
-        # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
-        # On the CPU, where batches are drawn: a GPU would hand all of them back for every trial.
-        with tf.device("CPU:0"):
+        on_gpu = tf.config.list_logical_devices("GPU") and dataset.x_train.nbytes + dataset.x_val.nbytes <= _ON_GPU
+        with tf.device("GPU:0" if on_gpu else "CPU:0"):
             self._images = tf.concat([dataset.x_train, dataset.x_val], axis=0)
             self._labels = tf.concat([dataset.y_train, dataset.y_val], axis=0)
 

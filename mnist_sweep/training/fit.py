@@ -24,10 +24,12 @@ from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.settings import Objective
-from mnist_sweep.training import costs, details, saved, state
+from mnist_sweep.training import costs, details, fused, saved, state
 from mnist_sweep.training import model as models
 from mnist_sweep.training.data import Array, Dataset
+from mnist_sweep.training.engines import Engine, Engines
 from mnist_sweep.training.feed import Feed, Feeds
+from mnist_sweep.training.stopwatch import Stopwatch
 from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE, Outcome, Status
 
 if TYPE_CHECKING:
@@ -50,10 +52,14 @@ class Job:
         folder: Where the model goes; created if need be. Where it holds the trial's own state, left by an attempt that
             was interrupted, training goes on from that.
         parent: The folder of another trial to go on from; None to start anew.
-        stop: Why to end at once, with what the trial's own state holds; "" to train.
+        stop: Why to end where the trial is, after `known` epochs; "" to train.
+        known: The epochs that an earlier attempt has reported.
         limits: The most `parameters` that the model may have, and the most bytes of `memory` that training may need.
         latency: Whether to measure how long the prediction of one image takes.
         fold: The fold to validate on, from 1, and how many there are; None for the data set's own validation images.
+        checkpoint_every: Seconds between two savings of the trial's state; what is lost of a killed trial is trained
+            again, with the same result.
+        keep: Whether the state at the trial's end is to be saved, for others to go on from.
     """
 
     config: TrialConfig
@@ -62,9 +68,12 @@ class Job:
     folder: Path
     parent: Path | None = None
     stop: str = ""
+    known: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     latency: bool = False
     fold: tuple[int, int] | None = None
+    checkpoint_every: float = 0.0
+    keep: bool = True
 
 
 def configure(threads: int, *, gpu: bool) -> None:
@@ -95,7 +104,7 @@ class Trainer:
         """Loads the training and validation images; the test images only when `test` is called."""
         self._dataset = dataset
         self._classes = dataset.classes
-        self._feeds = Feeds(dataset)
+        self._feeds, self._engines = Feeds(dataset), Engines()
 
     def train(self, job: Job, report: Report, stop: Stop) -> Outcome:
         """Trains a model and saves it with the weights of its best epoch.
@@ -115,7 +124,7 @@ class Trainer:
         Raises:
             UserError: The model or the optimizer cannot be built.
         """
-        started = time.monotonic()
+        started, clock = time.monotonic(), Stopwatch()
         training = job.config.training
         if isinstance(job.config.model, HyperModelConfig):
             # Not above, as keras-tuner takes a second. What a user's module does to Keras as it is imported, the next
@@ -123,42 +132,44 @@ class Trainer:
             from mnist_sweep.training import hypermodel
 
             hypermodel.load(job.config.model.hypermodel)
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(training.seed)
-        keras.config.set_dtype_policy(training.precision)
-        feed = self._feeds.fold(*job.fold) if job.fold else self._feeds.held_out()
-        images = len(feed.training)
-        steps = models.batches(images, training.batch_size)
-        own = self._own(job, feed.image, steps)
-        model = own.model if own else self._compiled(job, feed.image, steps)
+        with clock("build"):
+            keras.utils.clear_session(free_memory=False)
+            keras.utils.set_random_seed(training.seed)
+            keras.config.set_dtype_policy(training.precision)
+            feed = self._feeds.fold(*job.fold) if job.fold else self._feeds.held_out()
+            own, fresh, engine = self._built(job, feed)
+        model = engine.model
         parameters = model.count_params()
 
         def outcome(status: Status, reason: str, **found: Any) -> Outcome:  # noqa: ANN401
             metrics = {**found.pop("metrics", {}), "parameters": float(parameters)}
+            seconds = time.monotonic() - started
             return Outcome(
-                status, reason, metrics=metrics, parameters=parameters, seconds=time.monotonic() - started, **found
+                status, reason, metrics=metrics, parameters=parameters, seconds=seconds, phases=clock.seconds, **found
             )
 
-        refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, images))
+        refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, len(feed.training)))
         if refusal:
             return outcome(Status.REFUSED, refusal)
         job.folder.mkdir(parents=True, exist_ok=True)
-        guide = _Guide(job, report, stop, own)
+        guide = _Guide(job, report, stop, own, clock)
         guide.restore(model)
         if not guide.ended:
-            (self._fit_by_user if own and own.own_fit else self._fit)(model, job, feed, guide, own)
+            (self._fit_by_user if own and own.own_fit else self._fit)(engine, job, feed, guide, own)
         if guide.failure:
             return outcome(Status.FAILED, guide.failure)
         progress = guide.progress
         if guide.stopped and not progress.history:
             return outcome(Status.STOPPED, guide.stopped)
-        if guide.best_weights is not None:
-            model.set_weights(guide.best_weights)
-        whole = own.whole() if own else model
-        write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
-        if isinstance(job.config.model, CustomModel | HyperModelConfig):
-            _check_loadable(job.folder / MODEL_FILE, job.config.model)
-        _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
+        if job.keep:
+            guide.save()
+        with clock("save"):
+            fresh.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
+            whole = own.whole() if own else fresh
+            write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
+            if isinstance(job.config.model, CustomModel | HyperModelConfig):
+                _check_loadable(job.folder / MODEL_FILE, job.config.model)
+            _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
         if progress.history:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
@@ -196,27 +207,32 @@ class Trainer:
             traceback.print_exc()
         return metrics, confusion.tolist()
 
-    def _fit(self, model: keras.Model, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
-        training = job.config.training
-        steps = models.batches(len(feed.training), training.batch_size)
-        batches = feed.batches(training.batch_size, steps, training.seed, guide.epoch)
-        validation = feed.validation_batches(training.validation_batch_size)
-        model.fit(
-            batches.map(own.adapt) if own else batches,
-            validation_data=validation.map(own.adapt) if own and validation is not None else validation,
-            epochs=job.epochs,
-            initial_epoch=guide.progress.epoch,
-            callbacks=[guide],
-            shuffle=False,  # `feed` has done it
-            verbose=0,
-        )
+    def _fit(self, engine: Engine, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
+        training, clock = job.config.training, guide.clock
+        most = None if training.steps_per_execution == "auto" else training.steps_per_execution
+        with clock("trace"):
+            program = engine.program
+        guide.set_model(engine.model)
+        while not guide.ended:
+            epoch = guide.progress.epoch
+            guide.on_epoch_begin(epoch)
+            with clock("train"):
+                logs = program.train(feed, training.seed, epoch, training.batch_size, most, guide.seen)
+            if guide.failure:
+                return
+            with clock("validate"):
+                logs |= program.validate(feed, training.validation_batch_size)
+            guide.on_epoch_end(epoch, logs)
 
-    def _fit_by_user(self, model: keras.Model, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
+    def _fit_by_user(self, engine: Engine, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
         from mnist_sweep.training import own_fit
 
         assert own is not None
         data, validation = (own.arrays(*feed.arrays(which)) for which in (feed.training, feed.validation))
-        own_fit.train(own, data, validation if len(feed.validation) else None, job.config.training, job.epochs, guide)
+        with guide.clock("train"):
+            own_fit.train(
+                own, data, validation if len(feed.validation) else None, job.config.training, job.epochs, guide
+            )
 
     def discover(self, name: str) -> dict[str, Any]:
         """The space of a user's hypermodel, as `discovery.discover` finds it."""
@@ -224,43 +240,44 @@ class Trainer:
 
         return discovery.discover(name, self._dataset)
 
-    def _own(self, job: Job, image: tuple[int, int, int], steps: int) -> Built | None:
-        if not isinstance(job.config.model, HyperModelConfig):
-            return None
-        from mnist_sweep.training import hypermodel
+    def _built(self, job: Job, feed: Feed) -> tuple[Built | None, keras.Model, Engine]:
+        """A user's model, if it is one; the model to save; and what to train."""
+        config, images = job.config, len(feed.training)
+        steps = models.batches(images, config.training.batch_size)
+        if isinstance(config.model, HyperModelConfig):
+            from mnist_sweep.training import hypermodel
 
-        built = hypermodel.build(job.config.model, image, self._classes)
-        if not built.own_fit:
-            built.execute(models.steps_per_execution(job.config, built.model, steps), job.config.training.jit_compile)
-        return built
+            own = hypermodel.build(config.model, feed.image, self._classes)
+            own.execute(models.steps_per_execution(config, own.model, steps), config.training.jit_compile)
+            return own, own.model, Engine(own.model, feed, own.adapt)
+        fresh = models.build(config, feed.image, self._classes)
+        steps *= config.training.epochs
+        if isinstance(config.model, CustomModel):
+            # Its layers may hold anything, so that nothing of it is used again.
+            _compile(fresh, config, steps)
+            return None, fresh, Engine(fresh, feed)
+        return None, fresh, self._engines.find(config, steps, fresh, feed, lambda model: _compile(model, config, steps))
 
-    def _compiled(self, job: Job, image: tuple[int, int, int], steps: int) -> keras.Model:
-        training = job.config.training
-        assert job.config.optimizer is not None
-        model = models.build(job.config, image, self._classes)
-        jit = training.jit_compile
-        if jit == "auto":
-            # XLA makes convolutions four to five times slower on CPU.
-            jit = "auto" if tf.config.list_logical_devices("GPU") else False
-        model.compile(
-            optimizer=models.optimizer(job.config.optimizer, steps * job.config.training.epochs),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            steps_per_execution=models.steps_per_execution(job.config, model, steps),
-            jit_compile=jit,
-        )
-        return model
+
+def _compile(model: keras.Model, config: TrialConfig, steps: int) -> None:
+    assert config.optimizer is not None
+    jit = config.training.jit_compile
+    if jit == "auto":
+        # XLA makes convolutions four to five times slower on CPU.
+        jit = "auto" if tf.config.list_logical_devices("GPU") else False
+    optimizer = models.optimizer(config.optimizer, steps)
+    fused.install(optimizer)
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
 
 
 class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
     """Seeds each epoch, reports it, saves the trial's state, keeps the best weights and says when to stop."""
 
-    def __init__(self, job: Job, report: Report, stop: Stop, own: Built | None) -> None:
+    def __init__(self, job: Job, report: Report, stop: Stop, own: Built | None, clock: Stopwatch) -> None:
         super().__init__()
-        self._job, self._report, self._stop, self._own = job, report, stop, own
-        # What the batches' order depends on, read inside TensorFlow's graph.
-        self.epoch = tf.Variable(0, dtype=tf.int64)
-        self._started = time.monotonic()
+        self._job, self._report, self._stop, self._own, self.clock = job, report, stop, own, clock
+        self._started = self._saved = time.monotonic()
+        self._saved_epoch = 0
         self.progress = state.Progress()
         self.best_weights: list[Array] | None = None
         self.early = self.stopped = self.failure = ""
@@ -269,19 +286,23 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         """Goes on from the trial's own state, or from its parent's, where there is one."""
         # A user's own fit cannot go on from the middle, and starts anew.
         anew = self._own is not None and self._own.own_fit and not self._job.stop
-        found = None if anew else state.restore(self._job.folder / STATE_FILE, model)
+        with self.clock("checkpoint"):
+            found = None if anew else state.restore(self._job.folder / STATE_FILE, model)
         if found is not None:
             self.progress, self.best_weights = found
+            self._saved_epoch = self.progress.epoch
             for epoch, metrics in enumerate(self.progress.history, start=self.progress.first):
                 self._report(epoch, metrics)
             self._check_patience()
             if not self.over:
-                self.stopped = self._job.stop or self._stop(self.progress.epoch)
+                self.stopped = self._why_stop()
             return
         if self._job.parent is not None:
-            trained = state.inherit(self._job.parent / STATE_FILE, model)
+            with self.clock("checkpoint"):
+                trained = state.inherit(self._job.parent / STATE_FILE, model)
             self.progress = state.Progress(epoch=trained, first=trained + 1)
-        self.stopped = self._job.stop
+        if self._job.stop and self.progress.epoch >= self._job.known:
+            self.stopped = self._job.stop
 
     @property
     def over(self) -> bool:
@@ -295,16 +316,19 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
         self._started = time.monotonic()
-        self.epoch.assign(epoch)
         generators = [g for layer in self.model._flatten_layers() for g in getattr(layer, "_seed_generators", [])]
         for i, generator in enumerate(generators):
             seed = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
             generator.state.assign(np.array([seed, 0], dtype=generator.state.dtype))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
-        loss = float((logs or {}).get("loss", 0))
+        self.seen(float((logs or {}).get("loss", 0)))
+
+    def seen(self, loss: float) -> bool:
+        """Takes the loss within an epoch; whether the trial goes on."""
         if not math.isfinite(loss):
             self._fail(self.progress.epoch + 1, loss)
+        return not self.failure
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
         if self.failure:
@@ -325,14 +349,28 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
             self._fail(epoch + 1, next(v for v in (metrics["loss"], score) if not math.isfinite(v)))
             return
         self._advance(epoch + 1, metrics)
-        # The state first: what is reported must not be lost by an interruption.
-        state.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
-        self._report(epoch + 1, metrics)
-        self._check_patience()
-        if not self.over:
-            self.stopped = self._stop(epoch + 1)
+        if time.monotonic() - self._saved >= self._job.checkpoint_every:
+            self.save()
+        with self.clock("wait"):
+            self._report(epoch + 1, metrics)
+            self._check_patience()
+            if not self.over:
+                self.stopped = self._why_stop()
         if self.early or self.stopped:
             self.model.stop_training = True
+
+    def save(self) -> None:
+        """Saves the trial's state, unless that is done."""
+        if self._saved_epoch == self.progress.epoch:
+            return
+        with self.clock("checkpoint"):
+            state.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
+        self._saved, self._saved_epoch = time.monotonic(), self.progress.epoch
+
+    def _why_stop(self) -> str:
+        if self._job.stop:
+            return self._job.stop if self.progress.epoch >= self._job.known else ""
+        return self._stop(self.progress.epoch)
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         for name in ("loss", self._job.objective.name):

@@ -18,9 +18,12 @@ class Train:
         folder: Where its model and its state go.
         parent: The folder of the trial from whose weights and optimizer state to go on.
         waits: Whether the worker waits after each epoch until it is told to `go_on` or to stop.
-        stop: Why it is to end at once, with what its state holds; "" to train.
+        stop: Why it is to end where it is; "" to train.
+        known: The epochs of each execution that an earlier attempt has reported, to which one that is to `stop` trains.
         limits: The most `parameters` a model may have, and the most bytes of `memory` that its training may need.
         latency: Whether to measure how long the prediction of one image takes.
+        checkpoint_every: Seconds between two savings of its state.
+        keep: Whether its state at its end is to be saved, for others to go on from.
     """
 
     trial: Trial
@@ -29,8 +32,11 @@ class Train:
     parent: str | None = None
     waits: bool = False
     stop: str = ""
+    known: list[int] = field(default_factory=lambda: [0])
     limits: dict[str, int] = field(default_factory=dict)
     latency: bool = False
+    checkpoint_every: float = 0.0
+    keep: bool = True
 
 
 @dataclass(frozen=True)

@@ -308,3 +308,63 @@ def test_a_gpu_that_is_gone_is_no_reason_to_train_on_the_cpu(monkeypatch: pytest
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(RuntimeError, match="the GPU is gone"):
         configure(1, gpu=True)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd", "nadam"])
+def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(trainer, dataset, trial_config, tmp_path: Path, optimizer):
+    """On the same batches in the same order, from the same weights."""
+    import keras
+
+    from mnist_sweep.training import model as models
+    from mnist_sweep.training.feed import Feeds
+
+    config = trial_config(
+        *SMALL, f"optimizer={optimizer}", "model.dropout=0", "model.l2=0.001", "training.batch_size=48"
+    )
+    _, reports = train(trainer, config, tmp_path, epochs=2)
+    keras.utils.set_random_seed(config.training.seed)
+    model = models.build(config, (28, 28, 1), 10)
+    model.compile(models.optimizer(config.optimizer, 1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    feed = Feeds(dataset).held_out()
+    for epoch, report in enumerate(reports):
+        images, labels = feed.arrays(feed.order(config.training.seed, epoch).numpy())
+        fit = model.fit(
+            images, labels, 48, shuffle=False, verbose=0, validation_data=feed.arrays(feed.validation)
+        ).history
+        for name, values in fit.items():
+            assert report[name] == pytest.approx(values[0], rel=1e-4), name
+
+
+def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
+    trainer, dataset, trial_config, tmp_path: Path
+) -> None:
+    """What was compiled for other numbers serves this one, and leaves nothing behind in it."""
+    from mnist_sweep.training import saved
+    from mnist_sweep.training.fit import Trainer
+
+    numbers = ("model.dropout=0.3", "model.l2=0.001", "optimizer.learning_rate=0.003", "training.batch_size=32")
+    others = ("model.dropout=0.7", "model.l2=0.1", "optimizer.learning_rate=0.1", "training.batch_size=21")
+    config = trial_config(*SMALL, *numbers)
+    first, alone = train(Trainer(dataset), config, tmp_path / "alone")
+    before, _ = train(trainer, trial_config(*SMALL, *others, "training.seed=9"), tmp_path / "before")
+    after, again = train(trainer, config, tmp_path / "after")
+    assert timeless(alone) == timeless(again)
+    assert (first.phases["trace"] + before.phases["trace"]) / 2 > 10 * after.phases["trace"]
+    one, other = (saved.load(tmp_path / folder / "model.h5") for folder in ("alone", "after"))
+    assert one.to_json() == other.to_json()
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_that_is_behind_is_caught_up_before_a_trial_ends_that_is_to_stop(
+    trainer, trial_config, tmp_path: Path
+) -> None:
+    config = trial_config(*SMALL, "training.epochs=4")
+    whole, reports = train(trainer, config, tmp_path / "whole", epochs=3)
+    # Killed when two epochs were reported, of which no state was saved.
+    outcome, again = train(
+        trainer, config, tmp_path / "again", ending="cut", known=3, checkpoint_every=100, keep=False, stop=None
+    )
+    assert timeless(again) == timeless(reports)
+    assert (outcome.status, outcome.reason, outcome.score) == (Status.STOPPED, "cut", whole.score)
+    assert not (tmp_path / "again" / "state.npz").exists()

@@ -1,0 +1,178 @@
+"""Models that are trained again and again: what TensorFlow traced and compiled for one trial serves the next.
+
+Tracing takes 0.5 to 1.5 s, which is more than all epochs of a small model. Trials of the same architecture and
+optimizer differ in numbers only, so those numbers are variables here: weights, learning rate, dropout rates, L2
+penalties, batch size, seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mnist_sweep.config import CNN, MLP, TrialConfig
+from mnist_sweep.training.feed import Feed
+from mnist_sweep.training.program import Adapt, Program
+
+# Engines that are kept, and the bytes of weights and optimizer variables that they may hold together.
+_MOST = 16
+_MOST_BYTES = 2**28
+
+
+@dataclass
+class Engine:
+    """A compiled model with what is needed to train it.
+
+    Attributes:
+        model: Compiled in Keras's sense, its optimizer's variables created.
+        feed: Images of the `Feeds` that it is trained on.
+        adapt: Makes of images and labels what the model takes.
+    """
+
+    model: keras.Model
+    feed: Feed
+    adapt: Adapt | None = None
+    _initial: list[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        self._initial = [_compact(np.asarray(v)) for v in self.model.optimizer.variables]
+
+    @cached_property
+    def program(self) -> Program:
+        """Its compiled epoch; made when it is asked for, which takes the time of the tracing."""
+        return Program(self.model, self.feed, self.adapt)
+
+    @property
+    def bytes(self) -> int:
+        """What its variables take."""
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        return sum(int(np.prod(v.shape)) * 4 for v in variables)
+
+    def begin(self, fresh: keras.Model, learning_rate: float | None) -> None:
+        """Makes it a trial's own.
+
+        Args:
+            fresh: A newly built model, whose weights and numbers it takes over.
+            learning_rate: The trial's; None where a schedule tells it.
+        """
+        self.model.set_weights(fresh.get_weights())
+        for variable, value in zip(self.model.optimizer.variables, self._initial, strict=True):
+            variable.assign(np.broadcast_to(value, variable.shape))
+        if learning_rate is not None:
+            self.model.optimizer.learning_rate = learning_rate
+        for own, given in zip(self.model.layers, fresh.layers, strict=True):
+            if isinstance(own, _Dropout):
+                own.variable_rate.assign(given.rate)
+            penalty: Any = getattr(own, "kernel_regularizer", None)
+            if isinstance(penalty, _L2):
+                penalty.l2.assign(given.kernel_regularizer.l2)
+
+
+class Engines:
+    """Keeps the engines that were used last."""
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self._kept: OrderedDict[str, Engine] = OrderedDict()
+
+    def find(
+        self, config: TrialConfig, steps: int, fresh: keras.Model, feed: Feed, compile_: Callable[[keras.Model], None]
+    ) -> Engine:
+        """An engine for a trial, made if there is none for its architecture and optimizer.
+
+        Args:
+            config: The trial's config; its model is an MLP or a CNN.
+            steps: Batches of the whole trial, on which a schedule may depend.
+            fresh: Its newly built model.
+            feed: The images.
+            compile_: Compiles a model as the config says.
+        """
+        key = _key(config, steps)
+        engine = self._kept.pop(key, None)
+        if engine is None:
+            model = keras.models.clone_model(fresh, clone_function=_with_variables)
+            compile_(model)
+            engine = Engine(model, feed)
+        self._kept[key] = engine
+        while len(self._kept) > 1 and (
+            len(self._kept) > _MOST or sum(kept.bytes for kept in self._kept.values()) > _MOST_BYTES
+        ):
+            self._kept.popitem(last=False)
+        scheduled = config.optimizer is None or config.optimizer.schedule.name is not None
+        engine.begin(fresh, None if scheduled else config.optimizer.learning_rate)  # type: ignore[union-attr]
+        return engine
+
+
+class _Dropout(keras.layers.Dropout):  # type: ignore[misc]
+    """Dropout whose rate may change without compiling anew. It is never saved."""
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(rate, **kwargs)
+        self.variable_rate = tf.Variable(rate, dtype=tf.float32, trainable=False)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:  # noqa: ANN401, FBT
+        if not training:
+            return inputs
+        rate = tf.cast(self.variable_rate, inputs.dtype)
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=seed, noise_shape=None)
+
+
+class _L2(keras.regularizers.L2):  # type: ignore[misc]
+    """An L2 penalty whose factor may change without compiling anew. It is never saved."""
+
+    def __init__(self, l2: float) -> None:
+        super().__init__(l2)
+        self.l2 = tf.Variable(l2, dtype=tf.float32, trainable=False)
+
+
+def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config()
+    if type(layer) is keras.layers.Dropout:
+        return _Dropout(config["rate"], name=config["name"], dtype=config["dtype"])
+    copy = layer.__class__.from_config(config)
+    penalty: Any = getattr(layer, "kernel_regularizer", None)
+    if type(penalty) is keras.regularizers.L2:
+        copy.kernel_regularizer = _L2(float(penalty.l2))
+    return copy
+
+
+def _key(config: TrialConfig, steps: int) -> str:
+    """What tells apart trials that cannot share an engine."""
+    assert isinstance(config.model, MLP | CNN)
+    assert config.optimizer is not None
+    optimizer = config.optimizer.model_dump(mode="json")
+    if config.optimizer.schedule.name is None:
+        del optimizer["learning_rate"], optimizer["schedule"]
+    else:
+        optimizer["steps"] = steps
+    training = config.training
+    model = _without_numbers(config.model.model_dump(mode="json"))
+    return json.dumps([model, optimizer, training.precision, training.jit_compile], sort_keys=True)
+
+
+def _without_numbers(model: dict[str, Any]) -> dict[str, Any]:
+    """A model's config that tells of dropout rates and penalties only whether they are there."""
+
+    def there(value: Any) -> Any:  # noqa: ANN401
+        return [bool(v) for v in value] if isinstance(value, list) else bool(value)
+
+    return {
+        key: there(value) if key in ("dropout", "l2") else _without_numbers(value) if isinstance(value, dict) else value
+        for key, value in model.items()
+    }
+
+
+def _compact(value: Any) -> Any:  # noqa: ANN401
+    """An array, or its one number where it has only that, as optimizers begin with zeros."""
+    return value.flat[0] if value.size and (value == value.flat[0]).all() else value
