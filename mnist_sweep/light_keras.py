@@ -3,20 +3,29 @@
 `KERAS_BACKEND=numpy` is the lightest backend, but since Keras 3 it imports JAX for a few of its functions
 (FFT, convolutions), none of which the driver calls. So that neither TensorFlow (5 s) nor JAX (600 MB) is needed,
 Keras is imported with stand-ins for JAX's modules, which are taken away again afterwards.
+
+Keras and keras-tuner also import pandas, Matplotlib, scikit-learn and most of SciPy where they find them: a second, in
+which worker processes import TensorFlow on the same cores. They are told that there are none, but for what Keras needs
+of SciPy; keras-tuner gets SciPy and scikit-learn when its Gaussian process asks for them.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+_OPTIONAL = frozenset({"IPython", "matplotlib", "pandas", "requests", "sklearn"})
+_LATER = ("scipy", "sklearn")
 
 
 class _StandIn(ModuleType):
@@ -68,6 +77,47 @@ def _without_jax() -> Iterator[None]:
         sys.modules.update(real)
 
 
+class _Hider(MetaPathFinder):
+    def __init__(self, packages: Collection[str]) -> None:
+        self._packages, self._thread = packages, threading.get_ident()
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        # Not to the other threads, one of which may be importing MLflow, which needs them.
+        if fullname.partition(".")[0] in self._packages and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+@contextmanager
+def _hidden(packages: Collection[str]) -> Iterator[None]:
+    """Lets this thread find none of some packages, unless they are loaded already."""
+    hider = _Hider(packages)
+    sys.meta_path.insert(0, hider)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hider)
+
+
+class _Later(ModuleType):
+    """A package of which each module is imported when it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a module, or what is in it
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return importlib.import_module(f"{self.__name__}.{name}")
+        except ModuleNotFoundError:
+            return getattr(importlib.import_module(self.__name__), name)
+
+
+def _give_back() -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("keras_tuner."):
+            for package in _LATER:
+                if vars(module).get(package, module) is None and importlib.util.find_spec(package) is not None:
+                    setattr(module, package, _Later(package))
+
+
 def load(module: str = "keras_tuner") -> Any:  # noqa: ANN401 - neither package is typed
     """Imports keras-tuner or a part of Keras without TensorFlow.
 
@@ -86,8 +136,12 @@ def load(module: str = "keras_tuner") -> Any:  # noqa: ANN401 - neither package 
     try:
         with _without_jax(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module("keras")
-            return importlib.import_module(module)
+            with _hidden(_OPTIONAL):
+                importlib.import_module("keras")
+            with _hidden(_OPTIONAL | set(_LATER)):
+                found = importlib.import_module(module)
+            _give_back()
+            return found
     finally:
         # Worker processes inherit the environment, and train on another backend.
         if backend is None:

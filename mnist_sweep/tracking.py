@@ -8,6 +8,7 @@ import logging
 import queue
 import statistics
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from mnist_sweep.trial import (
     SweepResumed,
     SweepStarted,
     Trial,
+    TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
@@ -47,16 +49,20 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
+# Seconds that the first workers have to themselves, unless one of them trains before.
+_HEAD_START = 10.0
+_BEFORE_TRAINING = (SweepStarted, SweepResumed, TrialAsked, TrialStarted)
 
 
 class Tracker:
     """Takes events without making anyone wait, and logs them in the background.
 
-    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice.
+    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. They also wait until the
+    first epoch has ended, but no longer than some seconds: importing MLflow would slow the workers' start.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """Starts the thread, which imports MLflow and opens the store.
+        """Starts the thread, which imports MLflow and opens the store when there is something to tell of a training.
 
         Args:
             settings: The sweep's settings.
@@ -64,7 +70,8 @@ class Tracker:
         """
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._view = View(settings, folder)
-        self._closing = threading.Event()
+        self._training, self._closing = threading.Event(), threading.Event()
+        self._made = time.time()
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -72,11 +79,15 @@ class Tracker:
     def handle(self, event: Event) -> None:
         """Takes an event, to be logged soon."""
         self._events.put(event)
+        # What a resumed sweep's journal tells is older.
+        if event.time >= self._made and not isinstance(event, _BEFORE_TRAINING):
+            self._training.set()
 
     def close(self) -> None:
         """Waits until everything is logged, or `error` tells why it cannot be."""
         self._events.put(None)
         self._closing.set()
+        self._training.set()
         self._thread.join()
 
     @property
@@ -85,6 +96,7 @@ class Tracker:
         return self._events.qsize()
 
     def _work(self) -> None:
+        self._training.wait(_HEAD_START)
         while (event := self._events.get()) is not None:
             if not self._log(event):
                 return

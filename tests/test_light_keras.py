@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -25,6 +28,17 @@ tuner = load("keras_tuner")
 hyperparameters = tuner.HyperParameters()
 hyperparameters.Int("units", 16, 64)
 mnist = load("keras.datasets.mnist")
+optional = sorted({"pandas", "sklearn", "matplotlib", "scipy.optimize"} & set(sys.modules))
+oracle = tuner.oracles.BayesianOptimizationOracle(
+    objective=tuner.Objective("accuracy", "max"), max_trials=20, num_initial_points=2, hyperparameters=hyperparameters
+)
+oracle._set_project_dir(sys.argv[2], "bayesian")
+for score in (0.1, 0.2, 0.3):
+    trial = oracle.create_trial("tuner0")
+    oracle.update_trial(trial.trial_id, {"accuracy": score})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+import pandas
 print(json.dumps({
     "backend": os.environ.get("KERAS_BACKEND"),
     "heavy": sorted(n for n in sys.modules if n.partition(".")[0] in ("tensorflow", "jax", "jaxlib", "torch")),
@@ -32,18 +46,21 @@ print(json.dumps({
     "name": tuner.__name__,
     "units": hyperparameters.get("units"),
     "loads": callable(mnist.load_data),
+    "optional": optional,
+    "fitted": hasattr(oracle.gpr, "X_train_"),
+    "pandas": hasattr(pandas, "DataFrame"),
     "finders": [repr(f) for f in sys.meta_path if type(f).__module__.startswith("mnist_sweep")],
     "again": load("keras_tuner") is tuner,
 }))
 """
 
 
-def loaded(backend: str | None, jax: bool = False) -> dict[str, object]:
+def loaded(folder: Path, backend: str | None, jax: bool = False) -> dict[str, object]:
     env = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     if backend is not None:
         env["KERAS_BACKEND"] = backend
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, "jax" if jax else "none"],
+        [sys.executable, "-c", _SCRIPT, "jax" if jax else "none", str(folder)],
         env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -53,21 +70,24 @@ def loaded(backend: str | None, jax: bool = False) -> dict[str, object]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_keras_tuner_needs_neither_tensorflow_nor_jax():
-    assert loaded(None) == {
+def test_keras_tuner_needs_neither_tensorflow_nor_jax_and_gets_the_rest_when_it_asks(tmp_path):
+    assert loaded(tmp_path, None) == {
         "backend": None,
         "heavy": [],
         "mine": False,
         "name": "keras_tuner",
         "units": 16,
         "loads": True,
+        "optional": [],
+        "fitted": True,
+        "pandas": True,
         "finders": [],
         "again": True,
     }
 
 
-def test_backend_and_jax_that_were_there_before_are_there_again():
-    found = loaded("jax", jax=True)
+def test_backend_and_jax_that_were_there_before_are_there_again(tmp_path):
+    found = loaded(tmp_path, "jax", jax=True)
     assert found["backend"] == "jax"
     assert found["mine"] is True
     assert found["heavy"] == ["jax", "jax.numpy"]
@@ -86,3 +106,14 @@ def test_another_thread_may_import_meanwhile(monkeypatch: pytest.MonkeyPatch):
 
         assert isinstance(jax, light_keras._StandIn)
     assert "jax" not in sys.modules
+
+
+def test_what_is_hidden_from_one_thread_is_there_for_the_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with light_keras._hidden({"colorsys"}), ThreadPoolExecutor() as other:
+        with pytest.raises(ImportError, match="No module named 'colorsys'"):
+            importlib.import_module("colorsys")
+        assert other.submit(importlib.import_module, "colorsys").result().__name__ == "colorsys"
+        # Hiding it from those who have it would only be confusing.
+        assert importlib.import_module("colorsys").__name__ == "colorsys"
+    assert not any(isinstance(finder, light_keras._Hider) for finder in sys.meta_path)

