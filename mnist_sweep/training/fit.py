@@ -8,6 +8,7 @@ goes on from a saved state does what it would have done without the break.
 from __future__ import annotations
 
 import math
+import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -133,8 +134,7 @@ class Trainer:
 
             hypermodel.load(job.config.model.hypermodel)
         with clock("build"):
-            keras.utils.clear_session(free_memory=False)
-            keras.utils.set_random_seed(training.seed)
+            _begin_anew(job.config)
             keras.config.set_dtype_policy(training.precision)
             feed = self._feeds.fold(*job.fold) if job.fold else self._feeds.held_out()
             own, fresh, engine = self._built(job, feed)
@@ -257,6 +257,18 @@ class Trainer:
             _compile(fresh, config, steps)
             return None, fresh, Engine(fresh, feed)
         return None, fresh, self._engines.find(config, steps, fresh, feed, lambda model: _compile(model, config, steps))
+
+
+def _begin_anew(config: TrialConfig) -> None:
+    """Seeds what is random, and lets layers be named as in a fresh process."""
+    if isinstance(config.model, CustomModel | HyperModelConfig):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(config.training.seed)
+    else:
+        # Not as above, which also drops what TensorFlow has made ready to run. The seeds of a model's weights are drawn
+        # from Python's generator; those of its dropout are set with each epoch.
+        keras.src.utils.naming.reset_uids()
+        random.seed(config.training.seed)
 
 
 def _compile(model: keras.Model, config: TrialConfig, steps: int) -> None:
