@@ -256,7 +256,7 @@ class Sweep:
         most = self._budget.max_trials
         # Where every slot has one of the trials that are left, another has none.
         few = most is not None and most - self._standing.searched < len(self._slots)
-        if few or self._idle or self._paused or self._finished or self._confirming or self._why_stop:
+        if few or self._paused or self._finished or self._confirming or self._why_stop:
             return
         for place, reason in self._sharing.wanted():
             self._emit(SlotOpened(self._clock(), place.name, reason))
@@ -356,9 +356,6 @@ class Sweep:
     # ---- run ----------------------------------------------------------------------------------------------------
 
     def _handle(self, message: Message) -> None:
-        if message.slot not in self._slots:
-            # Said before it was closed.
-            return
         if isinstance(message, Ready):
             self._idle.append(message.slot)
         elif isinstance(message, Reported):

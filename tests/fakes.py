@@ -107,6 +107,7 @@ class FakeWorkers:
         self._forget(slot)
 
     def submit(self, slot: str, task: Task) -> None:
+        assert slot in self.names
         assert slot not in self.busy, f"{slot} is busy"
         self.tasks.append((slot, task))
         if isinstance(task, Evaluate):

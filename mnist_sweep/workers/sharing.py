@@ -236,7 +236,6 @@ class _Gpu:
                 run.beside = True
             return
         self.shares.remove(event.slot)
-        self._heard.discard(event.slot)
         if isinstance(event, SlotLost):
             # Opening it again would end alike.
             self.most = min(self.most, max(1, len(self.shares)))
@@ -254,9 +253,8 @@ class _Gpu:
         return len(self.shares) < self.most
 
     def another(self) -> Slot:
-        name = device(self._place.name)
-        free = next(f"{name}.{i}" for i in range(self.most) if f"{name}.{i}" not in self.shares)
-        return replace(self._place, name=free)
+        # No share was closed or lost before: none is opened after that.
+        return replace(self._place, name=f"{device(self._place.name)}.{len(self.shares)}")
 
     def _advance(self, time: float) -> None:
         self._area += len(self._runs) * (time - self._now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,26 @@ def test_trials_of_few_epochs_are_measured_as_well(tell: Tell, epochs: int) -> N
     assert len(story.shares()) == 3
 
 
+def test_trials_of_few_epochs_that_all_differ_are_told_by_their_mean(tell: Tell) -> None:
+    story = tell("model.units=int(interval(1,500))", "training.epochs=3", "search.max_trials=60")
+    story.sweep.run()
+    assert len(story.shares()) == 3
+    assert len(story.of(SlotClosed)) == 1
+
+
+def test_a_share_that_is_closed_while_it_is_idle_gets_no_trial(tell: Tell) -> None:
+    class Closes(Sharing):
+        def surplus(self, idle: Collection[str]) -> list[tuple[str, str]]:
+            ready = {"gpu0.0", "gpu1.0"} == set(story.sweep._idle)
+            return [("gpu0.0", "it is not needed")] if ready else []
+
+    story = tell(gpus=2)
+    story.sweep._sharing = Closes()
+    assert len(story.sweep.run().outcomes) == 12
+    assert story.shares() == ["gpu1.0"]
+    assert {e.slot for e in story.of(TrialStarted)} == {"gpu1.0"}
+
+
 def test_the_metrics_are_those_of_a_gpu_that_trains_one_at_a_time(tell: Tell) -> None:
     def told(story: Story) -> Any:
         return sorted((e.trial, e.epoch, *e.metrics.items()) for e in story.of(EpochEnded))
@@ -205,6 +225,7 @@ class TestOutOfMemory:
     def test_alone_counts_as_any_failure(self, tell: Tell) -> None:
         story = tell("workers.retries=0", faults={(0, 1): NO_MEMORY})
         assert story.sweep.run().outcomes[0] == NO_MEMORY
+        assert len(story.shares()) == 3
 
     def test_of_a_trial_that_never_fits_ends_it_when_it_has_failed_alone(self, tell: Tell) -> None:
         story = tell(faults={(4, attempt): NO_MEMORY for attempt in range(1, 9)})
@@ -305,6 +326,32 @@ class TestMeasured:
         self.epochs(sharing, 0, [13])
         ((place, _),) = sharing.wanted()
         assert place == Slot("gpu0.1", 1, "0")
+
+    def test_nor_does_that_of_a_later_trial(self, sharing: Sharing) -> None:
+        self.start(sharing, 0, 0, "gpu0.0")
+        self.epochs(sharing, 0, [10])
+        sharing.take(TrialEnded(10, 0, Outcome(Status.COMPLETED)))
+        self.start(sharing, 10, 1, "gpu0.0")
+        self.epochs(sharing, 1, [20, 21, 22])
+        assert not sharing.wanted()
+        self.epochs(sharing, 1, [23])
+        assert sharing.wanted()
+
+    def test_what_ran_alone_when_a_share_was_opened_may_lack_its_memory(self, sharing: Sharing) -> None:
+        self.start(sharing, 0, 0, "gpu0.0")
+        self.epochs(sharing, 0, [1, 2, 3, 4])
+        assert not sharing.excuses(0, NO_MEMORY.reason)
+        self.opened(sharing, 5)
+        assert sharing.excuses(0, NO_MEMORY.reason)
+        assert sharing.excuses(0, "its worker was killed by SIGKILL (out of memory?)")
+        assert not sharing.excuses(0, "ValueError: out of range")
+
+    def test_a_gpu_that_is_gone_gets_no_share(self, sharing: Sharing) -> None:
+        self.start(sharing, 0, 0, "gpu0.0")
+        self.epochs(sharing, 0, [1, 2])
+        sharing.take(SlotLost(3, "gpu0.0", "cannot start"))
+        sharing.take(AttemptFailed(3, 0, 1, "its worker cannot start"))
+        assert not sharing.wanted()
 
     def test_nor_do_epochs_beside_a_share_that_begins(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
