@@ -35,6 +35,8 @@ _GAIN = 1.05
 _EPOCHS, _SECONDS = 3, 3.0
 # Trials after which the mean epoch tells, where no work is seen twice: trials of few epochs and ever other models.
 _TRIALS = 6
+# Where a trial ends sooner than a new share begins to train, so many are seen alone first, that their mean tells more.
+_LONG, _TRIALS_ALONE = 15.0, 3
 # How far the mean number of trials that ran during an epoch may be from a whole one: relative to it, and in all.
 _IDLE, _MOST_IDLE = 0.05, 0.3
 # A trial of fewer epochs is measured from its start, of more without its first epoch, in which it is compiled.
@@ -148,6 +150,7 @@ class _Run:
     Attributes:
         slot: Where.
         work: What its epochs have in common with those of other trials.
+        epochs: The last that it is to train.
         short: Whether its first epoch counts.
         since: When the epoch that it is in began.
         area: The GPU's then.
@@ -157,6 +160,7 @@ class _Run:
 
     slot: str
     work: str
+    epochs: int
     short: bool
     since: float
     area: float
@@ -168,6 +172,10 @@ class _Run:
 class _Pace:
     seconds: float = 0.0
     epochs: int = 0
+
+    @property
+    def enough(self) -> bool:
+        return self.epochs >= _EPOCHS and self.seconds >= _SECONDS
 
     @property
     def log(self) -> float:
@@ -204,7 +212,7 @@ class _Gpu:
         self._advance(event.time)
         trial = event.trial
         short = trial.epochs - trial.initial_epoch < _SHORT
-        run = _Run(event.slot, _work(trial), short, event.time, self._area, beside=len(self.shares) > 1)
+        run = _Run(event.slot, _work(trial), trial.epochs, short, event.time, self._area, beside=len(self.shares) > 1)
         self._runs.append(run)
         return run
 
@@ -223,7 +231,10 @@ class _Gpu:
             self._looked = event.time
             self._look()
         if self._worth < len(self.shares) <= self.most:
-            self._judge(len(self.shares))
+            if len(self.shares) > 1:
+                self._judge(len(self.shares))
+            elif self._is_known_alone(run, event):
+                self._worth, self.why = 1, f"{device(self._place.name)} has trained one trial at a time so far"
 
     def end(self, run: _Run, time: float) -> None:
         self._advance(time)
@@ -276,12 +287,15 @@ class _Gpu:
             # too small while a share starts, but not above what it was before.
             self._used, self._each = max(self._used, used), max(self._each, used / len(self.shares))
 
+    def _is_known_alone(self, run: _Run, event: EpochEnded) -> bool:
+        alone = self._paces.get(1, {})
+        own = alone.get(run.work, _Pace())
+        if own.enough and (run.epochs - event.epoch) * own.seconds / own.epochs >= _LONG:
+            return True
+        all_of_them = _Pace(sum(p.seconds for p in alone.values()), sum(p.epochs for p in alone.values()))
+        return all_of_them.enough and len(self._trials[1]) >= _TRIALS_ALONE
+
     def _judge(self, shares: int) -> None:
-        if shares == 1:
-            alone = self._paces.get(1, {}).values()
-            if sum(p.epochs for p in alone) >= _EPOCHS and sum(p.seconds for p in alone) >= _SECONDS:
-                self._worth, self.why = 1, f"{device(self._place.name)} has trained one trial at a time so far"
-            return
         gain = self._gain(shares)
         if gain is None:
             return
@@ -299,11 +313,12 @@ class _Gpu:
         fewer, more = self._paces.get(shares - 1, {}), self._paces.get(shares, {})
         both = [work for work in more if work in fewer]
         epochs = [min(fewer[work].epochs, more[work].epochs) for work in both]
-        lasting = sum(min(fewer[work].seconds, more[work].seconds) for work in both)
-        if sum(epochs) >= _EPOCHS and lasting >= _SECONDS:
+        seen = _Pace(sum(min(fewer[work].seconds, more[work].seconds) for work in both), sum(epochs))
+        many = len(self._trials.get(shares, ())) >= _TRIALS
+        if seen.enough or (both and many):
             slower = [more[work].log - fewer[work].log for work in both]
             slowdown = sum(w * s for w, s in zip(epochs, slower, strict=True)) / sum(epochs)
-        elif fewer and len(self._trials.get(shares, ())) >= _TRIALS:
+        elif fewer and many:
             slowdown = fmean(p.log for p in more.values()) - fmean(p.log for p in fewer.values())
         else:
             return None

@@ -337,6 +337,16 @@ class TestMeasured:
         self.epochs(sharing, 1, [23])
         assert sharing.wanted()
 
+    def test_the_trial_that_another_is_put_beside_is_one_that_was_measured(self, sharing: Sharing) -> None:
+        self.start(sharing, 0, 0, "gpu0.0")
+        self.epochs(sharing, 0, [1, 2, 3])
+        sharing.take(TrialEnded(3, 0, Outcome(Status.COMPLETED)))
+        self.start(sharing, 3, 1, "gpu0.0", units=512)
+        self.epochs(sharing, 1, [10, 15])
+        assert not sharing.wanted()
+        self.epochs(sharing, 1, [20, 25])
+        assert sharing.wanted()
+
     def test_what_ran_alone_when_a_share_was_opened_may_lack_its_memory(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3, 4])
