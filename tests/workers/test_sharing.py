@@ -347,6 +347,38 @@ class TestMeasured:
         self.epochs(sharing, 1, [20, 25])
         assert sharing.wanted()
 
+    def test_short_epochs_are_measured_for_some_seconds(self, sharing: Sharing) -> None:
+        self.start(sharing, 0, 0, "gpu0.0")
+        self.epochs(sharing, 0, [0.5, 1.0, 1.5, 2.0, 2.5, 3.0])
+        assert not sharing.wanted()
+        self.epochs(sharing, 0, [3.5])
+        assert sharing.wanted()
+
+    def test_beside_a_trial_that_is_about_to_end_another_would_not_be_seen(self, sharing: Sharing) -> None:
+        self.start(sharing, 0, 0, "gpu0.0")
+        sharing.take(EpochEnded(1, 0, 1, 90, {}))
+        for epoch in range(91, 100):
+            sharing.take(EpochEnded(epoch - 89, 0, 1, epoch, {}))
+            assert not sharing.wanted()
+
+    def test_little_of_the_same_work_tells_more_than_much_of_other_work(self, sharing: Sharing) -> None:
+        for number in range(3):
+            self.start(sharing, 10 * number, number, "gpu0.0", units=number)
+            self.epochs(sharing, number, [10 * number + 5, 10 * number + 7, 10 * number + 9])
+            sharing.take(TrialEnded(10 * number + 10, number, Outcome(Status.COMPLETED)))
+        self.opened(sharing, 30)
+        for number in range(3, 9, 2):
+            begin = 100 * number
+            for trial, slot in ((number, "gpu0.0"), (number + 1, "gpu0.1")):
+                self.start(sharing, begin, trial, slot, units=2 if trial == 7 else 100 + trial)
+            for time in (1, 3, 5) if number == 7 else (10, 50, 90):
+                self.epochs(sharing, number, [begin + time])
+                self.epochs(sharing, number + 1, [begin + time])
+            for trial in (number, number + 1):
+                sharing.take(TrialEnded(begin + 91, trial, Outcome(Status.COMPLETED)))
+        ((_, reason),) = sharing.wanted()
+        assert reason == "gpu0 trains 2.00 times as much with 2 trials side by side as with 1"
+
     def test_what_ran_alone_when_a_share_was_opened_may_lack_its_memory(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3, 4])
