@@ -35,6 +35,7 @@ from mnist_sweep.tracking import Tracker
 from mnist_sweep.training import data
 from mnist_sweep.trial import Event, SweepResumed, SweepStarted, TrialStarted, WinnerTested
 from mnist_sweep.versions import versions
+from mnist_sweep.workers import sharing
 from mnist_sweep.workers.devices import Slot, slots
 from mnist_sweep.workers.local import LocalWorkers
 
@@ -166,7 +167,8 @@ def run(
                 tested.append(event)
 
         rule = stopping.create(settings)
-        sweep = Sweep(settings, space, aside, rule, workers, folder=folder, emit=emit, clock=time.time)
+        shares = sharing.create(settings.workers, places, most)
+        sweep = Sweep(settings, space, aside, rule, workers, folder=folder, emit=emit, clock=time.time, sharing=shares)
         for event in past:
             tracker.handle(event)
             screen.progress.handle(event)

@@ -17,7 +17,9 @@ from mnist_sweep.trial import (
     EpochEnded,
     Event,
     Outcome,
+    SlotClosed,
     SlotLost,
+    SlotOpened,
     Status,
     SweepEnded,
     SweepResumed,
@@ -106,7 +108,7 @@ class Progress:
             clock: The time in seconds since 1970.
         """
         self.objective, self.clock = objective, clock
-        self._places, self._lost = slots, 0
+        self._places, self._more = slots, 0
         self.rows: dict[int, _Row] = {}
         self.names: list[str] = []
         self.sweep = ""
@@ -131,17 +133,19 @@ class Progress:
         elif isinstance(event, TrialEnded) and event.trial in self.rows:
             row = self.rows[event.trial]
             row.status, row.outcome, row.best = event.outcome.status, event.outcome, event.outcome.score
-        elif isinstance(event, SlotLost):
-            self._lost += 1
+        elif isinstance(event, SlotOpened):
+            self._more += 1
+        elif isinstance(event, SlotClosed | SlotLost):
+            self._more -= 1
         elif isinstance(event, SweepResumed):
-            self._lost = 0
+            self._more = 0
         elif isinstance(event, SweepEnded):
             self.ended = True
 
     @property
     def slots(self) -> int:
         """How many trials run at once."""
-        return self._places - self._lost
+        return self._places + self._more
 
     @property
     def finished(self) -> list[_Row]:
@@ -232,6 +236,10 @@ class Screen:
             )
         elif isinstance(event, SlotLost):
             self._console.print(f"{event.slot} {event.reason}", style="red", markup=False, highlight=False)
+        elif isinstance(event, SlotOpened | SlotClosed):
+            done = "opened" if isinstance(event, SlotOpened) else "closed"
+            line = f"{event.slot} {done}: {event.reason}"
+            self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
         elif isinstance(event, TrialEnded) and event.trial in self.progress.rows and self._tells(event.outcome):
             self._console.print(self._line(self.progress.rows[event.trial]), highlight=False, soft_wrap=True)
 

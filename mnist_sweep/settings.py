@@ -276,7 +276,7 @@ class Workers(Strict):
     devices: Literal["auto", "cpu", "gpu"]
     count: Count | None
     threads: Count | None
-    trials_per_gpu: Count
+    trials_per_gpu: Literal["auto"] | Count
     retries: Annotated[int, Field(ge=0)]
     timeout: Annotated[str, BeforeValidator(_duration)] | None
     checkpoint_every: Annotated[str, BeforeValidator(_duration)]

@@ -25,7 +25,9 @@ from mnist_sweep.trial import (
     Event,
     ExecutionEnded,
     Outcome,
+    SlotClosed,
     SlotLost,
+    SlotOpened,
     Status,
     SweepEnded,
     Trial,
@@ -38,6 +40,7 @@ from mnist_sweep.trial import (
 )
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import device
+from mnist_sweep.workers.sharing import Sharing
 
 _POLL = 0.2
 _POLL_WHILE_ASKING = 0.01
@@ -77,6 +80,7 @@ class Sweep:
         folder: Path,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
+        sharing: Sharing | None = None,
     ) -> None:
         """Takes the parts.
 
@@ -89,6 +93,7 @@ class Sweep:
             folder: The sweep's folder, under which models are written.
             emit: Takes each event: the journal first, then its views.
             clock: The time in seconds since 1970.
+            sharing: What opens and closes shares of GPUs; None where the slots stay as they are.
         """
         self._settings, self._objective = settings, settings.objective
         self._budget, self._config = settings.search, settings.workers
@@ -97,7 +102,7 @@ class Sweep:
         self._folder, self._out, self._clock = folder, emit, clock
         self._waits = stopping is not None or settings.search.target is not None
         self._limits = _limits(settings)
-        self._slots = set(workers.slots())
+        self._slots, self._sharing = set(workers.slots()), sharing or Sharing()
         self._idle: list[str] = []
         self._running: dict[str, _Attempt] = {}
         self._waiting: deque[_Attempt] = deque()
@@ -194,6 +199,7 @@ class Sweep:
     def _turn(self) -> None:
         self._check_end()
         self._take_answers()
+        self._share()
         self._hand_out()
         for message in self._workers.poll(_POLL_WHILE_ASKING if self._asking else _POLL):
             self._handle(message)
@@ -238,6 +244,24 @@ class Sweep:
     def _emit(self, event: Event) -> None:
         self._out(event)
         self._standing.take(event)
+        self._sharing.take(event)
+
+    def _share(self) -> None:
+        """Opens and closes shares of GPUs."""
+        for slot, reason in self._sharing.surplus(self._slots - self._running.keys()):
+            self._emit(SlotClosed(self._clock(), slot, reason))
+            self._slots.discard(slot)
+            self._idle = [idle for idle in self._idle if idle != slot]
+            self._workers.retire(slot)
+        most = self._budget.max_trials
+        # Where every slot has one of the trials that are left, another has none.
+        few = most is not None and most - self._standing.searched < len(self._slots)
+        if few or self._paused or self._finished or self._confirming or self._why_stop:
+            return
+        for place, reason in self._sharing.wanted():
+            self._emit(SlotOpened(self._clock(), place.name, reason))
+            self._slots.add(place.name)
+            self._workers.open(place)
 
     # ---- ask ----------------------------------------------------------------------------------------------------
 
@@ -399,7 +423,9 @@ class Sweep:
         if self._stop_wish and attempt.stopping:
             # It only rests, as the others do.
             return
-        last = attempt.number > self._config.retries or (bool(self._why_stop) and not self._confirming)
+        excused = self._sharing.excuses(attempt.trial.number, outcome.reason)
+        spent_all = attempt.number > self._config.retries and not excused
+        last = spent_all or (bool(self._why_stop) and not self._confirming)
         if last:
             self._ended(attempt.trial, outcome, log)
             return

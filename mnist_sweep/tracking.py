@@ -31,7 +31,9 @@ from mnist_sweep.trial import (
     Execution,
     ExecutionEnded,
     Outcome,
+    SlotClosed,
     SlotLost,
+    SlotOpened,
     Status,
     SweepEnded,
     SweepResumed,
@@ -177,6 +179,10 @@ class View:
             self._confirmed(event)
         elif isinstance(event, SlotLost):
             self._write.tag(self._parent, f"mnist_sweep.lost_{event.slot}", event.reason)
+        elif isinstance(event, SlotOpened):
+            self._write.tag(self._parent, f"mnist_sweep.opened_{event.slot}", event.reason)
+        elif isinstance(event, SlotClosed):
+            self._write.tag(self._parent, f"mnist_sweep.closed_{event.slot}", event.reason)
         elif isinstance(event, WinnerTested):
             self._winner_tested(event)
         elif isinstance(event, SweepEnded):

@@ -245,6 +245,24 @@ class SlotLost(Event):
 
 
 @dataclass(frozen=True)
+class SlotOpened(Event):
+    """A GPU gets another share, as what was measured so far speaks for it."""
+
+    kind = "slot_opened"
+    slot: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SlotClosed(Event):
+    """A GPU has a share less, as that one did not pay, or trials ran out of memory."""
+
+    kind = "slot_closed"
+    slot: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class SweepEnded(Event):
     """The last event, unless the sweep is resumed.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mnist_sweep.trial import Execution, Outcome, Status
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Task, Train
+from mnist_sweep.workers.devices import Slot, device
 
 Curve = Callable[[dict[str, Any], int], float]
 # By trial and execution, the metrics of each epoch.
@@ -52,6 +53,7 @@ class FakeWorkers:
         parameters: The model's weights by hyperparameters.
         history: What the states on disk hold, where a killed driver's sweep goes on: a trial only to be ended needs it.
         lost: The slot where no worker can start.
+        pace: By hyperparameters, a device and the trials on it: how many times `epoch_seconds` an epoch takes.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class FakeWorkers:
         history: History | None = None,
         names: list[str] | None = None,
         lost: str = "",
+        pace: Callable[[dict[str, Any], str, int], float] = lambda values, device, trials: 1.0,
     ) -> None:
         self.names = names or [f"cpu{i}" for i in range(slots)]
         self.curve, self.clock, self.epoch_seconds = curve, clock, epoch_seconds
         self.faults, self.objective = faults or {}, objective
         self.test_error, self.test_deaths = test_error, test_deaths
         self.spread, self.parameters = spread, parameters
+        self.pace, self.lost = pace, lost
         self.history: History = {} if history is None else history
         self.attempts: dict[int, int] = {}
         self.tasks: list[tuple[str, Task]] = []
@@ -87,12 +91,23 @@ class FakeWorkers:
         self._order = itertools.count()
         self._queue: list[tuple[float, int, Message]] = []
         for name in self.names:
-            self._later(5.0, Died(name, "cannot start", lost=True) if name == lost else Ready(name))
+            self._begin(name)
 
     def slots(self) -> list[str]:
         return self.names
 
+    def open(self, slot: Slot) -> None:
+        assert slot.name not in self.names
+        self.names.append(slot.name)
+        self._begin(slot.name)
+
+    def retire(self, slot: str) -> None:
+        assert slot not in self.busy, f"{slot} is busy"
+        self.names.remove(slot)
+        self._forget(slot)
+
     def submit(self, slot: str, task: Task) -> None:
+        assert slot in self.names
         assert slot not in self.busy, f"{slot} is busy"
         self.tasks.append((slot, task))
         if isinstance(task, Evaluate):
@@ -124,8 +139,7 @@ class FakeWorkers:
             self._proceed(slot, execution, epoch)
 
     def kill(self, slot: str, reason: str) -> None:
-        self._queue = [entry for entry in self._queue if entry[2].slot != slot]
-        heapq.heapify(self._queue)
+        self._forget(slot)
         self.waiting.pop(slot, None)
         self._later(0.1, Died(slot, reason))
         self._later(5.0, Ready(slot))
@@ -151,6 +165,13 @@ class FakeWorkers:
     def close(self) -> None:
         self._queue = []
 
+    def _begin(self, slot: str) -> None:
+        self._later(5.0, Died(slot, "cannot start", lost=True) if slot == self.lost else Ready(slot))
+
+    def _forget(self, slot: str) -> None:
+        self._queue = [entry for entry in self._queue if entry[2].slot != slot]
+        heapq.heapify(self._queue)
+
     def _later(self, seconds: float, message: Message) -> None:
         heapq.heappush(self._queue, (self.clock.now + seconds, next(self._order), message))
 
@@ -172,7 +193,11 @@ class FakeWorkers:
         else:
             spread = self.spread(task.trial.executions[execution - 1]) if task.trial.executions else 0.0
             metrics = {"loss": 0.1, self.objective: self.curve(values, epoch) + spread}
-            self._later(self.epoch_seconds, Reported(slot, number, epoch, metrics, execution))
+            here = device(slot)
+            beside = sum(device(other) == here for other in self.busy)
+            self._later(
+                self.epoch_seconds * self.pace(values, here, beside), Reported(slot, number, epoch, metrics, execution)
+            )
 
     def _heard(self, slot: str, execution: int, epoch: int) -> None:
         """An epoch has been reported, or an execution's end (epoch 0)."""

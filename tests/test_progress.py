@@ -18,7 +18,9 @@ from mnist_sweep.trial import (
     AttemptFailed,
     EpochEnded,
     Outcome,
+    SlotClosed,
     SlotLost,
+    SlotOpened,
     Status,
     SweepEnded,
     SweepResumed,
@@ -371,6 +373,26 @@ def test_slot_that_is_given_up_is_said_and_counted_no_more():
 
     assert lines(tell, width=200) == ["gpu1 cannot start, it ended with exit code 1"]
     assert "0 of 1 slot busy" in seen.headline()
+    seen.handle(SweepResumed(2000.0, {}))
+    assert "0 of 2 slots busy" in seen.headline()
+
+
+def test_shares_that_are_opened_and_closed_are_said_and_counted():
+    clock = Clock()
+    seen = progress(clock)
+    events = [
+        SlotOpened(1000.0, "gpu0.1", "why"),
+        SlotOpened(1001.0, "gpu0.2", "2.00"),
+        SlotClosed(1002.0, "gpu0.2", "0.9"),
+    ]
+
+    def tell(story: Story, screen: Screen) -> None:
+        for event in events:
+            screen.handle(event)
+            seen.handle(event)
+
+    assert lines(tell) == ["gpu0.1 opened: why", "gpu0.2 opened: 2.00", "gpu0.2 closed: 0.9"]
+    assert "0 of 3 slots busy" in seen.headline()
     seen.handle(SweepResumed(2000.0, {}))
     assert "0 of 2 slots busy" in seen.headline()
 

@@ -33,6 +33,8 @@ from mnist_sweep.trial import (
     Execution,
     ExecutionEnded,
     Outcome,
+    SlotClosed,
+    SlotOpened,
     Status,
     SweepEnded,
     SweepResumed,
@@ -370,10 +372,15 @@ def test_every_trial_says_where_it_ran_last(make_story):
     story.trial(0)
     story.tell(AttemptFailed, 0, 1, "its worker was killed by SIGKILL")
     story.tell(TrialStarted, story.events[-2].trial, 2, "gpu1")
+    story.tell(SlotOpened, "gpu1.1", "gpu1 has trained one trial at a time so far")
+    story.tell(SlotClosed, "gpu1.1", "gpu1 trains 0.99 times as much")
     story.ends(0, 0.5)
     story.tracker.close()
     for logged in (Logged(story.uri), story.replay()):
         assert logged.trials[0].data.tags[store.TAG_SLOT] == "gpu1"
+        tags = logged.parent.data.tags
+        assert tags["mnist_sweep.opened_gpu1.1"] == "gpu1 has trained one trial at a time so far"
+        assert tags["mnist_sweep.closed_gpu1.1"] == "gpu1 trains 0.99 times as much"
 
 
 def test_every_run_says_what_it_was_made_of(logged):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mnist_sweep.trial import Outcome, Trial
+from mnist_sweep.workers.devices import Slot
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,12 @@ class Workers(Protocol):
 
     def slots(self) -> list[str]:
         """The slots' names."""
+
+    def open(self, slot: Slot) -> None:
+        """Adds a slot; it says `Ready` when it is."""
+
+    def retire(self, slot: str) -> None:
+        """Takes a slot away for good and ends its process; what it still had to say is not heard."""
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to a slot that is ready."""

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from mnist_sweep.errors import UserError
 from mnist_sweep.settings import Workers
 
+# Beyond these, trials on one GPU wait for each other's work to be handed to it.
+_MOST_SHARES = 16
+# CPU threads of a share where more may be opened: the same number for all, and however many there come to be.
+_THREADS_OF_A_SHARE = 4
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -63,11 +68,19 @@ def slots(config: Workers, most: int | None = None) -> list[Slot]:
 
 
 def _gpu_slots(gpus: list[str], config: Workers, most: int | None) -> list[Slot]:
+    if config.trials_per_gpu == "auto":
+        threads = config.threads or max(1, min(_THREADS_OF_A_SHARE, cores() // len(gpus)))
+        return [Slot(f"gpu{i}.0", threads, gpu) for i, gpu in enumerate(gpus)][:most]
     shares = config.trials_per_gpu
     # Shares of the same GPU come last, so that few trials spread over all GPUs.
     places = [(share, i, gpu) for share in range(shares) for i, gpu in enumerate(gpus)][:most]
     threads = config.threads or max(1, cores() // len(places))
     return [Slot(f"gpu{i}.{share}" if shares > 1 else f"gpu{i}", threads, gpu) for share, i, gpu in places]
+
+
+def most_shares(gpus: int) -> int:
+    """The most trials that one of so many GPUs may have, where their number is measured: each needs a core."""
+    return max(1, min(_MOST_SHARES, cores() // gpus))
 
 
 def cores() -> int:
@@ -108,3 +121,26 @@ def _count_gpus() -> int:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return 0
+
+
+def memory(gpu: str) -> tuple[int, int] | None:
+    """The memory of a GPU.
+
+    Args:
+        gpu: As CUDA_VISIBLE_DEVICES names it.
+
+    Returns:
+        Bytes in use, by whatever program, and in all; None where the driver does not tell.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            named = pynvml.nvmlDeviceGetHandleByUUID if not gpu.isdigit() else pynvml.nvmlDeviceGetHandleByIndex
+            found = pynvml.nvmlDeviceGetMemoryInfo(named(gpu if not gpu.isdigit() else int(gpu)))
+            return int(found.used), int(found.total)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None

@@ -68,6 +68,14 @@ class LocalWorkers:
         """The slots' names."""
         return list(self._processes)
 
+    def open(self, slot: Slot) -> None:
+        """Adds a slot and starts its process, which becomes ready some seconds later."""
+        self._processes[slot.name] = self._start(slot)
+
+    def retire(self, slot: str) -> None:
+        """Takes a slot away and ends its process, whatever it does."""
+        _end(self._processes.pop(slot))
+
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to a slot that is ready."""
         worker = self._processes[slot]

@@ -14,7 +14,7 @@ from conftest import ROOT, command, environment, with_store
 
 import mnist_sweep
 from mnist_sweep import journal
-from mnist_sweep.trial import AttemptFailed, EpochEnded, Event, SlotLost, Status, TrialEnded, TrialStarted
+from mnist_sweep.trial import AttemptFailed, EpochEnded, Event, SlotLost, SlotOpened, Status, TrialEnded, TrialStarted
 
 FAKE = Path(__file__).parent / "fake_gpus"
 ERROR = "InternalError: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
@@ -48,15 +48,18 @@ class Sweep:
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Runs a command; without arguments, the sweep."""
-        sweep = (
-            "data=npz", f"data.path={self.digits}", "name=gone", "search=random", "search.max_trials=3",
-            "model.layers=1", "model.units=int(interval(4,32))", "model.dropout=interval(0,0.5)", "training.epochs=3",
-            "training.batch_size=32", "workers.threads=1",
-        )  # fmt: skip
         env = environment(FAKE_GPUS=str(self.gpus), PYTHONPATH=f"{FAKE}:{ROOT}", **env)
         return subprocess.Popen(
-            command(*(arguments or sweep)), cwd=self.work, env=env, text=True,
+            command(*(arguments or self.config())), cwd=self.work, env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def config(self, *changes: str) -> tuple[str, ...]:
+        """The sweep's overrides."""
+        return (
+            "data=npz", f"data.path={self.digits}", "name=gone", "search=random", "search.max_trials=3",
+            "model.layers=1", "model.units=int(interval(4,32))", "model.dropout=interval(0,0.5)", "training.epochs=3",
+            "training.batch_size=32", "workers.threads=1", *changes,
         )  # fmt: skip
 
     def events(self) -> list[Event]:
@@ -188,6 +191,29 @@ def test_a_sweep_whose_only_gpu_disappears_is_resumed_when_it_is_back(sweeps: Sw
     output, errors = resumed.communicate(timeout=250)
     assert resumed.returncode == 0, output + errors
     assert (sweep.result(), sweep.logged()) == (expected.result(), expected.logged())
+
+
+@pytest.mark.slow
+def test_a_gpu_whose_shares_are_measured_has_the_results_of_one_without(
+    digits: Path, store: Path, tmp_path: Path
+) -> None:
+    sweeps = {}
+    for shares in ("1", "auto"):
+        (tmp_path / shares).mkdir()
+        sweeps[shares] = sweep = Sweep(tmp_path / shares, digits, store)
+        (sweep.gpus / "0").touch()
+    drivers = [
+        sweep.start(*sweep.config("training.epochs=120", "search.max_trials=4", f"workers.trials_per_gpu={shares}"))
+        for shares, sweep in sweeps.items()
+    ]
+    for driver in drivers:
+        output, errors = driver.communicate(timeout=400)
+        assert driver.returncode == 0, output + errors
+    shared = sweeps["auto"]
+    assert shared.of(SlotOpened)[0].slot == "gpu0.1"
+    assert {e.slot for e in shared.of(TrialStarted)} >= {"gpu0.0", "gpu0.1"}
+    assert not shared.of(AttemptFailed)
+    assert shared.result() == sweeps["1"].result()
 
 
 @pytest.mark.slow

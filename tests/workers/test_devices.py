@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,48 @@ def test_visible_gpus_are_those_that_cuda_would_see(machine, gpus, visible, expe
 def test_gpu_slots(machine, config, gpus, most, expected):
     machine(gpus=gpus)
     assert slots(workers(**config), most) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "gpus", "cores", "most", "expected"),
+    [
+        ({}, 1, 16, None, [Slot("gpu0.0", 4, "0")]),
+        ({}, 2, 4, None, [Slot("gpu0.0", 2, "0"), Slot("gpu1.0", 2, "1")]),
+        ({"threads": 6}, 1, 2, None, [Slot("gpu0.0", 6, "0")]),
+        ({}, 2, 16, 1, [Slot("gpu0.0", 4, "0")]),
+        ({}, 0, 2, None, [Slot("cpu0", 1), Slot("cpu1", 1)]),
+    ],
+)
+def test_where_the_shares_are_to_be_found_there_is_one_at_first(machine, config, gpus, cores, most, expected):
+    machine(gpus=gpus, cores=cores)
+    assert slots(workers(trials_per_gpu="auto", **config), most) == expected
+
+
+@pytest.mark.parametrize(("gpus", "cores", "most"), [(1, 2, 2), (1, 12, 12), (1, 64, 16), (2, 9, 4), (8, 4, 1)])
+def test_no_gpu_has_more_shares_than_it_has_cores(machine, gpus, cores, most):
+    machine(cores=cores)
+    assert devices.most_shares(gpus) == most
+
+
+@pytest.mark.parametrize("gpu", ["1", "GPU-5a1c4e", "MIG-c7e2"])
+def test_the_memory_of_a_gpu_is_asked_for_by_the_name_that_cuda_knows(monkeypatch, gpu):
+    import pynvml
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: {1: "one"}[index])
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda name: name)
+    found = {"one": 3, "GPU-5a1c4e": 4, "MIG-c7e2": 5}
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=found[handle], free=1, total=9)
+    )
+    assert devices.memory(gpu) == (found.get(gpu, 3), 9)
+
+    def unsupported(handle: str) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", unsupported)
+    assert devices.memory(gpu) is None
 
 
 def test_gpus_are_given_by_the_names_that_cuda_knows(machine):

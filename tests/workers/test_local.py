@@ -193,13 +193,29 @@ def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers
 
 
 def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, task, tmp_path: Path) -> None:
-    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path / "logs", recycle_after=1)
+    workers = LocalWorkers([], arrays, tmp_path / "logs", recycle_after=1)
+    workers.open(Slot("cpu0", 1))
     try:
         wait_for(workers, Ready)
         before = workers.pids()
         messages = run(workers, task())
         assert [type(m) for m in messages] == [Reported, Reported, Done, Ready]
         assert workers.pids() != before
+    finally:
+        workers.close()
+
+
+def test_a_slot_that_is_retired_ends_with_its_process_and_says_nothing_more(tmp_path: Path) -> None:
+    workers = LocalWorkers([], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
+    workers.open(Slot("gpu0.0", 1, "0"))
+    workers.open(Slot("gpu0.1", 1, "0"))
+    try:
+        retired = psutil.Process(workers.pids()["gpu0.1"])
+        workers.retire("gpu0.1")
+        assert not retired.is_running()
+        assert workers.slots() == list(workers.pids()) == ["gpu0.0"]
+        workers.retire("gpu0.0")
+        assert workers.poll(0.1) == []
     finally:
         workers.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 
 class NVMLError(Exception):
@@ -17,6 +18,14 @@ def nvmlInit() -> None:  # noqa: N802
 
 def nvmlDeviceGetCount() -> int:  # noqa: N802
     return sum(path.name != "hold" for path in Path(os.environ["FAKE_GPUS"]).iterdir())
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
+    return index
+
+
+def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(used=10**9, total=10**10)
 
 
 def nvmlShutdown() -> None: ...  # noqa: N802
