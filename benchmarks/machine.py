@@ -202,7 +202,7 @@ class _Sampler:
     def _run(self) -> None:
         memory_next = 0.0
         while not self._ended.wait(_INTERVAL):
-            found = _descendants()
+            found = descendants()
             for process in found:
                 self._ticks[process.pid, process.started] = process.ticks
             now = time.perf_counter()
@@ -213,7 +213,9 @@ class _Sampler:
 
 
 @dataclass(frozen=True)
-class _Process:
+class Process:
+    """One of /proc: its parent, when it was started and what it has worked, in clock ticks."""
+
     pid: int
     parent: int
     started: int
@@ -221,19 +223,19 @@ class _Process:
     zombie: bool
 
 
-def _descendants() -> list[_Process]:
+def descendants() -> list[Process]:
     """This process's, by /proc."""
-    processes: dict[int, list[_Process]] = {}
+    processes: dict[int, list[Process]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 # The name, in brackets, may hold anything.
                 fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                process = _Process(
+                process = Process(
                     int(entry), int(fields[1]), int(fields[19]), int(fields[11]) + int(fields[12]), fields[0] == "Z"
                 )
                 processes.setdefault(process.parent, []).append(process)
-    found: list[_Process] = []
+    found: list[Process] = []
     parents = [os.getpid()]
     while parents:
         children = processes.get(parents.pop(), [])
@@ -266,7 +268,7 @@ def _end_all(grace: float) -> int:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        living = [process for process in _descendants() if not process.zombie]
+        living = [process for process in descendants() if not process.zombie]
         if not living:
             break
         if time.monotonic() >= deadline:

@@ -1,0 +1,1 @@
+"""What a sweep costs besides its training steps."""
