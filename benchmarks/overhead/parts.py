@@ -165,7 +165,7 @@ def memory(setup: Setup) -> list[Case]:
             partial(_memory, setup, experiment, ("workers.count=1", "workers.threads=1", *more)),
         )
         for space, experiment in spaces.items()
-        for name, more in (("replaced", ()), ("never replaced", (never,)))
+        for name, more in (("as it is", ()), ("never replaced", (never,)))
     ]
 
 

@@ -1,0 +1,115 @@
+"""A sweep's profile tells where all of the slots' time went."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import machine
+from benchmarks.overhead import activities, commands, sweeps
+from mnist_sweep.trial import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    Outcome,
+    Status,
+    SweepEnded,
+    SweepStarted,
+    Trial,
+    TrialAsked,
+    TrialEnded,
+    TrialStarted,
+    WinnerTested,
+)
+
+BEGIN, END = 1000.0, 1050.0
+PHASES = {"build": 0.5, "trace": 1.0, "train": 6.0, "validate": 1.0, "save": 0.25}
+
+
+def started(time: float, trial: int, slot: str, attempt: int = 1) -> TrialStarted:
+    return TrialStarted(time, Trial(trial, {}, {}, 1), attempt, slot)
+
+
+def ended(time: float, trial: int) -> TrialEnded:
+    return TrialEnded(time, trial, Outcome(Status.COMPLETED, score=0.9, seconds=9, phases=PHASES))
+
+
+# cpu0: trial 0 from 5 to 15, trial 2 from 16 to 26. cpu1: trial 1 fails from 6 to 8, and is trained from 9 to 20.
+EVENTS: list[Event] = [
+    SweepStarted(1002, "s/t", {}, {}, {}, {}),
+    TrialAsked(1004, 0),
+    started(1005, 0, "cpu0"),
+    started(1006, 1, "cpu1"),
+    AttemptFailed(1008, 1, 1, "its worker was killed"),
+    started(1009, 1, "cpu1", attempt=2),
+    EpochEnded(1014, 0, 1, 1, {"val_accuracy": 0.9}),
+    ended(1015, 0),
+    started(1016, 2, "cpu0"),
+    ended(1020, 1),
+    ended(1026, 2),
+    WinnerTested(1028, 0, {}, []),
+    SweepEnded(1028, Status.COMPLETED, "", 0),
+]
+
+
+def test_what_a_slot_did_adds_up_to_the_time_from_the_command_to_its_exit():
+    slots = activities.by_slot(EVENTS, BEGIN, END)
+
+    assert {slot: sum(seconds.values()) for slot, seconds in slots.items()} == pytest.approx({"cpu0": 50, "cpu1": 50})
+    outside = {"winner's test": 2, "after": 22}
+    two = {name: 2 * seconds for name, seconds in PHASES.items()}
+    assert slots["cpu0"] == pytest.approx(
+        {**two, "other": 2.5, "start-up": 5, "between trials": 1, "idle": 0, **outside}
+    )
+    assert slots["cpu1"] == pytest.approx(
+        {**PHASES, "other": 2.25, "failed": 2, "start-up": 6, "between trials": 1, "idle": 6, **outside}
+    )
+
+
+def test_shares_are_those_of_training_and_validation_steps():
+    seconds = activities.together(activities.by_slot(EVENTS, BEGIN, END))
+
+    assert sum(seconds.values()) == pytest.approx(2 * (END - BEGIN))
+    shares = activities.Shares.of(seconds)
+    assert (shares.within, shares.from_command, shares.whole) == pytest.approx((21 / 35, 21 / 46, 21 / 100))
+
+
+def test_the_first_step_ends_when_a_batch_of_the_first_epoch_is_done():
+    swept = sweeps.Swept(EVENTS, BEGIN, machine.Usage(0, END - BEGIN, 1, 1, 0, 0), 1, [])
+    assert swept.first_step(batches=12) == pytest.approx((7, 7.5))
+
+
+def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
+    code = """if True:
+        from pathlib import Path
+        from mnist_sweep import files, publish, sweep, tracking, trial
+        for name in (trial.MODEL_FILE, trial.SAMPLE_FILE, trial.STATE_FILE, "config.yaml"):
+            files.write_whole(Path(name), "text")
+        tracker = tracking.Tracker(None, None)
+        tracker.handle(None)
+        tracker.close()
+        print(sorted(path.name for path in Path().iterdir()), tracker.error, publish.publish())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=sweeps.environment("mlflow,files"),
+        check=True,
+    )
+    assert done.stdout.startswith("['config.yaml'] None Published(")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its memory is told otherwise")
+def test_a_command_is_measured_without_what_its_parent_has(tmp_path):
+    (tmp_path / "tensorflow.py").touch()
+    ballast = bytearray(200 * 2**20)
+
+    found = commands.run(["-c", "import tensorflow, sys; sys.exit(3)"], Path(tmp_path), returncode=3)
+
+    assert ballast.count(0) > found["peak_mib"] * 2**20
+    assert found["tensorflow"]
