@@ -280,7 +280,7 @@ class Workers(Strict):
     trials_per_gpu: Count
     retries: Annotated[int, Field(ge=0)]
     timeout: Annotated[str, BeforeValidator(_duration)] | None
-    recycle_after: Count
+    recycle_after: Literal["auto"] | Count
 
 
 class Tracking(Strict):

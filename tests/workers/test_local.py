@@ -176,8 +176,8 @@ def test_a_killed_process_is_noticed_and_replaced(pool: LocalWorkers, task) -> N
     os.kill(before, signal.SIGKILL)
     died = next(m for m in wait_for(pool, Died, seconds=5) if isinstance(m, Died))
     assert died.reason == "was killed by SIGKILL (out of memory?)"
-    assert pool.pids()["cpu0"] != before
     wait_for(pool, Ready)
+    assert pool.pids()["cpu0"] != before
     assert isinstance(run(pool, task(number=9))[-2], Done)
 
 
@@ -240,18 +240,24 @@ def test_a_process_that_tells_nothing_is_ended_with_the_given_reason(pool: Local
     wait_for(pool, Ready)
 
 
-def test_workers_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["worker", "server"])
+def test_all_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path, which: str) -> None:
     code = (
         "from pathlib import Path\n"
         "from mnist_sweep.workers.devices import Slot\n"
         "from mnist_sweep.workers.local import LocalWorkers\n"
         f"workers = LocalWorkers([Slot('cpu0', 1)], Path({str(arrays)!r}), Path({str(tmp_path)!r}), 9)\n"
-        "print(workers.pids()['cpu0'], flush=True)\n"
+        f"while {which == 'worker'} and not workers.pids(): workers.poll(0.1)\n"
+        "print(flush=True)\n"
         "while True: workers.poll(1)\n"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
-    worker = psutil.Process(int(driver.stdout.readline()))
+    driver.stdout.readline()
+    # The server alone, while it imports TensorFlow, or with a worker.
+    processes = psutil.Process(driver.pid).children()
+    assert len(processes) == (2 if which == "worker" else 1)
     driver.kill()
     driver.wait()
-    worker.wait(timeout=10)
+    for process in processes:
+        process.wait(timeout=10)
