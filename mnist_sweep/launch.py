@@ -102,7 +102,8 @@ def run(
         arrays = folder / "arrays"
         cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
         # Before the data, as they take seconds to start; what is found wrong below ends them.
-        workers = LocalWorkers(places, None, folder / "workers", settings.workers.recycle_after)
+        own_code = own is not None or settings.trial["model"].get("builder") is not None
+        workers = LocalWorkers(places, None, folder / "workers", settings.workers.recycle_after, own_code=own_code)
         cleanup.callback(workers.close)
         past = list(read(folder)) if resume else []
         images = data.load(settings.data.name, settings.data.path, settings.data.fallback)

@@ -1,8 +1,8 @@
 """Worker processes that need not import TensorFlow, as they are forked from one that has.
 
-`python -m mnist_sweep.workers.forkserver FD MODULE…` is the server: it imports the modules and then, for each request
-that comes through the socket FD, forks a worker process, which goes on in `process.run`. So several workers cost one
-import, one more costs a tenth of a second, and they share the memory of what was imported.
+`python -m mnist_sweep.workers.forkserver FD OWN_CODE MODULE…` is the server: it imports the modules and then, for each
+request that comes through the socket FD, forks a worker process, which goes on in `process.run`. So several workers
+cost one import, one more costs a tenth of a second, and they share the memory of what was imported.
 
 The server may have imported TensorFlow, but must not have used it: its threads would be missing in the children.
 The standard library's `multiprocessing.forkserver` would import the driver's `__main__`, a user's notebook perhaps.
@@ -11,8 +11,6 @@ The standard library's `multiprocessing.forkserver` would import the driver's `_
 from __future__ import annotations
 
 import ctypes
-import gc
-import importlib
 import os
 import select
 import signal
@@ -28,12 +26,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-# What a worker's first trial needs; the first of them imports TensorFlow and Keras.
-PRELOAD = (
-    "mnist_sweep.training.fit",
-    "mnist_sweep.training.executions",
-    "mnist_sweep.workers.process",
-)
+from mnist_sweep.workers import imports
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -58,19 +52,29 @@ def possible() -> bool:
 class ForkServer:
     """The driver's end of a server, which leaves when this does."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, preload: Sequence[str] = PRELOAD) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, *, own_code: bool, modules: Sequence[str] = imports.MODULES
+    ) -> None:
         """Starts it; requests are answered when it has imported everything.
 
         Args:
             environment: That of the server and of all its children.
             log: The file for the server's own output.
-            preload: The modules to import.
+            own_code: Whether its children will run code of the user's.
+            modules: What it imports first.
         """
         self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, open(log, "ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mnist_sweep.workers.forkserver", str(theirs.fileno()), *preload],
+                [
+                    sys.executable,
+                    "-m",
+                    "mnist_sweep.workers.forkserver",
+                    str(theirs.fileno()),
+                    str(int(own_code)),
+                    *modules,
+                ],
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -188,7 +192,7 @@ class Forked:
 def main() -> None:
     """Serves until the driver is gone; in a forked process, does a worker's work."""
     driver = socket.socket(fileno=int(sys.argv[1]))
-    _preload(sys.argv[2:], driver)
+    _import(driver, sys.argv[3:], own_code=sys.argv[2] == "1")
     connection = _serve(driver)
     if connection is not None:
         from mnist_sweep.workers import process
@@ -196,12 +200,11 @@ def main() -> None:
         process.run(Connection(connection))
 
 
-def _preload(modules: Sequence[str], driver: socket.socket) -> None:
+def _import(driver: socket.socket, modules: Sequence[str], *, own_code: bool) -> None:
     imported = threading.Event()
     watch = threading.Thread(target=_leave_with, args=(driver, imported), daemon=True)
     watch.start()
-    for module in modules:
-        importlib.import_module(module)
+    imports.load(modules, own_code=own_code)
     imported.set()
     # A thread that is there at a fork would be missing in the child.
     watch.join()
@@ -222,10 +225,7 @@ def _serve(driver: socket.socket) -> int | None:
     Returns:
         In the server None, when the driver is gone; in a forked process its end of the socket to the driver.
     """
-    # The collector marks what it looks at, which would copy every page that is shared.
-    gc.freeze()
-    gc.enable()
-    # TensorFlow's libraries have a thread that the children do without.
+    # Where the user's code needs them, some libraries have a thread, which the children do without.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
     while True:
         try:
@@ -282,6 +282,4 @@ def _fork() -> int:
 
 
 if __name__ == "__main__":
-    # What is imported stays: to look through it again and again for garbage takes a third of the time.
-    gc.disable()
     main()

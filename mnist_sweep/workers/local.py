@@ -63,7 +63,13 @@ class LocalWorkers:
     """
 
     def __init__(
-        self, slots: list[Slot], data: Path | None, logs: Path, recycle_after: int | Literal["auto"] = "auto"
+        self,
+        slots: list[Slot],
+        data: Path | None,
+        logs: Path,
+        recycle_after: int | Literal["auto"] = "auto",
+        *,
+        own_code: bool = True,
     ) -> None:
         """Starts a process for each slot; they become ready some seconds later, when there are data.
 
@@ -72,8 +78,9 @@ class LocalWorkers:
             data: The folder that `Dataset.save` wrote; None if `set_up` will name it.
             logs: The folder for the processes' output; created if need be.
             recycle_after: Tasks before a process is replaced; `auto`: when its memory has grown.
+            own_code: Whether a task's model is made by code of the user's, who may use all of Keras.
         """
-        self._data, self._logs, self._recycle_after = data, logs, recycle_after
+        self._data, self._logs, self._recycle_after, self._own_code = data, logs, recycle_after, own_code
         logs.mkdir(parents=True, exist_ok=True)
         self._kept: list[Message] = []
         self._server: ForkServer | None = None
@@ -205,7 +212,8 @@ class LocalWorkers:
         worker = _Process(
             slot, process, Connection(ours.detach()), log, early_deaths=early_deaths, log_start=log.stat().st_size
         )
-        _send(worker, {"task": "set up", "threads": slot.threads, "gpu": slot.gpu is not None})
+        about = {"threads": slot.threads, "gpu": slot.gpu is not None, "own_code": self._own_code}
+        _send(worker, {"task": "set up", **about})
         if self._data is not None:
             _send(worker, {"task": "open", "data": str(self._data)})
         return worker
@@ -214,7 +222,7 @@ class LocalWorkers:
         # Not on a GPU: what CUDA's libraries do as they are imported need not survive a fork, and was never tried.
         if slot.gpu is None and forkserver.possible():
             if self._server is None or self._server.gone():
-                self._server = ForkServer(_environment(slot), self._logs / "server.log")
+                self._server = ForkServer(_environment(slot), self._logs / "server.log", own_code=self._own_code)
             return self._server.fork(theirs, output)
         return subprocess.Popen(
             [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],

@@ -8,7 +8,6 @@ end of the socket.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ import psutil
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Execution, Outcome, Status
+from mnist_sweep.workers import imports
 from mnist_sweep.workers.base import Discovered, Done, Evaluated, Executed, Message, Ready, Reported, message_to_json
 
 
@@ -96,14 +96,11 @@ def run(connection: Connection) -> None:
     driver = _Driver(connection)
     threading.Thread(target=driver.listen, daemon=True).start()
     setup = driver.tasks.get()
-    # Only here, as importing TensorFlow takes seconds in which the driver may leave already. What is imported stays: to
-    # look through it again and again for garbage takes a third of the time.
-    gc.disable()
+    # Only here, as importing TensorFlow takes seconds in which the driver may leave already.
+    imports.load(own_code=setup["own_code"])
     from mnist_sweep.training.data import Dataset
     from mnist_sweep.training.fit import Trainer, configure
 
-    gc.freeze()
-    gc.enable()
     configure(setup["threads"], gpu=setup["gpu"])
     trainer = Trainer(Dataset.open(Path(driver.tasks.get()["data"])))
     while True:

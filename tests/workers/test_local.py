@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from mnist_sweep.trial import Execution, Status, Trial
 from mnist_sweep.workers import local
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.forkserver import Forked
 from mnist_sweep.workers.local import LocalWorkers
 
 
@@ -186,8 +189,14 @@ def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers
         reports = [m.metrics for m in messages if isinstance(m, Reported)]
         return [{k: v for k, v in m.items() if k != "epoch_seconds"} for m in reports]
 
+    worker = pool.pids()["cpu0"]
+    for process in psutil.Process().children():
+        if process.pid != worker and "mnist_sweep.workers.forkserver" in process.cmdline():
+            # The server, which another replaces when it is needed; its child lives on.
+            process.kill()
     first = metrics(run(pool, task(number=1, epochs=3)))
-    os.kill(pool.pids()["cpu0"], signal.SIGKILL)
+    assert pool.pids()["cpu0"] == worker
+    os.kill(worker, signal.SIGKILL)
     wait_for(pool, Ready)
     assert metrics(run(pool, task(number=2, epochs=3))) == first
 
@@ -202,6 +211,27 @@ def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, ta
         assert workers.pids() != before
     finally:
         workers.close()
+
+
+@pytest.mark.parametrize(
+    ("after", "memory", "replaced_at"),
+    [
+        ("auto", [900, 950, 960, 1000, 1020, 1030, 1061], 6),  # by more than a tenth, of more than 640 MiB
+        ("auto", [200, 250, 300, 363, 365], 4),
+        ("auto", [900, 800, 700, 600], None),
+        (2, [100, 100, 100], 2),
+    ],
+)
+def test_a_process_is_replaced_that_has_grown_since_its_second_task(
+    tmp_path: Path, after: int | Literal["auto"], memory: list[int], replaced_at: int | None
+) -> None:
+    workers = LocalWorkers([], None, tmp_path, after)
+    process = local._Process(Slot("cpu0", 1), mock.Mock(spec=Forked), mock.Mock(spec=Connection), tmp_path / "cpu0.log")
+    replaced = []
+    for tasks, mebibytes in enumerate(memory):
+        process.tasks = tasks
+        replaced.append(workers._is_used_up(process, mebibytes * 2**20))
+    assert (replaced.index(True) if True in replaced else None) == replaced_at
 
 
 def test_a_process_that_hangs_while_it_starts_is_replaced_and_then_given_up(
