@@ -72,7 +72,9 @@ class Message:
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """The slot takes a task. Sent again after each task."""
+    """The slot takes a task. Sent again after each task; `memory` is what its process has for itself, in bytes."""
+
+    memory: int = 0
 
 
 @dataclass(frozen=True)
