@@ -139,6 +139,8 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
         return driver.why_stop(number, execution, epoch, wait=task["waits"])
 
     try:
+        several = [Execution(**execution) for execution in trial["executions"]]
+        known = task["known"] or [0] * (len(several) or 1)
         job = Job(
             config=check_trial(trial["config"]),
             objective=Objective(*task["objective"]),
@@ -146,15 +148,14 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
             folder=Path(task["folder"]),
             parent=Path(task["parent"]) if task["parent"] else None,
             stop=task["stop"],
-            known=task["known"][0],
+            known=known[0],
             limits=task["limits"],
             latency=task["latency"],
             checkpoint_every=task["checkpoint_every"],
             keep=task["keep"],
         )
-        several = [Execution(**execution) for execution in trial["executions"]]
         if several:
-            outcome = executions.train(trainer, job, several, task["known"], report, ended, stop)
+            outcome = executions.train(trainer, job, several, known, report, ended, stop)
         else:
             outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
     except UserError as error:
