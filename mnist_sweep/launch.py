@@ -97,30 +97,31 @@ def run(
         settings, space, corners = prepare(config)
         most = min((n for n in (most, space.size) if n is not None), default=None)
     places = slots(settings.workers, most)
-    images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
-    if own is None:
-        for corner in corners:
-            check_shape(corner, images.shape)
-    dataset = data.split(images, settings.data.validation_split, settings.seed)
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    summary.warn_of_fallback(console, images)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
-        past = list(read(folder)) if resume else []
-        public = _without_secrets(config)
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
         arrays = folder / "arrays"
-        arrays.mkdir(exist_ok=True)
         cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
+        # Before the data, as they take seconds to start; what is found wrong below ends them.
+        own_code = own is not None or settings.trial["model"].get("builder") is not None
+        workers = LocalWorkers(places, None, folder / "workers", settings.workers.recycle_after, own_code=own_code)
+        cleanup.callback(workers.close)
+        past = list(read(folder)) if resume else []
+        images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
+        if own is None:
+            for corner in corners:
+                check_shape(corner, images.shape)
+        dataset = data.split(images, settings.data.validation_split, settings.seed)
+        summary.warn_of_fallback(console, images)
+        public = _without_secrets(config)
+        arrays.mkdir(exist_ok=True)
         try:
             dataset.save(arrays)
         except OSError as error:
             raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
-        start = functools.partial(LocalWorkers, places, arrays, folder / "workers", settings.workers.recycle_after)
-        workers: LocalWorkers | None = None
+        workers.set_up(arrays)
         if own is not None:
             say(f"Asking {own} what it searches …")
-            workers = start()
-            cleanup.callback(workers.close)
             found = hypermodel.expand(settings.trial, hypermodel.discover(workers, own, _DISCOVERY_SECONDS))
             settings, space, corners = prepare(config, found)
             baseline = found.baseline(baseline)
@@ -144,10 +145,6 @@ def run(
                     settings, space, images.digest(), functools.partial(find, wanted_by="search.warm_start")
                 ),
             )
-        if workers is None:
-            # Only here, as what is wrong with the settings to try first, or with an earlier sweep, needs no worker.
-            workers = start()
-            cleanup.callback(workers.close)
         summary.announce(say, started, [place.name for place in places])
         write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
         aside = Aside(lambda: search.create(settings, space, started.enqueued, started.earlier))

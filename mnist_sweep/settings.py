@@ -280,7 +280,7 @@ class Workers(Strict):
     retries: Annotated[int, Field(ge=0)]
     timeout: Annotated[str, BeforeValidator(_duration)] | None
     checkpoint_every: Annotated[str, BeforeValidator(_duration)]
-    recycle_after: Count
+    recycle_after: Literal["auto"] | Count
 
 
 class Tracking(Strict):

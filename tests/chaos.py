@@ -277,8 +277,7 @@ def _timeless(metrics: dict[str, float]) -> dict[str, float]:
 
 def _workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
     try:
-        children = psutil.Process(driver.pid).children()
-        return [child for child in children if "mnist_sweep.workers.process" in child.cmdline()]
+        return [child for child in psutil.Process(driver.pid).children() if _slot(child)]
     except psutil.Error:
         return []
 
@@ -291,11 +290,12 @@ def _started(process: psutil.Process) -> float:
 
 
 def _slot(process: psutil.Process) -> str:
-    """A worker's slot, after which the file is called that it writes its output to."""
+    """A worker's slot, after which the file is called that it writes its output to; "" for another process."""
     try:
-        return Path(os.readlink(f"/proc/{process.pid}/fd/1")).stem
+        output = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
     except OSError:
         return ""
+    return output.stem if output.suffix == ".log" and output.stem != "server" else ""
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:

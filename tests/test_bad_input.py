@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from mnist_sweep.cli import main
@@ -164,6 +165,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     error = capsys.readouterr().err
+    assert not [p for p in psutil.Process().children() if any("mnist_sweep.workers" in part for part in p.cmdline())]
     assert end.value.code == 2, error
     assert error.startswith("mnist_sweep: ")
     assert error.count("\n") == 1

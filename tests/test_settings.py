@@ -248,7 +248,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"workers.trials_per_gpu": 0}, "workers.trials_per_gpu=0: must be at least 1 or 'auto'"),
         ({"workers.trials_per_gpu": "all"}, "workers.trials_per_gpu=all: must be 'auto'"),
         ({"workers.retries": -1}, "workers.retries=-1: must be at least 0"),
-        ({"workers.recycle_after": 0}, "workers.recycle_after=0: must be at least 1"),
+        ({"workers.recycle_after": 0}, "workers.recycle_after=0: must be at least 1 or 'auto'"),
         ({"workers.timeout": "soon"}, "workers.timeout=soon: must be a duration such as 90s, 15m, 2h or 1h30m"),
         ({"workers.timeout": "0s"}, "workers.timeout=0s: must be more than no time"),
         ({"workers.cuont": 2}, "workers.cuont: unknown key; did you mean 'workers.count'?"),

@@ -43,6 +43,8 @@ class Program:
             # As a user wished, to look inside.
             self._train, self._test = self._loop(model.train_step), self._loop(model.test_step)
             return
+        # It creates the variables of losses and metrics: a function that creates any is traced twice.
+        model.test_step(self._batch(tf.zeros(1, tf.int32), 0, 1))
         self._train, self._test = (self._compiled(step) for step in (model.train_step, model.test_step))
         for function in (self._train, self._test):
             # No batch at all: TensorFlow traces the function, optimizes its graph and makes it ready to run.

@@ -20,7 +20,8 @@ class Train:
         parent: The folder of the trial from whose weights and optimizer state to go on.
         waits: Whether the worker waits after each epoch until it is told to `go_on` or to stop.
         stop: Why it is to end where it is; "" to train.
-        known: The epochs of each execution that an earlier attempt has reported, to which one that is to `stop` trains.
+        known: The epochs of each execution that an earlier attempt has reported, to which one that is to `stop` trains;
+            empty where there was none.
         limits: The most `parameters` a model may have, and the most bytes of `memory` that its training may need.
         latency: Whether to measure how long the prediction of one image takes.
         checkpoint_every: Seconds between two savings of its state.
@@ -33,7 +34,7 @@ class Train:
     parent: str | None = None
     waits: bool = False
     stop: str = ""
-    known: list[int] = field(default_factory=lambda: [0])
+    known: list[int] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
     latency: bool = False
     checkpoint_every: float = 0.0
@@ -72,7 +73,9 @@ class Message:
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """The slot takes a task. Sent again after each task."""
+    """The slot takes a task. Sent again after each task; `memory` is what its process has for itself, in bytes."""
+
+    memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from mnist_sweep.trial import Status
+from mnist_sweep.workers import forkserver
 from mnist_sweep.workers.base import Died, Done, Message, Ready, Task, message_from_json
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.forkserver import Forked, ForkServer
 
 # How often to look for processes that died while something else holds their end of the socket open.
 _LOOK = 0.5
@@ -27,16 +29,24 @@ _KILLS_BEFORE_READY = 10
 _LOG_TAIL = 4000
 # Seconds in which a process has to become ready; TensorFlow takes 10, on a busy machine some times as many.
 _LONGEST_START = 600.0
+# By how much the memory of a process may grow before it is replaced: by the tenth part of what it had after its second
+# task, when TensorFlow has loaded what it needs, and not for a few megabytes; with it goes what the next trial may use.
+_GROWTH = 0.1
+_LEAST_GROWTH = 64 * 2**20
+_SETTLED = 2
+# Tasks before a process is replaced where that costs as much as importing TensorFlow.
+_TASKS = 25
 
 
 @dataclass
 class _Process:
     slot: Slot
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     connection: Connection
     log: Path
     ready: bool = False
     tasks: int = 0
+    settled: int | None = None
     early_deaths: int = 0
     log_start: int = 0
     cause: str = ""
@@ -46,23 +56,52 @@ class _Process:
 class LocalWorkers:
     """Worker processes that import TensorFlow once, keep the data in memory, and train trial after trial.
 
-    A process that dies is replaced at once; one that has done `recycle_after` tasks is replaced when it is idle, as
-    TensorFlow's memory grows by some megabytes with each trial.
+    On CPU they are forked from one process that has done the import, so that another takes a tenth of a second.
+
+    A process that dies is replaced at once; one whose memory has grown, as TensorFlow's does by some megabytes with
+    each trial, is replaced when it is idle.
     """
 
-    def __init__(self, slots: list[Slot], data: Path, logs: Path, recycle_after: int) -> None:
-        """Starts a process for each slot; they become ready some seconds later.
+    def __init__(
+        self,
+        slots: list[Slot],
+        data: Path | None,
+        logs: Path,
+        recycle_after: int | Literal["auto"] = "auto",
+        *,
+        own_code: bool = True,
+    ) -> None:
+        """Starts a process for each slot; they become ready some seconds later, when there are data.
 
         Args:
-            slots: Where to run.
-            data: The folder that `Dataset.save` wrote.
+            slots: Where to run; those without a GPU have the same number of threads.
+            data: The folder that `Dataset.save` wrote; None if `set_up` will name it.
             logs: The folder for the processes' output; created if need be.
-            recycle_after: Tasks before a process is replaced.
+            recycle_after: Tasks before a process is replaced; `auto`: when its memory has grown.
+            own_code: Whether a task's model is made by code of the user's, who may use all of Keras.
         """
-        self._data, self._logs, self._recycle_after = data, logs, recycle_after
+        self._data, self._logs, self._recycle_after, self._own_code = data, logs, recycle_after, own_code
         logs.mkdir(parents=True, exist_ok=True)
         self._kept: list[Message] = []
-        self._processes = {slot.name: self._start(slot) for slot in slots}
+        self._server: ForkServer | None = None
+        self._processes: dict[str, _Process] = {}
+        try:
+            for slot in slots:
+                self._processes[slot.name] = self._start(slot)
+        except BaseException:
+            self.close()
+            raise
+
+    def set_up(self, data: Path) -> None:
+        """Tells where the data are, for which the processes wait.
+
+        Args:
+            data: The folder that `Dataset.save` wrote.
+        """
+        self._data = data
+        for worker in self._processes.values():
+            worker.born = time.monotonic()
+            _send(worker, {"task": "open", "data": str(data)})
 
     def slots(self) -> list[str]:
         """The slots' names."""
@@ -122,13 +161,17 @@ class LocalWorkers:
 
     def close(self) -> None:
         """Ends all processes, whatever they do."""
+        if self._server is not None:
+            self._server.close()
         for worker in self._processes.values():
             _end(worker)
         self._processes = {}
 
     def pids(self) -> dict[str, int]:
-        """The process id of each slot."""
-        return {name: worker.process.pid for name, worker in self._processes.items()}
+        """The process id of each slot that has a process."""
+        for worker in self._processes.values():
+            worker.process.poll()
+        return {name: w.process.pid for name, w in self._processes.items() if w.process.pid is not None}
 
     def _receive(self, worker: _Process) -> list[Message]:
         try:
@@ -138,12 +181,21 @@ class LocalWorkers:
             return [self._bury(worker)]
         if isinstance(message, Ready):
             worker.ready, worker.early_deaths = True, 0
-            if worker.tasks >= self._recycle_after:
+            if self._is_used_up(worker, message.memory):
                 self._replace(worker)
                 return []
         if isinstance(message, Done) and message.outcome.status is Status.FAILED:
             message = replace(message, log=_tail(worker))
         return [message]
+
+    def _is_used_up(self, worker: _Process, memory: int) -> bool:
+        if self._recycle_after != "auto":
+            return worker.tasks >= self._recycle_after
+        if isinstance(worker.process, subprocess.Popen):
+            return worker.tasks >= _TASKS
+        if worker.tasks == _SETTLED:
+            worker.settled = memory
+        return worker.settled is not None and memory - worker.settled > max(_GROWTH * worker.settled, _LEAST_GROWTH)
 
     def _bury(self, worker: _Process) -> Message:
         reason, log = worker.cause or _cause_of_death(worker), _tail(worker)
@@ -154,7 +206,7 @@ class LocalWorkers:
             return Died(worker.slot.name, reason, log)
         _end(worker)
         del self._processes[worker.slot.name]
-        return Died(worker.slot.name, f"cannot start, it {reason}; its log is {worker.log}", log, lost=True)
+        return Died(worker.slot.name, f"cannot start, it {reason}; its log is {_log(worker)[0]}", log, lost=True)
 
     def _replace(self, worker: _Process, early_deaths: int = 0) -> None:
         _end(worker)
@@ -164,30 +216,39 @@ class LocalWorkers:
         ours, theirs = socket.socketpair()
         log = self._logs / f"{slot.name}.log"
         with theirs, open(log, "ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],
-                env=_environment(slot),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # Ctrl-C in the terminal is for the driver, which stops its workers as it sees fit.
-                start_new_session=True,
-            )
+            process = self._process(slot, theirs, output)
         worker = _Process(
             slot, process, Connection(ours.detach()), log, early_deaths=early_deaths, log_start=log.stat().st_size
         )
-        _send(
-            worker,
-            {"task": "set up", "threads": slot.threads, "gpu": slot.gpu is not None, "data": str(self._data)},
-        )
+        about = {"threads": slot.threads, "gpu": slot.gpu is not None, "own_code": self._own_code}
+        _send(worker, {"task": "set up", **about})
+        if self._data is not None:
+            _send(worker, {"task": "open", "data": str(self._data)})
         return worker
+
+    def _process(self, slot: Slot, theirs: socket.socket, output: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+        # Not on a GPU: what CUDA's libraries do as they are imported need not survive a fork, and was never tried.
+        if slot.gpu is None and forkserver.possible():
+            if self._server is None or self._server.gone():
+                self._server = ForkServer(_environment(slot), self._logs / "server.log", own_code=self._own_code)
+            return self._server.fork(theirs, output)
+        return subprocess.Popen(
+            [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],
+            env=_environment(slot),
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C in the terminal is for the driver, which stops its workers as it sees fit.
+            start_new_session=True,
+        )
 
 
 def _environment(slot: Slot) -> dict[str, str]:
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    # GPUs are counted as nvidia-smi does; CUDA by itself begins with the fastest.
+    unless_given = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {
-        **quiet,
+        **unless_given,
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
         # "-1", as an empty value counts as unset in some versions of the driver.
@@ -223,6 +284,14 @@ def _cause_of_death(worker: _Process) -> str:
 
 def _tail(worker: _Process) -> str:
     """The end of what a process has written since its last task began."""
-    with open(worker.log, "rb") as log:
-        log.seek(max(worker.log_start, worker.log.stat().st_size - _LOG_TAIL))
+    path, start = _log(worker)
+    with open(path, "rb") as log:
+        log.seek(max(start, path.stat().st_size - _LOG_TAIL))
         return log.read().decode(errors="replace")
+
+
+def _log(worker: _Process) -> tuple[Path, int]:
+    """The file with a process's output, and where its task's begins; the server's for a process that never was."""
+    if isinstance(worker.process, Forked) and worker.process.pid is None:
+        return worker.process.server.log, worker.process.server.log_start
+    return worker.log, worker.log_start

@@ -1,7 +1,8 @@
 """A worker process: `python -m mnist_sweep.workers.process FD`, started by `local.py` with its end of a socket.
 
-It imports TensorFlow once, loads the data once, and then does one task after another. It leaves when the driver does,
-which it notices by the end of the socket.
+Where that can be, it is forked from a process that has imported everything (`forkserver.py`). It imports TensorFlow
+once, loads the data once, and then does one task after another. It leaves when the driver does, which it notices by the
+end of the socket.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Execution, Outcome, Status
+from mnist_sweep.workers import imports
 from mnist_sweep.workers.base import Discovered, Done, Evaluated, Executed, Message, Ready, Reported, message_to_json
 
 
@@ -83,19 +87,24 @@ class _Driver:
             self._news.notify_all()
 
 
-def main() -> None:
-    """Runs until the driver is gone."""
-    driver = _Driver(Connection(int(sys.argv[1])))
+def run(connection: Connection) -> None:
+    """Does what the driver says, until that is gone.
+
+    Args:
+        connection: The end of the socket to the driver.
+    """
+    driver = _Driver(connection)
     threading.Thread(target=driver.listen, daemon=True).start()
     setup = driver.tasks.get()
     # Only here, as importing TensorFlow takes seconds in which the driver may leave already.
+    imports.load(own_code=setup["own_code"])
     from mnist_sweep.training.data import Dataset
     from mnist_sweep.training.fit import Trainer, configure
 
     configure(setup["threads"], gpu=setup["gpu"])
-    trainer = Trainer(Dataset.open(Path(setup["data"])))
+    trainer = Trainer(Dataset.open(Path(driver.tasks.get()["data"])))
     while True:
-        driver.send(Ready(""))
+        driver.send(Ready("", _memory()))
         task = driver.tasks.get()
         message = _train(trainer, task, driver) if task["task"] == "train" else _OTHERS[task["task"]](trainer, task)
         driver.send(message)
@@ -104,6 +113,12 @@ def main() -> None:
             # Not sys.exit: TensorFlow, putting its GPU in order, may wait for one that never answers.
             sys.stderr.flush()
             os._exit(1)
+
+
+def _memory() -> int:
+    """The bytes that this process has written to; not those of files, which it shares with others."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
@@ -124,6 +139,8 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
         return driver.why_stop(number, execution, epoch, wait=task["waits"])
 
     try:
+        several = [Execution(**execution) for execution in trial["executions"]]
+        known = task["known"] or [0] * (len(several) or 1)
         job = Job(
             config=check_trial(trial["config"]),
             objective=Objective(*task["objective"]),
@@ -131,15 +148,14 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
             folder=Path(task["folder"]),
             parent=Path(task["parent"]) if task["parent"] else None,
             stop=task["stop"],
-            known=task["known"][0],
+            known=known[0],
             limits=task["limits"],
             latency=task["latency"],
             checkpoint_every=task["checkpoint_every"],
             keep=task["keep"],
         )
-        several = [Execution(**execution) for execution in trial["executions"]]
         if several:
-            outcome = executions.train(trainer, job, several, task["known"], report, ended, stop)
+            outcome = executions.train(trainer, job, several, known, report, ended, stop)
         else:
             outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
     except UserError as error:
@@ -189,4 +205,4 @@ def _summary(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(Connection(int(sys.argv[1])))

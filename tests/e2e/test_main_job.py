@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -171,7 +172,8 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work
         cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     found = wait_for_epoch(work)
-    worker = next(c for c in psutil.Process(driver.pid).children() if "mnist_sweep.workers.process" in c.cmdline())
+    processes = psutil.Process(driver.pid).children()
+    worker = next(p for p in processes if os.readlink(f"/proc/{p.pid}/fd/1").endswith("/workers/cpu0.log"))
     worker.kill()
     output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from mnist_sweep.trial import Execution, Status, Trial
 from mnist_sweep.workers import local
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train
 from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.forkserver import Forked
 from mnist_sweep.workers.local import LocalWorkers
 
 
@@ -176,8 +179,8 @@ def test_a_killed_process_is_noticed_and_replaced(pool: LocalWorkers, task) -> N
     os.kill(before, signal.SIGKILL)
     died = next(m for m in wait_for(pool, Died, seconds=5) if isinstance(m, Died))
     assert died.reason == "was killed by SIGKILL (out of memory?)"
-    assert pool.pids()["cpu0"] != before
     wait_for(pool, Ready)
+    assert pool.pids()["cpu0"] != before
     assert isinstance(run(pool, task(number=9))[-2], Done)
 
 
@@ -186,8 +189,14 @@ def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers
         reports = [m.metrics for m in messages if isinstance(m, Reported)]
         return [{k: v for k, v in m.items() if k != "epoch_seconds"} for m in reports]
 
+    worker = pool.pids()["cpu0"]
+    for process in psutil.Process().children():
+        if process.pid != worker and "mnist_sweep.workers.forkserver" in process.cmdline():
+            # The server, which another replaces when it is needed; its child lives on.
+            process.kill()
     first = metrics(run(pool, task(number=1, epochs=3)))
-    os.kill(pool.pids()["cpu0"], signal.SIGKILL)
+    assert pool.pids()["cpu0"] == worker
+    os.kill(worker, signal.SIGKILL)
     wait_for(pool, Ready)
     assert metrics(run(pool, task(number=2, epochs=3))) == first
 
@@ -218,6 +227,27 @@ def test_a_slot_that_is_retired_ends_with_its_process_and_says_nothing_more(tmp_
         assert workers.poll(0.1) == []
     finally:
         workers.close()
+
+
+@pytest.mark.parametrize(
+    ("after", "memory", "replaced_at"),
+    [
+        ("auto", [900, 950, 960, 1000, 1020, 1030, 1061], 6),  # by more than a tenth, of more than 640 MiB
+        ("auto", [200, 250, 300, 363, 365], 4),
+        ("auto", [900, 800, 700, 600], None),
+        (2, [100, 100, 100], 2),
+    ],
+)
+def test_a_process_is_replaced_that_has_grown_since_its_second_task(
+    tmp_path: Path, after: int | Literal["auto"], memory: list[int], replaced_at: int | None
+) -> None:
+    workers = LocalWorkers([], None, tmp_path, after)
+    process = local._Process(Slot("cpu0", 1), mock.Mock(spec=Forked), mock.Mock(spec=Connection), tmp_path / "cpu0.log")
+    replaced = []
+    for tasks, mebibytes in enumerate(memory):
+        process.tasks = tasks
+        replaced.append(workers._is_used_up(process, mebibytes * 2**20))
+    assert (replaced.index(True) if True in replaced else None) == replaced_at
 
 
 def test_a_process_that_hangs_while_it_starts_is_replaced_and_then_given_up(
@@ -256,18 +286,24 @@ def test_a_process_that_tells_nothing_is_ended_with_the_given_reason(pool: Local
     wait_for(pool, Ready)
 
 
-def test_workers_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["worker", "server"])
+def test_all_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path, which: str) -> None:
     code = (
         "from pathlib import Path\n"
         "from mnist_sweep.workers.devices import Slot\n"
         "from mnist_sweep.workers.local import LocalWorkers\n"
         f"workers = LocalWorkers([Slot('cpu0', 1)], Path({str(arrays)!r}), Path({str(tmp_path)!r}), 9)\n"
-        "print(workers.pids()['cpu0'], flush=True)\n"
+        f"while {which == 'worker'} and not workers.pids(): workers.poll(0.1)\n"
+        "print(flush=True)\n"
         "while True: workers.poll(1)\n"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
-    worker = psutil.Process(int(driver.stdout.readline()))
+    driver.stdout.readline()
+    # The server alone, while it imports TensorFlow, or with a worker.
+    processes = psutil.Process(driver.pid).children()
+    assert len(processes) == (2 if which == "worker" else 1)
     driver.kill()
     driver.wait()
-    worker.wait(timeout=10)
+    for process in processes:
+        process.wait(timeout=10)
