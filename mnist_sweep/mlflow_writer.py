@@ -7,7 +7,9 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -22,7 +24,7 @@ from mnist_sweep.trial import Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
 _LOG = logging.getLogger(__name__)
 _MLFLOW_STATUS = {
@@ -33,51 +35,79 @@ _MLFLOW_STATUS = {
 }
 
 
-class Writer:
-    """Writes to one experiment of a store."""
+# What MLflow takes in one call.
+_MOST_PARAMS, _MOST_METRICS = 100, 500
+# libyaml's is ten times as fast, where PyYAML was built with it.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-    def __init__(self, tracking: Tracking, name: str, tags: Mapping[str, str], data: Mapping[str, Any]) -> None:
+
+@dataclass
+class _Waiting:
+    """What is to be written to a run."""
+
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[tuple[str, float, int, int], Metric] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    status: tuple[str, int | None] | None = None
+    input: bool = False
+
+
+class Writer:
+    """Writes to one experiment of a store.
+
+    Runs are created, and files are written, at once; all else waits for `flush`, which needs few calls for each run.
+    """
+
+    def __init__(self, tracking: Tracking, name: str) -> None:
+        """Takes the store's place, and the experiment's name."""
+        self._tracking, self._name = tracking, name
+        self._waiting: dict[str, _Waiting] = {}
+        self._places: dict[str, str] = {}
+
+    def open(self, tags: Mapping[str, str], data: Mapping[str, Any]) -> None:
         """Opens the store, and creates it and the experiment if need be.
 
         Args:
-            tracking: Where the store and its artifacts are.
-            name: The experiment's.
             tags: What every run is tagged with.
             data: About the data that every run was trained on: `name`, `digest`, `source` and sizes.
         """
+        tracking = self._tracking
         self._client = store.connect(tracking.uri, create=True)
         self._tags, self._dataset = dict(tags), _dataset(data)
-        experiment = self._client.get_experiment_by_name(name)
+        experiment = self._client.get_experiment_by_name(self._name)
         if experiment is not None:
             self.experiment = experiment.experiment_id
         else:
             # A tracking server keeps artifacts in its own place; a database knows none, so it is told one.
             local = not tracking.uri.startswith(("http", "databricks"))
-            place = (Path(tracking.artifacts) / name).absolute().as_uri() if local else None
-            self.experiment = self._client.create_experiment(name, artifact_location=place)
+            place = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
+            self.experiment = self._client.create_experiment(self._name, artifact_location=place)
 
     def create_run(self, name: str, tags: Mapping[str, str], time: float) -> str:
         """Creates a run, which began at `time`, and gives its id."""
         run = self._client.create_run(
             self.experiment, start_time=_milliseconds(time), tags={**self._tags, **tags}, run_name=name
         )
+        self._places[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
 
     def find(self, query: str) -> Iterator[Run]:
         """The experiment's runs that match."""
-        return store.search_runs(self._client, [self.experiment], query)
+        for run in store.search_runs(self._client, [self.experiment], query):
+            self._places[run.info.run_id] = run.info.artifact_uri
+            yield run
 
     def reopen(self, run: str) -> None:
         """Lets a run that had ended go on."""
-        self._client.update_run(run, status="RUNNING")
+        self._to(run).status = ("RUNNING", None)
 
     def end_run(self, run: str, status: Status, time: float) -> None:
         """Ends a run."""
-        self._client.set_terminated(run, _MLFLOW_STATUS[status], end_time=_milliseconds(time))
+        self._to(run).status = (_MLFLOW_STATUS[status], _milliseconds(time))
 
     def tag(self, run: str, key: str, value: str) -> None:
         """Sets a tag."""
-        self._client.set_tag(run, key, value)
+        self._to(run).tags[key] = value
 
     def view(self, tags: Mapping[str, str]) -> None:
         """Saves a view of the experiment, as `mlflow_view.tags` gives it; a store that refuses it goes without."""
@@ -93,30 +123,65 @@ class Writer:
 
     def input(self, run: str) -> None:
         """Notes which data a run was trained on."""
-        self._client.log_inputs(run, datasets=[self._dataset])
+        self._to(run).input = True
 
     def params(self, run: str, params: Mapping[str, Any]) -> None:
         """Logs parameters, numbers rounded to 6 digits."""
-        from mlflow.entities import Param
-
-        entries = [Param(key, _shown(value)) for key, value in params.items()]
-        for start in range(0, len(entries), 100):
-            self._client.log_batch(run, params=entries[start : start + 100])
+        self._to(run).params |= {key: _shown(value) for key, value in params.items()}
 
     def metrics(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
         """Logs metrics; the same again changes nothing."""
         from mlflow.entities import Metric
 
-        stamp = _milliseconds(time)
-        self._client.log_batch(run, metrics=[Metric(k, float(v), stamp, step) for k, v in metrics.items()])
+        waiting, stamp = self._to(run).metrics, _milliseconds(time)
+        for key, value in metrics.items():
+            waiting[key, float(value), stamp, step] = Metric(key, float(value), stamp, step)
 
     def summary(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
         """Logs metrics as MLflow's tables are to show them: 0.9325 instead of 0.9325000047683716."""
         self.metrics(run, {name: _shortest(value) for name, value in metrics.items()}, step, time)
 
+    def flush(self) -> None:
+        """Writes what waits.
+
+        A run gets its tags last, and one that is tagged as wholly logged is written after the runs below it: what a tag
+        says to be there is there, wherever writing breaks off.
+        """
+        for run in sorted(self._waiting, key=lambda run: store.TAG_DONE in self._waiting[run].tags):
+            self._write(run, self._waiting[run])
+        self._waiting.clear()
+
+    def discard(self) -> None:
+        """Forgets what waits, as it will be told again."""
+        self._waiting.clear()
+
+    def _to(self, run: str) -> _Waiting:
+        return self._waiting.setdefault(run, _Waiting())
+
+    def _write(self, run: str, waiting: _Waiting) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if waiting.input:
+            self._client.log_inputs(run, datasets=[self._dataset])
+        if waiting.status is not None:
+            status, ended = waiting.status
+            if ended is None:
+                self._client.update_run(run, status=status)
+            else:
+                self._client.set_terminated(run, status, end_time=ended)
+        params = [Param(key, value) for key, value in waiting.params.items()]
+        metrics = list(waiting.metrics.values())
+        while len(params) > _MOST_PARAMS or len(metrics) > _MOST_METRICS:
+            self._client.log_batch(run, params=params[:_MOST_PARAMS], metrics=metrics[:_MOST_METRICS])
+            params, metrics = params[_MOST_PARAMS:], metrics[_MOST_METRICS:]
+        tags = [RunTag(key, value) for key, value in waiting.tags.items()]
+        self._client.log_batch(run, params=params, metrics=metrics, tags=tags)
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
     def yaml(self, run: str, content: Mapping[str, Any], file: str) -> None:
         """Writes data as a YAML file."""
-        self._client.log_text(run, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), file)
+        self.text(run, yaml.dump(dict(content), Dumper=_DUMPER, sort_keys=False, allow_unicode=True), file)
 
     def json(self, run: str, content: Mapping[str, Any], file: str) -> None:
         """Writes data as a JSON file."""
@@ -124,18 +189,26 @@ class Writer:
 
     def text(self, run: str, text: str, file: str) -> None:
         """Writes a text, if there is any."""
-        if text:
-            self._client.log_text(run, text, file)
+        self.bytes(run, text.encode(), file)
+
+    def bytes(self, run: str, content: bytes, file: str) -> None:
+        """Writes a file, if there is anything in it."""
+        folder = self._local(run) if content else None
+        if folder is not None:
+            (folder / file).write_bytes(content)
+        elif content:
+            with TemporaryDirectory() as temporary:
+                path = Path(temporary) / file
+                path.write_bytes(content)
+                self._client.log_artifact(run, str(path))
 
     def file(self, run: str, path: Path) -> None:
         """Logs a file; where the artifacts lie on the same disk, as a second name of it that takes no room."""
-        uri = self._client.get_run(run).info.artifact_uri
-        target = Path(url2pathname(urlsplit(uri).path)) / path.name
-        if uri.startswith("file:"):
+        folder = self._local(run)
+        if folder is not None:
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.unlink(missing_ok=True)
-                os.link(path, target)
+                (folder / path.name).unlink(missing_ok=True)
+                os.link(path, folder / path.name)
             except OSError:
                 _LOG.info("%s is copied, as it cannot be linked", path)
             else:
@@ -150,8 +223,23 @@ class Writer:
         """Removes a file."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        repository: Any = get_artifact_repository(self._client.get_run(run).info.artifact_uri)
+        repository: Any = get_artifact_repository(self._place(run))
         repository.delete_artifacts(file)
+
+    def _place(self, run: str) -> str:
+        """The URI below which a run's files lie."""
+        if run not in self._places:
+            self._places[run] = self._client.get_run(run).info.artifact_uri
+        return self._places[run]
+
+    def _local(self, run: str) -> Path | None:
+        """A run's folder, where its files lie on this machine."""
+        place = self._place(run)
+        if not place.startswith("file:"):
+            return None
+        folder = Path(url2pathname(urlsplit(place).path))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import heapq
 import logging
 import queue
 import statistics
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_sweep import descriptions, mlflow_view
 from mnist_sweep import mlflow_store as store
+from mnist_sweep.curves_picture import learning_curves
 from mnist_sweep.mlflow_writer import Writer
 from mnist_sweep.outcomes import Results, scores_of
 from mnist_sweep.settings import Objective, Settings
@@ -133,6 +135,7 @@ class View:
         self._settings, self._folder = settings, folder
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
+        self._write = Writer(settings.tracking, settings.name)
         self._parent = ""
         self._results = Results(settings.objectives)
         self._trials = self._results.trials
@@ -141,29 +144,44 @@ class View:
         self._epochs: dict[tuple[int, int], dict[int, Mapping[str, float]]] = {}
         self._scores: dict[int, float] = {}
         self._points: dict[int, tuple[float, ...]] = {}
+        self._dropped: set[int] = set()
         self._best: float | None = None
         self._tested: WinnerTested | None = None
-        self._ended: set[int] = set()
+        # In which place each trial ended, and the best score then.
+        self._ended: dict[int, tuple[int, float | None]] = {}
         self._known: dict[str, Run] = {}
         self._begun: set[str] = set()
-        self._unsure = False
+        self._beginning: set[str] = set()
+        self._outdated = self._unsure = False
 
-    def handle(self, event: Event) -> None:
-        """Writes an event; one that was not written, or not wholly, may be handed over again."""
+    def handle(self, *events: Event) -> None:
+        """Writes events, with few calls for all of them.
+
+        What was not written, or not wholly, may be handed over again, all of them or one after another.
+        """
         try:
-            self._handle(event)
+            for event in events:
+                self._handle(event)
+            if self._outdated:
+                note = descriptions.progress_note(self._settings, self._results)
+                self._write.tag(self._parent, store.TAG_NOTE, note)
+            self._write.flush()
+            self._begun |= self._beginning
+            self._outdated = self._unsure = False
         except Exception:
             # A server that fell while it answered may have done what it was asked.
             self._unsure = True
             raise
-        self._unsure = False
+        finally:
+            self._beginning.clear()
+            self._write.discard()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, SweepStarted):
             self._sweep_started(event)
         elif isinstance(event, SweepResumed):
             self._write.reopen(self._parent)
-            self._write.tag(self._parent, store.TAG_NOTE, descriptions.progress_note(self._settings, self._results))
+            self._outdated = True
         elif isinstance(event, TrialStarted):
             self._trial_started(event.trial, event)
         elif isinstance(event, EpochEnded):
@@ -193,7 +211,7 @@ class View:
     def _sweep_started(self, event: SweepStarted) -> None:
         self._started = event
         self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
-        self._write = Writer(self._settings.tracking, self._settings.name, self._common_tags(event), event.data)
+        self._write.open(self._common_tags(event), event.data)
         mine = f"tags.`{store.TAG_SWEEP}` = '{event.sweep}'"
         self._known = {_key(run.data.tags): run for run in self._write.find(mine)}
         self._begun |= {run.info.run_id for run in self._known.values() if store.TAG_BEGUN in run.data.tags}
@@ -238,6 +256,7 @@ class View:
             self._close(run, Status.STOPPED, event.reason, event.time)
         note = descriptions.sweep_note(self._settings, self._started, self._results, self._tested, event)
         self._write.tag(self._parent, store.TAG_NOTE, note)
+        self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)
 
     # ---- runs ---------------------------------------------------------------------------------------------------
@@ -261,7 +280,7 @@ class View:
         """Notes that a run has its parameters, config and data, so that an event that failed halfway is told again."""
         self._write.input(run)
         self._write.tag(run, store.TAG_BEGUN, "true")
-        self._begun.add(run)
+        self._beginning.add(run)
 
     def _close(self, run: str, status: Status, reason: str, time: float, *, has_result: bool = False) -> None:
         self._write.tag(run, store.TAG_STATUS, str(status))
@@ -308,9 +327,9 @@ class View:
 
     def _execution(self, number: int, execution: int, event: Event) -> str:
         """The run of one of a trial's executions, nested in the trial's."""
+        about: Execution = self._trials[number].executions[execution - 1]
+        values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
         if (number, execution) not in self._executions:
-            about: Execution = self._trials[number].executions[execution - 1]
-            values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
             tags = {
                 store.TAG_KIND: "execution",
                 store.TAG_TRIAL: str(number),
@@ -318,12 +337,12 @@ class View:
                 store.PARENT_TAG: self._runs[number],
             }
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
-            run = self._run(f"trial {number}, {name}", tags, event)
-            if run not in self._begun:
-                self._write.params(run, values)
-                self._mark_begun(run)
-            self._executions[number, execution] = run
-        return self._executions[number, execution]
+            self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
+        run = self._executions[number, execution]
+        if run not in self._begun:
+            self._write.params(run, values)
+            self._mark_begun(run)
+        return run
 
     def _execution_ended(self, event: ExecutionEnded) -> None:
         if self._done(event.trial):
@@ -347,7 +366,6 @@ class View:
 
     def _trial_ended(self, number: int, outcome: Outcome, event: TrialEnded) -> None:
         run, trial = self._runs[number], self._trials[number]
-        self._ended.add(number)
         self._results.outcomes[number] = outcome
         if outcome.score is not None and trial.confirms is None:
             self._scores[number] = outcome.score
@@ -356,11 +374,13 @@ class View:
                 self._points[number] = point
             if self._objective.better(outcome.score, self._best):
                 self._best = outcome.score
-        if self._best is not None and trial.confirms is None:
-            self._write.summary(self._parent, {self._best_name: self._best}, len(self._ended), event.time)
+        # Handed over again, it has the same step and value as before.
+        step, best = self._ended.setdefault(number, (1 + len(self._ended), self._best))
+        if best is not None and trial.confirms is None:
+            self._write.summary(self._parent, {self._best_name: best}, step, event.time)
         if self._done(number):
             return
-        self._write.tag(self._parent, store.TAG_NOTE, descriptions.progress_note(self._settings, self._results))
+        self._outdated = True
         for execution in range(1, len(trial.executions) + 1):
             if (number, execution) in self._executions and execution > len(outcome.scores):
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
@@ -373,11 +393,9 @@ class View:
             for epoch, metrics in epochs.items():
                 self._write.metrics(run, metrics, epoch, event.time)
         if epochs:
-            from mnist_sweep.results.plots import learning_curves
-
             title = f"Trial {number}" + (f", mean of {len(outcome.scores)}" if trial.executions else "")
             best = None if trial.executions else outcome.best_epoch
-            self._write.figure(run, learning_curves(epochs, best, title), "learning_curves.png")
+            self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
         if outcome.score is not None:
             self._keep_model(number)
         if note := self._note(number):
@@ -397,16 +415,18 @@ class View:
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
         keep = self._settings.tracking.keep_models
-        # Of equal trials the earlier is the better, as in `Results.ranking`, in whatever order they ended.
-        numbers = sorted(self._scores)
-        ranked = sorted(numbers, key=lambda n: self._scores[n], reverse=self._objective.direction == "max")
-        kept = ranked if keep == "all" else ranked[: 1 if keep == "best" else keep]
+        kept = set(self._scores)
+        if keep != "all":
+            sign = -1 if self._objective.direction == "max" else 1
+            # Of equal trials the earlier is the better, as in `Results.ranking`, in whatever order they ended.
+            ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in self._scores.items()))
+            kept = {n for _, n in ranked}
         folder = trial_folder(self._folder, number)
         self._write.file(self._runs[number], folder / SAMPLE_FILE)
         # Replayed into another store, a model that was best once may be gone since.
         if (number in kept or number not in self._scores) and (folder / MODEL_FILE).exists():
             self._write.file(self._runs[number], folder / MODEL_FILE)
-        self._drop_models(sorted(set(self._scores) - set(kept)), just_ended=number)
+        self._drop_models(sorted(set(self._scores) - kept - self._dropped), just_ended=number)
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
         for number in numbers:
@@ -414,6 +434,7 @@ class View:
             if number != just_ended and model.exists():
                 self._write.delete_artifact(self._runs[number], MODEL_FILE)
             model.unlink(missing_ok=True)
+            self._dropped.add(number)
 
     # ---- the winner ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Pictures of runs, each a function that takes frames or arrays and returns a matplotlib Figure."""
 
 from mnist_sweep.results.plots.confusion import confusion_matrix
-from mnist_sweep.results.plots.curves import all_learning_curves, learning_curves
+from mnist_sweep.results.plots.curves import all_learning_curves
 from mnist_sweep.results.plots.effects import importance, marginal_effects, pairwise_effects
 from mnist_sweep.results.plots.history import optimisation_history, slot_timeline
 from mnist_sweep.results.plots.images import digits_and_classes, first_layer_filters, worst_mistakes
@@ -14,7 +14,6 @@ __all__ = [
     "digits_and_classes",
     "first_layer_filters",
     "importance",
-    "learning_curves",
     "marginal_effects",
     "optimisation_history",
     "pairwise_effects",

@@ -1,8 +1,7 @@
-"""Learning curves: of one trial, and of all trials of a sweep."""
+"""Learning curves of all trials of a sweep; those of one trial are in `mnist_sweep.curves_picture`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from mnist_sweep.progress import shown
 from mnist_sweep.results.plots.common import (
     BLUE,
-    DARK,
     FEW,
     GREEN,
     GREY,
@@ -38,37 +36,8 @@ from mnist_sweep.results.plots.common import (
 )
 from mnist_sweep.settings import Objective
 
-_PAIRS = (("loss", "Loss"), ("accuracy", "Accuracy"))
 # The trials behind the best one that are told apart, and how.
 _NEXT: tuple[tuple[str, Any], ...] = ((BLUE, "--"), (GREEN, "-."), (PURPLE, (0, (5, 1, 1, 1, 1, 1))), (SKY, ":"))
-
-
-def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
-    """One trial's loss and accuracy over its epochs.
-
-    Args:
-        epochs: The metrics of each epoch, by its number from 1.
-        best_epoch: The epoch whose weights were kept, marked by a line.
-        title: Of the picture.
-    """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, (metric, label) in zip(figure.subplots(1, 2), _PAIRS, strict=True):
-        for name, colour, part in (
-            (metric, BLUE, "training"),
-            (f"val_{metric}", VERMILION, "validation"),
-        ):
-            points = [(epoch, values[name]) for epoch, values in sorted(epochs.items()) if name in values]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=part)
-        if best_epoch is not None:
-            axes.axvline(best_epoch, color=DARK, linestyle=":", label=f"best epoch ({best_epoch})")
-        axes.set(xlabel="Epoch", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
-    figure.suptitle(title)
-    return figure
 
 
 def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective, title: str) -> Figure:
