@@ -108,7 +108,7 @@ def sweeps(digits: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) 
             (made.gpus / str(number)).write_text(steps)
         return made
 
-    # An epoch is one call of the training step: the first disappears in its third, the second in its second trial.
+    # The first disappears in its third, the second in its second trial.
     all_sweeps = {
         "undisturbed": sweep("undisturbed", "", ""),
         "one_of_two": sweep("one_of_two", "", "2"),
