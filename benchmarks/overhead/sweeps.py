@@ -75,10 +75,13 @@ class Swept:
 
     def memory(self) -> list[dict[str, Any]]:
         """The memory in MiB and the process of the only worker, when each trial had ended."""
+        # What the workers are forked from has a log, too.
+        slots = {event.slot for event in self.events if isinstance(event, TrialStarted)}
+        samples = [sample for sample in self.samples if sample.slot in slots]
         found = []
         for event in self.events:
             if isinstance(event, TrialEnded):
-                until = [sample for sample in self.samples if sample.time <= event.time]
+                until = [sample for sample in samples if sample.time <= event.time]
                 if not until:
                     raise RuntimeError("the worker was not found: it writes to workers/SLOT.log no more?")
                 found.append({"rss": until[-1].rss, "pss": until[-1].pss, "pid": until[-1].pid})

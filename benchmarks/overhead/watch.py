@@ -17,11 +17,11 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Sample:
-    """A worker's memory at a moment, in MiB.
+    """A process's memory at a moment, in MiB.
 
     Attributes:
         time: In seconds since 1970.
-        slot: The worker's.
+        slot: The worker's; `server` for what workers are forked from.
         pid: Its process.
         rss: What it has in memory.
         pss: The same, but a page that n processes share counts 1/n.

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.overhead import activities, commands, sweeps
+from benchmarks.overhead.watch import Sample
 from mnist_sweep.trial import (
     AttemptFailed,
     EpochEnded,
@@ -80,6 +81,26 @@ def test_shares_are_those_of_training_and_validation_steps():
 def test_the_first_step_ends_when_a_batch_of_the_first_epoch_is_done():
     swept = sweeps.Swept(EVENTS, BEGIN, machine.Usage(0, END - BEGIN, 1, 1, 0, 0), 1, [])
     assert swept.first_step(batches=12) == pytest.approx((7, 7.5))
+
+
+def test_a_worker_s_memory_is_that_of_the_process_which_trained():
+    samples = [
+        Sample(time, slot, pid, rss, rss / 2)
+        for time, slot, pid, rss in (
+            (1014.9, "cpu0", 7, 300.0),
+            (1014.9, "server", 6, 500.0),
+            (1025.8, "cpu0", 8, 310.0),
+            (1025.9, "server", 6, 500.0),
+        )
+    ]
+    swept = sweeps.Swept(
+        [event for event in EVENTS if getattr(event, "slot", "cpu0") == "cpu0"],
+        BEGIN,
+        machine.Usage(0, END - BEGIN, 1, 1, 0, 0),
+        1,
+        samples,
+    )
+    assert [(one["pid"], one["rss"]) for one in swept.memory()] == [(7, 300), (7, 300), (8, 310)]
 
 
 def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
