@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -22,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: Without the program's name; those of the process by default.
     """
+    # At its end Python looks through all that was imported for garbage: 0.9 s of CPU where that is MLflow.
+    atexit.register(gc.freeze)
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:
         given.remove("--debug")

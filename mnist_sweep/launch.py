@@ -24,8 +24,11 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.journal import LOCK, Journal, find, read
 from mnist_sweep.mlflow_store import absolute, without_password
+from mnist_sweep.packaging import Packaging
 from mnist_sweep.progress import Progress, Screen
+from mnist_sweep.publish import prepare as prepare_to_publish
 from mnist_sweep.publish import publish
+from mnist_sweep.registry_package import PACKAGE
 from mnist_sweep.search import stopping
 from mnist_sweep.search.aside import Aside
 from mnist_sweep.settings import Settings, check_settings
@@ -91,6 +94,19 @@ def run(
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
     """
+    with contextlib.ExitStack() as pool:
+        return _run(config, folder, console, pool, resume, baseline)
+
+
+def _run(
+    config: dict[str, Any],
+    folder: Path,
+    console: Console,
+    pool: contextlib.ExitStack,
+    resume: bool,
+    baseline: Mapping[str, Any] | None,
+) -> int:
+    """As `run`; what is to close after the best model is registered, which the workers help with, goes to `pool`."""
     settings = check_settings(config)
     most, own = settings.search.max_trials, hypermodel.named(settings.trial)
     if own is None:
@@ -102,10 +118,11 @@ def run(
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
         arrays = folder / "arrays"
         cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
+        pool.callback(shutil.rmtree, folder / PACKAGE, ignore_errors=True)
         # Before the data, as they take seconds to start; what is found wrong below ends them.
         own_code = own is not None or settings.trial["model"].get("builder") is not None
         workers = LocalWorkers(places, None, folder / "workers", settings.workers.recycle_after, own_code=own_code)
-        cleanup.callback(workers.close)
+        pool.callback(workers.close)
         past = list(read(folder)) if resume else []
         images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
         if own is None:
@@ -165,7 +182,12 @@ def run(
 
         rule = stopping.create(settings)
         shares = sharing.create(settings.workers, places, most)
-        sweep = Sweep(settings, space, aside, rule, workers, folder=folder, emit=emit, clock=time.time, sharing=shares)
+        packaging = Packaging(workers, folder / PACKAGE, time.time)
+        sweep = Sweep(
+            settings, space, aside, rule, workers, folder=folder, emit=emit, clock=time.time, sharing=shares,
+            packaging=packaging if settings.tracking.register_winner else None,
+            meanwhile=lambda: prepare_to_publish(settings, len(sweep.results.outcomes)),
+        )  # fmt: skip
         for event in past:
             tracker.handle(event)
             screen.progress.handle(event)
@@ -183,7 +205,9 @@ def run(
         has_winner = any(isinstance(event, WinnerTested) and not event.error for event in [*past, *tested])
         try:
             with _ended_by_signals():
-                published = publish(started.sweep, settings, folder, say, has_winner=has_winner)
+                published = publish(
+                    started.sweep, settings, folder, say, has_winner=has_winner, packaged=packaging.result
+                )
         except KeyboardInterrupt:
             say(f"Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync {started.sweep}")
             return 130

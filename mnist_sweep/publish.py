@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import traceback
 from collections.abc import Callable
@@ -39,7 +40,38 @@ class Published:
     troubles: tuple[str, ...] = ()
 
 
-def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], None], *, has_winner: bool) -> Published:
+def prepare(settings: Settings, trials: int) -> None:
+    """Imports what `publish` needs, which takes a second, while the driver has nothing else to do.
+
+    Args:
+        settings: The sweep's.
+        trials: How many it has.
+    """
+    if not settings.tracking.report:
+        return
+    # What is imported stays: it need not be looked through for garbage, now or later.
+    gc.disable()
+    try:
+        from mnist_sweep.results import importance, report  # noqa: F401
+
+        importance.load(trials)
+    except Exception:
+        # Told when it is needed.
+        _LOG.info("the report's parts cannot be imported: %s", traceback.format_exc())
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def publish(
+    sweep: str,
+    settings: Settings,
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    has_winner: bool,
+    packaged: Callable[[], Path | None] = lambda: None,
+) -> Published:
     """Writes the report, logs it to the sweep's run, and registers the best model.
 
     Whatever goes wrong here is told, and is no failure of the sweep, which is whole without it.
@@ -50,6 +82,7 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
         folder: The sweep's folder.
         say: Prints a line.
         has_winner: Whether there is a best model.
+        packaged: As for `registry.register`.
     """
     tracking = settings.tracking
     register = tracking.register_winner and has_winner
@@ -57,6 +90,8 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
         return Published(link=_link(settings, sweep))
     from mnist_sweep.results.runs import find_sweep
 
+    # MLflow, which is large, is not to be looked through for garbage meanwhile.
+    gc.freeze()
     say("Writing the report …" if tracking.report else "Registering the best model …")
     try:
         found = find_sweep(sweep, tracking.uri)
@@ -71,11 +106,12 @@ def publish(sweep: str, settings: Settings, folder: Path, say: Callable[[str], N
             troubles.append(_told(what, error))
             return None
 
-    # Registering waits for a process of its own, which has TensorFlow to load.
+    # Registering waits for another process, which makes an MLflow model of it.
     with ThreadPoolExecutor(1) as aside:
         registering = None
         if register:
-            registering = aside.submit(tried, "the best model could not be registered", lambda: _register(found))
+            what = "the best model could not be registered"
+            registering = aside.submit(tried, what, lambda: _register(found, packaged))
         report = tried("the report could not be written", lambda: _report(found, folder)) if tracking.report else None
         registered = registering.result() if registering else None
     return Published(report, registered, _link(settings, sweep), tuple(troubles))
@@ -90,10 +126,10 @@ def _report(found: SweepRuns, folder: Path) -> Path:
     return path
 
 
-def _register(found: SweepRuns) -> Registered:
+def _register(found: SweepRuns, packaged: Callable[[], Path | None]) -> Registered:
     from mnist_sweep import registry
 
-    return registry.register(found)
+    return registry.register(found, packaged)
 
 
 def _link(settings: Settings, sweep: str) -> str | None:

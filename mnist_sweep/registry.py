@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ class Registered:
         return f"{self.name} version {self.version}, {role} ({self.why})"
 
 
-def register(found: SweepRuns) -> Registered:
+def register(found: SweepRuns, packaged: Callable[[], Path | None] = lambda: None) -> Registered:
     """Registers a sweep's model, unless it is registered already, and lets it become the champion if it is better.
 
     A model is better than the champion where both were trained on the same data, and scored on the same validation
@@ -68,6 +68,8 @@ def register(found: SweepRuns) -> Registered:
 
     Args:
         found: The sweep, whose winner was tested.
+        packaged: Gives the folder where its model is an MLflow model already; None where there is none. Asked only if
+            the model is to be registered, it may take its time.
 
     Raises:
         UserError: The sweep has no model, it cannot be packaged, or the registry cannot be written.
@@ -75,13 +77,13 @@ def register(found: SweepRuns) -> Registered:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _register(found)
+        return _register(found, packaged)
     except (MlflowException, OSError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{found.sweep}: its model cannot be registered ({without_password(lines[0])})") from error
 
 
-def _register(found: SweepRuns) -> Registered:
+def _register(found: SweepRuns, packaged: Callable[[], Path | None]) -> Registered:
     client, run = found.client, found.winner()
     name = re.sub(r"[^\w.-]", "-", f"{found.sweep.partition('/')[0]}-{run.data.tags['data.name']}")
     _create(client, name, run)
@@ -94,7 +96,7 @@ def _register(found: SweepRuns) -> Registered:
         return Registered(name, str(mine.version), same, why)
     setting = _setting(found, run)
     if mine is None:
-        mine = _new_version(found, name, run, setting)
+        mine = _new_version(found, name, run, setting, packaged)
     better, why = (True, "the first one") if before is None else _is_better(mine.tags, before, found.objective)
     if better:
         client.set_registered_model_alias(name, CHAMPION, str(mine.version))
@@ -148,20 +150,19 @@ def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objectiv
     return False, f"{told} is not better than the {old:.4f} of {stays}"
 
 
-def _new_version(found: SweepRuns, name: str, run: Run, setting: Run) -> ModelVersion:
+def _new_version(
+    found: SweepRuns, name: str, run: Run, setting: Run, packaged: Callable[[], Path | None]
+) -> ModelVersion:
     from mlflow.entities import LoggedModelOutput
 
-    client, model = found.client, TrackedModel(found.client, run)
+    client = found.client
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-") as temporary:
-        folder = Path(temporary)
-        for file in (MODEL_FILE, SAMPLE_FILE, "config.yaml"):
-            model.fetch(file, folder)
-        _package(folder, f"{found.sweep}: the model of trial {model.trial}")
+        package = packaged() or _package_of(TrackedModel(client, run), Path(temporary))
         logged = client.create_logged_model(
             run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=dict(setting.data.params)
         )
         try:
-            client.log_model_artifacts(logged.model_id, str(folder / PACKAGE))
+            client.log_model_artifacts(logged.model_id, str(package))
             client.finalize_logged_model(logged.model_id, "READY")
             with _process_wide(client.tracking_uri):
                 version = client.create_model_version(
@@ -192,13 +193,16 @@ def _process_wide(uri: str) -> Iterator[None]:
         os.environ |= {} if before is None else {_VARIABLE: before}
 
 
+def _package_of(model: TrackedModel, folder: Path) -> Path:
+    for file in (MODEL_FILE, SAMPLE_FILE, "config.yaml"):
+        model.fetch(file, folder)
+    _package(folder, f"{model.sweep}: the model of trial {model.trial}")
+    return folder / PACKAGE
+
+
 def _package(folder: Path, what: str) -> None:
-    environment = {
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
+    # On the CPU, as a GPU may be busy with another sweep.
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "mnist_sweep.registry_package", str(folder)]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PACKAGING_SECONDS)

@@ -1,11 +1,13 @@
-"""`python -m mnist_sweep.registry_package FOLDER`: a trial's model as an MLflow model, in a process of its own.
+"""A trial's model as an MLflow model, made where TensorFlow is loaded: in a worker, or in a process of its own.
 
-The driver does not import TensorFlow. Here it is imported, on the CPU, as a GPU may be busy with another sweep.
+The latter is `python -m mnist_sweep.registry_package FOLDER`; the folder holds what the trial's run has in MLflow.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -22,15 +24,17 @@ _EXAMPLES = 2
 _REQUIREMENTS = ("tensorflow", "keras", "numpy")
 
 
-def package(folder: Path) -> None:
-    """Writes `package/`: an MLflow model from raw images (N, H, W, C), float32 in 0..255, to probabilities.
+def package(folder: Path, to: Path, made_by: str | None) -> None:
+    """Writes an MLflow model from raw images (N, H, W, C), float32 in 0..255, to probabilities.
 
     Args:
-        folder: Holds the trial's model, its sample of images and predictions, and its `config.yaml`.
+        folder: Holds the trial's model, and its sample of images and predictions.
+        to: The folder to make; what is there is removed.
+        made_by: The user's own `package.module:name` that built the model.
     """
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
     # It registers the layers of its own that the model is made of, and goes with it.
-    own = [importlib.import_module(config[k].partition(":")[0]) for k in ("builder", "hypermodel") if config.get(k)]
+    own = importlib.import_module(made_by.partition(":")[0]) if made_by else None
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import tensorflow
     from mlflow.models import infer_signature
 
@@ -40,14 +44,15 @@ def package(folder: Path) -> None:
     with np.load(folder / SAMPLE_FILE, allow_pickle=False) as sample:
         images = np.asarray(sample["images"][:_EXAMPLES])
     example = saved.to_raw(images)
+    shutil.rmtree(to, ignore_errors=True)
     tensorflow.save_model(
         model,
-        str(folder / PACKAGE),
+        str(to),
         signature=infer_signature(example, np.asarray(model(example, training=False))),
         input_example=example,
         # Asked for them, MLflow looks for what a model needs for 11 s.
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
-        code_paths=sorted({_code(module) for module in own}) or None,
+        code_paths=None if own is None else [_code(own)],
     )
 
 
@@ -58,5 +63,11 @@ def _code(module: ModuleType) -> str:
     return str(file.parent if file.name == "__init__.py" else file)
 
 
+def main(folder: Path) -> None:
+    """Writes `package/` beside a trial's model, its sample and its `config.yaml`."""
+    built: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+    package(folder, folder / PACKAGE, built.get("builder") or built.get("hypermodel"))
+
+
 if __name__ == "__main__":
-    package(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))

@@ -11,6 +11,7 @@ from typing import Any
 from mnist_sweep.config import check_trial
 from mnist_sweep.errors import UserError
 from mnist_sweep.outcomes import Results, confirm
+from mnist_sweep.packaging import Packaging
 from mnist_sweep.search import go_on, spent
 from mnist_sweep.search.aside import Answered, Aside
 from mnist_sweep.search.base import Answer, Result, Suggestion
@@ -81,6 +82,8 @@ class Sweep:
         emit: Callable[[Event], None],
         clock: Callable[[], float],
         sharing: Sharing | None = None,
+        packaging: Packaging | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the parts.
 
@@ -94,12 +97,15 @@ class Sweep:
             emit: Takes each event: the journal first, then its views.
             clock: The time in seconds since 1970.
             sharing: What opens and closes shares of GPUs; None where the slots stay as they are.
+            packaging: Makes the winner an MLflow model; None where that is not wanted.
+            meanwhile: What to do while the winner is tested.
         """
         self._settings, self._objective = settings, settings.objective
         self._budget, self._config = settings.search, settings.workers
         self._standing = Standing(settings, stopping)
         self._space, self._search, self._workers = space, search, workers
         self._folder, self._out, self._clock = folder, emit, clock
+        self._packaging, self._meanwhile = packaging, meanwhile
         self._waits = stopping is not None or settings.search.target is not None
         self._limits = _limits(settings)
         self._slots, self._sharing = set(workers.slots()), sharing or Sharing()
@@ -369,6 +375,8 @@ class Sweep:
             self._done(message)
         elif isinstance(message, Died):
             self._died(message)
+        if self._packaging is not None:
+            self._packaging.take(message)
 
     def _reported(self, message: Reported) -> None:
         attempt, now = self._running[message.slot], self._clock()
@@ -529,10 +537,22 @@ class Sweep:
                     self._handle(message)
             slot = self._idle.pop(0)
             self._workers.submit(slot, Evaluate(str(trial_folder(self._folder, model) / MODEL_FILE), made_by))
+            # Beside the test, where another slot is free.
+            self._package(model, made_by)
+            self._meanwhile()
             tested = self._wait_for_test(slot)
             if not tested.error:
                 break
         self._emit(WinnerTested(self._clock(), model, tested.metrics, tested.confusion, tested.error))
+        if not tested.error and not self._idle:
+            # The slot says that it is ready.
+            for message in self._workers.poll(_POLL):
+                self._handle(message)
+        self._package(model, made_by)
+
+    def _package(self, model: int, made_by: str | None) -> None:
+        if self._packaging is not None and self._idle and not self._packaging.begun:
+            self._packaging.begin(self._idle.pop(0), trial_folder(self._folder, model), made_by)
 
     def _wait_for_test(self, slot: str) -> Evaluated:
         while True:

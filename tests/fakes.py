@@ -10,7 +10,20 @@ from statistics import fmean
 from typing import Any
 
 from mnist_sweep.trial import Execution, Outcome, Status
-from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Task, Train
+from mnist_sweep.workers.base import (
+    Died,
+    Done,
+    Evaluate,
+    Evaluated,
+    Executed,
+    Message,
+    Package,
+    Packaged,
+    Ready,
+    Reported,
+    Task,
+    Train,
+)
 from mnist_sweep.workers.devices import Slot, device
 
 Curve = Callable[[dict[str, Any], int], float]
@@ -53,6 +66,7 @@ class FakeWorkers:
         parameters: The model's weights by hyperparameters.
         history: What the states on disk hold, where a killed driver's sweep goes on: a trial only to be ended needs it.
         lost: The slot where no worker can start.
+        packaged: What a slot says of the winner's package.
         pace: By hyperparameters, a device and the trials on it: how many times `epoch_seconds` an epoch takes.
     """
 
@@ -72,6 +86,7 @@ class FakeWorkers:
         history: History | None = None,
         names: list[str] | None = None,
         lost: str = "",
+        packaged: Callable[[str], Message] = Packaged,
         pace: Callable[[dict[str, Any], str, int], float] = lambda values, device, trials: 1.0,
     ) -> None:
         self.names = names or [f"cpu{i}" for i in range(slots)]
@@ -79,7 +94,7 @@ class FakeWorkers:
         self.faults, self.objective = faults or {}, objective
         self.test_error, self.test_deaths = test_error, test_deaths
         self.spread, self.parameters = spread, parameters
-        self.pace, self.lost = pace, lost
+        self.pace, self.lost, self.packaged = pace, lost, packaged
         self.history: History = {} if history is None else history
         self.attempts: dict[int, int] = {}
         self.tasks: list[tuple[str, Task]] = []
@@ -112,6 +127,10 @@ class FakeWorkers:
         self.tasks.append((slot, task))
         if isinstance(task, Evaluate):
             self._test(slot)
+            return
+        if isinstance(task, Package):
+            self._later(2.0, self.packaged(slot))
+            self._later(2.0, Ready(slot))
             return
         number = task.trial.number
         self.busy[slot] = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from mnist_sweep import publish
 from mnist_sweep.errors import UserError
-from mnist_sweep.results import runs
+from mnist_sweep.results import importance, runs
 from mnist_sweep.settings import Settings, check_settings
 
 
@@ -26,7 +27,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that are printed; the sweep is found, its report and its model are written without doing so."""
     monkeypatch.setattr(runs, "find_sweep", lambda sweep, uri: f"{sweep} in {uri}")
     monkeypatch.setattr(publish, "_report", lambda found, folder: folder / found.partition(" ")[0])
-    monkeypatch.setattr(publish, "_register", lambda found: f"model of {found}")
+    monkeypatch.setattr(publish, "_register", lambda found, packaged: f"{packaged() or 'model'} of {found}")
     monkeypatch.setattr(publish, "_link", lambda settings, sweep: f"{settings.tracking.uri}/{sweep}")
     return []
 
@@ -45,6 +46,24 @@ def test_the_report_is_written_and_the_model_registered(settings, said: list[str
     assert done.link == "sqlite:///x.db/a/b"
     assert done.troubles == ()
     assert said == ["Writing the report …"]
+
+
+def test_a_model_that_a_worker_has_packaged_is_registered(settings, said: list[str]) -> None:
+    given = {"has_winner": True, "packaged": lambda: Path("here")}
+    done = publish.publish("a/b", settings("tracking.uri=sqlite:///x.db"), Path("f"), said.append, **given)
+    assert done.registered == "here of a/b in sqlite:///x.db"
+
+
+def test_what_a_report_needs_is_loaded_before_where_there_will_be_one_and_cannot_fail(settings, monkeypatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(importance, "load", asked.append)
+    publish.prepare(settings("tracking.report=false"), 100)
+    assert asked == []
+    publish.prepare(settings(), 9)
+    assert asked == [9]
+    monkeypatch.setattr(importance, "load", failing(ImportError("no optuna")))
+    publish.prepare(settings(), 9)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

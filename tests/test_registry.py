@@ -58,6 +58,7 @@ def add(client: MlflowClient, tmp_path: Path) -> Add:
         objective: str = "val_accuracy max",
         digest: str = "d",
         seed: int = 1,
+        packaged: Callable[[], Path | None] = lambda: None,
     ) -> Registered:
         experiment = client.get_experiment_by_name("story")
         place = (tmp_path / "artifacts").as_uri()
@@ -80,7 +81,7 @@ def add(client: MlflowClient, tmp_path: Path) -> Add:
         if confirmed is not None:
             client.log_metric(run, f"confirmed_{name}", confirmed)
             client.log_metric(run, f"confirmed_{name}_std", 0.25)
-        return register(find_sweep(f"story/{time}", client.tracking_uri))
+        return register(find_sweep(f"story/{time}", client.tracking_uri), packaged)
 
     return added
 
@@ -178,6 +179,24 @@ def test_doing_it_again_changes_nothing(add: Add, client: MlflowClient) -> None:
         found = register(find_sweep(sweep, client.tracking_uri))
         assert (found.version, found.champion) == (version, version == "1")
     assert len(client.search_model_versions("name = 'story-mnist_5k'")) == 2
+
+
+def test_a_package_that_is_there_is_taken_and_asked_for_once(add: Add, client, tmp_path, monkeypatch) -> None:
+    made, asked = tmp_path / "made", []
+    made.mkdir()
+    (made / "MLmodel").write_text("flavors: {made: here}\n")
+
+    def packaged() -> Path:
+        asked.append(made)
+        return made
+
+    monkeypatch.setattr(registry, "_package", lambda *_: pytest.fail("it is there"))
+    add("a", 0.75, packaged=packaged)
+    assert register(find_sweep("story/a", client.tracking_uri), packaged).version == "1"
+    assert asked == [made]
+    version = client.get_model_version("story-mnist_5k", "1")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert Path(model.artifact_location.removeprefix("file://"), "MLmodel").read_text() == "flavors: {made: here}\n"
 
 
 def test_the_users_own_choice_of_a_champion_stays(add: Add, client: MlflowClient) -> None:

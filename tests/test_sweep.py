@@ -13,6 +13,7 @@ from fakes import FakeClock, FakeWorkers, InlineExecutor
 from mnist_sweep import search
 from mnist_sweep.errors import UserError
 from mnist_sweep.outcomes import Results
+from mnist_sweep.packaging import Packaging
 from mnist_sweep.search import stopping
 from mnist_sweep.search.aside import Aside
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
@@ -37,7 +38,7 @@ from mnist_sweep.trial import (
     TrialStarted,
     WinnerTested,
 )
-from mnist_sweep.workers.base import Evaluate, Train
+from mnist_sweep.workers.base import Died, Evaluate, Package, Packaged, Ready, Train
 
 SPACE = ("model.units=choice(1,2,3,4,5,6,7,8)", "training.epochs=3")
 
@@ -61,6 +62,7 @@ class Story:
     workers: FakeWorkers
     clock: FakeClock
     events: list[Event] = field(default_factory=list)
+    packaging: Packaging | None = None
 
     def run(self) -> Results:
         return self.sweep.run()
@@ -100,8 +102,12 @@ def tell(compose_config, tmp_path: Path) -> Tell:
                 on_event(story, event)
 
         rule = stop or stopping.create(settings)
-        sweep = Sweep(settings, space, aside, rule, workers, folder=tmp_path, emit=emit, clock=clock)
-        story = Story(sweep, workers, clock, events)
+        packaging = Packaging(workers, tmp_path / "package", clock)
+        sweep = Sweep(
+            settings, space, aside, rule, workers, folder=tmp_path, emit=emit, clock=clock,
+            packaging=packaging if settings.tracking.register_winner else None,
+        )  # fmt: skip
+        story = Story(sweep, workers, clock, events, packaging)
         return story
 
     return told
@@ -130,6 +136,40 @@ def test_the_best_trial_wins_and_is_tested_once_at_the_end(tell: Tell) -> None:
     assert [Path(task.model).parent.name for task in tests] == ["0007"]
     assert isinstance(story.events[-2], WinnerTested)
     assert story.end == SweepEnded(story.clock(), Status.COMPLETED, "", 7)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_winner_is_packaged_beside_its_test_or_after_it(tell: Tell, slots: int) -> None:
+    story = tell("search=grid", slots=slots)
+    story.run()
+    (one, test), (other, package) = story.workers.tasks[-2:]
+    assert isinstance(test, Evaluate)
+    assert isinstance(package, Package)
+    assert (one == other) == (slots == 1)
+    assert (package.trial, Path(package.to).name) == (str(Path(test.model).parent), "package")
+    # Nobody has waited for it yet: what is still to be written is written meanwhile.
+    before = story.clock()
+    assert story.packaging.result() == Path(package.to)
+    assert story.clock() > before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [lambda slot: Packaged(slot, "OSError: full"), lambda slot: Died(slot, "was killed by SIGKILL"), Ready],
+    ids=["fails", "dies", "says nothing"],
+)
+def test_a_winner_that_no_worker_could_package_is_left_to_another_process(tell: Tell, said) -> None:
+    story = tell("search=grid", packaged=said)
+    assert story.run().winner() == 7
+    assert story.end.status is Status.COMPLETED
+    assert story.packaging.result() is None
+
+
+def test_a_winner_that_is_not_registered_or_cannot_be_tested_is_not_packaged(tell: Tell) -> None:
+    for story in (tell("search=grid", "tracking.register=false"), tell("search=grid", slots=1, test_error="OSError")):
+        story.run()
+        assert not [task for _, task in story.workers.tasks if isinstance(task, Package)]
+        assert story.packaging.result() is None
 
 
 def test_of_equal_trials_the_earlier_wins(tell: Tell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -28,6 +29,12 @@ _INTERVAL = (0.05, 0.95)
 _CHOICES = 10
 _GROUPS = 8
 _TOLD = 3
+
+
+def load(trials: int) -> None:
+    """Imports what `importances` of so many trials needs, which takes half a second."""
+    if trials >= _FEWEST:
+        importlib.import_module("optuna.importance")
 
 
 def importances(

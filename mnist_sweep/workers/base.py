@@ -55,13 +55,28 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Package:
+    """A trial's saved model to make an MLflow model of, as `registry_package.package` does.
+
+    Attributes:
+        trial: The trial's folder.
+        to: The folder to make; what is there is removed.
+        made_by: As for `Evaluate`; its code goes with the model.
+    """
+
+    trial: str
+    to: str
+    made_by: str | None = None
+
+
+@dataclass(frozen=True)
 class Discover:
     """A user's hypermodel, `package.module:name`, whose space is asked for."""
 
     hypermodel: str
 
 
-Task = Train | Evaluate | Discover
+Task = Train | Evaluate | Package | Discover
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,13 @@ class Evaluated(Message):
 
     metrics: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Packaged(Message):
+    """The slot's model is an MLflow model; `error` says why it is none."""
+
     error: str = ""
 
 
@@ -197,9 +219,8 @@ def message_from_json(slot: str, raw: dict[str, Any]) -> Message:
     from mnist_sweep.trial import Status
 
     raw = dict(raw)
-    kind = {cls.__name__: cls for cls in (Ready, Reported, Executed, Done, Evaluated, Discovered, Died)}[
-        raw.pop("message")
-    ]
+    kinds = (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, Died)
+    kind = {cls.__name__: cls for cls in kinds}[raw.pop("message")]
     if "outcome" in raw:
         raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
     return kind(slot=slot, **raw)

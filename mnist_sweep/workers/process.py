@@ -25,7 +25,17 @@ import psutil
 from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Execution, Outcome, Status
 from mnist_sweep.workers import imports
-from mnist_sweep.workers.base import Discovered, Done, Evaluated, Executed, Message, Ready, Reported, message_to_json
+from mnist_sweep.workers.base import (
+    Discovered,
+    Done,
+    Evaluated,
+    Executed,
+    Message,
+    Packaged,
+    Ready,
+    Reported,
+    message_to_json,
+)
 
 
 class _Driver:
@@ -178,6 +188,17 @@ def _evaluate(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
     return Evaluated("", metrics, confusion)
 
 
+def _package(_: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
+    from mnist_sweep.registry_package import package
+
+    try:
+        package(Path(task["trial"]), Path(task["to"]), task["made_by"])
+    except Exception as error:
+        traceback.print_exc()
+        return Packaged("", _summary(error))
+    return Packaged("")
+
+
 def _discover(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
     try:
         return Discovered("", trainer.discover(task["hypermodel"]))
@@ -188,11 +209,11 @@ def _discover(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
         return Discovered("", error=f"model.hypermodel={task['hypermodel']}: {_summary(error)}")
 
 
-_OTHERS = {"evaluate": _evaluate, "discover": _discover}
+_OTHERS = {"evaluate": _evaluate, "package": _package, "discover": _discover}
 
 
 def _failed(message: Message) -> bool:
-    if isinstance(message, Evaluated):
+    if isinstance(message, Evaluated | Packaged):
         return bool(message.error)
     return isinstance(message, Done) and message.outcome.status is Status.FAILED
 

@@ -335,5 +335,7 @@ def test_a_signal_while_the_report_is_written_leaves_a_whole_sweep_and_nothing_e
     assert "Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync late/" in rest
     events = list(journal.read(sweep_of(work, "late")))
     assert isinstance(events[-1], SweepEnded)
+    # Where a worker was making the winner an MLflow model.
+    assert not (sweep_of(work, "late") / "package").exists()
     left = [path.name for path in (work / "mlruns").iterdir() if path.name.startswith(("mnist_sweep-", "tmp"))]
     assert left == []

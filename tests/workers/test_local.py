@@ -16,11 +16,24 @@ from unittest import mock
 
 import psutil
 import pytest
+import yaml
 
 from mnist_sweep.training import data
 from mnist_sweep.trial import Execution, Status, Trial
 from mnist_sweep.workers import local
-from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train
+from mnist_sweep.workers.base import (
+    Died,
+    Done,
+    Evaluate,
+    Evaluated,
+    Executed,
+    Message,
+    Package,
+    Packaged,
+    Ready,
+    Reported,
+    Train,
+)
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import Forked
 from mnist_sweep.workers.local import LocalWorkers
@@ -170,6 +183,24 @@ def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
     (tested, _) = wait_for(pool, Ready)
     assert isinstance(tested, Evaluated)
     assert "no_such_module" in tested.error
+
+
+def test_a_model_becomes_an_mlflow_model_with_the_code_of_the_users_own(pool: LocalWorkers, task, tmp_path) -> None:
+    trained, to = task(number=1), tmp_path / "package"
+    run(pool, trained)
+    # What a killed driver has left.
+    to.mkdir()
+    (to / "half").touch()
+    # Any module does.
+    pool.submit("cpu0", Package(trained.folder, str(to), "colorsys:build"))
+    assert wait_for(pool, Ready)[0] == Packaged("cpu0")
+    assert not (to / "half").exists()
+    assert yaml.safe_load((to / "MLmodel").read_text())["flavors"]["tensorflow"]["model_type"] == "keras"
+    assert [file.name for file in (to / "code").iterdir()] == ["colorsys.py"]
+    pool.submit("cpu0", Package("/nowhere", str(to)))
+    (packaged, _) = wait_for(pool, Ready)
+    assert isinstance(packaged, Packaged)
+    assert "/nowhere/model.h5" in packaged.error
 
 
 def test_a_killed_process_is_noticed_and_replaced(pool: LocalWorkers, task) -> None:
