@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from mnist_sweep import earlier, hypermodel, search, summary
+from mnist_sweep import backend, earlier, hypermodel, search, summary
 from mnist_sweep.config import TrialConfig, check_shape
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
@@ -95,6 +95,7 @@ def run(
     if own is None:
         settings, space, corners = prepare(config)
         most = min((n for n in (most, space.size) if n is not None), default=None)
+    backend.check_installed(backend.of(settings.trial))
     places = slots(settings.workers, most)
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
     if own is None:
@@ -114,7 +115,14 @@ def run(
             dataset.save(arrays)
         except OSError as error:
             raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
-        start = functools.partial(LocalWorkers, places, arrays, folder / "workers", settings.workers.recycle_after)
+        start = functools.partial(
+            LocalWorkers,
+            places,
+            arrays,
+            folder / "workers",
+            settings.workers.recycle_after,
+            backend=backend.of(settings.trial),
+        )
         workers: LocalWorkers | None = None
         if own is not None:
             say(f"Asking {own} what it searches …")

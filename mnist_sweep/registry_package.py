@@ -1,6 +1,6 @@
 """`python -m mnist_sweep.registry_package FOLDER`: a trial's model as an MLflow model, in a process of its own.
 
-The driver does not import TensorFlow. Here it is imported, on the CPU, as a GPU may be busy with another sweep.
+The driver does not import TensorFlow. Here it is imported, as MLflow keeps Keras models by it, on the CPU, as a GPU may be busy with another sweep.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mnist_sweep import backend
 from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE
 
 PACKAGE = "package"
@@ -31,6 +32,8 @@ def package(folder: Path) -> None:
     config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
     # It registers the layers of its own that the model is made of, and goes with it.
     own = [importlib.import_module(config[k].partition(":")[0]) for k in ("builder", "hypermodel") if config.get(k)]
+    if not backend.is_installed("tensorflow"):
+        raise SystemExit("MLflow needs TensorFlow for that; tracking.register=false leaves it out")
     from mlflow import tensorflow
     from mlflow.models import infer_signature
 

@@ -44,13 +44,15 @@ class _Process:
 
 
 class LocalWorkers:
-    """Worker processes that import TensorFlow once, keep the data in memory, and train trial after trial.
+    """Worker processes that import Keras once, keep the data in memory, and train trial after trial.
 
     A process that dies is replaced at once; one that has done `recycle_after` tasks is replaced when it is idle, as
     TensorFlow's memory grows by some megabytes with each trial.
     """
 
-    def __init__(self, slots: list[Slot], data: Path, logs: Path, recycle_after: int) -> None:
+    def __init__(
+        self, slots: list[Slot], data: Path, logs: Path, recycle_after: int, backend: str = "tensorflow"
+    ) -> None:
         """Starts a process for each slot; they become ready some seconds later.
 
         Args:
@@ -58,8 +60,9 @@ class LocalWorkers:
             data: The folder that `Dataset.save` wrote.
             logs: The folder for the processes' output; created if need be.
             recycle_after: Tasks before a process is replaced.
+            backend: What Keras computes with.
         """
-        self._data, self._logs, self._recycle_after = data, logs, recycle_after
+        self._data, self._logs, self._recycle_after, self._backend = data, logs, recycle_after, backend
         logs.mkdir(parents=True, exist_ok=True)
         self._kept: list[Message] = []
         self._processes = {slot.name: self._start(slot) for slot in slots}
@@ -158,7 +161,7 @@ class LocalWorkers:
         with theirs, open(log, "ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],
-                env=_environment(slot),
+                env=_environment(slot, self._backend),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -176,12 +179,12 @@ class LocalWorkers:
         return worker
 
 
-def _environment(slot: Slot) -> dict[str, str]:
+def _environment(slot: Slot, backend: str) -> dict[str, str]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
     return {
         **quiet,
         **os.environ,
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": backend,
         # "-1", as an empty value counts as unset in some versions of the driver.
         "CUDA_VISIBLE_DEVICES": slot.gpu or "-1",
         # Numeric libraries other than TensorFlow size their pools by this.

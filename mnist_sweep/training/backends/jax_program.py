@@ -50,6 +50,7 @@ class Program:
         self._steps = {"train": model.train_step, "test": model.test_step}
         self._numbers: list[Number] = [n for layer in model._flatten_layers() for n in getattr(layer, "numbers", ())]
         self._compiled: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._looped = not model.run_eagerly
 
     def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:
         """Compiles what an epoch needs, unless that is done; its first call is then as fast as the others.
@@ -115,11 +116,11 @@ class Program:
         self,
         which: str,
         feed: Feed,
-        order: Any,
+        order: Any,  # noqa: ANN401
         images: int,
         size: int,
         begin: int,
-        end: int,  # noqa: ANN401
+        end: int,
     ) -> dict[str, float]:
         """Goes through some batches, of which the last may be a smaller one."""
         state = tuple([v.value for v in kind] for kind in self._variables[which])
@@ -128,7 +129,9 @@ class Program:
         for each, at, count in ((size, begin * size, full - begin), (images % size, full * size, end - full)):
             if count > 0:
                 run = self._function(which, feed, each)
-                logs, state = run(state, numbers, feed.images, feed.labels, order, np.int32(at), np.int32(count))
+                calls = [(at, count)] if self._looped else [(at + i * each, 1) for i in range(count)]
+                for place in calls:
+                    logs, state = run(state, numbers, feed.images, feed.labels, order, *np.int32(place))
         for kind, values in zip(self._variables[which], state, strict=True):
             for variable, value in zip(kind, values, strict=True):
                 variable.assign(value)
@@ -138,12 +141,17 @@ class Program:
     def _function(self, which: str, feed: Feed, size: int) -> Callable[..., Any]:
         """The compiled function for batches of a size."""
         if (which, size) not in self._compiled:
-            run = partial(self._run, which, size)
+            run: Callable[..., Any] = partial(self._run, which, size)
             if not self._model.run_eagerly:
                 state = tuple([v.value for v in kind] for kind in self._variables[which])
                 numbers = [number.read() for number in self._numbers]
                 arguments = (state, numbers, feed.images, feed.labels, _padded(feed, feed.training), *np.int32([0, 0]))
-                run = jax.jit(run, donate_argnums=0).lower(*arguments).compile()
+                lowered = jax.jit(run, donate_argnums=0).lower(*arguments)
+                if self._looped and jax.default_backend() == "cpu" and "stablehlo.convolution" in lowered.as_text():
+                    # In a loop, XLA makes them 25 times slower on CPU.
+                    self._looped = False
+                    lowered = jax.jit(partial(run), donate_argnums=0).lower(*arguments)
+                run = lowered.compile()
             self._compiled[which, size] = run
         return self._compiled[which, size]
 
@@ -159,7 +167,7 @@ class Program:
         at: Any,  # noqa: ANN401
         count: Any,  # noqa: ANN401
     ) -> tuple[dict[str, Any], State]:
-        """Goes through `count` batches of `size` images, the first of which is `order[at]`."""
+        """Goes through `count` batches of `size` images, from `order[at]` on; where there is no loop, through one."""
         step = self._steps[which]
 
         def one(i: Any, state: State) -> tuple[dict[str, Any], State]:  # noqa: ANN401
@@ -168,23 +176,21 @@ class Program:
             return _scalars(logs), state
 
         with self._given(numbers):
-            if self._model.run_eagerly:
-                # As a user wished, to look inside.
-                logs: dict[str, Any] = {}
-                for i in range(int(count)):
-                    logs, state = one(i, state)
-                return logs, state
-            # What Keras's own step logs can be told from the metrics' variables at the end.
-            noted = _zeros(jax.eval_shape(one, 0, state)[0]) if _is_own(step) else {}
+            noted: dict[str, Any] = {}
+            if self._looped:
+                if _is_own(step):
+                    noted = _zeros(jax.eval_shape(one, 0, state)[0])
 
-            def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:  # noqa: ANN401
-                logs, state = one(i, carry[1])
-                return {name: logs[name] for name in noted}, state
+                def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:  # noqa: ANN401
+                    logs, state = one(i, carry[1])
+                    return {name: logs[name] for name in noted}, state
 
-            noted, state = jax.lax.fori_loop(0, count, body, (noted, state))
+                noted, state = jax.lax.fori_loop(0, count, body, (noted, state))
+            else:
+                logs, state = one(0, state)
+                noted = logs if _is_own(step) else {}
             with keras.StatelessScope(list(zip(self._model.metrics_variables, state[-1], strict=True))):
-                logs = _scalars(self._model.get_metrics_result())
-            return {**logs, **noted}, state
+                return {**_scalars(self._model.get_metrics_result()), **noted}, state
 
     def _adapted(self, images: Any, labels: Any, chosen: Any) -> tuple[Any, Any]:  # noqa: ANN401
         drawn = batch(images, labels, chosen)
