@@ -1,6 +1,7 @@
 """`python -m mnist_sweep.registry_package FOLDER`: a trial's model as an MLflow model, in a process of its own.
 
-The driver does not import TensorFlow. Here it is imported, as MLflow keeps Keras models by it, on the CPU, as a GPU may be busy with another sweep.
+The driver does not import TensorFlow. Here it is, as MLflow keeps Keras models by it; on the CPU, as a GPU may be busy
+with another sweep.
 """
 
 from __future__ import annotations

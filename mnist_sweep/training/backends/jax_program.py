@@ -60,12 +60,13 @@ class Program:
             batch_size: Images in a batch of the training.
             validation_batch_size: The same of the validation.
         """
-        for which, images, size in (
-            ("train", len(feed.training), batch_size),
-            ("test", len(feed.validation), validation_batch_size),
-        ):
-            for each in {size if images >= size else 0, images % size} - {0}:
-                self._function(which, feed, each)
+        training, validation = len(feed.training), len(feed.validation)
+        sizes = (("train", training, batch_size), ("test", validation, _even(validation, validation_batch_size)))
+        for which, images, size in sizes:
+            if images >= size:
+                self._function(which, feed, size)
+            if images % size:
+                self._function(which, feed, images % size, rare=images > size)
 
     def train(
         self,
@@ -99,7 +100,7 @@ class Program:
 
         Args:
             feed: Which images to validate on.
-            batch_size: Images in a batch; the last may have fewer.
+            batch_size: Images in a batch at most.
 
         Returns:
             Keras's metrics, their names beginning with `val_`; empty where there are no images.
@@ -108,6 +109,7 @@ class Program:
         if not images:
             return {}
         self._model.reset_metrics()
+        batch_size = _even(images, batch_size)
         order = _padded(feed, feed.validation)
         logs = self._call("test", feed, order, images, batch_size, 0, chunks.count(images, batch_size))
         return {f"val_{name}": value for name, value in logs.items()}
@@ -128,30 +130,38 @@ class Program:
         full, logs = min(end, images // size), {}
         for each, at, count in ((size, begin * size, full - begin), (images % size, full * size, end - full)):
             if count > 0:
-                run = self._function(which, feed, each)
+                run = self._function(which, feed, each, rare=each < size < images)
                 calls = [(at, count)] if self._looped else [(at + i * each, 1) for i in range(count)]
                 for place in calls:
-                    logs, state = run(state, numbers, feed.images, feed.labels, order, *np.int32(place))
+                    logs, state = run(state, numbers, feed.images, feed.labels, order, *np.array(place, np.int32))
         for kind, values in zip(self._variables[which], state, strict=True):
             for variable, value in zip(kind, values, strict=True):
                 variable.assign(value)
         # JAX sorts names; Keras begins with the loss.
         return {name: float(logs[name]) for name in sorted(logs, key=lambda name: name != "loss")}
 
-    def _function(self, which: str, feed: Feed, size: int) -> Callable[..., Any]:
-        """The compiled function for batches of a size."""
+    def _function(self, which: str, feed: Feed, size: int, *, rare: bool = False) -> Callable[..., Any]:
+        """The compiled function for batches of a size; what is called once in an epoch only, is compiled in a hurry."""
         if (which, size) not in self._compiled:
             run: Callable[..., Any] = partial(self._run, which, size)
             if not self._model.run_eagerly:
                 state = tuple([v.value for v in kind] for kind in self._variables[which])
                 numbers = [number.read() for number in self._numbers]
-                arguments = (state, numbers, feed.images, feed.labels, _padded(feed, feed.training), *np.int32([0, 0]))
+                arguments = (
+                    state,
+                    numbers,
+                    feed.images,
+                    feed.labels,
+                    _padded(feed, feed.training),
+                    *np.zeros(2, np.int32),
+                )
                 lowered = jax.jit(run, donate_argnums=0).lower(*arguments)
                 if self._looped and jax.default_backend() == "cpu" and "stablehlo.convolution" in lowered.as_text():
                     # In a loop, XLA makes them 25 times slower on CPU.
                     self._looped = False
                     lowered = jax.jit(partial(run), donate_argnums=0).lower(*arguments)
-                run = lowered.compile()
+                hurry = rare and jax.default_backend() == "cpu"
+                run = lowered.compile({"xla_backend_optimization_level": "0"} if hurry else None)
             self._compiled[which, size] = run
         return self._compiled[which, size]
 
@@ -214,6 +224,11 @@ def _padded(feed: Feed, order: Any) -> Any:  # noqa: ANN401
     padded = np.zeros(len(feed.images), np.int32)
     padded[: len(order)] = order
     return padded
+
+
+def _even(images: int, most: int) -> int:
+    """The size of batches that leaves no smaller one over, which would be compiled apart; `most` where none is near."""
+    return next((size for size in range(min(most, images), most // 2, -1) if images % size == 0), most)
 
 
 def _is_own(step: Any) -> bool:  # noqa: ANN401 - a bound method
