@@ -44,4 +44,4 @@ def to_load(config: Mapping[str, Any]) -> str:
     Args:
         config: Of the trial that the model is from.
     """
-    return next(name for name in (of(config), *_INSTALL, DEFAULT) if is_installed(name) or name == DEFAULT)
+    return next((name for name in (of(config), *_INSTALL) if is_installed(name)), DEFAULT)

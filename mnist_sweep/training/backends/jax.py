@@ -28,8 +28,8 @@ def configure(threads: int, *, gpu: bool) -> None:
         RuntimeError: The GPU is not there, and it would train on the CPU without a word.
     """
     # It reads these when it first computes; the number of threads has no other setting.
-    # On CPU, a program of optimization level 1 is as fast as one of the usual level 3, and compiled in two thirds of the
-    # time, which for small models is most of a trial.
+    # On CPU, a program of optimization level 1 is as fast as one of the usual level 3, and is compiled in two thirds of
+    # the time, which for small models is most of a trial.
     flags = ["--xla_gpu_deterministic_ops=true"] if gpu else ["--xla_backend_optimization_level=1"]
     flags += ["--xla_cpu_multi_thread_eigen=false"] if threads == 1 else []
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
