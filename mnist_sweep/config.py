@@ -256,6 +256,8 @@ class EarlyStopping(Strict):
 class Training(Strict):
     """How one model is trained."""
 
+    # Configs of sweeps that began before there was a choice lack it.
+    backend: Literal["tensorflow", "jax"] = "tensorflow"
     batch_size: Count
     epochs: Count
     early_stopping: EarlyStopping

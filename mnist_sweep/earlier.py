@@ -17,7 +17,8 @@ from mnist_sweep.trial import Outcome, Status, SweepStarted, Trial, TrialEnded, 
 
 _RATE, _OPTIMIZER = "optimizer.learning_rate", "optimizer.name"
 # What may differ between trials whose scores are compared: luck, how long they train, and how fast.
-_MAY_DIFFER = ("seed", "epochs", "early_stopping", "steps_per_execution", "validation_batch_size", "jit_compile")
+_SPEED = ("steps_per_execution", "validation_batch_size", "jit_compile", "backend")
+_MAY_DIFFER = ("seed", "epochs", "early_stopping", *_SPEED)
 _MISSING = object()
 
 

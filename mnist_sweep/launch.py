@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from mnist_sweep import earlier, hypermodel, search, summary
+from mnist_sweep import backend, earlier, hypermodel, search, summary
 from mnist_sweep.config import TrialConfig, check_shape
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
@@ -112,6 +112,7 @@ def _run(
     if own is None:
         settings, space, corners = prepare(config)
         most = min((n for n in (most, space.size) if n is not None), default=None)
+    backend.check_installed(backend.of(settings.trial))
     places = slots(settings.workers, most)
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
@@ -121,7 +122,14 @@ def _run(
         pool.callback(shutil.rmtree, folder / PACKAGE, ignore_errors=True)
         # Before the data, as they take seconds to start; what is found wrong below ends them.
         own_code = own is not None or settings.trial["model"].get("builder") is not None
-        workers = LocalWorkers(places, None, folder / "workers", settings.workers.recycle_after, own_code=own_code)
+        workers = LocalWorkers(
+            places,
+            None,
+            folder / "workers",
+            settings.workers.recycle_after,
+            own_code=own_code,
+            backend=backend.of(settings.trial),
+        )
         pool.callback(workers.close)
         past = list(read(folder)) if resume else []
         images = data.load(settings.data.name, settings.data.path, settings.data.fallback)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mnist_sweep import backend
+from mnist_sweep.errors import UserError
 from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE
 
 PACKAGE = "package"
@@ -34,6 +36,8 @@ def package(folder: Path, to: Path, made_by: str | None) -> None:
     """
     # It registers the layers of its own that the model is made of, and goes with it.
     own = importlib.import_module(made_by.partition(":")[0]) if made_by else None
+    if not backend.is_installed("tensorflow"):
+        raise UserError("MLflow needs TensorFlow for that; tracking.register=false leaves it out")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import tensorflow
     from mlflow.models import infer_signature

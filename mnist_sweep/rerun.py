@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_sweep import hypermodel
+from mnist_sweep import backend, hypermodel
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import run_data
 from mnist_sweep.results.logged import Curve, Logged, find_run, lineage
@@ -114,6 +114,8 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
     """
     client, found = find_run(run, trial, tracking_uri)
     chain = lineage(client, found)
+    name = backend.of(chain[-1].config)
+    backend.check_installed(name)
     dataset = run_data.load(chain[-1].config, chain[-1].tags, "rerun")
     slot = _slot(chain[-1])
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -123,7 +125,7 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         folder = Path(temporary)
         (folder / "arrays").mkdir()
         dataset.save(folder / "arrays")
-        workers = LocalWorkers([slot], folder / "arrays", folder / "workers", recycle_after=len(chain) + 1)
+        workers = LocalWorkers([slot], folder / "arrays", folder / "workers", len(chain) + 1, backend=name)
         try:
             compared = train_again(workers, slot.name, chain, folder, say)
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_sweep import journal, launch, summary
+from mnist_sweep import backend, journal, launch, summary
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
@@ -88,7 +88,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         UserError: It names the keys that differ.
     """
-    before, after = flat(old), flat(new)
+    before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
     for key in ("resume", "tracking.uri", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from mnist_sweep import backend
 from mnist_sweep.checks import Strict, check, shown
 from mnist_sweep.config import Count
 from mnist_sweep.errors import UserError, did_you_mean
@@ -443,12 +444,24 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         tracking=check(Tracking, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
     )
+    _check_backend(settings.trial["training"])
     holdout = settings.validation == "holdout"
     if holdout and settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
         raise UserError(
             f"objective={settings.objective.name}: there are no validation images; set data.validation_split above 0"
         )
     return settings
+
+
+def _check_backend(training: Mapping[str, Any]) -> None:
+    name = training.get("backend", backend.DEFAULT)
+    if isinstance(name, str) and _is_sweep(name, "training.backend"):
+        raise UserError(
+            f"training.backend={name}: all trials of a sweep are trained on one; "
+            "run one sweep for each with -m training.backend=tensorflow,jax"
+        )
+    if name not in ("tensorflow", "jax"):
+        raise UserError(f"training.backend={shown(name)}: must be 'tensorflow' or 'jax'")
 
 
 def _algorithm(search: Mapping[str, Any]) -> type[Search]:

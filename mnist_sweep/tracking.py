@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_sweep import descriptions, mlflow_view
+from mnist_sweep import backend, descriptions, mlflow_view
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.curves_picture import learning_curves
 from mnist_sweep.mlflow_writer import Writer
@@ -231,6 +231,7 @@ class View:
         tags = {
             store.TAG_SWEEP: event.sweep,
             store.TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
+            store.TAG_BACKEND: backend.of(event.config),
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
             **{f"version.{package}": version for package, version in event.versions.items() if package != "commit"},
         }

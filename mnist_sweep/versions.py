@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-_PACKAGES = ("mnist_sweep", "tensorflow", "keras", "keras-tuner", "mlflow", "hydra-core", "numpy")
+_PACKAGES = ("mnist_sweep", "tensorflow", "jax", "keras", "keras-tuner", "mlflow", "hydra-core", "numpy")
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mnist_sweep import backend
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import PARENT_TAG, TAG_SLOT
 from mnist_sweep.results import run_data
@@ -74,8 +75,9 @@ def convert(
     """
     with np.load(tracked.fetch(SAMPLE_FILE, source), allow_pickle=False) as arrays:
         images, expected = arrays["images"], arrays["predictions"]
-    # Before TensorFlow is imported: a running sweep may be using the GPU, and the latency is that of one thread.
-    os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow")
+    # Before the backend is imported: a running sweep may be using the GPU, and the latency is that of one thread.
+    needed = any("tensorflow" in format.packages for format in formats)
+    os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow" if needed else backend.to_load(config))
     with quiet():
         from mnist_sweep.training import exported, fit, saved
 

@@ -10,6 +10,7 @@ from mnist_sweep.errors import UserError, did_you_mean
 
 _SCALING = "the arithmetic is the tracked model's; only the scaling of the pixels may round another way"
 _KERNELS = "another runtime adds the same numbers up in another order"
+_TENSORFLOW = ("tensorflow",)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Format:
         tolerance: How much a probability may differ from the tracked one; None where accuracy is what counts.
         why: Why it may differ at all.
         use: Python that turns `images`, float32 (N, height, width, channels) in 0..255, into `probabilities`.
-        packages: What it takes to write and to run it, beside TensorFlow.
+        packages: What it takes to write and to run it, beside Keras.
     """
 
     name: str
@@ -69,14 +70,16 @@ FORMATS = {
                 "model = tf.saved_model.load('savedmodel')",
                 "(probabilities,) = model.signatures['serving_default'](tf.constant(images)).values()",
             ),
+            packages=_TENSORFLOW,
         ),
-        Format("tflite", "model.tflite", 1e-4, _KERNELS, _tflite("model.tflite")),
+        Format("tflite", "model.tflite", 1e-4, _KERNELS, _tflite("model.tflite"), _TENSORFLOW),
         Format(
             "tflite-int8",
             "model_int8.tflite",
             None,
             "weights and activations are rounded to 8 bits",
             _tflite("model_int8.tflite"),
+            _TENSORFLOW,
         ),
         Format(
             "onnx",
@@ -88,7 +91,7 @@ FORMATS = {
                 "model = onnxruntime.InferenceSession('model.onnx')",
                 "(probabilities,) = model.run(None, {model.get_inputs()[0].name: images})",
             ),
-            packages=("onnx", "tf2onnx", "onnxruntime"),
+            packages=(*_TENSORFLOW, "onnx", "onnxruntime", "tf2onnx"),
         ),
     )
 }
@@ -117,7 +120,8 @@ def chosen(text: str) -> list[Format]:
     for format in formats:
         missing = _missing(format.packages)
         if missing:
-            raise UserError(f"--format={format.name}: needs {', '.join(missing)}; pip install onnx onnxruntime tf2onnx")
+            packages = missing if missing == ["tensorflow"] else [p for p in format.packages if p != "tensorflow"]
+            raise UserError(f"--format={format.name}: needs {', '.join(missing)}; pip install {' '.join(packages)}")
     return formats
 
 

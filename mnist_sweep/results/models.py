@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mnist_sweep import mlflow_store
+from mnist_sweep import backend, mlflow_store
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.results.runs import find_sweep
@@ -82,7 +82,7 @@ class TrackedModel:
         return config
 
     def load(self, folder: Path) -> Any:  # noqa: ANN401 - keras.Model, which nothing here may import
-        """Loads the model, which imports TensorFlow, without a GPU, that a running sweep may be using.
+        """Loads the model, which imports its backend, without a GPU, that a running sweep may be using.
 
         Args:
             folder: Where to put the files that are fetched for it.
@@ -93,8 +93,9 @@ class TrackedModel:
         Raises:
             UserError: The run has no model, or the user's own module that built it cannot be imported.
         """
-        path, config = self.fetch(MODEL_FILE, folder), self.config(folder)["model"]
-        os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow")
+        path, whole = self.fetch(MODEL_FILE, folder), self.config(folder)
+        config = whole["model"]
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND=backend.to_load(whole))
         with quiet():
             from mnist_sweep.training import saved
 
@@ -119,7 +120,7 @@ class TrackedModel:
             UserError: As `load` does.
         """
         model = self.load(folder)
-        # Only now, as `load` has set TensorFlow up.
+        # Only now, as `load` has chosen the backend.
         from mnist_sweep.training import saved
 
         return saved.quick(model, shape)

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
+from keras.src.utils.dtype_utils import dtype_size
+
+from mnist_sweep.training import backends
 
 _WARM_UP = 3
 _CALLS = 30
@@ -46,7 +49,7 @@ def memory(model: keras.Model, image: Sequence[int], batch_size: int) -> int:
     It is the sum of the weights, the gradients of those that are trained, the optimizer's variables, the batch (images
     in float32, labels in int64), and the outputs of all layers for one batch, which are kept for the backward pass.
     What single operations need for a moment, or keep within a layer (such as the steps of a recurrent one), is left
-    out, and so is what TensorFlow itself takes: on a CPU, where the estimates were 550 and 340 MB, the process grew by
+    out, and so is what the backend itself takes: on a CPU, where the estimates were 550 and 340 MB, the process grew by
     1.2 times as much in steps of a dense model, and by 1.8 times as much in those of a convolutional one.
 
     Args:
@@ -60,7 +63,7 @@ def memory(model: keras.Model, image: Sequence[int], batch_size: int) -> int:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     variables = [*model.weights, *model.trainable_weights, *model.optimizer.variables]
-    batch = math.prod(image) * tf.float32.size + tf.int64.size
+    batch = math.prod(image) * _bytes("float32") + _bytes("int64")
     fixed = sum(math.prod(v.shape) * _bytes(v.dtype) for v in variables)
     return int(fixed + batch_size * (batch + _kept(model)))
 
@@ -75,13 +78,13 @@ def latency(model: keras.Model, image: Sequence[int]) -> float:
     Returns:
         Seconds: the median of some calls of the compiled model on a batch of one.
     """
-    predict = tf.function(lambda images: model(images, training=False))
-    images = tf.zeros((1, *image))
+    height, width, channels = image
+    predict = backends.compiled(model, (height, width, channels))
+    images = np.zeros((1, *image), np.float32)
     seconds = []
     for _ in range(_WARM_UP + _CALLS):
         started = time.perf_counter()
-        # Taken out of the tensor, as a GPU may still be at work when the call returns.
-        tf.nest.map_structure(lambda tensor: tensor.numpy(), predict(images))
+        predict(images)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[_WARM_UP:])
 
@@ -108,7 +111,7 @@ def _output_shapes(layer: Any) -> list[Sequence[int | None]]:  # noqa: ANN401
 
 
 def _bytes(dtype: str | None) -> int:
-    return int(tf.as_dtype(dtype or "float32").size)
+    return int(dtype_size(dtype or "float32")) // 8
 
 
 def _shown(amount: int) -> str:

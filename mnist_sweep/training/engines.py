@@ -1,4 +1,4 @@
-"""Models that are trained again and again: what TensorFlow traced and compiled for one trial serves the next.
+"""Models that are trained again and again: what was traced and compiled for one trial serves the next.
 
 Tracing takes 0.5 to 1.5 s, which is more than all epochs of a small model. Trials of the same architecture and
 optimizer differ in numbers only, so those numbers are variables here: weights, learning rate, dropout rates, L2
@@ -12,15 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mnist_sweep.config import CNN, MLP, TrialConfig
+from mnist_sweep.training import backends
 from mnist_sweep.training.feed import Feed
-from mnist_sweep.training.program import Adapt, Program
+
+if TYPE_CHECKING or keras.backend.backend() != "jax":
+    from mnist_sweep.training.backends.tensorflow_program import Adapt, Program
+else:
+    from mnist_sweep.training.backends.jax_program import Adapt, Program
 
 # Engines that are kept, and the bytes of weights and optimizer variables that they may hold together.
 _MOST = 16
@@ -49,7 +53,7 @@ class Engine:
 
     @cached_property
     def program(self) -> Program:
-        """Its compiled epoch; made when it is asked for, which takes the time of the tracing."""
+        """Its compiled epoch."""
         return Program(self.model, self.feed, self.adapt)
 
     @property
@@ -72,10 +76,10 @@ class Engine:
             self.model.optimizer.learning_rate = learning_rate
         for own, given in zip(self.model.layers, fresh.layers, strict=True):
             if isinstance(own, _Dropout):
-                own.variable_rate.assign(given.rate)
+                own.numbers[0].assign(given.rate)
             penalty: Any = getattr(own, "kernel_regularizer", None)
             if isinstance(penalty, _L2):
-                penalty.l2.assign(given.kernel_regularizer.l2)
+                penalty.number.assign(given.kernel_regularizer.l2)
 
 
 class Engines:
@@ -118,14 +122,10 @@ class _Dropout(keras.layers.Dropout):  # type: ignore[misc]
 
     def __init__(self, rate: float, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(rate, **kwargs)
-        self.variable_rate = tf.Variable(rate, dtype=tf.float32, trainable=False)
+        self.numbers = (backends.Number(rate),)
 
     def call(self, inputs: Any, training: bool = False) -> Any:  # noqa: ANN401, FBT
-        if not training:
-            return inputs
-        rate = tf.cast(self.variable_rate, inputs.dtype)
-        seed = tf.cast(self.seed_generator.next(), tf.int32)
-        return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=seed, noise_shape=None)
+        return backends.dropout(inputs, self.numbers[0], self.seed_generator) if training else inputs
 
 
 class _L2(keras.regularizers.L2):  # type: ignore[misc]
@@ -133,7 +133,10 @@ class _L2(keras.regularizers.L2):  # type: ignore[misc]
 
     def __init__(self, l2: float) -> None:
         super().__init__(l2)
-        self.l2 = tf.Variable(l2, dtype=tf.float32, trainable=False)
+        self.number = backends.Number(l2)
+
+    def __call__(self, x: Any) -> Any:  # noqa: ANN401 - a tensor
+        return self.number.read() * keras.ops.sum(keras.ops.square(x))
 
 
 def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -144,6 +147,8 @@ def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
     penalty: Any = getattr(layer, "kernel_regularizer", None)
     if type(penalty) is keras.regularizers.L2:
         copy.kernel_regularizer = _L2(float(penalty.l2))
+        # Where a program finds what it has to be given.
+        copy.numbers = (copy.kernel_regularizer.number,)
     return copy
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mnist_sweep.training import saved
 from mnist_sweep.training.data import Array
@@ -118,6 +117,8 @@ def latency(predict: Predict, image: Array) -> float:
 
 
 def _open_savedmodel(path: Path) -> Predict:
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(str(path))
 
     def predict(images: Array) -> Array:
@@ -129,6 +130,8 @@ def _open_savedmodel(path: Path) -> Predict:
 
 
 def _tflite(model: keras.Model, calibration: Array | None) -> bytes:
+    import tensorflow as tf
+
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -142,6 +145,8 @@ def _tflite(model: keras.Model, calibration: Array | None) -> bytes:
 
 
 def _open_tflite(path: Path) -> Predict:
+    import tensorflow as tf
+
     interpreter = tf.lite.Interpreter(str(path), num_threads=1)
     (to,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
     shape: tuple[int, ...] = ()

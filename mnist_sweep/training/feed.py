@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
 
-from mnist_sweep.training import data
+from mnist_sweep.training import backends, data
 from mnist_sweep.training.data import Array, Dataset
-
-# A data set up to this size is kept on the GPU that trains on it, a larger one in the computer's memory.
-_ON_GPU = 2**30
 
 
 @dataclass(frozen=True)
@@ -20,14 +17,14 @@ class Feed:
     """Which images to train on and which to validate on.
 
     Attributes:
-        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1.
+        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1; a tensor of the backend.
         labels: (N,), int64.
         training: The indices of those to train on.
         validation: The indices of those to validate on; may be empty.
     """
 
-    images: tf.Tensor
-    labels: tf.Tensor
+    images: Any
+    labels: Any
     training: Array
     validation: Array
 
@@ -37,18 +34,16 @@ class Feed:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
-    def order(self, seed: int, epoch: int) -> tf.Tensor:
+    def order(self, seed: int, epoch: int) -> Any:  # noqa: ANN401 - a tensor or an array
         """The indices of the training images in the order of an epoch, int32.
 
         Args:
             seed: The trial's.
             epoch: Counted from 0.
         """
-        with tf.device("CPU:0"):
-            chosen = tf.constant(self.training, tf.int32)
-            return tf.random.experimental.stateless_shuffle(chosen, seed=tf.constant([seed, epoch], tf.int64))
+        return backends.shuffled(self.training, seed, epoch)
 
-    def drawn(self, order: tf.Tensor, i: Any, batch_size: Any) -> tuple[tf.Tensor, tf.Tensor]:  # noqa: ANN401
+    def drawn(self, order: Any, i: Any, batch_size: Any) -> tuple[Any, Any]:  # noqa: ANN401
         """One batch.
 
         Args:
@@ -59,19 +54,17 @@ class Feed:
         Returns:
             The images, float32 in 0..1, and their labels.
         """
-        chosen = order[i * batch_size : (i + 1) * batch_size]
-        # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
-        return _as_float(tf.gather(self.images, chosen)), tf.gather(self.labels, chosen)
+        return batch(self.images, self.labels, order[i * batch_size : (i + 1) * batch_size])
 
     def arrays(self, indices: Array) -> tuple[Array, Array]:
         """Some of the images, float32 in 0..1, and their labels, for a training that draws its own batches."""
-        return _as_float(tf.gather(self.images, indices)).numpy(), tf.gather(self.labels, indices).numpy()
+        images, labels = batch(self.images, self.labels, indices)
+        return np.asarray(images), np.asarray(labels)
 
     def sample(self, count: int) -> Array:
         """The first validation images, or training images where there are none, as they are in memory."""
         chosen = self.validation if len(self.validation) else self.training
-        images: Array = tf.gather(self.images, chosen[:count]).numpy()
-        return images
+        return np.asarray(backends.taken(self.images, chosen[:count]))
 
 
 class Feeds:
@@ -84,10 +77,8 @@ class Feeds:
             dataset: Its test images are not read.
         """
         self._training, self._seed = len(dataset.x_train), dataset.seed
-        on_gpu = tf.config.list_logical_devices("GPU") and dataset.x_train.nbytes + dataset.x_val.nbytes <= _ON_GPU
-        with tf.device("GPU:0" if on_gpu else "CPU:0"):
-            self._images = tf.concat([dataset.x_train, dataset.x_val], axis=0)
-            self._labels = tf.concat([dataset.y_train, dataset.y_val], axis=0)
+        self._images = backends.resident([dataset.x_train, dataset.x_val])
+        self._labels = backends.resident([dataset.y_train, dataset.y_val])
 
     def held_out(self) -> Feed:
         """With the data set's own validation images."""
@@ -104,9 +95,14 @@ class Feeds:
         Raises:
             UserError: There are more folds than images.
         """
-        of = data.folds(self._labels.numpy(), folds, self._seed)
+        of = data.folds(np.asarray(self._labels), folds, self._seed)
         return Feed(self._images, self._labels, np.flatnonzero(of != fold), np.flatnonzero(of == fold))
 
 
-def _as_float(images: Any) -> Any:  # noqa: ANN401 - tensors, as `to_float` does for arrays
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
+def batch(images: Any, labels: Any, chosen: Any) -> tuple[Any, Any]:  # noqa: ANN401 - tensors
+    """Some of the images, float32 in 0..1, and their labels."""
+    # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
+    pixels = backends.taken(images, chosen)
+    if pixels.dtype == "uint8":
+        pixels = keras.ops.cast(pixels, "float32") / 255.0
+    return pixels, backends.taken(labels, chosen)

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.settings import Objective
-from mnist_sweep.training import costs, details, fused, saved, state
+from mnist_sweep.training import backends, costs, details, saved, state
 from mnist_sweep.training import model as models
+from mnist_sweep.training.backends import configure as configure
 from mnist_sweep.training.data import Array, Dataset
 from mnist_sweep.training.engines import Engine, Engines
 from mnist_sweep.training.feed import Feed, Feeds
@@ -75,29 +75,6 @@ class Job:
     fold: tuple[int, int] | None = None
     checkpoint_every: float = 0.0
     keep: bool = True
-
-
-def configure(threads: int, *, gpu: bool) -> None:
-    """Sets TensorFlow up; once per process, before anything else of it is used.
-
-    Args:
-        threads: CPU threads that operations may use.
-        gpu: Whether this process trains on a GPU; its memory is then taken as needed, not all at once.
-
-    Raises:
-        RuntimeError: The GPU is not there, and TensorFlow would train on the CPU without a word.
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    if gpu or threads > 1:
-        # One CPU thread computes everything in one order, and a tenth faster without it.
-        tf.config.experimental.enable_op_determinism()
-    if gpu:
-        devices = tf.config.list_physical_devices("GPU")
-        if not devices:
-            raise RuntimeError("the GPU is gone, or TensorFlow cannot use it; pip install 'tensorflow[and-cuda]'")
-        for device in devices:
-            tf.config.experimental.set_memory_growth(device, True)
 
 
 class Trainer:
@@ -214,6 +191,7 @@ class Trainer:
         most = None if training.steps_per_execution == "auto" else training.steps_per_execution
         with clock("trace"):
             program = engine.program
+            program.prepare(feed, training.batch_size, training.validation_batch_size)
         guide.set_model(engine.model)
         while not guide.ended:
             epoch = guide.progress.epoch
@@ -275,12 +253,9 @@ def _begin_anew(config: TrialConfig) -> None:
 
 def _compile(model: keras.Model, config: TrialConfig, steps: int) -> None:
     assert config.optimizer is not None
-    jit = config.training.jit_compile
-    if jit == "auto":
-        # XLA makes convolutions four to five times slower on CPU.
-        jit = "auto" if tf.config.list_logical_devices("GPU") else False
+    jit = backends.jit_compile(config.training.jit_compile)
     optimizer = models.optimizer(config.optimizer, steps)
-    fused.install(optimizer)
+    backends.quicken(optimizer)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
 
 

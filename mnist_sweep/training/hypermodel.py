@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import keras_tuner as kt
 import numpy as np
-import tensorflow as tf
 
 from mnist_sweep.config import HyperModelConfig
 from mnist_sweep.errors import UserError
@@ -164,8 +163,8 @@ class Built:
 
     def adapt(self, images: Any, labels: Any) -> tuple[Any, Any]:  # noqa: ANN401 - tensors or arrays
         """Images (N, H, W, C) and labels (N,) as the model wants them."""
-        labels = labels if self.one_hot is None else tf.one_hot(labels, self.one_hot)
-        return tf.reshape(images, (-1, *self.shape)), labels
+        labels = labels if self.one_hot is None else keras.ops.one_hot(labels, self.one_hot)
+        return keras.ops.reshape(images, (-1, *self.shape)), labels
 
     def arrays(self, images: Array, labels: Array) -> tuple[Array, Array]:
         """The same as arrays."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mnist_sweep.config import Training
 from mnist_sweep.errors import UserError
+from mnist_sweep.training import backends
 from mnist_sweep.training.data import Array
 from mnist_sweep.training.hypermodel import Built, failed, what
 
@@ -54,7 +54,7 @@ def train(built: Built, data: Data, validation: Data | None, training: Training,
         if guide.ended:
             raise Ended
         given = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments
-        if isinstance(given.get("x"), np.ndarray | tf.Tensor):
+        if isinstance(given.get("x"), np.ndarray) or keras.ops.is_tensor(given.get("x")):
             given.setdefault("batch_size", training.batch_size)
         if validation is not None and not given.get("validation_split"):
             given.setdefault("validation_data", validation)
@@ -73,7 +73,7 @@ def train(built: Built, data: Data, validation: Data | None, training: Training,
         built.hypermodel.fit(built.hp, model, *data, **_arguments(built.hypermodel, validation, [guide], offered))
     except Ended:
         pass
-    except (UserError, MemoryError, tf.errors.OpError):
+    except (UserError, MemoryError, backends.Errors):
         raise
     except Exception as error:
         raise failed(built.name, "its fit raised", error) from error

@@ -54,7 +54,7 @@ class _Process:
 
 
 class LocalWorkers:
-    """Worker processes that import TensorFlow once, keep the data in memory, and train trial after trial.
+    """Worker processes that import Keras once, keep the data in memory, and train trial after trial.
 
     On CPU they are forked from one process that has done the import, so that another takes a tenth of a second.
 
@@ -70,6 +70,7 @@ class LocalWorkers:
         recycle_after: int | Literal["auto"] = "auto",
         *,
         own_code: bool = True,
+        backend: str = "tensorflow",
     ) -> None:
         """Starts a process for each slot; they become ready some seconds later, when there are data.
 
@@ -79,8 +80,10 @@ class LocalWorkers:
             logs: The folder for the processes' output; created if need be.
             recycle_after: Tasks before a process is replaced; `auto`: when its memory has grown.
             own_code: Whether a task's model is made by code of the user's, who may use all of Keras.
+            backend: What Keras computes with.
         """
-        self._data, self._logs, self._recycle_after, self._own_code = data, logs, recycle_after, own_code
+        self._data, self._logs, self._recycle_after = data, logs, recycle_after
+        self._own_code, self._backend = own_code, backend
         logs.mkdir(parents=True, exist_ok=True)
         self._kept: list[Message] = []
         self._server: ForkServer | None = None
@@ -230,11 +233,13 @@ class LocalWorkers:
         # Not on a GPU: what CUDA's libraries do as they are imported need not survive a fork, and was never tried.
         if slot.gpu is None and forkserver.possible():
             if self._server is None or self._server.gone():
-                self._server = ForkServer(_environment(slot), self._logs / "server.log", own_code=self._own_code)
+                self._server = ForkServer(
+                    _environment(slot, self._backend), self._logs / "server.log", own_code=self._own_code
+                )
             return self._server.fork(theirs, output)
         return subprocess.Popen(
             [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],
-            env=_environment(slot),
+            env=_environment(slot, self._backend),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -244,13 +249,13 @@ class LocalWorkers:
         )
 
 
-def _environment(slot: Slot) -> dict[str, str]:
+def _environment(slot: Slot, backend: str) -> dict[str, str]:
     # GPUs are counted as nvidia-smi does; CUDA by itself begins with the fastest.
     unless_given = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {
         **unless_given,
         **os.environ,
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": backend,
         # "-1", as an empty value counts as unset in some versions of the driver.
         "CUDA_VISIBLE_DEVICES": slot.gpu or "-1",
         # Numeric libraries other than TensorFlow size their pools by this.

@@ -1,6 +1,6 @@
 """A worker process: `python -m mnist_sweep.workers.process FD`, started by `local.py` with its end of a socket.
 
-Where that can be, it is forked from a process that has imported everything (`forkserver.py`). It imports TensorFlow
+Where that can be, it is forked from a process that has imported everything (`forkserver.py`). It imports Keras
 once, loads the data once, and then does one task after another. It leaves when the driver does, which it notices by the
 end of the socket.
 """
@@ -106,7 +106,7 @@ def run(connection: Connection) -> None:
     driver = _Driver(connection)
     threading.Thread(target=driver.listen, daemon=True).start()
     setup = driver.tasks.get()
-    # Only here, as importing TensorFlow takes seconds in which the driver may leave already.
+    # Only here, as importing Keras takes seconds in which the driver may leave already.
     imports.load(own_code=setup["own_code"])
     from mnist_sweep.training.data import Dataset
     from mnist_sweep.training.fit import Trainer, configure
@@ -220,7 +220,8 @@ def _failed(message: Message) -> bool:
 
 def _summary(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    if type(error).__name__ == "ResourceExhaustedError" or isinstance(error, MemoryError):
+    no_memory = type(error).__name__ == "ResourceExhaustedError" or "".join(lines[:1]).startswith("RESOURCE_EXHAUSTED")
+    if no_memory or isinstance(error, MemoryError):
         return f"out of memory: {lines[0] if lines else type(error).__name__}"
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

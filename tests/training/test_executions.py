@@ -238,7 +238,7 @@ def test_a_fold_trains_on_every_image_that_it_does_not_validate_on(dataset) -> N
     feed = Feeds(dataset).fold(2, 3)
     assert sorted([*feed.training, *feed.validation]) == list(range(400))
     images, _ = feed.drawn(feed.order(seed=1, epoch=0), 0, 400)
-    drawn = {image.tobytes() for image in np.round(images.numpy() * 255).astype(np.uint8)}
-    held_out = {image.tobytes() for image in feed.images.numpy()[feed.validation]}
+    drawn = {image.tobytes() for image in np.round(np.asarray(images) * 255).astype(np.uint8)}
+    held_out = {image.tobytes() for image in np.asarray(feed.images)[feed.validation]}
     assert (len(drawn), len(held_out)) == (len(feed.training), len(feed.validation))
     assert not drawn & held_out

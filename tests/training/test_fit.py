@@ -205,7 +205,7 @@ def test_early_stopping_waits_for_its_patience(trainer, trial_config, tmp_path: 
 def test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason(trainer, trial_config, tmp_path: Path) -> None:
     outcome, reports = train(
         trainer,
-        trial_config(*SMALL, "optimizer=sgd", "optimizer.learning_rate=1e12", "model.activation=linear"),
+        trial_config(*SMALL, "optimizer=sgd", "optimizer.learning_rate=1e38", "model.activation=linear"),
         tmp_path,
     )
     assert outcome.status is Status.FAILED
@@ -327,7 +327,7 @@ def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(trainer, dataset, tria
     model.compile(models.optimizer(config.optimizer, 1), "sparse_categorical_crossentropy", metrics=["accuracy"])
     feed = Feeds(dataset).held_out()
     for epoch, report in enumerate(reports):
-        images, labels = feed.arrays(feed.order(config.training.seed, epoch).numpy())
+        images, labels = feed.arrays(np.asarray(feed.order(config.training.seed, epoch)))
         fit = model.fit(
             images, labels, 48, shuffle=False, verbose=0, validation_data=feed.arrays(feed.validation)
         ).history
@@ -339,6 +339,8 @@ def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
     trainer, dataset, trial_config, tmp_path: Path
 ) -> None:
     """What was compiled for other numbers serves this one, and leaves nothing behind in it."""
+    import keras
+
     from mnist_sweep.training import saved
     from mnist_sweep.training.fit import Trainer
 
@@ -349,7 +351,9 @@ def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
     before, _ = train(trainer, trial_config(*SMALL, *others, "training.seed=9"), tmp_path / "before")
     after, again = train(trainer, config, tmp_path / "after")
     assert timeless(alone) == timeless(again)
-    assert (first.phases["trace"] + before.phases["trace"]) / 2 > 10 * after.phases["trace"]
+    if keras.backend.backend() == "tensorflow":
+        # JAX compiles for each size of batches, and the last one here had another.
+        assert (first.phases["trace"] + before.phases["trace"]) / 2 > 10 * after.phases["trace"]
     one, other = (saved.load(tmp_path / folder / "model.h5") for folder in ("alone", "after"))
     assert one.to_json() == other.to_json()
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):

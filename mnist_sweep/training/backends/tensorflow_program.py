@@ -8,17 +8,14 @@ regularizers and whatever a user's model does are Keras's.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from mnist_sweep.training.backends import chunks
 from mnist_sweep.training.feed import Feed
-
-# Seconds of training in one call, after which the loss is looked at: a trial whose loss is no number ends soon.
-_CHUNK = 2.0
 
 Adapt = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -31,7 +28,7 @@ class Program:
     """
 
     def __init__(self, model: keras.Model, feed: Feed, adapt: Adapt | None = None) -> None:
-        """Compiles; the model's first call is then as fast as the others.
+        """Begins with nothing compiled.
 
         Args:
             model: Compiled in Keras's sense, its optimizer's variables created.
@@ -39,16 +36,26 @@ class Program:
             adapt: Makes of images and labels what the model takes.
         """
         self._model, self._feed, self._adapt = model, feed, adapt
-        if model.run_eagerly:
-            # As a user wished, to look inside.
-            self._train, self._test = self._loop(model.train_step), self._loop(model.test_step)
-            return
-        # It creates the variables of losses and metrics: a function that creates any is traced twice.
-        model.test_step(self._batch(tf.zeros(1, tf.int32), 0, 1))
-        self._train, self._test = (self._compiled(step) for step in (model.train_step, model.test_step))
-        for function in (self._train, self._test):
-            # No batch at all: TensorFlow traces the function, optimizes its graph and makes it ready to run.
-            function(tf.zeros(0, tf.int32), tf.constant(1), tf.constant(0), tf.constant(0))
+        self._ready = False
+        # Not compiled as a user wished, to look inside.
+        made = self._loop if model.run_eagerly else self._compiled
+        self._train, self._test = made(model.train_step), made(model.test_step)
+
+    def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:
+        """Compiles, unless that is done; the model's first call is then as fast as the others.
+
+        Args:
+            feed: Which images to train and to validate on.
+            batch_size: Images in a batch of the training.
+            validation_batch_size: The same of the validation.
+        """
+        if not self._ready and not self._model.run_eagerly:
+            # It creates the variables of losses and metrics: a function that creates any is traced twice.
+            self._model.test_step(self._batch(tf.zeros(1, tf.int32), 0, 1))
+            for function in (self._train, self._test):
+                # No batch at all: TensorFlow traces the function, optimizes its graph and makes it ready to run.
+                function(tf.zeros(0, tf.int32), tf.constant(1), tf.constant(0), tf.constant(0))
+        self._ready = True
 
     def train(
         self,
@@ -72,19 +79,13 @@ class Program:
         Returns:
             Keras's training metrics of the epoch, as far as it came.
         """
-        order, batches = feed.order(seed, epoch), -(-len(feed.training) // batch_size)
+        order, size = feed.order(seed, epoch), tf.constant(batch_size)
         self._model.reset_metrics()
-        size, at, chunk = tf.constant(batch_size), 0, most or 8
-        logs: dict[str, float] = {}
-        while at < batches:
-            end, started = min(at + chunk, batches), time.perf_counter()
-            logs = _plain(self._train(order, size, tf.constant(at), tf.constant(end)))
-            if not seen(logs["loss"]):
-                break
-            if most is None:
-                chunk = max(1, int((end - at) * _CHUNK / max(time.perf_counter() - started, 1e-6)))
-            at = end
-        return logs
+
+        def call(begin: int, end: int) -> dict[str, float]:
+            return _plain(self._train(order, size, tf.constant(begin), tf.constant(end)))
+
+        return chunks.run(chunks.count(len(feed.training), batch_size), most, call, seen)
 
     def validate(self, feed: Feed, batch_size: int) -> dict[str, float]:
         """Validates the model.
@@ -99,7 +100,7 @@ class Program:
         if not len(feed.validation):
             return {}
         self._model.reset_metrics()
-        batches = -(-len(feed.validation) // batch_size)
+        batches = chunks.count(len(feed.validation), batch_size)
         with tf.device("CPU:0"):
             order = tf.constant(feed.validation, tf.int32)
         logs = self._test(order, tf.constant(batch_size), tf.constant(0), tf.constant(batches))
