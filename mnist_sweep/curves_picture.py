@@ -25,6 +25,7 @@ _SCALE = 2
 _FRAMES = ((74, 62, 440, 312), (524, 62, 890, 312))
 # With more points than this, a line shows where they are.
 _DOTS = 100
+_HUGE = 1e300
 _PAIRS = (("loss", "Loss"), ("accuracy", "Accuracy"))
 
 
@@ -107,7 +108,7 @@ def limits(values: Iterable[float], least: float) -> tuple[float, float]:
         values: What is drawn; 0 to 1 where there is none.
         least: How long it is around a single value.
     """
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if _is_number(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     room = 0.05 * (high - low)
     # Of what is as good as one value, floating point could tell no ticks apart.
@@ -127,8 +128,7 @@ def _draw(pen: ImageDraw.ImageDraw, panel: Panel, frame: tuple[int, int, int, in
         return left + (right - left) * (epoch - first) / (last - first)
 
     def up(value: float) -> float:
-        # Halves first, as the whole of two huge losses would be infinite.
-        return bottom - (bottom - top) * ((value / 2 - low / 2) / (high / 2 - low / 2))
+        return bottom - (bottom - top) * (value - low) / (high - low)
 
     for epoch, text in ticks(first, last, 8, whole=True):
         pen.line([(across(epoch), top), (across(epoch), bottom)], _PALE, _SCALE)
@@ -138,8 +138,8 @@ def _draw(pen: ImageDraw.ImageDraw, panel: Panel, frame: tuple[int, int, int, in
         pen.text((left - 6 * _SCALE, up(value)), text, _DARK, _font(11), anchor="rm")
     pen.text(((left + right) // 2, bottom + 34 * _SCALE), "Epoch", _DARK, _font(12), anchor="mm")
     if panel.best_epoch is not None:
-        for y in range(top, bottom, 8 * _SCALE):
-            pen.line([(across(panel.best_epoch), y), (across(panel.best_epoch), y + 3 * _SCALE)], _DARK, _SCALE)
+        for begin in range(top, bottom, 8 * _SCALE):
+            pen.line([(across(panel.best_epoch), begin), (across(panel.best_epoch), begin + 3 * _SCALE)], _DARK, _SCALE)
     for part, series in panel.series.items():
         for run in _unbroken(series):
             places = [(across(epoch), up(value)) for epoch, value in run]
@@ -164,11 +164,16 @@ def _draw(pen: ImageDraw.ImageDraw, panel: Panel, frame: tuple[int, int, int, in
         x += pen.textlength(text, _font(12)) + 16 * _SCALE
 
 
+def _is_number(value: float) -> bool:
+    """Whether a value can be drawn: it is finite, and so is its distance from any other."""
+    return abs(value) <= _HUGE
+
+
 def _unbroken(series: list[Point]) -> list[list[Point]]:
     """The series in parts, between values that are not finite."""
     runs: list[list[Point]] = [[]]
     for epoch, value in series:
-        if math.isfinite(value):
+        if _is_number(value):
             runs[-1].append((epoch, value))
         else:
             runs.append([])
