@@ -152,18 +152,36 @@ def _client(uri: str) -> MlflowClient:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     # A line for each downloaded file, where tqdm is there.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Else each run that ends is asked for, to print where it can be seen.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     collects = gc.isenabled()
     # What is imported stays: to look through it again and again for garbage takes a quarter of the time.
     gc.disable()
     try:
         from mlflow import MlflowClient
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
     finally:
         if collects:
             gc.enable()
+    if not event.contains(Engine, "connect", _wait_less):
+        event.listen(Engine, "connect", _wait_less)
     # Importing MLflow sets its loggers up, to tell of every table that it creates.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
+
+
+def _wait_less(connection: object, _: object) -> None:
+    """Lets an SQLite store with a write-ahead log wait for the disk now and then, and not with each of MLflow's writes.
+
+    Killing a process loses nothing then. A power failure may lose the last writes, never the database: the journal has
+    them, for `sync`. See https://sqlite.org/pragma.html#pragma_synchronous
+    """
+    if isinstance(connection, sqlite3.Connection):
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        if mode == "wal":
+            connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _create(path: Path) -> None:

@@ -18,7 +18,7 @@ from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import with_password, without_password
 from mnist_sweep.publish import publish
 from mnist_sweep.settings import Objective, check_settings, seconds
-from mnist_sweep.tracking import View, flat
+from mnist_sweep.tracking import AT_ONCE, View, flat
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
 
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
@@ -151,8 +151,8 @@ def sync(sweep: str | None, console: Console) -> int:
     settings = check_settings(_with_password(last_config(events, folder)))
     view = View(settings, folder)
     try:
-        for event in events:
-            view.handle(event)
+        for start in range(0, len(events), AT_ONCE):
+            view.handle(*events[start : start + AT_ONCE])
     except UserError:
         raise
     except Exception as error:

@@ -55,6 +55,9 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
 # Seconds that the first workers have to themselves, unless one of them trains before.
 _HEAD_START = 10.0
+# Seconds between one writing and the next, and how many events one takes.
+_EVERY = 1.0
+AT_ONCE = 500
 _BEFORE_TRAINING = (SweepStarted, SweepResumed, TrialAsked, TrialStarted)
 
 
@@ -62,7 +65,8 @@ class Tracker:
     """Takes events without making anyone wait, and logs them in the background.
 
     Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. They also wait until the
-    first epoch has ended, but no longer than some seconds: importing MLflow would slow the workers' start.
+    first epoch has ended, but no longer than some seconds: importing MLflow would slow the workers' start. From then on
+    what happens within a second is written together: calls to MLflow are what logging costs.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -76,6 +80,7 @@ class Tracker:
         self._view = View(settings, folder)
         self._training, self._closing = threading.Event(), threading.Event()
         self._made = time.time()
+        self._taken = 0
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -97,23 +102,51 @@ class Tracker:
     @property
     def behind(self) -> int:
         """How many events are waiting."""
-        return self._events.qsize()
+        return self._events.qsize() + self._taken
 
     def _work(self) -> None:
         self._training.wait(_HEAD_START)
-        while (event := self._events.get()) is not None:
-            if not self._log(event):
+        more = True
+        while more:
+            begun = time.monotonic()
+            events, more = self._take()
+            if events and not self._log(events):
                 return
+            self._taken = 0
+            self._closing.wait(max(0.0, begun + _EVERY - time.monotonic()))
 
-    def _log(self, event: Event) -> bool:
+    def _take(self) -> tuple[list[Event], bool]:
+        """Waits for events, takes what there are, and says whether there may be more."""
+        events: list[Event] = []
+        while len(events) < AT_ONCE and not (events and self._events.empty()):
+            event = self._events.get()
+            if event is None:
+                return events, False
+            events.append(event)
+            self._taken += 1
+        return events, True
+
+    def _log(self, events: Sequence[Event]) -> bool:
+        if len(events) > 1:
+            try:
+                self._view.handle(*events)
+            except Exception as error:
+                self._failed(error)
+                self._closing.wait(1.0)
+            else:
+                self.error = None
+                return True
+        # One by one, so that what cannot be written holds up only what comes after it.
+        return all(self._log_one(event) for event in events)
+
+    def _log_one(self, event: Event) -> bool:
         pause = 1.0
         while True:
             last = self._closing.is_set()
             try:
                 self._view.handle(event)
             except Exception as error:
-                _LOG.error("MLflow: %s", store.without_password(traceback.format_exc()))
-                self.error = error
+                self._failed(error)
                 if last:
                     return False
             else:
@@ -121,6 +154,10 @@ class Tracker:
                 return True
             self._closing.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _failed(self, error: Exception) -> None:
+        _LOG.error("MLflow: %s", store.without_password(traceback.format_exc()))
+        self.error = error
 
 
 class View:
@@ -152,7 +189,8 @@ class View:
         self._known: dict[str, Run] = {}
         self._begun: set[str] = set()
         self._beginning: set[str] = set()
-        self._outdated = self._unsure = False
+        self._outdated = False
+        self._unsure = 0
 
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
@@ -167,10 +205,10 @@ class View:
                 self._write.tag(self._parent, store.TAG_NOTE, note)
             self._write.flush()
             self._begun |= self._beginning
-            self._outdated = self._unsure = False
+            self._outdated, self._unsure = False, max(0, self._unsure - len(events))
         except Exception:
-            # A server that fell while it answered may have done what it was asked.
-            self._unsure = True
+            # A server that fell while it answered may have done what it was asked, for any of these.
+            self._unsure = max(self._unsure, len(events))
             raise
         finally:
             self._beginning.clear()
@@ -265,7 +303,7 @@ class View:
     def _run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
         """The run that has these tags, reopened or created."""
         known = self._known.get(_key(tags))
-        if known is None and self._unsure:
+        if known is None and self._unsure > 0:
             same = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in _KEYS if key in tags)
             mine = f"tags.`{store.PARENT_TAG}` = '{tags.get(store.PARENT_TAG)}' and {same}"
             known = next(self._write.find(mine), None) if store.PARENT_TAG in tags else None

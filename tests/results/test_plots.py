@@ -6,21 +6,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from mnist_sweep.results.plots import confusion_matrix, learning_curves
-
-
-def epochs(count: int, validation: bool = True, first: int = 1) -> dict[int, dict[str, float]]:
-    found = {}
-    for epoch in range(first, first + count):
-        metrics = {"loss": 1 / epoch, "accuracy": 1 - 0.5 / epoch, "learning_rate": 0.001, "epoch_seconds": 2.0}
-        if validation:
-            metrics |= {"val_loss": 1.25 / epoch, "val_accuracy": 0.9 - 0.5 / epoch}
-        found[epoch] = metrics
-    return found
+from mnist_sweep.results.plots import confusion_matrix
 
 
 def drawn(figure: Figure) -> np.ndarray:
@@ -31,94 +20,6 @@ def drawn(figure: Figure) -> np.ndarray:
     # Something other than one colour.
     assert picture[..., :3].std() > 0.01
     return picture
-
-
-def series(axes: Axes) -> dict[str, list[tuple[float, float]]]:
-    return {
-        str(line.get_label()): [(float(x), float(y)) for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
-        for line in axes.get_lines()
-    }
-
-
-# ---- learning curves --------------------------------------------------------------------------------------------
-
-
-def test_learning_curves_are_of_loss_and_accuracy():
-    figure = learning_curves(epochs(3), 2, "Trial 7")
-    assert isinstance(figure, Figure)
-    loss, accuracy = figure.axes
-    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
-        ("Epoch", "Loss"),
-        ("Epoch", "Accuracy"),
-    ]
-    assert series(loss)["training"] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    assert series(loss)["validation"] == [(1, 1.25), (2, 0.625), (3, pytest.approx(1.25 / 3))]
-    assert series(accuracy)["training"][0] == (1, 0.5)
-    assert series(accuracy)["validation"][0] == (1, pytest.approx(0.4))
-    assert figure.get_suptitle() == "Trial 7"
-    drawn(figure)
-
-
-def test_best_epoch_is_marked_in_both():
-    for axes in learning_curves(epochs(3), 2, "").axes:
-        assert {x for x, _ in series(axes)["best epoch (2)"]} == {2}
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-            "training",
-            "validation",
-            "best epoch (2)",
-        ]
-
-
-def test_trial_without_a_best_epoch_has_no_mark():
-    for axes in learning_curves(epochs(3), None, "").axes:
-        assert list(series(axes)) == ["training", "validation"]
-
-
-def test_without_validation_there_is_one_curve():
-    figure = learning_curves(epochs(3, validation=False), 3, "")
-    for axes in figure.axes:
-        assert list(series(axes)) == ["training", "best epoch (3)"]
-    drawn(figure)
-
-
-def test_epochs_are_in_order_though_they_were_not_told_so():
-    shuffled = dict(sorted(epochs(4).items(), reverse=True))
-    assert [x for x, _ in series(learning_curves(shuffled, None, "").axes[0])["training"]] == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 300])
-def test_any_number_of_epochs_can_be_drawn_with_whole_numbers_on_the_axis(count):
-    figure = learning_curves(epochs(count), 1, "")
-    drawn(figure)
-    for axes in figure.axes:
-        low, high = axes.get_xlim()
-        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-        assert ticks
-        assert all(tick == int(tick) for tick in ticks)
-
-
-def test_single_epoch_can_be_seen():
-    line = learning_curves(epochs(1), None, "").axes[0].get_lines()[0]
-    assert line.get_marker() not in (None, "", "None")
-
-
-def test_trial_that_goes_on_begins_at_its_own_epoch():
-    assert series(learning_curves(epochs(2, first=4), 5, "").axes[0])["training"][0][0] == 4
-
-
-@pytest.mark.parametrize("told", [{}, {1: {"learning_rate": 0.001}}])
-@pytest.mark.filterwarnings("error")
-def test_nothing_to_draw_is_an_empty_picture(told):
-    figure = learning_curves(told, None, "Trial 0")
-    assert len(figure.axes) == 2
-    figure.savefig(BytesIO(), format="png")
-
-
-@pytest.mark.filterwarnings("error")
-def test_values_that_are_not_finite_are_gaps():
-    told = epochs(4)
-    told[2]["loss"], told[3]["val_loss"] = float("nan"), float("inf")
-    drawn(learning_curves(told, 1, ""))
 
 
 # ---- the confusion matrix ---------------------------------------------------------------------------------------
