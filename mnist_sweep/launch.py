@@ -212,7 +212,8 @@ def _run(
     if tracker.error is None:
         has_winner = any(isinstance(event, WinnerTested) and not event.error for event in [*past, *tested])
         try:
-            with _ended_by_signals():
+            # Closed here, so that another signal does not end that halfway.
+            with _ended_by_signals(), pool:
                 published = publish(
                     started.sweep, settings, folder, say, has_winner=has_winner, packaged=packaging.result
                 )
