@@ -9,8 +9,7 @@ from typing import Any
 from mnist_sweep.errors import UserError
 
 DEFAULT = "tensorflow"
-# What to install for each.
-_INSTALL = {"tensorflow": "tensorflow", "jax": "mnist_sweep[jax]"}
+ALL = ("tensorflow", "jax")
 
 
 def of(config: Mapping[str, Any]) -> str:
@@ -29,8 +28,8 @@ def check_installed(name: str) -> None:
         UserError: It says what to install.
     """
     if not is_installed(name):
-        other = next((f", or take training.backend={each}" for each in _INSTALL if is_installed(each)), "")
-        raise UserError(f"training.backend={name}: is not installed; pip install '{_INSTALL[name]}'{other}")
+        other = next((f", or take training.backend={each}" for each in ALL if is_installed(each)), "")
+        raise UserError(f"training.backend={name}: is not installed; pip install {name}{other}")
 
 
 def is_installed(name: str) -> bool:
@@ -44,4 +43,4 @@ def to_load(config: Mapping[str, Any]) -> str:
     Args:
         config: Of the trial that the model is from.
     """
-    return next((name for name in (of(config), *_INSTALL) if is_installed(name)), DEFAULT)
+    return next((name for name in (of(config), *ALL) if is_installed(name)), DEFAULT)

@@ -460,7 +460,7 @@ def _check_backend(training: Mapping[str, Any]) -> None:
             f"training.backend={name}: all trials of a sweep are trained on one; "
             "run one sweep for each with -m training.backend=tensorflow,jax"
         )
-    if name not in ("tensorflow", "jax"):
+    if name not in backend.ALL:
         raise UserError(f"training.backend={shown(name)}: must be 'tensorflow' or 'jax'")
 
 

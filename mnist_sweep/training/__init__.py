@@ -1,1 +1,1 @@
-"""Training: data, models, fitting; the only code that imports TensorFlow."""
+"""Training: data, models, fitting; the only code that imports TensorFlow or JAX."""

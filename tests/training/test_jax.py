@@ -30,7 +30,6 @@ _TESTS = (
     "test_fit.py::test_the_same_config_and_seed_give_the_same_metrics_to_the_last_bit[model1]",
     "test_fit.py::test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine",
     "test_fit.py::test_going_on_from_a_saved_state_equals_never_having_stopped[adam]",
-    "test_fit.py::test_an_epoch_is_what_kerass_own_fit_would_make_of_it[adam]",
     "test_fit.py::test_the_saved_model_is_that_of_the_best_epoch",
     "test_fit.py::test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason",
     "test_fit.py::TestGoingOnFromAnotherTrial::test_its_own_learning_rate_holds",
