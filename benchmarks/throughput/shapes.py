@@ -47,6 +47,7 @@ class Shape:
         epochs: Of each trial, where the command line does not say.
         group: This program's group `model`.
         model: Values of that group; those of the searched ones are domains.
+        images: Training images, those to be held out among them, where the command line does not say; None for all.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Shape:
     epochs: int
     group: str
     model: dict[str, Any]
+    images: int | None = None
 
 
 def _choice(options: tuple[Any, ...]) -> str:
@@ -65,8 +67,8 @@ _ACTIVATIONS, _OPTIMIZERS, _BATCHES = ("relu", "tanh", "gelu"), ("adam", "rmspro
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("small", "Dense 16-16", 10, "mlp", {"layers": 2, "units": 16, "dropout": _choice(_DROPOUTS)}),
-        Shape("large", "Dense 512-512", 4, "mlp", {"layers": 2, "units": 512, "dropout": _choice(_DROPOUTS)}),
+        Shape("small", "Dense 16-16", 3, "mlp", {"layers": 2, "units": 16, "dropout": _choice(_DROPOUTS)}),
+        Shape("large", "Dense 512-512", 1, "mlp", {"layers": 2, "units": 512, "dropout": _choice(_DROPOUTS)}),
         Shape(
             "cnn",
             "Conv 32-64, Dense 128",
@@ -79,11 +81,12 @@ SHAPES = {
                 "dropout": [0.0, 0.25],
                 "dense": {"layers": 1, "units": 128, "dropout": _choice(_DROPOUTS)},
             },
+            images=6000,
         ),
         Shape(
             "mixed",
             "1 to 3 layers of 16 to 512 units",
-            5,
+            2,
             "mlp",
             {
                 "layers": _choice(_LAYERS),
