@@ -436,7 +436,7 @@ def ended(count: int, seen: Progress) -> Progress:
 def test_before_the_first_trial_the_table_says_what_is_going_on(width):
     seen = progress()
     Story(seen)
-    assert table(seen, width) == ["The workers are starting: each imports TensorFlow once."]
+    assert table(seen, width) == ["The workers are starting; importing Keras takes some seconds."]
 
 
 def test_table_shows_running_and_ended_trials():
