@@ -910,6 +910,15 @@ def test_event_that_failed_in_the_middle_is_whole_when_it_is_tried_again(
     assert Logged(uri).everything() == short.logged().everything()
 
 
+def test_files_go_through_mlflow_where_they_do_not_lie_on_this_machine(told, logged, tmp_path, template, monkeypatch):
+    monkeypatch.setattr(Writer, "_local", lambda self, run: None)
+    view, uri = elsewhere(told, tmp_path, template)
+    view.handle(*told.events)
+    there = Logged(uri)
+    assert there.everything() == logged.everything()
+    assert there.read(there.trials[1], "config.yaml") == logged.read(logged.trials[1], "config.yaml")
+
+
 # ---- several events at once -------------------------------------------------------------------------------------
 
 
