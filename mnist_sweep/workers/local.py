@@ -29,11 +29,11 @@ _KILLS_BEFORE_READY = 10
 _LOG_TAIL = 4000
 # Seconds in which a process has to become ready; TensorFlow takes 10, on a busy machine some times as many.
 _LONGEST_START = 600.0
-# By how much the memory of a process may grow before it is replaced: by the tenth part of what it had after its second
+# By how much the memory of a process may grow before it is replaced: by the tenth part of what it had after its first
 # task, when TensorFlow has loaded what it needs, and not for a few megabytes; with it goes what the next trial may use.
 _GROWTH = 0.1
-_LEAST_GROWTH = 64 * 2**20
-_SETTLED = 2
+_LEAST_GROWTH = 24 * 2**20
+_SETTLED = 1
 # Tasks before a process is replaced where that costs as much as importing TensorFlow.
 _TASKS = 25
 
