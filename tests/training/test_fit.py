@@ -310,8 +310,16 @@ def test_a_gpu_that_is_gone_is_no_reason_to_train_on_the_cpu(monkeypatch: pytest
         configure(1, gpu=True)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd", "nadam"])
-def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(trainer, dataset, trial_config, tmp_path: Path, optimizer):
+CONVOLUTIONS = ("model=cnn", "model.filters=[4,8]", "model.dense.units=16", "model.dense.dropout=0")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "model"),
+    [("adam", SMALL), ("rmsprop", SMALL), ("sgd", SMALL), ("nadam", SMALL), ("adam", CONVOLUTIONS)],
+)
+def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(
+    trainer, dataset, trial_config, tmp_path: Path, optimizer, model
+) -> None:
     """On the same batches in the same order, from the same weights."""
     import keras
 
@@ -319,7 +327,7 @@ def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(trainer, dataset, tria
     from mnist_sweep.training.feed import Feeds
 
     config = trial_config(
-        *SMALL, f"optimizer={optimizer}", "model.dropout=0", "model.l2=0.001", "training.batch_size=48"
+        *model, f"optimizer={optimizer}", "model.dropout=0", "model.l2=0.001", "training.batch_size=48"
     )
     _, reports = train(trainer, config, tmp_path, epochs=2)
     keras.utils.set_random_seed(config.training.seed)
