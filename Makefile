@@ -26,7 +26,7 @@ chaos: $(VENV)/installed-test ## kill drivers, workers and servers 405 times, an
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes
 	$(BIN)/python -m benchmarks.search_quality
 
-bench: $(VENV)/installed-bench ## speed beside keras-tuner, Optuna and Ray Tune, and overhead (DATA=mnist.npz); 6 hours on 2 cores, ARGS='--rounds 1' 2 hours
+bench: $(VENV)/installed-bench ## speed beside keras-tuner, Optuna and Ray Tune, and overhead (DATA=mnist.npz); 75 minutes on 2 cores
 	$(BIN)/python -m benchmarks.limit
 	$(BIN)/python -m benchmarks.throughput $(if $(DATA),--data $(DATA)) $(ARGS)
 	$(BIN)/python -m benchmarks.overhead $(if $(DATA),--data $(DATA))

@@ -44,9 +44,8 @@ from mnist_sweep.workers.devices import device
 from mnist_sweep.workers.sharing import Sharing
 
 _POLL = 0.2
-_POLL_WHILE_ASKING = 0.01
-# Seconds that reports may wait for the search.
-_QUICK = 0.005
+# Most searches answer within milliseconds.
+_POLL_WHILE_ASKING = 0.002
 # Seconds beyond two epochs that a trial has to stop in, before its process is ended.
 _GRACE = 60.0
 # Trials in a row that exceed the limits, after which no other is expected to keep within them.
@@ -209,14 +208,8 @@ class Sweep:
         self._take_answers()
         self._share()
         self._hand_out()
-        for message in self._workers.poll(self._patience()):
+        for message in self._workers.poll(_POLL_WHILE_ASKING if self._asking else _POLL):
             self._handle(message)
-
-    def _patience(self) -> float:
-        """How long to wait for the workers: not at all where the search has an answer, so that no slot waits for it."""
-        if not self._asking:
-            return _POLL
-        return 0.0 if self._search.answered() else _POLL_WHILE_ASKING
 
     def _over(self) -> bool:
         if self._running:
@@ -300,8 +293,6 @@ class Sweep:
             number = self._standing.next
             self._emit(TrialAsked(self._clock(), number))
             self._search.ask(number)
-            # Most searches answer at once, and then nobody waits for the next look.
-            self._search.answered(_QUICK)
 
     def _answered(self, answered: Answered) -> None:
         self._asking = False

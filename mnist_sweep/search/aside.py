@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
@@ -53,10 +53,6 @@ class Aside:
         while self._waiting and self._waiting[0].done():
             ready.append(self._waiting.pop(0).result())
         return [answer for answer in ready if answer is not None]
-
-    def answered(self, seconds: float = 0.0) -> bool:
-        """Whether the search has done all that it was asked and told since `answers`, or does within `seconds`."""
-        return bool(self._waiting) and not wait(self._waiting, seconds).not_done
 
     def close(self) -> None:
         """Drops what is still waiting."""

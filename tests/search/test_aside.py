@@ -59,16 +59,3 @@ def test_what_a_search_raises_reaches_the_loop() -> None:
     aside.ask(0)
     with pytest.raises(ValueError, match="no such thing"):
         answers(aside, 1)
-
-
-def test_quick_answer_is_waited_for_and_a_slow_one_only_so_long() -> None:
-    search = Slow()
-    aside = Aside(lambda: search)
-    aside.ask(0)
-    assert not aside.answered(0.01)
-    search.go_on.set()
-    assert aside.answered(10)
-    assert aside.answers() == [Answered(0, Suggestion({"model.units": 0}))]
-    # Nothing is asked, so nothing is worth a look.
-    assert not aside.answered()
-    aside.close()
