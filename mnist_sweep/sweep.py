@@ -556,13 +556,17 @@ class Sweep:
             self._packaging.begin(self._idle.pop(0), trial_folder(self._folder, model), made_by)
 
     def _wait_for_test(self, slot: str) -> Evaluated:
-        while True:
+        tested: Evaluated | None = None
+        while tested is None:
+            # All of them are handled: what another slot says at the same time must not be lost.
             for message in self._workers.poll(_POLL):
                 if isinstance(message, Evaluated):
-                    return message
+                    tested = message
+                    continue
                 self._handle(message)
                 if isinstance(message, Died) and message.slot == slot:
-                    return Evaluated(slot, error=f"its worker {message.reason}")
+                    tested = Evaluated(slot, error=f"its worker {message.reason}")
+        return tested
 
 
 def _limits(settings: Settings) -> dict[str, int]:
