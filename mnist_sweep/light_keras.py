@@ -15,14 +15,15 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from mnist_sweep.importing import hidden
 
 _OPTIONAL = frozenset({"IPython", "matplotlib", "pandas", "requests", "sklearn"})
 _LATER = ("scipy", "sklearn")
@@ -77,27 +78,6 @@ def _without_jax() -> Iterator[None]:
         sys.modules.update(real)
 
 
-class _Hider(MetaPathFinder):
-    def __init__(self, packages: Collection[str]) -> None:
-        self._packages, self._thread = packages, threading.get_ident()
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        # Not to the other threads, one of which may be importing MLflow, which needs them.
-        if fullname.partition(".")[0] in self._packages and threading.get_ident() == self._thread:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-
-
-@contextmanager
-def _hidden(packages: Collection[str]) -> Iterator[None]:
-    """Lets this thread find none of some packages, unless they are loaded already."""
-    hider = _Hider(packages)
-    sys.meta_path.insert(0, hider)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(hider)
-
-
 class _Later(ModuleType):
     """A package of which each module is imported when it is asked for."""
 
@@ -136,9 +116,9 @@ def load(module: str = "keras_tuner") -> Any:  # noqa: ANN401 - neither package 
     try:
         with _without_jax(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _hidden(_OPTIONAL):
+            with hidden(_OPTIONAL):
                 importlib.import_module("keras")
-            with _hidden(_OPTIONAL | set(_LATER)):
+            with hidden(_OPTIONAL | set(_LATER)):
                 found = importlib.import_module(module)
             _give_back()
             return found

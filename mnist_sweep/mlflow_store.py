@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.importing import without_collector
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -154,16 +154,10 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Else each run that ends is asked for, to print where it can be seen.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    collects = gc.isenabled()
-    # What is imported stays: to look through it again and again for garbage takes a quarter of the time.
-    gc.disable()
-    try:
+    with without_collector():
         from mlflow import MlflowClient
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
-    finally:
-        if collects:
-            gc.enable()
     if not event.contains(Engine, "connect", _wait_less):
         event.listen(Engine, "connect", _wait_less)
     # Importing MLflow sets its loggers up, to tell of every table that it creates.

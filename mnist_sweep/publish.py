@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.importing import without_collector
 from mnist_sweep.mlflow_store import without_password
 from mnist_sweep.settings import Settings
 
@@ -49,18 +50,16 @@ def prepare(settings: Settings, trials: int) -> None:
     """
     if not settings.tracking.report:
         return
-    # What is imported stays: it need not be looked through for garbage, now or later.
-    gc.disable()
-    try:
-        from mnist_sweep.results import importance, report  # noqa: F401
+    with without_collector():
+        try:
+            from mnist_sweep.results import importance, report  # noqa: F401
 
-        importance.load(trials)
-    except Exception:
-        # Told when it is needed.
-        _LOG.info("the report's parts cannot be imported: %s", traceback.format_exc())
-    finally:
+            importance.load(trials)
+        except Exception:
+            # Told when it is needed.
+            _LOG.info("the report's parts cannot be imported: %s", traceback.format_exc())
+        # What is imported need not be looked through for garbage later, either.
         gc.freeze()
-        gc.enable()
 
 
 def publish(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -106,14 +104,3 @@ def test_another_thread_may_import_meanwhile(monkeypatch: pytest.MonkeyPatch):
 
         assert isinstance(jax, light_keras._StandIn)
     assert "jax" not in sys.modules
-
-
-def test_what_is_hidden_from_one_thread_is_there_for_the_others(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    with light_keras._hidden({"colorsys"}), ThreadPoolExecutor() as other:
-        with pytest.raises(ImportError, match="No module named 'colorsys'"):
-            importlib.import_module("colorsys")
-        assert other.submit(importlib.import_module, "colorsys").result().__name__ == "colorsys"
-        # Hiding it from those who have it would only be confusing.
-        assert importlib.import_module("colorsys").__name__ == "colorsys"
-    assert not any(isinstance(finder, light_keras._Hider) for finder in sys.meta_path)

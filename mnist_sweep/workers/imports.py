@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import gc
 import importlib
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+
+from mnist_sweep.importing import hidden, without_collector
 
 # What a worker's first trial needs; the first of them imports TensorFlow and Keras.
 MODULES = ("mnist_sweep.training.fit", "mnist_sweep.training.executions", "mnist_sweep.workers.process")
@@ -28,25 +28,11 @@ def load(modules: Sequence[str] = MODULES, *, own_code: bool) -> None:
         own_code: Whether code of the user's will run, which may use anything that Keras has; without, Keras takes some
             packages for not installed. They can still be imported afterwards.
     """
-    # What is imported stays: to look through it again and again for garbage takes a quarter of the time.
-    gc.disable()
-    try:
-        with _hidden(() if own_code else _OPTIONAL):
-            for module in modules:
-                importlib.import_module(module)
-    finally:
-        # In a process that is forked, the collector would also copy every page that it marks something on.
-        gc.freeze()
-        gc.enable()
-
-
-@contextmanager
-def _hidden(packages: Sequence[str]) -> Iterator[None]:
-    hidden = [name for name in packages if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+    with without_collector():
+        try:
+            with hidden(() if own_code else _OPTIONAL):
+                for module in modules:
+                    importlib.import_module(module)
+        finally:
+            # In a process that is forked, the collector would also copy every page that it marks something on.
+            gc.freeze()
