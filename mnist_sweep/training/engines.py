@@ -19,12 +19,13 @@ import numpy as np
 
 from mnist_sweep.config import CNN, MLP, TrialConfig
 from mnist_sweep.training import backends
+from mnist_sweep.training.backends.epochs import Adapt
 from mnist_sweep.training.feed import Feed
 
 if TYPE_CHECKING or keras.backend.backend() != "jax":
-    from mnist_sweep.training.backends.tensorflow_program import Adapt, Program
+    from mnist_sweep.training.backends.tensorflow_program import Program
 else:
-    from mnist_sweep.training.backends.jax_program import Adapt, Program
+    from mnist_sweep.training.backends.jax_program import Program
 
 # Engines that are kept, and the bytes of weights and optimizer variables that they may hold together.
 _MOST = 16
@@ -56,7 +57,7 @@ class Engine:
         """Its compiled epoch."""
         return Program(self.model, self.feed, self.adapt)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """What its variables take."""
         variables = [*self.model.variables, *self.model.optimizer.variables]

@@ -94,7 +94,7 @@ def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) ->
 
 def jit_compile(chosen: bool | str) -> bool | str:
     """What `training.jit_compile` means here: JAX has no other way to be fast than XLA."""
-    return "auto" if chosen == "auto" else chosen
+    return chosen
 
 
 def quicken(optimizer: keras.optimizers.Optimizer) -> None:

@@ -15,16 +15,15 @@ import jax
 import keras
 import numpy as np
 
-from mnist_sweep.training.backends import chunks
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, scalars
 from mnist_sweep.training.backends.jax import Number
 from mnist_sweep.training.feed import Feed, batch
 
-Adapt = Callable[[Any, Any], tuple[Any, Any]]
 # The values of a model's variables, a list for each kind of them.
 State = tuple[list[Any], ...]
 
 
-class Program:
+class Program(Epochs):
     """Trains and validates a model on whole epochs.
 
     The compiled functions take the order of the images and their range as arguments: another seed, fold or learning
@@ -32,16 +31,9 @@ class Program:
     """
 
     def __init__(self, model: keras.Model, feed: Feed, adapt: Adapt | None = None) -> None:
-        """Begins with nothing compiled.
-
-        Args:
-            model: Compiled in Keras's sense, its optimizer's variables created.
-            feed: The images. Those that are trained on may be others with each call, if they are from the same `Feeds`.
-            adapt: Makes of images and labels what the model takes.
-        """
-        self._model, self._adapt = model, adapt
+        super().__init__(model, feed, adapt)
         # Creates the variables of the metrics.
-        model._symbolic_build(data_batch=(*self._adapted(feed.images, feed.labels, np.zeros(1, np.int32)), None))
+        model._symbolic_build(data_batch=(*self._adapted(batch(feed.images, feed.labels, np.zeros(1, np.int32))), None))
         weights = [model.trainable_variables, model.non_trainable_variables]
         self._variables = {
             "train": [*weights, model.optimizer.variables, model.metrics_variables],
@@ -52,100 +44,58 @@ class Program:
         self._compiled: dict[tuple[str, int], Callable[..., Any]] = {}
         self._looped = not model.run_eagerly
 
-    def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:
-        """Compiles what an epoch needs, unless that is done; its first call is then as fast as the others.
-
-        Args:
-            feed: Which images to train and to validate on.
-            batch_size: Images in a batch of the training.
-            validation_batch_size: The same of the validation.
-        """
+    def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:  # noqa: D102
         training, validation = len(feed.training), len(feed.validation)
-        sizes = (("train", training, batch_size), ("test", validation, _even(validation, validation_batch_size)))
-        for which, images, size in sizes:
+        sizes: list[tuple[Part, int, int]] = [
+            ("train", training, batch_size),
+            ("test", validation, self._validation_size(validation, validation_batch_size)),
+        ]
+        for part, images, size in sizes:
             if images >= size:
-                self._function(which, feed, size)
+                self._function(part, feed, size)
             if images % size:
-                self._function(which, feed, images % size, rare=images > size)
-
-    def train(
-        self,
-        feed: Feed,
-        seed: int,
-        epoch: int,
-        batch_size: int,
-        most: int | None,
-        seen: Callable[[float], bool],
-    ) -> dict[str, float]:
-        """Trains one epoch.
-
-        Args:
-            feed: Which images to train on.
-            seed: The trial's, which tells the order of the images.
-            epoch: Counted from 0; so does this.
-            batch_size: Images in a batch; the last may have fewer.
-            most: Batches in one call of the compiled function; None for as many as take some seconds.
-            seen: Called with the mean loss so far after each call; whether training goes on.
-
-        Returns:
-            Keras's training metrics of the epoch, as far as it came.
-        """
-        order = _padded(feed, feed.order(seed, epoch))
-        self._model.reset_metrics()
-        call = partial(self._call, "train", feed, order, len(feed.training), batch_size)
-        return chunks.run(chunks.count(len(feed.training), batch_size), most, call, seen)
-
-    def validate(self, feed: Feed, batch_size: int) -> dict[str, float]:
-        """Validates the model.
-
-        Args:
-            feed: Which images to validate on.
-            batch_size: Images in a batch at most.
-
-        Returns:
-            Keras's metrics, their names beginning with `val_`; empty where there are no images.
-        """
-        images = len(feed.validation)
-        if not images:
-            return {}
-        self._model.reset_metrics()
-        batch_size = _even(images, batch_size)
-        order = _padded(feed, feed.validation)
-        logs = self._call("test", feed, order, images, batch_size, 0, chunks.count(images, batch_size))
-        return {f"val_{name}": value for name, value in logs.items()}
+                self._function(part, feed, images % size, rare=images > size)
 
     def _call(
         self,
-        which: str,
+        part: Part,
         feed: Feed,
         order: Any,  # noqa: ANN401
         images: int,
-        size: int,
+        batch_size: int,
         begin: int,
         end: int,
     ) -> dict[str, float]:
-        """Goes through some batches, of which the last may be a smaller one."""
-        state = tuple([v.value for v in kind] for kind in self._variables[which])
+        # The last batch may be a smaller one, for which another function is compiled.
+        order = _padded(feed, order)
+        state = tuple([v.value for v in kind] for kind in self._variables[part])
         numbers = [number.read() for number in self._numbers]
-        full, logs = min(end, images // size), {}
-        for each, at, count in ((size, begin * size, full - begin), (images % size, full * size, end - full)):
+        full, logs = min(end, images // batch_size), {}
+        for each, at, count in (
+            (batch_size, begin * batch_size, full - begin),
+            (images % batch_size, full * batch_size, end - full),
+        ):
             if count > 0:
-                run = self._function(which, feed, each, rare=each < size < images)
+                run = self._function(part, feed, each, rare=each < batch_size < images)
                 calls = [(at, count)] if self._looped else [(at + i * each, 1) for i in range(count)]
                 for place in calls:
                     logs, state = run(state, numbers, feed.images, feed.labels, order, *np.array(place, np.int32))
-        for kind, values in zip(self._variables[which], state, strict=True):
+        for kind, values in zip(self._variables[part], state, strict=True):
             for variable, value in zip(kind, values, strict=True):
                 variable.assign(value)
         # JAX sorts names; Keras begins with the loss.
         return {name: float(logs[name]) for name in sorted(logs, key=lambda name: name != "loss")}
 
-    def _function(self, which: str, feed: Feed, size: int, *, rare: bool = False) -> Callable[..., Any]:
+    def _validation_size(self, images: int, most: int) -> int:
+        """The size of batches that leaves no smaller one over, which would be compiled apart, if any is near."""
+        return next((size for size in range(min(most, images), most // 2, -1) if images % size == 0), most)
+
+    def _function(self, part: Part, feed: Feed, size: int, *, rare: bool = False) -> Callable[..., Any]:
         """The compiled function for batches of a size; what is called once in an epoch only, is compiled in a hurry."""
-        if (which, size) not in self._compiled:
-            run: Callable[..., Any] = partial(self._run, which, size)
+        if (part, size) not in self._compiled:
+            run: Callable[..., Any] = partial(self._run, part, size)
             if not self._model.run_eagerly:
-                state = tuple([v.value for v in kind] for kind in self._variables[which])
+                state = tuple([v.value for v in kind] for kind in self._variables[part])
                 numbers = [number.read() for number in self._numbers]
                 arguments = (
                     state,
@@ -162,12 +112,12 @@ class Program:
                     lowered = jax.jit(partial(run), donate_argnums=0).lower(*arguments)
                 hurry = rare and jax.default_backend() == "cpu"
                 run = lowered.compile({"xla_backend_optimization_level": "0"} if hurry else None)
-            self._compiled[which, size] = run
-        return self._compiled[which, size]
+            self._compiled[part, size] = run
+        return self._compiled[part, size]
 
     def _run(
         self,
-        which: str,
+        part: Part,
         size: int,
         state: State,
         numbers: Sequence[Any],
@@ -178,17 +128,17 @@ class Program:
         count: Any,  # noqa: ANN401
     ) -> tuple[dict[str, Any], State]:
         """Goes through `count` batches of `size` images, from `order[at]` on; where there is no loop, through one."""
-        step = self._steps[which]
+        step = self._steps[part]
 
         def one(i: Any, state: State) -> tuple[dict[str, Any], State]:  # noqa: ANN401
             chosen = jax.lax.dynamic_slice(order, (at + i * size,), (size,))
-            logs, state = step(state, self._adapted(images, labels, chosen))
-            return _scalars(logs), state
+            logs, state = step(state, self._adapted(batch(images, labels, chosen)))
+            return scalars(logs), state
 
         with self._given(numbers):
             noted: dict[str, Any] = {}
             if self._looped:
-                if _is_own(step):
+                if is_own(step):
                     noted = _zeros(jax.eval_shape(one, 0, state)[0])
 
                 def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:  # noqa: ANN401
@@ -198,13 +148,9 @@ class Program:
                 noted, state = jax.lax.fori_loop(0, count, body, (noted, state))
             else:
                 logs, state = one(0, state)
-                noted = logs if _is_own(step) else {}
+                noted = logs if is_own(step) else {}
             with keras.StatelessScope(list(zip(self._model.metrics_variables, state[-1], strict=True))):
-                return {**_scalars(self._model.get_metrics_result()), **noted}, state
-
-    def _adapted(self, images: Any, labels: Any, chosen: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        drawn = batch(images, labels, chosen)
-        return self._adapt(*drawn) if self._adapt else drawn
+                return {**scalars(self._model.get_metrics_result()), **noted}, state
 
     @contextmanager
     def _given(self, values: Sequence[Any]) -> Iterator[None]:
@@ -224,21 +170,6 @@ def _padded(feed: Feed, order: Any) -> Any:  # noqa: ANN401
     padded = np.zeros(len(feed.images), np.int32)
     padded[: len(order)] = order
     return padded
-
-
-def _even(images: int, most: int) -> int:
-    """The size of batches that leaves no smaller one over, which would be compiled apart; `most` where none is near."""
-    return next((size for size in range(min(most, images), most // 2, -1) if images % size == 0), most)
-
-
-def _is_own(step: Any) -> bool:  # noqa: ANN401 - a bound method
-    """Whether a step is a user's own, whose logs need not be the model's metrics."""
-    return not step.__func__.__module__.startswith("keras.")
-
-
-def _scalars(logs: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A user's metrics may be vectors, of which no curve can be drawn."""
-    return {name: value for name, value in logs.items() if np.ndim(value) == 0}
 
 
 def _zeros(shapes: Any) -> Any:  # noqa: ANN401

@@ -14,13 +14,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mnist_sweep.training.backends import chunks
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, scalars
 from mnist_sweep.training.feed import Feed
 
-Adapt = Callable[[Any, Any], tuple[Any, Any]]
 
-
-class Program:
+class Program(Epochs):
     """Trains and validates a model on whole epochs.
 
     The compiled functions take the order of the images, the size of the batches and their range as arguments: another
@@ -28,87 +26,38 @@ class Program:
     """
 
     def __init__(self, model: keras.Model, feed: Feed, adapt: Adapt | None = None) -> None:
-        """Begins with nothing compiled.
-
-        Args:
-            model: Compiled in Keras's sense, its optimizer's variables created.
-            feed: The images. Those that are trained on may be others with each call, if they are from the same `Feeds`.
-            adapt: Makes of images and labels what the model takes.
-        """
-        self._model, self._feed, self._adapt = model, feed, adapt
+        super().__init__(model, feed, adapt)
         self._ready = False
         # Not compiled as a user wished, to look inside.
         made = self._loop if model.run_eagerly else self._compiled
-        self._train, self._test = made(model.train_step), made(model.test_step)
+        self._functions = {"train": made(model.train_step), "test": made(model.test_step)}
 
-    def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:
-        """Compiles, unless that is done; the model's first call is then as fast as the others.
-
-        Args:
-            feed: Which images to train and to validate on.
-            batch_size: Images in a batch of the training.
-            validation_batch_size: The same of the validation.
-        """
+    def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:  # noqa: D102
         if not self._ready and not self._model.run_eagerly:
             # It creates the variables of losses and metrics: a function that creates any is traced twice.
             self._model.test_step(self._batch(tf.zeros(1, tf.int32), 0, 1))
-            for function in (self._train, self._test):
+            for function in self._functions.values():
                 # No batch at all: TensorFlow traces the function, optimizes its graph and makes it ready to run.
                 function(tf.zeros(0, tf.int32), tf.constant(1), tf.constant(0), tf.constant(0))
         self._ready = True
 
-    def train(
+    def _call(
         self,
+        part: Part,
         feed: Feed,
-        seed: int,
-        epoch: int,
+        order: Any,  # noqa: ANN401
+        images: int,
         batch_size: int,
-        most: int | None,
-        seen: Callable[[float], bool],
+        begin: int,
+        end: int,
     ) -> dict[str, float]:
-        """Trains one epoch.
-
-        Args:
-            feed: Which images to train on.
-            seed: The trial's, which tells the order of the images.
-            epoch: Counted from 0; so does this.
-            batch_size: Images in a batch; the last may have fewer.
-            most: Batches in one call of the compiled function; None for as many as take some seconds.
-            seen: Called with the mean loss so far after each call; whether training goes on.
-
-        Returns:
-            Keras's training metrics of the epoch, as far as it came.
-        """
-        order, size = feed.order(seed, epoch), tf.constant(batch_size)
-        self._model.reset_metrics()
-
-        def call(begin: int, end: int) -> dict[str, float]:
-            return _plain(self._train(order, size, tf.constant(begin), tf.constant(end)))
-
-        return chunks.run(chunks.count(len(feed.training), batch_size), most, call, seen)
-
-    def validate(self, feed: Feed, batch_size: int) -> dict[str, float]:
-        """Validates the model.
-
-        Args:
-            feed: Which images to validate on.
-            batch_size: Images in a batch; the last may have fewer.
-
-        Returns:
-            Keras's metrics, their names beginning with `val_`; empty where there are no images.
-        """
-        if not len(feed.validation):
-            return {}
-        self._model.reset_metrics()
-        batches = chunks.count(len(feed.validation), batch_size)
         with tf.device("CPU:0"):
-            order = tf.constant(feed.validation, tf.int32)
-        logs = self._test(order, tf.constant(batch_size), tf.constant(0), tf.constant(batches))
-        return {f"val_{name}": value for name, value in _plain(logs).items()}
+            order = tf.convert_to_tensor(order, tf.int32)
+        logs = self._functions[part](order, tf.constant(batch_size), tf.constant(begin), tf.constant(end))
+        return {name: float(value) for name, value in scalars(logs).items()}
 
     def _batch(self, order: Any, i: Any, size: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        images, labels = self._feed.drawn(order, i, size)
-        return self._adapt(images, labels) if self._adapt else (images, labels)
+        return self._adapted(self._feed.drawn(order, i, size))
 
     def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
         jit = bool(self._model.jit_compile)
@@ -118,8 +67,8 @@ class Program:
 
         def body(i: Any, order: Any, size: Any, end: Any) -> tuple[Any, ...]:  # noqa: ANN401
             logs = one(self._batch(order, i, size))
-            if _is_own(step):
-                for name, value in _scalars(logs).items():
+            if is_own(step):
+                for name, value in scalars(logs).items():
                     if name not in logged:
                         with tf.init_scope():
                             logged[name] = tf.Variable(tf.zeros((), tf.float32))
@@ -130,7 +79,7 @@ class Program:
             arguments = (begin, order, size, end)
             tf.while_loop(lambda i, *_: i < end, body, arguments, parallel_iterations=1)
             noted = {name: variable.read_value() for name, variable in logged.items()}
-            return {**_scalars(self._model.get_metrics_result()), **noted}
+            return {**scalars(self._model.get_metrics_result()), **noted}
 
         number = tf.TensorSpec((), tf.int32)
         compiled: Callable[..., Any] = tf.function(
@@ -146,17 +95,3 @@ class Program:
             return logs
 
         return run
-
-
-def _is_own(step: Any) -> bool:  # noqa: ANN401 - a bound method
-    """Whether a step is a user's own, whose logs need not be the model's metrics."""
-    return not step.__func__.__module__.startswith("keras.")
-
-
-def _scalars(logs: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A user's metrics may be vectors, of which no curve can be drawn."""
-    return {name: value for name, value in logs.items() if len(getattr(value, "shape", ())) == 0}
-
-
-def _plain(logs: Any) -> dict[str, float]:  # noqa: ANN401
-    return {name: float(value) for name, value in _scalars(logs).items()}
