@@ -20,7 +20,7 @@ from mnist_sweep.space import Space
 from mnist_sweep.tables import Column, show
 from mnist_sweep.trial import Outcome, Status, trial_folder
 from mnist_sweep.versions import versions
-from mnist_sweep.workers.base import Died, Done, Executed, Ready, Reported, Train, Workers
+from mnist_sweep.workers.base import Died, Done, Executed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
 
@@ -153,7 +153,7 @@ def train_again(
     Raises:
         UserError: A trial cannot be trained at all.
     """
-    compared = Comparison()
+    compared, said = Comparison(), _messages(workers)
     for logged in chain:
         before = compared.epochs
         several = f"trial {logged.trial.number}, " if len(chain) > 1 else ""
@@ -165,8 +165,11 @@ def train_again(
             waits=True,
         )
         outcome = None
-        for message in _messages(workers, slot, task):
-            if isinstance(message, Reported):
+        while outcome is None:
+            message = next(said)
+            if isinstance(message, Ready):
+                workers.submit(slot, task)
+            elif isinstance(message, Reported):
                 of = f"execution {message.execution}, " if logged.trial.executions else ""
                 where = f"{several}{of}epoch {message.epoch}"
                 curve: Curve = logged.curves.get(message.execution, {})
@@ -178,27 +181,19 @@ def train_again(
                 _go_on(workers, slot, logged, message)
             elif isinstance(message, Executed):
                 _go_on(workers, slot, logged, message)
-            else:
+            elif isinstance(message, Done):
                 outcome = message.outcome
-        assert outcome is not None
         _note_end(compared, logged, compared.epochs - before, several, outcome)
     return compared
 
 
-def _messages(workers: Workers, slot: str, task: Train) -> Iterator[Reported | Executed | Done]:
-    """Has a trial trained, once the slot is ready, and gives what it reports up to its end."""
-    submitted = False
+def _messages(workers: Workers) -> Iterator[Message]:
+    """What the workers say, without end: one iterator, so that nothing is lost between two trials."""
     while True:
         for message in workers.poll(_POLL):
             if isinstance(message, Died):
                 raise UserError(f"rerun: the worker {message.reason}")
-            if isinstance(message, Ready) and not submitted:
-                submitted = True
-                workers.submit(slot, task)
-            elif isinstance(message, Reported | Executed | Done):
-                yield message
-                if isinstance(message, Done):
-                    return
+            yield message
 
 
 def _go_on(workers: Workers, slot: str, logged: Logged, message: Reported | Executed) -> None:

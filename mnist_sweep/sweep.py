@@ -545,7 +545,9 @@ class Sweep:
             if not tested.error:
                 break
         self._emit(WinnerTested(self._clock(), model, tested.metrics, tested.confusion, tested.error))
-        if not tested.error and not self._idle:
+        if tested.error:
+            return
+        if not self._idle:
             # The slot says that it is ready.
             for message in self._workers.poll(_POLL):
                 self._handle(message)

@@ -67,6 +67,7 @@ class FakeWorkers:
         history: What the states on disk hold, where a killed driver's sweep goes on: a trial only to be ended needs it.
         lost: The slot where no worker can start.
         packaged: What a slot says of the winner's package.
+        package_seconds: How long that takes; the winner's test takes one second.
         pace: By hyperparameters, a device and the trials on it: how many times `epoch_seconds` an epoch takes.
     """
 
@@ -87,6 +88,7 @@ class FakeWorkers:
         names: list[str] | None = None,
         lost: str = "",
         packaged: Callable[[str], Message] = Packaged,
+        package_seconds: float = 2.0,
         pace: Callable[[dict[str, Any], str, int], float] = lambda values, device, trials: 1.0,
     ) -> None:
         self.names = names or [f"cpu{i}" for i in range(slots)]
@@ -94,7 +96,8 @@ class FakeWorkers:
         self.faults, self.objective = faults or {}, objective
         self.test_error, self.test_deaths = test_error, test_deaths
         self.spread, self.parameters = spread, parameters
-        self.pace, self.lost, self.packaged = pace, lost, packaged
+        self.pace, self.lost = pace, lost
+        self.packaged, self.package_seconds = packaged, package_seconds
         self.history: History = {} if history is None else history
         self.attempts: dict[int, int] = {}
         self.tasks: list[tuple[str, Task]] = []
@@ -129,8 +132,8 @@ class FakeWorkers:
             self._test(slot)
             return
         if isinstance(task, Package):
-            self._later(2.0, self.packaged(slot))
-            self._later(2.0, Ready(slot))
+            self._later(self.package_seconds, self.packaged(slot))
+            self._later(self.package_seconds, Ready(slot))
             return
         number = task.trial.number
         self.busy[slot] = number
@@ -170,16 +173,21 @@ class FakeWorkers:
         if not self._queue or self._queue[0][0] > self.clock.now + timeout:
             self.clock.now += timeout
             return []
-        when, _, message = heapq.heappop(self._queue)
+        # As real workers, it tells all that has come by then.
+        when = self._queue[0][0]
         self.clock.now = max(self.clock.now, when)
-        if isinstance(message, Done | Died):
-            self.busy.pop(message.slot, None)
-        if isinstance(message, Reported):
-            self.history.setdefault((message.trial, message.execution), {})[message.epoch] = message.metrics
-            self._heard(message.slot, message.execution, message.epoch)
-        if isinstance(message, Executed):
-            self._heard(message.slot, message.execution, 0)
-        return [message]
+        due: list[Message] = []
+        while self._queue and self._queue[0][0] <= when:
+            due.append(heapq.heappop(self._queue)[2])
+        for message in due:
+            if isinstance(message, Done | Died):
+                self.busy.pop(message.slot, None)
+            if isinstance(message, Reported):
+                self.history.setdefault((message.trial, message.execution), {})[message.epoch] = message.metrics
+                self._heard(message.slot, message.execution, message.epoch)
+            if isinstance(message, Executed):
+                self._heard(message.slot, message.execution, 0)
+        return due
 
     def close(self) -> None:
         self._queue = []
