@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -215,9 +216,12 @@ class Writer:
                 return
         self._client.log_artifact(run, str(path))
 
-    def figure(self, run: str, figure: Figure, file: str) -> None:
-        """Writes a picture."""
-        self._client.log_figure(run, figure, file)
+    def figure(self, runs: Sequence[str], figure: Figure, file: str) -> None:
+        """Writes a picture to each of some runs."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        for run in runs:
+            self.bytes(run, drawn.getvalue(), file)
 
     def delete_artifact(self, run: str, file: str) -> None:
         """Removes a file."""

@@ -42,22 +42,24 @@ class Published:
 
 
 def prepare(settings: Settings, trials: int) -> None:
-    """Imports what `publish` needs, which takes a second, while the driver has nothing else to do.
+    """Imports what the end of a sweep needs, which takes a second, while the driver has nothing else to do.
 
     Args:
         settings: The sweep's.
         trials: How many it has.
     """
-    if not settings.tracking.report:
-        return
     with without_collector():
         try:
-            from mnist_sweep.results import importance, report  # noqa: F401
+            # Tracking draws with it.
+            from mnist_sweep.results import plots  # noqa: F401
 
-            importance.load(trials)
+            if settings.tracking.report:
+                from mnist_sweep.results import importance, report  # noqa: F401
+
+                importance.load(trials)
         except Exception:
             # Told when it is needed.
-            _LOG.info("the report's parts cannot be imported: %s", traceback.format_exc())
+            _LOG.info("what the end of the sweep needs cannot be imported: %s", traceback.format_exc())
         # What is imported need not be looked through for garbage later, either.
         gc.freeze()
 

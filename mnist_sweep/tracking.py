@@ -287,7 +287,7 @@ class View:
             from mnist_sweep.results.plots import pareto_front
 
             title = f"{len(points)} trials of {self._settings.name}"
-            self._write.figure(self._parent, pareto_front(points, objectives, title), "pareto_front.png")
+            self._write.figure([self._parent], pareto_front(points, objectives, title), "pareto_front.png")
         resting = {number: run for number, run in self._runs.items() if number not in self._ended}
         executions = [run for (number, _), run in self._executions.items() if number in resting]
         for run in [*resting.values(), *executions]:
@@ -494,10 +494,12 @@ class View:
 
         confirms = self._trials[event.trial].confirms
         tested = [event.trial, *([] if confirms is None else [confirms])]
-        for run in (*(self._runs[n] for n in tested), self._parent) if not event.error else ():
-            self._write.summary(run, event.metrics, 0, event.time)
+        runs = [] if event.error else [*(self._runs[n] for n in tested), self._parent]
+        if runs:
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
-            self._write.figure(run, confusion_matrix(event.confusion, title), "confusion_matrix.png")
+            self._write.figure(runs, confusion_matrix(event.confusion, title), "confusion_matrix.png")
+        for run in runs:
+            self._write.summary(run, event.metrics, 0, event.time)
             self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
             for name in (DETAILS_FILE, PROFILE_FILE):
                 path = trial_folder(self._folder, event.trial) / name

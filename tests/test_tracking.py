@@ -880,7 +880,7 @@ CALLS = [
     (3, MlflowClient, "set_terminated"),
     (3, Path, "write_bytes"),
     (4, MlflowClient, "log_dict"),
-    (4, MlflowClient, "log_figure"),
+    (4, Path, "write_bytes"),
     (5, MlflowClient, "log_batch"),
     (5, MlflowClient, "set_terminated"),
 ]
