@@ -10,7 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mnist_sweep.settings import Objective, Search, seconds
+from mnist_sweep.searches import Search
+from mnist_sweep.settings import Objective
 from mnist_sweep.tables import Column, fitting
 from mnist_sweep.trial import (
     AttemptFailed,
@@ -28,6 +29,7 @@ from mnist_sweep.trial import (
     TrialEnded,
     TrialStarted,
 )
+from mnist_sweep.units import seconds
 
 _ROWS = 14
 _COLOURS = {

@@ -17,9 +17,10 @@ from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import with_password, without_password
 from mnist_sweep.publish import publish
-from mnist_sweep.settings import Objective, check_settings, seconds
+from mnist_sweep.settings import Objective, check_settings
 from mnist_sweep.tracking import AT_ONCE, View, flat
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
+from mnist_sweep.units import seconds
 
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mnist_sweep import backend
 from mnist_sweep.checks import Strict, check, shown
 from mnist_sweep.config import Count
 from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.searches import SEARCHES, OwnSearch, Search
 from mnist_sweep.trial import Execution
+from mnist_sweep.units import Duration, Size
 
 TRIAL_GROUPS = ("model", "optimizer", "training")
 
@@ -90,187 +92,6 @@ class Data(Strict):
         return self
 
 
-def seconds(duration: str) -> float:
-    """Reads a duration.
-
-    Args:
-        duration: Such as `90s`, `15m`, `2h` or `1h30m`.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        ValueError: It is not of that form, or zero.
-    """
-    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", duration)
-    if not parts or "".join(n + u for n, u in parts) != duration.replace(" ", ""):
-        raise ValueError("must be a duration such as 90s, 15m, 2h or 1h30m")
-    total = sum(float(n) * units[u] for n, u in parts)
-    if total <= 0:
-        raise ValueError("must be more than no time")
-    return total
-
-
-def _duration(value: object) -> object:
-    if value is not None:
-        seconds(str(value))
-    return value
-
-
-class Budget(Strict):
-    """When a search ends."""
-
-    max_trials: Count | None
-    time_budget: Annotated[str, BeforeValidator(_duration)] | None
-    target: Annotated[float, Field(allow_inf_nan=False)] | None
-    max_failures: Count | None
-    enqueue: list[Literal["default"] | dict[str, Any]]
-    warm_start: list[str]
-    seed: Annotated[int, Field(ge=0)]
-
-
-class RandomSearch(Budget):
-    """`search=random`."""
-
-    algorithm: Literal["random"]
-
-
-class GridSearch(Budget):
-    """`search=grid`."""
-
-    algorithm: Literal["grid"]
-
-
-class NoSearch(Budget):
-    """`search=none`."""
-
-    algorithm: Literal["none"]
-
-
-class BayesianSearch(Budget):
-    """`search=bayesian`."""
-
-    algorithm: Literal["bayesian"]
-    num_initial_points: Count | None
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class HyperbandSearch(Budget):
-    """`search=hyperband`."""
-
-    algorithm: Literal["hyperband"]
-    factor: Annotated[int, Field(ge=2)]
-    iterations: Count
-
-
-class TPESearch(Budget):
-    """`search=tpe`."""
-
-    algorithm: Literal["tpe"]
-    startup_trials: Count
-
-
-class GPSearch(Budget):
-    """`search=gp`."""
-
-    algorithm: Literal["gp"]
-    startup_trials: Count
-
-
-class CMAESSearch(Budget):
-    """`search=cmaes`."""
-
-    algorithm: Literal["cmaes"]
-    startup_trials: Count
-
-
-class NSGA2Search(Budget):
-    """`search=nsga2`."""
-
-    algorithm: Literal["nsga2"]
-    population: Annotated[int, Field(ge=2)]
-
-
-Sampler = Literal["random", "tpe", "gp", "cmaes", "bayesian"]
-
-
-class ASHASearch(Budget):
-    """`search=asha`."""
-
-    algorithm: Literal["asha"]
-    sampler: Sampler
-    factor: Annotated[int, Field(ge=2)]
-    min_epochs: Count
-
-
-class MedianSearch(Budget):
-    """`search=median`."""
-
-    algorithm: Literal["median"]
-    sampler: Sampler
-    min_trials: Count
-    min_epochs: Count
-
-
-class PBTSearch(Budget):
-    """`search=pbt`."""
-
-    algorithm: Literal["pbt"]
-    population: Annotated[int, Field(ge=2)]
-    interval: Count
-    quantile: Annotated[float, Field(gt=0, le=0.5)]
-    resample: Annotated[float, Field(ge=0, le=1)]
-
-
-class OwnSearch(Budget):
-    """A user's own algorithm: a subclass of `mnist_sweep.search.Search` or of `keras_tuner.Oracle`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    algorithm: Literal["own"] = "own"
-    class_path: Annotated[str, Field(alias="_target_")]
-    max_trials: Count | None = 20
-    time_budget: Annotated[str, BeforeValidator(_duration)] | None = None
-    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_failures: Count | None = 5
-    enqueue: list[Literal["default"] | dict[str, Any]] = Field(default_factory=list)
-    warm_start: list[str] = Field(default_factory=list)
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-Search = (
-    RandomSearch
-    | GridSearch
-    | NoSearch
-    | BayesianSearch
-    | HyperbandSearch
-    | TPESearch
-    | GPSearch
-    | CMAESSearch
-    | NSGA2Search
-    | ASHASearch
-    | MedianSearch
-    | PBTSearch
-    | OwnSearch
-)
-SEARCHES: dict[str, type[Search]] = {
-    "random": RandomSearch,
-    "grid": GridSearch,
-    "bayesian": BayesianSearch,
-    "hyperband": HyperbandSearch,
-    "none": NoSearch,
-    "tpe": TPESearch,
-    "gp": GPSearch,
-    "cmaes": CMAESSearch,
-    "nsga2": NSGA2Search,
-    "asha": ASHASearch,
-    "median": MedianSearch,
-    "pbt": PBTSearch,
-}
-
-
 class Workers(Strict):
     """Where trials run."""
 
@@ -279,8 +100,8 @@ class Workers(Strict):
     threads: Count | None
     trials_per_gpu: Literal["auto"] | Count
     retries: Annotated[int, Field(ge=0)]
-    timeout: Annotated[str, BeforeValidator(_duration)] | None
-    checkpoint_every: Annotated[str, BeforeValidator(_duration)]
+    timeout: Duration | None
+    checkpoint_every: Duration
     recycle_after: Literal["auto"] | Count
 
 
@@ -302,36 +123,11 @@ class Confirm(Strict):
     seeds: Annotated[int, Field(ge=2, le=100)]
 
 
-def size(text: str) -> int:
-    """Reads an amount of memory.
-
-    Args:
-        text: Such as `512MB` or `2GB`; a kB is 1,000 bytes.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        ValueError: It is not of that form, or nothing.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(k|M|G)?B", text)
-    amount = int(float(found.group(1)) * {None: 1, "k": 10**3, "M": 10**6, "G": 10**9}[found.group(2)]) if found else 0
-    if amount <= 0:
-        raise ValueError("must be an amount of memory such as 512MB or 2GB")
-    return amount
-
-
-def _size(value: object) -> object:
-    if value is not None:
-        size(str(value))
-    return value
-
-
 class Limits(Strict):
     """What a trial's model may need at most."""
 
     parameters: Count | None
-    memory: Annotated[str, BeforeValidator(_size)] | None
+    memory: Size | None
 
 
 @dataclass(frozen=True)

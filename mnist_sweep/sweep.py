@@ -16,7 +16,7 @@ from mnist_sweep.search import go_on, spent
 from mnist_sweep.search.aside import Answered, Aside
 from mnist_sweep.search.base import Answer, Result, Suggestion
 from mnist_sweep.search.stopping import Stopping
-from mnist_sweep.settings import Settings, seconds, size
+from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space
 from mnist_sweep.standing import Standing, answered
 from mnist_sweep.trial import (
@@ -39,6 +39,7 @@ from mnist_sweep.trial import (
     forget,
     trial_folder,
 )
+from mnist_sweep.units import seconds, size
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import device
 from mnist_sweep.workers.sharing import Sharing

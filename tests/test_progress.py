@@ -13,7 +13,8 @@ from rich.console import Console
 
 from mnist_sweep import compose
 from mnist_sweep.progress import Progress, Screen, duration, short_names, shown
-from mnist_sweep.settings import Objective, Search, check_settings
+from mnist_sweep.searches import Search
+from mnist_sweep.settings import Objective, check_settings
 from mnist_sweep.trial import (
     AttemptFailed,
     EpochEnded,

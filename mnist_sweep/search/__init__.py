@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 from mnist_sweep.search.fits import check
-from mnist_sweep.settings import (
+from mnist_sweep.searches import (
     ASHASearch,
     BayesianSearch,
     CMAESSearch,
@@ -18,9 +18,9 @@ from mnist_sweep.settings import (
     NSGA2Search,
     OwnSearch,
     PBTSearch,
-    Settings,
     TPESearch,
 )
+from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space, Values
 from mnist_sweep.trial import Outcome, Trial
 

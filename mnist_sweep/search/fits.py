@@ -8,7 +8,7 @@ import math
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import Choice
 from mnist_sweep.search import own, pbt
-from mnist_sweep.settings import (
+from mnist_sweep.searches import (
     ASHASearch,
     GridSearch,
     HyperbandSearch,
@@ -18,9 +18,9 @@ from mnist_sweep.settings import (
     OwnSearch,
     PBTSearch,
     RandomSearch,
-    Settings,
     TPESearch,
 )
+from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space
 
 _LARGEST_GRID = 10_000

@@ -20,7 +20,8 @@ from mnist_sweep.light_keras import load as load_keras
 from mnist_sweep.search.base import Search
 from mnist_sweep.search.driver import OracleSearch
 from mnist_sweep.search.translation import Translation, from_keras_tuner, to_keras_tuner
-from mnist_sweep.settings import HyperbandSearch, Objective
+from mnist_sweep.searches import HyperbandSearch
+from mnist_sweep.settings import Objective
 from mnist_sweep.space import Space, Values
 
 __all__ = [

@@ -36,7 +36,8 @@ from mnist_sweep.light_keras import load as load_keras
 from mnist_sweep.search.base import Search
 from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.search.watched import Watched, WatchedStopping, failed, watched_oracle
-from mnist_sweep.settings import OwnSearch, Settings
+from mnist_sweep.searches import OwnSearch
+from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space, Values
 
 _importing = threading.Lock()

@@ -15,7 +15,8 @@ from typing import Any
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import Choice, Interval
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.settings import PBTSearch, Settings
+from mnist_sweep.searches import PBTSearch
+from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space, Values, identity
 from mnist_sweep.trial import Outcome, Trial
 

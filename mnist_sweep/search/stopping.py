@@ -10,7 +10,8 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 
-from mnist_sweep.settings import ASHASearch, MedianSearch, Objective, OwnSearch, Settings
+from mnist_sweep.searches import ASHASearch, MedianSearch, OwnSearch
+from mnist_sweep.settings import Objective, Settings
 
 
 class Stopping(ABC):

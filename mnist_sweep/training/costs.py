@@ -115,7 +115,7 @@ def _bytes(dtype: str | None) -> int:
 
 
 def _shown(amount: int) -> str:
-    """Bytes as `settings.size` reads them."""
+    """Bytes as `units.size` reads them."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if amount >= size:
             return f"{amount / size:.4g}{unit}"

@@ -16,7 +16,8 @@ import pytest
 from mnist_sweep.errors import UserError
 from mnist_sweep.search import own, stopping
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.settings import OwnSearch, Settings, check_settings
+from mnist_sweep.searches import OwnSearch
+from mnist_sweep.settings import Settings, check_settings
 from mnist_sweep.space import Space, Values
 
 SWEEPS = {

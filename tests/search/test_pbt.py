@@ -14,7 +14,8 @@ from mnist_sweep.config import check_trial
 from mnist_sweep.errors import UserError
 from mnist_sweep.search import pbt
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.settings import PBTSearch, Settings, check_settings
+from mnist_sweep.searches import PBTSearch
+from mnist_sweep.settings import Settings, check_settings
 from mnist_sweep.space import Space, Values, identity
 from mnist_sweep.trial import Outcome, Status, Trial
 

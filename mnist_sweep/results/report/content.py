@@ -13,7 +13,8 @@ from mnist_sweep.progress import duration
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, winner
 from mnist_sweep.results.runs import SweepRuns, local_folder
-from mnist_sweep.settings import Objective, seconds
+from mnist_sweep.settings import Objective
+from mnist_sweep.units import seconds
 
 
 @dataclass(frozen=True)
