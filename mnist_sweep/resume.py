@@ -15,10 +15,11 @@ from mnist_sweep import backend, journal, launch, summary
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
+from mnist_sweep.mlflow_runs import View, flat
 from mnist_sweep.mlflow_store import with_password, without_password
 from mnist_sweep.publish import publish
 from mnist_sweep.settings import Objective, check_settings
-from mnist_sweep.tracking import AT_ONCE, View, flat
+from mnist_sweep.tracking import AT_ONCE
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
 from mnist_sweep.units import seconds
 

@@ -22,10 +22,11 @@ from mlflow.exceptions import MlflowException
 from mnist_sweep import compose, mlflow_view, tracking
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep.mlflow_runs import View, hyperparameters
 from mnist_sweep.mlflow_writer import Writer
 from mnist_sweep.outcomes import Results
 from mnist_sweep.settings import Settings, check_settings
-from mnist_sweep.tracking import Tracker, View, hyperparameters
+from mnist_sweep.tracking import Tracker
 from mnist_sweep.trial import (
     AttemptFailed,
     Confirmed,

@@ -10,11 +10,11 @@ import pytest
 from mnist_sweep import compose
 from mnist_sweep.errors import UserError
 from mnist_sweep.journal import Journal
+from mnist_sweep.mlflow_runs import View
 from mnist_sweep.mlflow_store import TAG_TRIAL, connect
 from mnist_sweep.results.logged import find_run, lineage
 from mnist_sweep.results.runs import find_sweep
 from mnist_sweep.settings import check_settings
-from mnist_sweep.tracking import View
 from mnist_sweep.trial import EpochEnded, Event, Execution, SweepStarted, Trial, TrialStarted
 
 
