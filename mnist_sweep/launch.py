@@ -95,7 +95,7 @@ def run(
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
     """
-    with _ended_by_signals(), contextlib.ExitStack() as pool:
+    with ended_by_signals(), contextlib.ExitStack() as pool:
         return _run(config, folder, console, pool, resume, baseline)
 
 
@@ -318,7 +318,7 @@ def _ends() -> list[signal.Signals]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Lets SIGTERM and SIGHUP do what Ctrl-C does, so that no temporary folder and no process stays behind."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in _ends()}
     try:

@@ -28,7 +28,7 @@ def hang_up() -> Iterator[None]:
 def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     sweep = mock.Mock(spec=Sweep)
-    with launch._ended_by_signals(), launch._signals(sweep, Console(file=StringIO())):
+    with launch.ended_by_signals(), launch._signals(sweep, Console(file=StringIO())):
         os.kill(os.getpid(), signal.SIGHUP)
     assert sweep.stop.called is not nohup
     assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if nohup else signal.SIG_DFL)
@@ -36,7 +36,7 @@ def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -
 
 def test_signals_outside_of_the_loop_end_the_driver_as_ctrl_c_does(hang_up) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
-        with pytest.raises(KeyboardInterrupt), launch._ended_by_signals():
+        with pytest.raises(KeyboardInterrupt), launch.ended_by_signals():
             os.kill(os.getpid(), number)
 
 
