@@ -207,9 +207,11 @@ def _rerun(given: list[str]) -> int:
     _takes_store(parser)
     options = parser.parse_args(given)
     from mnist_sweep import rerun
+    from mnist_sweep.launch import ended_by_signals
     from mnist_sweep.tables import standard_output
 
-    return rerun.rerun(options.run, options.trial, options.tracking_uri, standard_output())
+    with ended_by_signals():
+        return rerun.rerun(options.run, options.trial, options.tracking_uri, standard_output())
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

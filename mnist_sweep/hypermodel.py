@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +108,6 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
         for message in workers.poll(1.0):
             if isinstance(message, Discovered):
                 found = message
-            elif isinstance(message, Ready) and asked is None:
-                asked, until = message.slot, time.monotonic() + timeout
-                workers.submit(asked, Discover(name))
             else:
                 others.append(message)
             if isinstance(message, Died):
@@ -120,12 +117,29 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
                     asked, until, deaths = None, math.inf, deaths + 1
                     if deaths > 1:
                         raise UserError(f"model.hypermodel={name}: the process that builds it {message.reason}")
-        if time.monotonic() > until:
+        waiting = _waiting(others)
+        if asked is None and waiting is not None:
+            # It may have been ready before the one that was asked died, and says so no more.
+            others = [message for message in others if message is not waiting]
+            asked, until = waiting.slot, time.monotonic() + timeout
+            workers.submit(asked, Discover(name))
+        if found is None and time.monotonic() > until:
             raise UserError(f"model.hypermodel={name}: its space is not known after {timeout:.0f} s of building it")
     if found.error:
         raise UserError(found.error)
     workers.put_back(others)
     return found.space
+
+
+def _waiting(messages: Sequence[Message]) -> Ready | None:
+    """The first slot that is ready: its process has not died since it said so."""
+    ready: dict[str, Ready] = {}
+    for message in messages:
+        if isinstance(message, Ready):
+            ready[message.slot] = message
+        elif isinstance(message, Died):
+            ready.pop(message.slot, None)
+    return next(iter(ready.values()), None)
 
 
 def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:

@@ -44,6 +44,7 @@ from mnist_sweep.workers.local import LocalWorkers
 
 # For as many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
+_ARRAYS = "arrays"
 
 
 def prepare(
@@ -94,7 +95,7 @@ def run(
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
     """
-    with contextlib.ExitStack() as pool:
+    with ended_by_signals(), contextlib.ExitStack() as pool:
         return _run(config, folder, console, pool, resume, baseline)
 
 
@@ -117,7 +118,7 @@ def _run(
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
-        arrays = folder / "arrays"
+        arrays = folder / _ARRAYS
         cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
         pool.callback(shutil.rmtree, folder / PACKAGE, ignore_errors=True)
         # Before the data, as they take seconds to start; what is found wrong below ends them.
@@ -213,7 +214,7 @@ def _run(
         has_winner = any(isinstance(event, WinnerTested) and not event.error for event in [*past, *tested])
         try:
             # Closed here, so that another signal does not end that halfway.
-            with _ended_by_signals(), pool:
+            with pool:
                 published = publish(
                     started.sweep, settings, folder, say, has_winner=has_winner, packaged=packaging.result
                 )
@@ -293,7 +294,7 @@ def _sweep_id(settings: Settings, folder: Path) -> str:
 def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
     """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
     # A terminal that is closed sends SIGHUP, a cluster's pre-emption SIGTERM.
-    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    kinds = (signal.SIGINT, *_ends())
 
     def handler(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -310,10 +311,16 @@ def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
             signal.signal(number, previous)
 
 
+def _ends() -> list[signal.Signals]:
+    """The signals that are to end this process; nohup sees to it that a closed terminal is none."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
+
+
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Lets SIGTERM and SIGHUP do what Ctrl-C does, so that no temporary folder and no process stays behind."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _ends()}
     try:
         yield
     finally:
@@ -354,6 +361,12 @@ def claim(folder: Path) -> Path:
             raise UserError(f"{candidate}: cannot be written ({error.strerror})") from None
         return candidate
     raise AssertionError
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a driver that was killed after a sweep's last event has left, as no resumption will use it."""
+    for name in (_ARRAYS, PACKAGE):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:

@@ -174,7 +174,8 @@ class View:
 
             title = f"{len(points)} trials of {self._settings.name}"
             self._write.figure([self._parent], pareto_front(points, objectives, title), "pareto_front.png")
-        resting = {number: run for number, run in self._runs.items() if number not in self._ended}
+        # Not those that have ended since, which a journal of an earlier interruption is told about.
+        resting = {n: run for n, run in self._runs.items() if n not in self._ended and not self._done(n)}
         executions = [run for (number, _), run in self._executions.items() if number in resting]
         for run in [*resting.values(), *executions]:
             # It goes on when the sweep is resumed.

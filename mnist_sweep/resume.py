@@ -164,6 +164,7 @@ def sync(sweep: str | None, console: Console) -> int:
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     say(f"{folder}: {len(events)} events are in {where}")
     if is_finished(events):
+        launch.tidy(folder)
         log_to(folder)
         tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
         sweep = launch.first_event(events, folder).sweep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,15 @@ class _Output(Console):
         # Rich would exit with code 1 here, in the middle of a sweep, too.
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            # What a terminal answers that was closed.
+            if error.errno != errno.EIO:
+                raise
+            self.on_broken_pipe()
 
 
 def standard_output() -> Console:

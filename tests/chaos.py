@@ -1,12 +1,14 @@
-"""Kills drivers, workers and a tracking server, and compares what is left with a sweep that was not disturbed.
+"""Kills drivers, workers, what they are forked from, and a tracking server, and compares what is left.
 
-`make chaos` runs it at full length; `tests/e2e/test_chaos.py` runs a short form. What is compared: the trials and their
-values, every metric of every epoch but its duration, and the runs, metrics and parameters in MLflow.
+That is done with a sweep that was not disturbed. `make chaos` runs it at full length; `tests/e2e/test_chaos.py` runs a
+short form. What is compared: the trials and their values, every metric of every epoch but its duration, the winner, and
+the runs and metrics in MLflow. No process and no temporary file may stay behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ import numpy as np
 import psutil
 
 from mnist_sweep import journal, mlflow_store
-from mnist_sweep.trial import AttemptFailed, EpochEnded, TrialEnded, TrialStarted
+from mnist_sweep.trial import AttemptFailed, EpochEnded, Status, SweepEnded, TrialEnded, TrialStarted
 
 # Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
 ALGORITHMS = {
@@ -72,7 +75,10 @@ class Tally:
     wrong: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        checks = ("trials lost", "trials repeated", "metrics that differ", "MLflow runs missing", "MLflow runs doubled")
+        checks = (
+            *("trials lost", "trials repeated", "metrics that differ", "other winners"),
+            *("MLflow runs missing", "MLflow runs doubled", "processes left", "files left"),
+        )
         lines = [f"{count:6}  {name}" for name, count in self.faults.items()]
         return "\n".join(["faults injected", *lines, "found", *(f"{self.wrong[name]:6}  {name}" for name in checks)])
 
@@ -107,9 +113,7 @@ class Chaos:
                     driver.wait()
                     done += 1
                     self.tally.faults[f"drivers killed ({algorithm})"] += 1
-                # Killed after its last event, a sweep is finished; MLflow alone may lack something.
-                ended = any(b'"sweep_ended"' in p.read_bytes() for p in folder.glob(f"experiments/*/*/{journal.FILE}"))
-                driver = self._popen(folder, "sync") if ended else self._start(folder, algorithm)
+                driver = self._popen(folder, "sync") if self._ended(folder) else self._start(folder, algorithm)
             self._finish(folder, driver, algorithm)
 
     def kill_workers(self, algorithm: str, kills: int) -> None:
@@ -127,6 +131,36 @@ class Chaos:
                     self.rng.choice(workers).kill()
                     done += 1
                     self.tally.faults[f"workers killed ({algorithm})"] += 1
+            self._finish(folder, driver, algorithm)
+
+    def disturb(self, algorithm: str, times: int) -> None:
+        """Meets running sweeps with a fault of each kind in turn: signals, kills of several processes, pauses."""
+        kinds, done = itertools.cycle(_FAULTS.items()), 0
+        while done < times:
+            folder = self._fresh(algorithm)
+            driver = self._start(folder, algorithm)
+            while done < times:
+                try:
+                    driver.wait(timeout=self.rng.uniform(1.5, 9))
+                    break
+                except subprocess.TimeoutExpired:
+                    name, fault = next(kinds)
+                    fault(self.rng, psutil.Process(driver.pid))
+                    done += 1
+                    self.tally.faults[f"{name} ({algorithm})"] += 1
+                try:
+                    # Told to stop, it ends in its own time; killed, at once; else it goes on.
+                    driver.wait(timeout=60 if name.startswith("drivers told") else 0.5)
+                except subprocess.TimeoutExpired:
+                    continue
+                # Before a driver has read its config, a signal ends it as it ends any process.
+                if driver.returncode not in (0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
+                    raise RuntimeError(f"{folder}: {driver.returncode} after {name}")
+                if not self._ended(folder):
+                    driver = self._start(folder, algorithm)
+            if self._ended(folder):
+                driver.wait(timeout=100)
+                driver = self._popen(folder, "sync")
             self._finish(folder, driver, algorithm)
 
     def stop_server(self, algorithm: str, times: int) -> None:
@@ -168,13 +202,20 @@ class Chaos:
 
     def _popen(self, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
         with open(folder / "output.txt", "ab") as output:
-            return subprocess.Popen(self._command(*arguments), cwd=folder, stdout=output, stderr=output)
+            return subprocess.Popen(
+                self._command(*arguments), cwd=folder, stdout=output, stderr=output, start_new_session=True
+            )
 
     def _finish(self, folder: Path, driver: subprocess.Popen[bytes], algorithm: str) -> None:
         code = driver.wait(timeout=300)
         if code != 0:
             raise RuntimeError(f"{folder}: ended with {code}\n{(folder / 'output.txt').read_text()[-3000:]}")
         self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
+
+    def _ended(self, folder: Path) -> bool:
+        """Whether a sweep is finished; killed after its last event, MLflow alone may lack something."""
+        events = [e for path in folder.glob(f"experiments/*/*/{journal.FILE}") for e in journal.read(path.parent)]
+        return bool(events) and isinstance(events[-1], SweepEnded) and events[-1].status is Status.COMPLETED
 
     def _given_a_trial(self, folder: Path) -> dict[str, float]:
         """When each slot was last given a trial."""
@@ -219,6 +260,7 @@ class Chaos:
             "metrics": {
                 (e.trial, e.execution, e.epoch): _timeless(e.metrics) for e in events if isinstance(e, EpochEnded)
             },
+            "winner": [e.winner for e in events if isinstance(e, SweepEnded)][-1:],
             "several": {e.trial.number for e in events if isinstance(e, TrialStarted) and e.trial.executions},
             "repeated": sum(n - 1 for n in (ends + epochs).values()),
             "attempts": sum(isinstance(e, AttemptFailed) for e in events),
@@ -233,7 +275,20 @@ class Chaos:
         wrong["metrics that differ"] += sum(
             found["scores"].get(number) != score for number, score in expected["scores"].items()
         )
+        wrong["other winners"] += found["winner"] != expected["winner"]
         self._compare_mlflow(expected, uri)
+        self._look_for_leftovers(folder)
+
+    def _look_for_leftovers(self, folder: Path) -> None:
+        until = time.monotonic() + 10
+        while (processes := _working_in(folder)) and time.monotonic() < until:
+            time.sleep(0.1)
+        names = ("arrays", "package", "partial-*")
+        files = [path for name in names for path in folder.glob(f"experiments/*/*/**/{name}")]
+        for what, left in (("processes left", processes), ("files left", files)):
+            self.tally.wrong[what] += len(left)
+            if left:
+                print(f"{what}: {', '.join(map(str, left))}", flush=True)
 
     def _compare_mlflow(self, expected: dict[str, Any], uri: str) -> None:
         client, wrong = mlflow_store.connect(uri), self.tally.wrong
@@ -271,6 +326,18 @@ def _trial_and_execution(run: Any) -> tuple[str | None, str | None]:
     return tags.get(mlflow_store.TAG_TRIAL), tags.get(mlflow_store.TAG_EXECUTION)
 
 
+def _working_in(folder: Path) -> list[psutil.Process]:
+    """The processes that have a folder as their own, but for what Linux keeps of one that nobody has waited for."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
 def _timeless(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name != "epoch_seconds"}
 
@@ -298,6 +365,59 @@ def _slot(process: psutil.Process) -> str:
     return output.stem if output.suffix == ".log" and output.stem != "server" else ""
 
 
+def _children(driver: psutil.Process) -> list[psutil.Process]:
+    try:
+        return driver.children()
+    except psutil.Error:
+        return []
+
+
+def _signal(processes: Iterable[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def _kill_fork_server(_: random.Random, driver: psutil.Process) -> None:
+    _signal([child for child in _children(driver) if not _slot(child)], signal.SIGKILL)
+
+
+def _kill_all_children(_: random.Random, driver: psutil.Process) -> None:
+    _signal(_children(driver), signal.SIGKILL)
+
+
+def _kill_everything(_: random.Random, driver: psutil.Process) -> None:
+    _signal([*_children(driver), driver], signal.SIGKILL)
+
+
+def _pause_some(rng: random.Random, driver: psutil.Process) -> None:
+    children = _children(driver)
+    some = rng.sample(children, rng.randint(0, len(children)))
+    _signal(some, signal.SIGSTOP)
+    time.sleep(rng.uniform(0.2, 2))
+    _signal(some, signal.SIGCONT)
+
+
+def _tell(*numbers: int) -> Callable[[random.Random, psutil.Process], None]:
+    def fault(rng: random.Random, driver: psutil.Process) -> None:
+        for number in numbers:
+            _signal([driver], number)
+            time.sleep(rng.uniform(0, 0.5))
+
+    return fault
+
+
+_FAULTS: dict[str, Callable[[random.Random, psutil.Process], None]] = {
+    "fork servers killed": _kill_fork_server,
+    "drivers told to stop by SIGTERM": _tell(signal.SIGTERM),
+    "servers killed with all workers": _kill_all_children,
+    "drivers killed with all of theirs": _kill_everything,
+    "processes paused": _pause_some,
+    "drivers told to stop by SIGHUP": _tell(signal.SIGHUP),
+    "drivers told to stop at once by Ctrl-C": _tell(signal.SIGINT, signal.SIGINT),
+}
+
+
 def _end_group(server: subprocess.Popen[bytes]) -> None:
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
@@ -317,7 +437,9 @@ def main() -> None:
     """Runs everything and prints the tally; the exit code is 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drivers", type=int, default=50, help="drivers to kill for each algorithm (default: 50)")
-    parser.add_argument("--workers", type=int, default=50, help="workers to kill (default: 50)")
+    parser.add_argument(
+        "--workers", type=int, default=50, help="workers to kill, and faults of other kinds (default: 50)"
+    )
     parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--algorithms", nargs="*", default=list(ALGORITHMS), choices=list(ALGORITHMS))
@@ -330,6 +452,8 @@ def main() -> None:
         print(f"{time.monotonic() - started:6.0f} s  {algorithm}: {dict(chaos.tally.wrong)}", flush=True)
     chaos.kill_workers("random", options.workers)
     print(f"{time.monotonic() - started:6.0f} s  workers: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.disturb("random", options.workers)
+    print(f"{time.monotonic() - started:6.0f} s  disturbed: {dict(chaos.tally.wrong)}", flush=True)
     chaos.stop_server("random", options.servers)
     print(chaos.tally)
     print(f"in {time.monotonic() - started:.0f} s, seed {options.seed}")

@@ -436,6 +436,16 @@ def test_a_worker_that_dies_is_asked_once_more() -> None:
         hypermodel.discover(Pool([Ready("cpu0")], [died], [Ready("cpu0")], [died]), NAME, 60)
 
 
+def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
+    lost = Died("cpu0", "cannot start, it ended with exit code 1", lost=True)
+    stale = [Ready("cpu1"), Died("cpu1", "was killed"), Ready("cpu1")]
+    pool = Pool([Ready("cpu0")], stale, [lost], [Discovered("cpu1", SPACE)])
+    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert [slot for slot, _ in pool.tasks] == ["cpu0", "cpu1"]
+    # Not the one that was answered with the question.
+    assert pool.kept == [*stale[:2], lost]
+
+
 def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
     with pytest.raises(UserError, match="it is broken"):
         hypermodel.discover(Pool([Ready("cpu0")], [Discovered("cpu0", error="it is broken")]), NAME, 60)

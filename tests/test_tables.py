@@ -136,3 +136,23 @@ def test_a_reader_that_has_seen_enough_ends_nothing() -> None:
     )  # fmt: skip
     assert done.stdout == "line 0\n"
     assert done.stderr == "all\n"
+
+
+def test_a_terminal_that_is_closed_ends_nothing() -> None:
+    code = (
+        "import sys\n"
+        "from mnist_sweep.tables import standard_output\n"
+        "console = standard_output()\n"
+        "sys.stdin.readline()\n"
+        "console.print('nobody reads this')\n"
+        "console.print('nor this')\n"
+        "print('all', file=sys.stderr)\n"
+    )
+    ours, theirs = os.openpty()
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.PIPE, text=True
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert started.communicate("\n") == (None, "all\n")
+    assert started.returncode == 0

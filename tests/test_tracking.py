@@ -1058,6 +1058,11 @@ def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
     assert logged.trials[0].data.tags[store.TAG_STATUS] == "completed"
     assert logged.trials[0].data.tags[store.TAG_REASON] == ""
     assert logged.history(logged.trials[0], "val_accuracy") == [(1, 0.5), (2, 0.75)]
+    # As `sync` does, and each later resumption: it rested once, but has ended since.
+    View(story.settings, story.folder).handle(*story.events)
+    again = story.logged()
+    assert again.trials[0].info.status == "FINISHED"
+    assert again.trials[0].data.tags[store.TAG_STATUS] == "completed"
 
 
 def test_better_winner_of_a_resumed_sweep_takes_the_mark(make_story):

@@ -10,6 +10,7 @@ The standard library's `multiprocessing.forkserver` would import the driver's `_
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -29,6 +30,8 @@ from typing import IO
 from mnist_sweep.workers import imports
 
 _PR_SET_CHILD_SUBREAPER = 36
+# The process groups of what was forked, as long as anything is in them.
+_groups: set[int] = set()
 
 
 # ---- in the driver ----------------------------------------------------------------------------------------------
@@ -47,6 +50,26 @@ def possible() -> bool:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
     except (OSError, AttributeError):
         return False
+
+
+def reap() -> None:
+    """Takes the exit codes of processes that a forked one's code has started and left alone.
+
+    They have become children of this one, and would stay in the system's table until this ends. The forked processes
+    themselves, each of which leads its group, are left to `Forked`.
+    """
+    for group in list(_groups):
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid == group:
+                    break
+                os.waitpid(ended.si_pid, 0)
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            _groups.discard(group)
+        except PermissionError:
+            continue
 
 
 class ForkServer:
@@ -96,8 +119,8 @@ class ForkServer:
             socket.send_fds(self._socket, [b"fork"], [connection.fileno(), output.fileno()])
             self._unborn.append(child)
         except OSError:
-            # It died: the child tells so.
-            self._ended()
+            # It died: the child tells so, when those before it are known.
+            self.close()
         return child
 
     def gone(self) -> bool:
@@ -116,6 +139,9 @@ class ForkServer:
                 pid = self._socket.recv(32, 0 if wait else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # It died with requests unread; what it said before comes now.
+                continue
             except OSError:
                 pid = b""
             if not pid:
@@ -123,6 +149,7 @@ class ForkServer:
                 return
             # It forks in the order in which it was asked.
             self._unborn.popleft().pid = int(pid)
+            _groups.add(int(pid))
             wait = False
 
     def close(self) -> None:
@@ -180,6 +207,9 @@ class Forked:
             try:
                 pid, status = os.waitpid(self.pid, how)
                 self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+                if pid:
+                    # Again, as `reap` may have looked before it had made the group.
+                    _groups.add(pid)
             except ChildProcessError:
                 # Somebody else, or a SIGCHLD that is ignored, has taken its exit code, as with a Popen.
                 self.returncode = 0
@@ -192,6 +222,8 @@ class Forked:
 def main() -> None:
     """Serves until the driver is gone; in a forked process, does a worker's work."""
     driver = socket.socket(fileno=int(sys.argv[1]))
+    # Where the driver was started with SIGCHLD ignored, nothing could be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _import(driver, sys.argv[3:], own_code=sys.argv[2] == "1")
     connection = _serve(driver)
     if connection is not None:
@@ -235,6 +267,9 @@ def _serve(driver: socket.socket) -> int | None:
         if not message:
             return None
         connection, output = received
+        # What the imports have printed would be written by each child again.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
         pid = _fork()
         if pid == 0:
             os.setsid()

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from mnist_sweep.errors import UserError
 from mnist_sweep.trial import Status
 from mnist_sweep.workers import forkserver
 from mnist_sweep.workers.base import Died, Done, Message, Ready, Task, message_from_json
@@ -120,6 +121,7 @@ class LocalWorkers:
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to a slot that is ready."""
+        forkserver.reap()
         worker = self._processes[slot]
         worker.tasks += 1
         worker.log_start = worker.log.stat().st_size
@@ -219,7 +221,14 @@ class LocalWorkers:
         ours, theirs = socket.socketpair()
         log = self._logs / f"{slot.name}.log"
         with theirs, open(log, "ab") as output:
-            process = self._process(slot, theirs, output)
+            try:
+                process = self._process(slot, theirs, output)
+            except OSError as error:
+                ours.close()
+                raise UserError(
+                    f"workers: {slot.name}: no process can be started ({error.strerror}); look at the limits on "
+                    "processes and memory, then resume"
+                ) from error
         worker = _Process(
             slot, process, Connection(ours.detach()), log, early_deaths=early_deaths, log_start=log.stat().st_size
         )

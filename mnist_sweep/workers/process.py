@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import os
 import queue
@@ -18,7 +19,7 @@ import traceback
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -97,14 +98,31 @@ class _Driver:
             self._news.notify_all()
 
 
-def run(connection: Connection) -> None:
-    """Does what the driver says, until that is gone.
+def run(connection: Connection) -> NoReturn:
+    """Does what the driver says, until that is gone; then this process ends.
 
     Args:
         connection: The end of the socket to the driver.
     """
+    # What the user's code starts in the background is not to hold the socket.
+    os.set_inheritable(connection.fileno(), False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Whatever ends this process, its log has what the user's code has printed.
+        sys.stdout.reconfigure(line_buffering=True)
     driver = _Driver(connection)
     threading.Thread(target=driver.listen, daemon=True).start()
+    try:
+        _work(driver)
+    except BaseException:
+        # The user's code may also have closed its output.
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
+            sys.stdout.flush()
+    # Not sys.exit: threads that the user's code has started would keep this process, and the driver waiting, for ever.
+    os._exit(1)
+
+
+def _work(driver: _Driver) -> NoReturn:
     setup = driver.tasks.get()
     # Only here, as importing Keras takes seconds in which the driver may leave already.
     imports.load(own_code=setup["own_code"])

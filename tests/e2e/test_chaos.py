@@ -28,6 +28,12 @@ def test_killed_workers_lose_and_repeat_nothing(chaos: Chaos) -> None:
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)
 
 
+@pytest.mark.slow
+def test_faults_of_other_kinds_lose_and_repeat_and_leave_nothing(chaos: Chaos) -> None:
+    chaos.disturb("random", times=7)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+
+
 def test_a_tracking_server_that_was_down_catches_up(chaos: Chaos) -> None:
     chaos.stop_server("random", times=1)
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)

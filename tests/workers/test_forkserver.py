@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -108,3 +109,141 @@ def test_to_kill_a_process_that_is_still_to_be_made_ends_the_server(server: Fork
     child, _ = fork()
     child.kill()
     assert (child.wait(), server.process.returncode) == (-signal.SIGKILL, -signal.SIGKILL)
+
+
+def having(folder: Path, module: str, code: str) -> ForkServer:
+    """A server that has imported a module of some code, from a folder."""
+    (folder / f"{module}.py").write_text(code)
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # As users have it, whose output is buffered.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return ForkServer({**environment, "PYTHONPATH": path}, folder / "server.log", own_code=True, modules=[module])
+
+
+def test_what_a_server_has_told_is_heard_though_it_died_with_requests_unread(server: ForkServer, fork: Fork) -> None:
+    first, _ = fork()
+    until = time.monotonic() + 20
+    # Told, but not heard yet.
+    while not select.select([server._socket], [], [], 0)[0] and time.monotonic() < until:
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGSTOP)
+    while psutil.Process(server.process.pid).status() != psutil.STATUS_STOPPED and time.monotonic() < until:
+        time.sleep(0.01)
+    second, _ = fork()
+    server.process.kill()
+    os.waitid(os.P_PID, server.process.pid, os.WEXITED | os.WNOWAIT)
+    assert (second.wait(), second.pid) == (-signal.SIGKILL, None)
+    assert first.pid is not None
+    assert first.poll() is None
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+
+
+def test_processes_are_forked_where_the_ends_of_children_are_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        server = ForkServer(os.environ, tmp_path / "other.log", own_code=True, modules=["colorsys"])
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs, open(tmp_path / "slot.log", "ab") as log:
+                child = server.fork(theirs, log)
+            pid_of(child)
+            assert not server.gone()
+            ours.close()
+            assert child.wait() == 0
+        finally:
+            server.process.kill()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_what_a_worker_leaves_running_becomes_no_zombie(tmp_path: Path) -> None:
+    code = (
+        "import os, subprocess\n"
+        "from mnist_sweep.workers import process\n"
+        "def run(connection):\n"
+        "    os.system('sleep 0.01 & echo $!')\n"
+        "    os.read(connection.fileno(), 1)\n"
+        "    subprocess.Popen(['sleep', '0.1'])\n"
+        "    os._exit(7)\n"
+        "process.run = run\n"
+    )
+    server = having(tmp_path, "leaves_things", code)
+    log_file = tmp_path / "slot.log"
+    try:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, open(log_file, "ab") as log:
+            child = server.fork(theirs, log)
+            pid = pid_of(child)
+            until = time.monotonic() + 20
+            while not log_file.read_text().strip() and time.monotonic() < until:
+                time.sleep(0.01)
+            (left,) = map(int, log_file.read_text().split())
+            while psutil.pid_exists(left) and time.monotonic() < until:
+                forkserver.reap()
+                time.sleep(0.01)
+            # While the worker goes on, and then when it has ended, whose exit code is not taken.
+            assert not psutil.pid_exists(left)
+            ours.send(b"!")
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            forkserver.reap()
+            assert child.wait() == 7
+            while pid in forkserver._groups and time.monotonic() < until:
+                forkserver.reap()
+                time.sleep(0.01)
+            # A zombie would still be in its group.
+            assert pid not in forkserver._groups
+    finally:
+        server.close()
+
+
+def test_what_imports_print_is_not_printed_again_by_each_process(tmp_path: Path) -> None:
+    server = having(tmp_path, "talks", "print('once')\n")
+    server_log = tmp_path / "server.log"
+    try:
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            with ours, theirs, open(tmp_path / "slot.log", "ab") as log:
+                child = server.fork(theirs, log)
+                pid_of(child)
+            assert child.wait() == 0
+    finally:
+        server.close()
+    assert server_log.read_text() == "once\n"
+    assert (tmp_path / "slot.log").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "last"),
+    [
+        ("os._exit(3)", 3, "printed"),
+        ("sys.exit('bye')", 1, "SystemExit: bye"),
+        ("sys.stderr.close(), 1 / 0", 1, "printed"),
+    ],
+)
+def test_a_worker_ends_with_its_last_words_though_the_users_code_has_left_a_thread(
+    tmp_path: Path, end: str, code: int, last: str
+) -> None:
+    work = (
+        "import os, sys, threading, time\n"
+        "from mnist_sweep.workers import process\n"
+        "def work(driver):\n"
+        "    threading.Thread(target=time.sleep, args=(30,)).start()\n"
+        "    print('printed')\n"
+        f"    {end}\n"
+        "process._work = work\n"
+    )
+    server = having(tmp_path, "leaves_a_thread", work)
+    try:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs, open(tmp_path / "slot.log", "ab") as log:
+                child = server.fork(theirs, log)
+            pid_of(child)
+            until = time.monotonic() + 10
+            while child.poll() is None and time.monotonic() < until:
+                time.sleep(0.01)
+            assert child.poll() == code
+    finally:
+        server.close()
+    assert (tmp_path / "slot.log").read_text().splitlines()[-1] == last

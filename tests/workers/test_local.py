@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from mnist_sweep.errors import UserError
 from mnist_sweep.training import data
 from mnist_sweep.trial import Execution, Status, Trial
 from mnist_sweep.workers import local
@@ -306,6 +308,16 @@ def test_a_slot_where_processes_cannot_start_is_given_up_with_their_last_words(t
         r"cannot start, it ended with exit code 1 \(.*No such file.*; its log is .*cpu0\.log", second.reason
     )
     assert "Traceback" in second.log
+
+
+@pytest.mark.parametrize("slot", [Slot("cpu0", 1), Slot("gpu0", 1, "0")])
+def test_where_no_process_can_be_started_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot
+) -> None:
+    too_many = mock.Mock(side_effect=BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+    monkeypatch.setattr(subprocess, "Popen", too_many)
+    with pytest.raises(UserError, match=f"^workers: {slot.name}: no process can be started .Resource temporarily unav"):
+        LocalWorkers([slot], None, tmp_path)
 
 
 def test_a_process_that_tells_nothing_is_ended_with_the_given_reason(pool: LocalWorkers, task) -> None:
