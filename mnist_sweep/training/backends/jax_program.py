@@ -15,7 +15,7 @@ import jax
 import keras
 import numpy as np
 
-from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, scalars
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, logged, scalars
 from mnist_sweep.training.backends.jax import Number
 from mnist_sweep.training.feed import Feed, batch
 
@@ -150,7 +150,7 @@ class Program(Epochs):
                 logs, state = one(0, state)
                 noted = logs if is_own(step) else {}
             with keras.StatelessScope(list(zip(self._model.metrics_variables, state[-1], strict=True))):
-                return {**scalars(self._model.get_metrics_result()), **noted}, state
+                return logged(scalars(self._model.get_metrics_result()), noted), state
 
     @contextmanager
     def _given(self, values: Sequence[Any]) -> Iterator[None]:
