@@ -377,6 +377,20 @@ def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_last_batch_that_is_as_large_as_the_batches_of_another_trial_leaves_nothing_behind(
+    dataset, trial_config, tmp_path: Path
+) -> None:
+    """Of 320 images: what is called once in an epoch may be compiled otherwise, with other rounding."""
+    from mnist_sweep.training.fit import Trainer
+
+    trainer = Trainer(dataset)
+    config, other = (trial_config(*SMALL, "training.epochs=1", f"training.batch_size={n}") for n in (20, 100))
+    _, alone = train(Trainer(dataset), config, tmp_path / "alone")
+    train(trainer, other, tmp_path / "before")
+    _, after = train(trainer, config, tmp_path / "after")
+    assert timeless(after) == timeless(alone)
+
+
 def test_a_state_that_is_behind_is_caught_up_before_a_trial_ends_that_is_to_stop(
     trainer, trial_config, tmp_path: Path
 ) -> None:

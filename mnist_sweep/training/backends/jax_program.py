@@ -41,7 +41,7 @@ class Program(Epochs):
         }
         self._steps = {"train": model.train_step, "test": model.test_step}
         self._numbers: list[Number] = [n for layer in model._flatten_layers() for n in getattr(layer, "numbers", ())]
-        self._compiled: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._compiled: dict[tuple[str, int, bool], Callable[..., Any]] = {}
         self._looped = not model.run_eagerly
 
     def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:  # noqa: D102
@@ -92,7 +92,9 @@ class Program(Epochs):
 
     def _function(self, part: Part, feed: Feed, size: int, *, rare: bool = False) -> Callable[..., Any]:
         """The compiled function for batches of a size; what is called once in an epoch only, is compiled in a hurry."""
-        if (part, size) not in self._compiled:
+        # Apart, as a program compiled in a hurry rounds otherwise: a trial must not tell what was compiled for another.
+        key = (part, size, rare)
+        if key not in self._compiled:
             run: Callable[..., Any] = partial(self._run, part, size)
             if not self._model.run_eagerly:
                 state = tuple([v.value for v in kind] for kind in self._variables[part])
@@ -112,8 +114,8 @@ class Program(Epochs):
                     lowered = jax.jit(partial(run), donate_argnums=0).lower(*arguments)
                 hurry = rare and jax.default_backend() == "cpu"
                 run = lowered.compile({"xla_backend_optimization_level": "0"} if hurry else None)
-            self._compiled[part, size] = run
-        return self._compiled[part, size]
+            self._compiled[key] = run
+        return self._compiled[key]
 
     def _run(
         self,
