@@ -391,6 +391,26 @@ def test_a_last_batch_that_is_as_large_as_the_batches_of_another_trial_leaves_no
     assert timeless(after) == timeless(alone)
 
 
+def test_what_is_compiled_for_one_size_of_batches_is_not_kept_for_ever(
+    dataset, trial_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep over all sizes would fill the memory, 8 MB with each."""
+    import keras
+
+    from mnist_sweep.training.fit import Trainer
+
+    if keras.backend.backend() != "jax":
+        pytest.skip("one program serves all sizes")
+    from mnist_sweep.training.backends import jax_program
+
+    monkeypatch.setattr(jax_program, "_MOST", 2)
+    trainer = Trainer(dataset)
+    for size in (32, 40, 48):
+        train(trainer, trial_config(*SMALL, "training.epochs=1", f"training.batch_size={size}"), tmp_path / str(size))
+    (engine,) = trainer._engines._kept.values()
+    assert len(engine.program._compiled) == 2
+
+
 def test_a_state_that_is_behind_is_caught_up_before_a_trial_ends_that_is_to_stop(
     trainer, trial_config, tmp_path: Path
 ) -> None:
