@@ -50,7 +50,7 @@ class Engine:
     def __post_init__(self) -> None:
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
-        self._initial = [_compact(np.asarray(v)) for v in self.model.optimizer.variables]
+        self._initial = [self._beginning(np.asarray(v)) for v in self.model.optimizer.variables]
 
     @cached_property
     def program(self) -> Program:
@@ -72,7 +72,7 @@ class Engine:
         """
         self.model.set_weights(fresh.get_weights())
         for variable, value in zip(self.model.optimizer.variables, self._initial, strict=True):
-            variable.assign(np.broadcast_to(value, variable.shape))
+            variable.assign(np.broadcast_to(np.asarray(value), variable.shape))
         if learning_rate is not None:
             self.model.optimizer.learning_rate = learning_rate
         for own, given in zip(self.model.layers, fresh.layers, strict=True):
@@ -81,6 +81,15 @@ class Engine:
             penalty: Any = getattr(own, "kernel_regularizer", None)
             if isinstance(penalty, _L2):
                 penalty.number.assign(given.kernel_regularizer.l2)
+
+    def _beginning(self, value: Any) -> Any:  # noqa: ANN401
+        """An optimizer variable's first value, as one number if it can be; or the weight that it is a copy of."""
+        # Those of ScheduleFreeAdamW are: the next trial's begin as that one's weights.
+        if value.any():
+            for weight in self.model.trainable_variables:
+                if tuple(weight.shape) == value.shape and np.array_equal(np.asarray(weight), value):
+                    return weight
+        return value.flat[0] if value.size and (value == value.flat[0]).all() else value
 
 
 class Engines:
@@ -177,8 +186,3 @@ def _without_numbers(model: dict[str, Any]) -> dict[str, Any]:
         key: there(value) if key in ("dropout", "l2") else _without_numbers(value) if isinstance(value, dict) else value
         for key, value in model.items()
     }
-
-
-def _compact(value: Any) -> Any:  # noqa: ANN401
-    """An array, or its one number where it has only that, as optimizers begin with zeros."""
-    return value.flat[0] if value.size and (value == value.flat[0]).all() else value

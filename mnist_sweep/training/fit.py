@@ -144,7 +144,7 @@ class Trainer:
             guide.save()
         with clock("save"):
             fresh.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
-            whole = own.whole() if own else fresh
+            whole = own.whole() if own else models.plain(fresh)
             write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 _check_loadable(job.folder / MODEL_FILE, job.config.model)
@@ -364,7 +364,7 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
     def _score(self, metrics: Mapping[str, float]) -> float:
         for name in ("loss", self._job.objective.name):
             if name not in metrics:
-                # Only a user's own fit can leave one out.
+                # Only a user's own fit or training step can leave one out.
                 raise UserError(f"objective={self._job.objective.name}: the model's fit logs no {name}")
         return metrics[self._job.objective.name]
 

@@ -18,6 +18,7 @@ import numpy as np
 from mnist_sweep.config import HyperModelConfig
 from mnist_sweep.errors import UserError
 from mnist_sweep.hyperparameters import key_of
+from mnist_sweep.training import model as models
 from mnist_sweep.training.data import Array
 
 # What Keras calls the share of images that are classified right, in the order in which they are looked for.
@@ -187,11 +188,12 @@ class Built:
 
         What are no probabilities gets a softmax behind it, which leaves their order, and so the accuracy, as it is.
         """
+        model = models.plain(self.model)
         if self.shape == self.image and self.probabilities:
-            return self.model
+            return model
         before = keras.layers.Reshape(self.shape, name="images", dtype="float32")
         behind = keras.layers.Softmax(name="probabilities", dtype="float32")
-        layers = self.model.layers if isinstance(self.model, keras.Sequential) else [self.model]
+        layers = model.layers if isinstance(model, keras.Sequential) else [model]
         return keras.Sequential(
             [keras.Input(self.image), before, *layers, *([] if self.probabilities else [behind])], name="whole"
         )

@@ -144,6 +144,21 @@ def _learning_rate(config: Optimizer, steps: int) -> Any:  # noqa: ANN401 - a nu
     return getattr(keras.optimizers.schedules, schedule.name)(**arguments)
 
 
+def plain(model: keras.Model) -> keras.Model:
+    """A model as a file can hold it: of no class of the user's own, which `.h5` files find no more, registered or not.
+
+    Args:
+        model: A Sequential or functional one; of a subclass with a training step of its own, say.
+
+    Returns:
+        A model of the same layers and weights; itself, if it is of Keras's own class or computes in a way of its own.
+    """
+    kinds = (keras.Sequential, keras.src.models.Functional)
+    if type(model) in kinds or all(type(model).call is not kind.call for kind in kinds):
+        return model
+    return keras.Model(model.input, model.output, name=model.name)
+
+
 def steps_per_execution(config: TrialConfig, model: keras.Model, steps: int) -> int:
     """How many batches one call of the compiled step trains on.
 

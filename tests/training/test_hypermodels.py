@@ -188,6 +188,30 @@ class TestTraining:
         metrics, _ = trainer.test(folder / "model.h5")
         assert 0.1 < metrics["test_accuracy"] < 1
 
+    @pytest.mark.parametrize("kind", ["guide", "one batch", "put in place"])
+    def test_a_training_step_of_its_own_is_logged_and_saved_as_keras_does(
+        self, trained, trial_of, dataset, kind: str
+    ) -> None:
+        from mnist_sweep.training import saved
+
+        (_, expected, _), (outcome, reports, folder) = (
+            trained(trial_of("own_step", {"kind": which}, "training.epochs=2")) for which in ("keras", kind)
+        )
+        assert outcome.status is Status.COMPLETED
+        for report, other in zip(timeless(reports), timeless(expected), strict=True):
+            assert report == pytest.approx(other, rel=1e-5)
+        predictions = saved.predict(saved.load(folder / "model.h5"), np.asarray(dataset.x_val))
+        assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(outcome.score)
+
+    def test_a_training_step_without_a_loss_is_the_users_fault(
+        self, trainer, trial_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import hypermodels
+
+        monkeypatch.setattr(hypermodels.OneBatchStep, "train_step", lambda self, data: {"accuracy": 0.5})
+        with pytest.raises(UserError, match="the model's fit logs no loss"):
+            train(trainer, trial_of("own_step", {"kind": "one batch"}), tmp_path)
+
     def test_what_its_module_does_to_keras_when_it_is_imported_is_undone(
         self, trainer, trial_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

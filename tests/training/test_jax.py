@@ -29,6 +29,8 @@ _TESTS = (
     "test_fit.py::test_each_epoch_reports_all_metrics",
     "test_fit.py::test_the_same_config_and_seed_give_the_same_metrics_to_the_last_bit[model1]",
     "test_fit.py::test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine",
+    "test_fit.py::test_a_last_batch_that_is_as_large_as_the_batches_of_another_trial_leaves_nothing_behind",
+    "test_fit.py::test_what_is_compiled_for_one_size_of_batches_is_not_kept_for_ever",
     "test_fit.py::test_going_on_from_a_saved_state_equals_never_having_stopped[adam]",
     "test_fit.py::test_the_saved_model_is_that_of_the_best_epoch",
     "test_fit.py::test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason",

@@ -74,7 +74,7 @@ class Epochs(ABC):
         while at < all_:
             end, started = min(at + chunk, all_), time.perf_counter()
             logs = call(at, end)
-            if not seen(logs["loss"]):
+            if not seen(logs.get("loss", 0.0)):
                 break
             if most is None:
                 chunk = max(1, int((end - at) * _CHUNK / max(time.perf_counter() - started, 1e-6)))
@@ -123,11 +123,30 @@ class Epochs(ABC):
         return self._adapt(*batch) if self._adapt else batch
 
 
-def is_own(step: Any) -> bool:  # noqa: ANN401 - a bound method
+def is_own(step: Any) -> bool:  # noqa: ANN401 - a method, or whatever a user has put in its place
     """Whether a step is a user's own, whose logs need not be the model's metrics."""
-    return not step.__func__.__module__.startswith("keras.")
+    return not getattr(step, "__func__", step).__module__.startswith("keras.")
 
 
 def scalars(logs: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Those of a model's logs that are one number: a user's may be vectors, of which no curve can be drawn."""
-    return {name: value for name, value in logs.items() if len(getattr(value, "shape", ())) == 0}
+    """Those of a model's logs that are one number: a user's may be vectors, of which no curve can be drawn.
+
+    Logs within logs come out of them, as in Keras: `{m.name: m.result() for m in self.metrics}` gives such.
+    """
+    found: dict[str, Any] = {}
+    for name, value in logs.items():
+        if isinstance(value, dict):
+            found |= scalars(value)
+        elif len(getattr(value, "shape", ())) == 0:
+            found[name] = value
+    return found
+
+
+def logged(metrics: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What Keras takes for the logs of some batches.
+
+    Args:
+        metrics: The model's, over all of them.
+        own: What a user's own step has returned for the last of them; empty where the step is Keras's.
+    """
+    return own if own and own.keys() != metrics.keys() else metrics

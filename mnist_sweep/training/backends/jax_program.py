@@ -6,6 +6,7 @@ and whatever a user's model does are Keras's.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,10 +16,12 @@ import jax
 import keras
 import numpy as np
 
-from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, scalars
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, logged, scalars
 from mnist_sweep.training.backends.jax import Number
 from mnist_sweep.training.feed import Feed, batch
 
+# Compiled functions that a program keeps, of 2 MB or more: a trial has four, or six where folds differ by an image.
+_MOST = 16
 # The values of a model's variables, a list for each kind of them.
 State = tuple[list[Any], ...]
 
@@ -41,7 +44,7 @@ class Program(Epochs):
         }
         self._steps = {"train": model.train_step, "test": model.test_step}
         self._numbers: list[Number] = [n for layer in model._flatten_layers() for n in getattr(layer, "numbers", ())]
-        self._compiled: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._compiled: OrderedDict[tuple[str, int, bool], Callable[..., Any]] = OrderedDict()
         self._looped = not model.run_eagerly
 
     def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:  # noqa: D102
@@ -92,7 +95,11 @@ class Program(Epochs):
 
     def _function(self, part: Part, feed: Feed, size: int, *, rare: bool = False) -> Callable[..., Any]:
         """The compiled function for batches of a size; what is called once in an epoch only, is compiled in a hurry."""
-        if (part, size) not in self._compiled:
+        # Apart, as a program compiled in a hurry rounds otherwise: a trial must not tell what was compiled for another.
+        key = (part, size, rare)
+        if key in self._compiled:
+            self._compiled.move_to_end(key)
+        else:
             run: Callable[..., Any] = partial(self._run, part, size)
             if not self._model.run_eagerly:
                 state = tuple([v.value for v in kind] for kind in self._variables[part])
@@ -112,8 +119,10 @@ class Program(Epochs):
                     lowered = jax.jit(partial(run), donate_argnums=0).lower(*arguments)
                 hurry = rare and jax.default_backend() == "cpu"
                 run = lowered.compile({"xla_backend_optimization_level": "0"} if hurry else None)
-            self._compiled[part, size] = run
-        return self._compiled[part, size]
+            self._compiled[key] = run
+            if len(self._compiled) > _MOST:
+                self._compiled.popitem(last=False)
+        return self._compiled[key]
 
     def _run(
         self,
@@ -150,7 +159,7 @@ class Program(Epochs):
                 logs, state = one(0, state)
                 noted = logs if is_own(step) else {}
             with keras.StatelessScope(list(zip(self._model.metrics_variables, state[-1], strict=True))):
-                return {**scalars(self._model.get_metrics_result()), **noted}, state
+                return logged(scalars(self._model.get_metrics_result()), noted), state
 
     @contextmanager
     def _given(self, values: Sequence[Any]) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, scalars
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, logged, scalars
 from mnist_sweep.training.feed import Feed
 
 
@@ -54,7 +54,7 @@ class Program(Epochs):
         with tf.device("CPU:0"):
             order = tf.convert_to_tensor(order, tf.int32)
         logs = self._functions[part](order, tf.constant(batch_size), tf.constant(begin), tf.constant(end))
-        return {name: float(value) for name, value in scalars(logs).items()}
+        return {name: float(value) for name, value in logs.items()}
 
     def _batch(self, order: Any, i: Any, size: Any) -> tuple[Any, Any]:  # noqa: ANN401
         return self._adapted(self._feed.drawn(order, i, size))
@@ -63,23 +63,23 @@ class Program(Epochs):
         jit = bool(self._model.jit_compile)
         # Not the whole loop: XLA takes minutes to compile it.
         one = tf.function(step, jit_compile=True, autograph=False) if jit else step
-        logged: dict[str, tf.Variable] = {}
+        own: dict[str, tf.Variable] = {}
 
         def body(i: Any, order: Any, size: Any, end: Any) -> tuple[Any, ...]:  # noqa: ANN401
             logs = one(self._batch(order, i, size))
             if is_own(step):
                 for name, value in scalars(logs).items():
-                    if name not in logged:
+                    if name not in own:
                         with tf.init_scope():
-                            logged[name] = tf.Variable(tf.zeros((), tf.float32))
-                    logged[name].assign(tf.cast(value, tf.float32))
+                            own[name] = tf.Variable(tf.zeros((), tf.float32))
+                    own[name].assign(tf.cast(value, tf.float32))
             return i + 1, order, size, end
 
         def run(order: Any, size: Any, begin: Any, end: Any) -> dict[str, Any]:  # noqa: ANN401
             arguments = (begin, order, size, end)
             tf.while_loop(lambda i, *_: i < end, body, arguments, parallel_iterations=1)
-            noted = {name: variable.read_value() for name, variable in logged.items()}
-            return {**scalars(self._model.get_metrics_result()), **noted}
+            noted = {name: variable.read_value() for name, variable in own.items()}
+            return logged(scalars(self._model.get_metrics_result()), noted)
 
         number = tf.TensorSpec((), tf.int32)
         compiled: Callable[..., Any] = tf.function(
@@ -92,6 +92,6 @@ class Program(Epochs):
             logs = {}
             for i in range(int(begin), int(end)):
                 logs = step(self._batch(order, i, int(size)))
-            return logs
+            return logged(scalars(self._model.get_metrics_result()), scalars(logs) if is_own(step) else {})
 
         return run
