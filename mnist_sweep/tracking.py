@@ -13,28 +13,24 @@ from pathlib import Path
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.mlflow_runs import View
 from mnist_sweep.settings import Settings
-from mnist_sweep.trial import Event, SweepResumed, SweepStarted, TrialAsked, TrialStarted
+from mnist_sweep.trial import Event
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
-# Seconds that the first workers have to themselves, unless one of them trains before.
-_HEAD_START = 10.0
 # Seconds between one writing and the next, and how many events one takes.
 _EVERY = 1.0
 AT_ONCE = 500
-_BEFORE_TRAINING = (SweepStarted, SweepResumed, TrialAsked, TrialStarted)
 
 
 class Tracker:
     """Takes events without making anyone wait, and logs them in the background.
 
-    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. They also wait until the
-    first epoch has ended, but no longer than some seconds: importing MLflow would slow the workers' start. From then on
-    what happens within a second is written together: calls to MLflow are what logging costs.
+    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. What happens within a
+    second is written together: calls to MLflow are what logging costs.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """Starts the thread, which imports MLflow and opens the store when there is something to tell of a training.
+        """Starts the thread, which imports MLflow and opens the store with the first event.
 
         Args:
             settings: The sweep's settings.
@@ -42,8 +38,7 @@ class Tracker:
         """
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._view = View(settings, folder)
-        self._training, self._closing = threading.Event(), threading.Event()
-        self._made = time.time()
+        self._closing = threading.Event()
         self._taken = 0
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -52,15 +47,11 @@ class Tracker:
     def handle(self, event: Event) -> None:
         """Takes an event, to be logged soon."""
         self._events.put(event)
-        # What a resumed sweep's journal tells is older.
-        if event.time >= self._made and not isinstance(event, _BEFORE_TRAINING):
-            self._training.set()
 
     def close(self) -> None:
         """Waits until everything is logged, or `error` tells why it cannot be."""
         self._events.put(None)
         self._closing.set()
-        self._training.set()
         self._thread.join()
 
     @property
@@ -69,7 +60,6 @@ class Tracker:
         return self._events.qsize() + self._taken
 
     def _work(self) -> None:
-        self._training.wait(_HEAD_START)
         more = True
         while more:
             begun = time.monotonic()
