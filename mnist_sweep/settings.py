@@ -113,8 +113,7 @@ def seconds(duration: str) -> float:
 
 
 def _duration(value: object) -> object:
-    if value is not None:
-        seconds(str(value))
+    seconds(str(value))
     return value
 
 
