@@ -203,7 +203,7 @@ def test_a_gpu_whose_shares_are_measured_has_the_results_of_one_without(
         sweeps[shares] = sweep = Sweep(tmp_path / shares, digits, store)
         (sweep.gpus / "0").touch()
     drivers = [
-        sweep.start(*sweep.config("training.epochs=120", "search.max_trials=4", f"workers.trials_per_gpu={shares}"))
+        sweep.start(*sweep.config("training.epochs=400", "search.max_trials=6", f"workers.trials_per_gpu={shares}"))
         for shares, sweep in sweeps.items()
     ]
     for driver in drivers:
