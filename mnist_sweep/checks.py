@@ -60,10 +60,12 @@ _MESSAGES = {
 
 def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> str:
     # A field of type `int | list[int]` reports a fault for each of the two; the one that fits what was written leads.
-    def fits(details: Any) -> tuple[bool, bool]:  # noqa: ANN401
+    # Words that could stand there instead are named behind it.
+    def fits(details: Any) -> tuple[bool, bool, bool]:  # noqa: ANN401
         in_list = any(str(part).startswith("list[") for part in details["loc"])
         is_list = isinstance(_value(raw, _path(raw, details["loc"], whole=True)), list)
-        return (in_list != is_list, details["type"].endswith(("_type", "literal_error", "none_required")))
+        is_word = details["type"] == "literal_error"
+        return (in_list != is_list, is_word or details["type"].endswith(("_type", "none_required")), is_word)
 
     # A key that is missing may be the unknown one, misspelt.
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")

@@ -191,14 +191,20 @@ class Progress:
         executions = max(len(row.trial.executions), 1)
         return (row.execution - 1 + row.epoch / max(row.trial.epochs, 1)) / executions
 
-    def headline(self) -> str:
-        """One line on how the sweep stands."""
+    def headline(self, *, busy: bool = True) -> str:
+        """One line on how the sweep stands.
+
+        Args:
+            busy: Whether to say how many slots are busy. When a trial has just ended, its own never is, which says
+                nothing.
+        """
         count = f"{len(self.counted)}" + (f" of {self.most}" if self.most is not None else "")
         parts = [f"{count} trial{'' if count == '1' or self.most == 1 else 's'} done"]
         anew = [row for row in self.rows.values() if row.trial.confirms is not None]
         if anew:
             parts.append(f"{sum(row.outcome is not None for row in anew)} of the best trained anew")
-        parts.append(f"{len(self.running)} of {self.slots} slot{'' if self.slots == 1 else 's'} busy")
+        slots = f"{self.slots} slot{'' if self.slots == 1 else 's'}"
+        parts.append(f"{len(self.running)} of {slots} busy" if busy else slots)
         parts.append(f"{duration(self.clock() - self.started)} elapsed")
         left = self.seconds_left()
         if left is not None and not self.ended:
@@ -260,7 +266,7 @@ class Screen:
         settings = self._values(row.trial.values)
         text.append(f"  {duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
         if not self._console.is_terminal:
-            text.append(f"  [{self.progress.headline()}]")
+            text.append(f"  [{self.progress.headline(busy=False)}]")
         return text
 
     def _values(self, values: Mapping[str, Any]) -> dict[str, str]:

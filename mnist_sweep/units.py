@@ -31,8 +31,7 @@ def seconds(duration: str) -> float:
 
 
 def _duration(value: object) -> object:
-    if value is not None:
-        seconds(str(value))
+    seconds(str(value))
     return value
 
 
@@ -56,8 +55,7 @@ def size(text: str) -> int:
 
 
 def _size(value: object) -> object:
-    if value is not None:
-        size(str(value))
+    size(str(value))
     return value
 
 

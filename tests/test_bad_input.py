@@ -138,7 +138,7 @@ CONFIG = [
         "tracking.uri=ftp://box/runs",
         "tracking.uri=ftp://box/runs: MLflow has no such kind of store; write sqlite:///PATH or http://HOST:PORT",
     ),
-    ("tracking.keep_models=some", "tracking.keep_models=some: must be 'all' or 'best'"),
+    ("tracking.keep_models=some", "tracking.keep_models=some: must be a whole number or 'all' or 'best'"),
     ("workers.count=0", "workers.count=0: must be at least 1"),
     (
         "workers.devices=gpu",

@@ -335,7 +335,7 @@ def test_without_a_terminal_each_end_is_a_line():
 
     assert lines(tell) == [
         "trial 0  completed  val_accuracy 0.9124 (epoch 2)  2.4 s  units=64 optimizer=adam learning_rate=0.001235  "
-        "[1 of 20 trials done · 0 of 2 slots busy · 0 s elapsed · about 23 s left · best val_accuracy 0.9124 (trial 0)]"
+        "[1 of 20 trials done · 2 slots · 0 s elapsed · about 23 s left · best val_accuracy 0.9124 (trial 0)]"
     ]
 
 

@@ -23,6 +23,7 @@ from benchmarks.overhead import picture, report, sweeps
 from benchmarks.overhead.parts import PARTS, Case, Setup
 from benchmarks.overhead.store import Record, Store
 from benchmarks.throughput import record
+from mnist_sweep.errors import UserError
 
 _FOLDER = Path(__file__).parents[1] / "results"
 _FEW = 5000
@@ -55,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.again:
         store.records = [r for r in store.records if r.part not in options.parts]
     if not options.show:
-        _run(options, store, console)
+        try:
+            _run(options, store, console)
+        except UserError as error:
+            parser.error(str(error))
     if store.machine is None:
         console.print(f"There is nothing in {store.path}.")
         return

@@ -9,6 +9,7 @@ results are written; the same command goes on where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import signal
 import sys
@@ -21,6 +22,7 @@ from benchmarks import machine
 from benchmarks.throughput import record, report
 from benchmarks.throughput.record import SYSTEMS, Store
 from benchmarks.throughput.shapes import SHAPES, settings
+from mnist_sweep.errors import UserError
 
 _FOLDER = Path(__file__).parents[1] / "results"
 
@@ -57,7 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (options.to / "throughput.json").unlink(missing_ok=True)
     store = Store(options.to)
     if not options.show:
-        _run(options, store, console)
+        # Before hours of measuring, not in their midst.
+        if "ray" in options.systems and importlib.util.find_spec("ray") is None:
+            parser.error("--systems ray: is not installed; pip install -e '.[bench]', or name the other systems")
+        try:
+            _run(options, store, console)
+        except UserError as error:
+            parser.error(str(error))
     if not store.records or store.machine is None:
         console.print(f"There is nothing in {store.path}.")
         return

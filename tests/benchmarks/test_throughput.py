@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import limit
+from benchmarks.overhead.__main__ import main as overhead
 from benchmarks.throughput import report, shapes
+from benchmarks.throughput.__main__ import main as throughput
 from benchmarks.throughput.record import OURS, Record
 from mnist_sweep import compose, earlier
 from mnist_sweep.config import CNN, at_layer, check_trial
@@ -113,3 +115,19 @@ def test_processor_time_of_what_a_command_leaves_behind_counts(tmp_path):
     assert (returncode, left) == (0, 0)
     assert 0.4 <= cpu < 5
     assert peak > 1
+
+
+@pytest.mark.parametrize("main", [throughput, overhead])
+def test_data_that_are_not_there_are_one_line(main, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", "nowhere.npz", "--to", str(tmp_path), *(["--systems", OURS] if main is throughput else [])])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: data.path=nowhere.npz: there is no such file or folder\n")
+
+
+def test_a_peer_that_is_not_installed_is_told_before_anything_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        throughput(["--to", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--systems ray: is not installed; pip install -e '.[bench]'" in capsys.readouterr().err
