@@ -202,12 +202,17 @@ def _run(
             screen.progress.handle(event)
         sweep.replay(past)
         emit(begin)
+        to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}"
         with _signals(sweep, console):
-            results = sweep.run()
+            try:
+                results = sweep.run()
+            except KeyboardInterrupt:
+                say(to_go_on)
+                return 130
     summary.leaderboard(console, space, results)
     summary.warn_of_fallback(console, images)
     if sweep.interrupted:
-        say(f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}")
+        say(to_go_on)
         return 130
     published = None
     if tracker.error is None:

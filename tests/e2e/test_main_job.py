@@ -171,7 +171,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work
         ),
         cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    found = wait_for_epoch(work)
+    found = wait_for("epoch_ended", work)
     processes = psutil.Process(driver.pid).children()
     worker = next(p for p in processes if os.readlink(f"/proc/{p.pid}/fd/1").endswith("/workers/cpu0.log"))
     worker.kill()
@@ -184,14 +184,14 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work
     assert curves[curves["metric"] == "loss"]["epoch"].tolist() == list(range(1, 61))
 
 
-def wait_for_epoch(folder: Path, seconds: float = 100) -> Path:
+def wait_for(event: str, folder: Path, seconds: float = 100) -> Path:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for path in folder.glob("experiments/*/*/journal.jsonl"):
-            if '"epoch_ended"' in path.read_text():
+            if f'"{event}"' in path.read_text():
                 return path
         time.sleep(0.1)
-    raise AssertionError("no epoch ended")
+    raise AssertionError(f"no {event}")
 
 
 def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits: Path, work: Path) -> None:
@@ -199,7 +199,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
         command("model.units=choice(4,8)", "training.epochs=40", "workers.count=1", "data=npz", f"data.path={digits}"),
         cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    wait_for_epoch(work)
+    wait_for("epoch_ended", work)
     driver.send_signal(2)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
@@ -219,6 +219,26 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     curves = mnist_sweep.load_curves("mlp", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     losses = curves[curves["metric"] == "loss"].groupby("trial")["epoch"].apply(list).tolist()
     assert losses == [list(range(1, 41))] * 2
+
+
+def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_go_on(digits: Path, work: Path) -> None:
+    driver = subprocess.Popen(
+        command("training.batch_size=1", "model.units=4096", "workers.count=1", "data=npz", f"data.path={digits}"),
+        cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    # Of an epoch that takes a minute.
+    wait_for("trial_started", work)
+    assert driver.stdout is not None
+    driver.send_signal(2)
+    lines = []
+    while not lines or "Ctrl-C again" not in lines[-1]:
+        lines.append(driver.stdout.readline())
+    driver.send_signal(2)
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    assert "Interrupted. To go on: python -m mnist_sweep resume mlp/" in output
+    assert "Traceback" not in output
+    assert list(journal.read(sweep_of(work, "mlp")))[-1].reason == "interrupted"
 
 
 def test_hyperband_trains_on_from_its_parents_and_loads_no_tensorflow_in_the_driver(digits: Path, work: Path) -> None:
