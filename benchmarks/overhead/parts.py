@@ -122,7 +122,7 @@ def trivial(setup: Setup) -> list[Case]:
 def logging(setup: Setup) -> list[Case]:
     """The same sweep with everything that it writes but its journal, and without."""
     cases = []
-    for shape, epochs in (("small", 10), ("large", 4)):
+    for shape, epochs in (("small", 10), ("large", 8)):
         experiment = _listed(shape, _TRIALS, epochs)
         for name, off, more in (("on", "", ()), ("off", "mlflow,files", _NO_CHECKPOINTS)):
             cases.append(
