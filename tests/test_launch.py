@@ -35,6 +35,8 @@ def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -
 
 
 def test_signals_outside_of_the_loop_end_the_driver_as_ctrl_c_does(hang_up) -> None:
+    # These tests may themselves run under nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         with pytest.raises(KeyboardInterrupt), launch.ended_by_signals():
             os.kill(os.getpid(), number)

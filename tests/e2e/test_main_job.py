@@ -167,7 +167,7 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
 def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
         command(
-            "model.units=4", "training.epochs=60", "data=npz", f"data.path={digits}", "name=killed",
+            "model.units=4", "training.epochs=600", "data=npz", f"data.path={digits}", "name=killed",
         ),
         cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work
     events = list(journal.read(found.parent))
     assert [e.outcome.status.value for e in events if isinstance(e, TrialEnded)] == ["completed"]
     curves = mnist_sweep.load_curves("killed", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
-    assert curves[curves["metric"] == "loss"]["epoch"].tolist() == list(range(1, 61))
+    assert curves[curves["metric"] == "loss"]["epoch"].tolist() == list(range(1, 601))
 
 
 def wait_for(event: str, folder: Path, seconds: float = 100) -> Path:
@@ -196,7 +196,7 @@ def wait_for(event: str, folder: Path, seconds: float = 100) -> Path:
 
 def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
-        command("model.units=choice(4,8)", "training.epochs=40", "workers.count=1", "data=npz", f"data.path={digits}"),
+        command("model.units=choice(4,8)", "training.epochs=300", "workers.count=1", "data=npz", f"data.path={digits}"),
         cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     wait_for("epoch_ended", work)
@@ -218,7 +218,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     assert frame["status"].tolist() == ["completed", "completed"]
     curves = mnist_sweep.load_curves("mlp", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     losses = curves[curves["metric"] == "loss"].groupby("trial")["epoch"].apply(list).tolist()
-    assert losses == [list(range(1, 41))] * 2
+    assert losses == [list(range(1, 301))] * 2
 
 
 def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_go_on(digits: Path, work: Path) -> None:
