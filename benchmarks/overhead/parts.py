@@ -197,7 +197,7 @@ PARTS: Mapping[str, tuple[Callable[[Setup], list[Case]], int]] = {
     "profile": (profile, 1),
     "scaling": (scaling, 3),
     "trivial": (trivial, 1),
-    "logging": (logging, 5),
+    "logging": (logging, 3),
     "start": (start, 5),
     "memory": (memory, 1),
     "commands": (command, 5),

@@ -66,7 +66,7 @@ class Epochs(ABC):
         Returns:
             Keras's training metrics of the epoch, as far as it came.
         """
-        order = feed.order(seed, epoch)
+        order = self._order(feed, feed.order(seed, epoch))
         call = partial(self._call, "train", feed, order, len(feed.training), batch_size)
         self._model.reset_metrics()
         at, chunk, all_ = 0, most or _FIRST, batches(len(feed.training), batch_size)
@@ -96,21 +96,35 @@ class Epochs(ABC):
             return {}
         size = self._validation_size(images, batch_size)
         self._model.reset_metrics()
-        logs = self._call("test", feed, feed.validation, images, size, 0, batches(images, size))
+        order = self._order(feed, feed.validation)
+        logs = self._call("test", feed, order, images, size, 0, batches(images, size))
         return {f"val_{name}": value for name, value in logs.items()}
+
+    @abstractmethod
+    def _order(self, feed: Feed, indices: Any) -> Any:  # noqa: ANN401 - a tensor or an array
+        """Indices of images as the compiled functions take them."""
 
     @abstractmethod
     def _call(
         self,
         part: Part,
         feed: Feed,
-        order: Any,  # noqa: ANN401 - a tensor or an array
+        order: Any,  # noqa: ANN401
         images: int,
         batch_size: int,
         begin: int,
         end: int,
     ) -> dict[str, float]:
-        """Goes through the batches `begin` to `end` - 1 of the images whose indices are in `order`.
+        """Goes through the batches `begin` to `end` - 1 of `images` images.
+
+        Args:
+            part: Training or validation.
+            feed: The images.
+            order: What `_order` has made of their indices.
+            images: How many there are.
+            batch_size: Images in a batch; the last may have fewer.
+            begin: The first batch, counted from 0.
+            end: The one behind the last.
 
         Returns:
             The metrics since they were reset, those that are one number.

@@ -59,6 +59,12 @@ class Program(Epochs):
             if images % size:
                 self._function(part, feed, images % size, rare=images > size)
 
+    def _order(self, feed: Feed, indices: Any) -> Any:  # noqa: ANN401
+        """As an array of one length, whatever is held out, so that one compiled function serves all folds."""
+        padded = np.zeros(len(feed.images), np.int32)
+        padded[: len(indices)] = indices
+        return padded
+
     def _call(
         self,
         part: Part,
@@ -70,7 +76,6 @@ class Program(Epochs):
         end: int,
     ) -> dict[str, float]:
         # The last batch may be a smaller one, for which another function is compiled.
-        order = _padded(feed, order)
         state = tuple([v.value for v in kind] for kind in self._variables[part])
         numbers = [number.read() for number in self._numbers]
         full, logs = min(end, images // batch_size), {}
@@ -109,7 +114,7 @@ class Program(Epochs):
                     numbers,
                     feed.images,
                     feed.labels,
-                    _padded(feed, feed.training),
+                    self._order(feed, feed.training),
                     *np.zeros(2, np.int32),
                 )
                 lowered = jax.jit(run, donate_argnums=0).lower(*arguments)
@@ -172,13 +177,6 @@ class Program(Epochs):
         finally:
             for number, value in zip(self._numbers, own, strict=True):
                 number.given = value
-
-
-def _padded(feed: Feed, order: Any) -> Any:  # noqa: ANN401
-    """Indices as an array of one length, whatever is held out, so that one compiled function serves all folds."""
-    padded = np.zeros(len(feed.images), np.int32)
-    padded[: len(order)] = order
-    return padded
 
 
 def _zeros(shapes: Any) -> Any:  # noqa: ANN401

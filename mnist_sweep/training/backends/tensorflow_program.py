@@ -41,6 +41,10 @@ class Program(Epochs):
                 function(tf.zeros(0, tf.int32), tf.constant(1), tf.constant(0), tf.constant(0))
         self._ready = True
 
+    def _order(self, feed: Feed, indices: Any) -> Any:  # noqa: ANN401
+        with tf.device("CPU:0"):
+            return tf.convert_to_tensor(indices, tf.int32)
+
     def _call(
         self,
         part: Part,
@@ -51,8 +55,6 @@ class Program(Epochs):
         begin: int,
         end: int,
     ) -> dict[str, float]:
-        with tf.device("CPU:0"):
-            order = tf.convert_to_tensor(order, tf.int32)
         logs = self._functions[part](order, tf.constant(batch_size), tf.constant(begin), tf.constant(end))
         return {name: float(value) for name, value in logs.items()}
 
