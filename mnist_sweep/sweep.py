@@ -236,15 +236,21 @@ class Sweep:
             pass
         elif budget is not None and self._standing.used + now - self._begun >= seconds(budget):
             self._stop_all(f"the time budget of {budget} is used up")
-        timeout = self._config.timeout
         for slot, attempt in self._running.items():
             silent = now - attempt.heard
             if attempt.stopping and silent > _GRACE + 2 * attempt.longest_epoch:
                 attempt.heard = now
                 self._workers.kill(slot, f"did not stop within {silent:.0f} s")
-            elif timeout is not None and silent > seconds(timeout):
+            elif self._kill_silent(slot, attempt.heard):
                 attempt.heard = now
-                self._workers.kill(slot, f"gave no sign of life for {timeout} (workers.timeout)")
+
+    def _kill_silent(self, slot: str, heard: float) -> bool:
+        """Ends the process of a slot that has not been heard of for too long."""
+        timeout = self._config.timeout
+        silent = timeout is not None and self._clock() - heard > seconds(timeout)
+        if silent:
+            self._workers.kill(slot, f"gave no sign of life for {timeout} (workers.timeout)")
+        return silent
 
     def _end(self, status: Status, reason: str) -> None:
         self._emit(SweepEnded(self._clock(), status, reason, self.results.winner()))
@@ -560,7 +566,10 @@ class Sweep:
 
     def _wait_for_test(self, slot: str) -> Evaluated:
         tested: Evaluated | None = None
+        heard = self._clock()
         while tested is None:
+            if self._kill_silent(slot, heard):
+                heard = self._clock()
             # All of them are handled: what another slot says at the same time must not be lost.
             for message in self._workers.poll(_POLL):
                 if isinstance(message, Evaluated):

@@ -62,6 +62,9 @@ class FakeWorkers:
         curve: The objective by hyperparameters and epoch.
         clock: Advanced by `poll`.
         faults: From (trial, attempt) to the epoch after which its worker dies, or to an Outcome to end with at once.
+        test_error: What every test of the winner ends with.
+        test_deaths: How many of them a worker does not survive.
+        test_hangs: How many of them, before those, never end.
         spread: What is added to the objective in an execution.
         parameters: The model's weights by hyperparameters.
         history: What the states on disk hold, where a killed driver's sweep goes on: a trial only to be ended needs it.
@@ -82,6 +85,7 @@ class FakeWorkers:
         objective: str = "val_accuracy",
         test_error: str = "",
         test_deaths: int = 0,
+        test_hangs: int = 0,
         spread: Callable[[Execution], float] = lambda execution: 0.0,
         parameters: Callable[[dict[str, Any]], int] = lambda values: 1000,
         history: History | None = None,
@@ -94,7 +98,7 @@ class FakeWorkers:
         self.names = names or [f"cpu{i}" for i in range(slots)]
         self.curve, self.clock, self.epoch_seconds = curve, clock, epoch_seconds
         self.faults, self.objective = faults or {}, objective
-        self.test_error, self.test_deaths = test_error, test_deaths
+        self.test_error, self.test_deaths, self.test_hangs = test_error, test_deaths, test_hangs
         self.spread, self.parameters = spread, parameters
         self.pace, self.lost = pace, lost
         self.packaged, self.package_seconds = packaged, package_seconds
@@ -289,6 +293,9 @@ class FakeWorkers:
         self._later(0.0, Ready(slot))
 
     def _test(self, slot: str) -> None:
+        if self.test_hangs:
+            self.test_hangs -= 1
+            return
         if self.test_deaths:
             self.test_deaths -= 1
             self._later(1.0, Died(slot, "was killed by SIGKILL"))

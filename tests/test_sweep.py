@@ -346,6 +346,17 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced(tell: Tell) -> None:
     assert failed.reason == "its worker gave no sign of life for 60s (workers.timeout)"
 
 
+def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_tried_again(tell: Tell) -> None:
+    story = tell("search=grid", "workers.timeout=60s", test_hangs=1)
+    story.run()
+    (tested,) = story.of(WinnerTested)
+    assert (tested.error, tested.metrics["test_accuracy"]) == ("", 0.9)
+    story = tell("search=grid", "workers.timeout=60s", "workers.retries=0", test_hangs=1)
+    story.run()
+    (tested,) = story.of(WinnerTested)
+    assert tested.error == "its worker gave no sign of life for 60s (workers.timeout)"
+
+
 def test_stop_lets_running_epochs_end_and_leaves_the_rest_to_be_resumed(tell: Tell) -> None:
     def stop_at_trial_2(story: Story, event: Event) -> None:
         if isinstance(event, EpochEnded) and event.trial == 2 and event.epoch == 1:
