@@ -26,7 +26,7 @@ chaos: $(VENV)/installed-test ## kill and disturb drivers, workers and servers 4
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes
 	$(BIN)/python -m benchmarks.search_quality
 
-bench: $(VENV)/installed-bench ## speed beside keras-tuner, Optuna and Ray Tune, and overhead (DATA=mnist.npz); 75 minutes on 2 cores
+bench: $(VENV)/installed-bench ## speed beside keras-tuner, Optuna and Ray Tune, and overhead (DATA=mnist.npz); 80 minutes on 2 cores
 	$(BIN)/python -m benchmarks.limit
 	$(BIN)/python -m benchmarks.throughput $(if $(DATA),--data $(DATA)) $(ARGS)
 	$(BIN)/python -m benchmarks.overhead $(if $(DATA),--data $(DATA))

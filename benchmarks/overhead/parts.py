@@ -122,13 +122,13 @@ def trivial(setup: Setup) -> list[Case]:
 def logging(setup: Setup) -> list[Case]:
     """The same sweep with everything that it writes but its journal, and without."""
     cases = []
-    for shape, epochs in (("small", 10), ("large", 8)):
-        experiment = _listed(shape, _TRIALS, epochs)
+    for shape, trials, epochs in (("small", _TRIALS, 10), ("large", _TRIALS // 2, 8)):
+        experiment = _listed(shape, trials, epochs)
         for name, off, more in (("on", "", ()), ("off", "mlflow,files", _NO_CHECKPOINTS)):
             cases.append(
                 Case(
                     f"{shapes.SHAPES[shape].title}, {name}",
-                    setup.work(shape=shape, trials=_TRIALS, epochs=epochs),
+                    setup.work(shape=shape, trials=trials, epochs=epochs),
                     partial(setup.figures, experiment, overrides=(*sweeps.NOTHING_AFTER, *more), off=off),
                 )
             )
@@ -197,7 +197,7 @@ PARTS: Mapping[str, tuple[Callable[[Setup], list[Case]], int]] = {
     "profile": (profile, 1),
     "scaling": (scaling, 3),
     "trivial": (trivial, 1),
-    "logging": (logging, 3),
+    "logging": (logging, 4),
     "start": (start, 5),
     "memory": (memory, 1),
     "commands": (command, 5),

@@ -22,6 +22,8 @@ TITLES = {OURS: "mnist_sweep", "keras-tuner": "keras-tuner", "optuna": "Optuna",
 _COLOURS = {OURS: "#D55E00", "keras-tuner": "#0072B2", "optuna": "#009E73", "ray": "#CC79A7"}
 # Of the processor time of the whole machine, what all else may take without a remark.
 _OTHERS = 0.03
+# What may be counted of all that the cores could give: the clocks of the two differ a little.
+_MOST = 1.02
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def doubts(records: Sequence[Record]) -> list[str]:
         others = record.others_seconds / (record.wall_seconds * record.cores)
         if others > _OTHERS:
             found.append(f"{name}: all else took {others:.0%} of the machine's processor time meanwhile")
+        if record.cpu_seconds > _MOST * record.wall_seconds * record.cores:
+            found.append(f"{name}: more processor time was counted than there was; was the machine paused?")
         if record.left_behind:
             found.append(f"{name}: {_count(record.left_behind, 'process')} had to be killed after its exit")
     for what in ("best", "mean"):

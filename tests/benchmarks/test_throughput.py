@@ -81,6 +81,12 @@ def test_a_system_that_trains_something_else_is_told():
     ]
 
 
+def test_more_processor_time_than_there_was_is_told():
+    # The record's process had 60 s on 2 cores.
+    (told,) = report.doubts([RECORD, replace(RECORD, round=2, cpu_seconds=130)])
+    assert told == "mnist_sweep, round 2: more processor time was counted than there was; was the machine paused?"
+
+
 def test_operations_are_those_of_the_layers():
     cnn = limit.products(shapes.settings("cnn", 1)[0])
     assert cnn == [
