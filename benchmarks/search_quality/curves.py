@@ -15,6 +15,8 @@ from mnist_sweep.space import identity
 
 FILE = Path(__file__).with_name("curves.npz")
 DATASETS = ("mlp", "cnn")
+OURS, KERAS = "ours", "keras"
+TRAINERS = (OURS, KERAS)
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ class Curves:
         return {name: list(dict.fromkeys(v[name] for v in self.values)) for name in self.values[0]}
 
 
-def load(dataset: str, *, epoch_scale: float = 1.0, file: Path = FILE) -> Curves:
+def seconds_keys(dataset: str, trainer: str) -> tuple[str, str]:
+    """The names of the arrays of an epoch's seconds and of the start-up's, by setting."""
+    return f"{dataset}_{trainer}_epoch_seconds", f"{dataset}_{trainer}_startup_seconds"
+
+
+def load(dataset: str, *, trainer: str = OURS, epoch_scale: float = 1.0, file: Path = FILE) -> Curves:
     """Reads one table.
 
     Args:
         dataset: One of `DATASETS`.
+        trainer: Whose seconds: `OURS` for this program's workers, `KERAS` for `model.fit` as Keras has it.
         epoch_scale: What to multiply the epochs' seconds by, as if there were so many times as many images.
         file: The data file.
     """
@@ -76,10 +84,11 @@ def load(dataset: str, *, epoch_scale: float = 1.0, file: Path = FILE) -> Curves
         about = json.loads(str(stored[f"{dataset}_settings"]))
         counts = stored[f"{dataset}_correct"].astype(float)
         counts[counts < 0] = np.nan
+        epoch, startup = (stored[key].astype(float) for key in seconds_keys(dataset, trainer))
         return Curves(
             space=about["space"],
             values=[dict(zip(about["names"], row, strict=True)) for row in about["values"]],
             accuracy=counts / about["validation_images"],
-            epoch_seconds=stored[f"{dataset}_epoch_seconds"].astype(float) * epoch_scale,
-            startup_seconds=stored[f"{dataset}_startup_seconds"].astype(float),
+            epoch_seconds=epoch * epoch_scale,
+            startup_seconds=startup,
         )

@@ -1,7 +1,7 @@
 """One real search by a peer, in one process: what `real.py` compares with.
 
-Model, data, optimizer and compiled step are built by this program, so that all train the same at the same speed. The
-process ends as soon as an epoch has reached the target, or the time is over, and says when that was.
+The same models on the same images as this program's, trained by Keras's `fit` (`keras_fit.py`). The process ends as
+soon as an epoch has reached the target, or the time is over, and says when that was.
 """
 
 from __future__ import annotations
@@ -17,13 +17,21 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from benchmarks.search_quality.keras_fit import KerasFit
 from mnist_sweep import compose
 from mnist_sweep.config import TrialConfig, check_trial
 from mnist_sweep.grammar import Choice, quote_sweeps
 from mnist_sweep.settings import Settings, check_settings
 from mnist_sweep.space import Space, Values
 
-SYSTEMS = ("keras-tuner: RandomSearch", "keras-tuner: Hyperband", "Optuna: TPE + ASHA")
+_PRUNERS: dict[str, Callable[[Any, int], Any]] = {
+    "ASHA": lambda pruners, epochs: pruners.SuccessiveHalvingPruner(1, 3),
+    "Hyperband": lambda pruners, epochs: pruners.HyperbandPruner(1, epochs, 3),
+}
+SYSTEMS = (
+    *(f"keras-tuner: {oracle}" for oracle in ("RandomSearch", "Hyperband", "BayesianOptimization")),
+    *(f"Optuna: TPE + {pruner}" for pruner in _PRUNERS),
+)
 _MAX_TRIALS = 10_000
 _BEGUN = time.time()
 
@@ -50,51 +58,13 @@ class _Counted:
             os._exit(0)
 
 
-class _Training:
-    """The data, and how a setting is built."""
-
-    def __init__(self, settings: Settings, threads: int) -> None:
-        from mnist_sweep.training import data
-        from mnist_sweep.training.fit import configure
-
-        configure(threads, gpu=False)
-        self.images = data.split(data.load(settings.data.name), settings.data.validation_split, settings.seed)
-        self.x, self.x_val = data.to_float(self.images.x_train), data.to_float(self.images.x_val)
-
-    def compiled(self, config: TrialConfig) -> Any:  # noqa: ANN401 - a keras.Model
-        import keras
-
-        from mnist_sweep.training import model as models
-
-        assert config.optimizer is not None
-        keras.utils.set_random_seed(config.training.seed)
-        steps = models.batches(len(self.x), config.training.batch_size)
-        model = models.build(config, self.x.shape[1:], self.images.classes)
-        model.compile(
-            models.optimizer(config.optimizer, steps * config.training.epochs),
-            "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            steps_per_execution=models.steps_per_execution(config, model, steps),
-        )
-        return model
-
-    def fit_arguments(self, config: TrialConfig) -> dict[str, Any]:
-        return {
-            "x": self.x,
-            "y": self.images.y_train,
-            "validation_data": (self.x_val, self.images.y_val),
-            "batch_size": config.training.batch_size,
-            "verbose": 0,
-        }
-
-
 def _callback(epoch: Callable[[int, float], None]) -> Any:  # noqa: ANN401 - a keras callback
     import keras
 
     return keras.callbacks.LambdaCallback(on_epoch_end=lambda number, logs: epoch(number + 1, logs["val_accuracy"]))
 
 
-def keras_tuner(kind: str, settings: Settings, space: Space, training: _Training, counted: _Counted, seed: int) -> None:
+def keras_tuner(kind: str, settings: Settings, space: Space, training: KerasFit, counted: _Counted, seed: int) -> None:
     """keras-tuner's own Tuner."""
     # On TensorFlow its Tuner imports this for each trial, without use, and does not require it.
     for name in ("tensorboard", "tensorboard.plugins", "tensorboard.plugins.hparams"):
@@ -114,7 +84,7 @@ def keras_tuner(kind: str, settings: Settings, space: Space, training: _Training
         def fit(self, hp: Any, model: Any, callbacks: list[Any], **kwargs: Any) -> Any:  # noqa: ANN401
             config = self.config(hp)
             callbacks = [*callbacks, _callback(lambda _, accuracy: counted.epoch(accuracy))]
-            arguments = {"epochs": config.training.epochs, **training.fit_arguments(config), **kwargs}
+            arguments = {"epochs": config.training.epochs, **training.arguments(config), **kwargs}
             return model.fit(**arguments, callbacks=callbacks)
 
     arguments: dict[str, Any] = {"max_trials": _MAX_TRIALS}
@@ -134,8 +104,8 @@ def keras_tuner(kind: str, settings: Settings, space: Space, training: _Training
         tuner.search(verbose=0)
 
 
-def optuna_asha(settings: Settings, space: Space, training: _Training, counted: _Counted, seed: int) -> None:
-    """Optuna's TPE with successive halving, as its Keras examples have it."""
+def optuna_tpe(pruner: str, settings: Settings, space: Space, training: KerasFit, counted: _Counted, seed: int) -> None:
+    """Optuna's TPE with a pruner, as its Keras examples have it."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -163,13 +133,13 @@ def optuna_asha(settings: Settings, space: Space, training: _Training, counted: 
                 raise optuna.TrialPruned
 
         training.compiled(config).fit(
-            **training.fit_arguments(config), epochs=config.training.epochs, callbacks=[_callback(epoch)]
+            **training.arguments(config), epochs=config.training.epochs, callbacks=[_callback(epoch)]
         )
         return max(scores)
 
     sampler = optuna.samplers.TPESampler(seed=seed)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(1, 3)
-    optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner).optimize(objective, _MAX_TRIALS)
+    chosen = _PRUNERS[pruner](optuna.pruners, settings.trial["training"]["epochs"])
+    optuna.create_study(direction="maximize", sampler=sampler, pruner=chosen).optimize(objective, _MAX_TRIALS)
 
 
 def main() -> None:
@@ -179,17 +149,16 @@ def main() -> None:
     parser.add_argument("--target", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1, help="from 1 on")
     parser.add_argument("--limit", type=float, default=600, help="seconds")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("overrides", nargs="*", help="the config, as on this program's command line")
     options = parser.parse_intermixed_args()
     counted = _Counted(options.target, options.limit)
     settings = check_settings(compose.defaults(quote_sweeps(options.overrides)))
     space = Space(settings.trial)
-    training = _Training(settings, options.threads)
-    if options.system.startswith("Optuna"):
-        optuna_asha(settings, space, training, counted, options.seed)
+    training = KerasFit(settings)
+    library, _, kind = options.system.partition(": ")
+    if library == "Optuna":
+        optuna_tpe(kind.removeprefix("TPE + "), settings, space, training, counted, options.seed)
     else:
-        kind = options.system.partition(": ")[2]
         keras_tuner(kind, settings, space, training, counted, options.seed)
 
 

@@ -6,14 +6,14 @@ import functools
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from benchmarks.search_quality import pool
-from benchmarks.search_quality.curves import Curves
+from benchmarks.search_quality.curves import KERAS, OURS, Curves
 from benchmarks.search_quality.pool import Job, Player
 from mnist_sweep import compose, search
 from mnist_sweep.grammar import quote_sweeps
@@ -31,15 +31,17 @@ class Entry:
 
     Attributes:
         name: As the tables show it.
-        family: `mnist_sweep`, `keras-tuner`, `Optuna` or `bound`.
+        family: `mnist_sweep`, `keras-tuner`, `Optuna` or `bound`; `at_our_speed` of one of the others.
         create: Builds it, from the curves, a seed from 1 on, and the number of workers.
         repeats: How many times as many seeds it gets as are asked for: random draws spread wide, and cost nothing.
+        trainer: Of `curves.TRAINERS`, whose seconds its trials take.
     """
 
     name: str
     family: str
     create: Callable[[Curves, int, int], Player]
     repeats: float = 1.0
+    trainer: str = OURS
 
 
 # ---- ours -------------------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ _ASHA, _RANDOM, _TPE = "search=asha", "search.sampler=random", "search.sampler=t
 BOUND = "bound"
 # What `experiment=cnn` and `mlp` are set to.
 DEFAULT = "asha + tpe"
-FIELD: tuple[Entry, ...] = (
+_OURS: tuple[Entry, ...] = (
     _ours("random", "search=random", repeats=_FAST),
     _ours("hyperband", "search=hyperband", repeats=_FAST),
     _ours("median + random", "search=median", _RANDOM, repeats=_FAST),
@@ -268,6 +270,8 @@ FIELD: tuple[Entry, ...] = (
     _ours("tpe", "search=tpe"),
     _ours("median + tpe", "search=median", _TPE),
     _ours("asha + tpe", _ASHA, _TPE),
+)
+_PEERS: tuple[Entry, ...] = (
     _keras_tuner("RandomSearch", "RandomSearchOracle", _FAST),
     _keras_tuner("Hyperband", "HyperbandOracle", _FAST, hyperband_iterations=100),
     _keras_tuner("BayesianOptimization", "BayesianOptimizationOracle", _SLOW),
@@ -276,6 +280,18 @@ FIELD: tuple[Entry, ...] = (
     _optuna("TPE + ASHA (its defaults)", lambda pruners, epochs: pruners.SuccessiveHalvingPruner()),
     _optuna("TPE + Hyperband", lambda pruners, epochs: pruners.HyperbandPruner(1, epochs, 3)),
     _optuna("TPE + median", lambda pruners, epochs: pruners.MedianPruner()),
+)
+
+
+def at_our_speed(family: str) -> str:
+    """The family of a peer's algorithms with this program's training under them."""
+    return f"{family} at our speed"
+
+
+FIELD: tuple[Entry, ...] = (
+    *_OURS,
+    *(replace(peer, trainer=KERAS) for peer in _PEERS),
+    *(replace(peer, family=at_our_speed(peer.family)) for peer in _PEERS),
     Entry("random draws, perfect stopping", BOUND, lambda curves, seed, _: PerfectStopping(curves, seed, 95), _FAST),
 )
 # Ours with other settings, and other samplers.

@@ -1,6 +1,7 @@
 """Makes `curves.npz`: trains two grids with this program's own command line, and keeps their learning curves.
 
-`python -m benchmarks.search_quality.record` takes about an hour on two cores. `--from FOLDER` takes the journals of
+Then it measures how long Keras's own `fit` takes for each kind of setting. Needs an idle machine.
+`python -m benchmarks.search_quality.record` takes MINUTES on two cores. `--from FOLDER` takes the journals of
 sweeps that were run before, in FOLDER/experiments/.
 """
 
@@ -14,15 +15,16 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search_quality.curves import FILE
+from benchmarks.machine import cores
+from benchmarks.search_quality.curves import FILE, KERAS, OURS, TRAINERS, seconds_keys
 from mnist_sweep import journal
 from mnist_sweep.trial import EpochEnded, TrialEnded, TrialStarted
 
@@ -65,8 +67,12 @@ _FIXED = {
     ),
 }
 _VALIDATION_IMAGES = 1000
+_PASSES = 2
 # What an epoch costs depends on these, and not on the learning rate.
 _SIZES = ("model.layers", "model.units", "model.filters", "model.dense.units", "model.dropout", "optimizer.name")
+
+
+_Kind = tuple[Any, ...]
 
 
 @dataclass
@@ -75,18 +81,26 @@ class _Recorded:
     epochs: int
     started: float
     accuracy: dict[int, float] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
     ended: float = 0.0
 
     @property
+    def kind(self) -> _Kind:
+        return tuple(self.values.get(name) for name in _SIZES)
+
+    @property
+    def traced(self) -> float:
+        return self.phases["trace"]
+
+    @property
     def epoch(self) -> float:
-        """Seconds from one epoch's end to the next one's."""
-        return statistics.median(later - earlier for earlier, later in pairwise(self.times))
+        """Seconds of training and validation, for each epoch."""
+        return (self.phases["train"] + self.phases["validate"]) / self.epochs
 
     @property
     def startup(self) -> float:
-        """Seconds beside the epochs: before the first one, of which a part is tracing, and after the last one."""
-        return self.times[0] - self.started - self.epoch + self.ended - self.times[-1]
+        """Seconds beside the epochs, from its being handed out to its end: building, tracing, saving."""
+        return self.ended - self.started - self.epoch * self.epochs
 
 
 def run(dataset: str, folder: Path) -> None:
@@ -103,11 +117,43 @@ def run(dataset: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "mnist_sweep", *overrides], cwd=folder, check=True)
 
 
-def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
-    """One grid's journal as arrays.
+def keras_seconds(dataset: str, settings: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    """How long Keras's `fit` takes, measured twice on one thread for each core side by side, as trials are run.
 
-    Seconds are noisy on a machine that does other things as well. So each setting is given the median of its kind: of
-    the settings with the same layers, units, dropout and optimizer.
+    Args:
+        dataset: A key of `SPACES`.
+        settings: What to train.
+
+    Returns:
+        Of each setting, seconds of an epoch, and beside the epochs: the lesser of the two.
+
+    Raises:
+        subprocess.CalledProcessError: It failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.search_quality.keras_fit", *_FIXED[dataset], *SPACES[dataset]]
+    shares = [settings[core :: cores()] for core in range(cores())]
+    found = np.full((len(settings), 2), np.inf)
+    for _ in range(_PASSES):
+        with ThreadPoolExecutor(len(shares)) as threads:
+            printed = list(threads.map(lambda share: _fed([*command, *_COMMON], share), shares))
+        for core, lines in enumerate(printed):
+            # The first line is of the first setting, trained once before.
+            measured = np.array([json.loads(line) for line in lines[1:]])
+            found[core :: cores()] = np.minimum(found[core :: cores()], measured)
+    return [(float(epoch), float(startup)) for epoch, startup in found]
+
+
+def _fed(command: Sequence[str], settings: Sequence[dict[str, Any]]) -> list[str]:
+    lines = "".join(f"{json.dumps(values)}\n" for values in settings)
+    return subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+
+
+def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
+    """One grid's journal as arrays, with the seconds of Keras's `fit` beside.
+
+    Seconds are noisy. So each setting is given the median of its kind: of the settings with the same layers, units,
+    dropout and optimizer. Beside their epochs, only those count that had to be traced: what was traced for one trial
+    serves later ones of the same architecture, and how often a search draws the same one depends on the search.
 
     Args:
         dataset: A key of `SPACES`.
@@ -115,7 +161,11 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
 
     Returns:
         By name: the space and the settings as JSON; images classified correctly by setting and epoch, -1 from the epoch
-        on at which the loss was not finite; seconds of an epoch, and beside the epochs, by setting.
+        on at which the loss was not finite; seconds of an epoch, and beside the epochs, by setting, of this program and
+        of Keras (`curves.seconds_keys`).
+
+    Raises:
+        subprocess.CalledProcessError: Keras's `fit` could not be measured.
     """
     sweep = journal.sweeps(folder / "experiments" / f"curves_{dataset}")[-1]
     trials: dict[int, _Recorded] = {}
@@ -124,19 +174,11 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
         if isinstance(event, TrialStarted):
             trials[event.trial.number] = _Recorded(event.trial.values, event.trial.epochs, event.time)
         elif isinstance(event, EpochEnded):
-            trial = trials[event.trial]
-            trial.accuracy[event.epoch] = event.metrics["val_accuracy"]
-            trial.times.append(event.time)
+            trials[event.trial].accuracy[event.epoch] = event.metrics["val_accuracy"]
         elif isinstance(event, TrialEnded):
-            trials[event.trial].ended = event.time
+            trials[event.trial].phases, trials[event.trial].ended = event.outcome.phases, event.time
             finished.add(event.trial)
     ended = [trials[number] for number in sorted(finished)]
-    kinds: dict[tuple[Any, ...], list[_Recorded]] = defaultdict(list)
-    for trial in ended:
-        if len(trial.times) == trial.epochs:
-            kinds[_kind(trial)].append(trial)
-    epoch = {kind: statistics.median(t.epoch for t in like) for kind, like in kinds.items()}
-    startup = {kind: statistics.median(t.startup for t in like) for kind, like in kinds.items()}
     names = list(ended[0].values)
     correct = np.full((len(ended), ended[0].epochs), -1, dtype=np.int16)
     for row, trial in enumerate(ended):
@@ -148,16 +190,28 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
         "names": names,
         "values": [[trial.values[name] for name in names] for trial in ended],
     }
-    return {
+    arrays: dict[str, NDArray[Any]] = {
         f"{dataset}_settings": np.array(json.dumps(settings)),
         f"{dataset}_correct": correct,
-        f"{dataset}_epoch_seconds": np.array([epoch[_kind(t)] for t in ended], dtype=np.float32),
-        f"{dataset}_startup_seconds": np.array([startup[_kind(t)] for t in ended], dtype=np.float32),
     }
+    kinds: dict[_Kind, list[_Recorded]] = defaultdict(list)
+    for trial in ended:
+        if len(trial.accuracy) == trial.epochs:
+            kinds[trial.kind].append(trial)
+    ours = {kind: _seconds(like) for kind, like in kinds.items()}
+    keras = dict(zip(kinds, keras_seconds(dataset, [like[0].values for like in kinds.values()]), strict=True))
+    for trainer, seconds in ((OURS, ours), (KERAS, keras)):
+        for key, column in zip(
+            seconds_keys(dataset, trainer), np.array([seconds[trial.kind] for trial in ended]).T, strict=True
+        ):
+            arrays[key] = column.astype(np.float32)
+    return arrays
 
 
-def _kind(trial: _Recorded) -> tuple[Any, ...]:
-    return tuple(trial.values.get(name) for name in _SIZES)
+def _seconds(like: Sequence[_Recorded]) -> tuple[float, float]:
+    most = max(trial.traced for trial in like)
+    startup = statistics.median(trial.startup for trial in like if trial.traced > most / 2)
+    return statistics.median(trial.epoch for trial in like), startup
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,6 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for dataset in options.datasets:
         correct = arrays[f"{dataset}_correct"]
         print(f"{dataset}: {len(correct)} settings, {correct.shape[1]} epochs, {(correct[:, -1] < 0).sum()} diverged")
+        for trainer in TRAINERS:
+            epoch, startup = (np.median(arrays[key]) for key in seconds_keys(dataset, trainer))
+            print(f"  {trainer}: median {epoch:.3f} s for an epoch, {startup:.2f} s beside")
     print(f"{options.to}: {options.to.stat().st_size / 1000:.0f} kB")
 
 

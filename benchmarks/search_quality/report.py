@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.search_quality.players import BOUND
+from benchmarks.search_quality.players import BOUND, at_our_speed
 from benchmarks.search_quality.simulate import PERCENTILES, Run
 
 # Okabe and Ito's, which are told apart whatever colours one sees.
@@ -154,30 +155,44 @@ def ratios(results: Results, default: str) -> list[list[str]]:
         default: The algorithm of ours that is the default.
 
     Returns:
-        A heading, then a row each: what is compared, then the ratios of the medians: the default's and our best's to
-        keras-tuner's best and to Optuna's best, and the bound's to keras-tuner's best.
+        A heading, then a row each: what is compared, and whose training is under the others' algorithms; then the
+        ratios of the medians: the default's and our best's to keras-tuner's best and to Optuna's best, and the bound's
+        to keras-tuner's best.
     """
-    rows = [["seconds to", "workers"]]
+    rows = [["seconds to", "workers", "the others train with"]]
     rows[0] += [f"{ours} / {theirs}'s best" for theirs in THEIRS for ours in (default, "our best")]
     rows[0].append("perfect stopping / keras-tuner's best")
-    for dataset in results.datasets:
-        for target, percentile in enumerate(PERCENTILES):
-            for count in results.workers:
-                row = [f"{dataset}, {percentile}th percentile", str(count)]
-                for family in THEIRS:
-                    their = results.best(dataset, count, family, "seconds", target)
-                    for only in (default, None):
-                        our = results.best(dataset, count, OURS, "seconds", target, only)
-                        if our is None or their is None or not (math.isfinite(our[1]) and math.isfinite(their[1])):
-                            row.append("")
-                            continue
-                        name = f" ({our[0]} / {their[0]})" if only is None else ""
-                        row.append(f"{our[1] / their[1]:.2f}{name}")
-                bound = results.best(dataset, count, BOUND, "seconds", target)
-                their = results.best(dataset, count, THEIRS[0], "seconds", target)
-                row.append("" if bound is None or their is None else f"{bound[1] / their[1]:.2f}")
-                rows.append(row)
+    for families, training in ((THEIRS, "Keras's fit"), (tuple(map(at_our_speed, THEIRS)), "our workers")):
+        for dataset in results.datasets:
+            for target, percentile in enumerate(PERCENTILES):
+                for count in results.workers:
+                    row = [f"{dataset}, {percentile}th percentile", str(count), training]
+                    for family in families:
+                        row += [
+                            _ratio(results, dataset, count, target, family, only, named=only is None)
+                            for only in (default, None)
+                        ]
+                    row.append(_ratio(results, dataset, count, target, families[0], ours=BOUND))
+                    rows.append(row)
     return rows
+
+
+def _ratio(
+    results: Results,
+    dataset: str,
+    workers: int,
+    target: int,
+    theirs: str,
+    only: str | None = None,
+    *,
+    ours: str = OURS,
+    named: bool = False,
+) -> str:
+    our = results.best(dataset, workers, ours, "seconds", target, only)
+    their = results.best(dataset, workers, theirs, "seconds", target)
+    if our is None or their is None or not (math.isfinite(our[1]) and math.isfinite(their[1])):
+        return ""
+    return f"{our[1] / their[1]:.2f}" + (f" ({our[0]} / {their[0]})" if named else "")
 
 
 def show_ratios(rows: Sequence[Sequence[str]], console: Console) -> None:
@@ -204,22 +219,17 @@ def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None
     from matplotlib import pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    shown = [pair for pair in shown if pair in results.algorithms]
+    shown = [pair for pair in shown if pair in results.algorithms and pair[0] in _COLOURS]
     size = (2.9 * len(results.workers) + 1.6, 0.25 * len(shown) * len(results.datasets) + 1.6)
     figure, axes = plt.subplots(len(results.datasets), len(results.workers), sharey=True, squeeze=False, figsize=size)
     for row, dataset in zip(axes, results.datasets, strict=True):
         for axis, count in zip(row, results.workers, strict=True):
             for place, algorithm in enumerate(shown):
-                spread = results.spread(dataset, count, algorithm, "seconds", 0)
-                if spread is None or not math.isfinite(spread.median):
-                    continue
-                colour = _COLOURS[algorithm[0]]
-                high = spread.high
-                if not math.isfinite(high):
-                    high = 2 * spread.median
-                    axis.plot(high, place, ">", color=colour, markersize=6)
-                axis.plot([spread.low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
-                axis.plot(spread.median, place, _MARKERS[algorithm[0]], color=colour, markersize=6)
+                family, name = algorithm
+                for group, filled in ((family, True), (at_our_speed(family), False)):
+                    spread = results.spread(dataset, count, (group, name), "seconds", 0)
+                    if spread is not None and math.isfinite(spread.median):
+                        _draw(axis, spread, place, family, filled=filled)
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -234,9 +244,21 @@ def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None
         for label, (family, _) in zip(row[0].get_yticklabels(), shown, strict=True):
             label.set_color(_COLOURS[family])
     figure.supxlabel(
-        "simulated seconds to the 95th-percentile setting: median and quartiles, > for never (left is better)",
+        "simulated seconds to the 95th-percentile setting: median and quartiles, > for never (left is better); "
+        "hollow: with our training under it",
         fontsize=10,
     )
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _draw(axis: Any, spread: Spread, place: int, family: str, *, filled: bool) -> None:  # noqa: ANN401 - an Axes
+    colour, face = _COLOURS[family], _COLOURS[family] if filled else "white"
+    high = spread.high
+    if not math.isfinite(high):
+        high = 2 * spread.median
+        axis.plot(high, place, ">", color=colour, markerfacecolor=face, markersize=6)
+    width = 2 if filled else 1
+    axis.plot([spread.low, high], [place, place], color=colour, linewidth=width, solid_capstyle="round")
+    axis.plot(spread.median, place, _MARKERS[family], color=colour, markerfacecolor=face, markersize=6)

@@ -60,8 +60,8 @@ class Run:
 
 
 @functools.lru_cache
-def _curves(dataset: str, epoch_scale: float) -> Curves:
-    return curves.load(dataset, epoch_scale=epoch_scale)
+def _curves(dataset: str, trainer: str, epoch_scale: float) -> Curves:
+    return curves.load(dataset, trainer=trainer, epoch_scale=epoch_scale)
 
 
 def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: float = 1.0) -> Run:
@@ -74,7 +74,7 @@ def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: f
         seed: From 1 on.
         epoch_scale: How many times as long an epoch takes as was recorded.
     """
-    table = _curves(dataset, epoch_scale)
+    table = _curves(dataset, entry.trainer, epoch_scale)
     for_each = _HYPERBAND_TRIALS_FOR_EACH if entry.name.lower() == "hyperband" else _TRIALS_FOR_EACH
     most = workers + _SLOW_TRIALS if entry.repeats < 1 else for_each * len(table.values)
     percentiles = PERCENTILES[:1] if entry.repeats < 1 or entry.family == BOUND else PERCENTILES

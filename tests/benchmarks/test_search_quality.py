@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.search_quality import curves
-from benchmarks.search_quality.curves import Curves
+from benchmarks.search_quality import curves, record, report
+from benchmarks.search_quality.curves import KERAS, OURS, TRAINERS, Curves
+from benchmarks.search_quality.players import DEFAULT, FIELD, at_our_speed
 from benchmarks.search_quality.pool import Answer, Job, Player, Pool
+from benchmarks.search_quality.simulate import Run
 
 # Two settings of three epochs; the second is the better one, and the slower.
 CURVES = Curves(
@@ -65,9 +67,10 @@ def test_a_trial_that_is_cut_or_goes_on_costs_its_own_epochs_only() -> None:
     assert outcome.reached[0].epochs == 3
 
 
+@pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize(("dataset", "settings", "epochs"), [("mlp", 432, 27), ("cnn", 192, 15)])
-def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs: int) -> None:
-    table = curves.load(dataset)
+def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs: int, trainer: str) -> None:
+    table = curves.load(dataset, trainer=trainer)
     assert math.prod(len(options) for options in table.options().values()) == settings == len(table.rows)
     assert table.accuracy.shape == (settings, epochs)
     assert (table.epoch_seconds > 0).all()
@@ -76,3 +79,41 @@ def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs
         share = (table.best >= table.target(percentile)).mean()
         # Some settings have the very same best accuracy.
         assert 0 < share <= 2 * (1 - percentile / 100)
+
+
+def test_beside_the_epochs_only_trials_that_were_traced_count() -> None:
+    def recorded(trace: float, seconds: float) -> record._Recorded:
+        phases = {"trace": trace, "train": 1.5, "validate": 0.5}
+        return record._Recorded({}, epochs=4, started=100.0, phases=phases, ended=100.0 + seconds)
+
+    traced, again = [recorded(0.4, 3.0), recorded(0.5, 3.2), recorded(0.6, 3.4)], [recorded(0.001, 2.1)] * 5
+    epoch, startup = record._seconds([*traced, *again])
+    assert (epoch, startup) == (0.5, pytest.approx(1.2))
+
+
+def test_each_peer_is_there_with_its_own_training_and_with_ours() -> None:
+    peers = {(e.family, e.name) for e in FIELD if e.trainer == KERAS}
+    assert {family for family, _ in peers} == set(report.THEIRS)
+    assert {(at_our_speed(family), name) for family, name in peers} <= {(e.family, e.name) for e in FIELD}
+    assert {e.trainer for e in FIELD if (e.family, e.name) not in peers} == {OURS}
+
+
+def test_ratios_are_told_for_both() -> None:
+    seconds = {
+        ("mnist_sweep", DEFAULT): 10.0,
+        ("mnist_sweep", "random"): 8.0,
+        ("keras-tuner", "Hyperband"): 40.0,
+        ("keras-tuner", "RandomSearch"): 50.0,
+        (at_our_speed("keras-tuner"), "Hyperband"): 20.0,
+    }
+    runs = [
+        Run("mlp", name, family, 4, 1, [s, None], [1, None], [1, None], s, 0) for (family, name), s in seconds.items()
+    ]
+    heading, *rows = report.ratios(report.Results(runs), DEFAULT)
+    told = [dict(zip(heading, row, strict=True)) for row in rows if "95th" in row[0]]
+    assert [(row["the others train with"], row[f"{DEFAULT} / keras-tuner's best"]) for row in told] == [
+        ("Keras's fit", "0.25"),
+        ("our workers", "0.50"),
+    ]
+    assert told[0]["our best / keras-tuner's best"] == "0.20 (random / Hyperband)"
+    assert {row[f"{DEFAULT} / Optuna's best"] for row in told} == {""}
