@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_quality", description=__doc__)
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     parser.add_argument("--workers", nargs="+", type=int, default=WORKERS)
-    parser.add_argument("--seeds", type=int, default=20, help="of random draws four times as many, of GPs fewer")
+    parser.add_argument("--seeds", type=int, default=12, help="of random draws four times as many, of GPs fewer")
     parser.add_argument("--only", nargs="+", default=[""], help="algorithms whose name holds one of these")
     parser.add_argument("--variants", action="store_true", help="our rules with other settings instead")
     parser.add_argument("--processes", type=int, default=os.cpu_count())

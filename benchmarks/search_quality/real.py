@@ -1,8 +1,8 @@
 """Real sweeps to a given validation accuracy: this program beside keras-tuner's own Tuner and Optuna.
 
-`python -m benchmarks.search_quality.real` takes about half an hour. Each search is a process of its own, timed from its
-start to the first epoch that reaches the target, imports included. The peers train one trial at a time on all cores;
-this program trains one on each.
+Each search is a process of its own, timed from its start to the first epoch that reaches the target, imports included,
+and ended at `--limit`. The peers train one trial at a time on all cores, with Keras's `fit`; this program trains one on
+each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Makes `curves.npz`: trains two grids with this program's own command line, and keeps their learning curves.
 
-Then it measures how long Keras's own `fit` takes for each kind of setting. Needs an idle machine.
-`python -m benchmarks.search_quality.record` takes MINUTES on two cores. `--from FOLDER` takes the journals of
-sweeps that were run before, in FOLDER/experiments/.
+Then it measures how long Keras's own `fit` takes for each kind of setting. Leave the machine alone meanwhile:
+`python -m benchmarks.search_quality.record` takes a quarter of an hour on two cores. `--from FOLDER` takes the journals
+of sweeps that were run before, in FOLDER/experiments/.
 """
 
 from __future__ import annotations
