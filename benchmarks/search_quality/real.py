@@ -129,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run, name = (ours, system.partition(": ")[2]) if system.startswith("mnist_sweep") else (peer, system)
             reached = run(name, options.target, seed, options.limit, overrides)
             found.setdefault(system, []).append(reached)
-            console.print(f"{system}, seed {seed}: {reached.seconds} s, {reached.epochs} epochs")
+            when = "never" if reached.seconds is None else f"{reached.seconds:.1f} s, {reached.epochs} epochs"
+            console.print(f"{system}, seed {seed}: {when}")
     table = Table(title=f"to a validation accuracy of {options.target}, median (quartiles)", box=box.SIMPLE)
     for heading in ("search", "seconds", "epochs"):
         table.add_column(heading, justify="left" if heading == "search" else "right")
