@@ -94,7 +94,8 @@ def main() -> None:
     settings = check_settings(compose.defaults(quote_sweeps(options.overrides)))
     space, training = Space(settings.trial), KerasFit(settings)
     configs = [check_trial(space.config(json.loads(line))) for line in sys.stdin]
-    for config in (configs[0], *configs):
+    training.seconds(configs[0])
+    for config in configs:
         print(json.dumps(training.seconds(config)), flush=True)
 
 

@@ -24,13 +24,14 @@ from mnist_sweep.grammar import Choice, quote_sweeps
 from mnist_sweep.settings import Settings, check_settings
 from mnist_sweep.space import Space, Values
 
-_PRUNERS: dict[str, Callable[[Any, int], Any]] = {
+PRUNERS: dict[str, Callable[[Any, int], Any]] = {
     "ASHA": lambda pruners, epochs: pruners.SuccessiveHalvingPruner(1, 3),
     "Hyperband": lambda pruners, epochs: pruners.HyperbandPruner(1, epochs, 3),
 }
+"""Optuna's, with the rungs of ours, from its module `pruners` and the number of epochs."""
 SYSTEMS = (
     *(f"keras-tuner: {oracle}" for oracle in ("RandomSearch", "Hyperband", "BayesianOptimization")),
-    *(f"Optuna: TPE + {pruner}" for pruner in _PRUNERS),
+    *(f"Optuna: TPE + {pruner}" for pruner in PRUNERS),
 )
 _MAX_TRIALS = 10_000
 _BEGUN = time.time()
@@ -138,7 +139,7 @@ def optuna_tpe(pruner: str, settings: Settings, space: Space, training: KerasFit
         return max(scores)
 
     sampler = optuna.samplers.TPESampler(seed=seed)
-    chosen = _PRUNERS[pruner](optuna.pruners, settings.trial["training"]["epochs"])
+    chosen = PRUNERS[pruner](optuna.pruners, settings.trial["training"]["epochs"])
     optuna.create_study(direction="maximize", sampler=sampler, pruner=chosen).optimize(objective, _MAX_TRIALS)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.search_quality import pool
 from benchmarks.search_quality.curves import KERAS, OURS, Curves
+from benchmarks.search_quality.peers import PRUNERS
 from benchmarks.search_quality.pool import Job, Player
 from mnist_sweep import compose, search
 from mnist_sweep.grammar import quote_sweeps
@@ -276,9 +277,9 @@ _PEERS: tuple[Entry, ...] = (
     _keras_tuner("Hyperband", "HyperbandOracle", _FAST, hyperband_iterations=100),
     _keras_tuner("BayesianOptimization", "BayesianOptimizationOracle", _SLOW),
     _optuna("TPE", lambda pruners, epochs: pruners.NopPruner()),
-    _optuna("TPE + ASHA", lambda pruners, epochs: pruners.SuccessiveHalvingPruner(1, 3)),
+    _optuna("TPE + ASHA", PRUNERS["ASHA"]),
     _optuna("TPE + ASHA (its defaults)", lambda pruners, epochs: pruners.SuccessiveHalvingPruner()),
-    _optuna("TPE + Hyperband", lambda pruners, epochs: pruners.HyperbandPruner(1, epochs, 3)),
+    _optuna("TPE + Hyperband", PRUNERS["Hyperband"]),
     _optuna("TPE + median", lambda pruners, epochs: pruners.MedianPruner()),
 )
 

@@ -131,15 +131,15 @@ def keras_seconds(dataset: str, settings: Sequence[dict[str, Any]]) -> list[tupl
         subprocess.CalledProcessError: It failed.
     """
     command = [sys.executable, "-m", "benchmarks.search_quality.keras_fit", *_FIXED[dataset], *SPACES[dataset]]
-    shares = [settings[core :: cores()] for core in range(cores())]
+    side_by_side = min(cores(), len(settings))
+    shares = [settings[first::side_by_side] for first in range(side_by_side)]
     found = np.full((len(settings), 2), np.inf)
     for _ in range(_PASSES):
-        with ThreadPoolExecutor(len(shares)) as threads:
+        with ThreadPoolExecutor(side_by_side) as threads:
             printed = list(threads.map(lambda share: _fed([*command, *_COMMON], share), shares))
-        for core, lines in enumerate(printed):
-            # The first line is of the first setting, trained once before.
-            measured = np.array([json.loads(line) for line in lines[1:]])
-            found[core :: cores()] = np.minimum(found[core :: cores()], measured)
+        for first, lines in enumerate(printed):
+            measured = np.array([json.loads(line) for line in lines])
+            found[first::side_by_side] = np.minimum(found[first::side_by_side], measured)
     return [(float(epoch), float(startup)) for epoch, startup in found]
 
 
