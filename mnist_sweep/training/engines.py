@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 
 from mnist_sweep.config import CNN, MLP, TrialConfig
 from mnist_sweep.training import backends
+from mnist_sweep.training import model as models
 from mnist_sweep.training.backends.epochs import Adapt
 from mnist_sweep.training.feed import Feed
 
@@ -30,6 +31,8 @@ else:
 # Engines that are kept, and the bytes of weights and optimizer variables that they may hold together.
 _MOST = 16
 _MOST_BYTES = 2**28
+# What may differ between the layers of models that share an engine.
+_NUMBERS = ("rate", "kernel_regularizer")
 
 
 @dataclass
@@ -40,11 +43,13 @@ class Engine:
         model: Compiled in Keras's sense, its optimizer's variables created.
         feed: Images of the `Feeds` that it is trained on.
         adapt: Makes of images and labels what the model takes.
+        plain: The model to save, of Keras's own layers, if `model` has others.
     """
 
     model: keras.Model
     feed: Feed
     adapt: Adapt | None = None
+    plain: keras.Model | None = None
     _initial: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,26 +66,33 @@ class Engine:
     def bytes(self) -> int:
         """What its variables take."""
         variables = [*self.model.variables, *self.model.optimizer.variables]
+        variables += [] if self.plain is None else self.plain.variables
         return sum(int(np.prod(v.shape)) * 4 for v in variables)
 
-    def begin(self, fresh: keras.Model, learning_rate: float | None) -> None:
-        """Makes it a trial's own.
+    def begin(self, layers: Sequence[keras.layers.Layer], learning_rate: float | None) -> None:
+        """Makes it a trial's own: its weights, rates and penalties become those of a model newly built.
 
         Args:
-            fresh: A newly built model, whose weights and numbers it takes over.
+            layers: The trial's, from `model.layers`.
             learning_rate: The trial's; None where a schedule tells it.
         """
-        self.model.set_weights(fresh.get_weights())
-        for variable, value in zip(self.model.optimizer.variables, self._initial, strict=True):
-            variable.assign(np.broadcast_to(np.asarray(value), variable.shape))
-        if learning_rate is not None:
-            self.model.optimizer.learning_rate = learning_rate
-        for own, given in zip(self.model.layers, fresh.layers, strict=True):
+        assert self.plain is not None
+        for own, plain, given in zip(self.model.layers, self.plain.layers, layers, strict=True):
+            for name in _NUMBERS:
+                if hasattr(given, name):
+                    setattr(plain, name, getattr(given, name))
             if isinstance(own, _Dropout):
                 own.numbers[0].assign(given.rate)
             penalty: Any = getattr(own, "kernel_regularizer", None)
             if isinstance(penalty, _L2):
                 penalty.number.assign(given.kernel_regularizer.l2)
+            for weight in own.weights:
+                initializer = getattr(given, f"{weight.name}_initializer")
+                weight.assign(initializer(weight.shape, dtype=weight.dtype))
+        for variable, value in zip(self.model.optimizer.variables, self._initial, strict=True):
+            variable.assign(np.broadcast_to(np.asarray(value), variable.shape))
+        if learning_rate is not None:
+            self.model.optimizer.learning_rate = learning_rate
 
     def _beginning(self, value: Any) -> Any:  # noqa: ANN401
         """An optimizer variable's first value, as one number if it can be; or the weight that it is a copy of."""
@@ -100,30 +112,32 @@ class Engines:
         self._kept: OrderedDict[str, Engine] = OrderedDict()
 
     def find(
-        self, config: TrialConfig, steps: int, fresh: keras.Model, feed: Feed, compile_: Callable[[keras.Model], None]
+        self, config: TrialConfig, steps: int, feed: Feed, classes: int, compile_: Callable[[keras.Model], None]
     ) -> Engine:
         """An engine for a trial, made if there is none for its architecture and optimizer.
 
         Args:
             config: The trial's config; its model is an MLP or a CNN.
             steps: Batches of the whole trial, on which a schedule may depend.
-            fresh: Its newly built model.
             feed: The images.
+            classes: How many classes there are.
             compile_: Compiles a model as the config says.
         """
         key = _key(config, steps)
+        layers = models.layers(config, classes)
         engine = self._kept.pop(key, None)
         if engine is None:
-            model = keras.models.clone_model(fresh, clone_function=_with_variables)
+            plain = keras.Sequential([keras.Input(feed.image), *layers])
+            model = keras.models.clone_model(plain, clone_function=_with_variables)
             compile_(model)
-            engine = Engine(model, feed)
+            engine = Engine(model, feed, plain=plain)
         self._kept[key] = engine
         while len(self._kept) > 1 and (
             len(self._kept) > _MOST or sum(kept.bytes for kept in self._kept.values()) > _MOST_BYTES
         ):
             self._kept.popitem(last=False)
         scheduled = config.optimizer is None or config.optimizer.schedule.name is not None
-        engine.begin(fresh, None if scheduled else config.optimizer.learning_rate)  # type: ignore[union-attr]
+        engine.begin(layers, None if scheduled else config.optimizer.learning_rate)  # type: ignore[union-attr]
         return engine
 
 

@@ -116,7 +116,7 @@ class Trainer:
             _begin_anew(job.config)
             keras.config.set_dtype_policy(training.precision)
             feed = self._feeds.fold(*job.fold) if job.fold else self._feeds.held_out()
-            own, fresh, engine = self._built(job, feed)
+            own, engine = self._built(job, feed)
         model = engine.model
         parameters = model.count_params()
 
@@ -143,8 +143,9 @@ class Trainer:
         if job.keep:
             guide.save()
         with clock("save"):
-            fresh.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
-            whole = own.whole() if own else models.plain(fresh)
+            to_save = engine.plain or model
+            to_save.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
+            whole = own.whole() if own else models.plain(to_save)
             write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 _check_loadable(job.folder / MODEL_FILE, job.config.model)
@@ -220,8 +221,8 @@ class Trainer:
 
         return discovery.discover(name, self._dataset)
 
-    def _built(self, job: Job, feed: Feed) -> tuple[Built | None, keras.Model, Engine]:
-        """A user's model, if it is one; the model to save; and what to train."""
+    def _built(self, job: Job, feed: Feed) -> tuple[Built | None, Engine]:
+        """A user's model, if it is one; and what to train."""
         config, images = job.config, len(feed.training)
         steps = models.batches(images, config.training.batch_size)
         if isinstance(config.model, HyperModelConfig):
@@ -229,14 +230,16 @@ class Trainer:
 
             own = hypermodel.build(config.model, feed.image, self._classes)
             own.execute(models.steps_per_execution(config, own.model, steps), config.training.jit_compile)
-            return own, own.model, Engine(own.model, feed, own.adapt)
-        fresh = models.build(config, feed.image, self._classes)
+            return own, Engine(own.model, feed, own.adapt)
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
             # Its layers may hold anything, so that nothing of it is used again.
-            _compile(fresh, config, steps)
-            return None, fresh, Engine(fresh, feed)
-        return None, fresh, self._engines.find(config, steps, fresh, feed, lambda model: _compile(model, config, steps))
+            model = models.build(config, feed.image, self._classes)
+            _compile(model, config, steps)
+            return None, Engine(model, feed)
+        return None, self._engines.find(
+            config, steps, feed, self._classes, lambda model: _compile(model, config, steps)
+        )
 
 
 def _begin_anew(config: TrialConfig) -> None:

@@ -352,8 +352,11 @@ def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(
             assert report[name] == pytest.approx(values[0], rel=1e-4), name
 
 
+@pytest.mark.parametrize(
+    "model", [SMALL, ("model=cnn", "model.layers=1", "model.filters=4", "model.batch_normalization=true")]
+)
 def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
-    trainer, dataset, trial_config, tmp_path: Path
+    trainer, dataset, trial_config, tmp_path: Path, model: tuple[str, ...]
 ) -> None:
     """What was compiled for other numbers serves this one, and leaves nothing behind in it."""
     import keras
@@ -363,9 +366,11 @@ def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
 
     numbers = ("model.dropout=0.3", "model.l2=0.001", "optimizer.learning_rate=0.003", "training.batch_size=32")
     others = ("model.dropout=0.7", "model.l2=0.1", "optimizer.learning_rate=0.1", "training.batch_size=21")
-    config = trial_config(*SMALL, *numbers)
+    config = trial_config(*model, *numbers, "training.epochs=2")
     first, alone = train(Trainer(dataset), config, tmp_path / "alone")
-    before, _ = train(trainer, trial_config(*SMALL, *others, "training.seed=9"), tmp_path / "before")
+    before, _ = train(
+        trainer, trial_config(*model, *others, "training.seed=9", "training.epochs=2"), tmp_path / "before"
+    )
     after, again = train(trainer, config, tmp_path / "after")
     assert timeless(alone) == timeless(again)
     if keras.backend.backend() == "tensorflow":
