@@ -243,6 +243,12 @@ class Optimizer(Strict):
         for key in self.arguments:
             if key not in known:
                 raise ValueError(f".arguments.{key}: {self.name} takes no such argument{did_you_mean(key, known)}")
+        if self.arguments.get("use_ema") and not self.arguments.get("ema_overwrite_frequency"):
+            # Keras puts them into the model behind its last epoch, when the best one's weights have been kept.
+            raise ValueError(
+                ".arguments.use_ema=true: the averaged weights would be used nowhere; give ema_overwrite_frequency, "
+                "the batches after which they become the model's, such as 100"
+            )
         return self
 
 

@@ -464,6 +464,16 @@ def test_an_argument_of_another_optimizer_is_refused(trial: Trial, name: str, ar
     assert message(raw) == f"optimizer.arguments.{argument}: {name.lower()} takes no such argument; {suggestion}"
 
 
+def test_averaged_weights_that_would_be_used_nowhere_are_refused(trial: Trial) -> None:
+    assert message(trial(changes={"optimizer.arguments": {"use_ema": True}})) == (
+        "optimizer.arguments.use_ema=true: the averaged weights would be used nowhere; give ema_overwrite_frequency, "
+        "the batches after which they become the model's, such as 100"
+    )
+
+    used = {"use_ema": True, "ema_overwrite_frequency": 100}
+    assert check_trial(trial(changes={"optimizer.arguments": used})).optimizer.arguments == used
+
+
 @pytest.mark.parametrize(("name", "argument"), [("adam", "beta_1"), ("SGD", "momentum"), ("adamw", "weight_decay")])
 def test_an_optimizers_own_argument_is_taken(trial: Trial, name: str, argument: str) -> None:
     raw = trial(changes={"optimizer.name": name, "optimizer.arguments": {argument: 0.5}})
