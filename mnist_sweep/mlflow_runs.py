@@ -318,7 +318,7 @@ class View:
             epochs = _mean_curve(parts)
             for epoch, metrics in epochs.items():
                 self._write.metrics(run, metrics, epoch, event.time)
-        if epochs:
+        if len(epochs) > 1:
             title = f"Trial {number}" + (f", mean of {len(outcome.scores)}" if trial.executions else "")
             best = None if trial.executions else outcome.best_epoch
             self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
