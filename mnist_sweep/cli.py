@@ -101,11 +101,14 @@ def _sweep(given: list[str]) -> int:
     def task(config: DictConfig) -> None:
         from mnist_sweep import launch, resume
         from mnist_sweep.files import write_whole
-        from mnist_sweep.journal import FILE, read
+        from mnist_sweep.journal import FILE, never_begun, read
         from mnist_sweep.mlflow_store import without_password
         from mnist_sweep.tables import standard_output
 
         folder = launch.claim(Path(HydraConfig.get().runtime.output_dir))
+        for killed in never_begun(folder.parent):
+            # With a copy of its images, which may be large, and nothing that could be gone on with.
+            launch.discard(killed)
         for file in (folder / ".hydra").glob("*.yaml"):
             # Hydra writes down what was typed, a password in a tracking URI too.
             write_whole(file, without_password(file.read_text(encoding="utf-8")))

@@ -112,6 +112,12 @@ def sweeps(below: Path) -> list[Path]:
     return [path.parent for stat, path in sorted(found, key=lambda f: f[0].st_mtime) if stat.st_size]
 
 
+def never_begun(below: Path) -> list[Path]:
+    """The folders right below a folder in which a sweep was killed before its first event."""
+    found = [path for path in below.glob(f"*/{FILE}") if not path.stat().st_size]
+    return [path.parent for path in found if not is_running(path.parent)]
+
+
 def find(sweep: str, wanted_by: str) -> Path:
     """Finds the folder of a sweep under the working directory.
 

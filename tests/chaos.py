@@ -250,7 +250,7 @@ class Chaos:
         return self._expected[algorithm]
 
     def _told(self, folder: Path) -> dict[str, Any]:
-        (sweep,) = [path.parent for path in folder.glob(f"experiments/*/*/{journal.FILE}")]
+        (sweep,) = journal.sweeps(folder / journal.SWEEPS)
         events = list(journal.read(sweep))
         ends = Counter(event.trial for event in events if isinstance(event, TrialEnded))
         epochs = Counter((e.trial, e.execution, e.epoch) for e in events if isinstance(e, EpochEnded))

@@ -224,6 +224,15 @@ def test_wrong_data_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["own.npz"]
 
 
+def test_what_was_killed_before_its_first_event_is_removed_by_the_next(capsys, tmp_path: Path) -> None:
+    killed = tmp_path / "experiments" / "x" / "2026-01-01_00-00-00"
+    (killed / "arrays").mkdir(parents=True)
+    with Journal(killed):
+        pass
+    said(capsys, "data=npz", "data.path=nowhere.npz", "name=x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "own.npz").write_bytes(zipped())
     assert said(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (

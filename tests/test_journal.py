@@ -225,6 +225,18 @@ def test_folder_that_no_sweep_ran_in_is_not_running(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_what_was_killed_before_its_first_event_has_never_begun(tmp_path):
+    for name in ("killed", "begins now", "begun", "no sweep"):
+        (tmp_path / name).mkdir()
+    with Journal(tmp_path / "begun") as journal_:
+        journal_.append(STORY[0])
+    with Journal(tmp_path / "killed"), Journal(tmp_path / "begins now"):
+        assert journal.never_begun(tmp_path) == []
+    with Journal(tmp_path / "begins now", resume=True):
+        assert journal.never_begun(tmp_path) == [tmp_path / "killed"]
+    assert journal.never_begun(tmp_path / "none") == []
+
+
 def test_full_disk_is_said(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
