@@ -38,7 +38,7 @@ class Standing:
         reached: That the target was reached; "" before that.
         searched: How many trials the search has had; those that were refused, or confirm others, do not count.
         next: The number of the next trial.
-        used: Seconds that earlier sessions took.
+        used: Seconds that earlier sessions took, but for training the best anew.
     """
 
     def __init__(self, settings: Settings, stopping: Stopping | None) -> None:
@@ -59,13 +59,16 @@ class Standing:
         self.searched = 0
         self.next = 0
         self.used = self._session = self._last = 0.0
+        self._confirming = False
 
     def take(self, event: Event) -> None:
         """Takes an event."""
         if isinstance(event, SweepStarted | SweepResumed):
             self.end_session()
-            self._session = event.time
-        self._last = event.time
+            self._session, self._confirming = event.time, False
+        self._confirming |= isinstance(event, TrialStarted) and event.trial.confirms is not None
+        if not self._confirming:
+            self._last = event.time
         if isinstance(event, TrialStarted):
             self._started(event)
         elif isinstance(event, EpochEnded):
@@ -80,6 +83,8 @@ class Standing:
             trial = self.results.trials.get(event.trial)
             if trial is not None:
                 self.results.outcomes[event.trial] = event.outcome
+                if trial.executions and event.outcome.whole(trial):
+                    self._compare_with_target(trial, event.outcome.score)
                 self.searched -= trial.confirms is None and event.outcome.status is Status.REFUSED
         elif isinstance(event, Confirmed):
             self.results.confirmed = event
@@ -99,15 +104,21 @@ class Standing:
 
     def _epoch(self, event: EpochEnded) -> None:
         self.epochs[event.trial, event.execution] = event.epoch
-        if self.results.trials[event.trial].confirms is not None:
+        trial = self.results.trials[event.trial]
+        if trial.confirms is not None:
             return
-        objective, target = self._settings.objective, self._settings.search.target
-        score = event.metrics[objective.name]
+        score = event.metrics[self._settings.objective.name]
         if self._stopping is not None and event.execution == 1:
             reason = self._stopping.report(event.trial, event.epoch, score)
             if reason and event.trial not in self.cut:
                 self.cut[event.trial] = reason
-        if target is not None and objective.reached(score, target):
+        if not trial.executions:
+            self._compare_with_target(trial, score)
+
+    def _compare_with_target(self, trial: Trial, score: float | None) -> None:
+        """Of a trial with several executions it is their mean that counts, of any other each epoch."""
+        objective, target = self._settings.objective, self._settings.search.target
+        if target is not None and score is not None and trial.confirms is None and objective.reached(score, target):
             self.reached = f"{objective.name} reached the target {target}"
 
     def _execution(self, event: ExecutionEnded) -> None:

@@ -17,7 +17,7 @@ from mnist_sweep.search.aside import Answered, Aside
 from mnist_sweep.search.base import Answer, Result, Suggestion
 from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.settings import Settings
-from mnist_sweep.space import Space
+from mnist_sweep.space import Space, identity
 from mnist_sweep.standing import Standing, answered
 from mnist_sweep.trial import (
     MODEL_FILE,
@@ -51,6 +51,7 @@ _POLL_WHILE_ASKING = 0.002
 _GRACE = 60.0
 # Trials in a row that exceed the limits, after which no other is expected to keep within them.
 _MOST_REFUSED = 200
+_SEED = "training.seed"
 # Between the seeds of a search's trials and those on which the best are trained anew.
 _SEEDS_ANEW = 1000
 
@@ -195,7 +196,8 @@ class Sweep:
         if self._stop_wish:
             self._end(Status.STOPPED, self._stop_wish)
         elif self._failure or self.results.winner() is None:
-            self._end(Status.FAILED, self._failure or self._why_stop or "no trial has a result")
+            nothing = "no trial has a result" if self.results.outcomes else "the search has suggested no trial"
+            self._end(Status.FAILED, self._failure or self._why_stop or nothing)
         else:
             self._end(Status.COMPLETED, self._why_stop)
         if self._finished:
@@ -396,8 +398,7 @@ class Sweep:
             self._emit(
                 EpochEnded(now, message.trial, attempt.number, message.epoch, message.metrics, message.execution)
             )
-        if self._standing.reached and not self._why_stop:
-            self._stop_all(self._standing.reached)
+        self._check_target()
         self._go_on(message.slot, attempt, message.execution, message.epoch)
 
     def _executed(self, message: Executed) -> None:
@@ -448,6 +449,10 @@ class Sweep:
         self._emit(AttemptFailed(self._clock(), attempt.trial.number, attempt.number, outcome.reason, log))
         self._waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=device(slot)))
 
+    def _check_target(self) -> None:
+        if self._standing.reached and not self._why_stop:
+            self._stop_all(self._standing.reached)
+
     def _stop_all(self, reason: str) -> None:
         self._why_stop = self._why_stop or reason
         for attempt in self._running.values():
@@ -467,6 +472,7 @@ class Sweep:
 
     def _ended(self, trial: Trial, outcome: Outcome, log: str = "") -> None:
         self._emit(TrialEnded(self._clock(), trial.number, outcome, log))
+        self._check_target()
         for number in spent(self._settings, trial.number, self.results.trials, self.results.outcomes):
             forget(trial_folder(self._folder, number))
         self._tell(trial.number)
@@ -480,7 +486,8 @@ class Sweep:
             self._search.tell(number, Result(None))
         elif trial.confirms is None:
             epoch = self._standing.epochs.get((number, 1), 0)
-            self._search.tell(number, Result(self.results.scores(number), epoch, number in self._standing.cut))
+            whole = self.results.outcomes[number].whole(trial)
+            self._search.tell(number, Result(self.results.scores(number), epoch, number in self._standing.cut, whole))
 
     def _check_failures(self) -> None:
         failed, limit = self.results.in_a_row(Status.FAILED), self._budget.max_failures
@@ -501,7 +508,7 @@ class Sweep:
     def _confirm(self) -> None:
         """Trains the best trials anew, each on the same seeds."""
         config, confirmed = self._settings.confirm, self.results.confirmed
-        candidates = self.results.ranking()[: config.top] if config is not None else []
+        candidates = _best_settings(self.results)[: config.top] if config is not None else []
         if config is None or not candidates:
             return
         self._confirming = True
@@ -509,7 +516,8 @@ class Sweep:
         for i in range(config.seeds):
             for candidate in candidates:
                 trial = self.results.trials[candidate]
-                seed = (trial.config["training"]["seed"] + _SEEDS_ANEW + i) % 2**31
+                # The same for all of them, also where the seed is searched.
+                seed = (self.results.trials[candidates[0]].config["training"]["seed"] + _SEEDS_ANEW + i) % 2**31
                 if seed not in self.results.confirmations(candidate):
                     self._waiting.append(_Attempt(self._anew(trial, seed), number=1))
         while not self._over():
@@ -521,11 +529,13 @@ class Sweep:
     def _anew(self, trial: Trial, seed: int) -> Trial:
         number, self._standing.next = self._standing.next, self._standing.next + 1
         config = {**trial.config, "training": {**trial.config["training"], "seed": seed}}
+        values = {**trial.values, _SEED: seed} if _SEED in trial.values else trial.values
         folds = self._settings.validation == "kfold"
         executions = [e for e in self._settings.executions(seed) if e.seed == seed] if folds else []
         return replace(
             trial,
             number=number,
+            values=values,
             config=config,
             initial_epoch=0,
             parent=None,
@@ -579,6 +589,15 @@ class Sweep:
                 if isinstance(message, Died) and message.slot == slot:
                     tested = Evaluated(slot, error=f"its worker {message.reason}")
         return tested
+
+
+def _best_settings(results: Results) -> list[int]:
+    """The best trial of each setting, the best first: seeds do not make settings, nor do the rounds of Hyperband."""
+    found: dict[str, int] = {}
+    for number in results.ranking():
+        values = results.trials[number].values
+        found.setdefault(identity({key: value for key, value in values.items() if key != _SEED}), number)
+    return list(found.values())
 
 
 def _limits(settings: Settings) -> dict[str, int]:

@@ -93,6 +93,10 @@ class Outcome:
     scores: list[float] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
 
+    def whole(self, trial: Trial) -> bool:
+        """Whether each of the trial's executions has ended; of one without any this tells nothing, and is true."""
+        return len(self.scores) == len(trial.executions)
+
 
 @dataclass(frozen=True)
 class Event:

@@ -236,6 +236,17 @@ def test_reaching_the_target_ends_the_sweep(tell: Tell) -> None:
     assert story.end.winner == 3
 
 
+def test_of_several_executions_the_mean_reaches_the_target(tell: Tell) -> None:
+    # Trial 1 reaches 0.24 in its second execution, trial 2 on the mean of both.
+    story = tell(
+        "search=grid", "repeats=2", "search.target=0.24", slots=1, spread=lambda execution: 0.01 * (execution.seed - 1)
+    )
+    results = story.run()
+    assert [len(outcome.scores) for outcome in results.outcomes.values()] == [2, 2, 2]
+    assert results.outcomes[1].scores == pytest.approx([0.23, 0.24])
+    assert story.end.reason == "val_accuracy reached the target 0.24"
+
+
 class TestWhenAWorkerDies:
     def test_its_trial_is_tried_again_and_the_sweep_goes_on(self, tell: Tell) -> None:
         story = tell("search=grid", faults={(2, 1): 1})
@@ -523,6 +534,27 @@ class TestConfirmed:
         )
         results = story.run()
         assert {len(results.outcomes[n].scores) for n, t in results.trials.items() if t.confirms is not None} == {3}
+
+    def test_settings_are_compared_each_once_and_on_the_same_seeds_where_the_seed_is_searched(self, tell: Tell) -> None:
+        story = tell(
+            "search=grid", "model.units=choice(1,2,3)", "training.seed=choice(4,5)", "confirm={top: 2, seeds: 2}"
+        )
+        results = story.run()
+        anew = [t for t in results.trials.values() if t.confirms is not None]
+        assert [(t.values["model.units"], t.config["training"]["seed"]) for t in anew] == [
+            (3, 1004), (2, 1004), (3, 1005), (2, 1005),
+        ]  # fmt: skip
+        assert all(t.values["training.seed"] == t.config["training"]["seed"] for t in anew)
+
+    def test_their_time_is_none_of_the_budget(self, tell: Tell) -> None:
+        budget = ("search=grid", "confirm={top: 2, seeds: 4}")
+        short = tell(*budget, "search.time_budget=11s")
+        searched = len([n for n, t in short.run().trials.items() if t.confirms is None])
+        assert short.clock() - short.events[0].time > 14
+        past = [SweepResumed(short.events[0].time, {}), *short.events]
+        longer = tell(*budget, "search.time_budget=14s", history=states(past))
+        longer.sweep.replay(past)
+        assert len([n for n, t in longer.run().trials.items() if t.confirms is None]) > searched
 
     def test_those_that_fail_are_tried_again_and_then_left_out(self, tell: Tell) -> None:
         bad = Outcome(Status.FAILED, "bad")

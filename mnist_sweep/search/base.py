@@ -33,11 +33,13 @@ class Result:
         scores: A value for each objective, at the trial's best epoch; None where it failed or was refused.
         epoch: The last epoch that it trained.
         cut: Whether it was stopped before its last epoch, as its score was hopeless: more epochs might have given more.
+        whole: Whether each of its executions has ended, so that a trial can go on from it.
     """
 
     scores: tuple[float, ...] | None
     epoch: int = 0
     cut: bool = False
+    whole: bool = True
 
 
 class Answer(Enum):

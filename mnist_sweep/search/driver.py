@@ -46,6 +46,7 @@ class OracleSearch(Search):
         self._trials: dict[int, Any] = {}
         self._numbers: dict[str, int] = {}
         self._failed: set[str] = set()
+        self._partial: set[str] = set()
 
     def ask(self, number: int) -> Suggestion | Answer:
         """The next setting."""
@@ -69,16 +70,20 @@ class OracleSearch(Search):
             self._end(trial, Result(None))
         self._trials[number] = trial
         self._numbers[trial.trial_id] = number
+        anew = parent in self._partial
         return Suggestion(
             self._translation.decode(values),
             epochs=values.get("tuner/epochs"),
-            initial_epoch=values.get("tuner/initial_epoch", 0),
-            parent=self._numbers.get(parent),
+            initial_epoch=0 if anew else values.get("tuner/initial_epoch", 0),
+            parent=None if anew else self._numbers.get(parent),
         )
 
     def tell(self, number: int, result: Result) -> None:
         """Ends the oracle's trial."""
-        self._end(self._trials.pop(number), result)
+        trial = self._trials.pop(number)
+        if not result.whole:
+            self._partial.add(trial.trial_id)
+        self._end(trial, result)
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
         """Gives the oracle its former suggestion, or asks for it again."""

@@ -161,7 +161,7 @@ class PBT(Search):
         member, suggestion = self._running.pop(number)
         generation = self._ended[member]
         self._ended[member] += 1
-        if result.scores is not None and math.isfinite(result.scores[0]):
+        if result.whole and result.scores is not None and math.isfinite(result.scores[0]):
             assert suggestion.epochs is not None
             self._trained[generation][member] = _Trained(
                 number, suggestion.values, result.scores[0] * self._sign, result.epoch or suggestion.epochs
@@ -225,6 +225,10 @@ def _moved(value: Any, domain: Choice | Interval, rng: random.Random) -> Any:  #
     return rng.choice(near) if near else domain.sample(rng)
 
 
+def _may_go_on(trial: Trial, outcome: Outcome) -> bool:
+    return outcome.score is not None and outcome.whole(trial)
+
+
 def spent(config: PBTSearch, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:
     """The trials from whose state none will go on any more, so that it need not be kept.
 
@@ -243,7 +247,7 @@ def spent(config: PBTSearch, trials: Mapping[int, Trial], outcomes: Mapping[int,
     whole = [
         generation
         for generation, numbers in ended.items()
-        if len(numbers) == config.population and any(outcomes[n].score is not None for n in numbers)
+        if len(numbers) == config.population and any(_may_go_on(trials[n], outcomes[n]) for n in numbers)
     ]
     needed = {trial.parent for number, trial in trials.items() if number not in outcomes}
     return {n for generation, numbers in ended.items() if generation < max(whole, default=0) for n in numbers} - needed

@@ -342,6 +342,15 @@ class TestFailures:
         assert after.parent in (6, 7)
         assert (after.initial_epoch, after.epochs) == (1, 2)
 
+    def test_nobody_goes_on_from_executions_that_were_not_all_trained(self, make: Make) -> None:
+        search, _, _ = make()
+        for number in range(8):
+            search.ask(number)
+        for number in range(8):
+            search.tell(number, Result((number / 10,), 1, cut=number == 7, whole=number < 7))
+        after = [search.ask(8 + number) for number in range(8)]
+        assert {s.parent for s in after if isinstance(s, Suggestion)} <= set(range(7))
+
     def test_the_first_to_fail_in_a_generation_goes_on_from_the_one_before(self, make: Make) -> None:
         search, _, _ = make()
         for number in range(8):
