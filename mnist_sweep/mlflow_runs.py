@@ -312,14 +312,14 @@ class View:
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
         self._write.summary(run, self._summary(outcome), 0, event.time)
         self._write.text(run, event.log, "worker.log")
-        epochs = self._epochs.get((number, 1), {})
+        # Of several executions those that have ended count; where none has, the first as far as it came.
+        parts = [self._epochs.get((number, i), {}) for i in range(1, max(1, len(outcome.scores)) + 1)]
+        epochs = _mean_curve(parts)
         if trial.executions:
-            parts = [self._epochs.get((number, i), {}) for i in range(1, len(outcome.scores) + 1)]
-            epochs = _mean_curve(parts)
             for epoch, metrics in epochs.items():
                 self._write.metrics(run, metrics, epoch, event.time)
         if len(epochs) > 1:
-            title = f"Trial {number}" + (f", mean of {len(outcome.scores)}" if trial.executions else "")
+            title = f"Trial {number}" + (f", mean of {len(parts)}" if len(parts) > 1 else "")
             best = None if trial.executions else outcome.best_epoch
             self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
         if outcome.score is not None:
@@ -348,10 +348,11 @@ class View:
             ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in self._scores.items()))
             kept = {n for _, n in ranked}
         folder = trial_folder(self._folder, number)
-        self._write.file(self._runs[number], folder / SAMPLE_FILE)
-        # Replayed into another store, a model that was best once may be gone since.
-        if (number in kept or number not in self._scores) and (folder / MODEL_FILE).exists():
-            self._write.file(self._runs[number], folder / MODEL_FILE)
+        files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in self._scores else [])]
+        for path in [folder / name for name in files]:
+            # Replayed into another store, a model that was best once may be gone since, or all of a trial's files.
+            if path.exists():
+                self._write.file(self._runs[number], path)
         self._drop_models(sorted(set(self._scores) - kept - self._dropped), just_ended=number)
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:

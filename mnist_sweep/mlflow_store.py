@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -10,6 +11,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.importing import without_collector
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_LOG = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
 
@@ -124,7 +128,41 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         _create(path)
+    elif path is not None:
+        _follow(path)
     return _client(uri)
+
+
+# Where MLflow writes down, absolute, in which folder files lie.
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def _follow(path: Path) -> None:
+    """Lets a database that was moved together with its files find them again.
+
+    What lies in FOLDER/NAME beside the database now, and is not where the database says, was moved with it.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error), database:
+        for (location,) in database.execute("SELECT artifact_location FROM experiments").fetchall():
+            if not str(location).startswith("file:"):
+                continue
+            before = Path(url2pathname(urlsplit(location).path))
+            tail = Path(*before.parts[-2:])
+            if before.exists() or not (path.parent / tail).is_dir():
+                continue
+            old, new = (f"{folder.as_uri()}/" for folder in (before.parents[1], path.parent))
+            for table, column in _PLACES:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, len(old), old),
+                )
+            _LOG.info("%s and its files were moved from %s", path, before.parents[1])
 
 
 def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:

@@ -50,6 +50,23 @@ def left_behind(folder: Path, name: str) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in own)
 
 
+def test_a_store_that_was_moved_with_its_files_finds_them(tmp_path: Path) -> None:
+    old, new, text = tmp_path / "old place" / "mlruns", tmp_path / "new" / "mlruns", tmp_path / "a.txt"
+    text.touch()
+    client = store.connect(f"sqlite:///{old}/mlflow.db", create=True)
+    experiment = client.create_experiment("x", artifact_location=(old / "artifacts" / "x").as_uri())
+    run = client.create_run(experiment).info.run_id
+    client.log_artifact(run, str(text))
+    elsewhere = client.create_experiment("y", artifact_location=(tmp_path / "other" / "y").as_uri())
+    new.parent.mkdir()
+    old.rename(new)
+    client = store.connect(f"sqlite:///{new}/mlflow.db")
+    assert client.get_experiment(experiment).artifact_location == (new / "artifacts" / "x").as_uri()
+    assert client.get_experiment(elsewhere).artifact_location == (tmp_path / "other" / "y").as_uri()
+    assert [found.path for found in client.list_artifacts(run)] == ["a.txt"]
+    assert not old.exists()
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store, made once."""

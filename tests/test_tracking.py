@@ -784,21 +784,28 @@ def test_store_that_cannot_be_written_is_an_error_at_the_end_only(make_story, tm
     assert (trial_folder(story.folder, 0) / "model.h5").exists()
 
 
-def test_what_could_not_be_written_can_be_told_again_later(make_story):
+def test_what_could_not_be_written_can_be_told_again_later(make_story, monkeypatch):
     story = make_story()
+    write = Writer.file
+
+    def refuses(self: Writer, run: str, path: Path) -> None:
+        if path.parent == trial_folder(story.folder, 1):
+            raise OSError("the disk is full")
+        write(self, run, path)
+
+    monkeypatch.setattr(Writer, "file", refuses)
     story.starts()
     for number in (0, 1):
         story.trial(number)
         story.epoch(number, 1, val_accuracy=0.5, loss=1.0)
-        story.ends(number, 0.5, saved=number == 0)
+        story.ends(number, 0.5)
     story.trial(2)
     story.ended()
     logged = story.logged()
     assert story.tracker.error is not None
     assert list(logged.trials) == [0, 1]
     assert logged.trials[0].info.status == "FINISHED"
-    folder = trial_folder(story.folder, 1)
-    shutil.copytree(trial_folder(story.folder, 0), folder)
+    monkeypatch.setattr(Writer, "file", write)
     again = story.replay()
     assert [run.info.status for run in again.trials.values()] == ["FINISHED", "FINISHED", "KILLED"]
     assert again.history(again.trials[0], "val_accuracy") == [(1, 0.5)]
@@ -1176,6 +1183,29 @@ def test_run_whose_creation_was_answered_with_an_error_is_not_created_twice(shor
 
 
 # ---- executions, confirmations, several objectives ---------------------------------------------------------------
+
+
+def test_a_trial_that_was_stopped_in_its_first_execution_has_that_ones_curve(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
+    for epoch, score in ((1, 0.5), (2, 0.7)):
+        story.tell(EpochEnded, 0, 1, epoch, {"val_accuracy": score}, 1)
+    story.ends(0, 0.7, status=Status.STOPPED, reason="hopeless")
+    story.ended()
+    story.tracker.close()
+    logged = Logged(story.uri)
+    assert logged.history(logged.trials[0], "val_accuracy") == [(1, 0.5), (2, 0.7)]
+    assert "learning_curves.png" in logged.artifacts(logged.trials[0])
+
+
+def test_files_that_are_gone_keep_nothing_else_from_being_logged(short, tmp_path, template):
+    view, uri = elsewhere(short, tmp_path, template)
+    view._folder = tmp_path / "gone"
+    view.handle(*short.events)
+    trial = Logged(uri).trials[0]
+    assert trial.data.metrics["best_val_accuracy"] == 0.5
+    assert "sample_predictions.npz" not in Logged(uri).artifacts(trial)
 
 
 def test_executions_are_runs_of_their_own_below_their_trial(make_story, tmp_path, template):
