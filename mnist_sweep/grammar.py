@@ -244,6 +244,16 @@ def is_sweep(override: str) -> bool:
         return False
 
 
+def _quoted_choice(argument: str) -> str:
+    """An override that Hydra's parser refuses, quoted if it is a choice with a null, which `read_sweep` takes."""
+    key, _, text = argument.partition("=")
+    try:
+        sweep = read_sweep(text, key)
+    except UserError:
+        return argument
+    return argument if sweep is None else f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+
+
 def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:
     """Quotes the command line's sweeps, which Hydra refuses outside multirun.
 
@@ -260,7 +270,7 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
         try:
             override: Override = _parser().parse_overrides([argument])[0]
         except HydraException:
-            quoted.append(argument)
+            quoted.append(argument if intervals_only else _quoted_choice(argument))
             continue
         wanted = override.is_interval_sweep() if intervals_only else override.is_sweep_override()
         if wanted and not override.is_hydra_override():

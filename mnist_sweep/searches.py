@@ -130,7 +130,6 @@ class OwnSearch(Budget):
     max_failures: Count | None = 5
     enqueue: list[Literal["default"] | dict[str, Any]] = Field(default_factory=list)
     warm_start: list[str] = Field(default_factory=list)
-    seed: Annotated[int, Field(ge=0)] = 0
 
 
 Search = (

@@ -235,7 +235,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         confirm=None if top.confirm is None else check(Confirm, top.confirm, "confirm."),
         limits=check(Limits, top.limits, "limits."),
         data=check(Data, top.data, "data."),
-        search=check(_algorithm(top.search), top.search, "search."),
+        search=check(_algorithm(top.search), _seeded(top.search, top.seed), "search."),
         workers=check(Workers, top.workers, "workers."),
         tracking=check(Tracking, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
@@ -258,6 +258,11 @@ def _check_backend(training: Mapping[str, Any]) -> None:
         )
     if name not in backend.ALL:
         raise UserError(f"training.backend={shown(name)}: must be 'tensorflow' or 'jax'")
+
+
+def _seeded(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    """With the sweep's seed, which a user's own search need not name; those of `conf/search/` do."""
+    return {"seed": seed, **search} if "_target_" in search else search
 
 
 def _algorithm(search: Mapping[str, Any]) -> type[Search]:

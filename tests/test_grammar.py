@@ -474,6 +474,8 @@ def test_a_written_domain_reads_back_as_the_same(text: str) -> None:
             "optimizer.learning_rate='tag(log, interval(1e-4, 1))'",
         ),
         ("model.units=[1,2],[3]", "model.units='[1,2],[3]'"),
+        # Hydra's own parser takes no null here.
+        ("model.pooling.kind=choice(max,null)", "model.pooling.kind='choice(max,null)'"),
         ("+model.units=16,64", "+model.units='16,64'"),
         ("++model.units=16,64", "++model.units='16,64'"),
         ("model=mlp,cnn", "model='mlp,cnn'"),

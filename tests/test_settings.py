@@ -449,3 +449,10 @@ def test_executions_are_every_fold_on_every_seed(compose_config: Compose) -> Non
 def test_folds_need_no_images_held_out(compose_config: Compose) -> None:
     check_settings(compose_config("validation=kfold", "data.validation_split=0"))
     assert "data.validation_split" in message(compose_config("data.validation_split=0"))
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 7), ({"seed": 3}, 3)])
+def test_a_search_of_ones_own_has_the_sweeps_seed(compose_config, given: dict[str, int], expected: int) -> None:
+    config = compose_config("seed=7")
+    config["search"] = {"_target_": "mine.Mine", **given}
+    assert check_settings(config).search.seed == expected

@@ -40,6 +40,11 @@ def check(settings: Settings, space: Space) -> None:
         raise UserError(
             f"search={config.algorithm}: takes one objective, not [{names}]; take search=tpe, nsga2, random or grid"
         )
+    if config.warm_start and isinstance(config, NoSearch | GridSearch | HyperbandSearch | PBTSearch):
+        raise UserError(
+            f"search.warm_start={config.warm_start[0]}: search={config.algorithm} learns nothing from earlier sweeps; "
+            "take search=tpe or asha, or leave it out"
+        )
     if isinstance(config, NoSearch) and space.hyperparameters:
         first = space.hyperparameters[0].name
         raise UserError(f"search=none: {first} is a sweep; give it one value, or take search=random")

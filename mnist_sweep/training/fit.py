@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -131,6 +132,11 @@ class Trainer:
         if refusal:
             return outcome(Status.REFUSED, refusal)
         job.folder.mkdir(parents=True, exist_ok=True)
+        to_save = engine.plain or model
+        if isinstance(job.config.model, CustomModel | HyperModelConfig):
+            # Before hours of training.
+            with clock("build"):
+                _check_loadable(own.whole() if own else models.plain(to_save), job.config.model)
         guide = _Guide(job, report, stop, own, clock)
         guide.restore(model)
         if not guide.ended:
@@ -143,12 +149,9 @@ class Trainer:
         if job.keep:
             guide.save()
         with clock("save"):
-            to_save = engine.plain or model
             to_save.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
             whole = own.whole() if own else models.plain(to_save)
             write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
-            if isinstance(job.config.model, CustomModel | HyperModelConfig):
-                _check_loadable(job.folder / MODEL_FILE, job.config.model)
             _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
         if progress.history:
@@ -400,11 +403,14 @@ def _save_sample(model: keras.Model, images: Array, path: Path) -> None:
     write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
 
 
-def _check_loadable(path: Path, config: CustomModel | HyperModelConfig) -> None:
+def _check_loadable(model: keras.Model, config: CustomModel | HyperModelConfig) -> None:
     try:
-        saved.load(path)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / MODEL_FILE
+            model.save(path, include_optimizer=False)
+            saved.load(path)
     except Exception as error:
-        line = str(error).strip().splitlines()[0]
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         which = (
             f"model.builder={config.builder}"
             if isinstance(config, CustomModel)

@@ -41,6 +41,12 @@ def test_a_config_without_sweeps_goes_with_any_search(check: Callable[..., None]
     check(f"search={algorithm}")
 
 
+@pytest.mark.parametrize("algorithm", ["none", "grid", "hyperband", "pbt"])
+def test_a_warm_start_of_what_learns_from_none_is_refused(check: Callable[..., None], algorithm: str) -> None:
+    with pytest.raises(UserError, match=rf"^search.warm_start=a/b: search={algorithm} learns nothing from earlier "):
+        check(f"search={algorithm}", "search.warm_start=[a/b]")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -352,6 +352,26 @@ def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(
             assert report[name] == pytest.approx(values[0], rel=1e-4), name
 
 
+def test_a_model_that_could_not_be_loaded_again_is_not_trained(
+    trainer, trial_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unloadable.py").write_text(
+        "import keras\n"
+        "def build(config, shape, classes):\n"
+        "    halved = keras.layers.Lambda(lambda x: x / 2)\n"
+        "    last = keras.layers.Dense(classes, activation='softmax')\n"
+        "    return keras.Sequential([keras.Input(shape), halved, keras.layers.Flatten(), last])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reports: list[int] = []
+    from mnist_sweep.training.fit import Job
+
+    job = Job(trial_config("model.builder=unloadable:build"), ACCURACY, 1, tmp_path / "trial")
+    with pytest.raises(UserError, match=r"^model.builder=unloadable:build: the saved model cannot be loaded again \("):
+        trainer.train(job, lambda epoch, metrics: reports.append(epoch), lambda epoch: "")
+    assert reports == []
+
+
 @pytest.mark.parametrize(
     "model", [SMALL, ("model=cnn", "model.layers=1", "model.filters=4", "model.batch_normalization=true")]
 )
