@@ -101,11 +101,12 @@ def _sweep(given: list[str]) -> int:
     def task(config: DictConfig) -> None:
         from mnist_sweep import launch, resume
         from mnist_sweep.files import write_whole
-        from mnist_sweep.journal import FILE, never_begun, read
+        from mnist_sweep.journal import FILE, never_begun
         from mnist_sweep.mlflow_store import without_password
         from mnist_sweep.tables import standard_output
 
-        folder = launch.claim(Path(HydraConfig.get().runtime.output_dir))
+        wished = Path(HydraConfig.get().runtime.output_dir)
+        folder = launch.claim(wished)
         for killed in never_begun(folder.parent):
             # With a copy of its images, which may be large, and nothing that could be gone on with.
             launch.discard(killed)
@@ -114,13 +115,13 @@ def _sweep(given: list[str]) -> int:
             write_whole(file, without_password(file.read_text(encoding="utf-8")))
         try:
             plain = compose.plain(config)
-            old = resume.last_unfinished(plain["name"]) if plain["resume"] == "auto" else None
+            auto = plain["resume"] == "auto"
+            old = resume.to_go_on_with(plain, wished, lambda line: print(line, flush=True)) if auto else None
             if old is None:
                 hydra_config = HydraConfig.get()
                 before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
                 codes.append(launch.run(plain, folder, standard_output(), baseline=before))
             else:
-                resume.check_unchanged(resume.last_config(list(read(old)), old), plain)
                 resume.log_to(old)
                 codes.append(launch.run(plain, old, standard_output(), resume=True))
             if codes[-1] == 130:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from mnist_sweep.errors import UserError
+
 _SWEEP = "NAME/TIME, a sweep's folder, or NAME for its last one"
 
 
@@ -35,15 +37,17 @@ def _show_data(given: list[str]) -> int:
 
 def _resume(given: list[str]) -> int:
     parser = _parser("resume", "Goes on with an interrupted sweep, as if it had never been interrupted.")
-    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last unfinished one)")
-    parser.add_argument("longer", nargs="*", metavar="KEY=VALUE", help="a longer budget: search.max_trials=40")
+    what = f"{_SWEEP} (default: the last unfinished one), and a longer budget: search.max_trials=40"
+    parser.add_argument("given", nargs="*", metavar="SWEEP|KEY=VALUE", help=what)
     options = parser.parse_args(given)
     from mnist_sweep import resume
     from mnist_sweep.tables import standard_output
 
-    named = options.sweep is not None and "=" not in options.sweep
-    longer = options.longer if named or options.sweep is None else [options.sweep, *options.longer]
-    return resume.resume(options.sweep if named else None, longer, standard_output())
+    longer = [text for text in options.given if "=" in text and not Path(text).exists()]
+    sweeps = [text for text in options.given if text not in longer]
+    if len(sweeps) > 1:
+        raise UserError(f"resume: goes on with one sweep, not with {', '.join(sweeps)}")
+    return resume.resume(next(iter(sweeps), None), longer, standard_output())
 
 
 def _sync(given: list[str]) -> int:

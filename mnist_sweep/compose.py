@@ -70,7 +70,7 @@ def register() -> None:
         Plugins.instance().register(_OwnConfigs)
     OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
     # Hydra makes the sweep's folder before the name is checked: no name may lead out of experiments/.
-    OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"[^\w-]", "_", str(name)), replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
 
 
 def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from mnist_sweep.space import Space
 from mnist_sweep.sweep import Sweep
 from mnist_sweep.tracking import Tracker
 from mnist_sweep.training import data
-from mnist_sweep.trial import Event, SweepResumed, SweepStarted, TrialStarted, WinnerTested
+from mnist_sweep.trial import Event, SweepEnded, SweepResumed, SweepStarted, TrialStarted, WinnerTested
 from mnist_sweep.versions import versions
 from mnist_sweep.workers import sharing
 from mnist_sweep.workers.devices import Slot, slots
@@ -176,11 +176,12 @@ def _run(
         aside = Aside(lambda: search.create(settings, space, started.enqueued, started.earlier))
         cleanup.callback(aside.close)
         tracker = Tracker(settings, folder)
-        cleanup.callback(_finish_tracking, tracker, say, started.sweep)
+        cleanup.callback(_finish_tracking, tracker, say, summary.as_argument(started.sweep, folder))
         screen = cleanup.enter_context(
             Screen(Progress(settings.objective, settings.search, len(places), space.size, time.time), console)
         )
         tested: list[WinnerTested] = []
+        ended: list[SweepEnded] = []
 
         def emit(event: Event) -> None:
             journal.append(event)
@@ -188,6 +189,8 @@ def _run(
             screen.handle(event)
             if isinstance(event, WinnerTested):
                 tested.append(event)
+            elif isinstance(event, SweepEnded):
+                ended.append(event)
 
         rule = stopping.create(settings)
         shares = sharing.create(settings.workers, places, most)
@@ -202,7 +205,8 @@ def _run(
             screen.progress.handle(event)
         sweep.replay(past)
         emit(begin)
-        to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {started.sweep}"
+        named = summary.as_argument(started.sweep, folder)
+        to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {named}"
         with _signals(sweep, console):
             try:
                 results = sweep.run()
@@ -224,9 +228,9 @@ def _run(
                     started.sweep, settings, folder, say, has_winner=has_winner, packaged=packaging.result
                 )
         except KeyboardInterrupt:
-            say(f"Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync {started.sweep}")
+            say(f"Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync {named}")
             return 130
-    summary.next_steps(say, settings, folder, started.sweep, results, tested, published)
+    summary.next_steps(say, settings, folder, started.sweep, results, tested, published, ended[-1].reason)
     return 0 if results.winner() is not None else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,37 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int
     return launch.run(_with_password(new), folder, console, resume=True)
 
 
-def last_unfinished(name: str | None = None) -> Path | None:
-    """The last sweep that has not ended and that no process runs.
+def last_unfinished() -> Path | None:
+    """The last sweep that has not ended and that no process runs."""
+    return next(_unfinished(journal.sweeps(SWEEPS)), None)
+
+
+def to_go_on_with(config: Mapping[str, Any], wished: Path, say: Callable[[str], None]) -> Path | None:
+    """The last unfinished sweep of a config's name whose config differs by no more than a longer budget.
 
     Args:
-        name: Of the experiment; None for any.
+        config: What a sweep is to be run with.
+        wished: The folder that Hydra was told to run it in, which need not be one of `experiments/`.
+        say: Prints why one that is unfinished is left alone.
     """
-    for folder in reversed(journal.sweeps(SWEEPS / (name or ""))):
+    folders = [*journal.sweeps(wished), *journal.sweeps(SWEEPS / str(config["name"]))]
+    for folder in _unfinished(folders):
+        try:
+            check_unchanged(last_config(list(journal.read(folder)), folder), config)
+        except UserError as error:
+            say(f"{folder} is not gone on with: {str(error).removeprefix('resume: ')}")
+        else:
+            return folder
+    return None
+
+
+def _unfinished(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in reversed(folders):
         if not journal.is_running(folder):
             events = list(journal.read(folder))
             # A sweep that was killed before its first event has nothing to go on with.
             if events and not is_finished(events):
-                return folder
-    return None
+                yield folder
 
 
 def is_finished(events: Sequence[Event]) -> bool:
@@ -94,7 +112,8 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key in ("resume", "tracking.uri", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)
-    objective = Objective.parse(str(new["objective"]))
+    written = new["objective"]
+    objective = Objective.parse(written if isinstance(written, str) else written[0])
     changed = [
         key
         for key in sorted(before.keys() | after.keys())

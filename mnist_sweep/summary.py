@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import without_password
 from mnist_sweep.outcomes import Results
 from mnist_sweep.progress import duration, short_names, shown
@@ -47,6 +48,8 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
         say(f"  knows    {len(started.earlier)} trials of {sweeps}")
+    elif asked := started.config["search"].get("warm_start"):
+        say(f"  knows    nothing: no trial of {', '.join(asked)} has a setting of this space, and all objectives")
     say(f"  workers  {', '.join(places)}")
 
 
@@ -111,6 +114,7 @@ def next_steps(
     results: Results,
     tested: Sequence[WinnerTested],
     published: Published | None,
+    reason: str,
 ) -> None:
     """Says who won, where everything is, and what to do with it.
 
@@ -122,6 +126,7 @@ def next_steps(
         results: What it found.
         tested: The tests of its winners, the last one last.
         published: What it left behind; None where MLflow could not be written.
+        reason: Why it ended; "" where the search was at its end.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
     for status in (Status.STOPPED, Status.FAILED, Status.REFUSED):
@@ -130,7 +135,7 @@ def next_steps(
     winner = results.winner()
     if winner is None:
         reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
-        say(f"No trial has a result{': ' + min(reasons) if reasons else ''}.")
+        say(f"No trial has a result: {min(reasons, default=reason)}.")
         say(f"The workers' output is in {folder / 'workers'}.")
         if published is not None:
             tell_published(say, published)
@@ -147,7 +152,9 @@ def next_steps(
             say(f"  {published.link}{' (while python -m mnist_sweep ui runs)' if local else ''}")
         tell_published(say, published)
     say("Next:")
-    commands = {f"sync {sweep}": "write it into MLflow"} if published is None else _next_commands(sweep)
+    commands = (
+        {f"sync {as_argument(sweep, folder)}": "write it into MLflow"} if published is None else _next_commands(sweep)
+    )
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
@@ -170,6 +177,11 @@ def _next_commands(sweep: str) -> dict[str, str]:
         f"serve {sweep}": "draw a digit and see what the best model reads",
         f"export {sweep} --to exported": "the best model as files",
     }
+
+
+def as_argument(sweep: str, folder: Path) -> str:
+    """What `resume` and `sync` find a sweep by: its name, or its folder where Hydra was told to make another."""
+    return sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder))
 
 
 def _shown_path(path: Path) -> Path:

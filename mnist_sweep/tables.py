@@ -54,7 +54,8 @@ class _Output(Console):
 
 def standard_output() -> Console:
     """The console to print on; a file or a pipe has lines as long as need be."""
-    return _Output(width=None if sys.stdout.isatty() else _UNLIMITED)
+    # A process may be started without one.
+    return _Output(width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED)
 
 
 def show(console: Console, columns: Sequence[Column], title: str) -> int:

@@ -15,7 +15,7 @@ from mnist_sweep.outcomes import Results
 from mnist_sweep.publish import Published
 from mnist_sweep.settings import check_settings
 from mnist_sweep.space import Space
-from mnist_sweep.trial import Confirmed, Outcome, Status, Trial, WinnerTested
+from mnist_sweep.trial import Confirmed, Outcome, Status, SweepStarted, Trial, WinnerTested
 
 Printed = Callable[..., str]
 
@@ -24,7 +24,9 @@ Printed = Callable[..., str]
 def printed(compose_config) -> Printed:
     """What is printed of trials with these scores."""
 
-    def told(*scores: float | None, confirmed: Confirmed | None = None, objective: str = "val_accuracy") -> str:
+    def told(
+        *scores: float | None, confirmed: Confirmed | None = None, objective: str = "val_accuracy", reason: str = ""
+    ) -> str:
         settings = check_settings(compose_config("model.units=4,8,16,32", f"objective={objective}"))
         results = Results(settings.objectives, confirmed=confirmed)
         for number, score in enumerate(scores):
@@ -37,11 +39,27 @@ def printed(compose_config) -> Printed:
         summary.leaderboard(console, Space(settings.trial), results)
         tested = [WinnerTested(0.0, 0, {"test_accuracy": 0.5}, [])]
         summary.next_steps(
-            lambda line: print(line, file=file), settings, Path("sweep"), "a/b", results, tested, Published()
+            lambda line: print(line, file=file), settings, Path("sweep"), "a/b", results, tested, Published(), reason
         )
         return file.getvalue()
 
     return told
+
+
+def test_why_no_trial_has_a_result_is_said(printed: Printed) -> None:
+    assert "No trial has a result: the time budget of 1s is used up.\n" in printed(
+        reason="the time budget of 1s is used up"
+    )
+    assert "No trial has a result: too large.\n" in printed(None, reason="no trial has a result")
+
+
+def test_a_warm_start_that_tells_nothing_is_said() -> None:
+    said: list[str] = []
+    about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
+    about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
+    config = {"search": {"warm_start": ["one", "two"]}}
+    summary.announce(said.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
+    assert "  knows    nothing: no trial of one, two has a setting of this space, and all objectives" in said
 
 
 def row(output: str, start: str) -> list[str]:

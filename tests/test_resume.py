@@ -1,0 +1,69 @@
+"""Which sweep is gone on with, and what may have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_sweep import resume, summary
+from mnist_sweep.errors import UserError
+from mnist_sweep.journal import SWEEPS, Journal
+from mnist_sweep.trial import Status, SweepEnded, SweepStarted
+
+Begin = Callable[..., Path]
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Writes the journal of a sweep, interrupted or not."""
+    monkeypatch.chdir(tmp_path)
+
+    def begun(folder: Path, config: dict[str, Any], *, ended: bool = False) -> Path:
+        folder.mkdir(parents=True)
+        with Journal(folder) as journal:
+            journal.append(SweepStarted(1.0, "a/b", config, {}, {}, {}))
+            if ended:
+                journal.append(SweepEnded(2.0, Status.COMPLETED, "", 0))
+        return folder
+
+    return begun
+
+
+def test_a_sweep_of_several_objectives_may_be_longer(compose_config) -> None:
+    objective = "objective=[val_accuracy max, parameters min]"
+    old, new = (compose_config(objective, f"search.max_trials={n}", "search.target=0.9") for n in (8, 9))
+    resume.check_unchanged(old, new)
+    with pytest.raises(UserError, match=r"search.max_trials \(9 → 8\)"):
+        resume.check_unchanged(new, old)
+
+
+class TestAuto:
+    def test_takes_the_last_of_the_name_that_has_the_config(self, compose_config, begin: Begin) -> None:
+        config, other = compose_config("name=x"), compose_config("name=x", "seed=2")
+        begin(SWEEPS / "x" / "1", config)
+        last = begin(SWEEPS / "x" / "2", config)
+        begin(SWEEPS / "x" / "3", other)
+        begin(SWEEPS / "x" / "4", config, ended=True)
+        begin(SWEEPS / "y" / "5", config)
+        said: list[str] = []
+        assert resume.to_go_on_with(config, Path("nowhere"), said.append) == last
+        assert len(said) == 1
+        assert said[0].startswith(
+            "experiments/x/3 is not gone on with: the config has changed: search.seed (2 → 1), seed (2 → 1)"
+        )
+
+    def test_looks_into_the_folder_that_hydra_was_told_to_take(self, compose_config, begin: Begin) -> None:
+        config = compose_config("name=x")
+        wished = begin(Path("out") / "auto", config)
+        assert resume.to_go_on_with(config, wished, print) == wished
+        assert resume.to_go_on_with(config, Path("out") / "other", print) is None
+
+
+def test_a_sweep_is_named_so_that_it_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert summary.as_argument("x/1", tmp_path / "experiments" / "x" / "1") == "x/1"
+    assert summary.as_argument("x/auto", tmp_path / "out" / "auto") == "out/auto"
+    assert summary.as_argument("x/auto", Path("/out/auto")) == "/out/auto"
