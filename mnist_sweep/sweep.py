@@ -472,11 +472,11 @@ class Sweep:
 
     def _ended(self, trial: Trial, outcome: Outcome, log: str = "") -> None:
         self._emit(TrialEnded(self._clock(), trial.number, outcome, log))
-        self._check_target()
         for number in spent(self._settings, trial.number, self.results.trials, self.results.outcomes):
             forget(trial_folder(self._folder, number))
         self._tell(trial.number)
         self._paused, self._ended_since_ask = False, True
+        self._check_target()
         self._check_failures()
 
     def _tell(self, number: int) -> None:

@@ -132,7 +132,7 @@ class Trainer:
         if refusal:
             return outcome(Status.REFUSED, refusal)
         job.folder.mkdir(parents=True, exist_ok=True)
-        to_save = engine.plain or model
+        to_save = model if engine.plain is None else engine.plain
         if isinstance(job.config.model, CustomModel | HyperModelConfig):
             # Before hours of training.
             with clock("build"):
