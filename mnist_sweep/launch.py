@@ -176,7 +176,8 @@ def _run(
         aside = Aside(lambda: search.create(settings, space, started.enqueued, started.earlier))
         cleanup.callback(aside.close)
         tracker = Tracker(settings, folder)
-        cleanup.callback(_finish_tracking, tracker, say, summary.as_argument(started.sweep, folder))
+        named = summary.as_argument(started.sweep, folder)
+        cleanup.callback(_finish_tracking, tracker, say, named)
         screen = cleanup.enter_context(
             Screen(Progress(settings.objective, settings.search, len(places), space.size, time.time), console)
         )
@@ -205,7 +206,6 @@ def _run(
             screen.progress.handle(event)
         sweep.replay(past)
         emit(begin)
-        named = summary.as_argument(started.sweep, folder)
         to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {named}"
         with _signals(sweep, console):
             try:

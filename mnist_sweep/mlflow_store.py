@@ -133,6 +133,11 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     return _client(uri)
 
 
+def file_path(place: str) -> Path | None:
+    """The folder that a `file:` URI names; None for other URIs."""
+    return Path(url2pathname(urlsplit(place).path)) if place.startswith("file:") else None
+
+
 # Where MLflow writes down, absolute, in which folder files lie.
 _PLACES = (
     ("experiments", "artifact_location"),
@@ -150,9 +155,9 @@ def _follow(path: Path) -> None:
     """
     with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error), database:
         for (location,) in database.execute("SELECT artifact_location FROM experiments").fetchall():
-            if not str(location).startswith("file:"):
+            before = file_path(str(location))
+            if before is None:
                 continue
-            before = Path(url2pathname(urlsplit(location).path))
             tail = Path(*before.parts[-2:])
             if before.exists() or not (path.parent / tail).is_dir():
                 continue

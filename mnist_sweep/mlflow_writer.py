@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 import yaml
@@ -238,11 +236,9 @@ class Writer:
 
     def _local(self, run: str) -> Path | None:
         """A run's folder, where its files lie on this machine."""
-        place = self._place(run)
-        if not place.startswith("file:"):
-            return None
-        folder = Path(url2pathname(urlsplit(place).path))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = store.file_path(self._place(run))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 

@@ -133,10 +133,11 @@ class Trainer:
             return outcome(Status.REFUSED, refusal)
         job.folder.mkdir(parents=True, exist_ok=True)
         to_save = model if engine.plain is None else engine.plain
-        if isinstance(job.config.model, CustomModel | HyperModelConfig):
-            # Before hours of training.
-            with clock("build"):
-                _check_loadable(own.whole() if own else models.plain(to_save), job.config.model)
+        with clock("build"):
+            whole = own.whole() if own else models.plain(to_save)
+            if isinstance(job.config.model, CustomModel | HyperModelConfig):
+                # Before hours of training.
+                _check_loadable(whole, job.config.model)
         guide = _Guide(job, report, stop, own, clock)
         guide.restore(model)
         if not guide.ended:
@@ -150,7 +151,6 @@ class Trainer:
             guide.save()
         with clock("save"):
             to_save.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
-            whole = own.whole() if own else models.plain(to_save)
             write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
             _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
