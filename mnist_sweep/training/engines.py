@@ -167,7 +167,8 @@ def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
     config = layer.get_config()
     if type(layer) is keras.layers.Dropout:
         return _Dropout(config["rate"], name=config["name"], dtype=config["dtype"])
-    copy = layer.__class__.from_config(config)
+    kind = backends.Conv2D if type(layer) is keras.layers.Conv2D else type(layer)
+    copy = kind.from_config(config)
     penalty: Any = getattr(layer, "kernel_regularizer", None)
     if type(penalty) is keras.regularizers.L2:
         copy.kernel_regularizer = _L2(float(penalty.l2))

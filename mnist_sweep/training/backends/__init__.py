@@ -11,6 +11,7 @@ import keras
 
 if TYPE_CHECKING or keras.backend.backend() != "jax":
     from mnist_sweep.training.backends.tensorflow import (
+        Conv2D,
         Errors,
         Number,
         compiled,
@@ -24,6 +25,7 @@ if TYPE_CHECKING or keras.backend.backend() != "jax":
     )
 else:
     from mnist_sweep.training.backends.jax import (
+        Conv2D,
         Errors,
         Number,
         compiled,
@@ -37,6 +39,7 @@ else:
     )
 
 __all__ = [
+    "Conv2D",
     "Errors",
     "Number",
     "compiled",

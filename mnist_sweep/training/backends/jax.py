@@ -92,6 +92,10 @@ def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) ->
     return jnp.where(kept, inputs / keep.astype(inputs.dtype), jnp.zeros((), inputs.dtype))
 
 
+# Nothing is to be gained.
+Conv2D = keras.layers.Conv2D
+
+
 def jit_compile(chosen: bool | str) -> bool | str:
     """What `training.jit_compile` means here: JAX has no other way to be fast than XLA."""
     return chosen
