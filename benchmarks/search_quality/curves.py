@@ -29,6 +29,7 @@ class Curves:
         accuracy: Validation accuracy by setting and epoch, NaN from the epoch on at which a setting diverged.
         epoch_seconds: What an epoch of each setting takes.
         startup_seconds: What each setting takes beside its epochs: building and tracing the model, saving it.
+        again_seconds: The same where its worker still has what was traced for another setting of its architecture.
     """
 
     space: list[str]
@@ -36,6 +37,7 @@ class Curves:
     accuracy: NDArray[np.float64]
     epoch_seconds: NDArray[np.float64]
     startup_seconds: NDArray[np.float64]
+    again_seconds: NDArray[np.float64]
 
     @property
     def epochs(self) -> int:
@@ -61,14 +63,20 @@ class Curves:
         """The row of a setting."""
         return self.rows[identity(values)]
 
+    @functools.cached_property
+    def architectures(self) -> list[str]:
+        """Of each setting; those of the same one can be trained by what was traced for one of them."""
+        return [identity({k: v for k, v in values.items() if k != "optimizer.learning_rate"}) for values in self.values]
+
     def options(self) -> dict[str, list[Any]]:
         """Each hyperparameter's values, in the grid's order."""
         return {name: list(dict.fromkeys(v[name] for v in self.values)) for name in self.values[0]}
 
 
-def seconds_keys(dataset: str, trainer: str) -> tuple[str, str]:
-    """The names of the arrays of an epoch's seconds and of the start-up's, by setting."""
-    return f"{dataset}_{trainer}_epoch_seconds", f"{dataset}_{trainer}_startup_seconds"
+def seconds_keys(dataset: str, trainer: str) -> tuple[str, str, str]:
+    """The names of the arrays of an epoch's seconds, of the start-up's and of a later start-up's, by setting."""
+    epoch, startup, again = (f"{dataset}_{trainer}_{what}_seconds" for what in ("epoch", "startup", "again"))
+    return epoch, startup, again
 
 
 def load(dataset: str, *, trainer: str = OURS, epoch_scale: float = 1.0, file: Path = FILE) -> Curves:
@@ -84,11 +92,12 @@ def load(dataset: str, *, trainer: str = OURS, epoch_scale: float = 1.0, file: P
         about = json.loads(str(stored[f"{dataset}_settings"]))
         counts = stored[f"{dataset}_correct"].astype(float)
         counts[counts < 0] = np.nan
-        epoch, startup = (stored[key].astype(float) for key in seconds_keys(dataset, trainer))
+        epoch, startup, again = (stored[key].astype(float) for key in seconds_keys(dataset, trainer))
         return Curves(
             space=about["space"],
             values=[dict(zip(about["names"], row, strict=True)) for row in about["values"]],
             accuracy=counts / about["validation_images"],
             epoch_seconds=epoch * epoch_scale,
             startup_seconds=startup,
+            again_seconds=again,
         )

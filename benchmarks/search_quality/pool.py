@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +16,8 @@ from typing import ClassVar, TypeVar
 from benchmarks.search_quality.curves import Curves
 
 _T = TypeVar("_T")
+# As many architectures as a worker of this program keeps traced (`mnist_sweep.training.engines`).
+_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class Pool:
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._paused: list[int] = []
+        self._traced: list[OrderedDict[str, None]] = [OrderedDict() for _ in range(workers)]
         for slot in range(workers):
             self._at(0.0, lambda slot=slot: self._ask(slot))  # type: ignore[misc]
 
@@ -170,8 +174,17 @@ class Pool:
         elif isinstance(answer, Job):
             self._outcome.trials += 1
             running = _Running(number, answer, answer.first)
-            startup, epoch = self._curves.startup_seconds[answer.row], self._curves.epoch_seconds[answer.row]
-            self._at(self._now + took + startup + epoch, lambda: self._epoch(slot, running))
+            first = self._startup(slot, answer.row) + self._curves.epoch_seconds[answer.row]
+            self._at(self._now + took + first, lambda: self._epoch(slot, running))
+
+    def _startup(self, slot: int, row: int) -> float:
+        architecture, traced = self._curves.architectures[row], self._traced[slot]
+        seconds = self._curves.again_seconds if architecture in traced else self._curves.startup_seconds
+        traced[architecture] = None
+        traced.move_to_end(architecture)
+        if len(traced) > _KEPT:
+            traced.popitem(last=False)
+        return float(seconds[row])
 
     def _epoch(self, slot: int, running: _Running) -> None:
         running.epoch += 1

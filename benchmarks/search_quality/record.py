@@ -152,8 +152,9 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
     """One grid's journal as arrays, with the seconds of Keras's `fit` beside.
 
     Seconds are noisy. So each setting is given the median of its kind: of the settings with the same layers, units,
-    dropout and optimizer. Beside their epochs, only those count that had to be traced: what was traced for one trial
-    serves later ones of the same architecture, and how often a search draws the same one depends on the search.
+    dropout and optimizer. Beside their epochs, those that had to be traced count apart from the others: what was traced
+    for one trial serves later ones of the same architecture, and how often a search draws the same one depends on the
+    search. Keras's `fit` traces each.
 
     Args:
         dataset: A key of `SPACES`.
@@ -161,8 +162,8 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
 
     Returns:
         By name: the space and the settings as JSON; images classified correctly by setting and epoch, -1 from the epoch
-        on at which the loss was not finite; seconds of an epoch, and beside the epochs, by setting, of this program and
-        of Keras (`curves.seconds_keys`).
+        on at which the loss was not finite; seconds of an epoch, and beside the epochs, with tracing and without, by
+        setting, of this program and of Keras (`curves.seconds_keys`).
 
     Raises:
         subprocess.CalledProcessError: Keras's `fit` could not be measured.
@@ -198,8 +199,9 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
     for trial in ended:
         if len(trial.accuracy) == trial.epochs:
             kinds[trial.kind].append(trial)
-    ours = {kind: _seconds(like) for kind, like in kinds.items()}
-    keras = dict(zip(kinds, keras_seconds(dataset, [like[0].values for like in kinds.values()]), strict=True))
+    ours = _seconds(kinds)
+    fits = keras_seconds(dataset, [like[0].values for like in kinds.values()])
+    keras = {kind: (epoch, startup, startup) for kind, (epoch, startup) in zip(kinds, fits, strict=True)}
     for trainer, seconds in ((OURS, ours), (KERAS, keras)):
         for key, column in zip(
             seconds_keys(dataset, trainer), np.array([seconds[trial.kind] for trial in ended]).T, strict=True
@@ -208,10 +210,23 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _seconds(like: Sequence[_Recorded]) -> tuple[float, float]:
-    most = max(trial.traced for trial in like)
-    startup = statistics.median(trial.startup for trial in like if trial.traced > most / 2)
-    return statistics.median(trial.epoch for trial in like), startup
+def _seconds(kinds: dict[_Kind, list[_Recorded]]) -> dict[_Kind, tuple[float, float, float]]:
+    anew: dict[_Kind, list[float]] = defaultdict(list)
+    again: dict[_Kind, list[float]] = defaultdict(list)
+    for kind, like in kinds.items():
+        most = max(trial.traced for trial in like)
+        for trial in like:
+            (anew if trial.traced > most / 2 else again)[kind].append(trial.startup)
+    # Of a few kinds every setting was traced; without that, all kinds take about as long.
+    usual = [statistics.median(seconds) for seconds in again.values()]
+    return {
+        kind: (
+            statistics.median(trial.epoch for trial in like),
+            statistics.median(anew[kind]),
+            statistics.median(again[kind] or usual),
+        )
+        for kind, like in kinds.items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         correct = arrays[f"{dataset}_correct"]
         print(f"{dataset}: {len(correct)} settings, {correct.shape[1]} epochs, {(correct[:, -1] < 0).sum()} diverged")
         for trainer in TRAINERS:
-            epoch, startup = (np.median(arrays[key]) for key in seconds_keys(dataset, trainer))
-            print(f"  {trainer}: median {epoch:.3f} s for an epoch, {startup:.2f} s beside")
+            epoch, startup, again = (np.median(arrays[key]) for key in seconds_keys(dataset, trainer))
+            print(f"  {trainer}: median {epoch:.3f} s for an epoch, {startup:.2f} and {again:.2f} s beside")
     print(f"{options.to}: {options.to.stat().st_size / 1000:.0f} kB")
 
 

@@ -16,10 +16,11 @@ from benchmarks.search_quality.simulate import Run
 # Two settings of three epochs; the second is the better one, and the slower.
 CURVES = Curves(
     space=["model.units=1,2"],
-    values=[{"model.units": 1}, {"model.units": 2}],
+    values=[{"model.units": 1, "optimizer.learning_rate": 0.1}, {"model.units": 2, "optimizer.learning_rate": 0.1}],
     accuracy=np.array([[0.1, 0.2, 0.3], [0.2, 0.5, 0.9]]),
     epoch_seconds=np.array([100.0, 200.0]),
     startup_seconds=np.array([1000.0, 2000.0]),
+    again_seconds=np.array([10.0, 20.0]),
 )
 
 
@@ -67,6 +68,12 @@ def test_a_trial_that_is_cut_or_goes_on_costs_its_own_epochs_only() -> None:
     assert outcome.reached[0].epochs == 3
 
 
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 1000 + 3 * 100 + 10 + 3 * 100 + 2600), (3, 2600)])
+def test_a_worker_traces_an_architecture_once(workers: int, seconds: float) -> None:
+    outcome = simulate(InOrder([Job(0, 3), Job(0, 3), Job(1, 3)]), workers)
+    assert outcome.reached[0].seconds == pytest.approx(seconds, abs=1)
+
+
 @pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize(("dataset", "settings", "epochs"), [("mlp", 432, 27), ("cnn", 192, 15)])
 def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs: int, trainer: str) -> None:
@@ -75,20 +82,23 @@ def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs
     assert table.accuracy.shape == (settings, epochs)
     assert (table.epoch_seconds > 0).all()
     assert (table.startup_seconds > 0).all()
+    assert (table.again_seconds > 0).all()
+    assert (table.again_seconds <= table.startup_seconds).all()
     for percentile in (95, 99):
         share = (table.best >= table.target(percentile)).mean()
         # Some settings have the very same best accuracy.
         assert 0 < share <= 2 * (1 - percentile / 100)
 
 
-def test_beside_the_epochs_only_trials_that_were_traced_count() -> None:
+def test_beside_the_epochs_trials_that_were_traced_count_apart() -> None:
     def recorded(trace: float, seconds: float) -> record._Recorded:
         phases = {"trace": trace, "train": 1.5, "validate": 0.5}
         return record._Recorded({}, epochs=4, started=100.0, phases=phases, ended=100.0 + seconds)
 
     traced, again = [recorded(0.4, 3.0), recorded(0.5, 3.2), recorded(0.6, 3.4)], [recorded(0.001, 2.1)] * 5
-    epoch, startup = record._seconds([*traced, *again])
-    assert (epoch, startup) == (0.5, pytest.approx(1.2))
+    seconds = record._seconds({("both",): [*traced, *again], ("traced",): traced[:1]})
+    assert seconds[("both",)] == (0.5, pytest.approx(1.2), pytest.approx(0.1))
+    assert seconds[("traced",)] == (0.5, pytest.approx(1.0), pytest.approx(0.1))
 
 
 def test_each_peer_is_there_with_its_own_training_and_with_ours() -> None:
