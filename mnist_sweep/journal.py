@@ -137,6 +137,23 @@ def find(sweep: str, wanted_by: str) -> Path:
     raise UserError(f"{wanted_by} {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
 
 
+def from_project(uri: str, folder: Path) -> str:
+    """A tracking URI as it was meant where a sweep was run: in the folder that holds `experiments/`.
+
+    Args:
+        uri: What the sweep's config says.
+        folder: The sweep's.
+
+    Returns:
+        The same where that is the working directory, so that it stays true when the project is moved.
+    """
+    parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
+    relative = uri.removeprefix("sqlite:///")
+    if relative == uri or relative.startswith("/") or not parents or parents[0].parent == Path.cwd().resolve():
+        return uri
+    return f"sqlite:///{parents[0].parent / relative}"
+
+
 def read(folder: Path) -> Iterator[Event]:
     """Reads a sweep's events back, in order.
 

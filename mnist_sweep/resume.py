@@ -51,7 +51,7 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int
         console.print(f"{folder} is finished; there is nothing to go on with.", markup=False, highlight=False)
         return 0
     log_to(folder)
-    return launch.run(_with_password(new), folder, console, resume=True)
+    return launch.run(_with_store(new, folder), folder, console, resume=True)
 
 
 def last_unfinished() -> Path | None:
@@ -145,8 +145,9 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     return changed
 
 
-def _with_password(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, "tracking": {**config["tracking"], "uri": with_password(config["tracking"]["uri"])}}
+def _with_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    uri = journal.from_project(with_password(config["tracking"]["uri"]), folder)
+    return {**config, "tracking": {**config["tracking"], "uri": uri}}
 
 
 def sync(sweep: str | None, console: Console) -> int:
@@ -169,7 +170,7 @@ def sync(sweep: str | None, console: Console) -> int:
     if journal.is_running(folder):
         raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
     events = list(journal.read(folder))
-    settings = check_settings(_with_password(last_config(events, folder)))
+    settings = check_settings(_with_store(last_config(events, folder), folder))
     view = View(settings, folder)
     try:
         for start in range(0, len(events), AT_ONCE):

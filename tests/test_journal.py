@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -249,3 +250,24 @@ def test_full_disk_is_said(tmp_path, monkeypatch):
     path = tmp_path / journal.FILE
     assert str(caught.value) == f"{path}: cannot be written (No space left on device); mend that, then resume"
     assert next(journal.read(tmp_path)) == STORY[0]
+
+
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [
+        ("sqlite:///mlruns/mlflow.db", "sqlite:///{project}/mlruns/mlflow.db"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("http://localhost:5000", "http://localhost:5000"),
+    ],
+)
+def test_a_relative_store_is_in_the_project_that_the_sweep_was_run_in(
+    uri: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, other = tmp_path / "project", tmp_path / "other"
+    for folder in (project, other):
+        folder.mkdir()
+    monkeypatch.chdir(other)
+    assert journal.from_project(uri, Path("../project/experiments/cnn/1")) == meant.format(project=project)
+    assert journal.from_project(uri, tmp_path / "elsewhere" / "1") == uri
+    monkeypatch.chdir(project)
+    assert journal.from_project(uri, Path("experiments/cnn/1")) == uri

@@ -307,9 +307,9 @@ def searched(frame: pd.DataFrame) -> list[str]:
 
 
 def _as_name(sweep: str) -> str:
-    path = Path(sweep)
-    if (path / journal.FILE).is_file():
-        return _started(path).sweep
+    folders = journal.sweeps(Path(sweep))
+    if folders:
+        return _started(folders[-1]).sweep
     name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
         raise UserError(f"sweep {sweep}: write NAME, NAME/TIME or the sweep's folder")
@@ -325,20 +325,11 @@ def _started(folder: Path) -> SweepStarted:
 
 def uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
-    given = Path(sweep) if sweep and (Path(sweep) / journal.FILE).is_file() else SWEEPS / (sweep or "")
-    folders = journal.sweeps(given)
+    folders = (journal.sweeps(Path(sweep)) if sweep else []) or journal.sweeps(SWEEPS / (sweep or ""))
     if folders:
         last = folders[-1]
-        return _from_project(mlflow_store.with_password(str(_started(last).config["tracking"]["uri"])), last)
+        return journal.from_project(mlflow_store.with_password(str(_started(last).config["tracking"]["uri"])), last)
     from mnist_sweep.compose import defaults
 
     return str(defaults()["tracking"]["uri"])
 
-
-def _from_project(uri: str, folder: Path) -> str:
-    """A relative store's URI as it was meant where the sweep was run: in the folder that holds `experiments/`."""
-    parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
-    relative = uri.removeprefix("sqlite:///")
-    if relative == uri or relative.startswith("/") or not parents:
-        return uri
-    return f"sqlite:///{parents[0].parent / relative}"

@@ -114,6 +114,7 @@ def elsewhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_store_is_the_one_that_the_given_folder_names(elsewhere):
     assert find_sweep(str(elsewhere)).sweep == "alpha/2025-01-01_10-00-00"
+    assert find_sweep(str(elsewhere.parent)).sweep == "alpha/2025-01-01_10-00-00"
 
 
 def test_store_is_the_one_that_the_last_local_sweep_was_logged_to(project, tmp_path, monkeypatch):
