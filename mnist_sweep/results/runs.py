@@ -332,4 +332,3 @@ def uri_of(sweep: str | None) -> str:
     from mnist_sweep.compose import defaults
 
     return str(defaults()["tracking"]["uri"])
-

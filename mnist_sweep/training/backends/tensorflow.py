@@ -31,6 +31,8 @@ def configure(threads: int, *, gpu: bool) -> None:
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
+    if not gpu:
+        _optimize_graphs_once()
     if gpu or threads > 1:
         # One CPU thread computes everything in one order, and a tenth faster without it.
         tf.config.experimental.enable_op_determinism()
@@ -40,6 +42,19 @@ def configure(threads: int, *, gpu: bool) -> None:
             raise RuntimeError("the GPU is gone, or TensorFlow cannot use it; pip install 'tensorflow[and-cuda]'")
         for device in devices:
             tf.config.experimental.set_memory_growth(device, True)
+
+
+def _optimize_graphs_once() -> None:
+    """Lets TensorFlow go over a traced function once, and not twice: a tenth less of tracing, and the same speed then.
+
+    No public setting reaches functions. Where TensorFlow knows this one no more, it is without effect.
+    """
+    from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
+    from tensorflow.python.eager import context
+
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    context.context()._config = config
 
 
 def resident(parts: Sequence[Array]) -> tf.Tensor:
