@@ -109,7 +109,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         UserError: It names the keys that differ.
     """
     before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
-    for key in ("resume", "tracking.uri", "tracking.report", "tracking.register"):
+    for key in ("resume", "tracking.uri", "tracking.artifacts", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)
     written = new["objective"]
@@ -146,8 +146,12 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 
 def _with_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    uri = journal.from_project(with_password(config["tracking"]["uri"]), folder)
-    return {**config, "tracking": {**config["tracking"], "uri": uri}}
+    tracking = dict(config["tracking"])
+    tracking["uri"] = journal.from_project(with_password(tracking["uri"]), folder)
+    project = journal.elsewhere(folder)
+    if project is not None:
+        tracking["artifacts"] = str(project / tracking["artifacts"])
+    return {**config, "tracking": tracking}
 
 
 def sync(sweep: str | None, console: Console) -> int:

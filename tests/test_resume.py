@@ -67,3 +67,20 @@ def test_a_sweep_is_named_so_that_it_can_be_found(tmp_path: Path, monkeypatch: p
     assert summary.as_argument("x/1", tmp_path / "experiments" / "x" / "1") == "x/1"
     assert summary.as_argument("x/auto", tmp_path / "out" / "auto") == "out/auto"
     assert summary.as_argument("x/auto", Path("/out/auto")) == "/out/auto"
+
+
+def test_what_a_sweep_of_another_project_logs_goes_into_that_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("project", "other"):
+        (tmp_path / name).mkdir()
+    config = {"tracking": {"uri": "sqlite:///mlruns/mlflow.db", "artifacts": "mlruns/artifacts"}, "seed": 1}
+    monkeypatch.chdir(tmp_path / "other")
+    there = resume._with_store(config, Path("../project/experiments/cnn/1"))
+    mlruns = tmp_path / "project" / "mlruns"
+    assert there == {
+        "tracking": {"uri": f"sqlite:///{mlruns}/mlflow.db", "artifacts": str(mlruns / "artifacts")},
+        "seed": 1,
+    }
+    monkeypatch.chdir(tmp_path / "project")
+    assert resume._with_store(config, Path("experiments/cnn/1")) == config
