@@ -140,28 +140,14 @@ def find(sweep: str, wanted_by: str) -> Path:
 def elsewhere(folder: Path) -> Path | None:
     """The folder that a sweep was run in, from which its config's paths count; None where it is the working directory.
 
+    There they stay as they are, so that they are still true when the project is moved.
+
     Args:
         folder: The sweep's; it is taken for the working directory's if it lies in no `experiments/`.
     """
     parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
     project = parents[0].parent if parents else Path.cwd().resolve()
     return None if project == Path.cwd().resolve() else project
-
-
-def from_project(uri: str, folder: Path) -> str:
-    """A tracking URI as it was meant where a sweep was run.
-
-    Args:
-        uri: What the sweep's config says.
-        folder: The sweep's.
-
-    Returns:
-        The same where that is the working directory, so that it stays true when the project is moved.
-    """
-    project, relative = elsewhere(folder), uri.removeprefix("sqlite:///")
-    if project is None or relative == uri or relative.startswith("/"):
-        return uri
-    return f"sqlite:///{project / relative}"
 
 
 def read(folder: Path) -> Iterator[Event]:

@@ -67,6 +67,19 @@ def absolute(uri: str) -> str:
     return uri if path is None else f"{_SQLITE}{path}{options}"
 
 
+def as_seen_from(uri: str, folder: Path | None) -> str:
+    """A tracking URI as another working directory means it.
+
+    Args:
+        uri: Any MLflow tracking URI.
+        folder: From which a relative SQLite path counts; None for this working directory.
+    """
+    relative = uri.removeprefix(_SQLITE)
+    if folder is None or relative == uri or relative.startswith("/"):
+        return uri
+    return f"{_SQLITE}{folder / relative}"
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store, absolute; None for other stores."""
     path = uri.removeprefix(_SQLITE).partition("?")[0]

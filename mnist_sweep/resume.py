@@ -16,7 +16,7 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_runs import View, flat
-from mnist_sweep.mlflow_store import with_password, without_password
+from mnist_sweep.mlflow_store import as_seen_from, with_password, without_password
 from mnist_sweep.publish import publish
 from mnist_sweep.settings import Objective, check_settings
 from mnist_sweep.tracking import AT_ONCE
@@ -146,9 +146,8 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 
 def _with_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    tracking = dict(config["tracking"])
-    tracking["uri"] = journal.from_project(with_password(tracking["uri"]), folder)
-    project = journal.elsewhere(folder)
+    tracking, project = dict(config["tracking"]), journal.elsewhere(folder)
+    tracking["uri"] = as_seen_from(with_password(tracking["uri"]), project)
     if project is not None:
         tracking["artifacts"] = str(project / tracking["artifacts"])
     return {**config, "tracking": tracking}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_sweep.journal import SWEEPS, elsewhere
+from mnist_sweep.journal import SWEEPS
 from mnist_sweep.mlflow_store import without_password
 from mnist_sweep.outcomes import Results
 from mnist_sweep.progress import duration, short_names, shown
@@ -152,10 +152,8 @@ def next_steps(
             say(f"  {published.link}{' (while python -m mnist_sweep ui runs)' if local else ''}")
         tell_published(say, published)
     say("Next:")
-    by_folder = as_argument(sweep, folder)
-    # By its name where the store of this folder has it; that of another project is found from the sweep's own folder.
-    named = sweep if elsewhere(folder) is None else by_folder
-    commands = {f"sync {by_folder}": "write it into MLflow"} if published is None else _next_commands(named)
+    named = as_argument(sweep, folder)
+    commands = {f"sync {named}": "write it into MLflow"} if published is None else _next_commands(named)
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
@@ -181,7 +179,7 @@ def _next_commands(sweep: str) -> dict[str, str]:
 
 
 def as_argument(sweep: str, folder: Path) -> str:
-    """What `resume` and `sync` find a sweep by: its name, or its folder where Hydra was told to make another."""
+    """What every command finds a sweep by: its name, or its folder where that is another than `experiments/` has."""
     return sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder))
 
 

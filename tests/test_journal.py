@@ -15,6 +15,7 @@ import pytest
 from mnist_sweep import journal
 from mnist_sweep.errors import UserError
 from mnist_sweep.journal import Journal
+from mnist_sweep.mlflow_store import as_seen_from
 from mnist_sweep.trial import (
     AttemptFailed,
     Confirmed,
@@ -169,6 +170,7 @@ _HOLDS = """
 import sys, time
 from pathlib import Path
 from mnist_sweep.journal import Journal
+from mnist_sweep.mlflow_store import as_seen_from
 from mnist_sweep.trial import TrialAsked
 journal = Journal(Path(sys.argv[1]))
 journal.append(TrialAsked(1.0, 0))
@@ -267,7 +269,11 @@ def test_a_relative_store_is_in_the_project_that_the_sweep_was_run_in(
     for folder in (project, other):
         folder.mkdir()
     monkeypatch.chdir(other)
-    assert journal.from_project(uri, Path("../project/experiments/cnn/1")) == meant.format(project=project)
-    assert journal.from_project(uri, tmp_path / "elsewhere" / "1") == uri
+
+    def of(folder: Path) -> str:
+        return as_seen_from(uri, journal.elsewhere(folder))
+
+    assert of(Path("../project/experiments/cnn/1")) == meant.format(project=project)
+    assert of(tmp_path / "elsewhere" / "1") == uri
     monkeypatch.chdir(project)
-    assert journal.from_project(uri, Path("experiments/cnn/1")) == uri
+    assert of(Path("experiments/cnn/1")) == uri

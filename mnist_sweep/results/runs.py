@@ -327,8 +327,8 @@ def uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
     folders = (journal.sweeps(Path(sweep)) if sweep else []) or journal.sweeps(SWEEPS / (sweep or ""))
     if folders:
-        last = folders[-1]
-        return journal.from_project(mlflow_store.with_password(str(_started(last).config["tracking"]["uri"])), last)
+        uri = mlflow_store.with_password(str(_started(folders[-1]).config["tracking"]["uri"]))
+        return mlflow_store.as_seen_from(uri, journal.elsewhere(folders[-1]))
     from mnist_sweep.compose import defaults
 
     return str(defaults()["tracking"]["uri"])
