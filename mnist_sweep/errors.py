@@ -3,7 +3,32 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Iterable, Iterator
+
+# What a disk, a quota or a mount says when it fails; no setting of a model can cause or cure any of these.
+_MACHINE = {
+    code: what
+    for name, what in (
+        ("ENOSPC", "the disk is full"),
+        ("EDQUOT", "the disk quota is used up"),
+        ("EIO", "the disk cannot be read or written"),
+        ("EROFS", "the disk is mounted read-only"),
+        ("ESTALE", "the network folder is gone"),
+        ("ENOTCONN", "the network folder is not connected"),
+        ("ENODEV", "the disk is gone"),
+        ("ENXIO", "the disk is gone"),
+        ("ENFILE", "the system has too many open files"),
+    )
+    if (code := getattr(errno, name, None)) is not None
+}
+# Libraries that write files by themselves (HDF5, TensorFlow, NumPy) give the reason in their text only.
+_TEXTS = (
+    (re.compile(r"No space left on device|errno = 28\b|\d+ requested and \d+ written"), "the disk is full"),
+    (re.compile(r"Disk quota exceeded|errno = 122\b"), "the disk quota is used up"),
+    (re.compile(r"Input/output error|errno = 5\b"), "the disk cannot be read or written"),
+)
 
 
 class UserError(Exception):
@@ -12,6 +37,45 @@ class UserError(Exception):
     Its message is one line that names the key, the value and what to do; the command line prints it and
     ends with exit code 2.
     """
+
+
+class MachineError(UserError):
+    """The machine failed: its disk is full or broken, or a folder is gone. No trial is to blame for it."""
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """Whether the machine, not the code that ran on it, is the cause of an exception.
+
+    Args:
+        error: The exception; its causes and contexts are looked at, too.
+
+    Returns:
+        What failed and where, in plain words, such as `the disk is full (experiments/a/model.h5)`; None where the
+        exception is no fault of the machine's.
+    """
+    for one in _chain(error):
+        if isinstance(one, MachineError):
+            return str(one)
+        if not isinstance(one, OSError) and "Error" not in type(one).__name__:
+            continue
+        code = one.errno if isinstance(one, OSError) else None
+        text = str(one)[:10_000]
+        what = _MACHINE.get(code or 0) or next((what for pattern, what in _TEXTS if pattern.search(text)), None)
+        if what is not None:
+            where = getattr(one, "filename", None)
+            return f"{what} ({where})" if where else what
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__cause__, None if one.__suppress_context__ else one.__context__]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,28 +1,38 @@
-"""Files that appear only when they are whole."""
+"""The one place where files are replaced and removed: they appear only when whole, and only our own are removed.
+
+No other module removes, renames or overwrites a file; `tests/test_files.py` reads the code for that.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+# Begins the name of a file that is being written.
+PARTIAL = "partial-mnist_sweep-"
 
-def write_whole(path: Path, content: str | Callable[[Path], object], *, flush: bool = True) -> None:
-    """Writes to a temporary file, flushes it to the disk, and gives it its name.
+
+def write_whole(path: Path, content: str | bytes | Callable[[Path], object], *, flush: bool = True) -> None:
+    """Writes to a temporary file of its own, flushes it to the disk, and gives it its name.
 
     Args:
-        path: The file; one that is there is replaced.
-        content: Its text, or what writes it to the path that it is given.
+        path: The file; one that is there is replaced, so the caller has made sure that it may be.
+        content: Its text or bytes, or what writes it to the path that it is given.
         flush: Whether to wait for the disk; without, a power cut may leave a file that cannot be read.
 
     Raises:
         OSError: It cannot be written; the file is then as it was.
     """
-    # The suffix stays last, as Keras and NumPy tell the format by it.
-    temporary = path.with_name(f"partial-{path.name}")
+    # The suffix stays last, as Keras and NumPy tell the format by it. The name is none that a user's file has, and the
+    # same each time, so that what a kill has left is replaced.
+    temporary = path.with_name(f"{PARTIAL}{path.name}")
     try:
         if isinstance(content, str):
             temporary.write_text(content, encoding="utf-8")
+        elif isinstance(content, bytes):
+            temporary.write_bytes(content)
         else:
             content(temporary)
         if flush:
@@ -30,4 +40,36 @@ def write_whole(path: Path, content: str | Callable[[Path], object], *, flush: b
                 os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file that this program made; one that is not there, or cannot be removed, is left.
+
+    Args:
+        path: A file or a symbolic link, never a folder.
+    """
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path, files: Iterable[str]) -> bool:
+    """Removes the files of a folder that this program made, one by one, and the folder if nothing else is in it.
+
+    Args:
+        folder: The folder; it need not exist.
+        files: The names of the files in it, or patterns such as `*.log`, that are this program's own.
+
+    Returns:
+        Whether the folder is gone.
+    """
+    if folder.is_symlink():
+        # What it points to may be anybody's.
+        return False
+    for pattern in files:
+        for path in folder.glob(pattern):
+            if path.is_symlink() or path.is_file():
+                remove(path)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()

@@ -1,0 +1,80 @@
+"""Text that came from outside, made fit to be printed, logged and stored."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# The longest message that is kept whole: what is longer is a dump that nobody reads in a table or a tag.
+LONGEST = 2000
+# Cc: control characters, Cf: invisible ones, such as those that reverse the direction of writing, Cs: lone surrogates,
+# Cn: code points that stand for nothing, Zl and Zp: line and paragraph separators.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
+# Printable ASCII, line feeds and tabs, which most text is made of.
+_PLAIN = re.compile(r"[\n\t -~]*")
+# These join letters and emoji into one, and are part of many languages' spelling.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str, most: int = LONGEST) -> str:
+    r"""Makes text from outside safe to print, log and store.
+
+    Args:
+        text: Any text: an error's message, a file's name, a line of a log.
+        most: The most characters to keep.
+
+    Returns:
+        The text with every character that is invisible or would control a terminal written as an escape (`\x1b`,
+        `\udce9`), and cut to `most` characters with `…` at its end. Line feeds and tabs are kept.
+
+    Example:
+        >>> printable("caf\udce9 \x1b[31mred")
+        'caf\\udce9 \\x1b[31mred'
+    """
+    cut = len(text) > most
+    kept = text[: max(0, most - 1)] if cut else text
+    if _PLAIN.fullmatch(kept) is None:
+        kept = "".join(map(_shown, kept))
+        if len(kept) > most:
+            kept, cut = kept[: max(0, most - 1)], True
+    return f"{kept}…" if cut else kept
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """Makes text from outside fit into one line.
+
+    Args:
+        text: Any text.
+        most: The most characters to keep.
+
+    Returns:
+        The text as `printable` gives it, with each run of white space replaced by one space.
+    """
+    # Cut first: to split a text of megabytes that is cut anyway takes memory for nothing.
+    return printable(" ".join(text[: 4 * most].split()), most)
+
+
+def first_line(error: BaseException, most: int = LONGEST) -> str:
+    """What an exception says, in one line.
+
+    Args:
+        error: The exception.
+        most: The most characters to keep.
+
+    Returns:
+        The first line of its message that is not blank; the name of its type where there is none.
+    """
+    try:
+        text = str(error)
+    except Exception:
+        # A user's own exception class may fail at that, too.
+        text = ""
+    lines = text[: 100 * most].strip().splitlines()
+    return one_line(lines[0], most) if lines else type(error).__name__
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
