@@ -146,6 +146,19 @@ class Discovered(Message):
 
 
 @dataclass(frozen=True)
+class MachineFailed(Message):
+    """The slot's task could not be done because the machine failed, for which no trial is to blame.
+
+    Attributes:
+        reason: What failed and where, such as `the disk is full (experiments/a/model.h5)`.
+        trial: The number of the trial that the slot had; None where its task was not a `Train`.
+    """
+
+    reason: str
+    trial: int | None = None
+
+
+@dataclass(frozen=True)
 class Died(Message):
     """The slot's process is gone, with whatever task it had; another starts in its place, unless the slot is lost.
 
@@ -219,7 +232,7 @@ def message_from_json(slot: str, raw: dict[str, Any]) -> Message:
     from mnist_sweep.trial import Status
 
     raw = dict(raw)
-    kinds = (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, Died)
+    kinds = (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, MachineFailed, Died)
     kind = {cls.__name__: cls for cls in kinds}[raw.pop("message")]
     if "outcome" in raw:
         raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
