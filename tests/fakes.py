@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -16,6 +17,7 @@ from mnist_sweep.workers.base import (
     Evaluate,
     Evaluated,
     Executed,
+    MachineFailed,
     Message,
     Package,
     Packaged,
@@ -61,7 +63,8 @@ class FakeWorkers:
         slots: How many there are.
         curve: The objective by hyperparameters and epoch.
         clock: Advanced by `poll`.
-        faults: From (trial, attempt) to the epoch after which its worker dies, or to an Outcome to end with at once.
+        faults: From (trial, attempt) to the epoch after which its worker dies, or to an Outcome or a MachineFailed to
+            end with at once.
         test_error: What every test of the winner ends with.
         test_deaths: How many of them a worker does not survive.
         test_hangs: How many of them, before those, never end.
@@ -81,9 +84,9 @@ class FakeWorkers:
         clock: FakeClock,
         *,
         epoch_seconds: float = 1.0,
-        faults: dict[tuple[int, int], int | str | Outcome] | None = None,
+        faults: dict[tuple[int, int], int | str | Outcome | MachineFailed] | None = None,
         objective: str = "val_accuracy",
-        test_error: str = "",
+        test_error: str | MachineFailed = "",
         test_deaths: int = 0,
         test_hangs: int = 0,
         spread: Callable[[Execution], float] = lambda execution: 0.0,
@@ -184,7 +187,7 @@ class FakeWorkers:
         while self._queue and self._queue[0][0] <= when:
             due.append(heapq.heappop(self._queue)[2])
         for message in due:
-            if isinstance(message, Done | Died):
+            if isinstance(message, Done | Died | MachineFailed):
                 self.busy.pop(message.slot, None)
             if isinstance(message, Reported):
                 self.history.setdefault((message.trial, message.execution), {})[message.epoch] = message.metrics
@@ -216,6 +219,9 @@ class FakeWorkers:
         fault = self.faults.get((number, self.attempts[number]))
         if isinstance(fault, Outcome):
             self._end(slot, number, fault)
+        elif isinstance(fault, MachineFailed):
+            self._later(0.0, replace(fault, slot=slot, trial=number))
+            self._later(5.0, Ready(slot))
         elif fault == "hang" and epoch > 1:
             return
         elif isinstance(fault, int) and epoch > fault:
@@ -299,6 +305,10 @@ class FakeWorkers:
         if self.test_deaths:
             self.test_deaths -= 1
             self._later(1.0, Died(slot, "was killed by SIGKILL"))
+            self._later(6.0, Ready(slot))
+            return
+        if isinstance(self.test_error, MachineFailed):
+            self._later(1.0, replace(self.test_error, slot=slot, trial=None))
             self._later(6.0, Ready(slot))
             return
         metrics = {} if self.test_error else {"test_loss": 0.2, "test_accuracy": 0.9}
