@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.commands import COMMANDS
 from mnist_sweep.errors import UserError, did_you_mean
-from mnist_sweep.mlflow_store import without_password
+from mnist_sweep.secrets import hide, masked
+from mnist_sweep.text import first_line, one_line
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
 _DEBUG = "HYDRA_FULL_ERROR"
 
@@ -31,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         given.remove("--debug")
         os.environ[_DEBUG] = "1"
     debug = os.environ.get(_DEBUG, "0") == "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the screen cannot show is no reason to end.
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
         sys.exit(_run(given))
     except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"mnist_sweep: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, str(error), error, debug)
     except KeyboardInterrupt:
         print("mnist_sweep: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -45,39 +51,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # The reader of a pipe, `head` say, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        _end(2, str(_unusable(error)), error, debug)
     except Exception as error:
-        if debug:
-            raise
-        lines = str(error).strip().splitlines()
         # Not imported: most errors come before MLflow.
         mlflow = sys.modules.get("mlflow.exceptions")
         if mlflow is not None and isinstance(error, mlflow.MlflowException):
-            told = without_password(lines[0]) if lines else type(error).__name__
-            print(
-                f"mnist_sweep: MLflow does not answer ({told}); start the server, or name another store with "
-                "--tracking-uri or MLFLOW_TRACKING_URI",
-                file=sys.stderr,
+            message = (
+                f"MLflow does not answer ({first_line(error)}); start the server, or name another store with "
+                "--tracking-uri or MLFLOW_TRACKING_URI"
             )
-            sys.exit(2)
-        print(
-            f"mnist_sweep: unexpected {type(error).__name__}{': ' + lines[0] if lines else ''}; "
-            "this is a fault of the program: --debug shows where",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+            _end(2, message, error, debug)
+        lines = str(error).strip().splitlines()
+        what = f"unexpected {type(error).__name__}{': ' + one_line(lines[0]) if lines else ''}"
+        _end(1, f"{what}; this is a fault of the program: --debug shows where", error, debug)
 
 
-class _Carried(BaseException):
-    """Carries an error past Hydra, which would print a line of its own about any Exception."""
+def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
+    if debug:
+        from mnist_sweep.logs import shown_traceback
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+        print(shown_traceback(error), file=sys.stderr, end="")
+    print(f"mnist_sweep: {masked(one_line(message))}", file=sys.stderr)
+    sys.exit(code)
 
 
-def _unwritable(error: OSError) -> UserError:
+def _unusable(error: OSError) -> UserError:
     # NumPy's own, on a full disk, has neither a name nor a number.
-    return UserError(f"{error.filename or 'disk'}: cannot be written ({error.strerror or error})")
+    return UserError(f"{error.filename or 'disk'}: cannot be used ({error.strerror or first_line(error)})")
 
 
 def _run(given: list[str]) -> int:
@@ -91,53 +92,26 @@ def _run(given: list[str]) -> int:
 def _sweep(given: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
 
-    from mnist_sweep import compose
+    from mnist_sweep import compose, hydra_folder
     from mnist_sweep.grammar import quote_sweeps
 
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:
-        from mnist_sweep import launch, resume
-        from mnist_sweep.files import write_whole
-        from mnist_sweep.journal import FILE, never_begun
-        from mnist_sweep.mlflow_store import without_password
-        from mnist_sweep.tables import standard_output
-
-        wished = Path(HydraConfig.get().runtime.output_dir)
-        folder = launch.claim(wished)
-        for killed in never_begun(folder.parent):
-            # With a copy of its images, which may be large, and nothing that could be gone on with.
-            launch.discard(killed)
-        for file in (folder / ".hydra").glob("*.yaml"):
-            # Hydra writes down what was typed, a password in a tracking URI too.
-            write_whole(file, without_password(file.read_text(encoding="utf-8")))
         try:
-            plain = compose.plain(config)
-            auto = plain["resume"] == "auto"
-            old = resume.to_go_on_with(plain, wished, lambda line: print(line, flush=True)) if auto else None
-            if old is None:
-                hydra_config = HydraConfig.get()
-                before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
-                codes.append(launch.run(plain, folder, standard_output(), baseline=before))
-            else:
-                resume.log_to(old)
-                codes.append(launch.run(plain, old, standard_output(), resume=True))
-            if codes[-1] == 130:
-                # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
-                raise SystemExit(130)
+            codes.append(_run_job(config, HydraConfig.get()))
         except Exception as error:
-            raise _Carried(error) from error
-        finally:
-            if not (folder / FILE).exists() or not (folder / FILE).stat().st_size:
-                # Nothing has begun that could be gone on with.
-                launch.discard(folder)
+            # Past Hydra, which would print a line of its own about any Exception.
+            raise hydra_folder.Refused(error) from error
+        if codes[-1] == 130:
+            # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
+            raise SystemExit(130)
 
     compose.register()
     multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
-    rest = [argument for argument in given if argument not in flags]
+    rest = [_without_secret(argument) for argument in given if argument not in flags]
     sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
     # Hydra then raises its errors instead of printing them in its own way.
     before = os.environ.get(_DEBUG)
@@ -146,13 +120,45 @@ def _sweep(given: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
     except compose.COMPOSITION_ERRORS as error:
         raise compose.explain(error, given) from error
-    except OSError as error:
-        raise _unwritable(error) from error
-    except _Carried as carried:
-        raise (_unwritable(carried.error) if isinstance(carried.error, OSError) else carried.error) from carried.error
+    except hydra_folder.Refused as refused:
+        raise compose.explained(refused.error, given) from refused.error
     finally:
+        hydra_folder.give_up_unused()
         if before is None:
             del os.environ[_DEBUG]
         else:
             os.environ[_DEBUG] = before
     return max(codes, default=0)
+
+
+def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
+    """Runs the sweep of a config that Hydra has composed, or the interrupted one that it is to continue."""
+    from mnist_sweep import compose, folders, hydra_folder, launch, resume
+    from mnist_sweep.logs import log_to
+    from mnist_sweep.mlflow_store import with_password
+    from mnist_sweep.tables import standard_output
+
+    claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
+    for killed in folders.never_begun(claim.folder.parent):
+        # With a copy of its images, which may be large, and nothing that could be continued.
+        folders.discard(killed)
+    plain = compose.plain(config)
+    plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
+    if plain["resume"] == "auto":
+        old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
+        if old is not None:
+            log_to(old)
+            return launch.run(plain, old, standard_output(), resume=True)
+    hydra_folder.save_configs(config, hydra_config, claim.folder)
+    log_to(claim.folder)
+    before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
+    return launch.run(plain, claim.folder, standard_output(), baseline=before)
+
+
+def _without_secret(argument: str) -> str:
+    """An override without the password of a tracking URI, which Hydra would print and write down."""
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") != "tracking.uri" or not equals:
+        return argument
+    whole = value.strip("'\"")
+    return f"{key}={value.replace(whole, ','.join(map(hide, whole.split(','))))}"

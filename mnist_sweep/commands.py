@@ -36,9 +36,14 @@ def _show_data(given: list[str]) -> int:
 
 
 def _resume(given: list[str]) -> int:
-    parser = _parser("resume", "Goes on with an interrupted sweep, as if it had never been interrupted.")
+    parser = _parser("resume", "Continues an interrupted sweep, as if it had never been interrupted.")
     what = f"{_SWEEP} (default: the last unfinished one), and a longer budget: search.max_trials=40"
     parser.add_argument("given", nargs="*", metavar="SWEEP|KEY=VALUE", help=what)
+    parser.add_argument(
+        "--other-versions",
+        action="store_true",
+        help="also with another TensorFlow, Keras or NumPy than before, which may give other figures",
+    )
     options = parser.parse_args(given)
     from mnist_sweep import resume
     from mnist_sweep.tables import standard_output
@@ -46,8 +51,9 @@ def _resume(given: list[str]) -> int:
     longer = [text for text in options.given if "=" in text and not Path(text).exists()]
     sweeps = [text for text in options.given if text not in longer]
     if len(sweeps) > 1:
-        raise UserError(f"resume: goes on with one sweep, not with {', '.join(sweeps)}")
-    return resume.resume(next(iter(sweeps), None), longer, standard_output())
+        raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
+    console = standard_output()
+    return resume.resume(next(iter(sweeps), None), longer, console, other_versions=options.other_versions)
 
 
 def _sync(given: list[str]) -> int:
@@ -166,7 +172,9 @@ def _export(given: list[str]) -> int:
 
 def _predict(given: list[str]) -> int:
     parser = _parser("predict", "Reads pictures of digits, and tells where the answer may be wrong.")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="a PNG or JPEG, of any size")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", type=Path, help="a PNG, JPEG, BMP, GIF or WebP, of any usual size"
+    )
     parser.add_argument(
         "--model", metavar="MODEL", help=f"a sweep ({_SWEEP}) or models:/NAME@champion (default: the last sweep)"
     )
@@ -188,11 +196,16 @@ def _serve(given: list[str]) -> int:
     )
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 for any that is free")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone can reach")
+    parser.add_argument(
+        "--token",
+        help="what requests must carry, needed with any other --host; auto for one that is made up and printed "
+        "(default: that of the variable MNIST_SWEEP_TOKEN, which other users of this machine do not see)",
+    )
     _takes_store(parser)
     options = parser.parse_args(given)
     from mnist_sweep.results import serve
 
-    return serve.serve(options.model, options.tracking_uri, options.host, options.port)
+    return serve.serve(options.model, options.tracking_uri, options.host, options.port, options.token)
 
 
 def _rerun(given: list[str]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,13 +21,16 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mnist_sweep.errors import UserError, did_you_mean
 from mnist_sweep.grammar import is_sweep, read_sweep
+from mnist_sweep.reading import read_yaml
 from mnist_sweep.settings import TRIAL_GROUPS
+from mnist_sweep.text import printable
 
 CONFIG = "config"
 # What Hydra lets through while it composes.
@@ -52,7 +56,21 @@ class _OwnConfigs(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         folder = own()
         if folder is not None:
-            search_path.prepend(provider="working directory", path=f"file://{folder}")
+            search_path.prepend(provider="working directory", path=f"{_OwnFiles.scheme()}://{folder}")
+
+
+class _OwnFiles(FileConfigSource):
+    """Reads the user's configs, once they are known to be files that Hydra can read in bounded time and memory."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "own"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.exists():
+            read_yaml(path, printable(str(path)))
+        return super().load_config(config_path)
 
 
 def _experiment_name(*, _root_: DictConfig) -> str:
@@ -68,6 +86,7 @@ def register() -> None:
     """Tells Hydra of the user's configs and of what the shipped ones refer to. May be called again."""
     if _OwnConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_OwnConfigs)
+        Plugins.instance().register(_OwnFiles)
     OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
     # Hydra makes the sweep's folder before the name is checked: no name may lead out of experiments/.
     OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
@@ -161,18 +180,22 @@ def experiments() -> dict[str, str]:
     """The experiments there are, by name, with their descriptions.
 
     Raises:
-        UserError: A file is no YAML.
+        UserError: A file cannot be read, or is not YAML.
     """
     found: dict[str, str] = {}
     for folder in filter(None, (packaged(), own())):
         for file in sorted((folder / "experiment").glob("**/*.yaml")):
-            try:
-                content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            except yaml.YAMLError as error:
-                raise UserError(f"{file}: is no YAML ({' '.join(str(error).split())})") from None
+            content = read_yaml(file, printable(str(file)))
             name = str(file.relative_to(folder / "experiment").with_suffix(""))
-            found[name] = str(content.get("description") or "") if isinstance(content, dict) else ""
+            description = content.get("description") if isinstance(content, dict) else None
+            # Anything but text may be a list whose aliases stand for billions of values.
+            found[name] = description if isinstance(description, str) else ""
     return dict(sorted(found.items()))
+
+
+def explained(error: Exception, overrides: Sequence[str] = ()) -> Exception:
+    """As `explain` where Hydra or OmegaConf raised an error; any other error itself."""
+    return explain(error, overrides) if isinstance(error, HydraException | OmegaConfBaseException) else error
 
 
 def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:

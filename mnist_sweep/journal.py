@@ -10,15 +10,18 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.trial import Event, event_from_json
+from mnist_sweep.errors import MachineError, UserError
+from mnist_sweep.text import first_line, one_line
+from mnist_sweep.trial import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
 
 FILE = "journal.jsonl"
 LOCK = "lock"
 # Where sweeps have their folders, under the working directory.
 SWEEPS = Path("experiments")
+# A line's bytes: the longest are those of a confusion matrix of a thousand classes, and of what earlier sweeps tell.
+_LONGEST_LINE = 64 * 2**20
+_HOLDER = 200
 
 
 class Journal:
@@ -39,13 +42,14 @@ class Journal:
             UserError: Another process runs the sweep, the folder already holds a journal, or it cannot be written.
         """
         self.path = folder / FILE
+        self._broken: MachineError | None = None
         try:
             self._lock = _acquire(folder / LOCK, folder)
-            if resume:
-                # A line that was cut off had not been acted on; the next one must not be glued to it.
-                whole = self.path.read_bytes().rpartition(b"\n")
-                os.truncate(self.path, len(whole[0]) + len(whole[1]))
-            self._file = open(self.path, "a" if resume else "x", encoding="utf-8")  # noqa: SIM115 - stays open
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._file = os.open(self.path, flags if resume else flags | os.O_CREAT | os.O_EXCL, 0o666)
+            # A line that was cut off had not been acted on; the next one must not be glued to it.
+            self._size = _whole(self.path) if resume else 0
+            os.ftruncate(self._file, self._size)
         except FileExistsError:
             raise UserError(f"{folder}: already holds a sweep; choose another folder with hydra.run.dir") from None
         except OSError as error:
@@ -55,14 +59,30 @@ class Journal:
         """Writes an event to the disk.
 
         Raises:
-            UserError: It cannot be written; what was written before is whole.
+            MachineError: It cannot be written. What was written before is whole, and nothing is written after it.
         """
+        if self._broken is not None:
+            raise self._broken
+        line = json.dumps(event.to_json()).encode() + b"\n"
         try:
-            self._file.write(json.dumps(event.to_json()) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            os.fsync(self._file)
+            self._check_place()
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); mend that, then resume") from None
+            # After a failure to flush, what the disk has is not known, so that to try again would be no help.
+            self._broken = MachineError(f"{self.path}: cannot be written ({error.strerror})")
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise self._broken from None
+        self._size += len(line)
+
+    def _check_place(self) -> None:
+        """Sees that what is written is what will be found: a file that was deleted can still be written to."""
+        ours, there = os.fstat(self._file), os.stat(self.path)
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise OSError(0, "another file has taken its place")
 
     def __enter__(self) -> Journal:
         return self
@@ -70,52 +90,83 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self._lock.close()
+        for file in (self._file, self._lock):
+            with contextlib.suppress(OSError):
+                os.close(file)
 
 
-def _acquire(path: Path, folder: Path) -> IO[str]:
-    lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held as long as the sweep runs
+def _whole(path: Path) -> int:
+    """How many bytes the whole lines of a journal have."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            cut = file.read(end - start).rfind(b"\n")
+            if cut >= 0:
+                return start + cut + 1
+            end = start
+    return 0
+
+
+def _acquire(path: Path, folder: Path) -> int:
+    """Takes the lock of a sweep, and gives the file that holds it as long as it is open."""
+    # Not waiting, as a pipe of that name would.
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        lock.close()
+        holder = one_line(os.read(lock, _HOLDER).decode(errors="replace")) or "another process"
+        os.close(lock)
         raise UserError(f"{folder}: this sweep is being run by {holder}") from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()}")
-    lock.flush()
+    # Who holds it is for people to read, and a full disk that has no room for it keeps nobody from resuming.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
     return lock
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process runs the sweep now."""
-    path = folder / LOCK
-    if not path.exists():
+    """Whether a process runs the sweep now; one whose lock this user may not read is taken to be run."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        return True
+    except OSError:
         return False
-    with open(path, encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
     return False
 
 
 def sweeps(below: Path) -> list[Path]:
     """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end.
 
-    One that was killed before its first event is none.
+    One that was killed before its first event is not among them.
     """
-    found = [(path.stat(), path) for path in below.glob(f"**/{FILE}")]
-    return [path.parent for stat, path in sorted(found, key=lambda f: f[0].st_mtime) if stat.st_size]
+    found: list[tuple[float, Path]] = []
+    for path in below.glob(f"**/{FILE}"):
+        with contextlib.suppress(OSError):
+            # It may have been removed meanwhile, or lead nowhere.
+            stat = path.stat()
+            if path.is_file() and stat.st_size:
+                found.append((stat.st_mtime, path.parent))
+    return [folder for _, folder in sorted(found)]
 
 
-def never_begun(below: Path) -> list[Path]:
-    """The folders right below a folder in which a sweep was killed before its first event."""
-    found = [path for path in below.glob(f"*/{FILE}") if not path.stat().st_size]
-    return [path.parent for path in found if not is_running(path.parent)]
+def begins_a_sweep(folder: Path) -> bool:
+    """Whether a folder has a journal that begins as those of sweeps do."""
+    try:
+        with open(folder / FILE, "rb") as file:
+            return file.read(32).startswith(b'{"event": "sweep_started"')
+    except OSError:
+        return False
 
 
 def find(sweep: str, wanted_by: str) -> Path:
@@ -159,16 +210,26 @@ def read(folder: Path) -> Iterator[Event]:
         folder: The sweep's folder.
 
     Raises:
-        UserError: There is no journal, or a line before the last is damaged.
+        UserError: There is no journal, it cannot be read, or a line before the last is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         raise UserError(f"{folder}: holds no {FILE}, so it is not a sweep's folder")
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if number == len(lines):
-            return
-        try:
-            yield event_from_json(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: line {number} is damaged ({error})") from None
+    started: set[int] = set()
+    number = 0
+    try:
+        with open(path, "rb") as file:
+            while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+                number += 1
+                event = event_from_json(json.loads(line[:-1]))
+                if isinstance(event, TrialStarted):
+                    started.add(event.trial.number)
+                elif isinstance(event, EpochEnded | ExecutionEnded | AttemptFailed) and event.trial not in started:
+                    raise ValueError(f"trial {event.trial} was never started")
+                yield event
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: line {number} is damaged ({first_line(error, 200)})") from None
+    if len(line) >= _LONGEST_LINE:
+        raise UserError(f"{path}: line {number + 1} is damaged (it is longer than any that a sweep writes)")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
-import shutil
 import signal
-import time
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,21 +17,24 @@ import yaml
 from rich.console import Console
 
 from mnist_sweep import backend, earlier, hypermodel, search, summary
+from mnist_sweep.clock import SteadyClock
 from mnist_sweep.config import TrialConfig, check_shape
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.files import write_whole
-from mnist_sweep.journal import LOCK, Journal, find, read
-from mnist_sweep.mlflow_store import absolute, without_password
+from mnist_sweep.folders import ARRAYS, WORKERS, tidy
+from mnist_sweep.journal import Journal, find, read
+from mnist_sweep.mlflow_store import absolute
 from mnist_sweep.packaging import Packaging
 from mnist_sweep.progress import Progress, Screen
 from mnist_sweep.publish import prepare as prepare_to_publish
 from mnist_sweep.publish import publish
-from mnist_sweep.registry_package import PACKAGE
 from mnist_sweep.search import stopping
 from mnist_sweep.search.aside import Aside
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Settings, check_settings
 from mnist_sweep.space import Space
 from mnist_sweep.sweep import Sweep
+from mnist_sweep.text import first_line
 from mnist_sweep.tracking import Tracker
 from mnist_sweep.training import data
 from mnist_sweep.trial import Event, SweepEnded, SweepResumed, SweepStarted, TrialStarted, WinnerTested
@@ -44,7 +45,8 @@ from mnist_sweep.workers.local import LocalWorkers
 
 # For as many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
-_ARRAYS = "arrays"
+# Of these the figures of a trial depend, to the last digit.
+_SAME_VERSIONS = ("tensorflow", "keras", "numpy", "jax")
 
 
 def prepare(
@@ -78,6 +80,7 @@ def run(
     console: Console,
     *,
     resume: bool = False,
+    other_versions: bool = False,
     baseline: Mapping[str, Any] | None = None,
 ) -> int:
     """Runs a sweep from its config to its leaderboard.
@@ -86,7 +89,8 @@ def run(
         config: As Hydra composed it, resolved.
         folder: The sweep's folder, which exists.
         console: Where to print.
-        resume: Whether the folder holds a sweep to go on with.
+        resume: Whether the folder holds a sweep to continue.
+        other_versions: Whether that may be with other versions of what trains than it had so far.
         baseline: The groups model, optimizer and training as they are without sweeps, for `search.enqueue: [default]`.
 
     Returns:
@@ -96,7 +100,7 @@ def run(
         UserError: Something is wrong with the config, the data, or the machine.
     """
     with ended_by_signals(), contextlib.ExitStack() as pool:
-        return _run(config, folder, console, pool, resume, baseline)
+        return _run(config, folder, console, pool, resume, other_versions, baseline)
 
 
 def _run(
@@ -105,6 +109,7 @@ def _run(
     console: Console,
     pool: contextlib.ExitStack,
     resume: bool,
+    other_versions: bool,
     baseline: Mapping[str, Any] | None,
 ) -> int:
     """As `run`; what is to close after the best model is registered, which the workers help with, goes to `pool`."""
@@ -118,21 +123,23 @@ def _run(
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
-        arrays = folder / _ARRAYS
-        cleanup.callback(shutil.rmtree, arrays, ignore_errors=True)
-        pool.callback(shutil.rmtree, folder / PACKAGE, ignore_errors=True)
+        arrays = folder / ARRAYS
+        cleanup.callback(tidy, folder)
+        clock = SteadyClock()
         # Before the data, as they take seconds to start; what is found wrong below ends them.
         own_code = own is not None or settings.trial["model"].get("builder") is not None
         workers = LocalWorkers(
             places,
             None,
-            folder / "workers",
+            folder / WORKERS,
             settings.workers.recycle_after,
             own_code=own_code,
             backend=backend.of(settings.trial),
         )
         pool.callback(workers.close)
         past = list(read(folder)) if resume else []
+        if past:
+            _same_versions(past, folder, backend.of(settings.trial), other_versions, say)
         images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
         if own is None:
             for corner in corners:
@@ -156,11 +163,11 @@ def _run(
             _same_data(images, started, folder)
             _same_devices(places, past, folder)
             _same_space(space, started, folder)
-            begin: Event = SweepResumed(time.time(), public)
+            begin: Event = SweepResumed(clock(), public, versions())
         else:
             about = _about(images, dataset)
             begin = started = SweepStarted(
-                time.time(),
+                clock(),
                 _sweep_id(settings, folder),
                 public,
                 space.describe(),
@@ -172,14 +179,13 @@ def _run(
                 ),
             )
         summary.announce(say, started, [place.name for place in places])
-        write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
         aside = Aside(lambda: search.create(settings, space, started.enqueued, started.earlier))
         cleanup.callback(aside.close)
         tracker = Tracker(settings, folder)
         named = summary.as_argument(started.sweep, folder)
         cleanup.callback(_finish_tracking, tracker, say, named)
         screen = cleanup.enter_context(
-            Screen(Progress(settings.objective, settings.search, len(places), space.size, time.time), console)
+            Screen(Progress(settings.objective, settings.search, len(places), space.size, clock), console)
         )
         tested: list[WinnerTested] = []
         ended: list[SweepEnded] = []
@@ -195,9 +201,10 @@ def _run(
 
         rule = stopping.create(settings)
         shares = sharing.create(settings.workers, places, most)
-        packaging = Packaging(workers, folder / PACKAGE, time.time)
+        package = pool.enter_context(tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True))
+        packaging = Packaging(workers, Path(package) / "package", clock)
         sweep = Sweep(
-            settings, space, aside, rule, workers, folder=folder, emit=emit, clock=time.time, sharing=shares,
+            settings, space, aside, rule, workers, folder=folder, emit=emit, clock=clock, sharing=shares,
             packaging=packaging if settings.tracking.register_winner else None,
             meanwhile=lambda: prepare_to_publish(settings, len(sweep.results.outcomes)),
         )  # fmt: skip
@@ -206,6 +213,8 @@ def _run(
             screen.progress.handle(event)
         sweep.replay(past)
         emit(begin)
+        # Behind the event: a folder that has this file is one of a sweep that has begun.
+        write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
         to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {named}"
         with _signals(sweep, console):
             try:
@@ -213,6 +222,9 @@ def _run(
             except KeyboardInterrupt:
                 say(to_go_on)
                 return 130
+            except MachineError as error:
+                mend = f"free space or mend it, then: python -m mnist_sweep resume {named}"
+                raise MachineError(f"{error}; {mend}") from error
     summary.leaderboard(console, space, results)
     summary.warn_of_fallback(console, images)
     if sweep.interrupted:
@@ -262,6 +274,23 @@ def _same_devices(places: Sequence[Slot], past: Sequence[Event], folder: Path) -
         )
 
 
+def _same_versions(past: Sequence[Event], folder: Path, backend: str, allowed: bool, say: summary.Say) -> None:
+    """Says, and unless it is allowed refuses, that what trains is not what trained the trials so far."""
+    then = [e.versions for e in past if isinstance(e, SweepStarted | SweepResumed) and e.versions][-1:]
+    now = versions()
+    names = [name for name in _SAME_VERSIONS if name != "jax" or backend == "jax"]
+    changed = [(n, then[0][n], now.get(n, "none")) for n in names if then and n in then[0] and then[0][n] != now.get(n)]
+    if not changed:
+        return
+    told = ", ".join(f"{name} {before}, now {after}" for name, before, after in changed)
+    if not allowed:
+        raise UserError(
+            f"{folder}: its trials were trained with {told}, which may give other figures; install those versions, or "
+            f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
+        )
+    say(f"Other versions than before, which may give other figures: {told}.")
+
+
 def _same_space(space: Space, started: SweepStarted, folder: Path) -> None:
     now = space.describe()
     changed = [name for name in {**started.space, **now} if started.space.get(name) != now.get(name)]
@@ -274,7 +303,7 @@ def _same_space(space: Space, started: SweepStarted, folder: Path) -> None:
 
 
 def _without_secrets(config: dict[str, Any]) -> dict[str, Any]:
-    tracking = {**config["tracking"], "uri": without_password(config["tracking"]["uri"])}
+    tracking = {**config["tracking"], "uri": masked(config["tracking"]["uri"])}
     return {key: value for key, value in config.items() if key != "resume"} | {"tracking": tracking}
 
 
@@ -342,47 +371,5 @@ def _finish_tracking(tracker: Tracker, say: summary.Say, sweep: str) -> None:
         say("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
-        lines = str(tracker.error).strip().splitlines() or [type(tracker.error).__name__]
-        say(f"MLflow could not be written ({without_password(lines[0])}).")
+        say(f"MLflow could not be written ({masked(first_line(tracker.error))}).")
         say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
-
-
-def claim(folder: Path) -> Path:
-    """Makes a folder this process's own.
-
-    Args:
-        folder: The one that is wished for; another sweep that began in the same second may have it.
-
-    Returns:
-        That folder, or the first of `folder-2`, `folder-3` … that nobody has.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    for number in itertools.count(1):
-        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            candidate.mkdir(parents=True, exist_ok=True)
-            (candidate / LOCK).touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"{candidate}: cannot be written ({error.strerror})") from None
-        return candidate
-    raise AssertionError
-
-
-def tidy(folder: Path) -> None:
-    """Removes what a driver that was killed after a sweep's last event has left, as no resumption will use it."""
-    for name in (_ARRAYS, PACKAGE):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def discard(folder: Path) -> None:
-    """Removes the folder of a sweep that never began, with the empty ones above it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in list(folder.parents)[:2]:
-        try:
-            parent.rmdir()
-        except OSError:
-            return

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,17 @@ from rich.console import Console
 
 from mnist_sweep import backend, journal, launch, summary
 from mnist_sweep.errors import UserError
+from mnist_sweep.folders import tidy
 from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
+from mnist_sweep.logs import log_to
 from mnist_sweep.mlflow_runs import View, flat
-from mnist_sweep.mlflow_store import as_seen_from, with_password, without_password
+from mnist_sweep.mlflow_store import as_seen_from, with_password
 from mnist_sweep.publish import publish
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Objective, check_settings
+from mnist_sweep.summary import Say
+from mnist_sweep.text import first_line
 from mnist_sweep.tracking import AT_ONCE
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
 from mnist_sweep.units import seconds
@@ -26,13 +30,14 @@ from mnist_sweep.units import seconds
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
 
-def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int:
+def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, other_versions: bool = False) -> int:
     """Goes on with a sweep.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
         overrides: `KEY=VALUE` that lengthen its budget.
         console: Where to print.
+        other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
 
     Returns:
         The exit code, as that of `launch.run`.
@@ -40,7 +45,8 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int
     Raises:
         UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
     """
-    folder = journal.find(sweep, "resume") if sweep else last_unfinished()
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    folder = journal.find(sweep, "resume") if sweep else last_unfinished(say)
     if folder is None:
         raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
     events = list(journal.read(folder))
@@ -51,15 +57,19 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console) -> int
         console.print(f"{folder} is finished; there is nothing to go on with.", markup=False, highlight=False)
         return 0
     log_to(folder)
-    return launch.run(_with_store(new, folder), folder, console, resume=True)
+    return launch.run(_with_store(new, folder), folder, console, resume=True, other_versions=other_versions)
 
 
-def last_unfinished() -> Path | None:
-    """The last sweep that has not ended and that no process runs."""
-    return next(_unfinished(journal.sweeps(SWEEPS)), None)
+def last_unfinished(say: Say) -> Path | None:
+    """The last sweep that has not ended and that no process runs.
+
+    Args:
+        say: Prints which sweeps cannot be read.
+    """
+    return next((folder for folder, _ in _unfinished(journal.sweeps(SWEEPS), say)), None)
 
 
-def to_go_on_with(config: Mapping[str, Any], wished: Path, say: Callable[[str], None]) -> Path | None:
+def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | None:
     """The last unfinished sweep of a config's name whose config differs by no more than a longer budget.
 
     Args:
@@ -68,23 +78,29 @@ def to_go_on_with(config: Mapping[str, Any], wished: Path, say: Callable[[str], 
         say: Prints why one that is unfinished is left alone.
     """
     folders = [*journal.sweeps(wished), *journal.sweeps(SWEEPS / str(config["name"]))]
-    for folder in _unfinished(folders):
+    for folder, events in _unfinished(folders, say):
         try:
-            check_unchanged(last_config(list(journal.read(folder)), folder), config)
+            check_unchanged(last_config(events, folder), config)
         except UserError as error:
-            say(f"{folder} is not gone on with: {str(error).removeprefix('resume: ')}")
+            say(f"{folder} is not continued: {str(error).removeprefix('resume: ')}")
         else:
             return folder
     return None
 
 
-def _unfinished(folders: Sequence[Path]) -> Iterator[Path]:
+def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, list[Event]]]:
+    """The sweeps to continue with their events, the last one first; a damaged journal stands in no other's way."""
     for folder in reversed(folders):
-        if not journal.is_running(folder):
+        if journal.is_running(folder):
+            continue
+        try:
             events = list(journal.read(folder))
-            # A sweep that was killed before its first event has nothing to go on with.
-            if events and not is_finished(events):
-                yield folder
+        except UserError as error:
+            say(f"{folder} is left alone: {error}")
+            continue
+        # A sweep that was killed before its first event has nothing to continue.
+        if events and not is_finished(events):
+            yield folder, events
 
 
 def is_finished(events: Sequence[Event]) -> bool:
@@ -181,27 +197,14 @@ def sync(sweep: str | None, console: Console) -> int:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"sync: MLflow cannot be written ({without_password(lines[0])})") from error
-    where = without_password(settings.tracking.uri)
+        raise UserError(f"sync: MLflow cannot be written ({masked(first_line(error))})") from error
+    where = masked(settings.tracking.uri)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     say(f"{folder}: {len(events)} events are in {where}")
     if is_finished(events):
-        launch.tidy(folder)
+        tidy(folder)
         log_to(folder)
         tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
         sweep = launch.first_event(events, folder).sweep
         summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
     return 0
-
-
-def log_to(folder: Path) -> None:
-    """Sends this process's log to a sweep's folder, whatever Hydra set up before."""
-    root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
-        root.removeHandler(handler)
-        handler.close()
-    handler = logging.FileHandler(folder / "driver.log")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)

@@ -15,7 +15,7 @@ _NAMED = re.compile(
     ["']?\s*(?:=|:|%3d)\s*["']?)(?!\*\*\*)(?:(?!%3b)[^\s&;,'"})\]])+""",
     re.IGNORECASE | re.VERBOSE,
 )
-_BEARER = re.compile(r"\b(?P<key>(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+_BEARER = re.compile(r"\b(?P<key>(?:Bearer|Authorization: *Basic) +)[\w.~+/=-]{8,}", re.IGNORECASE)
 # Tokens that tell what they are by how they begin: GitHub's, GitLab's, AWS's, Databricks's, OpenAI's, Slack's.
 _KNOWN = re.compile(
     r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16}|dapi[0-9a-f]{24,}|sk-[\w-]{20,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_sweep.config import check_trial
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.outcomes import Results, confirm
 from mnist_sweep.packaging import Packaging
 from mnist_sweep.search import go_on, spent
@@ -19,6 +20,7 @@ from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space, identity
 from mnist_sweep.standing import Standing, answered
+from mnist_sweep.text import first_line
 from mnist_sweep.trial import (
     MODEL_FILE,
     AttemptFailed,
@@ -40,7 +42,19 @@ from mnist_sweep.trial import (
     trial_folder,
 )
 from mnist_sweep.units import seconds, size
-from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, Executed, Message, Ready, Reported, Train, Workers
+from mnist_sweep.workers.base import (
+    Died,
+    Done,
+    Evaluate,
+    Evaluated,
+    Executed,
+    MachineFailed,
+    Message,
+    Ready,
+    Reported,
+    Train,
+    Workers,
+)
 from mnist_sweep.workers.devices import device
 from mnist_sweep.workers.sharing import Sharing
 
@@ -49,6 +63,9 @@ _POLL = 0.2
 _POLL_WHILE_ASKING = 0.002
 # Seconds beyond two epochs that a trial has to stop in, before its process is ended.
 _GRACE = 60.0
+# Seconds between two turns of the loop beyond which this process itself was stopped, by Ctrl-Z or with its machine:
+# what the workers have said meanwhile is still to be heard, and they were not silent.
+_STALL = 5.0
 # Trials in a row that exceed the limits, after which no other is expected to keep within them.
 _MOST_REFUSED = 200
 _SEED = "training.seed"
@@ -98,7 +115,7 @@ class Sweep:
             workers: The slots.
             folder: The sweep's folder, under which models are written.
             emit: Takes each event: the journal first, then its views.
-            clock: The time in seconds since 1970.
+            clock: The time in seconds since 1970, which no change of the system's clock may move.
             sharing: What opens and closes shares of GPUs; None where the slots stay as they are.
             packaging: Makes the winner an MLflow model; None where that is not wanted.
             meanwhile: What to do while the winner is tested.
@@ -117,8 +134,8 @@ class Sweep:
         self._waiting: deque[_Attempt] = deque()
         self._asking = self._paused = self._finished = self._ended_since_ask = self._confirming = False
         self._past_answers = 0
-        self._why_stop = self._failure = self._stop_wish = ""
-        self._begun = clock()
+        self._why_stop = self._failure = self._stop_wish = self._machine = ""
+        self._begun = self._turned = clock()
 
     @property
     def results(self) -> Results:
@@ -177,7 +194,8 @@ class Sweep:
             All trials and their outcomes.
 
         Raises:
-            UserError: No worker can start, or the search cannot go on.
+            UserError: No worker can start, or the search cannot continue.
+            MachineError: A disk is full or broken, or a folder is gone; the sweep can be resumed.
         """
         try:
             while not self._over():
@@ -186,12 +204,14 @@ class Sweep:
                 self._confirm()
             if not self._stop_wish:
                 self._test_winner()
+            if self._machine:
+                raise MachineError(self._machine)
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            self._end(
-                Status.STOPPED if interrupted else Status.FAILED,
-                "interrupted" if interrupted else str(error) or type(error).__name__,
-            )
+            resumable = isinstance(error, KeyboardInterrupt | MachineError)
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
+            # A journal that cannot be written has told so already, if it is not what ended the sweep.
+            with contextlib.suppress(MachineError):
+                self._end(Status.STOPPED if resumable else Status.FAILED, reason)
             raise
         if self._stop_wish:
             self._end(Status.STOPPED, self._stop_wish)
@@ -207,6 +227,9 @@ class Sweep:
         return self.results
 
     def _turn(self) -> None:
+        stalled = self._stalled()
+        for attempt in self._running.values():
+            attempt.heard += stalled
         self._check_end()
         self._take_answers()
         self._share()
@@ -227,6 +250,11 @@ class Sweep:
         to_start = sum(a.trial.number not in started and a.trial.confirms is None for a in self._waiting)
         most = self._budget.max_trials
         return most is not None and self._standing.searched + to_start >= most
+
+    def _stalled(self) -> float:
+        """Seconds since it was last asked in which this process itself did not listen to the workers, else 0."""
+        passed, self._turned = self._clock() - self._turned, self._clock()
+        return passed if passed > _STALL else 0.0
 
     def _check_end(self) -> None:
         budget, now = self._budget.time_budget, self._clock()
@@ -375,21 +403,26 @@ class Sweep:
     # ---- run ----------------------------------------------------------------------------------------------------
 
     def _handle(self, message: Message) -> None:
+        attempt = self._running.get(message.slot)
         if isinstance(message, Ready):
             self._idle.append(message.slot)
-        elif isinstance(message, Reported):
-            self._reported(message)
-        elif isinstance(message, Executed):
-            self._executed(message)
-        elif isinstance(message, Done):
-            self._done(message)
         elif isinstance(message, Died):
             self._died(message)
+        elif isinstance(message, MachineFailed):
+            self._machine_failed(message)
+        elif isinstance(message, Reported | Executed | Done) and attempt is not None:
+            # Without one, the slot had more to say when it was taken away.
+            if isinstance(message, Reported):
+                self._reported(message, attempt)
+            elif isinstance(message, Executed):
+                self._executed(message, attempt)
+            else:
+                self._done(message, attempt)
         if self._packaging is not None:
             self._packaging.take(message)
 
-    def _reported(self, message: Reported) -> None:
-        attempt, now = self._running[message.slot], self._clock()
+    def _reported(self, message: Reported, attempt: _Attempt) -> None:
+        now = self._clock()
         attempt.longest_epoch = max(attempt.longest_epoch, now - attempt.heard)
         attempt.heard = now
         # A second attempt, or a resumed one: the same epoch has the same metrics again.
@@ -401,8 +434,7 @@ class Sweep:
         self._check_target()
         self._go_on(message.slot, attempt, message.execution, message.epoch)
 
-    def _executed(self, message: Executed) -> None:
-        attempt = self._running[message.slot]
+    def _executed(self, message: Executed, attempt: _Attempt) -> None:
         attempt.heard = self._clock()
         if message.execution not in self._standing.executions.get(message.trial, {}):
             self._emit(ExecutionEnded(self._clock(), message.trial, message.execution, message.outcome))
@@ -415,13 +447,19 @@ class Sweep:
         elif self._waits_for(attempt.trial):
             self._workers.go_on(slot, number, execution, epoch)
 
-    def _done(self, message: Done) -> None:
-        attempt = self._running.pop(message.slot)
+    def _done(self, message: Done, attempt: _Attempt) -> None:
+        del self._running[message.slot]
         if message.outcome.status is Status.FAILED:
             self._failed(attempt, message.slot, message.outcome, message.log)
         elif message.outcome.status is not Status.STOPPED or not self._stop_wish or message.trial in self._standing.cut:
             self._ended(attempt.trial, message.outcome)
-        # Else the trial only rests: resumed, it goes on from the epoch that it has reached.
+        # Else the trial only rests: resumed, it continues from the epoch that it has reached.
+
+    def _machine_failed(self, message: MachineFailed) -> None:
+        """Stops the sweep: its trial, like the others, rests until there is room again, and has not failed."""
+        self._running.pop(message.slot, None)
+        self._machine = self._machine or message.reason
+        self.stop(self._machine)
 
     def _died(self, message: Died) -> None:
         self._idle = [slot for slot in self._idle if slot != message.slot]
@@ -576,8 +614,9 @@ class Sweep:
 
     def _wait_for_test(self, slot: str) -> Evaluated:
         tested: Evaluated | None = None
-        heard = self._clock()
+        heard = self._turned = self._clock()
         while tested is None:
+            heard += self._stalled()
             if self._kill_silent(slot, heard):
                 heard = self._clock()
             # All of them are handled: what another slot says at the same time must not be lost.
@@ -586,6 +625,8 @@ class Sweep:
                     tested = message
                     continue
                 self._handle(message)
+                if isinstance(message, MachineFailed):
+                    raise MachineError(message.reason)
                 if isinstance(message, Died) and message.slot == slot:
                     tested = Evaluated(slot, error=f"its worker {message.reason}")
         return tested

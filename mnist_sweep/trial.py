@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from mnist_sweep.files import PARTIAL, remove, remove_folder
+from mnist_sweep.text import printable
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+# Characters of a worker's output that an event keeps.
+_LONGEST_LOG = 8000
 
 
 class Status(StrEnum):
@@ -136,10 +145,16 @@ class SweepStarted(Event):
 
 @dataclass(frozen=True)
 class SweepResumed(Event):
-    """An interrupted sweep goes on, with the config that it has now: the budget may be longer."""
+    """An interrupted sweep continues.
+
+    Attributes:
+        config: The one that it has now: the budget may be longer.
+        versions: As for `SweepStarted`; empty in journals of version 0.1.
+    """
 
     kind = "sweep_resumed"
     config: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -289,7 +304,7 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     """The event that `Event.to_json` wrote.
 
     Raises:
-        ValueError: It is no event, or lacks a field.
+        ValueError: It is not an event, lacks a field, or has one of another type.
     """
     raw = dict(raw)
     kind = raw.pop("event", None)
@@ -300,14 +315,33 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
     if not needed <= set(raw) <= names:
         raise ValueError(f"{kind} needs the fields {sorted(names)}")
-    if isinstance(raw.get("outcome"), dict):
-        raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
-    if cls is TrialStarted:
-        executions = [Execution(**execution) for execution in raw["trial"].get("executions", [])]
-        raw["trial"] = Trial(**{**raw["trial"], "executions": executions})
-    if cls is SweepEnded:
-        raw["status"] = Status(raw["status"])
-    return cls(**raw)
+    from pydantic import ValidationError
+
+    try:
+        return _printable(_adapter(kind).validate_python(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{kind}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[Event]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_KINDS[kind])
+
+
+def _printable(event: Event) -> Event:
+    """The event with the texts that came from a user's code made printable, as those of old journals may not be."""
+    if isinstance(event, TrialEnded | ExecutionEnded):
+        event = replace(event, outcome=replace(event.outcome, reason=printable(event.outcome.reason)))
+    texts = {
+        name: printable(getattr(event, name), _LONGEST_LOG)
+        for name in ("reason", "log", "error")
+        if hasattr(event, name)
+    }
+    made: Event = replace(cast(Any, event), **texts)
+    return made
 
 
 # A trial's files, in its folder.
@@ -349,6 +383,6 @@ def forget(trial: Path) -> None:
         trial: The trial's folder; it need not exist.
     """
     for name in (STATE_FILE, EXECUTION_FILE):
-        (trial / name).unlink(missing_ok=True)
+        remove(trial / name)
     for folder in trial.glob("execution_*/"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder, (MODEL_FILE, SAMPLE_FILE, STATE_FILE, f"{PARTIAL}*"))

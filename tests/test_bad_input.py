@@ -205,13 +205,13 @@ DATA = [
      "objects, not numbers)"),
     (zipped()[:-300], "data.path=own.npz: cannot be read as .npz (File is not a zip file)"),
     (b"0,1,2\n", "data.path=own.npz: is no .npz file"),
-    (zipped(y_train=np.arange(19) % 4), "data own.npz: x_train has 20 images, but y_train has 19 labels"),
-    (zipped(y_train=np.arange(20) % 4 * 2), "data own.npz: class 1 of 0..6 has no training images; number the classes "
-     "0, 1, 2 … without gaps"),
-    (zipped(x_train=np.full((20, 8, 8), np.nan)), "data own.npz: x_train holds NaN or infinite values"),
-    (zipped(x_train=np.zeros((20, 64))), "data own.npz: x_train has shape (20, 64); images must be (N, height, width) "
-     "or (N, height, width, channels)"),
-    (zipped(y_test=np.full(8, 9)), "data own.npz: y_test has class 9, which y_train does not have"),
+    (zipped(y_train=np.arange(19) % 4), "data.path=own.npz: x_train has 20 images, but y_train has 19 labels"),
+    (zipped(y_train=np.arange(20) % 4 * 2), "data.path=own.npz: class 1 of 0..6 has no training images; number the "
+     "classes 0, 1, 2 … without gaps"),
+    (zipped(x_train=np.full((20, 8, 8), np.nan)), "data.path=own.npz: x_train holds NaN or infinite values"),
+    (zipped(x_train=np.zeros((20, 64))), "data.path=own.npz: x_train has shape (20, 64); images must be (N, height, "
+     "width) or (N, height, width, channels)"),
+    (zipped(y_test=np.full(8, 9)), "data.path=own.npz: y_test has class 9, which y_train does not have"),
 ]  # fmt: skip
 
 
@@ -230,7 +230,8 @@ def test_what_was_killed_before_its_first_event_is_removed_by_the_next(capsys, t
     with Journal(killed):
         pass
     said(capsys, "data=npz", "data.path=nowhere.npz", "name=x")
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not killed.exists()
 
 
 def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

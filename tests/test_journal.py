@@ -6,14 +6,19 @@ import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from damage import damaged
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mnist_sweep import journal
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.journal import Journal
 from mnist_sweep.mlflow_store import as_seen_from
 from mnist_sweep.trial import (
@@ -44,7 +49,7 @@ STORY: list[Event] = [
     TrialAsked(2.0, 0),
     STARTED,
     EpochEnded(4.0, 0, 1, 1, {"loss": 1 / 3}),
-    AttemptFailed(5.0, 0, 1, "its worker\nwas killed \u2028 by SIGKILL"),
+    AttemptFailed(5.0, 0, 1, "its worker\nwas killed by SIGKILL, größe"),
     SlotOpened(5.4, "gpu0.1", "gpu0 has trained one trial at a time so far"),
     SlotClosed(5.45, "gpu0.1", "a trial ran out of memory beside others"),
     SlotLost(5.5, "gpu1", "cannot start"),
@@ -108,7 +113,10 @@ def test_empty_journal_has_no_events(tmp_path):
         (b"null", "'NoneType' object is not iterable"),
         (b"[]", "unknown event None"),
         (b'{"event": []}', None),
-        (json.dumps({**TrialEnded(1.0, 0, OUTCOME).to_json(), "outcome": {}}).encode(), "'status'"),
+        (
+            json.dumps({**TrialEnded(1.0, 0, OUTCOME).to_json(), "outcome": {}}).encode(),
+            "trial_ended.outcome.status: Field required",
+        ),
         (json.dumps({**STARTED.to_json(), "trial": {}}).encode(), None),
         (b"\xff\xfe", None),
     ],
@@ -228,30 +236,111 @@ def test_folder_that_no_sweep_ran_in_is_not_running(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_what_was_killed_before_its_first_event_has_never_begun(tmp_path):
-    for name in ("killed", "begins now", "begun", "no sweep"):
-        (tmp_path / name).mkdir()
-    with Journal(tmp_path / "begun") as journal_:
-        journal_.append(STORY[0])
-    with Journal(tmp_path / "killed"), Journal(tmp_path / "begins now"):
-        assert journal.never_begun(tmp_path) == []
-    with Journal(tmp_path / "begins now", resume=True):
-        assert journal.never_begun(tmp_path) == [tmp_path / "killed"]
-    assert journal.never_begun(tmp_path / "none") == []
-
-
-def test_full_disk_is_said(tmp_path, monkeypatch):
+def test_full_disk_is_said_and_what_was_written_stays_whole(tmp_path, monkeypatch):
     def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / journal.FILE
+    with Journal(tmp_path) as journal_:
+        journal_.append(STORY[0])
+        whole = path.read_bytes()
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "fsync", full)
+            with pytest.raises(MachineError) as caught:
+                journal_.append(STORY[1])
+        assert str(caught.value) == f"{path}: cannot be written (No space left on device)"
+        # There is room again, but what the disk has of the failed line is anybody's guess.
+        with pytest.raises(MachineError):
+            journal_.append(STORY[2])
+    assert path.read_bytes() == whole
+    with Journal(tmp_path, resume=True) as journal_:
+        journal_.append(STORY[1])
+    assert list(journal.read(tmp_path)) == STORY[:2]
+
+
+@pytest.mark.parametrize("written", [0, 1, 30])
+def test_nothing_is_glued_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypatch, written):
+    write = os.write
+
+    def torn(file: int, content: memoryview) -> int:
+        if written:
+            write(file, content[:written])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with Journal(tmp_path) as journal_:
         journal_.append(STORY[0])
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(UserError) as caught:
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", torn)
+            # Not even the torn half can be cut off.
+            disk.setattr(os, "ftruncate", mock.Mock(side_effect=OSError(errno.EIO, "")))
+            with pytest.raises(MachineError):
+                journal_.append(STORY[1])
+    assert list(journal.read(tmp_path)) == STORY[:1]
+    with Journal(tmp_path, resume=True) as journal_:
+        journal_.append(STORY[2])
+    assert list(journal.read(tmp_path)) == [STORY[0], STORY[2]]
+
+
+def test_a_folder_that_was_deleted_is_noticed(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    with Journal(folder) as journal_:
+        journal_.append(STORY[0])
+        shutil.rmtree(folder)
+        with pytest.raises(MachineError, match="No such file or directory"):
             journal_.append(STORY[1])
-    path = tmp_path / journal.FILE
-    assert str(caught.value) == f"{path}: cannot be written (No space left on device); mend that, then resume"
-    assert next(journal.read(tmp_path)) == STORY[0]
+
+
+def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
+    with Journal(tmp_path) as journal_:
+        journal_.append(STORY[0])
+        shutil.copy(tmp_path / journal.FILE, tmp_path / "copy")
+        (tmp_path / "copy").replace(tmp_path / journal.FILE)
+        with pytest.raises(MachineError, match="another file has taken its place"):
+            journal_.append(STORY[1])
+
+
+def test_texts_of_old_journals_are_made_printable(tmp_path):
+    outcome = Outcome(Status.FAILED, "cannot read caf\udce9 \x1b[2J")
+    with Journal(tmp_path) as journal_:
+        journal_.append(STARTED)
+        journal_.append(AttemptFailed(1.0, 0, 1, "\u202e", "a\x00b"))
+        journal_.append(TrialEnded(1.0, 0, outcome))
+    _, attempt, ended = journal.read(tmp_path)
+    assert attempt == AttemptFailed(1.0, 0, 1, "\\u202e", "a\\x00b")
+    assert ended.outcome.reason == "cannot read caf\\udce9 \\x1b[2J"
+
+
+@pytest.mark.parametrize("kind", ["epoch_ended", "execution_ended", "attempt_failed"])
+def test_an_event_of_a_trial_that_was_never_started_is_refused(tmp_path, kind):
+    (event,) = (event for event in STORY if event.kind == kind)
+    with Journal(tmp_path) as journal_:
+        journal_.append(event)
+    with pytest.raises(UserError, match="line 1 is damaged .trial 0 was never started"):
+        list(journal.read(tmp_path))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_has_become_of_a_journal_it_is_read_or_refused_in_a_line(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder.mkdir(exist_ok=True)
+    whole = "".join(json.dumps(event.to_json()) + "\n" for event in STORY).encode()
+    (folder / journal.FILE).write_bytes(data.draw(damaged(whole)))
+    try:
+        assert all(isinstance(event, Event) for event in journal.read(folder))
+    except UserError as error:
+        assert str(error).startswith(f"{folder / journal.FILE}: line ")
+        assert "\n" not in str(error)
+
+
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / journal.LOCK)
+    assert not journal.is_running(tmp_path)
+    os.mkfifo(tmp_path / journal.FILE)
+    assert journal.sweeps(tmp_path) == []
+    with pytest.raises(UserError, match=r"holds no journal\.jsonl"):
+        list(journal.read(tmp_path))
 
 
 @pytest.mark.parametrize(

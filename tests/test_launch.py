@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Iterator
 from io import StringIO
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -40,11 +39,3 @@ def test_signals_outside_of_the_loop_end_the_driver_as_ctrl_c_does(hang_up) -> N
     for number in (signal.SIGTERM, signal.SIGHUP):
         with pytest.raises(KeyboardInterrupt), launch.ended_by_signals():
             os.kill(os.getpid(), number)
-
-
-def test_what_a_killed_driver_left_of_a_finished_sweep_is_removed(tmp_path: Path) -> None:
-    for name in ("arrays", "package", "trials"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a file").touch()
-    launch.tidy(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["trials"]

@@ -49,17 +49,17 @@ class TestAuto:
         begin(SWEEPS / "x" / "4", config, ended=True)
         begin(SWEEPS / "y" / "5", config)
         said: list[str] = []
-        assert resume.to_go_on_with(config, Path("nowhere"), said.append) == last
+        assert resume.to_continue(config, Path("nowhere"), said.append) == last
         assert len(said) == 1
         assert said[0].startswith(
-            "experiments/x/3 is not gone on with: the config has changed: search.seed (2 → 1), seed (2 → 1)"
+            "experiments/x/3 is not continued: the config has changed: search.seed (2 → 1), seed (2 → 1)"
         )
 
     def test_looks_into_the_folder_that_hydra_was_told_to_take(self, compose_config, begin: Begin) -> None:
         config = compose_config("name=x")
         wished = begin(Path("out") / "auto", config)
-        assert resume.to_go_on_with(config, wished, print) == wished
-        assert resume.to_go_on_with(config, Path("out") / "other", print) is None
+        assert resume.to_continue(config, wished, print) == wished
+        assert resume.to_continue(config, Path("out") / "other", print) is None
 
 
 def test_a_sweep_is_named_so_that_it_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,164 @@
+"""A sweep's folder: which one a sweep may take, and how it is given up without touching anybody else's files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mnist_sweep.errors import UserError
+from mnist_sweep.files import PARTIAL, remove, remove_folder
+from mnist_sweep.journal import FILE, LOCK, begins_a_sweep, is_running
+from mnist_sweep.text import printable
+
+# The copy of the data that the workers map into memory, while a sweep runs.
+ARRAYS = "arrays"
+LOG = "driver.log"
+CONFIGS = ".hydra"
+WORKERS = "workers"
+_CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder that this process has taken for a sweep.
+
+    Attributes:
+        wished: The folder that was asked for, which another sweep may have.
+        folder: The one that was taken.
+        made: The folders that were created for it, itself first, then those above it.
+    """
+
+    wished: Path
+    folder: Path
+    made: tuple[Path, ...]
+
+    def give_up(self) -> None:
+        """Removes what was written for a sweep that never began, and the folders that were created for it."""
+        if _has_begun(self.folder):
+            return
+        _remove_unused(self.folder)
+        for folder in self.made:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+
+def claim(wished: Path) -> Claim:
+    """Makes a folder this process's own.
+
+    Args:
+        wished: The folder that is asked for. Where it holds a sweep, the first of `wished-2`, `wished-3` … that does
+            not is taken.
+
+    Raises:
+        UserError: The folder holds anything else, or cannot be written.
+    """
+    for number in itertools.count(1):
+        candidate = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
+        try:
+            if holds_a_sweep(candidate):
+                continue
+            check_free(candidate)
+            made = _made(candidate)
+            (candidate / LOCK).touch(exist_ok=False)
+        except FileExistsError:
+            # Another process has just taken it.
+            continue
+        except OSError as error:
+            raise UserError(f"{candidate}: cannot be written ({error.strerror})") from None
+        return Claim(wished, candidate, made)
+    raise AssertionError
+
+
+def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
+    """Refuses a folder that has anything in it, as a sweep replaces files in its folder.
+
+    Args:
+        folder: The folder; it need not exist.
+        key: What it was named by, for the message.
+
+    Raises:
+        UserError: It is a file, or is not empty.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{key}={printable(str(folder))}: is a file; name a folder that is new or empty")
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if there:
+        shown = printable(", ".join(there[:_SHOWN]) + (" …" if len(there) > _SHOWN else ""))
+        raise UserError(
+            f"{key}={printable(str(folder))}: holds files that are not a sweep's ({shown}); "
+            "name a folder that is new or empty"
+        )
+
+
+def holds_a_sweep(folder: Path) -> bool:
+    """Whether a folder is one that a sweep has taken, whatever has become of the sweep."""
+    locked = (folder / LOCK).is_file()
+    if (folder / FILE).is_file():
+        return locked or begins_a_sweep(folder)
+    # What a process has written so far that has just taken it.
+    return locked and {path.name for path in folder.iterdir()} <= {LOCK, LOG, CONFIGS}
+
+
+def never_begun(below: Path) -> list[Path]:
+    """The folders right below a folder in which a sweep was killed before its first event, with nothing else in them.
+
+    A sweep whose journal was emptied later has more in its folder than that, and is not among them.
+    """
+    found = [path.parent for path in below.glob(f"*/{FILE}") if path.is_file() and not path.stat().st_size]
+    return [folder for folder in found if not is_running(folder) and not list(_others(folder))]
+
+
+def discard(folder: Path) -> None:
+    """Removes the folder of a sweep that never began, file by file.
+
+    Args:
+        folder: As `never_begun` gives it.
+    """
+    _remove_unused(folder)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a driver that was killed after a sweep's last event has left, as no resumption will use it."""
+    remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
+
+
+def _made(folder: Path) -> tuple[Path, ...]:
+    """Creates a folder with those above it, and gives those that were not there before, itself first."""
+    new = tuple(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+def _has_begun(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / FILE).stat().st_size > 0
+    return False
+
+
+def _remove_unused(folder: Path) -> None:
+    tidy(folder)
+    remove_folder(folder / CONFIGS, _CONFIG_FILES)
+    remove_folder(folder / WORKERS, ("*.log",))
+    for name in (LOG, LOCK, FILE):
+        remove(folder / name)
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    """What a sweep that never began would not have in its folder."""
+    patterns = (
+        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{WORKERS}/*.log"),
+        *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
+    )
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if not (path.name.startswith(PARTIAL) or any(fnmatch(name, pattern) for pattern in patterns)):
+            yield path

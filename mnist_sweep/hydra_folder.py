@@ -1,0 +1,98 @@
+"""Sees to it that Hydra writes only into a folder that is a sweep's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_sweep.files import write_whole
+from mnist_sweep.folders import CONFIGS, Claim, check_free, claim
+from mnist_sweep.secrets import masked
+
+_MULTIRUN = "multirun.yaml"
+
+# Of this process, by the folder that Hydra was told to use.
+_claims: dict[Path, Claim] = {}
+
+
+class ClaimFolder(Callback):
+    """Takes a sweep's folder before Hydra writes to it, which would create it and replace files in it."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+        """Takes the folder `hydra.run.dir`, or one beside it."""
+        with _carried():
+            taken = claim(Path(str(config.hydra.run.dir)))
+            _claims[taken.folder.absolute()] = taken
+            with open_dict(config):
+                config.hydra.run.dir = str(taken.folder).replace("${", "\\${")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+        """Checks the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes there."""
+        with _carried():
+            folder = Path(str(config.hydra.sweep.dir))
+            if not (folder / _MULTIRUN).is_file():
+                check_free(folder, "hydra.sweep.dir")
+            # Only in the copy that is written: each of the sweeps has its config composed again.
+            tracking = OmegaConf.to_container(config.tracking, resolve=False)
+            if isinstance(tracking, dict) and masked(str(tracking.get("uri"))) != tracking.get("uri"):
+                config.tracking.uri = masked(str(tracking["uri"]))
+
+
+class Refused(BaseException):
+    """Carries an error past Hydra, which turns every `Exception` of a callback into a warning."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def _carried() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise Refused(error) from error
+
+
+def claimed(output: Path) -> Claim:
+    """What was taken for a sweep.
+
+    Args:
+        output: The folder that Hydra was told to use; one of several sweeps (`-m`) is taken only now.
+    """
+    if output.absolute() not in _claims:
+        taken = claim(output)
+        # Hydra has created it.
+        _claims[output.absolute()] = Claim(taken.wished, taken.folder, (taken.folder,))
+    return _claims[output.absolute()]
+
+
+def give_up_unused() -> None:
+    """Gives up what this process has taken for sweeps that never began."""
+    for taken in _claims.values():
+        taken.give_up()
+    _claims.clear()
+
+
+def save_configs(config: DictConfig, hydra_config: HydraConf, folder: Path) -> None:
+    """Writes what was composed and what was typed into a sweep's folder, as Hydra would, but without passwords.
+
+    Args:
+        config: The sweep's config.
+        hydra_config: Hydra's own.
+        folder: The sweep's folder.
+    """
+    (folder / CONFIGS).mkdir(exist_ok=True)
+    parts = {
+        "config": config,
+        "hydra": OmegaConf.create({"hydra": hydra_config}),
+        "overrides": hydra_config.overrides.task,
+    }
+    for name, part in parts.items():
+        write_whole(folder / CONFIGS / f"{name}.yaml", masked(OmegaConf.to_yaml(part)), flush=False)
