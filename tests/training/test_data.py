@@ -250,7 +250,7 @@ def test_faulty_arrays_are_refused(tmp_path, changes, message):
     path = npz(tmp_path, **changes)
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value).startswith(f"data {path}: {message}")
+    assert str(caught.value).startswith(f"data.path={path}: {message}")
     assert "\n" not in str(caught.value)
 
 
@@ -266,7 +266,7 @@ def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, largest)
     path = npz(tmp_path, y_train=labels)
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value) == f"data {path}: y_train holds {largest}; classes are numbered 0, 1, 2 …"
+    assert str(caught.value) == f"data.path={path}: y_train holds {largest}; classes are numbered 0, 1, 2 …"
 
 
 def _cut(path: Path) -> None:
