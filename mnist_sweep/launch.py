@@ -22,8 +22,8 @@ from mnist_sweep.config import TrialConfig, check_shape
 from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.folders import ARRAYS, WORKERS, tidy
-from mnist_sweep.journal import Journal, find, read
-from mnist_sweep.mlflow_store import absolute
+from mnist_sweep.journal import Journal, elsewhere, find, read
+from mnist_sweep.mlflow_store import absolute, as_kept_in, below
 from mnist_sweep.packaging import Packaging
 from mnist_sweep.progress import Progress, Screen
 from mnist_sweep.publish import prepare as prepare_to_publish
@@ -146,7 +146,7 @@ def _run(
                 check_shape(corner, images.shape)
         dataset = data.split(images, settings.data.validation_split, settings.seed)
         summary.warn_of_fallback(console, images)
-        public = _without_secrets(config)
+        public = _without_secrets(config, folder)
         arrays.mkdir(exist_ok=True)
         try:
             dataset.save(arrays)
@@ -302,8 +302,13 @@ def _same_space(space: Space, started: SweepStarted, folder: Path) -> None:
         )
 
 
-def _without_secrets(config: dict[str, Any]) -> dict[str, Any]:
-    tracking = {**config["tracking"], "uri": masked(config["tracking"]["uri"])}
+def _without_secrets(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A config as it is kept: without passwords, and without paths into its project, which may be copied or moved."""
+    tracking, project = dict(config["tracking"]), elsewhere(folder) or Path.cwd()
+    tracking["uri"] = masked(as_kept_in(tracking["uri"], project))
+    artifacts = Path(tracking["artifacts"])
+    inside = below(artifacts, project) if artifacts.is_absolute() else None
+    tracking["artifacts"] = tracking["artifacts"] if inside is None else str(inside)
     return {key: value for key, value in config.items() if key != "resume"} | {"tracking": tracking}
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mnist_sweep import backend, descriptions, mlflow_view
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.curves_picture import learning_curves
-from mnist_sweep.mlflow_writer import Writer
+from mnist_sweep.files import remove
+from mnist_sweep.mlflow_names import tagged
+from mnist_sweep.mlflow_writer import Writer, is_refusal
 from mnist_sweep.outcomes import Results, scores_of
 from mnist_sweep.settings import Objective, Settings
 from mnist_sweep.trial import (
@@ -92,9 +94,10 @@ class View:
             self._write.flush()
             self._begun |= self._beginning
             self._outdated, self._unsure = False, max(0, self._unsure - len(events))
-        except Exception:
-            # A server that fell while it answered may have done what it was asked, for any of these.
-            self._unsure = max(self._unsure, len(events))
+        except Exception as error:
+            if not is_refusal(error):
+                # A server that fell while it answered may have done what it was asked, for any of these.
+                self._unsure = max(self._unsure, len(events))
             raise
         finally:
             self._beginning.clear()
@@ -136,8 +139,7 @@ class View:
         self._started = event
         self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
         self._write.open(self._common_tags(event), event.data)
-        mine = f"tags.`{store.TAG_SWEEP}` = '{event.sweep}'"
-        self._known = {_key(run.data.tags): run for run in self._write.find(mine)}
+        self._known = {_key(run.data.tags): run for run in self._write.find(tagged(store.TAG_SWEEP, event.sweep))}
         self._begun |= {run.info.run_id for run in self._known.values() if store.TAG_BEGUN in run.data.tags}
         tags = {store.TAG_KIND: "sweep", store.TAG_NOTE: descriptions.opening(self._settings)}
         self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
@@ -191,8 +193,7 @@ class View:
         """The run that has these tags, reopened or created."""
         known = self._known.get(_key(tags))
         if known is None and self._unsure > 0:
-            same = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in _KEYS if key in tags)
-            mine = f"tags.`{store.PARENT_TAG}` = '{tags.get(store.PARENT_TAG)}' and {same}"
+            mine = " and ".join(tagged(key, tags[key]) for key in (store.PARENT_TAG, *_KEYS) if key in tags)
             known = next(self._write.find(mine), None) if store.PARENT_TAG in tags else None
         if known is None:
             return self._write.create_run(name, tags, event.time)
@@ -324,6 +325,8 @@ class View:
             self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
         if outcome.score is not None:
             self._keep_model(number)
+        if outcome.digest:
+            self._write.tag(run, store.TAG_MODEL_SHA256, outcome.digest)
         if note := self._note(number):
             self._write.tag(run, store.TAG_NOTE, note)
         self._close(run, outcome.status, outcome.reason, event.time, has_result=outcome.score is not None)
@@ -360,7 +363,7 @@ class View:
             model = trial_folder(self._folder, number) / MODEL_FILE
             if number != just_ended and model.exists():
                 self._write.delete_artifact(self._runs[number], MODEL_FILE)
-            model.unlink(missing_ok=True)
+            remove(model)
             self._dropped.add(number)
 
     # ---- the winner ---------------------------------------------------------------------------------------------

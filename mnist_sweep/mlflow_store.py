@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, and how it comes into being."""
+"""The MLflow store: where it is, how it comes into being, and how it finds its files in a copy of a project."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.files import PARTIAL, remove, write_whole
 from mnist_sweep.importing import without_collector
+from mnist_sweep.secrets import STORE_VARIABLE, masked, reveal
+from mnist_sweep.text import printable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
+# SQLAlchemy decodes both. Of the first MLflow creates the folder as it is written, `v%3F2` beside `v?2`.
+_ENCODED = "sqlite+pysqlite:///"
+# What ends a URI's path, or is not read as it is written.
+_NOT_IN_URIS = re.compile(r"[%?#\x00-\x1f]")
+# How long to wait for whoever writes to a database, in seconds.
+_PATIENCE = 30.0
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
 
 TAG_SWEEP = "mnist_sweep.sweep"
@@ -39,7 +48,10 @@ TAG_DONE = "mnist_sweep.logged"
 TAG_SLOT = "mnist_sweep.slot"
 TAG_BACKEND = "mnist_sweep.backend"
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
+TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"
 TAG_NOTE = "mlflow.note.content"
+# Of every experiment: the database that it is in, as a copy's experiments name the one that was copied.
+TAG_STORE = "mnist_sweep.store"
 PARENT_TAG = "mlflow.parentRunId"
 
 
@@ -55,16 +67,33 @@ def absolute(uri: str) -> str:
     scheme, colon, _ = uri.partition(":")
     if not colon or scheme.partition("+")[0] not in _SCHEMES:
         raise UserError(
-            f"tracking.uri={without_password(uri)}: MLflow has no such kind of store; "
-            "write sqlite:///PATH or http://HOST:PORT"
+            f"tracking.uri={masked(uri)}: MLflow has no such kind of store; write sqlite:///PATH or http://HOST:PORT"
         )
-    if scheme == "sqlite" and not uri.startswith(_SQLITE):
+    path = sqlite_path(uri)
+    if scheme in ("sqlite", "sqlite+pysqlite") and _written_path(uri) is None:
         raise UserError(f"tracking.uri={uri}: write sqlite:///PATH, with three slashes")
     if scheme == "file":
         raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; take sqlite:///PATH")
-    path = sqlite_path(uri)
-    options = "?" + uri.partition("?")[2] if "?" in uri else ""
-    return uri if path is None else f"{_SQLITE}{path}{options}"
+    if path is None:
+        return uri
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"tracking.uri={printable(uri)}: the folder {printable(str(path.parent))} has a name that is not UTF-8, "
+            "which MLflow cannot open; rename it"
+        ) from None
+    return sqlite_uri(path) + _options(uri)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The tracking URI of an SQLite file, which `sqlite_path` reads back.
+
+    Args:
+        path: The file, absolute, or relative to whatever the URI is to be relative to.
+    """
+    encoded = _NOT_IN_URIS.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
+    return f"{_SQLITE if encoded == str(path) else _ENCODED}{encoded}"
 
 
 def as_seen_from(uri: str, folder: Path | None) -> str:
@@ -74,16 +103,49 @@ def as_seen_from(uri: str, folder: Path | None) -> str:
         uri: Any MLflow tracking URI.
         folder: From which a relative SQLite path counts; None for this working directory.
     """
-    relative = uri.removeprefix(_SQLITE)
-    if folder is None or relative == uri or relative.startswith("/"):
+    written = _written_path(uri)
+    if folder is None or written is None or written.startswith(("/", "~")):
         return uri
-    return f"{_SQLITE}{folder / relative}"
+    return sqlite_uri(folder / written) + _options(uri)
+
+
+def as_kept_in(uri: str, project: Path) -> str:
+    """A tracking URI as a sweep's config keeps it, so that it names the copy's own store in a copy of the project.
+
+    Args:
+        uri: Any MLflow tracking URI.
+        project: The project's folder.
+
+    Returns:
+        The URI, relative where it is an SQLite file in the project.
+    """
+    path, written = sqlite_path(uri), _written_path(uri) or ""
+    inside = None if path is None or not written.startswith(("/", "~")) else below(path, project)
+    return uri if inside is None else sqlite_uri(inside) + _options(uri)
+
+
+def below(path: Path, folder: Path) -> Path | None:
+    """A path as seen from a folder, whatever links lead to them; None where it does not lie in it."""
+    for one, other in ((path, folder), (path.resolve(), folder.resolve())):
+        if one.is_relative_to(other):
+            return one.relative_to(other)
+    return None
 
 
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store, absolute; None for other stores."""
-    path = uri.removeprefix(_SQLITE).partition("?")[0]
-    return Path(path).expanduser().absolute() if uri.startswith(_SQLITE) else None
+    written = _written_path(uri)
+    return None if written is None else Path(written).expanduser().absolute()
+
+
+def _written_path(uri: str) -> str | None:
+    """An SQLite store's path as its URI has it, decoded; None for other stores."""
+    scheme = next((scheme for scheme in (_SQLITE, _ENCODED) if uri.startswith(scheme)), None)
+    return None if scheme is None else unquote(uri.removeprefix(scheme).partition("?")[0])
+
+
+def _options(uri: str) -> str:
+    return "?" + uri.partition("?")[2] if "?" in uri else ""
 
 
 def existing(uri: str) -> str:
@@ -101,27 +163,23 @@ def existing(uri: str) -> str:
     return uri
 
 
-def without_password(uri: str) -> str:
-    """A URI that may be printed."""
-    text = re.sub(r"://(?!/)[^\s'\"]*@", "://***@", uri)
-    return re.sub(r"(password|passwd|token|secret)=[^&\s]+", r"\1=***", text, flags=re.IGNORECASE)
+# By their names of before, for whoever has a URI only.
+without_password = masked
 
 
 def with_password(uri: str) -> str:
-    """The URI whose password `without_password` hid, from the environment.
+    """The URI whose password `masked` hid.
 
     Args:
         uri: What a sweep's journal holds.
 
     Raises:
-        UserError: MLFLOW_TRACKING_URI does not hold it.
+        UserError: Neither this process nor MLFLOW_TRACKING_URI was given it.
     """
-    if "***" not in uri:
-        return uri
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if without_password(given) != uri:
-        raise UserError(f"tracking.uri={uri}: its password is not kept; give the whole URI in MLFLOW_TRACKING_URI")
-    return given
+    whole = reveal(uri)
+    if whole is None:
+        raise UserError(f"tracking.uri={uri}: its password is not kept; give the whole URI in {STORE_VARIABLE}")
+    return whole
 
 
 def connect(uri: str, *, create: bool = False) -> MlflowClient:
@@ -139,9 +197,9 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     """
     uri = absolute(uri) if create else existing(uri)
     path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        _create(path)
-    elif path is not None:
+    if path is not None:
+        if not path.exists():
+            _create(path)
         _follow(path)
     return _client(uri)
 
@@ -161,26 +219,120 @@ _PLACES = (
 )
 
 
-def _follow(path: Path) -> None:
-    """Lets a database that was moved together with its files find them again.
+_EXPERIMENTS = (
+    "SELECT experiments.experiment_id, artifact_location, value FROM experiments LEFT JOIN experiment_tags "
+    f"ON experiment_tags.experiment_id = experiments.experiment_id AND key = '{TAG_STORE}'"
+)
 
-    What lies in FOLDER/NAME beside the database now, and is not where the database says, was moved with it.
+
+def _follow(path: Path) -> None:
+    """Lets a database that was moved or copied together with its files find them again, and write beside itself.
+
+    Raises:
+        UserError: Another process writes for long, or the database is a hard link to the original's.
     """
-    with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error), database:
-        for (location,) in database.execute("SELECT artifact_location FROM experiments").fetchall():
-            before = file_path(str(location))
-            if before is None:
-                continue
-            tail = Path(*before.parts[-2:])
-            if before.exists() or not (path.parent / tail).is_dir():
-                continue
-            old, new = (f"{folder.as_uri()}/" for folder in (before.parents[1], path.parent))
+    here = path.resolve()
+    with contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            if all(_is_here(store, here) for *_, store in database.execute(_EXPERIMENTS)):
+                return
+        # Not where the tables are not MLflow's: it says itself what it makes of them.
+        _rewrite_places(path, here)
+
+
+def _is_here(store: str | None, here: Path) -> bool:
+    """Whether a database is the one that its experiment names, whatever path leads to it."""
+    if store is None or Path(store) == here:
+        return store is not None
+    if not _same(Path(store), here):
+        return False
+    if here.stat().st_nlink > 1:
+        raise UserError(
+            f"tracking.uri={sqlite_uri(here)}: is a hard link to {store}, so that whatever is written to one is in "
+            f"both; make it a file of its own: cp {here.name} new && mv new {here.name}"
+        )
+    # A folder that is mounted at two places.
+    return True
+
+
+def _same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return False
+
+
+def _rewrite_places(path: Path, here: Path) -> None:
+    try:
+        with _locked(path), contextlib.closing(sqlite3.connect(path, _PATIENCE, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            experiments = database.execute(_EXPERIMENTS).fetchall()
+            moves = _moves(experiments, here)
+            database.create_function("moved", 1, lambda place: _moved(place, moves), deterministic=True)
             for table, column in _PLACES:
-                database.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, len(old), old),
-                )
-            _LOG.info("%s and its files were moved from %s", path, before.parents[1])
+                database.execute(f"UPDATE {table} SET {column} = moved({column}) WHERE {column} <> moved({column})")
+            database.executemany(
+                "INSERT OR REPLACE INTO experiment_tags (experiment_id, key, value) VALUES (?, ?, ?)",
+                [(number, TAG_STORE, str(here)) for number, _, store in experiments if not _is_here(store, here)],
+            )
+            database.execute("COMMIT")
+    except OSError as error:
+        _LOG.info("%s may not be written (%s): its files are looked for where they were", path, error.strerror)
+    except sqlite3.OperationalError as error:
+        # The lowest byte is the kind of error: https://sqlite.org/rescode.html
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise UserError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
+        _LOG.info("%s may not be written (%s): its files are looked for where they were", path, error)
+    else:
+        for old, new in moves.items():
+            _LOG.info("%s and its files were in %s, and now are in %s", path, old, new)
+
+
+def _moves(experiments: Iterable[tuple[int, str | None, str | None]], here: Path) -> dict[Path, Path]:
+    """From the folders that were copied with a database to those in which they are now."""
+    moves: dict[Path, Path] = {}
+    for _, location, store in experiments:
+        place = file_path(location or "") or Path(location or "")
+        if store is None:
+            moves |= _guessed(place, here)
+        elif not _is_here(store, here):
+            old = Path(store)
+            if old.parent != here.parent:
+                moves[old.parent] = here.parent
+            root, now = _without_common_end(old, here)
+            # Of what does not lie beside the database, only what was copied with it.
+            if root != now and place.is_relative_to(root) and not place.is_relative_to(old.parent):
+                new = now / place.relative_to(root)
+                moves |= {place: new} if new.is_dir() else {}
+    return moves
+
+
+def _guessed(place: Path, here: Path) -> dict[Path, Path]:
+    """What was copied with a database that does not say where it lay, as those of earlier versions do not.
+
+    What lies in FOLDER/NAME beside the database, and is not where the database says, was copied with it; so was what
+    lies in PARENT/FOLDER/NAME beside the database's folder.
+    """
+    for count, root in ((2, here.parent), (3, here.parent.parent)):
+        now = root.joinpath(*place.parts[-count:])
+        if len(place.parts) > count and now != place and now.is_dir() and not _same(place, now):
+            return {place.parents[count - 1]: root}
+    return {}
+
+
+def _without_common_end(one: Path, other: Path) -> tuple[Path, Path]:
+    """The folders above two paths from which on they are the same: the project's, for its store in two copies."""
+    while one.name == other.name != "":
+        one, other = one.parent, other.parent
+    return one, other
+
+
+def _moved(place: str | None, moves: dict[Path, Path]) -> str | None:
+    # The innermost folder first. MLflow's own default places are paths and no URIs.
+    for old in sorted(moves, key=lambda old: -len(old.parts)):
+        for before, now in ((old.as_uri(), moves[old].as_uri()), (str(old), str(moves[old]))):
+            if place is not None and (place == before or place.startswith(f"{before}/")):
+                return now + place[len(before) :]
+    return place
 
 
 def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:
@@ -242,19 +394,28 @@ def _create(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_name(f".{path.name}.lock"), "w")  # noqa: SIM115 - closed below
+        with _locked(path):
+            if path.exists():
+                return
+            # What a kill has left, of this version and of earlier ones.
+            for name in (f"{PARTIAL}{path.name}", f"partial-{path.name}"):
+                for end in ("", "-wal", "-shm", "-journal"):
+                    remove(path.with_name(f"{name}{end}"))
+            write_whole(path, _write_tables)
     except OSError as error:
-        raise UserError(f"tracking.uri={_SQLITE}{path}: cannot be written ({error.strerror})") from None
-    with lock:
+        raise UserError(f"tracking.uri={sqlite_uri(path)}: cannot be written ({error.strerror})") from None
+
+
+def _write_tables(path: Path) -> None:
+    _client(sqlite_uri(path)).search_experiments()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        # So that the UI may read while a sweep writes; stays on once set.
+        database.execute("PRAGMA journal_mode=WAL")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from creating a database, or changing its places, meanwhile."""
+    with open(path.with_name(f".{path.name}.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            return
-        partial = path.with_name(f"partial-{path.name}")
-        for leftover in path.parent.glob(f"{partial.name}*"):
-            leftover.unlink()
-        _client(f"{_SQLITE}{partial}").search_experiments()
-        with sqlite3.connect(partial) as database:
-            # So that the UI may read while a sweep writes; stays on once set.
-            database.execute("PRAGMA journal_mode=WAL")
-        database.close()
-        partial.replace(path)
+        yield

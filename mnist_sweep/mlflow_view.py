@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from mnist_sweep import mlflow_store as store
+from mnist_sweep.mlflow_names import TAG_PARAM, key_of, originals, tagged
 from mnist_sweep.settings import Objective
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def tags(
 def tags_of_run(parent: Run) -> dict[str, str]:
     """The same `tags`, from the parent run of a sweep that is in MLflow."""
     about = parent.data.tags
-    params = {k.removeprefix("space."): v for k, v in parent.data.params.items() if k.startswith("space.")}
+    own = originals(parent.data.params, about, TAG_PARAM)
+    params = {k.removeprefix("space."): v for k, v in own.items() if k.startswith("space.")}
     objectives = tuple(map(Objective.parse, about[store.TAG_OBJECTIVE].split(",")))
     confirmed = any(k.startswith("confirm.") for k in parent.data.params)
     return tags(about[store.TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
@@ -135,12 +137,13 @@ def outdated(experiment: Experiment) -> list[str]:
 
 def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], *, confirmed: bool) -> dict[str, Any]:
     first = objectives[0]
-    best = [f"best_{objective.name}" for objective in objectives]
-    scores = [*best, *([f"confirmed_{first.name}"] if confirmed else []), "test_accuracy", "seconds"]
-    columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}, **{f"params.`{n}`": 100 for n in space}}
+    best = [key_of(f"best_{objective.name}") for objective in objectives]
+    scores = [*best, *([key_of(f"confirmed_{first.name}")] if confirmed else []), "test_accuracy", "seconds"]
+    columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}}
+    columns |= {f"params.`{key_of(name)}`": 100 for name in space}
     return {
         # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
-        "searchFilter": f"tags.`{store.TAG_SWEEP}` = '{sweep}' and tags.`{store.TAG_KIND}` = 'trial'",
+        "searchFilter": f"{tagged(store.TAG_SWEEP, sweep)} and {tagged(store.TAG_KIND, 'trial')}",
         "orderByKey": f"metrics.`{best[0]}`",
         "orderByAsc": first.direction == "min",
         "startTime": "ALL",
@@ -171,18 +174,18 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
 
 def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
     first = objectives[0]
-    best = f"best_{first.name}"
+    best = key_of(f"best_{first.name}")
     charts: list[dict[str, Any]] = []
     # MLflow draws those trials only that have all of the values.
-    always = [name for name, domain in space.items() if not _CONDITION.search(domain)]
+    always = [key_of(name) for name, domain in space.items() if not _CONDITION.search(domain)]
     if always:
         charts.append(
             _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=False)
         )
-    for cost in [f"best_{objective.name}" for objective in objectives[1:]] or ["parameters", "seconds"]:
+    for cost in [key_of(f"best_{objective.name}") for objective in objectives[1:]] or ["parameters", "seconds"]:
         axes = {"xaxis": _axis(cost), "yaxis": _axis(best)}
         charts.append(_chart(f"scatter-{cost}", "size", "SCATTER", **axes))
-    for metric in dict.fromkeys((first.name, "val_loss", "loss")):
+    for metric in dict.fromkeys((key_of(first.name), "val_loss", "loss")):
         charts.append(
             _chart(
                 f"line-{metric}", "learning", "LINE", metricKey=metric, selectedMetricKeys=[metric], xAxisKey="step",

@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,11 @@ import yaml
 
 from mnist_sweep import mlflow_store as store
 from mnist_sweep import mlflow_view
+from mnist_sweep.files import remove, write_whole
+from mnist_sweep.mlflow_names import TAG_METRIC, TAG_PARAM, key_of, keys_of
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Tracking
+from mnist_sweep.text import one_line, printable
 from mnist_sweep.trial import Status
 
 if TYPE_CHECKING:
@@ -36,8 +41,45 @@ _MLFLOW_STATUS = {
 
 # What MLflow takes in one call.
 _MOST_PARAMS, _MOST_METRICS = 100, 500
+# The characters that it keeps of a value, and of a run's name.
+_LONGEST_PARAM, _LONGEST_TAG, _LONGEST_NAME = 6000, 8000, 250
+# Codes with which MLflow says that it cannot answer, or not this user: that is no event's fault, and may pass.
+_OUTAGES = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "RESOURCE_LIMIT_EXCEEDED",
+    "ABORTED",
+    "CANCELLED",
+    "IO_ERROR",
+    "ENDPOINT_NOT_FOUND",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "CUSTOMER_UNAUTHORIZED",
+}
 # libyaml's is ten times as fast, where PyYAML was built with it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an exception says that MLflow will never take what it was given, rather than that it cannot be reached.
+
+    Args:
+        error: What a call of MLflow's client raised.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import DataError, IntegrityError
+
+    if isinstance(error, MlflowException):
+        if error.__cause__ is not None and error.error_code in ("INTERNAL_ERROR", "BAD_REQUEST"):
+            # Whatever a database's driver says is one of these two.
+            return is_refusal(error.__cause__)
+        return error.error_code not in _OUTAGES
+    refusals = (DataError, IntegrityError, ValueError, TypeError, LookupError, OverflowError)
+    return isinstance(error, refusals) and not isinstance(error, RequestException)
 
 
 @dataclass
@@ -80,12 +122,30 @@ class Writer:
             # A tracking server keeps artifacts in its own place; a database knows none, so it is told one.
             local = not tracking.uri.startswith(("http", "databricks"))
             place = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
-            self.experiment = self._client.create_experiment(self._name, artifact_location=place)
+            path = store.sqlite_path(tracking.uri)
+            about = {} if path is None else {store.TAG_STORE: str(path.resolve())}
+            self.experiment = self._create_experiment(place, about)
+
+    def _create_experiment(self, place: str | None, tags: dict[str, Any]) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.create_experiment(self._name, artifact_location=place, tags=tags))
+        except MlflowException:
+            # Another sweep of the same name may have begun at the same time.
+            there = self._client.get_experiment_by_name(self._name)
+            if there is None:
+                raise
+            return str(there.experiment_id)
 
     def create_run(self, name: str, tags: Mapping[str, str], time: float) -> str:
         """Creates a run, which began at `time`, and gives its id."""
+        storable = {key_of(key): printable(value, _LONGEST_TAG) for key, value in {**self._tags, **tags}.items()}
         run = self._client.create_run(
-            self.experiment, start_time=_milliseconds(time), tags={**self._tags, **tags}, run_name=name
+            self.experiment,
+            start_time=_milliseconds(time),
+            tags=storable,
+            run_name=one_line(name, _LONGEST_NAME),
         )
         self._places[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
@@ -106,7 +166,7 @@ class Writer:
 
     def tag(self, run: str, key: str, value: str) -> None:
         """Sets a tag."""
-        self._to(run).tags[key] = value
+        self._to(run).tags[key_of(key)] = printable(value, _LONGEST_TAG)
 
     def view(self, tags: Mapping[str, str]) -> None:
         """Saves a view of the experiment, as `mlflow_view.tags` gives it; a store that refuses it goes without."""
@@ -118,7 +178,7 @@ class Writer:
             for key in mlflow_view.outdated(self._client.get_experiment(self.experiment)):
                 self._client.delete_experiment_tag(self.experiment, key)
         except MlflowException as error:
-            _LOG.warning("MLflow takes no saved view: %s", store.without_password(str(error)))
+            _LOG.warning("MLflow takes no saved view: %s", masked(str(error)))
 
     def input(self, run: str) -> None:
         """Notes which data a run was trained on."""
@@ -126,15 +186,24 @@ class Writer:
 
     def params(self, run: str, params: Mapping[str, Any]) -> None:
         """Logs parameters, numbers rounded to 6 digits."""
-        self._to(run).params |= {key: _shown(value) for key, value in params.items()}
+        keys = self._keys(run, params, TAG_PARAM)
+        self._to(run).params |= {keys[name]: _shown(value) for name, value in params.items()}
 
     def metrics(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
         """Logs metrics; the same again changes nothing."""
         from mlflow.entities import Metric
 
-        waiting, stamp = self._to(run).metrics, _milliseconds(time)
-        for key, value in metrics.items():
-            waiting[key, float(value), stamp, step] = Metric(key, float(value), stamp, step)
+        waiting, stamp, keys = self._to(run).metrics, _milliseconds(time), self._keys(run, metrics, TAG_METRIC)
+        for name, value in metrics.items():
+            waiting[keys[name], float(value), stamp, step] = Metric(keys[name], float(value), stamp, step)
+
+    def _keys(self, run: str, names: Mapping[str, Any], begins: str) -> dict[str, str]:
+        """MLflow's keys for metrics or parameters; a tag tells what each is called whose own name MLflow refuses."""
+        keys = keys_of(names)
+        for name, key in keys.items():
+            if key != name:
+                self.tag(run, f"{begins}{key}", name)
+        return keys
 
     def summary(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
         """Logs metrics as MLflow's tables are to show them: 0.9325 instead of 0.9325000047683716."""
@@ -145,10 +214,16 @@ class Writer:
 
         A run gets its tags last, and one that is tagged as wholly logged is written after the runs below it: what a tag
         says to be there is there, wherever writing breaks off.
+
+        Raises:
+            Exception: The first refusal (see `is_refusal`), when all else is written; an outage at once.
         """
+        refusals: list[Exception] = []
         for run in sorted(self._waiting, key=lambda run: store.TAG_DONE in self._waiting[run].tags):
-            self._write(run, self._waiting[run])
+            self._write(run, self._waiting[run], refusals)
         self._waiting.clear()
+        if refusals:
+            raise refusals[0]
 
     def discard(self) -> None:
         """Forgets what waits, as it will be told again."""
@@ -157,30 +232,59 @@ class Writer:
     def _to(self, run: str) -> _Waiting:
         return self._waiting.setdefault(run, _Waiting())
 
-    def _write(self, run: str, waiting: _Waiting) -> None:
+    def _write(self, run: str, waiting: _Waiting, refusals: list[Exception]) -> None:
         from mlflow.entities import Param, RunTag
 
+        def asked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - MLflow's own
+            """Whether MLflow took something; what it refused joins the refusals."""
+            try:
+                call(*args, **kwargs)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                refusals.append(error)
+                return False
+            return True
+
         if waiting.input:
-            self._client.log_inputs(run, datasets=[self._dataset])
+            asked(self._client.log_inputs, run, datasets=[self._dataset])
         if waiting.status is not None:
             status, ended = waiting.status
             if ended is None:
-                self._client.update_run(run, status=status)
+                asked(self._client.update_run, run, status=status)
             else:
-                self._client.set_terminated(run, status, end_time=ended)
+                asked(self._client.set_terminated, run, status, end_time=ended)
         params = [Param(key, value) for key, value in waiting.params.items()]
         metrics = list(waiting.metrics.values())
-        while len(params) > _MOST_PARAMS or len(metrics) > _MOST_METRICS:
-            self._client.log_batch(run, params=params[:_MOST_PARAMS], metrics=metrics[:_MOST_METRICS])
-            params, metrics = params[_MOST_PARAMS:], metrics[_MOST_METRICS:]
         tags = [RunTag(key, value) for key, value in waiting.tags.items()]
-        self._client.log_batch(run, params=params, metrics=metrics, tags=tags)
+        batches: list[dict[str, list[Any]]] = []
+        while len(params) > _MOST_PARAMS or len(metrics) > _MOST_METRICS:
+            batches.append({"params": params[:_MOST_PARAMS], "metrics": metrics[:_MOST_METRICS]})
+            params, metrics = params[_MOST_PARAMS:], metrics[_MOST_METRICS:]
+        batches.append({"params": params, "metrics": metrics, "tags": tags})
+        for batch in batches:
+            before = len(refusals)
+            if asked(self._client.log_batch, run, **batch):
+                continue
+            # A batch is taken whole or not at all: one by one, only what is refused itself is missing.
+            singles = [(kind, one) for kind, several in batch.items() for one in several]
+            if len(singles) > 1:
+                del refusals[before:]
+                for kind, one in singles:
+                    if not (kind == "tags" and one.key == store.TAG_DONE and refusals):
+                        asked(self._client.log_batch, run, **{kind: [one]})
 
     # ---- files --------------------------------------------------------------------------------------------------
 
     def yaml(self, run: str, content: Mapping[str, Any], file: str) -> None:
         """Writes data as a YAML file."""
-        self.text(run, yaml.dump(dict(content), Dumper=_DUMPER, sort_keys=False, allow_unicode=True), file)
+        given: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
+        try:
+            text = yaml.dump(dict(content), Dumper=_DUMPER, **given)
+        except UnicodeEncodeError:
+            # libyaml takes no lone surrogate, such as a file's name may have; PyYAML's own writes an escape.
+            text = yaml.dump(dict(content), Dumper=yaml.SafeDumper, **given)
+        self.text(run, text, file)
 
     def json(self, run: str, content: Mapping[str, Any], file: str) -> None:
         """Writes data as a JSON file."""
@@ -188,17 +292,17 @@ class Writer:
 
     def text(self, run: str, text: str, file: str) -> None:
         """Writes a text, if there is any."""
-        self.bytes(run, text.encode(), file)
+        self.bytes(run, printable(text, sys.maxsize).encode(), file)
 
     def bytes(self, run: str, content: bytes, file: str) -> None:
         """Writes a file, if there is anything in it."""
         folder = self._local(run) if content else None
         if folder is not None:
-            (folder / file).write_bytes(content)
+            write_whole(folder / file, content, flush=False)
         elif content:
             with TemporaryDirectory() as temporary:
                 path = Path(temporary) / file
-                path.write_bytes(content)
+                write_whole(path, content, flush=False)
                 self._client.log_artifact(run, str(path))
 
     def file(self, run: str, path: Path) -> None:
@@ -206,7 +310,8 @@ class Writer:
         folder = self._local(run)
         if folder is not None:
             try:
-                (folder / path.name).unlink(missing_ok=True)
+                # Not written over: in a copy that was made of links it is the original's, too.
+                remove(folder / path.name)
                 os.link(path, folder / path.name)
             except OSError:
                 _LOG.info("%s is copied, as it cannot be linked", path)
@@ -243,9 +348,8 @@ class Writer:
 
 
 def _shown(value: object) -> str:
-    # MLflow cuts what is longer than 8,000 characters without a word.
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 6000 else text[:5999] + "…"
+    # MLflow cuts what is longer without a word.
+    return printable(f"{value:.6g}" if isinstance(value, float) else str(value), _LONGEST_PARAM)
 
 
 def _shortest(value: float) -> float:

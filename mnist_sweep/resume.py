@@ -23,7 +23,7 @@ from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Objective, check_settings
 from mnist_sweep.summary import Say
 from mnist_sweep.text import first_line
-from mnist_sweep.tracking import AT_ONCE
+from mnist_sweep.tracking import AT_ONCE, Refusals, write
 from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
 from mnist_sweep.units import seconds
 
@@ -190,21 +190,23 @@ def sync(sweep: str | None, console: Console) -> int:
         raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
     events = list(journal.read(folder))
     settings = check_settings(_with_store(last_config(events, folder), folder))
-    view = View(settings, folder)
+    view, refusals = View(settings, folder), Refusals()
     try:
         for start in range(0, len(events), AT_ONCE):
-            view.handle(*events[start : start + AT_ONCE])
+            write(view, events[start : start + AT_ONCE], refusals)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"sync: MLflow cannot be written ({masked(first_line(error))})") from error
     where = masked(settings.tracking.uri)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    say(f"{folder}: {len(events)} events are in {where}")
+    say(f"{folder}: {len(events) - refusals.count} events are in {where}")
+    if refusals.count:
+        say(f"{refusals}.")
     if is_finished(events):
         tidy(folder)
         log_to(folder)
         tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
         sweep = launch.first_event(events, folder).sweep
         summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
-    return 0
+    return 1 if refusals.count else 0

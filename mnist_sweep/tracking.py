@@ -10,10 +10,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_sweep import mlflow_store as store
 from mnist_sweep.mlflow_runs import View
+from mnist_sweep.mlflow_writer import is_refusal
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Settings
-from mnist_sweep.trial import Event
+from mnist_sweep.text import first_line, printable
+from mnist_sweep.trial import Event, SweepStarted
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
@@ -22,11 +24,66 @@ _EVERY = 1.0
 AT_ONCE = 500
 
 
+class Refusals:
+    """What MLflow did not take, though it answers: it is told, and keeps nothing else from being logged.
+
+    Attributes:
+        count: How many events are not in MLflow, or not wholly.
+        reason: What MLflow said of the first of them.
+    """
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self.count, self.reason = 0, ""
+        self._told: set[str] = set()
+
+    def __str__(self) -> str:
+        """All of it in one line; empty where there are none."""
+        events = f"{self.count} event{'' if self.count == 1 else 's'}"
+        return f"{events} could not be logged wholly, as MLflow refuses a part: {self.reason}" if self.count else ""
+
+    def add(self, event: Event, error: Exception) -> None:
+        """Counts an event, and logs why unless that was logged before."""
+        reason = masked(first_line(error))
+        self.count += 1
+        self.reason = self.reason or reason
+        if reason not in self._told:
+            self._told.add(reason)
+            _LOG.error("MLflow refuses (a part of) %s: %s", type(event).__name__, reason)
+
+
+def write(view: View, events: Sequence[Event], refusals: Refusals) -> None:
+    """Writes events to MLflow, one by one where it refuses any.
+
+    Args:
+        view: What writes them.
+        events: In their order; none, or more, may have been written before.
+        refusals: What is refused is added to these.
+
+    Raises:
+        Exception: MLflow cannot be reached; or it refuses the sweep's start, without which nothing can be logged.
+    """
+    try:
+        view.handle(*events)
+    except Exception as error:
+        if not is_refusal(error) or (len(events) == 1 and isinstance(events[0], SweepStarted)):
+            raise
+        if len(events) == 1:
+            refusals.add(events[0], error)
+            return
+        for event in events:
+            write(view, [event], refusals)
+
+
 class Tracker:
     """Takes events without making anyone wait, and logs them in the background.
 
-    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. What happens within a
-    second is written together: calls to MLflow are what logging costs.
+    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. What it refuses is left
+    out. What happens within a second is written together: calls to MLflow are what logging costs.
+
+    Attributes:
+        error: Why events are waiting, or, after `close`, were not logged; None where MLflow has them.
+        refusals: What is left out.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -41,6 +98,7 @@ class Tracker:
         self._closing = threading.Event()
         self._taken = 0
         self.error: Exception | None = None
+        self.refusals = Refusals()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
@@ -83,9 +141,11 @@ class Tracker:
     def _log(self, events: Sequence[Event]) -> bool:
         if len(events) > 1:
             try:
-                self._view.handle(*events)
+                write(self._view, events, self.refusals)
             except Exception as error:
                 self._failed(error)
+                if is_refusal(error):
+                    return False
                 self._closing.wait(1.0)
             else:
                 self.error = None
@@ -98,10 +158,10 @@ class Tracker:
         while True:
             last = self._closing.is_set()
             try:
-                self._view.handle(event)
+                write(self._view, [event], self.refusals)
             except Exception as error:
                 self._failed(error)
-                if last:
+                if last or is_refusal(error):
                     return False
             else:
                 self.error = None
@@ -110,5 +170,5 @@ class Tracker:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _failed(self, error: Exception) -> None:
-        _LOG.error("MLflow: %s", store.without_password(traceback.format_exc()))
+        _LOG.error("MLflow: %s", printable(masked(traceback.format_exc()), 20_000))
         self.error = error

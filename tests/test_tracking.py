@@ -828,7 +828,7 @@ def failing(times: int, real: Any, error: Exception) -> Any:
 
 
 def test_store_that_comes_back_gets_everything(make_story, monkeypatch):
-    monkeypatch.setattr(tracking.store, "connect", failing(1, store.connect, ConnectionError("refused")))
+    monkeypatch.setattr(store, "connect", failing(1, store.connect, ConnectionError("refused")))
     story = make_story()
     story.starts()
     until = time.monotonic() + 30
@@ -1003,7 +1003,7 @@ def test_what_cannot_be_written_holds_up_only_what_comes_after_it(make_story, mo
         return _real(*args, **kwargs)
 
     monkeypatch.setattr(Writer, "file", refuses)
-    monkeypatch.setattr(tracking.store, "connect", slow)
+    monkeypatch.setattr(store, "connect", slow)
     story = make_story()
     story.starts()
     for number in (0, 1, 2):
@@ -1098,7 +1098,7 @@ def test_events_wait_for_nobody(make_story, monkeypatch):
         assert gate.wait(30)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(tracking.store, "connect", slow)
+    monkeypatch.setattr(store, "connect", slow)
     story = make_story()
     story.starts()
     story.trial(0)

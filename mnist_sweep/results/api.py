@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnist_sweep import mlflow_store as store
+from mnist_sweep.mlflow_names import TAG_METRIC, TAG_PARAM, originals
 from mnist_sweep.results.source import Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.settings import METRICS
 
@@ -45,7 +46,7 @@ class Client:
         runs = store.search_runs(self._client, list(wanted.experiments), wanted.whole_query, min(most or 100, 100))
         # MLflow gives the last one first.
         return [
-            Parent(run.info.run_id, run.info.experiment_id, run.data.tags, space_of(run.data.params))
+            Parent(run.info.run_id, run.info.experiment_id, run.data.tags, space_of(run.data.params, run.data.tags))
             for run in islice(runs, most)
         ]
 
@@ -93,8 +94,8 @@ def record(run: Run) -> Record:
         info.start_time,
         info.end_time or None,
         data.tags,
-        data.params,
-        data.metrics,
+        originals(data.params, data.tags, TAG_PARAM),
+        originals(data.metrics, data.tags, TAG_METRIC),
         max(steps, default=None),
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_sweep import journal, mlflow_store
 from mnist_sweep.errors import UserError
+from mnist_sweep.mlflow_names import TAG_METRIC, originals
 from mnist_sweep.mlflow_store import PARENT_TAG, TAG_EXECUTION, TAG_KIND, TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.runs import find_sweep, sweep_folder
@@ -174,7 +175,7 @@ def _execution(params: Mapping[str, str]) -> Execution:
 def _curve(client: MlflowClient, run: Run) -> Curve:
     """A run's metrics by epoch. What is logged once, at the best epoch, is among those of that epoch."""
     curve: Curve = {}
-    for name in run.data.metrics:
-        for point in client.get_metric_history(run.info.run_id, name):
+    for name, key in originals({key: key for key in run.data.metrics}, run.data.tags, TAG_METRIC).items():
+        for point in client.get_metric_history(run.info.run_id, key):
             curve.setdefault(point.step, {})[name] = point.value
     return {epoch: metrics for epoch, metrics in sorted(curve.items()) if "loss" in metrics}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mnist_sweep import mlflow_store as store
+from mnist_sweep.mlflow_names import TAG_PARAM, originals, tagged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Wanted:
     @property
     def whole_query(self) -> str:
         """The tags and the query, in MLflow's search language."""
-        conditions = [f"tags.`{key}` = '{value}'" for key, value in self.tags.items()]
+        conditions = [tagged(key, value) for key, value in self.tags.items()]
         return " and ".join([*conditions, self.query] if self.query else conditions)
 
 
@@ -120,9 +121,10 @@ def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
     return tuple(np.fromiter(column, kind) for column, kind in zip(columns, _TYPES, strict=True))
 
 
-def space_of(params: Mapping[str, str]) -> dict[str, str]:
-    """The space of a `Parent`, from its run's parameters."""
-    return {key.removeprefix(SPACE): value for key, value in params.items() if key.startswith(SPACE)}
+def space_of(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """The space of a `Parent`, from its run's parameters and tags."""
+    own = originals(params, tags, TAG_PARAM)
+    return {key.removeprefix(SPACE): value for key, value in own.items() if key.startswith(SPACE)}
 
 
 class Source(Protocol):

@@ -14,6 +14,7 @@ import numpy as np
 
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.errors import UserError
+from mnist_sweep.mlflow_names import TAG_METRIC, TAG_PARAM, originals
 from mnist_sweep.results.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.settings import METRICS
 
@@ -80,7 +81,7 @@ class Database:
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
                 raise UserError(
-                    f"tracking.uri=sqlite:///{self._path}: is no SQLite database; name another file with "
+                    f"tracking.uri={store.sqlite_uri(self._path)}: is no SQLite database; name another file with "
                     "--tracking-uri or MLFLOW_TRACKING_URI"
                 ) from None
             raise UnknownTables(str(error)) from error
@@ -169,6 +170,15 @@ def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Sequence[str]
     return tags
 
 
+def _own_names(database: sqlite3.Connection, page: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The tags that tell what metrics and parameters are called whose names MLflow refuses."""
+    tags: dict[str, dict[str, str]] = defaultdict(dict)
+    query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) AND (+key GLOB ? OR +key GLOB ?)"
+    for run, key, value in database.execute(query, (*page, f"{TAG_METRIC}*", f"{TAG_PARAM}*")):
+        tags[run][key] = value
+    return tags
+
+
 def _params(database: sqlite3.Connection, page: Sequence[str], order: str = "") -> dict[str, dict[str, str]]:
     params: dict[str, dict[str, str]] = defaultdict(dict)
     for run, key, value in _select(database, "run_uuid, key, value", "params", page, order=order):
@@ -180,13 +190,13 @@ def _parents(database: sqlite3.Connection, page: Sequence[str]) -> list[Parent]:
     with _snapshot(database):
         tags = _tags(database, page, PARENT_TAGS)
         # As they were logged, and thus in the order of the space.
-        params = _params(database, page, "ORDER BY rowid")
+        params, names = _params(database, page, "ORDER BY rowid"), _own_names(database, page)
         experiments = dict(_select(database, "run_uuid, experiment_id", "runs", page))
-    return [Parent(run, str(experiments[run]), tags[run], space_of(params[run])) for run in page]
+    return [Parent(run, str(experiments[run]), tags[run], space_of(params[run], names[run])) for run in page]
 
 
 def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
-    tags, params = _tags(database, page, TAGS), _params(database, page)
+    tags, params, names = _tags(database, page, TAGS), _params(database, page), _own_names(database, page)
     metrics: dict[str, dict[str, float]] = defaultdict(dict)
     epochs: dict[str, int] = {}
     for run, key, value, is_nan, step in _select(
@@ -196,7 +206,15 @@ def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
         if key in METRICS:
             epochs[run] = max(step, epochs.get(run, 0))
     return [
-        Record(run, start, end, tags[run], params[run], metrics[run], epochs.get(run))
+        Record(
+            run,
+            start,
+            end,
+            tags[run],
+            originals(params[run], names[run], TAG_PARAM),
+            originals(metrics[run], names[run], TAG_METRIC),
+            epochs.get(run),
+        )
         for run, start, end in _select(database, "run_uuid, start_time, end_time", "runs", page)
     ]
 
