@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeClock, FakeWorkers, InlineExecutor
 
 from mnist_sweep import search
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.outcomes import Results
 from mnist_sweep.packaging import Packaging
 from mnist_sweep.search import stopping
@@ -38,7 +38,18 @@ from mnist_sweep.trial import (
     TrialStarted,
     WinnerTested,
 )
-from mnist_sweep.workers.base import Died, Evaluate, Package, Packaged, Ready, Train
+from mnist_sweep.workers.base import (
+    Died,
+    Done,
+    Evaluate,
+    Executed,
+    MachineFailed,
+    Package,
+    Packaged,
+    Ready,
+    Reported,
+    Train,
+)
 
 SPACE = ("model.units=choice(1,2,3,4,5,6,7,8)", "training.epochs=3")
 
@@ -366,6 +377,73 @@ def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_tried_again(tell: Te
     story.run()
     (tested,) = story.of(WinnerTested)
     assert tested.error == "its worker gave no sign of life for 60s (workers.timeout)"
+
+
+def test_silence_in_which_the_driver_itself_was_stopped_does_not_count(tell: Tell) -> None:
+    def stopped_for_two_hours(story: Story, event: Event) -> None:
+        if isinstance(event, EpochEnded) and (event.trial, event.epoch) == (2, 1):
+            story.clock.now += 7200
+
+    story = tell("search=grid", "workers.timeout=60s", on_event=stopped_for_two_hours)
+    results = story.run()
+    assert story.of(AttemptFailed) == []
+    assert [outcome.status for outcome in results.outcomes.values()] == [Status.COMPLETED] * 8
+
+
+class TestWhereTheMachineFails:
+    FULL = MachineFailed("", "the disk is full (model.h5)")
+
+    def test_the_sweep_stops_without_a_failed_trial(self, tell: Tell) -> None:
+        story = tell("search=grid", "search.max_failures=1", "workers.retries=0", faults={(3, 1): self.FULL})
+        with pytest.raises(MachineError, match=r"the disk is full \(model.h5\)"):
+            story.run()
+        assert story.end == SweepEnded(story.clock(), Status.STOPPED, self.FULL.reason, 1)
+        assert story.of(AttemptFailed) == []
+        assert {event.outcome.status for event in story.of(TrialEnded)} == {Status.COMPLETED}
+
+    def test_it_is_resumed_as_if_nothing_had_been(self, tell: Tell) -> None:
+        whole = tell("search=grid").run()
+        broken = tell("search=grid", faults={(3, 1): self.FULL})
+        with pytest.raises(MachineError):
+            broken.run()
+        resumed = tell("search=grid", history=states(broken.events))
+        resumed.sweep.replay(broken.events)
+        results = resumed.run()
+        assert results.ranking() == whole.ranking()
+        assert {n: results.scores(n) for n in results.outcomes} == {n: whole.scores(n) for n in whole.outcomes}
+
+    def test_in_the_test_of_the_winner_that_is_left_to_the_resumed_sweep(self, tell: Tell) -> None:
+        story = tell("search=grid", test_error=self.FULL)
+        with pytest.raises(MachineError, match="the disk is full"):
+            story.run()
+        assert story.of(WinnerTested) == []
+        assert story.end.status is Status.STOPPED
+
+    def test_a_journal_that_cannot_be_written_is_what_is_told(self, tell: Tell) -> None:
+        def full(story: Story, event: Event) -> None:
+            if isinstance(event, SweepEnded) or (isinstance(event, EpochEnded) and event.trial == 2):
+                story.events.pop()
+                raise MachineError("journal.jsonl: cannot be written (No space left on device)")
+
+        story = tell("search=grid", on_event=full)
+        with pytest.raises(MachineError, match="No space left on device"):
+            story.run()
+        assert not isinstance(story.events[-1], SweepEnded)
+
+
+def test_what_a_slot_says_without_a_trial_is_not_heard(tell: Tell) -> None:
+    said = [
+        *(
+            Reported("cpu0", 7, 1, {"loss": 1.0, "val_accuracy": 1.0}),
+            Executed("cpu0", 7, 1, Outcome(Status.COMPLETED)),
+        ),
+        Done("cpu0", 7, Outcome(Status.COMPLETED, score=1.0)),
+    ]
+    story = tell("search=grid")
+    poll = story.workers.poll
+    story.workers.poll = lambda timeout: [*[said.pop(0) for _ in said[:1]], *poll(timeout)]
+    assert len(story.run().outcomes) == 8
+    assert not said
 
 
 def test_stop_lets_running_epochs_end_and_leaves_the_rest_to_be_resumed(tell: Tell) -> None:
