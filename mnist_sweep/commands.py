@@ -27,7 +27,9 @@ def _show_data(given: list[str]) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for a sweep: data=fashion_mnist, data.path=FILE …"
     )
-    parser.add_argument("--to", metavar="FILE", type=Path, default=Path("data.png"), help="default: data.png")
+    parser.add_argument(
+        "--to", metavar="FILE", type=Path, help="default: data.png, unless that is not a picture of this command's"
+    )
     options = parser.parse_intermixed_args(given)
     from mnist_sweep.results import show_data
 

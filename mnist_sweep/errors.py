@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 # What a disk, a quota or a mount says when it fails; no setting of a model can cause or cure any of these.
 _MACHINE = {
@@ -43,6 +45,29 @@ class MachineError(UserError):
     """The machine failed: its disk is full or broken, or a folder is gone. No trial is to blame for it."""
 
 
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Tells a folder that is gone, or a disk that fails, from a fault of what is written there.
+
+    Args:
+        folder: Where the files go.
+
+    Raises:
+        MachineError: A file could not be written, and the machine is to blame.
+    """
+    try:
+        yield
+    except MachineError:
+        raise
+    except Exception as error:
+        fault = machine_fault(error)
+        if fault is None and not folder.is_dir():
+            fault = "the folder is gone"
+        if fault is None:
+            raise
+        raise MachineError(f"{folder}: cannot be written ({fault})") from error
+
+
 def machine_fault(error: BaseException) -> str | None:
     """Whether the machine, not the code that ran on it, is the cause of an exception.
 
@@ -62,7 +87,8 @@ def machine_fault(error: BaseException) -> str | None:
         text = str(one)[:10_000]
         what = _MACHINE.get(code or 0) or next((what for pattern, what in _TEXTS if pattern.search(text)), None)
         if what is not None:
-            where = getattr(one, "filename", None)
+            # Of a copy, the second one is what is written.
+            where = getattr(one, "filename2", None) or getattr(one, "filename", None)
             return f"{what} ({where})" if where else what
     return None
 

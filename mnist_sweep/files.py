@@ -43,6 +43,19 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object], *, 
         remove(temporary)
 
 
+def move(source: Path, target: Path) -> None:
+    """Gives a finished file or folder its name.
+
+    Args:
+        source: What this program made, on the disk of `target`.
+        target: Its place. A file that is there is replaced, so the caller has made sure that it may be.
+
+    Raises:
+        OSError: It cannot be moved, or a folder is in its place that is not empty.
+    """
+    source.replace(target)
+
+
 def remove(path: Path) -> None:
     """Removes a file that this program made; one that is not there, or cannot be removed, is left.
 

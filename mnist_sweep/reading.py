@@ -35,6 +35,8 @@ _LONGEST_HEADER = 10_000
 _CHUNK = 2**18
 # zipfile inflates a whole chunk of these methods at once, up to 20,000 times as much.
 _SMALL_CHUNK = 2**12
+# What helps where a model was damaged: MLflow has the same file, or a copy of it.
+TRAIN_AGAIN = "train its trial again with `python -m mnist_sweep rerun SWEEP TRIAL`, or take another trial"
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -202,7 +204,7 @@ def digest_of(path: Path, what: str | None = None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_digest(path: Path, digest: str, what: str, instead: str) -> None:
+def check_digest(path: Path, digest: str, what: str, instead: str = TRAIN_AGAIN) -> None:
     """Makes sure that a file is as it was when it was written.
 
     Args:

@@ -19,7 +19,8 @@ from mnist_sweep.registry_package import PACKAGE
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.runs import SweepRuns
 from mnist_sweep.settings import Objective
-from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE
+from mnist_sweep.text import one_line
+from mnist_sweep.trial import SAMPLE_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -194,8 +195,9 @@ def _process_wide(uri: str) -> Iterator[None]:
 
 
 def _package_of(model: TrackedModel, folder: Path) -> Path:
-    for file in (MODEL_FILE, SAMPLE_FILE, "config.yaml"):
-        model.fetch(file, folder)
+    model.fetch_model(folder)
+    model.config(folder)
+    model.fetch(SAMPLE_FILE, folder)
     _package(folder, f"{model.sweep}: the model of trial {model.trial}")
     return folder / PACKAGE
 
@@ -205,12 +207,12 @@ def _package(folder: Path, what: str) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "mnist_sweep.registry_package", str(folder)]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PACKAGING_SECONDS)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=_PACKAGING_SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(f"{what} could not be packaged within {_PACKAGING_SECONDS} s") from None
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"{what} cannot be packaged ({lines[-1]})")
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"{what} cannot be packaged ({one_line(lines[-1])})")
 
 
 def _tags(found: SweepRuns, run: Run, setting: Run) -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -15,10 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mnist_sweep import backend
 from mnist_sweep.errors import UserError
+from mnist_sweep.reading import check_digest, read_npz, read_yaml
 from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE
 
 PACKAGE = "package"
@@ -26,14 +25,19 @@ _EXAMPLES = 2
 _REQUIREMENTS = ("tensorflow", "keras", "numpy")
 
 
-def package(folder: Path, to: Path, made_by: str | None) -> None:
+def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> None:
     """Writes an MLflow model from raw images (N, H, W, C), float32 in 0..255, to probabilities.
 
     Args:
         folder: Holds the trial's model, and its sample of images and predictions.
-        to: The folder to make; what is there is removed.
+        to: The folder to make; there is nothing of that name yet.
         made_by: The user's own `package.module:name` that built the model.
+        digest: The SHA-256 of the model's file as it was written; empty where that is not known.
+
+    Raises:
+        UserError: TensorFlow is not installed, or a file was changed or damaged.
     """
+    check_digest(folder / MODEL_FILE, digest, str(folder / MODEL_FILE))
     # It registers the layers of its own that the model is made of, and goes with it.
     own = importlib.import_module(made_by.partition(":")[0]) if made_by else None
     if not backend.is_installed("tensorflow"):
@@ -45,10 +49,10 @@ def package(folder: Path, to: Path, made_by: str | None) -> None:
     from mnist_sweep.training import saved
 
     model = saved.of_raw_images(saved.load(folder / MODEL_FILE))
-    with np.load(folder / SAMPLE_FILE, allow_pickle=False) as sample:
-        images = np.asarray(sample["images"][:_EXAMPLES])
-    example = saved.to_raw(images)
-    shutil.rmtree(to, ignore_errors=True)
+    images = read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE)).get("images")
+    if images is None or images.shape[1:] != model.input_shape[1:]:
+        raise UserError(f"{folder / SAMPLE_FILE}: does not hold images as the model takes them")
+    example = saved.to_raw(images[:_EXAMPLES])
     tensorflow.save_model(
         model,
         str(to),
@@ -69,9 +73,13 @@ def _code(module: ModuleType) -> str:
 
 def main(folder: Path) -> None:
     """Writes `package/` beside a trial's model, its sample and its `config.yaml`."""
-    built: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+    built: dict[str, Any] = read_yaml(folder / "config.yaml", "config.yaml")["model"]
     package(folder, folder / PACKAGE, built.get("builder") or built.get("hypermodel"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except UserError as error:
+        # Its last line is what the sweep tells.
+        sys.exit(str(error))

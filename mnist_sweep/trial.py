@@ -90,6 +90,8 @@ class Outcome:
         scores: The score of each execution that ended, where there are several; `score` is their mean.
         phases: Seconds by what they were spent on: `build`, `trace`, `train`, `validate`, `checkpoint`, `wait` (for the
             driver) and `save`.
+        digest: The SHA-256 of its model's file as it was written; empty where there is no model, and in the journals of
+            earlier versions.
     """
 
     status: Status
@@ -101,6 +103,7 @@ class Outcome:
     seconds: float = 0.0
     scores: list[float] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
+    digest: str = ""
 
     def whole(self, trial: Trial) -> bool:
         """Whether each of the trial's executions has ended; of one without any this tells nothing, and is true."""
@@ -385,4 +388,4 @@ def forget(trial: Path) -> None:
     for name in (STATE_FILE, EXECUTION_FILE):
         remove(trial / name)
     for folder in trial.glob("execution_*/"):
-        remove_folder(folder, (MODEL_FILE, SAMPLE_FILE, STATE_FILE, f"{PARTIAL}*"))
+        remove_folder(folder, (MODEL_FILE, SAMPLE_FILE, STATE_FILE, EXECUTION_FILE, f"{PARTIAL}*"))

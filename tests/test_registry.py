@@ -233,5 +233,7 @@ def test_the_environment_is_as_it_was(add: Add, monkeypatch) -> None:
 
 
 def test_a_model_that_cannot_be_packaged_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the model of trial 3 cannot be packaged \\(FileNotFoundError: "):
+    with pytest.raises(
+        UserError, match="the model of trial 3 cannot be packaged \\(config.yaml: there is no such file\\)"
+    ):
         registry._package(tmp_path, "the model of trial 3")

@@ -15,6 +15,7 @@ import numpy as np
 from mnist_sweep import backend
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import PARENT_TAG, TAG_SLOT
+from mnist_sweep.reading import read_npz
 from mnist_sweep.results import run_data
 from mnist_sweep.results.formats import Format
 from mnist_sweep.results.models import TrackedModel, quiet
@@ -73,8 +74,7 @@ def convert(
         UserError: The run lacks a file, a format cannot express the model, its predictions differ, or an int8 model's
             data is gone or its accuracy is lost.
     """
-    with np.load(tracked.fetch(SAMPLE_FILE, source), allow_pickle=False) as arrays:
-        images, expected = arrays["images"], arrays["predictions"]
+    images, expected = _sample(tracked, source)
     # Before the backend is imported: a running sweep may be using the GPU, and the latency is that of one thread.
     needed = any("tensorflow" in format.packages for format in formats)
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow" if needed else backend.to_load(config))
@@ -110,6 +110,16 @@ def convert(
         latency = exported.latency(predict, images[0])
         checked.append(Checked(format, path, difference, tolerance, latency, accuracy))
     return checked
+
+
+def _sample(tracked: TrackedModel, source: Path) -> tuple[Array, Array]:
+    """The run's images, and what its model said of them."""
+    what = f"{tracked.sweep}: {SAMPLE_FILE} of trial {tracked.trial}"
+    arrays = read_npz(tracked.fetch(SAMPLE_FILE, source), what)
+    images, predictions = arrays.get("images"), arrays.get("predictions")
+    if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
+        raise UserError(f"{what}: does not hold images and predictions")
+    return images, predictions
 
 
 def _coarse(tracked: TrackedModel, config: dict[str, Any]) -> float:
@@ -164,7 +174,7 @@ def _told(format: Format, what: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (UserError, OSError):
+    except OSError:
         raise
     except Exception as error:
         raise UserError(f"--format={format.name}: {format.file} {what} ({_reason(error)})") from error

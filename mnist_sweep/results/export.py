@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
+import glob
 import json
+import os
 import platform
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.files import move, remove, remove_folder, write_whole
+from mnist_sweep.reading import digest_of, read_text
 from mnist_sweep.results.converting import Checked, convert
 from mnist_sweep.results.formats import FORMATS, Format
 from mnist_sweep.results.models import TrackedModel, find_model
@@ -21,6 +23,7 @@ from mnist_sweep.tables import Column, show, standard_output
 from mnist_sweep.versions import versions
 
 _MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 10_000_000
 
 
 def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
@@ -41,22 +44,22 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
     """
     tracked = find_model(what, tracking_uri)
     earlier, there = _earlier(to), to.exists()
-    for name in (format.file for format in formats):
-        if (to / name).exists() and name not in earlier["files"]:
-            raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
+    wanted = [format.file for format in formats]
+    same = earlier["run_id"] == tracked.run.info.run_id
+    _check_ours(to, wanted, wanted if same else [*wanted, *earlier["files"]], earlier["files"])
     try:
         to.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=to) as temporary:
             source, target = Path(temporary) / "tracked", Path(temporary) / "exported"
             source.mkdir()
             target.mkdir()
-            config = tracked.config(source)
+            config = tracked.config(source, ("model", "training"))
             checked = convert(tracked, config, formats, source, target)
             manifest = _with_earlier(_manifest(tracked, config, checked), earlier, to)
-            (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            for path in (*(file.path for file in checked), target / _MANIFEST):
-                _remove(to / path.name)
-                path.replace(to / path.name)
+            for file in checked:
+                _remove(to / file.path.name, earlier["files"])
+                move(file.path, to / file.path.name)
+            write_whole(to / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -114,7 +117,7 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path) -> str | dict[str, str]:
-    digests = {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in _files(path)}
+    digests = {str(file.relative_to(path)): digest_of(file) for file in _files(path)}
     return digests if path.is_dir() else digests["."]
 
 
@@ -129,12 +132,52 @@ def _processor() -> str:
 
 
 def _earlier(to: Path) -> dict[str, Any]:
-    """The `run_id` and the `files` of what was exported to a folder before; None and none where nothing was."""
-    try:
-        manifest = json.loads((to / _MANIFEST).read_text(encoding="utf-8"))
-        return {"run_id": manifest["run_id"], "files": dict(manifest["files"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    """The `run_id` and the `files` of what was exported to a folder before; None and none where nothing was.
+
+    Raises:
+        UserError: It has a manifest that no export wrote.
+    """
+    path = to / _MANIFEST
+    if not os.path.lexists(path):
         return {"run_id": None, "files": {}}
+    what = f"--to={to}: holds {_MANIFEST}"
+    try:
+        manifest = json.loads(read_text(path, what, _LARGEST_MANIFEST))
+        files = {str(name): about["sha256"] for name, about in manifest["files"].items()}
+        ours = bool(manifest["sweep"] and manifest["run_id"]) and set(files) <= {f.file for f in FORMATS.values()}
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        ours = False
+    if not ours:
+        raise UserError(f"{what}, which no export wrote; give another folder")
+    return {"run_id": manifest["run_id"], "files": manifest["files"]}
+
+
+def _check_ours(to: Path, wanted: Sequence[str], replaced: Sequence[str], earlier: Mapping[str, Any]) -> None:
+    """Refuses a folder where something that no export wrote would be replaced or removed."""
+    for name in wanted:
+        if os.path.lexists(to / name) and name not in earlier:
+            raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
+    for name in replaced:
+        listed = _written(earlier[name]) if name in earlier else {}
+        others = [file for file in _inside(to / name) if file not in listed]
+        if others:
+            raise UserError(f"--to={to}: holds {name}/{others[0]}, which no export wrote; give another folder")
+
+
+def _inside(folder: Path) -> list[str]:
+    """The files in a folder and below it, links to folders among them; none where it is not a folder."""
+    if folder.is_symlink():
+        return []
+    return [
+        str(Path(place, name).relative_to(folder))
+        for place, folders, files in os.walk(folder)
+        for name in (*files, *(one for one in folders if Path(place, one).is_symlink()))
+    ]
+
+
+def _written(about: Mapping[str, Any]) -> Mapping[str, str]:
+    """The files of an exported folder, with their digests; none of an exported file."""
+    return about["sha256"] if isinstance(about["sha256"], dict) else {}
 
 
 def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -> dict[str, Any]:
@@ -144,17 +187,21 @@ def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -
     if earlier["run_id"] != manifest["run_id"]:
         for name in known:
             if name in files:
-                _remove(to / name)
+                _remove(to / name, files)
         return manifest
     files = {name: about for name, about in files.items() if (to / name).exists()} | manifest["files"]
     return {**manifest, "files": {name: files[name] for name in known if name in files}}
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(path: Path, earlier: Mapping[str, Any]) -> None:
+    """Removes what an earlier export wrote; of a folder the files that it listed, and it alone if it is empty then."""
+    if not path.is_dir() or path.is_symlink():
+        remove(path)
+        return
+    listed = _written(earlier.get(path.name, {"sha256": {}}))
+    for place, _, files in os.walk(path, topdown=False):
+        ours = [name for name in files if str(Path(place, name).relative_to(path)) in listed]
+        remove_folder(Path(place), map(glob.escape, ours))
 
 
 def _say(tracked: TrackedModel, to: Path, checked: Sequence[Checked]) -> None:

@@ -6,17 +6,16 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mnist_sweep import backend, mlflow_store
 from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.mlflow_store import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.reading import check_digest, read_yaml
 from mnist_sweep.results.runs import find_sweep
 from mnist_sweep.trial import MODEL_FILE
 
@@ -72,13 +71,40 @@ class TrackedModel:
                 f"{self.sweep}: {which} ({self.run.info.run_id}) has no artifact {name} in MLflow"
             ) from None
 
-    def config(self, folder: Path) -> dict[str, Any]:
+    def fetch_model(self, folder: Path) -> Path:
+        """Brings the trial's model here.
+
+        Args:
+            folder: Where to put it; it exists.
+
+        Raises:
+            UserError: There is none, or it was changed or damaged since it was written. Of the sweeps of earlier
+                versions that is not known.
+        """
+        path = self.fetch(MODEL_FILE, folder)
+        again = f"train it again with `python -m mnist_sweep rerun {self.sweep} {self.trial}`, or take another trial"
+        check_digest(path, self.run.data.tags.get(TAG_MODEL_SHA256, ""), self.what(MODEL_FILE), again)
+        return path
+
+    def what(self, name: str) -> str:
+        """One of the run's artifacts, for a message."""
+        number = self.run.data.tags.get(TAG_TRIAL)
+        which = "its own run" if number is None else f"trial {number}"
+        return f"{self.sweep}: {name} of {which} ({self.run.info.run_id})"
+
+    def config(self, folder: Path, groups: Sequence[str] = ("model",)) -> dict[str, Any]:
         """The trial's whole config, as it was logged.
 
         Args:
             folder: Where to put the file.
+            groups: Those that the caller needs.
+
+        Raises:
+            UserError: There is none, or it is damaged.
         """
-        config: dict[str, Any] = yaml.safe_load(self.fetch("config.yaml", folder).read_text(encoding="utf-8"))
+        config = read_yaml(self.fetch("config.yaml", folder), self.what("config.yaml"))
+        if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
+            raise UserError(f"{self.what('config.yaml')}: is not a trial's config")
         return config
 
     def load(self, folder: Path) -> Any:  # noqa: ANN401 - keras.Model, which nothing here may import
@@ -91,9 +117,10 @@ class TrackedModel:
             A `keras.Model` from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
 
         Raises:
-            UserError: The run has no model, or the user's own module that built it cannot be imported.
+            UserError: The run has no model, it was changed or damaged since it was written, or the user's own module
+                that built it cannot be imported.
         """
-        path, whole = self.fetch(MODEL_FILE, folder), self.config(folder)
+        path, whole = self.fetch_model(folder), self.config(folder, ("model", "training"))
         config = whole["model"]
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND=backend.to_load(whole))
         with quiet():

@@ -20,13 +20,17 @@ def load(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> 
         wanted_by: The command or option, for the message.
 
     Raises:
-        UserError: They cannot be found any more, or are others.
+        UserError: They cannot be found any more, or are others; or the config was damaged.
     """
-    settings = check(Data, config["data"], "data.")
+    try:
+        given, seed = dict(config["data"]), int(config["seed"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{wanted_by}: the run's config.yaml does not tell which images it was trained on") from None
+    settings = check(Data, given, "data.")
     images = data.load(settings.name, settings.path, settings.fallback)
     if images.digest() != tags["data.digest"]:
         raise UserError(
             f"{wanted_by}: the run was trained on {tags['data.name']} ({tags['data.digest']}), "
             f"but data={images.name} from {images.source} now is another ({images.digest()})"
         )
-    return data.split(images, settings.validation_split, int(config["seed"]))
+    return data.split(images, settings.validation_split, seed)

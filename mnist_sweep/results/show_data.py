@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,24 +10,35 @@ import numpy as np
 
 from mnist_sweep import compose, summary
 from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
 from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep.reading import open_file
 from mnist_sweep.settings import check_settings
 from mnist_sweep.tables import Column, show, standard_output
 from mnist_sweep.training import data
 
+_DEFAULT = Path("data.png")
 _FIRST = 25
+_SOFTWARE = "mnist_sweep show-data"
+# The bytes of a picture that are looked at for it; its own text comes before its pixels.
+_START = 4096
 
 
-def show_data(overrides: Sequence[str], to: Path) -> None:
+def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     """Draws the first images of a data set and how many there are of each class, and prints what there is.
 
     Args:
         overrides: As for a sweep, of which those of the group `data` matter.
-        to: The picture, whose suffix tells its format; the folder must be there.
+        to: The picture, whose suffix tells its format; the folder must be there, and a file of that name is replaced.
+            By default `data.png`, unless that is somebody's own file.
 
     Raises:
         UserError: Something is wrong with the overrides or the data, or the picture cannot be written.
     """
+    if to is None:
+        to = _DEFAULT
+        if os.path.lexists(to) and not _is_ours(to):
+            raise UserError(f"show-data: {to} was not drawn by it, and would be replaced; name a file with --to=FILE")
     settings = check_settings(compose.defaults(quote_sweeps(overrides)))
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
     from mnist_sweep.results.plots import digits_and_classes
@@ -35,7 +47,9 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
     title = f"{images.name if settings.data.path is None else Path(images.source).name}: {which}"
     figure = digits_and_classes(images.x_train[order], images.y_train[order], title=title, test_labels=images.y_test)
     try:
-        figure.savefig(to, dpi=150)
+        # Other formats have other keys, and are written only where they are asked for.
+        about = {"Software": _SOFTWARE} if to.suffix.lower() == ".png" else None
+        write_whole(to, lambda path: figure.savefig(path, dpi=150, metadata=about))
     except (OSError, ValueError) as error:
         raise UserError(f"--to={to}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
     console = standard_output()
@@ -56,6 +70,19 @@ def show_data(overrides: Sequence[str], to: Path) -> None:
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
     show(console, columns, f"{images.classes} classes")
     console.print(f"{which}, drawn in {to}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a PNG that says that this command drew it, in a text chunk as PNG has them.
+
+    https://www.w3.org/TR/png-3/#11tEXt
+    """
+    try:
+        with open_file(path, str(path)) as file:
+            start = file.read(_START)
+    except (UserError, OSError):
+        return False
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and b"tEXtSoftware\0" + _SOFTWARE.encode() in start
 
 
 def _order(labels: data.Array) -> tuple[data.Array, str]:

@@ -11,12 +11,20 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from pydantic import TypeAdapter
+
+from mnist_sweep.errors import UserError, writing_to
 from mnist_sweep.files import write_whole
+from mnist_sweep.reading import read_text
 from mnist_sweep.settings import Objective
 from mnist_sweep.training.fit import Job, Report, Stop, Trainer
 from mnist_sweep.trial import EXECUTION_FILE, MODEL_FILE, SAMPLE_FILE, Execution, Outcome, Status, execution_folder
 
 History = list[tuple[int, dict[str, float]]]
+
+# Some hundred bytes an epoch.
+_LARGEST_NOTE = 50_000_000
+_NOTE = TypeAdapter(tuple[Outcome, History])
 
 
 def train(
@@ -89,6 +97,7 @@ def train(
         status=Status.COMPLETED if complete else Status.STOPPED,
         reason=reason,
         best_epoch=finished[best].best_epoch,
+        digest=finished[best].digest,
         seconds=seconds,
     )
 
@@ -118,15 +127,17 @@ def _train(trainer: Trainer, job: Job, report: Report, stop: Stop) -> tuple[Outc
 
 def _note(folder: Path, outcome: Outcome, history: History) -> None:
     """Writes down that an execution has ended, before anybody hears of it."""
-    write_whole(folder / EXECUTION_FILE, json.dumps({"outcome": asdict(outcome), "history": history}))
+    with writing_to(folder):
+        write_whole(folder / EXECUTION_FILE, json.dumps({"outcome": asdict(outcome), "history": history}))
 
 
 def _recall(folder: Path) -> tuple[Outcome, History] | None:
+    """What `_note` wrote; None where there is nothing, or it is damaged, and the execution is to be trained again."""
+    path = folder / EXECUTION_FILE
     try:
-        raw = json.loads((folder / EXECUTION_FILE).read_text(encoding="utf-8"))
-        outcome = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
-        return outcome, [(epoch, metrics) for epoch, metrics in raw["history"]]
-    except (OSError, ValueError, TypeError, KeyError):
+        raw = json.loads(read_text(path, str(path), _LARGEST_NOTE))
+        return _NOTE.validate_python((raw["outcome"], raw["history"]))
+    except (UserError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -144,8 +155,9 @@ def _keep(folder: Path, execution: int) -> None:
     if source == folder:
         return
     for name in (MODEL_FILE, SAMPLE_FILE):
-        # Copied, as an interrupted trial may be put together anew when it is resumed.
-        write_whole(folder / name, partial(shutil.copyfile, source / name))
+        # Copied, as an interrupted trial may be put together again when it is resumed.
+        with writing_to(folder):
+            write_whole(folder / name, partial(shutil.copyfile, source / name))
 
 
 def _mean(finished: Sequence[Outcome]) -> Outcome:

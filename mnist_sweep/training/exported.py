@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mnist_sweep.files import write_whole
 from mnist_sweep.training import saved
 from mnist_sweep.training.data import Array
 
@@ -49,7 +50,7 @@ def write(name: str, model: keras.Model, path: Path, calibration: Array | None =
         plain(np.zeros((1, *plain.input_shape[1:]), np.float32))
         plain.export(path, format="onnx", verbose=False)
     else:
-        path.write_bytes(_tflite(saved.in_float32(model), calibration if name == "tflite-int8" else None))
+        write_whole(path, _tflite(saved.in_float32(model), calibration if name == "tflite-int8" else None), flush=False)
 
 
 def open_with_runtime(name: str, path: Path) -> Predict:

@@ -22,9 +22,11 @@ import keras
 import numpy as np
 
 from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError, machine_fault, writing_to
 from mnist_sweep.files import write_whole
+from mnist_sweep.reading import check_digest, digest_of
 from mnist_sweep.settings import Objective
+from mnist_sweep.text import first_line
 from mnist_sweep.training import backends, costs, details, saved, state
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure
@@ -104,6 +106,7 @@ class Trainer:
 
         Raises:
             UserError: The model or the optimizer cannot be built.
+            MachineError: The folder is gone, or its disk is full or broken.
         """
         started, clock = time.monotonic(), Stopwatch()
         training = job.config.training
@@ -131,7 +134,8 @@ class Trainer:
         refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, len(feed.training)))
         if refusal:
             return outcome(Status.REFUSED, refusal)
-        job.folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(job.folder.parent):
+            job.folder.mkdir(parents=True, exist_ok=True)
         to_save = model if engine.plain is None else engine.plain
         with clock("build"):
             whole = own.whole() if own else models.plain(to_save)
@@ -149,9 +153,10 @@ class Trainer:
             return outcome(Status.STOPPED, guide.stopped)
         if job.keep:
             guide.save()
-        with clock("save"):
+        with clock("save"), writing_to(job.folder):
             to_save.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
             write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
+            digest = digest_of(job.folder / MODEL_FILE)
             _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
         if progress.history:
@@ -164,17 +169,24 @@ class Trainer:
             score=progress.best.get(job.objective.name),
             best_epoch=progress.best_epoch,
             metrics=metrics,
+            digest=digest,
         )
 
-    def test(self, path: Path) -> tuple[dict[str, float], list[list[int]]]:
+    def test(self, path: Path, digest: str = "") -> tuple[dict[str, float], list[list[int]]]:
         """Tests a saved model on the test images, and writes what is worth a look beside it (`details.write`).
 
         Args:
             path: The `.h5` file.
+            digest: Its SHA-256 as it was written; empty where that is not known.
 
         Returns:
             `test_loss` and `test_accuracy`; and the confusion matrix, a row per true class.
+
+        Raises:
+            UserError: It was changed since it was written, or cannot be loaded.
+            MachineError: The folder is gone, or its disk is full or broken.
         """
+        check_digest(path, digest, str(path))
         truth = np.asarray(self._dataset.y_test)
         model = saved.load(path)
         probabilities = saved.predict(model, self._dataset.x_test)
@@ -184,7 +196,11 @@ class Trainer:
         np.add.at(confusion, (truth, predicted), 1)
         metrics = {"test_loss": float(np.mean(losses)), "test_accuracy": float((predicted == truth).mean())}
         try:
-            details.write(path.parent, model, self._dataset, probabilities)
+            with writing_to(path.parent):
+                details.write(path.parent, model, self._dataset, probabilities)
+        except MachineError:
+            # When the sweep is resumed, the test is done again, with all that it leaves.
+            raise
         except Exception:
             # Pictures that a report then lacks are no reason to lose the test.
             traceback.print_exc()
@@ -358,7 +374,7 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         """Saves the trial's state, unless that is done."""
         if self._saved_epoch == self.progress.epoch:
             return
-        with self.clock("checkpoint"):
+        with self.clock("checkpoint"), writing_to(self._job.folder):
             state.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
         self._saved, self._saved_epoch = time.monotonic(), self.progress.epoch
 
@@ -410,7 +426,9 @@ def _check_loadable(model: keras.Model, config: CustomModel | HyperModelConfig) 
             model.save(path, include_optimizer=False)
             saved.load(path)
     except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if machine_fault(error):
+            raise
+        line = first_line(error.__cause__ or error)
         which = (
             f"model.builder={config.builder}"
             if isinstance(config, CustomModel)

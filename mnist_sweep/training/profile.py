@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
+from mnist_sweep.reading import read_npz
+from mnist_sweep.text import first_line
 from mnist_sweep.training.data import to_float
 
 Array = NDArray[Any]
@@ -48,6 +50,9 @@ class Drawing:
     pieces: int
 
 
+_DRAWING = TypeAdapter(Drawing)
+
+
 @dataclass(frozen=True)
 class Likeness:
     """Some training images, with what it takes to tell how unlike them another image is.
@@ -70,6 +75,19 @@ class Likeness:
     classes: Array
     usual: Array
     distances: Array
+
+    def fits(self) -> bool:
+        """Whether the arrays' shapes fit together, and each class that there is has images."""
+        count, classes = len(self.codes), len(self.usual)
+        return (
+            (self.mean.ndim, self.components.ndim, self.codes.ndim, self.classes.ndim, self.usual.ndim)
+            == (1, 2, 2, 1, 1)
+            and self.components.shape == (self.codes.shape[1], len(self.mean))
+            and self.classes.shape == self.distances.shape == (count,)
+            and set(self.classes.tolist()) == set(range(classes))
+            and all(np.isfinite(array).all() for array in (self.mean, self.components, self.codes, self.usual))
+            and bool((self.usual > 0).all())
+        )
 
     def rarity(self, image: Array, label: int) -> float:
         """How many of the training images are as unlike the others of their class.
@@ -119,17 +137,21 @@ class Profile:
             ValueError: It is something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                parts: dict[str, dict[str, Any]] = {"drawing": {}, "likeness": {}}
-                for key in arrays.files:
-                    part, _, name = key.partition(".")
-                    parts[part][name] = arrays[key]
+            parts: dict[str, dict[str, Any]] = {"drawing": {}, "likeness": {}}
+            for key, array in read_npz(path, str(path)).items():
+                part, _, name = key.partition(".")
+                parts[part][name] = array
             drawing = {name: value.tolist() for name, value in parts["drawing"].items()}
             drawing = {name: tuple(value) if isinstance(value, list) else value for name, value in drawing.items()}
             likeness = {name: value.astype(np.float64) for name, value in parts["likeness"].items()}
-            return cls(Drawing(**drawing) if drawing else None, Likeness(**likeness) if likeness else None)
-        except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path}: is no profile of images ({error})") from None
+            found = cls(
+                _DRAWING.validate_python(drawing) if drawing else None, Likeness(**likeness) if likeness else None
+            )
+            if found.likeness is not None and not found.likeness.fits():
+                raise ValueError("its arrays do not fit together")
+            return found
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: is no profile of images ({first_line(error)})") from None
 
 
 def measure(images: Array, labels: Array | None = None) -> Profile:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
+from mnist_sweep import reading
+from mnist_sweep.errors import UserError
+from mnist_sweep.text import first_line
 from mnist_sweep.training import backends
 from mnist_sweep.training.data import Array, to_float
 
@@ -16,8 +22,39 @@ _BATCH = 1024
 
 
 def load(path: Path) -> keras.Model:
-    """Loads a `.h5` or `.keras` file, not compiled; code inside it is refused (Keras's safe mode)."""
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    """Loads a `.h5` or `.keras` file, not compiled; code inside it is refused (Keras's safe mode).
+
+    Libraries that parse such files can crash on damaged ones. So what was written with a digest is to be compared with
+    that first (`reading.check_digest`).
+
+    Raises:
+        UserError: It is not a file, not a model, damaged, has code in it, or takes more memory than there is.
+    """
+    with reading.open_file(path, str(path)) as file:
+        try:
+            needed = _declared(file)
+        except Exception as error:
+            raise _unloadable(path, error) from error
+    reading.check_fits(needed, str(path))
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise _unloadable(path, error) from error
+
+
+def _unloadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be loaded as a model ({first_line(error, 300)})")
+
+
+def _declared(file: BufferedReader) -> int:
+    """The bytes that a file's weights take, which a small file can declare without having them."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    sizes = []
+    with h5py.File(file, "r") as content:
+        content.visititems(lambda _, one: sizes.append(one.nbytes) if isinstance(one, h5py.Dataset) else None)
+    return sum(sizes)
 
 
 def predict(model: keras.Model, images: Array) -> Array:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from pydantic import TypeAdapter
 
+from mnist_sweep import reading
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.training.data import Array
@@ -38,6 +39,16 @@ class Progress:
     best_epoch: int | None = None
     bar: float | None = None
     waited: int = 0
+
+
+@dataclass(frozen=True)
+class _About:
+    progress: Progress
+    optimizer: str
+    slots: list[str]
+
+
+_ABOUT = TypeAdapter(_About)
 
 
 @dataclass(frozen=True)
@@ -134,16 +145,23 @@ def inherit(path: Path, model: keras.Model) -> int:
 
 def _read(path: Path) -> _State | None:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-        about = json.loads(arrays["about"].tobytes())
-        return _State(Progress(**about["progress"]), about["optimizer"], about["slots"], arrays)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+        arrays: dict[str, Any] = dict(reading.read_npz(path, str(path)))
+        about = _ABOUT.validate_python(json.loads(arrays["about"].tobytes()))
+        found = _State(about.progress, about.optimizer, about.slots, arrays)
+        # One file's own parts may not fit together, where it was put together by hand.
+        shapes = [str(value.shape) for value in found.values("slot")]
+        whole = shapes == [kind[kind.index("(") :] for kind in found.slots]
+        return found if whole and all(value.shape == () for value in found.values("rate")) else None
+    except (UserError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
 def _fits(found: _State, model: keras.Model) -> bool:
-    return [w.shape for w in found.values("weight")] == [tuple(w.shape) for w in model.weights]
+    shapes = [tuple(w.shape) for w in model.weights]
+    return [w.shape for w in found.values("weight")] == shapes and [b.shape for b in found.values("best")] in (
+        [],
+        shapes,
+    )
 
 
 def _assign(found: _State, model: keras.Model) -> None:

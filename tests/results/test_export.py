@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "convert", convert)
 
 
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
 def exported(sweep: str, wanted: str, to: Path) -> dict[str, Any]:
     export.export(sweep, None, to, [formats.FORMATS[name] for name in wanted.split(",")])
     manifest: dict[str, Any] = json.loads((to / "manifest.json").read_text())
@@ -61,10 +66,42 @@ def test_the_manifest_tells_what_each_file_is_and_how_it_is_used(project, new: s
 
 def test_formats_of_the_same_model_are_added_and_replaced(project, new: str, tmp_path: Path) -> None:
     exported(new, "h5,savedmodel", tmp_path)
-    (tmp_path / "savedmodel" / "stale").touch()
+    (tmp_path / "savedmodel" / "variables" / "index").write_text("of an earlier export")
     manifest = exported(new, "tflite,savedmodel", tmp_path)
     assert list(manifest["files"]) == ["model.h5", "savedmodel", "model.tflite"]
-    assert not (tmp_path / "savedmodel" / "stale").exists()
+    assert (tmp_path / "savedmodel" / "variables" / "index").read_text() == "savedmodel of trial 1"
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "variables/notes.txt", "own/notes.txt", "link"])
+@pytest.mark.parametrize("again", ["same", "other"])
+def test_a_folder_of_an_earlier_export_that_holds_more_is_refused(
+    project, old: str, new: str, tmp_path: Path, mine: str, again: str
+) -> None:
+    exported(new, "h5,savedmodel", tmp_path)
+    path = tmp_path / "savedmodel" / mine
+    path.parent.mkdir(exist_ok=True)
+    if mine == "link":
+        (tmp_path / "elsewhere").mkdir()
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.write_text("of years")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=f": holds savedmodel/{mine}, which no export wrote; give another folder"):
+        exported(new if again == "same" else old, "savedmodel" if again == "same" else "h5", tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_that_stays_as_it_is_may_hold_more(project, new: str, tmp_path: Path) -> None:
+    exported(new, "h5,savedmodel", tmp_path)
+    (tmp_path / "savedmodel" / "notes.txt").write_text("of years")
+    assert list(exported(new, "h5,keras", tmp_path)["files"]) == ["model.h5", "model.keras", "savedmodel"]
+
+
+def test_empty_folders_of_an_earlier_export_go_with_it(project, old: str, new: str, tmp_path: Path) -> None:
+    exported(old, "savedmodel", tmp_path)
+    (tmp_path / "savedmodel" / "assets").mkdir()
+    exported(new, "h5", tmp_path)
+    assert not (tmp_path / "savedmodel").exists()
 
 
 def test_files_of_another_model_do_not_stay_beside_a_new_one(project, old: str, new: str, tmp_path: Path) -> None:
@@ -73,11 +110,41 @@ def test_files_of_another_model_do_not_stay_beside_a_new_one(project, old: str, 
 
 
 def test_nothing_else_in_the_folder_is_touched(project, old: str, new: str, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"run_id": "1", "files": {"../mine": {}, "notes.txt": {}}}))
     (tmp_path / "notes.txt").touch()
     (tmp_path / "model.onnx").touch()
     export.export(new, None, tmp_path, [formats.FORMATS["h5"]])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model.h5", "model.onnx", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"name": "My web app", "icons": []}',
+        b'{"run_id": "1", "files": {"../mine": {}, "notes.txt": {}}}',
+        b'{"sweep": "a/b", "run_id": "1", "files": {"../mine": {"sha256": "0"}}}',
+        b'{"sweep": "a/b", "run_id": "1", "files": {"savedmodel": {}}}',
+        b"[" * 100_000,
+        b" " * 11_000_000,
+    ],
+    ids=lambda content: content[:40].decode(errors="replace").strip() or f"{len(content)} spaces",
+)
+def test_a_manifest_that_no_export_wrote_is_not_replaced(project, new: str, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    (tmp_path / "savedmodel").mkdir()
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r": holds manifest\.json, which no export wrote; give another folder$"):
+        exported(new, "h5", tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_pipe_in_place_of_a_manifest_does_not_hang(project, new: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match="which no export wrote"):
+        exported(new, "h5", tmp_path)
 
 
 def test_a_model_of_the_users_own_is_imported_before_keras_loads_it(tmp_path: Path) -> None:

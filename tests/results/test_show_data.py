@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnist_sweep.cli import main
 from mnist_sweep.results.show_data import show_data
@@ -36,6 +38,40 @@ def test_a_users_own_data_are_drawn_and_counted(own: Path, capsys: pytest.Captur
         ["0", "15", "3"], ["1", "15", "2"],
     ]  # fmt: skip
     assert ("tensorflow" in sys.modules) == before
+
+
+def test_a_picture_of_its_own_is_drawn_again(own: Path) -> None:
+    for _ in range(2):
+        show_data(["data=npz", f"data.path={own}"])
+    assert b"mnist_sweep show-data" in own.with_name("data.png").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["photo", "text", "broken link", "pipe", "folder"])
+def test_a_users_own_data_png_is_not_replaced(
+    own: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = own.with_name("data.png")
+    if kind == "photo":
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(mine)
+    elif kind == "text":
+        mine.write_text("tEXtSoftware\0mnist_sweep show-data")
+    elif kind == "pipe":
+        os.mkfifo(mine)
+    elif kind == "folder":
+        mine.mkdir()
+    else:
+        mine.symlink_to("nowhere.png")
+    before = mine.lstat()
+    with pytest.raises(SystemExit) as end:
+        main(["show-data", "data=npz", "data.path=own.npz"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "mnist_sweep: show-data: data.png was not drawn by it, and would be replaced; name a file with --to=FILE\n"
+    )
+    assert mine.lstat() == before
+    if kind == "photo":
+        show_data(["data=npz", f"data.path={own}"], mine)
+        assert mine.stat().st_size > before.st_size
 
 
 def test_data_that_are_sorted_show_every_class(

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from mnist_sweep.errors import MachineError, UserError
+from mnist_sweep.reading import digest_of
 from mnist_sweep.training import details
 from mnist_sweep.training.profile import Profile
 
@@ -74,11 +76,34 @@ def test_a_test_leaves_mistakes_filters_and_a_profile_beside_the_model(trainer, 
 def test_a_test_counts_even_if_nothing_can_be_told_of_it(
     trainer, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def odd(*_: object) -> None:
+        raise ValueError("a layer of an odd kind")
+
+    monkeypatch.setattr(details, "filters", odd)
+    metrics, _ = trainer.test(model)
+    assert 0 <= metrics["test_accuracy"] <= 1
+    assert "a layer of an odd kind" in capsys.readouterr().err
+    assert not (model.parent / "test_details.npz").exists()
+
+
+def test_a_full_disk_is_told_as_the_machines_fault(trainer, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(details, "write_whole", full)
-    metrics, _ = trainer.test(model)
-    assert 0 <= metrics["test_accuracy"] <= 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert not (model.parent / "test_details.npz").exists()
+    with pytest.raises(MachineError) as caught:
+        trainer.test(model)
+    assert str(caught.value) == f"{model.parent}: cannot be written (the disk is full)"
+
+
+def test_a_damaged_model_is_not_tested(trainer, model: Path) -> None:
+    digest = digest_of(model)
+    assert trainer.test(model, digest)[0]["test_accuracy"] < 0.9
+    raw = bytearray(model.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    model.write_bytes(raw)
+    assert trainer.test(model)[0], "without a digest nobody can tell"
+    with pytest.raises(
+        UserError, match=r"model\.h5: was changed or damaged since it was written; train its trial again"
+    ):
+        trainer.test(model, digest)

@@ -6,9 +6,25 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import yaml
 
 from mnist_sweep import registry_package
+from mnist_sweep.errors import UserError
+from mnist_sweep.reading import digest_of
+
+
+def test_a_damaged_model_is_not_packaged(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    model.save(tmp_path / "model.h5", include_optimizer=False)
+    np.savez(tmp_path / "sample_predictions.npz", images=np.zeros((3, 4, 4, 1)))
+    digest = digest_of(tmp_path / "model.h5")
+    raw = bytearray((tmp_path / "model.h5").read_bytes())
+    raw[-100] ^= 4
+    (tmp_path / "model.h5").write_bytes(raw)
+    with pytest.raises(UserError, match=r"model\.h5: was changed or damaged since it was written"):
+        registry_package.package(tmp_path, tmp_path / "package", None, digest)
+    assert not (tmp_path / "package").exists()
 
 
 def test_it_takes_raw_images_and_comes_with_an_example_of_them(tmp_path: Path) -> None:
