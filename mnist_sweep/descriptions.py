@@ -9,6 +9,7 @@ from typing import Any
 from mnist_sweep.outcomes import Results
 from mnist_sweep.progress import duration, short_names, shown
 from mnist_sweep.settings import Settings
+from mnist_sweep.text import one_line
 from mnist_sweep.trial import Outcome, Status, SweepEnded, SweepStarted, Trial, WinnerTested
 
 # MLflow cuts what is longer without a word.
@@ -215,4 +216,4 @@ def _leaderboard(results: Results, most: int) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return one_line(text, _LONGEST).replace("|", "\\|")

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -354,6 +354,14 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, page: 
 
 
 def _client(uri: str) -> MlflowClient:
+    _import_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _import_mlflow() -> None:
+    """Imports MLflow, quiet and patient as this program needs it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # By default MLflow asks a server that is gone for four minutes. It repeats what creates a run, too, and then there
     # are two where the first answer was lost: repeating is for those who can look first.
@@ -363,7 +371,7 @@ def _client(uri: str) -> MlflowClient:
     # Else each run that ends is asked for, to print where it can be seen.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with without_collector():
-        from mlflow import MlflowClient
+        import mlflow  # noqa: F401 - takes seconds
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
     if not event.contains(Engine, "connect", _wait_less):
@@ -371,7 +379,6 @@ def _client(uri: str) -> MlflowClient:
     # Importing MLflow sets its loggers up, to tell of every table that it creates.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
 
 
 def _wait_less(connection: object, _: object) -> None:
@@ -407,7 +414,13 @@ def _create(path: Path) -> None:
 
 
 def _write_tables(path: Path) -> None:
-    _client(sqlite_uri(path)).search_experiments()
+    _import_mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    # Without a place, that of MLflow's default experiment would be put into SQL as the working directory is called,
+    # whatever is in that name.
+    make: Any = SqlAlchemyStore
+    make(sqlite_uri(path), path.parent.resolve().as_uri())._dispose_engine()
     with contextlib.closing(sqlite3.connect(path)) as database:
         # So that the UI may read while a sweep writes; stays on once set.
         database.execute("PRAGMA journal_mode=WAL")

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mnist_sweep.text import one_line
+
 _UNLIMITED = 1000
 
 
 @dataclass
 class Column:
-    """A column.
+    """A column; what of its texts would break a line, or control a terminal, is escaped.
 
     Attributes:
         heading: Its heading.
@@ -29,6 +31,11 @@ class Column:
     heading: str
     cells: Sequence[str | Text] = field(default_factory=list)
     weight: int = 0
+
+    def __post_init__(self) -> None:
+        """Makes the texts, which may come from a user's names and values, fit for a table."""
+        self.heading = one_line(self.heading)
+        self.cells = [cell if isinstance(cell, Text) else one_line(cell) for cell in self.cells]
 
     @property
     def width(self) -> int:
@@ -89,12 +96,17 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
     # Each column has two blanks behind it and one of the box.
     while len(kept) > 1 and sum(column.width + 3 for column in kept) + 1 > limit:
         kept.remove(min(reversed(kept), key=lambda column: column.weight))
+    # As Text, for brackets in a name or a value are no markup.
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False
+        title=Text(one_line(title)),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
     )
     for column in kept:
-        table.add_column(column.heading, no_wrap=True)
+        table.add_column(Text(column.heading), no_wrap=True)
     for row in zip(*(column.cells for column in kept), strict=True):
-        # As Text, for brackets in a value are no markup.
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table, len(columns) - len(kept)

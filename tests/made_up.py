@@ -154,7 +154,9 @@ def sweep(
     store = Store("sqlite:///nowhere.db")
     # As where it was asked for before.
     vars(store)["client"] = Files(folder, parent)
-    found = Parent(parent.info.run_id, parent.info.experiment_id, parent.data.tags, space_of(parent.data.params))
+    found = Parent(
+        parent.info.run_id, parent.info.experiment_id, parent.data.tags, space_of(parent.data.params, parent.data.tags)
+    )
     return MadeUp("made/2026-01-02_03-04-05", store, found, wanted, table, curves(table, first, epochs), best)
 
 

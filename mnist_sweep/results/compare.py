@@ -20,6 +20,7 @@ from mnist_sweep.results.columns import find_column, in_order, matching
 from mnist_sweep.results.runs import SweepRuns, all_sweeps, find_sweep, local_folder, searched
 from mnist_sweep.settings import SUMMARIES, Objective
 from mnist_sweep.tables import Column, show, standard_output
+from mnist_sweep.text import printable
 
 FORMATS = {"table": ".txt", "csv": ".csv", "json": ".json", "parquet": ".parquet", "markdown": ".md"}
 
@@ -89,11 +90,11 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     folder = local_folder(next(iter(sweeps), None), found[0].sweep) if len(found) == 1 else None
     path = view.csv or (folder and folder / "runs.csv")
     if path is not None:
-        _save(path, f"--csv={path}", lambda target: frame.to_csv(target, index=False))
+        _save(path, f"--csv={path}", _as_csv(frame))
         note += f", all columns in {path}"
     if left_out:
         note += f" ({left_out} more columns fit into a wider terminal)"
-    console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(note), highlight=False, markup=False, soft_wrap=True)
     if view.importance:
         _importance(console, kept, objectives[0])
     if target and view.to:
@@ -277,23 +278,45 @@ def _form(view: View) -> str:
 
 def _tell_written(frame: pd.DataFrame, to: Path | None) -> None:
     if to is not None:
-        print(f"{len(frame)} runs are in {to}")
+        print(printable(f"{len(frame)} runs are in {to}"))
 
 
 def _write_rows(frame: pd.DataFrame, form: str, to: Path | None) -> None:
     if form == "parquet" and to is not None:
         _save(to, f"--to={to}", lambda target: frame.to_parquet(target, index=False))
     elif form == "csv":
-        _write(frame.to_csv(index=False), to)
+        _write(_as_csv(frame), to)
     else:
         text = frame.to_json(orient="records", date_format="iso", date_unit="ms", double_precision=15, indent=1)
         _write(f"{text}\n", to)
 
 
+# A spreadsheet takes what begins so for a formula, and runs it: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def _as_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV that a spreadsheet may open: in texts, what it would run has an apostrophe before it."""
+    texts = frame.select_dtypes(exclude=["number", "boolean", "datetimetz"]).columns
+    safe = frame.assign(**{column: frame[column].map(_inert, na_action="ignore") for column in texts})
+    return safe.rename(columns=_inert).to_csv(index=False)
+
+
+def _inert(value: object) -> str:
+    text = printable(str(value), sys.maxsize)
+    if not text.startswith(_FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def _markdown(columns: Sequence[Column]) -> str:
     # A bar within a cell would end it.
     rows = [[str(cell).replace("|", "\\|") for cell in row] for row in zip(*(c.cells for c in columns), strict=True)]
-    lines = [[column.heading for column in columns], ["---"] * len(columns), *rows]
+    lines = [[column.heading.replace("|", "\\|") for column in columns], ["---"] * len(columns), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -15,6 +15,7 @@ from mnist_sweep.mlflow_names import TAG_METRIC, originals
 from mnist_sweep.mlflow_store import PARENT_TAG, TAG_EXECUTION, TAG_KIND, TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.runs import find_sweep, sweep_folder
+from mnist_sweep.secrets import masked
 from mnist_sweep.trial import Event, Execution, SweepStarted, Trial, TrialStarted
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
 def _by_id(client: MlflowClient, beginning: str) -> Run:
     experiments = [e.experiment_id for e in client.search_experiments()]
     found = list(mlflow_store.search_runs(client, experiments, f"attributes.run_id LIKE '{beginning}%'"))
-    where = mlflow_store.without_password(client.tracking_uri)
+    where = masked(client.tracking_uri)
     if not found:
         raise UserError(f"rerun {beginning}: no run's id begins so in {where}; write a run's id, or SWEEP TRIAL")
     if len(found) > 1:

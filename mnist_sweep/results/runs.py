@@ -23,6 +23,7 @@ from mnist_sweep.mlflow_store import (
 from mnist_sweep.results.frames import curves_frame, runs_frame
 from mnist_sweep.results.source import Parent, Source, Wanted
 from mnist_sweep.results.stores import Store
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Objective
 from mnist_sweep.trial import SweepStarted
 
@@ -180,7 +181,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
     tags = {TAG_KIND: "sweep", **({TAG_SWEEP: wanted} if wanted and "/" in wanted else {})}
     found = store.read(lambda source: source.parents(Wanted(ids, tags), 1))
     if not found:
-        where = mlflow_store.without_password(store.uri)
+        where = masked(store.uri)
         if sweep is None:
             raise UserError(f"tracking.uri={where}: there is no sweep yet")
         raise UserError(f"sweep {sweep}: there is no such sweep in {where}")

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from mnist_sweep.results.report.board import Board, leaderboard
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.pictures import draw
 from mnist_sweep.results.runs import SweepRuns, find_sweep, local_folder
+from mnist_sweep.text import printable
 
 FILE = "report.html"
 _HERE = Path(__file__).parent
@@ -81,7 +83,11 @@ def _page(found: SweepRuns) -> str:
     table = leaderboard(frame, found.objectives, found.domains)
     script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "axes.js", "parallel.js")) + "})();\n"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=_readable,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
         content=told,
@@ -105,8 +111,17 @@ def _for_script(table: Board) -> dict[str, Any]:
 
 def _in_script(content: dict[str, Any]) -> str:
     """JSON that no value in it can leave: the browser ends a script at `</script`, whatever is around that."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_readable(content), separators=(",", ":"), allow_nan=False)
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _readable(value: Any) -> Any:  # noqa: ANN401 - whatever the template or the script shows
+    """A value whose texts have escapes for what nobody would see, such as a change of the direction of writing."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, sys.maxsize)
+    if isinstance(value, dict):
+        return {key: _readable(inner) for key, inner in value.items()}
+    return [_readable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _own(text: str) -> Markup:
