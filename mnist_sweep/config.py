@@ -25,7 +25,8 @@ from mnist_sweep.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
-Count = Annotated[int, Field(ge=1)]
+# What TensorFlow takes for a size.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

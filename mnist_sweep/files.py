@@ -83,6 +83,12 @@ def remove_folder(folder: Path, files: Iterable[str]) -> bool:
         for path in folder.glob(pattern):
             if path.is_symlink() or path.is_file():
                 remove(path)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    remove_empty([folder])
     return not folder.exists()
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes those of some folders that are empty, one after another."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

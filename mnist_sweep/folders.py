@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.files import PARTIAL, remove, remove_folder
+from mnist_sweep.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.journal import FILE, LOCK, begins_a_sweep, is_running
 from mnist_sweep.text import printable
 
@@ -42,11 +42,7 @@ class Claim:
         if _has_begun(self.folder):
             return
         _remove_unused(self.folder)
-        for folder in self.made:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
+        remove_empty(self.made)
 
 
 def claim(wished: Path) -> Claim:
@@ -99,10 +95,12 @@ def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
 
 def holds_a_sweep(folder: Path) -> bool:
     """Whether a folder is one that a sweep has taken, whatever has become of the sweep."""
-    locked = (folder / LOCK).is_file()
+    if begins_a_sweep(folder):
+        return True
+    # What a process has written so far that has just taken it, or that was killed then; or the journal was emptied.
+    locked = (folder / LOCK).is_file() and _is_ours(folder / LOCK)
     if (folder / FILE).is_file():
-        return locked or begins_a_sweep(folder)
-    # What a process has written so far that has just taken it.
+        return locked and not (folder / FILE).stat().st_size
     return locked and {path.name for path in folder.iterdir()} <= {LOCK, LOG, CONFIGS}
 
 
@@ -122,8 +120,7 @@ def discard(folder: Path) -> None:
         folder: As `never_begun` gives it.
     """
     _remove_unused(folder)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    remove_empty([folder])
 
 
 def tidy(folder: Path) -> None:
@@ -134,8 +131,18 @@ def tidy(folder: Path) -> None:
 def _made(folder: Path) -> tuple[Path, ...]:
     """Creates a folder with those above it, and gives those that were not there before, itself first."""
     new = tuple(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        remove_empty(new)
+        raise
     return new
+
+
+def _is_ours(lock: Path) -> bool:
+    """Whether a lock is as a sweep's process leaves it, which writes into it when it opens its journal."""
+    with open(lock, "rb") as file:
+        return file.read(8) in (b"", b"process ")
 
 
 def _has_begun(folder: Path) -> bool:

@@ -24,6 +24,10 @@ _FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(inter
 _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|float|str|bool)\s*\(")
 
 
+# Of a range; each of them is checked before a sweep begins.
+_MOST_VALUES = 100_000
+
+
 @dataclass(frozen=True)
 class Choice:
     """A list of values, of any JSON type, in the order in which they were written."""
@@ -151,7 +155,13 @@ def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:  # noqa: ANN4
         return _interval(sweep, text, key)
     if sweep.tags:
         raise UserError(f"{key}={text}: tag(log, …) goes with interval(…)")
-    options = _unique(list(sweep.range()) if isinstance(sweep, RangeSweep) else [_plain(v) for v in sweep.list])
+    if isinstance(sweep, RangeSweep):
+        steps = abs((sweep.stop - sweep.start) / sweep.step)
+        if not steps <= _MOST_VALUES:
+            raise UserError(f"{key}={text}: holds more than {_MOST_VALUES:,} values; write int(interval(…)) instead")
+        options = _unique(list(sweep.range()))
+    else:
+        options = _unique([_plain(v) for v in sweep.list])
     if not options:
         raise UserError(f"{key}={text}: holds no value")
     return Choice(options)

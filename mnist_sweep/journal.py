@@ -22,6 +22,8 @@ SWEEPS = Path("experiments")
 # A line's bytes: the longest are those of a confusion matrix of a thousand classes, and of what earlier sweeps tell.
 _LONGEST_LINE = 64 * 2**20
 _HOLDER = 200
+# `name/time/number`, and one for who keeps the sweeps of each project in a folder.
+_DEEPEST = 4
 
 
 class Journal:
@@ -151,12 +153,18 @@ def sweeps(below: Path) -> list[Path]:
     One that was killed before its first event is not among them.
     """
     found: list[tuple[float, Path]] = []
-    for path in below.glob(f"**/{FILE}"):
-        with contextlib.suppress(OSError):
-            # It may have been removed meanwhile, or lead nowhere.
-            stat = path.stat()
-            if path.is_file() and stat.st_size:
-                found.append((stat.st_mtime, path.parent))
+    top = len(below.parts)
+    for name, folders, files in os.walk(below):
+        folder = Path(name)
+        if FILE in files:
+            with contextlib.suppress(OSError):
+                # It may have been removed meanwhile, or lead nowhere.
+                stat = (folder / FILE).stat()
+                if (folder / FILE).is_file() and stat.st_size:
+                    found.append((stat.st_mtime, folder))
+        if FILE in files or len(folder.parts) - top >= _DEEPEST:
+            # No sweep lies within another; and somebody may have named the whole disk.
+            folders.clear()
     return [folder for _, folder in sorted(found)]
 
 

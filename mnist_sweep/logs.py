@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -32,7 +33,17 @@ class _LogFile(logging.FileHandler):
         error = sys.exc_info()[1]
         if not self._told and error is not None:
             self._told = True
-            print(f"mnist_sweep: {self.baseFilename}: cannot be written ({first_line(error)})", file=sys.stderr)
+            _tell(Path(self.baseFilename), error)
+
+    def close(self) -> None:
+        """Closes the log; what a full disk has no room for was told before."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def _tell(path: Path, error: BaseException) -> None:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    print(f"mnist_sweep: {path}: cannot be written ({reason}); the sweep continues without it", file=sys.stderr)
 
 
 def log_to(folder: Path) -> None:
@@ -45,8 +56,12 @@ def log_to(folder: Path) -> None:
     for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(old)
         old.close()
-    # Opened with the first record, whose failure to open it is then told like any other.
-    handler = _LogFile(folder / LOG, encoding="utf-8", delay=True)
+    path = folder / LOG
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        _tell(path, error)
+        return
     handler.setFormatter(_Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)

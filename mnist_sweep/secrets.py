@@ -11,7 +11,7 @@ HIDDEN = "***"
 _AUTHORITY = re.compile(r"(?<=://)(?!/)[^\s'\"]*@")
 # `password=…`, `"api_key": "…"`, `PWD=…`, `--token …` and the like.
 _NAMED = re.compile(
-    r"""(?P<key>(?:\w*(?:password|passwd|pwd|passphrase|secret|token|(?:api|access|private|secret)[_-]?key)|\bsig)
+    r"""(?P<key>(?<![\w/.])(?:\w*(?:password|passwd|pwd|passphrase|secret|token|(?:api|access|private|secret)[_-]?key)|sig)
     ["']?\s*(?:=|:|%3d)\s*["']?)(?!\*\*\*)(?:(?!%3b)[^\s&;,'"})\]])+""",
     re.IGNORECASE | re.VERBOSE,
 )

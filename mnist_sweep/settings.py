@@ -126,7 +126,7 @@ class Confirm(Strict):
 class Limits(Strict):
     """What a trial's model may need at most."""
 
-    parameters: Count | None
+    parameters: Annotated[int, Field(ge=1)] | None
     memory: Size | None
 
 

@@ -1,0 +1,72 @@
+"""The driver's log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mnist_sweep import logs
+from mnist_sweep.folders import LOG
+
+
+@pytest.fixture(autouse=True)
+def root() -> Iterator[logging.Logger]:
+    """Puts back what logs to where."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+
+
+def test_goes_to_one_folder_at_a_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        logs.log_to(tmp_path / name)
+        logging.getLogger("x").info("into %s", name)
+    assert (tmp_path / "a" / LOG).read_text().endswith("[x][INFO] into a\n")
+    assert (tmp_path / "b" / LOG).read_text().endswith("[x][INFO] into b\n")
+
+
+def test_holds_no_password_and_nothing_that_moves_a_cursor(tmp_path: Path) -> None:
+    logs.log_to(tmp_path)
+    try:
+        raise ValueError("postgresql://alice:hunter2@db \x1b[2J \udce9")
+    except ValueError:
+        logging.getLogger("x").exception("no %s", "api_key=hunter2")
+    written = (tmp_path / LOG).read_text()
+    assert "hunter2" not in written
+    assert "ValueError: postgresql://***@db \\x1b[2J \\udce9" in written
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / LOG).symlink_to("/dev/full")
+    logs.log_to(tmp_path)
+    for number in range(3):
+        logging.getLogger("x").info("%d", number)
+    told = capsys.readouterr().err
+    assert told == (
+        f"mnist_sweep: {tmp_path / LOG}: cannot be written (No space left on device); the sweep continues without it\n"
+    )
+
+
+def test_a_log_that_cannot_be_opened_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / LOG).mkdir()
+    logs.log_to(tmp_path)
+    logging.getLogger("x").info("nowhere")
+    assert capsys.readouterr().err.count("cannot be written (Is a directory)") == 1
+
+
+def test_a_traceback_holds_no_password() -> None:
+    try:
+        uri = "postgresql://alice:hunter2@db"
+        raise ConnectionError(f"cannot connect to {uri}")
+    except ConnectionError as error:
+        shown = logs.shown_traceback(error)
+    assert "ConnectionError: cannot connect to postgresql://***@db" in shown
+    assert "hunter2" not in shown.replace('uri = "postgresql://', "")
