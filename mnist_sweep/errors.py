@@ -55,17 +55,21 @@ def writing_to(folder: Path) -> Iterator[None]:
     Raises:
         MachineError: A file could not be written, and the machine is to blame.
     """
+    gone = f"{folder}: cannot be written (the folder is gone)"
+    if not folder.is_dir():
+        # Keras would create it again, and nobody would look for the model there.
+        raise MachineError(gone)
     try:
         yield
     except MachineError:
         raise
     except Exception as error:
         fault = machine_fault(error)
-        if fault is None and not folder.is_dir():
-            fault = "the folder is gone"
-        if fault is None:
-            raise
-        raise MachineError(f"{folder}: cannot be written ({fault})") from error
+        if fault is not None:
+            raise MachineError(f"{folder}: cannot be written ({fault})") from error
+        if not folder.is_dir():
+            raise MachineError(gone) from error
+        raise
 
 
 def machine_fault(error: BaseException) -> str | None:

@@ -176,6 +176,51 @@ def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 12)),
+            "holds more than 50000",
+        ),
+        ("[" * 100_000, "is nested more than 50 levels deep"),
+        ("x" * 2_000_000, "is larger than 1 MB"),
+        (b"description: caf\xe9\n", "is not UTF-8 text (byte 0xe9 at 16)"),
+        ("a: !!python/object/apply:os.system [exit]\n", "is no YAML (could not determine a constructor"),
+        ("a: 2026-13-45\n", "is no YAML (month must be in 1..12)"),
+    ],
+    ids=["laughs", "nested", "large", "Latin 1", "code", "date"],
+)
+def test_an_experiment_that_would_take_all_memory_or_run_code_is_refused(
+    write: Write, tmp_path: Path, content: str | bytes, reason: str
+) -> None:
+    write("experiment/broken.yaml", "")
+    path = tmp_path / "conf/experiment/broken.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for ask in (compose.experiments, lambda: composed("+experiment=broken")):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert str(caught.value).startswith(f"{path}: {reason}")
+        assert "\n" not in str(caught.value)
+    assert composed("+experiment=quick")["name"] == "quick"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_an_experiment_that_is_not_a_file_is_named_and_not_waited_for(write: Write, tmp_path: Path, kind: str) -> None:
+    write("experiment/mine.yaml", "")
+    path = tmp_path / "conf/experiment/odd.yaml"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: os.symlink("/dev/zero", p)}[kind](path)
+    with pytest.raises(UserError) as caught:
+        compose.experiments()
+    assert str(caught.value) == f"{path}: is a {kind}, not a file"
+    assert composed("+experiment=quick")["name"] == "quick"
+
+
+def test_a_description_that_is_not_text_is_not_shown(write: Write) -> None:
+    write("experiment/odd.yaml", f"{GLOBAL}description: [1, 2]\n")
+    assert compose.experiments()["odd"] == ""
+
+
 def test_composing_an_experiment_that_is_no_yaml_is_refused(write: Write) -> None:
     write("experiment/broken.yaml", f"{GLOBAL}model: [1\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,13 @@ def test_status_is_a_status_again():
     ended = event_from_json(json.loads(json.dumps(TrialEnded(1.0, 0, OUTCOME).to_json())))
     assert isinstance(ended, TrialEnded)
     assert ended.outcome.status is Status.STOPPED
+
+
+def test_an_outcome_of_an_earlier_version_has_no_digest():
+    raw = TrialEnded(1.0, 0, replace(OUTCOME, digest="c0ffee")).to_json()
+    assert event_from_json(copy.deepcopy(raw)).outcome.digest == "c0ffee"
+    del raw["outcome"]["digest"]
+    assert event_from_json(raw).outcome.digest == ""
 
 
 def _without(event: Event, field: str) -> dict[str, object]:

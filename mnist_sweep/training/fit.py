@@ -134,8 +134,7 @@ class Trainer:
         refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, len(feed.training)))
         if refusal:
             return outcome(Status.REFUSED, refusal)
-        with writing_to(job.folder.parent):
-            job.folder.mkdir(parents=True, exist_ok=True)
+        job.folder.mkdir(parents=True, exist_ok=True)
         to_save = model if engine.plain is None else engine.plain
         with clock("build"):
             whole = own.whole() if own else models.plain(to_save)

@@ -6,15 +6,15 @@ import base64
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
+from mnist_sweep.errors import UserError
+from mnist_sweep.reading import read_npz
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
 from mnist_sweep.results.report.texts import TEXTS
@@ -152,11 +152,10 @@ def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return dict(read_npz(path, winner.run.what(DETAILS_FILE)))
+    except UserError as error:
         # The rest of the report is worth having without these.
-        _LOG.warning("%s: cannot be read (%s)", path, error)
+        _LOG.warning("%s", error)
         return {}
 
 

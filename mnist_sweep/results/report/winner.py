@@ -12,6 +12,7 @@ import pandas as pd
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import TAG_CONFIRMS, TAG_TRIAL, TAG_WINNER
 from mnist_sweep.progress import shown
+from mnist_sweep.reading import read_text
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.report.board import amount
 from mnist_sweep.results.report.texts import MEASURES
@@ -67,9 +68,18 @@ def confirmed(found: SweepRuns, folder: Path) -> dict[str, Any]:
     Args:
         found: The sweep.
         folder: Where to put the file that is fetched for it.
+
+    Raises:
+        UserError: The file is damaged.
     """
-    path = fetched(TrackedModel(found.client, found.parent), "confirmed.json", folder)
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    run = TrackedModel(found.client, found.parent)
+    path, what = fetched(run, "confirmed.json", folder), f"{found.sweep}: confirmed.json of its own run"
+    if path is None:
+        return {}
+    try:
+        told: dict[str, Any] = dict(json.loads(read_text(path, what)))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{what}: is damaged") from None
     return told
 
 
