@@ -335,7 +335,7 @@ class Npz:
             except Exception as error:
                 raise self._unreadable(error) from None
             if header is None:
-                raise UserError(f"{self._what}: {name} is no array")
+                raise UserError(f"{self._what}: {one_line(name, 100)} is no array")
             if header.dtype.hasobject:
                 raise self._unreadable(ValueError("holds Python objects, not numbers"))
             if header.start + header.nbytes != entry.file_size:

@@ -25,7 +25,7 @@ from mnist_sweep import reading
 from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
 from mnist_sweep.light_keras import load as load_keras
-from mnist_sweep.text import first_line
+from mnist_sweep.text import first_line, one_line
 
 Array = NDArray[Any]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -33,7 +33,7 @@ _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
 # Images are checked, scaled and split, for which they are in memory twice.
 _COPIES = 2
-_SHOWN = 10
+_SHOWN, _LONGEST = 10, 200
 # Of the mnist.npz that keras.datasets.mnist takes (https://github.com/keras-team/keras, keras/src/datasets/mnist.py).
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 
@@ -255,7 +255,7 @@ def _read(given: str) -> dict[str, Array]:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+    return one_line(", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else ""), _LONGEST)
 
 
 _IDX_FILES = {

@@ -319,6 +319,18 @@ def test_missing_array_is_named(tmp_path, missing):
     )
 
 
+def test_odd_names_in_an_archive_are_told_in_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.npz", "w") as archive:
+        for name in ("a\nb", "\x1b[31m", *(f"{number}" * 70 for number in range(20))):
+            archive.writestr(name, b"")
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.npz")
+    line = str(caught.value)
+    assert line.startswith(f"data.path={tmp_path}/images.npz: has no array x_train; it holds a b, \\x1b[31m, 000")
+    assert line.isprintable()
+    assert len(line) < 200 + 50 + len(str(tmp_path)) + 60
+
+
 def test_npz_without_arrays_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "images.npz", "w"):
         pass
