@@ -54,6 +54,8 @@ ALGORITHMS = {
         "folds=3",
         "workers.count=2",
     ),
+    # A user's own model, whose code does to its process what `_POISONS` says.
+    "own": ("search=random", "search.max_trials=6", "workers.count=2", "model.builder=own:build"),
 }
 SPACE = (
     "model.units=int(interval(4,64))",
@@ -67,6 +69,65 @@ SPACE = (
 )
 
 
+# What a user's code may do to the process that it runs in; the trial is tried again, and no other may notice.
+_POISONS = {
+    "break numpy": "import numpy; numpy.asarray = None",
+    "break random": "import random; random.seed = lambda *_: None",
+    "leave a child": "import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)",
+    "write into every socket": (
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, bytes(range(256)) * 9)\n    except OSError: pass"
+    ),
+    "raise five megabytes": "raise ValueError('\\udce9\\x1b[2J' * 1_000_000)",
+    "exit": "import os; os._exit(3)",
+    "close its output": "import os; os.close(1); os.close(2); raise OSError(28, 'No idea')",
+}
+_OWN = """
+import os
+from pathlib import Path
+
+import keras
+
+
+def build(config, shape, classes):
+    poison = Path("poison.py")
+    try:
+        poison.rename(taken := Path(f"poisoned-{os.getpid()}.py"))
+    except OSError:
+        taken = None
+    if taken is not None:
+        exec(taken.read_text())
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Flatten(),
+            layers.Dense(config["units"], activation="relu"),
+            layers.Dropout(config["dropout"]),
+            layers.Dense(classes, activation="softmax"),
+        ]
+    )
+"""
+# Python runs it first thing: the system's clock, as this program and its workers see it.
+_CLOCK = """
+import time
+
+_true = time.time
+
+
+def _changed():
+    try:
+        with open("clock.txt") as file:
+            return _true() + float(file.read() or 0)
+    except (OSError, ValueError):
+        return _true()
+
+
+time.time = _changed
+"""
+# Of a disk that is filled: room for a sweep's models and its MLflow store.
+_DISK = "48m"
+
+
 @dataclass
 class Tally:
     """What was done to the sweeps, and what was found wrong afterwards."""
@@ -77,7 +138,7 @@ class Tally:
     def __str__(self) -> str:
         checks = (
             *("trials lost", "trials repeated", "metrics that differ", "other winners"),
-            *("MLflow runs missing", "MLflow runs doubled", "processes left", "files left"),
+            *("MLflow runs missing", "MLflow runs doubled", "processes left", "files left", "trials blamed"),
         )
         lines = [f"{count:6}  {name}" for name, count in self.faults.items()]
         return "\n".join(["faults injected", *lines, "found", *(f"{self.wrong[name]:6}  {name}" for name in checks)])
@@ -182,34 +243,117 @@ class Chaos:
             self._compare(folder, algorithm, f"http://127.0.0.1:{port}")
             _end_group(server)
 
+    def fill_disks(self, algorithm: str, times: int) -> None:
+        """Fills the disk that a sweep and its store are on, each time until the sweep has noticed or is over."""
+        done = 0
+        while done < times:
+            folder = self._fresh(f"{algorithm}-disk")
+            mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", folder], check=False)
+            if mounted.returncode != 0:
+                print("no disk is filled: that needs the right to mount one", flush=True)
+                return
+            driver = self._start(folder, algorithm)
+            while done < times:
+                try:
+                    driver.wait(timeout=self.rng.uniform(2, 9))
+                    break
+                except subprocess.TimeoutExpired:
+                    _fill(folder / "filler")
+                    done += 1
+                    self.tally.faults[f"disks filled ({algorithm})"] += 1
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    driver.wait(timeout=self.rng.uniform(1, 20))
+                (folder / "filler").unlink()
+                if driver.poll() not in (None, 0, 2):
+                    raise RuntimeError(f"{folder}: {driver.returncode} after its disk was filled")
+                if driver.poll() is not None and not self._ended(folder):
+                    driver = self._start(folder, algorithm)
+            driver.wait(timeout=300)
+            driver = self._popen(folder, "sync")
+            self._finish(folder, driver, algorithm)
+            self.tally.wrong["trials blamed"] += self._told(folder)["attempts"]
+            # Lazily, as MLflow keeps its connection to the store.
+            subprocess.run(["umount", "-l", folder], check=True)
+
+    def change_clocks(self, algorithm: str, times: int) -> None:
+        """Puts the system's clock back and forward, as a sweep sees it, which has a time budget and a timeout."""
+        site = self.folder / "site"
+        site.mkdir(exist_ok=True)
+        (site / "sitecustomize.py").write_text(_CLOCK)
+        done = 0
+        while done < times:
+            folder = self._fresh(f"{algorithm}-clock")
+            limits = ("search.time_budget=10m", "workers.timeout=5m")
+            driver = self._start(folder, algorithm, *limits, PYTHONPATH=str(site))
+            while driver.poll() is None and done < times:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    driver.wait(timeout=self.rng.uniform(0.5, 4))
+                    break
+                (folder / "clock.txt").write_text(str(self.rng.choice((-86400, -1000, 1000, 86400))))
+                done += 1
+                self.tally.faults[f"clocks changed ({algorithm})"] += 1
+            self._finish(folder, driver, algorithm)
+            self.tally.wrong["trials blamed"] += self._told(folder)["attempts"]
+
+    def poison(self, times: int) -> None:
+        """Lets trials of a user's own code do harm to their process, in each way in turn."""
+        kinds, done, name = itertools.cycle(_POISONS.items()), 0, ""
+        while done < times:
+            folder = self._fresh("own")
+            poison = folder / "poison.py"
+            driver = self._start(folder, "own")
+            while driver.poll() is None and done < times:
+                if name and not poison.exists():
+                    # A trial has taken it.
+                    self.tally.faults[f"workers poisoned to {name}"] += 1
+                    done, name = done + 1, ""
+                if not name:
+                    name, code = next(kinds)
+                    (folder / "partial.py").write_text(code)
+                    (folder / "partial.py").rename(poison)
+                time.sleep(self.rng.uniform(0.1, 1))
+            name = ""
+            self._finish(folder, driver, "own")
+
     # ---- running ------------------------------------------------------------------------------------------------
 
     def _fresh(self, name: str) -> Path:
         # Never the same folder twice: MLflow keeps connections to a store of the same name that was deleted.
         folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
+        if name.startswith("own"):
+            (folder / "own.py").write_text(_OWN)
         return folder
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "mnist_sweep", *arguments]
 
-    def _start(self, folder: Path, algorithm: str, *more: str) -> subprocess.Popen[bytes]:
-        """Starts a sweep, or goes on with the one that is there."""
-        chosen = [] if algorithm == "executions" else [f"search={algorithm}"]
+    def _start(self, folder: Path, algorithm: str, *more: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Starts a sweep, or continues the one that is there."""
+        chosen = [] if algorithm in ("executions", "own") else [f"search={algorithm}"]
         overrides = (*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
         data = ("data=npz", f"data.path={self.data}", "resume=auto")
-        return self._popen(folder, *overrides, *data, *more)
+        return self._popen(folder, *overrides, *data, *more, **environment)
 
-    def _popen(self, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-        with open(folder / "output.txt", "ab") as output:
+    def _popen(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        # Beside the folder, which may be a disk that is full.
+        with open(self._output(folder), "ab") as output:
             return subprocess.Popen(
-                self._command(*arguments), cwd=folder, stdout=output, stderr=output, start_new_session=True
+                self._command(*arguments),
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
+
+    def _output(self, folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}.txt")
 
     def _finish(self, folder: Path, driver: subprocess.Popen[bytes], algorithm: str) -> None:
         code = driver.wait(timeout=300)
         if code != 0:
-            raise RuntimeError(f"{folder}: ended with {code}\n{(folder / 'output.txt').read_text()[-3000:]}")
+            raise RuntimeError(f"{folder}: ended with {code}\n{self._output(folder).read_text()[-3000:]}")
         self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
 
     def _ended(self, folder: Path) -> bool:
@@ -245,7 +389,7 @@ class Chaos:
             folder = self._fresh(f"{algorithm}-undisturbed")
             driver = self._start(folder, algorithm)
             if driver.wait(timeout=300) != 0:
-                raise RuntimeError((folder / "output.txt").read_text()[-3000:])
+                raise RuntimeError(self._output(folder).read_text()[-3000:])
             self._expected[algorithm] = self._told(folder)
         return self._expected[algorithm]
 
@@ -418,6 +562,14 @@ _FAULTS: dict[str, Callable[[random.Random, psutil.Process], None]] = {
 }
 
 
+def _fill(path: Path) -> None:
+    with open(path, "wb", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
 def _end_group(server: subprocess.Popen[bytes]) -> None:
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
@@ -442,7 +594,9 @@ def main() -> None:
     )
     parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--algorithms", nargs="*", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    parser.add_argument(
+        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a != "own"], choices=list(ALGORITHMS)
+    )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mnist_sweep-chaos-"))
     chaos = Chaos(folder, options.seed)
@@ -454,6 +608,11 @@ def main() -> None:
     print(f"{time.monotonic() - started:6.0f} s  workers: {dict(chaos.tally.wrong)}", flush=True)
     chaos.disturb("random", options.workers)
     print(f"{time.monotonic() - started:6.0f} s  disturbed: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.fill_disks("random", options.workers)
+    chaos.change_clocks("random", options.workers)
+    print(f"{time.monotonic() - started:6.0f} s  disks and clocks: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.poison(options.workers)
+    print(f"{time.monotonic() - started:6.0f} s  poisoned: {dict(chaos.tally.wrong)}", flush=True)
     chaos.stop_server("random", options.servers)
     print(chaos.tally)
     print(f"in {time.monotonic() - started:.0f} s, seed {options.seed}")
