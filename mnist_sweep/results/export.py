@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import glob
 import json
@@ -64,9 +63,8 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
         raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
     finally:
         if not there:
-            # Empty, unless something was exported.
-            with contextlib.suppress(OSError):
-                to.rmdir()
+            # It goes if it is empty: nothing was exported.
+            remove_folder(to, ())
     _say(tracked, to, checked)
 
 
