@@ -15,11 +15,12 @@ from typing import Any
 
 from mnist_sweep.checks import shown
 from mnist_sweep.config import CNN, MLP
-from mnist_sweep.errors import UserError, did_you_mean
+from mnist_sweep.errors import MachineError, UserError, did_you_mean
 from mnist_sweep.grammar import Choice, Interval, read_sweep
 from mnist_sweep.hyperparameters import Domain, Parameter, among, cast, is_number, key_of, read
 from mnist_sweep.space import Condition, Space
-from mnist_sweep.workers.base import Died, Discover, Discovered, Message, Ready, Workers
+from mnist_sweep.text import first_line, printable
+from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Workers
 
 PREFIX = "model.values."
 
@@ -99,6 +100,7 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
 
     Raises:
         UserError: The user's module or function is at fault, or no worker can start.
+        MachineError: The machine is at fault.
     """
     asked: str | None = None
     deaths, until = 0, math.inf
@@ -106,6 +108,8 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
     others: list[Message] = []
     while found is None:
         for message in workers.poll(1.0):
+            if isinstance(message, MachineFailed):
+                raise MachineError(message.reason)
             if isinstance(message, Discovered):
                 found = message
             else:
@@ -158,7 +162,7 @@ def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:
         UserError: The hypermodel's space cannot be expressed, or `model.values` does not go with it.
     """
     name = trial["model"]["hypermodel"]
-    parameters = read(discovered["space"], name)
+    parameters = _read(discovered, name)
     domains = {key: parameter.domain for key, parameter in parameters.items()}
     parents = {parent for parameter in parameters.values() for parent, _ in parameter.conditions}
     for key, value in _flat(trial["model"].get("values") or {}):
@@ -177,9 +181,29 @@ def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:
     return Expanded(
         groups,
         {key: left for key, left in conditions.items() if left},
-        {PREFIX + key_of(kept) for kept in discovered["keeping"]},
+        {PREFIX + key_of(kept) for kept in map(str, discovered.get("keeping", ()))},
         {key: parameter.default for key, parameter in parameters.items()},
     )
+
+
+def _read(discovered: Mapping[str, Any], name: str) -> dict[str, Parameter]:
+    """What a worker has found, which runs the user's code and may have sent anything."""
+    waiting: list[Any] = [discovered]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str) and printable(one, len(one) + 1) != one:
+            raise UserError(
+                f"model.hypermodel={name}: its space has the text {printable(one, 100)}, which cannot be shown or "
+                "stored as it is; use visible characters"
+            )
+    try:
+        return read(discovered["space"], name)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"model.hypermodel={name}: its space cannot be understood ({first_line(error)})") from error
 
 
 def _left(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from mnist_sweep.workers.base import Died, Message, Package, Packaged, Workers
+from mnist_sweep.errors import MachineError
+from mnist_sweep.workers.base import Died, MachineFailed, Message, Package, Packaged, Workers
 
 _POLL = 0.2
 # As many as a process of its own would have.
@@ -26,16 +28,17 @@ class Packaging:
         self._workers, self._to, self._clock = workers, to, clock
         self._slot, self._made = "", False
 
-    def begin(self, slot: str, trial: Path, made_by: str | None) -> None:
+    def begin(self, slot: str, trial: Path, made_by: str | None, digest: str = "") -> None:
         """Gives the model to a slot that is ready.
 
         Args:
             slot: The slot.
             trial: The trial's folder.
             made_by: The user's own `package.module:name` that built it.
+            digest: The SHA-256 of its file as it was written; empty where that is not known.
         """
         self._slot = slot
-        self._workers.submit(slot, Package(str(trial), str(self._to), made_by))
+        self._workers.submit(slot, Package(str(trial), str(self._to), made_by, digest))
 
     @property
     def begun(self) -> bool:
@@ -44,7 +47,7 @@ class Packaging:
 
     def take(self, message: Message) -> None:
         """Takes what a slot says."""
-        if message.slot == self._slot and isinstance(message, Packaged | Died):
+        if message.slot == self._slot and isinstance(message, Packaged | MachineFailed | Died):
             self._made = isinstance(message, Packaged) and not message.error
             # Not "", which is where none has begun.
             self._slot = "-"
@@ -56,7 +59,9 @@ class Packaging:
             The folder; None where there is none, for whatever reason: the worker's log tells.
         """
         until = self._clock() + _SECONDS
-        while self._slot in self._workers.slots() and self._clock() < until:
-            for message in self._workers.poll(_POLL):
-                self.take(message)
+        # What was trained and logged does not fail by a package that the disk has no room for.
+        with contextlib.suppress(MachineError):
+            while self._slot in self._workers.slots() and self._clock() < until:
+                for message in self._workers.poll(_POLL):
+                    self.take(message)
         return self._to if self._made else None

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from mnist_sweep import backend, hypermodel
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.results import run_data
 from mnist_sweep.results.logged import Curve, Logged, find_run, lineage
 from mnist_sweep.settings import METRICS, Objective, check_settings
@@ -20,7 +20,7 @@ from mnist_sweep.space import Space
 from mnist_sweep.tables import Column, show
 from mnist_sweep.trial import Outcome, Status, trial_folder
 from mnist_sweep.versions import versions
-from mnist_sweep.workers.base import Died, Done, Executed, Message, Ready, Reported, Train, Workers
+from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
 
@@ -125,7 +125,11 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         folder = Path(temporary)
         (folder / "arrays").mkdir()
         dataset.save(folder / "arrays")
-        workers = LocalWorkers([slot], folder / "arrays", folder / "workers", len(chain) + 1, backend=name)
+        model = chain[-1].config["model"]
+        own = model.get("builder") is not None or model.get("hypermodel") is not None
+        workers = LocalWorkers(
+            [slot], folder / "arrays", folder / "workers", len(chain) + 1, own_code=own, backend=name
+        )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)
         finally:
@@ -152,6 +156,7 @@ def train_again(
 
     Raises:
         UserError: A trial cannot be trained at all.
+        MachineError: The machine is at fault.
     """
     compared, said = Comparison(), _messages(workers)
     for logged in chain:
@@ -193,6 +198,8 @@ def _messages(workers: Workers) -> Iterator[Message]:
         for message in workers.poll(_POLL):
             if isinstance(message, Died):
                 raise UserError(f"rerun: the worker {message.reason}")
+            if isinstance(message, MachineFailed):
+                raise MachineError(f"rerun: {message.reason}")
             yield message
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Protocol
 
-from mnist_sweep.trial import Outcome, Trial
+from mnist_sweep.secrets import masked
+from mnist_sweep.text import one_line, printable
+from mnist_sweep.trial import Outcome, Status, Trial
 from mnist_sweep.workers.devices import Slot
+
+# The characters of a log's end that are kept, and the metrics of an epoch: nobody reads more of either.
+LOG = 4000
+_MOST_METRICS = 1000
+# MLflow takes no longer name.
+_LONGEST_NAME = 250
 
 
 @dataclass(frozen=True)
@@ -48,10 +58,12 @@ class Evaluate:
     Attributes:
         model: The `.h5` file.
         made_by: The user's own `package.module:name` that built it, whose layers it may have.
+        digest: The file's SHA-256 as it was written; empty where that is not known.
     """
 
     model: str
     made_by: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +72,15 @@ class Package:
 
     Attributes:
         trial: The trial's folder.
-        to: The folder to make; what is there is removed.
+        to: The folder to make; there is nothing of that name yet.
         made_by: As for `Evaluate`; its code goes with the model.
+        digest: As for `Evaluate`.
     """
 
     trial: str
     to: str
     made_by: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -220,20 +234,147 @@ class Workers(Protocol):
 
 def message_to_json(message: Message) -> dict[str, Any]:
     """A message as plain data, without its slot, which the receiver knows."""
-    from dataclasses import asdict
-
     raw = asdict(message)
     del raw["slot"]
     return {"message": type(message).__name__, **raw}
 
 
-def message_from_json(slot: str, raw: dict[str, Any]) -> Message:
-    """The message that `message_to_json` wrote."""
-    from mnist_sweep.trial import Status
+class GarbledError(Exception):
+    """A worker does not behave as one; the text says how, as what follows "it": `sent what is not a message`."""
 
-    raw = dict(raw)
-    kinds = (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, MachineFailed, Died)
-    kind = {cls.__name__: cls for cls in kinds}[raw.pop("message")]
-    if "outcome" in raw:
-        raw["outcome"] = Outcome(**{**raw["outcome"], "status": Status(raw["outcome"]["status"])})
-    return kind(slot=slot, **raw)
+
+def message_from_json(slot: str, raw: object) -> Message:
+    """The message that `message_to_json` wrote, whose text can be printed and stored.
+
+    Args:
+        slot: The slot whose worker has sent it.
+        raw: What came, which may be anything: the user's code runs there, too.
+
+    Raises:
+        GarbledError: It is none that a worker sends, or a field is missing, unknown, or not what it should be.
+    """
+    if not isinstance(raw, dict):
+        raise GarbledError("sent what is not a message")
+    kind = raw.get("message")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise GarbledError("sent a message of no known kind")
+    return _read(_KINDS[kind], {"slot": slot}, {key: value for key, value in raw.items() if key != "message"})  # type: ignore[no-any-return]
+
+
+def one_reason(text: str) -> str:
+    """A reason that came from a worker, fit for a table, a tag and the journal: one line, without passwords."""
+    return masked(one_line(text))
+
+
+def end_of_log(text: str) -> str:
+    """The last characters of a worker's output, fit for the journal: printable, without passwords."""
+    # Masked before it is cut: the second half of a password's key would tell nothing.
+    return masked(printable(text, most=10 * len(text)))[-LOG:]
+
+
+def _read(kind: type[Any], known: dict[str, Any], raw: dict[str, Any]) -> Any:  # noqa: ANN401
+    names = {one.name: one for one in fields(kind) if one.name not in known}
+    unknown = raw.keys() - names.keys()
+    if unknown:
+        raise GarbledError(f"sent a {kind.__name__} with the unknown field {one_line(min(unknown), 100)}")
+    for name, one in names.items():
+        if name not in raw and one.default is MISSING and one.default_factory is MISSING:
+            raise GarbledError(f"sent a {kind.__name__} without the field {name}")
+    # The annotations are texts.
+    optional = {name for name, one in names.items() if "None" in str(one.type)}
+    return kind(
+        **known,
+        **{name: None if value is None and name in optional else _FIELDS[name](value) for name, value in raw.items()},
+    )
+
+
+def _number(least: int) -> Callable[[Any], int]:
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+            raise GarbledError(f"sent what is not a whole number of at least {least}")
+        return value
+
+    return read
+
+
+def _float(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise GarbledError("sent what is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise GarbledError("sent a number that is too large") from None
+
+
+def _finite(value: object) -> float:
+    number = _float(value)
+    if not math.isfinite(number):
+        raise GarbledError("sent a number that is not finite")
+    return number
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise GarbledError("sent what is not a list")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise GarbledError("sent what is not a text")
+    return value
+
+
+def _metrics(value: object) -> dict[str, float]:
+    if not isinstance(value, dict) or len(value) > _MOST_METRICS:
+        raise GarbledError(f"sent what is not a set of at most {_MOST_METRICS} metrics")
+    return {one_line(_text(name), _LONGEST_NAME): _float(number) for name, number in value.items()}
+
+
+def _status(value: object) -> Status:
+    try:
+        return Status(_text(value))
+    except ValueError:
+        raise GarbledError("sent what is not a status") from None
+
+
+def _outcome(value: object) -> Outcome:
+    if not isinstance(value, dict):
+        raise GarbledError("sent what is not an outcome")
+    outcome: Outcome = _read(Outcome, {}, value)
+    if outcome.status is Status.RUNNING:
+        raise GarbledError("sent an outcome that is still running")
+    return outcome
+
+
+def _space(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise GarbledError("sent what is not a space")
+    return value
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "trial": _number(0),
+    "epoch": _number(1),
+    "execution": _number(1),
+    "memory": _number(0),
+    "metrics": _metrics,
+    "confusion": lambda value: [list(map(_number(0), _list(row))) for row in _list(value)],
+    "outcome": _outcome,
+    "space": _space,
+    "log": lambda value: end_of_log(_text(value)),
+    "error": lambda value: one_reason(_text(value)),
+    # ---- of an outcome
+    "status": _status,
+    "reason": lambda value: one_reason(_text(value)),
+    "score": _finite,
+    "best_epoch": _number(1),
+    "parameters": _number(0),
+    "seconds": _finite,
+    "scores": lambda value: list(map(_finite, _list(value))),
+    "phases": _metrics,
+    "digest": lambda value: one_line(_text(value), 64),
+}
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, MachineFailed)
+}

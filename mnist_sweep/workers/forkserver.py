@@ -19,17 +19,19 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
-from mnist_sweep.workers import imports
+from mnist_sweep.workers import imports, orphans
 
 _PR_SET_CHILD_SUBREAPER = 36
+# Seconds in which a server tells what it has forked, unless it is busy importing.
+_TELLS = 1.0
 # The process groups of what was forked, as long as anything is in them.
 _groups: set[int] = set()
 
@@ -194,10 +196,15 @@ class Forked:
         return code
 
     def kill(self) -> None:
-        """Ends the process at once; the server where that has not come to it, whatever it does instead."""
+        """Ends the process and its group at once; the server where that has not come to it, whatever it does."""
+        until = time.monotonic() + _TELLS
+        # It may be there already, and even have done its work, before the server has told its number.
+        while self.poll() is None and self.pid is None and time.monotonic() < until:
+            time.sleep(0.001)
         if self.poll() is None and self.pid is None:
             self.server.close()
         if self.poll() is None and self.pid is not None:
+            orphans.end_group(self.pid)
             os.kill(self.pid, signal.SIGKILL)
 
     def _look(self, how: int) -> int | None:
@@ -205,6 +212,9 @@ class Forked:
             self.returncode = self.server.process.returncode
         if self.returncode is None and self.pid is not None:
             try:
+                # First, as its number may be somebody else's afterwards.
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | how) is not None:
+                    orphans.end_group(self.pid)
                 pid, status = os.waitpid(self.pid, how)
                 self.returncode = os.waitstatus_to_exitcode(status) if pid else None
                 if pid:
@@ -229,7 +239,7 @@ def main() -> None:
     if connection is not None:
         from mnist_sweep.workers import process
 
-        process.run(Connection(connection))
+        process.run(socket.socket(fileno=connection))
 
 
 def _import(driver: socket.socket, modules: Sequence[str], *, own_code: bool) -> None:

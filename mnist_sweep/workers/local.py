@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError
 from mnist_sweep.trial import Status
-from mnist_sweep.workers import forkserver
-from mnist_sweep.workers.base import Died, Done, Message, Ready, Task, message_from_json
+from mnist_sweep.workers import forkserver, orphans, wire
+from mnist_sweep.workers.base import (
+    LOG,
+    Died,
+    Discover,
+    Discovered,
+    Done,
+    Evaluate,
+    Evaluated,
+    Executed,
+    GarbledError,
+    MachineFailed,
+    Message,
+    Package,
+    Packaged,
+    Ready,
+    Reported,
+    Task,
+    Train,
+    end_of_log,
+    message_from_json,
+    one_reason,
+)
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import Forked, ForkServer
+from mnist_sweep.workers.wire import Channel
 
 # How often to look for processes that died while something else holds their end of the socket open.
 _LOOK = 0.5
@@ -27,7 +50,6 @@ _LOOK = 0.5
 # do so again, one that is killed may only have been unlucky.
 _ENDS_BEFORE_READY = 2
 _KILLS_BEFORE_READY = 10
-_LOG_TAIL = 4000
 # Seconds in which a process has to become ready; TensorFlow takes 10, on a busy machine some times as many.
 _LONGEST_START = 600.0
 # By how much the memory of a process may grow before it is replaced: by the tenth part of what it had after its first
@@ -37,21 +59,48 @@ _LEAST_GROWTH = 24 * 2**20
 _SETTLED = 1
 # Tasks before a process is replaced where that costs as much as importing TensorFlow.
 _TASKS = 25
+# Seconds between the end of a worker's socket and that of its process; how often to look then.
+_HUNG_UP, _LOOK_AGAIN = 5.0, 0.01
+_CHUNK = 2**20
+_ASKED = {Evaluated: Evaluate, Packaged: Package, Discovered: Discover}
 
 
 @dataclass
 class _Process:
+    """A slot's process.
+
+    Attributes:
+        slot: The slot.
+        process: The process itself.
+        channel: What it says and is told.
+        log: The file with its output; what belongs to its task begins at `log_start`.
+        ready: Whether it has ever taken a task.
+        idle: Whether it waits for a task.
+        task: The one that it has.
+        said: The execution and the epoch that it has last told of.
+        tasks: How many it was given.
+        settled: The bytes that it had for itself after the first of them.
+        early_deaths: How many processes in a row have died here before they were ready.
+        cause: Why it was ended from here.
+        born: When it was started, or, if later, was told where the data are.
+        hung_up: When its end of the socket was closed.
+    """
+
     slot: Slot
     process: subprocess.Popen[bytes] | Forked
-    connection: Connection
+    channel: Channel
     log: Path
     ready: bool = False
+    idle: bool = False
+    task: Task | None = None
+    said: tuple[int, float] = (0, 0)
     tasks: int = 0
     settled: int | None = None
     early_deaths: int = 0
     log_start: int = 0
     cause: str = ""
     born: float = field(default_factory=time.monotonic)
+    hung_up: float = math.inf
 
 
 class LocalWorkers:
@@ -59,8 +108,12 @@ class LocalWorkers:
 
     On CPU they are forked from one process that has done the import, so that another takes a tenth of a second.
 
-    A process that dies is replaced at once; one whose memory has grown, as TensorFlow's does by some megabytes with
-    each trial, is replaced when it is idle.
+    One trial does not touch the next: a process in which something has failed is not used again, and a model of the
+    user's own code has a process to itself where it can be forked. A process that dies is replaced at once; one whose
+    memory has grown, as TensorFlow's does by some megabytes with each trial, is replaced when it is idle.
+
+    Nor does it touch this process, whatever the user's code does to a worker's end of the socket: a slot that sends
+    what cannot be understood is ended as one that has died.
     """
 
     def __init__(
@@ -82,13 +135,23 @@ class LocalWorkers:
             recycle_after: Tasks before a process is replaced; `auto`: when its memory has grown.
             own_code: Whether a task's model is made by code of the user's, who may use all of Keras.
             backend: What Keras computes with.
+
+        Raises:
+            MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
         self._own_code, self._backend = own_code, backend
-        logs.mkdir(parents=True, exist_ok=True)
+        # Not by Python's `random`, whose state is the caller's.
+        self._mark = uuid.uuid4().hex
+        self._sizes = _sizes(data)
         self._kept: list[Message] = []
+        self._broken: MachineError | None = None
         self._server: ForkServer | None = None
         self._processes: dict[str, _Process] = {}
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_log(logs, error) from error
         try:
             for slot in slots:
                 self._processes[slot.name] = self._start(slot)
@@ -102,7 +165,7 @@ class LocalWorkers:
         Args:
             data: The folder that `Dataset.save` wrote.
         """
-        self._data = data
+        self._data, self._sizes = data, _sizes(data)
         for worker in self._processes.values():
             worker.born = time.monotonic()
             _send(worker, {"task": "open", "data": str(data)})
@@ -112,7 +175,11 @@ class LocalWorkers:
         return list(self._processes)
 
     def open(self, slot: Slot) -> None:
-        """Adds a slot and starts its process, which becomes ready some seconds later."""
+        """Adds a slot and starts its process, which becomes ready some seconds later.
+
+        Raises:
+            MachineError: No process can be started.
+        """
         self._processes[slot.name] = self._start(slot)
 
     def retire(self, slot: str) -> None:
@@ -124,7 +191,8 @@ class LocalWorkers:
         forkserver.reap()
         worker = self._processes[slot]
         worker.tasks += 1
-        worker.log_start = worker.log.stat().st_size
+        worker.task, worker.idle, worker.said = task, False, (0, 0)
+        worker.log_start = _size(worker.log)
         _send(worker, {"task": type(task).__name__.lower(), **asdict(task)})
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
@@ -137,21 +205,21 @@ class LocalWorkers:
         _send(self._processes[slot], message)
 
     def poll(self, timeout: float) -> list[Message]:
-        """Waits at most `timeout` seconds for messages."""
+        """Waits at most `timeout` seconds for messages.
+
+        Raises:
+            MachineError: No process can be started in the place of one that has ended.
+        """
+        if self._broken is not None:
+            raise self._broken
         messages, self._kept = self._kept, []
-        until = time.monotonic() + timeout
-        while not messages:
-            rest = max(0.0, until - time.monotonic())
-            by_connection = {w.connection: w for w in self._processes.values()}
-            for connection in wait(list(by_connection), min(rest, _LOOK)):
-                messages += self._receive(by_connection[connection])  # type: ignore[index]
-            for worker in list(self._processes.values()):
-                if not worker.ready and time.monotonic() - worker.born > _LONGEST_START:
-                    self.kill(worker.slot.name, f"did not start within {_LONGEST_START:.0f} s")
-                if worker.process.poll() is not None and not worker.connection.poll():
-                    messages.append(self._bury(worker))
-            if rest == 0:
-                break
+        try:
+            self._listen(timeout, messages)
+        except MachineError as error:
+            if not messages:
+                raise
+            # What was said before is heard first.
+            self._broken = error
         return messages
 
     def put_back(self, messages: list[Message]) -> None:
@@ -160,17 +228,17 @@ class LocalWorkers:
 
     def kill(self, slot: str, reason: str) -> None:
         """Ends a slot's process at once."""
-        worker = self._processes[slot]
-        worker.cause = reason
-        worker.process.kill()
+        _kill(self._processes[slot], reason)
 
     def close(self) -> None:
-        """Ends all processes, whatever they do."""
+        """Ends all processes, and those that they have started, whatever they do."""
         if self._server is not None:
             self._server.close()
         for worker in self._processes.values():
             _end(worker)
         self._processes = {}
+        orphans.end_marked(self._mark)
+        forkserver.reap()
 
     def pids(self) -> dict[str, int]:
         """The process id of each slot that has a process."""
@@ -178,20 +246,83 @@ class LocalWorkers:
             worker.process.poll()
         return {name: w.process.pid for name, w in self._processes.items() if w.process.pid is not None}
 
-    def _receive(self, worker: _Process) -> list[Message]:
+    # ---- what the workers say -----------------------------------------------------------------------------------
+
+    def _listen(self, timeout: float, messages: list[Message]) -> None:
+        until = time.monotonic() + timeout
+        while not messages:
+            rest = max(0.0, until - time.monotonic())
+            hung_up = any(worker.channel.ended for worker in self._processes.values())
+            channels = {worker.channel: worker for worker in self._processes.values()}
+            for channel in wire.wait(list(channels), min(rest, _LOOK_AGAIN if hung_up else _LOOK)):
+                self._hear(channels[channel], messages)
+            for worker in list(self._processes.values()):
+                self._look_after(worker, messages)
+            if rest == 0:
+                break
+
+    def _look_after(self, worker: _Process, messages: list[Message]) -> None:
+        now = time.monotonic()
+        if worker.process.poll() is not None:
+            self._hear(worker, messages, last=True)
+            if self._has(worker):
+                self._bury(worker, messages)
+        elif not worker.ready and now - worker.born > _LONGEST_START:
+            _kill(worker, f"did not start within {_LONGEST_START:.0f} s")
+        elif worker.channel.ended:
+            worker.hung_up = min(worker.hung_up, now)
+            if now - worker.hung_up > _HUNG_UP:
+                _kill(worker, "has closed its connection to the driver")
+
+    def _has(self, worker: _Process) -> bool:
+        return self._processes.get(worker.slot.name) is worker
+
+    def _hear(self, worker: _Process, messages: list[Message], *, last: bool = False) -> None:
         try:
-            message = message_from_json(worker.slot.name, json.loads(worker.connection.recv_bytes()))
-        except (EOFError, OSError):
-            worker.process.wait()
-            return [self._bury(worker)]
-        if isinstance(message, Ready):
-            worker.ready, worker.early_deaths = True, 0
+            for raw in worker.channel.receive(last=last):
+                message = message_from_json(worker.slot.name, raw)
+                _check(worker, message)
+                self._take(worker, message, messages)
+                if not self._has(worker):
+                    return
+        except GarbledError as error:
+            worker.channel.ended = True
+            _kill(worker, str(error))
+
+    def _take(self, worker: _Process, message: Message, messages: list[Message]) -> None:
+        if isinstance(message, Reported):
+            worker.said = (message.execution, message.epoch)
+        elif isinstance(message, Executed):
+            worker.said = (message.execution, math.inf)
+        elif isinstance(message, Ready):
+            worker.ready, worker.idle, worker.early_deaths = True, True, 0
             if self._is_used_up(worker, message.memory):
                 self._replace(worker)
-                return []
-        if isinstance(message, Done) and message.outcome.status is Status.FAILED:
+                return
+        else:
+            self._take_end(worker, message, messages)
+            return
+        messages.append(message)
+
+    def _take_end(self, worker: _Process, message: Message, messages: list[Message]) -> None:
+        """Takes what a task has come to; a process that cannot have the next one is replaced."""
+        if isinstance(message, MachineFailed):
+            trial = worker.task.trial.number if isinstance(worker.task, Train) else None
+            message = replace(message, trial=trial)
+        elif isinstance(message, Done) and message.outcome.status is Status.FAILED:
             message = replace(message, log=_tail(worker))
-        return [message]
+        worker.task = None
+        messages.append(message)
+        if isinstance(message, MachineFailed) and not worker.ready:
+            # The next one may end alike: it counts as dead, so that this does not go on for ever.
+            worker.channel.ended = True
+            _kill(worker, f"met a fault of the machine: {message.reason}")
+        elif _failed(message) or (isinstance(message, Done | Discovered) and self._is_users(worker)):
+            self._replace(worker)
+
+    def _is_users(self, worker: _Process) -> bool:
+        """Whether a trial leaves a process in a state that nobody knows, and another is made at once."""
+        return self._own_code and isinstance(worker.process, Forked)
 
     def _is_used_up(self, worker: _Process, memory: int) -> bool:
         if self._recycle_after != "auto":
@@ -202,53 +333,83 @@ class LocalWorkers:
             worker.settled = memory
         return worker.settled is not None and memory - worker.settled > max(_GROWTH * worker.settled, _LEAST_GROWTH)
 
-    def _bury(self, worker: _Process) -> Message:
+    # ---- processes ----------------------------------------------------------------------------------------------
+
+    def _bury(self, worker: _Process, messages: list[Message]) -> None:
         reason, log = worker.cause or _cause_of_death(worker), _tail(worker)
+        code = worker.process.returncode or 0
         deaths = 0 if worker.ready else worker.early_deaths + 1
-        killed = (worker.process.returncode or 0) < 0 and not worker.cause
+        killed = code < 0 and not worker.cause
+        name = worker.slot.name
         if deaths < (_KILLS_BEFORE_READY if killed else _ENDS_BEFORE_READY):
+            fault = self._images_gone() if code == -signal.SIGBUS else ""
+            if fault:
+                trial = worker.task.trial.number if isinstance(worker.task, Train) else None
+                messages.append(MachineFailed(name, fault, trial))
+            else:
+                messages.append(Died(name, reason, log))
             self._replace(worker, early_deaths=deaths)
-            return Died(worker.slot.name, reason, log)
+            return
         _end(worker)
-        del self._processes[worker.slot.name]
-        return Died(worker.slot.name, f"cannot start, it {reason}; its log is {_log(worker)[0]}", log, lost=True)
+        del self._processes[name]
+        messages.append(Died(name, f"cannot start, it {reason}; its log is {_log(worker)[0]}", log, lost=True))
+
+    def _images_gone(self) -> str:
+        """What is wrong with the files that workers map into memory; "" where nothing is."""
+        for path, size in self._sizes.items():
+            try:
+                if path.stat().st_size != size:
+                    return f"the sweep's images were changed by something else ({path})"
+                # Read, not mapped: that could end this process, too.
+                with open(path, "rb") as file:
+                    while file.read(_CHUNK):
+                        pass
+            except OSError as error:
+                return f"the sweep's images cannot be read ({path}: {error.strerror})"
+        return ""
 
     def _replace(self, worker: _Process, early_deaths: int = 0) -> None:
-        _end(worker)
+        # A GPU's memory is needed at once; another process can be made while the system clears the old one away.
+        on_gpu = worker.slot.gpu is not None
+        if on_gpu:
+            _end(worker)
         self._processes[worker.slot.name] = self._start(worker.slot, early_deaths)
+        if not on_gpu:
+            _end(worker)
 
     def _start(self, slot: Slot, early_deaths: int = 0) -> _Process:
-        ours, theirs = socket.socketpair()
         log = self._logs / f"{slot.name}.log"
-        with theirs, open(log, "ab") as output:
+        with contextlib.ExitStack() as cleanup:
             try:
-                process = self._process(slot, theirs, output)
+                output = cleanup.enter_context(open(log, "ab"))
             except OSError as error:
-                ours.close()
-                raise UserError(
+                raise _no_log(log, error) from error
+            try:
+                ours, theirs = map(cleanup.enter_context, socket.socketpair())
+                process = self._process(slot, theirs, output)
+                channel = Channel(ours.dup())
+            except OSError as error:
+                raise MachineError(
                     f"workers: {slot.name}: no process can be started ({error.strerror}); look at the limits on "
-                    "processes and memory, then resume"
+                    "processes, open files and memory, then resume"
                 ) from error
-        worker = _Process(
-            slot, process, Connection(ours.detach()), log, early_deaths=early_deaths, log_start=log.stat().st_size
-        )
+        worker = _Process(slot, process, channel, log, early_deaths=early_deaths, log_start=_size(log))
         about = {"threads": slot.threads, "gpu": slot.gpu is not None, "own_code": self._own_code}
-        _send(worker, {"task": "set up", **about})
+        _send(worker, {"task": "set up", "driver": os.getpid(), **about})
         if self._data is not None:
             _send(worker, {"task": "open", "data": str(self._data)})
         return worker
 
     def _process(self, slot: Slot, theirs: socket.socket, output: IO[bytes]) -> subprocess.Popen[bytes] | Forked:
+        environment = {**_environment(slot, self._backend), orphans.MARK: self._mark}
         # Not on a GPU: what CUDA's libraries do as they are imported need not survive a fork, and was never tried.
         if slot.gpu is None and forkserver.possible():
             if self._server is None or self._server.gone():
-                self._server = ForkServer(
-                    _environment(slot, self._backend), self._logs / "server.log", own_code=self._own_code
-                )
+                self._server = ForkServer(environment, self._logs / "server.log", own_code=self._own_code)
             return self._server.fork(theirs, output)
-        return subprocess.Popen(
+        return orphans.Leader(
             [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],
-            env=_environment(slot, self._backend),
+            env=environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -274,38 +435,100 @@ def _environment(slot: Slot, backend: str) -> dict[str, str]:
 
 def _send(worker: _Process, message: dict[str, Any]) -> None:
     try:
-        worker.connection.send_bytes(json.dumps(message).encode())
-    except OSError:
-        # It died; `poll` says so.
-        return
+        worker.channel.send(message)
+    except GarbledError as error:
+        _kill(worker, str(error))
+
+
+def _kill(worker: _Process, cause: str) -> None:
+    """Ends a process; `poll` tells of its death."""
+    worker.cause = worker.cause or cause
+    worker.process.kill()
 
 
 def _end(worker: _Process) -> None:
-    worker.connection.close()
+    # Before its socket is closed, by which it would see that the driver is gone.
     if worker.process.poll() is None:
         worker.process.kill()
     worker.process.wait()
+    worker.channel.close()
+
+
+def _check(worker: _Process, message: Message) -> None:
+    """Refuses a message that has no place where the worker is.
+
+    Raises:
+        GarbledError: The message is not about the worker's task, or was said before.
+    """
+    task = worker.task
+    if isinstance(message, Ready):
+        fits = task is None and not worker.idle
+    elif isinstance(message, MachineFailed):
+        fits = not worker.idle
+    elif isinstance(message, Evaluated | Packaged | Discovered):
+        fits = isinstance(task, _ASKED[type(message)])
+    else:
+        assert isinstance(message, Reported | Executed | Done)
+        fits = isinstance(task, Train) and message.trial == task.trial.number
+        if isinstance(task, Train) and isinstance(message, Reported | Executed):
+            epoch = message.epoch if isinstance(message, Reported) else 1
+            fits = fits and epoch <= task.trial.epochs and message.execution <= max(1, len(task.trial.executions))
+            fits = fits and worker.said < (message.execution, epoch if isinstance(message, Reported) else math.inf)
+    if not fits:
+        raise GarbledError(f"sent a message that does not belong to its task ({type(message).__name__})")
+
+
+def _failed(message: Message) -> bool:
+    if isinstance(message, Evaluated | Packaged | Discovered):
+        return bool(message.error)
+    return isinstance(message, MachineFailed) or (isinstance(message, Done) and message.outcome.status is Status.FAILED)
 
 
 def _cause_of_death(worker: _Process) -> str:
     code = worker.process.returncode
     if code is not None and code < 0:
-        cause = f"was killed by {signal.Signals(-code).name}"
+        cause = f"was killed by {_signal(-code)}"
         return cause + (" (out of memory?)" if code == -signal.SIGKILL else "")
     lines = _tail(worker).strip().splitlines()
-    return f"ended with exit code {code}" + (f" ({lines[-1].strip()})" if lines else "")
+    return f"ended with exit code {code}" + (f" ({one_reason(lines[-1])})" if lines else "")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _tail(worker: _Process) -> str:
     """The end of what a process has written since its last task began."""
     path, start = _log(worker)
-    with open(path, "rb") as log:
-        log.seek(max(start, path.stat().st_size - _LOG_TAIL))
-        return log.read().decode(errors="replace")
+    try:
+        with open(path, "rb") as log:
+            # Twice what is kept, as passwords are masked first, of which the beginning tells where they are.
+            log.seek(max(start, _size(path) - 2 * LOG))
+            return end_of_log(log.read(4 * LOG).decode(errors="replace"))
+    except OSError:
+        return ""
 
 
 def _log(worker: _Process) -> tuple[Path, int]:
     """The file with a process's output, and where its task's begins; the server's for a process that never was."""
-    if isinstance(worker.process, Forked) and worker.process.pid is None:
+    if isinstance(worker.process, Forked) and worker.process.pid is None and not worker.ready:
         return worker.process.server.log, worker.process.server.log_start
     return worker.log, worker.log_start
+
+
+def _no_log(path: Path, error: OSError) -> MachineError:
+    return MachineError(f"workers: {path}: cannot be written ({error.strerror}); mend that, then resume")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _sizes(data: Path | None) -> dict[Path, int]:
+    return {} if data is None else {path: _size(path) for path in sorted(data.glob("*.npy"))}

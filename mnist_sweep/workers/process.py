@@ -10,40 +10,43 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import os
 import queue
+import socket
 import sys
 import threading
 import traceback
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import UserError, machine_fault
+from mnist_sweep.text import first_line, one_line
 from mnist_sweep.trial import Execution, Outcome, Status
-from mnist_sweep.workers import imports
+from mnist_sweep.workers import imports, orphans
 from mnist_sweep.workers.base import (
     Discovered,
     Done,
     Evaluated,
     Executed,
+    MachineFailed,
     Message,
     Packaged,
     Ready,
     Reported,
     message_to_json,
 )
+from mnist_sweep.workers.wire import Line
 
 
 class _Driver:
     """The driver's end: messages go out, tasks and stops come in."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._pid: int | None = None
         self._stop: tuple[int, str] | None = None
         self._gone_on: set[tuple[int, int, int]] = set()
         self._news = threading.Condition()
@@ -51,16 +54,16 @@ class _Driver:
 
     def listen(self) -> None:
         """Takes in what the driver says, until it is gone."""
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                self._heard(json.loads(self._connection.recv_bytes()))
-        # Not sys.exit: training runs in another thread, and nobody waits for its result any more.
+        for message in self._line.messages():
+            self._heard(message)
+        # Training runs in another thread, and nobody waits for its result any more; nor for what it has started.
+        if self._pid is not None:
+            orphans.end_with_driver(self._pid)
         os._exit(0)
 
     def send(self, message: Message) -> None:
         """Says something to the driver."""
-        with contextlib.suppress(OSError):
-            self._connection.send_bytes(json.dumps(message_to_json(message)).encode())
+        self._line.send(message_to_json(message))
 
     def why_stop(self, trial: int, execution: int, epoch: int, *, wait: bool) -> str:
         """What the driver decided after an epoch: what it said of another trial, execution or epoch does not count.
@@ -91,6 +94,7 @@ class _Driver:
             elif message["task"] == "go on":
                 self._gone_on.add((message["trial"], message["execution"], message["epoch"]))
             else:
+                self._pid = message.get("driver", self._pid)
                 # What was said of an attempt before, perhaps of the same trial, does not count for this one.
                 self._stop = None
                 self._gone_on.clear()
@@ -98,28 +102,55 @@ class _Driver:
             self._news.notify_all()
 
 
-def run(connection: Connection) -> NoReturn:
-    """Does what the driver says, until that is gone; then this process ends.
+class _Output(io.RawIOBase):
+    """What this process prints: it is lost where it cannot be written, as on a full disk, and nobody fails by that."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: Any) -> int:  # noqa: ANN401
+        rest = memoryview(text).cast("B")
+        with contextlib.suppress(OSError):
+            while rest:
+                rest = rest[os.write(self._number, rest) :]
+        return len(memoryview(text).cast("B"))
+
+
+def run(end: socket.socket) -> NoReturn:
+    """Does what the driver says, until that is gone; then this process ends, and all of its group.
 
     Args:
-        connection: The end of the socket to the driver.
+        end: The end of the socket to the driver.
     """
-    # What the user's code starts in the background is not to hold the socket.
-    os.set_inheritable(connection.fileno(), False)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Whatever ends this process, its log has what the user's code has printed.
-        sys.stdout.reconfigure(line_buffering=True)
-    driver = _Driver(connection)
+    # Whatever ends this process, its log has what the user's code has printed, a line at a time.
+    sys.stdout = io.TextIOWrapper(_Output(1), "utf-8", "backslashreplace", line_buffering=True)
+    sys.stderr = io.TextIOWrapper(_Output(2), "utf-8", "backslashreplace", write_through=True)
+    driver = _Driver(Line(end))
     threading.Thread(target=driver.listen, daemon=True).start()
     try:
         _work(driver)
     except BaseException:
-        # The user's code may also have closed its output.
-        with contextlib.suppress(Exception):
-            traceback.print_exc()
-            sys.stdout.flush()
+        _tell()
     # Not sys.exit: threads that the user's code has started would keep this process, and the driver waiting, for ever.
     os._exit(1)
+
+
+def _tell() -> None:
+    """Writes the exception to the log, unless the user's code has closed that."""
+    with contextlib.suppress(Exception):
+        traceback.print_exc()
+    _flush()
+
+
+def _flush() -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
 
 
 def _work(driver: _Driver) -> NoReturn:
@@ -130,23 +161,47 @@ def _work(driver: _Driver) -> NoReturn:
     from mnist_sweep.training.fit import Trainer, configure
 
     configure(setup["threads"], gpu=setup["gpu"])
-    trainer = Trainer(Dataset.open(Path(driver.tasks.get()["data"])))
+    data = Path(driver.tasks.get()["data"])
+    try:
+        dataset = Dataset.open(data)
+    except (OSError, ValueError, EOFError) as error:
+        # The driver has written them: whatever is wrong now is not for a trial to answer.
+        _tell()
+        driver.send(MachineFailed("", machine_fault(error) or f"the sweep's images: {first_line(error)}"))
+        os._exit(1)
+    trainer = Trainer(dataset)
     while True:
         driver.send(Ready("", _memory()))
-        task = driver.tasks.get()
-        message = _train(trainer, task, driver) if task["task"] == "train" else _OTHERS[task["task"]](trainer, task)
-        driver.send(message)
-        if setup["gpu"] and _failed(message):
-            # After an error of CUDA a process can do nothing more; the next one shows whether the GPU is still there.
-            # Not sys.exit: TensorFlow, putting its GPU in order, may wait for one that never answers.
-            sys.stderr.flush()
-            os._exit(1)
+        driver.send(_do(trainer, driver.tasks.get(), driver, data))
 
 
 def _memory() -> int:
     """The bytes that this process has written to; not those of files, which it shares with others."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Message:  # noqa: ANN401
+    """Does a task, whatever comes of it."""
+    kind = task["task"]
+    try:
+        return _TASKS[kind](trainer, task, driver)
+    except Exception as error:
+        fault = machine_fault(error)
+        if fault is None and isinstance(error, OSError) and not data.is_dir():
+            fault = f"the sweep's folder is gone ({data})"
+        if fault is not None:
+            _tell()
+            return MachineFailed("", fault)
+        mendable = isinstance(error, UserError) and kind in ("train", "discover")
+        # Before the driver hears of it, who ends this process then.
+        _flush() if mendable else _tell()
+        reason = one_line(str(error)) if mendable else _summary(error)
+        if kind == "train":
+            return Done("", task["trial"]["number"], Outcome(Status.FAILED, reason))
+        if kind == "discover":
+            return Discovered("", error=reason if mendable else f"model.hypermodel={task['hypermodel']}: {reason}")
+        return Evaluated("", error=reason) if kind == "evaluate" else Packaged("", reason)
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
@@ -166,83 +221,55 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
     def stop(execution: int, epoch: int) -> str:
         return driver.why_stop(number, execution, epoch, wait=task["waits"])
 
-    try:
-        several = [Execution(**execution) for execution in trial["executions"]]
-        known = task["known"] or [0] * (len(several) or 1)
-        job = Job(
-            config=check_trial(trial["config"]),
-            objective=Objective(*task["objective"]),
-            epochs=trial["epochs"],
-            folder=Path(task["folder"]),
-            parent=Path(task["parent"]) if task["parent"] else None,
-            stop=task["stop"],
-            known=known[0],
-            limits=task["limits"],
-            latency=task["latency"],
-            checkpoint_every=task["checkpoint_every"],
-            keep=task["keep"],
-        )
-        if several:
-            outcome = executions.train(trainer, job, several, known, report, ended, stop)
-        else:
-            outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
-    except UserError as error:
-        outcome = Outcome(Status.FAILED, str(error))
-    except Exception as error:
-        traceback.print_exc()
-        outcome = Outcome(Status.FAILED, _summary(error))
+    several = [Execution(**execution) for execution in trial["executions"]]
+    known = task["known"] or [0] * (len(several) or 1)
+    job = Job(
+        config=check_trial(trial["config"]),
+        objective=Objective(*task["objective"]),
+        epochs=trial["epochs"],
+        folder=Path(task["folder"]),
+        parent=Path(task["parent"]) if task["parent"] else None,
+        stop=task["stop"],
+        known=known[0],
+        limits=task["limits"],
+        latency=task["latency"],
+        checkpoint_every=task["checkpoint_every"],
+        keep=task["keep"],
+    )
+    if several:
+        outcome = executions.train(trainer, job, several, known, report, ended, stop)
+    else:
+        outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
     return Done("", number, outcome)
 
 
-def _evaluate(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
-    try:
-        if task["made_by"]:
-            # Layers of the user's own are known to Keras once their module is imported.
-            importlib.import_module(task["made_by"].partition(":")[0])
-        metrics, confusion = trainer.test(Path(task["model"]))
-    except Exception as error:
-        traceback.print_exc()
-        return Evaluated("", error=_summary(error))
-    return Evaluated("", metrics, confusion)
+def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:  # noqa: ANN401
+    if task["made_by"]:
+        # Layers of the user's own are known to Keras once their module is imported.
+        importlib.import_module(task["made_by"].partition(":")[0])
+    return Evaluated("", *trainer.test(Path(task["model"]), task["digest"]))
 
 
-def _package(_: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
+def _package(_: Any, task: dict[str, Any], __: _Driver) -> Message:  # noqa: ANN401
     from mnist_sweep.registry_package import package
 
-    try:
-        package(Path(task["trial"]), Path(task["to"]), task["made_by"])
-    except Exception as error:
-        traceback.print_exc()
-        return Packaged("", _summary(error))
+    package(Path(task["trial"]), Path(task["to"]), task["made_by"], task["digest"])
     return Packaged("")
 
 
-def _discover(trainer: Any, task: dict[str, Any]) -> Message:  # noqa: ANN401
-    try:
-        return Discovered("", trainer.discover(task["hypermodel"]))
-    except UserError as error:
-        return Discovered("", error=str(error))
-    except Exception as error:
-        traceback.print_exc()
-        return Discovered("", error=f"model.hypermodel={task['hypermodel']}: {_summary(error)}")
+def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:  # noqa: ANN401
+    return Discovered("", trainer.discover(task["hypermodel"]))
 
 
-_OTHERS = {"evaluate": _evaluate, "package": _package, "discover": _discover}
-
-
-def _failed(message: Message) -> bool:
-    if isinstance(message, Evaluated | Packaged):
-        return bool(message.error)
-    return isinstance(message, Done) and message.outcome.status is Status.FAILED
+_TASKS = {"train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}
 
 
 def _summary(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    no_memory = type(error).__name__ == "ResourceExhaustedError" or "".join(lines[:1]).startswith("RESOURCE_EXHAUSTED")
-    if no_memory or isinstance(error, MemoryError):
-        return f"out of memory: {lines[0] if lines else type(error).__name__}"
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    line, kind = first_line(error), type(error).__name__
+    if kind == "ResourceExhaustedError" or line.startswith("RESOURCE_EXHAUSTED") or isinstance(error, MemoryError):
+        return f"out of memory: {line}"
+    return kind if line == kind else f"{kind}: {line}"
 
 
 if __name__ == "__main__":
-    run(Connection(int(sys.argv[1])))
+    run(socket.socket(fileno=int(sys.argv[1])))

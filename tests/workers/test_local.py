@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -22,13 +21,14 @@ import yaml
 from mnist_sweep.errors import UserError
 from mnist_sweep.training import data
 from mnist_sweep.trial import Execution, Status, Trial
-from mnist_sweep.workers import local
+from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
     Died,
     Done,
     Evaluate,
     Evaluated,
     Executed,
+    MachineFailed,
     Message,
     Package,
     Packaged,
@@ -39,6 +39,7 @@ from mnist_sweep.workers.base import (
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import Forked
 from mnist_sweep.workers.local import LocalWorkers
+from mnist_sweep.workers.wire import Channel
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def arrays(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pool(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkers]:
     """One worker, used by one test after another: each start imports TensorFlow."""
-    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path_factory.mktemp("logs"), recycle_after=1000)
+    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path_factory.mktemp("logs"), 1000, own_code=False)
     wait_for(workers, Ready)
     yield workers
     workers.close()
@@ -101,14 +102,14 @@ def test_a_trial_is_reported_epoch_by_epoch_and_done(pool: LocalWorkers, task) -
     assert done.outcome.score == max(m.metrics["val_accuracy"] for m in messages if isinstance(m, Reported))
 
 
-def test_what_a_user_can_mend_is_an_outcome_and_the_process_lives_on(pool: LocalWorkers, task) -> None:
+def test_what_a_user_can_mend_is_an_outcome_of_a_process_that_is_not_used_again(pool: LocalWorkers, task) -> None:
     before = pool.pids()
     (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
     assert isinstance(done, Done)
     assert done.outcome.status is Status.FAILED
     assert done.outcome.reason == "model.builder=nowhere:build: cannot be imported (No module named 'nowhere')"
     assert isinstance(ready, Ready)
-    assert pool.pids() == before
+    assert pool.pids() != before
 
 
 def test_a_stop_ends_the_trial_it_names_and_no_other(pool: LocalWorkers, task) -> None:
@@ -190,13 +191,9 @@ def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
 def test_a_model_becomes_an_mlflow_model_with_the_code_of_the_users_own(pool: LocalWorkers, task, tmp_path) -> None:
     trained, to = task(number=1), tmp_path / "package"
     run(pool, trained)
-    # What a killed driver has left.
-    to.mkdir()
-    (to / "half").touch()
     # Any module does.
     pool.submit("cpu0", Package(trained.folder, str(to), "colorsys:build"))
     assert wait_for(pool, Ready)[0] == Packaged("cpu0")
-    assert not (to / "half").exists()
     assert yaml.safe_load((to / "MLmodel").read_text())["flavors"]["tensorflow"]["model_type"] == "keras"
     assert [file.name for file in (to / "code").iterdir()] == ["colorsys.py"]
     pool.submit("cpu0", Package("/nowhere", str(to)))
@@ -275,7 +272,7 @@ def test_a_process_is_replaced_that_has_grown_since_its_first_task(
     tmp_path: Path, after: int | Literal["auto"], memory: list[int], replaced_at: int | None
 ) -> None:
     workers = LocalWorkers([], None, tmp_path, after)
-    process = local._Process(Slot("cpu0", 1), mock.Mock(spec=Forked), mock.Mock(spec=Connection), tmp_path / "cpu0.log")
+    process = local._Process(Slot("cpu0", 1), mock.Mock(spec=Forked), mock.Mock(spec=Channel), tmp_path / "cpu0.log")
     replaced = []
     for tasks, mebibytes in enumerate(memory):
         process.tasks = tasks
@@ -297,17 +294,26 @@ def test_a_process_that_hangs_while_it_starts_is_replaced_and_then_given_up(
 
 
 def test_a_slot_where_processes_cannot_start_is_given_up_with_their_last_words(tmp_path: Path) -> None:
-    workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
+    workers = LocalWorkers([Slot("cpu0", "many")], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     try:
         first, second = (next(m for m in wait_for(workers, Died) if isinstance(m, Died)) for _ in range(2))
     finally:
         workers.close()
     assert not first.lost
     assert second.lost
-    assert re.match(
-        r"cannot start, it ended with exit code 1 \(.*No such file.*; its log is .*cpu0\.log", second.reason
-    )
+    assert re.match(r"cannot start, it ended with exit code 1 \(TypeError: .*; its log is .*cpu0\.log", second.reason)
     assert "Traceback" in second.log
+
+
+def test_images_that_are_gone_are_the_machines_fault(tmp_path: Path) -> None:
+    workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
+    try:
+        messages = [*wait_for(workers, MachineFailed), *wait_for(workers, Died)]
+    finally:
+        workers.close()
+    fault = next(m for m in messages if isinstance(m, MachineFailed))
+    assert fault.trial is None
+    assert "x_train.npy" in fault.reason
 
 
 @pytest.mark.parametrize("slot", [Slot("cpu0", 1), Slot("gpu0", 1, "0")])
@@ -316,6 +322,7 @@ def test_where_no_process_can_be_started_the_error_says_so(
 ) -> None:
     too_many = mock.Mock(side_effect=BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
     monkeypatch.setattr(subprocess, "Popen", too_many)
+    monkeypatch.setattr(orphans, "Leader", too_many)
     with pytest.raises(UserError, match=f"^workers: {slot.name}: no process can be started .Resource temporarily unav"):
         LocalWorkers([slot], None, tmp_path)
 
