@@ -156,8 +156,8 @@ def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:  # noqa: ANN4
     if sweep.tags:
         raise UserError(f"{key}={text}: tag(log, …) goes with interval(…)")
     if isinstance(sweep, RangeSweep):
-        steps = abs((sweep.stop - sweep.start) / sweep.step)
-        if not steps <= _MOST_VALUES:
+        start, stop, step = (float(number or 0) for number in (sweep.start, sweep.stop, sweep.step))
+        if step and not abs((stop - start) / step) <= _MOST_VALUES:
             raise UserError(f"{key}={text}: holds more than {_MOST_VALUES:,} values; write int(interval(…)) instead")
         options = _unique(list(sweep.range()))
     else:

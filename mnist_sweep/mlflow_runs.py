@@ -108,6 +108,7 @@ class View:
             self._sweep_started(event)
         elif isinstance(event, SweepResumed):
             self._write.reopen(self._parent)
+            self._write.tag_new_runs(_version_tags(event.versions))
             self._outdated = True
         elif isinstance(event, TrialStarted):
             self._trial_started(event.trial, event)
@@ -159,14 +160,12 @@ class View:
             store.TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
             store.TAG_BACKEND: backend.of(event.config),
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
-            **{f"version.{package}": version for package, version in event.versions.items() if package != "commit"},
+            **_version_tags(event.versions),
         }
         tags["mlflow.source.name"] = "mnist_sweep"
         with contextlib.suppress(OSError, KeyError):
             # In a container, a user may have no name.
             tags["mlflow.user"] = getpass.getuser()
-        if "commit" in event.versions:
-            tags["mlflow.source.git.commit"] = event.versions["commit"]
         return tags
 
     def _sweep_ended(self, event: SweepEnded) -> None:
@@ -405,6 +404,11 @@ class View:
         self._write.tag(self._runs[event.trial], store.TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], store.TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, store.TAG_WINNER, str(event.trial))
+
+
+def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    names = {"commit": "mlflow.source.git.commit"}
+    return {names.get(package, f"version.{package}"): version for package, version in versions.items()}
 
 
 # What tells a sweep's runs apart.

@@ -138,6 +138,10 @@ class Writer:
                 raise
             return str(there.experiment_id)
 
+    def tag_new_runs(self, tags: Mapping[str, str]) -> None:
+        """Changes what every run is tagged with that is created from now on."""
+        self._tags |= tags
+
     def create_run(self, name: str, tags: Mapping[str, str], time: float) -> str:
         """Creates a run, which began at `time`, and gives its id."""
         storable = {key_of(key): printable(value, _LONGEST_TAG) for key, value in {**self._tags, **tags}.items()}

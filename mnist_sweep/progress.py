@@ -13,6 +13,7 @@ from rich.text import Text
 from mnist_sweep.searches import Search
 from mnist_sweep.settings import Objective
 from mnist_sweep.tables import Column, fitting
+from mnist_sweep.text import one_line
 from mnist_sweep.trial import (
     AttemptFailed,
     EpochEnded,
@@ -31,6 +32,8 @@ from mnist_sweep.trial import (
 )
 from mnist_sweep.units import seconds
 
+# Characters of a text from outside that a line or a cell has room for; journal and MLflow have all of it.
+LONGEST_REASON = 300
 _ROWS = 14
 _COLOURS = {
     Status.RUNNING: "cyan",
@@ -57,7 +60,7 @@ def shown(value: object) -> str:
     """A hyperparameter's value for people."""
     if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
         return str(int(value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
 
 
 def short_names(names: list[str]) -> dict[str, str]:
@@ -237,7 +240,7 @@ class Screen:
         self.progress.handle(event)
         if isinstance(event, AttemptFailed):
             self._console.print(
-                f"trial {event.trial}: {event.reason}; it is tried again",
+                f"trial {event.trial}: {one_line(event.reason, LONGEST_REASON)}; it is tried again",
                 style="yellow",
                 markup=False,
                 highlight=False,
@@ -262,7 +265,7 @@ class Screen:
         if row.best is not None:
             text.append(f"  {self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
         if row.outcome.reason:
-            text.append(f"  {row.outcome.reason}")
+            text.append(f"  {one_line(row.outcome.reason, LONGEST_REASON)}")
         settings = self._values(row.trial.values)
         text.append(f"  {duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
         if not self._console.is_terminal:

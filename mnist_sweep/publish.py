@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.importing import without_collector
-from mnist_sweep.mlflow_store import without_password
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Settings
+from mnist_sweep.text import first_line
 
 if TYPE_CHECKING:
     from mnist_sweep.registry import Registered
@@ -147,7 +148,6 @@ def _link(settings: Settings, sweep: str) -> str | None:
 
 
 def _told(what: str, error: Exception) -> str:
-    _LOG.error("%s: %s", what, without_password(traceback.format_exc()))
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    _LOG.error("%s: %s", what, masked(traceback.format_exc()))
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return f"{what} ({kind}{without_password(lines[0])})"
+    return f"{what} ({kind}{masked(first_line(error))})"

@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from mnist_sweep.journal import SWEEPS
-from mnist_sweep.mlflow_store import without_password
 from mnist_sweep.outcomes import Results
-from mnist_sweep.progress import duration, short_names, shown
+from mnist_sweep.progress import LONGEST_REASON, duration, short_names, shown
 from mnist_sweep.publish import Published
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Settings
 from mnist_sweep.space import Space
 from mnist_sweep.tables import Column, show
+from mnist_sweep.text import one_line
 from mnist_sweep.training.data import Images
 from mnist_sweep.trial import Status, SweepStarted, WinnerTested
 
@@ -42,7 +43,7 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
         f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes"
     )
     for i, (name, domain) in enumerate(started.space.items()):
-        say(f"  {'search' if i == 0 else '':8} {name} = {domain}")
+        say(f"  {'search' if i == 0 else '':8} {one_line(name)} = {one_line(domain)}")
     if not started.space:
         say("  search   nothing: one run")
     if started.earlier:
@@ -135,7 +136,7 @@ def next_steps(
     winner = results.winner()
     if winner is None:
         reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
-        say(f"No trial has a result: {min(reasons, default=reason)}.")
+        say(f"No trial has a result: {one_line(min(reasons, default=reason), LONGEST_REASON)}.")
         say(f"The workers' output is in {folder / 'workers'}.")
         if published is not None:
             tell_published(say, published)
@@ -145,7 +146,7 @@ def next_steps(
         scores = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
         say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
     say(f"Sweep's folder: {_shown_path(folder)}")
-    say(f"MLflow: {without_password(settings.tracking.uri)}, experiment {settings.name}")
+    say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
     if published is not None:
         if published.link is not None:
             local = not settings.tracking.uri.startswith(("http:", "https:"))

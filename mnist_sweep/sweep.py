@@ -592,7 +592,8 @@ class Sweep:
                 for message in self._workers.poll(_POLL):
                     self._handle(message)
             slot = self._idle.pop(0)
-            self._workers.submit(slot, Evaluate(str(trial_folder(self._folder, model) / MODEL_FILE), made_by))
+            digest = self.results.outcomes[model].digest
+            self._workers.submit(slot, Evaluate(str(trial_folder(self._folder, model) / MODEL_FILE), made_by, digest))
             # Beside the test, where another slot is free.
             self._package(model, made_by)
             self._meanwhile()
@@ -610,7 +611,8 @@ class Sweep:
 
     def _package(self, model: int, made_by: str | None) -> None:
         if self._packaging is not None and self._idle and not self._packaging.begun:
-            self._packaging.begin(self._idle.pop(0), trial_folder(self._folder, model), made_by)
+            digest = self.results.outcomes[model].digest
+            self._packaging.begin(self._idle.pop(0), trial_folder(self._folder, model), made_by, digest)
 
     def _wait_for_test(self, slot: str) -> Evaluated:
         tested: Evaluated | None = None
