@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from mnist_sweep import earlier, hypermodel
 from mnist_sweep.config import HyperModelConfig, check_trial
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.grammar import Interval, read_sweep
 from mnist_sweep.hyperparameters import key_of
 from mnist_sweep.settings import check_settings
-from mnist_sweep.workers.base import Died, Discover, Discovered, Message, Ready, Task
+from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Task
 
 NAME = "own:build"
 
@@ -453,6 +453,31 @@ def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
     pool.alive = []
     with pytest.raises(UserError, match="workers: cpu0 cannot start, it ended with exit code 1"):
         hypermodel.discover(pool, NAME, 60)
+
+
+def test_a_fault_of_the_machine_ends_it_and_is_not_put_down_to_the_hypermodel() -> None:
+    with pytest.raises(MachineError, match="^the disk is full$"):
+        hypermodel.discover(Pool([Ready("cpu0")], [MachineFailed("cpu0", "the disk is full")]), NAME, 60)
+
+
+@pytest.mark.parametrize(
+    ("space", "why"),
+    [
+        ({}, "cannot be understood .*space"),
+        ({"space": None, "keeping": []}, "cannot be understood"),
+        ({"space": [7], "keeping": []}, "cannot be understood"),
+        ({"space": [{"class_name": "Choice", "config": {}}], "keeping": []}, "cannot be understood .*name"),
+        (
+            {"space": [{"class_name": "Fixed", "config": {"name": "a\x1b[31m"}}]},
+            r"the text a\\x1b\[31m, which cannot be sh",
+        ),
+        ({"space": [], "values": {"caf\udce9": 1}}, r"the text caf\\udce9"),
+    ],
+)
+def test_a_space_that_is_none_is_told_in_one_line(space: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=f"^model.hypermodel={NAME}: its space .*{why}") as raised:
+        hypermodel.expand({"model": {"hypermodel": NAME}, "optimizer": None, "training": {}}, space)
+    assert str(raised.value).isprintable()
 
 
 def test_a_build_without_end_is_not_waited_for() -> None:

@@ -11,11 +11,11 @@ from fakes import FakeClock, FakeWorkers
 from rich.console import Console
 
 from mnist_sweep import rerun
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import MachineError, UserError
 from mnist_sweep.mlflow_store import TAG_SWEEP
 from mnist_sweep.results.logged import Curve, Logged
 from mnist_sweep.trial import Execution, Outcome, Status, Trial
-from mnist_sweep.workers.base import Train
+from mnist_sweep.workers.base import MachineFailed, Train
 from mnist_sweep.workers.devices import Slot
 
 
@@ -108,6 +108,15 @@ def test_a_model_that_cannot_be_built_is_the_users_to_mend(tmp_path: Path) -> No
         again(logged(Trial(0, {}, {}, 2), curve(range(1, 3))), tmp_path=tmp_path, faults=failed)
     with pytest.raises(UserError, match=r"rerun: the worker was killed by SIGKILL"):
         again(logged(Trial(0, {}, {}, 2), curve(range(1, 3))), tmp_path=tmp_path, faults={(0, 1): 1})
+
+
+def test_a_fault_of_the_machine_is_told_as_one(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="^rerun: the disk is full$"):
+        again(
+            logged(Trial(0, {}, {}, 2), curve(range(1, 3))),
+            tmp_path=tmp_path,
+            faults={(0, 1): MachineFailed("", "the disk is full")},
+        )
 
 
 def test_other_versions_are_named_as_the_likely_reason(tmp_path: Path, capsys, monkeypatch) -> None:
