@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -290,3 +293,250 @@ def test_garbage_beside_the_store_does_not_matter(tmp_path):
     store.connect(uri, create=True)
     assert runs(uri) == []
     assert left_behind(tmp_path, "mlflow.db") == []
+
+
+# ---- folders of any name ----------------------------------------------------------------------------------------
+
+ODD = [
+    "v?2",
+    "my%20project",
+    "it's",
+    'a"b',
+    "a#b",
+    "a b",
+    "ümlaut",
+    "a;b",
+    "[x]",
+    "100%",
+    "a:b",
+    "a&b=c",
+    "%41",
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_store_lies_in_its_own_project_whatever_that_is_called(tmp_path, monkeypatch, template, name):
+    project, text = tmp_path / name, tmp_path / "a.txt"
+    (project / "mlruns").mkdir(parents=True)
+    text.write_text("hello")
+    path = project / "mlruns" / "mlflow.db"
+    path.write_bytes(template.read_bytes())
+    monkeypatch.chdir(project)
+    uri = store.absolute("sqlite:///mlruns/mlflow.db")
+    assert store.sqlite_path(uri) == path
+    assert store.absolute(uri) == uri
+    assert store.as_kept_in(uri, project) == "sqlite:///mlruns/mlflow.db"
+    assert store.as_seen_from("sqlite:///mlruns/mlflow.db?timeout=3", project) == f"{uri}?timeout=3"
+    client = store.connect("sqlite:///mlruns/mlflow.db")
+    place = (project / "mlruns" / "artifacts" / "x").as_uri()
+    run = client.create_run(client.create_experiment("x", artifact_location=place)).info.run_id
+    client.log_artifact(run, str(text))
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert (project / "mlruns" / "artifacts" / "x" / run / "artifacts" / "a.txt").read_text() == "hello"
+    assert Path(client.download_artifacts(run, "a.txt", str(tmp_path))).read_text() == "hello"
+    assert sorted(found.name for found in tmp_path.iterdir()) == sorted([name, "a.txt"])
+    assert [found.name for found in project.iterdir()] == ["mlruns"]
+
+
+def test_a_store_is_created_in_a_folder_whose_name_is_no_sql(tmp_path, monkeypatch):
+    project = tmp_path / 'it\'s :x "100%41" v?2'
+    project.mkdir()
+    monkeypatch.chdir(project)
+    store.connect("sqlite:///mlruns/mlflow.db", create=True).create_experiment("x")
+    assert left_behind(project / "mlruns", "mlflow.db") == []
+    assert [found.name for found in tmp_path.iterdir()] == [project.name]
+
+
+def test_folder_whose_name_is_not_utf_8_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError) as caught:
+        store.connect(f"sqlite:///{tmp_path}/caf\udce9/mlflow.db", create=True)
+    assert "has a name that is not UTF-8" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/mlflow.db"),
+        ("sqlite:///{project}/a b/x.db?timeout=3", "sqlite:///a b/x.db?timeout=3"),
+        ("sqlite:///{project}/a%3Fb/x.db", "sqlite+pysqlite:///a%3Fb/x.db"),
+        ("sqlite:///{link}/x.db", "sqlite:///x.db"),
+        ("sqlite:////big/disk/x.db", "sqlite:////big/disk/x.db"),
+        ("sqlite:///{project}-2/x.db", "sqlite:///{project}-2/x.db"),
+        ("http://box:5000", "http://box:5000"),
+    ],
+)
+def test_a_config_keeps_no_path_into_its_own_project(tmp_path, uri, kept):
+    project, link = tmp_path / "project", tmp_path / "link"
+    project.mkdir()
+    link.symlink_to(project)
+    names = {"project": project, "link": link}
+    assert store.as_kept_in(uri.format(**names), project) == kept.format(**names)
+
+
+# ---- copies -----------------------------------------------------------------------------------------------------
+
+
+class Project:
+    """A project with a store, an experiment in it, and one on another disk."""
+
+    def __init__(self, folder: Path, template: Path, database: str = "mlruns/mlflow.db", files: str = "mlruns/files"):
+        """Logs a file to each experiment."""
+        self.folder, self.database, self.files = folder, database, files
+        self.path.parent.mkdir(parents=True)
+        self.path.write_bytes(template.read_bytes())
+        self.big = folder.parent / "big"
+        self.text = folder.parent / "a.txt"
+        self.text.write_text("hello")
+        self.runs = [self.log(name, place) for name, place in (("x", folder / files / "x"), ("y", self.big / "y"))]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.database
+
+    @property
+    def uri(self) -> str:
+        return store.sqlite_uri(self.path)
+
+    def log(self, name: str, place: Path | None = None) -> str:
+        client = store.connect(self.uri)
+        there = client.get_experiment_by_name(name)
+        if there is None:
+            assert place is not None
+            number = client.create_experiment(name, artifact_location=place.as_uri())
+        else:
+            number = there.experiment_id
+        run = str(client.create_run(number).info.run_id)
+        client.log_artifact(run, str(self.text))
+        return run
+
+    def copied(self, folder: Path) -> Project:
+        """A copy as `cp -r` makes it, once this process's own connections are closed."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        for engine in SqlAlchemyStore._engine_map.values():
+            engine.dispose()
+        shutil.copytree(self.folder, folder, symlinks=True, ignore=lambda *_: [folder.name])
+        copy = object.__new__(Project)
+        copy.__dict__.update(self.__dict__, folder=folder)
+        return copy
+
+    def places(self) -> set[Path]:
+        with closing(sqlite3.connect(self.path)) as database:
+            rows = database.execute("SELECT artifact_location FROM experiments WHERE name IN ('x', 'y')").fetchall()
+            rows += database.execute("SELECT artifact_uri FROM runs").fetchall()
+        return {place for (uri,) in rows if (place := store.file_path(uri)) is not None}
+
+    def everything(self) -> dict[str, bytes]:
+        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        return {str(path): path.read_bytes() for path in files if not path.name.endswith(("-wal", "-shm"))}
+
+    def forget_store(self) -> None:
+        """As versions left it that did not note where a store lies."""
+        with closing(sqlite3.connect(self.path)) as database, database:
+            database.execute("DELETE FROM experiment_tags WHERE key = ?", (store.TAG_STORE,))
+
+
+@pytest.mark.parametrize(
+    ("database", "files"), [("mlruns/mlflow.db", "mlruns/files"), ("store/x.db", "mlruns/files"), ("x.db", "files")]
+)
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_copy_never_writes_into_the_original(tmp_path, template, database, files, older, gone):
+    first = Project(tmp_path / "first", template, database, files)
+    if older:
+        first.forget_store()
+    second = first.copied(tmp_path / "it's second")
+    if gone:
+        first.folder.rename(tmp_path / "gone")
+    before = {} if gone else first.everything()
+    second.log("x")
+    client = store.connect(second.uri)
+    assert Path(client.download_artifacts(second.runs[0], "a.txt", str(tmp_path))).read_text() == "hello"
+    inside = {place for place in second.places() if not place.is_relative_to(second.big)}
+    assert all(place.is_relative_to(second.folder / files / "x") for place in inside)
+    # The experiment, the run that was copied, and the new one.
+    assert len(inside) == 3
+    assert len(second.places()) == 5
+    assert not first.folder.exists() if gone else first.everything() == before
+
+
+def test_a_copy_within_the_original_is_a_project_of_its_own(tmp_path, template):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(first.folder / "backup").copied(first.folder / "backup" / "again")
+    second.log("x")
+    assert all(p.is_relative_to(second.folder) or p.is_relative_to(second.big) for p in second.places())
+    assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
+    assert len(list((first.folder / first.files).rglob("a.txt"))) == 1
+
+
+def test_default_places_of_mlflows_own_move_too(tmp_path, template):
+    first = Project(tmp_path / "first", template)
+    with closing(sqlite3.connect(first.path)) as database, database:
+        place = str(first.path.parent / "0")
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (place,))
+    second = first.copied(tmp_path / "second")
+    assert store.connect(second.uri).get_experiment("0").artifact_location == str(second.path.parent / "0")
+
+
+def test_a_store_that_stays_where_it_is_is_not_written_to(tmp_path, template):
+    project, link = Project(tmp_path / "first", template), tmp_path / "link"
+    store.connect(project.uri)
+    link.symlink_to(project.folder)
+    before, places = project.path.stat().st_mtime_ns, project.places()
+    for folder in (link, project.folder):
+        store._follow(folder / project.database)
+    assert (project.path.stat().st_mtime_ns, project.places()) == (before, places)
+
+
+def test_a_hard_link_to_the_originals_store_is_refused_as_long_as_that_is_there(tmp_path, template):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(tmp_path / "second")
+    second.path.unlink()
+    second.path.hardlink_to(first.path)
+    with pytest.raises(UserError, match=f"is a hard link to {first.path}.*cp mlflow.db new && mv new mlflow.db"):
+        store.connect(second.uri)
+    first.path.unlink()
+    second.log("x")
+    assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
+
+
+def test_a_copy_that_is_being_written_to_is_not_taken_for_the_original(tmp_path, template, monkeypatch):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(tmp_path / "second")
+    monkeypatch.setattr(store, "_PATIENCE", 0.1)
+    with closing(sqlite3.connect(second.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="another process writes to it; try again"):
+            store.connect(second.uri)
+    second.log("x")
+    assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), None])
+def test_a_copy_that_may_only_be_read_is_read(tmp_path, template, monkeypatch, error):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(tmp_path / "second")
+
+    def read_only(path: Path) -> Any:
+        if error is not None:
+            raise error
+        refused = sqlite3.OperationalError("attempt to write a readonly database")
+        refused.sqlite_errorcode = sqlite3.SQLITE_READONLY
+        raise refused
+
+    monkeypatch.setattr(store, "_locked", read_only)
+    assert store.connect(second.uri).get_run(second.runs[0]).info.run_id == second.runs[0]
+    assert second.places() == first.places()
+
+
+def test_a_database_that_is_not_mlflows_is_left_as_it_is(tmp_path):
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE mine (a)")
+    before = path.read_bytes()
+    store._follow(path)
+    assert path.read_bytes() == before
