@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from mnist_sweep.text import printable
+
 # Begin the tags that tell what a metric or a parameter is called where MLflow refuses its own name.
 TAG_METRIC, TAG_PARAM = "mnist_sweep.metric.", "mnist_sweep.param."
 _REFUSED = re.compile(r"[^\w./: -]")
@@ -60,9 +62,10 @@ def tagged(key: str, value: str) -> str:
 
     Args:
         key: The tag's name, as MLflow takes it.
-        value: Any text. MLflow has no escape for a quotation mark: where a text has both kinds, any character may stand
-            for the double ones.
+        value: Any text, as it was before it was made storable. MLflow has no escape for a quotation mark: where a text
+            has both kinds, any character may stand for the double ones.
     """
+    value = printable(value)
     if "'" not in value:
         return f"tags.`{key}` = '{value}'"
     if '"' not in value:

@@ -80,6 +80,11 @@ class View:
         self._outdated = False
         self._unsure = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the sweep has its own run, below which all others are."""
+        return bool(self._parent)
+
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
 

@@ -41,6 +41,8 @@ _MLFLOW_STATUS = {
 
 # What MLflow takes in one call.
 _MOST_PARAMS, _MOST_METRICS = 100, 500
+# Tags that say that everything is there, which it is not where a part was refused.
+_MARKS = {store.TAG_BEGUN, store.TAG_DONE}
 # The characters that it keeps of a value, and of a run's name.
 _LONGEST_PARAM, _LONGEST_TAG, _LONGEST_NAME = 6000, 8000, 250
 # Codes with which MLflow says that it cannot answer, or not this user: that is no event's fault, and may pass.
@@ -239,6 +241,8 @@ class Writer:
     def _write(self, run: str, waiting: _Waiting, refusals: list[Exception]) -> None:
         from mlflow.entities import Param, RunTag
 
+        already = len(refusals)
+
         def asked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - MLflow's own
             """Whether MLflow took something; what it refused joins the refusals."""
             try:
@@ -267,15 +271,13 @@ class Writer:
             params, metrics = params[_MOST_PARAMS:], metrics[_MOST_METRICS:]
         batches.append({"params": params, "metrics": metrics, "tags": tags})
         for batch in batches:
-            before = len(refusals)
-            if asked(self._client.log_batch, run, **batch):
-                continue
-            # A batch is taken whole or not at all: one by one, only what is refused itself is missing.
-            singles = [(kind, one) for kind, several in batch.items() for one in several]
-            if len(singles) > 1:
-                del refusals[before:]
-                for kind, one in singles:
-                    if not (kind == "tags" and one.key == store.TAG_DONE and refusals):
+            if len(refusals) > already:
+                batch["tags"] = [tag for tag in batch.get("tags", ()) if tag.key not in _MARKS]
+            if not asked(self._client.log_batch, run, **batch):
+                # A batch is taken whole or not at all: one by one, only what is refused itself is missing.
+                singles = [(kind, one) for kind, several in batch.items() for one in several]
+                for kind, one in singles if len(singles) > 1 else ():
+                    if kind != "tags" or one.key not in _MARKS:
                         asked(self._client.log_batch, run, **{kind: [one]})
 
     # ---- files --------------------------------------------------------------------------------------------------

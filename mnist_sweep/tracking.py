@@ -15,7 +15,7 @@ from mnist_sweep.mlflow_writer import is_refusal
 from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Settings
 from mnist_sweep.text import first_line, printable
-from mnist_sweep.trial import Event, SweepStarted
+from mnist_sweep.trial import Event
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
@@ -61,12 +61,12 @@ def write(view: View, events: Sequence[Event], refusals: Refusals) -> None:
         refusals: What is refused is added to these.
 
     Raises:
-        Exception: MLflow cannot be reached; or it refuses the sweep's start, without which nothing can be logged.
+        Exception: MLflow cannot be reached; or it refuses the sweep's own run, without which nothing can be logged.
     """
     try:
         view.handle(*events)
     except Exception as error:
-        if not is_refusal(error) or (len(events) == 1 and isinstance(events[0], SweepStarted)):
+        if not is_refusal(error) or not view.has_begun:
             raise
         if len(events) == 1:
             refusals.add(events[0], error)

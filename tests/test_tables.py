@@ -156,3 +156,11 @@ def test_a_terminal_that_is_closed_ends_nothing() -> None:
     os.close(ours)
     assert started.communicate("\n") == (None, "all\n")
     assert started.returncode == 0
+
+
+def test_texts_of_others_neither_control_the_terminal_nor_break_a_line():
+    hostile = "a\x1b[31m\nb\u202ec\udce9 [red]d[/red]"
+    lines, _ = printed([Column(hostile, [hostile, Text("1")]), Column("units", ["8", "9"])], 200, hostile)
+    shown = "a\\x1b[31m b\\u202ec\\udce9 [red]d[/red]"
+    assert lines[0] == shown
+    assert [line.split("  ")[0].strip() for line in lines[2:] if line.strip(" ─")] == [shown, shown, "1"]

@@ -14,18 +14,34 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
+import sqlalchemy
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    REQUEST_LIMIT_EXCEEDED,
+    TEMPORARILY_UNAVAILABLE,
+    UNAUTHENTICATED,
+)
 
-from mnist_sweep import compose, mlflow_view, tracking
+from mnist_sweep import compose, mlflow_view
 from mnist_sweep import mlflow_store as store
+from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep.mlflow_names import TAG_METRIC, originals
 from mnist_sweep.mlflow_runs import View, hyperparameters
-from mnist_sweep.mlflow_writer import Writer
+from mnist_sweep.mlflow_writer import Writer, is_refusal
 from mnist_sweep.outcomes import Results
+from mnist_sweep.results.api import Client
+from mnist_sweep.results.source import Wanted
+from mnist_sweep.results.sql import Database
 from mnist_sweep.settings import Settings, check_settings
+from mnist_sweep.text import printable
 from mnist_sweep.tracking import Tracker
 from mnist_sweep.trial import (
     AttemptFailed,
@@ -1270,3 +1286,199 @@ def test_several_objectives_are_drawn_and_each_has_its_score(make_story, plain_c
     assert "pareto_front.png" in logged.artifacts(logged.parent)
     assert [run.data.metrics["best_parameters"] for run in logged.trials.values()] == [100.0, 300.0, 200.0]
     assert logged.parent.data.tags[store.TAG_OBJECTIVE] == "val_accuracy max, parameters min"
+
+
+# ---- what MLflow does not take ----------------------------------------------------------------------------------
+
+_HOSTILE = "caf\udce9 \x1b[31mred\x00 \u202etxt" + "x" * 9000
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, key: str, error: Exception) -> None:
+    """Lets MLflow refuse each batch that has a tag, a metric or a parameter of that name."""
+    real = MlflowClient.log_batch
+
+    def call(self: MlflowClient, run_id: str, **batch: Any) -> None:
+        if any(one.key == key for several in batch.values() for one in several):
+            raise error
+        real(self, run_id, **batch)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", call)
+
+
+def whole_story(story: Story, trials: int = 2) -> Logged:
+    story.starts()
+    for number in range(trials):
+        story.trial(number)
+        story.epoch(number, 1, val_accuracy=0.5 + number / 4, loss=1.0)
+        story.ends(number, 0.5 + number / 4)
+    story.ended()
+    return story.logged()
+
+
+def test_metric_whose_name_mlflow_refuses_is_logged_under_one_that_it_takes(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, **{"val_accuracy": 0.5, "loss": 1.0, "top@3": 0.75, "top_3": 0.25})
+    story.epoch(0, 2, **{"val_accuracy": 0.5, "loss": 1.0, "top@3": 0.875, "top_3": 0.25, "": 0.5})
+    story.ends(0, 0.5)
+    story.ended()
+    logged = story.logged()
+    assert (story.tracker.error, story.tracker.refusals.count) == (None, 0)
+    (run,) = logged.trials.values()
+    own = originals({key: key for key in run.data.metrics}, run.data.tags, TAG_METRIC)
+    assert logged.history(run, own["top@3"]) == [(1, 0.75), (2, 0.875)]
+    assert logged.history(run, own["top_3"]) == [(1, 0.25), (2, 0.25)]
+    assert own["top_3"] == "top_3"
+    assert "" in own
+    assert story.replay().everything() == logged.everything()
+    for source in (Client(store.connect(story.uri)), Database(story.folder.parents[2] / "mlflow.db")):
+        ((record,),) = source.records(Wanted(["1"], {store.TAG_KIND: "trial"}))
+        assert record.metrics["top@3"] == 0.875
+        assert set(own) <= set(record.metrics)
+
+
+def test_hostile_texts_are_logged_so_that_they_can_be_shown(make_story, plain_config):
+    story = make_story(config={**plain_config, "description": _HOSTILE})
+    story.starts(sweep='story/it\'s "so" \x1b', source=_HOSTILE)
+    values = {"model.units": _HOSTILE, "model.\x1b" + "n" * 300: 1}
+    story.trial(0, values=values)
+    story.tell(AttemptFailed, 0, 1, _HOSTILE, _HOSTILE)
+    story.trial(0, values=values)
+    story.ends(0, reason=_HOSTILE, status=Status.FAILED, log=_HOSTILE)
+    story.tell(SlotOpened, "cpu1", _HOSTILE)
+    story.ended(reason=_HOSTILE)
+    logged = story.logged()
+    assert (story.tracker.error, story.tracker.refusals.count) == (None, 0)
+    assert len(story.replay().runs) == len(logged.runs) == 2
+    (run,) = logged.trials.values()
+    for found in (run, logged.parent):
+        for text in [*found.data.tags.values(), *found.data.params.values(), found.info.run_name]:
+            assert printable(text, 10_000) == text
+            assert len(text) <= 8000
+    assert run.data.tags[store.TAG_REASON].startswith("caf\\udce9 \\x1b[31mred\\x00 \\u202etxt")
+    assert run.data.tags[store.TAG_REASON].endswith("x…")
+    assert run.data.params["model.units"].endswith("…")
+    assert run.info.status == "FAILED"
+    log = logged.read(run, "worker.log").decode()
+    assert log.startswith("caf\\udce9")
+    assert len(log) > 9000
+    assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["description"].startswith("caf")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MlflowException("no such thing\nmore", INVALID_PARAMETER_VALUE),
+        MlflowException("no such thing", BAD_REQUEST),
+        ValueError("no such thing"),
+        TypeError("no such thing"),
+        UnicodeEncodeError("utf-8", "\udce9", 0, 1, "no such thing"),
+    ],
+)
+@pytest.mark.parametrize("key", ["model.units", "val_accuracy", store.TAG_REASON])
+def test_what_mlflow_refuses_keeps_nothing_else_from_being_logged(make_story, monkeypatch, caplog, error, key):
+    refusing(monkeypatch, key, error)
+    story = make_story()
+    logged = whole_story(story)
+    assert story.tracker.error is None
+    assert story.tracker.refusals.count >= 2
+    assert "no such thing" in str(story.tracker.refusals)
+    assert "\n" not in str(story.tracker.refusals)
+    # One line, however many events it was.
+    assert len([line for line in caplog.messages if "MLflow refuses" in line]) == 1
+    assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]
+    for run in logged.trials.values():
+        assert key not in {**run.data.params, **run.data.metrics, **run.data.tags}
+        assert run.data.metrics["loss"] == 1.0
+        assert run.data.params["training.epochs"] == "3"
+        assert "model.h5" in logged.artifacts(run)
+    assert logged.parent.data.metrics["best_val_accuracy"] == 0.75
+
+
+def test_a_start_that_mlflow_refuses_is_not_tried_again_and_again(make_story, monkeypatch):
+    monkeypatch.setattr(
+        store, "connect", failing(99, store.connect, MlflowException("it was deleted", INVALID_PARAMETER_VALUE))
+    )
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.tracker._thread.join(20)
+    assert not story.tracker._thread.is_alive()
+    story.tracker.close()
+    assert str(story.tracker.error) == "it was deleted"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("refused"),
+        TimeoutError("timed out"),
+        OSError(28, "No space left on device"),
+        requests.exceptions.InvalidJSONError("a ValueError, too"),
+        MlflowException("API request failed with 503"),
+        MlflowException("database is locked", TEMPORARILY_UNAVAILABLE),
+        MlflowException("too many requests", REQUEST_LIMIT_EXCEEDED),
+        MlflowException("who are you?", UNAUTHENTICATED),
+        UserError("the store cannot be written"),
+    ],
+)
+def test_an_outage_is_no_refusal(error):
+    assert not is_refusal(error)
+
+
+def test_what_a_database_says_is_told_apart_by_its_kind():
+    for cause, refused in (
+        (sqlalchemy.exc.DataError("", {}, Exception("NUL")), True),
+        (sqlalchemy.exc.IntegrityError("", {}, Exception("twice")), True),
+        (sqlalchemy.exc.OperationalError("", {}, Exception("gone")), False),
+        (sqlalchemy.exc.TimeoutError("no connection is free"), False),
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"), True),
+    ):
+        for code in (BAD_REQUEST, INTERNAL_ERROR):
+            error = MlflowException("wrapped", code)
+            error.__cause__ = cause
+            assert is_refusal(error) is refused
+
+
+def test_sweeps_of_one_name_may_begin_at_once(make_story, monkeypatch):
+    story = make_story()
+    real = MlflowClient.create_experiment
+
+    def too_late(self: MlflowClient, *args: Any, **kwargs: Any) -> str:
+        real(self, *args, **kwargs)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", too_late)
+    logged = whole_story(story, 1)
+    assert story.tracker.error is None
+    assert logged.parent.info.status == "FINISHED"
+
+
+def test_a_new_experiment_says_in_which_store_it_is(make_story):
+    story = make_story()
+    whole_story(story, 1)
+    (found,) = [e for e in store.connect(story.uri).search_experiments() if e.name == "story"]
+    assert found.tags[store.TAG_STORE] == str(story.folder.parents[2] / "mlflow.db")
+
+
+def test_file_that_the_original_of_a_copy_shares_is_not_written_over(make_story, tmp_path):
+    story = make_story()
+    logged = whole_story(story, 1)
+    (run,) = logged.trials.values()
+    files = store.file_path(run.info.artifact_uri)
+    assert files is not None
+    shared = {path: tmp_path / path.name for path in files.iterdir()}
+    for path, link in shared.items():
+        link.hardlink_to(path)
+    before = {link: link.read_bytes() for link in shared.values()}
+    writer = Writer(story.settings.tracking, "story")
+    writer.open({}, _DATA)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "model.h5").write_bytes(b"another")
+    writer.file(run.info.run_id, tmp_path / "new" / "model.h5")
+    for path in shared:
+        if path.name != "model.h5":
+            writer.bytes(run.info.run_id, b"another", path.name)
+    assert all(path.read_bytes() == b"another" for path in shared)
+    assert {link: link.read_bytes() for link in shared.values()} == before

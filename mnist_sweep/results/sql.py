@@ -17,6 +17,7 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_names import TAG_METRIC, TAG_PARAM, originals
 from mnist_sweep.results.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.settings import METRICS
+from mnist_sweep.text import printable
 
 PAGE = 500
 _ROWS = 10_000
@@ -95,9 +96,9 @@ def _matching(database: sqlite3.Connection, wanted: Wanted, order: str) -> list[
     """The ids of the runs that are meant."""
     conditions = [f"experiment_id IN ({_marks(wanted.experiments)})", "lifecycle_stage = 'active'"]
     values: list[str | int] = [int(number) for number in wanted.experiments]
-    for tag in wanted.tags.items():
+    for key, value in wanted.tags.items():
         conditions.append("EXISTS (SELECT 1 FROM tags WHERE run_uuid = runs.run_uuid AND key = ? AND value = ?)")
-        values += tag
+        values += [key, printable(value)]
     rows = database.execute(f"SELECT run_uuid FROM runs WHERE {' AND '.join(conditions)} ORDER BY {order}", values)
     found = [run for (run,) in rows]
     if not wanted.query:

@@ -19,9 +19,10 @@ from mnist_sweep.commands import COMMANDS
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import compare as module
 from mnist_sweep.results.columns import find_column
-from mnist_sweep.results.compare import View, compare
+from mnist_sweep.results.compare import View, _as_csv, _markdown, compare
 from mnist_sweep.results.runs import SweepRuns, find_sweep, load_runs
 from mnist_sweep.settings import Objective
+from mnist_sweep.tables import Column
 
 
 def table(text: str) -> list[list[str]]:
@@ -446,7 +447,8 @@ def test_command_line_takes_any_number_of_sweeps_and_all_options(project, old, n
 _QUICK = """
 import sys
 from pathlib import Path
-from mnist_sweep.results.compare import View, compare
+from mnist_sweep.results.compare import View, compare, _as_csv, _markdown
+from mnist_sweep.tables import Column
 
 old, new, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 compare([new], None, View(csv=folder / "all.csv"))
@@ -467,3 +469,40 @@ def test_a_local_store_takes_nothing_that_is_slow_to_import(project, old, new, t
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+HOSTILE = {
+    "=1+1": "'=1+1",
+    "@SUM(A1)": "'@SUM(A1)",
+    "+cmd|' /C calc'!A0": "'+cmd|' /C calc'!A0",
+    "-2+3": "'-2+3",
+    "\t=1": "'\t=1",
+    "＝1": "'＝1",
+    "\r=1": "\\x0d=1",
+    "a\x1b[31m": "a\\x1b[31m",
+    "-0.5": "-0.5",
+    "+1e3": "+1e3",
+    "-inf": "-inf",
+    "plain": "plain",
+    "a=b": "a=b",
+}
+
+
+def test_a_spreadsheet_finds_no_formula_in_csv():
+    frame = pd.DataFrame(
+        {
+            "params.x": pd.Series([*HOSTILE, None], dtype="string"),
+            "metrics.loss": pd.Series([-0.5] * (len(HOSTILE) + 1), dtype="Float64"),
+            "=HYPERLINK(1)": pd.Series([True] * (len(HOSTILE) + 1), dtype="boolean"),
+        }
+    )
+    written = pd.read_csv(io.StringIO(_as_csv(frame)), dtype="string")
+    assert written["params.x"].tolist()[:-1] == list(HOSTILE.values())
+    assert written["params.x"].isna().sum() == 1
+    assert set(written["metrics.loss"]) == {"-0.5"}
+    assert list(written.columns)[2] == "'=HYPERLINK(1)"
+
+
+def test_a_bar_or_a_line_feed_breaks_no_markdown_table():
+    text = _markdown([Column("a|b", ["c|d\ne"]), Column("x", ["1"])])
+    assert text.splitlines() == ["| a\\|b | x |", "| --- | --- |", "| c\\|d e | 1 |"]

@@ -356,3 +356,20 @@ def test_a_file_that_is_there_is_replaced_by_a_whole_one(project, other, undrawn
     report.write(find_sweep(other), tmp_path / "report.html")
     assert "0.2500" in words((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_cannot_be_seen_is_written_as_an_escape(undrawn, tmp_path):
+    hostile = "a\x1b[31m\u202eb</script>"
+    made = made_up.sweep(
+        tmp_path,
+        3,
+        tags={"mnist_sweep.reason": hostile},
+        params={"description": hostile, "space." + hostile: hostile},
+        reason=hostile,
+        **{"params." + hostile: ["a", hostile, "b"]},
+    )
+    text = page(made, tmp_path)
+    assert not set("\x1b\u202e") & set(text)
+    assert text.count("a\\x1b[31m\\u202eb&lt;/script&gt;") > 3
+    (axis,) = [one for one in told(text)["columns"] if one["heading"].endswith("</script>")]
+    assert "a\\x1b[31m\\u202eb</script>" in axis["options"]
