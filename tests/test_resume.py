@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from mnist_sweep import resume, summary
+from mnist_sweep import launch, resume, summary
 from mnist_sweep.errors import UserError
 from mnist_sweep.journal import SWEEPS, Journal
-from mnist_sweep.trial import Status, SweepEnded, SweepStarted
+from mnist_sweep.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted
 
 Begin = Callable[..., Path]
 
@@ -84,3 +86,49 @@ def test_what_a_sweep_of_another_project_logs_goes_into_that_project(
     }
     monkeypatch.chdir(tmp_path / "project")
     assert resume._with_store(config, Path("experiments/cnn/1")) == config
+
+
+def test_what_is_kept_of_a_config_names_no_place_in_its_own_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, folder = tmp_path / "v?2", Path("../v?2/experiments/cnn/1")
+    kept = {"uri": "sqlite:///mlruns/mlflow.db?timeout=3", "artifacts": "mlruns/artifacts"}
+    for name in (project, tmp_path / "other"):
+        name.mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert launch._without_secrets(resume._with_store({"tracking": kept}, folder), folder)["tracking"] == kept
+    typed = {"uri": f"sqlite:///{tmp_path}/v%3F2/x.db", "artifacts": str(project / "files")}
+    inside = {"uri": "sqlite:///x.db", "artifacts": "files"}
+    assert launch._without_secrets({"tracking": typed}, folder)["tracking"] == inside
+    monkeypatch.chdir(project)
+    assert launch._without_secrets({"tracking": typed}, Path("experiments/cnn/1"))["tracking"] == inside
+    elsewhere = {"uri": "postgresql://ann:HUSH@box/x", "artifacts": "/big/disk"}
+    hidden = {**elsewhere, "uri": "postgresql://***@box/x"}
+    assert launch._without_secrets({"tracking": elsewhere}, Path("experiments/cnn/1"))["tracking"] == hidden
+
+
+def test_sync_logs_what_is_not_refused_and_says_what_is(
+    compose_config, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+
+    class Refusing:
+        has_begun = True
+
+        def __init__(self, *_: Any) -> None:
+            """Takes a view's arguments."""
+
+        def handle(self, *events: Event) -> None:
+            if any(isinstance(event, SweepEnded) for event in events):
+                raise ValueError("it has no end")
+            told.extend(events)
+
+    folder, output = begin(SWEEPS / "x" / "1", compose_config("name=x")), StringIO()
+    with Journal(folder, resume=True) as journal:
+        journal.append(SweepEnded(2.0, Status.STOPPED, "", 0))
+        journal.append(SweepResumed(3.0, compose_config("name=x")))
+    monkeypatch.setattr(resume, "View", Refusing)
+    assert resume.sync("x", Console(file=output, width=200)) == 1
+    assert [type(event) for event in told] == [SweepStarted, SweepResumed]
+    assert "2 events are in sqlite:///mlruns/mlflow.db" in output.getvalue()
+    assert "1 event could not be logged wholly, as MLflow refuses a part: it has no end." in output.getvalue()

@@ -447,8 +447,7 @@ def test_command_line_takes_any_number_of_sweeps_and_all_options(project, old, n
 _QUICK = """
 import sys
 from pathlib import Path
-from mnist_sweep.results.compare import View, compare, _as_csv, _markdown
-from mnist_sweep.tables import Column
+from mnist_sweep.results.compare import View, compare
 
 old, new, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 compare([new], None, View(csv=folder / "all.csv"))
