@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from mnist_sweep.errors import UserError
@@ -46,3 +47,12 @@ def listen(host: str, port: int) -> socket.socket:
             f"--port={port}: cannot listen on {host} ({error.strerror}); take another with --port"
         ) from None
     return taken
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether this machine alone can reach a socket.
+
+    Args:
+        listening: What `listen` gave.
+    """
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from mnist_sweep import mlflow_view, ports
+from rich.console import Console
+
+from mnist_sweep import ending, mlflow_view, ports, supervisor
 from mnist_sweep.compose import defaults
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import absolute, sqlite_path
+from mnist_sweep.secrets import masked
+from mnist_sweep.text import one_line
 
 if TYPE_CHECKING:
     from mnist_sweep.results.runs import SweepRuns
 
 HOST, PORT = "127.0.0.1", 5000
 _READY_WITHIN = 60.0
+# The supervisor takes half of them where the server does not end when it is asked to.
+_END_WITHIN = 3.0
+# Of what the server has said of its errors, in bytes.
+_TAIL = 65536
 
 
 def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, open_browser: bool = False) -> int:
@@ -53,42 +63,77 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         raise UserError(
-            f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+            f"tracking.uri={masked(uri)}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
         )
-    ports.listen(host, port).close()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
+    with ports.listen(host, port) as taken:
+        open_to_others = not ports.is_loopback(taken)
+    ending.raise_on_signals()
+    artifacts = str(Path(tracking["artifacts"]).absolute())
+    try:
+        with tempfile.TemporaryFile() as errors, _server(uri, host, port, artifacts, errors) as server:
+            address = f"http://{ports.shown(host)}:{port}"
+            # What takes longest of looking into the store, while the server starts; the store itself may not answer.
+            importlib.import_module("mlflow")
+            _wait_until_ready(server, errors, address)
+            found = found or _last(uri)
+            if open_to_others:
+                _warn(host)
+            print(f"MLflow shows the runs at {mlflow_view.home(address)} (Ctrl-C ends it)", flush=True)
+            _tell(found, address, open_browser)
+            server.wait()
+            raise UserError(f"MLflow's server has ended ({_last_line(errors) or server.returncode})")
+    except KeyboardInterrupt:
+        return 0
+
+
+@contextlib.contextmanager
+def _server(uri: str, host: str, port: int, artifacts: str, errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server, which ends with the block, or with this process, however that ends."""
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host, "--port", str(port),
-            "--artifacts-destination", str(Path(tracking["artifacts"]).absolute()), "--workers", "1",
+            sys.executable, "-I", supervisor.__file__,
+            sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port),
+            "--artifacts-destination", artifacts, "--workers", "1",
         ],
         env={
             **os.environ,
+            # Not an argument: those are seen by every user of the machine, and it may hold a password.
+            "MLFLOW_BACKEND_STORE_URI": uri,
             # MLflow starts uvicorn by its name, which is on the PATH only in an activated environment.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
-        stdout=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=errors,
-        # The server has children of its own, which only its group's end reaches.
+        # Ctrl-C is for this process, which then ends the server.
         start_new_session=True,
     )  # fmt: skip
     try:
-        address = f"http://{ports.shown(host)}:{port}"
-        # While the server starts, which takes longer.
-        found = found or _last(uri)
-        _wait_until_ready(server, errors, address)
-        print(f"MLflow shows the runs at {mlflow_view.home(address)} (Ctrl-C ends it)", flush=True)
-        _tell(found, address, open_browser)
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
+        yield server
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.close()
+        try:
+            server.wait(_END_WITHIN)
+        except subprocess.TimeoutExpired:
+            server.kill()
+        if server.wait() < 0:
+            # It was killed, and has ended nothing.
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                os.killpg(int(server.stdout.readline()), signal.SIGKILL)
+
+
+def _warn(host: str) -> None:
+    Console(stderr=True).print(
+        f"--host={host}: everyone who can reach it can read, change and delete all runs and models there; MLflow asks "
+        "for no password.",
+        style="bold red",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _find(sweep: str | None, uri: str | None) -> SweepRuns:
@@ -120,15 +165,24 @@ def _tell(found: SweepRuns | None, address: str, open_browser: bool) -> None:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], address: str) -> None:
+    # Not through a proxy, which does not know what listens here.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + _READY_WITHIN
     while time.monotonic() < until:
         if server.poll() is not None:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines()
-            raise UserError(f"MLflow's server ended at once ({lines[-1] if lines else server.returncode})")
+            raise UserError(f"MLflow's server ended at once ({_last_line(errors) or server.returncode})")
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=1):
+            with direct.open(f"{address}/health", timeout=1):
                 return
-        except (urllib.error.URLError, OSError):
+        except (OSError, http.client.HTTPException):
             time.sleep(0.2)
-    raise UserError(f"MLflow's server did not answer at {address} within {_READY_WITHIN:.0f} s")
+    told = _last_line(errors)
+    raise UserError(
+        f"MLflow's server did not answer at {address} within {_READY_WITHIN:.0f} s{f' ({told})' if told else ''}"
+    )
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL))
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return masked(one_line(lines[-1], 500)) if lines else ""

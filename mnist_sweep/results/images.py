@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
-import zipfile
+import os
+import re
+import stat
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.reading import read_npz
 from mnist_sweep.results.ink import find_ink
+from mnist_sweep.text import first_line, printable
 from mnist_sweep.training import profile as profiles
 from mnist_sweep.training.profile import Drawing, Profile
 from mnist_sweep.trial import PROFILE_FILE, SAMPLE_FILE
@@ -23,6 +29,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+# By Pillow's names. Others are not opened: EPS starts Ghostscript, and few are as well tested against damaged files.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+# More than cameras and telephones make. What is larger is refused before anything is decoded.
+_MOST_BYTES = 64 * 2**20
+_MOST_PIXELS = 2**26
+# A progressive JPEG refines the whole picture in each scan: cameras and programs write about 10, and a small file with
+# thousands would take hours.
+_MOST_SCANS = 100
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 # Pixels along the longer side, to which larger pictures are reduced first.
 _LARGEST = 512
 NOTHING = "nothing is drawn"
@@ -51,24 +66,68 @@ class Prepared:
     doubts: list[str] = field(default_factory=list)
 
 
+class UnreadableError(ValueError):
+    """A picture that cannot be read; the text goes on after its name: `is 60000 × 60000; …`."""
+
+
 def read(path: Path) -> Image.Image:
-    """Reads a picture.
+    """Reads a picture; of several in one file, or of an animation, the first.
+
+    How long that takes is not bounded, as the picture decides it: see `PictureReader`.
 
     Args:
-        path: A PNG, a JPEG, or another format that Pillow knows.
+        path: A PNG, JPEG, BMP, GIF or WebP.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: It cannot be read, or is too large.
+    """
+    name = printable(str(path))
+    try:
+        return decode(_content(path))
+    except UnreadableError as error:
+        raise UserError(f"{name}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror or first_line(error)})") from None
+
+
+def decode(content: bytes, formats: tuple[str, ...] = FORMATS, most_a_side: int | None = None) -> Image.Image:
+    """Makes a picture of a file's content.
+
+    Args:
+        content: The file's bytes.
+        formats: Those that it may be of, some of `FORMATS`.
+        most_a_side: The most pixels along the longer side; None for any number, within the limit for all of them.
+
+    Raises:
+        UnreadableError: It cannot be read, or is too large.
     """
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings():
+            # Pillow's own limit warns, and this one is lower.
+            warnings.simplefilter("ignore")
+            picture = Image.open(io.BytesIO(content), formats=formats)
+            width, height = picture.size
+            if width * height > _MOST_PIXELS:
+                raise UnreadableError(f"is {width} × {height}; at most {_MOST_PIXELS // 10**6} million pixels are read")
+            if most_a_side is not None and max(width, height) > most_a_side:
+                raise UnreadableError(f"is {width} × {height}; at most {most_a_side} pixels a side are read")
+            if content.startswith(b"\xff\xd8") and _has_too_many_scans(content):
+                raise UnreadableError(f"is a JPEG of more than {_MOST_SCANS} scans, which takes too long to read")
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            ImageOps.exif_transpose(picture, in_place=True)
+            return picture
+    except UnreadableError:
+        raise
     except UnidentifiedImageError:
-        raise UserError(f"{path}: is no picture that can be read; give a PNG or a JPEG") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason})") from None
+        known = [name.replace("WEBP", "WebP") for name in formats]
+        one_of = " or ".join(filter(None, [", ".join(known[:-1]), known[-1]]))
+        raise UnreadableError(f"is not a picture that can be read; give a {one_of}") from None
+    except Image.DecompressionBombError:
+        raise UnreadableError(f"is too large; at most {_MOST_PIXELS // 10**6} million pixels are read") from None
+    except MemoryError:
+        raise UnreadableError("cannot be read (it takes too much memory)") from None
+    except Exception as error:  # Damaged files raise whatever they come upon.
+        raise UnreadableError(f"cannot be read ({first_line(error, 200)})") from None
 
 
 def prepare(picture: Image.Image | Array, shape: tuple[int, int, int], profile: Profile | None = None) -> Prepared:
@@ -112,6 +171,34 @@ def prepare(picture: Image.Image | Array, shape: tuple[int, int, int], profile: 
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
+def _content(path: Path) -> bytes:
+    # A pipe that nobody writes to would be waited for without end.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise UnreadableError("is not a regular file")
+        # Some files do not say how long they are.
+        content = b"" if about.st_size > _MOST_BYTES else file.read(_MOST_BYTES + 1)
+        if max(about.st_size, len(content)) > _MOST_BYTES:
+            raise UnreadableError(f"is larger than {_MOST_BYTES // 2**20} MiB")
+        return content
+
+
+def _has_too_many_scans(jpeg: bytes) -> bool:
+    """Counts the scans of the first picture of a JPEG file (ITU-T T.81, annex B)."""
+    scans, place = 0, 2
+    while scans <= _MOST_SCANS:
+        # A scan's data, which may come before the next marker, has no such bytes in it.
+        found = _MARKER.search(jpeg, place)
+        if found is None or found[1] == b"\xd9":
+            return False
+        scans += found[1] == b"\xda"
+        # Of these two nothing follows; all others say how long they are.
+        alone = found[1] in (b"\x01", b"\xd8")
+        place = found.end() + (0 if alone else max(2, int.from_bytes(jpeg[found.end() : found.end() + 2], "big")))
+    return True
+
+
 def _pixels(picture: Image.Image | Array, notes: list[str]) -> Array:
     """A picture as (H, W, 3), float64 in 0..1, no larger than need be."""
     if isinstance(picture, Image.Image):
@@ -136,10 +223,13 @@ def _pixels(picture: Image.Image | Array, notes: list[str]) -> Array:
 def _from_picture(picture: Image.Image, notes: list[str]) -> Array:
     if picture.mode.startswith("I") or picture.mode == "F":
         # 16 bits a pixel, which Pillow would cut off at 255 instead of scaling them.
-        pixels = np.asarray(picture, dtype=np.float64)
-        top = max(float(pixels.max()), 1.0)
-        whole = 65535.0 if 255 < top <= 65535 else 255.0 if 1 < top <= 255 and picture.mode == "F" else top
-        return np.clip(pixels / (65535.0 if picture.mode.startswith("I;16") else whole), 0, 1)
+        whole = 65535.0
+        if not picture.mode.startswith("I;16"):
+            top = max(float(np.max(picture.getextrema())), 1.0)
+            whole = 65535.0 if 255 < top <= 65535 else 255.0 if 1 < top <= 255 and picture.mode == "F" else top
+        if picture.mode.startswith("I;16"):
+            picture = picture.convert("I")
+        return np.clip(np.asarray(_shrunk(picture.convert("F")), dtype=np.float64) / whole, 0, 1)
     if picture.mode == "P" or "transparency" in picture.info:
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     if picture.mode == "1":
@@ -148,10 +238,16 @@ def _from_picture(picture: Image.Image, notes: list[str]) -> Array:
         picture = picture.convert("RGBA")
     if picture.mode not in ("L", "LA", "RGB", "RGBA"):
         picture = picture.convert("RGB")
-    if max(picture.size) > _LARGEST:
-        picture = picture.copy()
-        picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BILINEAR)
-    return np.asarray(picture) / 255
+    return np.asarray(_shrunk(picture)) / 255
+
+
+def _shrunk(picture: Image.Image) -> Image.Image:
+    """The picture, no larger than need be; it is large, so nothing of it is copied before."""
+    scale = _LARGEST / max(picture.size)
+    if scale >= 1:
+        return picture
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _opaque(pixels: Array, notes: list[str]) -> Array:
@@ -259,9 +355,8 @@ def profile_of(model: TrackedModel, folder: Path) -> Profile | None:
     except (UserError, ValueError):
         pass
     try:
-        with np.load(model.fetch(SAMPLE_FILE, folder), allow_pickle=False) as sample:
-            return profiles.measure(sample["images"])
-    except (UserError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return profiles.measure(read_npz(model.fetch(SAMPLE_FILE, folder), SAMPLE_FILE)["images"])
+    except (UserError, ValueError, KeyError, IndexError):
         return None
 
 

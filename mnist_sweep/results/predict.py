@@ -21,10 +21,15 @@ from rich.text import Text
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import images
 from mnist_sweep.results.models import TrackedModel, find_model, quiet
+from mnist_sweep.results.picture_reader import PictureReader
 from mnist_sweep.tables import standard_output
+from mnist_sweep.text import printable
 from mnist_sweep.training.profile import Profile
 
 Array = NDArray[Any]
+
+# A photograph of 60 million pixels takes 3.
+_SECONDS_A_PICTURE = 30.0
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,14 @@ def predict(
     Raises:
         UserError: There is no such model, or the folder cannot be written.
     """
-    model = find_model(what, tracking_uri)
-    height, width, channels = map(int, model.run.data.tags["data.image"].split("x"))
-    with tempfile.TemporaryDirectory() as temporary:
-        profile = images.profile_of(model, Path(temporary))
-        found, errors = _prepared(files, (height, width, channels), profile)
-        answers = _asked(model, found, profile, Path(temporary)) if found else []
+    # First, as it starts while MLflow is imported.
+    with PictureReader(_SECONDS_A_PICTURE) as reader:
+        model = find_model(what, tracking_uri)
+        height, width, channels = map(int, model.run.data.tags["data.image"].split("x"))
+        with tempfile.TemporaryDirectory() as temporary:
+            profile = images.profile_of(model, Path(temporary))
+            found, errors = _prepared(reader, files, (height, width, channels), profile)
+            answers = _asked(model, found, profile, Path(temporary)) if found else []
     if to is not None:
         _save(found, to)
     if as_json:
@@ -99,12 +106,12 @@ def predict(
 
 
 def _prepared(
-    files: Sequence[Path], shape: tuple[int, int, int], profile: Profile | None
+    reader: PictureReader, files: Sequence[Path], shape: tuple[int, int, int], profile: Profile | None
 ) -> tuple[dict[Path, images.Prepared], list[UserError]]:
     found, errors = {}, []
     for file in files:
         try:
-            found[file] = images.prepare(images.read(file), shape, profile)
+            found[file] = reader.read_file(file, shape, profile)
         except UserError as error:
             errors.append(error)
     return found, errors
@@ -144,7 +151,7 @@ def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], pro
         said = [f"{answer.probabilities[first]:.4f}", f"{second} ({answer.probabilities[second]:.4f})"]
         empty = images.NOTHING in answer.doubts
         table.add_row(
-            Text(str(answer.file)),
+            Text(printable(str(answer.file))),
             Text("?" if empty else str(first), style="yellow" if answer.doubts else "bold"),
             *(["", ""] if empty else said),
             Text("; ".join(answer.doubts), style="yellow"),

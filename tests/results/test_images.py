@@ -189,7 +189,7 @@ def test_files_are_turned_upright_and_bad_ones_are_named(known, tmp_path: Path) 
     with pytest.raises(UserError, match=r"photo\.jpg: cannot be read \(.*truncated"):
         read(path)
     path.write_text("no picture")
-    with pytest.raises(UserError, match=r"photo\.jpg: is no picture that can be read"):
+    with pytest.raises(UserError, match=r"photo\.jpg: is not a picture that can be read"):
         read(path)
     with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file"):
         read(tmp_path / "gone.png")

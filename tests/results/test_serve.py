@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -22,15 +25,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mnist_sweep import ports
 from mnist_sweep.errors import UserError
 from mnist_sweep.results.api import record
 from mnist_sweep.results.frames import runs_frame
+from mnist_sweep.results.images import prepare
 from mnist_sweep.results.models import TrackedModel, find_model
+from mnist_sweep.results.picture_reader import PictureReader
+from mnist_sweep.results.serve import app, connections, picture_readers, reading, server_of
 from mnist_sweep.results.serve import panel as panels
-from mnist_sweep.results.serve import reading, server_of
 from mnist_sweep.results.serve.app import make_app
 from mnist_sweep.results.serve.panel import Candidate, Judge, Panel, candidates, describe, load
 from mnist_sweep.settings import Objective
@@ -85,10 +92,16 @@ class Server:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+@pytest.fixture(scope="module")
+def readers() -> Iterator[list[PictureReader]]:
+    with picture_readers() as started:
+        yield started
+
+
 @contextmanager
-def serving(panel: Panel) -> Iterator[Server]:
+def serving(panel: Panel, readers: list[PictureReader], token: str = "") -> Iterator[Server]:
     with ports.listen("127.0.0.1", 0) as listening:
-        server = server_of(make_app(panel, ["known.example"]))
+        server = server_of(make_app(panel, readers, ["known.example"], token))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:
@@ -101,9 +114,14 @@ def serving(panel: Panel) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def panel() -> Panel:
     judges = [Judge("trial 3", "units 64", by_shape), Judge("trial 1", "units 32", always_one)]
-    with serving(Panel(CARD, (28, 28, 1), judges=judges, complete=True)) as served:
+    return Panel(CARD, (28, 28, 1), judges=judges, complete=True)
+
+
+@pytest.fixture(scope="module")
+def server(panel: Panel, readers: list[PictureReader]) -> Iterator[Server]:
+    with serving(panel, readers) as served:
         yield served
 
 
@@ -158,15 +176,15 @@ def test_models_of_coloured_images_are_shown_what_they_see():
     panel = Panel(CARD, (8, 6, 3), judges=[Judge("trial 0", "", lambda image: image.mean(axis=(0, 1)))])
     picture = np.zeros((80, 60, 3), dtype=np.uint8)
     picture[..., 1] = 255
-    answer = panel.answer(Image.fromarray(picture))
+    answer = panel.answer(prepare(Image.fromarray(picture), panel.shape))
     assert answer["digit"] == 1
     assert answer["probability"] == pytest.approx(1)
     assert np.array(answer["image"]).shape == (8, 6, 3)
 
 
-def test_before_the_champion_is_loaded_it_says_so():
+def test_before_the_champion_is_loaded_it_says_so(readers):
     panel = Panel(CARD, (28, 28, 1), expected=2)
-    with serving(panel) as server:
+    with serving(panel, readers) as server:
         response, answer = server.ask("POST", "/predict", as_json(UPRIGHT), JSON)
         assert (response.status, answer["error"]) == (503, "the model is still being loaded")
         assert response.headers["retry-after"]
@@ -193,12 +211,12 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (400, "", "no JSON"),
-        (400, '{"image": [[1, 2]', "no JSON"),
-        (400, '{"image": [[NaN]]}', "no JSON"),
-        (400, '{"image": [[Infinity]]}', "no JSON"),
-        (400, b'{"image": "\xff"}', "no JSON"),
-        (400, "[" * 100_000, "no JSON"),
+        (400, "", "not JSON"),
+        (400, '{"image": [[1, 2]', "not JSON"),
+        (400, '{"image": [[NaN]]}', "not JSON"),
+        (400, '{"image": [[Infinity]]}', "not JSON"),
+        (400, b'{"image": "\xff"}', "not JSON"),
+        (400, "[" * 100_000, "not JSON"),
         (422, "[[1]]", "the body must be"),
         (422, '{"image": [[1]], "more": 1}', "the body must be"),
         (422, '{"image": "[[1]]"}', "list of rows"),
@@ -236,12 +254,12 @@ def test_json_that_is_no_image_is_refused_in_a_line(server, status, body, messag
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "no PNG"),
-        (b"GIF89a", "no PNG"),
-        (as_file(UPRIGHT)[:70], "no PNG"),
-        (as_file(UPRIGHT, "JPEG"), "no PNG"),
+        (b"", "not a picture that can be read; give a PNG"),
+        (b"GIF89a", "not a picture"),
+        (as_file(UPRIGHT)[:70], "the picture cannot be read ("),
+        (as_file(UPRIGHT, "JPEG"), "not a picture"),
         (as_file(np.zeros((2, 2049), dtype=np.uint8)), "2049 × 2"),
-        (bomb(), ""),
+        (bomb(), "too large"),
     ],
 )
 def test_files_that_are_no_picture_or_too_large_are_refused(server, body, message):
@@ -291,6 +309,258 @@ def test_a_body_that_never_ends_is_given_up(server, monkeypatch, length):
     )
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert server.ask("GET", "/health")[0].status == 200
+
+
+def test_a_picture_that_takes_too_long_is_given_up(panel):
+    with picture_readers(seconds=0.2) as readers, serving(panel, readers) as server:
+        assert server.predict(as_file(UPRIGHT), PNG)[0] == 200
+        stopped = [reader._process for reader in readers]
+        for process in stopped:
+            process.send_signal(signal.SIGSTOP)
+        status, answer = server.predict(as_file(UPRIGHT), PNG)
+        assert (status, answer) == (422, {"error": "the picture takes more than 0.2 s to read"})
+        assert any(process.poll() is not None for process in stopped)
+
+
+def test_who_would_wait_too_long_for_a_turn_is_told_to_come_again(readers, monkeypatch):
+    monkeypatch.setattr(app, "_SECONDS_TO_WAIT", 0.1)
+    begun, done = threading.Semaphore(0), threading.Event()
+
+    def waits(image: np.ndarray) -> np.ndarray:
+        begun.release()
+        done.wait(60)
+        return always_one(image)
+
+    with serving(Panel(CARD, (28, 28, 1), judges=[Judge("trial 3", "", waits)]), readers) as server:
+        answers: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(server.predict(as_json(UPRIGHT))[0])) for _ in readers
+        ]
+        for thread in threads:
+            thread.start()
+        assert all(begun.acquire(timeout=20) for _ in readers)
+        assert server.predict(as_json(UPRIGHT)) == (503, {"error": "too many pictures are waiting to be read"})
+        # What takes no turn is answered.
+        assert server.ask("GET", "/health")[0].status == 200
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * len(readers)
+
+
+# ---- connections ------------------------------------------------------------------------------------------------
+
+
+def closed(connection: socket.socket, seconds: float = 10) -> bool:
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /ab",
+        b"GET /about HTTP/1.1\r\nHost: local",
+        b"GET /about HTTP/1.1\r\nHost: localhost\r\n\r\nGET /ab",
+        b"\r\n\r\n",
+    ],
+)
+def test_who_does_not_send_a_whole_header_is_cut_off(server, monkeypatch, said):
+    monkeypatch.setattr(connections, "SECONDS_FOR_HEADERS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(said)
+        assert closed(connection)
+
+
+def test_who_sends_a_header_a_byte_at_a_time_is_cut_off(server, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS_FOR_HEADERS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection, pytest.raises(ConnectionError):
+        for _ in range(500):
+            connection.sendall(b"x")
+            time.sleep(0.02)
+
+
+def test_who_dribbles_a_body_that_nobody_wants_is_cut_off(server, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS_FOR_REQUEST", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            for _ in range(500):
+                connection.sendall(b"x")
+                time.sleep(0.02)
+
+
+def test_who_does_not_take_the_answers_is_cut_off(server, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS_FOR_REQUEST", 0.5)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", server.port))
+        connection.settimeout(20)
+        with pytest.raises(ConnectionError):
+            while True:
+                connection.sendall(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /ab",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nx",
+    ],
+)
+def test_a_crowd_that_says_nothing_does_not_shut_out_others(server, said):
+    with contextlib.ExitStack() as crowd:
+        silent = []
+        for _ in range(connections.MOST + 30):
+            silent.append(crowd.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+            silent[-1].sendall(said)
+        for _ in range(5):
+            assert server.ask("GET", "/health")[0].status == 200
+        # The first to come are the first to go.
+        assert closed(silent[0], 5)
+        assert not closed(silent[-1], 0.01)
+
+
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    b"\0" * 1000,
+    b"GET\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /%ff%00%1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"xyz\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"ffffffffffffffffffff\r\n",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50 + b"\xff\xff garbage\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("request_", GARBAGE, ids=range(len(GARBAGE)))
+def test_what_is_not_http_is_answered_or_cut_off_and_prints_nothing(server, capfd, request_):
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(request_)
+            connection.shutdown(socket.SHUT_WR)
+        assert closed(connection)
+    assert server.ask("GET", "/health")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+REQUEST = b"POST /predict?a=b HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_requests_do_no_harm(server, capfd, data):
+    picture = as_file(UPRIGHT)
+    said = bytearray(REQUEST % len(picture) + picture) * data.draw(st.integers(1, 2))
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, 150) | st.integers(0, len(said)))
+        said[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(bytes(said))
+            connection.shutdown(socket.SHUT_WR)
+        assert closed(connection)
+    assert server.ask("GET", "/health")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+# ---- tokens -----------------------------------------------------------------------------------------------------
+
+TOKEN = "kV+3/x=~0123456789"
+
+
+@pytest.fixture(scope="module")
+def guarded(panel: Panel, readers: list[PictureReader]) -> Iterator[Server]:
+    with serving(panel, readers, TOKEN) as served:
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {}),
+        ("/health", {}),
+        ("/page.js", {}),
+        ("/nothing", {}),
+        ("/?token=", {}),
+        (f"/?token={TOKEN[:-1]}", {}),
+        (f"/?token={TOKEN}x", {}),
+        (f"/?xtoken={TOKEN}", {}),
+        ("/?token=%ff%fe", {}),
+        ("/", {"Authorization": "Bearer "}),
+        ("/", {"Authorization": f"Basic {TOKEN}"}),
+        ("/", {"Authorization": f"Bearer {TOKEN.lower()}"}),
+        ("/", {"Authorization": "Bearer \xe9"}),
+        ("/", {"Cookie": f"mnist_sweep={TOKEN}"}),
+        ("/", {"Cookie": "mnist_sweep="}),
+        ("/", {"Cookie": "mnist_sweep=\xe9; mnist_sweep"}),
+    ],
+)
+def test_without_the_token_nothing_is_told(guarded, path, headers):
+    response, answer = guarded.ask("GET", path, headers=headers)
+    assert response.status == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["set-cookie"] is None
+    assert "?token=" in answer["error"]
+    assert TOKEN not in json.dumps(answer)
+
+
+def test_with_the_token_everything_is(guarded):
+    assert guarded.predict(as_json(UPRIGHT))[0] == 401
+    assert guarded.predict(as_json(UPRIGHT), {**JSON, "Authorization": f"Bearer {TOKEN}"})[0] == 200
+    for quoted in (TOKEN, TOKEN.replace("+", "%2B").replace("/", "%2F")):
+        response, _ = guarded.ask("GET", f"/?token={quoted}")
+        assert response.status == 200
+        cookie, *limits = response.headers["set-cookie"].split("; ")
+        assert {"HttpOnly", "SameSite=Strict"} <= set(limits)
+        assert TOKEN not in cookie
+        assert guarded.ask("GET", "/page.js", headers={"Cookie": f"a=b; {cookie}"})[0].status == 200
+        assert guarded.predict(as_json(UPRIGHT), {**JSON, "Cookie": cookie})[0] == 200
+    assert guarded.ask("GET", f"/?token={TOKEN}", headers={"Host": "evil.example"})[0].status == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["--host", "0.0.0.0"], "--host=0.0.0.0: others than this machine can reach that, so a token is needed"),
+        (["--token", "short"], "a token must be at least 16"),
+        (["--token", "sixteen letters and spaces"], "a token must be at least 16"),
+    ],
+)
+def test_only_this_machine_may_ask_without_a_token_of_some_length(tmp_path, given, why):
+    ended = subprocess.run(
+        [sys.executable, "-m", "mnist_sweep", "serve", "--port", "0", *given],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"mnist_sweep: {why}")
+    assert ended.stderr.count("\n") == 1
 
 
 # ---- who may ask, and what comes back ---------------------------------------------------------------------------
@@ -352,11 +622,11 @@ def test_every_answer_forbids_what_the_page_does_not_need(server, method, path):
     assert response.headers["server"] is None
 
 
-def test_a_fault_is_told_on_the_terminal_and_not_to_the_client(capsys):
+def test_a_fault_is_told_on_the_terminal_and_not_to_the_client(readers, capsys):
     def broken(_: np.ndarray) -> np.ndarray:
         raise RuntimeError("the secret")
 
-    with serving(Panel(CARD, (28, 28, 1), judges=[Judge("trial 3", "", broken)])) as server:
+    with serving(Panel(CARD, (28, 28, 1), judges=[Judge("trial 3", "", broken)]), readers) as server:
         status, answer = server.predict(as_json(UPRIGHT))
     assert status == 500
     assert "secret" not in json.dumps(answer)

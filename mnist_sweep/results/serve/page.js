@@ -238,4 +238,6 @@ addEventListener("drop", (event) => {
 });
 addEventListener("paste", (event) => open(event.clipboardData.files[0]));
 
+// A token in the address has done its work, which is a cookie, and is not to be copied from there.
+if (location.search) history.replaceState(null, "", location.pathname);
 watch();

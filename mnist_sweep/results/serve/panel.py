@@ -16,13 +16,13 @@ import pandas as pd
 from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import TAG_CONFIRMS
 from mnist_sweep.progress import short_names, shown
-from mnist_sweep.results.images import prepare, why_doubtful
+from mnist_sweep.results.images import Prepared, why_doubtful
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.runs import SweepRuns, find_sweep, searched
+from mnist_sweep.secrets import masked
+from mnist_sweep.text import first_line
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from mnist_sweep.training.profile import Profile
 
 Array = npt.NDArray[Any]
@@ -102,11 +102,11 @@ class Panel:
             "models": [{"name": judge.name, "about": judge.about} for judge in judges],
         }
 
-    def answer(self, image: Image | Array) -> dict[str, Any]:
+    def answer(self, prepared: Prepared) -> dict[str, Any]:
         """Has everyone who is loaded judge an image.
 
         Args:
-            image: A picture, or an array, as for `prepare`.
+            prepared: The image, as the models see it.
 
         Returns:
             The champion's `digit`, its `probability` and all `probabilities`; the `image` that the models saw, in
@@ -114,7 +114,6 @@ class Panel:
             the answer may be wrong; and `models`: each one's name, digit, probability, and whether it agrees with
             the champion, which comes first.
         """
-        prepared = prepare(image, self.shape, self.profile)
         answers = [(judge, judge.ask(prepared.image)) for judge in list(self.judges)]
         champion = answers[0][1]
         digit = int(np.argmax(champion))
@@ -239,7 +238,8 @@ def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> N
             if not panel.ready:
                 raise
             if not isinstance(error, UserError):
-                print(f"mnist_sweep: {candidate.name} cannot be loaded: {error}", file=sys.stderr)
+                told = masked(first_line(error))
+                print(f"mnist_sweep: {candidate.name} cannot be loaded: {told}", file=sys.stderr)
             continue
         panel.judges.append(Judge(candidate.name, candidate.about, ask))
         if len(panel.judges) == most:

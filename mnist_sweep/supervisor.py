@@ -1,0 +1,60 @@
+"""Runs a command that ends, with all that it has started, when whoever runs this is gone.
+
+`python -I supervisor.py COMMAND…`, with a pipe as standard input: the command is ended when the pipe is closed at its
+other end, which the system does also after a `kill -9`. On standard output comes the number of the command's process
+group, for those who outlive this. It stands alone, so that it starts at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+# From asking politely to not asking.
+_SECONDS = 1.5
+
+
+def main(command: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+        command: The program and its arguments.
+
+    Returns:
+        Its exit code.
+    """
+    # A group of its own, which its children belong to.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)
+    print(process.pid, flush=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: _end(process.pid))
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        _end(process.pid)
+
+    threading.Thread(target=watch, daemon=True).start()
+    code = process.wait()
+    _end(process.pid)
+    return code
+
+
+def _end(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+        until = time.monotonic() + _SECONDS
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

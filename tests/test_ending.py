@@ -1,0 +1,43 @@
+"""An end in time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+BEGINNING = "from mnist_sweep import ending\nending.SECONDS = 0.5\nended = ending.raise_on_signals()\n"
+
+
+def ends(code: str, number: signal.Signals) -> int:
+    process = subprocess.Popen([sys.executable, "-c", BEGINNING + code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    time.sleep(0.1)
+    process.send_signal(number)
+    return process.wait(20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_exception(number: signal.Signals) -> None:
+    code = (
+        "import time\ntry:\n print('here', flush=True); time.sleep(30)\nexcept KeyboardInterrupt: raise SystemExit(3)"
+    )
+    assert ends(code, number) == 3
+
+
+def test_the_exit_code_is_the_programs_own_also_where_the_signal_came_upon_an_exec() -> None:
+    code = "try: exec(\"import time; print('here', flush=True); time.sleep(30)\")\nexcept KeyboardInterrupt: pass\n"
+    assert ends(code, signal.SIGTERM) == 0
+
+
+def test_code_that_takes_no_notice_is_ended_too() -> None:
+    # A lock that is never released, in code that swallows the exception.
+    code = (
+        "import threading\nlock = threading.Lock(); lock.acquire(); print('here', flush=True)\n"
+        "while True:\n try: lock.acquire()\n except KeyboardInterrupt: pass\n"
+    )
+    assert ends(code, signal.SIGTERM) == -signal.SIGALRM
