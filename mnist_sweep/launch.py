@@ -19,7 +19,7 @@ from rich.console import Console
 from mnist_sweep import backend, earlier, hypermodel, search, summary
 from mnist_sweep.clock import SteadyClock
 from mnist_sweep.config import TrialConfig, check_shape
-from mnist_sweep.errors import MachineError, UserError
+from mnist_sweep.errors import MachineError, UserError, writing_to
 from mnist_sweep.files import write_whole
 from mnist_sweep.folders import ARRAYS, WORKERS, tidy
 from mnist_sweep.journal import Journal, elsewhere, find, read
@@ -213,11 +213,12 @@ def _run(
             screen.progress.handle(event)
         sweep.replay(past)
         emit(begin)
-        # Behind the event: a folder that has this file is one of a sweep that has begun.
-        write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
         to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {named}"
         with _signals(sweep, console):
             try:
+                with writing_to(folder):
+                    # Behind the event: a folder that has this file is one of a sweep that has begun.
+                    write_whole(folder / "config.yaml", yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
                 results = sweep.run()
             except KeyboardInterrupt:
                 say(to_go_on)
