@@ -56,6 +56,19 @@ def move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
+def make_own(path: Path) -> None:
+    """Gives a file that shares its content with others (hard links, as `cp -al` makes them) a content of its own.
+
+    Args:
+        path: The file, which is to be appended to; it need not exist.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if path.is_file() and path.stat().st_nlink > 1:
+        write_whole(path, path.read_bytes())
+
+
 def remove(path: Path) -> None:
     """Removes a file that this program made; one that is not there, or cannot be removed, is left.
 

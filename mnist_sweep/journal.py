@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mnist_sweep.errors import MachineError, UserError
+from mnist_sweep.files import make_own
 from mnist_sweep.text import first_line, one_line
 from mnist_sweep.trial import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
 
@@ -47,6 +48,8 @@ class Journal:
         self._broken: MachineError | None = None
         try:
             self._lock = _acquire(folder / LOCK, folder)
+            if resume:
+                make_own(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._file = os.open(self.path, flags if resume else flags | os.O_CREAT | os.O_EXCL, 0o666)
             # A line that was cut off had not been acted on; the next one must not be glued to it.

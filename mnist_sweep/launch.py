@@ -379,3 +379,5 @@ def _finish_tracking(tracker: Tracker, say: summary.Say, sweep: str) -> None:
     if tracker.error is not None:
         say(f"MLflow could not be written ({masked(first_line(tracker.error))}).")
         say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
+    if tracker.refusals.count:
+        say(f"MLflow: {tracker.refusals}.")

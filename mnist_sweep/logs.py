@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from mnist_sweep.files import make_own
 from mnist_sweep.folders import LOG
 from mnist_sweep.secrets import masked
 from mnist_sweep.text import first_line, printable
@@ -58,6 +59,7 @@ def log_to(folder: Path) -> None:
         old.close()
     path = folder / LOG
     try:
+        make_own(path)
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         _tell(path, error)

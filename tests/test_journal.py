@@ -291,6 +291,16 @@ def test_a_folder_that_was_deleted_is_noticed(tmp_path):
             journal_.append(STORY[1])
 
 
+def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
+    before = written.read_bytes()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / journal.FILE).hardlink_to(written)
+    with Journal(tmp_path / "copy", resume=True) as journal_:
+        journal_.append(STORY[1])
+    assert written.read_bytes() == before
+    assert list(journal.read(tmp_path / "copy")) == [*STORY, STORY[1]]
+
+
 def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
         journal_.append(STORY[0])

@@ -14,13 +14,14 @@ from mnist_sweep.folders import LOG
 
 @pytest.fixture(autouse=True)
 def root() -> Iterator[logging.Logger]:
-    """Puts back what logs to where."""
+    """Takes pytest's handlers away, which could not hand over all that is logged here, and puts them back."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    root.handlers.clear()
     yield root
-    for handler in set(root.handlers) - set(handlers):
-        root.removeHandler(handler)
+    for handler in root.handlers:
         handler.close()
+    root.handlers[:] = handlers
     root.setLevel(level)
 
 
@@ -70,3 +71,14 @@ def test_a_traceback_holds_no_password() -> None:
         shown = logs.shown_traceback(error)
     assert "ConnectionError: cannot connect to postgresql://***@db" in shown
     assert "hunter2" not in shown.replace('uri = "postgresql://', "")
+
+
+def test_a_log_that_a_hard_linked_copy_shares_is_made_its_own(tmp_path: Path) -> None:
+    for name in ("original", "copy"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "original" / LOG).write_text("before\n")
+    (tmp_path / "copy" / LOG).hardlink_to(tmp_path / "original" / LOG)
+    logs.log_to(tmp_path / "copy")
+    logging.getLogger("x").info("now")
+    assert (tmp_path / "original" / LOG).read_text() == "before\n"
+    assert (tmp_path / "copy" / LOG).read_text().startswith("before\n[")
