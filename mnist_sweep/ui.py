@@ -68,7 +68,8 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     with ports.listen(host, port) as taken:
         open_to_others = not ports.is_loopback(taken)
     ending.raise_on_signals()
-    artifacts = str(Path(tracking["artifacts"]).absolute())
+    # As a URI: of a plain path, MLflow would decode a percent sign.
+    artifacts = Path(tracking["artifacts"]).absolute().as_uri()
     try:
         with tempfile.TemporaryFile() as errors, _server(uri, host, port, artifacts, errors) as server:
             address = f"http://{ports.shown(host)}:{port}"
