@@ -240,7 +240,10 @@ def _read(given: str) -> dict[str, Array]:
     if not there:
         raise UserError(f"{where}: there is no such file or folder")
     with reading.open_file(path, where) as file:
-        kind = file.read(6)
+        try:
+            kind = file.read(6)
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read ({error.strerror})") from None
     if kind == b"\x93NUMPY":
         raise UserError(f"{where}: is a single array; save x_train, y_train, x_test and y_test with np.savez")
     if not kind.startswith(b"PK"):

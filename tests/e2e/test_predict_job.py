@@ -30,7 +30,10 @@ def test_pictures_are_read_and_doubts_are_told(swept, run, pictures: list[Path],
     seen = tmp_path / "seen"
     done = run(folder, "predict", *map(str, pictures), "--model", "four", "--format", "json", "--save-input", str(seen))
     assert done.returncode == 2
-    assert done.stderr == f"mnist_sweep: {pictures[1]}: is no picture that can be read; give a PNG or a JPEG\n"
+    assert (
+        done.stderr
+        == f"mnist_sweep: {pictures[1]}: is not a picture that can be read; give a PNG, JPEG, BMP, GIF or WebP\n"
+    )
     told = json.loads(done.stdout)
     tested = mnist_sweep.load_runs("four", tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
     assert told["model"]["run_id"] == tested[tested["metrics.test_accuracy"].notna()]["run_id"].item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def test_a_logged_metric_that_was_changed_is_found(
         assert changed.rowcount == 1
     store.close()
     database.close()
+    # Where a store lies, its files are looked for.
+    shutil.copytree(folder / "mlruns" / "artifacts", tmp_path / "artifacts")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert rerun.rerun(run_id[:12], None, uri, Console(width=200)) == 1
     output = capsys.readouterr().out

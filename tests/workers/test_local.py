@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -221,9 +222,10 @@ def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers
 
     worker = pool.pids()["cpu0"]
     for process in psutil.Process().children():
-        if process.pid != worker and "mnist_sweep.workers.forkserver" in process.cmdline():
-            # The server, which another replaces when it is needed; its child lives on.
-            process.kill()
+        with contextlib.suppress(psutil.ZombieProcess):
+            if process.pid != worker and "mnist_sweep.workers.forkserver" in process.cmdline():
+                # The server, which another replaces when it is needed; its child lives on.
+                process.kill()
     first = metrics(run(pool, task(number=1, epochs=3)))
     assert pool.pids()["cpu0"] == worker
     os.kill(worker, signal.SIGKILL)
