@@ -7,13 +7,14 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.commands import COMMANDS
+from mnist_sweep.ending import ended_by_signals
 from mnist_sweep.errors import UserError, did_you_mean
-from mnist_sweep.secrets import hide, masked
+from mnist_sweep.secrets import STORE_VARIABLE, hide, masked
 from mnist_sweep.text import first_line, one_line
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if "--debug" in given:
         given.remove("--debug")
         os.environ[_DEBUG] = "1"
+    # Whatever prints it from here on, its password is known.
+    hide(os.environ.get(STORE_VARIABLE, ""))
     debug = os.environ.get(_DEBUG, "0") == "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -94,7 +97,7 @@ def _sweep(given: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from mnist_sweep import compose, hydra_folder
-    from mnist_sweep.grammar import quote_sweeps
+    from mnist_sweep.grammar import quote_sweeps, values_of
 
     codes: list[int] = []
 
@@ -111,13 +114,14 @@ def _sweep(given: list[str]) -> int:
     compose.register()
     multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
-    rest = [_without_secret(argument) for argument in given if argument not in flags]
+    rest = [_without_secret(argument, values_of) for argument in given if argument not in flags]
     sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
     # Hydra then raises its errors instead of printing them in its own way.
     before = os.environ.get(_DEBUG)
     os.environ[_DEBUG] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
+        with ended_by_signals():
+            hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
     except compose.COMPOSITION_ERRORS as error:
         raise compose.explain(error, given) from error
     except hydra_folder.Refused as refused:
@@ -144,6 +148,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
         folders.discard(killed)
     plain = compose.plain(config)
     plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
+    hide(plain["tracking"]["uri"])
     if plain["resume"] == "auto":
         old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
         if old is not None:
@@ -155,10 +160,11 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     return launch.run(plain, claim.folder, standard_output(), baseline=before)
 
 
-def _without_secret(argument: str) -> str:
+def _without_secret(argument: str, values_of: Callable[[str], Sequence[str]]) -> str:
     """An override without the password of a tracking URI, which Hydra would print and write down."""
     key, equals, value = argument.partition("=")
     if key.lstrip("+") != "tracking.uri" or not equals:
         return argument
-    whole = value.strip("'\"")
-    return f"{key}={value.replace(whole, ','.join(map(hide, whole.split(','))))}"
+    for uri in values_of(argument) or [value]:
+        argument = argument.replace(uri, hide(uri))
+    return argument

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from mnist_sweep.errors import UserError
 
@@ -226,15 +227,20 @@ def _rerun(given: list[str]) -> int:
     _takes_store(parser)
     options = parser.parse_args(given)
     from mnist_sweep import rerun
-    from mnist_sweep.launch import ended_by_signals
+    from mnist_sweep.ending import ended_by_signals
     from mnist_sweep.tables import standard_output
 
     with ended_by_signals():
         return rerun.rerun(options.run, options.trial, options.tracking_uri, standard_output())
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog.rpartition(' ')[2]}: {message}; {self.prog} --help tells what it takes")
+
+
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m mnist_sweep {command}",
         description=description,
         epilog="--debug before or after anything shows the traceback of an error.",

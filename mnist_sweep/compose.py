@@ -213,9 +213,12 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     twice = re.search(r"Multiple values for (\w+)", text)
     if twice:
         return UserError(f"{twice.group(1)}: has an option already; write {twice.group(1)}=NAME without a plus")
-    added = next((o for o in overrides if o.startswith("+") and "already at" in text), None)
-    if added:
-        return UserError(f"{added.lstrip('+')}: this key is there already; write it without a plus")
+    there = re.search(r"already at '([^']+)'", text)
+    if there:
+        added = [o for o in overrides if o.startswith("+")]
+        named = [o for o in added if o.lstrip("+").partition("=")[0].replace("/", ".") == there.group(1)]
+        which = (named or added or [there.group(1)])[0].lstrip("+")
+        return UserError(f"{which}: this key is there already; write it without a plus")
     nameless = next((o for o in overrides if o.startswith("=")), None)
     if nameless:
         return UserError(f"{nameless}: there is no key before the equals sign")

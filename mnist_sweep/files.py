@@ -6,6 +6,7 @@ No other module removes, renames or overwrites a file; `tests/test_files.py` rea
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,13 +19,19 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object], *, 
     """Writes to a temporary file of its own, flushes it to the disk, and gives it its name.
 
     Args:
-        path: The file; one that is there is replaced, so the caller has made sure that it may be.
+        path: The file; one that is there is replaced, so the caller has made sure that it may be. What a link points
+            to is replaced, not the link; a pipe or a device, `/dev/stdout` say, is written to.
         content: Its text or bytes, or what writes it to the path that it is given.
         flush: Whether to wait for the disk; without, a power cut may leave a file that cannot be read.
 
     Raises:
         OSError: It cannot be written; the file is then as it was.
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file():
+        _write_into(path, content)
+        return
     # The suffix stays last, as Keras and NumPy tell the format by it. The name is none that a user's file has, and the
     # same each time, so that what a kill has left is replaced.
     temporary = path.with_name(f"{PARTIAL}{path.name}")
@@ -39,8 +46,20 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object], *, 
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # NumPy and Python's own `write` do not say which file it is.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         remove(temporary)
+
+
+def _write_into(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    if callable(content):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with open(path, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def move(source: Path, target: Path) -> None:

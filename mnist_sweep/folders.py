@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -21,6 +22,8 @@ CONFIGS = ".hydra"
 WORKERS = "workers"
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
+# Seconds after which a folder in which there is no journal yet belongs to a process that has ended.
+_ABANDONED = 3600.0
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Claim:
         remove_empty(self.made)
 
 
-def claim(wished: Path) -> Claim:
+def claim(wished: Path, key: str = "hydra.run.dir") -> Claim:
     """Makes a folder this process's own.
 
     Args:
         wished: The folder that is asked for. Where it holds a sweep, the first of `wished-2`, `wished-3` … that does
             not is taken.
+        key: What it was named by, for messages.
 
     Raises:
         UserError: The folder holds anything else, or cannot be written.
@@ -60,7 +64,7 @@ def claim(wished: Path) -> Claim:
         try:
             if holds_a_sweep(candidate):
                 continue
-            check_free(candidate)
+            check_free(candidate, key)
             made = _made(candidate)
             (candidate / LOCK).touch(exist_ok=False)
         except FileExistsError:
@@ -82,8 +86,9 @@ def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
     Raises:
         UserError: It is a file, or is not empty.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{key}={printable(str(folder))}: is a file; name a folder that is new or empty")
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        what = "is a file" if folder.exists() else "is a link to nothing"
+        raise UserError(f"{key}={printable(str(folder))}: {what}; name a folder that is new or empty")
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if there:
         shown = printable(", ".join(there[:_SHOWN]) + (" …" if len(there) > _SHOWN else ""))
@@ -109,8 +114,8 @@ def never_begun(below: Path) -> list[Path]:
 
     A sweep whose journal was emptied later has more in its folder than that, and is not among them.
     """
-    found = [path.parent for path in below.glob(f"*/{FILE}") if path.is_file() and not path.stat().st_size]
-    return [folder for folder in found if not is_running(folder) and not list(_others(folder))]
+    found = [path.parent for path in below.glob(f"*/{LOCK}") if path.is_file() and _is_ours(path)]
+    return [folder for folder in found if _is_unused(folder) and not is_running(folder) and not list(_others(folder))]
 
 
 def discard(folder: Path) -> None:
@@ -149,6 +154,13 @@ def _has_begun(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         return (folder / FILE).stat().st_size > 0
     return False
+
+
+def _is_unused(folder: Path) -> bool:
+    if (folder / FILE).is_file():
+        return not (folder / FILE).stat().st_size
+    # Another process may have taken it a moment ago, and be about to open its journal.
+    return time.time() - (folder / LOCK).stat().st_mtime > _ABANDONED
 
 
 def _remove_unused(folder: Path) -> None:

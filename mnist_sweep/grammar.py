@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep, Sweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+    Sweep,
+)
 from hydra.errors import HydraException
 
 from mnist_sweep.errors import UserError
@@ -240,6 +249,24 @@ def parse_value(text: str, key: str) -> Any:  # noqa: ANN401 - any JSON type
     if parsed.is_sweep_override():
         raise UserError(f"{key}={text}: must be one value")
     return parsed.value()
+
+
+def values_of(override: str) -> list[str]:
+    """The texts that an override of the command line gives its key: one, or several where it is a sweep.
+
+    Args:
+        override: Such as `tracking.uri=http://box:5000`.
+
+    Returns:
+        The texts without quotes; none where the override cannot be read.
+    """
+    try:
+        parsed: Override = _parser().parse_overrides([override])[0]
+        value = parsed.value()
+    except (HydraException, ValueError):
+        return []
+    found = value.list if isinstance(value, ChoiceSweep) else [value]
+    return [text.text if isinstance(text, QuotedString) else str(text) for text in found]
 
 
 def is_sweep(override: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mnist_sweep.errors import UserError
 from mnist_sweep.files import write_whole
-from mnist_sweep.folders import CONFIGS, Claim, check_free, claim
-from mnist_sweep.secrets import masked
+from mnist_sweep.folders import CONFIGS, Claim, check_free, claim, holds_a_sweep
+from mnist_sweep.reading import read_text
+from mnist_sweep.secrets import hide, masked
 
 _MULTIRUN = "multirun.yaml"
 
-# Of this process, by the folder that Hydra was told to use.
-_claims: dict[Path, Claim] = {}
+# Of this process, by the folder that Hydra was told to use, as it writes it.
+_claims: dict[str, Claim] = {}
 
 
 class ClaimFolder(Callback):
@@ -27,21 +30,44 @@ class ClaimFolder(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Takes the folder `hydra.run.dir`, or one beside it."""
         with _carried():
+            _check_unused(config)
+            if not str(config.hydra.run.dir):
+                raise UserError("hydra.run.dir: is empty; name a folder that is new or empty")
             taken = claim(Path(str(config.hydra.run.dir)))
-            _claims[taken.folder.absolute()] = taken
+            _claims[os.path.abspath(taken.folder)] = taken
             with open_dict(config):
                 config.hydra.run.dir = str(taken.folder).replace("${", "\\${")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Checks the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes there."""
         with _carried():
+            _check_unused(config)
             folder = Path(str(config.hydra.sweep.dir))
-            if not (folder / _MULTIRUN).is_file():
+            if not _holds_a_multirun(folder):
                 check_free(folder, "hydra.sweep.dir")
             # Only in the copy that is written: each of the sweeps has its config composed again.
             tracking = OmegaConf.to_container(config.tracking, resolve=False)
-            if isinstance(tracking, dict) and masked(str(tracking.get("uri"))) != tracking.get("uri"):
-                config.tracking.uri = masked(str(tracking["uri"]))
+            if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
+                config.tracking.uri = hide(tracking["uri"])
+
+
+def _check_unused(config: DictConfig) -> None:
+    """Refuses what would let Hydra write elsewhere, or let paths mean something else."""
+    if config.hydra.output_subdir is not None:
+        raise UserError(
+            f"hydra.output_subdir={config.hydra.output_subdir}: .hydra/ is written without it; leave it out"
+        )
+    if config.hydra.job.chdir:
+        raise UserError("hydra.job.chdir=true: must be false, as paths count from the working directory")
+
+
+def _holds_a_multirun(folder: Path) -> bool:
+    """Whether a folder holds sweeps of a multirun, and nothing else."""
+    written = folder / _MULTIRUN
+    if not written.is_file() or "name: mnist_sweep" not in read_text(written, str(written)):
+        return False
+    others = [path for path in folder.iterdir() if path.name != _MULTIRUN]
+    return all(path.name.split("-")[0].isdigit() and holds_a_sweep(path) for path in others)
 
 
 class Refused(BaseException):
@@ -66,11 +92,12 @@ def claimed(output: Path) -> Claim:
     Args:
         output: The folder that Hydra was told to use; one of several sweeps (`-m`) is taken only now.
     """
-    if output.absolute() not in _claims:
-        taken = claim(output)
+    key = os.path.abspath(output)
+    if key not in _claims:
+        taken = claim(output, "hydra.sweep.subdir")
         # Hydra has created it.
-        _claims[output.absolute()] = Claim(taken.wished, taken.folder, (taken.folder,))
-    return _claims[output.absolute()]
+        _claims[key] = Claim(taken.wished, taken.folder, (taken.folder,))
+    return _claims[key]
 
 
 def give_up_unused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -77,7 +78,12 @@ class Journal:
             self._check_place()
         except OSError as error:
             # After a failure to flush, what the disk has is not known, so that to try again would be no help.
-            self._broken = MachineError(f"{self.path}: cannot be written ({error.strerror})")
+            gone = error.errno in (errno.ENOENT, errno.ESTALE, 0)
+            self._broken = MachineError(
+                f"{self.path.parent}: was moved, deleted or replaced while its sweep ran"
+                if gone
+                else f"{self.path}: cannot be written ({error.strerror})"
+            )
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise self._broken from None
@@ -124,6 +130,11 @@ def _acquire(path: Path, folder: Path) -> int:
         holder = one_line(os.read(lock, _HOLDER).decode(errors="replace")) or "another process"
         os.close(lock)
         raise UserError(f"{folder}: this sweep is being run by {holder}") from None
+    if os.fstat(lock).st_nlink > 1:
+        # Shared with a hard-linked copy, whose sweep is another. Nobody holds it now, so that it can be exchanged.
+        make_own(path)
+        os.close(lock)
+        return _acquire(path, folder)
     # Who holds it is for people to read, and a full disk that has no room for it keeps nobody from resuming.
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)

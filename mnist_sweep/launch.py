@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from mnist_sweep import backend, earlier, hypermodel, search, summary
+from mnist_sweep import backend, earlier, ending, hypermodel, search, summary
 from mnist_sweep.clock import SteadyClock
 from mnist_sweep.config import TrialConfig, check_shape
-from mnist_sweep.errors import MachineError, UserError, writing_to
+from mnist_sweep.errors import MachineError, UserError, machine_fault, writing_to
 from mnist_sweep.files import write_whole
 from mnist_sweep.folders import ARRAYS, WORKERS, tidy
 from mnist_sweep.journal import Journal, elsewhere, find, read
@@ -99,7 +99,7 @@ def run(
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
     """
-    with ended_by_signals(), contextlib.ExitStack() as pool:
+    with ending.ended_by_signals(), contextlib.ExitStack() as pool:
         return _run(config, folder, console, pool, resume, other_versions, baseline)
 
 
@@ -224,7 +224,8 @@ def _run(
                 say(to_go_on)
                 return 130
             except MachineError as error:
-                mend = f"free space or mend it, then: python -m mnist_sweep resume {named}"
+                first = "free space or mend it" if folder.is_dir() else "put the folder back"
+                mend = f"{first}, then: python -m mnist_sweep resume {named}"
                 raise MachineError(f"{error}; {mend}") from error
     summary.leaderboard(console, space, results)
     summary.warn_of_fallback(console, images)
@@ -338,7 +339,7 @@ def _sweep_id(settings: Settings, folder: Path) -> str:
 def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
     """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
     # A terminal that is closed sends SIGHUP, a cluster's pre-emption SIGTERM.
-    kinds = (signal.SIGINT, *_ends())
+    kinds = (signal.SIGINT, *ending.ends())
 
     def handler(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -355,29 +356,13 @@ def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def _ends() -> list[signal.Signals]:
-    """The signals that are to end this process; nohup sees to it that a closed terminal is none."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP do what Ctrl-C does, so that no temporary folder and no process stays behind."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _ends()}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
 def _finish_tracking(tracker: Tracker, say: summary.Say, sweep: str) -> None:
     if tracker.behind:
         say("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
-        say(f"MLflow could not be written ({masked(first_line(tracker.error))}).")
+        reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
+        say(f"MLflow could not be written ({reason}).")
         say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")

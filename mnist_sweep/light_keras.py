@@ -37,6 +37,9 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a stand-in for anything
         if name.startswith("__"):
             raise AttributeError(name)
+        if name[0].isupper():
+            # SciPy, at work in another thread meanwhile, asks whether something is of the class `jax.Array`.
+            return type(name, (), {})
         # With asyncio below it, it is not imported before the workers are started.
         from unittest.mock import MagicMock
 

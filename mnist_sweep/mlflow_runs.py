@@ -113,7 +113,7 @@ class View:
             self._sweep_started(event)
         elif isinstance(event, SweepResumed):
             self._write.reopen(self._parent)
-            self._write.tag_new_runs(_version_tags(event.versions))
+            self._resumed(event)
             self._outdated = True
         elif isinstance(event, TrialStarted):
             self._trial_started(event.trial, event)
@@ -144,6 +144,7 @@ class View:
     def _sweep_started(self, event: SweepStarted) -> None:
         self._started = event
         self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
+        self._versions, self._changed = _version_tags(event.versions), dict[str, str]()
         self._write.open(self._common_tags(event), event.data)
         self._known = {_key(run.data.tags): run for run in self._write.find(tagged(store.TAG_SWEEP, event.sweep))}
         self._begun |= {run.info.run_id for run in self._known.values() if store.TAG_BEGUN in run.data.tags}
@@ -158,6 +159,16 @@ class View:
             self._write.yaml(self._parent, shared, "config.yaml")
             self._write.yaml(self._parent, event.space, "space.yaml")
             self._mark_begun(self._parent)
+
+    def _resumed(self, event: SweepResumed) -> None:
+        tags = _version_tags(event.versions)
+        self._write.tag_new_runs(tags)
+        before, self._versions = self._versions, {**self._versions, **tags}
+        # Of what was begun with other versions, both are told.
+        other = [key for key in tags if before.get(key, tags[key]) != tags[key]]
+        self._changed |= {key: f"{before[key]}, then {tags[key]}" for key in other}
+        for key, value in self._changed.items():
+            self._write.tag(self._parent, key, value)
 
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
@@ -230,6 +241,8 @@ class View:
         if number in self._runs:
             self._write.reopen(self._runs[number])
             self._write.tag(self._runs[number], store.TAG_SLOT, event.slot)
+            for key, value in self._changed.items():
+                self._write.tag(self._runs[number], key, value)
         else:
             tags = {
                 store.TAG_KIND: "trial",

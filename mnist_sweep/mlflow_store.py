@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _LOG = logging.getLogger(__name__)
+# Seconds to wait for another process that writes, before a database is called locked.
+_LOCKED = 5.0
 _SQLITE = "sqlite:///"
 # SQLAlchemy decodes both. Of the first MLflow creates the folder as it is written, `v%3F2` beside `v?2`.
 _ENCODED = "sqlite+pysqlite:///"
@@ -178,7 +180,7 @@ def with_password(uri: str) -> str:
     """
     whole = reveal(uri)
     if whole is None:
-        raise UserError(f"tracking.uri={uri}: its password is not kept; give the whole URI in {STORE_VARIABLE}")
+        raise UserError(f"tracking.uri={uri}: its password is not stored; set {STORE_VARIABLE} to the whole URI")
     return whole
 
 
@@ -198,10 +200,52 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     uri = absolute(uri) if create else existing(uri)
     path = sqlite_path(uri)
     if path is not None:
-        if not path.exists():
+        if path.exists():
+            check_database(path)
+        else:
             _create(path)
         _follow(path)
     return _client(uri)
+
+
+def check_database(path: Path) -> None:
+    """Refuses a database that cannot be read: MLflow itself would try for minutes, and print each time.
+
+    Args:
+        path: The file of an SQLite store.
+
+    Raises:
+        UserError: It is damaged, or another process keeps it locked.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_LOCKED)) as database:
+            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                quoted = str(table).replace('"', '""')
+                database.execute(f'SELECT * FROM "{quoted}" LIMIT 1').fetchone()
+    except sqlite3.Error as error:
+        fault = database_fault(path, error)
+        if fault is not None:
+            raise fault from None
+
+
+def database_fault(path: Path, error: sqlite3.Error) -> UserError | None:
+    """What is wrong with a database as a whole; None where an error is about something else.
+
+    Args:
+        path: The file of an SQLite store.
+        error: What reading it has raised.
+    """
+    other = "name another with --tracking-uri or MLFLOW_TRACKING_URI"
+    told = {
+        sqlite3.SQLITE_NOTADB: f"is not an SQLite database; {other}",
+        sqlite3.SQLITE_CORRUPT: f"is damaged ({error}); restore it, or {other}, and sync writes the sweeps into that",
+        sqlite3.SQLITE_IOERR: f"cannot be read ({error})",
+        sqlite3.SQLITE_BUSY: "is locked by another process; try again when that has ended",
+        sqlite3.SQLITE_LOCKED: "is locked by another process; try again when that has ended",
+    }
+    # The lowest byte is the kind; the rest tells more of it.
+    what = told.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    return None if what is None else UserError(f"tracking.uri={sqlite_uri(path)}: {what}")
 
 
 def file_path(place: str) -> Path | None:
@@ -357,7 +401,14 @@ def _client(uri: str) -> MlflowClient:
     _import_mlflow()
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri)
+    try:
+        return MlflowClient(tracking_uri=uri)
+    except ModuleNotFoundError as error:
+        # MLflow leaves the drivers of databases to whoever uses one.
+        raise UserError(
+            f"tracking.uri={masked(uri)}: needs the Python package {error.name}, which is not installed; "
+            f"pip install {error.name}"
+        ) from None
 
 
 def _import_mlflow() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import unquote
 
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 HIDDEN = "***"
 # No pattern here may look for its end from many beginnings of one long text: an error's message may have megabytes.
 _RUN, _AUTHORITY = re.compile(r"[^\s'\"]+"), re.compile(r"://(?!/)")
+# A user and password with quotes in them.
+_ODD_USER = re.compile(r"(?<=://)(?!/)[^\s/@]{0,200}['\"][^\s/]{0,200}@")
 _WORD = r"(?:password|passwd|pwd|passphrase|secret|token|(?:api|access|private|secret)[_-]?key|x-amz-signature)"
 # `password=…`, `"api_key": "…"`, `PWD=…`, `search.token=…` and the like; of a file called `keys/token:` it is no value.
 _NAMED = re.compile(
@@ -27,6 +30,10 @@ _KNOWN = re.compile(
 
 # From each URI as it may be shown to the whole one, for those that this process was given.
 _given: dict[str, str] = {}
+# Their passwords, which errors may tell without the rest; those that are part of many a word are left.
+_words: set[str] = set()
+_SHORTEST = 6
+_NUMBERED = re.compile(r"\*{3}\d+")
 
 
 def masked(text: str) -> str:
@@ -43,7 +50,15 @@ def masked(text: str) -> str:
         >>> masked("postgresql://alice:hunter2@db/runs?sslpassword=x")
         'postgresql://***@db/runs?sslpassword=***'
     """
-    text = _RUN.sub(_without_user, text)
+    for shown, whole in _given.items():
+        text = text.replace(whole, shown)
+    for word in _words:
+        text = text.replace(word, HIDDEN)
+    return _patterns(text)
+
+
+def _patterns(text: str) -> str:
+    text = _RUN.sub(_without_user, _ODD_USER.sub(f"{HIDDEN}@", text))
     for pattern in (_NAMED, _OPTION, _BEARER):
         text = pattern.sub(_without_value, text)
     return _KNOWN.sub(HIDDEN, text)
@@ -63,14 +78,23 @@ def _without_value(found: re.Match[str]) -> str:
 
 
 def hide(uri: str) -> str:
-    """Hides a URI's secrets, which `reveal` gives back in this process.
+    """Hides a URI's secrets, which `reveal` gives back in this process; `masked` then knows them in any text.
 
     Args:
         uri: A tracking URI.
+
+    Returns:
+        The URI with `***` in place of its user and password; `***2` and so on where that means another URI already.
     """
-    shown = masked(uri)
-    if shown != uri:
-        _given[shown] = uri
+    shown, number = _hidden(uri), 1
+    if shown == uri:
+        return uri
+    while _given.get(shown, uri) != uri:
+        number += 1
+        shown = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
+    _given[shown] = uri
+    password = _user(uri).partition(":")[2]
+    _words.update(word for word in (password, unquote(password)) if len(word) >= _SHORTEST)
     return shown
 
 
@@ -87,4 +111,15 @@ def reveal(uri: str) -> str | None:
     if HIDDEN not in uri:
         return uri
     given = os.environ.get(STORE_VARIABLE, "")
-    return _given.get(uri) or (given if masked(given) == uri else None)
+    return _given.get(uri) or (given if _hidden(given) == _NUMBERED.sub(HIDDEN, uri) else None)
+
+
+def _user(uri: str) -> str:
+    """What stands before the host in a URI, of which all is known to be one: there may be anything in a password."""
+    rest = uri.partition("://")[2]
+    return "" if rest.startswith("/") else rest.rpartition("@")[0]
+
+
+def _hidden(uri: str) -> str:
+    user = _user(uri)
+    return _patterns(uri.replace(f"://{user}@", f"://{HIDDEN}@", 1) if user else uri)

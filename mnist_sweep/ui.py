@@ -22,7 +22,7 @@ from rich.console import Console
 from mnist_sweep import ending, mlflow_view, ports, supervisor
 from mnist_sweep.compose import defaults
 from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import absolute, sqlite_path
+from mnist_sweep.mlflow_store import absolute, check_database, sqlite_path
 from mnist_sweep.secrets import masked
 from mnist_sweep.text import one_line
 
@@ -65,6 +65,8 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
         raise UserError(
             f"tracking.uri={masked(uri)}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
         )
+    if path is not None:
+        check_database(path)
     with ports.listen(host, port) as taken:
         open_to_others = not ports.is_loopback(taken)
     ending.raise_on_signals()
@@ -186,4 +188,6 @@ def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], addres
 def _last_line(errors: IO[bytes]) -> str:
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL))
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    return masked(one_line(lines[-1], 500)) if lines else ""
+    # SQLAlchemy's last line is an address where one may read more.
+    told = [line for line in lines if "Background on this error" not in line]
+    return masked(one_line(told[-1], 500)) if told else ""

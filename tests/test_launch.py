@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from rich.console import Console
 
-from mnist_sweep import launch
+from mnist_sweep import ending, launch
 from mnist_sweep.errors import UserError
 from mnist_sweep.sweep import Sweep
 from mnist_sweep.trial import Event, SweepResumed, SweepStarted
@@ -30,7 +30,7 @@ def hang_up() -> Iterator[None]:
 def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     sweep = mock.Mock(spec=Sweep)
-    with launch.ended_by_signals(), launch._signals(sweep, Console(file=StringIO())):
+    with ending.ended_by_signals(), launch._signals(sweep, Console(file=StringIO())):
         os.kill(os.getpid(), signal.SIGHUP)
     assert sweep.stop.called is not nohup
     assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if nohup else signal.SIG_DFL)
@@ -40,7 +40,7 @@ def test_signals_outside_of_the_loop_end_the_driver_as_ctrl_c_does(hang_up) -> N
     # These tests may themselves run under nohup.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        with pytest.raises(KeyboardInterrupt), launch.ended_by_signals():
+        with pytest.raises(KeyboardInterrupt), ending.ended_by_signals():
             os.kill(os.getpid(), number)
 
 

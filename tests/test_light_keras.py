@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -104,3 +105,11 @@ def test_another_thread_may_import_meanwhile(monkeypatch: pytest.MonkeyPatch):
 
         assert isinstance(jax, light_keras._StandIn)
     assert "jax" not in sys.modules
+
+
+def test_scipy_can_be_used_by_another_thread_meanwhile() -> None:
+    from scipy import stats
+
+    with light_keras._without_jax():
+        importlib.import_module("jax")
+        assert stats.ttest_rel([1.0, 2.0, 4.0], [1.5, 2.0, 3.0]).pvalue > 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.files import write_whole
 from mnist_sweep.results import images
 from mnist_sweep.results.models import TrackedModel, find_model, quiet
 from mnist_sweep.results.picture_reader import PictureReader
@@ -173,7 +175,7 @@ def _save(found: dict[Path, images.Prepared], to: Path) -> None:
         for file, prepared in found.items():
             names = (f"{file.stem}{end}.png" for end in itertools.chain([""], map("-{}".format, itertools.count(2))))
             pixels = np.rint(prepared.image * 255).astype(np.uint8)
-            path = next(to / name for name in names if not (to / name).exists())
-            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+            path = next(to / name for name in names if not os.path.lexists(to / name))
+            write_whole(path, Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save)
     except OSError as error:
         raise UserError(f"--save-input={to}: cannot be written ({error.strerror or error})") from None

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from mnist_sweep import mlflow_store as store
-from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_names import TAG_METRIC, TAG_PARAM, originals
 from mnist_sweep.results.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.settings import METRICS
@@ -80,11 +79,9 @@ class Database:
                 database.execute("PRAGMA case_sensitive_like = true")
                 yield database
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-                raise UserError(
-                    f"tracking.uri={store.sqlite_uri(self._path)}: is no SQLite database; name another file with "
-                    "--tracking-uri or MLFLOW_TRACKING_URI"
-                ) from None
+            fault = store.database_fault(self._path, error)
+            if fault is not None:
+                raise fault from None
             raise UnknownTables(str(error)) from error
 
 

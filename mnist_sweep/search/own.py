@@ -155,7 +155,7 @@ def _load(settings: Settings) -> tuple[str, type]:
         oracle = load_keras("keras_tuner").Oracle
         try:
             kind = getattr(importlib.import_module(module), name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failed(target, "cannot be imported", error) from error
     if not isinstance(kind, type) or not issubclass(kind, (Search, oracle)):
         raise UserError(
@@ -169,7 +169,7 @@ def _built(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:  # noqa
         return make(**arguments)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failed(target, "cannot be built", error) from error
 
 

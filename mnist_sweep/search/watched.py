@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 _STATUSES = ("RUNNING", "IDLE", "STOPPED")
 
 
-def failed(target: str, what: str, error: Exception) -> UserError:
+def failed(target: str, what: str, error: BaseException) -> UserError:
     """An exception in a user's class, for the user.
 
     Args:
@@ -93,7 +93,7 @@ class Watched(Search):
             return method(*arguments)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failed(self._target, f"its {name} failed", error) from error
 
     def _error(self, message: str) -> UserError:
@@ -151,7 +151,7 @@ class WatchedStopping(Stopping):
         """What the rule says."""
         try:
             reason = self._rule.report(number, epoch, score)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failed(self._target, "its stopping failed", error) from error
         if not isinstance(reason, str):
             raise UserError(

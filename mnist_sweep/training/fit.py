@@ -134,6 +134,9 @@ class Trainer:
         refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, len(feed.training)))
         if refusal:
             return outcome(Status.REFUSED, refusal)
+        if not job.folder.parent.parent.is_dir():
+            # Created again, it would stand in the way of the sweep that was moved.
+            raise MachineError(f"{job.folder}: cannot be written (the sweep's folder is gone)")
         job.folder.mkdir(parents=True, exist_ok=True)
         to_save = model if engine.plain is None else engine.plain
         with clock("build"):
@@ -433,6 +436,8 @@ def _check_loadable(model: keras.Model, config: CustomModel | HyperModelConfig) 
             if isinstance(config, CustomModel)
             else f"model.hypermodel={config.hypermodel}"
         )
+        if isinstance(error, OSError):
+            raise UserError(f"{which}: its model cannot be saved ({line})") from error
         raise UserError(
             f"{which}: the saved model cannot be loaded again ({line}); "
             "decorate own layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"

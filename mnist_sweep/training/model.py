@@ -12,6 +12,7 @@ import numpy as np
 from mnist_sweep import keras_names
 from mnist_sweep.config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
 from mnist_sweep.errors import UserError
+from mnist_sweep.text import first_line
 
 
 def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -102,7 +103,10 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
     try:
         built = builder(own, shape, classes)
     except Exception as error:
-        raise UserError(f"model.builder={model.builder}: raised {type(error).__name__}: {error}") from error
+        line, kind = first_line(error), type(error).__name__
+        raise UserError(
+            f"model.builder={model.builder}: raised {kind if line == kind else f'{kind}: {line}'}"
+        ) from error
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
         raise UserError(
             f"model.builder={model.builder}: returned {type(built).__name__}; return a Sequential or functional "

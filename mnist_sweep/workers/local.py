@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from mnist_sweep.errors import MachineError
+from mnist_sweep.files import make_own
 from mnist_sweep.trial import Status
 from mnist_sweep.workers import forkserver, orphans, wire
 from mnist_sweep.workers.base import (
@@ -381,6 +382,7 @@ class LocalWorkers:
         log = self._logs / f"{slot.name}.log"
         with contextlib.ExitStack() as cleanup:
             try:
+                make_own(log)
                 output = cleanup.enter_context(open(log, "ab"))
             except OSError as error:
                 raise _no_log(log, error) from error

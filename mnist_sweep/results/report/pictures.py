@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.reading import read_npz
+from mnist_sweep.reading import read_npz, read_text
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
 from mnist_sweep.results.report.texts import TEXTS
@@ -120,10 +120,20 @@ def _pareto(found: SweepRuns, scored: pd.DataFrame) -> Iterator[Picture]:
         yield _picture("pareto", figure, f"The trials by {names}, those of the Pareto set marked.", objectives=names)
 
 
+def _counts(path: Path) -> list[list[int]] | None:
+    """A confusion matrix as it was logged, a row per true class; None where the file holds none."""
+    try:
+        counts = json.loads(read_text(path, str(path)))["rows are true classes"]
+        fits = all(len(row) == len(counts) and all(type(count) is int for count in row) for row in counts)
+        return counts if counts and fits else None
+    except (UserError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Picture]:
     path = fetched(winner.run, "confusion_matrix.json", folder)
-    if path is not None:
-        counts = json.loads(path.read_text(encoding="utf-8"))["rows are true classes"]
+    counts = None if path is None else _counts(path)
+    if counts is not None:
         right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
         told = f"{right:,} of {total:,} test images are right"
         yield _picture("confusion", plots.confusion_matrix(counts, told), f"{told}.{_most_confused(counts)}")
