@@ -110,6 +110,27 @@ class TestWritingWhole:
         files.write_whole(tmp_path / "a.txt", "new")
         assert (tmp_path / "partial-a.txt").read_text() == "mine"
 
+    def test_replaces_what_a_link_points_to_not_the_link(self, tmp_path: Path) -> None:
+        (tmp_path / "target").write_text("old")
+        (tmp_path / "link").symlink_to(tmp_path / "target")
+        files.write_whole(tmp_path / "link", "new")
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "target").read_text() == "new"
+
+    def test_writes_to_a_device_and_never_replaces_it(self, tmp_path: Path) -> None:
+        files.write_whole(Path("/dev/null"), "nothing")
+        assert Path("/dev/null").is_char_device()
+        with pytest.raises(OSError, match="it is not a regular file"):
+            files.write_whole(Path("/dev/null"), lambda path: path.write_text(""))
+
+    def test_names_the_file_that_cannot_be_written(self, tmp_path: Path) -> None:
+        def fail(_: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            files.write_whole(tmp_path / "a.txt", fail)
+        assert caught.value.filename == str(tmp_path / "a.txt")
+
 
 class TestRemovingAFolder:
     def test_takes_the_files_that_are_named_and_leaves_others(self, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,14 @@ class TestNeverBegun:
         assert folders.never_begun(tmp_path / "none") == []
         folders.discard(tmp_path / "killed")
         assert not (tmp_path / "killed").exists()
+
+    def test_is_one_that_was_taken_long_ago_and_never_opened_its_journal(self, tmp_path: Path) -> None:
+        for name, age in (("long ago", 4000), ("just now", 0)):
+            folders.claim(tmp_path / name)
+            (tmp_path / name / folders.LOG).touch()
+            then = time.time() - age
+            os.utime(tmp_path / name / LOCK, (then, then))
+        assert folders.never_begun(tmp_path) == [tmp_path / "long ago"]
 
     @pytest.mark.parametrize("name", ["trials/0000/model.h5", "config.yaml", "report.html", "notes", "arrays/a/b.npy"])
     def test_is_no_sweep_whose_journal_was_emptied(self, tmp_path: Path, name: str) -> None:

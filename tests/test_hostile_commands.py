@@ -33,6 +33,8 @@ FILES = (
     "exported/manifest.json",
     "exported/model.h5",
     "it's 100% [mine]?/#1.txt",
+    "theirs/multirun.yaml",
+    "theirs/0/main.log",
 )
 CONFIG = {"objective": "val_loss min", "search": {}, "tracking": {"uri": "sqlite:///mlruns/mlflow.db"}}
 NOT_A_SWEEP = "holds files that are not a sweep's"
@@ -50,6 +52,13 @@ COMMANDS = [
     (("hydra.run.dir=results/package",), NOT_A_SWEEP),
     (("hydra.run.dir=results/arrays",), NOT_A_SWEEP),
     (("hydra.run.dir=link",), NOT_A_SWEEP),
+    (("hydra.run.dir=dangling",), "is a link to nothing"),
+    (("hydra.run.dir=",), "hydra.run.dir: is empty"),
+    (("hydra.run.dir=../new/run", "data=npz", "data.path=typo.npz"), "there is no such file"),
+    (("hydra.output_subdir=../code", "model.units=0"), "hydra.output_subdir=../code: .hydra/ is written without it"),
+    (("-m", "hydra.output_subdir=../code", "seed=1,2"), "hydra.output_subdir=../code: .hydra/ is written without it"),
+    (("hydra.job.chdir=true",), "hydra.job.chdir=true: must be false"),
+    (("-m", "hydra.sweep.dir=theirs", "seed=1,2"), NOT_A_SWEEP),
     (("hydra.run.dir=data.csv",), "is a file"),
     (("hydra.run.dir=data.csv/below",), "cannot be written"),
     (("hydra.run.dir=/dev/null",), "is a file"),
@@ -138,6 +147,11 @@ COMMANDS = [
     (("export", "results", "--to", "exported"), ""),
     (("export", "--to", "data.csv"), ""),
     (("predict", "data.csv"), ""),
+    (("compare", "--\x1b[31m"), "unrecognized arguments: --\\x1b[31m"),
+    (("resume", "--nothing"), "unrecognized arguments: --nothing"),
+    (("serve", "--port", "many"), "invalid int value: 'many'"),
+    (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
+    (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key is there already"),
     (("serve", "--port", "99999"), "99999"),
     (("ui", "--port", "-1"), ""),
     (("rerun", "0123456789abcdef"), ""),
@@ -156,6 +170,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (work / name).write_text(f"a year of work: {name}\n")
     (work / "empty").mkdir()
     (work / "link").symlink_to(work / "results")
+    (work / "dangling").symlink_to(work / "nothing")
     os.mkfifo(work / "pipe")
     sweep = work / "experiments" / "old" / "now"
     sweep.mkdir(parents=True)

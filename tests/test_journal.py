@@ -301,6 +301,20 @@ def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_p
     assert list(journal.read(tmp_path / "copy")) == [*STORY, STORY[1]]
 
 
+def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
+    original = tmp_path / journal.LOCK
+    before = original.read_bytes()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / journal.LOCK).hardlink_to(original)
+    (tmp_path / "copy" / journal.FILE).write_bytes(written.read_bytes())
+    with Journal(tmp_path / "copy", resume=True):
+        assert original.read_bytes() == before
+        # Each can be run beside the other.
+        with Journal(tmp_path, resume=True):
+            assert journal.is_running(tmp_path / "copy")
+    assert not journal.is_running(tmp_path)
+
+
 def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
         journal_.append(STORY[0])

@@ -189,7 +189,7 @@ def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
         with pytest.raises(UserError) as caught:
             store.with_password(hidden)
         assert str(caught.value) == (
-            f"tracking.uri={hidden}: its password is not kept; give the whole URI in MLFLOW_TRACKING_URI"
+            f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the whole URI"
         )
 
 
@@ -540,3 +540,33 @@ def test_a_database_that_is_not_mlflows_is_left_as_it_is(tmp_path):
     before = path.read_bytes()
     store._follow(path)
     assert path.read_bytes() == before
+
+
+class TestWhatCannotBeRead:
+    @pytest.fixture
+    def damaged(self, tmp_path: Path) -> Path:
+        path = tmp_path / "mlflow.db"
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE runs (run_uuid TEXT)")
+            database.executemany("INSERT INTO runs VALUES (?)", [("x" * 500,)] * 100)
+        database.close()
+        return path
+
+    def test_is_told_at_once_where_it_is_not_a_database(self, tmp_path: Path) -> None:
+        (tmp_path / "mlflow.db").write_bytes(b"\x00garbage" * 1000)
+        with pytest.raises(UserError, match="is not an SQLite database"):
+            store.connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def test_is_told_at_once_where_it_is_damaged(self, damaged: Path) -> None:
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+        with pytest.raises(UserError, match="mlflow.db: is damaged"):
+            store.connect(f"sqlite:///{damaged}")
+
+    def test_is_told_soon_where_it_is_locked(self, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store, "_LOCKED", 0.1)
+        other = sqlite3.connect(damaged, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="is locked by another process; try again"):
+            store.connect(f"sqlite:///{damaged}")
+        other.close()

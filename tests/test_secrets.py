@@ -12,6 +12,7 @@ from mnist_sweep import secrets
 @pytest.fixture(autouse=True)
 def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "_given", {})
+    monkeypatch.setattr(secrets, "_words", set())
     monkeypatch.delenv(secrets.STORE_VARIABLE, raising=False)
 
 
@@ -93,3 +94,24 @@ def test_what_hides_nothing_is_itself(monkeypatch):
     monkeypatch.setenv(secrets.STORE_VARIABLE, "http://ann:HUSH@box:5000")
     assert secrets.reveal("sqlite:////a/b.db") == "sqlite:////a/b.db"
     assert secrets.hide("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+@pytest.mark.parametrize("password", ["hunter'2x", 'hun"ter2', "hun ter2", "a/b@c:d", "hunter,2"])
+def test_a_uri_that_is_known_is_hidden_whatever_is_in_its_password(password: str) -> None:
+    uri = f"http://alice:{password}@box:5000"
+    assert secrets.hide(uri) == "http://***@box:5000"
+    told = f"cannot connect to {uri}; password {password!s} is wrong"
+    assert secrets.masked(told) == "cannot connect to http://***@box:5000; password *** is wrong"
+    assert secrets.reveal("http://***@box:5000") == uri
+
+
+def test_two_uris_that_look_alike_without_their_passwords_are_told_apart() -> None:
+    first, second = (secrets.hide(f"http://{user}@box") for user in ("alice:one111", "bob:two222"))
+    assert (first, second) == ("http://***@box", "http://***2@box")
+    assert secrets.hide("http://alice:one111@box") == first
+    assert (secrets.reveal(first), secrets.reveal(second)) == ("http://alice:one111@box", "http://bob:two222@box")
+
+
+def test_a_numbered_one_comes_back_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(secrets.STORE_VARIABLE, "http://bob:two222@box")
+    assert secrets.reveal("http://***2@box") == "http://bob:two222@box"

@@ -259,4 +259,4 @@ def test_file_that_is_no_database_is_said(tmp_path):
     path.write_text("no database" * 100)
     with pytest.raises(UserError) as caught:
         find_sweep(tracking_uri=f"sqlite:///{path}")
-    assert str(caught.value).startswith(f"tracking.uri=sqlite:///{path}: is no SQLite database; name another")
+    assert str(caught.value).startswith(f"tracking.uri=sqlite:///{path}: is not an SQLite database; name another")
