@@ -206,7 +206,7 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         overrides: What was typed.
     """
     if isinstance(error, yaml.YAMLError):
-        return UserError(f"conf: a file is no YAML ({' '.join(str(error).split())})")
+        return UserError(f"conf: a file is not valid YAML ({' '.join(str(error).split())})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         return _no_such_option(str(error.missing_cfg_file), error.options or [])
     text = str(error)

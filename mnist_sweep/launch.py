@@ -255,7 +255,7 @@ def first_event(events: Sequence[Event], folder: Path) -> SweepStarted:
         UserError: It is not.
     """
     if not events or not isinstance(events[0], SweepStarted):
-        raise UserError(f"{folder}: its journal does not begin with the sweep's start; there is nothing to go on with")
+        raise UserError(f"{folder}: its journal does not begin with the sweep's start; there is nothing to continue")
     return events[0]
 
 
@@ -284,7 +284,7 @@ def _same_versions(past: Sequence[Event], folder: Path, backend: str, allowed: b
     changed = [(n, then[0][n], now.get(n, "none")) for n in names if then and n in then[0] and then[0][n] != now.get(n)]
     if not changed:
         return
-    told = ", ".join(f"{name} {before}, now {after}" for name, before, after in changed)
+    told = ", ".join(f"{name} {before} (now {after})" for name, before, after in changed)
     if not allowed:
         raise UserError(
             f"{folder}: its trials were trained with {told}, which may give other figures; install those versions, or "

@@ -148,7 +148,7 @@ def read_yaml(path: Path, what: str) -> Any:  # noqa: ANN401
         raise
     except Exception as error:
         # Besides YAMLError, what constructors raise: of dates, say, that the calendar lacks.
-        raise UserError(f"{what}: is no YAML ({one_line(str(error) or type(error).__name__, 300)})") from None
+        raise UserError(f"{what}: is not valid YAML ({one_line(str(error) or type(error).__name__, 300)})") from None
 
 
 def _check_tree(text: str, what: str) -> None:

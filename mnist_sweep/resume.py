@@ -54,7 +54,7 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
     new = _overridden(old, overrides)
     check_unchanged(old, new)
     if is_finished(events) and new == old:
-        console.print(f"{folder} is finished; there is nothing to go on with.", markup=False, highlight=False)
+        console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
         return 0
     log_to(folder)
     return launch.run(_with_store(new, folder), folder, console, resume=True, other_versions=other_versions)
@@ -155,7 +155,7 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or key not in _BUDGET:
-            raise UserError(f"resume: {override}: only {', '.join(_BUDGET)} can be given anew")
+            raise UserError(f"resume: {override}: only {', '.join(_BUDGET)} can be changed")
         changed["search"][key.partition(".")[2]] = parse_value(text, key)
     check_settings(changed)
     return changed

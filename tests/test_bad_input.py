@@ -204,7 +204,7 @@ DATA = [
     (zipped(x_train=np.array([{}, 1], dtype=object)), "data.path=own.npz: cannot be read as .npz (holds Python "
      "objects, not numbers)"),
     (zipped()[:-300], "data.path=own.npz: cannot be read as .npz (File is not a zip file)"),
-    (b"0,1,2\n", "data.path=own.npz: is no .npz file"),
+    (b"0,1,2\n", "data.path=own.npz: is not an .npz file"),
     (zipped(y_train=np.arange(19) % 4), "data.path=own.npz: x_train has 20 images, but y_train has 19 labels"),
     (zipped(y_train=np.arange(20) % 4 * 2), "data.path=own.npz: class 1 of 0..6 has no training images; number the "
      "classes 0, 1, 2 … without gaps"),

@@ -172,7 +172,7 @@ def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_
     with pytest.raises(UserError) as caught:
         compose.experiments()
 
-    assert str(caught.value).startswith(f"{tmp_path / 'conf/experiment/broken.yaml'}: is no YAML (")
+    assert str(caught.value).startswith(f"{tmp_path / 'conf/experiment/broken.yaml'}: is not valid YAML (")
     assert "\n" not in str(caught.value)
 
 
@@ -186,8 +186,8 @@ def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_
         ("[" * 100_000, "is nested more than 50 levels deep"),
         ("x" * 2_000_000, "is larger than 1 MB"),
         (b"description: caf\xe9\n", "is not UTF-8 text (byte 0xe9 at 16)"),
-        ("a: !!python/object/apply:os.system [exit]\n", "is no YAML (could not determine a constructor"),
-        ("a: 2026-13-45\n", "is no YAML (month must be in 1..12)"),
+        ("a: !!python/object/apply:os.system [exit]\n", "is not valid YAML (could not determine a constructor"),
+        ("a: 2026-13-45\n", "is not valid YAML (month must be in 1..12)"),
     ],
     ids=["laughs", "nested", "large", "Latin 1", "code", "date"],
 )

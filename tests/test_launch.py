@@ -64,22 +64,22 @@ class TestVersions:
         with pytest.raises(UserError) as caught:
             self.check()
         assert str(caught.value) == (
-            "experiments/a/b: its trials were trained with tensorflow 2.20.0, now 2.21.0, which may give other "
+            "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may give other "
             "figures; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
             "--other-versions"
         )
 
     def test_of_jax_count_where_it_trains(self) -> None:
-        with pytest.raises(UserError, match="tensorflow 2.20.0, now 2.21.0, jax 0.9.0, now 0.10.0"):
+        with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0., jax 0.9.0 .now 0.10.0."):
             self.check(backend="jax")
 
     def test_that_differ_are_said_where_that_is_allowed(self) -> None:
         assert self.check(allowed=True) == [
-            "Other versions than before, which may give other figures: tensorflow 2.20.0, now 2.21.0."
+            "Other versions than before, which may give other figures: tensorflow 2.20.0 (now 2.21.0)."
         ]
 
     def test_are_those_of_the_last_time_that_tells(self) -> None:
         assert self.check(resumed=NOW) == []
-        with pytest.raises(UserError, match="tensorflow 2.20.0, now 2.21.0"):
+        with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0."):
             # Version 0.1 did not write them down on resuming.
             self.check(resumed={})

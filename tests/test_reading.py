@@ -315,13 +315,16 @@ YAMLS = {
     "a number with a tag": ("a: !!int '1" + ":1" * 100_000 + "'", "has a value of 200001 characters; quote it if"),
     "3 MB": ("a: " + "x" * 3_000_000, "is larger than 1 MB, the most that is read of such a file"),
     "Latin 1": (b"a: caf\xe9", "is not UTF-8 text (byte 0xe9 at 6)"),
-    "a null byte": (b"a: \0", "is no YAML ("),
-    "code": ("!!python/object/apply:os.system [exit]", "is no YAML (could not determine a constructor for the tag"),
-    "a date that there is not": ("a: 2026-13-45", "is no YAML (month must be in 1..12)"),
-    "a truth that there is not": ("a: !!bool perhaps", "is no YAML ('perhaps')"),
-    "an alias of nothing": ("a: *b", "is no YAML (found undefined alias"),
-    "two documents": ("a: 1\n---\nb: 2", "is no YAML (expected a single document"),
-    "open": ("a: [1", "is no YAML ("),
+    "a null byte": (b"a: \0", "is not valid YAML ("),
+    "code": (
+        "!!python/object/apply:os.system [exit]",
+        "is not valid YAML (could not determine a constructor for the tag",
+    ),
+    "a date that there is not": ("a: 2026-13-45", "is not valid YAML (month must be in 1..12)"),
+    "a truth that there is not": ("a: !!bool perhaps", "is not valid YAML ('perhaps')"),
+    "an alias of nothing": ("a: *b", "is not valid YAML (found undefined alias"),
+    "two documents": ("a: 1\n---\nb: 2", "is not valid YAML (expected a single document"),
+    "open": ("a: [1", "is not valid YAML ("),
 }
 
 

@@ -247,7 +247,7 @@ def _read(given: str) -> dict[str, Array]:
     if kind == b"\x93NUMPY":
         raise UserError(f"{where}: is a single array; save x_train, y_train, x_test and y_test with np.savez")
     if not kind.startswith(b"PK"):
-        raise UserError(f"{where}: is no .npz file")
+        raise UserError(f"{where}: is not an .npz file")
     with reading.Npz(path, where) as archive:
         missing = [name for name in _NAMES if name not in archive.names]
         if missing:

@@ -240,7 +240,7 @@ def message_to_json(message: Message) -> dict[str, Any]:
 
 
 class GarbledError(Exception):
-    """A worker does not behave as one; the text says how, as what follows "it": `sent what is not a message`."""
+    """A worker does not behave as one; the text says how: `sent something that is not a message`."""
 
 
 def message_from_json(slot: str, raw: object) -> Message:
@@ -254,7 +254,7 @@ def message_from_json(slot: str, raw: object) -> Message:
         GarbledError: It is none that a worker sends, or a field is missing, unknown, or not what it should be.
     """
     if not isinstance(raw, dict):
-        raise GarbledError("sent what is not a message")
+        raise GarbledError("sent something that is not a message")
     kind = raw.get("message")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise GarbledError("sent a message of no known kind")

@@ -196,7 +196,7 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Mess
         mendable = isinstance(error, UserError) and kind in ("train", "discover")
         # Before the driver hears of it, who ends this process then.
         _flush() if mendable else _tell()
-        reason = one_line(str(error)) if mendable else _summary(error)
+        reason = _summary(error)
         if kind == "train":
             return Done("", task["trial"]["number"], Outcome(Status.FAILED, reason))
         if kind == "discover":
@@ -265,6 +265,8 @@ _TASKS = {"train": _train, "evaluate": _evaluate, "package": _package, "discover
 
 
 def _summary(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return one_line(str(error))
     line, kind = first_line(error), type(error).__name__
     if kind == "ResourceExhaustedError" or line.startswith("RESOURCE_EXHAUSTED") or isinstance(error, MemoryError):
         return f"out of memory: {line}"

@@ -167,4 +167,4 @@ def _read(line: bytes) -> Any:  # noqa: ANN401
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
-        raise GarbledError(f"sent what is not a message ({len(line)} bytes)") from None
+        raise GarbledError(f"sent something that is not a message ({len(line)} bytes)") from None

@@ -69,7 +69,7 @@ def test_a_model_of_an_earlier_version_has_no_digest_and_is_taken_as_it_is(artif
         (b"", "is not a trial's config"),
         (b"model: mlp\ntraining: {}\n", "is not a trial's config"),
         (b"model: {}\n", "is not a trial's config"),
-        (b"model: {\n", "is no YAML ("),
+        (b"model: {\n", "is not valid YAML ("),
         (b"model: caf\xe9\n", "is not UTF-8 text (byte 0xe9 at 10)"),
         (
             "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9 if i else 1}]\n" for i in range(12)).encode(),

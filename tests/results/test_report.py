@@ -17,7 +17,7 @@ import pytest
 from mnist_sweep import commands
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import report
-from mnist_sweep.results.report import content
+from mnist_sweep.results.report import content, pictures
 from mnist_sweep.results.report.board import Board, Column, leaderboard
 from mnist_sweep.results.runs import find_sweep
 from mnist_sweep.settings import Objective
@@ -373,3 +373,14 @@ def test_what_cannot_be_seen_is_written_as_an_escape(undrawn, tmp_path):
     assert text.count("a\\x1b[31m\\u202eb&lt;/script&gt;") > 3
     (axis,) = [one for one in told(text)["columns"] if one["heading"].endswith("</script>")]
     assert "a\\x1b[31m\\u202eb</script>" in axis["options"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "null", "[]", '{"rows are true classes": [[1, 2], [3]]}', '{"rows are true classes": "x"}', "["],
+)
+def test_a_damaged_confusion_matrix_costs_the_report_only_that_picture(tmp_path: Path, content: str) -> None:
+    (tmp_path / "confusion_matrix.json").write_text(content)
+    assert pictures._counts(tmp_path / "confusion_matrix.json") is None
+    (tmp_path / "confusion_matrix.json").write_text('{"rows are true classes": [[1, 2], [3, 4]]}')
+    assert pictures._counts(tmp_path / "confusion_matrix.json") == [[1, 2], [3, 4]]

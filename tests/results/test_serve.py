@@ -549,8 +549,8 @@ def test_with_the_token_everything_is(guarded):
     ("given", "why"),
     [
         (["--host", "0.0.0.0"], "--host=0.0.0.0: others than this machine can reach that, so a token is needed"),
-        (["--token", "short"], "a token must be at least 16"),
-        (["--token", "sixteen letters and spaces"], "a token must be at least 16"),
+        (["--token", "short"], "a token must have at least 16"),
+        (["--token", "sixteen letters and spaces"], "a token must have at least 16"),
     ],
 )
 def test_only_this_machine_may_ask_without_a_token_of_some_length(tmp_path, given, why):

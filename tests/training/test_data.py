@@ -285,7 +285,7 @@ def _damage_data(path: Path) -> None:
         (Path.unlink, "there is no such file or folder"),
         (_cut, "cannot be read as .npz (File is not a zip file)"),
         (_damage_data, "cannot be read as .npz (Bad CRC-32 for file 'x_train.npy')"),
-        (lambda path: path.write_bytes(b""), "is no .npz file"),
+        (lambda path: path.write_bytes(b""), "is not an .npz file"),
     ],
     ids=["missing", "cut off", "damaged", "empty"],
 )
@@ -361,7 +361,7 @@ def test_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "images.csv").write_text("0,1,2\n")
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.csv")
-    assert str(caught.value) == f"data.path={tmp_path}/images.csv: is no .npz file"
+    assert str(caught.value) == f"data.path={tmp_path}/images.csv: is not an .npz file"
 
 
 class _Bomb:
@@ -374,7 +374,7 @@ class _Bomb:
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("npz", "cannot be read as .npz (holds Python objects, not numbers)"), ("pickle", "is no .npz file")],
+    [("npz", "cannot be read as .npz (holds Python objects, not numbers)"), ("pickle", "is not an .npz file")],
 )
 def test_python_objects_are_refused_without_being_made(tmp_path, kind, message):
     target = tmp_path / "exploded"

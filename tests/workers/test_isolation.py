@@ -251,9 +251,9 @@ def test_all_that_a_killed_driver_leaves_ends(create: Callable[..., LocalWorkers
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (r"raw(driver, b'\xff\xff\xff\xff half a message')", "sent what is not a message"),
-        (r"raw(driver, b'null\n')", "sent what is not a message"),
-        (r"raw(driver, b'x' * 2**20 + b'\n')", "sent what is not a message (1048576 bytes)"),
+        (r"raw(driver, b'\xff\xff\xff\xff half a message')", "sent something that is not a message"),
+        (r"raw(driver, b'null\n')", "sent something that is not a message"),
+        (r"raw(driver, b'x' * 2**20 + b'\n')", "sent something that is not a message (1048576 bytes)"),
         (r"raw(driver, b'{\"message\": \"Reported\"}\n')", "sent a Reported without the field trial"),
         (
             "driver.send(Done('', number + 1, Outcome(Status.COMPLETED, score=9.0)))",

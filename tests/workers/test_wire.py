@@ -61,7 +61,7 @@ def test_what_is_not_json_is_told_after_what_came_before_it(ends: Ends, garbage:
     theirs.sendall(b'{"a": 1}\n' + garbage)
     messages = channel.receive()
     assert next(messages) == {"a": 1}
-    with pytest.raises(GarbledError, match="sent what is not a message"):
+    with pytest.raises(GarbledError, match="sent something that is not a message"):
         next(messages)
 
 

@@ -83,7 +83,9 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
 def _checked(token: str) -> str:
     if token and not _TOKEN.fullmatch(token):
         # It is not repeated: what is printed may be kept somewhere.
-        raise UserError("a token must be at least 16 letters, digits or any of . _ ~ + / = -; auto makes one up")
+        raise UserError(
+            "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
+        )
     return token
 
 

@@ -131,7 +131,7 @@ class _Guard:
 
         headers, by_link = Headers(scope=scope), False
         if not self._knows(headers.get("host", "")):
-            answer: ASGIApp = _error(400, "this server is not called that")
+            answer: ASGIApp = _error(400, "this server does not answer to that host name")
         elif self._token and not self._admits(headers):
             # Not `parse_qs`, to which a plus sign means a space.
             query = scope["query_string"].decode("latin-1").split("&")
