@@ -20,7 +20,7 @@ test: $(VENV)/installed-test $(VENV)/browser ## set up, then run the tests
 test-slow: $(VENV)/installed-test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/installed-test ## kill and disturb drivers, workers and servers 455 times, and compare; takes over an hour
+chaos: $(VENV)/installed-test ## kill, disturb, poison and starve drivers, workers, servers and disks 605 times, and compare; takes over an hour
 	$(BIN)/python tests/chaos.py
 
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes

@@ -34,6 +34,24 @@ def test_faults_of_other_kinds_lose_and_repeat_and_leave_nothing(chaos: Chaos) -
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)
 
 
+@pytest.mark.slow
+def test_a_disk_that_fills_up_fails_no_trial(chaos: Chaos) -> None:
+    chaos.fill_disks("random", times=2)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_changed_ends_nothing(chaos: Chaos) -> None:
+    chaos.change_clocks("random", times=3)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+
+
+@pytest.mark.slow
+def test_a_trial_that_poisons_its_process_touches_no_other(chaos: Chaos) -> None:
+    chaos.poison(times=7)
+    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+
+
 def test_a_tracking_server_that_was_down_catches_up(chaos: Chaos) -> None:
     chaos.stop_server("random", times=1)
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)
