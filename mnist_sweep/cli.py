@@ -138,7 +138,6 @@ def _sweep(given: list[str]) -> int:
 def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     """Runs the sweep of a config that Hydra has composed, or the interrupted one that it is to continue."""
     from mnist_sweep import compose, folders, hydra_folder, launch, resume
-    from mnist_sweep.logs import log_to
     from mnist_sweep.mlflow_store import with_password
     from mnist_sweep.tables import standard_output
 
@@ -152,10 +151,8 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     if plain["resume"] == "auto":
         old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
         if old is not None:
-            log_to(old)
             return launch.run(plain, old, standard_output(), resume=True)
     hydra_folder.save_configs(config, hydra_config, claim.folder)
-    log_to(claim.folder)
     before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
     return launch.run(plain, claim.folder, standard_output(), baseline=before)
 

@@ -13,6 +13,7 @@ from mnist_sweep.errors import UserError, did_you_mean
 from mnist_sweep.grammar import Choice, Interval
 from mnist_sweep.settings import Objective, Settings
 from mnist_sweep.space import Hyperparameter, Space, Values, identity
+from mnist_sweep.text import first_line
 from mnist_sweep.trial import Outcome, Status, SweepStarted, Trial, TrialEnded, TrialStarted
 
 _RATE, _OPTIMIZER = "optimizer.learning_rate", "optimizer.name"
@@ -176,8 +177,13 @@ def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str],
         except UserError:
             raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
         started, trials, outcomes = _read(folder)
-        if started is None or started.data["digest"] != digest:
-            other = "nothing" if started is None else f"{started.data['name']} ({started.data['digest']})"
+        try:
+            there = None if started is None else (started.data["name"], started.data["digest"])
+            objectives = () if started is None else _objectives(started)
+        except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
+            raise UserError(f"search.warm_start={sweep}: its first event is damaged ({first_line(error)})") from None
+        if started is None or there is None or there[1] != digest:
+            other = "nothing" if there is None else f"{there[0]} ({there[1]})"
             raise UserError(
                 f"search.warm_start={sweep}: was run on {other}, this sweep's data is another ({digest}); "
                 "scores on different data cannot be compared"
@@ -185,7 +191,7 @@ def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str],
         went_on = {trials[number].parent for number in outcomes if outcomes[number].score is not None}
         for number, outcome in outcomes.items():
             trial = trials[number]
-            scores = _scores(outcome, _objectives(started), settings.objectives)
+            scores = _scores(outcome, objectives, settings.objectives)
             if scores is None or trial.confirms is not None or number in went_on:
                 continue
             values = _projected(trial.config, space)

@@ -29,6 +29,7 @@ _MACHINE = {
 _TEXTS = (
     (re.compile(r"No space left on device|errno = 28\b|\d+ requested and \d+ written"), "the disk is full"),
     (re.compile(r"Disk quota exceeded|errno = 122\b"), "the disk quota is used up"),
+    (re.compile(r"readonly database|Read-only file system"), "the disk is mounted read-only"),
     (re.compile(r"Input/output error|errno = 5\b"), "the disk cannot be read or written"),
 )
 

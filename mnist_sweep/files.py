@@ -15,21 +15,24 @@ from pathlib import Path
 PARTIAL = "partial-mnist_sweep-"
 
 
-def write_whole(path: Path, content: str | bytes | Callable[[Path], object], *, flush: bool = True) -> None:
+def write_whole(
+    path: Path, content: str | bytes | Callable[[Path], object], *, flush: bool = True, follow: bool = False
+) -> None:
     """Writes to a temporary file of its own, flushes it to the disk, and gives it its name.
 
     Args:
-        path: The file; one that is there is replaced, so the caller has made sure that it may be. What a link points
-            to is replaced, not the link; a pipe or a device, `/dev/stdout` say, is written to.
+        path: The file; one that is there is replaced, so the caller has made sure that it may be.
         content: Its text or bytes, or what writes it to the path that it is given.
         flush: Whether to wait for the disk; without, a power cut may leave a file that cannot be read.
+        follow: Whether it is a user who named the file: then what a link points to is replaced, not the link, and a
+            pipe or a device, `/dev/stdout` say, is written to.
 
     Raises:
         OSError: It cannot be written; the file is then as it was.
     """
-    if path.is_symlink():
+    if follow and path.is_symlink():
         path = path.resolve()
-    if path.exists() and not path.is_file():
+    if follow and path.exists() and not path.is_file():
         _write_into(path, content)
         return
     # The suffix stays last, as Keras and NumPy tell the format by it. The name is none that a user's file has, and the
@@ -82,10 +85,26 @@ def make_own(path: Path) -> None:
         path: The file, which is to be appended to; it need not exist.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written, or is a link, a pipe or anything else that is not this program's own.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     if path.is_file() and path.stat().st_nlink > 1:
         write_whole(path, path.read_bytes())
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder within a sweep's, unless it is there.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OSError: It cannot be made, or is a link: what that points to may be anybody's.
+    """
+    if folder.is_symlink():
+        raise OSError(errno.ENOTDIR, "it is a link, not a folder of its own", str(folder))
+    folder.mkdir(exist_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -123,7 +123,7 @@ def _whole(path: Path) -> int:
 def _acquire(path: Path, folder: Path) -> int:
     """Takes the lock of a sweep, and gives the file that holds it as long as it is open."""
     # Not waiting, as a pipe of that name would.
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -137,7 +137,11 @@ def _acquire(path: Path, folder: Path) -> int:
         return _acquire(path, folder)
     # Who holds it is for people to read, and a full disk that has no room for it keeps nobody from resuming.
     with contextlib.suppress(OSError):
+        if os.read(lock, _HOLDER)[:8] not in (b"", b"process "):
+            # Not as this program leaves it: whatever it is, it stays.
+            return lock
         os.ftruncate(lock, 0)
+        os.lseek(lock, 0, os.SEEK_SET)
         os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
     return lock
 

@@ -20,9 +20,10 @@ from mnist_sweep import backend, earlier, ending, hypermodel, search, summary
 from mnist_sweep.clock import SteadyClock
 from mnist_sweep.config import TrialConfig, check_shape
 from mnist_sweep.errors import MachineError, UserError, machine_fault, writing_to
-from mnist_sweep.files import write_whole
+from mnist_sweep.files import make_folder, write_whole
 from mnist_sweep.folders import ARRAYS, WORKERS, tidy
 from mnist_sweep.journal import Journal, elsewhere, find, read
+from mnist_sweep.logs import log_to
 from mnist_sweep.mlflow_store import absolute, as_kept_in, below
 from mnist_sweep.packaging import Packaging
 from mnist_sweep.progress import Progress, Screen
@@ -122,6 +123,7 @@ def _run(
     places = slots(settings.workers, most)
     say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
+        log_to(folder)
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.
         arrays = folder / ARRAYS
         cleanup.callback(tidy, folder)
@@ -147,8 +149,8 @@ def _run(
         dataset = data.split(images, settings.data.validation_split, settings.seed)
         summary.warn_of_fallback(console, images)
         public = _without_secrets(config, folder)
-        arrays.mkdir(exist_ok=True)
         try:
+            make_folder(arrays)
             dataset.save(arrays)
         except OSError as error:
             raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error

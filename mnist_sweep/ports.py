@@ -6,6 +6,7 @@ import ipaddress
 import socket
 
 from mnist_sweep.errors import UserError
+from mnist_sweep.text import first_line
 
 # Addresses that stand for all of a machine's.
 EVERYWHERE = ("0.0.0.0", "::")
@@ -35,12 +36,17 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port={port}: ports go from 0 to 65535")
+    if not host:
+        raise UserError("--host: is empty; name an address, 127.0.0.1 say")
     taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((host, port))
         # Two may bind the same port, as long as neither listens.
         taken.listen()
+    except (socket.gaierror, TypeError, UnicodeError) as error:
+        taken.close()
+        raise UserError(f"--host={host}: is not an address of this machine ({first_line(error)})") from None
     except OSError as error:
         taken.close()
         raise UserError(

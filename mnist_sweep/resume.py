@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from mnist_sweep import backend, journal, launch, summary
-from mnist_sweep.errors import UserError
+from mnist_sweep.errors import UserError, machine_fault
 from mnist_sweep.folders import tidy
 from mnist_sweep.grammar import parse_value
 from mnist_sweep.journal import SWEEPS
@@ -56,7 +56,6 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
     if is_finished(events) and new == old:
         console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
         return 0
-    log_to(folder)
     return launch.run(_with_store(new, folder), folder, console, resume=True, other_versions=other_versions)
 
 
@@ -109,9 +108,18 @@ def is_finished(events: Sequence[Event]) -> bool:
 
 
 def last_config(events: Sequence[Event], folder: Path) -> dict[str, Any]:
-    """The config that a sweep was last run with."""
+    """The config that a sweep was last run with.
+
+    Raises:
+        UserError: The journal does not begin with the sweep's start, or the config in it is damaged.
+    """
     launch.first_event(events, folder)
-    return [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)][-1]
+    config = [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)][-1]
+    try:
+        check_settings(config)
+    except UserError as error:
+        raise UserError(f"{folder / journal.FILE}: the sweep's config cannot be used ({error})") from None
+    return config
 
 
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -197,7 +205,8 @@ def sync(sweep: str | None, console: Console) -> int:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"sync: MLflow cannot be written ({masked(first_line(error))})") from error
+        reason = machine_fault(error) or masked(first_line(error))
+        raise UserError(f"sync: MLflow cannot be written ({reason})") from error
     where = masked(settings.tracking.uri)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     say(f"{folder}: {len(events) - refusals.count} events are in {where}")

@@ -68,7 +68,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     if path is not None:
         check_database(path)
     with ports.listen(host, port) as taken:
-        open_to_others = not ports.is_loopback(taken)
+        open_to_others, port = not ports.is_loopback(taken), taken.getsockname()[1]
     ending.raise_on_signals()
     # As a URI: of a plain path, MLflow would decode a percent sign.
     artifacts = Path(tracking["artifacts"]).absolute().as_uri()

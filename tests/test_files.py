@@ -113,15 +113,15 @@ class TestWritingWhole:
     def test_replaces_what_a_link_points_to_not_the_link(self, tmp_path: Path) -> None:
         (tmp_path / "target").write_text("old")
         (tmp_path / "link").symlink_to(tmp_path / "target")
-        files.write_whole(tmp_path / "link", "new")
+        files.write_whole(tmp_path / "link", "new", follow=True)
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "target").read_text() == "new"
 
     def test_writes_to_a_device_and_never_replaces_it(self, tmp_path: Path) -> None:
-        files.write_whole(Path("/dev/null"), "nothing")
+        files.write_whole(Path("/dev/null"), "nothing", follow=True)
         assert Path("/dev/null").is_char_device()
         with pytest.raises(OSError, match="it is not a regular file"):
-            files.write_whole(Path("/dev/null"), lambda path: path.write_text(""))
+            files.write_whole(Path("/dev/null"), lambda path: path.write_text(""), follow=True)
 
     def test_names_the_file_that_cannot_be_written(self, tmp_path: Path) -> None:
         def fail(_: Path) -> None:
@@ -153,3 +153,34 @@ class TestRemovingAFolder:
         (tmp_path / "arrays" / "mine").mkdir(parents=True)
         assert not files.remove_folder(tmp_path / "arrays", ("*",))
         assert (tmp_path / "arrays" / "mine").is_dir()
+
+
+class TestInASweepsFolder:
+    def test_a_link_is_replaced_not_what_it_points_to(self, tmp_path: Path) -> None:
+        (tmp_path / "precious").write_text("mine")
+        (tmp_path / "config.yaml").symlink_to(tmp_path / "precious")
+        files.write_whole(tmp_path / "config.yaml", "new")
+        assert (tmp_path / "precious").read_text() == "mine"
+        assert not (tmp_path / "config.yaml").is_symlink()
+
+    def test_a_folder_that_is_a_link_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "arrays").symlink_to(tmp_path / "data")
+        with pytest.raises(OSError, match="it is a link, not a folder of its own"):
+            files.make_folder(tmp_path / "arrays")
+        files.make_folder(tmp_path / "data")
+
+    @pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "folder"])
+    def test_a_log_that_is_none_is_refused_at_once(self, tmp_path: Path, kind: str) -> None:
+        log, precious = tmp_path / "driver.log", tmp_path / "precious"
+        if kind == "pipe":
+            os.mkfifo(log)
+        elif kind == "folder":
+            log.mkdir()
+        else:
+            log.symlink_to(precious)
+        if kind == "link":
+            precious.touch()
+        with pytest.raises(OSError, match="it is not a regular file"):
+            files.make_own(log)
+        assert precious.exists() == (kind == "link")

@@ -153,6 +153,8 @@ COMMANDS = [
     (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
     (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key is there already"),
     (("serve", "--port", "99999"), "99999"),
+    (("serve", "--host", ""), "--host: is empty"),
+    (("serve", "--host", "a..b"), "--host=a..b: is not an address of this machine"),
     (("ui", "--port", "-1"), ""),
     (("rerun", "0123456789abcdef"), ""),
     (("show-data", "data=npz", "data.path=mnist"), "name a file with --to=FILE"),

@@ -315,6 +315,21 @@ def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path
     assert not journal.is_running(tmp_path)
 
 
+def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_written(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in ("link", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link" / journal.LOCK).symlink_to(precious)
+    with pytest.raises(UserError, match="link: cannot be written"):
+        Journal(tmp_path / "link")
+    assert precious.read_text() == "mine"
+    (tmp_path / "other" / journal.LOCK).write_text("another program's")
+    with Journal(tmp_path / "other"):
+        assert journal.is_running(tmp_path / "other")
+    assert (tmp_path / "other" / journal.LOCK).read_text() == "another program's"
+
+
 def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
         journal_.append(STORY[0])

@@ -330,6 +330,6 @@ def _write(text: str, to: Path | None) -> None:
 def _save(path: Path, option: str, content: str | Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+        write_whole(path, content, follow=True)
     except OSError as error:
         raise UserError(f"{option}: cannot be written ({error.strerror or error})") from None

@@ -49,7 +49,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     try:
         # Other formats have other keys, and are written only where they are asked for.
         about = {"Software": _SOFTWARE} if to.suffix.lower() == ".png" else None
-        write_whole(to, lambda path: figure.savefig(path, dpi=150, metadata=about))
+        write_whole(to, lambda path: figure.savefig(path, dpi=150, metadata=about), follow=True)
     except (OSError, ValueError) as error:
         raise UserError(f"--to={to}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
     console = standard_output()

@@ -23,7 +23,7 @@ import numpy as np
 
 from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.errors import MachineError, UserError, machine_fault, writing_to
-from mnist_sweep.files import write_whole
+from mnist_sweep.files import make_folder, write_whole
 from mnist_sweep.reading import check_digest, digest_of
 from mnist_sweep.settings import Objective
 from mnist_sweep.text import first_line
@@ -137,7 +137,11 @@ class Trainer:
         if not job.folder.parent.parent.is_dir():
             # Created again, it would stand in the way of the sweep that was moved.
             raise MachineError(f"{job.folder}: cannot be written (the sweep's folder is gone)")
-        job.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in (job.folder.parent, job.folder):
+                make_folder(folder)
+        except OSError as error:
+            raise MachineError(f"{job.folder}: cannot be written ({error.strerror})") from error
         to_save = model if engine.plain is None else engine.plain
         with clock("build"):
             whole = own.whole() if own else models.plain(to_save)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from mnist_sweep.errors import MachineError
-from mnist_sweep.files import make_own
+from mnist_sweep.files import make_folder, make_own
 from mnist_sweep.trial import Status
 from mnist_sweep.workers import forkserver, orphans, wire
 from mnist_sweep.workers.base import (
@@ -150,7 +150,8 @@ class LocalWorkers:
         self._server: ForkServer | None = None
         self._processes: dict[str, _Process] = {}
         try:
-            logs.mkdir(parents=True, exist_ok=True)
+            logs.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(logs)
         except OSError as error:
             raise _no_log(logs, error) from error
         try:

@@ -72,7 +72,7 @@ def write(found: SweepRuns, path: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    write_whole(path, _page(found))
+    write_whole(path, _page(found), follow=True)
 
 
 def _page(found: SweepRuns) -> str:
