@@ -167,6 +167,12 @@ def test_a_misspelt_choice_in_an_own_experiment_is_refused(write: Write, overrid
     assert message("+experiment=mine") == expected
 
 
+def test_an_own_experiment_without_its_first_line_is_told_what_that_is(write: Write) -> None:
+    write("experiment/mine.yaml", "model:\n  units: 8\n")
+    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must begin with the line # @package"):
+        launch.prepare(composed("+experiment=mine"))
+
+
 def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_path: Path) -> None:
     write("experiment/broken.yaml", f"{GLOBAL}model: [1\n")
     with pytest.raises(UserError) as caught:

@@ -302,3 +302,13 @@ class TestEarlier:
         config["search"]["warm_start"] = ["nothing"]
         with pytest.raises(UserError, match="^search.warm_start=nothing: there is no such sweep; "):
             earlier(check_settings(config), past.space, "abc", past.find)
+
+    @pytest.mark.parametrize("objective", [None, 5, [5], [None], {"a": 1}, "val_accuracy up"])
+    def test_a_first_event_that_is_damaged_is_refused(
+        self, compose_config: Compose, tmp_path: Path, objective: object
+    ) -> None:
+        past = Past(tmp_path / "past", compose_config(*SPACE), objective)  # type: ignore[arg-type]
+        config = compose_config(*SPACE)
+        config["search"]["warm_start"] = ["past"]
+        with pytest.raises(UserError, match="^search.warm_start=past: its first event is damaged"):
+            earlier(check_settings(config), past.space, "abc", past.find)
