@@ -427,9 +427,13 @@ def _import_mlflow() -> None:
         from sqlalchemy.engine import Engine
     if not event.contains(Engine, "connect", _wait_less):
         event.listen(Engine, "connect", _wait_less)
-    # Importing MLflow sets its loggers up, to tell of every table that it creates.
+    # Importing MLflow sets its loggers up to print tracebacks, and every table that it creates: into the log with it,
+    # where there is one.
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.handlers[:] = [logging.NullHandler()]
+        logger.propagate = True
 
 
 def _wait_less(connection: object, _: object) -> None:

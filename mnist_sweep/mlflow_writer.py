@@ -23,7 +23,7 @@ from mnist_sweep.files import remove, write_whole
 from mnist_sweep.mlflow_names import TAG_METRIC, TAG_PARAM, key_of, keys_of
 from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Tracking
-from mnist_sweep.text import one_line, printable
+from mnist_sweep.text import first_line, one_line, printable
 from mnist_sweep.trial import Status
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Writer:
             for key in mlflow_view.outdated(self._client.get_experiment(self.experiment)):
                 self._client.delete_experiment_tag(self.experiment, key)
         except MlflowException as error:
-            _LOG.warning("MLflow takes no saved view: %s", masked(str(error)))
+            _LOG.warning("MLflow takes no saved view: %s", masked(first_line(error)))
 
     def input(self, run: str) -> None:
         """Notes which data a run was trained on."""

@@ -169,7 +169,7 @@ def test_a_misspelt_choice_in_an_own_experiment_is_refused(write: Write, overrid
 
 def test_an_own_experiment_without_its_first_line_is_told_what_that_is(write: Write) -> None:
     write("experiment/mine.yaml", "model:\n  units: 8\n")
-    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must begin with the line # @package"):
+    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must begin with the line #"):
         launch.prepare(composed("+experiment=mine"))
 
 

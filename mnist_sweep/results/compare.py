@@ -90,8 +90,13 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     folder = local_folder(next(iter(sweeps), None), found[0].sweep) if len(found) == 1 else None
     path = view.csv or (folder and folder / "runs.csv")
     if path is not None:
-        _save(path, f"--csv={path}", _as_csv(frame))
-        note += f", all columns in {path}"
+        try:
+            _save(path, f"--csv={path}", _as_csv(frame))
+            note += f", all columns in {path}"
+        except UserError:
+            # Nobody has asked for it: a sweep on a disk that is read-only can be looked at as well.
+            if view.csv is not None:
+                raise
     if left_out:
         note += f" ({left_out} more columns fit into a wider terminal)"
     console.print(printable(note), highlight=False, markup=False, soft_wrap=True)
