@@ -222,7 +222,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         if key == "experiment":
             raise UserError("experiment: its file in conf/experiment/ must begin with the line # @package _global_")
         if key not in _Top.model_fields:
-            raise UserError(f"{key}: unknown key{did_you_mean(key, _Top.model_fields)}")
+            raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
     top = check(_Top, raw)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
