@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from processes import gone
 
 from mnist_sweep import supervisor
 
@@ -26,15 +26,6 @@ def started(then: str = "wait", trap: str = "exit", starter: tuple[str, ...] = (
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     assert process.stderr is not None
     return [psutil.Process(int(number)) for number in process.stderr.readline().split()]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        if all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in processes):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize("trap", ["exit", ""])

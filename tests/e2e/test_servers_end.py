@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import command, environment
+from processes import gone
 
 from mnist_sweep import ports
 
@@ -36,15 +37,6 @@ def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found = psutil.Process(process.pid).children(recursive=True)
     assert found
     return found
-
-
-def gone(processes: list[psutil.Process], seconds: float = 15) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in processes):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_ui_keeps_the_store_to_itself_asks_no_proxy_and_leaves_no_server(swept: tuple[Path, str]) -> None:

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from processes import gone
 
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import images
@@ -46,15 +46,6 @@ def peak(reader: PictureReader) -> int:
     """The most memory that the process has had, in bytes."""
     status = Path(f"/proc/{reader._process.pid}/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-
-
-def gone(process: psutil.Process, seconds: float = 10) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def saved(kind: str, *, mode: str = "RGB", size: tuple[int, int] = (24, 20), **how: object) -> bytes:
@@ -216,7 +207,7 @@ def test_a_picture_that_takes_too_long_ends_its_process_and_the_next_is_read(tmp
         before = process(reader)
         with pytest.raises(UserError, match=r"slow\.bmp: takes more than 1 s to read"):
             reader.read_file(slow, SHAPE, None)
-        assert gone(before)
+        assert gone([before])
         assert reader.read_file(fine, SHAPE, None).image.shape == SHAPE
 
 
@@ -245,7 +236,7 @@ def test_closing_ends_what_is_being_read(tmp_path: Path) -> None:
     threading.Timer(0.3, reader.close).start()
     with pytest.raises(RefusedError, match="is ending"):
         reader.read_body("image/png", saved("PNG"), SHAPE, None)
-    assert gone(ended)
+    assert gone([ended])
 
 
 def test_it_does_not_outlive_the_program_that_started_it() -> None:
@@ -258,7 +249,7 @@ def test_it_does_not_outlive_the_program_that_started_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
-    assert not psutil.pid_exists(pid) or gone(psutil.Process(pid))
+    assert not psutil.pid_exists(pid) or gone([psutil.Process(pid)])
 
 
 # ---- damage -----------------------------------------------------------------------------------------------------
