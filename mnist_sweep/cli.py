@@ -15,7 +15,7 @@ from mnist_sweep.commands import COMMANDS
 from mnist_sweep.ending import ended_by_signals
 from mnist_sweep.errors import UserError, did_you_mean
 from mnist_sweep.secrets import STORE_VARIABLE, hide, masked
-from mnist_sweep.text import first_line, one_line
+from mnist_sweep.text import first_line, kind_and_line, one_line
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -65,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 "--tracking-uri or MLFLOW_TRACKING_URI"
             )
             _end(2, message, error, debug)
-        lines = str(error).strip().splitlines()
-        what = f"unexpected {type(error).__name__}{': ' + one_line(lines[0]) if lines else ''}"
-        _end(1, f"{what}; this is a fault of the program: --debug shows where", error, debug)
+        what = f"unexpected {kind_and_line(error)}; this is a fault of the program: --debug shows where"
+        _end(1, what, error, debug)
 
 
 def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:

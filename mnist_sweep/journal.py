@@ -78,7 +78,7 @@ class Journal:
             self._check_place()
         except OSError as error:
             # After a failure to flush, what the disk has is not known, so that to try again would be no help.
-            gone = error.errno in (errno.ENOENT, errno.ESTALE, 0)
+            gone = error.errno in (errno.ENOENT, errno.ESTALE)
             self._broken = MachineError(
                 f"{self.path.parent}: was moved, deleted or replaced while its sweep ran"
                 if gone
@@ -93,7 +93,7 @@ class Journal:
         """Sees that what is written is what will be found: a file that was deleted can still be written to."""
         ours, there = os.fstat(self._file), os.stat(self.path)
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
-            raise OSError(0, "another file has taken its place")
+            raise OSError(errno.ESTALE, "another file has taken its place")
 
     def __enter__(self) -> Journal:
         return self

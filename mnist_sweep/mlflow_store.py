@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _LOG = logging.getLogger(__name__)
-# Seconds to wait for another process that writes, before a database is called locked.
+# Seconds to wait for another process that writes, before a database that is only read is called locked.
 _LOCKED = 5.0
 _SQLITE = "sqlite:///"
 # SQLAlchemy decodes both. Of the first MLflow creates the folder as it is written, `v%3F2` beside `v?2`.
 _ENCODED = "sqlite+pysqlite:///"
 # What ends a URI's path, or is not read as it is written.
 _NOT_IN_URIS = re.compile(r"[%?#\x00-\x1f]")
-# How long to wait for whoever writes to a database, in seconds.
+# The same for a database that is to be written, whose other writers may take their time.
 _PATIENCE = 30.0
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
 
@@ -165,10 +165,6 @@ def existing(uri: str) -> str:
     return uri
 
 
-# By their names of before, for whoever has a URI only.
-without_password = masked
-
-
 def with_password(uri: str) -> str:
     """The URI whose password `masked` hid.
 
@@ -243,9 +239,13 @@ def database_fault(path: Path, error: sqlite3.Error) -> UserError | None:
         sqlite3.SQLITE_BUSY: "is locked by another process; try again when that has ended",
         sqlite3.SQLITE_LOCKED: "is locked by another process; try again when that has ended",
     }
-    # The lowest byte is the kind; the rest tells more of it.
-    what = told.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    what = told.get(_primary_code(error))
     return None if what is None else UserError(f"tracking.uri={sqlite_uri(path)}: {what}")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # The lowest byte is the kind of error, the rest tells more of it: https://sqlite.org/rescode.html
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def file_path(place: str) -> Path | None:
@@ -322,8 +322,7 @@ def _rewrite_places(path: Path, here: Path) -> None:
     except OSError as error:
         _LOG.info("%s may not be written (%s): its files are looked for where they were", path, error.strerror)
     except sqlite3.OperationalError as error:
-        # The lowest byte is the kind of error: https://sqlite.org/rescode.html
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UserError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
         _LOG.info("%s may not be written (%s): its files are looked for where they were", path, error)
     else:

@@ -15,7 +15,7 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.importing import without_collector
 from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Settings
-from mnist_sweep.text import first_line
+from mnist_sweep.text import first_line, kind_and_line
 
 if TYPE_CHECKING:
     from mnist_sweep.registry import Registered
@@ -149,5 +149,5 @@ def _link(settings: Settings, sweep: str) -> str | None:
 
 def _told(what: str, error: Exception) -> str:
     _LOG.error("%s: %s", what, masked(traceback.format_exc()))
-    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return f"{what} ({kind}{masked(first_line(error))})"
+    why = first_line(error) if isinstance(error, UserError) else kind_and_line(error)
+    return f"{what} ({masked(why)})"

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import TAG_CONFIRMS, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, without_password
+from mnist_sweep.mlflow_store import TAG_CONFIRMS, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.registry_package import PACKAGE
 from mnist_sweep.results.models import TrackedModel
 from mnist_sweep.results.runs import SweepRuns
+from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Objective
-from mnist_sweep.text import one_line
+from mnist_sweep.text import first_line, one_line
 from mnist_sweep.trial import SAMPLE_FILE
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def register(found: SweepRuns, packaged: Callable[[], Path | None] = lambda: Non
     try:
         return _register(found, packaged)
     except (MlflowException, OSError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{found.sweep}: its model cannot be registered ({without_password(lines[0])})") from error
+        raise UserError(f"{found.sweep}: its model cannot be registered ({masked(first_line(error))})") from error
 
 
 def _register(found: SweepRuns, packaged: Callable[[], Path | None]) -> Registered:

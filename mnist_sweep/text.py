@@ -73,6 +73,24 @@ def first_line(error: BaseException, most: int = LONGEST) -> str:
     return one_line(lines[0], most) if lines else type(error).__name__
 
 
+def kind_and_line(error: BaseException, most: int = LONGEST) -> str:
+    """What an unexpected exception is and says, in one line.
+
+    Args:
+        error: The exception.
+        most: The most characters to keep of its message.
+
+    Returns:
+        The name of its type and the first line of its message; the name alone where there is no message.
+
+    Example:
+        >>> kind_and_line(KeyError("units"))
+        "KeyError: 'units'"
+    """
+    kind, line = type(error).__name__, first_line(error, most)
+    return kind if line == kind else f"{kind}: {line}"
+
+
 def _shown(character: str) -> str:
     if character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE:
         return character

@@ -18,6 +18,7 @@ import pytest
 
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.errors import UserError
+from mnist_sweep.secrets import masked
 
 _CREATE = """
 import sys
@@ -160,7 +161,7 @@ def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
     ],
 )
 def test_password_is_never_shown(uri):
-    shown = store.without_password(uri)
+    shown = masked(uri)
     assert "SECRET" not in shown
     assert "box" in shown
 
@@ -176,12 +177,12 @@ def test_password_is_never_shown(uri):
     ],
 )
 def test_uri_without_a_password_is_shown_as_it_is(uri):
-    assert store.without_password(uri) == uri
+    assert masked(uri) == uri
 
 
 @pytest.mark.parametrize("uri", ["http://ann:SECRET@box:5000", "postgresql://box/mlflow?user=ann&password=SECRET"])
 def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
-    hidden = store.without_password(uri)
+    hidden = masked(uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert store.with_password(hidden) == uri
     for other in ("", "http://ann:SECRET@elsewhere:5000"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_sweep.text import first_line, one_line, printable
+from mnist_sweep.text import first_line, kind_and_line, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,15 @@ class BrokenError(Exception):
 )
 def test_an_exceptions_first_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("\n first\nsecond"), "ValueError: first"),
+        (ValueError(" \n "), "ValueError"),
+        (BrokenError(), "BrokenError"),
+    ],
+)
+def test_an_exceptions_kind_and_first_line(error: Exception, text: str) -> None:
+    assert kind_and_line(error) == text

@@ -17,6 +17,7 @@ from mnist_sweep.errors import UserError
 from mnist_sweep.mlflow_store import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.reading import check_digest, read_yaml
 from mnist_sweep.results.runs import find_sweep
+from mnist_sweep.secrets import masked
 from mnist_sweep.trial import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Trac
             version = client.get_model_version(named["name"], named["version"])
         return TrackedModel(client, client.get_run(str(version.run_id)))
     except MlflowException:
-        raise UserError(f"{what}: there is no such model in {mlflow_store.without_password(tracking_uri)}") from None
+        raise UserError(f"{what}: there is no such model in {masked(tracking_uri)}") from None
 
 
 def _import(key: str, name: str) -> None:

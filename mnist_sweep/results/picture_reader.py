@@ -27,7 +27,7 @@ import numpy as np
 from mnist_sweep.errors import UserError
 from mnist_sweep.results import images
 from mnist_sweep.results.images import Prepared
-from mnist_sweep.text import first_line, one_line, printable
+from mnist_sweep.text import kind_and_line, one_line, printable
 from mnist_sweep.training.profile import Drawing, Profile
 
 Shape = tuple[int, int, int]
@@ -212,8 +212,7 @@ def _answer(job: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]
     except MemoryError:
         return {"error": f"{job['subject']} takes too much memory to read", "status": 422}, b""
     except Exception as error:
-        what = f"{type(error).__name__}: {first_line(error)}"
-        return {"error": f"{job['subject']} cannot be read (unexpected {what})", "status": 500}, b""
+        return {"error": f"{job['subject']} cannot be read (unexpected {kind_and_line(error)})", "status": 500}, b""
     return {"notes": prepared.notes, "doubts": prepared.doubts}, prepared.image.tobytes()
 
 

@@ -25,6 +25,7 @@ from mnist_sweep.results.source import Parent, Source, Wanted
 from mnist_sweep.results.stores import Store
 from mnist_sweep.secrets import masked
 from mnist_sweep.settings import Objective
+from mnist_sweep.text import first_line
 from mnist_sweep.trial import SweepStarted
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Selection:
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            raise UserError(f"query={query}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"query={query}: {first_line(error)}") from None
 
 
 def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> SweepRuns:

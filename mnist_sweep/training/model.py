@@ -12,7 +12,7 @@ import numpy as np
 from mnist_sweep import keras_names
 from mnist_sweep.config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
 from mnist_sweep.errors import UserError
-from mnist_sweep.text import first_line
+from mnist_sweep.text import first_line, kind_and_line
 
 
 def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -103,10 +103,7 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
     try:
         built = builder(own, shape, classes)
     except Exception as error:
-        line, kind = first_line(error), type(error).__name__
-        raise UserError(
-            f"model.builder={model.builder}: raised {kind if line == kind else f'{kind}: {line}'}"
-        ) from error
+        raise UserError(f"model.builder={model.builder}: raised {kind_and_line(error)}") from error
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
         raise UserError(
             f"model.builder={model.builder}: returned {type(built).__name__}; return a Sequential or functional "
@@ -141,7 +138,7 @@ def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
     try:
         return classes[config.name](**config.arguments, learning_rate=_learning_rate(config, steps))
     except (ValueError, TypeError) as error:
-        raise UserError(f"optimizer={config.name}: Keras refuses it ({_first_line(error)})") from error
+        raise UserError(f"optimizer={config.name}: Keras refuses it ({first_line(error)})") from error
 
 
 def _learning_rate(config: Optimizer, steps: int) -> Any:  # noqa: ANN401 - a number or a schedule
@@ -197,7 +194,3 @@ def has_convolution(model: keras.Model) -> bool:
 def batches(images: int, batch_size: int) -> int:
     """Batches in an epoch, the last of them perhaps smaller."""
     return math.ceil(images / batch_size)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import psutil
 
 from mnist_sweep.errors import UserError, machine_fault
-from mnist_sweep.text import first_line, one_line
+from mnist_sweep.text import first_line, kind_and_line, one_line
 from mnist_sweep.trial import Execution, Outcome, Status
 from mnist_sweep.workers import imports, orphans
 from mnist_sweep.workers.base import (
@@ -270,7 +270,7 @@ def _summary(error: Exception) -> str:
     line, kind = first_line(error), type(error).__name__
     if kind == "ResourceExhaustedError" or line.startswith("RESOURCE_EXHAUSTED") or isinstance(error, MemoryError):
         return f"out of memory: {line}"
-    return kind if line == kind else f"{kind}: {line}"
+    return kind_and_line(error)
 
 
 if __name__ == "__main__":

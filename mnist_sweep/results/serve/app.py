@@ -21,7 +21,7 @@ from mnist_sweep.results.picture_reader import PictureReader, RefusedError
 from mnist_sweep.results.serve.panel import Panel
 from mnist_sweep.results.serve.reading import read
 from mnist_sweep.secrets import masked
-from mnist_sweep.text import first_line, one_line
+from mnist_sweep.text import kind_and_line, one_line
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -183,6 +183,6 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    told = masked(f"{one_line(request.url.path, 200)}: unexpected {type(error).__name__}: {first_line(error)}")
+    told = masked(f"{one_line(request.url.path, 200)}: unexpected {kind_and_line(error)}")
     print(f"mnist_sweep: {told}", file=sys.stderr)
     return _error(500, "something went wrong here; the terminal that runs the server says what")
