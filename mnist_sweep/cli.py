@@ -7,7 +7,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        _end(2, str(_unusable(error)), error, debug)
+        _end(2, _unusable(error), error, debug)
     except Exception as error:
         # Not imported: most errors come before MLflow.
         mlflow = sys.modules.get("mlflow.exceptions")
@@ -78,9 +78,9 @@ def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
     sys.exit(code)
 
 
-def _unusable(error: OSError) -> UserError:
+def _unusable(error: OSError) -> str:
     # NumPy's own, on a full disk, has neither a name nor a number.
-    return UserError(f"{error.filename or 'disk'}: cannot be used ({error.strerror or first_line(error)})")
+    return f"{error.filename or 'disk'}: cannot be used ({error.strerror or first_line(error)})"
 
 
 def _run(given: list[str]) -> int:
@@ -96,16 +96,13 @@ def _sweep(given: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from mnist_sweep import compose, hydra_folder
-    from mnist_sweep.grammar import quote_sweeps, values_of
+    from mnist_sweep.grammar import quote_sweeps
 
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:
-        try:
+        with hydra_folder.past_hydra():
             codes.append(_run_job(config, HydraConfig.get()))
-        except Exception as error:
-            # Past Hydra, which would print a line of its own about any Exception.
-            raise hydra_folder.Refused(error) from error
         if codes[-1] == 130:
             # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
             raise SystemExit(130)
@@ -113,7 +110,7 @@ def _sweep(given: list[str]) -> int:
     compose.register()
     multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
-    rest = [_without_secret(argument, values_of) for argument in given if argument not in flags]
+    rest = [_without_secret(argument) for argument in given if argument not in flags]
     sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
     # Hydra then raises its errors instead of printing them in its own way.
     before = os.environ.get(_DEBUG)
@@ -156,8 +153,10 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     return launch.run(plain, claim.folder, standard_output(), baseline=before)
 
 
-def _without_secret(argument: str, values_of: Callable[[str], Sequence[str]]) -> str:
+def _without_secret(argument: str) -> str:
     """An override without the password of a tracking URI, which Hydra would print and write down."""
+    from mnist_sweep.grammar import values_of
+
     key, equals, value = argument.partition("=")
     if key.lstrip("+") != "tracking.uri" or not equals:
         return argument

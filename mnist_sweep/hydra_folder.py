@@ -29,7 +29,7 @@ class ClaimFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Takes the folder `hydra.run.dir`, or one beside it."""
-        with _carried():
+        with past_hydra():
             _check_unused(config)
             if not str(config.hydra.run.dir):
                 raise UserError("hydra.run.dir: is empty; name a folder that is new or empty")
@@ -40,7 +40,7 @@ class ClaimFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
         """Checks the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes there."""
-        with _carried():
+        with past_hydra():
             _check_unused(config)
             folder = Path(str(config.hydra.sweep.dir))
             if not _holds_a_multirun(folder):
@@ -79,7 +79,8 @@ class Refused(BaseException):
 
 
 @contextlib.contextmanager
-def _carried() -> Iterator[None]:
+def past_hydra() -> Iterator[None]:
+    """Carries an exception past Hydra, which would print a line of its own about it, in a `Refused`."""
     try:
         yield
     except Exception as error:
