@@ -32,7 +32,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.throughput.shapes import SHAPES, Setting, settings
-from mnist_sweep.files import write_whole
+from mnist_sweep.common.files import write_whole
 
 _FOLDER = Path(__file__).parent / "results"
 _LIBRARIES = ("numpy", "tensorflow", "jax", "torch")

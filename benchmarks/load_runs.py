@@ -29,7 +29,7 @@ CURVES = ("loss", "val_loss", "val_accuracy")
 
 def make(path: Path, runs: int, epochs: int, params: int) -> None:
     """Makes the store; the rows are written past MLflow, which would take a minute per thousand runs."""
-    from mnist_sweep import mlflow_store as store
+    from mnist_sweep.tracking import store
 
     client = store.connect(f"sqlite:///{path}", create=True)
     experiment = client.create_experiment("many", artifact_location=str(path.parent))
@@ -88,19 +88,19 @@ def ways(uri: str) -> dict[str, Callable[[], int]]:
     """What is compared: by name, what loads all runs and gives the number of rows."""
     import mlflow
 
-    from mnist_sweep.results import runs
-    from mnist_sweep.results.api import Client
-    from mnist_sweep.results.frames import curves_frame, runs_frame
+    from mnist_sweep.results.runs import find
+    from mnist_sweep.results.runs.api import Client
+    from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 
     mlflow.set_tracking_uri(uri)
     # MLflow's first call opens the store.
-    found = runs.find_sweep(SWEEP, uri)
+    found = find.find_sweep(SWEEP, uri)
     api, wanted = Client(found.client), found.selection.wanted
     return {
-        "load_runs": lambda: len(runs.load_runs(SWEEP, tracking_uri=uri)),
+        "load_runs": lambda: len(find.load_runs(SWEEP, tracking_uri=uri)),
         "load_runs, API": lambda: len(runs_frame(api.records(wanted))),
         "mlflow.search_runs": lambda: len(mlflow.search_runs(experiment_names=["many"], max_results=1_000_000)),
-        "load_curves": lambda: len(runs.load_curves(SWEEP, tracking_uri=uri)),
+        "load_curves": lambda: len(find.load_curves(SWEEP, tracking_uri=uri)),
         "load_curves, API": lambda: len(curves_frame(api.points(wanted))),
     }
 

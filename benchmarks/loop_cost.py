@@ -22,16 +22,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fakes import FakeClock, FakeWorkers, InlineExecutor
 
-from mnist_sweep import compose, search
-from mnist_sweep.grammar import quote_sweeps
-from mnist_sweep.journal import Journal
-from mnist_sweep.progress import Progress, Screen
+from mnist_sweep import search
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import quote_sweeps
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.driver.loop import Sweep
+from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.journal.journal import Journal
+from mnist_sweep.journal.trial import EpochEnded, Event
 from mnist_sweep.search import stopping
-from mnist_sweep.search.aside import Aside
-from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space
-from mnist_sweep.sweep import Sweep
-from mnist_sweep.trial import EpochEnded, Event
+from mnist_sweep.search.in_thread import Aside
 
 SPACE = (
     "model.layers=range(1,4)",

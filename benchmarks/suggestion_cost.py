@@ -19,12 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from mnist_sweep import compose, search
-from mnist_sweep.errors import UserError
-from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep import search
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import quote_sweeps
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search import Result, Search, Suggestion
-from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space, Values
 
 # Ten hyperparameters, two of which mean something in deeper networks only.
 SPACE = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnist_sweep.results.importance import importances, marginal
-    from mnist_sweep.results.runs import find_sweep, load_curves, load_runs
+    from mnist_sweep.results.runs.find import find_sweep, load_curves, load_runs
 
 __all__ = ["find_sweep", "importances", "load_curves", "load_runs", "marginal"]
 
@@ -19,7 +19,8 @@ __all__ = ["find_sweep", "importances", "load_curves", "load_runs", "marginal"]
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     # Worker processes and `--help` import this package too, and need neither pandas nor MLflow.
     if name in __all__:
-        from mnist_sweep.results import importance, runs
+        from mnist_sweep.results import importance
+        from mnist_sweep.results.runs import find
 
-        return getattr(importance if name in ("importances", "marginal") else runs, name)
+        return getattr(importance if name in ("importances", "marginal") else find, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

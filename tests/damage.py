@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import strategies as st
 
 
@@ -28,3 +30,30 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
         else:
             content[at : at + length] = bytes(length)
     return bytes(content)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """Cuts a file off, flips its bits, splices parts of it, and writes large numbers into it."""
+    kinds = draw(st.lists(st.sampled_from(["cut", "flip", "splice", "large", "text", "swap"]), min_size=1, max_size=4))
+    at = [(draw(st.floats(0, 1)), draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=8))) for _ in kinds]
+
+    def mutated(raw: bytes) -> bytes:
+        for kind, (one, other, text) in zip(kinds, at, strict=True):
+            content, i, j = bytearray(raw), int(one * len(raw)), int(other * len(raw))
+            if kind == "cut":
+                del content[i:]
+            elif kind == "flip" and content:
+                content[min(i, len(raw) - 1)] ^= text[0] or 1
+            elif kind == "splice":
+                content[i:i] = content[j : j + 200]
+            elif kind == "large":
+                content[i : i + 4] = b"\xff\xff\xff\x7f"
+            elif kind == "text":
+                content[i : i + len(text)] = text
+            else:
+                content[i : i + 30], content[j : j + 30] = content[j : j + 30], content[i : i + 30]
+            raw = bytes(content)
+        return raw
+
+    return mutated

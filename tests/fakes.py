@@ -10,7 +10,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from mnist_sweep.trial import Execution, Outcome, Status
+from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.workers.base import (
     Died,
     Done,

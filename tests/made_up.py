@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import FileInfo, Param, Run, RunData, RunInfo, RunTag
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.results.runs import SweepRuns
-from mnist_sweep.results.source import Parent, space_of
-from mnist_sweep.results.stores import Store
-from mnist_sweep.settings import Objective
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.source import Parent, space_of
+from mnist_sweep.results.runs.store import Store
 
 START = 1_700_000_000_000
 DOMAINS = {

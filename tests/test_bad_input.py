@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from mnist_sweep.cli import main
-from mnist_sweep.journal import FILE, Journal, read
-from mnist_sweep.trial import SweepStarted, TrialAsked
+from mnist_sweep.cli.main import main
+from mnist_sweep.journal.journal import FILE, Journal, read
+from mnist_sweep.journal.trial import SweepStarted, TrialAsked
 
 ACTIVATION = "Keras has no activation 'rleu'; did you mean 'relu'?"
 LEARN = "choice(…) or range(…), or take search=random"

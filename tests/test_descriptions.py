@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep.descriptions import sweep_name, sweep_note, trial_name
-from mnist_sweep.outcomes import Results
-from mnist_sweep.settings import Objective, check_settings
-from mnist_sweep.trial import Confirmed, Outcome, Status, SweepEnded, SweepStarted, Trial, WinnerTested
+from mnist_sweep.config.settings import Objective, check_settings
+from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.trial import Confirmed, Outcome, Status, SweepEnded, SweepStarted, Trial, WinnerTested
+from mnist_sweep.tracking.descriptions import sweep_name, sweep_note, trial_name
 
 _DATA = {
     "name": "npz",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mnist_sweep import folders
-from mnist_sweep.cli import main
-from mnist_sweep.journal import Journal
-from mnist_sweep.trial import SweepStarted
+from mnist_sweep.cli.main import main
+from mnist_sweep.journal import folders
+from mnist_sweep.journal.journal import Journal
+from mnist_sweep.journal.trial import SweepStarted
 
 # The user's own files, among them such as have names that this program writes to elsewhere.
 FILES = (
@@ -216,13 +216,13 @@ def test_ends_in_a_line_and_leaves_everything_as_it_was(
 def test_ctrl_c_before_a_sweep_has_begun_leaves_everything_as_it_was(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mnist_sweep.training import data
+    from mnist_sweep.data import images
 
     def interrupted(*_: object) -> None:
         assert (home / "a" / "b" / folders.LOG).exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data, "load", interrupted)
+    monkeypatch.setattr(images, "load", interrupted)
     before = tree(home)
     with pytest.raises(SystemExit) as end:
         main(["hydra.run.dir=a/b", "workers.count=1"])

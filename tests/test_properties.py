@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_sweep.config import check_trial
-from mnist_sweep.errors import UserError
-from mnist_sweep.grammar import read_sweep
-from mnist_sweep.space import Space
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.grammar import read_sweep
+from mnist_sweep.config.space import Space
+from mnist_sweep.config.trial_config import check_trial
 
 whole = st.integers(-3, 600)
 number = st.floats(-0.5, 1.5, allow_nan=False).map(lambda x: round(x, 3))

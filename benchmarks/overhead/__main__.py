@@ -23,7 +23,7 @@ from benchmarks.overhead import picture, report, sweeps
 from benchmarks.overhead.parts import PARTS, Setup
 from benchmarks.overhead.store import Record, Store
 from benchmarks.throughput import record
-from mnist_sweep.errors import UserError
+from mnist_sweep.common.errors import UserError
 
 _FOLDER = Path(__file__).parents[1] / "results"
 _FEW = 5000

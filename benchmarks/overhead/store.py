@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_sweep.files import write_whole
+from mnist_sweep.common.files import write_whole
 
 
 @dataclass(frozen=True)

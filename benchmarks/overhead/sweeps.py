@@ -17,8 +17,8 @@ import yaml
 from benchmarks import machine
 from benchmarks.overhead import activities
 from benchmarks.overhead.watch import Sample, Watch
-from mnist_sweep import journal
-from mnist_sweep.trial import EpochEnded, Event, Status, SweepStarted, TrialEnded, TrialStarted
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import EpochEnded, Event, Status, SweepStarted, TrialEnded, TrialStarted
 
 ROOT = Path(__file__).parents[2]
 # What comes when a sweep is over, once, however long it was.

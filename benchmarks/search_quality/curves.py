@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_sweep.space import identity
+from mnist_sweep.config.space import identity
 
 FILE = Path(__file__).with_name("curves.npz")
 DATASETS = ("mlp", "cnn")

@@ -15,11 +15,11 @@ import time
 from itertools import pairwise
 from typing import Any
 
-from mnist_sweep import compose
-from mnist_sweep.config import TrialConfig, check_trial
-from mnist_sweep.grammar import quote_sweeps
-from mnist_sweep.settings import Settings, check_settings
-from mnist_sweep.space import Space
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import quote_sweeps
+from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.config.trial_config import TrialConfig, check_trial
 
 _EPOCHS = 6
 
@@ -33,7 +33,7 @@ class KerasFit:
         Args:
             settings: For the data, the part to be validated on, and the seed of the split.
         """
-        from mnist_sweep.training import data
+        from mnist_sweep.data import images as data
 
         images = data.split(data.load(settings.data.name), settings.data.validation_split, settings.seed)
         self._x, self._y = data.to_float(images.x_train), images.y_train

@@ -18,11 +18,11 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.search_quality.keras_fit import KerasFit
-from mnist_sweep import compose
-from mnist_sweep.config import TrialConfig, check_trial
-from mnist_sweep.grammar import Choice, quote_sweeps
-from mnist_sweep.settings import Settings, check_settings
-from mnist_sweep.space import Space, Values
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import Choice, quote_sweeps
+from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.config.space import Space, Values
+from mnist_sweep.config.trial_config import TrialConfig, check_trial
 
 PRUNERS: dict[str, Callable[[Any, int], Any]] = {
     "ASHA": lambda pruners, epochs: pruners.SuccessiveHalvingPruner(1, 3),

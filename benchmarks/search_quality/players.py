@@ -16,11 +16,12 @@ from benchmarks.search_quality import pool
 from benchmarks.search_quality.curves import KERAS, OURS, Curves
 from benchmarks.search_quality.peers import PRUNERS
 from benchmarks.search_quality.pool import Job, Player
-from mnist_sweep import compose, search
-from mnist_sweep.grammar import quote_sweeps
+from mnist_sweep import search
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import quote_sweeps
+from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.config.space import Space
 from mnist_sweep.search import Answer, Result, stopping
-from mnist_sweep.settings import Settings, check_settings
-from mnist_sweep.space import Space
 
 _OBJECTIVE = "val_accuracy"
 _MEMORY = Path("/dev/shm")
@@ -104,7 +105,7 @@ class KerasTuner(Player):
             oracle: The class in `keras_tuner.oracles`.
             arguments: Its own arguments.
         """
-        from mnist_sweep.light_keras import load
+        from mnist_sweep.common.light_keras import load
 
         kt = load("keras_tuner")
         space = kt.HyperParameters()

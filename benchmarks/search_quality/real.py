@@ -23,8 +23,8 @@ from rich.table import Table
 
 from benchmarks.search_quality.peers import SYSTEMS
 from benchmarks.search_quality.report import Spread
-from mnist_sweep import journal
-from mnist_sweep.trial import EpochEnded
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import EpochEnded
 
 # The space of experiment=mlp, without its early stopping, which the peers' Tuner would need a callback for.
 SPACE = (

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import cores
 from benchmarks.search_quality.curves import FILE, KERAS, OURS, TRAINERS, seconds_keys
-from mnist_sweep import journal
-from mnist_sweep.trial import EpochEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import EpochEnded, TrialEnded, TrialStarted
 
 _COMMON = (
     "search=grid",

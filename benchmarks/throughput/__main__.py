@@ -22,7 +22,7 @@ from benchmarks import machine
 from benchmarks.throughput import record, report
 from benchmarks.throughput.record import SYSTEMS, Store
 from benchmarks.throughput.shapes import SHAPES, settings
-from mnist_sweep.errors import UserError
+from mnist_sweep.common.errors import UserError
 
 _FOLDER = Path(__file__).parents[1] / "results"
 

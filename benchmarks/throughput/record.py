@@ -17,10 +17,10 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.throughput import shapes
 from benchmarks.throughput.plan import Plan
-from mnist_sweep import journal
-from mnist_sweep.files import write_whole
-from mnist_sweep.training import data
-from mnist_sweep.trial import EpochEnded, Status, TrialEnded, TrialStarted
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.data import images as data
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import EpochEnded, Status, TrialEnded, TrialStarted
 
 OURS = "mnist_sweep"
 PEERS = ("keras-tuner", "optuna", "ray")

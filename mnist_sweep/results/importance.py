@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mnist_sweep.errors import UserError, did_you_mean
-from mnist_sweep.progress import shown
-from mnist_sweep.results.runs import searched
-from mnist_sweep.settings import Objective
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.driver.progress import shown
+from mnist_sweep.results.runs.find import searched
 
 if TYPE_CHECKING:
     import optuna

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.search.fits import check
-from mnist_sweep.searches import (
+from mnist_sweep.config.search_config import (
     ASHASearch,
     BayesianSearch,
     CMAESSearch,
@@ -20,9 +18,11 @@ from mnist_sweep.searches import (
     PBTSearch,
     TPESearch,
 )
-from mnist_sweep.settings import Settings
-from mnist_sweep.space import Space, Values
-from mnist_sweep.trial import Outcome, Trial
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.space import Space, Values
+from mnist_sweep.journal.trial import Outcome, Trial
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.compatibility import check
 
 __all__ = ["Answer", "Result", "Search", "Suggestion", "check", "create", "spent"]
 
@@ -82,9 +82,9 @@ def create(
 
         return pbt.create(space, settings, enqueued)
     if isinstance(config, OwnSearch):
-        from mnist_sweep.search import own
+        from mnist_sweep.search import custom
 
-        return own.create(space, settings, enqueued, earlier)
+        return custom.create(space, settings, enqueued, earlier)
 
     from mnist_sweep.search import oracles
 

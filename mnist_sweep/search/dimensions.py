@@ -7,8 +7,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
-from mnist_sweep.grammar import Choice, Interval
-from mnist_sweep.space import Hyperparameter, Space, identity
+from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.space import Hyperparameter, Space, identity
 
 
 class Dimension:

@@ -17,12 +17,12 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search.base import Search
 from mnist_sweep.search.dimensions import dimensions
-from mnist_sweep.search.driver import OracleSearch
+from mnist_sweep.search.oracle_search import OracleSearch
 from mnist_sweep.search.oracles import Earlier, SettingsOracle, common, seeded
-from mnist_sweep.settings import Objective
-from mnist_sweep.space import Space, Values
 
 # The sweep has its own log and screen.
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from mnist_sweep.light_keras import load as load_keras
+from mnist_sweep.common.light_keras import load as load_keras
+from mnist_sweep.config.search_config import HyperbandSearch
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search.base import Search
-from mnist_sweep.search.driver import OracleSearch
+from mnist_sweep.search.oracle_search import OracleSearch
 from mnist_sweep.search.translation import Translation, from_keras_tuner, to_keras_tuner
-from mnist_sweep.searches import HyperbandSearch
-from mnist_sweep.settings import Objective
-from mnist_sweep.space import Space, Values
 
 __all__ = [
     "SettingsOracle",

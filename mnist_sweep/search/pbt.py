@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.grammar import Choice, Interval
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.search_config import PBTSearch
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.space import Space, Values, identity
+from mnist_sweep.journal.trial import Outcome, Trial
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.searches import PBTSearch
-from mnist_sweep.settings import Settings
-from mnist_sweep.space import Space, Values, identity
-from mnist_sweep.trial import Outcome, Trial
 
 _DRAWS = 100
 _FACTORS = (0.8, 1.2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from mnist_sweep.config.space import Space, Values, identity
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.space import Space, Values, identity
 
 
 class InOrder(Search):

@@ -10,8 +10,8 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 
-from mnist_sweep.searches import ASHASearch, MedianSearch, OwnSearch
-from mnist_sweep.settings import Objective, Settings
+from mnist_sweep.config.search_config import ASHASearch, MedianSearch, OwnSearch
+from mnist_sweep.config.settings import Objective, Settings
 
 
 class Stopping(ABC):
@@ -129,9 +129,9 @@ def create(settings: Settings) -> Stopping | None:
     if isinstance(search, MedianSearch):
         return Median(objective, epochs, search.min_trials, search.min_epochs)
     if isinstance(search, OwnSearch):
-        from mnist_sweep.search import own
+        from mnist_sweep.search import custom
 
-        return own.stopping(settings)
+        return custom.stopping(settings)
     return None
 
 

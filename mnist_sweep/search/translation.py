@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from mnist_sweep.grammar import Choice, Interval
-from mnist_sweep.light_keras import load as load_keras
-from mnist_sweep.space import Space, Values
+from mnist_sweep.common.light_keras import load as load_keras
+from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.space import Space, Values
 
 kt = load_keras("keras_tuner")
 

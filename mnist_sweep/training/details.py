@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_sweep.files import write_whole
-from mnist_sweep.training import profile
-from mnist_sweep.training.data import Array, Dataset
-from mnist_sweep.trial import DETAILS_FILE, PROFILE_FILE
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.data import profile
+from mnist_sweep.data.images import Array, Dataset
+from mnist_sweep.journal.trial import DETAILS_FILE, PROFILE_FILE
 
 _MISTAKES = 25
 _FILTERS = 64

@@ -21,11 +21,11 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.hyperparameters import steps
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.hypermodel_space import steps
+from mnist_sweep.data.images import Dataset, to_float
+from mnist_sweep.training import custom_fit
 from mnist_sweep.training import hypermodel as hypermodels
-from mnist_sweep.training import own_fit
-from mnist_sweep.training.data import Dataset, to_float
 
 # Values of one hyperparameter to build at; of one with more, the ends alone.
 _MOST_VALUES = 32
@@ -148,7 +148,7 @@ class _Explorer:
         self._shape = built.shape
         if built.own_fit:
             before = set(built.hp.values)
-            self._asks_fit = own_fit.ask(built.hypermodel, built.hp, built.model, built.arrays(*self._sample))
+            self._asks_fit = custom_fit.ask(built.hypermodel, built.hp, built.model, built.arrays(*self._sample))
             if not self._asks_fit:
                 # A training loop of the user's own takes too long to be asked again: its part is known as it is now.
                 self._varied = set(built.hp.values) - before
@@ -167,7 +167,7 @@ class _Explorer:
         else:
             weights = _weights(model, self._shape)
             if self._asks_fit:
-                own_fit.ask(hypermodel, hp, model, self._sample)
+                custom_fit.ask(hypermodel, hp, model, self._sample)
         return self._note(hp, complete=complete, weights=weights)
 
     def _note(self, hp: _Asked, *, complete: bool, weights: tuple[Any, ...] | None) -> _Record:

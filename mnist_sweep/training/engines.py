@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mnist_sweep.config import CNN, MLP, TrialConfig
+from mnist_sweep.config.trial_config import CNN, MLP, TrialConfig
 from mnist_sweep.training import backends
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends.epochs import Adapt

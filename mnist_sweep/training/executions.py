@@ -13,12 +13,20 @@ from statistics import fmean
 
 from pydantic import TypeAdapter
 
-from mnist_sweep.errors import UserError, writing_to
-from mnist_sweep.files import write_whole
-from mnist_sweep.reading import read_text
-from mnist_sweep.settings import Objective
+from mnist_sweep.common.errors import UserError, writing_to
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.common.reading import read_text
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.journal.trial import (
+    EXECUTION_FILE,
+    MODEL_FILE,
+    SAMPLE_FILE,
+    Execution,
+    Outcome,
+    Status,
+    execution_folder,
+)
 from mnist_sweep.training.fit import Job, Report, Stop, Trainer
-from mnist_sweep.trial import EXECUTION_FILE, MODEL_FILE, SAMPLE_FILE, Execution, Outcome, Status, execution_folder
 
 History = list[tuple[int, dict[str, float]]]
 

@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_sweep.files import write_whole
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.data.images import Array
 from mnist_sweep.training import saved
-from mnist_sweep.training.data import Array
 
 # From images (N, H, W, C), float32 in 0..255, to probabilities (N, classes), float32.
 Predict = Callable[[Array], Array]

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_sweep.training import backends, data
-from mnist_sweep.training.data import Array, Dataset
+from mnist_sweep.data import images as data
+from mnist_sweep.data.images import Array, Dataset
+from mnist_sweep.training import backends
 
 
 @dataclass(frozen=True)

@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mnist_sweep.config import CustomModel, HyperModelConfig, TrialConfig
-from mnist_sweep.errors import MachineError, UserError, machine_fault, writing_to
-from mnist_sweep.files import make_folder, write_whole
-from mnist_sweep.reading import check_digest, digest_of
-from mnist_sweep.settings import Objective
-from mnist_sweep.text import first_line
+from mnist_sweep.common.errors import MachineError, UserError, machine_fault, writing_to
+from mnist_sweep.common.files import make_folder, write_whole
+from mnist_sweep.common.reading import check_digest, digest_of
+from mnist_sweep.common.text import first_line
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig
+from mnist_sweep.data.images import Array, Dataset
+from mnist_sweep.journal.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE, Outcome, Status
 from mnist_sweep.training import backends, costs, details, saved, state
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure
-from mnist_sweep.training.data import Array, Dataset
 from mnist_sweep.training.engines import Engine, Engines
 from mnist_sweep.training.feed import Feed, Feeds
 from mnist_sweep.training.stopwatch import Stopwatch
-from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE, Outcome, Status
 
 if TYPE_CHECKING:
     from mnist_sweep.training.hypermodel import Built
@@ -231,12 +231,12 @@ class Trainer:
             guide.on_epoch_end(epoch, logs)
 
     def _fit_by_user(self, engine: Engine, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
-        from mnist_sweep.training import own_fit
+        from mnist_sweep.training import custom_fit
 
         assert own is not None
         data, validation = (own.arrays(*feed.arrays(which)) for which in (feed.training, feed.validation))
         with guide.clock("train"):
-            own_fit.train(
+            custom_fit.train(
                 own, data, validation if len(feed.validation) else None, job.config.training, job.epochs, guide
             )
 
@@ -352,7 +352,7 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
             return
         if self.ended:
             # Only a training loop of the user's own goes on all the same.
-            from mnist_sweep.training.own_fit import Ended
+            from mnist_sweep.training.custom_fit import Ended
 
             raise Ended
         # Of its own count: a user's fit may begin at the first epoch several times.

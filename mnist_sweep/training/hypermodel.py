@@ -15,11 +15,11 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
-from mnist_sweep.config import HyperModelConfig
-from mnist_sweep.errors import UserError
-from mnist_sweep.hyperparameters import key_of
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.hypermodel_space import key_of
+from mnist_sweep.config.trial_config import HyperModelConfig
+from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
-from mnist_sweep.training.data import Array
 
 # What Keras calls the share of images that are classified right, in the order in which they are looked for.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_sweep import keras_names
-from mnist_sweep.config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
-from mnist_sweep.errors import UserError
-from mnist_sweep.text import first_line, kind_and_line
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import first_line, kind_and_line
+from mnist_sweep.config import keras_names
+from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
 
 
 def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:

@@ -12,11 +12,11 @@ import h5py
 import keras
 import numpy as np
 
-from mnist_sweep import reading
-from mnist_sweep.errors import UserError
-from mnist_sweep.text import first_line
+from mnist_sweep.common import reading
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import first_line
+from mnist_sweep.data.images import Array, to_float
 from mnist_sweep.training import backends
-from mnist_sweep.training.data import Array, to_float
 
 _BATCH = 1024
 

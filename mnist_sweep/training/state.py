@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from pydantic import TypeAdapter
 
-from mnist_sweep import reading
-from mnist_sweep.errors import UserError
-from mnist_sweep.files import write_whole
-from mnist_sweep.training.data import Array
+from mnist_sweep.common import reading
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.data.images import Array
 
 
 @dataclass

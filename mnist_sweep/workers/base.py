@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Protocol
 
-from mnist_sweep.secrets import masked
-from mnist_sweep.text import one_line, printable
-from mnist_sweep.trial import Outcome, Status, Trial
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import one_line, printable
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers.devices import Slot
 
 # The characters of a log's end that are kept, and the metrics of an epoch: nobody reads more of either.

@@ -6,8 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.settings import Workers
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import Workers
 
 # Beyond these, trials on one GPU wait for each other's work to be handed to it.
 _MOST_SHARES = 16

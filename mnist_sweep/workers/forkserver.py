@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from mnist_sweep.files import make_own
+from mnist_sweep.common.files import make_own
 from mnist_sweep.workers import imports, orphans
 
 _PR_SET_CHILD_SUBREAPER = 36

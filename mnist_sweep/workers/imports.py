@@ -10,7 +10,7 @@ import gc
 import importlib
 from collections.abc import Sequence
 
-from mnist_sweep.importing import hidden, without_collector
+from mnist_sweep.common.importing import hidden, without_collector
 
 # What a worker's first trial needs; the first of them imports TensorFlow and Keras.
 MODULES = ("mnist_sweep.training.fit", "mnist_sweep.training.executions", "mnist_sweep.workers.process")

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from mnist_sweep.errors import MachineError
-from mnist_sweep.files import make_folder, make_own
-from mnist_sweep.trial import Status
+from mnist_sweep.common.errors import MachineError
+from mnist_sweep.common.files import make_folder, make_own
+from mnist_sweep.journal.trial import Status
 from mnist_sweep.workers import forkserver, orphans, wire
 from mnist_sweep.workers.base import (
     LOG,

@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 
 import psutil
 
-from mnist_sweep.errors import UserError, machine_fault
-from mnist_sweep.text import first_line, kind_and_line, one_line
-from mnist_sweep.trial import Execution, Outcome, Status
+from mnist_sweep.common.errors import UserError, machine_fault
+from mnist_sweep.common.text import first_line, kind_and_line, one_line
+from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.workers import imports, orphans
 from mnist_sweep.workers.base import (
     Discovered,
@@ -157,7 +157,7 @@ def _work(driver: _Driver) -> NoReturn:
     setup = driver.tasks.get()
     # Only here, as importing Keras takes seconds in which the driver may leave already.
     imports.load(own_code=setup["own_code"])
-    from mnist_sweep.training.data import Dataset
+    from mnist_sweep.data.images import Dataset
     from mnist_sweep.training.fit import Trainer, configure
 
     configure(setup["threads"], gpu=setup["gpu"])
@@ -205,8 +205,8 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Mess
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
-    from mnist_sweep.config import check_trial
-    from mnist_sweep.settings import Objective
+    from mnist_sweep.config.settings import Objective
+    from mnist_sweep.config.trial_config import check_trial
     from mnist_sweep.training import executions
     from mnist_sweep.training.fit import Job
 
@@ -251,7 +251,7 @@ def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:  # noq
 
 
 def _package(_: Any, task: dict[str, Any], __: _Driver) -> Message:  # noqa: ANN401
-    from mnist_sweep.registry_package import package
+    from mnist_sweep.training.packaged import package
 
     package(Path(task["trial"]), Path(task["to"]), task["made_by"], task["digest"])
     return Packaged("")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from mnist_sweep.settings import Workers
-from mnist_sweep.trial import (
+from mnist_sweep.config.settings import Workers
+from mnist_sweep.journal.trial import (
     AttemptFailed,
     EpochEnded,
     Event,

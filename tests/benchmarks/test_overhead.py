@@ -11,7 +11,7 @@ import pytest
 from benchmarks import machine
 from benchmarks.overhead import activities, commands, sweeps
 from benchmarks.overhead.watch import Sample
-from mnist_sweep.trial import (
+from mnist_sweep.journal.trial import (
     AttemptFailed,
     EpochEnded,
     Event,

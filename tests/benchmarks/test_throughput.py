@@ -14,10 +14,11 @@ from benchmarks.overhead.__main__ import main as overhead
 from benchmarks.throughput import report, shapes
 from benchmarks.throughput.__main__ import main as throughput
 from benchmarks.throughput.record import OURS, Record
-from mnist_sweep import compose, earlier
-from mnist_sweep.config import CNN, at_layer, check_trial
-from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space
+from mnist_sweep.config import compose
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.config.trial_config import CNN, at_layer, check_trial
+from mnist_sweep.driver import warm_start
 
 
 @pytest.mark.parametrize("shape", shapes.SHAPES)
@@ -29,7 +30,7 @@ def test_this_program_is_given_the_settings_that_the_peers_are_given(shape, tmp_
     settings = check_settings(compose.defaults(["+experiment=these"]))
     space = Space(settings.trial)
 
-    enqueued = earlier.enqueued(settings, space, None)
+    enqueued = warm_start.enqueued(settings, space, None)
 
     assert enqueued == [shapes.values(shape, setting) for setting in chosen]
     assert settings.search.max_trials == len(chosen)

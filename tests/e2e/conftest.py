@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from programs import Run, command, environment, with_store
 
-from mnist_sweep import mlflow_store
-
-ROOT = Path(__file__).parent.parent.parent
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-# What a sweep does at its end takes seconds, and is not what most of these tests are about.
-UNPUBLISHED = ("tracking.report=false", "tracking.register=false")
-
-
-def command(*arguments: str, published: bool = False) -> list[str]:
-    is_sweep = not arguments or "=" in arguments[0] or arguments[0] == "-m"
-    more = UNPUBLISHED if is_sweep and not published and "--cfg" not in arguments else ()
-    return [sys.executable, "-m", "mnist_sweep", *arguments, *more]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "HYDRA", "KERAS", "CUDA"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+from mnist_sweep.tracking import store as mlflow_store
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +23,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work(tmp_path: Path, store: Path) -> Path:
     """A folder to work in, with an empty store."""
     return with_store(tmp_path, store)
-
-
-def with_store(folder: Path, store: Path) -> Path:
-    (folder / "mlruns").mkdir()
-    shutil.copy(store, folder / "mlruns")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 import mnist_sweep
-from mnist_sweep import journal
-from mnist_sweep.trial import Confirmed, ExecutionEnded, Status, SweepStarted, TrialEnded, TrialStarted, WinnerTested
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import (
+    Confirmed,
+    ExecutionEnded,
+    Status,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+    WinnerTested,
+)
 
 
 @pytest.fixture(scope="module")

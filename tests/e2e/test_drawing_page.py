@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from browser import Watched, page_of, until
 from browser import browser as browser
-from conftest import Run, command, environment, with_store
 from PIL import Image
+from programs import Run, command, environment, with_store
 
-from mnist_sweep.training import data
+from mnist_sweep.data import images as data
 
 # A seven, on a sheet of 280 × 280.
 SEVEN = [(80, 60), (130, 58), (200, 60), (180, 120), (155, 180), (140, 235)]

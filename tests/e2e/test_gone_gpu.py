@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, command, environment, with_store
+from programs import ROOT, command, environment, with_store
 
 import mnist_sweep
-from mnist_sweep import journal
-from mnist_sweep.trial import AttemptFailed, EpochEnded, Event, SlotLost, SlotOpened, Status, TrialEnded, TrialStarted
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    SlotLost,
+    SlotOpened,
+    Status,
+    TrialEnded,
+    TrialStarted,
+)
 
 FAKE = Path(__file__).parent / "fake_gpus"
 ERROR = "InternalError: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"

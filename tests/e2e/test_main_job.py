@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import command, environment, with_store
+from programs import command, environment, with_store
 
 import mnist_sweep
-from mnist_sweep import journal
-from mnist_sweep.trial import SweepEnded, TrialEnded, WinnerTested
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import SweepEnded, TrialEnded, WinnerTested
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_go_on(digits: Path,
 
 def test_hyperband_trains_on_from_its_parents_and_loads_no_tensorflow_in_the_driver(digits: Path, work: Path) -> None:
     code = (
-        "import sys\nfrom mnist_sweep.cli import main\n"
+        "import sys\nfrom mnist_sweep.cli.main import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit as end: print('code', end.code)\n"
         "print('loaded', 'tensorflow' in sys.modules)"
     )

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from browser import Watched, page_of, until
 from browser import browser as browser
-from conftest import command, environment
+from programs import command, environment
 
-from mnist_sweep import registry
-from mnist_sweep.results.api import Client
-from mnist_sweep.results.runs import SweepRuns, find_sweep
+from mnist_sweep.results.models import registry
+from mnist_sweep.results.runs.api import Client
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep
 
 # What MLflow 3.17 itself does not find (there are no users), and what its libraries complain about.
 _MISSING = "/ajax-api/2.0/mlflow/users/current"

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import mnist_sweep
-from mnist_sweep import rerun
+from mnist_sweep.driver import rerun
 
 
 def test_a_trial_trained_again_gives_the_same_metrics_and_changes_nothing(swept, run) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import command, environment
 from processes import gone
+from programs import command, environment
 
-from mnist_sweep import ports
+from mnist_sweep.common import ports
 
 
 @contextmanager

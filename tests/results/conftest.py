@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_sweep import compose
-from mnist_sweep import mlflow_store as store
-from mnist_sweep.journal import Journal
-from mnist_sweep.settings import check_settings
-from mnist_sweep.tracking import Tracker
-from mnist_sweep.trial import (
+from mnist_sweep.config import compose
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.journal.journal import Journal
+from mnist_sweep.journal.trial import (
     EpochEnded,
     Event,
     Outcome,
@@ -27,6 +25,8 @@ from mnist_sweep.trial import (
     WinnerTested,
     trial_folder,
 )
+from mnist_sweep.tracking import store
+from mnist_sweep.tracking.tracker import Tracker
 
 START = 1_700_000_000.0
 OLD, NEW, OTHER = "alpha/2025-01-01_10-00-00", "alpha/2025-01-02_10-00-00", "beta/2025-01-01_12-00-00"

@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mnist_sweep.commands import COMMANDS
-from mnist_sweep.errors import UserError
+from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.tables import Column
+from mnist_sweep.config.settings import Objective
 from mnist_sweep.results import compare as module
 from mnist_sweep.results.columns import find_column
 from mnist_sweep.results.compare import View, _as_csv, _markdown, compare
-from mnist_sweep.results.runs import SweepRuns, find_sweep, load_runs
-from mnist_sweep.settings import Objective
-from mnist_sweep.tables import Column
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep, load_runs
 
 
 def table(text: str) -> list[list[str]]:

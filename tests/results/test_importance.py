@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 
 import mnist_sweep
-from mnist_sweep.errors import UserError
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import Objective
 from mnist_sweep.results import importance as module
 from mnist_sweep.results.importance import importances, marginal, top_share
-from mnist_sweep.settings import Objective
 
 ACCURACY, LOSS = Objective("val_accuracy", "max"), Objective("val_loss", "min")
 COLUMNS = ["hyperparameter", "importance", "low", "high"]

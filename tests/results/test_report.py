@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnist_sweep import commands
-from mnist_sweep.errors import UserError
+from mnist_sweep.cli import commands
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import Objective
 from mnist_sweep.results import report
 from mnist_sweep.results.report import content, pictures
 from mnist_sweep.results.report.board import Board, Column, leaderboard
-from mnist_sweep.results.runs import find_sweep
-from mnist_sweep.settings import Objective
+from mnist_sweep.results.runs.find import find_sweep
 
 ACCURACY = [Objective("val_accuracy", "max")]
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from playing import DISCRETE, MIXED, OVERRIDES, Made, Make
 
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search import create
-from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space, Values
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import random
 import pytest
 from playing import ALL, DISCRETE, MOST, SAMPLERS, SMALL, Event, Make, algorithms, curve, play, tried
 
-from mnist_sweep.config import check_trial
+from mnist_sweep.config.space import identity
+from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.search.base import Answer, Result, Suggestion
-from mnist_sweep.space import identity
 
 
 @pytest.mark.parametrize("algorithm", ALL)

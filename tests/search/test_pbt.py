@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from mnist_sweep.config import check_trial
-from mnist_sweep.errors import UserError
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.search_config import PBTSearch
+from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.config.space import Space, Values, identity
+from mnist_sweep.config.trial_config import check_trial
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search import pbt
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.searches import PBTSearch
-from mnist_sweep.settings import Settings, check_settings
-from mnist_sweep.space import Space, Values, identity
-from mnist_sweep.trial import Outcome, Status, Trial
 
 RATE = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
 MIXED = (

@@ -16,8 +16,8 @@ import optuna
 import pytest
 from playing import DISCRETE, SMALL, Make, algorithms, play
 
+from mnist_sweep.config.space import Values, identity
 from mnist_sweep.search.base import Answer, Result, Suggestion
-from mnist_sweep.space import Values, identity
 
 LINE = ("optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)", "model.layers=1,2")
 
@@ -139,8 +139,8 @@ def test_a_thousand_trials_are_restored_without_being_suggested_again(
 ELSEWHERE = """
 import json, sys
 from mnist_sweep.search import Result, create
-from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space
 
 found = []
 for config in json.load(sys.stdin):

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from mnist_sweep.config.settings import Objective, check_settings
 from mnist_sweep.search import stopping
 from mnist_sweep.search.stopping import ASHA, Median, Stopping
-from mnist_sweep.settings import Objective, check_settings
 
 ACCURACY, LOSS = Objective("val_accuracy", "max"), Objective("val_loss", "min")
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep.config import TrialConfig, check_trial
-from mnist_sweep.training import data
+from mnist_sweep.config.trial_config import TrialConfig, check_trial
+from mnist_sweep.data import images
 
 
 @pytest.fixture(scope="session")
-def dataset(digits: Path) -> data.Dataset:
-    return data.split(data.load("npz", str(digits)), 0.2, seed=1)
+def dataset(digits: Path) -> images.Dataset:
+    return images.split(images.load("npz", str(digits)), 0.2, seed=1)
 
 
 @pytest.fixture(scope="session")
-def trainer(dataset: data.Dataset) -> Any:
+def trainer(dataset: images.Dataset) -> Any:
     from mnist_sweep.training.fit import Trainer
 
     return Trainer(dataset)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_sweep.settings import Objective
-from mnist_sweep.trial import Status
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.journal.trial import Status
 
 IMAGE = (28, 28, 1)
 INPUT = 784

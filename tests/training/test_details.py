@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_sweep.errors import MachineError, UserError
-from mnist_sweep.reading import digest_of
+from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.common.reading import digest_of
+from mnist_sweep.data.profile import Profile
 from mnist_sweep.training import details
-from mnist_sweep.training.profile import Profile
 
 
 def test_the_surest_mistakes_come_first_and_are_not_many() -> None:

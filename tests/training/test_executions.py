@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_sweep.settings import Objective
-from mnist_sweep.trial import Execution, Outcome, Status, forget
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.journal.trial import Execution, Outcome, Status, forget
 
 ACCURACY = Objective("val_accuracy", "max")
 SEEDS = [Execution(11), Execution(12), Execution(13)]
@@ -206,7 +206,8 @@ def test_what_is_forgotten_is_all_but_the_model_and_the_sample(story: Story) -> 
 
 
 def test_real_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_config, dataset, tmp_path: Path) -> None:
-    from mnist_sweep.training import data, executions, saved
+    from mnist_sweep.data import images as data
+    from mnist_sweep.training import executions, saved
     from mnist_sweep.training.fit import Job
 
     config = trial_config("model.units=16", "training.batch_size=16", "training.epochs=1", "training.seed=6")

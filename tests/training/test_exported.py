@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.mlflow_store import PARENT_TAG
-from mnist_sweep.results import converting
-from mnist_sweep.results.formats import FORMATS
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.results.models import converting
+from mnist_sweep.results.models.formats import FORMATS
+from mnist_sweep.tracking.store import PARENT_TAG
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
 needs_onnx = pytest.mark.skipif(
@@ -108,7 +108,8 @@ class Tracked:
 @pytest.fixture
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes a tracked model whose data are random images."""
-    from mnist_sweep.training import data, saved
+    from mnist_sweep.data import images as data
+    from mnist_sweep.training import saved
 
     for variable in ("CUDA_VISIBLE_DEVICES", "KERAS_BACKEND"):
         # What is set in between, goes.

@@ -7,30 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fitting import ACCURACY, timeless, train
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.settings import Objective
-from mnist_sweep.training import data
-from mnist_sweep.trial import Status
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.data import images as data
+from mnist_sweep.journal.trial import Status
 
-ACCURACY = Objective("val_accuracy", "max")
 SMALL = ("model.units=16", "model.dropout=0.3", "training.batch_size=32", "training.epochs=3")
-
-
-def train(trainer, config, folder: Path, *, epochs=None, stop=lambda epoch: "", objective=ACCURACY, ending="", **job):
-    from mnist_sweep.training.fit import Job
-
-    reports: list[dict[str, float]] = []
-    outcome = trainer.train(
-        Job(config, objective, epochs or config.training.epochs, folder, stop=ending, **job),
-        report=lambda epoch, metrics: reports.append({"epoch": epoch, **metrics}),
-        stop=stop,
-    )
-    return outcome, reports
-
-
-def timeless(reports: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in report.items() if k != "epoch_seconds"} for report in reports]
 
 
 def test_each_epoch_reports_all_metrics(trainer, trial_config, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from test_fit import timeless, train
+from fitting import timeless, train
 
-from mnist_sweep import hypermodel
-from mnist_sweep.config import HyperModelConfig, TrialConfig, check_trial
-from mnist_sweep.errors import UserError
-from mnist_sweep.trial import Status
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config import hypermodel
+from mnist_sweep.config.trial_config import HyperModelConfig, TrialConfig, check_trial
+from mnist_sweep.journal.trial import Status
 
 
 @pytest.fixture(scope="module")

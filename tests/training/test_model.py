@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_sweep.errors import UserError
+from mnist_sweep.common.errors import UserError
 
 IMAGE, CLASSES = (28, 28, 1), 10
 

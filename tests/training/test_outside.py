@@ -15,15 +15,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from damage import mutations
 from hypothesis import HealthCheck, given, settings
 
-from mnist_sweep.errors import MachineError, UserError, machine_fault
-from mnist_sweep.files import write_whole
-from mnist_sweep.reading import digest_of
-from mnist_sweep.settings import Objective
+from mnist_sweep.common.errors import MachineError, UserError, machine_fault
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.common.reading import digest_of
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.training import executions, saved, state
-from mnist_sweep.trial import Outcome, Status
-from tests.test_reading import mutations
 
 _FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -118,7 +118,7 @@ def test_a_keras_file_that_inflates_to_more_than_memory_holds_is_refused(tmp_pat
     path = tmp_path / "model.keras"
     small().save(path)
     _keras_bomb(path)
-    monkeypatch.setattr("mnist_sweep.reading._spare_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr("mnist_sweep.common.reading._spare_memory", lambda: 2_000_000_000)
     with pytest.raises(UserError, match=r"takes 4\.3 GB of memory, and this machine has 2 GB to spare"):
         saved.load(path)
 

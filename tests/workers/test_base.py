@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_sweep.trial import Outcome, Status
+from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.workers.base import (
     Died,
     Discovered,

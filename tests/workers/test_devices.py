@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep import compose
-from mnist_sweep.errors import UserError
-from mnist_sweep.settings import Workers, check_settings
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config import compose
+from mnist_sweep.config.settings import Workers, check_settings
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 

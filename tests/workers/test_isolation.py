@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 import pytest
 
-from mnist_sweep.errors import MachineError
-from mnist_sweep.trial import Outcome, Status, Trial
+from mnist_sweep.common.errors import MachineError
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers import forkserver, local, orphans
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, MachineFailed, Message, Ready, Reported, Train
 from mnist_sweep.workers.devices import Slot
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.skipif(not forkserver.possible(), reason="this system h
 TINY = """
 import errno, os, random, resource, signal, socket, subprocess, sys, time
 from pathlib import Path
-from mnist_sweep.errors import UserError
-from mnist_sweep.trial import Outcome, Status
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.workers import process
 from mnist_sweep.workers.base import *
 
@@ -222,7 +222,7 @@ def test_all_that_a_killed_driver_leaves_ends(create: Callable[..., LocalWorkers
     code = (
         "from functools import partial\n"
         "from pathlib import Path\n"
-        "from mnist_sweep.trial import Trial\n"
+        "from mnist_sweep.journal.trial import Trial\n"
         "from mnist_sweep.workers import forkserver, local\n"
         "from mnist_sweep.workers.base import Ready, Train\n"
         "from mnist_sweep.workers.devices import Slot\n"

@@ -19,9 +19,9 @@ import psutil
 import pytest
 import yaml
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.training import data
-from mnist_sweep.trial import Execution, Status, Trial
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.data import images
+from mnist_sweep.journal.trial import Execution, Status, Trial
 from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
     Died,
@@ -46,7 +46,7 @@ from mnist_sweep.workers.wire import Channel
 @pytest.fixture(scope="module")
 def arrays(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("arrays")
-    data.split(data.load("npz", str(digits)), 0.2, seed=1).save(folder)
+    images.split(images.load("npz", str(digits)), 0.2, seed=1).save(folder)
     return folder
 
 

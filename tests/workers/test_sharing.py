@@ -12,12 +12,11 @@ import pytest
 from fakes import FakeClock, FakeWorkers, History, InlineExecutor
 
 from mnist_sweep import search
-from mnist_sweep.errors import UserError
-from mnist_sweep.search.aside import Aside
-from mnist_sweep.settings import check_settings
-from mnist_sweep.space import Space
-from mnist_sweep.sweep import Sweep
-from mnist_sweep.trial import (
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.driver.loop import Sweep
+from mnist_sweep.journal.trial import (
     AttemptFailed,
     EpochEnded,
     Event,
@@ -30,6 +29,7 @@ from mnist_sweep.trial import (
     TrialEnded,
     TrialStarted,
 )
+from mnist_sweep.search.in_thread import Aside
 from mnist_sweep.workers.devices import Slot, device
 from mnist_sweep.workers.sharing import Sharing
 

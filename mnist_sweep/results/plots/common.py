@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.progress import shown
-from mnist_sweep.settings import Objective
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.driver.progress import shown
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Learning curves of all trials of a sweep; those of one trial are in `mnist_sweep.curves_picture`."""
+"""Learning curves of all trials of a sweep; those of one trial are in `mnist_sweep.tracking.curves_plot`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.progress import shown
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.driver.progress import shown
 from mnist_sweep.results.plots.common import (
     BLUE,
     FEW,
@@ -34,7 +35,6 @@ from mnist_sweep.results.plots.common import (
     scores,
     swatch,
 )
-from mnist_sweep.settings import Objective
 
 # The trials behind the best one that are told apart, and how.
 _NEXT: tuple[tuple[str, Any], ...] = ((BLUE, "--"), (GREEN, "-."), (PURPLE, (0, (5, 1, 1, 1, 1, 1))), (SKY, ":"))

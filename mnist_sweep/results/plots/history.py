@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mnist_sweep.config.settings import Objective
 from mnist_sweep.results.plots.common import (
     DARK,
     FEW,
@@ -34,7 +35,6 @@ from mnist_sweep.results.plots.common import (
     scores,
     swatch,
 )
-from mnist_sweep.settings import Objective
 
 _UNKNOWN = "slot not known"
 # Units of time: from how many seconds on, how long one is, its name.

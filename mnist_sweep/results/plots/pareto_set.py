@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_sweep.outcomes import pareto
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.journal.ranking import pareto
 from mnist_sweep.results.plots.common import GREY, VERMILION, labelled, legend
-from mnist_sweep.settings import Objective
 
 
 def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str) -> Figure:

@@ -18,14 +18,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.files import write_whole
-from mnist_sweep.journal import SWEEPS
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.common.text import printable
+from mnist_sweep.journal.journal import SWEEPS
 from mnist_sweep.results.report.board import Board, leaderboard
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.pictures import draw
-from mnist_sweep.results.runs import SweepRuns, find_sweep, local_folder
-from mnist_sweep.text import printable
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
 
 FILE = "report.html"
 _HERE = Path(__file__).parent

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_sweep import journal
-from mnist_sweep.mlflow_store import TAG_REASON, TAG_STATUS
-from mnist_sweep.progress import duration
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.units import seconds
+from mnist_sweep.driver.progress import duration
+from mnist_sweep.journal import journal
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, winner
-from mnist_sweep.results.runs import SweepRuns, local_folder
-from mnist_sweep.settings import Objective
-from mnist_sweep.units import seconds
+from mnist_sweep.results.runs.find import SweepRuns, local_folder
+from mnist_sweep.tracking.store import TAG_REASON, TAG_STATUS
 
 
 @dataclass(frozen=True)

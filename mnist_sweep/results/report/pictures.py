@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mnist_sweep.errors import UserError
-from mnist_sweep.reading import read_npz, read_text
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.reading import read_npz, read_text
+from mnist_sweep.journal.trial import DETAILS_FILE
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
 from mnist_sweep.results.report.texts import TEXTS
 from mnist_sweep.results.report.winner import Winner, fetched
-from mnist_sweep.results.runs import SweepRuns, searched
-from mnist_sweep.trial import DETAILS_FILE
+from mnist_sweep.results.runs.find import SweepRuns, searched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

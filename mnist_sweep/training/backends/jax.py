@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from mnist_sweep.training.data import Array
+from mnist_sweep.data.images import Array
 
 # What it raises where the machine, and not the user's code, is at fault: no memory, no GPU.
 Errors = jax.errors.JaxRuntimeError

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mnist_sweep.data.images import Array
 from mnist_sweep.training.backends import tensorflow_fused
-from mnist_sweep.training.data import Array
 
 # What it raises where the machine, and not the user's code, is at fault: no memory, no GPU.
 Errors = tf.errors.OpError

@@ -1,0 +1,1 @@
+"""The command line: sweeps through Hydra, and the commands around them."""

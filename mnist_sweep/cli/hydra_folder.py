@@ -1,0 +1,126 @@
+"""Sees to it that Hydra writes only into a folder that is a sweep's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.common.reading import read_text
+from mnist_sweep.common.secrets import hide, masked
+from mnist_sweep.journal.folders import CONFIGS, Claim, check_free, claim, holds_a_sweep
+
+_MULTIRUN = "multirun.yaml"
+
+# Of this process, by the folder that Hydra was told to use, as it writes it.
+_claims: dict[str, Claim] = {}
+
+
+class ClaimFolder(Callback):
+    """Takes a sweep's folder before Hydra writes to it, which would create it and replace files in it."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+        """Takes the folder `hydra.run.dir`, or one beside it."""
+        with past_hydra():
+            _check_unused(config)
+            if not str(config.hydra.run.dir):
+                raise UserError("hydra.run.dir: is empty; name a folder that is new or empty")
+            taken = claim(Path(str(config.hydra.run.dir)))
+            _claims[os.path.abspath(taken.folder)] = taken
+            with open_dict(config):
+                config.hydra.run.dir = str(taken.folder).replace("${", "\\${")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+        """Checks the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes there."""
+        with past_hydra():
+            _check_unused(config)
+            folder = Path(str(config.hydra.sweep.dir))
+            if not _holds_a_multirun(folder):
+                check_free(folder, "hydra.sweep.dir")
+            # Only in the copy that is written: each of the sweeps has its config composed again.
+            tracking = OmegaConf.to_container(config.tracking, resolve=False)
+            if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
+                config.tracking.uri = hide(tracking["uri"])
+
+
+def _check_unused(config: DictConfig) -> None:
+    """Refuses what would let Hydra write elsewhere, or let paths mean something else."""
+    if config.hydra.output_subdir is not None:
+        raise UserError(
+            f"hydra.output_subdir={config.hydra.output_subdir}: .hydra/ is written without it; leave it out"
+        )
+    if config.hydra.job.chdir:
+        raise UserError("hydra.job.chdir=true: must be false, as paths count from the working directory")
+
+
+def _holds_a_multirun(folder: Path) -> bool:
+    """Whether a folder holds sweeps of a multirun, and nothing else."""
+    written = folder / _MULTIRUN
+    if not written.is_file() or "name: mnist_sweep" not in read_text(written, str(written)):
+        return False
+    others = [path for path in folder.iterdir() if path.name != _MULTIRUN]
+    return all(path.name.split("-")[0].isdigit() and holds_a_sweep(path) for path in others)
+
+
+class Refused(BaseException):
+    """Carries an error past Hydra, which turns every `Exception` of a callback into a warning."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def past_hydra() -> Iterator[None]:
+    """Carries an exception past Hydra, which would print a line of its own about it, in a `Refused`."""
+    try:
+        yield
+    except Exception as error:
+        raise Refused(error) from error
+
+
+def claimed(output: Path) -> Claim:
+    """What was taken for a sweep.
+
+    Args:
+        output: The folder that Hydra was told to use; one of several sweeps (`-m`) is taken only now.
+    """
+    key = os.path.abspath(output)
+    if key not in _claims:
+        taken = claim(output, "hydra.sweep.subdir")
+        # Hydra has created it.
+        _claims[key] = Claim(taken.wished, taken.folder, (taken.folder,))
+    return _claims[key]
+
+
+def give_up_unused() -> None:
+    """Gives up what this process has taken for sweeps that never began."""
+    for taken in _claims.values():
+        taken.give_up()
+    _claims.clear()
+
+
+def save_configs(config: DictConfig, hydra_config: HydraConf, folder: Path) -> None:
+    """Writes what was composed and what was typed into a sweep's folder, as Hydra would, but without passwords.
+
+    Args:
+        config: The sweep's config.
+        hydra_config: Hydra's own.
+        folder: The sweep's folder.
+    """
+    (folder / CONFIGS).mkdir(exist_ok=True)
+    parts = {
+        "config": config,
+        "hydra": OmegaConf.create({"hydra": hydra_config}),
+        "overrides": hydra_config.overrides.task,
+    }
+    for name, part in parts.items():
+        write_whole(folder / CONFIGS / f"{name}.yaml", masked(OmegaConf.to_yaml(part)), flush=False)

@@ -1,0 +1,169 @@
+"""The command line: `sweep`, which is the default; `commands.py` has its companions."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
+from mnist_sweep.common.termination import ended_by_signals
+from mnist_sweep.common.text import first_line, kind_and_line, one_line
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
+
+_DEBUG = "HYDRA_FULL_ERROR"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+    """
+    # At its end Python looks through all that was imported for garbage: 0.9 s of CPU where that is MLflow.
+    atexit.register(gc.freeze)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        given.remove("--debug")
+        os.environ[_DEBUG] = "1"
+    # Whatever prints it from here on, its password is known.
+    hide(os.environ.get(STORE_VARIABLE, ""))
+    debug = os.environ.get(_DEBUG, "0") == "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the screen cannot show is no reason to end.
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+    try:
+        sys.exit(_run(given))
+    except UserError as error:
+        _end(2, str(error), error, debug)
+    except KeyboardInterrupt:
+        print("mnist_sweep: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe, `head` say, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _end(2, _unusable(error), error, debug)
+    except Exception as error:
+        # Not imported: most errors come before MLflow.
+        mlflow = sys.modules.get("mlflow.exceptions")
+        if mlflow is not None and isinstance(error, mlflow.MlflowException):
+            message = (
+                f"MLflow does not answer ({first_line(error)}); start the server, or name another store with "
+                "--tracking-uri or MLFLOW_TRACKING_URI"
+            )
+            _end(2, message, error, debug)
+        what = f"unexpected {kind_and_line(error)}; this is a fault of the program: --debug shows where"
+        _end(1, what, error, debug)
+
+
+def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
+    if debug:
+        from mnist_sweep.driver.logs import shown_traceback
+
+        print(shown_traceback(error), file=sys.stderr, end="")
+    print(f"mnist_sweep: {masked(one_line(message))}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _unusable(error: OSError) -> str:
+    # NumPy's own, on a full disk, has neither a name nor a number.
+    return f"{error.filename or 'disk'}: cannot be used ({error.strerror or first_line(error)})"
+
+
+def _run(given: list[str]) -> int:
+    if given and given[0] in COMMANDS:
+        return COMMANDS[given[0]](given[1:])
+    if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
+        raise UserError(f"{given[0]}: there is no such command{did_you_mean(given[0], COMMANDS)}")
+    return _sweep(given)
+
+
+def _sweep(given: list[str]) -> int:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from mnist_sweep.cli import hydra_folder
+    from mnist_sweep.config import compose
+    from mnist_sweep.config.grammar import quote_sweeps
+
+    codes: list[int] = []
+
+    def task(config: DictConfig) -> None:
+        with hydra_folder.past_hydra():
+            codes.append(_run_job(config, HydraConfig.get()))
+        if codes[-1] == 130:
+            # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
+            raise SystemExit(130)
+
+    compose.register()
+    multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
+    flags = [argument for argument in given if argument in ("-m", "--multirun")]
+    rest = [_without_secret(argument) for argument in given if argument not in flags]
+    sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
+    # Hydra then raises its errors instead of printing them in its own way.
+    before = os.environ.get(_DEBUG)
+    os.environ[_DEBUG] = "1"
+    try:
+        with ended_by_signals():
+            hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
+    except compose.COMPOSITION_ERRORS as error:
+        raise compose.explain(error, given) from error
+    except hydra_folder.Refused as refused:
+        raise compose.explained(refused.error, given) from refused.error
+    finally:
+        hydra_folder.give_up_unused()
+        if before is None:
+            del os.environ[_DEBUG]
+        else:
+            os.environ[_DEBUG] = before
+    return max(codes, default=0)
+
+
+def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
+    """Runs the sweep of a config that Hydra has composed, or the interrupted one that it is to continue."""
+    from mnist_sweep.cli import hydra_folder
+    from mnist_sweep.common.tables import standard_output
+    from mnist_sweep.config import compose
+    from mnist_sweep.driver import launch, resume
+    from mnist_sweep.journal import folders
+    from mnist_sweep.tracking.store import with_password
+
+    claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
+    for killed in folders.never_begun(claim.folder.parent):
+        # With a copy of its images, which may be large, and nothing that could be continued.
+        folders.discard(killed)
+    plain = compose.plain(config)
+    plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
+    hide(plain["tracking"]["uri"])
+    if plain["resume"] == "auto":
+        old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
+        if old is not None:
+            return launch.run(plain, old, standard_output(), resume=True)
+    hydra_folder.save_configs(config, hydra_config, claim.folder)
+    before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
+    return launch.run(plain, claim.folder, standard_output(), baseline=before)
+
+
+def _without_secret(argument: str) -> str:
+    """An override without the password of a tracking URI, which Hydra would print and write down."""
+    from mnist_sweep.config.grammar import values_of
+
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") != "tracking.uri" or not equals:
+        return argument
+    for uri in values_of(argument) or [value]:
+        argument = argument.replace(uri, hide(uri))
+    return argument

@@ -1,0 +1,96 @@
+"""`python -m mnist_sweep show-data`: what a sweep would be trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.common.reading import open_file
+from mnist_sweep.common.tables import Column, show, standard_output
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import quote_sweeps
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.data import images as data
+from mnist_sweep.driver import summary
+
+_DEFAULT = Path("data.png")
+_FIRST = 25
+_SOFTWARE = "mnist_sweep show-data"
+# The bytes of a picture that are looked at for it; its own text comes before its pixels.
+_START = 4096
+
+
+def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
+    """Draws the first images of a data set and how many there are of each class, and prints what there is.
+
+    Args:
+        overrides: As for a sweep, of which those of the group `data` matter.
+        to: The picture, whose suffix tells its format; the folder must be there, and a file of that name is replaced.
+            By default `data.png`, unless that is somebody's own file.
+
+    Raises:
+        UserError: Something is wrong with the overrides or the data, or the picture cannot be written.
+    """
+    if to is None:
+        to = _DEFAULT
+        if os.path.lexists(to) and not _is_ours(to):
+            raise UserError(f"show-data: {to} was not drawn by it, and would be replaced; name a file with --to=FILE")
+    settings = check_settings(compose.defaults(quote_sweeps(overrides)))
+    images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
+    from mnist_sweep.results.plots import digits_and_classes
+
+    order, which = _order(images.y_train)
+    title = f"{images.name if settings.data.path is None else Path(images.source).name}: {which}"
+    figure = digits_and_classes(images.x_train[order], images.y_train[order], title=title, test_labels=images.y_test)
+    try:
+        # Other formats have other keys, and are written only where they are asked for.
+        about = {"Software": _SOFTWARE} if to.suffix.lower() == ".png" else None
+        write_whole(to, lambda path: figure.savefig(path, dpi=150, metadata=about), follow=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--to={to}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    console = standard_output()
+    summary.warn_of_fallback(console, images)
+    height, width, channels = images.shape
+    sizes = f"{len(images.x_train):,} training and {len(images.x_test):,} test images"
+    lines = {
+        "data": f"{images.name}, from {images.source}",
+        "digest": images.digest(),
+        "images": f"{sizes} of {height}x{width}x{channels}",
+        "pixels": "0 to 255" if images.x_train.dtype == np.uint8 else "0 to 1",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
+    counts = [np.bincount(labels, minlength=images.classes) for labels in (images.y_train, images.y_test)]
+    columns = [Column("class", [str(label) for label in range(images.classes)], 2)]
+    for heading, found in zip(("training", "test"), counts, strict=True):
+        columns.append(Column(heading, [f"{count:,}" for count in found], 1))
+    show(console, columns, f"{images.classes} classes")
+    console.print(f"{which}, drawn in {to}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a PNG that says that this command drew it, in a text chunk as PNG has them.
+
+    https://www.w3.org/TR/png-3/#11tEXt
+    """
+    try:
+        with open_file(path, str(path)) as file:
+            start = file.read(_START)
+    except (UserError, OSError):
+        return False
+    return start.startswith(b"\x89PNG\r\n\x1a\n") and b"tEXtSoftware\0" + _SOFTWARE.encode() in start
+
+
+def _order(labels: data.Array) -> tuple[data.Array, str]:
+    """In which order to draw images: as they come, unless they are sorted by class and only one would be seen."""
+    if len(np.unique(labels[:_FIRST])) > 1:
+        return np.arange(len(labels)), "the first training images"
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange((labels == label).sum())
+    return np.lexsort((labels, rank)), "the first training images of each class"

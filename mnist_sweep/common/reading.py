@@ -1,0 +1,455 @@
+"""Files from outside, read with care: what is wrong with one is told in a line, in bounded time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import first_line, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Of a config, or of any other text that people write.
+_MOST_TEXT = 1_000_000
+# Of a YAML file with its aliases written out, of which ten lines can make billions; PyYAML calls itself for each level.
+_MOST_NODES = 50_000
+_DEEPEST = 50
+# Of a value that PyYAML takes for a number, for which it needs the square of this.
+_LONGEST_NUMBER = 5_000
+# What NumPy itself takes at most; it reads one of gigabytes before it looks at that.
+_LONGEST_HEADER = 10_000
+_CHUNK = 2**18
+# zipfile inflates a whole chunk of these methods at once, up to 20,000 times as much.
+_SMALL_CHUNK = 2**12
+# What helps where a model was damaged: MLflow has the same file, or a copy of it.
+TRAIN_AGAIN = "train its trial again with `python -m mnist_sweep rerun SWEEP TRIAL`, or take another trial"
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class RefusedError(UserError):
+    """A file that no reader may be given: it would wait for ever, or take more memory than there is."""
+
+
+def open_file(path: Path, what: str) -> BufferedReader:
+    """Opens a regular file.
+
+    Args:
+        path: The file.
+        what: Begins the message where it cannot be opened, such as `data.path=FILE`.
+
+    Raises:
+        RefusedError: It is a folder, a pipe, a socket or a device, of which some would make the program wait.
+        UserError: There is no such file, or it cannot be opened.
+    """
+    try:
+        _check_kind(os.stat(path), what)
+        # Not waiting, should a pipe have taken its place.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UserError(f"{what}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
+    try:
+        _check_kind(os.fstat(descriptor), what)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_kind(about: os.stat_result, what: str) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise RefusedError(f"{what}: is {_KINDS.get(stat.S_IFMT(about.st_mode), 'something else')}, not a file")
+
+
+def read_bytes(path: Path, what: str, most: int = _MOST_TEXT) -> bytes:
+    """Reads a whole file.
+
+    Args:
+        path: The file.
+        what: As for `open_file`.
+        most: The most bytes that it may have.
+
+    Raises:
+        RefusedError: It is not a file, or is larger.
+        UserError: It cannot be read.
+    """
+    with open_file(path, what) as file:
+        try:
+            content = file.read(most + 1)
+        except OSError as error:
+            raise UserError(f"{what}: cannot be read ({error.strerror or error})") from None
+    if len(content) > most:
+        raise RefusedError(f"{what}: is larger than {size(most)}, the most that is read of such a file")
+    return content
+
+
+def read_text(path: Path, what: str, most: int = _MOST_TEXT) -> str:
+    """Reads a file of UTF-8 text.
+
+    Args:
+        path: The file.
+        what: As for `open_file`.
+        most: The most bytes that it may have.
+
+    Raises:
+        UserError: As `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, what, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what}: is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start})") from None
+
+
+def read_yaml(path: Path, what: str) -> Any:  # noqa: ANN401
+    """Reads a YAML file; no tag in it can make an object.
+
+    Args:
+        path: The file.
+        what: As for `open_file`.
+
+    Raises:
+        UserError: It cannot be read, is not YAML, or its aliases stand for more than memory could hold.
+    """
+    import yaml
+
+    text = read_text(path, what)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_tree(text, what)
+            return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (RefusedError, MemoryError):
+        raise
+    except Exception as error:
+        # Besides YAMLError, what constructors raise: of dates, say, that the calendar lacks.
+        raise UserError(f"{what}: is not valid YAML ({one_line(str(error) or type(error).__name__, 300)})") from None
+
+
+def _check_tree(text: str, what: str) -> None:
+    """Refuses what would take too long to build, from the parser's events, of which none is built."""
+    import yaml
+
+    anchors: dict[str | None, int | None] = {}
+    # Of each collection that is open: its anchor, and how many nodes it has so far.
+    open_ones: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        nodes = 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_ones.append((event.anchor, 1))
+            if event.anchor is not None:
+                anchors[event.anchor] = None
+            if len(open_ones) > _DEEPEST:
+                raise RefusedError(f"{what}: is nested more than {_DEEPEST} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, nodes = open_ones.pop()
+            if anchor is not None:
+                anchors[anchor] = nodes
+        elif isinstance(event, yaml.AliasEvent):
+            found = anchors.get(event.anchor, 1)
+            if found is None:
+                raise RefusedError(f"{what}: {one_line(str(event.anchor), 50)} refers to itself")
+            nodes = found
+        elif isinstance(event, yaml.ScalarEvent):
+            nodes = 1
+            if event.anchor is not None:
+                anchors[event.anchor] = 1
+            if len(event.value) > _LONGEST_NUMBER and (event.implicit[0] or event.tag is not None):
+                raise RefusedError(f"{what}: has a value of {len(event.value)} characters; quote it if it is text")
+        parent, before = open_ones[-1]
+        open_ones[-1] = parent, before + nodes
+        if before + nodes > _MOST_NODES:
+            raise RefusedError(f"{what}: holds more than {_MOST_NODES} values, aliases written out")
+
+
+# ---- digests ----------------------------------------------------------------------------------------------------
+
+
+def digest_of(path: Path, what: str | None = None) -> str:
+    """The SHA-256 of a file, in 64 hexadecimal digits.
+
+    Args:
+        path: The file.
+        what: As for `open_file`; the path by default.
+
+    Raises:
+        UserError: As `open_file` does.
+    """
+    with open_file(path, str(path) if what is None else what) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, digest: str, what: str, instead: str = TRAIN_AGAIN) -> None:
+    """Makes sure that a file is as it was when it was written.
+
+    Args:
+        path: The file.
+        digest: Its SHA-256 then; empty where none was noted, which is not checked.
+        what: The file for the message.
+        instead: What the user can do where it is not.
+
+    Raises:
+        UserError: It is another, or cannot be read.
+    """
+    if digest and digest_of(path, what) != digest:
+        raise UserError(f"{what}: was changed or damaged since it was written; {instead}")
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------
+
+
+def check_fits(needed: int, what: str) -> None:
+    """Refuses to read what this machine has no memory for.
+
+    Args:
+        needed: Bytes.
+        what: As for `open_file`.
+
+    Raises:
+        RefusedError: There are fewer.
+    """
+    spare = _spare_memory()
+    if needed > spare:
+        raise RefusedError(f"{what}: takes {size(needed)} of memory, and this machine has {size(spare)} to spare")
+
+
+def _spare_memory() -> int:
+    import psutil
+
+    spare = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):
+        # A container's limit, which the system's figures do not show; `max` where there is none.
+        spare = min(spare, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return spare
+
+
+def size(amount: int) -> str:
+    """Bytes for people: `1.5 GB`."""
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if amount >= 10**power:
+            return f"{amount / 10**power:,.1f}".removesuffix(".0") + f" {unit}"
+    return f"{amount} bytes"
+
+
+# ---- arrays -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a `.npy` file says of its array.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its type.
+        fortran: Whether it is stored column by column.
+        start: The byte that it begins at.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        """What the array takes, in the file and in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Npz:
+    """An archive of arrays, as `np.savez` and `np.savez_compressed` write them; headers are read before arrays.
+
+    Example:
+        >>> with Npz(Path("images.npz"), "data.path=images.npz") as archive:
+        ...     if len(archive.header("x_train").shape) == 3:
+        ...         images = archive.read(["x_train"])["x_train"]
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Opens an archive.
+
+        Args:
+            path: The file.
+            what: Begins each message, as for `open_file`.
+
+        Raises:
+            UserError: It is not a file, or not such an archive.
+        """
+        self._what = what
+        self._file = open_file(path, what)
+        try:
+            self._archive = zipfile.ZipFile(self._file)
+            self._entries = {entry.filename.removesuffix(".npy"): entry for entry in self._archive.infolist()}
+        except Exception as error:
+            self._file.close()
+            raise self._unreadable(error) from None
+        self._headers: dict[str, Header] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The arrays' names."""
+        return list(self._entries)
+
+    def header(self, name: str) -> Header:
+        """What an array is said to be; no more of it is read than that.
+
+        Args:
+            name: One of `names`.
+
+        Raises:
+            UserError: It is not an array of numbers or text, or is longer or shorter than that.
+        """
+        if name not in self._headers:
+            entry = self._entries[name]
+            if entry.flag_bits & 1:
+                raise self._unreadable(ValueError(f"{name} is encrypted"))
+            try:
+                with self._archive.open(entry) as content, warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    header = _header(content)
+            except Exception as error:
+                raise self._unreadable(error) from None
+            if header is None:
+                raise UserError(f"{self._what}: {one_line(name, 100)} is no array")
+            if header.dtype.hasobject:
+                raise self._unreadable(ValueError("holds Python objects, not numbers"))
+            if header.start + header.nbytes != entry.file_size:
+                raise self._unreadable(
+                    ValueError(
+                        f"{name} says it holds {header.nbytes} bytes, but holds {entry.file_size - header.start}"
+                    )
+                )
+            self._headers[name] = header
+        return self._headers[name]
+
+    def read(self, names: Iterable[str] | None = None, copies: int = 1) -> dict[str, NDArray[Any]]:
+        """Reads arrays.
+
+        Args:
+            names: Which; all by default.
+            copies: How many times they must fit into memory, for what is to be made of them.
+
+        Raises:
+            RefusedError: They do not fit.
+            UserError: One is damaged.
+        """
+        wanted = self.names if names is None else list(names)
+        check_fits(copies * sum(self.header(name).nbytes for name in wanted), self._what)
+        try:
+            return {name: self._read(name) for name in wanted}
+        except MemoryError:
+            raise RefusedError(f"{self._what}: its arrays take more memory than there is") from None
+        except Exception as error:
+            raise self._unreadable(error) from None
+
+    def _read(self, name: str) -> NDArray[Any]:
+        import numpy as np
+
+        header, entry = self._headers[name], self._entries[name]
+        chunk = _CHUNK if entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else _SMALL_CHUNK
+        raw = np.empty(header.nbytes, np.uint8)
+        with self._archive.open(entry) as content:
+            content.read(header.start)
+            found = fill(raw, content, chunk)
+        if found < len(raw):
+            raise EOFError(f"{name} is cut off after {found} bytes")
+        # The end of the entry was reached, so that zipfile has compared its checksum.
+        array = raw.view(header.dtype) if header.nbytes else np.empty(0, header.dtype)
+        return array.reshape(header.shape[::-1]).T if header.fortran else array.reshape(header.shape)
+
+    def _unreadable(self, error: Exception) -> UserError:
+        reason = "it is cut off" if isinstance(error, EOFError) and not str(error) else first_line(error, 200)
+        return UserError(f"{self._what}: cannot be read as .npz ({reason})")
+
+    def __enter__(self) -> Npz:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.close()
+        self._file.close()
+
+
+def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
+    """Reads all arrays of an archive.
+
+    Args:
+        path: The file.
+        what: Begins the message, as for `open_file`.
+
+    Raises:
+        UserError: As `Npz` and its `read` do.
+    """
+    with Npz(path, what) as archive:
+        return archive.read()
+
+
+def fill(array: NDArray[Any], content: _Readable, chunk: int = _CHUNK) -> int:
+    """Reads bytes into an array, as far as there are any.
+
+    Args:
+        array: (N,), uint8.
+        content: What to read from.
+        chunk: How many bytes to ask for at a time.
+
+    Returns:
+        How many there were, at most N.
+    """
+    view, done = array.data, 0
+    while done < len(view) and (part := content.read(min(chunk, len(view) - done))):
+        view[done : done + len(part)] = part
+        done += len(part)
+    return done
+
+
+def _header(content: _Readable) -> Header | None:
+    """Reads the header of a `.npy` file (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html)."""
+    from numpy.lib import format as npy
+
+    magic = content.read(npy.MAGIC_LEN)
+    if not magic.startswith(npy.MAGIC_PREFIX):
+        return None
+    version = npy.read_magic(BytesIO(magic))
+    if version not in ((1, 0), (2, 0)):
+        # Only names of fields need a later one, and arrays with fields are of no use here.
+        raise ValueError(f"it is in version {version[0]}.{version[1]} of NumPy's format")
+    width = 2 if version == (1, 0) else 4
+    length = content.read(width)
+    if int.from_bytes(length, "little") > _LONGEST_HEADER:
+        raise ValueError("its header is damaged")
+    text = content.read(int.from_bytes(length, "little"))
+    read = npy.read_array_header_1_0 if width == 2 else npy.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(BytesIO(length + text))
+    except Exception:
+        # Of Python's parser, which NumPy gives it to, also RecursionError and MemoryError.
+        raise ValueError("its header is damaged") from None
+    if any(side < 0 for side in shape) or dtype.names is not None or not (dtype.itemsize or dtype.hasobject):
+        raise ValueError("its header is damaged")
+    return Header(shape, dtype, fortran, npy.MAGIC_LEN + width + len(text))

@@ -1,0 +1,112 @@
+"""Tables that stay readable in a narrow terminal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mnist_sweep.common.text import one_line
+
+_UNLIMITED = 1000
+
+
+@dataclass
+class Column:
+    """A column; what of its texts would break a line, or control a terminal, is escaped.
+
+    Attributes:
+        heading: Its heading.
+        cells: A text for each row.
+        weight: Where the width does not suffice, columns of lower weight go first, and of equal ones the last.
+    """
+
+    heading: str
+    cells: Sequence[str | Text] = field(default_factory=list)
+    weight: int = 0
+
+    def __post_init__(self) -> None:
+        """Makes the texts, which may come from a user's names and values, fit for a table."""
+        self.heading = one_line(self.heading)
+        self.cells = [cell if isinstance(cell, Text) else one_line(cell) for cell in self.cells]
+
+    @property
+    def width(self) -> int:
+        """The characters that its widest cell takes."""
+        return max(len(self.heading), *(len(cell) for cell in self.cells), 0)
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would exit with code 1 here, in the middle of a sweep, too.
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            # What a terminal answers that was closed.
+            if error.errno != errno.EIO:
+                raise
+            self.on_broken_pipe()
+
+
+def standard_output() -> Console:
+    """The console to print on; a file or a pipe has lines as long as need be."""
+    # A process may be started without one.
+    return _Output(width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED)
+
+
+def show(console: Console, columns: Sequence[Column], title: str) -> int:
+    """Prints a table.
+
+    Args:
+        console: Where; columns that it has no room for are left out.
+        columns: All columns, in their order.
+        title: Of the table.
+
+    Returns:
+        How many columns were left out.
+    """
+    table, left_out = fitting(columns, title, console.width)
+    console.print(table)
+    return left_out
+
+
+def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, int]:
+    """Makes a table of as many columns as a line has room for.
+
+    Args:
+        columns: All columns, in their order.
+        title: Of the table.
+        limit: The characters that a line may have.
+
+    Returns:
+        The table, and how many columns were left out.
+    """
+    kept = list(columns)
+    # Each column has two blanks behind it and one of the box.
+    while len(kept) > 1 and sum(column.width + 3 for column in kept) + 1 > limit:
+        kept.remove(min(reversed(kept), key=lambda column: column.weight))
+    # As Text, for brackets in a name or a value are no markup.
+    table = Table(
+        title=Text(one_line(title)),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    for column in kept:
+        table.add_column(Text(column.heading), no_wrap=True)
+    for row in zip(*(column.cells for column in kept), strict=True):
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table, len(columns) - len(kept)

@@ -1,0 +1,1 @@
+"""What a config may say: its types, its checks, and the search space that it describes."""

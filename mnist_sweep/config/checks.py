@@ -1,0 +1,169 @@
+"""Checking a mapping against a pydantic model, with messages that name the key and the value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and converts no types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def check(cls: type[M], raw: Mapping[str, Any], prefix: str = "") -> M:
+    """Checks a mapping against a pydantic model.
+
+    Args:
+        cls: The model.
+        raw: The mapping.
+        prefix: The dotted key under which the mapping stands in the config, with a dot at its end.
+
+    Returns:
+        The typed object.
+
+    Raises:
+        UserError: The first fault, as one line: `model.units=0: must be at least 1`.
+    """
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(_one_line(error, cls, raw, prefix)) from None
+
+
+_MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a group of keys",
+    "none_required": "must be null",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+}
+
+
+def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> str:
+    # A field of type `int | list[int]` reports a fault for each of the two; the one that fits what was written leads.
+    # Words that could stand there instead are named behind it.
+    def fits(details: Any) -> tuple[bool, bool, bool]:  # noqa: ANN401
+        in_list = any(str(part).startswith("list[") for part in details["loc"])
+        is_list = isinstance(_value(raw, _path(raw, details["loc"], whole=True)), list)
+        is_word = details["type"] == "literal_error"
+        return (in_list != is_list, is_word or details["type"].endswith(("_type", "none_required")), is_word)
+
+    # A key that is missing may be the unknown one, misspelt.
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    first_key = _path(raw, faults[0]["loc"], whole=True)
+    details = min((f for f in faults if _path(raw, f["loc"], whole=True) == first_key), key=fits)
+    path = _path(raw, details["loc"])
+    key = (prefix + ".".join(_parts(raw, path))).rstrip(".")
+    if details["type"] == "missing":
+        return f"{prefix}{'.'.join(map(str, [*path, details['loc'][-1]]))}: this key is missing"
+    if details["type"] == "extra_forbidden":
+        known = [prefix + k for k in dotted_keys(cls, raw)]
+        return f"{key}: unknown key{did_you_mean(key, known)}"
+    value = _value(raw, path)
+    if details["type"] == "value_error":
+        message = str(details["ctx"]["error"])
+        if message.startswith("."):
+            # A check of several keys together names the one at fault itself.
+            return key + message
+    else:
+        message = _MESSAGES.get(details["type"], details["msg"].lower()).format(**details.get("ctx", {}))
+        where = _path(raw, details["loc"])
+        for other in faults:
+            if other["type"] == "literal_error" and other is not details and _path(raw, other["loc"]) == where:
+                message += f" or {other['ctx']['expected']}"
+        if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
+            message += " or null"
+    return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={shown(value)}: {message}"
+
+
+def shown(value: object) -> str:
+    """A value as it stands in YAML, on one line."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else " ".join(str(value).split())
+
+
+def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[int | str]:  # noqa: ANN401
+    """The parts of a pydantic location that are keys of what was written, without pydantic's names of types."""
+    path: list[int | str] = []
+    for part in loc:
+        in_list = isinstance(raw, list) and isinstance(part, int) and not whole
+        if in_list or (isinstance(raw, Mapping) and part in raw):
+            raw = raw[part]
+            path.append(part)
+    return path
+
+
+def _parts(raw: Any, path: Sequence[int | str]) -> Iterator[str]:  # noqa: ANN401
+    """The parts of a dotted key; layers are counted from 1."""
+    for part in path:
+        yield str(int(part) + 1 if isinstance(raw, list) else part)
+        raw = raw[part]
+
+
+def _value(raw: Any, path: Sequence[int | str]) -> Any:  # noqa: ANN401
+    for part in path:
+        raw = raw[part]
+    return raw
+
+
+def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> bool:  # noqa: ANN401
+    for part in path[:-1]:
+        field = cls.model_fields.get(str(part))
+        raw = raw[part]
+        models = list(_models(field.annotation, raw)) if field else []
+        if not models:
+            return False
+        cls = models[0]
+    field = cls.model_fields.get(str(path[-1])) if path else None
+    return field is not None and type(None) in get_args(field.annotation)
+
+
+def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+    """The config models that a field may hold; of several kinds, the one that was written."""
+    types = [t for t in _types(annotation) if issubclass(t, BaseModel)]
+    if len(types) > 1:
+        kind = raw.get("kind") if isinstance(raw, Mapping) else None
+        types = [t for t in types if kind in get_args(getattr(t.model_fields.get("kind"), "annotation", None))]
+    yield from types
+
+
+def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:  # noqa: ANN401
+    """All keys that a config model knows, as dotted names.
+
+    Args:
+        cls: The pydantic model.
+        raw: What was written, which tells which kind of model's keys are meant.
+
+    Yields:
+        Names such as `model.pooling.size`.
+    """
+    for name, field in cls.model_fields.items():
+        yield name
+        below = raw.get(name) if isinstance(raw, Mapping) else None
+        for inner in _models(field.annotation, below):
+            yield from (f"{name}.{key}" for key in dotted_keys(inner, below))
+
+
+def _types(annotation: Any) -> Iterator[type]:  # noqa: ANN401
+    if isinstance(annotation, type):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)

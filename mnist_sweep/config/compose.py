@@ -1,0 +1,275 @@
+"""Where configs are found, and how Hydra is asked to put them together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.reading import read_yaml
+from mnist_sweep.common.text import printable
+from mnist_sweep.config.grammar import is_sweep, read_sweep
+from mnist_sweep.config.settings import TRIAL_GROUPS
+
+CONFIG = "config"
+# What Hydra lets through while it composes.
+_NONE = object()
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+
+
+def packaged() -> Path:
+    """The folder with the shipped configs: inside an installed package, beside it in a source tree."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def own() -> Path | None:
+    """The user's `conf/` in the working directory; None where there is none, or it is the shipped one."""
+    folder = Path.cwd() / "conf"
+    return folder if folder.is_dir() and folder.resolve() != packaged().resolve() else None
+
+
+class _OwnConfigs(SearchPathPlugin):
+    """Lets the user's `conf/` add to the shipped configs, and win over them."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        folder = own()
+        if folder is not None:
+            search_path.prepend(provider="working directory", path=f"{_OwnFiles.scheme()}://{folder}")
+
+
+class _OwnFiles(FileConfigSource):
+    """Reads the user's configs, once they are known to be files that Hydra can read in bounded time and memory."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "own"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.exists():
+            read_yaml(path, printable(str(path)))
+        return super().load_config(config_path)
+
+
+def _experiment_name(*, _root_: DictConfig) -> str:
+    chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
+    if chosen is None and HydraConfig.initialized():
+        chosen = HydraConfig.get().runtime.choices.get("experiment")
+    own = OmegaConf.select(_root_, "model.hypermodel")
+    named = str(own).rpartition(":")[2] if own else None
+    return str(chosen or named or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
+
+
+def register() -> None:
+    """Tells Hydra of the user's configs and of what the shipped ones refer to. May be called again."""
+    if _OwnConfigs not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(_OwnConfigs)
+        Plugins.instance().register(_OwnFiles)
+    OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
+    # Hydra makes the sweep's folder before the name is checked: no name may lead out of experiments/.
+    OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
+
+
+def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config as it is without a sweep, for commands that need only a part of it.
+
+    Args:
+        overrides: As on the command line.
+
+    Raises:
+        UserError: The user's own `conf/` is at fault.
+    """
+    register()
+    # While a sweep runs under Hydra, Hydra's one instance is that sweep's.
+    before = Singleton.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(packaged()), version_base="1.3"):
+            composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=True)
+            with open_dict(composed):
+                # What is chosen is told by Hydra's own part, which the config has no more when a sweep gets it.
+                composed.name = composed.name
+                del composed["hydra"]
+    except COMPOSITION_ERRORS as error:
+        raise explain(error, overrides) from error
+    finally:
+        Singleton.set_state(before)
+    return plain(composed)
+
+
+def baseline(
+    config: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, str | None]
+) -> dict[str, Any] | None:
+    """A config as it would be without sweeps: what an experiment is to be better than.
+
+    Args:
+        config: As Hydra composed it, resolved.
+        overrides: What was typed, sweeps quoted or not.
+        choices: The option that is chosen of each group.
+
+    Returns:
+        The groups model, optimizer and training. A value that was typed as a sweep is the one that it replaced; one
+        that an experiment's file gives as a sweep is the default of its group. None where there is no such value.
+    """
+    typed = [o for o in overrides if not is_sweep(o)]
+    groups = [f"{group}={option}" for group, option in choices.items() if group in TRIAL_GROUPS and option]
+    try:
+        # To compose a config takes longer than all that is done with it here.
+        first = config if len(typed) == len(overrides) else defaults(typed)
+        try:
+            found = {group: _without_sweeps(first[group], {}, group) for group in TRIAL_GROUPS}
+        except KeyError:
+            second = defaults(groups)
+            found = {group: _without_sweeps(first[group], second[group], group) for group in TRIAL_GROUPS}
+    except (KeyError, UserError):
+        # A key without a default, or a whole config of the user's own.
+        return None
+    # It says how to search, not what a model is.
+    found["model"].pop("per_layer", None)
+    return found
+
+
+def _without_sweeps(node: Any, default: Any, key: str) -> Any:  # noqa: ANN401
+    if isinstance(node, Mapping):
+        known = default if isinstance(default, Mapping) else {}
+        return {name: _without_sweeps(value, known.get(name, _NONE), f"{key}.{name}") for name, value in node.items()}
+    if isinstance(node, str) and read_sweep(node, key) is not None:
+        if default is _NONE:
+            raise KeyError(key)
+        return default
+    return node
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain data, interpolations resolved.
+
+    Raises:
+        UserError: A value is missing, or refers to one that is not there.
+    """
+    try:
+        result = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    assert isinstance(result, dict)
+    return {str(key): value for key, value in result.items()}
+
+
+def experiments() -> dict[str, str]:
+    """The experiments there are, by name, with their descriptions.
+
+    Raises:
+        UserError: A file cannot be read, or is not YAML.
+    """
+    found: dict[str, str] = {}
+    for folder in filter(None, (packaged(), own())):
+        for file in sorted((folder / "experiment").glob("**/*.yaml")):
+            content = read_yaml(file, printable(str(file)))
+            name = str(file.relative_to(folder / "experiment").with_suffix(""))
+            description = content.get("description") if isinstance(content, dict) else None
+            # Anything but text may be a list whose aliases stand for billions of values.
+            found[name] = description if isinstance(description, str) else ""
+    return dict(sorted(found.items()))
+
+
+def explained(error: Exception, overrides: Sequence[str] = ()) -> Exception:
+    """As `explain` where Hydra or OmegaConf raised an error; any other error itself."""
+    return explain(error, overrides) if isinstance(error, HydraException | OmegaConfBaseException) else error
+
+
+def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
+    """One line for what Hydra, OmegaConf or YAML found wrong.
+
+    Args:
+        error: One of `COMPOSITION_ERRORS`.
+        overrides: What was typed.
+    """
+    if isinstance(error, yaml.YAMLError):
+        return UserError(f"conf: a file is not valid YAML ({' '.join(str(error).split())})")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        return _no_such_option(str(error.missing_cfg_file), error.options or [])
+    text = str(error)
+    twice = re.search(r"Multiple values for (\w+)", text)
+    if twice:
+        return UserError(f"{twice.group(1)}: has an option already; write {twice.group(1)}=NAME without a plus")
+    there = re.search(r"already at '([^']+)'", text)
+    if there:
+        added = [o for o in overrides if o.startswith("+")]
+        named = [o for o in added if o.lstrip("+").partition("=")[0].replace("/", ".") == there.group(1)]
+        which = (named or added or [there.group(1)])[0].lstrip("+")
+        return UserError(f"{which}: this key is there already; write it without a plus")
+    nameless = next((o for o in overrides if o.startswith("=")), None)
+    if nameless:
+        return UserError(f"{nameless}: there is no key before the equals sign")
+    key = re.search(r"Could not (?:override|append to config|delete from config)\.? ?(?:Key )?'?([\w./@-]+)'?", text)
+    if isinstance(error, ConfigCompositionException) and key is not None:
+        return _no_such_key(key.group(1), text, overrides)
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…")
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override}: cannot be parsed ({' '.join(str(error).splitlines()[:1])})")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")]
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return UserError(f"{error.full_key}: {lines[0]}")
+    return UserError(" ".join(lines[:2]) or type(error).__name__)
+
+
+def _no_such_option(file: str, options: Sequence[str]) -> UserError:
+    group, _, option = file.rpartition("/")
+    if group.startswith("experiment/"):
+        group, _, option = file.partition("/")
+        options = list(experiments())
+    if not group:
+        return UserError(f"{file}: there is no such config")
+    if "," in option or "(" in option:
+        return UserError(
+            f"{group}={option}: a group cannot be searched; run one sweep for each with -m {group}=…, "
+            f"or search values inside the group"
+        )
+    what = "experiment" if group == "experiment" else f"option of the group {group}"
+    return UserError(f"{group}={option}: there is no such {what}{did_you_mean(option, options)}")
+
+
+def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
+    if "No match in the defaults list" in text:
+        if key == "experiment":
+            return UserError(f"{key}: write it with a plus, +{key}=NAME, as a sweep needs none")
+        return UserError(f"{key}: there is no such group{did_you_mean(key, _groups())}")
+    # The keys are those of the options that were chosen.
+    chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
+    known = _keys(defaults(chosen))
+    return UserError(
+        f"{key}: unknown key{did_you_mean(key, known)}" + (f" (+{key}=… adds it)" if "arguments" in key else "")
+    )
+
+
+def _groups() -> list[str]:
+    return sorted(p.name for p in packaged().iterdir() if p.is_dir() and p.name != "hydra")
+
+
+def _keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+    keys = []
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        keys += [f"{prefix}{name}", *_keys(value, f"{prefix}{name}.")]
+    return keys

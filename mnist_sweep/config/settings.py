@@ -1,0 +1,323 @@
+"""The typed shape of a whole sweep's config: data, search, workers, tracking and the objective."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.config import backend
+from mnist_sweep.config.checks import Strict, check, shown
+from mnist_sweep.config.search_config import SEARCHES, OwnSearch, Search
+from mnist_sweep.config.trial_config import Count
+from mnist_sweep.config.units import Duration, Size
+from mnist_sweep.journal.trial import Execution
+
+TRIAL_GROUPS = ("model", "optimizer", "training")
+
+# What every epoch logs, under Keras's names, and which way is better.
+METRICS: dict[str, Literal["max", "min"] | None] = {
+    "accuracy": "max",
+    "loss": "min",
+    "val_accuracy": "max",
+    "val_loss": "min",
+    "learning_rate": None,
+    "epoch_seconds": "min",
+}
+# What is known of a trial when it has ended: objectives beside the first one.
+SUMMARIES: dict[str, Literal["max", "min"] | None] = {"parameters": "min", "latency": "min"}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep optimises.
+
+    Attributes:
+        name: A metric logged at each epoch, or one of `SUMMARIES`.
+        direction: `max` or `min`.
+    """
+
+    name: str
+    direction: Literal["max", "min"]
+
+    def better(self, a: float, b: float | None, min_delta: float = 0.0) -> bool:
+        """Whether score `a` is better than score `b` by more than `min_delta`; NaN never is."""
+        if math.isnan(a):
+            return False
+        if b is None or math.isnan(b):
+            return True
+        return a > b + min_delta if self.direction == "max" else a < b - min_delta
+
+    def reached(self, score: float, target: float) -> bool:
+        """Whether a score is as good as the target."""
+        return score >= target if self.direction == "max" else score <= target
+
+    @classmethod
+    def parse(cls, text: str) -> Objective:
+        """Reads `val_accuracy max`; the direction may be left out where there is a usual one.
+
+        Raises:
+            UserError: The metric is not logged, or its direction is missing or no direction.
+        """
+        name, _, direction = text.strip().partition(" ")
+        known = METRICS | SUMMARIES
+        if name not in known:
+            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
+        chosen = direction.strip() or known[name]
+        if chosen == "max":
+            return cls(name, "max")
+        if chosen == "min":
+            return cls(name, "min")
+        raise UserError(f"objective={text}: say which is better, '{name} max' or '{name} min'")
+
+
+class Data(Strict):
+    """Which images to train on."""
+
+    name: Literal["mnist", "mnist_5k", "fashion_mnist", "npz"]
+    path: str | None
+    fallback: Literal["mnist_5k"] | None
+    validation_split: Annotated[float, Field(ge=0, le=0.9)]
+
+    @model_validator(mode="after")
+    def _npz_has_a_path(self) -> Data:
+        if self.name == "npz" and self.path is None:
+            raise ValueError(".path=null: data=npz needs data.path=FILE.npz")
+        return self
+
+
+class Workers(Strict):
+    """Where trials run."""
+
+    devices: Literal["auto", "cpu", "gpu"]
+    count: Count | None
+    threads: Count | None
+    trials_per_gpu: Literal["auto"] | Count
+    retries: Annotated[int, Field(ge=0)]
+    timeout: Duration | None
+    checkpoint_every: Duration
+    recycle_after: Literal["auto"] | Count
+
+
+class Tracking(Strict):
+    """Where runs are logged."""
+
+    uri: str
+    artifacts: str
+    keep_models: Literal["all", "best"] | Count
+    # Older sweeps, which may be resumed, do not say the following; a field called `register` would hide a method.
+    report: bool = True
+    register_winner: Annotated[bool, Field(alias="register")] = True
+
+
+class Confirm(Strict):
+    """How the best trials are trained anew before one is called the winner."""
+
+    top: Count
+    seeds: Annotated[int, Field(ge=2, le=100)]
+
+
+class Limits(Strict):
+    """What a trial's model may need at most."""
+
+    parameters: Annotated[int, Field(ge=1)] | None
+    memory: Size | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A sweep's config but for the part that may be searched.
+
+    Attributes:
+        name: The MLflow experiment and the folder under `experiments/`.
+        description: A line on what the sweep is for.
+        seed: Of the validation split.
+        objectives: What is optimised; the first tells a trial's best epoch, and alone where there is one only.
+        validation: Whether a trial is scored on the held-out images or by cross-validation.
+        folds: The parts that cross-validation makes of the training images.
+        repeats: The seeds that each trial is trained on.
+        confirm: How the best trials are trained anew; None: they are not.
+        limits: What a trial's model may need at most.
+        data: Which images.
+        search: The algorithm and its budget.
+        workers: Where trials run.
+        tracking: Where runs are logged.
+        trial: The groups model, optimizer and training, possibly with sweeps in them.
+    """
+
+    name: str
+    description: str | None
+    seed: int
+    objectives: tuple[Objective, ...]
+    validation: Literal["holdout", "kfold"]
+    folds: int
+    repeats: int
+    confirm: Confirm | None
+    limits: Limits
+    data: Data
+    search: Search
+    workers: Workers
+    tracking: Tracking
+    trial: dict[str, Any]
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, which is known at each epoch."""
+        return self.objectives[0]
+
+    def executions(self, seed: int) -> list[Execution]:
+        """The trainings that a trial consists of.
+
+        Args:
+            seed: The trial's own.
+
+        Returns:
+            Every fold on the first seed, then on the next; empty where there is one training only.
+        """
+        seeds = [(seed + i) % 2**31 for i in range(self.repeats)]
+        if self.validation == "kfold":
+            return [Execution(s, fold, self.folds) for s in seeds for fold in range(1, self.folds + 1)]
+        return [Execution(s) for s in seeds] if self.repeats > 1 else []
+
+
+class _Top(Strict):
+    name: str
+    description: str | None
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    objective: str | list[str]
+    validation: Literal["holdout", "kfold"]
+    folds: Annotated[int, Field(ge=2, le=100)]
+    repeats: Annotated[int, Field(ge=1, le=100)]
+    confirm: dict[str, Any] | None
+    limits: dict[str, Any]
+    data: dict[str, Any]
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    training: dict[str, Any]
+    search: dict[str, Any]
+    workers: dict[str, Any]
+    tracking: dict[str, Any]
+    resume: Literal["auto"] | None = None
+
+
+def check_settings(raw: Mapping[str, Any]) -> Settings:
+    """Checks a whole config but for the part that may be searched.
+
+    Args:
+        raw: The config as Hydra composed it, resolved.
+
+    Raises:
+        UserError: A key is unknown or missing, its value of the wrong type or out of range, or a value that
+            cannot be searched is a sweep.
+    """
+    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "resume"}:
+        _refuse_sweeps(raw[key], key)
+    for key in raw:
+        if key == "experiment":
+            raise UserError("experiment: its file in conf/experiment/ must begin with the line # @package _global_")
+        if key not in _Top.model_fields:
+            raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
+    top = check(_Top, raw)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
+        raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
+    settings = Settings(
+        name=top.name,
+        description=top.description,
+        seed=top.seed,
+        objectives=_objectives(top.objective),
+        validation=top.validation,
+        folds=top.folds,
+        repeats=top.repeats,
+        confirm=None if top.confirm is None else check(Confirm, top.confirm, "confirm."),
+        limits=check(Limits, top.limits, "limits."),
+        data=check(Data, top.data, "data."),
+        search=check(_algorithm(top.search), _seeded(top.search, top.seed), "search."),
+        workers=check(Workers, top.workers, "workers."),
+        tracking=check(Tracking, top.tracking, "tracking."),
+        trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
+    )
+    _check_backend(settings.trial["training"])
+    holdout = settings.validation == "holdout"
+    if holdout and settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
+        raise UserError(
+            f"objective={settings.objective.name}: there are no validation images; set data.validation_split above 0"
+        )
+    return settings
+
+
+def _check_backend(training: Mapping[str, Any]) -> None:
+    name = training.get("backend", backend.DEFAULT)
+    if isinstance(name, str) and _is_sweep(name, "training.backend"):
+        raise UserError(
+            f"training.backend={name}: all trials of a sweep are trained on one; "
+            "run one sweep for each with -m training.backend=tensorflow,jax"
+        )
+    if name not in backend.ALL:
+        raise UserError(f"training.backend={shown(name)}: must be 'tensorflow' or 'jax'")
+
+
+def _seeded(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    """With the sweep's seed, which a user's own search need not name; those of `conf/search/` do."""
+    return {"seed": seed, **search} if "_target_" in search else search
+
+
+def _algorithm(search: Mapping[str, Any]) -> type[Search]:
+    if "_target_" in search:
+        return OwnSearch
+    if "algorithm" not in search:
+        raise UserError("search.algorithm: this key is missing")
+    algorithm = search["algorithm"]
+    if not isinstance(algorithm, str) or algorithm not in SEARCHES:
+        raise UserError(
+            f"search.algorithm={shown(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
+        )
+    return SEARCHES[algorithm]
+
+
+def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
+    objectives = tuple(Objective.parse(text) for text in ([written] if isinstance(written, str) else written))
+    if not objectives:
+        raise UserError("objective=[]: name at least one metric, such as 'val_accuracy max'")
+    names = [objective.name for objective in objectives]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"objective={name}: is given twice")
+    if names[0] in SUMMARIES:
+        raise UserError(
+            f"objective={names[0]}: is known at a trial's end only; put first a metric that each epoch has, "
+            f"'objective=[val_accuracy max, {names[0]} min]'"
+        )
+    return objectives
+
+
+# What people write here may have commas.
+_TEXTS = {"name", "description", "objective", "data.path", "tracking.uri", "tracking.artifacts"}
+
+
+def _is_sweep(value: str, key: str) -> bool:
+    if key in _TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
+        return False
+    # It imports Hydra, which only a config's check needs: not a table of runs, nor a worker.
+    from mnist_sweep.config.grammar import read_sweep
+
+    try:
+        return read_sweep(value, key) is not None
+    except UserError:
+        return True
+
+
+def _refuse_sweeps(value: object, key: str) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_sweeps(inner, f"{key}.{name}")
+    elif isinstance(value, str) and _is_sweep(value, key):
+        raise UserError(
+            f"{key}={value}: only values of model, optimizer and training can be searched; "
+            f"run one sweep for each value with -m {key}=…"
+        )

@@ -1,0 +1,355 @@
+"""The search space: a config with sweeps in it ⇄ hyperparameters ⇄ one trial's config."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.grammar import Choice, Interval, read_sweep
+from mnist_sweep.config.trial_config import LAYERED, TrialConfig, check_trial
+
+Values = dict[str, Any]
+# A hyperparameter, and those of its values that a condition allows.
+Condition = tuple[str, tuple[Any, ...]]
+
+_CORNERS = 2000
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One dimension of the space.
+
+    Attributes:
+        name: The config's key, `model.units`; for one layer's own value `model.units.1`, layers counted from 1.
+        domain: Its values.
+        conditions: Other hyperparameters, and the values for which this one is active; all of them must hold.
+        keeps_weights: Whether it is known to change neither the weights' shapes nor the optimizer's state.
+    """
+
+    name: str
+    domain: Choice | Interval
+    conditions: tuple[Condition, ...] = ()
+    keeps_weights: bool = False
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Whether this hyperparameter means anything beside the values of those before it."""
+        return all(parent in values and values[parent] in allowed for parent, allowed in self.conditions)
+
+
+@dataclass(frozen=True)
+class _Hole:
+    """Where a hyperparameter's value goes in the trial's config."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Where the list of one field's values per layer goes."""
+
+    names: tuple[str, ...]
+
+
+class Space:
+    """The search space of a sweep.
+
+    Attributes:
+        hyperparameters: The dimensions, parents before their children.
+    """
+
+    def __init__(
+        self,
+        trial: Mapping[str, Any],
+        conditions: Mapping[str, tuple[Condition, ...]] | None = None,
+        keeping: Collection[str] = (),
+    ) -> None:
+        """Reads a space.
+
+        Args:
+            trial: The groups model, optimizer and training; any value may be a sweep.
+            conditions: When which sweeps mean anything, beside what the config's own layers say of it. They may name
+                only sweeps that stand before.
+            keeping: Which sweeps are known to change neither the weights' shapes nor the optimizer's state.
+
+        Raises:
+            UserError: A sweep cannot be read, is empty, or contradicts another value.
+        """
+        trial = dict(trial)
+        model = dict(trial["model"])
+        per_layer = model.pop("per_layer", [])
+        trial["model"] = model
+        self._found: dict[str, Choice | Interval] = {}
+        self._template = _find(trial, "", self._found)
+        self.hyperparameters = [
+            replace(h, conditions=h.conditions + (conditions or {}).get(h.name, ()), keeps_weights=h.name in keeping)
+            for h in _with_layers(self._template, self._found, per_layer)
+        ]
+        _check_lists(self._template, self._template["model"], "model", self._found)
+
+    @property
+    def size(self) -> int | None:
+        """How many different settings the space holds; None where they cannot be counted."""
+        last = {parent: i for i, h in enumerate(self.hyperparameters) for parent, _ in h.conditions}
+        # Settings by the values that matter to the hyperparameters still to come: far fewer than the settings.
+        counts: Counter[tuple[tuple[str, Any], ...]] = Counter({(): 1})
+        for i, hyperparameter in enumerate(self.hyperparameters):
+            before, counts = counts, Counter()
+            for state, count in before.items():
+                kept = tuple((name, value) for name, value in state if last[name] > i)
+                domain = hyperparameter.domain
+                if not hyperparameter.active(dict(state)):
+                    counts[kept] += count
+                elif domain.size is None:
+                    return None
+                elif hyperparameter.name in last:
+                    for value in domain.all():
+                        counts[(*kept, (hyperparameter.name, value))] += count
+                else:
+                    counts[kept] += count * domain.size
+        return counts.total()
+
+    def grid(self) -> Iterator[Values]:
+        """Every setting once, the last hyperparameter changing fastest."""
+        return _product(self.hyperparameters)
+
+    def sample(self, rng: random.Random) -> Values:
+        """A setting drawn at random."""
+        values: Values = {}
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.active(values):
+                values[hyperparameter.name] = hyperparameter.domain.sample(rng)
+        return values
+
+    def config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """One trial's config.
+
+        Args:
+            values: A value for every active hyperparameter.
+
+        Returns:
+            The groups model, optimizer and training, every value plain. Where a hyperparameter is inactive, its
+            first value stands, which the model does not use.
+        """
+
+        def fill(node: Any) -> Any:  # noqa: ANN401
+            if isinstance(node, _Hole):
+                return values[node.name] if node.name in values else self._found[node.name].extremes()[0]
+            if isinstance(node, _Layers):
+                return [values[name] for name in node.names if name in values]
+            if isinstance(node, dict):
+                return {key: fill(inner) for key, inner in node.items()}
+            return [fill(inner) for inner in node] if isinstance(node, list) else node
+
+        filled: dict[str, Any] = fill(self._template)
+        return filled
+
+    def inactive(self, values: Mapping[str, Any]) -> list[str]:
+        """The hyperparameters that mean nothing in a setting."""
+        return [h.name for h in self.hyperparameters if h.name not in values]
+
+    def describe(self) -> dict[str, str]:
+        """Each hyperparameter's domain in the language of the config, and when it is active."""
+        return {h.name: f"{h.domain}{_when(h.conditions)}" for h in self.hyperparameters}
+
+    def corners(self) -> Iterator[Values]:
+        """The settings to check before a sweep starts.
+
+        Yields:
+            All combinations of choices and ends of intervals where there are at most 2,000; else each choice and
+            each end once, in settings made of first and of last values, and 1,000 combinations drawn at random.
+        """
+        ends = [tuple(h.domain.extremes()) for h in self.hyperparameters]
+        if math.prod(len(e) for e in ends) <= _CORNERS:
+            yield from (self._active(combination) for combination in itertools.product(*ends))
+            return
+        for base in ([e[0] for e in ends], [e[-1] for e in ends]):
+            for i, end in enumerate(ends):
+                yield from (self._active([*base[:i], value, *base[i + 1 :]]) for value in end)
+        rng = random.Random(0)
+        yield from (self._active([rng.choice(e) for e in ends]) for _ in range(1000))
+
+    def check(self) -> Iterator[TrialConfig]:
+        """Checks every corner of the space.
+
+        Yields:
+            The typed config at each corner.
+
+        Raises:
+            UserError: The first corner whose config is not valid.
+        """
+        for values in self.corners():
+            try:
+                yield check_trial(self.config(values))
+            except UserError as error:
+                key = str(error).partition("=")[0]
+                domain = self._found.get(key)
+                if isinstance(domain, Interval) and not domain.integer and "whole number" in str(error):
+                    raise UserError(f"{key}={domain}: must be whole numbers; write int({domain})") from None
+                raise
+
+    def _active(self, combination: Sequence[Any]) -> Values:
+        values: Values = {}
+        for hyperparameter, value in zip(self.hyperparameters, combination, strict=True):
+            if hyperparameter.active(values):
+                values[hyperparameter.name] = value
+        return values
+
+
+def identity(values: Mapping[str, Any]) -> str:
+    """A text that two settings share exactly when they are the same."""
+    return json.dumps(values, sort_keys=True)
+
+
+def _when(conditions: Sequence[Condition]) -> str:
+    return "".join(
+        f" {'and' if i else 'if'} {parent} in {list(allowed)}" for i, (parent, allowed) in enumerate(conditions)
+    )
+
+
+def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
+    def extend(values: Values, rest: Sequence[Hyperparameter]) -> Iterator[Values]:
+        if not rest:
+            yield dict(values)
+        elif rest[0].active(values):
+            for value in rest[0].domain.all():
+                yield from extend({**values, rest[0].name: value}, rest[1:])
+        else:
+            yield from extend(values, rest[1:])
+
+    return extend({}, hyperparameters)
+
+
+# ---- reading a config -------------------------------------------------------------------------------------------
+
+
+def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:  # noqa: ANN401
+    """Replaces the sweeps in a config by holes, and collects their domains."""
+    if isinstance(node, Mapping):
+        return {name: _find(inner, f"{key}.{name}" if key else name, found) for name, inner in node.items()}
+    if isinstance(node, list):
+        return [_find(inner, f"{key}.{i}", found) for i, inner in enumerate(node, start=1)]
+    domain = read_sweep(node, key) if isinstance(node, str) else None
+    if domain is None:
+        return node
+    if key == "model.kind":
+        raise UserError(
+            f"{key}={node}: the kind of model cannot be searched; run one sweep for each with -m model=mlp,cnn"
+        )
+    found[key] = domain
+    return _Hole(key)
+
+
+# ---- layers -----------------------------------------------------------------------------------------------------
+
+
+def _with_layers(
+    template: dict[str, Any],
+    found: Mapping[str, Choice | Interval],
+    per_layer: Any,  # noqa: ANN401
+) -> list[Hyperparameter]:
+    """Orders the hyperparameters, expands those searched apart for each layer, and ties layered ones to layers."""
+    if not (isinstance(per_layer, list) and all(isinstance(f, str) for f in per_layer)):
+        raise UserError(f"model.per_layer={per_layer}: must be a list of fields such as [units, activation]")
+    apart = {f"model.{field}" for field in per_layer}
+    for key in sorted(apart):
+        if key.rpartition(".")[2] not in LAYERED:
+            raise UserError(f"model.per_layer={per_layer}: {key} is not a field that layers have")
+        if key not in found:
+            raise UserError(f"model.per_layer={per_layer}: {key} is not a sweep; write choice(…) or leave it out")
+    counts = {_count_key(key) for key in found if _count_key(key)}
+    ordered = sorted(found, key=lambda key: key not in counts)
+    result: list[Hyperparameter] = []
+    for key in ordered:
+        count = _count_key(key)
+        layers = _layer_counts(template, found, count) if count else None
+        if count is None or layers is None:
+            if key in apart:
+                raise UserError(f"model.per_layer={per_layer}: {key} needs {count}, a whole number")
+            result.append(Hyperparameter(key, found[key]))
+        elif not any(n >= _position(key) for n in layers):
+            # The config gives a value to a layer that there never is.
+            continue
+        elif key in apart:
+            names = tuple(f"{key}.{i}" for i in range(1, max(layers) + 1))
+            _put(template, key, _Layers(names))
+            for i, name in enumerate(names, start=1):
+                result.append(_tied(name, found[key], count, layers, i, searched=count in found))
+        else:
+            result.append(_tied(key, found[key], count, layers, _position(key), searched=count in found))
+    return result
+
+
+def _tied(
+    name: str, domain: Choice | Interval, count: str, layers: Sequence[int], layer: int, *, searched: bool
+) -> Hyperparameter:
+    if searched and min(layers) < layer:
+        return Hyperparameter(name, domain, ((count, tuple(n for n in layers if n >= layer)),))
+    return Hyperparameter(name, domain)
+
+
+def _position(key: str) -> int:
+    """The first layer that a field's value is for: `model.units.2` → 2, `model.units` → 1."""
+    last = key.rpartition(".")[2]
+    return int(last) if last.isdigit() else 1
+
+
+def _count_key(key: str) -> str | None:
+    """The key that counts the layers whose field a key is: `model.dense.units` → `model.dense.layers`."""
+    parts = key.split(".")
+    if parts[-1].isdigit():
+        parts.pop()
+    # A hypermodel's names are its own.
+    if parts[0] != "model" or parts[1:2] == ["values"] or len(parts) < 2 or parts[-1] not in LAYERED:
+        return None
+    return ".".join([*parts[:-1], LAYERED[parts[-1]]])
+
+
+def _layer_counts(template: Mapping[str, Any], found: Mapping[str, Choice | Interval], key: str) -> list[int] | None:
+    """The numbers of layers there may be; None where the config has no such key, as a user's own model may not."""
+    node: Any = template
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    domain = found.get(key)
+    options = list(domain.all()) if domain is not None and domain.size is not None else [node]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in options)
+    return options if whole else None
+
+
+def _put(template: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    node = template
+    for part in parents:
+        node = node[part]
+    node[last] = value
+
+
+def _readable(option: list[Any], found: Mapping[str, Choice | Interval]) -> str:
+    if not any(isinstance(value, _Hole) for value in option):
+        return str(option)
+    return f"[{', '.join(str(found[v.name] if isinstance(v, _Hole) else v) for v in option)}]"
+
+
+def _check_lists(
+    template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Choice | Interval]
+) -> None:
+    """Refuses lists with more values than there can be layers, which would be left out without a word."""
+    for name, value in node.items():
+        key = f"{prefix}.{name}"
+        if isinstance(value, dict):
+            _check_lists(template, value, key, found)
+        count = _count_key(key)
+        layers = _layer_counts(template, found, count) if count else None
+        domain = found.get(key)
+        for option in domain.options if isinstance(domain, Choice) else [value]:
+            if isinstance(option, list) and layers and len(option) > max(layers):
+                raise UserError(
+                    f"{key}={_readable(option, found)}: gives {len(option)} values for {max(layers)} layers; "
+                    f"give one for each layer, or set {count}={len(option)}"
+                )

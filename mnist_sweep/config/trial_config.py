@@ -1,0 +1,344 @@
+"""The typed shape of one trial's config, and the checks that name the key and the value.
+
+A trial's config is what training needs and nothing else: the model, the optimizer and the training
+settings, every value plain (the search space is `space.py`'s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.config import keras_names
+from mnist_sweep.config.checks import Strict, check, shown
+
+T = TypeVar("T")
+
+# What TensorFlow takes for a size.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+# Fields that may be one value for all layers or a list with a value for each, and the key that counts those layers.
+LAYERED = {
+    "units": "layers",
+    "filters": "layers",
+    "kernel_size": "layers",
+    "activation": "layers",
+    "dropout": "layers",
+    "batch_normalization": "layers",
+    "l2": "layers",
+}
+
+
+def at_layer(value: T | list[T], layer: int) -> T:
+    """The value of a field for one layer.
+
+    Args:
+        value: One value for all layers, or a list with a value for each.
+        layer: The layer, counted from 0.
+    """
+    return value[layer] if isinstance(value, list) else value
+
+
+class Layers(Strict):
+    """What convolution and dense layers have in common; each field is one value or a list per layer."""
+
+    activation: str | list[str]
+    dropout: Rate | list[Rate]
+    batch_normalization: bool | list[bool]
+    l2: NonNegative | list[NonNegative]
+
+    @field_validator("activation")
+    @classmethod
+    def _known_activation(cls, value: str | list[str]) -> str | list[str]:
+        for layer, name in enumerate([value] if isinstance(value, str) else value, start=1):
+            if name not in keras_names.ACTIVATIONS:
+                message = f"Keras has no activation {name!r}{did_you_mean(name, keras_names.ACTIVATIONS)}"
+                raise ValueError(message if isinstance(value, str) else f".{layer}={name}: {message}")
+        return value
+
+    @model_validator(mode="after")
+    def _a_value_for_every_layer(self) -> Layers:
+        layers: int = getattr(self, "layers")  # noqa: B009 - declared by the subclasses, with their own bounds
+        for name in LAYERED:
+            value = getattr(self, name, None)
+            if isinstance(value, list) and len(value) < layers:
+                raise ValueError(f".{name}={value}: gives {len(value)} values for {layers} layers")
+        return self
+
+
+class Dense(Layers):
+    """A stack of dense layers."""
+
+    layers: Annotated[int, Field(ge=0, le=100)]
+    units: Count | list[Count]
+
+
+class MLP(Dense):
+    """`model=mlp`: dense layers on the flattened image."""
+
+    kind: Literal["mlp"]
+    builder: None
+    hypermodel: None = None
+
+
+class Pooling(Strict):
+    """Pooling behind convolution layers."""
+
+    kind: Literal["max", "average"] | None
+    size: Count
+    after: Literal["all", "last"] | list[Count]
+
+    def follows(self, layer: int, layers: int) -> bool:
+        """Whether a pooling layer stands behind a convolution layer.
+
+        Args:
+            layer: The convolution layer, counted from 0.
+            layers: How many convolution layers there are.
+        """
+        if self.kind is None:
+            return False
+        if isinstance(self.after, list):
+            return layer + 1 in self.after
+        return self.after == "all" or layer + 1 == layers
+
+
+class CNN(Layers):
+    """`model=cnn`: convolution layers, then a dense head."""
+
+    kind: Literal["cnn"]
+    builder: None
+    hypermodel: None = None
+    layers: Annotated[int, Field(ge=1, le=100)]
+    filters: Count | list[Count]
+    kernel_size: Count | list[Count]
+    padding: Literal["valid", "same"]
+    pooling: Pooling
+    dense: Dense
+
+
+def _module_and_name(value: str, what: str) -> str:
+    module, colon, name = value.partition(":")
+    if not (colon and name.isidentifier() and all(p.isidentifier() for p in module.split("."))):
+        raise ValueError(f"must be package.module:{what}")
+    return value
+
+
+class CustomModel(BaseModel):
+    """`model.builder=package.module:function`: the user's own keys are the function's business."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    builder: str
+    hypermodel: None = None
+
+    @field_validator("builder")
+    @classmethod
+    def _module_and_function(cls, value: str) -> str:
+        return _module_and_name(value, "function")
+
+
+class HyperModelConfig(Strict):
+    """`model.hypermodel=package.module:name`: a keras-tuner user's own `build_model(hp)` or `HyperModel`.
+
+    It compiles its own optimizer: the trial's is None.
+    """
+
+    hypermodel: str
+    values: dict[str, Any]
+
+    @field_validator("hypermodel")
+    @classmethod
+    def _module_and_function_or_class(cls, value: str) -> str:
+        return _module_and_name(value, "name, of a build_model(hp) or a keras_tuner.HyperModel")
+
+
+def _model_tag(raw: Any) -> str:  # noqa: ANN401 - pydantic hands over whatever was written
+    if isinstance(raw, Mapping):
+        if raw.get("hypermodel") is not None:
+            return "hypermodel"
+        return "custom" if raw.get("builder") is not None else str(raw.get("kind"))
+    if isinstance(raw, HyperModelConfig):
+        return "hypermodel"
+    return "custom" if isinstance(raw, CustomModel) else str(getattr(raw, "kind", None))
+
+
+Model = Annotated[
+    Annotated[MLP, Tag("mlp")]
+    | Annotated[CNN, Tag("cnn")]
+    | Annotated[CustomModel, Tag("custom")]
+    | Annotated[HyperModelConfig, Tag("hypermodel")],
+    Discriminator(_model_tag),
+]
+
+
+class Schedule(Strict):
+    """A Keras learning-rate schedule by name; it starts from the optimizer's learning rate."""
+
+    name: str | None
+    arguments: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _known_schedule(self) -> Schedule:
+        if self.name is None:
+            if self.arguments:
+                raise ValueError(f".arguments.{min(self.arguments)}: there is no schedule.name that it belongs to")
+            return self
+        if self.name not in keras_names.SCHEDULES:
+            raise ValueError(
+                f".name={self.name}: Keras has no learning-rate schedule {self.name!r}"
+                f"{did_you_mean(self.name, keras_names.SCHEDULES)}"
+            )
+        required, optional = keras_names.SCHEDULES[self.name]
+        for key in self.arguments:
+            if key not in required | optional:
+                raise ValueError(
+                    f".arguments.{key}: {self.name} takes no such argument{did_you_mean(key, required | optional)}"
+                )
+        missing = required - keras_names.SCHEDULE_STEPS - set(self.arguments)
+        if missing:
+            raise ValueError(f".arguments.{min(missing)}: {self.name} needs it")
+        return self
+
+
+class Optimizer(Strict):
+    """A Keras optimizer by name."""
+
+    name: str
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    schedule: Schedule
+    arguments: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keras_default_learning_rate(cls, raw: Any) -> Any:  # noqa: ANN401
+        if isinstance(raw, Mapping) and isinstance(raw.get("name"), str):
+            name = raw["name"].lower()
+            rate = raw.get("learning_rate")
+            rate = keras_names.default_learning_rate(name) if rate is None else rate
+            return {**raw, "name": name, "learning_rate": rate}
+        return raw
+
+    @field_validator("name")
+    @classmethod
+    def _known_optimizer(cls, value: str) -> str:
+        if value not in keras_names.OPTIMIZERS:
+            raise ValueError(f"Keras has no such optimizer{did_you_mean(value, keras_names.OPTIMIZERS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _own_arguments(self) -> Optimizer:
+        known = keras_names.OPTIMIZERS[self.name]
+        for key in self.arguments:
+            if key not in known:
+                raise ValueError(f".arguments.{key}: {self.name} takes no such argument{did_you_mean(key, known)}")
+        if self.arguments.get("use_ema") and not self.arguments.get("ema_overwrite_frequency"):
+            # Keras puts them into the model behind its last epoch, when the best one's weights have been kept.
+            raise ValueError(
+                ".arguments.use_ema=true: the averaged weights would be used nowhere; give ema_overwrite_frequency, "
+                "the batches after which they become the model's, such as 100"
+            )
+        return self
+
+
+class EarlyStopping(Strict):
+    """Ends a trial whose objective has not improved for a while."""
+
+    patience: Count | None
+    min_delta: NonNegative
+
+
+class Training(Strict):
+    """How one model is trained."""
+
+    # Configs of sweeps that began before there was a choice lack it.
+    backend: Literal["tensorflow", "jax"] = "tensorflow"
+    batch_size: Count
+    epochs: Count
+    early_stopping: EarlyStopping
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
+    steps_per_execution: Count | Literal["auto"]
+    validation_batch_size: Count
+    jit_compile: bool | Literal["auto"]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class TrialConfig(Strict):
+    """Everything that training one model needs, besides the data.
+
+    Attributes:
+        model: What to train.
+        optimizer: What to train it with; None where the user's hypermodel brings its own.
+        training: How.
+    """
+
+    model: Model
+    optimizer: Optimizer | None
+    training: Training
+
+
+def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
+    """Checks one trial's config.
+
+    Args:
+        raw: The groups model, optimizer and training, every value plain.
+
+    Returns:
+        The config, typed; `optimizer.learning_rate: null` is replaced by Keras's own.
+
+    Raises:
+        UserError: A key is unknown or missing, or its value is of the wrong type or out of range.
+    """
+    model = raw.get("model", {})
+    if not isinstance(model, Mapping):
+        raise UserError(f"model={shown(model)}: must be a group of keys")
+    own = model.get("builder") is not None or model.get("hypermodel") is not None
+    if "model" in raw and not own and model.get("kind") not in ("mlp", "cnn"):
+        raise UserError(f"model.kind={shown(model.get('kind'))}: must be mlp or cnn; take model=mlp or model=cnn")
+    if "optimizer" in raw and raw["optimizer"] is None and model.get("hypermodel") is None:
+        raise UserError("optimizer=null: must be a group of keys")
+    return check(TrialConfig, raw)
+
+
+def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
+    """Checks that no image gets smaller than the kernel or pool that comes next.
+
+    Args:
+        config: One trial's config.
+        image: Height, width and channels of the images, in pixels.
+
+    Raises:
+        UserError: A convolution or pooling layer would get an image smaller than its window.
+    """
+    model = config.model
+    if not isinstance(model, CNN):
+        return
+    size = min(image[0], image[1])
+    for layer in range(model.layers):
+        kernel = at_layer(model.kernel_size, layer)
+        if model.padding == "valid":
+            if kernel > size:
+                raise UserError(
+                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only {size} pixels; "
+                    "take fewer model.layers, less model.pooling or model.padding=same"
+                )
+            size = size - kernel + 1
+        if model.pooling.follows(layer, model.layers):
+            if model.pooling.size > size:
+                raise UserError(
+                    f"model.pooling.size={model.pooling.size}: the pooling behind convolution layer {layer + 1} gets "
+                    f"images of only {size} pixels; take fewer model.layers or model.pooling.after=last"
+                )
+            size //= model.pooling.size

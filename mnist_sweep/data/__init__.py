@@ -1,0 +1,1 @@
+"""Arrays and files of data, read and split without TensorFlow."""

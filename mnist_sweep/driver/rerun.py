@@ -1,0 +1,289 @@
+"""`python -m mnist_sweep rerun`: trains a trial again from what was logged, and says whether it comes out the same."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.common.tables import Column, show
+from mnist_sweep.common.versions import versions
+from mnist_sweep.config import backend, hypermodel
+from mnist_sweep.config.settings import METRICS, Objective, check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.journal.trial import Outcome, Status, trial_folder
+from mnist_sweep.results.models import run_data
+from mnist_sweep.results.runs.logged import Curve, Logged, find_run, lineage
+from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
+from mnist_sweep.workers.devices import Slot, slots, visible_gpus
+from mnist_sweep.workers.local import LocalWorkers
+
+# Time is not a result.
+_NOT_COMPARED = {"epoch_seconds"}
+_SHOWN = 10
+_POLL = 1.0
+_ENOUGH = "as many epochs as were logged"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value that came out another.
+
+    Attributes:
+        where: The epoch, and the trial and the execution where there are several.
+        metric: Its name.
+        logged: What was logged; None where nothing was.
+        now: What came out; None where nothing did.
+    """
+
+    where: str
+    metric: str
+    logged: float | None
+    now: float | None
+
+    def __str__(self) -> str:
+        return f"{self.metric} {_shown(self.now)}, was {_shown(self.logged)}"
+
+
+@dataclass
+class Comparison:
+    """What has come out so far.
+
+    Attributes:
+        epochs: Those that were compared.
+        metrics: The names of what was compared.
+        differences: In the order in which they came.
+        notes: What else is different: lines for the user.
+    """
+
+    epochs: int = 0
+    metrics: set[str] = field(default_factory=set)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def identical(self) -> bool:
+        """Whether everything came out as it was logged."""
+        return self.epochs > 0 and not self.differences and not self.notes
+
+    def compare(self, where: str, logged: dict[str, float], now: dict[str, float]) -> list[Difference]:
+        """Compares an epoch.
+
+        Args:
+            where: Which.
+            logged: Its metrics, and whatever else was logged at this epoch.
+            now: Its metrics.
+
+        Returns:
+            What differs.
+        """
+        names = (set(now) | (set(METRICS) & set(logged))) - _NOT_COMPARED
+        found = [
+            Difference(where, name, logged.get(name), now.get(name))
+            for name in sorted(names)
+            if logged.get(name) != now.get(name)
+        ]
+        self.epochs += 1
+        self.metrics |= names
+        self.differences += found
+        return found
+
+
+def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
+    """Trains a trial again, as long as it was trained, and compares every metric of every epoch.
+
+    Trials from whose weights it went on are trained before it. Neither the sweep nor MLflow is written to.
+
+    Args:
+        run: As for `find_run`.
+        trial: As for `find_run`.
+        tracking_uri: As for `load_runs`.
+        console: Where to print.
+
+    Returns:
+        The exit code: 0 where all is identical, else 1.
+
+    Raises:
+        UserError: There is no such run, its data are gone or others, or its model cannot be trained here.
+    """
+    client, found = find_run(run, trial, tracking_uri)
+    chain = lineage(client, found)
+    name = backend.of(chain[-1].config)
+    backend.check_installed(name)
+    dataset = run_data.load(chain[-1].config, chain[-1].tags, "rerun")
+    slot = _slot(chain[-1])
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    number, sweep = chain[-1].trial.number, chain[-1].sweep
+    say(f"Trial {number} of {sweep} again ({found.info.run_id}), on {slot.name} with {_count(slot.threads, 'thread')}")
+    with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
+        folder = Path(temporary)
+        (folder / "arrays").mkdir()
+        dataset.save(folder / "arrays")
+        model = chain[-1].config["model"]
+        own = model.get("builder") is not None or model.get("hypermodel") is not None
+        workers = LocalWorkers(
+            [slot], folder / "arrays", folder / "workers", len(chain) + 1, own_code=own, backend=name
+        )
+        try:
+            compared = train_again(workers, slot.name, chain, folder, say)
+        finally:
+            workers.close()
+    if compared.identical:
+        epochs = "the epoch" if compared.epochs == 1 else f"all {compared.epochs} epochs"
+        say(f"identical: all {len(compared.metrics)} metrics of {epochs}")
+        return 0
+    _explain(console, say, compared, chain[-1], slot)
+    return 1
+
+
+def train_again(
+    workers: Workers, slot: str, chain: Sequence[Logged], folder: Path, say: Callable[[str], object]
+) -> Comparison:
+    """Trains trials, each from the one before it, and compares them with what was logged.
+
+    Args:
+        workers: The pool.
+        slot: Where.
+        chain: The trials, as `lineage` gives them.
+        folder: Where their files go.
+        say: Takes a line for each epoch.
+
+    Raises:
+        UserError: A trial cannot be trained at all.
+        MachineError: The machine is at fault.
+    """
+    compared, said = Comparison(), _messages(workers)
+    for logged in chain:
+        before = compared.epochs
+        several = f"trial {logged.trial.number}, " if len(chain) > 1 else ""
+        task = Train(
+            logged.trial,
+            _objective(logged),
+            str(trial_folder(folder, logged.trial.number)),
+            parent=None if logged.trial.parent is None else str(trial_folder(folder, logged.trial.parent)),
+            waits=True,
+        )
+        outcome = None
+        while outcome is None:
+            message = next(said)
+            if isinstance(message, Ready):
+                workers.submit(slot, task)
+            elif isinstance(message, Reported):
+                of = f"execution {message.execution}, " if logged.trial.executions else ""
+                where = f"{several}{of}epoch {message.epoch}"
+                curve: Curve = logged.curves.get(message.execution, {})
+                if message.epoch in curve:
+                    found = compared.compare(where, curve[message.epoch], message.metrics)
+                    say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
+                else:
+                    compared.notes.append(f"{where} was not trained then")
+                _go_on(workers, slot, logged, message)
+            elif isinstance(message, Executed):
+                _go_on(workers, slot, logged, message)
+            elif isinstance(message, Done):
+                outcome = message.outcome
+        _note_end(compared, logged, compared.epochs - before, several, outcome)
+    return compared
+
+
+def _messages(workers: Workers) -> Iterator[Message]:
+    """What the workers say, without end: one iterator, so that nothing is lost between two trials."""
+    while True:
+        for message in workers.poll(_POLL):
+            if isinstance(message, Died):
+                raise UserError(f"rerun: the worker {message.reason}")
+            if isinstance(message, MachineFailed):
+                raise MachineError(f"rerun: {message.reason}")
+            yield message
+
+
+def _go_on(workers: Workers, slot: str, logged: Logged, message: Reported | Executed) -> None:
+    epoch = message.epoch if isinstance(message, Reported) else 0
+    enough = isinstance(message, Executed) or message.epoch >= max(logged.curves[logged.last])
+    if message.execution == logged.last and enough:
+        # Where it was stopped then, its schedule was that of all its epochs: so it is told to stop now.
+        workers.stop(slot, logged.trial.number, _ENOUGH)
+    else:
+        workers.go_on(slot, logged.trial.number, message.execution, epoch)
+
+
+def _note_end(compared: Comparison, logged: Logged, epochs: int, several: str, outcome: Outcome) -> None:
+    wanted = sum(len(curve) for curve in logged.curves.values())
+    if epochs == 0 and outcome.status is Status.FAILED:
+        raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
+    if epochs < wanted:
+        compared.notes.append(f"{several}{epochs} of {_count(wanted, 'epoch')} trained: {outcome.reason}")
+
+
+def _objective(logged: Logged) -> tuple[str, str]:
+    written: Any = logged.config["objective"]
+    objective = Objective.parse(written if isinstance(written, str) else written[0])
+    return objective.name, objective.direction
+
+
+def _slot(logged: Logged) -> Slot:
+    """A slot as the sweep had it: on a GPU if that had one and one is here, else with as many threads."""
+    settings = check_settings({**logged.sweep_config, "tracking": {"uri": "", "artifacts": "", "keep_models": "all"}})
+    most = settings.search.max_trials
+    if hypermodel.named(settings.trial) is None:
+        most = min((n for n in (most, Space(settings.trial).size) if n is not None), default=None)
+    on_gpu = logged.slot.startswith("gpu") and visible_gpus()
+    places = slots(settings.workers.model_copy(update={"devices": "gpu" if on_gpu else "cpu"}), most)
+    return next((place for place in places if place.name == logged.slot), places[0])
+
+
+def _explain(console: Console, say: Callable[[str], object], compared: Comparison, logged: Logged, slot: Slot) -> None:
+    differences = compared.differences
+    if differences:
+        first = differences[:_SHOWN]
+        columns = [
+            Column("where", [d.where for d in first], 3),
+            Column("metric", [d.metric for d in first], 3),
+            Column("logged", [_shown(d.logged) for d in first], 2),
+            Column("now", [_shown(d.now) for d in first], 2),
+            Column("difference", [_by(d) for d in first], 1),
+        ]
+        of = f", the first {len(first)} of {len(differences)}" if len(first) < len(differences) else ""
+        show(console, columns, f"Differences{of}")
+    for note in compared.notes:
+        say(note)
+    values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
+    say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
+    if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
+        say(f"It was trained on {logged.slot}, and now on {slot.name}: that gives other last digits.")
+    changed = _changed_versions(logged)
+    for name, (then, now) in changed.items():
+        say(f"  {name} was {then}, now {now}")
+    if not changed:
+        say(
+            "The versions are the same. What else gives other digits: another processor or number of threads "
+            f"({slot.threads} here), model code that has changed, or a logged value that has."
+        )
+
+
+def _changed_versions(logged: Logged) -> dict[str, tuple[str, str]]:
+    then = {key.removeprefix("version."): value for key, value in logged.tags.items() if key.startswith("version.")}
+    if "mlflow.source.git.commit" in logged.tags:
+        then["commit"] = logged.tags["mlflow.source.git.commit"]
+    now = versions()
+    return {name: (then[name], now[name]) for name in then if name in now and then[name] != now[name]}
+
+
+def _by(difference: Difference) -> str:
+    if difference.logged is None or difference.now is None:
+        return ""
+    return f"{difference.now - difference.logged:+.2g}"
+
+
+def _shown(value: float | None) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,223 @@
+"""Going on with an interrupted sweep, and bringing MLflow up to date with a journal."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mnist_sweep.common.errors import UserError, machine_fault
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line
+from mnist_sweep.config import backend
+from mnist_sweep.config.grammar import parse_value
+from mnist_sweep.config.settings import Objective, check_settings
+from mnist_sweep.config.units import seconds
+from mnist_sweep.driver import launch, summary
+from mnist_sweep.driver.logs import log_to
+from mnist_sweep.driver.publish import publish
+from mnist_sweep.driver.summary import Say
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.folders import tidy
+from mnist_sweep.journal.journal import SWEEPS
+from mnist_sweep.journal.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
+from mnist_sweep.tracking.recorder import View, flat
+from mnist_sweep.tracking.store import as_seen_from, with_password
+from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
+
+_BUDGET = ("search.max_trials", "search.time_budget", "search.target")
+
+
+def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, other_versions: bool = False) -> int:
+    """Goes on with a sweep.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
+        overrides: `KEY=VALUE` that lengthen its budget.
+        console: Where to print.
+        other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
+
+    Returns:
+        The exit code, as that of `launch.run`.
+
+    Raises:
+        UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
+    """
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    folder = journal.find(sweep, "resume") if sweep else last_unfinished(say)
+    if folder is None:
+        raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
+    events = list(journal.read(folder))
+    old = last_config(events, folder)
+    new = _overridden(old, overrides)
+    check_unchanged(old, new)
+    if is_finished(events) and new == old:
+        console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
+        return 0
+    return launch.run(_with_store(new, folder), folder, console, resume=True, other_versions=other_versions)
+
+
+def last_unfinished(say: Say) -> Path | None:
+    """The last sweep that has not ended and that no process runs.
+
+    Args:
+        say: Prints which sweeps cannot be read.
+    """
+    return next((folder for folder, _ in _unfinished(journal.sweeps(SWEEPS), say)), None)
+
+
+def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | None:
+    """The last unfinished sweep of a config's name whose config differs by no more than a longer budget.
+
+    Args:
+        config: What a sweep is to be run with.
+        wished: The folder that Hydra was told to run it in, which need not be one of `experiments/`.
+        say: Prints why one that is unfinished is left alone.
+    """
+    folders = [*journal.sweeps(wished), *journal.sweeps(SWEEPS / str(config["name"]))]
+    for folder, events in _unfinished(folders, say):
+        try:
+            check_unchanged(last_config(events, folder), config)
+        except UserError as error:
+            say(f"{folder} is not continued: {str(error).removeprefix('resume: ')}")
+        else:
+            return folder
+    return None
+
+
+def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, list[Event]]]:
+    """The sweeps to continue with their events, the last one first; a damaged journal stands in no other's way."""
+    for folder in reversed(folders):
+        if journal.is_running(folder):
+            continue
+        try:
+            events = list(journal.read(folder))
+        except UserError as error:
+            say(f"{folder} is left alone: {error}")
+            continue
+        # A sweep that was killed before its first event has nothing to continue.
+        if events and not is_finished(events):
+            yield folder, events
+
+
+def is_finished(events: Sequence[Event]) -> bool:
+    """Whether a sweep came to its own end, rather than being interrupted."""
+    return bool(events) and isinstance(events[-1], SweepEnded) and events[-1].status is Status.COMPLETED
+
+
+def last_config(events: Sequence[Event], folder: Path) -> dict[str, Any]:
+    """The config that a sweep was last run with.
+
+    Raises:
+        UserError: The journal does not begin with the sweep's start, or the config in it is damaged.
+    """
+    launch.first_event(events, folder)
+    config = [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)][-1]
+    try:
+        check_settings(config)
+    except UserError as error:
+        raise UserError(f"{folder / journal.FILE}: the sweep's config cannot be used ({error})") from None
+    return config
+
+
+def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuses a config that differs by more than a longer budget.
+
+    Args:
+        old: What the sweep was run with.
+        new: What it is to go on with.
+
+    Raises:
+        UserError: It names the keys that differ.
+    """
+    before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
+    for key in ("resume", "tracking.uri", "tracking.artifacts", "tracking.report", "tracking.register"):
+        before.pop(key, None)
+        after.pop(key, None)
+    written = new["objective"]
+    objective = Objective.parse(written if isinstance(written, str) else written[0])
+    changed = [
+        key
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not _longer(key, before.get(key), after.get(key), objective)
+    ]
+    if changed:
+        shown = ", ".join(f"{key} ({before.get(key)} → {after.get(key)})" for key in changed[:5])
+        raise UserError(f"resume: the config has changed: {shown}; only a budget may change, and only to be longer")
+
+
+def _longer(key: str, old: Any, new: Any, objective: Objective) -> bool:  # noqa: ANN401 - whatever was written
+    if key not in _BUDGET or old is None:
+        return False
+    if new is None:
+        return True
+    if key == "search.time_budget":
+        return seconds(new) >= seconds(old)
+    return bool(objective.reached(new, old) if key == "search.target" else new >= old)
+
+
+def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed: dict[str, Any] = json.loads(json.dumps(config))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or key not in _BUDGET:
+            raise UserError(f"resume: {override}: only {', '.join(_BUDGET)} can be changed")
+        changed["search"][key.partition(".")[2]] = parse_value(text, key)
+    check_settings(changed)
+    return changed
+
+
+def _with_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    tracking, project = dict(config["tracking"]), journal.elsewhere(folder)
+    tracking["uri"] = as_seen_from(with_password(tracking["uri"]), project)
+    if project is not None:
+        tracking["artifacts"] = str(project / tracking["artifacts"])
+    return {**config, "tracking": tracking}
+
+
+def sync(sweep: str | None, console: Console) -> int:
+    """Writes a sweep's journal into MLflow, where it lacks anything.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
+        console: Where to print.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
+    """
+    folders = journal.sweeps(SWEEPS)
+    if sweep is None and not folders:
+        raise UserError(f"sync: {SWEEPS}/ holds no sweep")
+    folder = journal.find(sweep, "sync") if sweep else folders[-1]
+    if journal.is_running(folder):
+        raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
+    events = list(journal.read(folder))
+    settings = check_settings(_with_store(last_config(events, folder), folder))
+    view, refusals = View(settings, folder), Refusals()
+    try:
+        for start in range(0, len(events), AT_ONCE):
+            write(view, events[start : start + AT_ONCE], refusals)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = machine_fault(error) or masked(first_line(error))
+        raise UserError(f"sync: MLflow cannot be written ({reason})") from error
+    where = masked(settings.tracking.uri)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say(f"{folder}: {len(events) - refusals.count} events are in {where}")
+    if refusals.count:
+        say(f"{refusals}.")
+    if is_finished(events):
+        tidy(folder)
+        log_to(folder)
+        tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
+        sweep = launch.first_event(events, folder).sweep
+        summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
+    return 1 if refusals.count else 0

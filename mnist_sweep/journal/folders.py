@@ -1,0 +1,183 @@
+"""A sweep's folder: which one a sweep may take, and how it is given up without touching anybody else's files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
+from mnist_sweep.common.text import printable
+from mnist_sweep.journal.journal import FILE, LOCK, begins_a_sweep, is_running
+
+# The copy of the data that the workers map into memory, while a sweep runs.
+ARRAYS = "arrays"
+LOG = "driver.log"
+CONFIGS = ".hydra"
+WORKERS = "workers"
+_CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+_SHOWN = 3
+# Seconds after which a folder in which there is no journal yet belongs to a process that has ended.
+_ABANDONED = 3600.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder that this process has taken for a sweep.
+
+    Attributes:
+        wished: The folder that was asked for, which another sweep may have.
+        folder: The one that was taken.
+        made: The folders that were created for it, itself first, then those above it.
+    """
+
+    wished: Path
+    folder: Path
+    made: tuple[Path, ...]
+
+    def give_up(self) -> None:
+        """Removes what was written for a sweep that never began, and the folders that were created for it."""
+        if _has_begun(self.folder):
+            return
+        _remove_unused(self.folder)
+        remove_empty(self.made)
+
+
+def claim(wished: Path, key: str = "hydra.run.dir") -> Claim:
+    """Makes a folder this process's own.
+
+    Args:
+        wished: The folder that is asked for. Where it holds a sweep, the first of `wished-2`, `wished-3` … that does
+            not is taken.
+        key: What it was named by, for messages.
+
+    Raises:
+        UserError: The folder holds anything else, or cannot be written.
+    """
+    for number in itertools.count(1):
+        candidate = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
+        try:
+            if holds_a_sweep(candidate):
+                continue
+            check_free(candidate, key)
+            made = _made(candidate)
+            (candidate / LOCK).touch(exist_ok=False)
+        except FileExistsError:
+            # Another process has just taken it.
+            continue
+        except OSError as error:
+            raise UserError(f"{candidate}: cannot be written ({error.strerror})") from None
+        return Claim(wished, candidate, made)
+    raise AssertionError
+
+
+def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
+    """Refuses a folder that has anything in it, as a sweep replaces files in its folder.
+
+    Args:
+        folder: The folder; it need not exist.
+        key: What it was named by, for the message.
+
+    Raises:
+        UserError: It is a file, or is not empty.
+    """
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        what = "is a file" if folder.exists() else "is a link to nothing"
+        raise UserError(f"{key}={printable(str(folder))}: {what}; name a folder that is new or empty")
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if there:
+        shown = printable(", ".join(there[:_SHOWN]) + (" …" if len(there) > _SHOWN else ""))
+        raise UserError(
+            f"{key}={printable(str(folder))}: holds files that are not a sweep's ({shown}); "
+            "name a folder that is new or empty"
+        )
+
+
+def holds_a_sweep(folder: Path) -> bool:
+    """Whether a folder is one that a sweep has taken, whatever has become of the sweep."""
+    if begins_a_sweep(folder):
+        return True
+    # What a process has written so far that has just taken it, or that was killed then; or the journal was emptied.
+    locked = (folder / LOCK).is_file() and _is_ours(folder / LOCK)
+    if (folder / FILE).is_file():
+        return locked and not (folder / FILE).stat().st_size
+    return locked and {path.name for path in folder.iterdir()} <= {LOCK, LOG, CONFIGS}
+
+
+def never_begun(below: Path) -> list[Path]:
+    """The folders right below a folder in which a sweep was killed before its first event, with nothing else in them.
+
+    A sweep whose journal was emptied later has more in its folder than that, and is not among them.
+    """
+    found = [path.parent for path in below.glob(f"*/{LOCK}") if path.is_file() and _is_ours(path)]
+    return [folder for folder in found if _is_unused(folder) and not is_running(folder) and not list(_others(folder))]
+
+
+def discard(folder: Path) -> None:
+    """Removes the folder of a sweep that never began, file by file.
+
+    Args:
+        folder: As `never_begun` gives it.
+    """
+    _remove_unused(folder)
+    remove_empty([folder])
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a driver that was killed after a sweep's last event has left, as no resumption will use it."""
+    remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
+
+
+def _made(folder: Path) -> tuple[Path, ...]:
+    """Creates a folder with those above it, and gives those that were not there before, itself first."""
+    new = tuple(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        remove_empty(new)
+        raise
+    return new
+
+
+def _is_ours(lock: Path) -> bool:
+    """Whether a lock is as a sweep's process leaves it, which writes into it when it opens its journal."""
+    with open(lock, "rb") as file:
+        return file.read(8) in (b"", b"process ")
+
+
+def _has_begun(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / FILE).stat().st_size > 0
+    return False
+
+
+def _is_unused(folder: Path) -> bool:
+    if (folder / FILE).is_file():
+        return not (folder / FILE).stat().st_size
+    # Another process may have taken it a moment ago, and be about to open its journal.
+    return time.time() - (folder / LOCK).stat().st_mtime > _ABANDONED
+
+
+def _remove_unused(folder: Path) -> None:
+    tidy(folder)
+    remove_folder(folder / CONFIGS, _CONFIG_FILES)
+    remove_folder(folder / WORKERS, ("*.log",))
+    for name in (LOG, LOCK, FILE):
+        remove(folder / name)
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    """What a sweep that never began would not have in its folder."""
+    patterns = (
+        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{WORKERS}/*.log"),
+        *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
+    )
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if not (path.name.startswith(PARTIAL) or any(fnmatch(name, pattern) for pattern in patterns)):
+            yield path

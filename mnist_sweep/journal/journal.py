@@ -1,0 +1,261 @@
+"""The append-only record of a sweep's events: the truth of which the search, MLflow and the screen are views."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.common.files import make_own
+from mnist_sweep.common.text import first_line, one_line
+from mnist_sweep.journal.trial import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
+
+FILE = "journal.jsonl"
+LOCK = "lock"
+# Where sweeps have their folders, under the working directory.
+SWEEPS = Path("experiments")
+# A line's bytes: the longest are those of a confusion matrix of a thousand classes, and of what earlier sweeps tell.
+_LONGEST_LINE = 64 * 2**20
+_HOLDER = 200
+# `name/time/number`, and one for who keeps the sweeps of each project in a folder.
+_DEEPEST = 4
+
+
+class Journal:
+    """Writes events, one JSON line each; a line is on the disk before `append` returns.
+
+    As long as it is open, no other process can open it. The lock is the operating system's, which releases it when its
+    holder dies, however that happens.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        """Opens a journal.
+
+        Args:
+            folder: The sweep's folder, which exists.
+            resume: Whether to go on with the one that is there, rather than to begin a new one.
+
+        Raises:
+            UserError: Another process runs the sweep, the folder already holds a journal, or it cannot be written.
+        """
+        self.path = folder / FILE
+        self._broken: MachineError | None = None
+        try:
+            self._lock = _acquire(folder / LOCK, folder)
+            if resume:
+                make_own(self.path)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._file = os.open(self.path, flags if resume else flags | os.O_CREAT | os.O_EXCL, 0o666)
+            # A line that was cut off had not been acted on; the next one must not be glued to it.
+            self._size = _whole(self.path) if resume else 0
+            os.ftruncate(self._file, self._size)
+        except FileExistsError:
+            raise UserError(f"{folder}: already holds a sweep; choose another folder with hydra.run.dir") from None
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+
+    def append(self, event: Event) -> None:
+        """Writes an event to the disk.
+
+        Raises:
+            MachineError: It cannot be written. What was written before is whole, and nothing is written after it.
+        """
+        if self._broken is not None:
+            raise self._broken
+        line = json.dumps(event.to_json()).encode() + b"\n"
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            os.fsync(self._file)
+            self._check_place()
+        except OSError as error:
+            # After a failure to flush, what the disk has is not known, so that to try again would be no help.
+            gone = error.errno in (errno.ENOENT, errno.ESTALE)
+            self._broken = MachineError(
+                f"{self.path.parent}: was moved, deleted or replaced while its sweep ran"
+                if gone
+                else f"{self.path}: cannot be written ({error.strerror})"
+            )
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise self._broken from None
+        self._size += len(line)
+
+    def _check_place(self) -> None:
+        """Sees that what is written is what will be found: a file that was deleted can still be written to."""
+        ours, there = os.fstat(self._file), os.stat(self.path)
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise OSError(errno.ESTALE, "another file has taken its place")
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in (self._file, self._lock):
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+
+def _whole(path: Path) -> int:
+    """How many bytes the whole lines of a journal have."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            cut = file.read(end - start).rfind(b"\n")
+            if cut >= 0:
+                return start + cut + 1
+            end = start
+    return 0
+
+
+def _acquire(path: Path, folder: Path) -> int:
+    """Takes the lock of a sweep, and gives the file that holds it as long as it is open."""
+    # Not waiting, as a pipe of that name would.
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = one_line(os.read(lock, _HOLDER).decode(errors="replace")) or "another process"
+        os.close(lock)
+        raise UserError(f"{folder}: this sweep is being run by {holder}") from None
+    if os.fstat(lock).st_nlink > 1:
+        # Shared with a hard-linked copy, whose sweep is another. Nobody holds it now, so that it can be exchanged.
+        make_own(path)
+        os.close(lock)
+        return _acquire(path, folder)
+    # Who holds it is for people to read, and a full disk that has no room for it keeps nobody from resuming.
+    with contextlib.suppress(OSError):
+        if os.read(lock, _HOLDER)[:8] not in (b"", b"process "):
+            # Not as this program leaves it: whatever it is, it stays.
+            return lock
+        os.ftruncate(lock, 0)
+        os.lseek(lock, 0, os.SEEK_SET)
+        os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+    return lock
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process runs the sweep now; one whose lock this user may not read is taken to be run."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
+def sweeps(below: Path) -> list[Path]:
+    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end.
+
+    One that was killed before its first event is not among them.
+    """
+    found: list[tuple[float, Path]] = []
+    top = len(below.parts)
+    for name, folders, files in os.walk(below):
+        folder = Path(name)
+        if FILE in files:
+            with contextlib.suppress(OSError):
+                # It may have been removed meanwhile, or lead nowhere.
+                stat = (folder / FILE).stat()
+                if (folder / FILE).is_file() and stat.st_size:
+                    found.append((stat.st_mtime, folder))
+        if FILE in files or len(folder.parts) - top >= _DEEPEST:
+            # No sweep lies within another; and somebody may have named the whole disk.
+            folders.clear()
+    return [folder for _, folder in sorted(found)]
+
+
+def begins_a_sweep(folder: Path) -> bool:
+    """Whether a folder has a journal that begins as those of sweeps do."""
+    try:
+        with open(folder / FILE, "rb") as file:
+            return file.read(32).startswith(b'{"event": "sweep_started"')
+    except OSError:
+        return False
+
+
+def find(sweep: str, wanted_by: str) -> Path:
+    """Finds the folder of a sweep under the working directory.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one.
+        wanted_by: The command or the key of the config, for the message.
+
+    Raises:
+        UserError: There is no such sweep.
+    """
+    for folder in (Path(sweep), SWEEPS / sweep):
+        if (folder / FILE).is_file():
+            return folder
+        found = sweeps(folder)
+        if found:
+            return found[-1]
+    raise UserError(f"{wanted_by} {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
+
+
+def elsewhere(folder: Path) -> Path | None:
+    """The folder that a sweep was run in, from which its config's paths count; None where it is the working directory.
+
+    There they stay as they are, so that they are still true when the project is moved.
+
+    Args:
+        folder: The sweep's; it is taken for the working directory's if it lies in no `experiments/`.
+    """
+    parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
+    project = parents[0].parent if parents else Path.cwd().resolve()
+    return None if project == Path.cwd().resolve() else project
+
+
+def read(folder: Path) -> Iterator[Event]:
+    """Reads a sweep's events back, in order.
+
+    A last line that was cut off while it was written is left out: what it told had not been acted on.
+
+    Args:
+        folder: The sweep's folder.
+
+    Raises:
+        UserError: There is no journal, it cannot be read, or a line before the last is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no {FILE}, so it is not a sweep's folder")
+    started: set[int] = set()
+    number = 0
+    try:
+        with open(path, "rb") as file:
+            while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+                number += 1
+                event = event_from_json(json.loads(line[:-1]))
+                if isinstance(event, TrialStarted):
+                    started.add(event.trial.number)
+                elif isinstance(event, EpochEnded | ExecutionEnded | AttemptFailed) and event.trial not in started:
+                    raise ValueError(f"trial {event.trial} was never started")
+                yield event
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: line {number} is damaged ({first_line(error, 200)})") from None
+    if len(line) >= _LONGEST_LINE:
+        raise UserError(f"{path}: line {number + 1} is damaged (it is longer than any that a sweep writes)")

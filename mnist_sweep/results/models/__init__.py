@@ -1,0 +1,1 @@
+"""Trained models: from MLflow to files, predictions, a server and the registry."""

@@ -1,0 +1,232 @@
+"""`python -m mnist_sweep export`: a sweep's best model as files that have been checked."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import move, remove, remove_folder, write_whole
+from mnist_sweep.common.reading import digest_of, read_text
+from mnist_sweep.common.tables import Column, show, standard_output
+from mnist_sweep.common.versions import versions
+from mnist_sweep.results.models.converting import Checked, convert
+from mnist_sweep.results.models.formats import FORMATS, Format
+from mnist_sweep.results.models.tracked import TrackedModel, find_model
+
+_MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 10_000_000
+
+
+def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
+    """Writes the best model in some formats, with a manifest.
+
+    Each file is loaded again by its own runtime and must give the predictions that the tracked run gave, before
+    anything appears in the folder.
+
+    Args:
+        what: As for `find_model`.
+        tracking_uri: As for `load_runs`.
+        to: The folder; created if need be. Files of an earlier export are replaced, those of another model removed.
+        formats: As `formats.chosen` gives them.
+
+    Raises:
+        UserError: There is no such sweep or no model in it, a format cannot express it, a file's predictions differ,
+            or the folder cannot be written.
+    """
+    tracked = find_model(what, tracking_uri)
+    earlier, there = _earlier(to), to.exists()
+    wanted = [format.file for format in formats]
+    same = earlier["run_id"] == tracked.run.info.run_id
+    _check_ours(to, wanted, wanted if same else [*wanted, *earlier["files"]], earlier["files"])
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=to) as temporary:
+            source, target = Path(temporary) / "tracked", Path(temporary) / "exported"
+            source.mkdir()
+            target.mkdir()
+            config = tracked.config(source, ("model", "training"))
+            checked = convert(tracked, config, formats, source, target)
+            manifest = _with_earlier(_manifest(tracked, config, checked), earlier, to)
+            for file in checked:
+                _remove(to / file.path.name, earlier["files"])
+                move(file.path, to / file.path.name)
+            write_whole(to / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if not there:
+            # It goes if it is empty: nothing was exported.
+            remove_folder(to, ())
+    _say(tracked, to, checked)
+
+
+def _manifest(tracked: TrackedModel, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
+    data = tracked.run.data
+    trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
+    return {
+        "sweep": tracked.sweep,
+        "trial": tracked.trial,
+        "run_id": tracked.run.info.run_id,
+        "hyperparameters": config["model"],
+        "scores": {k: v for k, v in sorted(data.metrics.items()) if k.startswith(("best_", "confirmed_", "test_"))},
+        "data": {
+            key.removeprefix("data."): int(value) if value.isdigit() and key != "data.digest" else value
+            for key, value in sorted(data.tags.items())
+            if key.startswith("data.")
+        },
+        "input": "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself",
+        "output": "float32, the probability of each class, shape (N, classes)",
+        "latency": f"seconds, one image at a time, the median of up to 200 calls on one thread of {_processor()}",
+        "versions": {"trained": trained, "exported": versions()},
+        "files": {file.format.file: _about(file, config["model"]) for file in checked},
+    }
+
+
+def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:
+    own = model.get("builder") or model.get("hypermodel")
+    imports = [f"import {own.partition(':')[0]}  # has the layers of the model's own"] if own else []
+    return {
+        "format": file.format.name,
+        "bytes": _size(file.path),
+        "sha256": _digest(file.path),
+        "largest_difference": file.difference,
+        "allowed_difference": file.tolerance,
+        "because": file.format.why,
+        **({"accuracy": file.accuracy} if file.accuracy else {}),
+        "latency": file.latency,
+        "use": [*(imports if file.format.name in ("h5", "keras") else []), *file.format.use],
+    }
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def _digest(path: Path) -> str | dict[str, str]:
+    digests = {str(file.relative_to(path)): digest_of(file) for file in _files(path)}
+    return digests if path.is_dir() else digests["."]
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _earlier(to: Path) -> dict[str, Any]:
+    """The `run_id` and the `files` of what was exported to a folder before; None and none where nothing was.
+
+    Raises:
+        UserError: It has a manifest that no export wrote.
+    """
+    path = to / _MANIFEST
+    if not os.path.lexists(path):
+        return {"run_id": None, "files": {}}
+    what = f"--to={to}: holds {_MANIFEST}"
+    try:
+        manifest = json.loads(read_text(path, what, _LARGEST_MANIFEST))
+        files = {str(name): about["sha256"] for name, about in manifest["files"].items()}
+        ours = bool(manifest["sweep"] and manifest["run_id"]) and set(files) <= {f.file for f in FORMATS.values()}
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        ours = False
+    if not ours:
+        raise UserError(f"{what}, which no export wrote; give another folder")
+    return {"run_id": manifest["run_id"], "files": manifest["files"]}
+
+
+def _check_ours(to: Path, wanted: Sequence[str], replaced: Sequence[str], earlier: Mapping[str, Any]) -> None:
+    """Refuses a folder where something that no export wrote would be replaced or removed."""
+    for name in wanted:
+        if os.path.lexists(to / name) and name not in earlier:
+            raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
+    for name in replaced:
+        listed = _written(earlier[name]) if name in earlier else {}
+        others = [file for file in _inside(to / name) if file not in listed]
+        if others:
+            raise UserError(f"--to={to}: holds {name}/{others[0]}, which no export wrote; give another folder")
+
+
+def _inside(folder: Path) -> list[str]:
+    """The files in a folder and below it, links to folders among them; none where it is not a folder."""
+    if folder.is_symlink():
+        return []
+    return [
+        str(Path(place, name).relative_to(folder))
+        for place, folders, files in os.walk(folder)
+        for name in (*files, *(one for one in folders if Path(place, one).is_symlink()))
+    ]
+
+
+def _written(about: Mapping[str, Any]) -> Mapping[str, str]:
+    """The files of an exported folder, with their digests; none of an exported file."""
+    return about["sha256"] if isinstance(about["sha256"], dict) else {}
+
+
+def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -> dict[str, Any]:
+    """A manifest with the files of an earlier export of the same model; the files of another model are removed."""
+    files = earlier["files"]
+    known = [format.file for format in FORMATS.values()]
+    if earlier["run_id"] != manifest["run_id"]:
+        for name in known:
+            if name in files:
+                _remove(to / name, files)
+        return manifest
+    files = {name: about for name, about in files.items() if (to / name).exists()} | manifest["files"]
+    return {**manifest, "files": {name: files[name] for name in known if name in files}}
+
+
+def _remove(path: Path, earlier: Mapping[str, Any]) -> None:
+    """Removes what an earlier export wrote; of a folder the files that it listed, and it alone if it is empty then."""
+    if not path.is_dir() or path.is_symlink():
+        remove(path)
+        return
+    listed = _written(earlier.get(path.name, {"sha256": {}}))
+    for place, _, files in os.walk(path, topdown=False):
+        ours = [name for name in files if str(Path(place, name).relative_to(path)) in listed]
+        remove_folder(Path(place), map(glob.escape, ours))
+
+
+def _say(tracked: TrackedModel, to: Path, checked: Sequence[Checked]) -> None:
+    console = standard_output()
+    columns = [
+        Column("file", [file.format.file for file in checked], 5),
+        Column("size", [_bytes(_size(to / file.format.file)) for file in checked], 4),
+        Column("largest difference", [f"{file.difference:.1e}" for file in checked], 3),
+        Column("one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2),
+    ]
+    if any(file.accuracy for file in checked):
+        columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"exported trial {tracked.trial} of {tracked.sweep} to {to}")
+    show(console, columns, "Each loaded again, and compared with the run's predictions")
+    for file in checked:
+        if file.accuracy:
+            about = file.accuracy
+            say(f"{file.format.file}: accuracy on {about['images']}; calibrated on {about['calibration']}")
+    say(f"Each takes pixels as they are, 0 to 255. {_MANIFEST} has the rest, and the code to use them.")
+
+
+def _lost(file: Checked) -> str:
+    return f"{file.accuracy['float32']:.4f} → {file.accuracy['int8']:.4f}" if file.accuracy else ""
+
+
+def _bytes(amount: int) -> str:
+    if amount < 1000:
+        return f"{amount} B"
+    return f"{amount / 1e6:.1f} MB" if amount >= 1e6 else f"{amount / 1e3:.0f} kB"

@@ -1,0 +1,1 @@
+"""Runs of sweeps, from MLflow to pandas frames."""

@@ -1,0 +1,330 @@
+"""MLflow → pandas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.journal import SWEEPS
+from mnist_sweep.journal.trial import SweepStarted
+from mnist_sweep.results.runs.frames import curves_frame, runs_frame
+from mnist_sweep.results.runs.source import Parent, Source, Wanted
+from mnist_sweep.results.runs.store import Store
+from mnist_sweep.tracking import store as mlflow_store
+from mnist_sweep.tracking.store import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class SweepRuns:
+    """A sweep as MLflow has it.
+
+    Attributes:
+        sweep: `name/time`.
+        store: The store it is in.
+        found: Its own run, as it was found.
+        objectives: What it optimised, the first one first.
+    """
+
+    sweep: str
+    store: Store
+    found: Parent
+    objectives: tuple[Objective, ...]
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for the store, which takes seconds where MLflow is not imported yet."""
+        return self.store.client
+
+    @cached_property
+    def parent(self) -> Run:
+        """Its own run with all that MLflow knows of it, which takes as long."""
+        return self.client.get_run(self.found.run_id)
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective."""
+        return self.objectives[0]
+
+    @property
+    def selection(self) -> Selection:
+        """Its trials, those that confirm others among them."""
+        of_this = {TAG_KIND: "trial", PARENT_TAG: self.found.run_id}
+        return Selection(self.store, Wanted((self.found.experiment,), of_this), self.space)
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """The names of the hyperparameters that it searched, in the order of its space."""
+        return tuple(self.domains)
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """The domain of each hyperparameter that it searched, as text, in the order of its space."""
+        return dict(self.found.space)
+
+    def frame(self) -> pd.DataFrame:
+        """Its trials, as `load_runs` describes them."""
+        return self.selection.frame()
+
+    def curves(self) -> pd.DataFrame:
+        """Its trials' learning curves, as `load_curves` describes them."""
+        return self.selection.curves()
+
+    def run_of(self, trial: int) -> Run:
+        """The run of a trial.
+
+        Raises:
+            UserError: There is no such trial.
+        """
+        wanted = self.selection.wanted
+        of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
+        found = next(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 1), None)
+        if found is None:
+            frame = self.frame()
+            there = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
+            raise UserError(f"{self.sweep}: there is no trial {trial}; {there}")
+        return found
+
+    def winner(self) -> Run:
+        """The run whose model is the sweep's: the one that was tested, or the best so far.
+
+        Raises:
+            UserError: No trial has a score.
+        """
+        frame, score = self.frame(), f"metrics.best_{self.objective.name}"
+        tested = frame[frame["trial"].astype("string") == self.parent.data.tags.get(TAG_WINNER, "")]
+        if tested.empty:
+            if score not in frame or frame[score].isna().all():
+                raise UserError(f"{self.sweep}: no trial has a score yet")
+            scored = frame[frame[score].notna() & frame["confirms"].isna()]
+            best = scored[score].max() if self.objective.direction == "max" else scored[score].min()
+            tested = scored[scored[score] == best]
+        return self.client.get_run(tested["run_id"].iloc[0])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of a store's trials.
+
+    Attributes:
+        store: The store.
+        wanted: Which; its query is what the user wants of them.
+        space: The names of the hyperparameters that were searched, where they are known.
+    """
+
+    store: Store
+    wanted: Wanted
+    space: tuple[str, ...] = ()
+
+    def frame(self) -> pd.DataFrame:
+        """The trials, as `load_runs` describes them."""
+        frame = self._read(lambda source: runs_frame(source.records(self.wanted)))
+        if self.space:
+            frame.attrs["space"] = list(self.space)
+        return frame
+
+    def curves(self) -> pd.DataFrame:
+        """Their learning curves, as `load_curves` describes them."""
+        return self._read(lambda source: curves_frame(source.points(self.wanted)))
+
+    def _read(self, made_of: Callable[[Source], pd.DataFrame]) -> pd.DataFrame:
+        query = self.wanted.query
+        if not query:
+            return self.store.read(made_of)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.store.read(made_of)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise UserError(f"query={query}: {first_line(error)}") from None
+
+
+def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> SweepRuns:
+    """Finds a sweep.
+
+    Args:
+        sweep: `name/time`, its folder, or an experiment's name for its last sweep; None for the last sweep of all.
+        tracking_uri: The store; None for the one that the sweep's folder names, else the configured one.
+
+    Raises:
+        UserError: There is no such sweep.
+    """
+    wanted = _as_name(sweep) if sweep else None
+    store = _store(tracking_uri, sweep)
+    experiments = store.read(lambda source: source.experiments())
+    name = wanted.partition("/")[0] if wanted else None
+    if name is not None and name not in experiments:
+        raise UserError(
+            f"sweep {sweep}: there is no such experiment{did_you_mean(name, set(experiments) - {'Default'})}"
+        )
+    ids = tuple(experiments.values()) if name is None else (experiments[name],)
+    tags = {TAG_KIND: "sweep", **({TAG_SWEEP: wanted} if wanted and "/" in wanted else {})}
+    found = store.read(lambda source: source.parents(Wanted(ids, tags), 1))
+    if not found:
+        where = masked(store.uri)
+        if sweep is None:
+            raise UserError(f"tracking.uri={where}: there is no sweep yet")
+        raise UserError(f"sweep {sweep}: there is no such sweep in {where}")
+    return _sweep(store, found[0])
+
+
+def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
+    """All sweeps of a sweep's experiment, the first one first."""
+    wanted = Wanted((sweep.found.experiment,), {TAG_KIND: "sweep"})
+    found = sweep.store.read(lambda source: source.parents(wanted))
+    return [_sweep(sweep.store, parent) for parent in reversed(found)]
+
+
+def _sweep(store: Store, parent: Parent) -> SweepRuns:
+    objectives = tuple(map(Objective.parse, parent.tags[TAG_OBJECTIVE].split(",")))
+    return SweepRuns(parent.tags[TAG_SWEEP], store, parent, objectives)
+
+
+def _store(tracking_uri: str | None, sweep: str | None) -> Store:
+    return Store(mlflow_store.existing(tracking_uri or uri_of(sweep)))
+
+
+def load_runs(
+    what: str | None = None,
+    *,
+    experiment: str | None = None,
+    query: str | None = None,
+    tracking_uri: str | None = None,
+) -> pd.DataFrame:
+    """Loads trials from MLflow.
+
+    Args:
+        what: A sweep: `name/time`, its folder, or an experiment's name for its last sweep. None for the last sweep of
+            all, if nothing else is said.
+        experiment: All sweeps of this experiment instead.
+        query: Only the trials that match, in MLflow's search language, such as
+            ``"metrics.best_val_accuracy > 0.97 and params.`optimizer.name` = 'adam'"``; of all experiments where
+            neither a sweep nor an experiment is given.
+        tracking_uri: The store; by default the one that the sweep was logged to.
+
+    Returns:
+        A row per trial, by sweep and number; deleted runs are left out. Columns: `sweep`, `trial`, `confirms` (the
+        trial whose setting this one trained anew, else `<NA>`), `goes_on_from` (the trial whose weights it began with),
+        `status`, `reason`, `start` and `end` (UTC, to the millisecond), `seconds`, `epochs` (the last one that it
+        logged, not `params.training.epochs`, to which it was to train), `slot`, `run_id`, `data.name`, `data.digest`,
+        then `params.…` and `metrics.…`. Whole numbers are `Int64`, numbers `Float64`, truth values `boolean`, the rest
+        `string`; an inactive hyperparameter is `<NA>`. Of one sweep, `attrs["space"]` names what was searched.
+
+    Raises:
+        UserError: There is no such sweep or experiment, or the query cannot be understood.
+    """
+    return _select(what, experiment, query, tracking_uri).frame()
+
+
+def load_curves(
+    what: str | None = None,
+    *,
+    experiment: str | None = None,
+    query: str | None = None,
+    tracking_uri: str | None = None,
+) -> pd.DataFrame:
+    """Loads the learning curves of trials from MLflow.
+
+    Args:
+        what: As for `load_runs`.
+        experiment: As for `load_runs`.
+        query: As for `load_runs`.
+        tracking_uri: As for `load_runs`.
+
+    Returns:
+        A long frame, by sweep, trial, metric and epoch: `sweep` (categorical), `trial`, `epoch` (from 1; `int32` both),
+        `metric` (Keras's name; categorical) and `value` (`float64`). A trial's executions are told by their mean.
+
+    Raises:
+        UserError: As for `load_runs`.
+    """
+    return _select(what, experiment, query, tracking_uri).curves()
+
+
+def _select(what: str | None, experiment: str | None, query: str | None, tracking_uri: str | None) -> Selection:
+    if what is not None and experiment is not None:
+        raise UserError(f"{what} and experiment={experiment}: give one of them")
+    if experiment is None and (what is not None or not query):
+        selection = find_sweep(what, tracking_uri).selection
+        return replace(selection, wanted=replace(selection.wanted, query=query))
+    if experiment is None:
+        store = _store(tracking_uri, None)
+        experiments = tuple(store.read(lambda source: source.experiments()).values())
+    else:
+        last = find_sweep(experiment, tracking_uri)
+        store, experiments = last.store, (last.found.experiment,)
+    return Selection(store, Wanted(experiments, {TAG_KIND: "trial"}, query))
+
+
+def sweep_folder(sweep: str) -> Path:
+    """The folder of a sweep under the working directory, whether or not it is there."""
+    return SWEEPS / sweep
+
+
+def local_folder(given: str | None, sweep: str) -> Path | None:
+    """The folder of a sweep; None where it is not here.
+
+    Args:
+        given: What the user called it, which may be its folder, or that of its experiment, anywhere.
+        sweep: `name/time`.
+    """
+    for below in (*([] if given is None else [Path(given)]), sweep_folder(sweep)):
+        for folder in reversed(journal.sweeps(below)):
+            if _started(folder).sweep == sweep:
+                return folder
+    return None
+
+
+def searched(frame: pd.DataFrame) -> list[str]:
+    """The columns of the hyperparameters that were searched, and in which a frame's trials differ.
+
+    Args:
+        frame: As `load_runs` gives it. Of one sweep, `attrs["space"]` names what was searched, in the order of its
+            space; where that is missing, all parameters may have been.
+    """
+    space = [f"params.{name}" for name in frame.attrs.get("space", ())]
+    columns = space or [column for column in frame.columns if column.startswith("params.")]
+    return [column for column in columns if column in frame and frame[column].nunique(dropna=False) > 1]
+
+
+def _as_name(sweep: str) -> str:
+    folders = journal.sweeps(Path(sweep))
+    if folders:
+        return _started(folders[-1]).sweep
+    name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
+        raise UserError(f"sweep {sweep}: write NAME, NAME/TIME or the sweep's folder")
+    return name
+
+
+def _started(folder: Path) -> SweepStarted:
+    first = next(iter(journal.read(folder)), None)
+    if not isinstance(first, SweepStarted):
+        raise UserError(f"{folder / journal.FILE}: does not begin with the sweep's start")
+    return first
+
+
+def uri_of(sweep: str | None) -> str:
+    """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
+    folders = (journal.sweeps(Path(sweep)) if sweep else []) or journal.sweeps(SWEEPS / (sweep or ""))
+    if folders:
+        uri = mlflow_store.with_password(str(_started(folders[-1]).config["tracking"]["uri"]))
+        return mlflow_store.as_seen_from(uri, journal.elsewhere(folders[-1]))
+    from mnist_sweep.config.compose import defaults
+
+    return str(defaults()["tracking"]["uri"])

@@ -1,0 +1,153 @@
+"""Trials' runs as pandas frames, page by page, from whatever they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mnist_sweep.config.settings import METRICS
+from mnist_sweep.results.runs.source import Points, Record, arrays
+from mnist_sweep.tracking import store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The columns that every frame of runs has, with their types.
+_COLUMNS: dict[str, str] = {
+    "sweep": "string",
+    "trial": "Int64",
+    "confirms": "Int64",
+    "goes_on_from": "Int64",
+    "status": "string",
+    "reason": "string",
+    "start": "datetime64[ms]",
+    "end": "datetime64[ms]",
+    "seconds": "Float64",
+    "epochs": "Int64",
+    "slot": "string",
+    "run_id": "string",
+    "data.name": "string",
+    "data.digest": "string",
+}
+_WHOLE = ("metrics.best_epoch", "metrics.parameters")
+_METRICS = tuple(METRICS)
+
+
+def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
+    """Makes the frame that `load_runs` describes.
+
+    Args:
+        pages: The runs, in any order; no more than one page is kept beside the columns.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    count, texts = 0, dict[str, str]()
+    for page in pages:
+        for record in page:
+            row = _fixed(record)
+            row |= {f"params.{key}": value for key, value in record.params.items()}
+            row |= {f"metrics.{key}": value for key, value in record.metrics.items() if key != "seconds"}
+            for name, value in row.items():
+                column = columns.setdefault(name, [])
+                column += [None] * (count - len(column))
+                # Most texts are there many times: one of each is enough.
+                column.append(texts.setdefault(value, value) if isinstance(value, str) else value)
+            count += 1
+    others = sorted(set(columns) - set(_COLUMNS), key=lambda name: (name.startswith("metrics."), name))
+    made = {}
+    for name in [*_COLUMNS, *others]:
+        column = columns.pop(name)
+        column += [None] * (count - len(column))
+        made[name] = _typed(name, column)
+    frame = pd.DataFrame(made)
+    return frame.sort_values(["sweep", "trial", "run_id"], ignore_index=True)
+
+
+def _fixed(record: Record) -> dict[str, Any]:
+    tags = record.tags
+    return {
+        "sweep": tags[store.TAG_SWEEP],
+        "trial": int(tags[store.TAG_TRIAL]),
+        "confirms": _number(tags.get(store.TAG_CONFIRMS)),
+        "goes_on_from": _number(tags.get(store.TAG_GOES_ON_FROM)),
+        "status": tags.get(store.TAG_STATUS, "running"),
+        "reason": tags.get(store.TAG_REASON) or None,
+        "start": record.start,
+        "end": record.end,
+        "seconds": record.metrics.get("seconds"),
+        "epochs": record.epochs,
+        "slot": tags.get(store.TAG_SLOT),
+        "run_id": record.run_id,
+        "data.name": tags.get("data.name"),
+        "data.digest": tags.get("data.digest"),
+    }
+
+
+def _number(text: str | None) -> int | None:
+    """The number in `3` or `trial 3`."""
+    return None if text is None else int(text.rpartition(" ")[2])
+
+
+def _typed(name: str, values: list[Any]) -> pd.Series[Any]:
+    kind = _COLUMNS.get(name)
+    if name.startswith("params."):
+        return _parameter(pd.Series(values, dtype="object"))
+    if kind is not None and kind.startswith("datetime"):
+        return pd.Series(np.array(values, dtype=kind)).dt.tz_localize("UTC")
+    as_type: Any = kind or ("Int64" if name in _WHOLE else "Float64")
+    return pd.Series(values, dtype="object").astype(as_type)
+
+
+def _parameter(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A hyperparameter with the type that all of its values have."""
+    different = pd.Series(column.dropna().unique(), dtype="object")
+    if different.isin(["True", "False"]).all():
+        return column.map({"True": True, "False": False}).astype("boolean")
+    numbers = pd.to_numeric(different, errors="coerce")
+    if numbers.isna().any():
+        return column.astype("string")
+    whole = different.str.fullmatch(r"[+-]?\d+").all()
+    return column.map(dict(zip(different, numbers, strict=True))).astype("Int64" if whole else "Float64")
+
+
+def curves_frame(pages: Iterable[Points]) -> pd.DataFrame:
+    """Makes the frame that `load_curves` describes.
+
+    Args:
+        pages: The points of different trials, each page's in any order of trials and metrics.
+    """
+    trials: list[tuple[str, int]] = []
+    parts = [arrays((), (), (), ())]
+    for page in pages:
+        parts.append((page.trial + len(trials), page.metric, page.epoch, page.value))
+        trials += page.trials
+    trial, metric, epoch, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+    parts.clear()
+    place = np.empty(len(trials), np.int32)
+    place[sorted(range(len(trials)), key=trials.__getitem__)] = np.arange(len(trials))
+    # Stable, so that of several points for one epoch the last stays the last.
+    order = np.lexsort((epoch, metric, place[trial]))
+    trial, metric, epoch, value = trial[order], metric[order], epoch[order], value[order]
+    last = np.ones(len(trial), dtype=bool)
+    last[:-1] = (np.diff(trial) != 0) | (np.diff(metric) != 0) | (np.diff(epoch) != 0)
+    trial, metric, epoch, value = trial[last], metric[last], epoch[last], value[last]
+    sweeps = {sweep: code for code, sweep in enumerate(sorted({sweep for sweep, _ in trials}))}
+    sweep_of = np.array([sweeps[sweep] for sweep, _ in trials], dtype=np.int32)
+    numbers = np.array([number for _, number in trials], dtype=np.int32)
+    return pd.DataFrame(
+        {
+            "sweep": _categories(sweep_of[trial], list(sweeps)),
+            "trial": numbers[trial],
+            "epoch": epoch,
+            "metric": _categories(metric, _METRICS),
+            "value": value,
+        }
+    )
+
+
+def _categories(codes: NDArray[np.signedinteger[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
+    """A column of the names that are in use, in their order."""
+    found: pd.Categorical[Any] = pd.Categorical.from_codes(codes, pd.Index(list(names)))
+    return found.remove_unused_categories()

@@ -1,0 +1,183 @@
+"""What was logged of a trial, so that it can be trained again and compared."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.trial import Event, Execution, SweepStarted, Trial, TrialStarted
+from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.runs.find import find_sweep, sweep_folder
+from mnist_sweep.tracking import store
+from mnist_sweep.tracking.names import TAG_METRIC, originals
+from mnist_sweep.tracking.store import PARENT_TAG, TAG_EXECUTION, TAG_KIND, TAG_SWEEP, TAG_TRIAL
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_ID = re.compile(r"[0-9a-f]{6,32}")
+# By epoch, the metrics by their names.
+Curve = dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A trial as it was logged.
+
+    Attributes:
+        trial: What was trained.
+        curves: What it gave: a curve for each execution, counted from 1, that has one; the first where there is but one
+            training.
+        slot: Where it was trained; "" where that is not known.
+        config: The run's: the trial's groups, and the sweep's `name`, `seed`, `objective` and `data`.
+        sweep_config: The sweep's, sweeps of values included, without `tracking`.
+        tags: The run's.
+    """
+
+    trial: Trial
+    curves: dict[int, Curve]
+    slot: str
+    config: dict[str, Any]
+    sweep_config: dict[str, Any]
+    tags: Mapping[str, str]
+
+    @property
+    def sweep(self) -> str:
+        """The sweep, `name/time`."""
+        return self.tags[TAG_SWEEP]
+
+    @property
+    def last(self) -> int:
+        """The last execution that was trained."""
+        return max(self.curves)
+
+
+def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tuple[MlflowClient, Run]:
+    """Finds a trial's run.
+
+    Args:
+        run: A run's id or its beginning, of 6 digits or more; or a sweep, as for `load_runs`.
+        trial: A trial of that sweep; None for its best.
+        tracking_uri: As for `load_runs`.
+
+    Returns:
+        The store, and the run of the trial: for that of an execution the trial's, for that of a sweep its best trial's.
+
+    Raises:
+        UserError: There is no such run, or several.
+    """
+    if trial is None and run is not None and _ID.fullmatch(run) and not sweep_folder(run).exists():
+        client = find_sweep(None, tracking_uri).client
+        found = _by_id(client, run)
+        kind = found.data.tags.get(TAG_KIND)
+        if kind == "trial":
+            return client, found
+        if kind == "execution":
+            return client, client.get_run(found.data.tags[PARENT_TAG])
+        if kind != "sweep":
+            raise UserError(f"rerun {run}: mnist_sweep has not made this run")
+        run, tracking_uri = found.data.tags[TAG_SWEEP], client.tracking_uri
+    sweep = find_sweep(run, tracking_uri)
+    if trial is None:
+        return sweep.client, sweep.winner()
+    return sweep.client, sweep.run_of(trial)
+
+
+def _by_id(client: MlflowClient, beginning: str) -> Run:
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = list(store.search_runs(client, experiments, f"attributes.run_id LIKE '{beginning}%'"))
+    where = masked(client.tracking_uri)
+    if not found:
+        raise UserError(f"rerun {beginning}: no run's id begins so in {where}; write a run's id, or SWEEP TRIAL")
+    if len(found) > 1:
+        raise UserError(f"rerun {beginning}: {len(found)} runs' ids begin so in {where}; write more of it")
+    return found[0]
+
+
+def lineage(client: MlflowClient, run: Run) -> list[Logged]:
+    """A trial, behind all those from whose weights it went on, each from the one before it.
+
+    Args:
+        client: The store.
+        run: The trial's.
+
+    Raises:
+        UserError: Of one of them, no epoch was logged, or not even its run.
+    """
+    sweep = find_sweep(run.data.tags[TAG_SWEEP], client.tracking_uri)
+    events = _journal(sweep.sweep)
+    with tempfile.TemporaryDirectory() as folder:
+        sweep_config = TrackedModel(client, sweep.parent).config(Path(folder))
+    chain = [_logged(client, run, events, sweep_config)]
+    while (parent := chain[0].trial.parent) is not None:
+        chain.insert(0, _logged(client, sweep.run_of(parent), events, sweep_config))
+    return chain
+
+
+def _journal(sweep: str) -> list[Event]:
+    """What the journal of a sweep holds, if its folder is here: more of its trials than MLflow does."""
+    folder = sweep_folder(sweep)
+    if not (folder / journal.FILE).is_file():
+        return []
+    events = list(journal.read(folder))
+    return events if events and isinstance(events[0], SweepStarted) and events[0].sweep == sweep else []
+
+
+def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: dict[str, Any]) -> Logged:
+    tags = run.data.tags
+    number = int(tags[TAG_TRIAL])
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrackedModel(client, run).config(Path(folder))
+    inside = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
+    nested = {
+        int(found.data.tags[TAG_EXECUTION]): found
+        for found in store.search_runs(client, [run.info.experiment_id], inside)
+    }
+    # The curve of a trial with several executions is but their mean.
+    curves = {execution: _curve(client, found) for execution, found in sorted((nested or {1: run}).items())}
+    curves = {execution: curve for execution, curve in curves.items() if curve}
+    if not curves:
+        raise UserError(f"rerun: trial {number} of {tags[TAG_SWEEP]} has logged no epoch to compare with")
+    starts = [event for event in events if isinstance(event, TrialStarted) and event.trial.number == number]
+    if starts:
+        trial, slot = starts[-1].trial, starts[-1].slot
+    else:
+        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(store.TAG_SLOT, "")
+    return Logged(trial, curves, slot, config, sweep_config, tags)
+
+
+def _from_mlflow(number: int, run: Run, nested: Mapping[int, Run], config: dict[str, Any], first: int) -> Trial:
+    executions = [_execution(nested[i].data.params) for i in sorted(nested)]
+    groups = {group: config[group] for group in ("model", "optimizer", "training")}
+    parent = run.data.tags.get(store.TAG_GOES_ON_FROM)
+    return Trial(
+        number,
+        {},
+        groups,
+        int(config["training"]["epochs"]),
+        initial_epoch=first - 1,
+        parent=None if parent is None else int(parent.removeprefix("trial ")),
+        executions=executions,
+    )
+
+
+def _execution(params: Mapping[str, str]) -> Execution:
+    fold, folds = (int(params[key]) if key in params else None for key in ("fold", "folds"))
+    return Execution(int(params["seed"]), fold, folds)
+
+
+def _curve(client: MlflowClient, run: Run) -> Curve:
+    """A run's metrics by epoch. What is logged once, at the best epoch, is among those of that epoch."""
+    curve: Curve = {}
+    for name, key in originals({key: key for key in run.data.metrics}, run.data.tags, TAG_METRIC).items():
+        for point in client.get_metric_history(run.info.run_id, key):
+            curve.setdefault(point.step, {})[name] = point.value
+    return {epoch: metrics for epoch, metrics in sorted(curve.items()) if "loss" in metrics}

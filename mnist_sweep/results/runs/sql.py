@@ -1,0 +1,237 @@
+"""Runs read from the tables of an SQLite store, which takes a tenth of the time that MLflow's API takes."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_sweep.common.text import printable
+from mnist_sweep.config.settings import METRICS
+from mnist_sweep.results.runs.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
+from mnist_sweep.tracking import store
+from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
+
+PAGE = 500
+_ROWS = 10_000
+_WORKSPACE = "default"
+_NUMBER = {name: number for number, name in enumerate(METRICS)}
+
+
+class UnknownTables(Exception):  # noqa: N818 - nothing is wrong: MLflow's API reads them
+    """The tables are not those that this module knows."""
+
+
+class Database:
+    """An SQLite store as its tables tell it: a `Source`. It is only read, and may be written to meanwhile.
+
+    Every method raises UnknownTables where the tables cannot be read here, and UserError where the file is no database.
+    Only for a query does it import MLflow.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Takes the file."""
+        self._path = path
+
+    def experiments(self) -> dict[str, str]:
+        """As for `Source`."""
+        with self._opened() as database:
+            found = database.execute("SELECT name, experiment_id, workspace, lifecycle_stage FROM experiments")
+            rows = found.fetchall()
+        if any(workspace != _WORKSPACE for _, _, workspace, _ in rows):
+            # Names are unique within one only, and which of them is meant is MLflow's to say.
+            raise UnknownTables("it has workspaces")
+        return {name: str(number) for name, number, _, stage in rows if stage == "active"}
+
+    def parents(self, wanted: Wanted, most: int | None = None) -> list[Parent]:
+        """As for `Source`."""
+        with self._opened() as database:
+            # As MLflow has it.
+            found = _matching(database, wanted, "start_time IS NULL, start_time DESC, run_uuid")[:most]
+            return [parent for page in _pages(found) for parent in _parents(database, page)]
+
+    def records(self, wanted: Wanted) -> Iterator[list[Record]]:
+        """As for `Source`."""
+        with self._opened() as database:
+            for page in _pages(_matching(database, wanted, "run_uuid")):
+                with _snapshot(database):
+                    found = _records(database, page)
+                yield found
+
+    def points(self, wanted: Wanted) -> Iterator[Points]:
+        """As for `Source`; by trial."""
+        with self._opened() as database:
+            for page in _pages(_matching(database, wanted, "run_uuid")):
+                yield _points(database, page)
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        try:
+            # MLflow's own engine may be at work in another thread of this process, and in other processes.
+            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
+                # As MLflow has it, for LIKE in queries.
+                database.execute("PRAGMA case_sensitive_like = true")
+                yield database
+        except sqlite3.Error as error:
+            fault = store.database_fault(self._path, error)
+            if fault is not None:
+                raise fault from None
+            raise UnknownTables(str(error)) from error
+
+
+def _pages(found: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (found[start : start + PAGE] for start in range(0, len(found), PAGE))
+
+
+def _matching(database: sqlite3.Connection, wanted: Wanted, order: str) -> list[str]:
+    """The ids of the runs that are meant."""
+    conditions = [f"experiment_id IN ({_marks(wanted.experiments)})", "lifecycle_stage = 'active'"]
+    values: list[str | int] = [int(number) for number in wanted.experiments]
+    for key, value in wanted.tags.items():
+        conditions.append("EXISTS (SELECT 1 FROM tags WHERE run_uuid = runs.run_uuid AND key = ? AND value = ?)")
+        values += [key, printable(value)]
+    rows = database.execute(f"SELECT run_uuid FROM runs WHERE {' AND '.join(conditions)} ORDER BY {order}", values)
+    found = [run for (run,) in rows]
+    if not wanted.query:
+        return found
+    understood = _understood(database, wanted.experiments, wanted.query)
+    return [run for run in found if run in understood]
+
+
+def _understood(database: sqlite3.Connection, experiments: Sequence[str], query: str) -> set[str]:
+    """The ids of the runs that match, as MLflow itself understands the query."""
+    try:
+        import sqlalchemy
+        from mlflow.store.tracking import sqlalchemy_store
+        from mlflow.store.tracking.dbmodels.models import SqlRun
+        from mlflow.utils.search_utils import SearchUtils
+        from sqlalchemy.orm import Session
+        from sqlalchemy.pool import StaticPool
+
+        search: Any = SearchUtils
+        clauses_of: Any = sqlalchemy_store._get_sqlalchemy_filter_clauses
+        engine = sqlalchemy.create_engine("sqlite://", creator=lambda: database, poolclass=StaticPool)
+        with Session(engine) as session:
+            parsed = search.parse_search_filter(query)
+            attributes, others, datasets = clauses_of(parsed, session, "sqlite")
+            statement: Any = sqlalchemy.select(SqlRun.run_uuid)
+            for clause in others:
+                statement = statement.join(clause)
+            for clause in datasets:
+                statement = statement.join(clause, SqlRun.run_uuid == clause.c.destination_id)
+            statement = statement.where(SqlRun.experiment_id.in_([int(number) for number in experiments]), *attributes)
+            return set(session.execute(statement).scalars())
+    except (ImportError, AttributeError, TypeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise UnknownTables(str(error)) from error
+
+
+@contextmanager
+def _snapshot(database: sqlite3.Connection) -> Iterator[None]:
+    """Lets several selects see the same state, that of the first; a page at a time, for a writer may have to wait."""
+    database.execute("BEGIN")
+    try:
+        yield
+    finally:
+        database.execute("ROLLBACK")
+
+
+def _select(
+    database: sqlite3.Connection,
+    columns: str,
+    table: str,
+    page: Sequence[str],
+    keys: Sequence[str] = (),
+    order: str = "",
+) -> sqlite3.Cursor:
+    """Rows of the runs of a page, those with one of the keys where there are any."""
+    query = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({_marks(page)})"
+    if keys:
+        # With the plus, SQLite looks for the runs rather than for the keys, which is three times as fast.
+        query += f" AND +key IN ({_marks(keys)})"
+    return database.execute(f"{query} {order}", (*page, *keys))
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    tags: dict[str, dict[str, str]] = defaultdict(dict)
+    for run, key, value in _select(database, "run_uuid, key, value", "tags", page, keys):
+        tags[run][key] = value
+    return tags
+
+
+def _own_names(database: sqlite3.Connection, page: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The tags that tell what metrics and parameters are called whose names MLflow refuses."""
+    tags: dict[str, dict[str, str]] = defaultdict(dict)
+    query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) AND (+key GLOB ? OR +key GLOB ?)"
+    for run, key, value in database.execute(query, (*page, f"{TAG_METRIC}*", f"{TAG_PARAM}*")):
+        tags[run][key] = value
+    return tags
+
+
+def _params(database: sqlite3.Connection, page: Sequence[str], order: str = "") -> dict[str, dict[str, str]]:
+    params: dict[str, dict[str, str]] = defaultdict(dict)
+    for run, key, value in _select(database, "run_uuid, key, value", "params", page, order=order):
+        params[run][key] = value
+    return params
+
+
+def _parents(database: sqlite3.Connection, page: Sequence[str]) -> list[Parent]:
+    with _snapshot(database):
+        tags = _tags(database, page, PARENT_TAGS)
+        # As they were logged, and thus in the order of the space.
+        params, names = _params(database, page, "ORDER BY rowid"), _own_names(database, page)
+        experiments = dict(_select(database, "run_uuid, experiment_id", "runs", page))
+    return [Parent(run, str(experiments[run]), tags[run], space_of(params[run], names[run])) for run in page]
+
+
+def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
+    tags, params, names = _tags(database, page, TAGS), _params(database, page), _own_names(database, page)
+    metrics: dict[str, dict[str, float]] = defaultdict(dict)
+    epochs: dict[str, int] = {}
+    for run, key, value, is_nan, step in _select(
+        database, "run_uuid, key, value, is_nan, step", "latest_metrics", page
+    ):
+        metrics[run][key] = math.nan if is_nan else value
+        if key in METRICS:
+            epochs[run] = max(step, epochs.get(run, 0))
+    return [
+        Record(
+            run,
+            start,
+            end,
+            tags[run],
+            originals(params[run], names[run], TAG_PARAM),
+            originals(metrics[run], names[run], TAG_METRIC),
+            epochs.get(run),
+        )
+        for run, start, end in _select(database, "run_uuid, start_time, end_time", "runs", page)
+    ]
+
+
+def _points(database: sqlite3.Connection, page: Sequence[str]) -> Points:
+    tags = _tags(database, page, (store.TAG_SWEEP, store.TAG_TRIAL))
+    trials = [(tags[run][store.TAG_SWEEP], int(tags[run][store.TAG_TRIAL])) for run in page]
+    place = {run: number for number, run in enumerate(page)}
+    rows = _select(
+        database,
+        "run_uuid, key, step, is_nan, value",
+        "metrics",
+        page,
+        list(METRICS),
+        "ORDER BY run_uuid, key, step, timestamp, is_nan, value",
+    )
+    parts = [arrays((), (), (), ())]
+    while some := rows.fetchmany(_ROWS):
+        run, key, step, is_nan, value = zip(*some, strict=True)
+        numbers = (place[name] for name in run), (_NUMBER[name] for name in key), step
+        parts.append(arrays(*numbers, np.where(is_nan, np.nan, value)))
+    return Points(trials, *(np.concatenate(part) for part in zip(*parts, strict=True)))

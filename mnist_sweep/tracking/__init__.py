@@ -1,0 +1,1 @@
+"""Writes a sweep's events to MLflow."""

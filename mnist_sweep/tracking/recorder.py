@@ -1,0 +1,475 @@
+"""A sweep's events as MLflow's runs: what each of them writes."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import heapq
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_sweep.common.files import remove
+from mnist_sweep.config import backend
+from mnist_sweep.config.settings import Objective, Settings
+from mnist_sweep.journal.ranking import Results, scores_of
+from mnist_sweep.journal.trial import (
+    DETAILS_FILE,
+    MODEL_FILE,
+    PROFILE_FILE,
+    SAMPLE_FILE,
+    AttemptFailed,
+    Confirmed,
+    EpochEnded,
+    Event,
+    Execution,
+    ExecutionEnded,
+    Outcome,
+    SlotClosed,
+    SlotLost,
+    SlotOpened,
+    Status,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    Trial,
+    TrialEnded,
+    TrialStarted,
+    WinnerTested,
+    trial_folder,
+)
+from mnist_sweep.tracking import descriptions, saved_view, store
+from mnist_sweep.tracking.curves_plot import learning_curves
+from mnist_sweep.tracking.names import tagged
+from mnist_sweep.tracking.writer import Writer, is_refusal
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+class View:
+    """Writes one event after another.
+
+    An event that was written before, wholly or in part, may be written again: runs are found by their tags, and MLflow
+    drops a metric that it has with the same time and value. So a journal can be replayed into any store.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """Takes the sweep's settings, and the folder from which models are logged."""
+        self._settings, self._folder = settings, folder
+        self._objective: Objective = settings.objective
+        self._best_name = f"best_{settings.objective.name}"
+        self._write = Writer(settings.tracking, settings.name)
+        self._parent = ""
+        self._results = Results(settings.objectives)
+        self._trials = self._results.trials
+        self._runs: dict[int, str] = {}
+        self._executions: dict[tuple[int, int], str] = {}
+        self._epochs: dict[tuple[int, int], dict[int, Mapping[str, float]]] = {}
+        self._scores: dict[int, float] = {}
+        self._points: dict[int, tuple[float, ...]] = {}
+        self._dropped: set[int] = set()
+        self._best: float | None = None
+        self._tested: WinnerTested | None = None
+        # In which place each trial ended, and the best score then.
+        self._ended: dict[int, tuple[int, float | None]] = {}
+        self._known: dict[str, Run] = {}
+        self._begun: set[str] = set()
+        self._beginning: set[str] = set()
+        self._outdated = False
+        self._unsure = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the sweep has its own run, below which all others are."""
+        return bool(self._parent)
+
+    def handle(self, *events: Event) -> None:
+        """Writes events, with few calls for all of them.
+
+        What was not written, or not wholly, may be handed over again, all of them or one after another.
+        """
+        try:
+            for event in events:
+                self._handle(event)
+            if self._outdated:
+                note = descriptions.progress_note(self._settings, self._results)
+                self._write.tag(self._parent, store.TAG_NOTE, note)
+            self._write.flush()
+            self._begun |= self._beginning
+            self._outdated, self._unsure = False, max(0, self._unsure - len(events))
+        except Exception as error:
+            if not is_refusal(error):
+                # A server that fell while it answered may have done what it was asked, for any of these.
+                self._unsure = max(self._unsure, len(events))
+            raise
+        finally:
+            self._beginning.clear()
+            self._write.discard()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, SweepStarted):
+            self._sweep_started(event)
+        elif isinstance(event, SweepResumed):
+            self._write.reopen(self._parent)
+            self._resumed(event)
+            self._outdated = True
+        elif isinstance(event, TrialStarted):
+            self._trial_started(event.trial, event)
+        elif isinstance(event, EpochEnded):
+            self._epoch_ended(event)
+        elif isinstance(event, ExecutionEnded):
+            self._execution_ended(event)
+        elif isinstance(event, AttemptFailed):
+            self._write.tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
+            self._write.text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
+        elif isinstance(event, TrialEnded) and event.trial in self._runs:
+            self._trial_ended(event.trial, event.outcome, event)
+        elif isinstance(event, Confirmed):
+            self._confirmed(event)
+        elif isinstance(event, SlotLost):
+            self._write.tag(self._parent, f"mnist_sweep.lost_{event.slot}", event.reason)
+        elif isinstance(event, SlotOpened):
+            self._write.tag(self._parent, f"mnist_sweep.opened_{event.slot}", event.reason)
+        elif isinstance(event, SlotClosed):
+            self._write.tag(self._parent, f"mnist_sweep.closed_{event.slot}", event.reason)
+        elif isinstance(event, WinnerTested):
+            self._winner_tested(event)
+        elif isinstance(event, SweepEnded):
+            self._sweep_ended(event)
+
+    # ---- the sweep ----------------------------------------------------------------------------------------------
+
+    def _sweep_started(self, event: SweepStarted) -> None:
+        self._started = event
+        self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
+        self._versions, self._changed = _version_tags(event.versions), dict[str, str]()
+        self._write.open(self._common_tags(event), event.data)
+        self._known = {_key(run.data.tags): run for run in self._write.find(tagged(store.TAG_SWEEP, event.sweep))}
+        self._begun |= {run.info.run_id for run in self._known.values() if store.TAG_BEGUN in run.data.tags}
+        tags = {store.TAG_KIND: "sweep", store.TAG_NOTE: descriptions.opening(self._settings)}
+        self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
+        confirmed = self._settings.confirm is not None
+        view = saved_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
+        self._write.view(view)
+        if self._parent not in self._begun:
+            shared = {key: value for key, value in event.config.items() if key != "tracking"}
+            self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
+            self._write.yaml(self._parent, shared, "config.yaml")
+            self._write.yaml(self._parent, event.space, "space.yaml")
+            self._mark_begun(self._parent)
+
+    def _resumed(self, event: SweepResumed) -> None:
+        tags = _version_tags(event.versions)
+        self._write.tag_new_runs(tags)
+        before, self._versions = self._versions, {**self._versions, **tags}
+        # Of what was begun with other versions, both are told.
+        other = [key for key in tags if before.get(key, tags[key]) != tags[key]]
+        self._changed |= {key: f"{before[key]}, then {tags[key]}" for key in other}
+        for key, value in self._changed.items():
+            self._write.tag(self._parent, key, value)
+
+    def _common_tags(self, event: SweepStarted) -> dict[str, str]:
+        tags = {
+            store.TAG_SWEEP: event.sweep,
+            store.TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
+            store.TAG_BACKEND: backend.of(event.config),
+            **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
+            **_version_tags(event.versions),
+        }
+        tags["mlflow.source.name"] = "mnist_sweep"
+        with contextlib.suppress(OSError, KeyError):
+            # In a container, a user may have no name.
+            tags["mlflow.user"] = getpass.getuser()
+        return tags
+
+    def _sweep_ended(self, event: SweepEnded) -> None:
+        objectives, points = self._settings.objectives, self._points
+        if len(objectives) > 1 and points:
+            from mnist_sweep.results.plots import pareto_front
+
+            title = f"{len(points)} trials of {self._settings.name}"
+            self._write.figure([self._parent], pareto_front(points, objectives, title), "pareto_front.png")
+        # Not those that have ended since, which a journal of an earlier interruption is told about.
+        resting = {n: run for n, run in self._runs.items() if n not in self._ended and not self._done(n)}
+        executions = [run for (number, _), run in self._executions.items() if number in resting]
+        for run in [*resting.values(), *executions]:
+            # It goes on when the sweep is resumed.
+            self._close(run, Status.STOPPED, event.reason, event.time)
+        note = descriptions.sweep_note(self._settings, self._started, self._results, self._tested, event)
+        self._write.tag(self._parent, store.TAG_NOTE, note)
+        self._outdated = False
+        self._close(self._parent, event.status, event.reason, event.time)
+
+    # ---- runs ---------------------------------------------------------------------------------------------------
+
+    def _run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
+        """The run that has these tags, reopened or created."""
+        known = self._known.get(_key(tags))
+        if known is None and self._unsure > 0:
+            mine = " and ".join(tagged(key, tags[key]) for key in (store.PARENT_TAG, *_KEYS) if key in tags)
+            known = next(self._write.find(mine), None) if store.PARENT_TAG in tags else None
+        if known is None:
+            return self._write.create_run(name, tags, event.time)
+        self._write.reopen(known.info.run_id)
+        for key, value in tags.items():
+            if known.data.tags.get(key) != value:
+                self._write.tag(known.info.run_id, key, value)
+        return str(known.info.run_id)
+
+    def _mark_begun(self, run: str) -> None:
+        """Notes that a run has its parameters, config and data, so that an event that failed halfway is told again."""
+        self._write.input(run)
+        self._write.tag(run, store.TAG_BEGUN, "true")
+        self._beginning.add(run)
+
+    def _close(self, run: str, status: Status, reason: str, time: float, *, has_result: bool = False) -> None:
+        self._write.tag(run, store.TAG_STATUS, str(status))
+        self._write.tag(run, store.TAG_REASON, reason)
+        # MLflow shows a killed run as it shows a failed one; a trial that a rule has stopped has done its part.
+        self._write.end_run(run, Status.COMPLETED if has_result else status, time)
+
+    # ---- trials -------------------------------------------------------------------------------------------------
+
+    def _trial_started(self, trial: Trial, event: TrialStarted) -> None:
+        number = trial.number
+        self._trials[number] = trial
+        if self._done(number):
+            self._runs[number] = self._known[f"trial {number}"].info.run_id
+            return
+        if number in self._runs:
+            self._write.reopen(self._runs[number])
+            self._write.tag(self._runs[number], store.TAG_SLOT, event.slot)
+            for key, value in self._changed.items():
+                self._write.tag(self._runs[number], key, value)
+        else:
+            tags = {
+                store.TAG_KIND: "trial",
+                store.TAG_TRIAL: str(number),
+                store.TAG_SLOT: event.slot,
+                store.PARENT_TAG: self._parent,
+            }
+            if trial.parent is not None:
+                tags[store.TAG_GOES_ON_FROM] = f"trial {trial.parent}"
+            if trial.confirms is not None:
+                tags[store.TAG_CONFIRMS] = str(trial.confirms)
+            self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
+        run = self._runs[number]
+        if run not in self._begun:
+            self._write.params(run, hyperparameters(trial))
+            self._write.yaml(run, {**self._shared_config, **trial.config}, "config.yaml")
+            self._mark_begun(run)
+
+    def _epoch_ended(self, event: EpochEnded) -> None:
+        self._epochs.setdefault((event.trial, event.execution), {})[event.epoch] = event.metrics
+        if not self._done(event.trial):
+            run = self._runs[event.trial]
+            if self._trials[event.trial].executions:
+                run = self._execution(event.trial, event.execution, event)
+            self._write.metrics(run, event.metrics, event.epoch, event.time)
+
+    def _execution(self, number: int, execution: int, event: Event) -> str:
+        """The run of one of a trial's executions, nested in the trial's."""
+        about: Execution = self._trials[number].executions[execution - 1]
+        values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
+        if (number, execution) not in self._executions:
+            tags = {
+                store.TAG_KIND: "execution",
+                store.TAG_TRIAL: str(number),
+                store.TAG_EXECUTION: str(execution),
+                store.PARENT_TAG: self._runs[number],
+            }
+            name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
+            self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
+        run = self._executions[number, execution]
+        if run not in self._begun:
+            self._write.params(run, values)
+            self._mark_begun(run)
+        return run
+
+    def _execution_ended(self, event: ExecutionEnded) -> None:
+        if self._done(event.trial):
+            return
+        run, outcome = self._execution(event.trial, event.execution, event), event.outcome
+        self._write.summary(run, self._summary(outcome), 0, event.time)
+        self._close(run, outcome.status, outcome.reason, event.time)
+
+    def _summary(self, outcome: Outcome) -> dict[str, float]:
+        """What there is one value of: logged at step 0, of which MLflow draws bars beside each other, no curves."""
+        final: dict[str, float] = {"seconds": round(outcome.seconds, 3)}
+        if outcome.score is not None and outcome.best_epoch is not None:
+            final |= {self._best_name: outcome.score, "best_epoch": outcome.best_epoch}
+        if len(outcome.scores) > 1:
+            final[f"{self._best_name}_std"] = statistics.stdev(outcome.scores)
+        if outcome.parameters is not None:
+            final["parameters"] = outcome.parameters
+        others = [objective.name for objective in self._settings.objectives[1:]]
+        # Beside the curves of what every epoch has, the value that the search was told.
+        return final | {f"best_{name}": outcome.metrics[name] for name in others if name in outcome.metrics}
+
+    def _trial_ended(self, number: int, outcome: Outcome, event: TrialEnded) -> None:
+        run, trial = self._runs[number], self._trials[number]
+        self._results.outcomes[number] = outcome
+        if outcome.score is not None and trial.confirms is None:
+            self._scores[number] = outcome.score
+            point = scores_of(outcome, self._settings.objectives)
+            if point is not None:
+                self._points[number] = point
+            if self._objective.better(outcome.score, self._best):
+                self._best = outcome.score
+        # Handed over again, it has the same step and value as before.
+        step, best = self._ended.setdefault(number, (1 + len(self._ended), self._best))
+        if best is not None and trial.confirms is None:
+            self._write.summary(self._parent, {self._best_name: best}, step, event.time)
+        if self._done(number):
+            return
+        self._outdated = True
+        for execution in range(1, len(trial.executions) + 1):
+            if (number, execution) in self._executions and execution > len(outcome.scores):
+                self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
+        self._write.summary(run, self._summary(outcome), 0, event.time)
+        self._write.text(run, event.log, "worker.log")
+        # Of several executions those that have ended count; where none has, the first as far as it came.
+        parts = [self._epochs.get((number, i), {}) for i in range(1, max(1, len(outcome.scores)) + 1)]
+        epochs = _mean_curve(parts)
+        if trial.executions:
+            for epoch, metrics in epochs.items():
+                self._write.metrics(run, metrics, epoch, event.time)
+        if len(epochs) > 1:
+            title = f"Trial {number}" + (f", mean of {len(parts)}" if len(parts) > 1 else "")
+            best = None if trial.executions else outcome.best_epoch
+            self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
+        if outcome.score is not None:
+            self._keep_model(number)
+        if outcome.digest:
+            self._write.tag(run, store.TAG_MODEL_SHA256, outcome.digest)
+        if note := self._note(number):
+            self._write.tag(run, store.TAG_NOTE, note)
+        self._close(run, outcome.status, outcome.reason, event.time, has_result=outcome.score is not None)
+        self._write.tag(run, store.TAG_DONE, "true")
+
+    def _note(self, number: int) -> str:
+        tested = self._tested if self._tested is not None and self._tested.trial == number else None
+        return descriptions.trial_note(self._trials[number], self._results.outcomes[number], tested)
+
+    def _done(self, number: int) -> bool:
+        """Whether a trial was logged to its end before the events were replayed."""
+        known = self._known.get(f"trial {number}")
+        return known is not None and store.TAG_DONE in known.data.tags
+
+    def _keep_model(self, number: int) -> None:
+        """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
+        keep = self._settings.tracking.keep_models
+        kept = set(self._scores)
+        if keep != "all":
+            sign = -1 if self._objective.direction == "max" else 1
+            # Of equal trials the earlier is the better, as in `Results.ranking`, in whatever order they ended.
+            ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in self._scores.items()))
+            kept = {n for _, n in ranked}
+        folder = trial_folder(self._folder, number)
+        files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in self._scores else [])]
+        for path in [folder / name for name in files]:
+            # Replayed into another store, a model that was best once may be gone since, or all of a trial's files.
+            if path.exists():
+                self._write.file(self._runs[number], path)
+        self._drop_models(sorted(set(self._scores) - kept - self._dropped), just_ended=number)
+
+    def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
+        for number in numbers:
+            model = trial_folder(self._folder, number) / MODEL_FILE
+            if number != just_ended and model.exists():
+                self._write.delete_artifact(self._runs[number], MODEL_FILE)
+            remove(model)
+            self._dropped.add(number)
+
+    # ---- the winner ---------------------------------------------------------------------------------------------
+
+    def _confirmed(self, event: Confirmed) -> None:
+        self._results.confirmed = event
+        for row in event.candidates:
+            name = f"confirmed_{self._objective.name}"
+            metrics = {name: row["mean"], f"{name}_std": row["std"]}
+            self._write.summary(self._runs[row["trial"]], metrics, 0, event.time)
+        about = {"candidates": event.candidates, "winner": event.winner, "p_value": event.p_value}
+        self._write.json(self._parent, about, "confirmed.json")
+        if self._settings.tracking.keep_models != "all":
+            anew = [n for n, trial in self._trials.items() if trial.confirms is not None and n in self._ended]
+            self._drop_models([n for n in sorted(anew) if n != event.model])
+
+    def _winner_tested(self, event: WinnerTested) -> None:
+        from mnist_sweep.results.plots import confusion_matrix
+
+        confirms = self._trials[event.trial].confirms
+        tested = [event.trial, *([] if confirms is None else [confirms])]
+        runs = [] if event.error else [*(self._runs[n] for n in tested), self._parent]
+        if runs:
+            title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
+            self._write.figure(runs, confusion_matrix(event.confusion, title), "confusion_matrix.png")
+        for run in runs:
+            self._write.summary(run, event.metrics, 0, event.time)
+            self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
+            for name in (DETAILS_FILE, PROFILE_FILE):
+                path = trial_folder(self._folder, event.trial) / name
+                if path.exists():
+                    self._write.file(run, path)
+        if self._tested is not None:
+            # A resumed sweep may have found a better one.
+            before, self._tested = self._tested.trial, None
+            self._write.tag(self._runs[before], store.TAG_WINNER, "false")
+            self._write.tag(self._runs[before], store.TAG_NOTE, self._note(before))
+        self._tested = event
+        self._write.tag(self._runs[event.trial], store.TAG_WINNER, "true")
+        self._write.tag(self._runs[event.trial], store.TAG_NOTE, self._note(event.trial))
+        self._write.tag(self._parent, store.TAG_WINNER, str(event.trial))
+
+
+def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    names = {"commit": "mlflow.source.git.commit"}
+    return {names.get(package, f"version.{package}"): version for package, version in versions.items()}
+
+
+# What tells a sweep's runs apart.
+_KEYS = (store.TAG_KIND, store.TAG_TRIAL, store.TAG_EXECUTION)
+
+
+def _key(tags: Mapping[str, str]) -> str:
+    """`sweep`, `trial 3` or `execution 3 2`."""
+    return " ".join(tags[key] for key in _KEYS if key in tags)
+
+
+def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int, Mapping[str, float]]:
+    """The mean of each metric over the executions, for the epochs that all of them have."""
+    common = sorted(set.intersection(*(set(part) for part in parts))) if parts else []
+    return {
+        epoch: {name: statistics.fmean(part[epoch][name] for part in parts) for name in parts[0][epoch]}
+        for epoch in common
+    }
+
+
+def hyperparameters(trial: Trial) -> dict[str, Any]:
+    """A trial's config as flat parameters; what was searched but is inactive, or unused, is left out.
+
+    Args:
+        trial: The trial.
+
+    Returns:
+        Dotted names and plain values: `model.units`, and `model.units.1` where each layer was searched apart.
+    """
+    values = {key: value for key, value in flat(trial.config).items() if value not in (None, [], {})}
+    apart = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
+    unused = apart | set(trial.inactive)
+    return {key: value for key, value in values.items() if key not in unused} | trial.values
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one mapping from dotted keys.
+
+    Args:
+        tree: The groups; an empty one is a value.
+        prefix: What each key begins with.
+    """
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return result

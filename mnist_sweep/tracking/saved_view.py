@@ -1,0 +1,216 @@
+"""The saved view with which MLflow's pages open a sweep: its trials, its hyperparameters and scores, its charts.
+
+The format is that of MLflow 3.17's own "Save view", which is not documented: what a later version does not understand,
+it ignores, and shows its usual page.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from mnist_sweep.config.settings import Objective
+from mnist_sweep.tracking import store
+from mnist_sweep.tracking.names import TAG_PARAM, key_of, originals, tagged
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+
+TAG = "mlflow.sharedViewState."
+# MLflow lets an experiment have 40 saved views, and its users are to have some of them.
+MOST = 20
+_OURS = f"{TAG}sweep-"
+# MLflow's limit for an experiment's tag.
+_LONGEST = 20_000
+# By uuid, the sections of charts: name, charts beside each other, and their height in pixels.
+_SECTIONS = {
+    "search": ("1 Hyperparameters and score", 1, 400),
+    "learning": ("2 Learning curves", 3, 340),
+    "size": ("3 What a better score costs", 2, 340),
+    # MLflow puts the charts of all other metrics here.
+    "rest": ("Model metrics", 3, 360),
+}
+# Without it MLflow opens the pages for language models.
+_WORKFLOW = "workflowType=machine_learning"
+_RUN_NAME = "attributes.`Run Name`"
+
+
+def key(sweep: str) -> str:
+    """A sweep's view's name in links.
+
+    Args:
+        sweep: `name/time`.
+    """
+    return f"sweep-{sweep.partition('/')[2].replace('/', '-')}"
+
+
+def home(base_url: str) -> str:
+    """The address of MLflow's list of experiments.
+
+    Args:
+        base_url: Of MLflow's server; what it holds of a user and a password is left out of every link.
+    """
+    return f"{_base(base_url)}/#/experiments?{_WORKFLOW}"
+
+
+def link(base_url: str, experiment_id: str, view: str) -> str:
+    """The address of a view.
+
+    Args:
+        base_url: Of MLflow's server.
+        experiment_id: The experiment's.
+        view: Its `key`.
+    """
+    share = f"viewStateShareKey={quote(view, safe='')}"
+    return f"{_base(base_url)}/#/experiments/{experiment_id}/runs?{share}&compareRunsMode=CHART&{_WORKFLOW}"
+
+
+def link_to(base_url: str, client: MlflowClient, parent: Run) -> str:
+    """The address at which to look at a sweep: of its view, which is saved if it is not there; else of its run.
+
+    Args:
+        base_url: Of MLflow's server.
+        client: The store.
+        parent: The sweep's parent run.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = parent.info.experiment_id
+    with contextlib.suppress(MlflowException):
+        there = client.get_experiment(experiment).tags
+        for tag, value in tags_of_run(parent).items():
+            if tag not in there:
+                client.set_experiment_tag(experiment, tag, value)
+            return link(base_url, experiment, tag.removeprefix(TAG))
+    return f"{_base(base_url)}/#/experiments/{experiment}/runs/{parent.info.run_id}?{_WORKFLOW}"
+
+
+def _base(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def tags(
+    sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], time: float, *, confirmed: bool
+) -> dict[str, str]:
+    """What to tag the experiment with.
+
+    Args:
+        sweep: `name/time`.
+        space: Each hyperparameter's domain, as text.
+        objectives: What is optimised.
+        time: When the sweep began, in seconds since 1970.
+        confirmed: Whether the best trials are trained anew.
+
+    Returns:
+        One tag; none where the view is larger than MLflow keeps.
+    """
+    stamp = int(time * 1000)
+    state = json.dumps(_state(sweep, space, objectives, confirmed=confirmed), separators=(",", ":"))
+    packed = "deflate;" + base64.b64encode(zlib.compress(state.encode(), 9)).decode()
+    view = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": packed}
+    value = json.dumps(view)
+    return {TAG + key(sweep): value} if len(value) <= _LONGEST else {}
+
+
+def tags_of_run(parent: Run) -> dict[str, str]:
+    """The same `tags`, from the parent run of a sweep that is in MLflow."""
+    about = parent.data.tags
+    own = originals(parent.data.params, about, TAG_PARAM)
+    params = {k.removeprefix("space."): v for k, v in own.items() if k.startswith("space.")}
+    objectives = tuple(map(Objective.parse, about[store.TAG_OBJECTIVE].split(",")))
+    confirmed = any(k.startswith("confirm.") for k in parent.data.params)
+    return tags(about[store.TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
+
+
+def outdated(experiment: Experiment) -> list[str]:
+    """The tags of the oldest sweeps' views, where there are more than `MOST`."""
+    return sorted(tag for tag in experiment.tags if tag.startswith(_OURS))[:-MOST]
+
+
+def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], *, confirmed: bool) -> dict[str, Any]:
+    first = objectives[0]
+    best = [key_of(f"best_{objective.name}") for objective in objectives]
+    scores = [*best, *([key_of(f"confirmed_{first.name}")] if confirmed else []), "test_accuracy", "seconds"]
+    columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}}
+    columns |= {f"params.`{key_of(name)}`": 100 for name in space}
+    return {
+        # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
+        "searchFilter": f"{tagged(store.TAG_SWEEP, sweep)} and {tagged(store.TAG_KIND, 'trial')}",
+        "orderByKey": f"metrics.`{best[0]}`",
+        "orderByAsc": first.direction == "min",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": list(columns)[1:],
+        "columnOrder": list(columns),
+        "columnWidths": columns,
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": _charts(space, objectives),
+        "compareRunSections": [
+            {
+                "uuid": uuid,
+                "name": name,
+                "display": uuid != "rest",
+                "isReordered": True,
+                "columns": columns,
+                "cardHeight": height,
+            }
+            for uuid, (name, columns, height) in _SECTIONS.items()
+        ],
+        # Else MLflow puts the sections in an order of its own.
+        "isAccordionReordered": True,
+        "autoRefreshEnabled": True,
+    }
+
+
+def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+    first = objectives[0]
+    best = key_of(f"best_{first.name}")
+    charts: list[dict[str, Any]] = []
+    # MLflow draws those trials only that have all of the values.
+    always = [key_of(name) for name, domain in space.items() if not _CONDITION.search(domain)]
+    if always:
+        charts.append(
+            _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=False)
+        )
+    for cost in [key_of(f"best_{objective.name}") for objective in objectives[1:]] or ["parameters", "seconds"]:
+        axes = {"xaxis": _axis(cost), "yaxis": _axis(best)}
+        charts.append(_chart(f"scatter-{cost}", "size", "SCATTER", **axes))
+    for metric in dict.fromkeys((key_of(first.name), "val_loss", "loss")):
+        charts.append(
+            _chart(
+                f"line-{metric}", "learning", "LINE", metricKey=metric, selectedMetricKeys=[metric], xAxisKey="step",
+                xAxisScaleType="linear", scaleType="log" if metric.endswith("loss") else "linear", lineSmoothness=0,
+                useGlobalXaxisKey=True, useGlobalLineSmoothing=True, ignoreOutliers=False, displayName=metric,
+            )
+        )  # fmt: skip
+    return charts
+
+
+# As `Space.describe` says when a hyperparameter is active.
+_CONDITION = re.compile(r" if \S+ in \[")
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {
+        "uuid": uuid,
+        "metricSectionId": section,
+        "type": kind,
+        "runsCountToCompare": 100,
+        "deleted": False,
+        "isGenerated": False,
+        **more,
+    }

@@ -1,0 +1,174 @@
+"""Events → MLflow, in a thread of its own; the only writer of MLflow."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.journal.trial import Event
+from mnist_sweep.tracking.recorder import View
+from mnist_sweep.tracking.writer import is_refusal
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_PAUSE = 30.0
+# Seconds between one writing and the next, and how many events one takes.
+_EVERY = 1.0
+AT_ONCE = 500
+
+
+class Refusals:
+    """What MLflow did not take, though it answers: it is told, and keeps nothing else from being logged.
+
+    Attributes:
+        count: How many events are not in MLflow, or not wholly.
+        reason: What MLflow said of the first of them.
+    """
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self.count, self.reason = 0, ""
+        self._told: set[str] = set()
+
+    def __str__(self) -> str:
+        """All of it in one line; empty where there are none."""
+        events = f"{self.count} event{'' if self.count == 1 else 's'}"
+        return f"{events} could not be logged wholly, as MLflow refuses a part: {self.reason}" if self.count else ""
+
+    def add(self, event: Event, error: Exception) -> None:
+        """Counts an event, and logs why unless that was logged before."""
+        reason = masked(first_line(error))
+        self.count += 1
+        self.reason = self.reason or reason
+        if reason not in self._told:
+            self._told.add(reason)
+            _LOG.error("MLflow refuses (a part of) %s: %s", type(event).__name__, reason)
+
+
+def write(view: View, events: Sequence[Event], refusals: Refusals) -> None:
+    """Writes events to MLflow, one by one where it refuses any.
+
+    Args:
+        view: What writes them.
+        events: In their order; none, or more, may have been written before.
+        refusals: What is refused is added to these.
+
+    Raises:
+        Exception: MLflow cannot be reached; or it refuses the sweep's own run, without which nothing can be logged.
+    """
+    try:
+        view.handle(*events)
+    except Exception as error:
+        if not is_refusal(error) or not view.has_begun:
+            raise
+        if len(events) == 1:
+            refusals.add(events[0], error)
+            return
+        for event in events:
+            write(view, [event], refusals)
+
+
+class Tracker:
+    """Takes events without making anyone wait, and logs them in the background.
+
+    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. What it refuses is left
+    out. What happens within a second is written together: calls to MLflow are what logging costs.
+
+    Attributes:
+        error: Why events are waiting, or, after `close`, were not logged; None where MLflow has them.
+        refusals: What is left out.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """Starts the thread, which imports MLflow and opens the store with the first event.
+
+        Args:
+            settings: The sweep's settings.
+            folder: The sweep's folder, from which models are logged.
+        """
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._view = View(settings, folder)
+        self._closing = threading.Event()
+        self._taken = 0
+        self.error: Exception | None = None
+        self.refusals = Refusals()
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread.start()
+
+    def handle(self, event: Event) -> None:
+        """Takes an event, to be logged soon."""
+        self._events.put(event)
+
+    def close(self) -> None:
+        """Waits until everything is logged, or `error` tells why it cannot be."""
+        self._events.put(None)
+        self._closing.set()
+        self._thread.join()
+
+    @property
+    def behind(self) -> int:
+        """How many events are waiting."""
+        return self._events.qsize() + self._taken
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            begun = time.monotonic()
+            events, more = self._take()
+            if events and not self._log(events):
+                return
+            self._taken = 0
+            self._closing.wait(max(0.0, begun + _EVERY - time.monotonic()))
+
+    def _take(self) -> tuple[list[Event], bool]:
+        """Waits for events, takes what there are, and says whether there may be more."""
+        events: list[Event] = []
+        while len(events) < AT_ONCE and not (events and self._events.empty()):
+            event = self._events.get()
+            if event is None:
+                return events, False
+            events.append(event)
+            self._taken += 1
+        return events, True
+
+    def _log(self, events: Sequence[Event]) -> bool:
+        if len(events) > 1:
+            try:
+                write(self._view, events, self.refusals)
+            except Exception as error:
+                self._failed(error)
+                if is_refusal(error):
+                    return False
+                self._closing.wait(1.0)
+            else:
+                self.error = None
+                return True
+        # One by one, so that what cannot be written holds up only what comes after it.
+        return all(self._log_one(event) for event in events)
+
+    def _log_one(self, event: Event) -> bool:
+        pause = 1.0
+        while True:
+            last = self._closing.is_set()
+            try:
+                write(self._view, [event], self.refusals)
+            except Exception as error:
+                self._failed(error)
+                if last or is_refusal(error):
+                    return False
+            else:
+                self.error = None
+                return True
+            self._closing.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _failed(self, error: Exception) -> None:
+        _LOG.error("MLflow: %s", printable(masked(traceback.format_exc()), 20_000))
+        self.error = error

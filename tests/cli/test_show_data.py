@@ -1,0 +1,114 @@
+"""A look at the data before a sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_sweep.cli.main import main
+from mnist_sweep.cli.show_data import show_data
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own data, in the working directory: 30 images of two classes in turn."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    labels = np.arange(30) % 2
+    x = rng.integers(0, 256, (30, 5, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=labels, x_test=x[:5], y_test=labels[:5])
+    return tmp_path / "own.npz"
+
+
+def test_a_users_own_data_are_drawn_and_counted(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = "tensorflow" in sys.modules
+    with pytest.raises(SystemExit) as end:
+        main(["show-data", "data=npz", "data.path=own.npz", "model.units=16,64"])
+    assert end.value.code == 0
+    assert own.with_name("data.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    for text in ("npz, from own.npz", "30 training and 5 test images of 5x4x3", "2 classes", "drawn in data.png"):
+        assert text in printed
+    assert [line.split() for line in printed.splitlines() if line.lstrip()[:1] in "01" and line.strip()] == [
+        ["0", "15", "3"], ["1", "15", "2"],
+    ]  # fmt: skip
+    assert ("tensorflow" in sys.modules) == before
+
+
+def test_a_picture_of_its_own_is_drawn_again(own: Path) -> None:
+    for _ in range(2):
+        show_data(["data=npz", f"data.path={own}"])
+    assert b"mnist_sweep show-data" in own.with_name("data.png").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["photo", "text", "broken link", "pipe", "folder"])
+def test_a_users_own_data_png_is_not_replaced(
+    own: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = own.with_name("data.png")
+    if kind == "photo":
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(mine)
+    elif kind == "text":
+        mine.write_text("tEXtSoftware\0mnist_sweep show-data")
+    elif kind == "pipe":
+        os.mkfifo(mine)
+    elif kind == "folder":
+        mine.mkdir()
+    else:
+        mine.symlink_to("nowhere.png")
+    before = mine.lstat()
+    with pytest.raises(SystemExit) as end:
+        main(["show-data", "data=npz", "data.path=own.npz"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "mnist_sweep: show-data: data.png was not drawn by it, and would be replaced; name a file with --to=FILE\n"
+    )
+    assert mine.lstat() == before
+    if kind == "photo":
+        show_data(["data=npz", f"data.path={own}"], mine)
+        assert mine.stat().st_size > before.st_size
+
+
+def test_data_that_are_sorted_show_every_class(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(own) as arrays:
+        order = np.argsort(arrays["y_train"], kind="stable")
+        changed = {**arrays, "x_train": arrays["x_train"][order], "y_train": np.repeat([0, 1], [28, 2])}
+    np.savez(own, **changed)
+    drawn = []
+    from mnist_sweep.results import plots
+
+    real = plots.digits_and_classes
+
+    def seen(images, labels, **more):
+        drawn.append((images, labels))
+        return real(images, labels, **more)
+
+    monkeypatch.setattr(plots, "digits_and_classes", seen)
+    show_data(["data=npz", f"data.path={own}"], own.with_name("look.pdf"))
+    ((images, labels),) = drawn
+    assert labels[:6].tolist() == [0, 1, 0, 1, 0, 0]
+    assert (images[1] == changed["x_train"][28]).all()
+    assert own.with_name("look.pdf").read_bytes().startswith(b"%PDF")
+    assert "the first training images of each class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data=npz"], "data.path: a value is needed; give data.path="),
+        (["data=npz", "data.path=own.npz", "--to", "no/where.png"], "--to=no/where.png: cannot be written (No such"),
+        (["data=npz", "data.path=own.npz", "--to", "data.xyz"], "--to=data.xyz: cannot be written (Format 'xyz'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(own: Path, arguments, message, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["show-data", *arguments])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

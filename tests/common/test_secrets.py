@@ -1,0 +1,117 @@
+"""Passwords and tokens: what is hidden, what is not, and what comes back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mnist_sweep.common import secrets
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_given", {})
+    monkeypatch.setattr(secrets, "_words", set())
+    monkeypatch.delenv(secrets.STORE_VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://ann:HUSH@box/runs", "postgresql://***@box/runs"),
+        ("mysql+pymysql://ann:HU/SH@box", "mysql+pymysql://***@box"),
+        ("https://HUSH@box and http://bob:HUSH@box", "https://***@box and http://***@box"),
+        ("postgresql://box/runs?user=ann&password=HUSH&x=1", "postgresql://box/runs?user=ann&password=***&x=1"),
+        ("postgresql://box/runs?sslpassword=HUSH", "postgresql://box/runs?sslpassword=***"),
+        ("mssql://?odbc_connect=UID%3Dann%3BPWD%3DHUSH%3BX", "mssql://?odbc_connect=UID%3Dann%3BPWD%3D***%3BX"),
+        ("UID=ann;PWD=HUSH;X=1", "UID=ann;PWD=***;X=1"),
+        ("PWD={HU;SH};X", "PWD=***;X"),
+        ("https://box/?sig=HUSH&se=1", "https://box/?sig=***&se=1"),
+        ("https://s3/x?X-Amz-Signature=HUSH", "https://s3/x?X-Amz-Signature=***"),
+        ("api_key=HUSH", "api_key=***"),
+        ("search.api_key=HUSH model.units=8", "search.api_key=*** model.units=8"),
+        ("api-key: HUSH", "api-key: ***"),
+        ('{"password": "HUSH HUSH", "x": 1}', '{"password": "***", "x": 1}'),
+        ("{'token': 'HU\"SH', 'x': 1}", "{'token': '***', 'x': 1}"),
+        ('password="HUSH', 'password="***'),
+        ("MLFLOW_TRACKING_PASSWORD=HUSH", "MLFLOW_TRACKING_PASSWORD=***"),
+        ("aws_secret_access_key = HUSH", "aws_secret_access_key = ***"),
+        ("ms ui --token HUSH --port 1", "ms ui --token *** --port 1"),
+        ("ms ui --auth-token HUSH", "ms ui --auth-token ***"),
+        ("Authorization: Bearer HUSHHUSH", "Authorization: Bearer ***"),
+        ("Authorization: Basic SFVTSEhVU0g=", "Authorization: Basic ***"),
+        ("ghp_HUSHHUSHHUSHHUSHHUSH", "***"),
+        ("hf_HUSHHUSHHUSHHUSHHUSHHUSHHUSHHUSH", "***"),
+        ("eyJhbGciOiJI.eyJzdWIiOiIx.HUSH", "***"),
+    ],
+)
+def test_secrets_are_hidden_and_all_else_is_shown(text, shown):
+    assert secrets.masked(text) == shown
+    assert secrets.masked(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "sqlite:////home/ann@corp/mlflow.db",
+        "sqlite:///mlruns/mlflow.db?timeout=30",
+        "http://box:5000/mlflow",
+        "tokenizer=bert max_tokens: 5 design=1 token_count=5",
+        "keys/token: No such file or directory",
+        "ms ui --token-file x",
+    ],
+)
+def test_what_is_no_secret_is_shown(text):
+    assert secrets.masked(text) == text
+
+
+@pytest.mark.parametrize("piece", ["a", "://", "://a", "token", "token=", "=", "--token ", "eyJ", "a.", "'", "{"])
+def test_a_text_of_megabytes_is_masked_in_time_that_grows_with_its_length(piece):
+    begun = time.monotonic()
+    secrets.masked(piece * (1_000_000 // len(piece)))
+    # A quadratic pattern takes hours.
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("uri", ["http://ann:HUSH@box:5000", "postgresql://box/mlflow?user=ann&password=HUSH"])
+def test_what_this_process_hid_comes_back(uri):
+    shown = secrets.hide(uri)
+    assert "HUSH" not in shown
+    assert secrets.reveal(shown) == uri
+    assert secrets.reveal("http://***@elsewhere:5000") is None
+
+
+def test_what_another_process_hid_comes_back_from_the_environment(monkeypatch):
+    uri = "http://ann:HUSH@box:5000"
+    assert secrets.reveal(secrets.masked(uri)) is None
+    monkeypatch.setenv(secrets.STORE_VARIABLE, uri)
+    assert secrets.reveal(secrets.masked(uri)) == uri
+
+
+def test_what_hides_nothing_is_itself(monkeypatch):
+    monkeypatch.setenv(secrets.STORE_VARIABLE, "http://ann:HUSH@box:5000")
+    assert secrets.reveal("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert secrets.hide("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+@pytest.mark.parametrize("password", ["hunter'2x", 'hun"ter2', "hun ter2", "a/b@c:d", "hunter,2"])
+def test_a_uri_that_is_known_is_hidden_whatever_is_in_its_password(password: str) -> None:
+    uri = f"http://alice:{password}@box:5000"
+    assert secrets.hide(uri) == "http://***@box:5000"
+    told = f"cannot connect to {uri}; password {password!s} is wrong"
+    assert secrets.masked(told) == "cannot connect to http://***@box:5000; password *** is wrong"
+    assert secrets.reveal("http://***@box:5000") == uri
+
+
+def test_two_uris_that_look_alike_without_their_passwords_are_told_apart() -> None:
+    first, second = (secrets.hide(f"http://{user}@box") for user in ("alice:one111", "bob:two222"))
+    assert (first, second) == ("http://***@box", "http://***2@box")
+    assert secrets.hide("http://alice:one111@box") == first
+    assert (secrets.reveal(first), secrets.reveal(second)) == ("http://alice:one111@box", "http://bob:two222@box")
+
+
+def test_a_numbered_one_comes_back_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(secrets.STORE_VARIABLE, "http://bob:two222@box")
+    assert secrets.reveal("http://***2@box") == "http://bob:two222@box"

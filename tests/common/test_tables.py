@@ -1,0 +1,166 @@
+"""Tables that stay readable in a narrow terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from mnist_sweep.common.tables import Column, fitting, show, standard_output
+
+
+def printed(columns: list[Column], width: int, title: str = "A title") -> tuple[list[str], int]:
+    file = StringIO()
+    left_out = show(Console(file=file, width=width), columns, title)
+    return [line.rstrip() for line in file.getvalue().splitlines()], left_out
+
+
+def headings(columns: list[Column], limit: int) -> list[str]:
+    table, left_out = fitting(columns, "", limit)
+    kept = [str(column.header) for column in table.columns]
+    assert left_out == len(columns) - len(kept)
+    return kept
+
+
+def test_table_has_title_headings_and_rows():
+    lines, left_out = printed([Column("trial", ["0", "11"]), Column("units", ["512", Text("16")])], 80)
+    assert left_out == 0
+    assert [line.split() for line in lines if line.strip(" ─")] == [
+        ["A", "title"],
+        ["trial", "units"],
+        ["0", "512"],
+        ["11", "16"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "width"),
+    [
+        (Column("units"), 5),
+        (Column("units", ["1", "12"]), 5),
+        (Column("units", ["1", "1234567"]), 7),
+        (Column("", []), 0),
+        (Column("a", [Text("running on gpu0", "red")]), 15),
+    ],
+)
+def test_column_is_as_wide_as_its_widest_cell(column, width):
+    assert column.width == width
+
+
+_WEIGHTS = [("a", 1), ("b", 0), ("c", 2), ("d", 0), ("e", 1)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        (200, "abcde"),
+        (66, "abcde"),
+        # Each takes ten characters, and two blanks and one of the box between it and the next.
+        (63, "abce"),
+        (53, "abce"),
+        (50, "ace"),
+        (40, "ace"),
+        (37, "ac"),
+        (27, "ac"),
+        (24, "c"),
+        (3, "c"),
+    ],
+)
+def test_columns_of_least_weight_go_first_and_of_equal_ones_the_last(limit, kept):
+    columns = [Column(name, ["x" * 10], weight) for name, weight in _WEIGHTS]
+    assert headings(columns, limit) == list(kept)
+
+
+@pytest.mark.parametrize("width", [20, 40, 62, 80, 200])
+def test_lines_are_no_longer_than_the_terminal(width):
+    lines, left_out = printed([Column(name, ["x" * 10, "–" * 10], weight) for name, weight in _WEIGHTS], width)
+    assert max(map(cell_len, lines)) <= width
+    shown = next(line.split() for line in lines if "c" in line.split())
+    assert len(shown) + left_out == len(_WEIGHTS)
+    # What is shown is shown whole.
+    assert not any("…" in line for line in lines)
+
+
+def test_column_wider_than_the_terminal_is_still_shown():
+    lines, left_out = printed([Column("units", ["x" * 100])], 40)
+    assert left_out == 0
+    assert max(map(cell_len, lines)) <= 40
+    assert any("xxx" in line for line in lines)
+
+
+def test_table_without_rows_has_headings():
+    lines, _ = printed([Column("trial"), Column("units")], 80)
+    assert ["trial", "units"] in [line.split() for line in lines]
+
+
+@pytest.mark.parametrize("cell", ["[relu]", "[/x]", "[bold]512"])
+def test_cell_is_shown_as_it_is(cell):
+    lines, _ = printed([Column("model.builder", [cell])], 80)
+    assert cell in [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("cell", ["[512, 256]", "['relu', 'tanh']", "512:16", "a\\b"])
+def test_lists_and_paths_are_shown_as_they_are(cell):
+    lines, _ = printed([Column("model.units", [cell])], 80)
+    assert cell in [line.strip() for line in lines]
+
+
+def test_pipe_has_lines_as_long_as_need_be(monkeypatch):
+    pipe = StringIO()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    columns = [Column(f"column_{i}", ["x" * 12]) for i in range(30)]
+    assert show(standard_output(), columns, "A title") == 0
+    row = next(line for line in pipe.getvalue().splitlines() if "xxx" in line)
+    assert row.split() == ["x" * 12] * 30
+    assert "\x1b" not in pipe.getvalue()
+
+
+def test_a_reader_that_has_seen_enough_ends_nothing() -> None:
+    code = (
+        "from mnist_sweep.common.tables import standard_output\n"
+        "console = standard_output()\n"
+        "for number in range(20_000):\n"
+        "    console.print(f'line {number}')\n"
+        "import sys\n"
+        "print('all', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        f"{sys.executable} -c \"$CODE\" | head -1",
+        shell=True, env={**os.environ, "CODE": code}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "line 0\n"
+    assert done.stderr == "all\n"
+
+
+def test_a_terminal_that_is_closed_ends_nothing() -> None:
+    code = (
+        "import sys\n"
+        "from mnist_sweep.common.tables import standard_output\n"
+        "console = standard_output()\n"
+        "sys.stdin.readline()\n"
+        "console.print('nobody reads this')\n"
+        "console.print('nor this')\n"
+        "print('all', file=sys.stderr)\n"
+    )
+    ours, theirs = os.openpty()
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.PIPE, text=True
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert started.communicate("\n") == (None, "all\n")
+    assert started.returncode == 0
+
+
+def test_texts_of_others_neither_control_the_terminal_nor_break_a_line():
+    hostile = "a\x1b[31m\nb\u202ec\udce9 [red]d[/red]"
+    lines, _ = printed([Column(hostile, [hostile, Text("1")]), Column("units", ["8", "9"])], 200, hostile)
+    shown = "a\\x1b[31m b\\u202ec\\udce9 [red]d[/red]"
+    assert lines[0] == shown
+    assert [line.split("  ")[0].strip() for line in lines[2:] if line.strip(" ─")] == [shown, shown, "1"]

@@ -1,0 +1,443 @@
+"""Where configs are found, how they are put together, and what is said about those that cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config import compose
+from mnist_sweep.config.grammar import quote_sweeps
+from mnist_sweep.config.trial_config import check_trial
+from mnist_sweep.driver import launch
+
+Config = dict[str, Any]
+Write = Callable[[str, str], None]
+
+GLOBAL = "# @package _global_\n"
+SHIPPED = sorted((compose.packaged() / "experiment").glob("**/*.yaml"))
+EXPERIMENTS = [str(file.relative_to(compose.packaged() / "experiment").with_suffix("")) for file in SHIPPED]
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a file of the user's own conf/."""
+
+    def written(name: str, text: str) -> None:
+        file = tmp_path / "conf" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    return written
+
+
+def composed(*overrides: str) -> Config:
+    return compose.defaults(quote_sweeps(overrides))
+
+
+def message(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        composed(*overrides)
+    return str(caught.value)
+
+
+def fault(*values: object, reason: str) -> Any:
+    return pytest.param(*values)
+
+
+# ---- the shipped experiments --------------------------------------------------------------------------------------
+
+
+def test_experiments_are_shipped() -> None:
+    assert {"cnn", "mlp", "quick"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_shipped_experiment_composes_and_is_valid(experiment: str) -> None:
+    settings, space, corners = launch.prepare(composed(f"+experiment={experiment}"))
+
+    assert settings.description
+    assert corners
+    assert bool(space.hyperparameters) != experiment.startswith("tutorial_")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_shipped_experiment_has_a_description_of_one_line(experiment: str) -> None:
+    description = compose.experiments()[experiment]
+
+    assert description == composed(f"+experiment={experiment}")["description"]
+    assert re.fullmatch(r"[A-Z].*[^.\n]", description)
+
+
+def test_the_experiments_are_listed_by_name() -> None:
+    assert list(compose.experiments()) == sorted(EXPERIMENTS)
+
+
+@pytest.mark.parametrize(
+    "group",
+    sorted(p.name for p in compose.packaged().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")),
+)
+def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
+    for file in (compose.packaged() / group).glob("*.yaml"):
+        needed = ["data.path=images.npz"] if file.stem == "npz" else []
+        launch.prepare(composed(f"{group}={file.stem}", *needed))
+
+
+# ---- the user's own configs ---------------------------------------------------------------------------------------
+
+
+def test_an_experiment_in_the_working_directory_is_found(write: Write) -> None:
+    write("experiment/mine.yaml", f"{GLOBAL}description: My own\nmodel:\n  units: choice(8, 24)\n")
+    settings, space, _ = launch.prepare(composed("+experiment=mine"))
+
+    assert settings.description == "My own"
+    assert [list(h.domain.all()) for h in space.hyperparameters] == [[8, 24]]
+    assert compose.experiments()["mine"] == "My own"
+    assert set(EXPERIMENTS) < set(compose.experiments())
+
+
+def test_an_experiment_in_the_working_directory_wins_over_the_shipped_one(write: Write) -> None:
+    write("experiment/quick.yaml", f"{GLOBAL}description: Mine is quicker\ntraining:\n  epochs: 1\n")
+    config = composed("+experiment=quick")
+
+    assert (config["description"], config["training"]["epochs"]) == ("Mine is quicker", 1)
+    assert config["data"]["name"] == "mnist", "nothing is left of the shipped experiment"
+    assert compose.experiments()["quick"] == "Mine is quicker"
+
+
+def test_an_own_experiment_may_choose_shipped_options(write: Write) -> None:
+    write("experiment/mine.yaml", f"{GLOBAL}defaults:\n  - override /model: cnn\n  - override /optimizer: sgd\n")
+    config = composed("+experiment=mine")
+
+    assert (config["model"]["kind"], config["optimizer"]["name"]) == ("cnn", "sgd")
+
+
+def test_an_own_option_of_a_group_is_found(write: Write) -> None:
+    write("model/wide.yaml", "kind: wide\nbuilder: my.models:wide\nwidth: 3\nper_layer: []\n")
+
+    assert composed("model=wide")["model"]["width"] == 3
+    assert composed("model=cnn")["model"]["kind"] == "cnn"
+    assert message("model=wied") == "model=wied: there is no such option of the group model; did you mean 'wide'?"
+
+
+def test_an_own_experiment_in_a_subfolder_is_found(write: Write) -> None:
+    write("experiment/first/try.yaml", f"{GLOBAL}description: Deep\n")
+
+    assert composed("+experiment=first/try")["description"] == "Deep"
+    assert compose.experiments()["first/try"] == "Deep"
+
+
+def test_an_experiment_without_a_description_is_listed_without_one(write: Write) -> None:
+    write("experiment/bare.yaml", GLOBAL)
+    write("experiment/odd.yaml", "- 1\n")
+
+    assert (compose.experiments()["bare"], compose.experiments()["odd"]) == ("", "")
+
+
+def test_a_misspelt_key_in_an_own_experiment_is_refused(write: Write) -> None:
+    write("experiment/mine.yaml", f"{GLOBAL}model:\n  unitz: 3\n")
+
+    with pytest.raises(UserError, match=r"^model.unitz: unknown key; did you mean 'model.units'\?$"):
+        launch.prepare(composed("+experiment=mine"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("/modl: cnn", "modl: there is no such group; did you mean 'model'?"),
+        ("/model: cnnn", "model=cnnn: there is no such option of the group model; did you mean 'cnn'?"),
+    ],
+)
+def test_a_misspelt_choice_in_an_own_experiment_is_refused(write: Write, override: str, expected: str) -> None:
+    write("experiment/mine.yaml", f"{GLOBAL}defaults:\n  - override {override}\n")
+
+    assert message("+experiment=mine") == expected
+
+
+def test_an_own_experiment_without_its_first_line_is_told_what_that_is(write: Write) -> None:
+    write("experiment/mine.yaml", "model:\n  units: 8\n")
+    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must begin with the line #"):
+        launch.prepare(composed("+experiment=mine"))
+
+
+def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_path: Path) -> None:
+    write("experiment/broken.yaml", f"{GLOBAL}model: [1\n")
+    with pytest.raises(UserError) as caught:
+        compose.experiments()
+
+    assert str(caught.value).startswith(f"{tmp_path / 'conf/experiment/broken.yaml'}: is not valid YAML (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 12)),
+            "holds more than 50000",
+        ),
+        ("[" * 100_000, "is nested more than 50 levels deep"),
+        ("x" * 2_000_000, "is larger than 1 MB"),
+        (b"description: caf\xe9\n", "is not UTF-8 text (byte 0xe9 at 16)"),
+        ("a: !!python/object/apply:os.system [exit]\n", "is not valid YAML (could not determine a constructor"),
+        ("a: 2026-13-45\n", "is not valid YAML (month must be in 1..12)"),
+    ],
+    ids=["laughs", "nested", "large", "Latin 1", "code", "date"],
+)
+def test_an_experiment_that_would_take_all_memory_or_run_code_is_refused(
+    write: Write, tmp_path: Path, content: str | bytes, reason: str
+) -> None:
+    write("experiment/broken.yaml", "")
+    path = tmp_path / "conf/experiment/broken.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for ask in (compose.experiments, lambda: composed("+experiment=broken")):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert str(caught.value).startswith(f"{path}: {reason}")
+        assert "\n" not in str(caught.value)
+    assert composed("+experiment=quick")["name"] == "quick"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_an_experiment_that_is_not_a_file_is_named_and_not_waited_for(write: Write, tmp_path: Path, kind: str) -> None:
+    write("experiment/mine.yaml", "")
+    path = tmp_path / "conf/experiment/odd.yaml"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: os.symlink("/dev/zero", p)}[kind](path)
+    with pytest.raises(UserError) as caught:
+        compose.experiments()
+    assert str(caught.value) == f"{path}: is a {kind}, not a file"
+    assert composed("+experiment=quick")["name"] == "quick"
+
+
+def test_a_description_that_is_not_text_is_not_shown(write: Write) -> None:
+    write("experiment/odd.yaml", f"{GLOBAL}description: [1, 2]\n")
+    assert compose.experiments()["odd"] == ""
+
+
+def test_composing_an_experiment_that_is_no_yaml_is_refused(write: Write) -> None:
+    write("experiment/broken.yaml", f"{GLOBAL}model: [1\n")
+
+    assert "\n" not in message("+experiment=broken")
+
+
+def test_there_need_be_no_own_configs(tmp_path: Path) -> None:
+    assert compose.own() is None
+    (tmp_path / "conf").write_text("a file")
+    assert compose.own() is None
+
+
+def test_own_configs_are_those_of_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+
+    assert compose.own() == tmp_path / "conf"
+
+
+def test_the_shipped_configs_are_not_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(compose.packaged().parent)
+
+    assert compose.own() is None
+
+
+# ---- faults -------------------------------------------------------------------------------------------------------
+
+
+NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default groups, not of those that were chosen"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["+experiment=quikc"], "experiment=quikc: there is no such experiment; did you mean 'quick'?"),
+        (["+experiment=zzz"], f"experiment=zzz: there is no such experiment; known: {', '.join(sorted(EXPERIMENTS))}"),
+        (["+experiment=Quick"], "experiment=Quick: there is no such experiment; did you mean 'quick'?"),
+        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME, as a sweep needs none"),
+        (["model=mpl"], "model=mpl: there is no such option of the group model; did you mean 'mlp'?"),
+        (["model=rnn"], "model=rnn: there is no such option of the group model; did you mean 'cnn'?"),
+        (["workers=ray"], "workers=ray: there is no such option of the group workers; known: local"),
+        (["optimizer=Adamm"], "optimizer=Adamm: there is no such option of the group optimizer; did you mean 'adam'?"),
+        (["data=mnist5k"], "data=mnist5k: there is no such option of the group data; did you mean 'mnist_5k'?"),
+        (["modle=cnn"], "modle: unknown key; did you mean 'model'?"),
+        (["serach=grid"], "serach: unknown key; did you mean 'search'?"),
+        (["model.unit=16"], "model.unit: unknown key; did you mean 'model.units'?"),
+        (["model.unit=16,64"], "model.unit: unknown key; did you mean 'model.units'?"),
+        (["modle.units=16"], "modle.units: unknown key; did you mean 'model.units'?"),
+        (["trainng.epochs=1"], "trainng.epochs: unknown key; did you mean 'training.epochs'?"),
+        (["~model.unit"], "model.unit: unknown key; did you mean 'model.units'?"),
+        (["seeed=2"], "seeed: unknown key; did you mean 'seed'?"),
+        (["search.max_trial=3"], "search.max_trial: unknown key; did you mean 'search.max_trials'?"),
+        (
+            ["optimizer.arguments.clipnorm=1.0"],
+            "optimizer.arguments.clipnorm: unknown key; did you mean 'optimizer.arguments'? "
+            "(+optimizer.arguments.clipnorm=… adds it)",
+        ),
+        (["data=npz"], "data.path: a value is needed; give data.path=…"),
+        (["name=${foo}"], "name: Interpolation key 'foo' not found"),
+        (["model.units=${model.foo}"], "model.units: Interpolation key 'model.foo' not found"),
+        (["model.units=[1"], "model.units=[1: cannot be parsed (no viable alternative at input '[1')"),
+        (
+            ["model.units=choice(1"],
+            "model.units=choice(1: cannot be parsed (no viable alternative at input 'choice(1')",
+        ),
+        (["quick"], "quick: cannot be parsed (Error parsing override 'quick')"),
+        *(
+            (
+                [f"{plus}{group}={sweep}"],
+                f"{group}={sweep}: a group cannot be searched; run one sweep for each with -m {group}=…, "
+                "or search values inside the group",
+            )
+            for plus, group, sweep in (
+                ("", "model", "mlp,cnn"),
+                ("", "search", "choice(grid, random)"),
+                ("+", "experiment", "mlp,cnn"),
+            )
+        ),
+        pytest.param(
+            ["model=cnn", "model.dense.unit=3"], "model.dense.unit: unknown key; did you mean 'model.dense.units'?"
+        ),
+        pytest.param(
+            ["model=cnn", "model.poling.size=3"], "model.poling.size: unknown key; did you mean 'model.pooling.size'?"
+        ),
+        pytest.param(
+            ["search=hyperband", "search.facter=3"], "search.facter: unknown key; did you mean 'search.factor'?"
+        ),
+        pytest.param(
+            ["+experiment=tutorials/cnn"],
+            "experiment=tutorials/cnn: there is no such experiment; did you mean 'tutorial_cnn'?",
+        ),
+    ],
+)
+def test_what_cannot_be_composed_is_told_in_one_line(overrides: list[str], expected: str) -> None:
+    assert message(*overrides) == expected
+
+
+def test_adding_a_key_that_is_there_is_told_by_that_key() -> None:
+    assert message("+model.units=3").startswith("model.units")
+
+
+def test_adding_an_option_of_a_group_that_has_one_is_told_by_that_group() -> None:
+    assert message("+search=grid").startswith("search")
+
+
+def test_an_override_without_a_key_is_refused() -> None:
+    assert message("=3").startswith("=3")
+
+
+def test_a_misspelt_experiment_group_is_told_the_right_one() -> None:
+    with pytest.raises(UserError, match=r"did you mean 'experiment'"):
+        launch.prepare(composed("+experimnt=quick"))
+
+
+def test_a_misspelt_experiment_in_a_subfolder_is_refused(write: Write) -> None:
+    write("experiment/first/try.yaml", GLOBAL)
+
+    assert "there is no such" in message("+experiment=first/tyr")
+
+
+def test_plain_data_comes_out_with_its_references_resolved() -> None:
+    config = composed("seed=7", "+optimizer.arguments.clipnorm=1.0")
+
+    assert (config["seed"], config["search"]["seed"], config["training"]["seed"]) == (7, 7, 7)
+    assert type(config["optimizer"]["arguments"]) is dict
+    assert "hydra" not in config
+
+
+# ---- the name -----------------------------------------------------------------------------------------------------
+
+
+def name_on_the_command_line(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_sweep", *arguments, "--cfg", "job", "--resolve"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name: str = yaml.safe_load(done.stdout)["name"]
+    return name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "mlp"),
+        (["model=cnn"], "cnn"),
+        (["+experiment=quick"], "quick"),
+        (["+experiment=quick", "model=cnn"], "quick"),
+        (["+experiment=first/try"], "first_try"),
+        (["+experiment=quick", "name=mine"], "mine"),
+    ],
+)
+def test_a_sweeps_name_is_its_experiments_else_its_models(write: Write, overrides: list[str], name: str) -> None:
+    write("experiment/first/try.yaml", GLOBAL)
+
+    assert name_on_the_command_line(*overrides) == name
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("model=cnn", "cnn"),
+        ("name=mine", "mine"),
+        pytest.param("+experiment=quick", "quick"),
+    ],
+)
+def test_the_name_is_the_same_where_hydra_does_not_run(override: str, name: str) -> None:
+    assert composed(override)["name"] == name
+
+
+class TestBaseline:
+    """The config without sweeps, which a search tries first."""
+
+    CHOICES: ClassVar = {"model": "mlp", "optimizer": "rmsprop", "training": "default", "data": "mnist"}
+
+    def baseline(self, *overrides: str, **choices: str) -> dict[str, Any] | None:
+        quoted = quote_sweeps(overrides)
+        return compose.baseline(compose.defaults(quoted), quoted, {**self.CHOICES, **choices})
+
+    def test_is_what_the_typed_sweeps_replaced(self) -> None:
+        found = self.baseline(
+            "+experiment=tutorial_dense512", "model.units=64,128", "optimizer.name=adam,sgd", "training.epochs=7"
+        )
+        assert found is not None
+        assert (found["model"]["units"], found["optimizer"]["name"], found["training"]["epochs"]) == (512, "rmsprop", 7)
+        assert "per_layer" not in found["model"]
+
+    def test_is_the_groups_default_where_an_experiment_sweeps(self) -> None:
+        found = self.baseline("+experiment=cnn", model="cnn", optimizer="adam")
+        assert found is not None
+        model = found["model"]
+        assert (model["filters"], model["padding"], found["optimizer"]["name"]) == (32, "same", "adam")
+        assert check_trial(found).training.epochs == 12
+
+    def test_is_not_there_where_a_swept_key_has_no_default(self) -> None:
+        # A key of the user's own has none in conf/, but one that was typed as a sweep is only left out.
+        assert self.baseline("model.builder=own:build", "+model.width=32,64") is not None
+        config = compose.defaults(["model.builder=own:build", "+model.width=32"])
+        assert compose.baseline(config, [], self.CHOICES) is not None
+        config["model"]["width"] = "choice(32, 64)"
+        assert compose.baseline(config, [], self.CHOICES) is None
+
+    def test_is_composed_anew_only_where_there_are_sweeps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain, swept = compose.defaults(["model.units=64"]), compose.defaults(["+experiment=cnn"])
+        asked: list[Sequence[str]] = []
+        defaults = compose.defaults
+        monkeypatch.setattr(compose, "defaults", lambda overrides: asked.append(overrides) or defaults(overrides))
+        compose.baseline(plain, ["model.units=64"], self.CHOICES)
+        assert asked == []
+        compose.baseline(swept, ["+experiment=cnn"], {**self.CHOICES, "model": "cnn"})
+        assert asked == [["model=cnn", "optimizer=rmsprop", "training=default"]]

