@@ -30,12 +30,18 @@ CURVES = ("loss", "val_loss", "val_accuracy")
 def make(path: Path, runs: int, epochs: int, params: int) -> None:
     """Makes the store; the rows are written past MLflow, which would take a minute per thousand runs."""
     from mnist_sweep.tracking import store
+    from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_STATUS, TAG_SWEEP, TAG_TRIAL
 
     client = store.connect(f"sqlite:///{path}", create=True)
     experiment = client.create_experiment("many", artifact_location=str(path.parent))
-    tags = {store.TAG_KIND: "sweep", store.TAG_SWEEP: SWEEP, store.TAG_OBJECTIVE: "val_accuracy max"}
+    tags = {TAG_KIND: "sweep", TAG_SWEEP: SWEEP, TAG_OBJECTIVE: "val_accuracy max"}
     parent = client.create_run(experiment, tags=tags).info.run_id
-    tags |= {store.TAG_KIND: "trial", store.PARENT_TAG: parent, store.TAG_STATUS: "completed", "data.digest": "d" * 32}
+    tags |= {
+        TAG_KIND: "trial",
+        PARENT_TAG: parent,
+        TAG_STATUS: "completed",
+        "data.digest": "d" * 32,
+    }
     # A sweep's runs have as many.
     tags |= {f"version.package_{number}": "1.0" for number in range(12)}
     ids = [uuid.UUID(int=random.Random(number).getrandbits(128)).hex for number in range(runs)]
@@ -46,7 +52,7 @@ def make(path: Path, runs: int, epochs: int, params: int) -> None:
 
     def tag_rows() -> Iterator[tuple[str, str, str]]:
         for number, run in enumerate(ids):
-            yield from ((key, value, run) for key, value in {**tags, store.TAG_TRIAL: str(number)}.items())
+            yield from ((key, value, run) for key, value in {**tags, TAG_TRIAL: str(number)}.items())
 
     def param_rows() -> Iterator[tuple[str, str, str]]:
         draws = random.Random(0)

@@ -22,16 +22,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fakes import FakeClock, FakeWorkers, InlineExecutor
 
-from mnist_sweep import search
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.journal.events import EpochEnded, Event
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import EpochEnded, Event
-from mnist_sweep.search import stopping
+from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import Aside
 
 SPACE = (
@@ -58,7 +57,7 @@ def measure(trials: int, slots: int, *overrides: str) -> list[tuple[float, float
     settings = check_settings(compose.defaults(quote_sweeps([*SPACE, f"search.max_trials={trials}", *overrides])))
     space, clock = Space(settings.trial), FakeClock()
     workers = FakeWorkers(slots, lambda values, epoch: values["model.dropout"] + epoch / 100, clock)
-    aside = Aside(lambda: search.create(settings, space), InlineExecutor())
+    aside = Aside(lambda: choose.create_search(settings, space), InlineExecutor())
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as temporary, Journal(Path(temporary)) as journal:
         progress = Progress(settings.objective, settings.search, slots, space.size, clock)
@@ -70,7 +69,7 @@ def measure(trials: int, slots: int, *overrides: str) -> list[tuple[float, float
             if isinstance(event, EpochEnded):
                 times.append((time.thread_time(), time.perf_counter()))
 
-        rule = stopping.create(settings)
+        rule = choose.create_stopping(settings)
         Sweep(settings, space, aside, rule, workers, folder=Path(temporary), emit=emit, clock=clock).run()
     return [(1000 * (b[0] - a[0]), 1000 * (b[1] - a[1])) for a, b in itertools.pairwise(times)]
 

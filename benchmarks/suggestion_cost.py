@@ -19,13 +19,12 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from mnist_sweep import search
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search import Result, Search, Suggestion
+from mnist_sweep.search import Result, Search, Suggestion, choose, compatibility
 
 # Ten hyperparameters, two of which mean something in deeper networks only.
 SPACE = (
@@ -69,8 +68,8 @@ def maker(algorithm: str) -> Callable[[], Search]:
     config = compose.defaults(quote_sweeps([f"search={algorithm}", *RANDOM_FIRST.get(algorithm, ()), *SPACE]))
     settings = check_settings(config)
     space = Space(settings.trial)
-    search.check(settings, space)
-    return lambda: search.create(settings, space)
+    compatibility.check(settings, space)
+    return lambda: choose.create_search(settings, space)
 
 
 def measure(

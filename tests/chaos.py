@@ -28,9 +28,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import AttemptFailed, EpochEnded, Status, SweepEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal import folders, journal
+from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal.files import FILE
+from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import store as mlflow_store
+from mnist_sweep.tracking.tags import TAG_EXECUTION, TAG_TRIAL
+from mnist_sweep.tracking.uri import sqlite_path
 
 # Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
 ALGORITHMS = {
@@ -359,16 +363,16 @@ class Chaos:
 
     def _ended(self, folder: Path) -> bool:
         """Whether a sweep is finished; killed after its last event, MLflow alone may lack something."""
-        events = [e for path in folder.glob(f"experiments/*/*/{journal.FILE}") for e in journal.read(path.parent)]
+        events = [e for path in folder.glob(f"experiments/*/*/{FILE}") for e in journal.read(path.parent)]
         return bool(events) and isinstance(events[-1], SweepEnded) and events[-1].status is Status.COMPLETED
 
     def _given_a_trial(self, folder: Path) -> dict[str, float]:
         """When each slot was last given a trial."""
-        sweeps = [path.parent for path in folder.glob(f"experiments/*/*/{journal.FILE}")]
+        sweeps = [path.parent for path in folder.glob(f"experiments/*/*/{FILE}")]
         return {e.slot: e.time for sweep in sweeps for e in journal.read(sweep) if isinstance(e, TrialStarted)}
 
     def _serve(self, folder: Path, port: int) -> subprocess.Popen[bytes]:
-        store = mlflow_store.sqlite_path(f"sqlite:///{folder}/server.db")
+        store = sqlite_path(f"sqlite:///{folder}/server.db")
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}", "--workers", "1",
              "--artifacts-destination", str(folder / "served"), "--host", "127.0.0.1", "--port", str(port)],
@@ -395,7 +399,7 @@ class Chaos:
         return self._expected[algorithm]
 
     def _told(self, folder: Path) -> dict[str, Any]:
-        (sweep,) = journal.sweeps(folder / journal.SWEEPS)
+        (sweep,) = folders.sweeps(folder / folders.SWEEPS)
         events = list(journal.read(sweep))
         ends = Counter(event.trial for event in events if isinstance(event, TrialEnded))
         epochs = Counter((e.trial, e.execution, e.epoch) for e in events if isinstance(e, EpochEnded))
@@ -468,7 +472,7 @@ class Chaos:
 
 def _trial_and_execution(run: Any) -> tuple[str | None, str | None]:
     tags = run.data.tags
-    return tags.get(mlflow_store.TAG_TRIAL), tags.get(mlflow_store.TAG_EXECUTION)
+    return tags.get(TAG_TRIAL), tags.get(TAG_EXECUTION)
 
 
 def _working_in(folder: Path) -> list[psutil.Process]:

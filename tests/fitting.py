@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 
 ACCURACY = Objective("val_accuracy", "max")
 

@@ -14,7 +14,7 @@ import pandas as pd
 from mlflow.entities import FileInfo, Param, Run, RunData, RunInfo, RunTag
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.results.runs.source import Parent, space_of
 from mnist_sweep.results.runs.store import Store

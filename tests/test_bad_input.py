@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from mnist_sweep.cli.main import main
-from mnist_sweep.journal.journal import FILE, Journal, read
-from mnist_sweep.journal.trial import SweepStarted, TrialAsked
+from mnist_sweep.journal.events import SweepStarted, TrialAsked
+from mnist_sweep.journal.files import FILE
+from mnist_sweep.journal.journal import Journal, read
 
 ACTIVATION = "Keras has no activation 'rleu'; did you mean 'relu'?"
 LEARN = "choice(…) or range(…), or take search=random"

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep.config.settings import Objective, check_settings
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.journal.events import Confirmed, SweepEnded, SweepStarted, WinnerTested
 from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import Confirmed, Outcome, Status, SweepEnded, SweepStarted, Trial, WinnerTested
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.tracking.descriptions import sweep_name, sweep_note, trial_name
 
 _DATA = {

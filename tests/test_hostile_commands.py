@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mnist_sweep.cli.main import main
-from mnist_sweep.journal import folders
+from mnist_sweep.journal import files
+from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import SweepStarted
 
 # The user's own files, among them such as have names that this program writes to elsewhere.
 FILES = (
@@ -219,7 +219,7 @@ def test_ctrl_c_before_a_sweep_has_begun_leaves_everything_as_it_was(
     from mnist_sweep.data import images
 
     def interrupted(*_: object) -> None:
-        assert (home / "a" / "b" / folders.LOG).exists()
+        assert (home / "a" / "b" / files.LOG).exists()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(images, "load", interrupted)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mnist_sweep.journal.trial import AttemptFailed, Event, TrialEnded, TrialStarted, WinnerTested
+from mnist_sweep.journal.events import AttemptFailed, Event, TrialEnded, TrialStarted, WinnerTested
 
 STEPS = ("train", "validate")
 _PHASES = (*STEPS, "build", "trace", "checkpoint", "save", "wait")

@@ -17,8 +17,9 @@ import yaml
 from benchmarks import machine
 from benchmarks.overhead import activities
 from benchmarks.overhead.watch import Sample, Watch
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import EpochEnded, Event, Status, SweepStarted, TrialEnded, TrialStarted
+from mnist_sweep.journal import folders, journal
+from mnist_sweep.journal.events import EpochEnded, Event, SweepStarted, TrialEnded, TrialStarted
+from mnist_sweep.journal.trial import Status
 
 ROOT = Path(__file__).parents[2]
 # What comes when a sweep is over, once, however long it was.
@@ -132,7 +133,7 @@ def run(
     if usage.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise RuntimeError(f"ended with {usage.returncode}: {' '.join(arguments)}; {log} ends with\n{tail}")
-    events = list(journal.read(journal.sweeps(folder / "experiments")[-1]))
+    events = list(journal.read(folders.sweeps(folder / "experiments")[-1]))
     lost = [e.outcome for e in events if isinstance(e, TrialEnded) and e.outcome.status is not Status.COMPLETED]
     if lost:
         raise RuntimeError(f"{len(lost)} trials were not completed, the first as {lost[0].reason}; see {folder}")

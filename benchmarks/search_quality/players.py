@@ -16,12 +16,11 @@ from benchmarks.search_quality import pool
 from benchmarks.search_quality.curves import KERAS, OURS, Curves
 from benchmarks.search_quality.peers import PRUNERS
 from benchmarks.search_quality.pool import Job, Player
-from mnist_sweep import search
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space
-from mnist_sweep.search import Answer, Result, stopping
+from mnist_sweep.search import Answer, Result, choose, compatibility
 
 _OBJECTIVE = "val_accuracy"
 _MEMORY = Path("/dev/shm")
@@ -70,9 +69,9 @@ class Ours(Player):
             (f"model={kind}", *curves.space, f"training.epochs={curves.epochs}", *overrides, f"search.seed={seed}")
         )
         space = Space(settings.trial)
-        search.check(settings, space)
-        self._curves, self._search = curves, search.create(settings, space)
-        self._stopping = stopping.create(settings)
+        compatibility.check(settings, space)
+        self._curves, self._search = curves, choose.create_search(settings, space)
+        self._stopping = choose.create_stopping(settings)
 
     def ask(self, number: int, slot: int) -> Job | pool.Answer:
         """The next job; a trial that goes on from a parent is replayed from the parent's last epoch."""

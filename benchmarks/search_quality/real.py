@@ -23,8 +23,8 @@ from rich.table import Table
 
 from benchmarks.search_quality.peers import SYSTEMS
 from benchmarks.search_quality.report import Spread
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import EpochEnded
+from mnist_sweep.journal import folders, journal
+from mnist_sweep.journal.events import EpochEnded
 
 # The space of experiment=mlp, without its early stopping, which the peers' Tuner would need a callback for.
 SPACE = (
@@ -78,7 +78,7 @@ def ours(algorithm: str, target: float, seed: int, limit: float, overrides: Sequ
         if done.returncode:
             raise RuntimeError(done.stderr)
         epochs = 0
-        for event in journal.read(journal.sweeps(Path(folder) / "experiments")[-1]):
+        for event in journal.read(folders.sweeps(Path(folder) / "experiments")[-1]):
             if isinstance(event, EpochEnded):
                 epochs += 1
                 if event.metrics["val_accuracy"] >= target:

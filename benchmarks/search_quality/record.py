@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import cores
 from benchmarks.search_quality.curves import FILE, KERAS, OURS, TRAINERS, seconds_keys
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import EpochEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal import folders, journal
+from mnist_sweep.journal.events import EpochEnded, TrialEnded, TrialStarted
 
 _COMMON = (
     "search=grid",
@@ -168,7 +168,7 @@ def convert(dataset: str, folder: Path) -> dict[str, NDArray[Any]]:
     Raises:
         subprocess.CalledProcessError: Keras's `fit` could not be measured.
     """
-    sweep = journal.sweeps(folder / "experiments" / f"curves_{dataset}")[-1]
+    sweep = folders.sweeps(folder / "experiments" / f"curves_{dataset}")[-1]
     trials: dict[int, _Recorded] = {}
     finished: set[int] = set()
     for event in journal.read(sweep):

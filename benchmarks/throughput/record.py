@@ -19,8 +19,9 @@ from benchmarks.throughput import shapes
 from benchmarks.throughput.plan import Plan
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.data import images as data
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import EpochEnded, Status, TrialEnded, TrialStarted
+from mnist_sweep.journal import folders, journal
+from mnist_sweep.journal.events import EpochEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal.trial import Status
 
 OURS = "mnist_sweep"
 PEERS = ("keras-tuner", "optuna", "ray")
@@ -264,7 +265,7 @@ def _ours(folder: Path, shape: str, trials: list[shapes.Setting]) -> dict[int, l
     places: dict[int, int] = {}
     curves: dict[int, list[float]] = {}
     completed: set[int] = set()
-    for event in journal.read(journal.sweeps(folder / "experiments")[-1]):
+    for event in journal.read(folders.sweeps(folder / "experiments")[-1]):
         if isinstance(event, TrialStarted) and event.trial.values in wanted:
             places[event.trial.number] = wanted.index(event.trial.values)
             curves[event.trial.number] = []

@@ -64,9 +64,9 @@ def _sync(given: list[str]) -> int:
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last one)")
     options = parser.parse_args(given)
     from mnist_sweep.common.tables import standard_output
-    from mnist_sweep.driver import resume
+    from mnist_sweep.driver import sync
 
-    return resume.sync(options.sweep, standard_output())
+    return sync.sync(options.sweep, standard_output())
 
 
 def _report(given: list[str]) -> int:
@@ -137,10 +137,13 @@ def _compare(given: list[str]) -> int:
 
 def _ui(given: list[str]) -> int:
     from mnist_sweep.cli import ui
+    from mnist_sweep.tracking import saved_view
 
     parser = _parser("ui", "Opens MLflow's pages on the runs, until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=ui.PORT, help=f"default: {ui.PORT}")
-    parser.add_argument("--host", default=ui.HOST, help=f"default: {ui.HOST}, which this machine alone can reach")
+    parser.add_argument("--port", type=int, default=saved_view.PORT, help=f"default: {saved_view.PORT}")
+    parser.add_argument(
+        "--host", default=saved_view.HOST, help=f"default: {saved_view.HOST}, which this machine alone can reach"
+    )
     parser.add_argument("--open", action="store_true", help="open the browser on the sweep")
     _takes_sweep(parser)
     options = parser.parse_args(given)

@@ -16,7 +16,8 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import read_text
 from mnist_sweep.common.secrets import hide, masked
-from mnist_sweep.journal.folders import CONFIGS, Claim, check_free, claim, holds_a_sweep
+from mnist_sweep.journal.files import CONFIGS
+from mnist_sweep.journal.folders import Claim, check_free, claim, holds_a_sweep
 
 _MULTIRUN = "multirun.yaml"
 

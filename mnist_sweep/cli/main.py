@@ -139,7 +139,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     from mnist_sweep.config import compose
     from mnist_sweep.driver import launch, resume
     from mnist_sweep.journal import folders
-    from mnist_sweep.tracking.store import with_password
+    from mnist_sweep.tracking.uri import with_password
 
     claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
     for killed in folders.never_begun(claim.folder.parent):

@@ -26,12 +26,12 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import one_line
 from mnist_sweep.config.compose import defaults
 from mnist_sweep.tracking import saved_view
-from mnist_sweep.tracking.store import absolute, check_database, sqlite_path
+from mnist_sweep.tracking.store import check_database
+from mnist_sweep.tracking.uri import absolute, sqlite_path
 
 if TYPE_CHECKING:
     from mnist_sweep.results.runs.find import SweepRuns
 
-HOST, PORT = "127.0.0.1", 5000
 _READY_WITHIN = 60.0
 # The supervisor takes half of them where the server does not end when it is asked to.
 _END_WITHIN = 3.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 # The longest message that is kept whole: what is longer is a dump that nobody reads in a table or a tag.
 LONGEST = 2000
@@ -96,3 +98,61 @@ def _shown(character: str) -> str:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+# Characters of a text from outside that a line or a cell has room for; journal and MLflow have all of it.
+LONGEST_REASON = 300
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def shown(value: object) -> str:
+    """A hyperparameter's value for people."""
+    if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
+
+
+def short_names(names: list[str]) -> dict[str, str]:
+    """The shortest ends of dotted names that still tell them apart.
+
+    Args:
+        names: Such as `model.units` and `model.dense.units`.
+
+    Returns:
+        From each name to its end: `units`, `dense.units`; `optimizer` for `optimizer.name`.
+    """
+    short = {}
+    for name in names:
+        parts = name.removesuffix(".name").split(".")
+        # A layer's number alone says nothing.
+        for size in range(2 if parts[-1].isdigit() else 1, len(parts) + 1):
+            end = ".".join(parts[-size:])
+            same = [n for n in names if f".{n.removesuffix('.name')}".endswith(f".{end}")]
+            if len(same) == 1 or size == len(parts):
+                short[name] = end
+                break
+    return short
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one mapping from dotted keys.
+
+    Args:
+        tree: The groups; an empty one is a value.
+        prefix: What each key begins with.
+    """
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return result

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from mnist_sweep import search
 from mnist_sweep.common import termination
 from mnist_sweep.common.clock import SteadyClock
 from mnist_sweep.common.errors import MachineError, UserError, machine_fault, writing_to
@@ -29,28 +25,29 @@ from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import TrialConfig, check_shape
 from mnist_sweep.data import images as data
-from mnist_sweep.driver import summary, warm_start
+from mnist_sweep.driver import discovery, enqueue, summary, warm_start
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.driver.publish import load_plots, publish
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
-from mnist_sweep.driver.publish import publish
-from mnist_sweep.journal.folders import ARRAYS, WORKERS, tidy
-from mnist_sweep.journal.journal import Journal, elsewhere, find, read
-from mnist_sweep.journal.trial import Event, SweepEnded, SweepResumed, SweepStarted, TrialStarted, WinnerTested
-from mnist_sweep.search import stopping
+from mnist_sweep.driver.same_sweep import check_data, check_devices, check_space, check_versions, first_event
+from mnist_sweep.driver.signals import stopping_on_signals
+from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted, WinnerTested
+from mnist_sweep.journal.files import ARRAYS, WORKERS
+from mnist_sweep.journal.folders import elsewhere, find, tidy
+from mnist_sweep.journal.journal import Journal, read
+from mnist_sweep.search import choose, compatibility
 from mnist_sweep.search.in_thread import Aside
-from mnist_sweep.tracking.store import absolute, as_kept_in, below
 from mnist_sweep.tracking.tracker import Tracker
+from mnist_sweep.tracking.uri import absolute, as_kept_in, below
 from mnist_sweep.workers import sharing
-from mnist_sweep.workers.devices import Slot, slots
+from mnist_sweep.workers.devices import slots
 from mnist_sweep.workers.local import LocalWorkers
 
 # For as many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
-# Of these the figures of a trial depend, to the last digit.
-_SAME_VERSIONS = ("tensorflow", "keras", "numpy", "jax")
 
 
 def prepare(
@@ -73,7 +70,7 @@ def prepare(
         settings = replace(settings, trial=own.trial)
     space = Space(settings.trial) if own is None else own.space()
     corners = list(space.check())
-    search.check(settings, space)
+    compatibility.check(settings, space)
     absolute(settings.tracking.uri)
     return settings, space, corners
 
@@ -144,7 +141,7 @@ def _run(
         pool.callback(workers.close)
         past = list(read(folder)) if resume else []
         if past:
-            _same_versions(past, folder, backend.of(settings.trial), other_versions, say)
+            check_versions(past, folder, backend.of(settings.trial), other_versions, say)
         images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
         if own is None:
             for corner in corners:
@@ -160,14 +157,14 @@ def _run(
         workers.set_up(arrays)
         if own is not None:
             say(f"Asking {own} what it searches …")
-            found = hypermodel.expand(settings.trial, hypermodel.discover(workers, own, _DISCOVERY_SECONDS))
+            found = hypermodel.expand(settings.trial, discovery.discover(workers, own, _DISCOVERY_SECONDS))
             settings, space, corners = prepare(config, found)
             baseline = found.baseline(baseline)
         if past:
             started = first_event(past, folder)
-            _same_data(images, started, folder)
-            _same_devices(places, past, folder)
-            _same_space(space, started, folder)
+            check_data(images, started, folder)
+            check_devices(places, past, folder)
+            check_space(space, started, folder)
             begin: Event = SweepResumed(clock(), public, versions())
         else:
             about = _about(images, dataset)
@@ -178,15 +175,15 @@ def _run(
                 space.describe(),
                 about,
                 versions(),
-                enqueued=warm_start.enqueued(settings, space, baseline),
+                enqueued=enqueue.enqueued(settings, space, baseline),
                 earlier=warm_start.earlier(
                     settings, space, images.digest(), functools.partial(find, wanted_by="search.warm_start")
                 ),
             )
         summary.announce(say, started, [place.name for place in places])
-        aside = Aside(lambda: search.create(settings, space, started.enqueued, started.earlier))
+        aside = Aside(lambda: choose.create_search(settings, space, started.enqueued, started.earlier))
         cleanup.callback(aside.close)
-        tracker = Tracker(settings, folder)
+        tracker = Tracker(settings, folder, load_plots)
         named = summary.as_argument(started.sweep, folder)
         cleanup.callback(_finish_tracking, tracker, say, named)
         screen = cleanup.enter_context(
@@ -204,7 +201,7 @@ def _run(
             elif isinstance(event, SweepEnded):
                 ended.append(event)
 
-        rule = stopping.create(settings)
+        rule = choose.create_stopping(settings)
         shares = sharing.create(settings.workers, places, most)
         package = pool.enter_context(tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True))
         packaging = Packaging(workers, Path(package) / "package", clock)
@@ -219,7 +216,7 @@ def _run(
         sweep.replay(past)
         emit(begin)
         to_go_on = f"Interrupted. To go on: python -m mnist_sweep resume {named}"
-        with _signals(sweep, console):
+        with stopping_on_signals(sweep, console):
             try:
                 with writing_to(folder):
                     # Behind the event: a folder that has this file is one of a sweep that has begun.
@@ -253,62 +250,6 @@ def _run(
     return 0 if results.winner() is not None else 1
 
 
-def first_event(events: Sequence[Event], folder: Path) -> SweepStarted:
-    """The start of a sweep, whose first event it must be.
-
-    Raises:
-        UserError: It is not.
-    """
-    if not events or not isinstance(events[0], SweepStarted):
-        raise UserError(f"{folder}: its journal does not begin with the sweep's start; there is nothing to continue")
-    return events[0]
-
-
-def _same_data(images: data.Images, started: SweepStarted, folder: Path) -> None:
-    if images.digest() != started.data["digest"]:
-        raise UserError(
-            f"{folder}: began on {started.data['name']} ({started.data['digest']}), but data={images.name} now is "
-            f"another ({images.digest()}); a sweep's trials are compared on the same data"
-        )
-
-
-def _same_devices(places: Sequence[Slot], past: Sequence[Event], folder: Path) -> None:
-    on_gpu = any(isinstance(event, TrialStarted) and event.slot.startswith("gpu") for event in past)
-    if on_gpu and all(place.gpu is None for place in places):
-        raise UserError(
-            f"{folder}: ran on a GPU, and none is visible now (nvidia-smi, CUDA_VISIBLE_DEVICES); on the CPU its "
-            "metrics would be others"
-        )
-
-
-def _same_versions(past: Sequence[Event], folder: Path, backend: str, allowed: bool, say: summary.Say) -> None:
-    """Says, and unless it is allowed refuses, that what trains is not what trained the trials so far."""
-    then = [e.versions for e in past if isinstance(e, SweepStarted | SweepResumed) and e.versions][-1:]
-    now = versions()
-    names = [name for name in _SAME_VERSIONS if name != "jax" or backend == "jax"]
-    changed = [(n, then[0][n], now.get(n, "none")) for n in names if then and n in then[0] and then[0][n] != now.get(n)]
-    if not changed:
-        return
-    told = ", ".join(f"{name} {before} (now {after})" for name, before, after in changed)
-    if not allowed:
-        raise UserError(
-            f"{folder}: its trials were trained with {told}, which may give other figures; install those versions, or "
-            f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
-        )
-    say(f"Other versions than before, which may give other figures: {told}.")
-
-
-def _same_space(space: Space, started: SweepStarted, folder: Path) -> None:
-    now = space.describe()
-    changed = [name for name in {**started.space, **now} if started.space.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        raise UserError(
-            f"{folder}: began with {name} = {started.space.get(name)}, which now is {now.get(name)}; "
-            "undo the change of the model's code, or begin a new sweep"
-        )
-
-
 def _without_secrets(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A config as it is kept: without passwords, and without paths into its project, which may be copied or moved."""
     tracking, project = dict(config["tracking"]), elsewhere(folder) or Path.cwd()
@@ -338,27 +279,6 @@ def _sweep_id(settings: Settings, folder: Path) -> str:
     # Under `-m` the folder is experiments/NAME/TIME/NUMBER.
     tail = folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:]
     return "/".join([settings.name, *tail])
-
-
-@contextmanager
-def _signals(sweep: Sweep, console: Console) -> Iterator[None]:
-    """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
-    # A terminal that is closed sends SIGHUP, a cluster's pre-emption SIGTERM.
-    kinds = (signal.SIGINT, *termination.ends())
-
-    def handler(number: int, _: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        sweep.stop("stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {name}")
-        for kind in kinds:
-            signal.signal(kind, signal.default_int_handler)
-        console.print("Stopping when the running epochs have ended; Ctrl-C again to stop at once.", style="yellow")
-
-    before = {number: signal.signal(number, handler) for number in kinds}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def _finish_tracking(tracker: Tracker, say: summary.Say, sweep: str) -> None:

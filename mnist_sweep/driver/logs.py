@@ -11,7 +11,7 @@ from pathlib import Path
 from mnist_sweep.common.files import make_own
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, printable
-from mnist_sweep.journal.folders import LOG
+from mnist_sweep.journal.files import LOG
 
 # Of one record: a traceback through Keras and TensorFlow has some thousands of characters.
 _LONGEST = 20_000

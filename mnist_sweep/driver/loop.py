@@ -17,29 +17,25 @@ from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.state import Standing, answered
-from mnist_sweep.journal.ranking import Results, confirm
-from mnist_sweep.journal.trial import (
-    MODEL_FILE,
+from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
     Event,
     ExecutionEnded,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
     SweepEnded,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
-    forget,
-    trial_folder,
 )
-from mnist_sweep.search import go_on, spent
+from mnist_sweep.journal.files import MODEL_FILE, forget, trial_folder
+from mnist_sweep.journal.ranking import Results, confirm
+from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.search.choose import go_on, spent
 from mnist_sweep.search.in_thread import Answered, Aside
 from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.workers.base import (
@@ -355,7 +351,7 @@ class Sweep:
             suggestion.initial_epoch,
             suggestion.parent,
             self._space.inactive(suggestion.values),
-            self._settings.executions(config.training.seed),
+            executions(self._settings, config.training.seed),
         )
 
     def _open(self, *, confirming: bool) -> list[_Attempt]:
@@ -569,7 +565,7 @@ class Sweep:
         config = {**trial.config, "training": {**trial.config["training"], "seed": seed}}
         values = {**trial.values, _SEED: seed} if _SEED in trial.values else trial.values
         folds = self._settings.validation == "kfold"
-        executions = [e for e in self._settings.executions(seed) if e.seed == seed] if folds else []
+        trainings = [e for e in executions(self._settings, seed) if e.seed == seed] if folds else []
         return replace(
             trial,
             number=number,
@@ -577,7 +573,7 @@ class Sweep:
             config=config,
             initial_epoch=0,
             parent=None,
-            executions=executions,
+            executions=trainings,
             confirms=trial.number,
         )
 
@@ -632,6 +628,22 @@ class Sweep:
                 if isinstance(message, Died) and message.slot == slot:
                     tested = Evaluated(slot, error=f"its worker {message.reason}")
         return tested
+
+
+def executions(settings: Settings, seed: int) -> list[Execution]:
+    """The trainings that a trial consists of.
+
+    Args:
+        settings: The sweep's config.
+        seed: The trial's own.
+
+    Returns:
+        Every fold on the first seed, then on the next; empty where there is one training only.
+    """
+    seeds = [(seed + i) % 2**31 for i in range(settings.repeats)]
+    if settings.validation == "kfold":
+        return [Execution(s, fold, settings.folds) for s in seeds for fold in range(1, settings.folds + 1)]
+    return [Execution(s) for s in seeds] if settings.repeats > 1 else []
 
 
 def _best_settings(results: Results) -> list[int]:

@@ -11,29 +11,25 @@ from rich.live import Live
 from rich.text import Text
 
 from mnist_sweep.common.tables import Column, fitting
-from mnist_sweep.common.text import one_line
+from mnist_sweep.common.text import LONGEST_REASON, duration, one_line, short_names, shown
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import Search
-from mnist_sweep.config.settings import Objective
 from mnist_sweep.config.units import seconds
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
     Event,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
     SweepEnded,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialEnded,
     TrialStarted,
 )
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
-# Characters of a text from outside that a line or a cell has room for; journal and MLflow have all of it.
-LONGEST_REASON = 300
 _ROWS = 14
 _COLOURS = {
     Status.RUNNING: "cyan",
@@ -42,47 +38,6 @@ _COLOURS = {
     Status.REFUSED: "yellow",
     Status.FAILED: "red",
 }
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
-    if 0 < seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def shown(value: object) -> str:
-    """A hyperparameter's value for people."""
-    if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
-        return str(int(value))
-    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
-
-
-def short_names(names: list[str]) -> dict[str, str]:
-    """The shortest ends of dotted names that still tell them apart.
-
-    Args:
-        names: Such as `model.units` and `model.dense.units`.
-
-    Returns:
-        From each name to its end: `units`, `dense.units`; `optimizer` for `optimizer.name`.
-    """
-    short = {}
-    for name in names:
-        parts = name.removesuffix(".name").split(".")
-        # A layer's number alone says nothing.
-        for size in range(2 if parts[-1].isdigit() else 1, len(parts) + 1):
-            end = ".".join(parts[-size:])
-            same = [n for n in names if f".{n.removesuffix('.name')}".endswith(f".{end}")]
-            if len(same) == 1 or size == len(parts):
-                short[name] = end
-                break
-    return short
 
 
 @dataclass

@@ -16,6 +16,7 @@ from mnist_sweep.common.importing import without_collector
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, kind_and_line
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.tracking.recorder import Plots
 
 if TYPE_CHECKING:
     from mnist_sweep.results.models.registry import Registered
@@ -42,6 +43,13 @@ class Published:
     troubles: tuple[str, ...] = ()
 
 
+def load_plots() -> Plots:
+    """Gives what draws the plots in MLflow; it takes a second to import."""
+    from mnist_sweep.results import plots
+
+    return plots
+
+
 def prepare(settings: Settings, trials: int) -> None:
     """Imports what the end of a sweep needs, which takes a second, while the driver has nothing else to do.
 
@@ -51,8 +59,7 @@ def prepare(settings: Settings, trials: int) -> None:
     """
     with without_collector():
         try:
-            # Tracking draws with it.
-            from mnist_sweep.results import plots  # noqa: F401
+            load_plots()
 
             if settings.tracking.report:
                 from mnist_sweep.results import importance, report  # noqa: F401
@@ -135,8 +142,8 @@ def _register(found: SweepRuns, packaged: Callable[[], Path | None]) -> Register
 
 
 def _link(settings: Settings, sweep: str) -> str | None:
-    from mnist_sweep.cli import ui
     from mnist_sweep.tracking import saved_view, store
+    from mnist_sweep.tracking.saved_view import HOST, PORT
 
     uri = settings.tracking.uri
     try:
@@ -144,7 +151,7 @@ def _link(settings: Settings, sweep: str) -> str | None:
     except Exception as error:
         _told("the link of its view is not known", error)
         return None
-    pages = uri if uri.startswith(("http:", "https:")) else f"http://{ui.HOST}:{ui.PORT}"
+    pages = uri if uri.startswith(("http:", "https:")) else f"http://{HOST}:{PORT}"
     return saved_view.link(pages, experiment.experiment_id, saved_view.key(sweep)) if experiment else None
 
 

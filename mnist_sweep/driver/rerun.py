@@ -15,9 +15,11 @@ from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.tables import Column, show
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
-from mnist_sweep.config.settings import METRICS, Objective, check_settings
+from mnist_sweep.config.objective import METRICS, Objective
+from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
-from mnist_sweep.journal.trial import Outcome, Status, trial_folder
+from mnist_sweep.journal.files import trial_folder
+from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.results.models import run_data
 from mnist_sweep.results.runs.logged import Curve, Logged, find_run, lineage
 from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers

@@ -10,24 +10,20 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_sweep.common.errors import UserError, machine_fault
-from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.grammar import parse_value
-from mnist_sweep.config.settings import Objective, check_settings
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.units import seconds
-from mnist_sweep.driver import launch, summary
-from mnist_sweep.driver.logs import log_to
-from mnist_sweep.driver.publish import publish
+from mnist_sweep.driver import launch, same_sweep
 from mnist_sweep.driver.summary import Say
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.folders import tidy
-from mnist_sweep.journal.journal import SWEEPS
-from mnist_sweep.journal.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted, WinnerTested
-from mnist_sweep.tracking.recorder import View, flat
-from mnist_sweep.tracking.store import as_seen_from, with_password
-from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
+from mnist_sweep.journal import files, journal
+from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted
+from mnist_sweep.journal.folders import SWEEPS, elsewhere, find, is_running, sweeps
+from mnist_sweep.journal.trial import Status
+from mnist_sweep.tracking.uri import as_seen_from, with_password
 
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
@@ -48,7 +44,7 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
         UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
     """
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    folder = journal.find(sweep, "resume") if sweep else last_unfinished(say)
+    folder = find(sweep, "resume") if sweep else last_unfinished(say)
     if folder is None:
         raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
     events = list(journal.read(folder))
@@ -67,7 +63,7 @@ def last_unfinished(say: Say) -> Path | None:
     Args:
         say: Prints which sweeps cannot be read.
     """
-    return next((folder for folder, _ in _unfinished(journal.sweeps(SWEEPS), say)), None)
+    return next((folder for folder, _ in _unfinished(sweeps(SWEEPS), say)), None)
 
 
 def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | None:
@@ -78,7 +74,7 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | Non
         wished: The folder that Hydra was told to run it in, which need not be one of `experiments/`.
         say: Prints why one that is unfinished is left alone.
     """
-    folders = [*journal.sweeps(wished), *journal.sweeps(SWEEPS / str(config["name"]))]
+    folders = [*sweeps(wished), *sweeps(SWEEPS / str(config["name"]))]
     for folder, events in _unfinished(folders, say):
         try:
             check_unchanged(last_config(events, folder), config)
@@ -92,7 +88,7 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | Non
 def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, list[Event]]]:
     """The sweeps to continue with their events, the last one first; a damaged journal stands in no other's way."""
     for folder in reversed(folders):
-        if journal.is_running(folder):
+        if is_running(folder):
             continue
         try:
             events = list(journal.read(folder))
@@ -115,12 +111,12 @@ def last_config(events: Sequence[Event], folder: Path) -> dict[str, Any]:
     Raises:
         UserError: The journal does not begin with the sweep's start, or the config in it is damaged.
     """
-    launch.first_event(events, folder)
+    same_sweep.first_event(events, folder)
     config = [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)][-1]
     try:
         check_settings(config)
     except UserError as error:
-        raise UserError(f"{folder / journal.FILE}: the sweep's config cannot be used ({error})") from None
+        raise UserError(f"{folder / files.FILE}: the sweep's config cannot be used ({error})") from None
     return config
 
 
@@ -172,52 +168,8 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
 
 
 def _with_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    tracking, project = dict(config["tracking"]), journal.elsewhere(folder)
+    tracking, project = dict(config["tracking"]), elsewhere(folder)
     tracking["uri"] = as_seen_from(with_password(tracking["uri"]), project)
     if project is not None:
         tracking["artifacts"] = str(project / tracking["artifacts"])
     return {**config, "tracking": tracking}
-
-
-def sync(sweep: str | None, console: Console) -> int:
-    """Writes a sweep's journal into MLflow, where it lacks anything.
-
-    Args:
-        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
-        console: Where to print.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
-    """
-    folders = journal.sweeps(SWEEPS)
-    if sweep is None and not folders:
-        raise UserError(f"sync: {SWEEPS}/ holds no sweep")
-    folder = journal.find(sweep, "sync") if sweep else folders[-1]
-    if journal.is_running(folder):
-        raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
-    events = list(journal.read(folder))
-    settings = check_settings(_with_store(last_config(events, folder), folder))
-    view, refusals = View(settings, folder), Refusals()
-    try:
-        for start in range(0, len(events), AT_ONCE):
-            write(view, events[start : start + AT_ONCE], refusals)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = machine_fault(error) or masked(first_line(error))
-        raise UserError(f"sync: MLflow cannot be written ({reason})") from error
-    where = masked(settings.tracking.uri)
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    say(f"{folder}: {len(events) - refusals.count} events are in {where}")
-    if refusals.count:
-        say(f"{refusals}.")
-    if is_finished(events):
-        tidy(folder)
-        log_to(folder)
-        tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
-        sweep = launch.first_event(events, folder).sweep
-        summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
-    return 1 if refusals.count else 0

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mnist_sweep.config.settings import Settings
-from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     Confirmed,
     EpochEnded,
     Event,
     ExecutionEnded,
-    Outcome,
-    Status,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
 )
+from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search.base import Suggestion
 from mnist_sweep.search.stopping import Stopping
 

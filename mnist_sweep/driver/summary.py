@@ -9,15 +9,15 @@ from rich.console import Console
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import Column, show
-from mnist_sweep.common.text import one_line
+from mnist_sweep.common.text import LONGEST_REASON, duration, one_line, short_names, shown
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
-from mnist_sweep.driver.progress import LONGEST_REASON, duration, short_names, shown
 from mnist_sweep.driver.publish import Published
-from mnist_sweep.journal.journal import SWEEPS
+from mnist_sweep.journal.events import SweepStarted, WinnerTested
+from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import Status, SweepStarted, WinnerTested
+from mnist_sweep.journal.trial import Status
 
 _LEADERS = 10
 Say = Callable[[str], None]

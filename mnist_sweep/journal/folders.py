@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +15,8 @@ from pathlib import Path
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.journal import FILE, LOCK, begins_a_sweep, is_running
+from mnist_sweep.journal.files import ARRAYS, CONFIGS, FILE, LOCK, LOG, WORKERS
 
-# The copy of the data that the workers map into memory, while a sweep runs.
-ARRAYS = "arrays"
-LOG = "driver.log"
-CONFIGS = ".hydra"
-WORKERS = "workers"
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
 # Seconds after which a folder in which there is no journal yet belongs to a process that has ended.
@@ -181,3 +178,91 @@ def _others(folder: Path) -> Iterator[Path]:
         name = str(path.relative_to(folder))
         if not (path.name.startswith(PARTIAL) or any(fnmatch(name, pattern) for pattern in patterns)):
             yield path
+
+
+# Where sweeps have their folders, under the working directory.
+SWEEPS = Path("experiments")
+
+# `name/time/number`, and one for who keeps the sweeps of each project in a folder.
+_DEEPEST = 4
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process runs the sweep now; one whose lock this user may not read is taken to be run."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
+def sweeps(below: Path) -> list[Path]:
+    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end.
+
+    One that was killed before its first event is not among them.
+    """
+    found: list[tuple[float, Path]] = []
+    top = len(below.parts)
+    for name, folders, files in os.walk(below):
+        folder = Path(name)
+        if FILE in files:
+            with contextlib.suppress(OSError):
+                # It may have been removed meanwhile, or lead nowhere.
+                stat = (folder / FILE).stat()
+                if (folder / FILE).is_file() and stat.st_size:
+                    found.append((stat.st_mtime, folder))
+        if FILE in files or len(folder.parts) - top >= _DEEPEST:
+            # No sweep lies within another; and somebody may have named the whole disk.
+            folders.clear()
+    return [folder for _, folder in sorted(found)]
+
+
+def begins_a_sweep(folder: Path) -> bool:
+    """Whether a folder has a journal that begins as those of sweeps do."""
+    try:
+        with open(folder / FILE, "rb") as file:
+            return file.read(32).startswith(b'{"event": "sweep_started"')
+    except OSError:
+        return False
+
+
+def find(sweep: str, wanted_by: str) -> Path:
+    """Finds the folder of a sweep under the working directory.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one.
+        wanted_by: The command or the key of the config, for the message.
+
+    Raises:
+        UserError: There is no such sweep.
+    """
+    for folder in (Path(sweep), SWEEPS / sweep):
+        if (folder / FILE).is_file():
+            return folder
+        found = sweeps(folder)
+        if found:
+            return found[-1]
+    raise UserError(f"{wanted_by} {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
+
+
+def elsewhere(folder: Path) -> Path | None:
+    """The folder that a sweep was run in, from which its config's paths count; None where it is the working directory.
+
+    There they stay as they are, so that they are still true when the project is moved.
+
+    Args:
+        folder: The sweep's; it is taken for the working directory's if it lies in no `experiments/`.
+    """
+    parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
+    project = parents[0].parent if parents else Path.cwd().resolve()
+    return None if project == Path.cwd().resolve() else project

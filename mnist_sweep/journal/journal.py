@@ -15,17 +15,12 @@ from types import TracebackType
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.files import make_own
 from mnist_sweep.common.text import first_line, one_line
-from mnist_sweep.journal.trial import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
+from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
+from mnist_sweep.journal.files import FILE, LOCK
 
-FILE = "journal.jsonl"
-LOCK = "lock"
-# Where sweeps have their folders, under the working directory.
-SWEEPS = Path("experiments")
 # A line's bytes: the longest are those of a confusion matrix of a thousand classes, and of what earlier sweeps tell.
 _LONGEST_LINE = 64 * 2**20
 _HOLDER = 200
-# `name/time/number`, and one for who keeps the sweeps of each project in a folder.
-_DEEPEST = 4
 
 
 class Journal:
@@ -144,87 +139,6 @@ def _acquire(path: Path, folder: Path) -> int:
         os.lseek(lock, 0, os.SEEK_SET)
         os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
     return lock
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process runs the sweep now; one whose lock this user may not read is taken to be run."""
-    try:
-        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return False
-
-
-def sweeps(below: Path) -> list[Path]:
-    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end.
-
-    One that was killed before its first event is not among them.
-    """
-    found: list[tuple[float, Path]] = []
-    top = len(below.parts)
-    for name, folders, files in os.walk(below):
-        folder = Path(name)
-        if FILE in files:
-            with contextlib.suppress(OSError):
-                # It may have been removed meanwhile, or lead nowhere.
-                stat = (folder / FILE).stat()
-                if (folder / FILE).is_file() and stat.st_size:
-                    found.append((stat.st_mtime, folder))
-        if FILE in files or len(folder.parts) - top >= _DEEPEST:
-            # No sweep lies within another; and somebody may have named the whole disk.
-            folders.clear()
-    return [folder for _, folder in sorted(found)]
-
-
-def begins_a_sweep(folder: Path) -> bool:
-    """Whether a folder has a journal that begins as those of sweeps do."""
-    try:
-        with open(folder / FILE, "rb") as file:
-            return file.read(32).startswith(b'{"event": "sweep_started"')
-    except OSError:
-        return False
-
-
-def find(sweep: str, wanted_by: str) -> Path:
-    """Finds the folder of a sweep under the working directory.
-
-    Args:
-        sweep: `NAME/TIME`, its folder, or NAME for its last one.
-        wanted_by: The command or the key of the config, for the message.
-
-    Raises:
-        UserError: There is no such sweep.
-    """
-    for folder in (Path(sweep), SWEEPS / sweep):
-        if (folder / FILE).is_file():
-            return folder
-        found = sweeps(folder)
-        if found:
-            return found[-1]
-    raise UserError(f"{wanted_by} {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
-
-
-def elsewhere(folder: Path) -> Path | None:
-    """The folder that a sweep was run in, from which its config's paths count; None where it is the working directory.
-
-    There they stay as they are, so that they are still true when the project is moved.
-
-    Args:
-        folder: The sweep's; it is taken for the working directory's if it lies in no `experiments/`.
-    """
-    parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
-    project = parents[0].parent if parents else Path.cwd().resolve()
-    return None if project == Path.cwd().resolve() else project
 
 
 def read(folder: Path) -> Iterator[Event]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.journal.trial import Confirmed, Outcome, Status, Trial
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.events import Confirmed
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 # How many standard errors below the best a first execution has to be, and how many trials must tell that error.
 _HOPELESS = 3.0

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.config.settings import METRICS, SUMMARIES, Objective
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,

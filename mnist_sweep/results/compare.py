@@ -15,12 +15,12 @@ from rich.console import Console
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.tables import Column, show, standard_output
-from mnist_sweep.common.text import printable
-from mnist_sweep.config.settings import SUMMARIES, Objective
-from mnist_sweep.driver.progress import duration, short_names, shown
+from mnist_sweep.common.text import duration, printable, short_names, shown
+from mnist_sweep.config.objective import SUMMARIES, Objective
 from mnist_sweep.journal.ranking import pareto
 from mnist_sweep.results.columns import find_column, in_order, matching
-from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep, local_folder, searched
+from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep, local_folder
+from mnist_sweep.results.runs.frames import searched
 
 FORMATS = {"table": ".txt", "csv": ".csv", "json": ".json", "parquet": ".parquet", "markdown": ".md"}
 

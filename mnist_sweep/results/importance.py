@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.driver.progress import shown
-from mnist_sweep.results.runs.find import searched
+from mnist_sweep.common.text import shown
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.runs.frames import searched
 
 if TYPE_CHECKING:
     import optuna

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 from mnist_sweep.search.translation import Translation

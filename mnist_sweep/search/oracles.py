@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from mnist_sweep.common.light_keras import load as load_keras
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import HyperbandSearch
-from mnist_sweep.config.settings import Objective
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search.base import Search
 from mnist_sweep.search.oracle_search import OracleSearch

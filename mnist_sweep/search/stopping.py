@@ -10,8 +10,7 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 
-from mnist_sweep.config.search_config import ASHASearch, MedianSearch, OwnSearch
-from mnist_sweep.config.settings import Objective, Settings
+from mnist_sweep.config.objective import Objective
 
 
 class Stopping(ABC):
@@ -115,24 +114,6 @@ class Median(Stopping):
         worse = enough and (best < _median(means) or best == -math.inf)
         bisect.insort(means, total / count)
         return f"worse than the median of {len(means) - 1} trials at epoch {epoch}" if worse else ""
-
-
-def create(settings: Settings) -> Stopping | None:
-    """Builds the rule that a config names; None where no trial is to be stopped.
-
-    Raises:
-        UserError: A user's own rule cannot be built.
-    """
-    search, objective, epochs = settings.search, settings.objective, settings.trial["training"]["epochs"]
-    if isinstance(search, ASHASearch):
-        return ASHA(objective, epochs, search.factor, search.min_epochs)
-    if isinstance(search, MedianSearch):
-        return Median(objective, epochs, search.min_trials, search.min_epochs)
-    if isinstance(search, OwnSearch):
-        from mnist_sweep.search import custom
-
-        return custom.stopping(settings)
-    return None
 
 
 def _finite(score: float) -> float:

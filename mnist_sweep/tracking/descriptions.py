@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_sweep.common.text import one_line
+from mnist_sweep.common.text import duration, one_line, short_names, shown
 from mnist_sweep.config.settings import Settings
-from mnist_sweep.driver.progress import duration, short_names, shown
+from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
 from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import Outcome, Status, SweepEnded, SweepStarted, Trial, WinnerTested
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 # MLflow cuts what is longer without a word.
 _LONGEST = 8000

@@ -6,58 +6,91 @@ import contextlib
 import getpass
 import heapq
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.files import remove
+from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend
-from mnist_sweep.config.settings import Objective, Settings
-from mnist_sweep.journal.ranking import Results, scores_of
-from mnist_sweep.journal.trial import (
-    DETAILS_FILE,
-    MODEL_FILE,
-    PROFILE_FILE,
-    SAMPLE_FILE,
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.journal.events import (
     AttemptFailed,
     Confirmed,
     EpochEnded,
     Event,
-    Execution,
     ExecutionEnded,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
     SweepEnded,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialEnded,
     TrialStarted,
     WinnerTested,
-    trial_folder,
 )
-from mnist_sweep.tracking import descriptions, saved_view, store
+from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.ranking import Results, scores_of
+from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
+from mnist_sweep.tracking import descriptions, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
 from mnist_sweep.tracking.names import tagged
+from mnist_sweep.tracking.tags import (
+    PARENT_TAG,
+    TAG_BACKEND,
+    TAG_BEGUN,
+    TAG_CONFIRMS,
+    TAG_DONE,
+    TAG_EXECUTION,
+    TAG_GOES_ON_FROM,
+    TAG_KIND,
+    TAG_MODEL_SHA256,
+    TAG_NOTE,
+    TAG_OBJECTIVE,
+    TAG_REASON,
+    TAG_SLOT,
+    TAG_STATUS,
+    TAG_SWEEP,
+    TAG_TRIAL,
+    TAG_WINNER,
+)
 from mnist_sweep.tracking.writer import Writer, is_refusal
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.entities import Run
 
 
-class View:
+class Plots(Protocol):
+    """Draws what a sweep's own run shows; `mnist_sweep.results.plots` does."""
+
+    def pareto_front(
+        self, scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str
+    ) -> Figure:
+        """Draws the trials by their objectives."""
+
+    def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str) -> Figure:
+        """Draws how often each class was predicted as which."""
+
+
+class Recorder:
     """Writes one event after another.
 
     An event that was written before, wholly or in part, may be written again: runs are found by their tags, and MLflow
     drops a metric that it has with the same time and value. So a journal can be replayed into any store.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        """Takes the sweep's settings, and the folder from which models are logged."""
-        self._settings, self._folder = settings, folder
+    def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots]) -> None:
+        """Takes a sweep, and what draws its plots.
+
+        Args:
+            settings: The sweep's.
+            folder: The sweep's folder, from which models are logged.
+            plots: Loads what draws; called when there is something to draw, as matplotlib takes a second to import.
+        """
+        self._settings, self._folder, self._plots = settings, folder, plots
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
         self._write = Writer(settings.tracking, settings.name)
@@ -95,7 +128,7 @@ class View:
                 self._handle(event)
             if self._outdated:
                 note = descriptions.progress_note(self._settings, self._results)
-                self._write.tag(self._parent, store.TAG_NOTE, note)
+                self._write.tag(self._parent, TAG_NOTE, note)
             self._write.flush()
             self._begun |= self._beginning
             self._outdated, self._unsure = False, max(0, self._unsure - len(events))
@@ -146,9 +179,9 @@ class View:
         self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
         self._versions, self._changed = _version_tags(event.versions), dict[str, str]()
         self._write.open(self._common_tags(event), event.data)
-        self._known = {_key(run.data.tags): run for run in self._write.find(tagged(store.TAG_SWEEP, event.sweep))}
-        self._begun |= {run.info.run_id for run in self._known.values() if store.TAG_BEGUN in run.data.tags}
-        tags = {store.TAG_KIND: "sweep", store.TAG_NOTE: descriptions.opening(self._settings)}
+        self._known = {_key(run.data.tags): run for run in self._write.find(tagged(TAG_SWEEP, event.sweep))}
+        self._begun |= {run.info.run_id for run in self._known.values() if TAG_BEGUN in run.data.tags}
+        tags = {TAG_KIND: "sweep", TAG_NOTE: descriptions.opening(self._settings)}
         self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
         confirmed = self._settings.confirm is not None
         view = saved_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
@@ -172,9 +205,9 @@ class View:
 
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
-            store.TAG_SWEEP: event.sweep,
-            store.TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
-            store.TAG_BACKEND: backend.of(event.config),
+            TAG_SWEEP: event.sweep,
+            TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
+            TAG_BACKEND: backend.of(event.config),
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
             **_version_tags(event.versions),
         }
@@ -187,10 +220,10 @@ class View:
     def _sweep_ended(self, event: SweepEnded) -> None:
         objectives, points = self._settings.objectives, self._points
         if len(objectives) > 1 and points:
-            from mnist_sweep.results.plots import pareto_front
-
             title = f"{len(points)} trials of {self._settings.name}"
-            self._write.figure([self._parent], pareto_front(points, objectives, title), "pareto_front.png")
+            self._write.figure(
+                [self._parent], self._plots().pareto_front(points, objectives, title), "pareto_front.png"
+            )
         # Not those that have ended since, which a journal of an earlier interruption is told about.
         resting = {n: run for n, run in self._runs.items() if n not in self._ended and not self._done(n)}
         executions = [run for (number, _), run in self._executions.items() if number in resting]
@@ -198,7 +231,7 @@ class View:
             # It goes on when the sweep is resumed.
             self._close(run, Status.STOPPED, event.reason, event.time)
         note = descriptions.sweep_note(self._settings, self._started, self._results, self._tested, event)
-        self._write.tag(self._parent, store.TAG_NOTE, note)
+        self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)
 
@@ -208,8 +241,8 @@ class View:
         """The run that has these tags, reopened or created."""
         known = self._known.get(_key(tags))
         if known is None and self._unsure > 0:
-            mine = " and ".join(tagged(key, tags[key]) for key in (store.PARENT_TAG, *_KEYS) if key in tags)
-            known = next(self._write.find(mine), None) if store.PARENT_TAG in tags else None
+            mine = " and ".join(tagged(key, tags[key]) for key in (PARENT_TAG, *_KEYS) if key in tags)
+            known = next(self._write.find(mine), None) if PARENT_TAG in tags else None
         if known is None:
             return self._write.create_run(name, tags, event.time)
         self._write.reopen(known.info.run_id)
@@ -221,12 +254,12 @@ class View:
     def _mark_begun(self, run: str) -> None:
         """Notes that a run has its parameters, config and data, so that an event that failed halfway is told again."""
         self._write.input(run)
-        self._write.tag(run, store.TAG_BEGUN, "true")
+        self._write.tag(run, TAG_BEGUN, "true")
         self._beginning.add(run)
 
     def _close(self, run: str, status: Status, reason: str, time: float, *, has_result: bool = False) -> None:
-        self._write.tag(run, store.TAG_STATUS, str(status))
-        self._write.tag(run, store.TAG_REASON, reason)
+        self._write.tag(run, TAG_STATUS, str(status))
+        self._write.tag(run, TAG_REASON, reason)
         # MLflow shows a killed run as it shows a failed one; a trial that a rule has stopped has done its part.
         self._write.end_run(run, Status.COMPLETED if has_result else status, time)
 
@@ -240,20 +273,20 @@ class View:
             return
         if number in self._runs:
             self._write.reopen(self._runs[number])
-            self._write.tag(self._runs[number], store.TAG_SLOT, event.slot)
+            self._write.tag(self._runs[number], TAG_SLOT, event.slot)
             for key, value in self._changed.items():
                 self._write.tag(self._runs[number], key, value)
         else:
             tags = {
-                store.TAG_KIND: "trial",
-                store.TAG_TRIAL: str(number),
-                store.TAG_SLOT: event.slot,
-                store.PARENT_TAG: self._parent,
+                TAG_KIND: "trial",
+                TAG_TRIAL: str(number),
+                TAG_SLOT: event.slot,
+                PARENT_TAG: self._parent,
             }
             if trial.parent is not None:
-                tags[store.TAG_GOES_ON_FROM] = f"trial {trial.parent}"
+                tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:
-                tags[store.TAG_CONFIRMS] = str(trial.confirms)
+                tags[TAG_CONFIRMS] = str(trial.confirms)
             self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
         run = self._runs[number]
         if run not in self._begun:
@@ -275,10 +308,10 @@ class View:
         values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
         if (number, execution) not in self._executions:
             tags = {
-                store.TAG_KIND: "execution",
-                store.TAG_TRIAL: str(number),
-                store.TAG_EXECUTION: str(execution),
-                store.PARENT_TAG: self._runs[number],
+                TAG_KIND: "execution",
+                TAG_TRIAL: str(number),
+                TAG_EXECUTION: str(execution),
+                PARENT_TAG: self._runs[number],
             }
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
             self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
@@ -343,11 +376,11 @@ class View:
         if outcome.score is not None:
             self._keep_model(number)
         if outcome.digest:
-            self._write.tag(run, store.TAG_MODEL_SHA256, outcome.digest)
+            self._write.tag(run, TAG_MODEL_SHA256, outcome.digest)
         if note := self._note(number):
-            self._write.tag(run, store.TAG_NOTE, note)
+            self._write.tag(run, TAG_NOTE, note)
         self._close(run, outcome.status, outcome.reason, event.time, has_result=outcome.score is not None)
-        self._write.tag(run, store.TAG_DONE, "true")
+        self._write.tag(run, TAG_DONE, "true")
 
     def _note(self, number: int) -> str:
         tested = self._tested if self._tested is not None and self._tested.trial == number else None
@@ -356,7 +389,7 @@ class View:
     def _done(self, number: int) -> bool:
         """Whether a trial was logged to its end before the events were replayed."""
         known = self._known.get(f"trial {number}")
-        return known is not None and store.TAG_DONE in known.data.tags
+        return known is not None and TAG_DONE in known.data.tags
 
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
@@ -398,14 +431,12 @@ class View:
             self._drop_models([n for n in sorted(anew) if n != event.model])
 
     def _winner_tested(self, event: WinnerTested) -> None:
-        from mnist_sweep.results.plots import confusion_matrix
-
         confirms = self._trials[event.trial].confirms
         tested = [event.trial, *([] if confirms is None else [confirms])]
         runs = [] if event.error else [*(self._runs[n] for n in tested), self._parent]
         if runs:
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
-            self._write.figure(runs, confusion_matrix(event.confusion, title), "confusion_matrix.png")
+            self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
         for run in runs:
             self._write.summary(run, event.metrics, 0, event.time)
             self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
@@ -416,12 +447,12 @@ class View:
         if self._tested is not None:
             # A resumed sweep may have found a better one.
             before, self._tested = self._tested.trial, None
-            self._write.tag(self._runs[before], store.TAG_WINNER, "false")
-            self._write.tag(self._runs[before], store.TAG_NOTE, self._note(before))
+            self._write.tag(self._runs[before], TAG_WINNER, "false")
+            self._write.tag(self._runs[before], TAG_NOTE, self._note(before))
         self._tested = event
-        self._write.tag(self._runs[event.trial], store.TAG_WINNER, "true")
-        self._write.tag(self._runs[event.trial], store.TAG_NOTE, self._note(event.trial))
-        self._write.tag(self._parent, store.TAG_WINNER, str(event.trial))
+        self._write.tag(self._runs[event.trial], TAG_WINNER, "true")
+        self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
+        self._write.tag(self._parent, TAG_WINNER, str(event.trial))
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
@@ -430,7 +461,7 @@ def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 # What tells a sweep's runs apart.
-_KEYS = (store.TAG_KIND, store.TAG_TRIAL, store.TAG_EXECUTION)
+_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION)
 
 
 def _key(tags: Mapping[str, str]) -> str:
@@ -460,16 +491,3 @@ def hyperparameters(trial: Trial) -> dict[str, Any]:
     apart = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
     unused = apart | set(trial.inactive)
     return {key: value for key, value in values.items() if key not in unused} | trial.values
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one mapping from dotted keys.
-
-    Args:
-        tree: The groups; an empty one is a value.
-        prefix: What each key begins with.
-    """
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return result

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.tracking import store
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.tracking.names import TAG_PARAM, key_of, originals, tagged
+from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,9 +125,9 @@ def tags_of_run(parent: Run) -> dict[str, str]:
     about = parent.data.tags
     own = originals(parent.data.params, about, TAG_PARAM)
     params = {k.removeprefix("space."): v for k, v in own.items() if k.startswith("space.")}
-    objectives = tuple(map(Objective.parse, about[store.TAG_OBJECTIVE].split(",")))
+    objectives = tuple(map(Objective.parse, about[TAG_OBJECTIVE].split(",")))
     confirmed = any(k.startswith("confirm.") for k in parent.data.params)
-    return tags(about[store.TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
+    return tags(about[TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
 
 
 def outdated(experiment: Experiment) -> list[str]:
@@ -143,7 +143,7 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
     columns |= {f"params.`{key_of(name)}`": 100 for name in space}
     return {
         # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
-        "searchFilter": f"{tagged(store.TAG_SWEEP, sweep)} and {tagged(store.TAG_KIND, 'trial')}",
+        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, 'trial')}",
         "orderByKey": f"metrics.`{best[0]}`",
         "orderByAsc": first.direction == "min",
         "startTime": "ALL",
@@ -214,3 +214,6 @@ def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:  
         "isGenerated": False,
         **more,
     }
+
+
+HOST, PORT = "127.0.0.1", 5000

@@ -7,14 +7,14 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, printable
 from mnist_sweep.config.settings import Settings
-from mnist_sweep.journal.trial import Event
-from mnist_sweep.tracking.recorder import View
+from mnist_sweep.journal.events import Event
+from mnist_sweep.tracking.recorder import Plots, Recorder
 from mnist_sweep.tracking.writer import is_refusal
 
 _LOG = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ class Refusals:
             _LOG.error("MLflow refuses (a part of) %s: %s", type(event).__name__, reason)
 
 
-def write(view: View, events: Sequence[Event], refusals: Refusals) -> None:
+def write(recorder: Recorder, events: Sequence[Event], refusals: Refusals) -> None:
     """Writes events to MLflow, one by one where it refuses any.
 
     Args:
-        view: What writes them.
+        recorder: What writes them.
         events: In their order; none, or more, may have been written before.
         refusals: What is refused is added to these.
 
@@ -64,15 +64,15 @@ def write(view: View, events: Sequence[Event], refusals: Refusals) -> None:
         Exception: MLflow cannot be reached; or it refuses the sweep's own run, without which nothing can be logged.
     """
     try:
-        view.handle(*events)
+        recorder.handle(*events)
     except Exception as error:
-        if not is_refusal(error) or not view.has_begun:
+        if not is_refusal(error) or not recorder.has_begun:
             raise
         if len(events) == 1:
             refusals.add(events[0], error)
             return
         for event in events:
-            write(view, [event], refusals)
+            write(recorder, [event], refusals)
 
 
 class Tracker:
@@ -86,15 +86,16 @@ class Tracker:
         refusals: What is left out.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots]) -> None:
         """Starts the thread, which imports MLflow and opens the store with the first event.
 
         Args:
             settings: The sweep's settings.
             folder: The sweep's folder, from which models are logged.
+            plots: As for `Recorder`.
         """
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._view = View(settings, folder)
+        self._recorder = Recorder(settings, folder, plots)
         self._closing = threading.Event()
         self._taken = 0
         self.error: Exception | None = None
@@ -141,7 +142,7 @@ class Tracker:
     def _log(self, events: Sequence[Event]) -> bool:
         if len(events) > 1:
             try:
-                write(self._view, events, self.refusals)
+                write(self._recorder, events, self.refusals)
             except Exception as error:
                 self._failed(error)
                 if is_refusal(error):
@@ -158,7 +159,7 @@ class Tracker:
         while True:
             last = self._closing.is_set()
             try:
-                write(self._view, [event], self.refusals)
+                write(self._recorder, [event], self.refusals)
             except Exception as error:
                 self._failed(error)
                 if last or is_refusal(error):

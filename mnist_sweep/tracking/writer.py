@@ -22,8 +22,9 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config.settings import Tracking
 from mnist_sweep.journal.trial import Status
-from mnist_sweep.tracking import saved_view, store
+from mnist_sweep.tracking import saved_view, store, uri
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, key_of, keys_of
+from mnist_sweep.tracking.tags import TAG_BEGUN, TAG_DONE, TAG_STORE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ _MLFLOW_STATUS = {
 # What MLflow takes in one call.
 _MOST_PARAMS, _MOST_METRICS = 100, 500
 # Tags that say that everything is there, which it is not where a part was refused.
-_MARKS = {store.TAG_BEGUN, store.TAG_DONE}
+_MARKS = {TAG_BEGUN, TAG_DONE}
 # The characters that it keeps of a value, and of a run's name.
 _LONGEST_PARAM, _LONGEST_TAG, _LONGEST_NAME = 6000, 8000, 250
 # Codes with which MLflow says that it cannot answer, or not this user: that is no event's fault, and may pass.
@@ -123,8 +124,8 @@ class Writer:
             # A tracking server keeps artifacts in its own place; a database knows none, so it is told one.
             local = not tracking.uri.startswith(("http", "databricks"))
             place = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
-            path = store.sqlite_path(tracking.uri)
-            about = {} if path is None else {store.TAG_STORE: str(path.resolve())}
+            path = uri.sqlite_path(tracking.uri)
+            about = {} if path is None else {TAG_STORE: str(path.resolve())}
             self.experiment = self._create_experiment(place, about)
 
     def _create_experiment(self, place: str | None, tags: dict[str, Any]) -> str:
@@ -224,7 +225,7 @@ class Writer:
             Exception: The first refusal (see `is_refusal`), when all else is written; an outage at once.
         """
         refusals: list[Exception] = []
-        for run in sorted(self._waiting, key=lambda run: store.TAG_DONE in self._waiting[run].tags):
+        for run in sorted(self._waiting, key=lambda run: TAG_DONE in self._waiting[run].tags):
             self._write(run, self._waiting[run], refusals)
         self._waiting.clear()
         if refusals:
@@ -346,7 +347,7 @@ class Writer:
 
     def _local(self, run: str) -> Path | None:
         """A run's folder, where its files lie on this machine."""
-        folder = store.file_path(self._place(run))
+        folder = uri.file_path(self._place(run))
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         return folder

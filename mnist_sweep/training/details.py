@@ -11,7 +11,7 @@ import numpy as np
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.data import profile
 from mnist_sweep.data.images import Array, Dataset
-from mnist_sweep.journal.trial import DETAILS_FILE, PROFILE_FILE
+from mnist_sweep.journal.files import DETAILS_FILE, PROFILE_FILE
 
 _MISTAKES = 25
 _FILTERS = 64

@@ -16,16 +16,9 @@ from pydantic import TypeAdapter
 from mnist_sweep.common.errors import UserError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import read_text
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.journal.trial import (
-    EXECUTION_FILE,
-    MODEL_FILE,
-    SAMPLE_FILE,
-    Execution,
-    Outcome,
-    Status,
-    execution_folder,
-)
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.files import EXECUTION_FILE, MODEL_FILE, SAMPLE_FILE, execution_folder
+from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.training.fit import Job, Report, Stop, Trainer
 
 History = list[tuple[int, dict[str, float]]]

@@ -25,10 +25,11 @@ from mnist_sweep.common.errors import MachineError, UserError, machine_fault, wr
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
 from mnist_sweep.common.text import first_line
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.data.images import Array, Dataset
-from mnist_sweep.journal.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE, Outcome, Status
+from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
+from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.training import backends, costs, details, saved, state
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure

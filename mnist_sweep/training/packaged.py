@@ -18,9 +18,8 @@ import numpy as np
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import check_digest, read_npz, read_yaml
 from mnist_sweep.config import backend
-from mnist_sweep.journal.trial import MODEL_FILE, SAMPLE_FILE
+from mnist_sweep.journal.files import MODEL_FILE, PACKAGE, SAMPLE_FILE
 
-PACKAGE = "package"
 _EXAMPLES = 2
 _REQUIREMENTS = ("tensorflow", "keras", "numpy")
 

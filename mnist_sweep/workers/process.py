@@ -205,7 +205,7 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Mess
 
 
 def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
-    from mnist_sweep.config.settings import Objective
+    from mnist_sweep.config.objective import Objective
     from mnist_sweep.config.trial_config import check_trial
     from mnist_sweep.training import executions
     from mnist_sweep.training.fit import Job

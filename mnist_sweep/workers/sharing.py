@@ -15,18 +15,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from mnist_sweep.config.settings import Workers
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
     Event,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
-    Trial,
     TrialEnded,
     TrialStarted,
 )
+from mnist_sweep.journal.trial import Status, Trial
 from mnist_sweep.workers.devices import Slot, device, memory, most_shares
 
 # The throughput that a share has to add.

@@ -11,20 +11,18 @@ import pytest
 from benchmarks import machine
 from benchmarks.overhead import activities, commands, sweeps
 from benchmarks.overhead.watch import Sample
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
     Event,
-    Outcome,
-    Status,
     SweepEnded,
     SweepStarted,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
 )
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 BEGIN, END = 1000.0, 1050.0
 PHASES = {"build": 0.5, "trace": 1.0, "train": 6.0, "validate": 1.0, "save": 0.25}
@@ -106,10 +104,13 @@ def test_a_worker_s_memory_is_that_of_the_process_which_trained():
 def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
     code = """if True:
         from pathlib import Path
-        from mnist_sweep import files, publish, sweep, tracking, trial
-        for name in (trial.MODEL_FILE, trial.SAMPLE_FILE, trial.STATE_FILE, "config.yaml"):
+        from mnist_sweep.common import files
+        from mnist_sweep.driver import loop, publish
+        from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
+        from mnist_sweep.tracking import tracker
+        for name in (MODEL_FILE, SAMPLE_FILE, STATE_FILE, "config.yaml"):
             files.write_whole(Path(name), "text")
-        tracker = tracking.Tracker(None, None)
+        tracker = tracker.Tracker(None, None)
         tracker.handle(None)
         tracker.close()
         print(sorted(path.name for path in Path().iterdir()), tracker.error, publish.publish())

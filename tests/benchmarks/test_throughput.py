@@ -18,7 +18,7 @@ from mnist_sweep.config import compose
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import CNN, at_layer, check_trial
-from mnist_sweep.driver import warm_start
+from mnist_sweep.driver import enqueue
 
 
 @pytest.mark.parametrize("shape", shapes.SHAPES)
@@ -30,7 +30,7 @@ def test_this_program_is_given_the_settings_that_the_peers_are_given(shape, tmp_
     settings = check_settings(compose.defaults(["+experiment=these"]))
     space = Space(settings.trial)
 
-    enqueued = warm_start.enqueued(settings, space, None)
+    enqueued = enqueue.enqueued(settings, space, None)
 
     assert enqueued == [shapes.values(shape, setting) for setting in chosen]
     assert settings.search.max_trials == len(chosen)

@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-BEGINNING = "from mnist_sweep import ending\nending.SECONDS = 0.5\nended = ending.raise_on_signals()\n"
+BEGINNING = (
+    "from mnist_sweep.common import termination\ntermination.SECONDS = 0.5\nended = termination.raise_on_signals()\n"
+)
 
 
 def ends(code: str, number: signal.Signals) -> int:

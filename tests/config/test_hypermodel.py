@@ -16,7 +16,7 @@ from mnist_sweep.config.grammar import Interval, read_sweep
 from mnist_sweep.config.hypermodel_space import key_of
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.trial_config import HyperModelConfig, check_trial
-from mnist_sweep.driver import warm_start
+from mnist_sweep.driver import discovery, enqueue
 from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Task
 
 NAME = "own:build"
@@ -146,7 +146,7 @@ def test_the_functions_defaults_are_the_first_trial(compose_config) -> None:
     settings = check_settings(compose_config("model.hypermodel=own:build", "training.batch_size=32,64"))
     found = hypermodel.expand(settings.trial, {"space": LAYERS, "values": {}, "keeping": []})
     settings = replace(settings, trial=found.trial)
-    values = warm_start.enqueued(settings, found.space(), found.baseline({"training": {"batch_size": 64}}))
+    values = enqueue.enqueued(settings, found.space(), found.baseline({"training": {"batch_size": 64}}))
     assert values == [
         {
             "model.values.num_layers": 1,
@@ -423,7 +423,7 @@ SPACE = {"space": [], "values": {}, "keeping": []}
 def test_the_first_slot_is_asked_and_the_others_messages_are_kept() -> None:
     after = Ready("cpu1")
     pool = Pool([], [Ready("cpu1"), Ready("cpu0")], [Died("cpu0", "was killed")], [Discovered("cpu1", SPACE), after])
-    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert discovery.discover(pool, NAME, 60) == SPACE
     assert pool.tasks == [("cpu1", Discover(NAME))]
     assert pool.kept == [Ready("cpu0"), Died("cpu0", "was killed"), after]
 
@@ -431,17 +431,17 @@ def test_the_first_slot_is_asked_and_the_others_messages_are_kept() -> None:
 def test_a_worker_that_dies_is_asked_once_more() -> None:
     died = Died("cpu0", "was killed by SIGKILL (out of memory?)")
     pool = Pool([Ready("cpu0")], [died], [Ready("cpu0")], [Discovered("cpu0", SPACE)])
-    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert discovery.discover(pool, NAME, 60) == SPACE
     assert len(pool.tasks) == 2
     with pytest.raises(UserError, match=r"own:build: the process that builds it was killed by SIGKILL \(out of memory"):
-        hypermodel.discover(Pool([Ready("cpu0")], [died], [Ready("cpu0")], [died]), NAME, 60)
+        discovery.discover(Pool([Ready("cpu0")], [died], [Ready("cpu0")], [died]), NAME, 60)
 
 
 def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
     lost = Died("cpu0", "cannot start, it ended with exit code 1", lost=True)
     stale = [Ready("cpu1"), Died("cpu1", "was killed"), Ready("cpu1")]
     pool = Pool([Ready("cpu0")], stale, [lost], [Discovered("cpu1", SPACE)])
-    assert hypermodel.discover(pool, NAME, 60) == SPACE
+    assert discovery.discover(pool, NAME, 60) == SPACE
     assert [slot for slot, _ in pool.tasks] == ["cpu0", "cpu1"]
     # Not the one that was answered with the question.
     assert pool.kept == [*stale[:2], lost]
@@ -449,16 +449,16 @@ def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
 
 def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
     with pytest.raises(UserError, match="it is broken"):
-        hypermodel.discover(Pool([Ready("cpu0")], [Discovered("cpu0", error="it is broken")]), NAME, 60)
+        discovery.discover(Pool([Ready("cpu0")], [Discovered("cpu0", error="it is broken")]), NAME, 60)
     pool = Pool([Died("cpu0", "cannot start, it ended with exit code 1", lost=True)])
     pool.alive = []
     with pytest.raises(UserError, match="workers: cpu0 cannot start, it ended with exit code 1"):
-        hypermodel.discover(pool, NAME, 60)
+        discovery.discover(pool, NAME, 60)
 
 
 def test_a_fault_of_the_machine_ends_it_and_is_not_put_down_to_the_hypermodel() -> None:
     with pytest.raises(MachineError, match="^the disk is full$"):
-        hypermodel.discover(Pool([Ready("cpu0")], [MachineFailed("cpu0", "the disk is full")]), NAME, 60)
+        discovery.discover(Pool([Ready("cpu0")], [MachineFailed("cpu0", "the disk is full")]), NAME, 60)
 
 
 @pytest.mark.parametrize(
@@ -483,4 +483,4 @@ def test_a_space_that_is_none_is_told_in_one_line(space: dict[str, Any], why: st
 
 def test_a_build_without_end_is_not_waited_for() -> None:
     with pytest.raises(UserError, match="own:build: its space is not known after 0 s"):
-        hypermodel.discover(Pool([Ready("cpu0")]), NAME, 0)
+        discovery.discover(Pool([Ready("cpu0")]), NAME, 0)

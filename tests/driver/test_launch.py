@@ -14,9 +14,9 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.driver import launch
+from mnist_sweep.driver import launch, same_sweep, signals
 from mnist_sweep.driver.loop import Sweep
-from mnist_sweep.journal.trial import Event, SweepResumed, SweepStarted
+from mnist_sweep.journal.events import Event, SweepResumed, SweepStarted
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def hang_up() -> Iterator[None]:
 def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     sweep = mock.Mock(spec=Sweep)
-    with termination.ended_by_signals(), launch._signals(sweep, Console(file=StringIO())):
+    with termination.ended_by_signals(), signals.stopping_on_signals(sweep, Console(file=StringIO())):
         os.kill(os.getpid(), signal.SIGHUP)
     assert sweep.stop.called is not nohup
     assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if nohup else signal.SIG_DFL)
@@ -58,7 +58,7 @@ class TestVersions:
             past.append(SweepResumed(2.0, {}, resumed))
         said: list[str] = []
         with mock.patch.object(launch, "versions", return_value=NOW):
-            launch._same_versions(past, Path("experiments/a/b"), backend, allowed, said.append)
+            same_sweep.check_versions(past, Path("experiments/a/b"), backend, allowed, said.append)
         return said
 
     def test_that_differ_are_refused_by_name(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnist_sweep.driver import logs
-from mnist_sweep.journal.folders import LOG
+from mnist_sweep.journal.files import LOG
 
 
 @pytest.fixture(autouse=True)

@@ -10,23 +10,18 @@ from typing import Any
 import pytest
 from fakes import FakeClock, FakeWorkers, InlineExecutor
 
-from mnist_sweep import search
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
-from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     Confirmed,
     EpochEnded,
     Event,
-    Execution,
     ExecutionEnded,
-    Outcome,
     SlotLost,
-    Status,
     SweepEnded,
     SweepResumed,
     TrialAsked,
@@ -34,7 +29,9 @@ from mnist_sweep.journal.trial import (
     TrialStarted,
     WinnerTested,
 )
-from mnist_sweep.search import stopping
+from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.trial import Execution, Outcome, Status
+from mnist_sweep.search import choose
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 from mnist_sweep.search.in_thread import Aside
 from mnist_sweep.search.stopping import Stopping
@@ -105,14 +102,14 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         space, clock, events = Space(settings.trial), FakeClock(), []
         workers = FakeWorkers(slots, curve, clock, objective=settings.objective.name, **fakes)
         given = {"enqueued": enqueued, "earlier": []}
-        aside = Aside(lambda: own or search.create(settings, space, **given), InlineExecutor())
+        aside = Aside(lambda: own or choose.create_search(settings, space, **given), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)
             if on_event:
                 on_event(story, event)
 
-        rule = stop or stopping.create(settings)
+        rule = stop or choose.create_stopping(settings)
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
             settings, space, aside, rule, workers, folder=tmp_path, emit=emit, clock=clock,

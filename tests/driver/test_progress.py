@@ -11,27 +11,27 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from mnist_sweep.common.text import duration, short_names, shown
 from mnist_sweep.config import compose
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import Search
-from mnist_sweep.config.settings import Objective, check_settings
-from mnist_sweep.driver.progress import Progress, Screen, duration, short_names, shown
-from mnist_sweep.journal.trial import (
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
     SweepEnded,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
 )
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 MAX = Objective("val_accuracy", "max")
 MIN = Objective("val_loss", "min")

@@ -14,7 +14,7 @@ from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.driver import rerun
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.results.runs.logged import Curve, Logged
-from mnist_sweep.tracking.store import TAG_SWEEP
+from mnist_sweep.tracking.tags import TAG_SWEEP
 from mnist_sweep.workers.base import MachineFailed, Train
 from mnist_sweep.workers.devices import Slot
 

@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.driver import launch, resume, summary
-from mnist_sweep.journal.journal import SWEEPS, Journal
-from mnist_sweep.journal.trial import Event, Status, SweepEnded, SweepResumed, SweepStarted
+from mnist_sweep.driver import launch, resume, summary, sync
+from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted
+from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.journal.journal import Journal
+from mnist_sweep.journal.trial import Status
 
 Begin = Callable[..., Path]
 
@@ -128,7 +130,7 @@ def test_sync_logs_what_is_not_refused_and_says_what_is(
         journal.append(SweepEnded(2.0, Status.STOPPED, "", 0))
         journal.append(SweepResumed(3.0, compose_config("name=x")))
     monkeypatch.setattr(resume, "View", Refusing)
-    assert resume.sync("x", Console(file=output, width=200)) == 1
+    assert sync.sync("x", Console(file=output, width=200)) == 1
     assert [type(event) for event in told] == [SweepStarted, SweepResumed]
     assert "2 events are in sqlite:///mlruns/mlflow.db" in output.getvalue()
     assert "1 event could not be logged wholly, as MLflow refuses a part: it has no end." in output.getvalue()

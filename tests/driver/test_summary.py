@@ -14,8 +14,9 @@ from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.publish import Published
+from mnist_sweep.journal.events import Confirmed, SweepStarted, WinnerTested
 from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import Confirmed, Outcome, Status, SweepStarted, Trial, WinnerTested
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 Printed = Callable[..., str]
 

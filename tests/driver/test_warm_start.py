@@ -13,9 +13,11 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.config.trial_config import check_trial
-from mnist_sweep.driver.warm_start import earlier, enqueued
+from mnist_sweep.driver.enqueue import enqueued
+from mnist_sweep.driver.warm_start import earlier
+from mnist_sweep.journal.events import Event, SweepStarted, TrialEnded, TrialStarted
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import Event, Outcome, Status, SweepStarted, Trial, TrialEnded, TrialStarted
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 SPACE = (
     "model.layers=range(1,4)",

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 import mnist_sweep
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import (
-    Confirmed,
-    ExecutionEnded,
-    Status,
-    SweepStarted,
-    TrialEnded,
-    TrialStarted,
-    WinnerTested,
-)
+from mnist_sweep.journal import files, journal
+from mnist_sweep.journal.events import Confirmed, ExecutionEnded, SweepStarted, TrialEnded, TrialStarted, WinnerTested
+from mnist_sweep.journal.trial import Status
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +28,7 @@ def confirmed(run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def events(folder: Path, name: str, kind: type) -> list:
-    (path,) = folder.glob(f"experiments/{name}/*/{journal.FILE}")
+    (path,) = folder.glob(f"experiments/{name}/*/{files.FILE}")
     return [event for event in journal.read(path.parent) if isinstance(event, kind)]
 
 

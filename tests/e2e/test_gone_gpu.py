@@ -13,17 +13,9 @@ import pytest
 from programs import ROOT, command, environment, with_store
 
 import mnist_sweep
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import (
-    AttemptFailed,
-    EpochEnded,
-    Event,
-    SlotLost,
-    SlotOpened,
-    Status,
-    TrialEnded,
-    TrialStarted,
-)
+from mnist_sweep.journal import files, journal
+from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, SlotLost, SlotOpened, TrialEnded, TrialStarted
+from mnist_sweep.journal.trial import Status
 
 FAKE = Path(__file__).parent / "fake_gpus"
 ERROR = "InternalError: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
@@ -72,7 +64,7 @@ class Sweep:
         )  # fmt: skip
 
     def events(self) -> list[Event]:
-        found = [path.parent for path in self.work.glob(f"experiments/*/*/{journal.FILE}")]
+        found = [path.parent for path in self.work.glob(f"experiments/*/*/{files.FILE}")]
         return list(journal.read(found[0])) if found else []
 
     def of(self, kind: type) -> list[Any]:

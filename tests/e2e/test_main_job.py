@@ -18,7 +18,7 @@ from programs import command, environment, with_store
 
 import mnist_sweep
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import SweepEnded, TrialEnded, WinnerTested
+from mnist_sweep.journal.events import SweepEnded, TrialEnded, WinnerTested
 
 
 @pytest.fixture

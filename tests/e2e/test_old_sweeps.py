@@ -15,7 +15,7 @@ import pytest
 
 from mnist_sweep import load_curves, load_runs
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import EpochEnded, SweepResumed, TrialEnded
+from mnist_sweep.journal.events import EpochEnded, SweepResumed, TrialEnded
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sweeps_0_1.tar.xz"
 

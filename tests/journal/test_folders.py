@@ -10,9 +10,10 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL
-from mnist_sweep.journal import folders
-from mnist_sweep.journal.journal import FILE, LOCK, Journal
-from mnist_sweep.journal.trial import SweepStarted
+from mnist_sweep.journal import files, folders
+from mnist_sweep.journal.events import SweepStarted
+from mnist_sweep.journal.files import FILE, LOCK
+from mnist_sweep.journal.journal import Journal
 
 
 def tree(folder: Path) -> set[str]:
@@ -136,7 +137,7 @@ class TestNeverBegun:
     def test_is_one_that_was_taken_long_ago_and_never_opened_its_journal(self, tmp_path: Path) -> None:
         for name, age in (("long ago", 4000), ("just now", 0)):
             folders.claim(tmp_path / name)
-            (tmp_path / name / folders.LOG).touch()
+            (tmp_path / name / files.LOG).touch()
             then = time.time() - age
             os.utime(tmp_path / name / LOCK, (then, then))
         assert folders.never_begun(tmp_path) == [tmp_path / "long ago"]

@@ -18,29 +18,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_sweep.common.errors import MachineError, UserError
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal import files, folders, journal
+from mnist_sweep.journal.events import (
     AttemptFailed,
     Confirmed,
     EpochEnded,
     Event,
     ExecutionEnded,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
     SweepEnded,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
 )
-from mnist_sweep.tracking.store import as_seen_from
+from mnist_sweep.journal.journal import Journal
+from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.tracking.uri import as_seen_from
 
 OUTCOME = Outcome(Status.COMPLETED, "", 0.9, 1, {"val_accuracy": 0.9}, 10, 3.0)
 STARTED = TrialStarted(3.0, Trial(0, {"model.units": 16}, {"model": {"units": 16}}, 2, inactive=["x"]), 1, "cpu0")
@@ -67,7 +65,7 @@ def written(tmp_path):
     with Journal(tmp_path) as journal_:
         for event in STORY:
             journal_.append(event)
-    return tmp_path / journal.FILE
+    return tmp_path / files.FILE
 
 
 def test_story_is_read_back_as_it_was_written(written):
@@ -98,7 +96,7 @@ def test_torn_last_line_is_left_out_wherever_it_was_cut(written):
 
 
 def test_empty_journal_has_no_events(tmp_path):
-    (tmp_path / journal.FILE).touch()
+    (tmp_path / files.FILE).touch()
     assert list(journal.read(tmp_path)) == []
 
 
@@ -161,7 +159,7 @@ def test_folder_that_is_not_there_is_said(tmp_path):
 
 def test_journal_that_is_open_cannot_be_opened_again(tmp_path):
     with Journal(tmp_path) as journal_:
-        assert journal.is_running(tmp_path)
+        assert folders.is_running(tmp_path)
         for resume in (False, True):
             with pytest.raises(UserError) as caught:
                 Journal(tmp_path, resume=resume)
@@ -171,7 +169,7 @@ def test_journal_that_is_open_cannot_be_opened_again(tmp_path):
         # The first goes on undisturbed.
         journal_.append(STORY[0])
     assert list(journal.read(tmp_path)) == STORY[:1]
-    assert not journal.is_running(tmp_path)
+    assert not folders.is_running(tmp_path)
 
 
 _HOLDS = """
@@ -197,7 +195,7 @@ def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
-        assert journal.is_running(tmp_path)
+        assert folders.is_running(tmp_path)
         with pytest.raises(UserError) as caught:
             Journal(tmp_path, resume=True)
         assert str(caught.value) == (
@@ -206,7 +204,7 @@ def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
     finally:
         process.kill()
         process.communicate(timeout=60)
-    assert not journal.is_running(tmp_path)
+    assert not folders.is_running(tmp_path)
     with Journal(tmp_path, resume=True) as journal_:
         journal_.append(TrialAsked(2.0, 1))
     assert list(journal.read(tmp_path)) == [TrialAsked(1.0, 0), TrialAsked(2.0, 1)]
@@ -231,8 +229,8 @@ def test_going_on_behind_a_torn_line_leaves_no_damage(written):
 
 
 def test_folder_that_no_sweep_ran_in_is_not_running(tmp_path):
-    assert not journal.is_running(tmp_path)
-    assert not journal.is_running(tmp_path / "none")
+    assert not folders.is_running(tmp_path)
+    assert not folders.is_running(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,7 +238,7 @@ def test_full_disk_is_said_and_what_was_written_stays_whole(tmp_path, monkeypatc
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    path = tmp_path / journal.FILE
+    path = tmp_path / files.FILE
     with Journal(tmp_path) as journal_:
         journal_.append(STORY[0])
         whole = path.read_bytes()
@@ -294,7 +292,7 @@ def test_a_folder_that_was_deleted_is_noticed(tmp_path):
 def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
     before = written.read_bytes()
     (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / journal.FILE).hardlink_to(written)
+    (tmp_path / "copy" / files.FILE).hardlink_to(written)
     with Journal(tmp_path / "copy", resume=True) as journal_:
         journal_.append(STORY[1])
     assert written.read_bytes() == before
@@ -302,17 +300,17 @@ def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_p
 
 
 def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
-    original = tmp_path / journal.LOCK
+    original = tmp_path / files.LOCK
     before = original.read_bytes()
     (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / journal.LOCK).hardlink_to(original)
-    (tmp_path / "copy" / journal.FILE).write_bytes(written.read_bytes())
+    (tmp_path / "copy" / files.LOCK).hardlink_to(original)
+    (tmp_path / "copy" / files.FILE).write_bytes(written.read_bytes())
     with Journal(tmp_path / "copy", resume=True):
         assert original.read_bytes() == before
         # Each can be run beside the other.
         with Journal(tmp_path, resume=True):
-            assert journal.is_running(tmp_path / "copy")
-    assert not journal.is_running(tmp_path)
+            assert folders.is_running(tmp_path / "copy")
+    assert not folders.is_running(tmp_path)
 
 
 def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_written(tmp_path):
@@ -320,21 +318,21 @@ def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_writt
     precious.write_text("mine")
     for name in ("link", "other"):
         (tmp_path / name).mkdir()
-    (tmp_path / "link" / journal.LOCK).symlink_to(precious)
+    (tmp_path / "link" / files.LOCK).symlink_to(precious)
     with pytest.raises(UserError, match="link: cannot be written"):
         Journal(tmp_path / "link")
     assert precious.read_text() == "mine"
-    (tmp_path / "other" / journal.LOCK).write_text("another program's")
+    (tmp_path / "other" / files.LOCK).write_text("another program's")
     with Journal(tmp_path / "other"):
-        assert journal.is_running(tmp_path / "other")
-    assert (tmp_path / "other" / journal.LOCK).read_text() == "another program's"
+        assert folders.is_running(tmp_path / "other")
+    assert (tmp_path / "other" / files.LOCK).read_text() == "another program's"
 
 
 def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
         journal_.append(STORY[0])
-        shutil.copy(tmp_path / journal.FILE, tmp_path / "copy")
-        (tmp_path / "copy").replace(tmp_path / journal.FILE)
+        shutil.copy(tmp_path / files.FILE, tmp_path / "copy")
+        (tmp_path / "copy").replace(tmp_path / files.FILE)
         with pytest.raises(MachineError, match="was moved, deleted or replaced"):
             journal_.append(STORY[1])
 
@@ -365,19 +363,19 @@ def test_whatever_has_become_of_a_journal_it_is_read_or_refused_in_a_line(tmp_pa
     folder = tmp_path_factory.getbasetemp() / "damaged"
     folder.mkdir(exist_ok=True)
     whole = "".join(json.dumps(event.to_json()) + "\n" for event in STORY).encode()
-    (folder / journal.FILE).write_bytes(data.draw(damaged(whole)))
+    (folder / files.FILE).write_bytes(data.draw(damaged(whole)))
     try:
         assert all(isinstance(event, Event) for event in journal.read(folder))
     except UserError as error:
-        assert str(error).startswith(f"{folder / journal.FILE}: line ")
+        assert str(error).startswith(f"{folder / files.FILE}: line ")
         assert "\n" not in str(error)
 
 
 def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / journal.LOCK)
-    assert not journal.is_running(tmp_path)
-    os.mkfifo(tmp_path / journal.FILE)
-    assert journal.sweeps(tmp_path) == []
+    os.mkfifo(tmp_path / files.LOCK)
+    assert not folders.is_running(tmp_path)
+    os.mkfifo(tmp_path / files.FILE)
+    assert folders.sweeps(tmp_path) == []
     with pytest.raises(UserError, match=r"holds no journal\.jsonl"):
         list(journal.read(tmp_path))
 
@@ -399,7 +397,7 @@ def test_a_relative_store_is_in_the_project_that_the_sweep_was_run_in(
     monkeypatch.chdir(other)
 
     def of(folder: Path) -> str:
-        return as_seen_from(uri, journal.elsewhere(folder))
+        return as_seen_from(uri, folders.elsewhere(folder))
 
     assert of(Path("../project/experiments/cnn/1")) == meant.format(project=project)
     assert of(tmp_path / "elsewhere" / "1") == uri

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.ranking import Results, confirm, pareto
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 

@@ -10,29 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     Confirmed,
     EpochEnded,
     Event,
-    Execution,
     ExecutionEnded,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
     SweepEnded,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
     event_from_json,
-    trial_folder,
 )
+from mnist_sweep.journal.files import trial_folder
+from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 
 TRIAL = Trial(
     3,

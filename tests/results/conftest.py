@@ -11,20 +11,19 @@ import pytest
 
 from mnist_sweep.config import compose
 from mnist_sweep.config.settings import check_settings
-from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import (
+from mnist_sweep.driver.publish import load_plots
+from mnist_sweep.journal.events import (
     EpochEnded,
     Event,
-    Outcome,
-    Status,
     SweepEnded,
     SweepStarted,
-    Trial,
     TrialEnded,
     TrialStarted,
     WinnerTested,
-    trial_folder,
 )
+from mnist_sweep.journal.files import trial_folder
+from mnist_sweep.journal.journal import Journal
+from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.tracker import Tracker
 
@@ -101,7 +100,7 @@ def tell(project: Path, sweep: str, objective: str, trials: dict[int, Made], sta
     }
     settings = check_settings({**config, "tracking": tracking})
     score_name, better = settings.objective.name, max if settings.objective.direction == "max" else min
-    tracker = Tracker(settings, folder)
+    tracker = Tracker(settings, folder, load_plots)
     now = start
 
     def at(event: type[Event], *fields: Any) -> Event:

@@ -18,7 +18,7 @@ from rich.console import Console
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.tables import Column
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results import compare as module
 from mnist_sweep.results.columns import find_column
 from mnist_sweep.results.compare import View, _as_csv, _markdown, compare

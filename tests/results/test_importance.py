@@ -13,7 +13,7 @@ from scipy import stats
 
 import mnist_sweep
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results import importance as module
 from mnist_sweep.results.importance import importances, marginal, top_share
 

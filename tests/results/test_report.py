@@ -16,7 +16,7 @@ import pytest
 
 from mnist_sweep.cli import commands
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results import report
 from mnist_sweep.results.report import content, pictures
 from mnist_sweep.results.report.board import Board, Column, leaderboard

@@ -10,7 +10,7 @@ from playing import DISCRETE, MIXED, OVERRIDES, Made, Make
 
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search import create
+from mnist_sweep.search.choose import create_search
 
 
 @pytest.fixture
@@ -32,6 +32,6 @@ def make(compose_config) -> Make:
         config["objective"] = objectives
         settings = check_settings(config)
         space = Space(settings.trial)
-        return Made(lambda: create(settings, space, enqueued, earlier), space, config)
+        return Made(lambda: create_search(settings, space, enqueued, earlier), space, config)
 
     return made

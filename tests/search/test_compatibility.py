@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep import search
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
+from mnist_sweep.search import compatibility
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -24,7 +24,7 @@ Compose = Callable[..., Config]
 def check(compose_config: Compose) -> Callable[..., None]:
     def checked(*overrides: str) -> None:
         settings = check_settings(compose_config(*overrides))
-        search.check(settings, Space(settings.trial))
+        compatibility.check(settings, Space(settings.trial))
 
     return checked
 
@@ -215,13 +215,14 @@ def test_the_gaussian_process_needs_pytorch(
 def test_checking_loads_neither_keras_nor_keras_tuner_nor_tensorflow() -> None:
     code = (
         "import sys\n"
-        "from mnist_sweep import compose, search\n"
+        "from mnist_sweep.config import compose\n"
+        "from mnist_sweep.search import compatibility\n"
         "from mnist_sweep.config.settings import check_settings\n"
         "from mnist_sweep.config.space import Space\n"
         "settings = check_settings(compose.defaults(['+experiment=mlp']))\n"
         "space = Space(settings.trial)\n"
         "list(space.check())\n"
-        "search.check(settings, space)\n"
+        "compatibility.check(settings, space)\n"
         "print([name for name in ('tensorflow', 'keras', 'keras_tuner', 'mlflow', 'optuna') if name in sys.modules])\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.search_config import OwnSearch
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search import custom, stopping
+from mnist_sweep.search import choose, custom
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 
 SWEEPS = {
@@ -464,13 +464,13 @@ class TestStopping:
 
     def test_a_class_may_bring_its_own_rule(self, write: Write, configured) -> None:
         write(self.RULE.replace("ANSWER", "'too bad' if score < self.worst else ''"))
-        rule = stopping.create(configured(worst=0.5))
+        rule = choose.create_stopping(configured(worst=0.5))
         assert rule is not None
         assert (rule.report(0, 1, 0.4), rule.report(0, 1, 0.6)) == ("too bad", "")
 
     def test_or_none(self, write: Write, configured) -> None:
         write(RANDOM)
-        assert stopping.create(configured()) is None
+        assert choose.create_stopping(configured()) is None
 
     @pytest.mark.parametrize(
         ("answer", "expected"),
@@ -481,7 +481,7 @@ class TestStopping:
     )
     def test_its_mistakes_are_told(self, write: Write, configured, answer: str, expected: str) -> None:
         write(self.RULE.replace("ANSWER", answer))
-        rule = stopping.create(configured(worst=0.5))
+        rule = choose.create_stopping(configured(worst=0.5))
         assert rule is not None
         with pytest.raises(UserError) as caught:
             rule.report(0, 1, 0.4)
@@ -490,22 +490,22 @@ class TestStopping:
     def test_must_be_a_rule(self, write: Write, configured) -> None:
         write(self.RULE.replace("return Rule(worst)", "return 0"))
         with pytest.raises(UserError, match="its stopping returns int; return a Stopping"):
-            stopping.create(configured(worst=0.5))
+            choose.create_stopping(configured(worst=0.5))
 
 
 def test_the_driver_loads_neither_keras_to_check_nor_tensorflow_to_import(write: Write) -> None:
     write(ORACLE)
     code = (
         "import os, sys\n"
-        "from mnist_sweep import compose, search\n"
-        "from mnist_sweep.search import own, stopping\n"
+        "from mnist_sweep.config import compose\n"
+        "from mnist_sweep.search import choose\n"
         "from mnist_sweep.config.settings import check_settings\n"
         "from mnist_sweep.config.space import Space\n"
         "config = {**compose.defaults(['+experiment=mlp']), 'search': {'_target_': 'mine.Mine'}}\n"
         "settings = check_settings(config)\n"
         "own.check(settings.search)\n"
         "print('keras' in sys.modules)\n"
-        "stopping.create(settings), search.create(settings, Space(settings.trial)).ask(0)\n"
+        "choose.create_stopping(settings), choose.create_search(settings, Space(settings.trial)).ask(0)\n"
         "print('keras' in sys.modules, 'tensorflow' in sys.modules, 'KERAS_BACKEND' in os.environ)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path[1:]))}

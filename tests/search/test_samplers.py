@@ -138,14 +138,15 @@ def test_a_thousand_trials_are_restored_without_being_suggested_again(
 
 ELSEWHERE = """
 import json, sys
-from mnist_sweep.search import Result, create
+from mnist_sweep.search import Result
+from mnist_sweep.search.choose import create_search
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 
 found = []
 for config in json.load(sys.stdin):
     settings = check_settings(config)
-    search = create(settings, Space(settings.trial))
+    search = create_search(settings, Space(settings.trial))
     for number in range(30):
         found.append(search.ask(number).values)
         search.tell(number, Result((number % 7 / 7,), 9))

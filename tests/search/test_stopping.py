@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from mnist_sweep.config.settings import Objective, check_settings
-from mnist_sweep.search import stopping
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.search import choose
 from mnist_sweep.search.stopping import ASHA, Median, Stopping
 
 ACCURACY, LOSS = Objective("val_accuracy", "max"), Objective("val_loss", "min")
@@ -209,13 +210,13 @@ class TestBoth:
     ],
 )
 def test_the_config_names_the_rule(compose_config, overrides: tuple[str, ...], kind: type | None) -> None:
-    rule = stopping.create(check_settings(compose_config(*overrides)))
+    rule = choose.create_stopping(check_settings(compose_config(*overrides)))
     assert (None if rule is None else type(rule)) is kind
 
 
 def test_the_last_epoch_is_no_rung(compose_config) -> None:
     for epochs, is_rung in [(9, False), (10, True)]:
-        rule = stopping.create(check_settings(compose_config("search=asha", f"training.epochs={epochs}")))
+        rule = choose.create_stopping(check_settings(compose_config("search=asha", f"training.epochs={epochs}")))
         assert rule is not None
         for number in range(3):
             rule.report(number, 9, 0.9)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.tracking import saved_view
 
 _SWEEP = "story/2026-11-23_05-32-59"

@@ -18,11 +18,20 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.tracking import store
+from mnist_sweep.tracking import store, tags
+from mnist_sweep.tracking.uri import (
+    absolute,
+    as_kept_in,
+    as_seen_from,
+    file_path,
+    sqlite_path,
+    sqlite_uri,
+    with_password,
+)
 
 _CREATE = """
 import sys
-from mnist_sweep import mlflow_store
+from mnist_sweep.tracking import store as mlflow_store
 client = mlflow_store.connect(sys.argv[1], create=True)
 run = client.create_run("0", run_name=sys.argv[2])
 client.log_metric(run.info.run_id, "loss", 0.5)
@@ -101,8 +110,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/ann")
-    assert store.absolute(uri) == expected.format(cwd=tmp_path, home="/home/ann")
-    assert store.absolute(store.absolute(uri)) == store.absolute(uri)
+    assert absolute(uri) == expected.format(cwd=tmp_path, home="/home/ann")
+    assert absolute(absolute(uri)) == absolute(uri)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +125,7 @@ def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expe
     ],
 )
 def test_unknown_kind_of_store_is_refused(uri, message):
-    for ask in (store.absolute, store.connect):
+    for ask in (absolute, store.connect):
         with pytest.raises(UserError) as caught:
             ask(uri)
         assert str(caught.value) == f"{message}; write sqlite:///PATH or http://HOST:PORT"
@@ -124,7 +133,7 @@ def test_unknown_kind_of_store_is_refused(uri, message):
 
 def test_file_store_is_refused_as_mlflow_refuses_it():
     with pytest.raises(UserError) as caught:
-        store.absolute("file:///tmp/mlruns")
+        absolute("file:///tmp/mlruns")
     assert str(caught.value) == (
         "tracking.uri=file:///tmp/mlruns: MLflow no longer writes file stores; take sqlite:///PATH"
     )
@@ -133,7 +142,7 @@ def test_file_store_is_refused_as_mlflow_refuses_it():
 @pytest.mark.parametrize("uri", ["sqlite:mlflow.db", "sqlite://mlflow.db"])
 def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
     with pytest.raises(UserError) as caught:
-        store.absolute(uri)
+        absolute(uri)
     assert str(caught.value) == f"tracking.uri={uri}: write sqlite:///PATH, with three slashes"
 
 
@@ -143,7 +152,7 @@ def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
 )
 def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
     monkeypatch.chdir(tmp_path)
-    assert store.sqlite_path(uri) == (None if path is None else Path(path.format(cwd=tmp_path)))
+    assert sqlite_path(uri) == (None if path is None else Path(path.format(cwd=tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -184,11 +193,11 @@ def test_uri_without_a_password_is_shown_as_it_is(uri):
 def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
     hidden = masked(uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert store.with_password(hidden) == uri
+    assert with_password(hidden) == uri
     for other in ("", "http://ann:SECRET@elsewhere:5000"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
         with pytest.raises(UserError) as caught:
-            store.with_password(hidden)
+            with_password(hidden)
         assert str(caught.value) == (
             f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the whole URI"
         )
@@ -196,7 +205,7 @@ def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
 
 def test_uri_that_hides_nothing_is_not_looked_up(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:SECRET@box:5000")
-    assert store.with_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert with_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 
 # ---- coming into being ------------------------------------------------------------------------------------------
@@ -253,7 +262,7 @@ def test_store_that_cannot_be_created_is_said(tmp_path, place, reason):
 
 
 def test_options_of_an_sqlite_uri_are_no_part_of_the_file_name(tmp_path):
-    assert store.sqlite_path(f"sqlite:///{tmp_path}/mlflow.db?timeout=30") == tmp_path / "mlflow.db"
+    assert sqlite_path(f"sqlite:///{tmp_path}/mlflow.db?timeout=30") == tmp_path / "mlflow.db"
 
 
 def test_two_processes_may_create_a_store_at_once(tmp_path):
@@ -324,11 +333,11 @@ def test_a_store_lies_in_its_own_project_whatever_that_is_called(tmp_path, monke
     path = project / "mlruns" / "mlflow.db"
     path.write_bytes(template.read_bytes())
     monkeypatch.chdir(project)
-    uri = store.absolute("sqlite:///mlruns/mlflow.db")
-    assert store.sqlite_path(uri) == path
-    assert store.absolute(uri) == uri
-    assert store.as_kept_in(uri, project) == "sqlite:///mlruns/mlflow.db"
-    assert store.as_seen_from("sqlite:///mlruns/mlflow.db?timeout=3", project) == f"{uri}?timeout=3"
+    uri = absolute("sqlite:///mlruns/mlflow.db")
+    assert sqlite_path(uri) == path
+    assert absolute(uri) == uri
+    assert as_kept_in(uri, project) == "sqlite:///mlruns/mlflow.db"
+    assert as_seen_from("sqlite:///mlruns/mlflow.db?timeout=3", project) == f"{uri}?timeout=3"
     client = store.connect("sqlite:///mlruns/mlflow.db")
     place = (project / "mlruns" / "artifacts" / "x").as_uri()
     run = client.create_run(client.create_experiment("x", artifact_location=place)).info.run_id
@@ -375,7 +384,7 @@ def test_a_config_keeps_no_path_into_its_own_project(tmp_path, uri, kept):
     project.mkdir()
     link.symlink_to(project)
     names = {"project": project, "link": link}
-    assert store.as_kept_in(uri.format(**names), project) == kept.format(**names)
+    assert as_kept_in(uri.format(**names), project) == kept.format(**names)
 
 
 # ---- copies -----------------------------------------------------------------------------------------------------
@@ -400,7 +409,7 @@ class Project:
 
     @property
     def uri(self) -> str:
-        return store.sqlite_uri(self.path)
+        return sqlite_uri(self.path)
 
     def log(self, name: str, place: Path | None = None) -> str:
         client = store.connect(self.uri)
@@ -429,7 +438,7 @@ class Project:
         with closing(sqlite3.connect(self.path)) as database:
             rows = database.execute("SELECT artifact_location FROM experiments WHERE name IN ('x', 'y')").fetchall()
             rows += database.execute("SELECT artifact_uri FROM runs").fetchall()
-        return {place for (uri,) in rows if (place := store.file_path(uri)) is not None}
+        return {place for (uri,) in rows if (place := file_path(uri)) is not None}
 
     def everything(self) -> dict[str, bytes]:
         files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
@@ -438,7 +447,7 @@ class Project:
     def forget_store(self) -> None:
         """As versions left it that did not note where a store lies."""
         with closing(sqlite3.connect(self.path)) as database, database:
-            database.execute("DELETE FROM experiment_tags WHERE key = ?", (store.TAG_STORE,))
+            database.execute("DELETE FROM experiment_tags WHERE key = ?", (tags.TAG_STORE,))
 
 
 @pytest.mark.parametrize(

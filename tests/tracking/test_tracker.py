@@ -34,35 +34,50 @@ from mnist_sweep.common.text import printable
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import Settings, check_settings
-from mnist_sweep.journal.ranking import Results
-from mnist_sweep.journal.trial import (
+from mnist_sweep.driver.publish import load_plots
+from mnist_sweep.journal.events import (
     AttemptFailed,
     Confirmed,
     EpochEnded,
     Event,
-    Execution,
     ExecutionEnded,
-    Outcome,
     SlotClosed,
     SlotOpened,
-    Status,
     SweepEnded,
     SweepResumed,
     SweepStarted,
-    Trial,
     TrialAsked,
     TrialEnded,
     TrialStarted,
     WinnerTested,
-    trial_folder,
 )
+from mnist_sweep.journal.files import trial_folder
+from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.source import Wanted
 from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.tracking import saved_view, store
 from mnist_sweep.tracking.names import TAG_METRIC, originals
-from mnist_sweep.tracking.recorder import View, hyperparameters
+from mnist_sweep.tracking.recorder import Recorder, hyperparameters
+from mnist_sweep.tracking.tags import (
+    PARENT_TAG,
+    TAG_CONFIRMS,
+    TAG_DONE,
+    TAG_EXECUTION,
+    TAG_KIND,
+    TAG_NOTE,
+    TAG_OBJECTIVE,
+    TAG_REASON,
+    TAG_SLOT,
+    TAG_STATUS,
+    TAG_STORE,
+    TAG_SWEEP,
+    TAG_TRIAL,
+    TAG_WINNER,
+)
 from mnist_sweep.tracking.tracker import Tracker
+from mnist_sweep.tracking.uri import file_path
 from mnist_sweep.tracking.writer import Writer, is_refusal
 
 _START = 1_700_000_000.0
@@ -111,7 +126,7 @@ class Story:
         }
         self.settings: Settings = check_settings(self.config)
         self.now = _START
-        self.tracker = Tracker(self.settings, self.folder)
+        self.tracker = Tracker(self.settings, self.folder, load_plots)
         self.attempts: dict[int, int] = {}
         self.events: list[Event] = []
 
@@ -163,7 +178,7 @@ class Story:
         if uri is not None:
             changed = {"uri": uri, "artifacts": str(self.artifacts.with_name("other"))}
             settings = dataclasses.replace(settings, tracking=settings.tracking.model_copy(update=changed))
-        view = View(settings, self.folder)
+        view = Recorder(settings, self.folder, load_plots)
         for event in self.events[:count]:
             view.handle(event)
         return Logged(uri or self.uri)
@@ -179,13 +194,13 @@ class Logged:
 
     @property
     def parent(self) -> Run:
-        (run,) = [run for run in self.runs if run.data.tags[store.TAG_KIND] == "sweep"]
+        (run,) = [run for run in self.runs if run.data.tags[TAG_KIND] == "sweep"]
         return run
 
     @property
     def trials(self) -> dict[int, Run]:
-        found = [run for run in self.runs if run.data.tags[store.TAG_KIND] == "trial"]
-        trials = {int(run.data.tags[store.TAG_TRIAL]): run for run in found}
+        found = [run for run in self.runs if run.data.tags[TAG_KIND] == "trial"]
+        trials = {int(run.data.tags[TAG_TRIAL]): run for run in found}
         assert len(trials) == len(found)
         return dict(sorted(trials.items()))
 
@@ -200,7 +215,7 @@ class Logged:
         found = {}
         for run in self.runs:
             histories = {name: self.history(run, name) for name in sorted(run.data.metrics)}
-            tags = {key: value for key, value in run.data.tags.items() if key != store.PARENT_TAG}
+            tags = {key: value for key, value in run.data.tags.items() if key != PARENT_TAG}
             info = (run.info.status, run.info.start_time, run.info.end_time)
             assert run.info.run_name not in found
             found[run.info.run_name] = (info, run.data.params, tags, histories, self.artifacts(run))
@@ -275,9 +290,9 @@ def test_runs_end_as_their_trials_did(logged):
     statuses = [run.info.status for run in logged.trials.values()]
     assert statuses == ["FINISHED", "FINISHED", "FAILED", "FAILED", "FINISHED"]
     assert logged.parent.info.status == "FINISHED"
-    statuses = [run.data.tags[store.TAG_STATUS] for run in logged.trials.values()]
+    statuses = [run.data.tags[TAG_STATUS] for run in logged.trials.values()]
     assert statuses == ["completed", "stopped", "failed", "failed", "completed"]
-    reasons = [run.data.tags[store.TAG_REASON] for run in logged.trials.values()]
+    reasons = [run.data.tags[TAG_REASON] for run in logged.trials.values()]
     assert reasons == [
         "",
         "the time budget of 1m is used up",
@@ -285,8 +300,8 @@ def test_runs_end_as_their_trials_did(logged):
         "its worker was killed by SIGSEGV",
         "",
     ]
-    assert logged.parent.data.tags[store.TAG_STATUS] == "completed"
-    assert logged.parent.data.tags[store.TAG_REASON] == "the time budget of 1m is used up"
+    assert logged.parent.data.tags[TAG_STATUS] == "completed"
+    assert logged.parent.data.tags[TAG_REASON] == "the time budget of 1m is used up"
 
 
 def test_runs_begin_and_end_when_their_events_say(logged):
@@ -395,7 +410,7 @@ def test_every_trial_says_where_it_ran_last(make_story):
     story.ends(0, 0.5)
     story.tracker.close()
     for logged in (Logged(story.uri), story.replay()):
-        assert logged.trials[0].data.tags[store.TAG_SLOT] == "gpu1"
+        assert logged.trials[0].data.tags[TAG_SLOT] == "gpu1"
         tags = logged.parent.data.tags
         assert tags["mnist_sweep.opened_gpu1.1"] == "gpu1 has trained one trial at a time so far"
         assert tags["mnist_sweep.closed_gpu1.1"] == "gpu1 trains 0.99 times as much"
@@ -404,8 +419,8 @@ def test_every_trial_says_where_it_ran_last(make_story):
 def test_every_run_says_what_it_was_made_of(logged):
     for run in logged.runs:
         tags = run.data.tags
-        assert tags[store.TAG_SWEEP] == _SWEEP
-        assert tags[store.TAG_OBJECTIVE] == "val_accuracy max"
+        assert tags[TAG_SWEEP] == _SWEEP
+        assert tags[TAG_OBJECTIVE] == "val_accuracy max"
         assert tags["data.name"] == "mnist_5k"
         assert tags["data.digest"] == _DATA["digest"]
         assert tags["data.fallback_for"] == "mnist"
@@ -463,10 +478,10 @@ def test_winner_is_marked_and_its_test_is_on_both_runs(logged):
         assert run.data.metrics["test_loss"] == 0.5
         matrix = json.loads(logged.read(run, "confusion_matrix.json"))
         assert list(matrix.values()) == [[[5, 1], [0, 4]]]
-    assert winner.data.tags[store.TAG_WINNER] == "true"
-    assert logged.parent.data.tags[store.TAG_WINNER] == "0"
+    assert winner.data.tags[TAG_WINNER] == "true"
+    assert logged.parent.data.tags[TAG_WINNER] == "0"
     for run in others:
-        assert store.TAG_WINNER not in run.data.tags
+        assert TAG_WINNER not in run.data.tags
         assert "test_accuracy" not in run.data.metrics
 
 
@@ -584,7 +599,7 @@ def test_smaller_is_better_where_the_objective_says_so(make_story):
         story.ends(number, score)
     logged = story.logged()
     assert logged.history(logged.parent, "best_val_loss") == [(1, 0.5), (2, 0.5), (3, 0.25)]
-    assert logged.parent.data.tags[store.TAG_OBJECTIVE] == "val_loss min"
+    assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_loss min"
 
 
 @pytest.mark.parametrize(
@@ -601,8 +616,8 @@ def test_parent_ends_as_the_sweep_did(make_story, status, reason, expected):
     story.ended(status, reason, None)
     logged = story.logged()
     assert logged.parent.info.status == expected
-    assert logged.parent.data.tags[store.TAG_STATUS] == str(status)
-    assert logged.parent.data.tags[store.TAG_REASON] == reason
+    assert logged.parent.data.tags[TAG_STATUS] == str(status)
+    assert logged.parent.data.tags[TAG_REASON] == reason
     assert logged.trials == {}
 
 
@@ -616,7 +631,7 @@ def test_real_data_are_no_fallback(make_story):
 def test_description_opens_the_note_of_the_parent(make_story, description):
     story = make_story({"description": description})
     story.starts()
-    assert story.logged().parent.data.tags[store.TAG_NOTE] == (description or "A sweep of story.")
+    assert story.logged().parent.data.tags[TAG_NOTE] == (description or "A sweep of story.")
 
 
 def test_note_of_the_parent_tells_how_far_it_is_and_in_the_end_what_came_out(make_story, told, logged):
@@ -624,10 +639,10 @@ def test_note_of_the_parent_tells_how_far_it_is_and_in_the_end_what_came_out(mak
     story.starts()
     story.trial(0)
     story.ends(0, 0.75)
-    running = story.logged().parent.data.tags[store.TAG_NOTE]
+    running = story.logged().parent.data.tags[TAG_NOTE]
     assert "1 of 20 trials have ended." in running
     assert "Best so far: trial 0, val_accuracy 0.7500." in running
-    note = logged.parent.data.tags[store.TAG_NOTE]
+    note = logged.parent.data.tags[TAG_NOTE]
     assert "**Winner: trial 0**, val_accuracy 0.7500; on the test images: test_loss 0.5000" in note
     assert "| 1 | 0 | 64 units | 0.7500 | 2.5 s |" in note
     assert "| `model.units` | `choice(16, 64)` |" in note
@@ -636,7 +651,7 @@ def test_note_of_the_parent_tells_how_far_it_is_and_in_the_end_what_came_out(mak
 
 
 def test_notes_of_trials_tell_what_their_numbers_do_not(logged):
-    notes = {number: run.data.tags.get(store.TAG_NOTE) for number, run in logged.trials.items()}
+    notes = {number: run.data.tags.get(TAG_NOTE) for number, run in logged.trials.items()}
     assert notes == {
         0: "**The sweep's model.** On the test images: test_loss 0.5000, test_accuracy 0.6875.",
         1: "Stopped: the time budget of 1m is used up.",
@@ -662,7 +677,7 @@ def test_experiment_keeps_the_views_of_the_last_sweeps_and_those_that_people_sav
     for n in range(saved_view.MOST):
         client.set_experiment_tag(experiment, f"{saved_view.TAG}sweep-2025-02-{n:02}", "{}")
     client.set_experiment_tag(experiment, f"{saved_view.TAG}0123abcd", "{}")
-    again = View(story.settings, story.folder)
+    again = Recorder(story.settings, story.folder, load_plots)
     again.handle(dataclasses.replace(story.events[0], sweep="story/2025-03-01"))
     tags = client.get_experiment(experiment).tags
     views = sorted(tag.removeprefix(saved_view.TAG) for tag in tags if tag.startswith(saved_view.TAG))
@@ -703,13 +718,13 @@ def test_second_sweep_of_a_name_joins_the_experiment(make_story):
     story.starts()
     story.ended(winner=None)
     story.tracker.close()
-    second = Tracker(story.settings, story.folder)
+    second = Tracker(story.settings, story.folder, load_plots)
     second.handle(SweepStarted(_START, "story/later", story.config, _SPACE, _DATA, _VERSIONS))
     second.close()
     assert second.error is None
     runs = Logged(story.uri).runs
     assert len({run.info.experiment_id for run in runs}) == 1
-    assert sorted(run.data.tags[store.TAG_SWEEP] for run in runs) == [_SWEEP, "story/later"]
+    assert sorted(run.data.tags[TAG_SWEEP] for run in runs) == [_SWEEP, "story/later"]
 
 
 def test_long_values_and_many_of_them_are_logged(make_story):
@@ -733,7 +748,7 @@ def test_winner_that_could_not_be_tested_is_the_winner_all_the_same(make_story):
     story.ended()
     logged = story.logged()
     assert story.tracker.error is None
-    assert logged.parent.data.tags[store.TAG_WINNER] == "0"
+    assert logged.parent.data.tags[TAG_WINNER] == "0"
     assert "test_accuracy" not in logged.parent.data.metrics
     assert "confusion_matrix.png" not in logged.artifacts(logged.parent)
 
@@ -912,13 +927,13 @@ CALLS = [
 ]
 
 
-def elsewhere(story: Story, folder: Path, template: Path) -> tuple[View, str]:
+def elsewhere(story: Story, folder: Path, template: Path) -> tuple[Recorder, str]:
     """A view that writes the story's sweep to another store, and that store."""
     shutil.copy(template, folder / "mlflow.db")
     uri = f"sqlite:///{folder}/mlflow.db"
     changed = {"uri": uri, "artifacts": str(folder / "artifacts")}
     settings = dataclasses.replace(story.settings, tracking=story.settings.tracking.model_copy(update=changed))
-    return View(settings, story.folder), uri
+    return Recorder(settings, story.folder, load_plots), uri
 
 
 @pytest.mark.parametrize(("position", "owner", "call"), CALLS)
@@ -992,7 +1007,7 @@ def test_trials_that_ended_since_cost_a_handful_of_calls_each(make_story, monkey
         for epoch in range(1, 6):
             story.epoch(number, epoch, val_accuracy=epoch / 10, loss=1.0)
         story.ends(number, 0.5)
-    view = View(story.settings, story.folder)
+    view = Recorder(story.settings, story.folder, load_plots)
     view.handle(*story.events[:first])
     calls: list[str] = []
     for name in [name for name in dir(MlflowClient) if not name.startswith("_")]:
@@ -1040,7 +1055,7 @@ def test_trial_is_wholly_logged_only_when_its_executions_are(make_story, monkeyp
         story.tell(EpochEnded, 0, 1, 1, {"val_accuracy": 0.5}, execution)
         story.tell(ExecutionEnded, 0, execution, Outcome(Status.COMPLETED, score=0.5, best_epoch=1))
     story.ends(0, 0.5, scores=[0.5, 0.5])
-    view = View(story.settings, story.folder)
+    view = Recorder(story.settings, story.folder, load_plots)
     left = 3
 
     def breaks_off(self: MlflowClient, *args: Any, _real: Any = MlflowClient.log_batch, **kwargs: Any) -> None:
@@ -1054,8 +1069,8 @@ def test_trial_is_wholly_logged_only_when_its_executions_are(make_story, monkeyp
     # The first is of the sweep's own run, the next two of the executions.
     with pytest.raises(ConnectionError):
         view.handle(*story.events)
-    tags = [run.data.tags for run in Logged(story.uri).runs if store.TAG_TRIAL in run.data.tags]
-    assert not any(store.TAG_DONE in given for given in tags)
+    tags = [run.data.tags for run in Logged(story.uri).runs if TAG_TRIAL in run.data.tags]
+    assert not any(TAG_DONE in given for given in tags)
 
 
 def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
@@ -1066,9 +1081,9 @@ def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
     story.ended(Status.STOPPED, "stopped by Ctrl-C", None)
     resting = story.logged()
     assert resting.parent.info.status == resting.trials[0].info.status == "KILLED"
-    assert resting.trials[0].data.tags[store.TAG_REASON] == "stopped by Ctrl-C"
+    assert resting.trials[0].data.tags[TAG_REASON] == "stopped by Ctrl-C"
     # The next process tells all that was, and then what is new.
-    story.tracker = Tracker(story.settings, story.folder)
+    story.tracker = Tracker(story.settings, story.folder, load_plots)
     for event in story.events:
         story.tracker.handle(event)
     story.tell(SweepResumed, story.config)
@@ -1080,14 +1095,14 @@ def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
     assert story.tracker.error is None
     assert [run.info.run_id for run in logged.trials.values()] == [resting.trials[0].info.run_id]
     assert logged.parent.info.status == logged.trials[0].info.status == "FINISHED"
-    assert logged.trials[0].data.tags[store.TAG_STATUS] == "completed"
-    assert logged.trials[0].data.tags[store.TAG_REASON] == ""
+    assert logged.trials[0].data.tags[TAG_STATUS] == "completed"
+    assert logged.trials[0].data.tags[TAG_REASON] == ""
     assert logged.history(logged.trials[0], "val_accuracy") == [(1, 0.5), (2, 0.75)]
     # As `sync` does, and each later resumption: it rested once, but has ended since.
-    View(story.settings, story.folder).handle(*story.events)
+    Recorder(story.settings, story.folder, load_plots).handle(*story.events)
     again = story.logged()
     assert again.trials[0].info.status == "FINISHED"
-    assert again.trials[0].data.tags[store.TAG_STATUS] == "completed"
+    assert again.trials[0].data.tags[TAG_STATUS] == "completed"
 
 
 def test_better_winner_of_a_resumed_sweep_takes_the_mark(make_story):
@@ -1100,9 +1115,9 @@ def test_better_winner_of_a_resumed_sweep_takes_the_mark(make_story):
         story.ended(winner=number)
         story.tell(SweepResumed, story.config)
     logged = story.logged()
-    assert logged.parent.data.tags[store.TAG_WINNER] == "1"
+    assert logged.parent.data.tags[TAG_WINNER] == "1"
     assert logged.parent.data.metrics["test_accuracy"] == 0.75
-    marks = [run.data.tags[store.TAG_WINNER] for run in logged.trials.values()]
+    marks = [run.data.tags[TAG_WINNER] for run in logged.trials.values()]
     assert marks == ["false", "true"]
 
 
@@ -1237,9 +1252,9 @@ def test_executions_are_runs_of_their_own_below_their_trial(make_story, tmp_path
     story.tracker.close()
     for logged in (Logged(story.uri), story.replay()):
         trial = logged.trials[0]
-        runs = {r.data.tags[store.TAG_EXECUTION]: r for r in logged.runs if store.TAG_EXECUTION in r.data.tags}
+        runs = {r.data.tags[TAG_EXECUTION]: r for r in logged.runs if TAG_EXECUTION in r.data.tags}
         assert sorted(runs) == ["1", "2"]
-        assert all(run.data.tags[store.PARENT_TAG] == trial.info.run_id for run in runs.values())
+        assert all(run.data.tags[PARENT_TAG] == trial.info.run_id for run in runs.values())
         assert all(run.info.status == "FINISHED" and run.inputs.dataset_inputs for run in runs.values())
         assert runs["2"].data.params == {"seed": "1", "fold": "2", "folds": "2"}
         assert runs["2"].data.metrics["best_val_accuracy"] == 0.9
@@ -1266,8 +1281,8 @@ def test_the_best_trained_anew_name_what_they_confirm_and_one_of_them_is_the_mod
     story.ended(winner=1)
     logged = story.logged()
     assert logged.parent.data.metrics["best_val_accuracy"] == 0.9
-    assert logged.trials[3].data.tags[store.TAG_CONFIRMS] == "1"
-    assert logged.trials[3].data.tags[store.TAG_WINNER] == "true"
+    assert logged.trials[3].data.tags[TAG_CONFIRMS] == "1"
+    assert logged.trials[3].data.tags[TAG_WINNER] == "true"
     assert logged.trials[1].data.metrics["confirmed_val_accuracy"] == 0.96
     assert [n for n, run in logged.trials.items() if "test_accuracy" in run.data.metrics] == [1, 3]
     assert json.loads(logged.read(logged.parent, "confirmed.json"))["candidates"] == [candidate]
@@ -1285,7 +1300,7 @@ def test_several_objectives_are_drawn_and_each_has_its_score(make_story, plain_c
     logged = story.logged()
     assert "pareto_front.png" in logged.artifacts(logged.parent)
     assert [run.data.metrics["best_parameters"] for run in logged.trials.values()] == [100.0, 300.0, 200.0]
-    assert logged.parent.data.tags[store.TAG_OBJECTIVE] == "val_accuracy max, parameters min"
+    assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_accuracy max, parameters min"
 
 
 # ---- what MLflow does not take ----------------------------------------------------------------------------------
@@ -1333,7 +1348,7 @@ def test_metric_whose_name_mlflow_refuses_is_logged_under_one_that_it_takes(make
     assert "" in own
     assert story.replay().everything() == logged.everything()
     for source in (Client(store.connect(story.uri)), Database(story.folder.parents[2] / "mlflow.db")):
-        ((record,),) = source.records(Wanted(["1"], {store.TAG_KIND: "trial"}))
+        ((record,),) = source.records(Wanted(["1"], {TAG_KIND: "trial"}))
         assert record.metrics["top@3"] == 0.875
         assert set(own) <= set(record.metrics)
 
@@ -1356,8 +1371,8 @@ def test_hostile_texts_are_logged_so_that_they_can_be_shown(make_story, plain_co
         for text in [*found.data.tags.values(), *found.data.params.values(), found.info.run_name]:
             assert printable(text, 10_000) == text
             assert len(text) <= 8000
-    assert run.data.tags[store.TAG_REASON].startswith("caf\\udce9 \\x1b[31mred\\x00 \\u202etxt")
-    assert run.data.tags[store.TAG_REASON].endswith("x…")
+    assert run.data.tags[TAG_REASON].startswith("caf\\udce9 \\x1b[31mred\\x00 \\u202etxt")
+    assert run.data.tags[TAG_REASON].endswith("x…")
     assert run.data.params["model.units"].endswith("…")
     assert run.info.status == "FAILED"
     log = logged.read(run, "worker.log").decode()
@@ -1376,7 +1391,7 @@ def test_hostile_texts_are_logged_so_that_they_can_be_shown(make_story, plain_co
         UnicodeEncodeError("utf-8", "\udce9", 0, 1, "no such thing"),
     ],
 )
-@pytest.mark.parametrize("key", ["model.units", "val_accuracy", store.TAG_REASON])
+@pytest.mark.parametrize("key", ["model.units", "val_accuracy", TAG_REASON])
 def test_what_mlflow_refuses_keeps_nothing_else_from_being_logged(make_story, monkeypatch, caplog, error, key):
     refusing(monkeypatch, key, error)
     story = make_story()
@@ -1459,14 +1474,14 @@ def test_a_new_experiment_says_in_which_store_it_is(make_story):
     story = make_story()
     whole_story(story, 1)
     (found,) = [e for e in store.connect(story.uri).search_experiments() if e.name == "story"]
-    assert found.tags[store.TAG_STORE] == str(story.folder.parents[2] / "mlflow.db")
+    assert found.tags[TAG_STORE] == str(story.folder.parents[2] / "mlflow.db")
 
 
 def test_file_that_the_original_of_a_copy_shares_is_not_written_over(make_story, tmp_path):
     story = make_story()
     logged = whole_story(story, 1)
     (run,) = logged.trials.values()
-    files = store.file_path(run.info.artifact_uri)
+    files = file_path(run.info.artifact_uri)
     assert files is not None
     shared = {path: tmp_path / path.name for path in files.iterdir()}
     for path, link in shared.items():

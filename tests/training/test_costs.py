@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.trial import Status
 
 IMAGE = (28, 28, 1)

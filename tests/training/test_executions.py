@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.journal.trial import Execution, Outcome, Status, forget
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.files import forget
+from mnist_sweep.journal.trial import Execution, Outcome, Status
 
 ACCURACY = Objective("val_accuracy", "max")
 SEEDS = [Execution(11), Execution(12), Execution(13)]

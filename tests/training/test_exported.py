@@ -13,7 +13,7 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.results.models import converting
 from mnist_sweep.results.models.formats import FORMATS
-from mnist_sweep.tracking.store import PARENT_TAG
+from mnist_sweep.tracking.tags import PARENT_TAG
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
 needs_onnx = pytest.mark.skipif(

@@ -10,7 +10,7 @@ import pytest
 from fitting import ACCURACY, timeless, train
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.data import images as data
 from mnist_sweep.journal.trial import Status
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from mnist_sweep.common.errors import MachineError, UserError, machine_fault
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import digest_of
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.training import executions, saved, state
 

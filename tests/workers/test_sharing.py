@@ -11,24 +11,22 @@ from typing import Any
 import pytest
 from fakes import FakeClock, FakeWorkers, History, InlineExecutor
 
-from mnist_sweep import search
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.driver.loop import Sweep
-from mnist_sweep.journal.trial import (
+from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
     Event,
-    Outcome,
     SlotClosed,
     SlotLost,
     SlotOpened,
-    Status,
-    Trial,
     TrialEnded,
     TrialStarted,
 )
+from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import Aside
 from mnist_sweep.workers.devices import Slot, device
 from mnist_sweep.workers.sharing import Sharing
@@ -84,7 +82,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
 
         fakes.setdefault("pace", rooms(gpu0=3, gpu1=1))
         workers = FakeWorkers(gpus, curve, clock, names=[place.name for place in places], history=history, **fakes)
-        aside = Aside(lambda: search.create(settings, space, [], []), InlineExecutor())
+        aside = Aside(lambda: choose.create_search(settings, space, [], []), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)

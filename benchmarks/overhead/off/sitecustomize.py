@@ -44,7 +44,7 @@ def _publish(module: ModuleType) -> None:
 
 def _files(module: ModuleType) -> None:
     write = module.write_whole
-    from mnist_sweep.journal.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE
+    from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 
     def write_others(path: Any, *more: Any, **options: Any) -> None:  # noqa: ANN401
         if path.name not in (MODEL_FILE, SAMPLE_FILE, STATE_FILE):
@@ -59,9 +59,9 @@ def _sweep(module: ModuleType) -> None:
 
 _CHANGES: dict[str, Callable[[ModuleType], None]] = {}
 if "mlflow" in _OFF:
-    _CHANGES |= {"mnist_sweep.tracking": _tracking, "mnist_sweep.driver.publish": _publish}
+    _CHANGES |= {"mnist_sweep.tracking.tracker": _tracking, "mnist_sweep.driver.publish": _publish}
 if "files" in _OFF:
-    _CHANGES |= {"mnist_sweep.common.files": _files, "mnist_sweep.sweep": _sweep}
+    _CHANGES |= {"mnist_sweep.common.files": _files, "mnist_sweep.driver.loop": _sweep}
 
 
 class _Finder(importlib.abc.MetaPathFinder):

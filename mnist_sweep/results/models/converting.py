@@ -15,11 +15,11 @@ import numpy as np
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
 from mnist_sweep.config import backend
-from mnist_sweep.journal.trial import SAMPLE_FILE
+from mnist_sweep.journal.files import SAMPLE_FILE
 from mnist_sweep.results.models import run_data
 from mnist_sweep.results.models.formats import Format
 from mnist_sweep.results.models.tracked import TrackedModel, quiet
-from mnist_sweep.tracking.store import PARENT_TAG, TAG_SLOT
+from mnist_sweep.tracking.tags import PARENT_TAG, TAG_SLOT
 
 if TYPE_CHECKING:
     from mnist_sweep.data.images import Array

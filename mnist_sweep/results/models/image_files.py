@@ -21,7 +21,7 @@ from mnist_sweep.common.reading import read_npz
 from mnist_sweep.common.text import first_line, printable
 from mnist_sweep.data import profile as profiles
 from mnist_sweep.data.profile import Drawing, Profile
-from mnist_sweep.journal.trial import PROFILE_FILE, SAMPLE_FILE
+from mnist_sweep.journal.files import PROFILE_FILE, SAMPLE_FILE
 from mnist_sweep.results.models.ink import find_ink
 
 if TYPE_CHECKING:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, one_line
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.journal.trial import SAMPLE_FILE
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.files import PACKAGE, SAMPLE_FILE
 from mnist_sweep.results.models.tracked import TrackedModel
 from mnist_sweep.results.runs.find import SweepRuns
-from mnist_sweep.tracking.store import TAG_CONFIRMS, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
-from mnist_sweep.training.packaged import PACKAGE
+from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

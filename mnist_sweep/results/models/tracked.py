@@ -16,10 +16,10 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
-from mnist_sweep.journal.trial import MODEL_FILE
+from mnist_sweep.journal.files import MODEL_FILE
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
-from mnist_sweep.tracking.store import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.tracking.tags import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.driver.progress import shown
+from mnist_sweep.common.text import shown
+from mnist_sweep.config.objective import Objective
 
 Floats = npt.NDArray[np.float64]
 

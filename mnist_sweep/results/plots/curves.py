@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.driver.progress import shown
+from mnist_sweep.common.text import shown
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.plots.common import (
     BLUE,
     FEW,

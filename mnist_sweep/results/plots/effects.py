@@ -15,8 +15,8 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.driver.progress import short_names, shown
+from mnist_sweep.common.text import short_names, shown
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.plots.common import (
     BLUE,
     DARK,
@@ -40,7 +40,7 @@ from mnist_sweep.results.plots.common import (
     swatch,
 )
 from mnist_sweep.results.plots.scales import Scale, scale_of
-from mnist_sweep.results.runs.find import searched
+from mnist_sweep.results.runs.frames import searched
 
 _ACROSS = 3
 # Bars of hyperparameters, and small pictures of them, before there is no end to them.

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.plots.common import (
     DARK,
     FEW,

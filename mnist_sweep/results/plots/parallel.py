@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.driver.progress import short_names, shown
+from mnist_sweep.common.text import short_names, shown
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.plots.common import (
     DARK,
     FEW,
@@ -31,7 +31,7 @@ from mnist_sweep.results.plots.common import (
     scores,
 )
 from mnist_sweep.results.plots.scales import Scale, scale_of
-from mnist_sweep.results.runs.find import searched
+from mnist_sweep.results.runs.frames import searched
 
 # Where an inactive hyperparameter lies, below the least value at 0.
 _INACTIVE = -0.13

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from mnist_sweep.driver.progress import shown
+from mnist_sweep.common.text import shown
 from mnist_sweep.results.plots.common import Floats
 
 

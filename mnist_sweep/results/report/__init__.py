@@ -21,7 +21,7 @@ from markupsafe import Markup
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.journal import SWEEPS
+from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.results.report.board import Board, leaderboard
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.pictures import draw

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.driver.progress import duration, short_names, shown
+from mnist_sweep.common.text import duration, short_names, shown
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.compare import pareto_set
-from mnist_sweep.results.runs.find import searched
+from mnist_sweep.results.runs.frames import searched
 
 NOTHING = "–"
 # A number that takes more values than these gets a continuous axis, even where it was a choice.

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.common.text import duration
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.units import seconds
-from mnist_sweep.driver.progress import duration
-from mnist_sweep.journal import journal
+from mnist_sweep.journal import folders
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, winner
 from mnist_sweep.results.runs.find import SweepRuns, local_folder
-from mnist_sweep.tracking.store import TAG_REASON, TAG_STATUS
+from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
     status = "running" if found.parent.info.status == "RUNNING" else tags.get(TAG_STATUS, "running")
     reason = tags.get(TAG_REASON, "") if status != "running" else ""
     here = local_folder(None, found.sweep) if status == "running" else None
-    if here is not None and not journal.is_running(here):
+    if here is not None and not folders.is_running(here):
         status, reason = "stopped", "the process that ran it is gone"
     anew = confirmed(found, folder)
     best = winner(found, frame, anew)

@@ -15,12 +15,13 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
-from mnist_sweep.journal.trial import DETAILS_FILE
+from mnist_sweep.journal.files import DETAILS_FILE
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
 from mnist_sweep.results.report.texts import TEXTS
 from mnist_sweep.results.report.winner import Winner, fetched
-from mnist_sweep.results.runs.find import SweepRuns, searched
+from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.frames import searched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,12 +11,12 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_text
-from mnist_sweep.driver.progress import shown
+from mnist_sweep.common.text import shown
 from mnist_sweep.results.models.tracked import TrackedModel
 from mnist_sweep.results.report.board import amount
 from mnist_sweep.results.report.texts import MEASURES
 from mnist_sweep.results.runs.find import SweepRuns
-from mnist_sweep.tracking.store import TAG_CONFIRMS, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_TRIAL, TAG_WINNER
 
 
 @dataclass(frozen=True)

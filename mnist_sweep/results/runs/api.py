@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_sweep.config.settings import METRICS
+from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import Parent, Points, Record, Wanted, arrays, space_of
-from mnist_sweep.tracking import store
+from mnist_sweep.tracking import store, tags
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def record(run: Run) -> Record:
 
 
 def _trial(run: Run) -> tuple[str, int]:
-    return run.data.tags[store.TAG_SWEEP], int(run.data.tags[store.TAG_TRIAL])
+    return run.data.tags[tags.TAG_SWEEP], int(run.data.tags[tags.TAG_TRIAL])
 
 
 def _order(point: Metric) -> tuple[int, int, bool, float]:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line
-from mnist_sweep.config.settings import Objective
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.journal import SWEEPS
-from mnist_sweep.journal.trial import SweepStarted
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal import files, journal
+from mnist_sweep.journal.events import SweepStarted
+from mnist_sweep.journal.folders import SWEEPS, elsewhere, sweeps
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import Parent, Source, Wanted
 from mnist_sweep.results.runs.store import Store
 from mnist_sweep.tracking import store as mlflow_store
-from mnist_sweep.tracking.store import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.uri import as_seen_from, existing, with_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +197,7 @@ def _sweep(store: Store, parent: Parent) -> SweepRuns:
 
 
 def _store(tracking_uri: str | None, sweep: str | None) -> Store:
-    return Store(mlflow_store.existing(tracking_uri or uri_of(sweep)))
+    return Store(existing(tracking_uri or uri_of(sweep)))
 
 
 def load_runs(
@@ -284,26 +285,14 @@ def local_folder(given: str | None, sweep: str) -> Path | None:
         sweep: `name/time`.
     """
     for below in (*([] if given is None else [Path(given)]), sweep_folder(sweep)):
-        for folder in reversed(journal.sweeps(below)):
+        for folder in reversed(sweeps(below)):
             if _started(folder).sweep == sweep:
                 return folder
     return None
 
 
-def searched(frame: pd.DataFrame) -> list[str]:
-    """The columns of the hyperparameters that were searched, and in which a frame's trials differ.
-
-    Args:
-        frame: As `load_runs` gives it. Of one sweep, `attrs["space"]` names what was searched, in the order of its
-            space; where that is missing, all parameters may have been.
-    """
-    space = [f"params.{name}" for name in frame.attrs.get("space", ())]
-    columns = space or [column for column in frame.columns if column.startswith("params.")]
-    return [column for column in columns if column in frame and frame[column].nunique(dropna=False) > 1]
-
-
 def _as_name(sweep: str) -> str:
-    folders = journal.sweeps(Path(sweep))
+    folders = sweeps(Path(sweep))
     if folders:
         return _started(folders[-1]).sweep
     name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
@@ -315,16 +304,16 @@ def _as_name(sweep: str) -> str:
 def _started(folder: Path) -> SweepStarted:
     first = next(iter(journal.read(folder)), None)
     if not isinstance(first, SweepStarted):
-        raise UserError(f"{folder / journal.FILE}: does not begin with the sweep's start")
+        raise UserError(f"{folder / files.FILE}: does not begin with the sweep's start")
     return first
 
 
 def uri_of(sweep: str | None) -> str:
     """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
-    folders = (journal.sweeps(Path(sweep)) if sweep else []) or journal.sweeps(SWEEPS / (sweep or ""))
+    folders = (sweeps(Path(sweep)) if sweep else []) or sweeps(SWEEPS / (sweep or ""))
     if folders:
-        uri = mlflow_store.with_password(str(_started(folders[-1]).config["tracking"]["uri"]))
-        return mlflow_store.as_seen_from(uri, journal.elsewhere(folders[-1]))
+        uri = with_password(str(_started(folders[-1]).config["tracking"]["uri"]))
+        return as_seen_from(uri, elsewhere(folders[-1]))
     from mnist_sweep.config.compose import defaults
 
     return str(defaults()["tracking"]["uri"])

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mnist_sweep.config.settings import METRICS
+from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import Points, Record, arrays
-from mnist_sweep.tracking import store
+from mnist_sweep.tracking.tags import (
+    TAG_CONFIRMS,
+    TAG_GOES_ON_FROM,
+    TAG_REASON,
+    TAG_SLOT,
+    TAG_STATUS,
+    TAG_SWEEP,
+    TAG_TRIAL,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,17 +76,17 @@ def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
 def _fixed(record: Record) -> dict[str, Any]:
     tags = record.tags
     return {
-        "sweep": tags[store.TAG_SWEEP],
-        "trial": int(tags[store.TAG_TRIAL]),
-        "confirms": _number(tags.get(store.TAG_CONFIRMS)),
-        "goes_on_from": _number(tags.get(store.TAG_GOES_ON_FROM)),
-        "status": tags.get(store.TAG_STATUS, "running"),
-        "reason": tags.get(store.TAG_REASON) or None,
+        "sweep": tags[TAG_SWEEP],
+        "trial": int(tags[TAG_TRIAL]),
+        "confirms": _number(tags.get(TAG_CONFIRMS)),
+        "goes_on_from": _number(tags.get(TAG_GOES_ON_FROM)),
+        "status": tags.get(TAG_STATUS, "running"),
+        "reason": tags.get(TAG_REASON) or None,
         "start": record.start,
         "end": record.end,
         "seconds": record.metrics.get("seconds"),
         "epochs": record.epochs,
-        "slot": tags.get(store.TAG_SLOT),
+        "slot": tags.get(TAG_SLOT),
         "run_id": record.run_id,
         "data.name": tags.get("data.name"),
         "data.digest": tags.get("data.digest"),
@@ -151,3 +159,15 @@ def _categories(codes: NDArray[np.signedinteger[Any]], names: Sequence[str]) -> 
     """A column of the names that are in use, in their order."""
     found: pd.Categorical[Any] = pd.Categorical.from_codes(codes, pd.Index(list(names)))
     return found.remove_unused_categories()
+
+
+def searched(frame: pd.DataFrame) -> list[str]:
+    """The columns of the hyperparameters that were searched, and in which a frame's trials differ.
+
+    Args:
+        frame: As `load_runs` gives it. Of one sweep, `attrs["space"]` names what was searched, in the order of its
+            space; where that is missing, all parameters may have been.
+    """
+    space = [f"params.{name}" for name in frame.attrs.get("space", ())]
+    columns = space or [column for column in frame.columns if column.startswith("params.")]
+    return [column for column in columns if column in frame and frame[column].nunique(dropna=False) > 1]

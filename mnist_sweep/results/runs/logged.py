@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.journal import journal
-from mnist_sweep.journal.trial import Event, Execution, SweepStarted, Trial, TrialStarted
+from mnist_sweep.journal import files, journal
+from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
+from mnist_sweep.journal.trial import Execution, Trial
 from mnist_sweep.results.models.tracked import TrackedModel
 from mnist_sweep.results.runs.find import find_sweep, sweep_folder
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC, originals
-from mnist_sweep.tracking.store import PARENT_TAG, TAG_EXECUTION, TAG_KIND, TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.tracking.tags import (
+    PARENT_TAG,
+    TAG_EXECUTION,
+    TAG_GOES_ON_FROM,
+    TAG_KIND,
+    TAG_SLOT,
+    TAG_SWEEP,
+    TAG_TRIAL,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,7 +134,7 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
 def _journal(sweep: str) -> list[Event]:
     """What the journal of a sweep holds, if its folder is here: more of its trials than MLflow does."""
     folder = sweep_folder(sweep)
-    if not (folder / journal.FILE).is_file():
+    if not (folder / files.FILE).is_file():
         return []
     events = list(journal.read(folder))
     return events if events and isinstance(events[0], SweepStarted) and events[0].sweep == sweep else []
@@ -150,14 +159,14 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     if starts:
         trial, slot = starts[-1].trial, starts[-1].slot
     else:
-        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(store.TAG_SLOT, "")
+        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(TAG_SLOT, "")
     return Logged(trial, curves, slot, config, sweep_config, tags)
 
 
 def _from_mlflow(number: int, run: Run, nested: Mapping[int, Run], config: dict[str, Any], first: int) -> Trial:
     executions = [_execution(nested[i].data.params) for i in sorted(nested)]
     groups = {group: config[group] for group in ("model", "optimizer", "training")}
-    parent = run.data.tags.get(store.TAG_GOES_ON_FROM)
+    parent = run.data.tags.get(TAG_GOES_ON_FROM)
     return Trial(
         number,
         {},

@@ -8,26 +8,35 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
+from mnist_sweep.tracking.tags import (
+    TAG_CONFIRMS,
+    TAG_GOES_ON_FROM,
+    TAG_OBJECTIVE,
+    TAG_REASON,
+    TAG_SLOT,
+    TAG_STATUS,
+    TAG_SWEEP,
+    TAG_TRIAL,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # What is told of a trial's run by its tags.
 TAGS = (
-    store.TAG_SWEEP,
-    store.TAG_TRIAL,
-    store.TAG_CONFIRMS,
-    store.TAG_GOES_ON_FROM,
-    store.TAG_STATUS,
-    store.TAG_REASON,
-    store.TAG_SLOT,
+    TAG_SWEEP,
+    TAG_TRIAL,
+    TAG_CONFIRMS,
+    TAG_GOES_ON_FROM,
+    TAG_STATUS,
+    TAG_REASON,
+    TAG_SLOT,
     "data.name",
     "data.digest",
 )
 # What is told of a sweep's own run by its tags.
-PARENT_TAGS = (store.TAG_SWEEP, store.TAG_OBJECTIVE)
+PARENT_TAGS = (TAG_SWEEP, TAG_OBJECTIVE)
 # Begins the parameters of a sweep's own run that tell what it searched.
 SPACE = "space."
 

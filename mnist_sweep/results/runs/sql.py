@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from mnist_sweep.common.text import printable
-from mnist_sweep.config.settings import METRICS
+from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
+from mnist_sweep.tracking.tags import TAG_SWEEP, TAG_TRIAL
 
 PAGE = 500
 _ROWS = 10_000
@@ -218,8 +219,8 @@ def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
 
 
 def _points(database: sqlite3.Connection, page: Sequence[str]) -> Points:
-    tags = _tags(database, page, (store.TAG_SWEEP, store.TAG_TRIAL))
-    trials = [(tags[run][store.TAG_SWEEP], int(tags[run][store.TAG_TRIAL])) for run in page]
+    tags = _tags(database, page, (TAG_SWEEP, TAG_TRIAL))
+    trials = [(tags[run][TAG_SWEEP], int(tags[run][TAG_TRIAL])) for run in page]
     place = {run: number for number, run in enumerate(page)}
     rows = _select(
         database,

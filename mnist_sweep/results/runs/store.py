@@ -12,6 +12,7 @@ from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.source import Source
 from mnist_sweep.results.runs.sql import Database, UnknownTables
 from mnist_sweep.tracking import store
+from mnist_sweep.tracking.uri import sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,7 @@ class Store:
             UserError: It is an SQLite store whose file is no database.
             MlflowException: The store cannot be read, or a query cannot be understood.
         """
-        path = store.sqlite_path(self.uri)
+        path = sqlite_path(self.uri)
         if path is not None:
             try:
                 return ask(Database(path))

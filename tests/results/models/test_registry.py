@@ -16,6 +16,7 @@ from mnist_sweep.results.models import registry
 from mnist_sweep.results.models.registry import Registered, register
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
+from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
 
 Add = Callable[..., Registered]
 
@@ -64,11 +65,16 @@ def add(client: MlflowClient, tmp_path: Path) -> Add:
         place = (tmp_path / "artifacts").as_uri()
         number = experiment.experiment_id if experiment else client.create_experiment("story", place)
         about = {"data.name": "mnist_5k", "data.digest": digest, "data.image": "28x28x1"}
-        common = {store.TAG_SWEEP: f"story/{time}", store.TAG_OBJECTIVE: objective, **about}
-        parent = client.create_run(number, tags={**common, store.TAG_KIND: "sweep", store.TAG_WINNER: "0"})
+        common = {TAG_SWEEP: f"story/{time}", TAG_OBJECTIVE: objective, **about}
+        parent = client.create_run(number, tags={**common, TAG_KIND: "sweep", TAG_WINNER: "0"})
         for key, value in {"space.model.units": "choice(16, 64)", "data.validation_split": 0.1, "seed": seed}.items():
             client.log_param(parent.info.run_id, key, value)
-        tags = {**common, store.TAG_KIND: "trial", store.TAG_TRIAL: "0", store.PARENT_TAG: parent.info.run_id}
+        tags = {
+            **common,
+            TAG_KIND: "trial",
+            TAG_TRIAL: "0",
+            PARENT_TAG: parent.info.run_id,
+        }
         run = client.create_run(number, tags=tags).info.run_id
         client.log_param(run, "model.units", 64)
         client.log_text(run, "model: {builder: null}", "config.yaml")
@@ -94,9 +100,9 @@ def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowC
     assert add("a", 0.75, confirmed=0.5) == Registered("story-mnist_5k", "1", True, "the first one")
     version = client.get_model_version("story-mnist_5k", "1")
     assert version.tags == {
-        store.TAG_SWEEP: "story/a",
-        store.TAG_TRIAL: "0",
-        store.TAG_OBJECTIVE: "val_accuracy max",
+        TAG_SWEEP: "story/a",
+        TAG_TRIAL: "0",
+        TAG_OBJECTIVE: "val_accuracy max",
         "data.name": "mnist_5k",
         "data.digest": "d",
         "validation": "data.validation_split=0.1, seed=1",

@@ -31,7 +31,7 @@ from PIL import Image
 
 from mnist_sweep.common import ports
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.settings import Objective
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.models.image_decoder import PictureReader
 from mnist_sweep.results.models.image_files import prepare
 from mnist_sweep.results.models.serve import app, connections, picture_readers, reading, server_of

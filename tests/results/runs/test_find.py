@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import SweepStarted
 from mnist_sweep.results.runs import api, sql
 from mnist_sweep.results.runs.api import record
-from mnist_sweep.results.runs.find import find_sweep, load_curves, load_runs, searched
-from mnist_sweep.results.runs.frames import curves_frame, runs_frame
-from mnist_sweep.tracking import store
+from mnist_sweep.results.runs.find import find_sweep, load_curves, load_runs
+from mnist_sweep.results.runs.frames import curves_frame, runs_frame, searched
+from mnist_sweep.tracking import store, tags
 
 OLD, NEW, OTHER = "alpha/2025-01-01_10-00-00", "alpha/2025-01-02_10-00-00", "beta/2025-01-01_12-00-00"
 
@@ -39,7 +39,7 @@ OLD, NEW, OTHER = "alpha/2025-01-01_10-00-00", "alpha/2025-01-02_10-00-00", "bet
 def test_sweep_is_found_by_name_folder_or_experiment(project, given, expected):
     found = find_sweep(given and given.format(project=project))
     assert found.sweep == expected
-    assert found.parent.data.tags[store.TAG_KIND] == "sweep"
+    assert found.parent.data.tags[tags.TAG_KIND] == "sweep"
     assert found.objective.name == ("val_loss" if expected.startswith("beta") else "val_accuracy")
 
 
@@ -311,7 +311,7 @@ def test_parameters_get_the_type_that_all_of_them_have(tmp_path, template, param
     client = store.connect(f"sqlite:///{path}")
     made = []
     for number, value in enumerate(params):
-        run = client.create_run("0", tags={store.TAG_SWEEP: "a/b", store.TAG_TRIAL: str(number)})
+        run = client.create_run("0", tags={tags.TAG_SWEEP: "a/b", tags.TAG_TRIAL: str(number)})
         if value is not None:
             client.log_param(run.info.run_id, "x", value)
         made.append(client.get_run(run.info.run_id))
@@ -323,7 +323,7 @@ def test_trial_that_still_runs_is_there(tmp_path, template):
     path = tmp_path / "mlflow.db"
     path.write_bytes(template.read_bytes())
     client = store.connect(f"sqlite:///{path}")
-    run = client.create_run("0", tags={store.TAG_SWEEP: "a/b", store.TAG_TRIAL: "0"})
+    run = client.create_run("0", tags={tags.TAG_SWEEP: "a/b", tags.TAG_TRIAL: "0"})
     frame = runs_frame([[record(run) for run in [client.get_run(run.info.run_id)]]])
     assert frame["status"].tolist() == ["running"]
     assert frame["seconds"].isna().all()
@@ -337,7 +337,7 @@ def test_trial_that_still_runs_is_there(tmp_path, template):
     ("sweep", "winner"), [("alpha/2025-01-02_10-00-00", 1), ("beta", 1), ("alpha/2025-01-01_10-00-00", 1)]
 )
 def test_winner_is_the_best_and_of_equals_the_first(project, sweep, winner):
-    assert find_sweep(sweep).winner().data.tags[store.TAG_TRIAL] == str(winner)
+    assert find_sweep(sweep).winner().data.tags[tags.TAG_TRIAL] == str(winner)
 
 
 def test_sweep_without_a_score_has_no_winner(project, new, monkeypatch):

@@ -10,12 +10,15 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose
 from mnist_sweep.config.settings import check_settings
+from mnist_sweep.driver.publish import load_plots
+from mnist_sweep.journal.events import EpochEnded, Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.journal.trial import EpochEnded, Event, Execution, SweepStarted, Trial, TrialStarted
+from mnist_sweep.journal.trial import Execution, Trial
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.results.runs.logged import find_run, lineage
-from mnist_sweep.tracking.recorder import View
-from mnist_sweep.tracking.store import TAG_TRIAL, connect
+from mnist_sweep.tracking.recorder import Recorder
+from mnist_sweep.tracking.store import connect
+from mnist_sweep.tracking.tags import TAG_TRIAL
 
 
 def number(run) -> int:
@@ -79,7 +82,7 @@ def test_mlflow_alone_tells_of_executions_and_parents_what_the_journal_tells(
         for execution in (1, 2):
             for epoch in range(trial.initial_epoch + 1, trial.initial_epoch + 3):
                 events.append(EpochEnded(3.0, trial.number, 1, epoch, {"loss": execution / epoch}, execution))
-    view = View(check_settings(config), folder)
+    view = Recorder(check_settings(config), folder, load_plots)
     with Journal(folder) as journal:
         for event in events:
             journal.append(event)

@@ -23,8 +23,10 @@ from mnist_sweep.results.runs.source import Wanted
 from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.results.runs.store import Store
 from mnist_sweep.tracking import store
+from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.tracking.uri import sqlite_path
 
-TRIALS = {store.TAG_KIND: "trial"}
+TRIALS = {TAG_KIND: "trial"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,11 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selecti
         **tags: str,
     ) -> str:
         """A trial's run; its points are name, value, time and step."""
-        about = {store.TAG_KIND: "trial", store.TAG_SWEEP: f"{experiment}/x", store.TAG_TRIAL: str(number)}
+        about = {
+            TAG_KIND: "trial",
+            TAG_SWEEP: f"{experiment}/x",
+            TAG_TRIAL: str(number),
+        }
         about |= {key.replace("__", "."): value for key, value in tags.items()}
         made = client.create_run(experiment, start_time=1000 * number, tags=about).info.run_id
         client.log_batch(made, [Metric(*point) for point in points], [Param(*param) for param in params.items()])
@@ -187,7 +193,12 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Store:
     first, second, gone = (made.client.create_experiment(name) for name in ("first", "second", "gone"))
 
     def run(experiment: str, start: int, kind: str = "sweep", **tags: str) -> str:
-        tags = {store.TAG_KIND: kind, store.TAG_SWEEP: f"{experiment}/{start}", store.TAG_OBJECTIVE: "loss min", **tags}
+        tags = {
+            TAG_KIND: kind,
+            TAG_SWEEP: f"{experiment}/{start}",
+            TAG_OBJECTIVE: "loss min",
+            **tags,
+        }
         run = made.client.create_run(experiment, start_time=start, tags=tags).info.run_id
         # Neither in the order of the alphabet nor in that of logging.
         for key, value in (("space.b", "choice(1, 2)"), ("seed", "3"), ("space.a", "x if b in [1]"), ("space.c", "")):
@@ -206,19 +217,22 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Store:
 
 @pytest.mark.parametrize("most", [None, 1, 3])
 def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
-    path = store.sqlite_path(sweeps.uri)
+    path = sqlite_path(sweeps.uri)
     assert path is not None
     tables, api = Database(path), Client(sweeps.client)
     assert tables.experiments() == api.experiments()
     ids = [tables.experiments()[name] for name in ("first", "second")]
-    for tags in ({store.TAG_KIND: "sweep"}, {store.TAG_KIND: "sweep", store.TAG_SWEEP: f"{ids[0]}/2"}):
+    for tags in (
+        {TAG_KIND: "sweep"},
+        {TAG_KIND: "sweep", TAG_SWEEP: f"{ids[0]}/2"},
+    ):
         wanted = Wanted(ids, tags)
         found, same = tables.parents(wanted, most), api.parents(wanted, most)
         assert [(one.run_id, one.experiment) for one in found] == [(one.run_id, one.experiment) for one in same]
         assert [list(one.space.items()) for one in found] == [list(one.space.items()) for one in same]
         for one, other in zip(found, same, strict=True):
             assert one.tags.items() <= other.tags.items()
-    assert [one.tags[store.TAG_SWEEP] for one in found] == [f"{ids[0]}/2"] * (most or 3)
+    assert [one.tags[TAG_SWEEP] for one in found] == [f"{ids[0]}/2"] * (most or 3)
     assert list(found[0].space) == ["b", "a", "c"]
 
 

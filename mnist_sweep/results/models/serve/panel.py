@@ -15,12 +15,12 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line
-from mnist_sweep.driver.progress import short_names, shown
+from mnist_sweep.common.text import first_line, short_names, shown
 from mnist_sweep.results.models.image_files import Prepared, why_doubtful
 from mnist_sweep.results.models.tracked import TrackedModel
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep, searched
-from mnist_sweep.tracking.store import TAG_CONFIRMS
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.frames import searched
+from mnist_sweep.tracking.tags import TAG_CONFIRMS
 
 if TYPE_CHECKING:
     from mnist_sweep.data.profile import Profile

@@ -1,0 +1,46 @@
+"""Finds the value at a dotted key, and the member of a domain that a value stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.space import identity
+
+MISSING = object()
+
+
+def value_at(node: Any, name: str) -> Any:  # noqa: ANN401
+    """The value at a dotted key; one value for all layers is each layer's."""
+    if isinstance(node, Mapping):
+        path = split_key(node, name)
+        return MISSING if path is None else value_at(node[path[0]], path[1]) if path[1] else node[path[0]]
+    if not name.isdigit():
+        return MISSING
+    if isinstance(node, list):
+        return node[int(name) - 1] if 0 < int(name) <= len(node) else MISSING
+    return node
+
+
+def split_key(node: Mapping[str, Any], name: str) -> tuple[str, str] | None:
+    """A dotted key's first part and the rest: a key may have dots itself, as those of hypermodels do."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        if ".".join(parts[:i]) in node:
+            return ".".join(parts[:i]), ".".join(parts[i:])
+    return None
+
+
+def member(domain: Choice | Interval, value: Any) -> Any:  # noqa: ANN401
+    """The domain's own value that is meant, such as 0.0 for 0; `MISSING` where there is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(domain, Interval):
+        fits = number and domain.low <= value <= domain.high and not (domain.integer and value != round(value))
+        return domain.clamp(value) if fits else MISSING
+    if value is MISSING:
+        return MISSING
+    same = [o for o in domain.options if identity({"": o}) == identity({"": value})]
+    if number:
+        same += [o for o in domain.options if type(o) in (int, float) and o == value]
+    return next(iter(same), MISSING)

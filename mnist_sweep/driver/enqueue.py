@@ -1,0 +1,105 @@
+"""Hyperparameter values to try before the search suggests any: `search.enqueue`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.config import keras_names
+from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.lookup import MISSING, member, value_at
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.space import Hyperparameter, Space, Values, identity
+
+_RATE, _OPTIMIZER = "optimizer.learning_rate", "optimizer.name"
+
+
+def enqueued(settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> list[Values]:
+    """The settings of `search.enqueue`.
+
+    Args:
+        settings: The sweep's config.
+        space: Its search space.
+        baseline: The values that stand in `conf/`: the groups model, optimizer and training, all plain.
+
+    Returns:
+        A value for every active hyperparameter of each setting, none twice. `default` is the baseline's setting; it is
+        left out where any of its values lies outside the space. What another item does not give is the baseline's, or
+        else, where that lies outside, the middle of an interval, the first of a choice.
+
+    Raises:
+        UserError: An item names what is not searched, or gives it a value that is not in its domain.
+    """
+    found: dict[str, Values] = {}
+    for item in settings.search.enqueue:
+        values = _default(settings, space, baseline) if item == "default" else _given(item, settings, space, baseline)
+        if values is not None:
+            found.setdefault(identity(values), values)
+    return list(found.values())
+
+
+def _default(settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> Values | None:
+    def pick(hyperparameter: Hyperparameter, values: Values) -> Any:  # noqa: ANN401
+        return member(hyperparameter.domain, _plain(baseline or {}, hyperparameter.name, values, settings))
+
+    values = _filled(space, pick)
+    return None if MISSING in values.values() else values
+
+
+def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> Values:
+    given = dict(_flat(item, "", [h.name for h in space.hyperparameters]))
+
+    def pick(hyperparameter: Hyperparameter, values: Values) -> Any:  # noqa: ANN401
+        name, domain = hyperparameter.name, hyperparameter.domain
+        if name in given:
+            value = member(domain, _plain(given, name, values, settings))
+            if value is MISSING:
+                raise UserError(f"search.enqueue: {name}={given[name]}: lies outside {domain}; give a value inside")
+            return value
+        value = member(domain, _plain(baseline or {}, name, values, settings))
+        return _middle(domain) if value is MISSING else value
+
+    return _filled(space, pick)
+
+
+def _filled(space: Space, pick: Callable[[Hyperparameter, Values], Any]) -> Values:
+    """A value for every active hyperparameter, in the space's order."""
+    values: Values = {}
+    # Keras's own learning rate depends on the optimizer.
+    for hyperparameter in sorted(space.hyperparameters, key=lambda h: h.name == _RATE):
+        if hyperparameter.active(values):
+            values[hyperparameter.name] = pick(hyperparameter, values)
+    return {h.name: values[h.name] for h in space.hyperparameters if h.name in values}
+
+
+def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The hyperparameters that an item names, dotted or in groups, all layers at once or each apart."""
+    for key, value in item.items():
+        name = f"{prefix}{key}"
+        layers = [hp for hp in known if hp.startswith(f"{name}.") and hp.removeprefix(f"{name}.").isdigit()]
+        if name in known:
+            yield name, value
+        elif layers:
+            each = [(layer, value_at(value, layer.removeprefix(f"{name}."))) for layer in layers]
+            yield from ((layer, at) for layer, at in each if at is not MISSING)
+        elif isinstance(value, Mapping) and any(hp.startswith(f"{name}.") for hp in known):
+            yield from _flat(value, f"{name}.", known)
+        else:
+            raise UserError(f"search.enqueue: {name}={value}: {name} is not searched{did_you_mean(name, known)}")
+
+
+def _plain(config: Mapping[str, Any], name: str, values: Values, settings: Settings) -> Any:  # noqa: ANN401
+    """The value at a key, where `learning_rate: null` is Keras's own for the optimizer."""
+    value = value_at(config, name)
+    if name == _RATE and value is None:
+        optimizer = values.get(_OPTIMIZER, settings.trial["optimizer"]["name"])
+        return keras_names.default_learning_rate(str(optimizer).lower())
+    return value
+
+
+def _middle(domain: Choice | Interval) -> Any:  # noqa: ANN401
+    if isinstance(domain, Choice):
+        return domain.options[0]
+    return domain.clamp(math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2)

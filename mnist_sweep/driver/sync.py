@@ -1,0 +1,65 @@
+"""Writes a sweep's journal into MLflow where MLflow lacks anything."""
+
+from __future__ import annotations
+
+import functools
+
+from rich.console import Console
+
+from mnist_sweep.common.errors import UserError, machine_fault
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.driver import same_sweep, summary
+from mnist_sweep.driver.logs import log_to
+from mnist_sweep.driver.publish import load_plots, publish
+from mnist_sweep.driver.resume import _with_store, is_finished, last_config
+from mnist_sweep.journal import journal
+from mnist_sweep.journal.events import WinnerTested
+from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps, tidy
+from mnist_sweep.tracking.recorder import Recorder
+from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
+
+
+def sync(sweep: str | None, console: Console) -> int:
+    """Writes a sweep's journal into MLflow, where it lacks anything.
+
+    Args:
+        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
+        console: Where to print.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
+    """
+    folders = sweeps(SWEEPS)
+    if sweep is None and not folders:
+        raise UserError(f"sync: {SWEEPS}/ holds no sweep")
+    folder = find(sweep, "sync") if sweep else folders[-1]
+    if is_running(folder):
+        raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
+    events = list(journal.read(folder))
+    settings = check_settings(_with_store(last_config(events, folder), folder))
+    recorder, refusals = Recorder(settings, folder, load_plots), Refusals()
+    try:
+        for start in range(0, len(events), AT_ONCE):
+            write(recorder, events[start : start + AT_ONCE], refusals)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = machine_fault(error) or masked(first_line(error))
+        raise UserError(f"sync: MLflow cannot be written ({reason})") from error
+    where = masked(settings.tracking.uri)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say(f"{folder}: {len(events) - refusals.count} events are in {where}")
+    if refusals.count:
+        say(f"{refusals}.")
+    if is_finished(events):
+        tidy(folder)
+        log_to(folder)
+        tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
+        sweep = same_sweep.first_event(events, folder).sweep
+        summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
+    return 1 if refusals.count else 0
