@@ -31,7 +31,7 @@ from mnist_sweep.driver.progress import Progress, Screen
 from mnist_sweep.journal.events import EpochEnded, Event
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.search import choose
-from mnist_sweep.search.in_thread import Aside
+from mnist_sweep.search.in_thread import ThreadedSearch
 
 SPACE = (
     "model.layers=range(1,4)",
@@ -57,7 +57,7 @@ def measure(trials: int, slots: int, *overrides: str) -> list[tuple[float, float
     settings = check_settings(compose.defaults(quote_sweeps([*SPACE, f"search.max_trials={trials}", *overrides])))
     space, clock = Space(settings.trial), FakeClock()
     workers = FakeWorkers(slots, lambda values, epoch: values["model.dropout"] + epoch / 100, clock)
-    aside = Aside(lambda: choose.create_search(settings, space), InlineExecutor())
+    aside = ThreadedSearch(lambda: choose.create_search(settings, space), InlineExecutor())
     times: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as temporary, Journal(Path(temporary)) as journal:
         progress = Progress(settings.objective, settings.search, slots, space.size, clock)

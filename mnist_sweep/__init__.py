@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mnist_sweep import _old_paths
+
 if TYPE_CHECKING:
     from mnist_sweep.results.importance import importances, marginal
     from mnist_sweep.results.runs.find import find_sweep, load_curves, load_runs
+
+_old_paths.keep()
 
 __all__ = ["find_sweep", "importances", "load_curves", "load_runs", "marginal"]
 

@@ -30,7 +30,7 @@ _FLAGS = (
 
 
 @dataclass
-class Watched:
+class CheckedSearch:
     """A page, and what happened on it.
 
     Attributes:
@@ -68,7 +68,7 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: Any) -> Iterator[Watched]:
+def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: Any) -> Iterator[CheckedSearch]:
     """A page that knows nothing of the others, and is closed in the end.
 
     Args:
@@ -78,7 +78,7 @@ def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: A
         more: What else Playwright's `new_context` takes, such as `color_scheme="dark"` or `has_touch=True`.
     """
     context = browser.new_context(viewport={"width": width, "height": height}, **more)
-    watched = Watched(context.new_page())
+    watched = CheckedSearch(context.new_page())
     page = watched.page
     page.set_default_timeout(20_000)
     page.on("console", lambda m: watched.errors.append(m.text) if m.type in ("error", "warning") else None)

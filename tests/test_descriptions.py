@@ -9,7 +9,7 @@ import pytest
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.journal.events import Confirmed, SweepEnded, SweepStarted, WinnerTested
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.tracking.descriptions import sweep_name, sweep_note, trial_name
 
@@ -82,7 +82,7 @@ def note(compose_config):
     def written(
         count: int = 12, *, status: Status = Status.COMPLETED, reason: str = "", confirmed: bool = False, **more: Any
     ) -> str:
-        results = Results((Objective("val_accuracy", "max"),))
+        results = Ranking((Objective("val_accuracy", "max"),))
         for n in range(count):
             results.trials[n] = Trial(n, more.get("values", {"model.units": n}), {}, 3)
             results.outcomes[n] = Outcome(Status.COMPLETED, score=0.5 + n / 100, seconds=n)

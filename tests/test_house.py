@@ -41,7 +41,7 @@ def test_every_part_has_its_floor() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py", "_old_paths.py"}
 
 
-@pytest.mark.parametrize("part", FLOOR)
+@pytest.mark.parametrize("part", sorted(FLOOR))
 def test_a_part_imports_only_from_those_below_it(part: str) -> None:
     wrong = [
         f"{name} imports {other}"

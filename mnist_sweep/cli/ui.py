@@ -76,7 +76,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     artifacts = Path(tracking["artifacts"]).absolute().as_uri()
     try:
         with tempfile.TemporaryFile() as errors, _server(uri, host, port, artifacts, errors) as server:
-            address = f"http://{ports.shown(host)}:{port}"
+            address = f"http://{ports.in_url(host)}:{port}"
             # What takes longest of looking into the store, while the server starts; the store itself may not answer.
             importlib.import_module("mlflow")
             _wait_until_ready(server, errors, address)

@@ -12,7 +12,7 @@ from mnist_sweep.common.text import first_line
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-def shown(host: str) -> str:
+def in_url(host: str) -> str:
     """An address as links have it.
 
     Args:

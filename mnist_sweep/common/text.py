@@ -104,7 +104,7 @@ def _shown(character: str) -> str:
 LONGEST_REASON = 300
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A hyperparameter's value for people."""
     if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
         return str(int(value))

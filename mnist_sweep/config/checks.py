@@ -92,10 +92,10 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
                 message += f" or {other['ctx']['expected']}"
         if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
             message += " or null"
-    return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={shown(value)}: {message}"
+    return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={as_written(value)}: {message}"
 
 
-def shown(value: object) -> str:
+def as_written(value: object) -> str:
     """A value as it stands in YAML, on one line."""
     return json.dumps(value) if value is None or isinstance(value, bool) else " ".join(str(value).split())
 

@@ -44,7 +44,7 @@ def packaged() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
-def own() -> Path | None:
+def user_folder() -> Path | None:
     """The user's `conf/` in the working directory; None where there is none, or it is the shipped one."""
     folder = Path.cwd() / "conf"
     return folder if folder.is_dir() and folder.resolve() != packaged().resolve() else None
@@ -54,7 +54,7 @@ class _OwnConfigs(SearchPathPlugin):
     """Lets the user's `conf/` add to the shipped configs, and win over them."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        folder = own()
+        folder = user_folder()
         if folder is not None:
             search_path.prepend(provider="working directory", path=f"{_OwnFiles.scheme()}://{folder}")
 
@@ -183,7 +183,7 @@ def experiments() -> dict[str, str]:
         UserError: A file cannot be read, or is not YAML.
     """
     found: dict[str, str] = {}
-    for folder in filter(None, (packaged(), own())):
+    for folder in filter(None, (packaged(), user_folder())):
         for file in sorted((folder / "experiment").glob("**/*.yaml")):
             content = read_yaml(file, printable(str(file)))
             name = str(file.relative_to(folder / "experiment").with_suffix(""))

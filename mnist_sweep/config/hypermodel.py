@@ -13,7 +13,7 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line, printable
-from mnist_sweep.config.checks import shown
+from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.grammar import Choice, Interval, read_sweep
 from mnist_sweep.config.hypermodel_space import Domain, Parameter, among, cast, is_number, key_of, read
 from mnist_sweep.config.space import Condition, Space
@@ -71,7 +71,7 @@ def named(trial: Mapping[str, Any]) -> str | None:
         raise UserError(f"model.hypermodel={name}: model.builder={model['builder']} is given too; take one of them")
     if not isinstance(name, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
         raise UserError(
-            f"model.hypermodel={shown(name)}: must be package.module:name, of a build_model(hp) or a "
+            f"model.hypermodel={as_written(name)}: must be package.module:name, of a build_model(hp) or a "
             "keras_tuner.HyperModel"
         )
     for key in model:
@@ -106,7 +106,7 @@ def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:
     for key, value in _flat(trial["model"].get("values") or {}):
         if key not in parameters:
             known = did_you_mean(key, parameters) if parameters else ""
-            raise UserError(f"{PREFIX}{key}={shown(value)}: {name} has no such hyperparameter{known}")
+            raise UserError(f"{PREFIX}{key}={as_written(value)}: {name} has no such hyperparameter{known}")
         domains[key] = _overridden(parameters[key], value, key, within=key in parents, model=name)
     values: dict[str, Any] = {}
     conditions: dict[str, tuple[Condition, ...]] = {}
@@ -179,7 +179,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 def _overridden(parameter: Parameter, written: Any, key: str, *, within: bool, model: str) -> Domain:  # noqa: ANN401
     domain = read_sweep(written, PREFIX + key) if isinstance(written, str) else None
     domain = Choice((written,)) if domain is None else domain
-    what = f"{PREFIX}{key}={shown(written)}"
+    what = f"{PREFIX}{key}={as_written(written)}"
     if isinstance(domain, Interval) and parameter.kind == "Int" and not domain.integer:
         raise UserError(f"{what}: must be whole numbers; write int({domain})")
     for value in domain.extremes():

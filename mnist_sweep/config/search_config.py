@@ -117,7 +117,7 @@ class PBTSearch(Budget):
     resample: Annotated[float, Field(ge=0, le=1)]
 
 
-class OwnSearch(Budget):
+class CustomSearch(Budget):
     """A user's own algorithm: a subclass of `mnist_sweep.search.Search` or of `keras_tuner.Oracle`."""
 
     model_config = ConfigDict(extra="allow")
@@ -132,7 +132,7 @@ class OwnSearch(Budget):
     warm_start: list[str] = Field(default_factory=list)
 
 
-Search = (
+SearchConfig = (
     RandomSearch
     | GridSearch
     | NoSearch
@@ -145,9 +145,9 @@ Search = (
     | ASHASearch
     | MedianSearch
     | PBTSearch
-    | OwnSearch
+    | CustomSearch
 )
-SEARCHES: dict[str, type[Search]] = {
+SEARCHES: dict[str, type[SearchConfig]] = {
     "random": RandomSearch,
     "grid": GridSearch,
     "bayesian": BayesianSearch,

@@ -12,16 +12,16 @@ from pydantic import Field, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend
-from mnist_sweep.config.checks import Strict, check, shown
+from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.objective import SUMMARIES, Objective
-from mnist_sweep.config.search_config import SEARCHES, OwnSearch, Search
+from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
 TRIAL_GROUPS = ("model", "optimizer", "training")
 
 
-class Data(Strict):
+class DataConfig(Strict):
     """Which images to train on."""
 
     name: Literal["mnist", "mnist_5k", "fashion_mnist", "npz"]
@@ -30,13 +30,13 @@ class Data(Strict):
     validation_split: Annotated[float, Field(ge=0, le=0.9)]
 
     @model_validator(mode="after")
-    def _npz_has_a_path(self) -> Data:
+    def _npz_has_a_path(self) -> DataConfig:
         if self.name == "npz" and self.path is None:
             raise ValueError(".path=null: data=npz needs data.path=FILE.npz")
         return self
 
 
-class Workers(Strict):
+class WorkersConfig(Strict):
     """Where trials run."""
 
     devices: Literal["auto", "cpu", "gpu"]
@@ -49,7 +49,7 @@ class Workers(Strict):
     recycle_after: Literal["auto"] | Count
 
 
-class Tracking(Strict):
+class TrackingConfig(Strict):
     """Where runs are logged."""
 
     uri: str
@@ -60,14 +60,14 @@ class Tracking(Strict):
     register_winner: Annotated[bool, Field(alias="register")] = True
 
 
-class Confirm(Strict):
+class ConfirmConfig(Strict):
     """How the best trials are trained anew before one is called the winner."""
 
     top: Count
     seeds: Annotated[int, Field(ge=2, le=100)]
 
 
-class Limits(Strict):
+class LimitsConfig(Strict):
     """What a trial's model may need at most."""
 
     parameters: Annotated[int, Field(ge=1)] | None
@@ -102,12 +102,12 @@ class Settings:
     validation: Literal["holdout", "kfold"]
     folds: int
     repeats: int
-    confirm: Confirm | None
-    limits: Limits
-    data: Data
-    search: Search
-    workers: Workers
-    tracking: Tracking
+    confirm: ConfirmConfig | None
+    limits: LimitsConfig
+    data: DataConfig
+    search: SearchConfig
+    workers: WorkersConfig
+    tracking: TrackingConfig
     trial: dict[str, Any]
 
     @property
@@ -164,12 +164,12 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         validation=top.validation,
         folds=top.folds,
         repeats=top.repeats,
-        confirm=None if top.confirm is None else check(Confirm, top.confirm, "confirm."),
-        limits=check(Limits, top.limits, "limits."),
-        data=check(Data, top.data, "data."),
+        confirm=None if top.confirm is None else check(ConfirmConfig, top.confirm, "confirm."),
+        limits=check(LimitsConfig, top.limits, "limits."),
+        data=check(DataConfig, top.data, "data."),
         search=check(_algorithm(top.search), _seeded(top.search, top.seed), "search."),
-        workers=check(Workers, top.workers, "workers."),
-        tracking=check(Tracking, top.tracking, "tracking."),
+        workers=check(WorkersConfig, top.workers, "workers."),
+        tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
     )
     _check_backend(settings.trial["training"])
@@ -189,7 +189,7 @@ def _check_backend(training: Mapping[str, Any]) -> None:
             "run one sweep for each with -m training.backend=tensorflow,jax"
         )
     if name not in backend.ALL:
-        raise UserError(f"training.backend={shown(name)}: must be 'tensorflow' or 'jax'")
+        raise UserError(f"training.backend={as_written(name)}: must be 'tensorflow' or 'jax'")
 
 
 def _seeded(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
@@ -197,15 +197,15 @@ def _seeded(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
     return {"seed": seed, **search} if "_target_" in search else search
 
 
-def _algorithm(search: Mapping[str, Any]) -> type[Search]:
+def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
     if "_target_" in search:
-        return OwnSearch
+        return CustomSearch
     if "algorithm" not in search:
         raise UserError("search.algorithm: this key is missing")
     algorithm = search["algorithm"]
     if not isinstance(algorithm, str) or algorithm not in SEARCHES:
         raise UserError(
-            f"search.algorithm={shown(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
+            f"search.algorithm={as_written(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
         )
     return SEARCHES[algorithm]
 

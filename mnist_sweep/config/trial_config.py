@@ -21,7 +21,7 @@ from pydantic import (
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import keras_names
-from mnist_sweep.config.checks import Strict, check, shown
+from mnist_sweep.config.checks import Strict, as_written, check
 
 T = TypeVar("T")
 
@@ -303,10 +303,10 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     """
     model = raw.get("model", {})
     if not isinstance(model, Mapping):
-        raise UserError(f"model={shown(model)}: must be a group of keys")
+        raise UserError(f"model={as_written(model)}: must be a group of keys")
     own = model.get("builder") is not None or model.get("hypermodel") is not None
     if "model" in raw and not own and model.get("kind") not in ("mlp", "cnn"):
-        raise UserError(f"model.kind={shown(model.get('kind'))}: must be mlp or cnn; take model=mlp or model=cnn")
+        raise UserError(f"model.kind={as_written(model.get('kind'))}: must be mlp or cnn; take model=mlp or model=cnn")
     if "optimizer" in raw and raw["optimizer"] is None and model.get("hypermodel") is None:
         raise UserError("optimizer=null: must be a group of keys")
     return check(TrialConfig, raw)

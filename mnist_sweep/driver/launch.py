@@ -39,7 +39,7 @@ from mnist_sweep.journal.files import ARRAYS, WORKERS
 from mnist_sweep.journal.folders import elsewhere, find, tidy
 from mnist_sweep.journal.journal import Journal, read
 from mnist_sweep.search import choose, compatibility
-from mnist_sweep.search.in_thread import Aside
+from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.tracking.tracker import Tracker
 from mnist_sweep.tracking.uri import absolute, as_kept_in, below
 from mnist_sweep.workers import sharing
@@ -129,13 +129,13 @@ def _run(
         cleanup.callback(tidy, folder)
         clock = SteadyClock()
         # Before the data, as they take seconds to start; what is found wrong below ends them.
-        own_code = own is not None or settings.trial["model"].get("builder") is not None
+        custom_code = own is not None or settings.trial["model"].get("builder") is not None
         workers = LocalWorkers(
             places,
             None,
             folder / WORKERS,
             settings.workers.recycle_after,
-            own_code=own_code,
+            custom_code=custom_code,
             backend=backend.of(settings.trial),
         )
         pool.callback(workers.close)
@@ -181,7 +181,7 @@ def _run(
                 ),
             )
         summary.announce(say, started, [place.name for place in places])
-        aside = Aside(lambda: choose.create_search(settings, space, started.enqueued, started.earlier))
+        aside = ThreadedSearch(lambda: choose.create_search(settings, space, started.enqueued, started.earlier))
         cleanup.callback(aside.close)
         tracker = Tracker(settings, folder, load_plots)
         named = summary.as_argument(started.sweep, folder)

@@ -16,7 +16,7 @@ from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.driver.packaging import Packaging
-from mnist_sweep.driver.state import Standing, answered
+from mnist_sweep.driver.state import SweepState, answered
 from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
@@ -32,11 +32,11 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import MODEL_FILE, forget, trial_folder
-from mnist_sweep.journal.ranking import Results, confirm
+from mnist_sweep.journal.ranking import Ranking, confirm
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.search.base import Answer, Result, Suggestion
 from mnist_sweep.search.choose import go_on, spent
-from mnist_sweep.search.in_thread import Answered, Aside
+from mnist_sweep.search.in_thread import Answered, ThreadedSearch
 from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.workers.base import (
     Died,
@@ -90,7 +90,7 @@ class Sweep:
         self,
         settings: Settings,
         space: Space,
-        search: Aside,
+        search: ThreadedSearch,
         stopping: Stopping | None,
         workers: Workers,
         *,
@@ -118,7 +118,7 @@ class Sweep:
         """
         self._settings, self._objective = settings, settings.objective
         self._budget, self._config = settings.search, settings.workers
-        self._standing = Standing(settings, stopping)
+        self._state = SweepState(settings, stopping)
         self._space, self._search, self._workers = space, search, workers
         self._folder, self._out, self._clock = folder, emit, clock
         self._packaging, self._meanwhile = packaging, meanwhile
@@ -134,9 +134,9 @@ class Sweep:
         self._begun = self._turned = clock()
 
     @property
-    def results(self) -> Results:
+    def results(self) -> Ranking:
         """What the sweep has found so far."""
-        return self._standing.results
+        return self._state.results
 
     # ---- the whole ----------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Sweep:
         answers = answered(events)
         waited_for: int | None = None
         for position, event in enumerate(events):
-            self._standing.take(event)
+            self._state.take(event)
             if isinstance(event, TrialAsked):
                 waited_for, self._ended_since_ask = event.trial, False
                 if position in answers:
@@ -162,14 +162,14 @@ class Sweep:
             elif isinstance(event, TrialEnded):
                 waited_for = None if event.trial == waited_for else waited_for
                 self._tell(event.trial)
-        self._standing.end_session()
+        self._state.end_session()
         if waited_for is not None:
             # Its answer was not acted on yet, or was a pause: it is the one that the loop waits for.
             self._past_answers -= 1
             self._asking = True
         self._waiting.extend(self._open(confirming=False))
         self._begun = self._clock()
-        self._why_stop = self._standing.reached
+        self._why_stop = self._state.reached
 
     def stop(self, reason: str) -> None:
         """Interrupts the sweep: no more trials, and the running ones rest after their current epoch, to be resumed.
@@ -183,7 +183,7 @@ class Sweep:
         """Whether `stop` was called."""
         return bool(self._stop_wish)
 
-    def run(self) -> Results:
+    def run(self) -> Ranking:
         """Runs until the search, the space or a budget is used up, then confirms and tests the winner.
 
         Returns:
@@ -245,7 +245,7 @@ class Sweep:
         started = self.results.trials
         to_start = sum(a.trial.number not in started and a.trial.confirms is None for a in self._waiting)
         most = self._budget.max_trials
-        return most is not None and self._standing.searched + to_start >= most
+        return most is not None and self._state.searched + to_start >= most
 
     def _stalled(self) -> float:
         """Seconds since it was last asked in which this process itself did not listen to the workers, else 0."""
@@ -260,7 +260,7 @@ class Sweep:
         elif self._confirming:
             # What the search found is not thrown away for the minutes that confirming it takes.
             pass
-        elif budget is not None and self._standing.used + now - self._begun >= seconds(budget):
+        elif budget is not None and self._state.used + now - self._begun >= seconds(budget):
             self._stop_all(f"the time budget of {budget} is used up")
         for slot, attempt in self._running.items():
             silent = now - attempt.heard
@@ -283,7 +283,7 @@ class Sweep:
 
     def _emit(self, event: Event) -> None:
         self._out(event)
-        self._standing.take(event)
+        self._state.take(event)
         self._sharing.take(event)
 
     def _share(self) -> None:
@@ -295,7 +295,7 @@ class Sweep:
             self._workers.retire(slot)
         most = self._budget.max_trials
         # Where every slot has one of the trials that are left, another has none.
-        few = most is not None and most - self._standing.searched < len(self._slots)
+        few = most is not None and most - self._state.searched < len(self._slots)
         if few or self._paused or self._finished or self._confirming or self._why_stop:
             return
         for place, reason in self._sharing.wanted():
@@ -323,7 +323,7 @@ class Sweep:
         no_more = self._asking or self._paused or self._finished or self._confirming or self._why_stop
         if self._idle and not no_more and not self._used_up():
             self._asking, self._ended_since_ask = True, False
-            number = self._standing.next
+            number = self._state.next
             self._emit(TrialAsked(self._clock(), number))
             self._search.ask(number)
 
@@ -335,7 +335,7 @@ class Sweep:
             # Without a running trial whose end it could wait for, a pause would last for ever.
             self._paused, self._finished = bool(self._running or self._waiting), not (self._running or self._waiting)
         elif isinstance(answered.answer, Suggestion):
-            self._standing.next = answered.number + 1
+            self._state.next = answered.number + 1
             if self._why_stop:
                 return
             # Not started here: the slot that was idle when the search was asked may be gone or taken by now.
@@ -356,7 +356,7 @@ class Sweep:
 
     def _open(self, *, confirming: bool) -> list[_Attempt]:
         """The trials that an interruption cut off, to be gone on with."""
-        standing = self._standing
+        standing = self._state
         trials = [t for _, t in sorted(standing.open.items()) if (t.confirms is not None) == confirming]
         return [_Attempt(trial, standing.attempts[trial.number]) for trial in trials]
 
@@ -383,8 +383,8 @@ class Sweep:
                 parent=None if trial.parent is None else str(trial_folder(self._folder, trial.parent)),
                 waits=self._waits_for(trial),
                 # Told to stop before its worker died, it is to train no epoch more.
-                stop=self._standing.cut.get(trial.number, "" if self._confirming else self._why_stop),
-                known=[self._standing.epochs.get((trial.number, 1 + i), 0) for i in range(len(trial.executions) or 1)],
+                stop=self._state.cut.get(trial.number, "" if self._confirming else self._why_stop),
+                known=[self._state.epochs.get((trial.number, 1 + i), 0) for i in range(len(trial.executions) or 1)],
                 limits=self._limits,
                 latency=any(objective.name == "latency" for objective in self._settings.objectives),
                 checkpoint_every=seconds(self._config.checkpoint_every),
@@ -422,7 +422,7 @@ class Sweep:
         attempt.longest_epoch = max(attempt.longest_epoch, now - attempt.heard)
         attempt.heard = now
         # A second attempt, or a resumed one: the same epoch has the same metrics again.
-        known = message.epoch <= self._standing.epochs.get((message.trial, message.execution), 0)
+        known = message.epoch <= self._state.epochs.get((message.trial, message.execution), 0)
         if not known:
             self._emit(
                 EpochEnded(now, message.trial, attempt.number, message.epoch, message.metrics, message.execution)
@@ -432,14 +432,14 @@ class Sweep:
 
     def _executed(self, message: Executed, attempt: _Attempt) -> None:
         attempt.heard = self._clock()
-        if message.execution not in self._standing.executions.get(message.trial, {}):
+        if message.execution not in self._state.executions.get(message.trial, {}):
             self._emit(ExecutionEnded(self._clock(), message.trial, message.execution, message.outcome))
         self._go_on(message.slot, attempt, message.execution, 0)
 
     def _go_on(self, slot: str, attempt: _Attempt, execution: int, epoch: int) -> None:
         number = attempt.trial.number
-        if number in self._standing.cut:
-            self._stop_attempt(attempt, self._standing.cut[number])
+        if number in self._state.cut:
+            self._stop_attempt(attempt, self._state.cut[number])
         elif self._waits_for(attempt.trial):
             self._workers.go_on(slot, number, execution, epoch)
 
@@ -447,7 +447,7 @@ class Sweep:
         del self._running[message.slot]
         if message.outcome.status is Status.FAILED:
             self._failed(attempt, message.slot, message.outcome, message.log)
-        elif message.outcome.status is not Status.STOPPED or not self._stop_wish or message.trial in self._standing.cut:
+        elif message.outcome.status is not Status.STOPPED or not self._stop_wish or message.trial in self._state.cut:
             self._ended(attempt.trial, message.outcome)
         # Else the trial only rests: resumed, it continues from the epoch that it has reached.
 
@@ -484,15 +484,15 @@ class Sweep:
         self._waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=device(slot)))
 
     def _check_target(self) -> None:
-        if self._standing.reached and not self._why_stop:
-            self._stop_all(self._standing.reached)
+        if self._state.reached and not self._why_stop:
+            self._stop_all(self._state.reached)
 
     def _stop_all(self, reason: str) -> None:
         self._why_stop = self._why_stop or reason
         for attempt in self._running.values():
             self._stop_attempt(attempt, reason)
         # Those that have trained an epoch are started once more, to save what they have.
-        for attempt in [a for a in self._waiting if (a.trial.number, 1) not in self._standing.epochs]:
+        for attempt in [a for a in self._waiting if (a.trial.number, 1) not in self._state.epochs]:
             self._waiting.remove(attempt)
             self._ended(attempt.trial, Outcome(Status.STOPPED, reason))
 
@@ -519,9 +519,9 @@ class Sweep:
             # It was stopped before it was started.
             self._search.tell(number, Result(None))
         elif trial.confirms is None:
-            epoch = self._standing.epochs.get((number, 1), 0)
+            epoch = self._state.epochs.get((number, 1), 0)
             whole = self.results.outcomes[number].whole(trial)
-            self._search.tell(number, Result(self.results.scores(number), epoch, number in self._standing.cut, whole))
+            self._search.tell(number, Result(self.results.scores(number), epoch, number in self._state.cut, whole))
 
     def _check_failures(self) -> None:
         failed, limit = self.results.in_a_row(Status.FAILED), self._budget.max_failures
@@ -561,7 +561,7 @@ class Sweep:
             self._emit(chosen)
 
     def _anew(self, trial: Trial, seed: int) -> Trial:
-        number, self._standing.next = self._standing.next, self._standing.next + 1
+        number, self._state.next = self._state.next, self._state.next + 1
         config = {**trial.config, "training": {**trial.config["training"], "seed": seed}}
         values = {**trial.values, _SEED: seed} if _SEED in trial.values else trial.values
         folds = self._settings.validation == "kfold"
@@ -646,10 +646,10 @@ def executions(settings: Settings, seed: int) -> list[Execution]:
     return [Execution(s) for s in seeds] if settings.repeats > 1 else []
 
 
-def _best_settings(results: Results) -> list[int]:
+def _best_settings(results: Ranking) -> list[int]:
     """The best trial of each setting, the best first: seeds do not make settings, nor do the rounds of Hyperband."""
     found: dict[str, int] = {}
-    for number in results.ranking():
+    for number in results.ranked():
         values = results.trials[number].values
         found.setdefault(identity({key: value for key, value in values.items() if key != _SEED}), number)
     return list(found.values())

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.text import Text
 
 from mnist_sweep.common.tables import Column, fitting
-from mnist_sweep.common.text import LONGEST_REASON, duration, one_line, short_names, shown
+from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.search_config import Search
+from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal.events import (
     AttemptFailed,
@@ -56,7 +56,7 @@ class Progress:
     """What is known of a running sweep, and its estimates."""
 
     def __init__(
-        self, objective: Objective, budget: Search, slots: int, size: int | None, clock: Callable[[], float]
+        self, objective: Objective, budget: SearchConfig, slots: int, size: int | None, clock: Callable[[], float]
     ) -> None:
         """Starts the clock.
 
@@ -163,10 +163,10 @@ class Progress:
             parts.append(f"{sum(row.outcome is not None for row in anew)} of the best trained anew")
         slots = f"{self.slots} slot{'' if self.slots == 1 else 's'}"
         parts.append(f"{len(self.running)} of {slots} busy" if busy else slots)
-        parts.append(f"{duration(self.clock() - self.started)} elapsed")
+        parts.append(f"{format_duration(self.clock() - self.started)} elapsed")
         left = self.seconds_left()
         if left is not None and not self.ended:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {format_duration(left)} left")
         best = self.best()
         if best is not None and best.best is not None:
             parts.append(f"best {self.objective.name} {best.best:.4f} (trial {best.trial.number})")
@@ -222,14 +222,14 @@ class Screen:
         if row.outcome.reason:
             text.append(f"  {one_line(row.outcome.reason, LONGEST_REASON)}")
         settings = self._values(row.trial.values)
-        text.append(f"  {duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
+        text.append(f"  {format_duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
         if not self._console.is_terminal:
             text.append(f"  [{self.progress.headline(busy=False)}]")
         return text
 
     def _values(self, values: Mapping[str, Any]) -> dict[str, str]:
         short = short_names(self.progress.names)
-        return {short.get(name, name): shown(value) for name, value in values.items()}
+        return {short.get(name, name): format_value(value) for name, value in values.items()}
 
     def _table(self) -> RenderableType:
         progress = self.progress
@@ -246,7 +246,7 @@ class Screen:
         columns = [
             Column("trial", [f"{self._number(row)}{' ★' if row is best else ''}" for row in rows], weight=2),
             *(
-                Column(end, [shown(row.trial.values.get(name, "–")) for row in rows], weight=1)
+                Column(end, [format_value(row.trial.values.get(name, "–")) for row in rows], weight=1)
                 for name, end in short.items()
             ),
             Column("epoch", [self._epoch(row) for row in rows], weight=2),

@@ -130,7 +130,7 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         model = chain[-1].config["model"]
         own = model.get("builder") is not None or model.get("hypermodel") is not None
         workers = LocalWorkers(
-            [slot], folder / "arrays", folder / "workers", len(chain) + 1, own_code=own, backend=name
+            [slot], folder / "arrays", folder / "workers", len(chain) + 1, custom_code=own, backend=name
         )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)

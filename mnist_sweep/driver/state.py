@@ -17,13 +17,13 @@ from mnist_sweep.journal.events import (
     TrialEnded,
     TrialStarted,
 )
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search.base import Suggestion
 from mnist_sweep.search.stopping import Stopping
 
 
-class Standing:
+class SweepState:
     """Takes every event, those of earlier sessions first, and knows what follows from them.
 
     Attributes:
@@ -47,7 +47,7 @@ class Standing:
             stopping: The rule that is asked after each epoch; None where every trial trains to its end.
         """
         self._settings, self._stopping = settings, stopping
-        self.results = Results(settings.objectives)
+        self.results = Ranking(settings.objectives)
         self.open: dict[int, Trial] = {}
         self.attempts: dict[int, int] = {}
         self.epochs: dict[tuple[int, int], int] = {}

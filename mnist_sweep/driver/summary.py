@@ -9,14 +9,14 @@ from rich.console import Console
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import Column, show
-from mnist_sweep.common.text import LONGEST_REASON, duration, one_line, short_names, shown
+from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Status
 
 _LEADERS = 10
@@ -54,9 +54,9 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
     say(f"  workers  {', '.join(places)}")
 
 
-def leaderboard(console: Console, space: Space, results: Results) -> None:
+def leaderboard(console: Console, space: Space, results: Ranking) -> None:
     """Prints the best trials."""
-    ranking = results.ranking()
+    ranking = results.ranked()
     if not ranking:
         return
     several = results.objectives[1:]
@@ -72,7 +72,7 @@ def leaderboard(console: Console, space: Space, results: Results) -> None:
         Column("", [str(rank) for rank in range(1, len(leaders) + 1)], weight=0),
         Column("trial", [f"{n}{' ●' if n in front else ''}" for n, _, _ in leaders], weight=3),
         *(
-            Column(end, [shown(t.values.get(name, "–")) for _, t, _ in leaders], weight=2)
+            Column(end, [format_value(t.values.get(name, "–")) for _, t, _ in leaders], weight=2)
             for name, end in short.items()
         ),
         Column(
@@ -81,7 +81,7 @@ def leaderboard(console: Console, space: Space, results: Results) -> None:
             weight=3,
         ),
         *(
-            Column(objective.name, [shown(o.metrics.get(objective.name, "")) for _, _, o in leaders], weight=3)
+            Column(objective.name, [format_value(o.metrics.get(objective.name, "")) for _, _, o in leaders], weight=3)
             for objective in several
         ),
     ]
@@ -90,7 +90,7 @@ def leaderboard(console: Console, space: Space, results: Results) -> None:
         columns.append(Column("on new seeds", cells, weight=3))
     columns += [
         Column("best epoch", [str(o.best_epoch) for _, _, o in leaders], weight=1),
-        Column("time", [duration(o.seconds) for _, _, o in leaders], weight=1),
+        Column("time", [format_duration(o.seconds) for _, _, o in leaders], weight=1),
     ]
     best = f": the best {len(ranking)} of {total}" if total > len(ranking) else ""
     left_out = show(console, columns, f"Leaderboard{best}")
@@ -112,7 +112,7 @@ def next_steps(
     settings: Settings,
     folder: Path,
     sweep: str,
-    results: Results,
+    results: Ranking,
     tested: Sequence[WinnerTested],
     published: Published | None,
     reason: str,
@@ -188,7 +188,7 @@ def _shown_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _winner_line(settings: Settings, results: Results, winner: int) -> str:
+def _winner_line(settings: Settings, results: Ranking, winner: int) -> str:
     name, confirmed = settings.objective.name, results.confirmed
     if confirmed is None:
         return f"Winner: trial {winner}, {name} {results.outcomes[winner].score:.4f}"

@@ -18,7 +18,7 @@ _TRIALS_WITH_SPREAD = 3
 
 
 @dataclass
-class Results:
+class Ranking:
     """What a sweep has found so far.
 
     Attributes:
@@ -37,7 +37,7 @@ class Results:
         """A trial's value for each objective; None where it lacks any."""
         return scores_of(self.outcomes[number], self.objectives)
 
-    def ranking(self) -> list[int]:
+    def ranked(self) -> list[int]:
         """The search's trials that have a score, the best first; of equal ones, the earlier first.
 
         With several objectives those of the Pareto set come first; within it and behind it the first objective tells.
@@ -50,13 +50,13 @@ class Results:
     def pareto(self) -> list[int]:
         """The search's trials that no other is better than in every objective, by the first objective."""
         front = set(pareto(self._scored(), self.objectives))
-        return [number for number in self.ranking() if number in front]
+        return [number for number in self.ranked() if number in front]
 
     def winner(self) -> int | None:
         """The best trial: by its new scores where the best were trained anew, else by its own."""
         if self.confirmed is not None:
             return self.confirmed.winner
-        return next(iter(self.ranking()), None)
+        return next(iter(self.ranked()), None)
 
     def model(self) -> int | None:
         """The trial whose model is the sweep's: the winner, or the best of those that trained its setting anew."""
@@ -140,7 +140,7 @@ def pareto(scores: dict[int, tuple[float, ...]], objectives: Sequence[Objective]
     return [n for n, point in points.items() if point in on_front]
 
 
-def confirm(results: Results, candidates: Sequence[int], time: float) -> Confirmed | None:
+def confirm(results: Ranking, candidates: Sequence[int], time: float) -> Confirmed | None:
     """Says which of the trials that were trained anew is the best.
 
     Args:

@@ -15,7 +15,7 @@ from rich.console import Console
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.tables import Column, show, standard_output
-from mnist_sweep.common.text import duration, printable, short_names, shown
+from mnist_sweep.common.text import format_duration, format_value, printable, short_names
 from mnist_sweep.config.objective import SUMMARIES, Objective
 from mnist_sweep.journal.ranking import pareto
 from mnist_sweep.results.columns import find_column, in_order, matching
@@ -224,7 +224,7 @@ def _chosen(frame: pd.DataFrame, columns: Sequence[str], headings: dict[str, str
 
 
 def _column(frame: pd.DataFrame, column: str, heading: str, weight: int) -> Column:
-    as_text: Callable[[Any], str] = duration if column == "seconds" else shown
+    as_text: Callable[[Any], str] = format_duration if column == "seconds" else format_value
     return Column(heading, ["" if pd.isna(value) else as_text(value) for value in frame[column]], weight)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.common.text import shown
+from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.runs.frames import searched
 
@@ -147,9 +147,9 @@ def _told(some: pd.Series[Any], values: pd.Series[Any]) -> str:
     """Some of a hyperparameter's values in words."""
     if _is_scale(values):
         low, high = some.min(), some.max()
-        return shown(low) if low == high else f"{shown(low)} … {shown(high)}"
+        return format_value(low) if low == high else f"{format_value(low)} … {format_value(high)}"
     counts = some.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    words = [f"{shown(value)} ×{count}" for value, count in counts.head(_TOLD).items()]
+    words = [f"{format_value(value)} ×{count}" for value, count in counts.head(_TOLD).items()]
     return ", ".join(words) + (" …" if len(counts) > _TOLD else "")
 
 

@@ -9,12 +9,12 @@ from mnist_sweep.config.search_config import (
     ASHASearch,
     BayesianSearch,
     CMAESSearch,
+    CustomSearch,
     GPSearch,
     GridSearch,
     HyperbandSearch,
     MedianSearch,
     NSGA2Search,
-    OwnSearch,
     PBTSearch,
     TPESearch,
 )
@@ -27,7 +27,7 @@ from mnist_sweep.search.stopping import ASHA, Median, Stopping
 
 def go_on(settings: Settings) -> bool:
     """Whether trials may go on from the state in which others ended."""
-    return isinstance(settings.search, PBTSearch | HyperbandSearch | OwnSearch)
+    return isinstance(settings.search, PBTSearch | HyperbandSearch | CustomSearch)
 
 
 def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:
@@ -79,7 +79,7 @@ def create_search(
         from mnist_sweep.search import pbt
 
         return pbt.create(space, settings, enqueued)
-    if isinstance(config, OwnSearch):
+    if isinstance(config, CustomSearch):
         from mnist_sweep.search import custom
 
         return custom.create(space, settings, enqueued, earlier)
@@ -124,7 +124,7 @@ def create_stopping(settings: Settings) -> Stopping | None:
         return ASHA(objective, epochs, search.factor, search.min_epochs)
     if isinstance(search, MedianSearch):
         return Median(objective, epochs, search.min_trials, search.min_epochs)
-    if isinstance(search, OwnSearch):
+    if isinstance(search, CustomSearch):
         from mnist_sweep.search import custom
 
         return custom.stopping(settings)

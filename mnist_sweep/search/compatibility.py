@@ -9,12 +9,12 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.grammar import Choice
 from mnist_sweep.config.search_config import (
     ASHASearch,
+    CustomSearch,
     GridSearch,
     HyperbandSearch,
     MedianSearch,
     NoSearch,
     NSGA2Search,
-    OwnSearch,
     PBTSearch,
     RandomSearch,
     TPESearch,
@@ -24,7 +24,7 @@ from mnist_sweep.config.space import Space
 from mnist_sweep.search import custom, pbt
 
 _LARGEST_GRID = 10_000
-_OF_SEVERAL_OBJECTIVES = (TPESearch, NSGA2Search, RandomSearch, GridSearch, NoSearch, OwnSearch)
+_OF_SEVERAL_OBJECTIVES = (TPESearch, NSGA2Search, RandomSearch, GridSearch, NoSearch, CustomSearch)
 
 
 def check(settings: Settings, space: Space) -> None:
@@ -50,14 +50,14 @@ def check(settings: Settings, space: Space) -> None:
         raise UserError(f"search=none: {first} is a sweep; give it one value, or take search=random")
     if isinstance(config, GridSearch):
         _check_grid(config, space, continuous)
-    if isinstance(config, OwnSearch):
+    if isinstance(config, CustomSearch):
         custom.check(config)
     if space.hyperparameters:
         if isinstance(config, PBTSearch):
             _check_population(settings, space)
         _check_epochs(settings, space)
         _check_sampler(settings, space)
-    ends_by_itself = isinstance(config, HyperbandSearch | PBTSearch | OwnSearch)
+    ends_by_itself = isinstance(config, HyperbandSearch | PBTSearch | CustomSearch)
     if config.max_trials is None and config.time_budget is None and continuous and not ends_by_itself:
         raise UserError("search.max_trials=null: the space has no end; set search.max_trials or search.time_budget")
 

@@ -33,17 +33,17 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.light_keras import load as load_keras
-from mnist_sweep.config.search_config import OwnSearch
+from mnist_sweep.config.search_config import CustomSearch
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search.base import Search
-from mnist_sweep.search.custom_checked import Watched, WatchedStopping, failed, watched_oracle
+from mnist_sweep.search.custom_checked import CheckedSearch, CheckedStopping, checked_oracle, failed
 from mnist_sweep.search.stopping import Stopping
 
 _importing = threading.Lock()
 
 
-def check(config: OwnSearch) -> None:
+def check(config: CustomSearch) -> None:
     """Checks what can be known of a target without importing anything.
 
     Raises:
@@ -88,8 +88,8 @@ def create(
     if issubclass(kind, Search):
         arguments = {"space": space, "objectives": settings.objectives, "seed": settings.search.seed}
         search = _built(target, kind, {**arguments, **_keys(settings)})
-        return Watched(search, target, space, enqueued, earlier)
-    return Watched(_oracle(kind, target, space, settings, enqueued, earlier), target, space)
+        return CheckedSearch(search, target, space, enqueued, earlier)
+    return CheckedSearch(_oracle(kind, target, space, settings, enqueued, earlier), target, space)
 
 
 def stopping(settings: Settings) -> Stopping | None:
@@ -105,7 +105,7 @@ def stopping(settings: Settings) -> Stopping | None:
     rule = _built(target, make, {"objectives": settings.objectives, "seed": settings.search.seed, **_keys(settings)})
     if not isinstance(rule, Stopping):
         raise UserError(f"search._target_={target}: its stopping returns {type(rule).__name__}; return a Stopping")
-    return WatchedStopping(rule, target)
+    return CheckedStopping(rule, target)
 
 
 def _oracle(
@@ -135,7 +135,7 @@ def _oracle(
         if missing:
             raise UserError(f"search._target_={target}: its __init__ must take {min(missing)}, or **kwargs")
         known = {name: value for name, value in known.items() if name in parameters}
-    oracle = _built(target, watched_oracle(kind, target, space), {**known, **_keys(settings)})
+    oracle = _built(target, checked_oracle(kind, target, space), {**known, **_keys(settings)})
     # The loop counts and retries, whatever its __init__ made of what it was given.
     oracle.max_trials, oracle.max_retries_per_trial, oracle.max_consecutive_failed_trials = None, 0, None
     oracle.add_earlier(earlier)
@@ -145,7 +145,7 @@ def _oracle(
 
 def _load(settings: Settings) -> tuple[str, type]:
     """A target and its class."""
-    assert isinstance(settings.search, OwnSearch)
+    assert isinstance(settings.search, CustomSearch)
     target = settings.search.class_path
     module, name = _parts(target)
     _look_here()

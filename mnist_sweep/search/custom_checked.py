@@ -31,7 +31,7 @@ def failed(target: str, what: str, error: BaseException) -> UserError:
     )
 
 
-class Watched(Search):
+class CheckedSearch(Search):
     """Passes calls on to a user's search, and checks its answers."""
 
     def __init__(
@@ -140,7 +140,7 @@ class Watched(Search):
         raise self._error(f"suggested {hyperparameter.name}={value!r}, which is not in {domain}")
 
 
-class WatchedStopping(Stopping):
+class CheckedStopping(Stopping):
     """Passes reports on to a user's rule, and checks its answers."""
 
     def __init__(self, rule: Stopping, target: str) -> None:
@@ -160,7 +160,7 @@ class WatchedStopping(Stopping):
         return reason
 
 
-def watched_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN401 - a subclass of an untyped class
+def checked_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN401 - a subclass of an untyped class
     """A subclass of a user's oracle that can be given settings, checks what it suggests, and writes no files.
 
     Args:
@@ -195,7 +195,7 @@ def watched_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN40
             if not isinstance(domain, Choice) and not abs(decoded - value) <= slack:
                 raise error(f"suggested {name}={value!r}, which is not in {domain}")
 
-    class WatchedOracle(kind):  # type: ignore[misc]
+    class CheckedOracle(kind):  # type: ignore[misc]
         given: dict[str, Any] | None = None
 
         def save(self, *_: Any) -> None:  # noqa: ANN401
@@ -220,4 +220,4 @@ def watched_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN40
                 past.score = trial["scores"][0]
                 self.trials[past.trial_id] = past
 
-    return WatchedOracle
+    return CheckedOracle

@@ -17,7 +17,7 @@ class Answered:
     answer: Suggestion | Answer
 
 
-class Aside:
+class ThreadedSearch:
     """Passes calls on to a search in their order, and hands its answers out when they are there."""
 
     def __init__(self, create: Callable[[], Search], executor: Executor | None = None) -> None:

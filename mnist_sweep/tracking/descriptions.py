@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_sweep.common.text import duration, one_line, short_names, shown
+from mnist_sweep.common.text import format_duration, format_value, one_line, short_names
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 # MLflow cuts what is longer without a word.
@@ -110,7 +110,7 @@ def opening(settings: Settings) -> str:
     return settings.description or f"A sweep of {settings.name}."
 
 
-def progress_note(settings: Settings, results: Results) -> str:
+def progress_note(settings: Settings, results: Ranking) -> str:
     """The description of a sweep that is being run.
 
     Args:
@@ -122,14 +122,14 @@ def progress_note(settings: Settings, results: Results) -> str:
         opening(settings),
         f"**Running**: {_count(results)}{'' if most is None else f' of {most}'} trials have ended.",
     ]
-    best = next(iter(results.ranking()), None)
+    best = next(iter(results.ranked()), None)
     if best is not None:
         lines.append(f"Best so far: trial {best}, {settings.objective.name} {results.outcomes[best].score:.4f}.")
     return "\n\n".join(lines)
 
 
 def sweep_note(
-    settings: Settings, started: SweepStarted, results: Results, tested: WinnerTested | None, ended: SweepEnded
+    settings: Settings, started: SweepStarted, results: Ranking, tested: WinnerTested | None, ended: SweepEnded
 ) -> str:
     """The description of a sweep that has ended, of at most 8,000 characters.
 
@@ -154,7 +154,7 @@ def sweep_note(
     return "\n\n".join([verdict, data, going_on])[:_LONGEST]
 
 
-def _verdict(settings: Settings, results: Results, tested: WinnerTested | None, ended: SweepEnded) -> str:
+def _verdict(settings: Settings, results: Ranking, tested: WinnerTested | None, ended: SweepEnded) -> str:
     name, winner, confirmed = settings.objective.name, results.winner(), results.confirmed
     if ended.status is Status.STOPPED:
         return f"**Interrupted**: {ended.reason}. {_count(results)} trials have ended."
@@ -174,7 +174,7 @@ def _verdict(settings: Settings, results: Results, tested: WinnerTested | None, 
     return f"{text}." + (f" The sweep ended as {ended.reason}." if ended.reason else "")
 
 
-def _count(results: Results) -> int:
+def _count(results: Ranking) -> int:
     return sum(results.trials[n].confirms is None for n in results.outcomes)
 
 
@@ -194,8 +194,8 @@ def _searched(space: Mapping[str, str]) -> str:
     return "\n".join(["### Searched", "", "| hyperparameter | values |", "|---|---|", *lines])
 
 
-def _leaderboard(results: Results, most: int) -> str:
-    ranking = results.ranking()
+def _leaderboard(results: Ranking, most: int) -> str:
+    ranking = results.ranked()
     confirmed = {row["trial"]: row for row in results.confirmed.candidates} if results.confirmed else {}
     leaders = [*confirmed, *(n for n in ranking if n not in confirmed)][:most]
     if not leaders:
@@ -205,11 +205,11 @@ def _leaderboard(results: Results, most: int) -> str:
     rows = [header, ["---"] * len(header)]
     for rank, number in enumerate(leaders, start=1):
         outcome, row = results.outcomes[number], confirmed.get(number)
-        scores = [f"{outcome.score:.4f}", *(shown(outcome.metrics.get(name, "")) for name in objectives[1:])]
+        scores = [f"{outcome.score:.4f}", *(format_value(outcome.metrics.get(name, "")) for name in objectives[1:])]
         if confirmed:
             scores.append(f"{row['mean']:.4f} ± {row['std']:.4f}" if row else "")
         said = ", ".join(_parts(results.trials[number].values))
-        rows.append([str(rank), str(number), said, *scores, duration(outcome.seconds)])
+        rows.append([str(rank), str(number), said, *scores, format_duration(outcome.seconds)])
     title = "### Leaderboard" + (f": the best {len(leaders)} of {len(ranking)}" if len(ranking) > len(leaders) else "")
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join([title, "", *lines])

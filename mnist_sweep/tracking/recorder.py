@@ -32,7 +32,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
-from mnist_sweep.journal.ranking import Results, scores_of
+from mnist_sweep.journal.ranking import Ranking, scores_of
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
@@ -95,7 +95,7 @@ class Recorder:
         self._best_name = f"best_{settings.objective.name}"
         self._write = Writer(settings.tracking, settings.name)
         self._parent = ""
-        self._results = Results(settings.objectives)
+        self._results = Ranking(settings.objectives)
         self._trials = self._results.trials
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
@@ -397,7 +397,7 @@ class Recorder:
         kept = set(self._scores)
         if keep != "all":
             sign = -1 if self._objective.direction == "max" else 1
-            # Of equal trials the earlier is the better, as in `Results.ranking`, in whatever order they ended.
+            # Of equal trials the earlier is the better, as in `Ranking.ranked`, in whatever order they ended.
             ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in self._scores.items()))
             kept = {n for _, n in ranked}
         folder = trial_folder(self._folder, number)

@@ -20,7 +20,7 @@ import yaml
 from mnist_sweep.common.files import remove, write_whole
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, one_line, printable
-from mnist_sweep.config.settings import Tracking
+from mnist_sweep.config.settings import TrackingConfig
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import saved_view, store, uri
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, key_of, keys_of
@@ -101,7 +101,7 @@ class Writer:
     Runs are created, and files are written, at once; all else waits for `flush`, which needs few calls for each run.
     """
 
-    def __init__(self, tracking: Tracking, name: str) -> None:
+    def __init__(self, tracking: TrackingConfig, name: str) -> None:
         """Takes the store's place, and the experiment's name."""
         self._tracking, self._name = tracking, name
         self._waiting: dict[str, _Waiting] = {}

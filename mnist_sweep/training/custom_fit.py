@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.trial_config import Training
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import backends
-from mnist_sweep.training.hypermodel import Built, failed, what
+from mnist_sweep.training.custom_model import Built, failed, what
 
 Data = tuple[Array, Array]
 

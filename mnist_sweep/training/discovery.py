@@ -24,8 +24,7 @@ import numpy as np
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.hypermodel_space import steps
 from mnist_sweep.data.images import Dataset, to_float
-from mnist_sweep.training import custom_fit
-from mnist_sweep.training import hypermodel as hypermodels
+from mnist_sweep.training import custom_fit, custom_model
 
 # Values of one hyperparameter to build at; of one with more, the ends alone.
 _MOST_VALUES = 32
@@ -80,7 +79,7 @@ def discover(name: str, dataset: Dataset) -> dict[str, Any]:
     Raises:
         UserError: The user's code is at fault, or its model does not fit the images.
     """
-    hypermodels.load(name)
+    custom_model.load(name)
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
@@ -144,7 +143,7 @@ class _Explorer:
             asked.append(_Asked(lambda hp: hp.default))
             return asked[-1]
 
-        built = hypermodels.assemble(self._name, values, self._image, self._classes)
+        built = custom_model.assemble(self._name, values, self._image, self._classes)
         self._shape = built.shape
         if built.own_fit:
             before = set(built.hp.values)
@@ -158,9 +157,9 @@ class _Explorer:
         # Collecting garbage takes several times as long as building.
         keras.utils.clear_session(free_memory=len(self._records) % _BUILDS_PER_COLLECTION == 0)
         hp, complete, weights = _Asked(choose), True, None
-        hypermodel = hypermodels.load(self._name)
+        hypermodel = custom_model.load(self._name)
         try:
-            model = hypermodels.call(self._name, hypermodel, hp)
+            model = custom_model.call(self._name, hypermodel, hp)
         except UserError:
             # What it asked for until then is known; of settings that cannot be built, trials will tell.
             complete = False

@@ -38,7 +38,7 @@ from mnist_sweep.training.feed import Feed, Feeds
 from mnist_sweep.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from mnist_sweep.training.hypermodel import Built
+    from mnist_sweep.training.custom_model import Built
 
 _SAMPLE = 64
 
@@ -114,9 +114,9 @@ class Trainer:
         if isinstance(job.config.model, HyperModelConfig):
             # Not above, as keras-tuner takes a second. What a user's module does to Keras as it is imported, the next
             # lines undo, so that a process's first trial is like the others.
-            from mnist_sweep.training import hypermodel
+            from mnist_sweep.training import custom_model
 
-            hypermodel.load(job.config.model.hypermodel)
+            custom_model.load(job.config.model.hypermodel)
         with clock("build"):
             _begin_anew(job.config)
             keras.config.set_dtype_policy(training.precision)
@@ -252,9 +252,9 @@ class Trainer:
         config, images = job.config, len(feed.training)
         steps = models.batches(images, config.training.batch_size)
         if isinstance(config.model, HyperModelConfig):
-            from mnist_sweep.training import hypermodel
+            from mnist_sweep.training import custom_model
 
-            own = hypermodel.build(config.model, feed.image, self._classes)
+            own = custom_model.build(config.model, feed.image, self._classes)
             own.execute(models.steps_per_execution(config, own.model, steps), config.training.jit_compile)
             return own, Engine(own.model, feed, own.adapt)
         steps *= config.training.epochs

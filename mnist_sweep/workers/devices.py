@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.settings import Workers
+from mnist_sweep.config.settings import WorkersConfig
 
 # Beyond these, trials on one GPU wait for each other's work to be handed to it.
 _MOST_SHARES = 16
@@ -42,7 +42,7 @@ def device(slot: str) -> str:
     return re.sub(r"\.\d+$", "", slot)
 
 
-def slots(config: Workers, most: int | None = None) -> list[Slot]:
+def slots(config: WorkersConfig, most: int | None = None) -> list[Slot]:
     """Finds the slots of this machine.
 
     Args:
@@ -67,7 +67,7 @@ def slots(config: Workers, most: int | None = None) -> list[Slot]:
     return [Slot(f"cpu{i}", threads) for i in range(count)]
 
 
-def _gpu_slots(gpus: list[str], config: Workers, most: int | None) -> list[Slot]:
+def _gpu_slots(gpus: list[str], config: WorkersConfig, most: int | None) -> list[Slot]:
     if config.trials_per_gpu == "auto":
         threads = config.threads or max(1, min(_THREADS_OF_A_SHARE, cores() // len(gpus)))
         return [Slot(f"gpu{i}.0", threads, gpu) for i, gpu in enumerate(gpus)][:most]

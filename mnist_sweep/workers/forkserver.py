@@ -1,8 +1,8 @@
 """Worker processes that need not import TensorFlow, as they are forked from one that has.
 
-`python -m mnist_sweep.workers.forkserver FD OWN_CODE MODULE…` is the server: it imports the modules and then, for each
-request that comes through the socket FD, forks a worker process, which goes on in `process.run`. So several workers
-cost one import, one more costs a tenth of a second, and they share the memory of what was imported.
+`python -m mnist_sweep.workers.forkserver FD CUSTOM_CODE MODULE…` is the server: it imports the modules
+and then, for each request that comes through the socket FD, forks a worker process, which continues in `process.run`.
+So several workers cost one import, one more costs a tenth of a second, and they share the memory of what was imported.
 
 The server may have imported TensorFlow, but must not have used it: its threads would be missing in the children.
 The standard library's `multiprocessing.forkserver` would import the driver's `__main__`, a user's notebook perhaps.
@@ -79,14 +79,14 @@ class ForkServer:
     """The driver's end of a server, which leaves when this does."""
 
     def __init__(
-        self, environment: Mapping[str, str], log: Path, *, own_code: bool, modules: Sequence[str] = imports.MODULES
+        self, environment: Mapping[str, str], log: Path, *, custom_code: bool, modules: Sequence[str] = imports.MODULES
     ) -> None:
         """Starts it; requests are answered when it has imported everything.
 
         Args:
             environment: That of the server and of all its children.
             log: The file for the server's own output.
-            own_code: Whether its children will run code of the user's.
+            custom_code: Whether its children will run code of the user's.
             modules: What it imports first.
         """
         self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
@@ -99,7 +99,7 @@ class ForkServer:
                     "-m",
                     "mnist_sweep.workers.forkserver",
                     str(theirs.fileno()),
-                    str(int(own_code)),
+                    str(int(custom_code)),
                     *modules,
                 ],
                 env=environment,
@@ -236,7 +236,7 @@ def main() -> None:
     driver = socket.socket(fileno=int(sys.argv[1]))
     # Where the driver was started with SIGCHLD ignored, nothing could be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _import(driver, sys.argv[3:], own_code=sys.argv[2] == "1")
+    _import(driver, sys.argv[3:], custom_code=sys.argv[2] == "1")
     connection = _serve(driver)
     if connection is not None:
         from mnist_sweep.workers import process
@@ -244,11 +244,11 @@ def main() -> None:
         process.run(socket.socket(fileno=connection))
 
 
-def _import(driver: socket.socket, modules: Sequence[str], *, own_code: bool) -> None:
+def _import(driver: socket.socket, modules: Sequence[str], *, custom_code: bool) -> None:
     imported = threading.Event()
     watch = threading.Thread(target=_leave_with, args=(driver, imported), daemon=True)
     watch.start()
-    imports.load(modules, own_code=own_code)
+    imports.load(modules, custom_code=custom_code)
     imported.set()
     # A thread that is there at a fork would be missing in the child.
     watch.join()

@@ -20,17 +20,17 @@ MODULES = ("mnist_sweep.training.fit", "mnist_sweep.training.executions", "mnist
 _OPTIONAL = ("sklearn", "matplotlib", "pandas", "IPython", "pyarrow")
 
 
-def load(modules: Sequence[str] = MODULES, *, own_code: bool) -> None:
+def load(modules: Sequence[str] = MODULES, *, custom_code: bool) -> None:
     """Imports modules; those that are there already cost nothing.
 
     Args:
         modules: Their names.
-        own_code: Whether code of the user's will run, which may use anything that Keras has; without, Keras takes some
+        custom_code: Whether a user's code will run, which may use anything that Keras has; without, Keras takes some
             packages for not installed. They can still be imported afterwards.
     """
     with without_collector():
         try:
-            with hidden(() if own_code else _OPTIONAL):
+            with hidden(() if custom_code else _OPTIONAL):
                 for module in modules:
                     importlib.import_module(module)
         finally:

@@ -124,7 +124,7 @@ class LocalWorkers:
         logs: Path,
         recycle_after: int | Literal["auto"] = "auto",
         *,
-        own_code: bool = True,
+        custom_code: bool = True,
         backend: str = "tensorflow",
     ) -> None:
         """Starts a process for each slot; they become ready some seconds later, when there are data.
@@ -134,14 +134,14 @@ class LocalWorkers:
             data: The folder that `Dataset.save` wrote; None if `set_up` will name it.
             logs: The folder for the processes' output; created if need be.
             recycle_after: Tasks before a process is replaced; `auto`: when its memory has grown.
-            own_code: Whether a task's model is made by code of the user's, who may use all of Keras.
+            custom_code: Whether a task's model is made by code of the user's, who may use all of Keras.
             backend: What Keras computes with.
 
         Raises:
             MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
-        self._own_code, self._backend = own_code, backend
+        self._own_code, self._backend = custom_code, backend
         # Not by Python's `random`, whose state is the caller's.
         self._mark = uuid.uuid4().hex
         self._sizes = _sizes(data)
@@ -397,7 +397,7 @@ class LocalWorkers:
                     "processes, open files and memory, then resume"
                 ) from error
         worker = _Process(slot, process, channel, log, early_deaths=early_deaths, log_start=_size(log))
-        about = {"threads": slot.threads, "gpu": slot.gpu is not None, "own_code": self._own_code}
+        about = {"threads": slot.threads, "gpu": slot.gpu is not None, "custom_code": self._own_code}
         _send(worker, {"task": "set up", "driver": os.getpid(), **about})
         if self._data is not None:
             _send(worker, {"task": "open", "data": str(self._data)})
@@ -408,7 +408,7 @@ class LocalWorkers:
         # Not on a GPU: what CUDA's libraries do as they are imported need not survive a fork, and was never tried.
         if slot.gpu is None and forkserver.possible():
             if self._server is None or self._server.gone():
-                self._server = ForkServer(environment, self._logs / "server.log", own_code=self._own_code)
+                self._server = ForkServer(environment, self._logs / "server.log", custom_code=self._own_code)
             return self._server.fork(theirs, output)
         return orphans.Leader(
             [sys.executable, "-m", "mnist_sweep.workers.process", str(theirs.fileno())],

@@ -156,7 +156,7 @@ def _flush() -> None:
 def _work(driver: _Driver) -> NoReturn:
     setup = driver.tasks.get()
     # Only here, as importing Keras takes seconds in which the driver may leave already.
-    imports.load(own_code=setup["own_code"])
+    imports.load(custom_code=setup["custom_code"])
     from mnist_sweep.data.images import Dataset
     from mnist_sweep.training.fit import Trainer, configure
 

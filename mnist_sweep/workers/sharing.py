@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from mnist_sweep.config.settings import Workers
+from mnist_sweep.config.settings import WorkersConfig
 from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
@@ -122,7 +122,7 @@ class Sharing:
         return trial in self._running and self._running[trial][1].beside and bool(_OUT_OF_MEMORY.search(reason))
 
 
-def create(config: Workers, places: Sequence[Slot], most: int | None) -> Sharing:
+def create(config: WorkersConfig, places: Sequence[Slot], most: int | None) -> Sharing:
     """What decides on the shares of this machine's GPUs.
 
     Args:

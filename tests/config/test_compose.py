@@ -235,21 +235,21 @@ def test_composing_an_experiment_that_is_no_yaml_is_refused(write: Write) -> Non
 
 
 def test_there_need_be_no_own_configs(tmp_path: Path) -> None:
-    assert compose.own() is None
+    assert compose.user_folder() is None
     (tmp_path / "conf").write_text("a file")
-    assert compose.own() is None
+    assert compose.user_folder() is None
 
 
 def test_own_configs_are_those_of_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
 
-    assert compose.own() == tmp_path / "conf"
+    assert compose.user_folder() == tmp_path / "conf"
 
 
 def test_the_shipped_configs_are_not_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(compose.packaged().parent)
 
-    assert compose.own() is None
+    assert compose.user_folder() is None
 
 
 # ---- faults -------------------------------------------------------------------------------------------------------

@@ -29,11 +29,11 @@ from mnist_sweep.journal.events import (
     TrialStarted,
     WinnerTested,
 )
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.search import choose
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.search.in_thread import Aside
+from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.workers.base import (
     Died,
@@ -72,7 +72,7 @@ class Story:
     events: list[Event] = field(default_factory=list)
     packaging: Packaging | None = None
 
-    def run(self) -> Results:
+    def run(self) -> Ranking:
         return self.sweep.run()
 
     def of(self, kind: type) -> list[Any]:
@@ -102,7 +102,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         space, clock, events = Space(settings.trial), FakeClock(), []
         workers = FakeWorkers(slots, curve, clock, objective=settings.objective.name, **fakes)
         given = {"enqueued": enqueued, "earlier": []}
-        aside = Aside(lambda: own or choose.create_search(settings, space, **given), InlineExecutor())
+        aside = ThreadedSearch(lambda: own or choose.create_search(settings, space, **given), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)
@@ -139,7 +139,7 @@ def test_every_trial_is_asked_started_reported_and_ended_in_this_order(tell: Tel
 def test_the_best_trial_wins_and_is_tested_once_at_the_end(tell: Tell) -> None:
     story = tell("search=grid")
     results = story.run()
-    assert results.ranking() == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert results.ranked() == [7, 6, 5, 4, 3, 2, 1, 0]
     tests = [task for _, task in story.workers.tasks if isinstance(task, Evaluate)]
     assert [Path(task.model).parent.name for task in tests] == ["0007"]
     assert isinstance(story.events[-2], WinnerTested)
@@ -195,7 +195,7 @@ def test_of_equal_trials_the_earlier_wins(tell: Tell) -> None:
 
 def test_a_loss_is_better_when_it_is_smaller(tell: Tell) -> None:
     story = tell("search=grid", "objective=val_loss min")
-    assert story.run().ranking()[0] == 0
+    assert story.run().ranked()[0] == 0
 
 
 def test_all_slots_are_kept_busy(tell: Tell) -> None:
@@ -406,7 +406,7 @@ class TestWhereTheMachineFails:
         resumed = tell("search=grid", history=states(broken.events))
         resumed.sweep.replay(broken.events)
         results = resumed.run()
-        assert results.ranking() == whole.ranking()
+        assert results.ranked() == whole.ranked()
         assert {n: results.scores(n) for n in results.outcomes} == {n: whole.scores(n) for n in whole.outcomes}
 
     def test_in_the_test_of_the_winner_that_is_left_to_the_resumed_sweep(self, tell: Tell) -> None:
@@ -704,7 +704,7 @@ class TestResumed:
     )
 
     @staticmethod
-    def told(results: Results, events: list[Event]) -> tuple:
+    def told(results: Ranking, events: list[Event]) -> tuple:
         epochs = [(e.trial, e.execution, e.epoch, *e.metrics.items()) for e in events if isinstance(e, EpochEnded)]
         assert len(epochs) == len(set(epochs)), "an epoch was told twice"
         assert len([e for e in events if isinstance(e, TrialEnded)]) == len(results.outcomes), "a trial ended twice"

@@ -11,10 +11,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from mnist_sweep.common.text import duration, short_names, shown
+from mnist_sweep.common.text import format_duration, format_value, short_names
 from mnist_sweep.config import compose
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.search_config import Search
+from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.driver.progress import Progress, Screen
 from mnist_sweep.journal.events import (
@@ -49,11 +49,11 @@ class Clock:
 
 
 @functools.cache
-def _shipped(algorithm: str) -> Search:
+def _shipped(algorithm: str) -> SearchConfig:
     return check_settings(compose.defaults((f"search={algorithm}",))).search
 
 
-def budget(max_trials: int | None = None, time_budget: str | None = None, algorithm: str = "random") -> Search:
+def budget(max_trials: int | None = None, time_budget: str | None = None, algorithm: str = "random") -> SearchConfig:
     """What is shipped for an algorithm, with another budget."""
     return _shipped(algorithm).model_copy(update={"max_trials": max_trials, "time_budget": time_budget})
 
@@ -117,7 +117,7 @@ def progress(clock: Clock | None = None, **changes: Any) -> Progress:
     ],
 )
 def test_duration_is_written_for_people(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_duration_is_written_for_people(seconds, text):
     ],
 )
 def test_value_is_shown_with_few_digits(value, text):
-    assert shown(value) == text
+    assert format_value(value) == text
 
 
 @pytest.mark.parametrize(

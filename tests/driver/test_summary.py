@@ -15,7 +15,7 @@ from mnist_sweep.config.space import Space
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import Confirmed, SweepStarted, WinnerTested
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 Printed = Callable[..., str]
@@ -29,7 +29,7 @@ def printed(compose_config) -> Printed:
         *scores: float | None, confirmed: Confirmed | None = None, objective: str = "val_accuracy", reason: str = ""
     ) -> str:
         settings = check_settings(compose_config("model.units=4,8,16,32", f"objective={objective}"))
-        results = Results(settings.objectives, confirmed=confirmed)
+        results = Ranking(settings.objectives, confirmed=confirmed)
         for number, score in enumerate(scores):
             status = Status.REFUSED if score is None else Status.COMPLETED
             results.trials[number] = Trial(number, {"model.units": 4 * 2**number}, {}, 3)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Watched, page_of, until
+from browser import CheckedSearch, page_of, until
 from browser import browser as browser
 from programs import command, environment
 
@@ -88,7 +88,7 @@ def pages(swept: tuple[Path, str], swept_runs: SweepRuns) -> Iterator[Pages]:
 
 
 @pytest.fixture(scope="module")
-def watched(browser, pages: Pages) -> Iterator[Watched]:
+def watched(browser, pages: Pages) -> Iterator[CheckedSearch]:
     """One page for all tests, as loading MLflow's scripts takes longer than looking at what they show."""
     with page_of(browser, width=1500, height=1400) as watched:
         # Else MLflow opens its assistant beside everything, the first time.
@@ -98,11 +98,11 @@ def watched(browser, pages: Pages) -> Iterator[Watched]:
         yield watched
 
 
-def _names(watched: Watched) -> list[str]:
+def _names(watched: CheckedSearch) -> list[str]:
     return watched.page.locator(".ag-row a[href*='/runs/']").all_inner_texts()
 
 
-def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched: Watched, pages: Pages) -> None:
+def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched: CheckedSearch, pages: Pages) -> None:
     page = watched.page
     page.goto(pages.view)
     until(page, lambda: len(_names(watched)) == 4, _SECONDS)
@@ -128,7 +128,7 @@ def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched:
         until(page, lambda points=points: points.count() == 4)
 
 
-def test_its_table_has_the_hyperparameters_and_scores_as_columns(watched: Watched, pages: Pages) -> None:
+def test_its_table_has_the_hyperparameters_and_scores_as_columns(watched: CheckedSearch, pages: Pages) -> None:
     page = watched.page
     page.goto(pages.view.replace("compareRunsMode=CHART&", ""))
     cells = page.locator("[col-id='params.`model.units`'][role=gridcell]")
@@ -140,7 +140,7 @@ def test_its_table_has_the_hyperparameters_and_scores_as_columns(watched: Watche
     assert all(re.fullmatch(r"0\.\d{1,3}", score) for score in scores)
 
 
-def test_in_the_usual_list_the_trials_are_below_their_sweep(watched: Watched, pages: Pages) -> None:
+def test_in_the_usual_list_the_trials_are_below_their_sweep(watched: CheckedSearch, pages: Pages) -> None:
     page = watched.page
     # MLflow's page would keep the view's filter.
     page.goto("about:blank")
@@ -150,7 +150,7 @@ def test_in_the_usual_list_the_trials_are_below_their_sweep(watched: Watched, pa
     until(page, lambda: len(_names(watched)) == 5)
 
 
-def test_the_sweeps_page_tells_what_came_out_and_shows_the_report(watched: Watched, pages: Pages) -> None:
+def test_the_sweeps_page_tells_what_came_out_and_shows_the_report(watched: CheckedSearch, pages: Pages) -> None:
     page, run = watched.page, pages.found.parent.info
     page.goto(f"{pages.home}#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning")
     until(page, lambda: page.get_by_text("Winner: trial").count() > 0)
@@ -162,7 +162,9 @@ def test_the_sweeps_page_tells_what_came_out_and_shows_the_report(watched: Watch
     until(page, lambda: bool(title.count() and title.inner_text()))
 
 
-def test_the_winner_is_in_the_model_registry(watched: Watched, pages: Pages, registered: registry.Registered) -> None:
+def test_the_winner_is_in_the_model_registry(
+    watched: CheckedSearch, pages: Pages, registered: registry.Registered
+) -> None:
     page = watched.page
     page.goto(f"{pages.home}#/models/{registered.name}/versions/{registered.version}?workflowType=machine_learning")
     until(page, lambda: page.get_by_text("@ champion").count() > 0)
@@ -170,7 +172,7 @@ def test_the_winner_is_in_the_model_registry(watched: Watched, pages: Pages, reg
     assert page.get_by_text("Takes raw images (N, 28, 28, 1), float32 in 0..255").count()
 
 
-def test_no_page_had_an_error_or_asked_another_host(watched: Watched) -> None:
+def test_no_page_had_an_error_or_asked_another_host(watched: CheckedSearch) -> None:
     assert watched.hosts == {"127.0.0.1"}
     assert [error for error in watched.errors if not (_NOISE.search(error) or error.endswith(_MISSING))] == []
 

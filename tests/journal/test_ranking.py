@@ -8,14 +8,14 @@ import random
 import pytest
 
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.journal.ranking import Results, confirm, pareto
+from mnist_sweep.journal.ranking import Ranking, confirm, pareto
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 ACCURACY, PARAMETERS = Objective("val_accuracy", "max"), Objective("parameters", "min")
 
 
-def results(*scores: float | None, objectives: tuple[Objective, ...] = (ACCURACY,), sizes: tuple = ()) -> Results:
-    found = Results(objectives)
+def results(*scores: float | None, objectives: tuple[Objective, ...] = (ACCURACY,), sizes: tuple = ()) -> Ranking:
+    found = Ranking(objectives)
     for number, score in enumerate(scores):
         found.trials[number] = Trial(number, {}, {"training": {"seed": 1}}, 3)
         status = Status.FAILED if score is None else Status.COMPLETED
@@ -24,7 +24,7 @@ def results(*scores: float | None, objectives: tuple[Objective, ...] = (ACCURACY
     return found
 
 
-def anew(found: Results, candidate: int, seeds: dict[int, float | None]) -> None:
+def anew(found: Ranking, candidate: int, seeds: dict[int, float | None]) -> None:
     for seed, score in seeds.items():
         number = len(found.trials)
         found.trials[number] = Trial(number, {}, {"training": {"seed": seed}}, 3, confirms=candidate)
@@ -34,7 +34,7 @@ def anew(found: Results, candidate: int, seeds: dict[int, float | None]) -> None
 def test_those_that_confirm_others_are_not_ranked() -> None:
     found = results(0.5, 0.7, None)
     anew(found, 1, {1001: 0.9})
-    assert found.ranking() == [1, 0]
+    assert found.ranked() == [1, 0]
     assert found.winner() == found.model() == 1
 
 
@@ -43,12 +43,12 @@ class TestParetoSet:
         both = (ACCURACY, PARAMETERS)
         found = results(0.9, 0.8, 0.95, 0.9, None, 0.7, objectives=both, sizes=(100, 50, 900, 200, 1, 60))
         assert found.pareto() == [2, 0, 1]
-        assert found.ranking() == [2, 0, 1, 3, 5]
+        assert found.ranked() == [2, 0, 1, 3, 5]
         assert found.winner() == 2
 
     def test_a_trial_without_the_second_objective_is_not_ranked(self) -> None:
         found = results(0.9, 0.8, objectives=(ACCURACY, Objective("latency", "min")))
-        assert found.ranking() == []
+        assert found.ranked() == []
 
     @pytest.mark.parametrize("seed", range(5))
     def test_is_that_of_comparing_all_pairs(self, seed: int) -> None:
@@ -65,7 +65,7 @@ class TestParetoSet:
 
 
 class TestHopeless:
-    def several(self, *scores: tuple[float, ...]) -> Results:
+    def several(self, *scores: tuple[float, ...]) -> Ranking:
         found = results(*(sum(own) / len(own) for own in scores))
         for number, own in enumerate(scores):
             found.outcomes[number] = Outcome(Status.COMPLETED, score=sum(own) / len(own), scores=list(own))

@@ -19,7 +19,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results import report
 from mnist_sweep.results.report import content, pictures
-from mnist_sweep.results.report.board import Board, Column, leaderboard
+from mnist_sweep.results.report.leaderboard import Column, Leaderboard, leaderboard
 from mnist_sweep.results.runs.find import find_sweep
 
 ACCURACY = [Objective("val_accuracy", "max")]
@@ -49,7 +49,7 @@ def told(text: str) -> Any:
     return json.loads(data)
 
 
-def column(board: Board, heading: str) -> Column:
+def column(board: Leaderboard, heading: str) -> Column:
     (found,) = [one for one in board.columns if one.heading == heading]
     return found
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mnist_sweep.search.base import Result, Search, Suggestion
-from mnist_sweep.search.in_thread import Answered, Aside
+from mnist_sweep.search.in_thread import Answered, ThreadedSearch
 
 
 class Slow(Search):
@@ -28,7 +28,7 @@ class Slow(Search):
         self.calls.append(("tell", number, result))
 
 
-def answers(aside: Aside, count: int) -> list[Answered]:
+def answers(aside: ThreadedSearch, count: int) -> list[Answered]:
     found: list[Answered] = []
     until = time.monotonic() + 10
     while len(found) < count and time.monotonic() < until:
@@ -39,7 +39,7 @@ def answers(aside: Aside, count: int) -> list[Answered]:
 
 def test_nothing_waits_for_a_slow_suggestion_and_calls_keep_their_order() -> None:
     search = Slow()
-    aside = Aside(lambda: search)
+    aside = ThreadedSearch(lambda: search)
     aside.restore(1, Suggestion({"model.units": 1}))
     aside.ask(3)
     aside.tell(1, Result((0.9,), 4))
@@ -55,7 +55,7 @@ def test_what_a_search_raises_reaches_the_loop() -> None:
     def create() -> Search:
         raise ValueError("no such thing")
 
-    aside = Aside(create)
+    aside = ThreadedSearch(create)
     aside.ask(0)
     with pytest.raises(ValueError, match="no such thing"):
         answers(aside, 1)

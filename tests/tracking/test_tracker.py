@@ -52,7 +52,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import trial_folder
-from mnist_sweep.journal.ranking import Results
+from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.source import Wanted
@@ -559,7 +559,7 @@ def test_of_equal_trials_the_model_of_the_winner_is_kept(make_story):
     story.starts()
     for number in (0, 1):
         story.trial(number)
-    results = Results(story.settings.objectives)
+    results = Ranking(story.settings.objectives)
     for number in (1, 0):
         story.ends(number, 0.75)
         results.trials[number] = Trial(number, {}, {}, 3)

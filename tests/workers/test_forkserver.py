@@ -25,7 +25,7 @@ Fork = Callable[[], tuple[Forked, socket.socket]]
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ForkServer]:
     made = ForkServer(
-        {**os.environ, "TOLD": "all children"}, tmp_path / "server.log", own_code=True, modules=["colorsys"]
+        {**os.environ, "TOLD": "all children"}, tmp_path / "server.log", custom_code=True, modules=["colorsys"]
     )
     yield made
     made.close()
@@ -93,7 +93,7 @@ def test_how_a_process_ends_is_known_when_its_server_is_gone(server: ForkServer,
 
 
 def test_a_process_that_was_never_made_ends_as_its_server_did(tmp_path: Path) -> None:
-    server = ForkServer(os.environ, tmp_path / "server.log", own_code=True, modules=["no_such_module"])
+    server = ForkServer(os.environ, tmp_path / "server.log", custom_code=True, modules=["no_such_module"])
     ours, theirs = socket.socketpair()
     with ours, theirs, open(tmp_path / "slot.log", "ab") as log:
         before = server.fork(theirs, log)
@@ -117,7 +117,7 @@ def having(folder: Path, module: str, code: str) -> ForkServer:
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     # As users have it, whose output is buffered.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    return ForkServer({**environment, "PYTHONPATH": path}, folder / "server.log", own_code=True, modules=[module])
+    return ForkServer({**environment, "PYTHONPATH": path}, folder / "server.log", custom_code=True, modules=[module])
 
 
 def test_what_a_server_has_told_is_heard_though_it_died_with_requests_unread(server: ForkServer, fork: Fork) -> None:
@@ -142,7 +142,7 @@ def test_what_a_server_has_told_is_heard_though_it_died_with_requests_unread(ser
 def test_processes_are_forked_where_the_ends_of_children_are_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        server = ForkServer(os.environ, tmp_path / "other.log", own_code=True, modules=["colorsys"])
+        server = ForkServer(os.environ, tmp_path / "other.log", custom_code=True, modules=["colorsys"])
         try:
             ours, theirs = socket.socketpair()
             with theirs, open(tmp_path / "slot.log", "ab") as log:

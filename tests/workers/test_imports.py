@@ -19,23 +19,23 @@ except ImportError:
 """
 
 
-@pytest.mark.parametrize("own_code", [False, True])
+@pytest.mark.parametrize("custom_code", [False, True])
 def test_an_optional_package_is_hidden_while_modules_are_imported_and_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_code: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, custom_code: bool
 ) -> None:
-    name = f"a_module_{own_code}"
+    name = f"a_module_{custom_code}"
     (tmp_path / f"{name}.py").write_text(MODULE)
     (tmp_path / "an_optional_package.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "an_optional_package", raising=False)
     monkeypatch.setattr(imports, "_OPTIONAL", ("an_optional_package",))
-    imports.load([name], own_code=own_code)
-    assert (sys.modules[name].an_optional_package is None) != own_code
+    imports.load([name], custom_code=custom_code)
+    assert (sys.modules[name].an_optional_package is None) != custom_code
     assert importlib.import_module("an_optional_package") is not None
 
 
 def test_after_an_import_that_fails_garbage_is_collected_again() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        imports.load(["no_such_module"], own_code=False)
+        imports.load(["no_such_module"], custom_code=False)
     assert gc.isenabled()
     gc.unfreeze()

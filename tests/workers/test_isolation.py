@@ -72,9 +72,9 @@ def create(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     np.save(tmp_path / "arrays" / "x_train.npy", np.zeros(10))
     with contextlib.ExitStack() as cleanup:
 
-        def created(*, own_code: bool = False, slots: int = 1) -> LocalWorkers:
+        def created(*, custom_code: bool = False, slots: int = 1) -> LocalWorkers:
             places = [Slot(f"cpu{i}", 1) for i in range(slots)]
-            workers = LocalWorkers(places, tmp_path / "arrays", tmp_path / "logs", own_code=own_code)
+            workers = LocalWorkers(places, tmp_path / "arrays", tmp_path / "logs", custom_code=custom_code)
             cleanup.callback(workers.close)
             ready: list[Message] = []
             while len(ready) < slots:
@@ -156,7 +156,7 @@ def test_nor_is_one_in_which_a_test_has_failed(workers: LocalWorkers) -> None:
 def test_a_trial_of_the_users_own_code_has_a_process_to_itself(
     create: Callable[..., LocalWorkers], tmp_path: Path
 ) -> None:
-    workers = create(own_code=True)
+    workers = create(custom_code=True)
     run(workers, "print(hasattr(random, 'poison')); random.seed = None; random.poison = 1")
     run(workers, "print(hasattr(random, 'poison')); random.seed(1)", 1)
     assert printed(tmp_path) == ["False", "False"]
@@ -204,7 +204,7 @@ def test_what_leaves_the_workers_group_ends_with_the_pool_and_nothing_else_does(
     ours = subprocess.Popen(["sleep", "300"], start_new_session=True)
     others = subprocess.Popen(["sleep", "300"], start_new_session=True, env={orphans.MARK: "another pool's"})
     try:
-        workers = create(own_code=True)
+        workers = create(custom_code=True)
         run(workers, DAEMON)
         (child,) = map(int, printed(tmp_path))
         assert alive(child)
@@ -379,7 +379,7 @@ def test_a_process_that_cannot_be_replaced_ends_the_sweep_after_what_was_said(
 
 
 def test_a_log_that_cannot_be_opened_is_told_in_one_line(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
-    workers = create(own_code=True)
+    workers = create(custom_code=True)
     workers.submit("cpu0", task("pass"))
     os.rename(tmp_path / "logs", tmp_path / "moved")
     wait_for(workers, Done)

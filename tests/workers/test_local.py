@@ -53,7 +53,7 @@ def arrays(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pool(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkers]:
     """One worker, used by one test after another: each start imports TensorFlow."""
-    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path_factory.mktemp("logs"), 1000, own_code=False)
+    workers = LocalWorkers([Slot("cpu0", 1)], arrays, tmp_path_factory.mktemp("logs"), 1000, custom_code=False)
     wait_for(workers, Ready)
     yield workers
     workers.close()

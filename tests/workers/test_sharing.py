@@ -27,7 +27,7 @@ from mnist_sweep.journal.events import (
 )
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search import choose
-from mnist_sweep.search.in_thread import Aside
+from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.workers.devices import Slot, device
 from mnist_sweep.workers.sharing import Sharing
 
@@ -82,7 +82,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
 
         fakes.setdefault("pace", rooms(gpu0=3, gpu1=1))
         workers = FakeWorkers(gpus, curve, clock, names=[place.name for place in places], history=history, **fakes)
-        aside = Aside(lambda: choose.create_search(settings, space, [], []), InlineExecutor())
+        aside = ThreadedSearch(lambda: choose.create_search(settings, space, [], []), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)

@@ -42,11 +42,11 @@ class _Answer:
     doubts: list[str]
 
     @property
-    def ranking(self) -> list[int]:
+    def ranked(self) -> list[int]:
         return [int(label) for label in np.argsort(-self.probabilities, kind="stable")]
 
     def to_json(self) -> dict[str, Any]:
-        first, second = self.ranking[:2]
+        first, second = self.ranked[:2]
         return {
             "file": str(self.file),
             "digit": first,
@@ -149,7 +149,7 @@ def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], pro
     # Not cut off, as tables of numbers are: what is doubtful must be seen.
     table.add_column("remarks", overflow="fold")
     for answer in answers:
-        first, second = answer.ranking[:2]
+        first, second = answer.ranked[:2]
         said = [f"{answer.probabilities[first]:.4f}", f"{second} ({answer.probabilities[second]:.4f})"]
         empty = image_files.NOTHING in answer.doubts
         table.add_row(

@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.checks import check
-from mnist_sweep.config.settings import Data
+from mnist_sweep.config.settings import DataConfig
 from mnist_sweep.data import images as data
 
 
@@ -26,7 +26,7 @@ def load(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> 
         given, seed = dict(config["data"]), int(config["seed"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{wanted_by}: the run's config.yaml does not tell which images it was trained on") from None
-    settings = check(Data, given, "data.")
+    settings = check(DataConfig, given, "data.")
     images = data.load(settings.name, settings.path, settings.fallback)
     if images.digest() != tags["data.digest"]:
         raise UserError(

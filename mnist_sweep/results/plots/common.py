@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.common.text import shown
+from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
 
 Floats = npt.NDArray[np.float64]
@@ -134,8 +134,8 @@ def best_label(frame: pd.DataFrame, objective: Objective) -> str:
     row = of_search(frame).iloc[order[:1]]
     anew = numbers(row, f"metrics.confirmed_{objective.name}")[0]
     number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
-    again = "" if np.isnan(anew) else f", on new seeds {shown(float(anew))}"
-    return f"best: trial {number} ({shown(score)}{again})"
+    again = "" if np.isnan(anew) else f", on new seeds {format_value(float(anew))}"
+    return f"best: trial {number} ({format_value(score)}{again})"
 
 
 def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> None:

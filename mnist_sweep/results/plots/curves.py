@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.common.text import shown
+from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.plots.common import (
     BLUE,
@@ -81,7 +81,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     known = dict(zip(search["trial"], scores(search, objective), strict=True))
     for number, (colour, dashes) in zip(top[1:], _NEXT, strict=False):
         axes.plot(*lines[number].T, color=colour, linestyle=dashes, linewidth=1.6, zorder=4, label=f"trial {number}")
-        label = f"trial {number} ({shown(float(known[number]))})"
+        label = f"trial {number} ({format_value(float(known[number]))})"
         handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.6, label=label))
     if top:
         best = lines[top[0]]

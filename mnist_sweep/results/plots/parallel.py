@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from mnist_sweep.common.text import short_names, shown
+from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.plots.common import (
     DARK,
@@ -83,7 +83,7 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     axes.imshow(strip, extent=(last, last + 0.12, 0, 1), origin="lower", aspect="auto", zorder=3)
     told: list[str] = []
     for height in (1, 0.9, 0.75, 0.5, 0.25, 0):
-        value = shown(float(np.quantile(found, height if objective.direction == "max" else 1 - height)))
+        value = format_value(float(np.quantile(found, height if objective.direction == "max" else 1 - height)))
         if value not in told:
             told.append(value)
             _text(axes, last + 0.16, height, value, "left")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from mnist_sweep.common.text import shown
+from mnist_sweep.common.text import format_value
 from mnist_sweep.results.plots.common import Floats
 
 
@@ -91,7 +91,7 @@ def scale_of(column: pd.Series[Any]) -> Scale:
         values = sorted(known.unique().tolist())
         index = {value: float(i) for i, value in enumerate(values)}
         places = np.array([np.nan if pd.isna(value) else index[value] for value in column], dtype=np.float64)
-        return Scale(places, [_short(shown(value)) for value in values], log=False)
+        return Scale(places, [_short(format_value(value)) for value in values], log=False)
     places = column.to_numpy(dtype=np.float64, na_value=np.nan)
     values_known = places[np.isfinite(places)]
     places = np.where(np.isfinite(places), places, np.nan)

@@ -22,8 +22,8 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.text import printable
 from mnist_sweep.journal.folders import SWEEPS
-from mnist_sweep.results.report.board import Board, leaderboard
 from mnist_sweep.results.report.content import gather
+from mnist_sweep.results.report.leaderboard import Leaderboard, leaderboard
 from mnist_sweep.results.report.pictures import draw
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
 
@@ -103,7 +103,7 @@ def _page(found: SweepRuns) -> str:
     )
 
 
-def _for_script(table: Board) -> dict[str, Any]:
+def _for_script(table: Leaderboard) -> dict[str, Any]:
     scores = sum(column.axis != "" and column.score for column in table.columns)
     columns = [column.for_script() for column in table.columns]
     return {"trials": table.trials, "columns": columns, "colour": table.colour, "objectives": scores}

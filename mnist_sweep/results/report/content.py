@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_sweep.common.text import duration
+from mnist_sweep.common.text import format_duration
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
@@ -163,7 +163,7 @@ def _budget(found: SweepRuns) -> tuple[str, str]:
     trials, time, target = (_given(params, f"search.{key}") for key in ("max_trials", "time_budget", "target"))
     limits = [
         f"{trials} trial{'' if trials == '1' else 's'}" if trials else "",
-        duration(seconds(time)).removesuffix(" 00 s") if time else "",
+        format_duration(seconds(time)).removesuffix(" 00 s") if time else "",
         f"{found.objective.name} of {target}" if target else "",
     ]
     how = []
@@ -186,8 +186,8 @@ def _time(found: SweepRuns, frame: pd.DataFrame) -> tuple[str, str]:
     note = f"began {began:%Y-%m-%d %H:%M} UTC"
     trained = frame["seconds"].sum()
     if trained:
-        note += f"; all trials together {duration(float(trained))}"
-    return (duration((end - start) / 1000) if end else "not yet ended"), note
+        note += f"; all trials together {format_duration(float(trained))}"
+    return (format_duration((end - start) / 1000) if end else "not yet ended"), note
 
 
 def _versions(found: SweepRuns) -> dict[str, str]:

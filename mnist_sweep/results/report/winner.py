@@ -11,9 +11,9 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_text
-from mnist_sweep.common.text import shown
+from mnist_sweep.common.text import format_value
 from mnist_sweep.results.models.tracked import TrackedModel
-from mnist_sweep.results.report.board import amount
+from mnist_sweep.results.report.leaderboard import amount
 from mnist_sweep.results.report.texts import MEASURES
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_TRIAL, TAG_WINNER
@@ -120,9 +120,9 @@ def winner(found: SweepRuns, frame: pd.DataFrame, about: dict[str, Any]) -> Winn
     number = int(run.data.tags.get(TAG_CONFIRMS, run.data.tags[TAG_TRIAL]))
     row = frame[frame["trial"] == number].iloc[0]
     searched = found.domains
-    values = {name: shown(row[f"params.{name}"]) for name in searched if _has(row, f"params.{name}")}
+    values = {name: format_value(row[f"params.{name}"]) for name in searched if _has(row, f"params.{name}")}
     others = {
-        key.removeprefix("params."): shown(row[key])
+        key.removeprefix("params."): format_value(row[key])
         for key in row.index
         if key.startswith("params.") and key.removeprefix("params.") not in searched and _has(row, key)
     }

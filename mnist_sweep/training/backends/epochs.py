@@ -137,7 +137,7 @@ class Epochs(ABC):
         return self._adapt(*batch) if self._adapt else batch
 
 
-def is_own(step: Any) -> bool:  # noqa: ANN401 - a method, or whatever a user has put in its place
+def is_overridden(step: Any) -> bool:  # noqa: ANN401 - a method, or whatever a user has put in its place
     """Whether a step is a user's own, whose logs need not be the model's metrics."""
     return not getattr(step, "__func__", step).__module__.startswith("keras.")
 

@@ -16,7 +16,7 @@ import jax
 import keras
 import numpy as np
 
-from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, logged, scalars
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_overridden, logged, scalars
 from mnist_sweep.training.backends.jax import Number
 from mnist_sweep.training.feed import Feed, batch
 
@@ -152,7 +152,7 @@ class Program(Epochs):
         with self._given(numbers):
             noted: dict[str, Any] = {}
             if self._looped:
-                if is_own(step):
+                if is_overridden(step):
                     noted = _zeros(jax.eval_shape(one, 0, state)[0])
 
                 def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:  # noqa: ANN401
@@ -162,7 +162,7 @@ class Program(Epochs):
                 noted, state = jax.lax.fori_loop(0, count, body, (noted, state))
             else:
                 logs, state = one(0, state)
-                noted = logs if is_own(step) else {}
+                noted = logs if is_overridden(step) else {}
             with keras.StatelessScope(list(zip(self._model.metrics_variables, state[-1], strict=True))):
                 return logged(scalars(self._model.get_metrics_result()), noted), state
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_own, logged, scalars
+from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_overridden, logged, scalars
 from mnist_sweep.training.feed import Feed
 
 
@@ -69,7 +69,7 @@ class Program(Epochs):
 
         def body(i: Any, order: Any, size: Any, end: Any) -> tuple[Any, ...]:  # noqa: ANN401
             logs = one(self._batch(order, i, size))
-            if is_own(step):
+            if is_overridden(step):
                 for name, value in scalars(logs).items():
                     if name not in own:
                         with tf.init_scope():
@@ -94,6 +94,6 @@ class Program(Epochs):
             logs = {}
             for i in range(int(begin), int(end)):
                 logs = step(self._batch(order, i, int(size)))
-            return logged(scalars(self._model.get_metrics_result()), scalars(logs) if is_own(step) else {})
+            return logged(scalars(self._model.get_metrics_result()), scalars(logs) if is_overridden(step) else {})
 
         return run

@@ -128,7 +128,7 @@ def _serve(
         loading.start()
         # One that the user has given is not repeated, as what is printed may be kept somewhere.
         carried = f"?token={token if made_up else '…'}" if token else ""
-        link = f"http://{ports.shown(host)}:{listening.getsockname()[1]}/{carried}"
+        link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{carried}"
         with contextlib.suppress(KeyboardInterrupt):
             print(f"Draw at {link} (Ctrl-C ends it)", flush=True)
             server.run(sockets=[listening])

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, short_names, shown
+from mnist_sweep.common.text import first_line, format_value, short_names
 from mnist_sweep.results.models.image_files import Prepared, why_doubtful
 from mnist_sweep.results.models.tracked import TrackedModel
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep
@@ -212,7 +212,7 @@ def describe(values: dict[str, Any]) -> str:
             if value:
                 parts[word] = []
         else:
-            parts.setdefault(word, []).append(shown(value))
+            parts.setdefault(word, []).append(format_value(value))
     return " · ".join(f"{word} {', '.join(texts)}".rstrip() for word, texts in parts.items())
 
 

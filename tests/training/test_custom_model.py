@@ -41,9 +41,9 @@ def trial_of(trial_config):
 @pytest.fixture
 def built():
     def made(name: str, values: dict[str, Any], image: tuple[int, int, int] = (28, 28, 1)) -> Any:
-        from mnist_sweep.training import hypermodel as hypermodels
+        from mnist_sweep.training import custom_model
 
-        return hypermodels.build(HyperModelConfig(hypermodel=f"hypermodels:{name}", values=values), image, 10)
+        return custom_model.build(HyperModelConfig(hypermodel=f"hypermodels:{name}", values=values), image, 10)
 
     return made
 

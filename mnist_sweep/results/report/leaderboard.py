@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_sweep.common.text import duration, short_names, shown
+from mnist_sweep.common.text import format_duration, format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.compare import pareto_set
 from mnist_sweep.results.runs.frames import searched
@@ -62,7 +62,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """The leaderboard.
 
     Attributes:
@@ -85,7 +85,7 @@ class Board:
         return len(self.trials) > 1 and any(column.axis for column in self.columns)
 
 
-def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dict[str, str]) -> Board:
+def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dict[str, str]) -> Leaderboard:
     """Makes the leaderboard of a sweep.
 
     Args:
@@ -109,9 +109,9 @@ def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dic
         *_hyperparameters(trials, space),
         Column("best epoch", "The epoch whose weights were kept.", *_texts(_of(trials, "metrics.best_epoch"), _whole)),
         *_weights(trials, objectives),
-        Column("time", "From its start to its end.", *_texts(_of(trials, "seconds"), duration)),
+        Column("time", "From its start to its end.", *_texts(_of(trials, "seconds"), format_duration)),
     ]
-    return Board(
+    return Leaderboard(
         [int(n) for n in trials["trial"]],
         [column for column in columns if any(value is not None for value in column.values)],
         [reason or "" for reason in _of(trials, "reason")],
@@ -180,7 +180,7 @@ def _hyperparameters(trials: pd.DataFrame, space: dict[str, str]) -> list[Column
 
 
 def _hyperparameter(heading: str, name: str, values: pd.Series[Any], domain: str, varied: bool) -> Column:
-    cells = [NOTHING if pd.isna(value) else shown(value) for value in values]
+    cells = [NOTHING if pd.isna(value) else format_value(value) for value in values]
     title = f"{name} = {domain}" if domain else name
     number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     distinct = values.dropna().unique()
@@ -189,7 +189,7 @@ def _hyperparameter(heading: str, name: str, values: pd.Series[Any], domain: str
         numbers: list[Value] = [None if pd.isna(value) else float(value) for value in values]
         axis = "log" if domain.startswith("tag(log") else "linear" if interval else _scale(numbers)
         return Column(heading, title, cells, numbers, axis=axis if varied else "")
-    options = list(dict.fromkeys(shown(v) for v in (sorted(distinct) if number else sorted(distinct, key=str))))
+    options = list(dict.fromkeys(format_value(v) for v in (sorted(distinct) if number else sorted(distinct, key=str))))
     places: list[Value] = [None if pd.isna(v) else options.index(c) for v, c in zip(values, cells, strict=True)]
     return Column(heading, title, cells, places, numeric=number, axis="choice" if varied else "", options=options)
 
@@ -236,7 +236,7 @@ def _whole(value: float) -> str:
 
 def amount(value: float) -> str:
     """An objective's value for people: whole numbers from a thousand on with commas."""
-    return f"{int(value):,}" if float(value).is_integer() and value >= 1000 else shown(float(value))
+    return f"{int(value):,}" if float(value).is_integer() and value >= 1000 else format_value(float(value))
 
 
 def _mean(value: float | None, spread: float | None) -> str:

@@ -107,7 +107,7 @@ def failed(name: str, doing: str, error: BaseException) -> UserError:
     return UserError(f"{what(name)}: {doing} ({type(error).__name__}{place}{': ' + text[0] if text else ''})")
 
 
-def has_own_fit(hypermodel: Any) -> bool:  # noqa: ANN401
+def has_custom_fit(hypermodel: Any) -> bool:  # noqa: ANN401
     """Whether a hypermodel trains its models itself."""
     return type(hypermodel).fit is not kt.HyperModel.fit
 
@@ -160,7 +160,7 @@ class Built:
     @property
     def own_fit(self) -> bool:
         """Whether the user's own fit trains it. That goes on from no saved state of its own."""
-        return has_own_fit(self.hypermodel)
+        return has_custom_fit(self.hypermodel)
 
     def adapt(self, images: Any, labels: Any) -> tuple[Any, Any]:  # noqa: ANN401 - tensors or arrays
         """Images (N, H, W, C) and labels (N,) as the model wants them."""
@@ -246,7 +246,7 @@ def assemble(name: str, values: Callable[[], Any], image: tuple[int, int, int], 
     if not model.compiled:
         raise UserError(f"{what(name)}: returned a model that is not compiled; call model.compile(…) before")
     accuracy = _accuracy(model)
-    if accuracy is None and not has_own_fit(hypermodel):
+    if accuracy is None and not has_custom_fit(hypermodel):
         raise UserError(f"{what(name)}: compiles its model without accuracy; write metrics=['accuracy']")
     try:
         one_hot = classes if _wants_one_hot(model, accuracy) else None
