@@ -122,7 +122,7 @@ def _arrays(layers: Sequence[Product], batch: int) -> list[tuple[Any, Any, Any]]
 
     rng = np.random.default_rng(0)
 
-    def drawn(*shape: int) -> Any:  # noqa: ANN401
+    def drawn(*shape: int) -> Any:
         return rng.standard_normal(shape, dtype=np.float32)
 
     found = []
@@ -204,7 +204,7 @@ def _jax(layers: Sequence[Product], batch: int, threads: int) -> Callable[[], No
     ]
 
     @jax.jit
-    def steps(held: Any) -> Any:  # noqa: ANN401
+    def steps(held: Any) -> Any:
         found = []
         for arrays in held:
             for layer, call, (x, w, dy) in zip(layers, forward, arrays, strict=True):

@@ -20,7 +20,7 @@ _old_paths.keep()
 __all__ = ["find_sweep", "importances", "load_curves", "load_runs", "marginal"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     # Worker processes and `--help` import this package too, and need neither pandas nor MLflow.
     if name in __all__:
         from mnist_sweep.results import importance

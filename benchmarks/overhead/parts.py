@@ -57,15 +57,15 @@ class Setup:
     trivial: int
     timeout: float
 
-    def work(self, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    def work(self, **more: Any) -> dict[str, Any]:
         """The images, and more."""
         return {"data": self.arrays.name, "images": self.arrays.images, "cores": machine.cores(), **more}
 
-    def sweep(self, experiment: str, folder: Path, *, data: Path | None = None, **more: Any) -> sweeps.Swept:  # noqa: ANN401
+    def sweep(self, experiment: str, folder: Path, *, data: Path | None = None, **more: Any) -> sweeps.Swept:
         """Runs one."""
         return sweeps.run(experiment, data or self.arrays.whole, folder, timeout=self.timeout, **more)
 
-    def figures(self, experiment: str, folder: Path, **more: Any) -> Figures:  # noqa: ANN401
+    def figures(self, experiment: str, folder: Path, **more: Any) -> Figures:
         """Of a sweep."""
         return self.sweep(experiment, folder, **more).figures()
 

@@ -40,7 +40,7 @@ class KerasFit:
         self._validation = data.to_float(images.x_val), images.y_val
         self._classes = images.classes
 
-    def compiled(self, config: TrialConfig) -> Any:  # noqa: ANN401 - a keras.Model
+    def compiled(self, config: TrialConfig) -> Any:
         """The model of a setting, ready to train."""
         import keras
 

@@ -59,7 +59,7 @@ class _Counted:
             os._exit(0)
 
 
-def _callback(epoch: Callable[[int, float], None]) -> Any:  # noqa: ANN401 - a keras callback
+def _callback(epoch: Callable[[int, float], None]) -> Any:
     import keras
 
     return keras.callbacks.LambdaCallback(on_epoch_end=lambda number, logs: epoch(number + 1, logs["val_accuracy"]))
@@ -76,13 +76,13 @@ def keras_tuner(kind: str, settings: Settings, space: Space, training: KerasFit,
     from mnist_sweep.search.translation import from_keras_tuner, to_keras_tuner
 
     class Model(kt.HyperModel):  # type: ignore[misc]
-        def config(self, hp: Any) -> TrialConfig:  # noqa: ANN401
+        def config(self, hp: Any) -> TrialConfig:
             return check_trial(space.config(from_keras_tuner(hp.values, space)))
 
-        def build(self, hp: Any) -> Any:  # noqa: ANN401
+        def build(self, hp: Any) -> Any:
             return training.compiled(self.config(hp))
 
-        def fit(self, hp: Any, model: Any, callbacks: list[Any], **kwargs: Any) -> Any:  # noqa: ANN401
+        def fit(self, hp: Any, model: Any, callbacks: list[Any], **kwargs: Any) -> Any:
             config = self.config(hp)
             callbacks = [*callbacks, _callback(lambda _, accuracy: counted.epoch(accuracy))]
             arguments = {"epochs": config.training.epochs, **training.arguments(config), **kwargs}
@@ -111,7 +111,7 @@ def optuna_tpe(pruner: str, settings: Settings, space: Space, training: KerasFit
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def objective(trial: Any) -> float:  # noqa: ANN401
+    def objective(trial: Any) -> float:
         values: Values = {}
         for hyperparameter in space.hyperparameters:
             name, domain = hyperparameter.name, hyperparameter.domain

@@ -95,7 +95,7 @@ class Ours(Player):
 class KerasTuner(Player):
     """A stock oracle of keras-tuner's, driven as its own Tuner drives it, with a tuner id for each worker."""
 
-    def __init__(self, curves: Curves, seed: int, oracle: str, **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, curves: Curves, seed: int, oracle: str, **arguments: Any) -> None:
         """Builds the oracle.
 
         Args:

@@ -253,7 +253,7 @@ def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None
     plt.close(figure)
 
 
-def _draw(axis: Any, spread: Spread, place: int, family: str, *, filled: bool) -> None:  # noqa: ANN401 - an Axes
+def _draw(axis: Any, spread: Spread, place: int, family: str, *, filled: bool) -> None:
     colour, face = _COLOURS[family], _COLOURS[family] if filled else "white"
     high = spread.high
     if not math.isfinite(high):

@@ -82,7 +82,7 @@ def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: f
     player = entry.create(table, seed, workers)
     outcome = Pool(table, player, workers=workers, targets=targets, max_trials=most).run()
 
-    def known(figure: float) -> Any:  # noqa: ANN401 - a float or an int, as it was
+    def known(figure: float) -> Any:
         return figure if math.isfinite(figure) else None
 
     return Run(

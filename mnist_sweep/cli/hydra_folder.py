@@ -28,7 +28,7 @@ _claims: dict[str, Claim] = {}
 class ClaimFolder(Callback):
     """Takes a sweep's folder before Hydra writes to it, which would create it and replace files in it."""
 
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Takes the folder `hydra.run.dir`, or one beside it."""
         with past_hydra():
             _check_unused(config)
@@ -39,7 +39,7 @@ class ClaimFolder(Callback):
             with open_dict(config):
                 config.hydra.run.dir = str(taken.folder).replace("${", "\\${")
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes there."""
         with past_hydra():
             _check_unused(config)

@@ -34,7 +34,7 @@ class _StandIn(ModuleType):
         super().__init__(name)
         self.__path__ = []
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a stand-in for anything
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         if name[0].isupper():
@@ -84,7 +84,7 @@ def _without_jax() -> Iterator[None]:
 class _Later(ModuleType):
     """A package of which each module is imported when it is asked for."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a module, or what is in it
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         try:
@@ -101,7 +101,7 @@ def _give_back() -> None:
                     setattr(module, package, _Later(package))
 
 
-def load(module: str = "keras_tuner") -> Any:  # noqa: ANN401 - neither package is typed
+def load(module: str = "keras_tuner") -> Any:
     """Imports keras-tuner or a part of Keras without TensorFlow.
 
     Where Keras is loaded already (in a worker, or in a user's notebook), it is used as it is.

@@ -126,7 +126,7 @@ def read_text(path: Path, what: str, most: int = _MOST_TEXT) -> str:
         raise UserError(f"{what}: is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start})") from None
 
 
-def read_yaml(path: Path, what: str) -> Any:  # noqa: ANN401
+def read_yaml(path: Path, what: str) -> Any:
     """Reads a YAML file; no tag in it can make an object.
 
     Args:

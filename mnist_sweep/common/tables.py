@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich import box
@@ -110,3 +110,12 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
     for row in zip(*(column.cells for column in kept), strict=True):
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table, len(columns) - len(kept)
+
+
+def line_printer(console: Console) -> Callable[[str], None]:
+    """Gives a function that prints a line as it is: not wrapped, and without markup or highlighting."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return say

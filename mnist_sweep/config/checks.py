@@ -61,7 +61,7 @@ _MESSAGES = {
 def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> str:
     # A field of type `int | list[int]` reports a fault for each of the two; the one that fits what was written leads.
     # Words that could stand there instead are named behind it.
-    def fits(details: Any) -> tuple[bool, bool, bool]:  # noqa: ANN401
+    def fits(details: Any) -> tuple[bool, bool, bool]:
         in_list = any(str(part).startswith("list[") for part in details["loc"])
         is_list = isinstance(_value(raw, _path(raw, details["loc"], whole=True)), list)
         is_word = details["type"] == "literal_error"
@@ -100,7 +100,7 @@ def as_written(value: object) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else " ".join(str(value).split())
 
 
-def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[int | str]:  # noqa: ANN401
+def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[int | str]:
     """The parts of a pydantic location that are keys of what was written, without pydantic's names of types."""
     path: list[int | str] = []
     for part in loc:
@@ -111,20 +111,20 @@ def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[in
     return path
 
 
-def _parts(raw: Any, path: Sequence[int | str]) -> Iterator[str]:  # noqa: ANN401
+def _parts(raw: Any, path: Sequence[int | str]) -> Iterator[str]:
     """The parts of a dotted key; layers are counted from 1."""
     for part in path:
         yield str(int(part) + 1 if isinstance(raw, list) else part)
         raw = raw[part]
 
 
-def _value(raw: Any, path: Sequence[int | str]) -> Any:  # noqa: ANN401
+def _value(raw: Any, path: Sequence[int | str]) -> Any:
     for part in path:
         raw = raw[part]
     return raw
 
 
-def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> bool:  # noqa: ANN401
+def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> bool:
     for part in path[:-1]:
         field = cls.model_fields.get(str(part))
         raw = raw[part]
@@ -136,7 +136,7 @@ def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> b
     return field is not None and type(None) in get_args(field.annotation)
 
 
-def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:
     """The config models that a field may hold; of several kinds, the one that was written."""
     types = [t for t in _types(annotation) if issubclass(t, BaseModel)]
     if len(types) > 1:
@@ -145,7 +145,7 @@ def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:  # noqa: AN
     yield from types
 
 
-def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:  # noqa: ANN401
+def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:
     """All keys that a config model knows, as dotted names.
 
     Args:
@@ -162,7 +162,7 @@ def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:  # noqa
             yield from (f"{name}.{key}" for key in dotted_keys(inner, below))
 
 
-def _types(annotation: Any) -> Iterator[type]:  # noqa: ANN401
+def _types(annotation: Any) -> Iterator[type]:
     if isinstance(annotation, type):
         yield annotation
     for argument in get_args(annotation):

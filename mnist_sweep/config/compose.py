@@ -151,7 +151,7 @@ def baseline(
     return found
 
 
-def _without_sweeps(node: Any, default: Any, key: str) -> Any:  # noqa: ANN401
+def _without_sweeps(node: Any, default: Any, key: str) -> Any:
     if isinstance(node, Mapping):
         known = default if isinstance(default, Mapping) else {}
         return {name: _without_sweeps(value, known.get(name, _NONE), f"{key}.{name}") for name, value in node.items()}
@@ -268,7 +268,7 @@ def _groups() -> list[str]:
     return sorted(p.name for p in packaged().iterdir() if p.is_dir() and p.name != "hydra")
 
 
-def _keys(tree: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+def _keys(tree: Any, prefix: str = "") -> list[str]:
     keys = []
     for name, value in tree.items() if isinstance(tree, dict) else ():
         keys += [f"{prefix}{name}", *_keys(value, f"{prefix}{name}.")]

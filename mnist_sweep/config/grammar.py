@@ -60,7 +60,7 @@ class Choice:
         """The values to check a config at: all of them."""
         return self.options
 
-    def sample(self, rng: random.Random) -> Any:  # noqa: ANN401
+    def sample(self, rng: random.Random) -> Any:
         """A value drawn at random."""
         return rng.choice(self.options)
 
@@ -154,7 +154,7 @@ def read_sweep(text: str, key: str) -> Choice | Interval | None:
         raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [_FORMS])[0]})") from None
 
 
-def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:  # noqa: ANN401 - Hydra's sweeps
+def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
     if isinstance(sweep, Glob):
         raise UserError(f"{key}={text}: glob picks files of a config group, which cannot be searched; write choice(…)")
     unknown = sweep.tags - {"log"}
@@ -191,7 +191,7 @@ def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
     return Interval(low, high, isinstance(low, int) and isinstance(high, int), log)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     if isinstance(value, Sweep):
         raise ValueError("a sweep cannot be a value of another")
     if isinstance(value, QuotedString):
@@ -208,13 +208,13 @@ def _unique(options: Sequence[Any]) -> tuple[Any, ...]:
     return tuple({_canonical(option): option for option in options}.values())
 
 
-def _canonical(value: Any) -> str:  # noqa: ANN401
+def _canonical(value: Any) -> str:
     if isinstance(value, dict):
         return str(sorted((_canonical(key), _canonical(inner)) for key, inner in value.items()))
     return str([_canonical(inner) for inner in value]) if isinstance(value, list) else repr(value)
 
 
-def _written(value: Any) -> str:  # noqa: ANN401 - any JSON type
+def _written(value: Any) -> str:
     """A value as Hydra's grammar reads it."""
     if isinstance(value, str):
         try:
@@ -232,7 +232,7 @@ def _written(value: Any) -> str:  # noqa: ANN401 - any JSON type
     return "null" if value is None else str(value).lower()
 
 
-def parse_value(text: str, key: str) -> Any:  # noqa: ANN401 - any JSON type
+def parse_value(text: str, key: str) -> Any:
     """Reads one plain value as Hydra reads it on the command line.
 
     Args:

@@ -176,7 +176,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield key_of(f"{prefix}{key}"), value
 
 
-def _overridden(parameter: Parameter, written: Any, key: str, *, within: bool, model: str) -> Domain:  # noqa: ANN401
+def _overridden(parameter: Parameter, written: Any, key: str, *, within: bool, model: str) -> Domain:
     domain = read_sweep(written, PREFIX + key) if isinstance(written, str) else None
     domain = Choice((written,)) if domain is None else domain
     what = f"{PREFIX}{key}={as_written(written)}"
@@ -193,7 +193,7 @@ def _overridden(parameter: Parameter, written: Any, key: str, *, within: bool, m
     return domain if parameter.kind == "Int" else Interval(float(domain.low), float(domain.high), False, domain.log)
 
 
-def _fault(parameter: Parameter, value: Any) -> str:  # noqa: ANN401
+def _fault(parameter: Parameter, value: Any) -> str:
     options = parameter.domain.options if isinstance(parameter.domain, Choice) else ()
     if options and isinstance(options[0], bool):
         return "" if isinstance(value, bool) else "must be true or false"
@@ -205,11 +205,11 @@ def _fault(parameter: Parameter, value: Any) -> str:  # noqa: ANN401
     return ""
 
 
-def _inside(domain: Domain, value: Any) -> bool:  # noqa: ANN401
+def _inside(domain: Domain, value: Any) -> bool:
     return among(value, domain.options) if isinstance(domain, Choice) else domain.low <= value <= domain.high
 
 
-def _written(domain: Domain) -> Any:  # noqa: ANN401
+def _written(domain: Domain) -> Any:
     """A domain as it would stand in a config: a plain value where there is one only."""
     if isinstance(domain, Interval) or len(domain.options) > 1:
         return str(domain)

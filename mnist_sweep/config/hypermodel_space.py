@@ -176,7 +176,7 @@ def steps(config: Mapping[str, Any], *, integer: bool) -> Iterator[float]:
         yield int(value) if integer else float(f"{value:.12g}")
 
 
-def cast(kind: str, domain: Domain, value: Any) -> Any:  # noqa: ANN401
+def cast(kind: str, domain: Domain, value: Any) -> Any:
     """A value as keras-tuner's own would be, to the type."""
     options = domain.options if isinstance(domain, Choice) else ()
     equal = next((o for o in options if among(value, (o,)) and isinstance(o, bool) == isinstance(value, bool)), None)
@@ -185,7 +185,7 @@ def cast(kind: str, domain: Domain, value: Any) -> Any:  # noqa: ANN401
     return float(value) if kind == "Float" or (options and isinstance(options[0], float)) else value
 
 
-def among(value: Any, allowed: tuple[Any, ...]) -> bool:  # noqa: ANN401
+def among(value: Any, allowed: tuple[Any, ...]) -> bool:
     """Whether a value is one of some, rounding errors apart."""
     return any(v == value or (is_number(v) and is_number(value) and math.isclose(v, value)) for v in allowed)
 

@@ -11,7 +11,7 @@ from mnist_sweep.config.space import identity
 MISSING = object()
 
 
-def value_at(node: Any, name: str) -> Any:  # noqa: ANN401
+def value_at(node: Any, name: str) -> Any:
     """The value at a dotted key; one value for all layers is each layer's."""
     if isinstance(node, Mapping):
         path = split_key(node, name)
@@ -32,7 +32,7 @@ def split_key(node: Mapping[str, Any], name: str) -> tuple[str, str] | None:
     return None
 
 
-def member(domain: Choice | Interval, value: Any) -> Any:  # noqa: ANN401
+def member(domain: Choice | Interval, value: Any) -> Any:
     """The domain's own value that is meant, such as 0.0 for 0; `MISSING` where there is none."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(domain, Interval):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,17 +35,36 @@ class Objective:
     name: str
     direction: Literal["max", "min"]
 
+    @property
+    def maximize(self) -> bool:
+        """Whether larger values are better."""
+        return self.direction == "max"
+
+    @property
+    def sign(self) -> int:
+        """1 where larger values are better, -1 where smaller ones are: scores times this sort from worst to best."""
+        return 1 if self.maximize else -1
+
+    @property
+    def hint(self) -> str:
+        """`larger is better` or `smaller is better`."""
+        return f"{'larger' if self.maximize else 'smaller'} is better"
+
+    def best(self, scores: Iterable[float]) -> float:
+        """The best of some scores, of which there is at least one."""
+        return max(scores) if self.maximize else min(scores)
+
     def better(self, a: float, b: float | None, min_delta: float = 0.0) -> bool:
         """Whether score `a` is better than score `b` by more than `min_delta`; NaN never is."""
         if math.isnan(a):
             return False
         if b is None or math.isnan(b):
             return True
-        return a > b + min_delta if self.direction == "max" else a < b - min_delta
+        return a > b + min_delta if self.maximize else a < b - min_delta
 
     def reached(self, score: float, target: float) -> bool:
         """Whether a score is as good as the target."""
-        return score >= target if self.direction == "max" else score <= target
+        return score >= target if self.maximize else score <= target
 
     @classmethod
     def parse(cls, text: str) -> Objective:

@@ -138,7 +138,7 @@ class Space:
             first value stands, which the model does not use.
         """
 
-        def fill(node: Any) -> Any:  # noqa: ANN401
+        def fill(node: Any) -> Any:
             if isinstance(node, _Hole):
                 return values[node.name] if node.name in values else self._found[node.name].extremes()[0]
             if isinstance(node, _Layers):
@@ -229,7 +229,7 @@ def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
 # ---- reading a config -------------------------------------------------------------------------------------------
 
 
-def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:  # noqa: ANN401
+def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:
     """Replaces the sweeps in a config by holes, and collects their domains."""
     if isinstance(node, Mapping):
         return {name: _find(inner, f"{key}.{name}" if key else name, found) for name, inner in node.items()}
@@ -252,7 +252,7 @@ def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:  # n
 def _with_layers(
     template: dict[str, Any],
     found: Mapping[str, Choice | Interval],
-    per_layer: Any,  # noqa: ANN401
+    per_layer: Any,
 ) -> list[Hyperparameter]:
     """Orders the hyperparameters, expands those searched apart for each layer, and ties layered ones to layers."""
     if not (isinstance(per_layer, list) and all(isinstance(f, str) for f in per_layer)):

@@ -165,7 +165,7 @@ class HyperModelConfig(Strict):
         return _module_and_name(value, "name, of a build_model(hp) or a keras_tuner.HyperModel")
 
 
-def _model_tag(raw: Any) -> str:  # noqa: ANN401 - pydantic hands over whatever was written
+def _model_tag(raw: Any) -> str:
     if isinstance(raw, Mapping):
         if raw.get("hypermodel") is not None:
             return "hypermodel"
@@ -223,7 +223,7 @@ class Optimizer(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _keras_default_learning_rate(cls, raw: Any) -> Any:  # noqa: ANN401
+    def _keras_default_learning_rate(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping) and isinstance(raw.get("name"), str):
             name = raw["name"].lower()
             rate = raw.get("learning_rate")

@@ -41,7 +41,7 @@ def enqueued(settings: Settings, space: Space, baseline: Mapping[str, Any] | Non
 
 
 def _default(settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> Values | None:
-    def pick(hyperparameter: Hyperparameter, values: Values) -> Any:  # noqa: ANN401
+    def pick(hyperparameter: Hyperparameter, values: Values) -> Any:
         return member(hyperparameter.domain, _plain(baseline or {}, hyperparameter.name, values, settings))
 
     values = _filled(space, pick)
@@ -51,7 +51,7 @@ def _default(settings: Settings, space: Space, baseline: Mapping[str, Any] | Non
 def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> Values:
     given = dict(_flat(item, "", [h.name for h in space.hyperparameters]))
 
-    def pick(hyperparameter: Hyperparameter, values: Values) -> Any:  # noqa: ANN401
+    def pick(hyperparameter: Hyperparameter, values: Values) -> Any:
         name, domain = hyperparameter.name, hyperparameter.domain
         if name in given:
             value = member(domain, _plain(given, name, values, settings))
@@ -90,7 +90,7 @@ def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterato
             raise UserError(f"search.enqueue: {name}={value}: {name} is not searched{did_you_mean(name, known)}")
 
 
-def _plain(config: Mapping[str, Any], name: str, values: Values, settings: Settings) -> Any:  # noqa: ANN401
+def _plain(config: Mapping[str, Any], name: str, values: Values, settings: Settings) -> Any:
     """The value at a key, where `learning_rate: null` is Keras's own for the optimizer."""
     value = value_at(config, name)
     if name == _RATE and value is None:
@@ -99,7 +99,7 @@ def _plain(config: Mapping[str, Any], name: str, values: Values, settings: Setti
     return value
 
 
-def _middle(domain: Choice | Interval) -> Any:  # noqa: ANN401
+def _middle(domain: Choice | Interval) -> Any:
     if isinstance(domain, Choice):
         return domain.options[0]
     return domain.clamp(math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2)

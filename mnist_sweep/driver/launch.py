@@ -18,6 +18,7 @@ from mnist_sweep.common.clock import SteadyClock
 from mnist_sweep.common.errors import MachineError, UserError, machine_fault, writing_to
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
@@ -121,7 +122,7 @@ def _run(
         most = min((n for n in (most, space.size) if n is not None), default=None)
     backend.check_installed(backend.of(settings.trial))
     places = slots(settings.workers, most)
-    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = line_printer(console)
     with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as cleanup:
         log_to(folder)
         # In the sweep's folder, so that a killed driver leaves nothing that its resumption does not use again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from mnist_sweep.common.errors import MachineError, UserError
-from mnist_sweep.common.tables import Column, show
+from mnist_sweep.common.tables import Column, line_printer, show
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
@@ -120,7 +119,7 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
     backend.check_installed(name)
     dataset = run_data.load(chain[-1].config, chain[-1].tags, "rerun")
     slot = _slot(chain[-1])
-    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep
     say(f"Trial {number} of {sweep} again ({found.info.run_id}), on {slot.name} with {_count(slot.threads, 'thread')}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:

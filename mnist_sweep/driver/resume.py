@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.grammar import parse_value
@@ -43,7 +43,7 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
     Raises:
         UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
     """
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = line_printer(console)
     folder = find(sweep, "resume") if sweep else last_unfinished(say)
     if folder is None:
         raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
@@ -146,7 +146,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         raise UserError(f"resume: the config has changed: {shown}; only a budget may change, and only to be longer")
 
 
-def _longer(key: str, old: Any, new: Any, objective: Objective) -> bool:  # noqa: ANN401 - whatever was written
+def _longer(key: str, old: Any, new: Any, objective: Objective) -> bool:
     if key not in _BUDGET or old is None:
         return False
     if new is None:

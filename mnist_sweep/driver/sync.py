@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 from rich.console import Console
 
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.driver import same_sweep, summary
@@ -52,7 +51,7 @@ def sync(sweep: str | None, console: Console) -> int:
         reason = machine_fault(error) or masked(first_line(error))
         raise UserError(f"sync: MLflow cannot be written ({reason})") from error
     where = masked(settings.tracking.uri)
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = line_printer(console)
     say(f"{folder}: {len(events) - refusals.count} events are in {where}")
     if refusals.count:
         say(f"{refusals}.")

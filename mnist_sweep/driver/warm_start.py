@@ -147,7 +147,7 @@ def _expanded(node: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _forget(node: Any, name: str) -> None:  # noqa: ANN401
+def _forget(node: Any, name: str) -> None:
     """Takes the value at a dotted key away, where there is one."""
     path = split_key(node, name) if isinstance(node, dict) else None
     if path is not None and path[1]:

@@ -43,7 +43,7 @@ class Ranking:
         With several objectives those of the Pareto set come first; within it and behind it the first objective tells.
         """
         scored = self._scored()
-        sign = -1 if self.objectives[0].direction == "max" else 1
+        sign = -self.objectives[0].sign
         front = set(pareto(scored, self.objectives)) if len(self.objectives) > 1 else set(scored)
         return sorted(scored, key=lambda n: (n not in front, sign * scored[n][0]))
 
@@ -91,7 +91,7 @@ class Ranking:
             return False
         freedom = sum(len(scores) - 1 for scores in spreads)
         error = math.sqrt(sum(statistics.variance(scores) * (len(scores) - 1) for scores in spreads) / freedom)
-        sign = 1 if self.objectives[0].direction == "max" else -1
+        sign = self.objectives[0].sign
         best = max(sign * mean for mean in means)
         margin = _HOPELESS * error * math.sqrt(1 + 1 / max(len(scores) for scores in spreads))
         return best - sign * first > margin
@@ -129,7 +129,7 @@ def pareto(scores: dict[int, tuple[float, ...]], objectives: Sequence[Objective]
     Returns:
         The trials, in the order of `scores`; of equal points all.
     """
-    signs = [1 if objective.direction == "max" else -1 for objective in objectives]
+    signs = [objective.sign for objective in objectives]
     points = {n: tuple(s * v for s, v in zip(signs, values, strict=True)) for n, values in scores.items()}
     front: list[tuple[float, ...]] = []
     for point in sorted(set(points.values()), reverse=True):
@@ -153,7 +153,7 @@ def confirm(results: Ranking, candidates: Sequence[int], time: float) -> Confirm
         the first two over the seeds that both have; None where no new training has a score.
     """
     objective = results.objectives[0]
-    sign = -1 if objective.direction == "max" else 1
+    sign = -objective.sign
     rows: list[dict[str, Any]] = []
     for number in candidates:
         scores = {

@@ -100,7 +100,7 @@ def _holds(column: pd.Series[Any], sign: str, text: str, option: str) -> pd.Seri
     return holds
 
 
-def _read(kind: Callable[[str], Any], text: str, message: str) -> Any:  # noqa: ANN401
+def _read(kind: Callable[[str], Any], text: str, message: str) -> Any:
     try:
         return kind(text)
     except ValueError:
@@ -130,8 +130,8 @@ def in_order(
         UserError: There is no such column.
     """
     if sort is None:
-        order = {f"metrics.confirmed_{objectives[0].name}": objectives[0].direction == "min"}
-        order |= {f"metrics.best_{objective.name}": objective.direction == "min" for objective in objectives}
+        order = {f"metrics.confirmed_{objectives[0].name}": not objectives[0].maximize}
+        order |= {f"metrics.best_{objective.name}": not objective.maximize for objective in objectives}
         order = {column: ascending for column, ascending in order.items() if column in frame}
     else:
         column = find_column(frame, sort.removeprefix("-"), headings, f"--sort={sort}")

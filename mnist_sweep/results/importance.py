@@ -71,7 +71,7 @@ def importances(
     why = _too_few(scored, names, fewest_names=2)
     if why:
         return _nothing(["hyperparameter", "importance", "low", "high"], why)
-    sign = 1 if objective.direction == "max" else -1
+    sign = objective.sign
     trials = _trials(scored, names, sign * scored[_score(objective)])
     point = _ped_anova(trials, names)
     draws = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def top_share(
     why = _too_few(scored, names, fewest_names=1)
     if why:
         return _nothing(["hyperparameter", "top", "all", "p"], why)
-    order = scored[_score(objective)].sort_values(ascending=objective.direction == "min", kind="stable").index
+    order = scored[_score(objective)].sort_values(ascending=not objective.maximize, kind="stable").index
     best, rest = order[:count], order[count:]
     rows = [(name, *_in_common(scored[f"params.{name}"], best, rest)) for name in names]
     found = pd.DataFrame(rows, columns=["hyperparameter", "top", "all", "p"])

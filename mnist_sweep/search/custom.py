@@ -164,7 +164,7 @@ def _load(settings: Settings) -> tuple[str, type]:
     return target, kind
 
 
-def _built(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the user's
+def _built(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:
     try:
         return make(**arguments)
     except UserError:

@@ -88,7 +88,7 @@ class CheckedSearch(Search):
         if number >= len(self._enqueued):
             self._call("restore", self._search.restore, number, suggestion)
 
-    def _call(self, name: str, method: Any, *arguments: Any) -> Any:  # noqa: ANN401 - the user's
+    def _call(self, name: str, method: Any, *arguments: Any) -> Any:
         try:
             return method(*arguments)
         except UserError:
@@ -110,7 +110,7 @@ class CheckedSearch(Search):
         if parent is not None and parent not in self._scored:
             raise self._error(f"suggested to go on from trial {parent}, which has not ended with a score")
 
-    def _plain(self, values: Any) -> Values:  # noqa: ANN401 - the user's
+    def _plain(self, values: Any) -> Values:
         """A value of the space for every active hyperparameter; those of inactive ones are left out."""
         if not isinstance(values, Mapping):
             raise self._error(f"suggested values of type {type(values).__name__}; they must be a dict")
@@ -126,7 +126,7 @@ class CheckedSearch(Search):
                 plain[hyperparameter.name] = self._inside(hyperparameter, values[hyperparameter.name])
         return plain
 
-    def _inside(self, hyperparameter: Hyperparameter, value: Any) -> Any:  # noqa: ANN401
+    def _inside(self, hyperparameter: Hyperparameter, value: Any) -> Any:
         domain = hyperparameter.domain
         value = value.item() if hasattr(value, "item") else value
         if isinstance(domain, Choice):
@@ -160,7 +160,7 @@ class CheckedStopping(Stopping):
         return reason
 
 
-def checked_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN401 - a subclass of an untyped class
+def checked_oracle(kind: type, target: str, space: Space) -> Any:
     """A subclass of a user's oracle that can be given settings, checks what it suggests, and writes no files.
 
     Args:
@@ -174,7 +174,7 @@ def checked_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN40
     kt, translation = load_keras("keras_tuner"), Translation(space)
     domains = {h.name: h.domain for h in space.hyperparameters}
 
-    def check_response(response: Any) -> None:  # noqa: ANN401 - the user's
+    def check_response(response: Any) -> None:
         def error(message: str) -> UserError:
             return UserError(f"search._target_={target}: its populate_space {message}")
 
@@ -198,13 +198,13 @@ def checked_oracle(kind: type, target: str, space: Space) -> Any:  # noqa: ANN40
     class CheckedOracle(kind):  # type: ignore[misc]
         given: dict[str, Any] | None = None
 
-        def save(self, *_: Any) -> None:  # noqa: ANN401
+        def save(self, *_: Any) -> None:
             """The journal is the record."""
 
-        def _save_trial(self, trial: Any) -> None:  # noqa: ANN401
+        def _save_trial(self, trial: Any) -> None:
             """The journal is the record."""
 
-        def populate_space(self, trial_id: str) -> Any:  # noqa: ANN401
+        def populate_space(self, trial_id: str) -> Any:
             given, self.given = self.given, None
             if given is not None:
                 return {"status": "RUNNING", "values": given}

@@ -44,7 +44,7 @@ class Dimension:
         """The hyperparameter's."""
         return self.hyperparameter.name
 
-    def suggest(self, trial: Trial) -> Any:  # noqa: ANN401 - any JSON type
+    def suggest(self, trial: Trial) -> Any:
         """Asks for a value."""
         of = self.distribution
         if isinstance(of, FloatDistribution):
@@ -53,15 +53,15 @@ class Dimension:
             return self._value(trial.suggest_int(self.name, of.low, of.high, log=of.log))
         return self._value(trial.suggest_categorical(self.name, range(len(self._options))))
 
-    def _value(self, parameter: Any) -> Any:  # noqa: ANN401
+    def _value(self, parameter: Any) -> Any:
         domain = self.hyperparameter.domain
         return domain.clamp(parameter) if isinstance(domain, Interval) else self._options[parameter]
 
-    def parameter(self, value: Any) -> Any:  # noqa: ANN401
+    def parameter(self, value: Any) -> Any:
         """A value in Optuna's terms."""
         return self._positions[identity({"": value})] if self._options else value
 
-    def middle(self) -> Any:  # noqa: ANN401
+    def middle(self) -> Any:
         """The parameter that stands for one that means nothing."""
         of = self.distribution
         if isinstance(of, CategoricalDistribution):

@@ -182,7 +182,7 @@ class _GroupedTPE(TPESampler):
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         if param_name not in self._drawn:
             group = next(group for group in self._groups if param_name in group)
             # Nothing before there are enough trials.
@@ -273,7 +273,7 @@ class OptunaOracle(SettingsOracle):
         self._asked[trial_id] = self._record(self.translation.decode(given), seeded(self.seed, number))
         return {"status": "RUNNING", "values": given}
 
-    def end_trial(self, trial: Any) -> None:  # noqa: ANN401 - keras_tuner's trial
+    def end_trial(self, trial: Any) -> None:
         """Tells the study how a trial ended: `STOPPED` is one that was cut."""
         super().end_trial(trial)
         asked, ended = self._asked.pop(trial.trial_id), self.trials[trial.trial_id]
@@ -286,11 +286,11 @@ class OptunaOracle(SettingsOracle):
         else:
             self._study.tell(asked, state=TrialState.FAIL)
 
-    def score_trial(self, trial: Any) -> None:  # noqa: ANN401
+    def score_trial(self, trial: Any) -> None:
         """The score is the first objective; keras-tuner would add them all up."""
         trial.score = self._scores(trial)[0]
 
-    def _scores(self, trial: Any) -> list[float]:  # noqa: ANN401
+    def _scores(self, trial: Any) -> list[float]:
         return [float(trial.metrics.get_last_value(o.name)) for o in self._objectives]
 
     def _sampler(self, seed: int) -> BaseSampler:

@@ -18,7 +18,7 @@ class OracleSearch(Search):
 
     def __init__(
         self,
-        oracle: Any,  # noqa: ANN401 - keras-tuner is not typed
+        oracle: Any,
         space: Space,
         objectives: Sequence[Objective],
         *,
@@ -94,13 +94,13 @@ class OracleSearch(Search):
     def _give(self, values: Values) -> None:
         self._oracle.given = self._translation.encode(values)
 
-    def _end(self, trial: Any, result: Result) -> None:  # noqa: ANN401
+    def _end(self, trial: Any, result: Result) -> None:
         scores = result.scores
         if scores is None:
             self._failed.add(trial.trial_id)
             if self._goes_on_after_failure:
                 # Hyperband counts completed trials only, and would wait for ever for one that failed.
-                scores = tuple(-math.inf if o.direction == "max" else math.inf for o in self._objectives)
+                scores = tuple(-math.inf if o.maximize else math.inf for o in self._objectives)
         if scores is not None:
             # An oracle of one objective is told the first only.
             metrics = {o.name: score for o, score in zip(self._objectives, scores, strict=False)}

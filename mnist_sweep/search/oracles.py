@@ -160,7 +160,7 @@ class SettingsOracle(_Oracle):  # type: ignore[misc]
         translation: Of the space.
     """
 
-    def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:
         """Takes the space.
 
         Args:
@@ -173,10 +173,10 @@ class SettingsOracle(_Oracle):  # type: ignore[misc]
         self.given: dict[str, Any] | None = None
         self._earlier = {self._compute_values_hash(self.translation.encode(trial["values"])) for trial in earlier}
 
-    def save(self, *_: Any) -> None:  # noqa: ANN401
+    def save(self, *_: Any) -> None:
         """The journal is the record."""
 
-    def _save_trial(self, trial: Any) -> None:  # noqa: ANN401
+    def _save_trial(self, trial: Any) -> None:
         """The journal is the record."""
 
     def take_given(self) -> dict[str, Any] | None:
@@ -210,11 +210,11 @@ class SettingsOracle(_Oracle):  # type: ignore[misc]
         return self._duplicate(values) or self._compute_values_hash(values) in self._earlier
 
 
-def _mended(oracle: type) -> Any:  # noqa: ANN401 - a subclass of an untyped class
+def _mended(oracle: type) -> Any:
     class Mended(SettingsOracle, oracle):  # type: ignore[misc]
         first: deque[dict[str, Any]]
 
-        def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:  # noqa: ANN401
+        def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:
             super().__init__(space, earlier, **arguments)
             self.first = deque()
 

@@ -57,7 +57,7 @@ def create(space: Space, settings: Settings, enqueued: Sequence[Values]) -> Sear
         space,
         settings.search,
         epochs=settings.trial["training"]["epochs"],
-        maximise=settings.objective.direction == "max",
+        maximise=settings.objective.maximize,
         enqueued=enqueued,
     )
 
@@ -211,7 +211,7 @@ class PBT(Search):
         return random.Random(f"{self._config.seed} {what}")
 
 
-def _moved(value: Any, domain: Choice | Interval, rng: random.Random) -> Any:  # noqa: ANN401 - a number of the domain
+def _moved(value: Any, domain: Choice | Interval, rng: random.Random) -> Any:
     """A number near another one, and never the same."""
     if isinstance(domain, Choice):
         options = sorted(domain.options)

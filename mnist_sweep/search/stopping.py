@@ -54,7 +54,7 @@ class ASHA(Stopping):
             factor: From 2 on.
             min_epochs: The first rung.
         """
-        self._sign = 1 if objective.direction == "max" else -1
+        self._sign = objective.sign
         self._factor = factor
         self._rungs: dict[int, list[float]] = {}
         rung = min_epochs
@@ -97,7 +97,7 @@ class Median(Stopping):
             min_trials: The other trials that must have reached an epoch before any is stopped there.
             min_epochs: The epoch at which a trial may be stopped first.
         """
-        self._sign = 1 if objective.direction == "max" else -1
+        self._sign = objective.sign
         self._epochs, self._min_trials, self._min_epochs = epochs, min_trials, min_epochs
         self._best: dict[int, float] = {}
         self._sums: dict[int, tuple[float, int]] = {}

@@ -40,7 +40,7 @@ class Translation:
         return plain
 
 
-def to_keras_tuner(space: Space) -> Any:  # noqa: ANN401 - keras_tuner.HyperParameters
+def to_keras_tuner(space: Space) -> Any:
     """The space as `keras_tuner.HyperParameters`, conditions included."""
     result = kt.HyperParameters()
     domains = {h.name: h.domain for h in space.hyperparameters}
@@ -63,7 +63,7 @@ def from_keras_tuner(values: Mapping[str, Any], space: Space) -> Values:
     return Translation(space).decode(values)
 
 
-def _encode(value: Any, domain: Choice | Interval) -> Any:  # noqa: ANN401
+def _encode(value: Any, domain: Choice | Interval) -> Any:
     """A value as keras-tuner's Choice takes it, which refuses lists, null and mixed types."""
     if isinstance(domain, Interval):
         return value

@@ -396,7 +396,7 @@ class Recorder:
         keep = self._settings.tracking.keep_models
         kept = set(self._scores)
         if keep != "all":
-            sign = -1 if self._objective.direction == "max" else 1
+            sign = -self._objective.sign
             # Of equal trials the earlier is the better, as in `Ranking.ranked`, in whatever order they ended.
             ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in self._scores.items()))
             kept = {n for _, n in ranked}

@@ -145,7 +145,7 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
         # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
         "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, 'trial')}",
         "orderByKey": f"metrics.`{best[0]}`",
-        "orderByAsc": first.direction == "min",
+        "orderByAsc": not first.maximize,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -204,7 +204,7 @@ def _axis(metric: str) -> dict[str, str]:
     return {"key": metric, "type": "METRIC"}
 
 
-def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:
     return {
         "uuid": uuid,
         "metricSectionId": section,

@@ -243,7 +243,7 @@ class Writer:
 
         already = len(refusals)
 
-        def asked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - MLflow's own
+        def asked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
             """Whether MLflow took something; what it refused joins the refusals."""
             try:
                 call(*args, **kwargs)

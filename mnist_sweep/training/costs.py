@@ -89,7 +89,7 @@ def latency(model: keras.Model, image: Sequence[int]) -> float:
     return statistics.median(seconds[_WARM_UP:])
 
 
-def _kept(layer: Any) -> int:  # noqa: ANN401 - a layer or a model
+def _kept(layer: Any) -> int:
     """The bytes of a layer's outputs for one image, or of those of the layers in it, whichever are more."""
     if isinstance(layer, keras.layers.InputLayer):
         return 0
@@ -98,7 +98,7 @@ def _kept(layer: Any) -> int:  # noqa: ANN401 - a layer or a model
     return max(elements * _bytes(layer.compute_dtype), inside)
 
 
-def _output_shapes(layer: Any) -> list[Sequence[int | None]]:  # noqa: ANN401
+def _output_shapes(layer: Any) -> list[Sequence[int | None]]:
     """The shapes of what a layer gives, batch included, wherever it is used."""
     shapes = [tensor.shape for node in layer._inbound_nodes for tensor in node.output_tensors]
     if not shapes and not isinstance(layer, keras.Model):

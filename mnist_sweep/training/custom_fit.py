@@ -30,7 +30,7 @@ class Skipped(BaseException):
     """Leaves a user's fit that is only asked for its hyperparameters."""
 
 
-def train(built: Built, data: Data, validation: Data | None, training: Training, epochs: int, guide: Any) -> None:  # noqa: ANN401
+def train(built: Built, data: Data, validation: Data | None, training: Training, epochs: int, guide: Any) -> None:
     """Lets a user's fit train a model to the trial's last epoch at most.
 
     What it leaves open when it calls `model.fit`, is filled in: epochs, batch size, validation images, our callback.
@@ -49,7 +49,7 @@ def train(built: Built, data: Data, validation: Data | None, training: Training,
     model, first = built.model, guide.progress.epoch
     keras_fit = model.fit
 
-    def fit(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as keras.Model.fit
+    def fit(*args: Any, **kwargs: Any) -> Any:
         trained = guide.progress.epoch
         if guide.ended:
             raise Ended
@@ -83,7 +83,7 @@ def train(built: Built, data: Data, validation: Data | None, training: Training,
         raise UserError(f"{what(built.name)}: its fit tells the callbacks of no epoch; pass them on to model.fit")
 
 
-def ask(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:  # noqa: ANN401
+def ask(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:
     """Runs a user's fit as far as it goes without training, so that it asks for its hyperparameters.
 
     Args:
@@ -97,7 +97,7 @@ def ask(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:  # no
     """
     came: list[bool] = []
 
-    def fit(*_: Any, **__: Any) -> None:  # noqa: ANN401
+    def fit(*_: Any, **__: Any) -> None:
         came.append(True)
         raise Skipped
 
@@ -116,7 +116,7 @@ def ask(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:  # no
 
 
 def _arguments(
-    hypermodel: Any,  # noqa: ANN401
+    hypermodel: Any,
     validation: Data | None,
     callbacks: list[Callable[..., Any]],
     offered: dict[str, Any],

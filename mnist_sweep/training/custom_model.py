@@ -39,7 +39,7 @@ class Given(kt.HyperParameters):  # type: ignore[misc]
         super().__init__()
         self._given, self._what = values, what
 
-    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:  # noqa: ANN401, FBT
+    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:  # noqa: FBT
         name = hyperparameter.name
         if name not in self.values and self.is_active(hyperparameter):
             if key_of(name) in self._given:
@@ -50,7 +50,7 @@ class Given(kt.HyperParameters):  # type: ignore[misc]
         return super()._register(hyperparameter, overwrite)
 
 
-def _as(hyperparameter: Any, value: Any) -> Any:  # noqa: ANN401
+def _as(hyperparameter: Any, value: Any) -> Any:
     """A value that came through JSON, to the type that the user's function would get from keras-tuner."""
     if isinstance(hyperparameter, kt.engine.hyperparameters.Float):
         return float(value)
@@ -63,7 +63,7 @@ def what(name: str) -> str:
     return f"model.hypermodel={name}"
 
 
-def load(name: str) -> Any:  # noqa: ANN401 - keras_tuner.HyperModel, which is not typed
+def load(name: str) -> Any:
     """Imports a hypermodel.
 
     Args:
@@ -91,7 +91,7 @@ def load(name: str) -> Any:  # noqa: ANN401 - keras_tuner.HyperModel, which is n
         raise UserError(f"{what(name)}: is of type {kind}; name a build_model(hp) or a keras_tuner.HyperModel")
 
     class Function(kt.HyperModel):  # type: ignore[misc]
-        def build(self, hp: Any) -> Any:  # noqa: ANN401
+        def build(self, hp: Any) -> Any:
             return found(hp)
 
     return Function()
@@ -107,12 +107,12 @@ def failed(name: str, doing: str, error: BaseException) -> UserError:
     return UserError(f"{what(name)}: {doing} ({type(error).__name__}{place}{': ' + text[0] if text else ''})")
 
 
-def has_custom_fit(hypermodel: Any) -> bool:  # noqa: ANN401
+def has_custom_fit(hypermodel: Any) -> bool:
     """Whether a hypermodel trains its models itself."""
     return type(hypermodel).fit is not kt.HyperModel.fit
 
 
-def call(name: str, hypermodel: Any, hp: Any) -> keras.Model:  # noqa: ANN401
+def call(name: str, hypermodel: Any, hp: Any) -> keras.Model:
     """Builds a model as keras-tuner does.
 
     Raises:
@@ -162,7 +162,7 @@ class Built:
         """Whether the user's own fit trains it. That goes on from no saved state of its own."""
         return has_custom_fit(self.hypermodel)
 
-    def adapt(self, images: Any, labels: Any) -> tuple[Any, Any]:  # noqa: ANN401 - tensors or arrays
+    def adapt(self, images: Any, labels: Any) -> tuple[Any, Any]:
         """Images (N, H, W, C) and labels (N,) as the model wants them."""
         labels = labels if self.one_hot is None else keras.ops.one_hot(labels, self.one_hot)
         return keras.ops.reshape(images, (-1, *self.shape)), labels
@@ -198,7 +198,7 @@ class Built:
             [keras.Input(self.image), before, *layers, *([] if self.probabilities else [behind])], name="whole"
         )
 
-    def execute(self, steps: int, jit_compile: Any) -> None:  # noqa: ANN401 - True, False or "auto"
+    def execute(self, steps: int, jit_compile: Any) -> None:
         """Sets how Keras runs the training step, where the user's compile leaves that open."""
         chosen = self.model._compile_config.config if self.model._compile_config else {}
         if chosen.get("steps_per_execution") == 1 and not self.model.run_eagerly:
@@ -260,7 +260,7 @@ def assemble(name: str, values: Callable[[], Any], image: tuple[int, int, int], 
 
 def _shaped(
     name: str,
-    hypermodel: Any,  # noqa: ANN401
+    hypermodel: Any,
     values: Callable[[], Any],
     image: tuple[int, int, int],
     classes: int,
@@ -314,7 +314,7 @@ def _accuracy(model: keras.Model) -> str | None:
     return usual or next((name for name, m in metrics.items() if isinstance(m, _ACCURACY_CLASSES)), None)
 
 
-def _name(metric: Any) -> str:  # noqa: ANN401 - a text, a function or a metric
+def _name(metric: Any) -> str:
     return str(metric if isinstance(metric, str) else getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 

@@ -44,7 +44,7 @@ class _Asked(kt.HyperParameters):  # type: ignore[misc]
         super().__init__()
         self._choose = choose
 
-    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:  # noqa: ANN401, FBT
+    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:  # noqa: FBT
         if hyperparameter.name not in self.values and self.is_active(hyperparameter):
             self.values[hyperparameter.name] = self._choose(hyperparameter)
         return super()._register(hyperparameter, overwrite)

@@ -94,7 +94,7 @@ class Engine:
         if learning_rate is not None:
             self.model.optimizer.learning_rate = learning_rate
 
-    def _beginning(self, value: Any) -> Any:  # noqa: ANN401
+    def _beginning(self, value: Any) -> Any:
         """An optimizer variable's first value, as one number if it can be; or the weight that it is a copy of."""
         # Those of ScheduleFreeAdamW are: the next trial's begin as that one's weights.
         if value.any():
@@ -144,11 +144,11 @@ class Engines:
 class _Dropout(keras.layers.Dropout):  # type: ignore[misc]
     """Dropout whose rate may change without compiling anew. It is never saved."""
 
-    def __init__(self, rate: float, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(rate, **kwargs)
         self.numbers = (backends.Number(rate),)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:  # noqa: ANN401, FBT
+    def call(self, inputs: Any, training: bool = False) -> Any:  # noqa: FBT
         return backends.dropout(inputs, self.numbers[0], self.seed_generator) if training else inputs
 
 
@@ -159,7 +159,7 @@ class _L2(keras.regularizers.L2):  # type: ignore[misc]
         super().__init__(l2)
         self.number = backends.Number(l2)
 
-    def __call__(self, x: Any) -> Any:  # noqa: ANN401 - a tensor
+    def __call__(self, x: Any) -> Any:
         return self.number.read() * keras.ops.sum(keras.ops.square(x))
 
 
@@ -194,7 +194,7 @@ def _key(config: TrialConfig, steps: int) -> str:
 def _without_numbers(model: dict[str, Any]) -> dict[str, Any]:
     """A model's config that tells of dropout rates and penalties only whether they are there."""
 
-    def there(value: Any) -> Any:  # noqa: ANN401
+    def there(value: Any) -> Any:
         return [bool(v) for v in value] if isinstance(value, list) else bool(value)
 
     return {

@@ -190,7 +190,7 @@ def _register_missing_onnx() -> None:
 
     class Difference:
         @classmethod
-        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:  # noqa: ANN401 - tf2onnx is not typed
+        def version_9(cls, graph: Any, node: Any, **_: Any) -> None:
             erfc = node.type == "Erfc"
             inner = graph.make_node("Erf" if erfc else "Exp", node.input[:1]).output[0]
             one = graph.make_const(tf2onnx.utils.make_name("one"), np.ones((), np.float32)).output[0]

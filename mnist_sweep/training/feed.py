@@ -35,7 +35,7 @@ class Feed:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
-    def order(self, seed: int, epoch: int) -> Any:  # noqa: ANN401 - a tensor or an array
+    def order(self, seed: int, epoch: int) -> Any:
         """The indices of the training images in the order of an epoch, int32.
 
         Args:
@@ -44,7 +44,7 @@ class Feed:
         """
         return backends.shuffled(self.training, seed, epoch)
 
-    def drawn(self, order: Any, i: Any, batch_size: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    def drawn(self, order: Any, i: Any, batch_size: Any) -> tuple[Any, Any]:
         """One batch.
 
         Args:
@@ -100,7 +100,7 @@ class Feeds:
         return Feed(self._images, self._labels, np.flatnonzero(of != fold), np.flatnonzero(of == fold))
 
 
-def batch(images: Any, labels: Any, chosen: Any) -> tuple[Any, Any]:  # noqa: ANN401 - tensors
+def batch(images: Any, labels: Any, chosen: Any) -> tuple[Any, Any]:
     """Some of the images, float32 in 0..1, and their labels."""
     # Pixels stay bytes until a batch is drawn: a quarter of the memory to read.
     pixels = backends.taken(images, chosen)

@@ -125,7 +125,7 @@ class Trainer:
         model = engine.model
         parameters = model.count_params()
 
-        def outcome(status: Status, reason: str, **found: Any) -> Outcome:  # noqa: ANN401
+        def outcome(status: Status, reason: str, **found: Any) -> Outcome:
             metrics = {**found.pop("metrics", {}), "parameters": float(parameters)}
             seconds = time.monotonic() - started
             return Outcome(
@@ -332,14 +332,14 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         """Whether the trial trains no longer, for whatever reason."""
         return self.over or bool(self.stopped or self.failure)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
         generators = [g for layer in self.model._flatten_layers() for g in getattr(layer, "_seed_generators", [])]
         for i, generator in enumerate(generators):
             seed = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
             generator.state.assign(np.array([seed, 0], dtype=generator.state.dtype))
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.seen(float((logs or {}).get("loss", 0)))
 
     def seen(self, loss: float) -> bool:
@@ -348,7 +348,7 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
             self._fail(self.progress.epoch + 1, loss)
         return not self.failure
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.failure:
             return
         if self.ended:

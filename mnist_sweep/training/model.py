@@ -141,7 +141,7 @@ def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
         raise UserError(f"optimizer={config.name}: Keras refuses it ({first_line(error)})") from error
 
 
-def _learning_rate(config: Optimizer, steps: int) -> Any:  # noqa: ANN401 - a number or a schedule
+def _learning_rate(config: Optimizer, steps: int) -> Any:
     schedule = config.schedule
     if schedule.name is None:
         return config.learning_rate

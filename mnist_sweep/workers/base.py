@@ -272,7 +272,7 @@ def end_of_log(text: str) -> str:
     return masked(printable(text, most=10 * len(text)))[-LOG:]
 
 
-def _read(kind: type[Any], known: dict[str, Any], raw: dict[str, Any]) -> Any:  # noqa: ANN401
+def _read(kind: type[Any], known: dict[str, Any], raw: dict[str, Any]) -> Any:
     names = {one.name: one for one in fields(kind) if one.name not in known}
     unknown = raw.keys() - names.keys()
     if unknown:

@@ -114,7 +114,7 @@ class _Output(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, text: Any) -> int:  # noqa: ANN401
+    def write(self, text: Any) -> int:
         rest = memoryview(text).cast("B")
         with contextlib.suppress(OSError):
             while rest:
@@ -181,7 +181,7 @@ def _memory() -> int:
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Message:  # noqa: ANN401
+def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Message:
     """Does a task, whatever comes of it."""
     kind = task["task"]
     try:
@@ -204,7 +204,7 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Mess
         return Evaluated("", error=reason) if kind == "evaluate" else Packaged("", reason)
 
 
-def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # noqa: ANN401
+def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
     from mnist_sweep.config.objective import Objective
     from mnist_sweep.config.trial_config import check_trial
     from mnist_sweep.training import executions
@@ -243,21 +243,21 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:  # n
     return Done("", number, outcome)
 
 
-def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:  # noqa: ANN401
+def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:
     if task["made_by"]:
         # Layers of the user's own are known to Keras once their module is imported.
         importlib.import_module(task["made_by"].partition(":")[0])
     return Evaluated("", *trainer.test(Path(task["model"]), task["digest"]))
 
 
-def _package(_: Any, task: dict[str, Any], __: _Driver) -> Message:  # noqa: ANN401
+def _package(_: Any, task: dict[str, Any], __: _Driver) -> Message:
     from mnist_sweep.training.packaged import package
 
     package(Path(task["trial"]), Path(task["to"]), task["made_by"], task["digest"])
     return Packaged("")
 
 
-def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:  # noqa: ANN401
+def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:
     return Discovered("", trainer.discover(task["hypermodel"]))
 
 

@@ -163,7 +163,7 @@ class Line:
                 yield json.loads(line)
 
 
-def _read(line: bytes) -> Any:  # noqa: ANN401
+def _read(line: bytes) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

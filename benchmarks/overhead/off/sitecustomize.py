@@ -18,7 +18,7 @@ from typing import Any
 _OFF = os.environ.get("PARTS_OFF", "").split(",")
 
 
-def _replace(owner: Any, name: str, value: object) -> None:  # noqa: ANN401
+def _replace(owner: Any, name: str, value: object) -> None:
     if not hasattr(owner, name):
         raise AttributeError(f"{owner.__name__} has no {name} any more: mend {__file__}")
     setattr(owner, name, value)
@@ -29,7 +29,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _tracking(module: ModuleType) -> None:
-    def begin(self: Any, *_: object) -> None:  # noqa: ANN401
+    def begin(self: Any, *_: object) -> None:
         self.error = None
 
     _replace(module.Tracker, "__init__", begin)
@@ -46,7 +46,7 @@ def _files(module: ModuleType) -> None:
     write = module.write_whole
     from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 
-    def write_others(path: Any, *more: Any, **options: Any) -> None:  # noqa: ANN401
+    def write_others(path: Any, *more: Any, **options: Any) -> None:
         if path.name not in (MODEL_FILE, SAMPLE_FILE, STATE_FILE):
             write(path, *more, **options)
 

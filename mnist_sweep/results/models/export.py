@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import move, remove, remove_folder, write_whole
 from mnist_sweep.common.reading import digest_of, read_text
-from mnist_sweep.common.tables import Column, show, standard_output
+from mnist_sweep.common.tables import Column, line_printer, show, standard_output
 from mnist_sweep.common.versions import versions
 from mnist_sweep.results.models.converting import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
@@ -212,7 +211,7 @@ def _say(tracked: TrackedModel, to: Path, checked: Sequence[Checked]) -> None:
     ]
     if any(file.accuracy for file in checked):
         columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
-    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = line_printer(console)
     say(f"exported trial {tracked.trial} of {tracked.sweep} to {to}")
     show(console, columns, "Each loaded again, and compared with the run's predictions")
     for file in checked:

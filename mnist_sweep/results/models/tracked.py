@@ -109,7 +109,7 @@ class TrackedModel:
             raise UserError(f"{self.what('config.yaml')}: is not a trial's config")
         return config
 
-    def load(self, folder: Path) -> Any:  # noqa: ANN401 - keras.Model, which nothing here may import
+    def load(self, folder: Path) -> Any:
         """Loads the model, which imports its backend, without a GPU, that a running sweep may be using.
 
         Args:

@@ -75,7 +75,7 @@ def ranking(frame: pd.DataFrame, objective: Objective) -> list[int]:
     trained anew, by that score; of equal ones the earlier.
     """
     search = of_search(frame)
-    sign = -1 if objective.direction == "max" else 1
+    sign = -objective.sign
     own, anew = sign * scores(search, objective), sign * numbers(search, f"metrics.confirmed_{objective.name}")
     order = np.lexsort((search["trial"].to_numpy(dtype=np.int64), own, anew))
     return [int(place) for place in order if not np.isnan(own[place])]
@@ -84,7 +84,7 @@ def ranking(frame: pd.DataFrame, objective: Objective) -> list[int]:
 def labelled(objective: Objective) -> str:
     """An objective as the label of an axis."""
     unit = " in seconds" if objective.name in ("latency", "epoch_seconds") else ""
-    return f"{objective.name}{unit}, {'larger' if objective.direction == 'max' else 'smaller'} is better"
+    return f"{objective.name}{unit}, {objective.hint}"
 
 
 def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[float, float]:
@@ -105,7 +105,7 @@ def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[fl
     low, high = float(known.min()), float(known.max())
     first, third = np.percentile(known, [25, 75])
     if third > first:
-        if objective.direction == "max":
+        if objective.maximize:
             low = max(low, float(first - fence * (third - first)))
         else:
             high = min(high, float(third + fence * (third - first)))
@@ -164,7 +164,7 @@ def _columns(labels: list[str], inches: float) -> int:
     return 1
 
 
-def swatch(marker: str, colour: str, label: str, **more: Any) -> Line2D:  # noqa: ANN401
+def swatch(marker: str, colour: str, label: str, **more: Any) -> Line2D:
     """A mark for a legend."""
     return Line2D([], [], linestyle="none", marker=marker, color=colour, label=label, **more)
 

@@ -51,7 +51,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
     return figure
 
 
-def _errors(figure: Figure, axes: Any, shares: Floats) -> None:  # noqa: ANN401
+def _errors(figure: Figure, axes: Any, shares: Floats) -> None:
     errors = np.where(np.eye(len(shares), dtype=bool), np.nan, shares)
     norm = PowerNorm(0.5, 0, max(float(np.nanmax(errors)), 1e-9))
     axes.imshow(np.where(np.isnan(errors), 1.0, np.nan), cmap="Greys", vmin=0, vmax=4)

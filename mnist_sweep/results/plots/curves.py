@@ -87,7 +87,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
         best = lines[top[0]]
         label = best_label(frame, objective)
         axes.plot(*best.T, color=VERMILION, linewidth=2.6, zorder=5, label="best")
-        at = best[int((np.nanargmax if objective.direction == "max" else np.nanargmin)(best[:, 1]))]
+        at = best[int((np.nanargmax if objective.maximize else np.nanargmin)(best[:, 1]))]
         axes.plot(*at[:, None], marker="*", markersize=13, color=VERMILION, markeredgecolor="white", zorder=6)
         handles.insert(0, Line2D([], [], color=VERMILION, linewidth=2.6, marker="*", markersize=11, label=label))
     epochs = np.concatenate([line[:, 0] for line in lines.values()])

@@ -181,7 +181,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     shown_scores = _cells(x, y, found)[0] if cells else found
     low, high = limits(shown_scores.ravel(), objective)
     # The better, the darker, whichever way that is.
-    colours = colormaps[SCORES if objective.direction == "max" else SCORES.removesuffix("_r")]
+    colours = colormaps[SCORES if objective.maximize else SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
     notes = [outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
     best = []

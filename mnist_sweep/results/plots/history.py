@@ -84,7 +84,7 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
             axes.scatter(trials[without], heights, **marks, zorder=3, label=f"{status}, no score")
         suffix = "" if with_score.any() else ", no score"
         handles.append(swatch(style.marker, style.colour, f"{status}{suffix}"))
-    best_so_far = np.fmax.accumulate(found) if objective.direction == "max" else np.fmin.accumulate(found)
+    best_so_far = np.fmax.accumulate(found) if objective.maximize else np.fmin.accumulate(found)
     scored = ~np.isnan(best_so_far)
     if scored.any():
         x, y = np.append(trials[scored], trials[-1] + 0.5), best_so_far[scored]

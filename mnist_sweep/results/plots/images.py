@@ -171,7 +171,7 @@ def _mosaic(
     gap: float,
     head: float,
     font: float = 9,
-    **colours: Any,  # noqa: ANN401
+    **colours: Any,
 ) -> None:
     """Draws pictures side by side, row by row; one Axes for each would take seconds.
 

@@ -83,7 +83,7 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     axes.imshow(strip, extent=(last, last + 0.12, 0, 1), origin="lower", aspect="auto", zorder=3)
     told: list[str] = []
     for height in (1, 0.9, 0.75, 0.5, 0.25, 0):
-        value = format_value(float(np.quantile(found, height if objective.direction == "max" else 1 - height)))
+        value = format_value(float(np.quantile(found, height if objective.maximize else 1 - height)))
         if value not in told:
             told.append(value)
             _text(axes, last + 0.16, height, value, "left")
@@ -104,7 +104,7 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
 
 def _goodness(found: Floats, objective: Objective) -> Floats:
     """The scores' ranks (N,) as shares: the best at 1, the worst at 0; equal ones at the higher of their places."""
-    ranks = pd.Series(found).rank(method="max", ascending=objective.direction == "max").to_numpy(dtype=np.float64)
+    ranks = pd.Series(found).rank(method="max", ascending=objective.maximize).to_numpy(dtype=np.float64)
     return np.asarray((ranks - 1) / max(len(found) - 1, 1)) if len(found) > 1 else np.ones(1)
 
 

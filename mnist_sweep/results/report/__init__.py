@@ -115,7 +115,7 @@ def _in_script(content: dict[str, Any]) -> str:
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _readable(value: Any) -> Any:  # noqa: ANN401 - whatever the template or the script shows
+def _readable(value: Any) -> Any:
     """A value whose texts have escapes for what nobody would see, such as a change of the direction of writing."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value, sys.maxsize)

@@ -94,7 +94,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
 
 def measure(objective: Objective) -> str:
     """What an objective is, in words."""
-    better = "larger" if objective.direction == "max" else "smaller"
+    better = "larger" if objective.maximize else "smaller"
     known = MEASURES.get(objective.name)
     return f"{known}; {better} is better" if known else f"{better} is better"
 

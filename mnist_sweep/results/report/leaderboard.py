@@ -121,7 +121,7 @@ def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dic
 
 
 def _ranked(trials: pd.DataFrame, objectives: Sequence[Objective], front: Sequence[int]) -> pd.DataFrame:
-    sign = -1.0 if objectives[0].direction == "max" else 1.0
+    sign = -objectives[0].sign
     anew, own = (_numbers(trials, f"metrics.{kind}_{objectives[0].name}") for kind in ("confirmed", "best"))
 
     def key(place: int) -> list[tuple[bool, float]]:
@@ -142,9 +142,7 @@ def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
         cells = [_mean(value, spread) for value, spread in zip(values, spreads, strict=True)]
         heading = first.name if name == best else "on new seeds"
         axis = _scale(values, accuracy="accuracy" in first.name) if name == best else ""
-        found.append(
-            Column(heading, title, cells, values, descending=first.direction == "max", axis=axis, score=name == best)
-        )
+        found.append(Column(heading, title, cells, values, descending=first.maximize, axis=axis, score=name == best))
     for objective in others:
         values = _numbers(trials, f"metrics.best_{objective.name}")
         cells, _ = _texts(values, amount)
@@ -154,7 +152,7 @@ def _scores(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[Colum
                 f"{_better(objective)}.",
                 cells,
                 values,
-                descending=objective.direction == "max",
+                descending=objective.maximize,
                 axis=_scale(values, accuracy="accuracy" in objective.name),
                 score=True,
             )
@@ -210,7 +208,7 @@ def _ranks(score: Sequence[float | None]) -> list[Value]:
 def _colours(score: Sequence[float | None], objective: Objective) -> list[float | None]:
     # By place, not by value: one hopeless trial would otherwise give all the others the same colour.
     found = [value for value in score if value is not None]
-    order = sorted(set(found), reverse=objective.direction == "min")
+    order = sorted(set(found), reverse=not objective.maximize)
     place = {value: i / max(len(order) - 1, 1) if len(order) > 1 else 1.0 for i, value in enumerate(order)}
     return [None if value is None else round(place[value], 3) for value in score]
 
@@ -246,4 +244,4 @@ def _mean(value: float | None, spread: float | None) -> str:
 
 
 def _better(objective: Objective) -> str:
-    return f"{objective.name}: {'larger' if objective.direction == 'max' else 'smaller'} is better"
+    return f"{objective.name}: {objective.hint}"

@@ -76,7 +76,7 @@ def _of_the_search(found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame) 
     scored = trials[trials[score].notna()] if score in trials else trials.iloc[:0]
     count = f"{len(trials):,} trials" if len(trials) > 1 else "one trial"
     if len(trials) > 1 and len(scored):
-        best = scored[score].max() if objective.direction == "max" else scored[score].min()
+        best = objective.best(scored[score])
         figure = plots.optimisation_history(frame, objective, f"{objective.name} of each trial, in their order")
         yield _picture("history", figure, f"The {objective.name} of {count} in their order; the best is {best:.4f}.")
     if (curves["metric"] == objective.name).any():

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["find_sweep", "load_curves", "load_runs"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     # As in version 0.1; not imported at once, as `find` needs the modules beside it.
     if name in __all__:
         from mnist_sweep.results.runs import find

@@ -111,7 +111,7 @@ class SweepRuns:
             if score not in frame or frame[score].isna().all():
                 raise UserError(f"{self.sweep}: no trial has a score yet")
             scored = frame[frame[score].notna() & frame["confirms"].isna()]
-            best = scored[score].max() if self.objective.direction == "max" else scored[score].min()
+            best = self.objective.best(scored[score])
             tested = scored[scored[score] == best]
         return self.client.get_run(tested["run_id"].iloc[0])
 

@@ -101,7 +101,7 @@ class Epochs(ABC):
         return {f"val_{name}": value for name, value in logs.items()}
 
     @abstractmethod
-    def _order(self, feed: Feed, indices: Any) -> Any:  # noqa: ANN401 - a tensor or an array
+    def _order(self, feed: Feed, indices: Any) -> Any:
         """Indices of images as the compiled functions take them."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Epochs(ABC):
         self,
         part: Part,
         feed: Feed,
-        order: Any,  # noqa: ANN401
+        order: Any,
         images: int,
         batch_size: int,
         begin: int,
@@ -137,12 +137,12 @@ class Epochs(ABC):
         return self._adapt(*batch) if self._adapt else batch
 
 
-def is_overridden(step: Any) -> bool:  # noqa: ANN401 - a method, or whatever a user has put in its place
+def is_overridden(step: Any) -> bool:
     """Whether a step is a user's own, whose logs need not be the model's metrics."""
     return not getattr(step, "__func__", step).__module__.startswith("keras.")
 
 
-def scalars(logs: Any) -> dict[str, Any]:  # noqa: ANN401
+def scalars(logs: Any) -> dict[str, Any]:
     """Those of a model's logs that are one number: a user's may be vectors, of which no curve can be drawn.
 
     Logs within logs come out of them, as in Keras: `{m.name: m.result() for m in self.metrics}` gives such.

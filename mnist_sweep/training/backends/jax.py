@@ -49,7 +49,7 @@ def resident(parts: Sequence[Array]) -> jax.Array:
     return jnp.asarray(np.concatenate(list(parts)))
 
 
-def taken(values: jax.Array, indices: Any) -> jax.Array:  # noqa: ANN401
+def taken(values: jax.Array, indices: Any) -> jax.Array:
     """Some of the entries along the first axis."""
     # In bounds, as all of them are: JAX would look at each otherwise.
     return values.at[indices].get(mode="promise_in_bounds")
@@ -74,12 +74,12 @@ class Number:
         """Changes it."""
         self.given = jnp.float32(value)
 
-    def read(self) -> Any:  # noqa: ANN401 - an array, or what stands for one while a program is compiled
+    def read(self) -> Any:
         """Its value, float32."""
         return self.given
 
 
-def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) -> jax.Array:  # noqa: ANN401
+def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) -> jax.Array:
     """Dropout in training.
 
     Args:
@@ -118,7 +118,7 @@ def compiled(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array
     weights = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
     graph = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
 
-    def ask(images: Array) -> Any:  # noqa: ANN401
+    def ask(images: Array) -> Any:
         return jax.tree.map(np.asarray, graph(weights, images.astype(np.float32)))
 
     ask(np.zeros((1, *shape), np.float32))

@@ -59,7 +59,7 @@ class Program(Epochs):
             if images % size:
                 self._function(part, feed, images % size, rare=images > size)
 
-    def _order(self, feed: Feed, indices: Any) -> Any:  # noqa: ANN401
+    def _order(self, feed: Feed, indices: Any) -> Any:
         """As an array of one length, whatever is held out, so that one compiled function serves all folds."""
         padded = np.zeros(len(feed.images), np.int32)
         padded[: len(indices)] = indices
@@ -69,7 +69,7 @@ class Program(Epochs):
         self,
         part: Part,
         feed: Feed,
-        order: Any,  # noqa: ANN401
+        order: Any,
         images: int,
         batch_size: int,
         begin: int,
@@ -135,16 +135,16 @@ class Program(Epochs):
         size: int,
         state: State,
         numbers: Sequence[Any],
-        images: Any,  # noqa: ANN401 - arrays, or what stands for them while this is compiled
-        labels: Any,  # noqa: ANN401
-        order: Any,  # noqa: ANN401
-        at: Any,  # noqa: ANN401
-        count: Any,  # noqa: ANN401
+        images: Any,
+        labels: Any,
+        order: Any,
+        at: Any,
+        count: Any,
     ) -> tuple[dict[str, Any], State]:
         """Goes through `count` batches of `size` images, from `order[at]` on; where there is no loop, through one."""
         step = self._steps[part]
 
-        def one(i: Any, state: State) -> tuple[dict[str, Any], State]:  # noqa: ANN401
+        def one(i: Any, state: State) -> tuple[dict[str, Any], State]:
             chosen = jax.lax.dynamic_slice(order, (at + i * size,), (size,))
             logs, state = step(state, self._adapted(batch(images, labels, chosen)))
             return scalars(logs), state
@@ -155,7 +155,7 @@ class Program(Epochs):
                 if is_overridden(step):
                     noted = _zeros(jax.eval_shape(one, 0, state)[0])
 
-                def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:  # noqa: ANN401
+                def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:
                     logs, state = one(i, carry[1])
                     return {name: logs[name] for name in noted}, state
 
@@ -179,5 +179,5 @@ class Program(Epochs):
                 number.given = value
 
 
-def _zeros(shapes: Any) -> Any:  # noqa: ANN401
+def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)

@@ -64,7 +64,7 @@ def resident(parts: Sequence[Array]) -> tf.Tensor:
         return tf.concat(list(parts), axis=0)
 
 
-def taken(values: tf.Tensor, indices: Any) -> tf.Tensor:  # noqa: ANN401
+def taken(values: tf.Tensor, indices: Any) -> tf.Tensor:
     """Some of the entries along the first axis."""
     return tf.gather(values, indices)
 
@@ -92,7 +92,7 @@ class Number:
         return self._variable.read_value()
 
 
-def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) -> tf.Tensor:  # noqa: ANN401
+def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Dropout in training.
 
     Args:
@@ -121,7 +121,7 @@ class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]
     all the same.
     """
 
-    def call(self, inputs: Any) -> Any:  # noqa: ANN401, D102
+    def call(self, inputs: Any) -> Any:  # noqa: D102
         if not self.use_bias or self.data_format != "channels_last" or tf.config.list_logical_devices("GPU"):
             return super().call(inputs)
         convolved = self.convolution_op(inputs, self.kernel)
@@ -155,7 +155,7 @@ def compiled(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array
         tf.TensorSpec((1, *shape), tf.float32)
     )
 
-    def ask(images: Array) -> Any:  # noqa: ANN401
+    def ask(images: Array) -> Any:
         # Taken out of the tensor, as a GPU may still be at work when the call returns.
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(tf.constant(images, tf.float32)))
 

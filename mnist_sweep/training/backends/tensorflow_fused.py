@@ -27,7 +27,7 @@ def install(optimizer: keras.optimizers.Optimizer) -> None:
         return
     spelled_out: _Update = optimizer.update_step
 
-    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
         if isinstance(gradient, tf.Tensor) and gradient.dtype == variable.dtype == tf.float32:
             kernel(gradient, variable, tf.cast(learning_rate, tf.float32))
         else:
@@ -36,11 +36,11 @@ def install(optimizer: keras.optimizers.Optimizer) -> None:
     optimizer.update_step = update_step
 
 
-def _adam(optimizer: Any) -> _Update | None:  # noqa: ANN401
+def _adam(optimizer: Any) -> _Update | None:
     if optimizer.amsgrad:
         return None
 
-    def update(gradient: Any, variable: Any, learning_rate: Any) -> object:  # noqa: ANN401
+    def update(gradient: Any, variable: Any, learning_rate: Any) -> object:
         i = optimizer._get_variable_index(variable)
         step = tf.cast(optimizer.iterations + 1, tf.float32)
         return tf.raw_ops.ResourceApplyAdam(
@@ -59,11 +59,11 @@ def _adam(optimizer: Any) -> _Update | None:  # noqa: ANN401
     return update
 
 
-def _sgd(optimizer: Any) -> _Update:  # noqa: ANN401
-    def plain(gradient: Any, variable: Any, learning_rate: Any) -> object:  # noqa: ANN401
+def _sgd(optimizer: Any) -> _Update:
+    def plain(gradient: Any, variable: Any, learning_rate: Any) -> object:
         return tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
 
-    def momentum(gradient: Any, variable: Any, learning_rate: Any) -> object:  # noqa: ANN401
+    def momentum(gradient: Any, variable: Any, learning_rate: Any) -> object:
         return tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=optimizer.momentums[optimizer._get_variable_index(variable)].value.handle,
@@ -76,12 +76,12 @@ def _sgd(optimizer: Any) -> _Update:  # noqa: ANN401
     return momentum if optimizer.momentum else plain
 
 
-def _rmsprop(optimizer: Any) -> _Update | None:  # noqa: ANN401
+def _rmsprop(optimizer: Any) -> _Update | None:
     if optimizer.centered or not optimizer.momentum:
         # The kernel always keeps a momentum, for which Keras has no variable where there is none.
         return None
 
-    def update(gradient: Any, variable: Any, learning_rate: Any) -> object:  # noqa: ANN401
+    def update(gradient: Any, variable: Any, learning_rate: Any) -> object:
         i = optimizer._get_variable_index(variable)
         return tf.raw_ops.ResourceApplyRMSProp(
             var=variable.handle,

@@ -41,7 +41,7 @@ class Program(Epochs):
                 function(tf.zeros(0, tf.int32), tf.constant(1), tf.constant(0), tf.constant(0))
         self._ready = True
 
-    def _order(self, feed: Feed, indices: Any) -> Any:  # noqa: ANN401
+    def _order(self, feed: Feed, indices: Any) -> Any:
         with tf.device("CPU:0"):
             return tf.convert_to_tensor(indices, tf.int32)
 
@@ -49,7 +49,7 @@ class Program(Epochs):
         self,
         part: Part,
         feed: Feed,
-        order: Any,  # noqa: ANN401
+        order: Any,
         images: int,
         batch_size: int,
         begin: int,
@@ -58,7 +58,7 @@ class Program(Epochs):
         logs = self._functions[part](order, tf.constant(batch_size), tf.constant(begin), tf.constant(end))
         return {name: float(value) for name, value in logs.items()}
 
-    def _batch(self, order: Any, i: Any, size: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    def _batch(self, order: Any, i: Any, size: Any) -> tuple[Any, Any]:
         return self._adapted(self._feed.drawn(order, i, size))
 
     def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +67,7 @@ class Program(Epochs):
         one = tf.function(step, jit_compile=True, autograph=False) if jit else step
         own: dict[str, tf.Variable] = {}
 
-        def body(i: Any, order: Any, size: Any, end: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        def body(i: Any, order: Any, size: Any, end: Any) -> tuple[Any, ...]:
             logs = one(self._batch(order, i, size))
             if is_overridden(step):
                 for name, value in scalars(logs).items():
@@ -77,7 +77,7 @@ class Program(Epochs):
                     own[name].assign(tf.cast(value, tf.float32))
             return i + 1, order, size, end
 
-        def run(order: Any, size: Any, begin: Any, end: Any) -> dict[str, Any]:  # noqa: ANN401
+        def run(order: Any, size: Any, begin: Any, end: Any) -> dict[str, Any]:
             arguments = (begin, order, size, end)
             tf.while_loop(lambda i, *_: i < end, body, arguments, parallel_iterations=1)
             noted = {name: variable.read_value() for name, variable in own.items()}
@@ -90,7 +90,7 @@ class Program(Epochs):
         return compiled
 
     def _loop(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(order: Any, size: Any, begin: Any, end: Any) -> Any:  # noqa: ANN401
+        def run(order: Any, size: Any, begin: Any, end: Any) -> Any:
             logs = {}
             for i in range(int(begin), int(end)):
                 logs = step(self._batch(order, i, int(size)))

@@ -186,7 +186,7 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
 
 
 def _ranked(found: SweepRuns, frame: pd.DataFrame) -> pd.DataFrame:
-    name, best_last = found.objective.name, found.objective.direction == "max"
+    name, best_last = found.objective.name, found.objective.maximize
     by = [c for c in (f"metrics.confirmed_{name}", f"metrics.best_{name}") if c in frame]
     scored = frame[frame[by[-1]].notna()] if by else frame[:0]
     return scored.sort_values([*by, "trial"], ascending=[*[not best_last] * len(by), True], na_position="last")
