@@ -12,6 +12,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.driver import loop
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -440,7 +441,7 @@ def test_what_a_trial_consists_of_is_checked(compose_config: Compose, override: 
 
 def test_executions_are_every_fold_on_every_seed(compose_config: Compose) -> None:
     def executions(*overrides: str) -> list[tuple[int, int | None, int | None]]:
-        return [(e.seed, e.fold, e.folds) for e in executions(check_settings(compose_config(*overrides)), 7)]
+        return [(e.seed, e.fold, e.folds) for e in loop.executions(check_settings(compose_config(*overrides)), 7)]
 
     assert executions() == []
     assert executions("repeats=2") == [(7, None, None), (8, None, None)]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.driver import launch, same_sweep, signals
+from mnist_sweep.driver import same_sweep, signals
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.journal.events import Event, SweepResumed, SweepStarted
 
@@ -57,7 +57,7 @@ class TestVersions:
         if resumed is not None:
             past.append(SweepResumed(2.0, {}, resumed))
         said: list[str] = []
-        with mock.patch.object(launch, "versions", return_value=NOW):
+        with mock.patch.object(same_sweep, "versions", return_value=NOW):
             same_sweep.check_versions(past, Path("experiments/a/b"), backend, allowed, said.append)
         return said
 

@@ -129,7 +129,7 @@ def test_sync_logs_what_is_not_refused_and_says_what_is(
     with Journal(folder, resume=True) as journal:
         journal.append(SweepEnded(2.0, Status.STOPPED, "", 0))
         journal.append(SweepResumed(3.0, compose_config("name=x")))
-    monkeypatch.setattr(resume, "View", Refusing)
+    monkeypatch.setattr(sync, "Recorder", Refusing)
     assert sync.sync("x", Console(file=output, width=200)) == 1
     assert [type(event) for event in told] == [SweepStarted, SweepResumed]
     assert "2 events are in sqlite:///mlruns/mlflow.db" in output.getvalue()

@@ -240,7 +240,7 @@ def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
 def test_sweep_is_found_in_the_tables_as_through_the_api(project, monkeypatch, given):
     found, every = find_sweep(given), all_sweeps(find_sweep(given))
     frames = [one.frame() for one in every]
-    monkeypatch.setattr(store, "sqlite_path", lambda _: None)
+    monkeypatch.setattr(stores, "sqlite_path", lambda _: None)
     monkeypatch.setattr(stores, "Database", None)
     same, others = find_sweep(given), all_sweeps(find_sweep(given))
     assert (found.sweep, found.objectives, found.domains) == (same.sweep, same.objectives, same.domains)
