@@ -149,7 +149,7 @@ def test_commands_are_found_in_blocks_in_output_and_in_prose(tmp_path: Path, mon
     monkeypatch.setattr("pages.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
-        "Run `python -m mnist_sweep ui` first, or `x=1`.\n\n```sh\nmake test   # tests\nA=1 make sweep\n```\n\n- list\n\n"
+        "Run `python -m mnist_sweep ui`, or `x=1`.\n\n```sh\nmake test   # tests\nA=1 make sweep\n```\n\n- list\n\n"
         "  ```console\n  $ python -m mnist_sweep report\n  done; next: python -m mnist_sweep sync\n  ```\n"
     )
     assert {(" ".join(c.words), c.output) for c in commands(page)} == {

