@@ -11,16 +11,18 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [
+# The commands of these are run; those of the benchmarks take minutes to hours.
+GUIDES = [
     ROOT / "README.md",
-    ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "benchmarks").rglob("*.md")),
     ROOT / "experiments" / "README.md",
     ROOT / "mlruns" / "README.md",
 ]
-# Only these show commands that a test runs; what the benchmarks show takes minutes to hours.
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *GUIDES,
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+]
 PROGRAM = "python -m mnist_sweep"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import GUIDES, PAGES, PROGRAM, ROOT, Command, anchors, commands, files, links, overrides
+from pages import GUIDES, PAGES, PROGRAM, ROOT, Command, anchors, commands, files, links, overrides, split
 
 from mnist_sweep import compose, hypermodel, launch, search
 from mnist_sweep.commands import COMMANDS
@@ -63,6 +63,21 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_every_make_target_is_in_the_makefile(page: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(), re.M))
     assert {c.words[1] for c in commands(page) if c.words[0] == "make"} <= targets
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=ids)
+def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
+    _, blocks = split(page)
+    assert {block.language for block in blocks} <= {"", "console", "sh", "python", "yaml"}
+    written = files(page)
+    assert all(block.text in written.values() for block in blocks if block.language == "yaml")
+
+
+def test_every_config_that_a_page_shows_is_used_by_a_command() -> None:
+    typed = " ".join(sweeps())
+    configs = [Path(name) for page in GUIDES for name in files(page) if name.endswith(".yaml")]
+    assert configs
+    assert all(f"{config.parent.name}={config.stem}" in typed for config in configs)
 
 
 @pytest.fixture
