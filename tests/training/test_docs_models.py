@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from fitting import train
 from pages import ROOT, commands, files
-from test_fit import train
 
-from mnist_sweep import hypermodel
-from mnist_sweep.trial import Status
+from mnist_sweep.config import hypermodel
+from mnist_sweep.journal.trial import Status
 
 PAGE = ROOT / "docs" / "extending.md"
 
