@@ -64,9 +64,11 @@ def _sync(given: list[str]) -> int:
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last one)")
     options = parser.parse_args(given)
     from mnist_sweep.common.tables import standard_output
+    from mnist_sweep.common.termination import ended_by_signals
     from mnist_sweep.driver import sync
 
-    return sync.sync(options.sweep, standard_output())
+    with ended_by_signals():
+        return sync.sync(options.sweep, standard_output())
 
 
 def _report(given: list[str]) -> int:

@@ -18,7 +18,7 @@ from mnist_sweep.config import backend
 from mnist_sweep.journal.files import SAMPLE_FILE
 from mnist_sweep.results.models import run_data
 from mnist_sweep.results.models.formats import Format
-from mnist_sweep.results.models.tracked import TrackedModel, quiet
+from mnist_sweep.results.models.model_run import ModelRun, quiet
 from mnist_sweep.tracking.tags import PARENT_TAG, TAG_SLOT
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Checked:
 
 
 def convert(
-    tracked: TrackedModel, config: dict[str, Any], formats: Sequence[Format], source: Path, target: Path
+    tracked: ModelRun, config: dict[str, Any], formats: Sequence[Format], source: Path, target: Path
 ) -> list[Checked]:
     """Writes a model in each format, loads it again with that format's runtime, and compares its predictions.
 
@@ -112,7 +112,7 @@ def convert(
     return checked
 
 
-def _sample(tracked: TrackedModel, source: Path) -> tuple[Array, Array]:
+def _sample(tracked: ModelRun, source: Path) -> tuple[Array, Array]:
     """The run's images, and what its model said of them."""
     what = f"{tracked.sweep}: {SAMPLE_FILE} of trial {tracked.trial}"
     arrays = read_npz(tracked.fetch(SAMPLE_FILE, source), what)
@@ -122,7 +122,7 @@ def _sample(tracked: TrackedModel, source: Path) -> tuple[Array, Array]:
     return images, predictions
 
 
-def _coarse(tracked: TrackedModel, config: dict[str, Any]) -> float:
+def _coarse(tracked: ModelRun, config: dict[str, Any]) -> float:
     on_gpu = tracked.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
     return _COARSE if on_gpu or config["training"]["precision"] != "float32" else 0.0
 
@@ -130,7 +130,7 @@ def _coarse(tracked: TrackedModel, config: dict[str, Any]) -> float:
 class _EightBits:
     """What an int8 model is calibrated on, and judged by. The test images are not looked at."""
 
-    def __init__(self, tracked: TrackedModel, config: dict[str, Any]) -> None:
+    def __init__(self, tracked: ModelRun, config: dict[str, Any]) -> None:
         from mnist_sweep.training import saved
 
         dataset = run_data.load(config, tracked.run.data.tags, "--format=tflite-int8")

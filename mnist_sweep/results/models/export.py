@@ -18,7 +18,7 @@ from mnist_sweep.common.tables import Column, line_printer, show, standard_outpu
 from mnist_sweep.common.versions import versions
 from mnist_sweep.results.models.converting import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
-from mnist_sweep.results.models.tracked import TrackedModel, find_model
+from mnist_sweep.results.models.model_run import ModelRun, find_model
 
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 10_000_000
@@ -67,7 +67,7 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
     _say(tracked, to, checked)
 
 
-def _manifest(tracked: TrackedModel, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
+def _manifest(tracked: ModelRun, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
     data = tracked.run.data
     trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
     return {
@@ -201,7 +201,7 @@ def _remove(path: Path, earlier: Mapping[str, Any]) -> None:
         remove_folder(Path(place), map(glob.escape, ours))
 
 
-def _say(tracked: TrackedModel, to: Path, checked: Sequence[Checked]) -> None:
+def _say(tracked: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
     console = standard_output()
     columns = [
         Column("file", [file.format.file for file in checked], 5),

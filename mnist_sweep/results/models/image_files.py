@@ -25,7 +25,7 @@ from mnist_sweep.journal.files import PROFILE_FILE, SAMPLE_FILE
 from mnist_sweep.results.models.ink import find_ink
 
 if TYPE_CHECKING:
-    from mnist_sweep.results.models.tracked import TrackedModel
+    from mnist_sweep.results.models.model_run import ModelRun
 
 Array = NDArray[Any]
 
@@ -339,7 +339,7 @@ def _placed(small: Array, frame: tuple[int, int], centre: tuple[float, float]) -
 # ---- doubts -----------------------------------------------------------------------------------------------------
 
 
-def profile_of(model: TrackedModel, folder: Path) -> Profile | None:
+def profile_of(model: ModelRun, folder: Path) -> Profile | None:
     """What a model's training images look like, as far as MLflow has it.
 
     Args:

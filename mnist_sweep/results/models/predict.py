@@ -26,7 +26,7 @@ from mnist_sweep.common.text import printable
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.results.models import image_files
 from mnist_sweep.results.models.image_decoder import PictureReader
-from mnist_sweep.results.models.tracked import TrackedModel, find_model, quiet
+from mnist_sweep.results.models.model_run import ModelRun, find_model, quiet
 
 Array = NDArray[Any]
 
@@ -120,7 +120,7 @@ def _prepared(
 
 
 def _asked(
-    model: TrackedModel, found: dict[Path, image_files.Prepared], profile: Profile | None, folder: Path
+    model: ModelRun, found: dict[Path, image_files.Prepared], profile: Profile | None, folder: Path
 ) -> list[_Answer]:
     loaded = model.load(folder)
     with quiet():
@@ -133,7 +133,7 @@ def _asked(
     ]
 
 
-def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], profile: Profile | None) -> None:
+def _show(console: Console, model: ModelRun, answers: Sequence[_Answer], profile: Profile | None) -> None:
     drawn = profile is not None and profile.drawing is not None
     table = Table(
         title=f"Read by trial {model.trial} of {model.sweep}",

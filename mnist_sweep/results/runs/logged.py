@@ -14,7 +14,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.trial import Execution, Trial
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import find_sweep, sweep_folder
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC, originals
@@ -124,7 +124,7 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
     sweep = find_sweep(run.data.tags[TAG_SWEEP], client.tracking_uri)
     events = _journal(sweep.sweep)
     with tempfile.TemporaryDirectory() as folder:
-        sweep_config = TrackedModel(client, sweep.parent).config(Path(folder))
+        sweep_config = ModelRun(client, sweep.parent).config(Path(folder))
     chain = [_logged(client, run, events, sweep_config)]
     while (parent := chain[0].trial.parent) is not None:
         chain.insert(0, _logged(client, sweep.run_of(parent), events, sweep_config))
@@ -144,7 +144,7 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     tags = run.data.tags
     number = int(tags[TAG_TRIAL])
     with tempfile.TemporaryDirectory() as folder:
-        config = TrackedModel(client, run).config(Path(folder))
+        config = ModelRun(client, run).config(Path(folder))
     inside = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
     nested = {
         int(found.data.tags[TAG_EXECUTION]): found

@@ -38,7 +38,7 @@ from mnist_sweep.results.models.serve import app, connections, picture_readers, 
 from mnist_sweep.results.models.serve import panel as panels
 from mnist_sweep.results.models.serve.app import make_app
 from mnist_sweep.results.models.serve.panel import Candidate, Judge, Panel, candidates, describe, load
-from mnist_sweep.results.models.tracked import TrackedModel, find_model
+from mnist_sweep.results.models.model_run import ModelRun, find_model
 from mnist_sweep.results.runs.api import record
 from mnist_sweep.results.runs.frames import runs_frame
 
@@ -695,7 +695,7 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
     objective = Objective.parse("val_accuracy max")
     sweep = SimpleNamespace(frame=lambda: runs_frame([[record(run) for run in runs]]), objective=objective)
     monkeypatch.setattr(panels, "find_sweep", lambda name, uri: sweep)
-    found = candidates(TrackedModel(store, runs[6]))
+    found = candidates(ModelRun(store, runs[6]))
     assert [(c.find().trial, c.about) for c in found] == [
         (6, "units 32"),
         (2, "units 64"),

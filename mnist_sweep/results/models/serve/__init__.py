@@ -103,7 +103,7 @@ def _serve(
     from mnist_sweep.results.models.image_files import profile_of
     from mnist_sweep.results.models.serve.app import make_app
     from mnist_sweep.results.models.serve.panel import Panel, candidates, card, image_shape, load
-    from mnist_sweep.results.models.tracked import find_model
+    from mnist_sweep.results.models.model_run import find_model
 
     champion = find_model(what, tracking_uri)
     queue = candidates(champion)

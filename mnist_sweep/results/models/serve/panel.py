@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names
 from mnist_sweep.results.models.image_files import Prepared, why_doubtful
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep
 from mnist_sweep.results.runs.frames import searched
 from mnist_sweep.tracking.tags import TAG_CONFIRMS
@@ -41,7 +41,7 @@ class Candidate:
 
     trial: int
     about: str
-    find: Callable[[], TrackedModel]
+    find: Callable[[], ModelRun]
 
     @property
     def name(self) -> str:
@@ -137,7 +137,7 @@ class Panel:
         }
 
 
-def card(champion: TrackedModel) -> dict[str, Any]:
+def card(champion: ModelRun) -> dict[str, Any]:
     """What there is to say of a champion: its sweep, trial, scores and data."""
     tags, metrics = champion.run.data.tags, champion.run.data.metrics
     return {
@@ -152,13 +152,13 @@ def card(champion: TrackedModel) -> dict[str, Any]:
     }
 
 
-def image_shape(champion: TrackedModel) -> tuple[int, int, int]:
+def image_shape(champion: ModelRun) -> tuple[int, int, int]:
     """Height, width and channels of the images that a sweep's models take."""
     height, width, channels = map(int, champion.run.data.tags["data.image"].split("x"))
     return height, width, channels
 
 
-def candidates(champion: TrackedModel) -> list[Candidate]:
+def candidates(champion: ModelRun) -> list[Candidate]:
     """Who may answer: the champion first, then the best other settings of its sweep, the best first.
 
     Where the best were trained anew on several seeds, those come first, by their new scores. Of trials with the same
@@ -175,8 +175,8 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
     rows = pd.concat([first, others])
     about = [describe({names[c.removeprefix("params.")]: row[c] for c in columns}) for _, row in rows.iterrows()]
 
-    def find(run: str) -> TrackedModel:
-        return TrackedModel(champion.client, champion.client.get_run(run))
+    def find(run: str) -> ModelRun:
+        return ModelRun(champion.client, champion.client.get_run(run))
 
     # Of hundreds only a few are loaded, and only those are asked for.
     return [

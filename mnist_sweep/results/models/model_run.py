@@ -30,7 +30,7 @@ _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<vers
 
 
 @dataclass(frozen=True)
-class TrackedModel:
+class ModelRun:
     """A trial's model as MLflow has it.
 
     Attributes:
@@ -155,7 +155,7 @@ class TrackedModel:
         return saved.quick(model, shape)
 
 
-def find_model(what: str | None = None, tracking_uri: str | None = None) -> TrackedModel:
+def find_model(what: str | None = None, tracking_uri: str | None = None) -> ModelRun:
     """Finds a model.
 
     Args:
@@ -168,7 +168,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Trac
     """
     if what is None or not what.startswith("models:"):
         found = find_sweep(what, tracking_uri)
-        return TrackedModel(found.client, found.winner())
+        return ModelRun(found.client, found.winner())
     from mlflow.exceptions import MlflowException
 
     named = _REGISTERED.fullmatch(what)
@@ -184,7 +184,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Trac
             version = client.get_model_version_by_alias(named["name"], named["alias"])
         else:
             version = client.get_model_version(named["name"], named["version"])
-        return TrackedModel(client, client.get_run(str(version.run_id)))
+        return ModelRun(client, client.get_run(str(version.run_id)))
     except MlflowException:
         raise UserError(f"{what}: there is no such model in {masked(tracking_uri)}") from None
 

@@ -12,7 +12,7 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import digest_of
 from mnist_sweep.results.models import registry
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.model_run import ModelRun
 
 CONFIG = "model: {kind: mlp}\ntraining: {backend: tensorflow}\n"
 
@@ -28,10 +28,10 @@ def artifacts(tmp_path: Path) -> Path:
     return folder
 
 
-def tracked(artifacts: Path, digest: str = "") -> TrackedModel:
+def tracked(artifacts: Path, digest: str = "") -> ModelRun:
     tags = {"mnist_sweep.sweep": "quick/now", "mnist_sweep.trial": "3", "data.name": "mnist_5k"}
     run = made_up.run("run3", {**tags, **({"mnist_sweep.model_sha256": digest} if digest else {})})
-    return TrackedModel(cast(Any, made_up.Files(artifacts.parent, run)), run)
+    return ModelRun(cast(Any, made_up.Files(artifacts.parent, run)), run)
 
 
 def flip(path: Path) -> None:
