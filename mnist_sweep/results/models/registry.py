@@ -139,7 +139,7 @@ def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objectiv
         ),
     ):
         if differs:
-            return False, f"it cannot be compared with {version}, which {why}"
+            return False, f"not comparable with {version}, which {why}"
     if _CONFIRMED in old_tags and _CONFIRMED not in tags:
         # The best of many scores is partly luck. A mean on new seeds is not.
         return False, f"{version} was scored on new seeds, and this one was not"

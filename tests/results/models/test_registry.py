@@ -151,14 +151,19 @@ def test_the_first_version_is_the_champion_and_is_described(add: Add, client: Ml
             {"score": 0.5},
             {"score": 0.75, "seed": 2},
             False,
-            "it cannot be compared with version 1, which was scored on other validation images: data.validation_split=0.1, seed=1",
+            "version 1, which was scored on other validation images: data.validation_split=0.1, seed=1",
         ),
-        ({"score": 0.5}, {"score": 0.75, "digest": "e"}, False, "it cannot be compared with version 1, which was trained on other data"),
+        (
+            {"score": 0.5},
+            {"score": 0.75, "digest": "e"},
+            False,
+            "not comparable with version 1, which was trained on other data",
+        ),
         (
             {"score": 0.5},
             {"score": 0.25, "objective": "val_loss min"},
             False,
-            "it cannot be compared with version 1, which was chosen by val_accuracy max",
+            "not comparable with version 1, which was chosen by val_accuracy max",
         ),
         (
             {"score": 0.5, "objective": "val_loss min"},
