@@ -104,16 +104,8 @@ def _compare(given: list[str]) -> int:
     from mnist_sweep.results.compare import View, compare
 
     columns = [name.strip() for name in options.columns.split(",")] if options.columns else None
-    view = View(
-        options.filter,
-        options.sort,
-        columns,
-        options.format,
-        options.to,
-        options.csv,
-        options.mix_data,
-        options.importance,
-    )
+    written = options.format, options.to, options.csv
+    view = View(options.filter, options.sort, columns, *written, options.mix_data, options.importance)
     compare(options.sweeps, options.tracking_uri, view, every=options.all)
     return 0
 

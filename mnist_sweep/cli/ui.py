@@ -191,5 +191,5 @@ def _last_line(errors: IO[bytes]) -> str:
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL))
     lines = errors.read().decode(errors="replace").strip().splitlines()
     # SQLAlchemy's last line is a link to its documentation.
-    told = [line for line in lines if "Background on this error" not in line]
-    return masked(one_line(told[-1], 500)) if told else ""
+    messages = [line for line in lines if "Background on this error" not in line]
+    return masked(one_line(messages[-1], 500)) if messages else ""

@@ -1,7 +1,7 @@
-"""Decodes and preprocesses images in a process of its own, which can be killed.
+"""Decodes and preprocesses images in a separate process, which can be killed.
 
-Whoever made an image decides how much time and memory it takes to decode, and the decoders are written in C. So this
-happens in a process with limited memory, and an alarm kills the process if one image takes too long. The two processes
+A malicious image can take any amount of time and memory to decode, and the decoders are written in C. So this happens
+in a process with limited memory, and an alarm kills the process if one image takes too long. The two processes
 exchange only JSON and plain numbers, never Python objects.
 
 `python -m mnist_sweep.results.models.image_decoder FD` is that process. It ends when the other end of the socket FD is

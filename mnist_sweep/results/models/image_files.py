@@ -32,7 +32,7 @@ class UnreadableError(ValueError):
 def read(path: Path) -> Image.Image:
     """Reads an image file. Of several images in one file, or of an animation, it reads the first.
 
-    This may take as long as whoever made the image likes; `ImageDecoder` limits that.
+    A malicious image can take very long. `ImageDecoder` limits the time.
 
     Args:
         path: A PNG, JPEG, BMP, GIF or WebP file.

@@ -52,6 +52,12 @@ class ModelRun:
         return int(self.run.data.tags[TAG_TRIAL])
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the model takes."""
+        height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
+        return height, width, channels
+
+    @property
     def _who(self) -> str:
         number = self.run.data.tags.get(TAG_TRIAL)
         return f"{'its own run' if number is None else f'trial {number}'} ({self.run.info.run_id})"

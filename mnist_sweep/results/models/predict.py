@@ -86,10 +86,9 @@ def predict(
     # First, so that it starts while MLflow is imported.
     with ImageDecoder(_SECONDS_PER_IMAGE) as decoder:
         model = find_model(what, tracking_uri)
-        height, width, channels = map(int, model.run.data.tags["data.image"].split("x"))
         with tempfile.TemporaryDirectory() as temporary:
             profile = profile_of(model, Path(temporary))
-            found, errors = _prepared(decoder, files, (height, width, channels), profile)
+            found, errors = _prepared(decoder, files, model.image_shape, profile)
             answers = _classified(model, found, profile, Path(temporary)) if found else []
     if to is not None:
         _save(found, to)

@@ -23,7 +23,8 @@ class Model:
     """The best model of a sweep, whose run has some artifacts."""
 
     sweep, trial = "quick/2025-01-01_10-00-00", 3
-    run = SimpleNamespace(info=SimpleNamespace(run_id="abc"), data=SimpleNamespace(tags={"data.image": "28x28x1"}))
+    image_shape = (28, 28, 1)
+    run = SimpleNamespace(info=SimpleNamespace(run_id="abc"))
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts

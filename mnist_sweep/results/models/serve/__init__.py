@@ -103,12 +103,12 @@ def _serve(
     from mnist_sweep.results.models.doubts import profile_of
     from mnist_sweep.results.models.model_run import find_model
     from mnist_sweep.results.models.serve.app import make_app
-    from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, image_shape, load
+    from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
 
     champion = find_model(what, tracking_uri)
     queue = candidates(champion)
     profile = profile_of(champion, folder)
-    models = ServedModels(card(champion), image_shape(champion), profile, expected=min(len(queue), _MODELS))
+    models = ServedModels(card(champion), champion.image_shape, profile, expected=min(len(queue), _MODELS))
     names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in ports.EVERYWHERE else [host]
     failures: list[BaseException] = []
     with image_decoders() as decoders:

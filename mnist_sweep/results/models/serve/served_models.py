@@ -152,12 +152,6 @@ def card(champion: ModelRun) -> dict[str, Any]:
     }
 
 
-def image_shape(champion: ModelRun) -> tuple[int, int, int]:
-    """Height, width and channels of the images that a sweep's models take."""
-    height, width, channels = map(int, champion.run.data.tags["data.image"].split("x"))
-    return height, width, channels
-
-
 def candidates(champion: ModelRun) -> list[Candidate]:
     """The models that may answer: the champion, then the best trials of its sweep with other hyperparameter values.
 
