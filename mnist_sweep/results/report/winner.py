@@ -12,7 +12,7 @@ import pandas as pd
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_text
 from mnist_sweep.common.text import format_value
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.report.leaderboard import amount
 from mnist_sweep.results.report.texts import MEASURES
 from mnist_sweep.results.runs.find import SweepRuns
@@ -49,7 +49,7 @@ class Winner:
     story: str
     values: dict[str, str]
     others: dict[str, str]
-    run: TrackedModel
+    run: ModelRun
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def confirmed(found: SweepRuns, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is damaged.
     """
-    run = TrackedModel(found.client, found.parent)
+    run = ModelRun(found.client, found.parent)
     path, what = fetched(run, "confirmed.json", folder), f"{found.sweep}: confirmed.json of its own run"
     if path is None:
         return {}
@@ -87,7 +87,7 @@ def _shown(scores: dict[str, float]) -> dict[str, str]:
     return {seed: f"{score:.4f}" for seed, score in scores.items()}
 
 
-def fetched(model: TrackedModel, name: str, folder: Path) -> Path | None:
+def fetched(model: ModelRun, name: str, folder: Path) -> Path | None:
     """One of a run's artifacts; None where it has none of that name."""
     listed = {artifact.path for artifact in model.client.list_artifacts(model.run.info.run_id)}
     return model.fetch(name, folder) if name in listed else None
@@ -129,7 +129,7 @@ def winner(found: SweepRuns, frame: pd.DataFrame, about: dict[str, Any]) -> Winn
     tested = TAG_WINNER in found.parent.data.tags
     story = _story(found, frame, about, number, tested)
     scores = _winning_scores(found, row)
-    return Winner(number, tested, scores, story, values, others, TrackedModel(found.client, run))
+    return Winner(number, tested, scores, story, values, others, ModelRun(found.client, run))
 
 
 def _has(row: pd.Series[Any], key: str) -> bool:
