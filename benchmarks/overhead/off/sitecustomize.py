@@ -1,7 +1,7 @@
-"""Runs the program without parts that it has no switch for: put this folder on PYTHONPATH, and name them in PARTS_OFF.
+"""Switches off parts of the program that have no setting: put this folder on PYTHONPATH and name them in PARTS_OFF.
 
-`mlflow`: nothing is logged. `files`: no model, sample or checkpoint is written, and no winner tested, as there is none
-to load. What is replaced is so as its module is imported, in whichever process; where it is no longer there, that
+`mlflow`: nothing is logged. `files`: no model, sample or checkpoint is written, and the winner is not tested, as there
+is no model to load. Each part is replaced when its module is imported, in every process. If it is no longer there, that
 import fails.
 """
 
@@ -20,7 +20,7 @@ _OFF = os.environ.get("PARTS_OFF", "").split(",")
 
 def _replace(owner: Any, name: str, value: object) -> None:  # noqa: ANN401
     if not hasattr(owner, name):
-        raise AttributeError(f"{owner.__name__} has no {name} any more: mend {__file__}")
+        raise AttributeError(f"{owner.__name__} no longer has {name}; correct {__file__}")
     setattr(owner, name, value)
 
 
@@ -65,7 +65,7 @@ if "files" in _OFF:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules to change, and changes each when it has been run."""
+    """Finds the modules to change, and changes each after its import."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
