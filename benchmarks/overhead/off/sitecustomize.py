@@ -30,7 +30,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _tracking(module: ModuleType) -> None:
     def begin(self: Any, *_: object) -> None:  # noqa: ANN401
-        self.error = None
+        self.error, self.refusals = None, module.Refusals()
 
     _replace(module.Tracker, "__init__", begin)
     for name in ("handle", "close"):
@@ -44,9 +44,11 @@ def _publish(module: ModuleType) -> None:
 
 def _files(module: ModuleType) -> None:
     write = module.write_whole
-    from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 
     def write_others(path: Any, *more: Any, **options: Any) -> None:  # noqa: ANN401
+        # Not earlier, as this module imports the changed one.
+        from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE
+
         if path.name not in (MODEL_FILE, SAMPLE_FILE, STATE_FILE):
             write(path, *more, **options)
 
