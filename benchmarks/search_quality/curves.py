@@ -94,6 +94,4 @@ def load(dataset: str, *, trainer: str = OURS, epoch_scale: float = 1.0, file: P
         counts[counts < 0] = np.nan
         epoch, startup, again = (stored[key].astype(float) for key in seconds_keys(dataset, trainer))
     values = [dict(zip(about["names"], row, strict=True)) for row in about["values"]]
-    return Curves(
-        about["space"], values, counts / about["validation_images"], epoch * epoch_scale, startup, again
-    )
+    return Curves(about["space"], values, counts / about["validation_images"], epoch * epoch_scale, startup, again)

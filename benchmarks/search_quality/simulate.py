@@ -75,9 +75,7 @@ def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: f
     most = workers + _SLOW_TRIALS if entry.repeats < 1 else for_each * len(table.values)
     percentiles = PERCENTILES[:1] if entry.repeats < 1 or entry.family == BOUND else PERCENTILES
     targets = [table.target(percentile) for percentile in percentiles]
-    outcome = Pool(
-        table, entry.create(table, seed, workers), workers=workers, targets=targets, max_trials=most
-    ).run()
+    outcome = Pool(table, entry.create(table, seed), workers=workers, targets=targets, max_trials=most).run()
 
     def known(figure: str) -> list[Any]:
         values = [getattr(reached, figure) for reached in outcome.reached]

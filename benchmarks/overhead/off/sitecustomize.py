@@ -55,6 +55,15 @@ def _files(module: ModuleType) -> None:
     _replace(module, "write_whole", write_others)
 
 
+def _reading(module: ModuleType) -> None:
+    digest_of = module.digest_of
+
+    def digest_if_there(path: Any, *more: Any) -> str:  # noqa: ANN401
+        return digest_of(path, *more) if path.exists() else ""
+
+    _replace(module, "digest_of", digest_if_there)
+
+
 def _sweep(module: ModuleType) -> None:
     _replace(module.Sweep, "_test_winner", _nothing)
 
@@ -63,7 +72,7 @@ _CHANGES: dict[str, Callable[[ModuleType], None]] = {}
 if "mlflow" in _OFF:
     _CHANGES |= {"mnist_sweep.tracking": _tracking, "mnist_sweep.publish": _publish}
 if "files" in _OFF:
-    _CHANGES |= {"mnist_sweep.files": _files, "mnist_sweep.sweep": _sweep}
+    _CHANGES |= {"mnist_sweep.files": _files, "mnist_sweep.reading": _reading, "mnist_sweep.sweep": _sweep}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
