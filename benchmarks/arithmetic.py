@@ -133,14 +133,14 @@ def _jax(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], obje
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import jax
 
-    def conv(x: Any, w: Any) -> Any:  # noqa: ANN401
+    def conv(x: Any, w: Any) -> Any:
         return jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def dense(x: Any, w: Any) -> Any:  # noqa: ANN401
+    def dense(x: Any, w: Any) -> Any:
         return x @ w
 
     @jax.jit
-    def compiled(held: Any) -> Any:  # noqa: ANN401
+    def compiled(held: Any) -> Any:
         found = []
         for arrays in held:
             for layer, (x, w, dy) in zip(layers, arrays, strict=True):
@@ -161,7 +161,7 @@ def _torch(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], ob
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def moved(array: Any, order: tuple[int, ...]) -> Any:  # noqa: ANN401
+    def moved(array: Any, order: tuple[int, ...]) -> Any:
         tensor = torch.from_numpy(array).to(device)
         return tensor.permute(order).contiguous() if array.ndim == 4 else tensor
 

@@ -13,12 +13,12 @@ process on all cores, and as one process per core with one thread each, at the s
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -151,52 +151,50 @@ def summary(found: Rates, shape: str, trials: int) -> tuple[float, float, str]:
     return sum(gflop) / trials, sum(seconds) / trials, fastest + more
 
 
-class Limit(Benchmark):
-    """The arithmetic alone."""
-
-    name, about = "limit", __doc__ or ""
-    quick = {"trials": 1, "seconds": 0.1}  # noqa: RUF012
-    resumes, told = False, ()
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the options."""
-        parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), metavar="SHAPE")
-        parser.add_argument("--trials", type=int, default=24, help="the number of trials whose models are measured")
-        parser.add_argument("--seconds", type=float, default=1.0, help="for each model and candidate")
-
-    def cases(self, options: argparse.Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
-        """Returns a case for each library and way to use the cores."""
-        chosen = [setting for shape in options.shapes for setting in settings(shape, options.trials)]
-        models = {key(setting): setting for setting in chosen}
-        work: dict[str, Any] = {"shapes": options.shapes, "trials": options.trials, "seconds": options.seconds}
-        cores, found = machine.cores(), []
-        for library in LIBRARIES:
-            if importlib.util.find_spec(library) is None:
-                continue
-            # The same way twice if there is one core.
-            ways = dict.fromkeys([(1, cores), (cores, 1)])
-            for processes, threads in list(ways)[: 1 if machine.gpus() and library != "numpy" else 2]:
-                measure = partial(_measure, library, processes, threads, models, options.seconds)
-                found.append(Case("arithmetic", f"{library}, {processes} × {count(threads, 'thread')}", work, measure))
-        return [(found, 1)]
-
-    def show(self, store: Store, options: argparse.Namespace, console: Console) -> None:
-        """Prints the table."""
-        found, work = rates(store), store.records[-1].work
-        console.print(
-            f"Arithmetic alone, whole machine, {_IMAGES:,} training and {_VALIDATION:,} validation images; "
-            "means over the trials"
-        )
-        headings = ("shape", "GFLOP / epoch", "GFLOP / s", "s / epoch", "epochs / s", "fastest")
-        table = show.table(*headings, left=("fastest",))
-        for shape in work["shapes"]:
-            gflop, seconds, fastest = summary(found, shape, work["trials"])
-            figures = (gflop, gflop / seconds, seconds, 1 / seconds)
-            table.add_row(shape, *(f"{figure:.3g}" for figure in figures), fastest)
-        console.print(table)
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), metavar="SHAPE")
+    parser.add_argument("--trials", type=int, default=24, help="the number of trials whose models are measured")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each model and candidate")
 
 
-main = Limit().main
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    chosen = [setting for shape in options.shapes for setting in settings(shape, options.trials)]
+    models = {key(setting): setting for setting in chosen}
+    work: dict[str, Any] = {"shapes": options.shapes, "trials": options.trials, "seconds": options.seconds}
+    cores, found = machine.cores(), []
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            continue
+        # The same way twice if there is one core.
+        ways = dict.fromkeys([(1, cores), (cores, 1)])
+        for processes, threads in list(ways)[: 1 if machine.gpus() and library != "numpy" else 2]:
+            measure = partial(_measure, library, processes, threads, models, options.seconds)
+            found.append(Case("arithmetic", f"{library}, {processes} × {count(threads, 'thread')}", work, measure))
+    return [(found, 1)]
+
+
+def _show(store: Store, options: Namespace, console: Console) -> None:
+    found, work = rates(store), store.records[-1].work
+    rows = []
+    for shape in work["shapes"]:
+        gflop, seconds, fastest = summary(found, shape, work["trials"])
+        figures = (gflop, gflop / seconds, seconds, 1 / seconds)
+        rows.append([shape, *(f"{figure:.3g}" for figure in figures), fastest])
+    title = f"Arithmetic alone, whole machine, {_IMAGES:,} training and {_VALIDATION:,} validation images"
+    headings = ("shape", "GFLOP / epoch", "GFLOP / s", "s / epoch", "epochs / s", "fastest")
+    console.print(show.table(headings, rows, title))
+
+
+main = Benchmark(
+    "limit",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    _show,
+    quick={"trials": 1, "seconds": 0.1},
+    told=(),
+    resumes=False,
+).main
 
 if __name__ == "__main__":
     main()

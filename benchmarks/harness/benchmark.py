@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 import signal
 import sys
-from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
@@ -21,6 +20,7 @@ from mnist_sweep.errors import UserError
 
 RESULTS = Path(__file__).parents[1] / "results"
 SHARED = "shared"
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,71 +31,54 @@ class Case:
         part: The part of the benchmark, whose cases take turns.
         variant: What is measured.
         work: What must be the same in two records to compare them.
-        measure: Measures it, in a folder that it may write to, and returns the figures.
+        measure: Measures it, in a folder that it may write to.
     """
 
     part: str
     variant: str
     work: dict[str, Any]
-    measure: Callable[[Path], dict[str, Any]]
+    measure: Callable[[Path], Figures]
 
 
 def rotated(cases: Sequence[Case], number: int) -> Sequence[Case]:
-    """Returns the cases in the order of a round: each round starts with another one."""
+    """Returns the order of a round: each round starts with another case."""
     first = (number - 1) % len(cases)
     return [*cases[first:], *cases[:first]]
 
 
 def alternated(cases: Sequence[Case], number: int) -> Sequence[Case]:
-    """Returns the cases in the order of a round: every other round goes backwards.
-
-    A machine that gets slower favours what comes first.
-    """
+    """Returns the order of a round: every other one goes backwards, as a machine that gets slower favors the first."""
     return cases[:: 1 if number % 2 else -1]
 
 
-class Benchmark(ABC):
+@dataclass(frozen=True)
+class Benchmark:
     """A benchmark.
 
     Attributes:
         name: Of its module and its files: `NAME.json` and `NAME.png`.
         about: What `--help` says.
+        add_options: Adds its own options.
+        cases: Returns groups of cases and how many rounds of each, from the command line and a folder for images and
+            what else the cases share; `SHARED` in it is removed at the end.
+        show: Prints the tables.
+        plot: Draws the results (store, file, footer), and returns whether it did.
         quick: The options that `--quick` sets.
-        resumes: Whether the same command skips what it has measured before.
-        told: The figures to print after each measurement.
         order: The order of the cases in a round.
+        told: The figures to print after each measurement.
+        resumes: Whether the same command skips what it has measured before.
     """
 
-    name: ClassVar[str]
-    about: ClassVar[str]
-    quick: ClassVar[Mapping[str, Any]]
-    resumes: ClassVar[bool] = True
-    told: ClassVar[Sequence[str]] = ("wall_seconds", "cpu_seconds", "peak_mib")
-    order: Callable[[Sequence[Case], int], Sequence[Case]] = staticmethod(alternated)
-
-    @abstractmethod
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the benchmark's own options."""
-
-    @abstractmethod
-    def cases(self, options: argparse.Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
-        """Returns what to measure: groups of cases, and how many rounds of each.
-
-        Args:
-            options: The command line.
-            folder: For the images and whatever else the cases share; `SHARED` in it is removed at the end.
-
-        Raises:
-            UserError: Something cannot be measured.
-        """
-
-    @abstractmethod
-    def show(self, store: Store, options: argparse.Namespace, console: Console) -> None:
-        """Prints the tables."""
-
-    def plot(self, store: Store, path: Path, footer: str) -> bool:
-        """Draws the results, and returns whether there is a plot."""
-        return False
+    name: str
+    about: str
+    add_options: Callable[[ArgumentParser], None]
+    cases: Callable[[Namespace, Path], Iterable[tuple[Sequence[Case], int]]]
+    show: Callable[[Store, Namespace, Console], None]
+    plot: Callable[[Store, Path, str], bool] = lambda store, path, footer: False
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    order: Callable[[Sequence[Case], int], Sequence[Case]] = alternated
+    told: Sequence[str] = ("wall_seconds", "cpu_seconds", "peak_mib")
+    resumes: bool = True
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Measures what is missing, then prints and draws everything."""
@@ -124,7 +107,7 @@ class Benchmark(ABC):
         files = [store.path, path] if self.plot(store, path, footer) else [store.path]
         console.print(footer, *files, sep="\n", soft_wrap=True)
 
-    def _measure(self, store: Store, options: argparse.Namespace, console: Console, folder: Path) -> None:
+    def _measure(self, store: Store, options: Namespace, console: Console, folder: Path) -> None:
         described, groups = machine.describe(), list(self.cases(options, folder))
         if not self.resumes or options.again or options.quick:
             store.forget(case.part for cases, _ in groups for case in cases)
@@ -136,30 +119,19 @@ class Benchmark(ABC):
                         continue
                     figures = case.measure(folder / case.part)
                     store.add(case.part, case.variant, number, case.work, figures, described)
-                    told = [f"{name} {figures[name]:.4g}" for name in self.told if name in figures]
+                    told = [f"{name} {figures[name]:.4g}" for name in self.told if figures.get(name) is not None]
                     console.print(f"{case.part}, round {number}, {case.variant}: {', '.join(told) or 'done'}")
         shutil.rmtree(folder / SHARED, ignore_errors=True)
 
 
-def command_line(name: str, about: str) -> argparse.ArgumentParser:
+def command_line(name: str, about: str) -> ArgumentParser:
     """Returns the parser of `python -m benchmarks.NAME`."""
-    return argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}",
-        description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    prog = f"python -m benchmarks.{name}"
+    return ArgumentParser(prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter)
 
 
-def parse(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, quick: Mapping[str, Any]
-) -> argparse.Namespace:
-    """Parses a command line, to which it adds `--quick`: other defaults, to try everything within a minute or so.
-
-    Args:
-        parser: With all other options.
-        arguments: The command line; None for this process's.
-        quick: The defaults of `--quick`.
-    """
+def parse(parser: ArgumentParser, arguments: Sequence[str] | None, quick: Mapping[str, Any]) -> Namespace:
+    """Parses a command line, with `--quick` for other defaults, to try everything within a minute or so."""
     values = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in quick.items())
     parser.add_argument("--quick", action="store_true", help=f"only try whether everything works: {values}")
     options = parser.parse_intermixed_args(arguments)

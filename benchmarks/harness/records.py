@@ -61,7 +61,7 @@ class Store:
         """Reads the records that the file has.
 
         Raises:
-            UserError: The file is not one of this benchmark's.
+            UserError: It is not a file of this benchmark.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,31 +70,22 @@ class Store:
         if path.exists():
             try:
                 content = json.loads(path.read_text())
-                self.records = [Record(**run) for run in content["runs"]]
-                self.machine = content["machine"]
+                self.records, self.machine = [Record(**run) for run in content["runs"]], content["machine"]
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path}: is not a file of this version of the benchmark; remove it") from error
 
     def has(self, part: str, variant: str, number: int, work: Mapping[str, Any]) -> bool:
-        """Returns whether a measurement was done in a round."""
+        """Returns whether a case was measured in a round."""
         return any((r.part, r.variant, r.round, r.work) == (part, variant, number, work) for r in self.records)
 
     def add(
         self, part: str, variant: str, number: int, work: dict[str, Any], figures: dict[str, Any], on: dict[str, Any]
     ) -> None:
-        """Adds a record and writes the file.
-
-        Args:
-            part: As in `Record`.
-            variant: As in `Record`.
-            number: The round.
-            work: As in `Record`.
-            figures: As in `Record`.
-            on: The machine (`machine.describe`).
-        """
+        """Adds a case's figures in a round, measured on a machine (`machine.describe`), and writes the file."""
         self.records.append(Record(part, variant, number, work, figures, time.time(), machine.commit()))
         self.machine = on
-        write_json(self.path, {"machine": on, "runs": [asdict(record) for record in self.records]})
+        content = {"machine": on, "runs": [asdict(record) for record in self.records]}
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
     def forget(self, parts: Iterable[str]) -> None:
         """Drops all records of some parts."""
@@ -110,11 +101,6 @@ class Store:
         return found
 
 
-def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file, which appears only when it is complete."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
-
-
 # ---- figures -----------------------------------------------------------------------------------------------------
 
 
@@ -126,8 +112,8 @@ class Spread:
         median: The median.
         low: The least, or the first quartile.
         high: The greatest, or the third quartile.
-        runs: How many there were.
-        never: How many never got a figure, which counts as infinite.
+        runs: The number of runs.
+        never: The number of runs without a figure, which count as infinite.
     """
 
     median: float
@@ -152,18 +138,14 @@ class Spread:
         return cls(median, low, high, len(known), never)
 
     def text(self, decimals: int = 2) -> str:
-        """Formats it as `12.3 (11.8–14.0)`, or `12.3` if nothing spreads, with `[1/5 never]` if needed.
-
-        Args:
-            decimals: Of figures below 10.
-        """
+        """Formats it as `12.3 (11.8–14.0)`, or `12.3` if nothing spreads, and ` [1/5 never]` if so."""
         low, median, high = (shown(value, decimals) for value in (self.low, self.median, self.high))
         never = f" [{self.never}/{self.runs} never]" if self.never else ""
         return (median if self.low == self.high else f"{median} ({low}–{high})") + never
 
 
 def shown(value: float, decimals: int = 2) -> str:
-    """Formats a figure with three digits, and with at most so many decimals; infinity is `never`."""
+    """Formats a figure with about three digits, and at most so many decimals; infinity is `never`."""
     if not math.isfinite(value):
         return "never"
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else decimals}f}"
@@ -185,19 +167,10 @@ def per_minute(record: Record) -> float:
 
 
 def ratios(found: Found, one: str, others: Sequence[str], figure: Figure, to: Figure | None = None) -> list[float]:
-    """Divides a figure of one variant by the greatest of some others, within each round that has them all.
-
-    Args:
-        found: The records.
-        one: The variant.
-        others: The variants to compare it with.
-        figure: Of the one.
-        to: Of the others; None for the same figure.
-    """
+    """Divides a variant's figure by the greatest of the others' (`to`), within each round that has all of them."""
     by_round = [{record.round: record for record in found.get(name, ())} for name in (one, *others)]
-    common = sorted(set.intersection(*map(set, by_round)))
-    ours, theirs = by_round[0], by_round[1:]
-    return [figure(ours[n]) / max((to or figure)(records[n]) for records in theirs) for n in common]
+    rounds = sorted(set.intersection(*map(set, by_round)))
+    return [figure(by_round[0][n]) / max((to or figure)(records[n]) for records in by_round[1:]) for n in rounds]
 
 
 def ratio(found: Found, one: str, other: str, figure: Figure, to: Figure | None = None) -> Spread | None:
@@ -208,15 +181,16 @@ def ratio(found: Found, one: str, other: str, figure: Figure, to: Figure | None 
 
 def doubts(record: Record) -> list[str]:
     """Returns what speaks against a record's figures, one line each."""
-    figures, found = record.figures, []
-    if "others_seconds" in figures:
-        available = record["wall_seconds"] * record["cores"]
-        if (others := record["others_seconds"] / available) > _OTHERS:
-            found.append(f"everything else took {others:.0%} of the machine's processor time in the meantime")
-        if record["cpu_seconds"] > _MOST * available:
-            found.append("more processor time was counted than there was; was the machine paused?")
-        if left := figures["left_behind"]:
-            found.append(f"{count(left, 'process')} had to be killed after its exit")
+    found: list[str] = []
+    if "others_seconds" not in record.figures:
+        return found
+    available = record["wall_seconds"] * record["cores"]
+    if (others := record["others_seconds"] / available) > _OTHERS:
+        found.append(f"everything else took {others:.0%} of the machine's processor time in the meantime")
+    if record["cpu_seconds"] > _MOST * available:
+        found.append("more processor time was counted than there was; was the machine paused?")
+    if left := record.figures["left_behind"]:
+        found.append(f"{count(left, 'process')} had to be killed after its exit")
     return found
 
 

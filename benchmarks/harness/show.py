@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
+from benchmarks.harness.records import Figure, Found, Record, Spread, spread
+
+# Okabe and Ito's colors, which color-blind people can tell apart.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, RED, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+Cell = Callable[[Sequence[Record]], str]
+"""Formats a cell of a table from a variant's records."""
 
 
 def console(width: int = 140) -> Console:
@@ -22,28 +26,44 @@ def console(width: int = 140) -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else width)
 
 
-def table(*headings: str, title: str | None = None, left: tuple[str, ...] = ()) -> Table:
-    """Returns an empty table; the first column and those in `left` are text, the others figures."""
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    """Returns a table; the first column is text, the others are figures."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE)
     for heading in headings:
-        made.add_column(heading, justify="right" if made.columns and heading not in left else "left")
+        made.add_column(heading, justify="right" if made.columns else "left")
+    for row in rows:
+        made.add_row(*row)
     return made
+
+
+def grid(found: Found, cells: Mapping[str, Cell], corner: str = "", *, flip: bool = False) -> Table:
+    """Returns a table with a row for each variant and a column for each kind of cell, or the other way round."""
+    rows = [[corner, *cells], *([name, *(cell(runs) for cell in cells.values())] for name, runs in found.items())]
+    if flip:
+        rows = [list(row) for row in zip(*rows, strict=True)]
+    return table(rows[0], rows[1:])
+
+
+def text(figure: Figure) -> Cell:
+    """Returns the cell of a figure's median, least and greatest."""
+    return lambda runs: spread(runs, figure).text()
+
+
+def percent(figure: Figure) -> Cell:
+    """Returns the cell of a share's median."""
+    return lambda runs: f"{spread(runs, figure).median:.1%}"
+
+
+def optional(value: Spread | None) -> str:
+    """Formats a spread, if there is one."""
+    return "" if value is None else value.text()
 
 
 @contextmanager
 def plot(
     path: Path, rows: int = 1, columns: int = 1, *, dpi: int = 130, footer: str = "", **options: object
 ) -> Iterator[tuple[Any, Any]]:
-    """Draws a plot: gives the figure and its grid of axes, then writes the file.
-
-    Args:
-        path: The image file.
-        rows: Of the grid.
-        columns: Of the grid.
-        dpi: Dots per inch.
-        footer: A line below everything.
-        options: For `matplotlib.pyplot.subplots`.
-    """
+    """Gives a figure and its grid of axes to draw on (`matplotlib.pyplot.subplots`), then writes the image."""
     import matplotlib as mpl
 
     mpl.use("Agg")

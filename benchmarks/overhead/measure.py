@@ -23,7 +23,7 @@ NOTHING_AFTER = ("tracking.report=false", "tracking.register=false")
 _TINY = 80
 
 
-def sweep(folder: Path, *, experiment: str, off: str = "", keep: bool = False, **options: Any) -> Swept:  # noqa: ANN401
+def sweep(folder: Path, *, experiment: str, off: str = "", keep: bool = False, **options: Any) -> Swept:
     """Runs a sweep, without report and registry unless `arguments` says otherwise.
 
     Args:

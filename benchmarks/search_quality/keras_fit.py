@@ -41,7 +41,7 @@ class KerasFit:
         self._validation = data.to_float(images.x_val), images.y_val
         self._classes = images.classes
 
-    def compiled(self, config: TrialConfig) -> Any:  # noqa: ANN401 - a keras.Model
+    def compiled(self, config: TrialConfig) -> Any:
         """Returns the model of a configuration, ready to train."""
         import keras
 

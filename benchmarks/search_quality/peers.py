@@ -1,7 +1,7 @@
 """One real search by another system, in one process, for `real.py` to compare with.
 
 The same models on the same images as this program's, trained by Keras's `fit` (`keras_fit.py`). The process ends when
-an epoch reaches the target or the time is over, and prints when that was.
+an epoch reaches the target or the time is over, and prints how many epochs it has trained, or null.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -34,7 +33,6 @@ SYSTEMS = (
     *(f"Optuna: TPE + {pruner}" for pruner in PRUNERS),
 )
 _MAX_TRIALS = 10_000
-_START = time.time()
 
 
 class _Counted:
@@ -50,11 +48,11 @@ class _Counted:
     def epoch(self, accuracy: float) -> None:
         self._epochs += 1
         if accuracy >= self._target:
-            self._leave(time.time() - _START)
+            self._leave(self._epochs)
 
-    def _leave(self, seconds: float | None) -> None:
+    def _leave(self, epochs: int | None) -> None:
         with self._lock:
-            print("\n" + json.dumps({"seconds": seconds, "epochs": self._epochs}), flush=True)
+            print("\n" + json.dumps(epochs), flush=True)
             # keras-tuner catches every exception that a trial raises.
             os._exit(0)
 
@@ -73,7 +71,7 @@ class _Search:
     def epochs(self) -> int:
         return int(self.settings.trial["training"]["epochs"])
 
-    def fit(self, model: Any, config: TrialConfig, epoch: Callable[[int, float], None], **more: Any) -> Any:  # noqa: ANN401
+    def fit(self, model: Any, config: TrialConfig, epoch: Callable[[int, float], None], **more: Any) -> Any:
         """Trains a model; `epoch` gets the number and the validation accuracy of each epoch."""
         import keras
 
@@ -97,13 +95,13 @@ def keras_tuner(kind: str, search: _Search) -> None:
     from mnist_sweep.search.translation import from_keras_tuner, to_keras_tuner
 
     class Model(kt.HyperModel):  # type: ignore[misc]
-        def config(self, hp: Any) -> TrialConfig:  # noqa: ANN401
+        def config(self, hp: Any) -> TrialConfig:
             return check_trial(search.space.config(from_keras_tuner(hp.values, search.space)))
 
-        def build(self, hp: Any) -> Any:  # noqa: ANN401
+        def build(self, hp: Any) -> Any:
             return search.training.compiled(self.config(hp))
 
-        def fit(self, hp: Any, model: Any, **more: Any) -> Any:  # noqa: ANN401
+        def fit(self, hp: Any, model: Any, **more: Any) -> Any:
             return search.fit(model, self.config(hp), lambda number, accuracy: None, **more)
 
     arguments: dict[str, Any] = {"max_trials": _MAX_TRIALS}
@@ -129,7 +127,7 @@ def optuna_tpe(pruner: str, search: _Search) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def suggest(trial: Any) -> Values:  # noqa: ANN401
+    def suggest(trial: Any) -> Values:
         values: Values = {}
         for hyperparameter in search.space.hyperparameters:
             name, domain = hyperparameter.name, hyperparameter.domain
@@ -142,7 +140,7 @@ def optuna_tpe(pruner: str, search: _Search) -> None:
                 values[name] = draw(name, domain.low, domain.high, log=domain.log)
         return values
 
-    def objective(trial: Any) -> float:  # noqa: ANN401
+    def objective(trial: Any) -> float:
         config = check_trial(search.space.config(suggest(trial)))
         scores: list[float] = []
 

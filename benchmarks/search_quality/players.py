@@ -89,7 +89,7 @@ class Ours(Player):
 class KerasTuner(Player):
     """A stock oracle of keras-tuner, used as its own Tuner does, with a tuner id for each worker."""
 
-    def __init__(self, curves: Curves, seed: int, oracle: str, **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, curves: Curves, seed: int, oracle: str, **arguments: Any) -> None:
         """Builds an oracle of `keras_tuner.oracles` with its own arguments; the seed is not 0, which means none."""
         kt = load("keras_tuner")
         space = kt.HyperParameters()

@@ -80,10 +80,7 @@ class Table:
 
     def print(self, console: Console) -> None:
         """Prints it."""
-        table = show.table(*self.headings, title=self.title)
-        for row in self.rows:
-            table.add_row(*row)
-        console.print(table)
+        console.print(show.table(self.headings, self.rows, self.title))
 
     def markdown(self) -> str:
         """Returns it as markdown."""
@@ -184,7 +181,7 @@ def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None
         figure.tight_layout()
 
 
-def _draw(axis: Any, spread: Spread, place: int, family: str, *, filled: bool) -> None:  # noqa: ANN401 - an Axes
+def _draw(axis: Any, spread: Spread, place: int, family: str, *, filled: bool) -> None:
     color, high = _COLORS[family], spread.high
     style = {"color": color, "markerfacecolor": color if filled else "white", "markersize": 6}
     if not math.isfinite(high):

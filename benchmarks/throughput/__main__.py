@@ -8,68 +8,54 @@ are written after each process, and the same command resumes after an interrupti
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks import limit
 from benchmarks.harness import sweeps
 from benchmarks.harness.benchmark import Benchmark, Case, rotated
-from benchmarks.harness.records import Store
 from benchmarks.throughput import record, report
 from benchmarks.throughput.record import SYSTEMS
 from benchmarks.throughput.shapes import SHAPES
 from mnist_sweep.errors import UserError
 
 
-class Throughput(Benchmark):
-    """Trials per minute of this program, keras-tuner, Optuna and Ray Tune."""
-
-    name, about = "throughput", __doc__ or ""
-    quick = {"rounds": 1, "trials": 2, "epochs": 1, "images": 600}  # noqa: RUF012
-    told = (*Benchmark.told, "best")
-    order = staticmethod(rotated)
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the options."""
-        parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), metavar="SHAPE")
-        parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
-        parser.add_argument("--trials", type=int, default=24)
-        parser.add_argument("--epochs", type=int, help="of each trial (default: 3 small, 1 large, 1 cnn, 2 mixed)")
-        parser.add_argument("--trials-per-gpu", type=int, default=4, help="for Ray Tune, if there are GPUs")
-        parser.add_argument("--override", action="append", default=[], help="more of this program's command line")
-        sweeps.add_options(parser)
-
-    def cases(self, options: argparse.Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
-        """Returns a case for each shape and system."""
-        if "ray" in options.systems and importlib.util.find_spec("ray") is None:
-            raise UserError("--systems ray: is not installed; pip install -e '.[bench]', or name the other systems")
-        counts = {shape: options.images or SHAPES[shape].images for shape in options.shapes}
-        found = []
-        for shape, arrays in sweeps.prepare(options.data, counts, folder / "data").items():
-            epochs = options.epochs or SHAPES[shape].epochs
-            work = {"trials": options.trials, "epochs": epochs, **arrays.work()}
-            for system in SYSTEMS:
-                if system in options.systems:
-                    measure = partial(record.run, system, shape, epochs, arrays, options)
-                    found.append(Case(shape, system, work, measure))
-        return [(found, options.rounds or 3)]
-
-    def show(self, store: Store, options: argparse.Namespace, console: Console) -> None:
-        """Prints the tables."""
-        report.tables(store.records, console, limit.rates(Store(store.path.with_name("limit.json"))))
-
-    def plot(self, store: Store, path: Path, footer: str) -> bool:
-        """Draws the plot."""
-        report.plot(store.records, path, footer)
-        return True
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), metavar="SHAPE")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--epochs", type=int, help="of each trial (default: 3 small, 1 large, 1 cnn, 2 mixed)")
+    parser.add_argument("--trials-per-gpu", type=int, default=4, help="for Ray Tune, if there are GPUs")
+    parser.add_argument("--override", action="append", default=[], help="more of this program's command line")
+    sweeps.add_options(parser)
 
 
-main = Throughput().main
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    if "ray" in options.systems and importlib.util.find_spec("ray") is None:
+        raise UserError("--systems ray: is not installed; pip install -e '.[bench]', or name the other systems")
+    counts = {shape: options.images or SHAPES[shape].images for shape in options.shapes}
+    found = []
+    for shape, arrays in sweeps.prepare(options.data, counts, folder / "data").items():
+        epochs = options.epochs or SHAPES[shape].epochs
+        work = {"trials": options.trials, "epochs": epochs, **arrays.work()}
+        for system in (system for system in SYSTEMS if system in options.systems):
+            found.append(Case(shape, system, work, partial(record.run, system, shape, epochs, arrays, options)))
+    return [(found, options.rounds or 3)]
+
+
+main = Benchmark(
+    "throughput",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    report.tables,
+    report.plot,
+    quick={"rounds": 1, "trials": 2, "epochs": 1, "images": 600},
+    order=rotated,
+    told=("wall_seconds", "cpu_seconds", "peak_mib", "best"),
+).main
 
 if __name__ == "__main__":
     main()

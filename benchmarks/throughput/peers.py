@@ -74,7 +74,7 @@ def load(path: str) -> dict[str, Any]:
     return arrays
 
 
-def build(setting: Setting) -> Any:  # noqa: ANN401 - a keras.Model
+def build(setting: Setting) -> Any:
     """Returns the compiled model of a setting."""
     import keras
     from keras import layers
@@ -124,11 +124,11 @@ def keras_tuner(plan: Plan) -> Curves:
     data, curves = load(plan.data), Curves()
 
     class Model(kt.HyperModel):  # type: ignore[misc]
-        def build(self, hp: Any) -> Any:  # noqa: ANN401
+        def build(self, hp: Any) -> Any:
             keras.utils.set_random_seed(1)
             return build(plan.settings[hp.Choice("setting", list(range(len(plan.settings))))])
 
-        def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
             index = hp.get("setting")
             history = model.fit(*args, batch_size=plan.settings[index].batch_size, **kwargs)
             curves[index] = [float(value) for value in history.history["val_accuracy"]]

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import statistics
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks import limit
 from benchmarks.harness import records, show
-from benchmarks.harness.records import Found, Record, Spread, count, of, per_minute, ratios, spread
+from benchmarks.harness.records import Found, Record, Spread, Store, count, of, per_minute, ratios, spread
 from benchmarks.throughput.record import OURS, PEERS, SYSTEMS
 from benchmarks.throughput.shapes import SHAPES, settings
 
 TITLES = {OURS: "mnist_sweep", "keras-tuner": "keras-tuner", "optuna": "Optuna", "ray": "Ray Tune"}
 _COLOURS = {OURS: show.RED, "keras-tuner": show.BLUE, "optuna": show.GREEN, "ray": show.PURPLE}
-_COLUMNS = {
-    "wall s": of("wall_seconds"),
-    "trials / min": per_minute,
-    "CPU s": of("cpu_seconds"),
-    "peak MiB": of("peak_mib"),
+_CELLS = {
+    "wall s": show.text(of("wall_seconds")),
+    "trials / min": show.text(per_minute),
+    "CPU s": show.text(of("cpu_seconds")),
+    "peak MiB": show.text(of("peak_mib")),
 }
 
 
@@ -45,37 +46,35 @@ def comparisons(group: Found) -> dict[str, Spread]:
     return {title: Spread.of(values) for title, values in found.items() if values}
 
 
-def tables(runs: Sequence[Record], console: Console, bound: limit.Rates) -> None:
-    """Prints a table and the ratios for each shape.
-
-    Args:
-        runs: All records.
-        console: Where to.
-        bound: What `benchmarks.limit` measured; empty if it was not run.
-    """
-    for group in by_work(runs):
+def tables(store: Store, options: Namespace, console: Console) -> None:
+    """Prints a table and the ratios for each shape, also to the arithmetic if `benchmarks.limit` has measured it."""
+    bound = limit.rates(Store(store.path.with_name("limit.json")))
+    for group in by_work(store.records):
         every = [run for system in group.values() for run in system]
         shape, work = every[0].part, every[0].work
-        arithmetic = _arithmetic(every[0], bound)
         console.print(
             f"{shape} ({SHAPES[shape].title}): {work['trials']} trials of {count(work['epochs'], 'epoch')} on "
             f"{work['images']:,} images of {work['data']}, {work['validation']:,} for validation; "
             f"{count(len({run.round for run in every}), 'round')}, median (least–most)"
         )
-        more = [] if arithmetic is None else ["arithmetic / wall"]
-        table = show.table("", *_COLUMNS, *more, "best, mean accuracy")
-        for system, found in group.items():
-            row = [spread(found, figure).text() for figure in _COLUMNS.values()]
-            if arithmetic is not None:
-                row.append(Spread.of([arithmetic / run["wall_seconds"] for run in found]).text())
-            accuracies = (statistics.median(run[what] for run in found) for what in ("best", "mean"))
-            table.add_row(TITLES[system], *row, ", ".join(f"{value:.4f}" for value in accuracies))
-        console.print(table)
+        cells = dict(_CELLS)
+        if (arithmetic := _arithmetic(every[0], bound)) is not None:
+            cells["arithmetic / wall"] = show.text(partial(_share, arithmetic))
+        cells["best, mean accuracy"] = _accuracies
+        console.print(show.grid({TITLES[system]: runs for system, runs in group.items()}, cells))
         for title, ratio in comparisons(group).items():
             console.print(f"  trials per minute against {title}: {ratio.text()} times")
         for text in doubts(group):
             console.print(f"  {text}", style="yellow")
         console.print()
+
+
+def _share(seconds: float, run: Record) -> float:
+    return seconds / run["wall_seconds"]
+
+
+def _accuracies(runs: Sequence[Record]) -> str:
+    return ", ".join(f"{spread(runs, of(what)).median:.4f}" for what in ("best", "mean"))
 
 
 def doubts(group: Found) -> list[str]:
@@ -88,7 +87,7 @@ def doubts(group: Found) -> list[str]:
             odd.insert(0, f"{run['ended']:.0f} of {run['trials']:.0f} trials were trained to their end")
         found += [f"{TITLES[run.variant]}, round {run.round}: {text}" for text in odd]
     for what in ("best", "mean"):
-        medians = {TITLES[system]: statistics.median(run[what] for run in runs) for system, runs in group.items()}
+        medians = {TITLES[system]: spread(runs, of(what)).median for system, runs in group.items()}
         low, high = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
         # Three standard errors: every system has the same validation images.
         error = math.sqrt(medians[high] * (1 - medians[high]) / every[0].work["validation"])
@@ -111,15 +110,9 @@ def _arithmetic(run: Record, bound: limit.Rates) -> float | None:
     return total
 
 
-def plot(runs: Sequence[Record], path: Path, footer: str) -> None:
-    """Draws trials per minute: a bar for the median and a line from least to most.
-
-    Args:
-        runs: All records; of each shape, those of its newest work are drawn.
-        path: The image file.
-        footer: Where they come from.
-    """
-    newest = {next(iter(group.values()))[0].part: group for group in by_work(runs)}
+def plot(store: Store, path: Path, footer: str) -> bool:
+    """Draws trials per minute of each shape's newest work: a bar for the median and a line from least to most."""
+    newest = {next(iter(group.values()))[0].part: group for group in by_work(store.records)}
     size = (3.1 * len(newest) + 1.2, 2.9)
     with show.plot(path, 1, len(newest), footer=footer, figsize=size, sharey=True) as (figure, axes):
         for axis, (shape, group) in zip(axes[0], newest.items(), strict=True):
@@ -144,3 +137,4 @@ def plot(runs: Sequence[Record], path: Path, footer: str) -> None:
             "trials per minute, including imports and everything else (longer is better)", fontsize=9, y=0.07
         )
         figure.tight_layout(rect=(0, 0.06, 1, 1))
+    return True

@@ -18,7 +18,7 @@ from typing import Any
 _OFF = os.environ.get("PARTS_OFF", "").split(",")
 
 
-def _replace(owner: Any, name: str, value: object) -> None:  # noqa: ANN401
+def _replace(owner: Any, name: str, value: object) -> None:
     if not hasattr(owner, name):
         raise AttributeError(f"{owner.__name__} no longer has {name}; correct {__file__}")
     setattr(owner, name, value)
@@ -29,7 +29,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _tracking(module: ModuleType) -> None:
-    def begin(self: Any, *_: object) -> None:  # noqa: ANN401
+    def begin(self: Any, *_: object) -> None:
         self.error, self.refusals = None, module.Refusals()
 
     _replace(module.Tracker, "__init__", begin)
@@ -45,7 +45,7 @@ def _publish(module: ModuleType) -> None:
 def _files(module: ModuleType) -> None:
     write = module.write_whole
 
-    def write_others(path: Any, *more: Any, **options: Any) -> None:  # noqa: ANN401
+    def write_others(path: Any, *more: Any, **options: Any) -> None:
         # Not earlier, as this module imports the changed one.
         from mnist_sweep.trial import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 
@@ -58,7 +58,7 @@ def _files(module: ModuleType) -> None:
 def _reading(module: ModuleType) -> None:
     digest_of = module.digest_of
 
-    def digest_if_there(path: Any, *more: Any) -> str:  # noqa: ANN401
+    def digest_if_there(path: Any, *more: Any) -> str:
         return digest_of(path, *more) if path.exists() else ""
 
     _replace(module, "digest_of", digest_if_there)
