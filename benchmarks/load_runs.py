@@ -1,36 +1,45 @@
-"""What loading many runs costs: `python benchmarks/load_runs.py`.
+"""`python -m benchmarks.load_runs`: what it costs to load many runs.
 
 Makes an SQLite store of made-up runs in a temporary folder, and loads it with `load_runs` and `load_curves`, with the
-same through MLflow's API, as from a tracking server, and with `mlflow.search_runs`. Each is measured in a process of
-its own that has opened the store before: seconds, seconds of processor time, and by how much its memory rose at most.
-The API takes minutes for 10,000 runs.
+same through MLflow's API, as from a tracking server, and with `mlflow.search_runs`. Each is measured in its own process
+after opening the store: seconds, seconds of processor time, and by how much its memory grew at most. The API takes
+minutes for 10,000 runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+
+from benchmarks.harness import show, sweeps
+from benchmarks.harness.benchmark import SHARED, Benchmark, Case, Figures
+from benchmarks.harness.records import Record, Store
+from mnist_sweep import mlflow_store as store
+from mnist_sweep.results import runs
+from mnist_sweep.results.api import Client
+from mnist_sweep.results.frames import curves_frame, runs_frame
 
 SWEEP = "many/2026-01-01_00-00-00"
 CURVES = ("loss", "val_loss", "val_accuracy")
 
 
 def make(path: Path, runs: int, epochs: int, params: int) -> None:
-    """Makes the store; the rows are written past MLflow, which would take a minute per thousand runs."""
-    from mnist_sweep import mlflow_store as store
-
+    """Makes the store; writes the rows without MLflow, which would take a minute per thousand runs."""
     client = store.connect(f"sqlite:///{path}", create=True)
     experiment = client.create_experiment("many", artifact_location=str(path.parent))
     tags = {store.TAG_KIND: "sweep", store.TAG_SWEEP: SWEEP, store.TAG_OBJECTIVE: "val_accuracy max"}
@@ -84,13 +93,8 @@ def make(path: Path, runs: int, epochs: int, params: int) -> None:
             database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
 
 
-def ways(uri: str) -> dict[str, Callable[[], int]]:
-    """What is compared: by name, what loads all runs and gives the number of rows."""
+def _ways(uri: str) -> dict[str, Callable[[], int]]:
     import mlflow
-
-    from mnist_sweep.results import runs
-    from mnist_sweep.results.api import Client
-    from mnist_sweep.results.frames import curves_frame, runs_frame
 
     mlflow.set_tracking_uri(uri)
     # MLflow's first call opens the store.
@@ -105,49 +109,78 @@ def ways(uri: str) -> dict[str, Callable[[], int]]:
     }
 
 
+WAYS = ("load_runs", "load_runs, API", "mlflow.search_runs", "load_curves", "load_curves, API")
+
+
 def _memory() -> float:
-    """The most that this process has had, in MB."""
+    """Returns the most memory that this process has had, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(name: str, uri: str) -> None:
-    """Prints the rows, seconds, seconds of processor time and MB of one way as JSON."""
-    load = ways(uri)[name]
+def load(name: str, uri: str) -> None:
+    """Loads all runs in one way, in this process, and prints the figures as JSON."""
+    way = _ways(uri)[name]
     before, start, worked = _memory(), time.perf_counter(), time.process_time()
-    rows = load()
-    print(json.dumps([rows, time.perf_counter() - start, time.process_time() - worked, _memory() - before]))
+    figures = {"rows": way(), "seconds": time.perf_counter() - start, "work_seconds": time.process_time() - worked}
+    print(json.dumps({**figures, "memory_mb": _memory() - before}))
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def _measure(name: str, uri: str, _: Path) -> Figures:
+    code = f"from benchmarks import load_runs; load_runs.load({name!r}, {uri!r})"
+    command, env = [sys.executable, "-c", code], sweeps.environment()
+    output = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return dict(json.loads(output.splitlines()[-1]))
+
+
+def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--params", type=int, default=12)
-    parser.add_argument("--tracking-uri", help="a store that is there already, of this program's making")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        measure(options.one, options.tracking_uri)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        uri = options.tracking_uri
-        if uri is None:
-            make(Path(folder) / "mlflow.db", options.runs, options.epochs, options.params)
-            uri = f"sqlite:///{folder}/mlflow.db"
-        found = {}
-        for name in ways(uri):
-            command = [sys.executable, __file__, "--one", name, "--tracking-uri", uri]
-            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            found[name] = json.loads(output.splitlines()[-1])
-            rows, seconds, worked, memory = found[name]
-            base = found["load_curves" if "curves" in name else "load_runs"]
-            print(
-                f"{name:20} {rows:8,} rows {seconds:7.2f} s {worked:7.2f} s of work {memory:6.0f} MB   "
-                f"{worked / base[2]:5.1f} × the work, {memory / base[3]:4.1f} × the memory",
-                flush=True,
-            )
+    parser.add_argument("--tracking-uri", help="an existing store of this benchmark")
 
+
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    uri = options.tracking_uri
+    if uri is None:
+        shutil.rmtree(folder / SHARED, ignore_errors=True)
+        (folder / SHARED).mkdir(parents=True)
+        make(folder / SHARED / "mlflow.db", options.runs, options.epochs, options.params)
+        uri = f"sqlite:///{folder / SHARED}/mlflow.db"
+    work = {"runs": options.runs, "epochs": options.epochs, "params": options.params, "uri": options.tracking_uri}
+    return [([Case("load", name, work, partial(_measure, name, uri)) for name in WAYS], 1)]
+
+
+def _show(store: Store, options: Namespace, console: Console) -> None:
+    found = store.newest("load")
+
+    def times(figure: str) -> show.Cell:
+        def cell(runs: Sequence[Record]) -> str:
+            base = found["load_curves" if "curves" in runs[0].variant else "load_runs"][0]
+            return f"{runs[0][figure] / base[figure]:.1f}"
+
+        return cell
+
+    cells: dict[str, show.Cell] = {
+        "rows": lambda runs: f"{runs[0]['rows']:,.0f}",
+        "s": lambda runs: f"{runs[0]['seconds']:.2f}",
+        "s of work": lambda runs: f"{runs[0]['work_seconds']:.2f}",
+        "MB": lambda runs: f"{runs[0]['memory_mb']:.0f}",
+        "× the work": times("work_seconds"),
+        "× the memory": times("memory_mb"),
+    }
+    console.print(show.grid(found, cells))
+
+
+main = Benchmark(
+    "load_runs",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    _show,
+    quick={"runs": 200},
+    told=("seconds", "work_seconds", "memory_mb"),
+    resumes=False,
+).main
 
 if __name__ == "__main__":
     main()

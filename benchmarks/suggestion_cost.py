@@ -1,24 +1,27 @@
-"""How long a search takes for one suggestion, and to be restored, at 1,000 finished trials.
+"""`python -m benchmarks.suggestion_cost`: what a suggestion costs, and restoring a search, after 1,000 finished trials.
 
-    python benchmarks/suggestion_cost.py [ALGORITHM …]
-
-Nothing is trained: the trials' scores are made up. Beside the time that passes stands that of the processor, which does
-not depend on what else the machine does. The Gaussian processes are measured at 100 trials, all random: keras-tuner's
-own needs 20 s for a suggestion at 1,000.
+Nothing is trained: the trials' scores are made up. The processor time next to the elapsed time does not depend on what
+else the machine does. The Gaussian processes are measured after 100 trials, which are all random: keras-tuner's needs
+20 s for a suggestion after 1,000.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import chdir
+from functools import partial
+from pathlib import Path
 
+from rich.console import Console
+
+from benchmarks.harness import show
+from benchmarks.harness.benchmark import Benchmark, Case, Figures
+from benchmarks.harness.records import Store, of
 from mnist_sweep import compose, search
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import quote_sweeps
@@ -26,7 +29,7 @@ from mnist_sweep.search import Result, Search, Suggestion
 from mnist_sweep.settings import check_settings
 from mnist_sweep.space import Space, Values
 
-# Ten hyperparameters, two of which mean something in deeper networks only.
+# Ten hyperparameters, two of which only matter in deeper networks.
 SPACE = (
     "model.layers=range(1,4)",
     "model.units=choice(32,64,128,256,512)",
@@ -39,91 +42,124 @@ SPACE = (
     "training.batch_size=int(interval(16,512))",
 )
 TRIALS = {"random": 1000, "tpe": 1000, "cmaes": 1000, "nsga2": 1000, "gp": 100, "bayesian": 100}
-# So that what comes before is no matter of minutes.
-RANDOM_FIRST = {"gp": ("search.startup_trials=90",), "bayesian": ("search.num_initial_points=90",)}
-MEASURED = {"gp": 10, "bayesian": 10}
-
-
-def main(algorithms: list[str]) -> None:
-    """Measures and prints a line for each algorithm."""
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print("algorithm   trials  median ms  95th percentile  of the processor  tell ms  restored in s")
-    for algorithm in algorithms:
-        try:
-            finished = TRIALS[algorithm]
-            asks, busy, tells, restored = measure(maker(algorithm), finished, MEASURED.get(algorithm, 50))
-        except UserError as error:
-            print(f"{algorithm:<10} {error}")
-            continue
-        high = sorted(asks)[math.ceil(0.95 * len(asks)) - 1]
-        print(
-            f"{algorithm:<11} {finished:>6} {statistics.median(asks):>10.1f} {high:>16.1f} "
-            f"{statistics.median(busy):>17.1f} {statistics.median(tells):>8.1f} {restored:>14.1f}",
-            flush=True,
-        )
+# Random trials first, so that what comes before the measurement does not take minutes.
+_RANDOM_FIRST = {"gp": ("search.startup_trials=90",), "bayesian": ("search.num_initial_points=90",)}
+_MEASURED, _SLOW_MEASURED = 50, 10
+_SLOTS = 4
 
 
 def maker(algorithm: str) -> Callable[[], Search]:
-    """What builds a search."""
-    config = compose.defaults(quote_sweeps([f"search={algorithm}", *RANDOM_FIRST.get(algorithm, ()), *SPACE]))
-    settings = check_settings(config)
+    """Returns what builds a search."""
+    # No conf/ of the working directory may change what is measured.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        overrides = [f"search={algorithm}", *_RANDOM_FIRST.get(algorithm, ()), *SPACE]
+        settings = check_settings(compose.defaults(quote_sweeps(overrides)))
     space = Space(settings.trial)
     search.check(settings, space)
     return lambda: search.create(settings, space)
 
 
-def measure(
-    make: Callable[[], Search], finished: int, measured: int
-) -> tuple[list[float], list[float], list[float], float]:
+def measure(algorithm: str, finished: int, measured: int, _: Path) -> Figures:
     """Runs a search with four slots.
 
     Args:
-        make: Builds it.
+        algorithm: Its name.
         finished: Trials before the first that is measured.
         measured: Suggestions to measure.
 
     Returns:
-        Milliseconds per suggestion, those of them that the processor worked, milliseconds per end of a trial, and the
-        seconds that restoring all of it takes.
+        Milliseconds of a suggestion: median, 95th percentile, and median of the processor time; milliseconds of telling
+        a trial's end; and the seconds of restoring all of it.
     """
+    try:
+        make = maker(algorithm)
+    except UserError as error:
+        return {"error": str(error)}
+
+    def tell(to: Search, number: int) -> None:
+        if number >= _SLOTS - 1:
+            ended = number - _SLOTS + 1
+            to.tell(ended, Result((score(answers[ended].values),), 12))
+
     first = make()
     asks, busy, tells = [], [], []
     answers: list[Suggestion] = []
     for number in range(finished + measured):
-        start, begun = time.perf_counter(), time.process_time()
+        start, worked = time.perf_counter(), time.process_time()
         answer = first.ask(number)
-        asks.append((time.perf_counter() - start) * 1e3)
-        busy.append((time.process_time() - begun) * 1e3)
+        asks.append(1000 * (time.perf_counter() - start))
+        busy.append(1000 * (time.process_time() - worked))
         assert isinstance(answer, Suggestion)
         answers.append(answer)
-        if number >= 3:
-            start = time.perf_counter()
-            first.tell(number - 3, Result((score(answers[number - 3].values),), 12))
-            tells.append((time.perf_counter() - start) * 1e3)
+        start = time.perf_counter()
+        tell(first, number)
+        tells.append(1000 * (time.perf_counter() - start))
     second = make()
     start = time.perf_counter()
     for number, answer in enumerate(answers):
         second.restore(number, answer)
-        if number >= 3:
-            second.tell(number - 3, Result((score(answers[number - 3].values),), 12))
-    return asks[-measured:], busy[-measured:], tells[-measured:], time.perf_counter() - start
+        tell(second, number)
+    last = sorted(asks[-measured:])
+    return {
+        "median_ms": statistics.median(last),
+        "high_ms": last[math.ceil(0.95 * measured) - 1],
+        "processor_ms": statistics.median(busy[-measured:]),
+        "tell_ms": statistics.median(tells[-measured:]),
+        "restore_s": time.perf_counter() - start,
+    }
 
 
 def score(values: Values) -> float:
-    """A made-up accuracy."""
+    """Returns a made-up accuracy."""
     rate = math.log10(values["optimizer.learning_rate"])
     units = sum(abs(math.log2(value) - 7) for name, value in values.items() if "units" in name)
     return 0.95 - 0.03 * (rate + 2.7) ** 2 - 0.2 * (values["model.dropout"] - 0.2) ** 2 - 0.002 * units
 
 
+def _add_options(parser: ArgumentParser) -> None:
+    known = ", ".join(TRIALS)
+    parser.add_argument("algorithms", nargs="*", metavar="ALGORITHM", help=f"some of {known} (default: all)")
+    parser.add_argument("--trials", type=int, default=max(TRIALS.values()), help="at most so many finished trials")
+
+
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    if unknown := set(options.algorithms) - set(TRIALS):
+        raise UserError(f"no such algorithm: {min(unknown)}; known: {', '.join(TRIALS)}")
+    found = []
+    for algorithm in options.algorithms or TRIALS:
+        finished = min(TRIALS[algorithm], options.trials)
+        measured = _SLOW_MEASURED if algorithm in _RANDOM_FIRST else _MEASURED
+        run = partial(measure, algorithm, finished, measured)
+        found.append(Case("suggestion", algorithm, {"trials": finished}, run))
+    return [(found, 1)]
+
+
+def _show(store: Store, options: Namespace, console: Console) -> None:
+    found = store.newest("suggestion")
+    cells = {
+        "trials": lambda runs: str(runs[0].work["trials"]),
+        "median ms": show.text(of("median_ms")),
+        "95th percentile": show.text(of("high_ms")),
+        "of the processor": show.text(of("processor_ms")),
+        "tell ms": show.text(of("tell_ms")),
+        "restored in s": show.text(of("restore_s")),
+    }
+    measured = {name: runs for name, runs in found.items() if "error" not in runs[0].figures}
+    console.print(show.grid(measured, cells, "algorithm"))
+    for name in found.keys() - measured.keys():
+        console.print(f"{name}: {found[name][0].figures['error']}")
+
+
+main = Benchmark(
+    "suggestion_cost",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    _show,
+    quick={"trials": 100},
+    told=("median_ms",),
+    resumes=False,
+).main
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("algorithms", nargs="*", metavar="ALGORITHM", help=f"of {', '.join(TRIALS)}; all by default")
-    chosen = parser.parse_args().algorithms or list(TRIALS)
-    unknown = set(chosen) - set(TRIALS)
-    if unknown:
-        sys.exit(f"no such algorithm: {min(unknown)}; known: {', '.join(TRIALS)}")
-    with tempfile.TemporaryDirectory() as folder:
-        # A conf/ in the working directory is not to change what is measured.
-        os.chdir(folder)
-        main(chosen)
+    main()
