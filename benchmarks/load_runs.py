@@ -24,11 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from benchmarks.harness import show, sweeps
+from benchmarks.harness import sweeps
 from benchmarks.harness.benchmark import SHARED, Benchmark, Case, Figures
-from benchmarks.harness.records import Record, Store
 from mnist_sweep import mlflow_store as store
 from mnist_sweep.results import runs
 from mnist_sweep.results.api import Client
@@ -49,67 +46,53 @@ def make(path: Path, runs: int, epochs: int, params: int) -> None:
     tags |= {f"version.package_{number}": "1.0" for number in range(12)}
     ids = [uuid.UUID(int=random.Random(number).getrandbits(128)).hex for number in range(runs)]
 
-    def run_rows() -> Iterator[tuple[Any, ...]]:
-        for number, run in enumerate(ids):
-            yield run, f"trial {number}", "FINISHED", number, number + 1000, "active", int(experiment), "", "me"
+    draws = random.Random(0)
 
-    def tag_rows() -> Iterator[tuple[str, str, str]]:
-        for number, run in enumerate(ids):
-            yield from ((key, value, run) for key, value in {**tags, store.TAG_TRIAL: str(number)}.items())
+    def param(number: int) -> str:
+        return draws.choice(("adam", "sgd")) if number == 0 else f"{draws.random():.6g}"
 
-    def param_rows() -> Iterator[tuple[str, str, str]]:
-        draws = random.Random(0)
-        for run in ids:
-            for number in range(params):
-                value = ("adam", "sgd")[draws.randrange(2)] if number == 0 else f"{draws.random():.6g}"
-                yield f"model.value_{number}", value, run
-
-    def metric_rows() -> Iterator[tuple[Any, ...]]:
-        draws = random.Random(1)
-        for run in ids:
-            for key in CURVES:
-                for epoch in range(1, epochs + 1):
-                    yield key, draws.random(), 1000 * epoch, run, epoch, False
-
-    def last_rows() -> Iterator[tuple[Any, ...]]:
-        draws = random.Random(2)
-        for run in ids:
-            for key in (*CURVES, "best_val_accuracy", "seconds"):
-                yield key, draws.random(), 1000 * epochs, epochs, False, run
-
+    rows: dict[str, Iterator[tuple[Any, ...]]] = {
+        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, artifact_uri, user_id)": (
+            (run, f"trial {number}", "FINISHED", number, number + 1000, "active", int(experiment), "", "me")
+            for number, run in enumerate(ids)
+        ),
+        "tags (key, value, run_uuid)": (
+            (key, value, run)
+            for number, run in enumerate(ids)
+            for key, value in {**tags, store.TAG_TRIAL: str(number)}.items()
+        ),
+        "params (key, value, run_uuid)": (
+            (f"model.value_{number}", param(number), run) for run in ids for number in range(params)
+        ),
+        "metrics (key, value, timestamp, run_uuid, step, is_nan)": (
+            (key, draws.random(), 1000 * epoch, run, epoch, False)
+            for run in ids
+            for key in CURVES
+            for epoch in range(1, epochs + 1)
+        ),
+        "latest_metrics (key, value, timestamp, step, is_nan, run_uuid)": (
+            (key, draws.random(), 1000 * epochs, epochs, False, run)
+            for run in ids
+            for key in (*CURVES, "best_val_accuracy", "seconds")
+        ),
+    }
     with closing(sqlite3.connect(path)) as database, database:
-        for table, columns, rows in (
-            (
-                "runs",
-                "run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, artifact_uri, user_id",
-                run_rows(),
-            ),
-            ("tags", "key, value, run_uuid", tag_rows()),
-            ("params", "key, value, run_uuid", param_rows()),
-            ("metrics", "key, value, timestamp, run_uuid, step, is_nan", metric_rows()),
-            ("latest_metrics", "key, value, timestamp, step, is_nan, run_uuid", last_rows()),
-        ):
-            marks = ",".join("?" * len(columns.split(",")))
-            database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+        for table, values in rows.items():
+            marks = ",".join("?" * (table.count(",") + 1))
+            database.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
 
 
-def _ways(uri: str) -> dict[str, Callable[[], int]]:
+def load(name: str, uri: str) -> None:
+    """Loads all runs in one of `WAYS`, in this process, and prints the figures as JSON."""
     import mlflow
 
     mlflow.set_tracking_uri(uri)
     # MLflow's first call opens the store.
     found = runs.find_sweep(SWEEP, uri)
-    api, wanted = Client(found.client), found.selection.wanted
-    return {
-        "load_runs": lambda: len(runs.load_runs(SWEEP, tracking_uri=uri)),
-        "load_runs, API": lambda: len(runs_frame(api.records(wanted))),
-        "mlflow.search_runs": lambda: len(mlflow.search_runs(experiment_names=["many"], max_results=1_000_000)),
-        "load_curves": lambda: len(runs.load_curves(SWEEP, tracking_uri=uri)),
-        "load_curves, API": lambda: len(curves_frame(api.points(wanted))),
-    }
-
-
-WAYS = ("load_runs", "load_runs, API", "mlflow.search_runs", "load_curves", "load_curves, API")
+    before, start, worked = _memory(), time.perf_counter(), time.process_time()
+    figures = {"rows": WAYS[name](uri, Client(found.client), found.selection.wanted)}
+    figures |= {"s": time.perf_counter() - start, "s of work": time.process_time() - worked}
+    print(json.dumps({**figures, "MB": _memory() - before}))
 
 
 def _memory() -> float:
@@ -117,19 +100,32 @@ def _memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def load(name: str, uri: str) -> None:
-    """Loads all runs in one way, in this process, and prints the figures as JSON."""
-    way = _ways(uri)[name]
-    before, start, worked = _memory(), time.perf_counter(), time.process_time()
-    figures = {"rows": way(), "seconds": time.perf_counter() - start, "work_seconds": time.process_time() - worked}
-    print(json.dumps({**figures, "memory_mb": _memory() - before}))
+def _search_runs(uri: str, api: Client, wanted: Any) -> int:
+    import mlflow
+
+    return len(mlflow.search_runs(experiment_names=["many"], max_results=1_000_000))
 
 
-def _measure(name: str, uri: str, _: Path) -> Figures:
+WAYS: dict[str, Callable[[str, Client, Any], int]] = {
+    "load_runs": lambda uri, api, wanted: len(runs.load_runs(SWEEP, tracking_uri=uri)),
+    "load_runs, API": lambda uri, api, wanted: len(runs_frame(api.records(wanted))),
+    "mlflow.search_runs": _search_runs,
+    "load_curves": lambda uri, api, wanted: len(runs.load_curves(SWEEP, tracking_uri=uri)),
+    "load_curves, API": lambda uri, api, wanted: len(curves_frame(api.points(wanted))),
+}
+"""What is compared; the first of each kind is the base of the ratios."""
+
+
+def _measure(base: Figures, name: str, uri: str, _: Path) -> Figures:
     code = f"from benchmarks import load_runs; load_runs.load({name!r}, {uri!r})"
     command, env = [sys.executable, "-c", code], sweeps.environment()
     output = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return dict(json.loads(output.splitlines()[-1]))
+    figures: Figures = json.loads(output.splitlines()[-1])
+    if not base:
+        base.update(figures)
+    # Few runs may need no more memory.
+    ratios = {what: figures[what] / max(base[what], 0.01) for what in ("s of work", "MB")}
+    return {**figures, "× the work": ratios["s of work"], "× the memory": ratios["MB"]}
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -147,28 +143,8 @@ def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], i
         make(folder / SHARED / "mlflow.db", options.runs, options.epochs, options.params)
         uri = f"sqlite:///{folder / SHARED}/mlflow.db"
     work = {"runs": options.runs, "epochs": options.epochs, "params": options.params, "uri": options.tracking_uri}
-    return [([Case("load", name, work, partial(_measure, name, uri)) for name in WAYS], 1)]
-
-
-def _show(store: Store, options: Namespace, console: Console) -> None:
-    found = store.newest("load")
-
-    def times(figure: str) -> show.Cell:
-        def cell(runs: Sequence[Record]) -> str:
-            base = found["load_curves" if "curves" in runs[0].variant else "load_runs"][0]
-            return f"{runs[0][figure] / base[figure]:.1f}"
-
-        return cell
-
-    cells: dict[str, show.Cell] = {
-        "rows": lambda runs: f"{runs[0]['rows']:,.0f}",
-        "s": lambda runs: f"{runs[0]['seconds']:.2f}",
-        "s of work": lambda runs: f"{runs[0]['work_seconds']:.2f}",
-        "MB": lambda runs: f"{runs[0]['memory_mb']:.0f}",
-        "× the work": times("work_seconds"),
-        "× the memory": times("memory_mb"),
-    }
-    console.print(show.grid(found, cells))
+    bases: dict[bool, Figures] = {True: {}, False: {}}
+    return [([Case("load", way, work, partial(_measure, bases["curves" in way], way, uri)) for way in WAYS], 1)]
 
 
 main = Benchmark(
@@ -176,9 +152,8 @@ main = Benchmark(
     __doc__ or "",
     _add_options,
     _cases,
-    _show,
     quick={"runs": 200},
-    told=("seconds", "work_seconds", "memory_mb"),
+    told=("s", "s of work", "MB"),
     resumes=False,
 ).main
 

@@ -17,11 +17,7 @@ from contextlib import chdir
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.harness import show
 from benchmarks.harness.benchmark import Benchmark, Case, Figures
-from benchmarks.harness.records import Store, of
 from mnist_sweep import compose, search
 from mnist_sweep.errors import UserError
 from mnist_sweep.grammar import quote_sweeps
@@ -60,17 +56,7 @@ def maker(algorithm: str) -> Callable[[], Search]:
 
 
 def measure(algorithm: str, finished: int, measured: int, _: Path) -> Figures:
-    """Runs a search with four slots.
-
-    Args:
-        algorithm: Its name.
-        finished: Trials before the first that is measured.
-        measured: Suggestions to measure.
-
-    Returns:
-        Milliseconds of a suggestion: median, 95th percentile, and median of the processor time; milliseconds of telling
-        a trial's end; and the seconds of restoring all of it.
-    """
+    """Runs a search with four slots, and measures its last suggestions, after so many finished trials."""
     try:
         make = maker(algorithm)
     except UserError as error:
@@ -101,11 +87,12 @@ def measure(algorithm: str, finished: int, measured: int, _: Path) -> Figures:
         tell(second, number)
     last = sorted(asks[-measured:])
     return {
-        "median_ms": statistics.median(last),
-        "high_ms": last[math.ceil(0.95 * measured) - 1],
-        "processor_ms": statistics.median(busy[-measured:]),
-        "tell_ms": statistics.median(tells[-measured:]),
-        "restore_s": time.perf_counter() - start,
+        "trials": finished,
+        "median ms": statistics.median(last),
+        "95th percentile": last[math.ceil(0.95 * measured) - 1],
+        "of the processor": statistics.median(busy[-measured:]),
+        "tell ms": statistics.median(tells[-measured:]),
+        "restored in s": time.perf_counter() - start,
     }
 
 
@@ -134,31 +121,8 @@ def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], i
     return [(found, 1)]
 
 
-def _show(store: Store, options: Namespace, console: Console) -> None:
-    found = store.newest("suggestion")
-    cells = {
-        "trials": lambda runs: str(runs[0].work["trials"]),
-        "median ms": show.text(of("median_ms")),
-        "95th percentile": show.text(of("high_ms")),
-        "of the processor": show.text(of("processor_ms")),
-        "tell ms": show.text(of("tell_ms")),
-        "restored in s": show.text(of("restore_s")),
-    }
-    measured = {name: runs for name, runs in found.items() if "error" not in runs[0].figures}
-    console.print(show.grid(measured, cells, "algorithm"))
-    for name in found.keys() - measured.keys():
-        console.print(f"{name}: {found[name][0].figures['error']}")
-
-
 main = Benchmark(
-    "suggestion_cost",
-    __doc__ or "",
-    _add_options,
-    _cases,
-    _show,
-    quick={"trials": 100},
-    told=("median_ms",),
-    resumes=False,
+    "suggestion_cost", __doc__ or "", _add_options, _cases, quick={"trials": 20}, told=("median ms",), resumes=False
 ).main
 
 if __name__ == "__main__":

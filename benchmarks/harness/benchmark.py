@@ -61,7 +61,7 @@ class Benchmark:
         add_options: Adds its own options.
         cases: Returns groups of cases and how many rounds of each, from the command line and a folder for images and
             what else the cases share; `SHARED` in it is removed at the end.
-        show: Prints the tables.
+        show: Prints the tables; by default one for each part, of all figures.
         plot: Draws the results (store, file, footer), and returns whether it did.
         quick: The options that `--quick` sets.
         order: The order of the cases in a round.
@@ -73,7 +73,7 @@ class Benchmark:
     about: str
     add_options: Callable[[ArgumentParser], None]
     cases: Callable[[Namespace, Path], Iterable[tuple[Sequence[Case], int]]]
-    show: Callable[[Store, Namespace, Console], None]
+    show: Callable[[Store, Namespace, Console], None] = show.everything
     plot: Callable[[Store, Path, str], bool] = lambda store, path, footer: False
     quick: Mapping[str, Any] = field(default_factory=dict)
     order: Callable[[Sequence[Case], int], Sequence[Case]] = alternated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.records import Figure, Found, Record, Spread, spread
+from benchmarks.harness.records import Figure, Found, Record, Spread, Store, of, spread
 
 # Okabe and Ito's colors, which color-blind people can tell apart.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -57,6 +58,17 @@ def percent(figure: Figure) -> Cell:
 def optional(value: Spread | None) -> str:
     """Formats a spread, if there is one."""
     return "" if value is None else value.text()
+
+
+def everything(store: Store, options: Namespace, console: Console) -> None:
+    """Prints a table for each part, with a column for each figure; text comes below."""
+    for part in dict.fromkeys(record.part for record in store.records):
+        found = store.newest(part)
+        numbers = {name: runs for name, runs in found.items() if "error" not in runs[0].figures}
+        figures = dict.fromkeys(name for runs in numbers.values() for name in runs[0].figures)
+        console.print(grid(numbers, {name: text(of(name)) for name in figures}))
+        for name in found.keys() - numbers.keys():
+            console.print(f"{name}: {found[name][0].figures['error']}")
 
 
 @contextmanager
