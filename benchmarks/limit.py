@@ -14,30 +14,86 @@ process on all cores, and as one process per core with one thread each, at the s
 from __future__ import annotations
 
 import importlib.util
-import json
+import itertools
+import math
 import os
-import subprocess
-import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 
-from benchmarks.arithmetic import KERNEL, LIBRARIES, Layer
 from benchmarks.harness import machine, show
 from benchmarks.harness.benchmark import Benchmark, Case
 from benchmarks.harness.records import Store, count
 from benchmarks.throughput.shapes import SHAPES, Setting, settings
 
-_SIDE, _CLASSES = 28, 10
+_SIDE, _KERNEL, _CLASSES = 28, 3, 10
 _IMAGES, _VALIDATION = 54_000, 6_000
+# Steps in a compiled function, each on other images, so that none is optimized away: a single step would mostly measure
+# the call.
+_UNROLLED = 4
+# Seconds that the processes wait for each other.
+_TIMEOUT = 600
 
 Rates = Mapping[str, Mapping[str, float]]
 """GFLOP per second of the whole machine, by model (`key`) and candidate."""
+
+
+class Layer(NamedTuple):
+    """A layer that multiplies.
+
+    Attributes:
+        kind: `conv` or `dense`.
+        height: Of its input; 1 for a dense layer.
+        width: Of its input; 1 for a dense layer.
+        inputs: Its input's channels or units.
+        outputs: Its filters or units.
+        gradient: 1 if training needs the gradient of the input, else 0.
+    """
+
+    kind: str
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    gradient: int
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Height and width of a convolution's output; () for a dense layer."""
+        return (self.height - _KERNEL + 1, self.width - _KERNEL + 1) if self.kind == "conv" else ()
+
+    def operations(self, *, training: bool) -> int:
+        """Returns the floating-point operations for one image: forward and backward, or forward only."""
+        forward = 2 * self.inputs * self.outputs
+        if self.kind == "conv":
+            forward *= _KERNEL**2 * self.places[0] * self.places[1]
+        return forward * (2 + self.gradient if training else 1)
+
+    def arrays(self, batch: int) -> tuple[Any, Any, Any]:
+        """Returns a random input, random weights, and a random gradient of the output."""
+        rng = np.random.default_rng(0)
+        conv = self.kind == "conv"
+        return (
+            rng.standard_normal((batch, *((self.height, self.width) if conv else ()), self.inputs), dtype=np.float32),
+            rng.standard_normal((*((_KERNEL, _KERNEL) if conv else ()), self.inputs, self.outputs), dtype=np.float32),
+            rng.standard_normal((batch, *self.places, self.outputs), dtype=np.float32),
+        )
+
+    def product(self) -> Layer:
+        """Returns the dense layer that multiplies a convolution's image patches; of a dense layer, itself."""
+        if self.kind == "dense":
+            return self
+        return Layer("dense", 1, 1, self.inputs * _KERNEL**2, self.outputs, self.gradient)
 
 
 def layers(setting: Setting) -> list[Layer]:
@@ -46,7 +102,7 @@ def layers(setting: Setting) -> list[Layer]:
     found: list[Layer] = []
     for filters in setting.filters:
         found.append(Layer("conv", side, side, channels, filters, int(bool(found))))
-        side, channels = side - KERNEL + 1, filters
+        side, channels = side - _KERNEL + 1, filters
     if setting.filters:
         side //= 2
     width = side * side * channels
@@ -87,56 +143,160 @@ def rates(store: Store) -> Rates:
     return found
 
 
-class _Workers:
-    """Processes of one library that measure at the same time."""
+# ---- in processes of their own -----------------------------------------------------------------------------------
 
-    def __init__(self, library: str, processes: int, threads: int) -> None:
-        limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        env = {**os.environ, **limits, "TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        command = [sys.executable, "-m", "benchmarks.arithmetic", library, str(threads)]
-        pipe = subprocess.PIPE
-        self._processes = [
-            subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-            for _ in range(processes)
-        ]
-        self._read()
 
-    def images_per_second(self, setting: Setting, seconds: float) -> float:
-        """Returns the images per second of all processes together."""
-        self._write(json.dumps({"layers": layers(setting), "batch": setting.batch_size, "seconds": seconds}))
-        self._read()
-        self._write("")
-        return sum(json.loads(line) for line in self._read())
+def _numpy(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
+    calls: list[tuple[Any, Any, Any]] = []
+    for layer in layers:
+        # A convolution is a product of its image patches.
+        rows = batch * math.prod(layer.places)
+        x, w, dy = layer.product().arrays(rows)
+        calls += [(x, w, np.empty_like(dy)), (x.T, dy, np.empty_like(w))]
+        if layer.gradient:
+            calls.append((dy, w.T, np.empty_like(x)))
 
-    def close(self) -> None:
-        """Ends the processes."""
-        for process in self._processes:
-            process.communicate()
+    def steps() -> None:
+        for _ in range(_UNROLLED):
+            for a, b, c in calls:
+                np.matmul(a, b, out=c)
 
-    def _write(self, line: str) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
+    return steps
 
-    def _read(self) -> list[str]:
-        lines = [process.stdout.readline() for process in self._processes if process.stdout is not None]
-        if not all(lines):
-            raise RuntimeError(f"ended: {self._processes[0].args}")
-        return lines
+
+def _tensorflow(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    ops = tf.raw_ops
+    conv = {"strides": [1, 1, 1, 1], "padding": "VALID"}
+    # Variables, as TensorFlow would fold constants.
+    held = [[tf.Variable(a) for a in layer.arrays(batch)] for _ in range(_UNROLLED) for layer in layers]
+
+    @tf.function(autograph=False)  # type: ignore[misc]
+    def compiled() -> list[Any]:
+        found = []
+        for layer, (x, w, dy) in zip(itertools.cycle(layers), held, strict=False):
+            if layer.kind == "conv":
+                found.append(ops.Conv2D(input=x, filter=w, **conv))
+                found.append(ops.Conv2DBackpropFilter(input=x, filter_sizes=w.shape, out_backprop=dy, **conv))
+                if layer.gradient:
+                    found.append(ops.Conv2DBackpropInput(input_sizes=x.shape, filter=w, out_backprop=dy, **conv))
+            else:
+                found.append(ops.MatMul(a=x, b=w))
+                found.append(ops.MatMul(a=x, b=dy, transpose_a=True))
+                if layer.gradient:
+                    found.append(ops.MatMul(a=dy, b=w, transpose_b=True))
+        return found
+
+    on_gpu = bool(machine.gpus())
+
+    def steps() -> None:
+        found = compiled()
+        if on_gpu:
+            found[-1].numpy()
+
+    return steps
+
+
+def _jax(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    import jax
+
+    def conv(x: Any, w: Any) -> Any:
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def dense(x: Any, w: Any) -> Any:
+        return x @ w
+
+    @jax.jit
+    def compiled(held: Any) -> Any:
+        found = []
+        for arrays in held:
+            for layer, (x, w, dy) in zip(layers, arrays, strict=True):
+                call = conv if layer.kind == "conv" else dense
+                y, backward = (
+                    jax.vjp(call, x, w) if layer.gradient else jax.vjp(lambda w, x=x, call=call: call(x, w), w)
+                )
+                found += [y, *backward(dy)]
+        return found
+
+    held = jax.device_put([[layer.arrays(batch) for layer in layers] for _ in range(_UNROLLED)])
+    return lambda: jax.block_until_ready(compiled(held))
+
+
+def _torch(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
+    import torch
+
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def moved(array: Any, order: tuple[int, ...]) -> Any:
+        tensor = torch.from_numpy(array).to(device)
+        return tensor.permute(order).contiguous() if array.ndim == 4 else tensor
+
+    first, weights = (0, 3, 1, 2), (3, 2, 0, 1)
+    held = []
+    for layer in layers:
+        x, w, dy = layer.arrays(batch)
+        held.append((moved(x, first), moved(w, weights), moved(dy, first)))
+
+    def steps() -> None:
+        for layer, (x, w, dy) in itertools.chain.from_iterable([list(zip(layers, held, strict=True))] * _UNROLLED):
+            if layer.kind == "conv":
+                torch.conv2d(x, w)
+                wanted = (bool(layer.gradient), True, False)
+                torch.ops.aten.convolution_backward(dy, x, w, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, wanted)
+            else:
+                x @ w
+                x.T @ dy
+                if layer.gradient:
+                    dy @ w.T
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return steps
+
+
+LIBRARIES = {"numpy": _numpy, "tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+
+
+def _work(library: str, threads: int, models: Sequence[Setting], seconds: float, together: Barrier) -> list[float]:
+    """Returns the images per second of each model; all processes start each at the same time."""
+    # TensorFlow writes there; exceptions reach the caller in another way.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    found = []
+    for setting in models:
+        steps = LIBRARIES[library](layers(setting), setting.batch_size, threads)
+        for _ in range(3):
+            steps()
+        together.wait(_TIMEOUT)
+        calls, start = 0, time.perf_counter()
+        while (took := time.perf_counter() - start) < seconds:
+            steps()
+            calls += 1
+        found.append(calls * _UNROLLED * setting.batch_size / took)
+    return found
 
 
 def _measure(
     library: str, processes: int, threads: int, models: Mapping[str, Setting], seconds: float, _: Path
 ) -> dict[str, float]:
-    workers = _Workers(library, processes, threads)
-    try:
-        return {
-            name: workers.images_per_second(setting, seconds) * operations(layers(setting), training=True) / 1e9
-            for name, setting in models.items()
-        }
-    finally:
-        workers.close()
+    # The libraries read these when they are imported.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"})
+    context, chosen = get_context("spawn"), list(models.values())
+    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as executor:
+        together = manager.Barrier(processes)
+        futures = [executor.submit(_work, library, threads, chosen, seconds, together) for _ in range(processes)]
+        rates = [sum(each) for each in zip(*(future.result() for future in futures), strict=True)]
+    gflop = [operations(layers(setting), training=True) / 1e9 for setting in chosen]
+    return {name: rate * each for name, rate, each in zip(models, rates, gflop, strict=True)}
+
+
+# ---- all together ------------------------------------------------------------------------------------------------
 
 
 def summary(found: Rates, shape: str, trials: int) -> tuple[float, float, str]:
