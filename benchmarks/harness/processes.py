@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import resource
-import signal
 import subprocess
 import tempfile
 import threading
@@ -16,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.harness import machine
 
 _PR_SET_CHILD_SUBREAPER = 36
-_TICK = os.sysconf("SC_CLK_TCK")
 # Seconds between two looks at the processes: usually, and when the workers' memory is recorded.
 _INTERVAL, _WORKERS_INTERVAL = 0.2, 0.1
 # The share of one core that reading the memory may take: the kernel walks all pages of each process.
@@ -121,7 +121,7 @@ def run(
             # The process stays a zombie until `wait`, so that its processor time can be read.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             wall = time.perf_counter() - start
-            driver = _read(process.pid).ticks / _TICK
+            driver = _seconds(psutil.Process(process.pid))
             timer.cancel()
             returncode = process.wait()
         except BaseException:
@@ -148,43 +148,13 @@ def _children() -> float:
 
 def _busy() -> float:
     """Returns the processor seconds that the whole machine has been busy for since it started."""
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / _TICK
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
-@dataclass(frozen=True)
-class _Process:
-    """An entry of /proc; `started` and `ticks` (the time it worked) are in clock ticks."""
-
-    pid: int
-    parent: int
-    started: int
-    ticks: int
-    zombie: bool
-
-
-def _read(pid: int) -> _Process:
-    # The name comes first, in brackets, and may contain anything.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return _Process(pid, int(fields[1]), int(fields[19]), int(fields[11]) + int(fields[12]), fields[0] == "Z")
-
-
-def _descendants() -> list[_Process]:
-    children: dict[int, list[_Process]] = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            process = _read(int(entry))
-            children.setdefault(process.parent, []).append(process)
-    found = list(children.get(os.getpid(), []))
-    for process in found:
-        found += children.get(process.pid, [])
-    return found
-
-
-def _memory(pid: int) -> dict[str, int]:
-    """Returns a process's memory in bytes by kind, such as `Rss` and `Pss`."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 class _Sampler:
@@ -194,8 +164,8 @@ class _Sampler:
         self.peak = 0.0
         self.samples: list[Sample] = []
         self._workers = workers
-        self._ticks: dict[tuple[int, int], int] = {}
-        self._slots: dict[tuple[int, int], str] = {}
+        self._seconds: dict[psutil.Process, float] = {}
+        self._slots: dict[psutil.Process, str] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -203,7 +173,7 @@ class _Sampler:
     @property
     def cpu_seconds(self) -> float:
         """The processor time of all descendants seen, as of the last look at each."""
-        return sum(self._ticks.values()) / _TICK
+        return sum(self._seconds.values())
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -213,48 +183,54 @@ class _Sampler:
     def _run(self) -> None:
         memory_next = 0.0
         while not self._ended.wait(_WORKERS_INTERVAL if self._workers else _INTERVAL):
-            found = _descendants()
-            self._ticks.update({(process.pid, process.started): process.ticks for process in found})
-            if self._workers:
-                self._look_at_workers(found)
+            found = psutil.Process().children(recursive=True)
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    self._seconds[process] = _seconds(process)
+                if self._workers:
+                    with contextlib.suppress(psutil.Error, OSError):
+                        self._look_at_worker(process)
             now = time.perf_counter()
             if now >= memory_next:
                 used, total = time.thread_time(), 0
                 for process in found:
-                    with contextlib.suppress(OSError, KeyError):
-                        total += _memory(process.pid)["Pss"]
+                    with contextlib.suppress(psutil.Error):
+                        total += process.memory_full_info().pss
                 self.peak = max(self.peak, total)
                 memory_next = now + (time.thread_time() - used) / _SHARE
 
-    def _look_at_workers(self, found: list[_Process]) -> None:
-        for process in found:
-            key = process.pid, process.started
-            with contextlib.suppress(OSError, KeyError):
-                if key not in self._slots:
-                    # Every worker writes to its slot's log, however it was started.
-                    log = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
-                    if log.parent.name != "workers" or log.suffix != ".log":
-                        continue
-                    self._slots[key] = log.stem
-                memory = _memory(process.pid)
-                rss, pss = memory["Rss"] / 2**20, memory["Pss"] / 2**20
-                self.samples.append(Sample(time.time(), self._slots[key], process.pid, rss, pss))
+    def _look_at_worker(self, process: psutil.Process) -> None:
+        if process not in self._slots:
+            # Every worker writes to its slot's log, however it was started.
+            log = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
+            if log.parent.name != "workers" or log.suffix != ".log":
+                return
+            self._slots[process] = log.stem
+        memory = process.memory_full_info()
+        sample = Sample(time.time(), self._slots[process], process.pid, memory.rss / 2**20, memory.pss / 2**20)
+        self.samples.append(sample)
 
 
 def _end_descendants(grace: float) -> int:
     """Waits for all descendants to end, kills them after `grace` seconds, and returns how many had to be killed."""
     deadline = time.monotonic() + grace
-    killed: set[int] = set()
+    killed: set[psutil.Process] = set()
     while True:
-        running = [process.pid for process in _descendants() if not process.zombie]
+        running = [process for process in psutil.Process().children(recursive=True) if _is_running(process)]
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if not running:
             return len(killed)
         if time.monotonic() >= deadline:
-            for pid in running:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            for process in running:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             killed.update(running)
         time.sleep(0.05)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
