@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import rich
-import yaml
 
 from benchmarks.harness import processes
 from mnist_sweep import journal
@@ -92,11 +91,6 @@ def environment(off: str = "") -> dict[str, str]:
     return {**env, "PARTS_OFF": off, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def experiment_file(content: Mapping[str, Any]) -> str:
-    """Returns the text of an experiment file."""
-    return "# @package _global_\n" + yaml.safe_dump(dict(content), sort_keys=False)
-
-
 # ---- images ------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +100,6 @@ class Arrays:
 
     Attributes:
         name: The data set.
-        fallback: Whether it replaces MNIST, which was not found.
         whole: An `.npz` in Keras's layout.
         split: An `.npz` with the same training images, split as this program splits them.
         images: The number of training images after the split.
@@ -114,7 +107,6 @@ class Arrays:
     """
 
     name: str
-    fallback: bool
     whole: Path
     split: Path
     images: int
@@ -158,20 +150,14 @@ def _write(images: data.Images, count: int | None, folder: Path) -> Arrays:
     rng = np.random.default_rng(_SEED)
     train = np.sort(rng.permutation(total)[:count])
     test = np.sort(rng.permutation(tests)[: max(round(tests * count / total), 1)])
-    cut = data.Images(
-        images.name,
-        images.source,
-        images.x_train[train],
-        images.y_train[train],
-        images.x_test[test],
-        images.y_test[test],
-    )
+    x_train, y_train, x_test, y_test = images.x_train, images.y_train, images.x_test, images.y_test
+    cut = data.Images(images.name, images.source, x_train[train], y_train[train], x_test[test], y_test[test])
     split = data.split(cut, _VALIDATION, _SEED)
     folder.mkdir(parents=True, exist_ok=True)
     whole, parts = folder / "whole.npz", folder / "split.npz"
     np.savez_compressed(whole, **_arrays(cut, "x_train", "y_train", "x_test", "y_test"))
     np.savez_compressed(parts, **_arrays(split, "x_train", "y_train", "x_val", "y_val"))
-    return Arrays(images.name, images.fallback is not None, whole, parts, len(split.x_train), len(split.x_val))
+    return Arrays(images.name, whole, parts, len(split.x_train), len(split.x_val))
 
 
 def _arrays(images: object, *names: str) -> dict[str, Any]:

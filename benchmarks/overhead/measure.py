@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.harness import sweeps
 from benchmarks.harness.sweeps import Swept
 from benchmarks.overhead import activities
+from benchmarks.throughput.shapes import experiment_file
 from mnist_sweep.trial import EpochEnded, Status, SweepStarted, TrialEnded, TrialStarted
 
 # What happens once, after a sweep, however long it was.
@@ -96,7 +97,7 @@ def memory(swept: Swept) -> list[dict[str, Any]]:
 
 def same(trials: int) -> str:
     """Returns an experiment file: a random search of one epoch of Dense 16-16 with different learning rates."""
-    return sweeps.experiment_file(
+    return experiment_file(
         {
             "model": {"layers": 2, "units": 16, "dropout": 0.0},
             "optimizer": {"name": "adam", "learning_rate": "tag(log, interval(0.0001, 0.01))"},

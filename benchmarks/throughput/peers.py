@@ -15,12 +15,13 @@ validation accuracy after each epoch.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import pickle
+import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +43,14 @@ class Plan:
         epochs: Of each trial.
         data: An `.npz` with x_train, y_train, x_val and y_val; the images as bytes.
         cores: Of the machine.
-        gpus: Of the machine.
-        trials_per_gpu: How many share a GPU, if the system leaves that to its user.
+        gpu_share: Of each trial, if the system leaves that to its user; 0 without GPUs.
     """
 
     settings: list[Setting]
     epochs: int
     data: str
     cores: int
-    gpus: int
-    trials_per_gpu: int
-
-    def write(self, path: Path) -> None:
-        """Writes it as JSON."""
-        path.write_text(json.dumps(asdict(self)))
-
-    @classmethod
-    def read(cls, path: Path) -> Plan:
-        """Reads what `write` wrote."""
-        content = json.loads(path.read_text())
-        lists = [{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in content["settings"]]
-        return cls(**{**content, "settings": [Setting(**one) for one in lists]})
+    gpu_share: float
 
 
 def load(path: str) -> dict[str, Any]:
@@ -188,8 +176,8 @@ def ray_tune(plan: Plan) -> Curves:
     from ray import tune
 
     resources: dict[str, float] = {"cpu": 1}
-    if plan.gpus:
-        resources["gpu"] = 1 / plan.trials_per_gpu
+    if plan.gpu_share:
+        resources["gpu"] = plan.gpu_share
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         ray.init("local", num_cpus=plan.cores, include_dashboard=False, _temp_dir=folder)
@@ -212,15 +200,11 @@ def ray_tune(plan: Plan) -> Curves:
 PEERS = {"keras-tuner": keras_tuner, "optuna": optuna, "ray": ray_tune}
 
 
-def main() -> None:
-    """Runs one system and writes `curves.json` to the working directory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("system", choices=list(PEERS))
-    parser.add_argument("plan", type=Path)
-    options = parser.parse_args()
-    curves = PEERS[options.system](Plan.read(options.plan))
+def main(system: str, plan: str) -> None:
+    """Runs one system on a plan, and writes `curves.json` to the working directory."""
+    curves = PEERS[system](pickle.loads(Path(plan).read_bytes()))
     Path("curves.json").write_text(json.dumps(curves))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

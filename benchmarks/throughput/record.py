@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from argparse import Namespace
@@ -50,10 +51,10 @@ def run(
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        cores, gpus = machine.cores(), len(machine.gpus())
-        plan = Plan(settings, epochs, str(arrays.split.absolute()), cores, gpus, options.trials_per_gpu)
-        plan.write(folder / "plan.json")
-        command = [sys.executable, "-m", "benchmarks.throughput.peers", system, "plan.json"]
+        gpu_share = 1 / options.trials_per_gpu if machine.gpus() else 0.0
+        plan = Plan(settings, epochs, str(arrays.split.absolute()), machine.cores(), gpu_share)
+        (folder / "plan.pickle").write_bytes(pickle.dumps(plan))
+        command = [sys.executable, "-m", "benchmarks.throughput.peers", system, "plan.pickle"]
         usage = processes.run(command, folder, sweeps.environment(), timeout=options.timeout)
         curves = {int(index): curve for index, curve in json.loads((folder / "curves.json").read_text()).items()}
     ended = [curve for curve in curves.values() if len(curve) == epochs]

@@ -1,12 +1,16 @@
-"""What is trained: for each shape a list of hyperparameter configurations, the same for every system."""
+"""What is trained: for each shape a list of hyperparameter configurations, the same for every system.
+
+The other systems' processes import this module, so it must not import anything slow.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness import sweeps
+import yaml
 
 _SEED = 20
 _RATES, _MIXED_RATES = (1e-4, 1e-2), (5e-4, 5e-2)
@@ -120,11 +124,16 @@ def values(shape: str, setting: Setting) -> dict[str, Any]:
     return found
 
 
+def experiment_file(content: Mapping[str, Any]) -> str:
+    """Returns the text of an experiment file."""
+    return "# @package _global_\n" + yaml.safe_dump(dict(content), sort_keys=False)
+
+
 def experiment(shape: str, trials: int, epochs: int) -> str:
     """Returns an experiment file for this program: the space, and the trials as `search.enqueue`."""
     mixed = shape == "mixed"
     low, high = _MIXED_RATES if mixed else _RATES
-    return sweeps.experiment_file(
+    return experiment_file(
         {
             "defaults": [{"override /model": SHAPES[shape].group}],
             "model": SHAPES[shape].model,
