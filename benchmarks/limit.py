@@ -174,7 +174,7 @@ def _tensorflow(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[
     # Variables, as TensorFlow would fold constants.
     held = [[tf.Variable(a) for a in layer.arrays(batch)] for _ in range(_UNROLLED) for layer in layers]
 
-    @tf.function(autograph=False)  # type: ignore[misc]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def compiled() -> list[Any]:
         found = []
         for layer, (x, w, dy) in zip(itertools.cycle(layers), held, strict=False):
@@ -211,7 +211,7 @@ def _jax(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], obje
     def dense(x: Any, w: Any) -> Any:
         return x @ w
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def compiled(held: Any) -> Any:
         found = []
         for arrays in held:

@@ -90,7 +90,7 @@ def load(name: str, uri: str) -> None:
     # MLflow's first call opens the store.
     found = runs.find_sweep(SWEEP, uri)
     before, start, worked = _memory(), time.perf_counter(), time.process_time()
-    figures = {"rows": WAYS[name](uri, Client(found.client), found.selection.wanted)}
+    figures: Figures = {"rows": WAYS[name](uri, Client(found.client), found.selection.wanted)}
     figures |= {"s": time.perf_counter() - start, "s of work": time.process_time() - worked}
     print(json.dumps({**figures, "MB": _memory() - before}))
 

@@ -100,7 +100,7 @@ def score(values: Values) -> float:
     """Returns a made-up accuracy."""
     rate = math.log10(values["optimizer.learning_rate"])
     units = sum(abs(math.log2(value) - 7) for name, value in values.items() if "units" in name)
-    return 0.95 - 0.03 * (rate + 2.7) ** 2 - 0.2 * (values["model.dropout"] - 0.2) ** 2 - 0.002 * units
+    return float(0.95 - 0.03 * (rate + 2.7) ** 2 - 0.2 * (values["model.dropout"] - 0.2) ** 2 - 0.002 * units)
 
 
 def _add_options(parser: ArgumentParser) -> None:

@@ -6,11 +6,14 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 _SHOWN = ("tensorflow", "keras", "keras-tuner", "optuna", "ray")
 _PACKAGES = ("mnist_sweep", *_SHOWN, "mlflow", "numpy", "jax", "torch")
@@ -44,14 +47,15 @@ def commit() -> str | None:
 
 def describe() -> dict[str, Any]:
     """Returns CPU, cores, memory, GPUs, versions, commit and date."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     versions = {"python": platform.python_version(), "linux": platform.release()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
-        "cpu": _fields("/proc/cpuinfo").get("model name", platform.processor()),
+        "cpu": model.group(1) if model else platform.processor(),
         "cores": cores(),
-        "memory_gib": round(int(_fields("/proc/meminfo")["MemTotal"].split()[0]) / 2**20, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": gpus(),
         "versions": versions,
         "commit": commit(),
@@ -64,8 +68,3 @@ def line(machine: Mapping[str, Any]) -> str:
     parts = [f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB", *machine["gpus"]]
     parts += [f"{name} {version}" for name, version in machine["versions"].items() if name in _SHOWN]
     return ", ".join([*parts, machine["date"][:10]])
-
-
-def _fields(path: str) -> dict[str, str]:
-    pairs = (text.partition(":") for text in Path(path).read_text().splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}

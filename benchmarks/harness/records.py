@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -133,7 +133,7 @@ class Spread:
         known = np.array([math.inf if figure is None else figure for figure in figures])
         never = int((~np.isfinite(known)).sum())
         # There is nothing to interpolate between a number and infinity.
-        method = "higher" if never else "linear"
+        method: Literal["higher", "linear"] = "higher" if never else "linear"
         low, median, high = (float(value) for value in np.percentile(known, (25, 50, 75), method=method))
         return cls(median, low, high, len(known), never)
 

@@ -73,7 +73,7 @@ def everything(store: Store, options: Namespace, console: Console) -> None:
 
 @contextmanager
 def plot(
-    path: Path, rows: int = 1, columns: int = 1, *, dpi: int = 130, footer: str = "", **options: object
+    path: Path, rows: int = 1, columns: int = 1, *, dpi: int = 130, footer: str = "", **options: Any
 ) -> Iterator[tuple[Any, Any]]:
     """Gives a figure and its grid of axes to draw on (`matplotlib.pyplot.subplots`), then writes the image."""
     import matplotlib as mpl

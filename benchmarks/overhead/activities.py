@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mnist_sweep.trial import AttemptFailed, Event, TrialEnded, TrialStarted, WinnerTested
 
@@ -80,8 +81,12 @@ def together(slots: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: float(found[name]) for name in names if found[name]}
 
 
-@dataclass(frozen=True)
-class Shares:
+def inside(seconds: Mapping[str, float]) -> float:
+    """Returns the slot time from the start of each slot's first trial to the end of its last trial."""
+    return sum(spent for name, spent in seconds.items() if name not in _OUTSIDE)
+
+
+class Shares(NamedTuple):
     """The share of the slots' time that training and validation steps took.
 
     Attributes:
@@ -94,13 +99,8 @@ class Shares:
     from_command: float
     whole: float
 
-    @classmethod
-    def of(cls, seconds: Mapping[str, float]) -> Shares:
-        """Returns the shares for what `together` returned."""
-        steps, within = sum(seconds.get(name, 0.0) for name in STEPS), inside(seconds)
-        return cls(steps / within, steps / (within + seconds.get(START, 0.0)), steps / sum(seconds.values()))
 
-
-def inside(seconds: Mapping[str, float]) -> float:
-    """Returns the slot time from the start of each slot's first trial to the end of its last trial."""
-    return sum(spent for name, spent in seconds.items() if name not in _OUTSIDE)
+def shares(seconds: Mapping[str, float]) -> Shares:
+    """Returns the shares for what `together` returned."""
+    steps, within = sum(seconds.get(name, 0.0) for name in STEPS), inside(seconds)
+    return Shares(steps / within, steps / (within + seconds.get(START, 0.0)), steps / sum(seconds.values()))

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.harness import records, show
 from benchmarks.harness.records import Figure, Found, Record, Store, of, per_minute, ratio, spread
 from benchmarks.harness.show import Cell
-from benchmarks.overhead.activities import STEPS, TEST, Shares, inside
+from benchmarks.overhead.activities import STEPS, TEST, Shares, inside, shares
 
 Goal = tuple[str, str, str, str]
 """What, the goal, what was measured, and whether the goal was met."""
@@ -45,7 +45,7 @@ def _goal(what: str, figure: float, aim: float, form: str, *, least: bool = Fals
 
 
 def _shares(record: Record) -> Shares:
-    return Shares.of(record.figures["activities"])
+    return shares(record.figures["activities"])
 
 
 def _within(record: Record) -> float:
@@ -84,7 +84,7 @@ def _wall_each(record: Record) -> float:
 
 def _untested(record: Record) -> float:
     """Returns the wall time without the winner's test, which needs a model that was written."""
-    return record["wall_seconds"] - record.figures["activities"].get(TEST, 0.0) / record["slots"]
+    return record["wall_seconds"] - float(record.figures["activities"].get(TEST, 0.0)) / record["slots"]
 
 
 def _middle(runs: Sequence[Record]) -> Record:

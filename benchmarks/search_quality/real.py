@@ -1,4 +1,4 @@
-"""`python -m benchmarks.search_quality.real`: real searches until a validation accuracy, beside keras-tuner and Optuna.
+"""`python -m benchmarks.search_quality.real`: real searches until a validation accuracy, here and with other systems.
 
 Each search is a process of its own, timed from its start, imports included, to the first epoch that reaches the target.
 It ends at `--limit`. The other systems train one trial at a time on all cores, with Keras's `fit`; this program trains

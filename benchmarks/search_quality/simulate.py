@@ -61,15 +61,7 @@ def _curves(dataset: str, trainer: str, epoch_scale: float) -> Curves:
 
 
 def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: float = 1.0) -> Run:
-    """Simulates one sweep.
-
-    Args:
-        dataset: One of `curves.DATASETS`.
-        entry: The algorithm.
-        workers: How many trials run at once.
-        seed: From 1.
-        epoch_scale: How many times as long an epoch takes as was recorded.
-    """
+    """Simulates one sweep, whose epochs take `epoch_scale` times as long as recorded; seeds start at 1."""
     table = _curves(dataset, entry.trainer, epoch_scale)
     for_each = _HYPERBAND_TRIALS_FOR_EACH if entry.name.lower() == "hyperband" else _TRIALS_FOR_EACH
     most = workers + _SLOW_TRIALS if entry.repeats < 1 else for_each * len(table.values)
@@ -101,7 +93,7 @@ def simulate_all(
     epoch_scale: float,
     say: Callable[[str], None],
 ) -> Iterator[Run]:
-    """Simulates all combinations, the slow ones first.
+    """Simulates all combinations, the slow ones first, and yields each run when it ends.
 
     Args:
         datasets: Of `curves.DATASETS`.
@@ -110,10 +102,7 @@ def simulate_all(
         seeds: Repetitions, multiplied by each entry's `repeats`, but at least 10 of them.
         processes: How many to simulate at once.
         epoch_scale: As for `simulate`.
-        say: Gets the progress.
-
-    Yields:
-        Each run, when it ends.
+        say: Prints the progress.
     """
     start, said = time.monotonic(), 0.0
     tasks = [

@@ -76,8 +76,7 @@ def test_shares_are_those_of_training_and_validation_steps():
     seconds = activities.together(activities.by_slot(EVENTS, BEGIN, END))
 
     assert sum(seconds.values()) == pytest.approx(2 * (END - BEGIN))
-    shares = activities.Shares.of(seconds)
-    assert (shares.within, shares.from_command, shares.whole) == pytest.approx((21 / 35, 21 / 46, 21 / 100))
+    assert activities.shares(seconds) == pytest.approx((21 / 35, 21 / 46, 21 / 100))
 
 
 def test_the_first_step_ends_when_a_batch_of_the_first_epoch_is_done():

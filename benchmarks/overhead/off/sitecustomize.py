@@ -32,10 +32,8 @@ def _tracking(module: ModuleType) -> None:
     def begin(self: Any, *_: object) -> None:
         self.error, self.refusals = None, module.Refusals()
 
-    _replace(module.Tracker, "__init__", begin)
-    for name in ("handle", "close"):
-        _replace(module.Tracker, name, _nothing)
-    _replace(module.Tracker, "behind", 0)
+    for name, value in {"__init__": begin, "handle": _nothing, "close": _nothing, "behind": 0}.items():
+        _replace(module.Tracker, name, value)
 
 
 def _publish(module: ModuleType) -> None:
@@ -57,22 +55,18 @@ def _files(module: ModuleType) -> None:
 
 def _reading(module: ModuleType) -> None:
     digest_of = module.digest_of
-
-    def digest_if_there(path: Any, *more: Any) -> str:
-        return digest_of(path, *more) if path.exists() else ""
-
-    _replace(module, "digest_of", digest_if_there)
+    _replace(module, "digest_of", lambda path, *more: digest_of(path, *more) if path.exists() else "")
 
 
 def _sweep(module: ModuleType) -> None:
     _replace(module.Sweep, "_test_winner", _nothing)
 
 
-_CHANGES: dict[str, Callable[[ModuleType], None]] = {}
-if "mlflow" in _OFF:
-    _CHANGES |= {"mnist_sweep.tracking": _tracking, "mnist_sweep.publish": _publish}
-if "files" in _OFF:
-    _CHANGES |= {"mnist_sweep.files": _files, "mnist_sweep.reading": _reading, "mnist_sweep.sweep": _sweep}
+_PARTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
+    "mlflow": {"mnist_sweep.tracking": _tracking, "mnist_sweep.publish": _publish},
+    "files": {"mnist_sweep.files": _files, "mnist_sweep.reading": _reading, "mnist_sweep.sweep": _sweep},
+}
+_CHANGES = {name: change for part in filter(None, _OFF) for name, change in _PARTS[part].items()}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -81,15 +75,16 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        change = _CHANGES.get(name)
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if change else None
-        if change is None or spec is None or spec.loader is None:
+        if name not in _CHANGES:
             return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        assert spec is not None
+        assert spec.loader is not None
         run = spec.loader.exec_module
 
         def run_changed(module: ModuleType) -> None:
             run(module)
-            change(module)
+            _CHANGES[name](module)
 
         spec.loader.exec_module = run_changed  # type: ignore[method-assign]
         return spec
