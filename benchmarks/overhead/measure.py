@@ -25,14 +25,7 @@ _TINY = 80
 
 
 def sweep(folder: Path, *, experiment: str, off: str = "", keep: bool = False, **options: Any) -> Swept:
-    """Runs a sweep, without report and registry unless `arguments` says otherwise.
-
-    Args:
-        folder: For everything that it writes.
-        experiment: The text of an experiment file.
-        off: What to switch off.
-        keep: Whether to keep the folder.
-        options: More for `sweeps.run`.
+    """Runs a sweep like `sweeps.run`, without report and registry unless `arguments` says otherwise.
 
     Raises:
         RuntimeError: It or a trial failed, or it did what was switched off.
@@ -68,12 +61,7 @@ def figures(swept: Swept) -> dict[str, Any]:
 
 
 def first_step(swept: Swept, batches: int) -> tuple[float, float]:
-    """Returns when the first training step began and ended, in seconds from the command.
-
-    Args:
-        swept: A sweep whose trials have one epoch.
-        batches: Of an epoch.
-    """
+    """Returns when the first step began and ended, in seconds from the command, if trials have one epoch."""
     first = next(event for event in swept.events if isinstance(event, EpochEnded))
     outcome = next(e.outcome for e in swept.events if isinstance(e, TrialEnded) and e.trial == first.trial)
     begun = first.time - swept.begin - sum(outcome.phases[name] for name in activities.STEPS)

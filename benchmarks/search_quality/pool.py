@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from benchmarks.search_quality.curves import Curves
 
@@ -78,19 +78,12 @@ class Player(ABC):
         """
 
 
-@dataclass
-class Reached:
-    """When a target was first reached; infinite if it never was.
+class Reached(NamedTuple):
+    """When a target was first reached, on the simulated clock, and after how many epochs and trials in all."""
 
-    Attributes:
-        seconds: On the simulated clock.
-        epochs: All epochs that had been trained by then.
-        trials: All trials that had started by then.
-    """
-
-    seconds: float = math.inf
-    epochs: float = math.inf
-    trials: float = math.inf
+    seconds: float
+    epochs: int
+    trials: int
 
 
 @dataclass
@@ -98,14 +91,14 @@ class Outcome:
     """The result of a simulated sweep.
 
     Attributes:
-        reached: For each target.
+        reached: For each target; None if it was not reached.
         seconds: When it ended.
         epochs: All epochs trained.
         trials: All trials started.
         suggestions: Seconds of processor time that the algorithm took.
     """
 
-    reached: list[Reached]
+    reached: list[Reached | None]
     seconds: float = 0.0
     epochs: int = 0
     trials: int = 0
@@ -130,17 +123,9 @@ class Pool:
     def __init__(
         self, curves: Curves, player: Player, *, workers: int, targets: Sequence[float], max_trials: int
     ) -> None:
-        """Sets up the workers.
-
-        Args:
-            curves: What to replay.
-            player: The algorithm.
-            workers: How many trials run at once.
-            targets: Accuracies.
-            max_trials: How many trials to start at most.
-        """
+        """Sets up the workers; `targets` are accuracies."""
         self._curves, self._player, self._targets, self._max_trials = curves, player, targets, max_trials
-        self._outcome = Outcome([Reached() for _ in targets])
+        self._outcome = Outcome([None for _ in targets])
         self._now = self._free_at = 0.0
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -151,7 +136,7 @@ class Pool:
 
     def run(self) -> Outcome:
         """Simulates the sweep."""
-        while self._events and not all(math.isfinite(r.seconds) for r in self._outcome.reached):
+        while self._events and None in self._outcome.reached:
             self._now, _, event = heapq.heappop(self._events)
             event()
         self._outcome.seconds = self._now
@@ -191,9 +176,10 @@ class Pool:
         if math.isnan(accuracy):
             self._end(slot, running, None, cut=False)
             return
-        for reached, target in zip(self._outcome.reached, self._targets, strict=True):
-            if accuracy >= target and not math.isfinite(reached.seconds):
-                reached.seconds, reached.epochs, reached.trials = self._now, self._outcome.epochs, self._outcome.trials
+        reached = Reached(self._now, self._outcome.epochs, self._outcome.trials)
+        for index, target in enumerate(self._targets):
+            if accuracy >= target and self._outcome.reached[index] is None:
+                self._outcome.reached[index] = reached
         running.best = max(running.best, accuracy)
         stop, _ = self._timed(lambda: self._player.report(running.number, running.epoch, accuracy))
         if running.epoch >= running.job.last or stop:

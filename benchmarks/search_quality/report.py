@@ -37,14 +37,9 @@ class Results:
         self.algorithms = list(dict.fromkeys((run.family, run.algorithm) for run in self.runs))
 
     def spread(self, dataset: str, workers: int, algorithm: tuple[str, str], figure: str, target: int) -> Spread | None:
-        """Returns median and quartiles of one algorithm's seeds; None if it was not run until that target.
+        """Returns median and quartiles of a figure of an algorithm's runs; None if it was not run until that target.
 
-        Args:
-            dataset: The curves.
-            workers: Their number.
-            algorithm: Its family and name.
-            figure: `seconds`, `epochs` or `trials`.
-            target: The index in `PERCENTILES`.
+        An algorithm is its family and name; a target is an index of `PERCENTILES`.
         """
         runs = self._groups.get((dataset, workers, *algorithm))
         if runs is None or any(len(run.seconds) <= target for run in runs):
@@ -107,14 +102,9 @@ def tables(results: Results) -> Iterable[Table]:
 def ratios(results: Results, default: str) -> Table:
     """Compares this program with the best of the others, by dataset, target and number of workers.
 
-    Args:
-        results: All runs.
-        default: This program's default algorithm.
-
-    Returns:
-        A table: what is compared, and with whose training the others' algorithms run; then the ratios of the medians:
-        the default's and this program's best to keras-tuner's best and to Optuna's best, and the bound's to
-        keras-tuner's best.
+    The columns: what is compared, and with whose training the others' algorithms run; then the ratios of the medians:
+    of the default algorithm and of this program's best to keras-tuner's best and to Optuna's best, and of the bound to
+    keras-tuner's best.
     """
     headings = ["seconds to", "workers", "the others train with"]
     headings += [f"{ours} / {theirs}'s best" for theirs in THEIRS for ours in (default, "our best")]
@@ -141,13 +131,7 @@ def _ratio(ours: tuple[str, float] | None, theirs: tuple[str, float] | None, *, 
 
 
 def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None:
-    """Draws median and quartiles of the seconds to the 95th-percentile setting.
-
-    Args:
-        results: All runs.
-        path: The image file.
-        shown: Families and names of the algorithms to draw, from top to bottom.
-    """
+    """Draws the seconds to the 95th-percentile setting of some algorithms (family, name), from top to bottom."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     shown = [pair for pair in shown if pair in results.algorithms and pair[0] in _COLORS]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
 
 from benchmarks.search_quality import curves
 from benchmarks.search_quality.curves import Curves
@@ -69,13 +67,12 @@ def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: f
     targets = [table.target(percentile) for percentile in percentiles]
     outcome = Pool(table, entry.create(table, seed), workers=workers, targets=targets, max_trials=most).run()
 
-    def known(figure: str) -> list[Any]:
-        values = [getattr(reached, figure) for reached in outcome.reached]
-        return [value if math.isfinite(value) else None for value in values]
-
-    figures = known("seconds"), known("epochs"), known("trials")
+    seconds, epochs, trials = (
+        [None if reached is None else getattr(reached, figure) for reached in outcome.reached]
+        for figure in ("seconds", "epochs", "trials")
+    )
     suggestions = outcome.suggestions / max(outcome.trials, 1)
-    return Run(dataset, entry.name, entry.family, workers, seed, *figures, outcome.seconds, suggestions)
+    return Run(dataset, entry.name, entry.family, workers, seed, seconds, epochs, trials, outcome.seconds, suggestions)
 
 
 def _named(dataset: str, family: str, name: str, workers: int, seed: int, epoch_scale: float) -> Run:

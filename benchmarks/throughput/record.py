@@ -23,15 +23,7 @@ SYSTEMS = (OURS, *PEERS)
 def run(
     system: str, shape: str, epochs: int, arrays: sweeps.Arrays, options: Namespace, folder: Path
 ) -> dict[str, Any]:
-    """Runs one process of a system.
-
-    Args:
-        system: One of `SYSTEMS`.
-        shape: One of `SHAPES`.
-        epochs: Of each trial.
-        arrays: The images.
-        options: The benchmark's command line.
-        folder: For everything that it writes; removed at the end unless a trial failed.
+    """Runs one process of a system, in a folder that is removed at the end unless a trial failed.
 
     Returns:
         What it took (`processes.Usage`), the number of `trials` and of those that were trained to their end (`ended`),
