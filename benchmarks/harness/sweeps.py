@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import rich
 from benchmarks.harness import processes
 from mnist_sweep import journal
 from mnist_sweep.training import data
-from mnist_sweep.trial import Event
+from mnist_sweep.trial import EpochEnded, Event, Outcome, TrialEnded, TrialStarted
 
 ROOT = Path(__file__).parents[2]
 # The seed and the share of the validation images, as in this program's config.
@@ -89,6 +89,40 @@ def environment(off: str = "") -> dict[str, str]:
     first = [str(ROOT / "benchmarks" / "overhead" / "off")] if off else []
     env["PYTHONPATH"] = os.pathsep.join([*first, str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**env, "PARTS_OFF": off, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@dataclass
+class Trained:
+    """A trial, from the journal; times in seconds since 1970.
+
+    Attributes:
+        values: Its searched hyperparameters.
+        epochs: How many it was given.
+        started: When it started.
+        accuracy: The validation accuracy by epoch.
+        outcome: Its outcome; None if it has not ended.
+        ended: When it ended.
+    """
+
+    values: dict[str, Any]
+    epochs: int
+    started: float
+    accuracy: dict[int, float] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    ended: float = 0.0
+
+
+def trained(events: Iterable[Event]) -> list[Trained]:
+    """Returns the trials that started, in the order of their numbers."""
+    found: dict[int, Trained] = {}
+    for event in events:
+        if isinstance(event, TrialStarted):
+            found[event.trial.number] = Trained(event.trial.values, event.trial.epochs, event.time)
+        elif isinstance(event, EpochEnded) and event.trial in found:
+            found[event.trial].accuracy[event.epoch] = event.metrics["val_accuracy"]
+        elif isinstance(event, TrialEnded) and event.trial in found:
+            found[event.trial].outcome, found[event.trial].ended = event.outcome, event.time
+    return [trial for _, trial in sorted(found.items())]
 
 
 # ---- images ------------------------------------------------------------------------------------------------------

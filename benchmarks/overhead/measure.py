@@ -63,9 +63,9 @@ def figures(swept: Swept) -> dict[str, Any]:
 def first_step(swept: Swept, batches: int) -> tuple[float, float]:
     """Returns when the first step began and ended, in seconds from the command, if trials have one epoch."""
     first = next(event for event in swept.events if isinstance(event, EpochEnded))
-    outcome = next(e.outcome for e in swept.events if isinstance(e, TrialEnded) and e.trial == first.trial)
-    begun = first.time - swept.begin - sum(outcome.phases[name] for name in activities.STEPS)
-    return begun, begun + outcome.phases["train"] / batches
+    phases = next(e.outcome for e in swept.events if isinstance(e, TrialEnded) and e.trial == first.trial).phases
+    begun = first.time - swept.begin - sum(phases[name] for name in activities.STEPS)
+    return begun, begun + phases["train"] / batches
 
 
 def memory(swept: Swept) -> list[dict[str, Any]]:

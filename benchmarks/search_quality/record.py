@@ -15,7 +15,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.benchmark import RESULTS, command_line, parse
 from benchmarks.harness.machine import cores
+from benchmarks.harness.sweeps import Trained, trained
 from benchmarks.search_quality.curves import FILE, KERAS, OURS, TRAINERS, seconds_keys
 from mnist_sweep import journal
-from mnist_sweep.trial import EpochEnded, TrialEnded, TrialStarted
 
 _COMMON = (
     "search=grid",
@@ -79,47 +78,26 @@ Seconds = tuple[float, float, float]
 """Seconds of an epoch, and of everything besides the epochs: with tracing, and without."""
 
 
-@dataclass
-class Recorded:
-    """A trial of the grid, from the journal; times in seconds."""
-
-    values: dict[str, Any]
-    epochs: int
-    started: float
-    accuracy: dict[int, float] = field(default_factory=dict)
-    phases: Mapping[str, float] = field(default_factory=dict)
-    ended: float = 0.0
-
-    @property
-    def kind(self) -> Kind:
-        """What the cost of its epochs depends on."""
-        return tuple(self.values.get(name) for name in _SIZES)
-
-    @property
-    def epoch(self) -> float:
-        """Training and validation, for each epoch."""
-        return (self.phases["train"] + self.phases["validate"]) / self.epochs
-
-    @property
-    def startup(self) -> float:
-        """Everything besides the epochs, from start to end: building, tracing, saving."""
-        return self.ended - self.started - self.epoch * self.epochs
+def _kind(trial: Trained) -> Kind:
+    return tuple(trial.values.get(name) for name in _SIZES)
 
 
-def read(sweep: Path) -> list[Recorded]:
-    """Reads the trials of a sweep that have ended."""
-    trials: dict[int, Recorded] = {}
-    for event in journal.read(sweep):
-        if isinstance(event, TrialStarted):
-            trials[event.trial.number] = Recorded(event.trial.values, event.trial.epochs, event.time)
-        elif isinstance(event, EpochEnded):
-            trials[event.trial].accuracy[event.epoch] = event.metrics["val_accuracy"]
-        elif isinstance(event, TrialEnded):
-            trials[event.trial].phases, trials[event.trial].ended = event.outcome.phases, event.time
-    return [trial for _, trial in sorted(trials.items()) if trial.ended]
+def _phases(trial: Trained) -> Mapping[str, float]:
+    assert trial.outcome is not None
+    return trial.outcome.phases
 
 
-def our_seconds(kinds: Mapping[Kind, Sequence[Recorded]]) -> dict[Kind, Seconds]:
+def _epoch(trial: Trained) -> float:
+    """Returns the seconds of training and validation, for each epoch."""
+    return (_phases(trial)["train"] + _phases(trial)["validate"]) / trial.epochs
+
+
+def _startup(trial: Trained) -> float:
+    """Returns the seconds of everything besides the epochs, from start to end: building, tracing, saving."""
+    return trial.ended - trial.started - _epoch(trial) * trial.epochs
+
+
+def our_seconds(kinds: Mapping[Kind, Sequence[Trained]]) -> dict[Kind, Seconds]:
     """Returns the medians of each kind's trials; one that took more than half of the longest tracing was traced.
 
     What was traced for one trial serves later ones of the same architecture, and how often a search draws the same one
@@ -128,14 +106,14 @@ def our_seconds(kinds: Mapping[Kind, Sequence[Recorded]]) -> dict[Kind, Seconds]
     traced: dict[Kind, list[float]] = defaultdict(list)
     again: dict[Kind, list[float]] = defaultdict(list)
     for kind, like in kinds.items():
-        most = max(trial.phases["trace"] for trial in like)
+        most = max(_phases(trial)["trace"] for trial in like)
         for trial in like:
-            (traced if trial.phases["trace"] > most / 2 else again)[kind].append(trial.startup)
+            (traced if _phases(trial)["trace"] > most / 2 else again)[kind].append(_startup(trial))
     # Every trial of some kinds was traced; without tracing, all kinds take about as long.
     usual = [statistics.median(seconds) for seconds in again.values()]
     return {
         kind: (
-            statistics.median(trial.epoch for trial in like),
+            statistics.median(_epoch(trial) for trial in like),
             statistics.median(traced[kind]),
             statistics.median(again[kind] or usual),
         )
@@ -143,7 +121,7 @@ def our_seconds(kinds: Mapping[Kind, Sequence[Recorded]]) -> dict[Kind, Seconds]
     }
 
 
-def keras_seconds(kinds: Mapping[Kind, Sequence[Recorded]], overrides: Sequence[str]) -> dict[Kind, Seconds]:
+def keras_seconds(kinds: Mapping[Kind, Sequence[Trained]], overrides: Sequence[str]) -> dict[Kind, Seconds]:
     """Measures Keras's `fit` for each kind twice, on one thread for each core side by side, as trials run.
 
     Returns:
@@ -184,15 +162,15 @@ def convert(dataset: str, space: Sequence[str], sweep: Path) -> dict[str, NDArra
         By name: the space and the configurations as JSON; images classified correctly by configuration and epoch, -1
         from the epoch at which the loss was not finite; and the seconds of both trainers (`curves.seconds_keys`).
     """
-    trials = read(sweep)
+    trials = [trial for trial in trained(journal.read(sweep)) if trial.outcome]
     names = list(trials[0].values)
     correct = np.full((len(trials), trials[0].epochs), -1, dtype=np.int16)
-    kinds: dict[Kind, list[Recorded]] = defaultdict(list)
+    kinds: dict[Kind, list[Trained]] = defaultdict(list)
     for row, trial in enumerate(trials):
         for number, accuracy in trial.accuracy.items():
             correct[row, number - 1] = round(accuracy * _VALIDATION_IMAGES)
         if len(trial.accuracy) == trial.epochs:
-            kinds[trial.kind].append(trial)
+            kinds[_kind(trial)].append(trial)
     about = {
         "space": space,
         "validation_images": _VALIDATION_IMAGES,
@@ -205,7 +183,7 @@ def convert(dataset: str, space: Sequence[str], sweep: Path) -> dict[str, NDArra
     }
     fits = keras_seconds(kinds, [*_FIXED[dataset], *space, *_COMMON])
     for trainer, seconds in ((OURS, our_seconds(kinds)), (KERAS, fits)):
-        columns = np.array([seconds[trial.kind] for trial in trials], dtype=np.float32).T
+        columns = np.array([seconds[_kind(trial)] for trial in trials], dtype=np.float32).T
         arrays |= zip(seconds_keys(dataset, trainer), columns, strict=True)
     return arrays
 

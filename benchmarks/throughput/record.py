@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.harness import machine, processes, sweeps
 from benchmarks.throughput import shapes
-from benchmarks.throughput.peers import Curves, Plan
-from mnist_sweep.trial import EpochEnded, Event, Status, TrialEnded, TrialStarted
+from benchmarks.throughput.peers import Plan
+from mnist_sweep.trial import Status
 
 OURS = "mnist_sweep"
 PEERS = ("keras-tuner", "optuna", "ray")
@@ -39,7 +39,12 @@ def run(
             options.override, folder, experiment=experiment, images=arrays.whole, timeout=options.timeout
         )
         usage = swept.usage
-        curves = our_curves(swept.events, [shapes.values(shape, setting) for setting in settings])
+        wanted = [shapes.values(shape, setting) for setting in settings]
+        curves = {
+            wanted.index(trial.values): list(trial.accuracy.values())
+            for trial in sweeps.trained(swept.events)
+            if trial.values in wanted and trial.outcome and trial.outcome.status is Status.COMPLETED
+        }
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -61,19 +66,3 @@ def run(
         "best": max(max(curve) for curve in ended),
         "mean": sum(curve[-1] for curve in ended) / len(ended),
     }
-
-
-def our_curves(events: list[Event], wanted: list[dict[str, Any]]) -> Curves:
-    """Returns the curves of the completed trials among the wanted ones, by their index there."""
-    indices: dict[int, int] = {}
-    curves: dict[int, list[float]] = {}
-    completed: set[int] = set()
-    for event in events:
-        if isinstance(event, TrialStarted) and event.trial.values in wanted:
-            indices[event.trial.number] = wanted.index(event.trial.values)
-            curves[event.trial.number] = []
-        elif isinstance(event, EpochEnded) and event.trial in curves:
-            curves[event.trial].append(event.metrics["val_accuracy"])
-        elif isinstance(event, TrialEnded) and event.outcome.status is Status.COMPLETED:
-            completed.add(event.trial)
-    return {index: curves[number] for number, index in indices.items() if number in completed}

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.harness.sweeps import Trained
 from benchmarks.search_quality import curves, record, report
 from benchmarks.search_quality.curves import KERAS, OURS, TRAINERS, Curves
 from benchmarks.search_quality.players import DEFAULT, FIELD, at_our_speed
 from benchmarks.search_quality.pool import Answer, Job, Player, Pool
 from benchmarks.search_quality.simulate import Run
+from mnist_sweep.trial import Outcome, Status
 
 # Two settings of three epochs; the second is the better one, and the slower.
 CURVES = Curves(
@@ -91,9 +93,9 @@ def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs
 
 
 def test_beside_the_epochs_trials_that_were_traced_count_apart() -> None:
-    def recorded(trace: float, seconds: float) -> record.Recorded:
-        phases = {"trace": trace, "train": 1.5, "validate": 0.5}
-        return record.Recorded({}, epochs=4, started=100.0, phases=phases, ended=100.0 + seconds)
+    def recorded(trace: float, seconds: float) -> Trained:
+        outcome = Outcome(Status.COMPLETED, phases={"trace": trace, "train": 1.5, "validate": 0.5})
+        return Trained({}, epochs=4, started=100.0, outcome=outcome, ended=100.0 + seconds)
 
     traced, again = [recorded(0.4, 3.0), recorded(0.5, 3.2), recorded(0.6, 3.4)], [recorded(0.001, 2.1)] * 5
     seconds = record.our_seconds({("both",): [*traced, *again], ("traced",): traced[:1]})
