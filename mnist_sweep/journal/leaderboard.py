@@ -210,24 +210,14 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def best_so_far(results: Ranking) -> str:
-    """Name the best trial of the search and its score: `trial 7, val_accuracy 0.9512`; empty if none has a score."""
-    best = next(iter(results.ranked()), None)
-    return "" if best is None else f"trial {best}, {_own_score(results, best)}"
-
-
 def verdict(results: Ranking) -> str:
     """Return the winner's score, and how sure it is that it is the best; empty if no trial has a score."""
-    winner = results.winner()
+    winner, confirmed, objective = results.winner(), results.confirmed, results.objectives[0]
     if winner is None:
         return ""
-    if results.confirmed is None:
-        return _own_score(results, winner)
-    return verdict_on(results.objectives[0], results.confirmed.candidates, results.confirmed.p_value)
-
-
-def _own_score(results: Ranking, number: int) -> str:
-    objective, outcome = results.objectives[0], results.outcomes[number]
+    if confirmed is not None:
+        return verdict_on(objective, confirmed.candidates, confirmed.p_value)
+    outcome = results.outcomes[winner]
     score = NOTHING if outcome.score is None else score_text(objective, outcome.score, _spread(outcome))
     return f"{objective.name} {score}"
 

@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from rich.console import Console
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.common.tables import Column, markdown, show, standard_output
+from mnist_sweep.common.tables import Column, line_printer, markdown, show, standard_output
 from mnist_sweep.common.text import format_duration, format_value, printable, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.leaderboard import NOTHING, Kind
 from mnist_sweep.results.columns import find_column, in_order, matching
-from mnist_sweep.results.leaderboard import leaderboard
+from mnist_sweep.results.leaderboard import leaderboard, of_search
 from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep, local_folder
 from mnist_sweep.results.runs.frames import searched
 
@@ -75,13 +76,11 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     _check_data(kept, view.mix_data)
     chosen = list(dict.fromkeys(find_column(frame, n, headings, f"--columns={n}") for n in view.columns or ()))
     if form in ("csv", "json", "parquet"):
-        _write_rows(kept[chosen] if chosen else kept, form, view.to)
-        _tell_written(kept, view.to)
+        _write(_rows(kept[chosen] if chosen else kept, form), view.to, len(kept))
         return
     columns = _chosen(kept, chosen, headings) if chosen else _leaderboard(kept, objectives)
     if form == "markdown":
-        _write(markdown(columns), view.to)
-        _tell_written(kept, view.to)
+        _write(markdown(columns), view.to, len(kept))
         return
     title = ", ".join(dict.fromkeys(sweep.sweep for sweep in found)) if len(found) < 4 else f"{len(found)} sweeps"
     target = io.StringIO() if view.to else None
@@ -103,12 +102,11 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
                 raise
     if left_out:
         note += f" ({left_out} more columns fit into a wider terminal)"
-    console.print(printable(note), highlight=False, markup=False, soft_wrap=True)
+    line_printer(console)(printable(note))
     if view.importance:
         _importance(console, kept, objectives[0])
-    if target and view.to:
-        _write(target.getvalue(), view.to)
-        _tell_written(kept, view.to)
+    if target:
+        _write(target.getvalue(), view.to, len(kept))
 
 
 # ---- what is compared -------------------------------------------------------------------------------------------
@@ -160,10 +158,8 @@ def _headings(frame: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str,
 def _leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Column]:
     """The most important columns, for the trials of the search."""
     board = leaderboard(frame, objectives)
-    frame = frame[frame["confirms"].isna()]
-    columns = []
-    if frame["sweep"].nunique() > 1:
-        columns.append(Column("sweep", frame["sweep"].tolist(), 4))
+    frame = of_search(frame)
+    columns = [Column("sweep", frame["sweep"].tolist(), 4)] if frame["sweep"].nunique() > 1 else []
     if frame["data.digest"].nunique() > 1:
         columns.append(Column("data", [f"{n} {d[:6]}" for n, d in frame[["data.name", "data.digest"]].values], 4))
     found = [column for column in board.columns() if column.kind != "status" or len(set(column.values)) > 1]
@@ -243,19 +239,14 @@ def _form(view: View) -> str:
     return form
 
 
-def _tell_written(frame: pd.DataFrame, to: Path | None) -> None:
-    if to is not None:
-        print(printable(f"{len(frame)} runs are in {to}"))
-
-
-def _write_rows(frame: pd.DataFrame, form: str, to: Path | None) -> None:
-    if form == "parquet" and to is not None:
-        _save(to, f"--to={to}", lambda target: frame.to_parquet(target, index=False))
-    elif form == "csv":
-        _write(_as_csv(frame), to)
-    else:
-        text = frame.to_json(orient="records", date_format="iso", date_unit="ms", double_precision=15, indent=1)
-        _write(f"{text}\n", to)
+def _rows(frame: pd.DataFrame, form: str) -> str | Callable[[Path], object]:
+    """The rows as text, or what writes them to a file."""
+    if form == "parquet":
+        return partial(frame.to_parquet, index=False)
+    if form == "csv":
+        return _as_csv(frame)
+    text = frame.to_json(orient="records", date_format="iso", date_unit="ms", double_precision=15, indent=1)
+    return f"{text}\n"
 
 
 # A spreadsheet runs a text that starts with one of these as a formula: https://owasp.org/www-community/attacks/CSV_Injection
@@ -280,11 +271,12 @@ def _inert(value: object) -> str:
     return text
 
 
-def _write(text: str, to: Path | None) -> None:
+def _write(content: str | Callable[[Path], object], to: Path | None, count: int) -> None:
     if to is None:
-        sys.stdout.write(text)
+        sys.stdout.write(str(content))
     else:
-        _save(to, f"--to={to}", text)
+        _save(to, f"--to={to}", content)
+        print(printable(f"{count} runs are in {to}"))
 
 
 def _save(path: Path, option: str, content: str | Callable[[Path], object]) -> None:

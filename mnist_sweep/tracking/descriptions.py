@@ -10,7 +10,7 @@ from mnist_sweep.common.tables import Column, markdown
 from mnist_sweep.common.text import short_names
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
-from mnist_sweep.journal.leaderboard import Kind, best_so_far, leaderboard, metrics_text, verdict
+from mnist_sweep.journal.leaderboard import Kind, leaderboard, metrics_text, verdict
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
@@ -126,8 +126,8 @@ def progress_note(settings: Settings, results: Ranking) -> str:
         opening(settings),
         f"**Running**: {_count(results)}{'' if most is None else f' of {most}'} trials have ended.",
     ]
-    if best := best_so_far(results):
-        lines.append(f"Best so far: {best}.")
+    if text := verdict(results):
+        lines.append(f"Best so far: trial {results.winner()}, {text}.")
     return "\n\n".join(lines)
 
 

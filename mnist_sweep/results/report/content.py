@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_sweep.common.text import format_duration
-from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
 from mnist_sweep.journal.leaderboard import Leaderboard
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Fact, Retraining, Winner, retraining, winner
 from mnist_sweep.results.runs.find import SweepRuns, local_folder
@@ -91,11 +91,6 @@ def gather(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, folder: Pa
     )
 
 
-def measure(objective: Objective) -> str:
-    """Describe an objective."""
-    return "; ".join(filter(None, [MEASURES.get(objective.name), objective.hint]))
-
-
 def _given(params: dict[str, str], key: str) -> str:
     value = params.get(key, "None")
     return "" if value in ("None", "[]", "{}") else value
@@ -110,23 +105,22 @@ def _warning(tags: dict[str, str]) -> str:
 
 def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
     params, tags = found.parent.data.params, found.parent.data.tags
-    trials = frame[frame["confirms"].isna()]
+    trials = of_search(frame)
     counts = trials["status"].value_counts()
-    count = f"{len(trials):,} trial{'' if len(trials) == 1 else 's'}"
-    each = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if s in counts)
-    retrained = len(frame) - len(trials)
-    more = f"; {retrained} more to retrain the best" if retrained else ""
-    objectives = found.objectives
+    each = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if status in counts)
+    retraining = len(frame) - len(trials)
+    more = f"; {retraining} more to retrain the best" if retraining else ""
+    objectives = {o.name: "; ".join(filter(None, [MEASURES.get(o.name), o.hint])) for o in found.objectives}
+    if len(objectives) > 1:
+        objectives = {name: f"{name}: {text}" for name, text in objectives.items()}
     facts = [
         Fact("Data", *_data(tags)),
-        Fact("Objective" if len(objectives) == 1 else "Objectives", ", ".join(o.name for o in objectives),
-             "; ".join(measure(o) for o in objectives) if len(objectives) == 1
-             else "; ".join(f"{o.name}: {measure(o)}" for o in objectives)),
+        Fact(f"Objective{'s' if len(objectives) > 1 else ''}", ", ".join(objectives), "; ".join(objectives.values())),
         Fact("Search", *_search(params)),
         Fact("Budget", *_budget(found)),
-        Fact("Ran", count, each + more),
+        Fact("Ran", f"{len(trials):,} trial{'' if len(trials) == 1 else 's'}", each + more),
         Fact("Took", *_time(found, frame)),
-    ]  # fmt: skip
+    ]
     return [fact for fact in facts if fact.text]
 
 
@@ -206,11 +200,11 @@ def _failures(frame: pd.DataFrame) -> dict[str, int]:
 def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:
     found = []
     if status == "running":
-        found.append((f"python -m mnist_sweep report {sweep}", "update this page"))
+        found.append((f"report {sweep}", "update this page"))
     if status in ("stopped", "failed"):
-        found.append((f"python -m mnist_sweep resume {sweep}", "resume the sweep"))
+        found.append((f"resume {sweep}", "resume the sweep"))
     if best is not None:
-        found.append((f"python -m mnist_sweep export {sweep} --to exported", "write its model to a folder"))
-        found.append((f"python -m mnist_sweep serve {sweep}", "draw a digit and see what it predicts"))
-    found.append((f"python -m mnist_sweep ui {sweep}", "see every run in MLflow"))
-    return found
+        found.append((f"export {sweep} --to exported", "write its model to a folder"))
+        found.append((f"serve {sweep}", "draw a digit and see what it predicts"))
+    found.append((f"ui {sweep}", "see every run in MLflow"))
+    return [(f"python -m mnist_sweep {command}", purpose) for command, purpose in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,15 +35,11 @@ _WIDE = 20
 
 
 @dataclass(frozen=True)
-class PageColumn:
-    """A column of the leaderboard on the page.
+class PageColumn(Column):
+    """A column on the page. Its values are what it is sorted by: those of a choice are places in `options`.
 
     Attributes:
-        kind: What it shows.
-        heading: Its heading.
         title: Its tooltip.
-        cells: A text for each trial.
-        values: What each trial is sorted by; for a choice the option's place. None comes last.
         numeric: Whether it is aligned at the right.
         descending: Whether the first click sorts the largest values first.
         axis: Its axis in the parallel coordinates: `linear`, `log`, `error` (logarithmic in 1 - accuracy) or `choice`;
@@ -51,11 +47,7 @@ class PageColumn:
         options: The options of a choice, in order.
     """
 
-    kind: Kind
-    heading: str
-    title: str
-    cells: list[str]
-    values: list[Any]
+    title: str = ""
     numeric: bool = True
     descending: bool = False
     axis: str = ""
@@ -133,7 +125,10 @@ def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dic
     names = [name for name in (space or varied) if f"params.{name}" in trials]
     board = ranked.leaderboard(trials, objectives, names)
     directions = {objective.name: objective for objective in objectives}
-    columns = sorted(board.columns(), key=lambda column: list(_TITLES).index(column.kind))
+    # The scores on new seeds stay next to the first objective.
+    kinds = list(_TITLES)
+    places = {kind: kinds.index("score" if kind == "retrained" else kind) for kind in kinds}
+    columns = sorted(board.columns(), key=lambda column: places[column.kind])
     return Page(board, [_on_page(column, directions, space) for column in columns])
 
 
@@ -141,12 +136,10 @@ def _on_page(column: Column, objectives: dict[str, Objective], space: dict[str, 
     if column.kind == "hyperparameter":
         return _hyperparameter(column, space.get(column.name, ""))
     objective = objectives.get(column.name)
-    better = f"{column.name}: {objective.hint}" if objective else ""
-    title = _TITLES[column.kind].format(better=better)
+    title = _TITLES[column.kind].format(better=f"{column.name}: {objective.hint}" if objective else "")
     axis = _scale(column.values, accuracy="accuracy" in column.name) if column.kind == "score" else ""
     descending = objective is not None and objective.maximize
-    numeric = column.kind != "status"
-    return PageColumn(column.kind, column.heading, title, column.cells, column.values, numeric, descending, axis)
+    return PageColumn(**vars(column), title=title, numeric=column.kind != "status", descending=descending, axis=axis)
 
 
 def _hyperparameter(column: Column, domain: str) -> PageColumn:
@@ -157,12 +150,12 @@ def _hyperparameter(column: Column, domain: str) -> PageColumn:
     interval = "interval(" in domain
     if number and (interval or len(present) > _MOST_OPTIONS):
         axis = "log" if domain.startswith("tag(log") else "linear" if interval else _scale(column.values)
-        return PageColumn(column.kind, column.heading, title, column.cells, column.values, axis=axis if varied else "")
+        return PageColumn(**vars(column), title=title, axis=axis if varied else "")
     texts = dict(zip(column.values, column.cells, strict=True))
     options = list(dict.fromkeys(texts[value] for value in sorted(present, key=None if number else str)))
     places = [None if v is None else options.index(c) for v, c in zip(column.values, column.cells, strict=True)]
-    axis = "choice" if varied else ""
-    return PageColumn(column.kind, column.heading, title, column.cells, places, number, axis=axis, options=options)
+    choice = replace(column, values=places)
+    return PageColumn(**vars(choice), title=title, numeric=number, axis="choice" if varied else "", options=options)
 
 
 def _scale(values: Sequence[float | None], *, accuracy: bool = False) -> str:
