@@ -180,7 +180,7 @@ def _limited() -> None:
 _PROGRAM = """
 import sys
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.training import data
+from mnist_sweep.data import images as data
 for path in sys.argv[1:]:
     try:
         print("read", data.load("npz", path).digest())

@@ -176,8 +176,8 @@ _HOLDS = """
 import sys, time
 from pathlib import Path
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.tracking.store import as_seen_from
-from mnist_sweep.journal.trial import TrialAsked
+from mnist_sweep.tracking.uri import as_seen_from
+from mnist_sweep.journal.events import TrialAsked
 journal = Journal(Path(sys.argv[1]))
 journal.append(TrialAsked(1.0, 0))
 print("open", flush=True)

@@ -55,7 +55,7 @@ from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.results.runs.api import Client
-from mnist_sweep.results.runs.source import Wanted
+from mnist_sweep.results.runs.source import RunFilter
 from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.tracking import saved_view, store
 from mnist_sweep.tracking.names import TAG_METRIC, originals
@@ -1348,7 +1348,7 @@ def test_metric_whose_name_mlflow_refuses_is_logged_under_one_that_it_takes(make
     assert "" in own
     assert story.replay().everything() == logged.everything()
     for source in (Client(store.connect(story.uri)), Database(story.folder.parents[2] / "mlflow.db")):
-        ((record,),) = source.records(Wanted(["1"], {TAG_KIND: "trial"}))
+        ((record,),) = source.records(RunFilter(["1"], {TAG_KIND: "trial"}))
         assert record.metrics["top@3"] == 0.875
         assert set(own) <= set(record.metrics)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.results.models import converting
+from mnist_sweep.results.models import conversion
 from mnist_sweep.results.models.formats import FORMATS
 from mnist_sweep.tracking.tags import PARENT_TAG
 
@@ -126,11 +126,11 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def converted(tracked: Tracked, name: str, folder: Path) -> converting.Checked:
+def converted(tracked: Tracked, name: str, folder: Path) -> conversion.Checked:
     source, target = folder / "source", folder / "target"
     source.mkdir()
     target.mkdir()
-    (checked,) = converting.convert(tracked, tracked.config, [FORMATS[name]], source, target)  # type: ignore[arg-type]
+    (checked,) = conversion.convert(tracked, tracked.config, [FORMATS[name]], source, target)  # type: ignore[arg-type]
     assert checked.path.exists()
     return checked
 
@@ -167,7 +167,7 @@ def test_a_file_whose_predictions_differ_is_refused(tracked, name: str, changed:
     model = small()
     predictions = saved.predict(model, IMAGES)
     predictions[2, 1] += changed
-    with pytest.raises(UserError, match=r"its predictions differ from the tracked run's by (0.001|nan)"):
+    with pytest.raises(UserError, match=r"its predictions differ from the logged ones by (0.001|nan)"):
         converted(tracked(model, predictions), name, tmp_path)
 
 
@@ -206,5 +206,5 @@ def test_what_a_format_cannot_express_is_said_in_a_line(
     model = keras.Sequential([keras.Input((8, 8, 1)), Own(), layers.Softmax()])
     with pytest.raises(UserError) as error:
         converted(tracked(model), name, tmp_path)
-    reason = f"it has nothing for TensorFlow's operation {operation}"
+    reason = f"it does not support TensorFlow's operation {operation}"
     assert str(error.value) == f"--format={name}: model.{name} cannot be {what} ({reason})"

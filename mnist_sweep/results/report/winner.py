@@ -13,7 +13,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_text
 from mnist_sweep.common.text import format_value
 from mnist_sweep.journal.leaderboard import Leaderboard, Row, score_text, verdict_on
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.report.texts import MEASURES
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_TRIAL, TAG_WINNER
@@ -48,7 +48,7 @@ class Winner:
     story: str
     values: dict[str, str]
     others: dict[str, str]
-    run: TrackedModel
+    run: ModelRun
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
     Raises:
         UserError: The file is damaged.
     """
-    run = TrackedModel(found.client, found.parent)
+    run = ModelRun(found.client, found.parent)
     path, what = fetched(run, "confirmed.json", folder), f"{found.sweep}: confirmed.json of its own run"
     if path is None:
         return Retraining()
@@ -110,7 +110,7 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
         raise UserError(f"{what}: is damaged") from None
 
 
-def fetched(model: TrackedModel, name: str, folder: Path) -> Path | None:
+def fetched(model: ModelRun, name: str, folder: Path) -> Path | None:
     """Download one of a run's artifacts; None if it does not have it."""
     listed = {artifact.path for artifact in model.client.list_artifacts(model.run.info.run_id)}
     return model.fetch(name, folder) if name in listed else None
@@ -143,7 +143,7 @@ def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Ret
         _story(found, len(frame), again, number, tested),
         {name: texts[name] for name in searched if name in texts},
         {name: text for name, text in texts.items() if name not in searched},
-        TrackedModel(found.client, run),
+        ModelRun(found.client, run),
     )
 
 

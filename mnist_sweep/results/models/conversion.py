@@ -1,4 +1,4 @@
-"""A tracked model to checked files, one for each format."""
+"""Converts a logged model to files in other formats, and checks each."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
 from mnist_sweep.config import backend
 from mnist_sweep.journal.files import SAMPLE_FILE
-from mnist_sweep.results.models import run_data
 from mnist_sweep.results.models.formats import Format
-from mnist_sweep.results.models.tracked import TrackedModel, quiet
+from mnist_sweep.results.models.model_run import ModelRun, quiet
+from mnist_sweep.results.models.training_data import load_training_data
 from mnist_sweep.tracking.tags import PARENT_TAG, TAG_SLOT
 
 if TYPE_CHECKING:
     from mnist_sweep.data.images import Array
     from mnist_sweep.training.exported import Predict
 
-# How much more the tracked predictions may differ from those of a CPU in float32, where a GPU made them, which
-# multiplies with 10 bits of precision, or a model in 16-bit numbers.
+# How much more the logged predictions may differ from a CPU's in float32 if a GPU made them, which multiplies with 10
+# bits of precision, or a model in 16-bit numbers.
 _COARSE = 1e-2
 _CALIBRATION = 256
-# An int8 model that loses more is broken, not small. Where that is less than an image or two: two images.
+# An int8 model that loses more accuracy is broken, not small. If this is less than two images: two images.
 _MOST_LOST = 0.02
 _MOST_IMAGES_LOST = 2
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that has passed.
+    """A file that has passed the check.
 
     Attributes:
         format: Its format.
-        path: Where it is; a folder for a SavedModel.
-        difference: The largest difference of a probability from the tracked ones.
-        tolerance: What that may be; None where accuracy is what counts.
-        latency: Seconds that the prediction of one image takes, on one thread.
-        accuracy: Of an int8 model: `float32`, `int8`, `loss`, and on which `images`.
+        path: The file; a folder for a SavedModel.
+        difference: The largest difference of a probability from the logged one.
+        tolerance: The largest difference allowed; None if the accuracy is checked instead.
+        latency: Seconds to predict one image on one thread.
+        accuracy: For an int8 model: `float32`, `int8`, `loss`, the `images` and the `calibration`.
     """
 
     format: Format
@@ -56,26 +56,26 @@ class Checked:
 
 
 def convert(
-    tracked: TrackedModel, config: dict[str, Any], formats: Sequence[Format], source: Path, target: Path
+    run: ModelRun, config: dict[str, Any], formats: Sequence[Format], source: Path, target: Path
 ) -> list[Checked]:
     """Writes a model in each format, loads it again with that format's runtime, and compares its predictions.
 
     Args:
-        tracked: The model.
-        config: Its run's.
-        formats: Which.
+        run: The model's run.
+        config: The run's config.
+        formats: The formats.
         source: A folder for the run's files.
-        target: A folder for what is written.
+        target: A folder for the converted files.
 
     Returns:
-        What was found of each, in order.
+        The checked files, in the order of the formats.
 
     Raises:
-        UserError: The run lacks a file, a format cannot express the model, its predictions differ, or an int8 model's
-            data is gone or its accuracy is lost.
+        UserError: The run lacks a file, a format cannot express the model, its predictions differ, the data to
+            calibrate an int8 model are gone, or it loses too much accuracy.
     """
-    images, expected = _sample(tracked, source)
-    # Before the backend is imported: a running sweep may be using the GPU, and the latency is that of one thread.
+    images, expected = _sample(run, source)
+    # Set before the backend is imported: a running sweep may be using the GPU, and latency is measured on one thread.
     needed = any("tensorflow" in format.packages for format in formats)
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow" if needed else backend.to_load(config))
     with quiet():
@@ -83,27 +83,25 @@ def convert(
 
         fit.configure(1, gpu=False)
     try:
-        model = saved.of_raw_images(tracked.load(source))
+        model = saved.of_raw_images(run.load(source))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{tracked.sweep}: trial {tracked.trial}'s model cannot be loaded ({_reason(error)})"
-        ) from error
-    # Only now, as loading data first would load Keras on a backend without tensors.
-    eight_bits = _EightBits(tracked, config) if any(format.tolerance is None for format in formats) else None
+        raise UserError(f"{run.sweep}: trial {run.trial}'s model cannot be loaded ({_reason(error)})") from error
+    # Only now, as loading data first would load Keras without a real backend.
+    int8_check = _Int8Check(run, config) if any(format.tolerance is None for format in formats) else None
     checked = []
     for format in formats:
         path = target / format.file
-        quantised = eight_bits if format.tolerance is None else None
-        with _told(format, "cannot be made"):
+        quantised = int8_check if format.tolerance is None else None
+        with _reporting(format, "cannot be made"):
             exported.write(format.name, model, path, quantised.calibration if quantised else None)
-        with _told(format, "cannot be run"):
+        with _reporting(format, "cannot be run"):
             predict = exported.open_with_runtime(format.name, path)
             difference = float(np.abs(exported.ask(predict, images) - expected).max())
-        tolerance = None if format.tolerance is None else format.tolerance + _coarse(tracked, config)
-        # Not `>`, which NaN passes.
+        tolerance = None if format.tolerance is None else format.tolerance + _coarse(run, config)
+        # Not `>`, which is false for NaN.
         if tolerance is not None and not difference <= tolerance:
             raise UserError(
-                f"{format.file}: its predictions differ from the tracked run's by {difference:.2g}, and "
+                f"{format.file}: its predictions differ from the logged ones by {difference:.2g}, and "
                 f"{tolerance:.2g} is allowed; nothing was exported"
             )
         accuracy = quantised.judge(format, predict, lambda raw: np.asarray(model(raw))) if quantised else {}
@@ -112,48 +110,48 @@ def convert(
     return checked
 
 
-def _sample(tracked: TrackedModel, source: Path) -> tuple[Array, Array]:
-    """The run's images, and what its model said of them."""
-    what = f"{tracked.sweep}: {SAMPLE_FILE} of trial {tracked.trial}"
-    arrays = read_npz(tracked.fetch(SAMPLE_FILE, source), what)
+def _sample(run: ModelRun, source: Path) -> tuple[Array, Array]:
+    """The run's sample of images, and its model's predictions of them."""
+    what = f"{run.sweep}: {SAMPLE_FILE} of trial {run.trial}"
+    arrays = read_npz(run.fetch(SAMPLE_FILE, source), what)
     images, predictions = arrays.get("images"), arrays.get("predictions")
     if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
         raise UserError(f"{what}: does not hold images and predictions")
     return images, predictions
 
 
-def _coarse(tracked: TrackedModel, config: dict[str, Any]) -> float:
-    on_gpu = tracked.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
+def _coarse(run: ModelRun, config: dict[str, Any]) -> float:
+    on_gpu = run.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
     return _COARSE if on_gpu or config["training"]["precision"] != "float32" else 0.0
 
 
-class _EightBits:
-    """What an int8 model is calibrated on, and judged by. The test images are not looked at."""
+class _Int8Check:
+    """The images to calibrate an int8 model on, and those to check its accuracy on. The test images are not used."""
 
-    def __init__(self, tracked: TrackedModel, config: dict[str, Any]) -> None:
+    def __init__(self, run: ModelRun, config: dict[str, Any]) -> None:
         from mnist_sweep.training import saved
 
-        dataset = run_data.load(config, tracked.run.data.tags, "--format=tflite-int8")
+        dataset = load_training_data(config, run.run.data.tags, "--format=tflite-int8")
         spread = np.linspace(0, len(dataset.x_train) - 1, min(_CALIBRATION, len(dataset.x_train))).astype(int)
         self.calibration: Array = saved.to_raw(dataset.x_train[spread])
         self._images, self._labels, kind = dataset.x_val, dataset.y_val, "validation"
         if not len(self._labels):
             self._images, self._labels, kind = dataset.x_train, dataset.y_train, "training"
         self._about = f"{len(self._labels)} {kind} images"
-        parent = tracked.client.get_run(tracked.run.data.tags[PARENT_TAG])
+        parent = run.client.get_run(run.run.data.tags[PARENT_TAG])
         if kind == "validation" and parent.data.params.get("validation") == "kfold":
             self._about += ", most of which it was trained on (validation=kfold)"
 
-    def judge(self, format: Format, predict: Predict, whole: Predict) -> dict[str, Any]:
-        """What a model loses against the one that it was made from.
+    def judge(self, format: Format, predict: Predict, original: Predict) -> dict[str, Any]:
+        """Measures how much accuracy an int8 model loses.
 
         Raises:
-            UserError: Too much.
+            UserError: It loses too much.
         """
         from mnist_sweep.training import exported
 
-        with _told(format, "cannot be run"):
-            before, after = (exported.accuracy(p, self._images, self._labels) for p in (whole, predict))
+        with _reporting(format, "cannot be run"):
+            before, after = (exported.accuracy(p, self._images, self._labels) for p in (original, predict))
         if before - after > max(_MOST_LOST, (_MOST_IMAGES_LOST + 0.5) / len(self._labels)):
             raise UserError(
                 f"{format.file}: 8 bits lose too much, accuracy {before:.4f} became {after:.4f} on "
@@ -169,8 +167,8 @@ class _EightBits:
 
 
 @contextmanager
-def _told(format: Format, what: str) -> Iterator[None]:
-    """Keeps what the converters print from the terminal, and says in a line what they raise."""
+def _reporting(format: Format, what: str) -> Iterator[None]:
+    """Hides what converters print, and turns what they raise into a message of one line."""
     try:
         with quiet():
             yield
@@ -181,11 +179,11 @@ def _told(format: Format, what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, of the pages that a converter says it in."""
+    """The reason in a converter's error, whose message can have pages."""
     text = str(error)
-    # TFLite's converter, and ONNX's runtime.
+    # The messages of TFLite's converter and of ONNX's runtime.
     found = re.search(r"'tf\.(\w+)' op is neither", text) or re.search(r'In Node, \("[^"]*", (\w+),', text)
     if found:
-        return f"it has nothing for TensorFlow's operation {found.group(1)}"
+        return f"it does not support TensorFlow's operation {found.group(1)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The images that a tracked run was trained on, loaded again and checked."""
+"""Loads the images that a run was trained on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mnist_sweep.config.settings import DataConfig
 from mnist_sweep.data import images as data
 
 
-def load(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> data.Dataset:
-    """Loads and splits a run's images as its sweep did.
+def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> data.Dataset:
+    """Loads a run's images, checks that they are the same, and splits them as its sweep did.
 
     Args:
-        config: The run's, as it was logged: `data`, and `seed`, that of the split.
-        tags: The run's, of which `data.digest` tells which images they were.
-        wanted_by: The command or option, for the message.
+        config: The run's logged config, with `data` and the `seed` of the split.
+        tags: The run's tags. `data.digest` identifies the images.
+        wanted_by: The command or option that needs the images, for messages.
 
     Raises:
-        UserError: They cannot be found any more, or are others; or the config was damaged.
+        UserError: The images cannot be found, or are not the same as then; or the config is damaged.
     """
     try:
         given, seed = dict(config["data"]), int(config["seed"])
@@ -31,6 +31,6 @@ def load(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> 
     if images.digest() != tags["data.digest"]:
         raise UserError(
             f"{wanted_by}: the run was trained on {tags['data.name']} ({tags['data.digest']}), "
-            f"but data={images.name} from {images.source} now is another ({images.digest()})"
+            f"but data={images.name} from {images.source} is different now ({images.digest()})"
         )
     return data.split(images, settings.validation_split, seed)

@@ -1,4 +1,4 @@
-"""Models that a store holds: finding one, fetching its files, loading it."""
+"""Finds a model in MLflow, fetches its run's files, and loads it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<vers
 
 
 @dataclass(frozen=True)
-class TrackedModel:
-    """A trial's model as MLflow has it.
+class ModelRun:
+    """A trial's run in MLflow, with its model and other files. A sweep's own run has files, too, but no model.
 
     Attributes:
-        client: The store it is in.
-        run: The trial's run.
+        client: The store that the run is in.
+        run: The run.
     """
 
     client: MlflowClient
@@ -51,12 +51,23 @@ class TrackedModel:
         """The trial's number."""
         return int(self.run.data.tags[TAG_TRIAL])
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the model takes."""
+        height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
+        return height, width, channels
+
+    @property
+    def _who(self) -> str:
+        number = self.run.data.tags.get(TAG_TRIAL)
+        return f"{'its own run' if number is None else f'trial {number}'} ({self.run.info.run_id})"
+
     def fetch(self, name: str, folder: Path) -> Path:
-        """Brings one of the run's artifacts here.
+        """Downloads one of the run's artifacts.
 
         Args:
-            name: The artifact's.
-            folder: Where to put it; it exists.
+            name: The artifact's name.
+            folder: Where to put it. The folder exists.
 
         Raises:
             UserError: There is no such artifact.
@@ -66,43 +77,36 @@ class TrackedModel:
         try:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
         except (MlflowException, OSError):
-            # The run of a whole sweep has files, too.
-            number = self.run.data.tags.get(TAG_TRIAL)
-            which = "its own run" if number is None else f"trial {number}"
-            raise UserError(
-                f"{self.sweep}: {which} ({self.run.info.run_id}) has no artifact {name} in MLflow"
-            ) from None
+            raise UserError(f"{self.sweep}: {self._who} has no artifact {name} in MLflow") from None
 
     def fetch_model(self, folder: Path) -> Path:
-        """Brings the trial's model here.
+        """Downloads the trial's model.
 
         Args:
-            folder: Where to put it; it exists.
+            folder: Where to put it. The folder exists.
 
         Raises:
-            UserError: There is none, or it was changed or damaged since it was written. Of the sweeps of earlier
-                versions that is not known.
+            UserError: There is no model, or it was changed or damaged since it was written, which cannot be told for
+                sweeps of early versions.
         """
         path = self.fetch(MODEL_FILE, folder)
-        again = f"train it again with `python -m mnist_sweep rerun {self.sweep} {self.trial}`, or take another trial"
-        check_digest(path, self.run.data.tags.get(TAG_MODEL_SHA256, ""), self.what(MODEL_FILE), again)
+        instead = f"train it again with `python -m mnist_sweep rerun {self.sweep} {self.trial}`, or take another trial"
+        check_digest(path, self.run.data.tags.get(TAG_MODEL_SHA256, ""), self.what(MODEL_FILE), instead)
         return path
 
     def what(self, name: str) -> str:
-        """One of the run's artifacts, for a message."""
-        number = self.run.data.tags.get(TAG_TRIAL)
-        which = "its own run" if number is None else f"trial {number}"
-        return f"{self.sweep}: {name} of {which} ({self.run.info.run_id})"
+        """Names one of the run's artifacts, for messages."""
+        return f"{self.sweep}: {name} of {self._who}"
 
     def config(self, folder: Path, groups: Sequence[str] = ("model",)) -> dict[str, Any]:
         """The trial's whole config, as it was logged.
 
         Args:
             folder: Where to put the file.
-            groups: Those that the caller needs.
+            groups: The groups that the caller needs.
 
         Raises:
-            UserError: There is none, or it is damaged.
+            UserError: There is no config, or it is damaged.
         """
         config = read_yaml(self.fetch("config.yaml", folder), self.what("config.yaml"))
         if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in groups):
@@ -110,56 +114,55 @@ class TrackedModel:
         return config
 
     def load(self, folder: Path) -> Any:
-        """Loads the model, which imports its backend, without a GPU, that a running sweep may be using.
+        """Loads the model. This imports its backend, on the CPU, as a running sweep may be using the GPU.
 
         Args:
-            folder: Where to put the files that are fetched for it.
+            folder: Where to put the files that are fetched.
 
         Returns:
             A `keras.Model` from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
 
         Raises:
-            UserError: The run has no model, it was changed or damaged since it was written, or the user's own module
-                that built it cannot be imported.
+            UserError: The run has no model, it was changed or damaged since it was written, or the user's module that
+                built it cannot be imported.
         """
-        path, whole = self.fetch_model(folder), self.config(folder, ("model", "training"))
-        config = whole["model"]
-        os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND=backend.to_load(whole))
+        path, config = self.fetch_model(folder), self.config(folder, ("model", "training"))
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND=backend.to_load(config))
         with quiet():
             from mnist_sweep.training import saved
 
             for key in ("builder", "hypermodel"):
-                if config.get(key):
-                    # It registers the layers of its own that the model is made of.
+                if name := config["model"].get(key):
+                    # Importing the user's module registers the model's custom layers.
                     sys.path.insert(0, os.getcwd())
-                    _import(key, config[key])
+                    _import(key, name)
             return saved.load(path)
 
     def load_quick(self, folder: Path, shape: tuple[int, int, int]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Loads the model to be asked for one image at a time, as `load` does.
+        """Loads the model as `load` does, to predict one image at a time.
 
         Args:
-            folder: Where to put the files that are fetched for it.
-            shape: Height, width and channels of its images.
+            folder: Where to put the files that are fetched.
+            shape: Height, width and channels of the images.
 
         Returns:
-            From an image of that shape, float32 in 0..1, to its probabilities (classes,).
+            A function from an image of that shape, float32 in 0..1, to its probabilities (classes,).
 
         Raises:
-            UserError: As `load` does.
+            UserError: As for `load`.
         """
         model = self.load(folder)
-        # Only now, as `load` has chosen the backend.
+        # Imported only now, as `load` chooses the backend.
         from mnist_sweep.training import saved
 
         return saved.quick(model, shape)
 
 
-def find_model(what: str | None = None, tracking_uri: str | None = None) -> TrackedModel:
+def find_model(what: str | None = None, tracking_uri: str | None = None) -> ModelRun:
     """Finds a model.
 
     Args:
-        what: A sweep, as for `load_runs`, whose best model is meant; or a registered model, `models:/NAME@champion` or
+        what: A sweep, as for `load_runs`, for its best model; or a registered model, `models:/NAME@champion` or
             `models:/NAME/VERSION`. None for the last sweep.
         tracking_uri: As for `load_runs`.
 
@@ -168,7 +171,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Trac
     """
     if what is None or not what.startswith("models:"):
         found = find_sweep(what, tracking_uri)
-        return TrackedModel(found.client, found.winner())
+        return ModelRun(found.client, found.winner())
     from mlflow.exceptions import MlflowException
 
     named = _REGISTERED.fullmatch(what)
@@ -184,7 +187,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Trac
             version = client.get_model_version_by_alias(named["name"], named["alias"])
         else:
             version = client.get_model_version(named["name"], named["version"])
-        return TrackedModel(client, client.get_run(str(version.run_id)))
+        return ModelRun(client, client.get_run(str(version.run_id)))
     except MlflowException:
         raise UserError(f"{what}: there is no such model in {masked(tracking_uri)}") from None
 
@@ -198,7 +201,7 @@ def _import(key: str, name: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps TensorFlow's notes on the machine, which no log level silences, from the terminal."""
+    """Hides TensorFlow's notes about the machine, which no log level silences."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nothing:

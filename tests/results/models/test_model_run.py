@@ -1,8 +1,9 @@
-"""A trial's files as MLflow has them, and what is wrong with them; the models themselves are tests/training's."""
+"""A run's model and files in MLflow, damaged ones among them. tests/training tests the models themselves."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,8 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import digest_of
-from mnist_sweep.results.models import registry
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.driver import packaging
+from mnist_sweep.results.models.model_run import ModelRun
 
 CONFIG = "model: {kind: mlp}\ntraining: {backend: tensorflow}\n"
 
@@ -28,10 +29,10 @@ def artifacts(tmp_path: Path) -> Path:
     return folder
 
 
-def tracked(artifacts: Path, digest: str = "") -> TrackedModel:
+def model_run(artifacts: Path, digest: str = "") -> ModelRun:
     tags = {"mnist_sweep.sweep": "quick/now", "mnist_sweep.trial": "3", "data.name": "mnist_5k"}
     run = made_up.run("run3", {**tags, **({"mnist_sweep.model_sha256": digest} if digest else {})})
-    return TrackedModel(cast(Any, made_up.Files(artifacts.parent, run)), run)
+    return ModelRun(cast(Any, made_up.Files(artifacts.parent, run)), run)
 
 
 def flip(path: Path) -> None:
@@ -40,8 +41,8 @@ def flip(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def test_a_model_whose_bits_have_flipped_is_neither_loaded_nor_packaged(artifacts: Path, tmp_path: Path) -> None:
-    model = tracked(artifacts, digest_of(artifacts / "model.h5"))
+def test_a_model_with_flipped_bits_is_neither_loaded_nor_packaged(artifacts: Path, tmp_path: Path) -> None:
+    model = model_run(artifacts, digest_of(artifacts / "model.h5"))
     assert model.fetch_model(tmp_path / "here").read_bytes() == bytes(100_000)
     flip(artifacts / "model.h5")
     before = "tensorflow" in sys.modules
@@ -53,13 +54,13 @@ def test_a_model_whose_bits_have_flipped_is_neither_loaded_nor_packaged(artifact
             "`python -m mnist_sweep rerun quick/now 3`, or take another trial"
         )
     with pytest.raises(UserError, match="was changed or damaged since it was written"):
-        registry._package_of(model, tmp_path / "here")
+        packaging.package(model, tmp_path / "here", threading.Event())
     assert ("tensorflow" in sys.modules) == before
 
 
-def test_a_model_of_an_earlier_version_has_no_digest_and_is_taken_as_it_is(artifacts: Path, tmp_path: Path) -> None:
+def test_a_model_of_an_earlier_version_has_no_digest_and_is_not_checked(artifacts: Path, tmp_path: Path) -> None:
     flip(artifacts / "model.h5")
-    assert tracked(artifacts).fetch_model(tmp_path / "here").exists()
+    assert model_run(artifacts).fetch_model(tmp_path / "here").exists()
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,8 @@ def test_a_model_of_an_earlier_version_has_no_digest_and_is_taken_as_it_is(artif
         (b"x" * 2_000_000, "is larger than 1 MB"),
     ],
 )
-def test_a_damaged_config_is_told_in_a_line(artifacts: Path, tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_damaged_config_is_reported_in_one_line(artifacts: Path, tmp_path: Path, content: bytes, reason: str) -> None:
     (artifacts / "config.yaml").write_bytes(content)
     with pytest.raises(UserError) as caught:
-        tracked(artifacts).load(tmp_path / "here")
+        model_run(artifacts).load(tmp_path / "here")
     assert str(caught.value).startswith(f"quick/now: config.yaml of trial 3 (run3): {reason}")

@@ -1,14 +1,14 @@
-// A square to draw on. What is on it is a list of strokes and pictures, so that each can be undone.
+// A square to draw on. It keeps a list of strokes and images, so that each can be undone.
 
-const SIDE = 280;  // the square's own units, whatever its size on the screen
-const SENT = 140;  // pixels a side: five times what a model sees, and quick to work on
-const STEP = 10, FINE = 3;  // of the keyboard's cursor
-const LARGEST = 512;  // pictures are reduced to this before they are sent
-const SENT_AS_THEY_ARE = { types: ["image/png", "image/jpeg"], bytes: 1.5e6 };
+const SIDE = 280;  // the square's units, whatever its size on the screen
+const SENT = 140;  // pixels a side: five times what a model sees, and fast to process
+const STEP = 10, FINE = 3;  // how far an arrow key moves the pen
+const LARGEST = 512;  // larger images are reduced to this before they are sent
+const SENT_UNCHANGED = { types: ["image/png", "image/jpeg"], bytes: 1.5e6 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-export class Paper extends EventTarget {
-  // Tells of "change" while something is drawn, and of "end" when a stroke has ended or been undone.
+export class DrawingCanvas extends EventTarget {
+  // Dispatches "change" while a stroke is drawn, and "end" when one has ended or was undone.
   constructor(canvas, cursor) {
     super();
     this.canvas = canvas;
@@ -25,10 +25,10 @@ export class Paper extends EventTarget {
     this.#listenToKeys();
   }
 
-  // What shows: everything since the paper was last fresh.
+  // What is shown: everything since the canvas was last empty.
   get visible() {
     const from = this.items.findLastIndex((item) => item.fresh);
-    return this.items.slice(Math.max(from, 0)).filter((item) => item.points || item.picture);
+    return this.items.slice(Math.max(from, 0)).filter((item) => item.points || item.image);
   }
 
   get empty() { return this.visible.length === 0; }
@@ -39,29 +39,29 @@ export class Paper extends EventTarget {
     if (!this.canUndo) return;
     this.#lift();
     this.items.pop();
-    this.#tell("end");
+    this.#changed("end");
   }
 
   clear() {
     this.#lift();
     if (!this.empty) this.items.push({ fresh: true });
-    this.#tell("end");
+    this.#changed("end");
   }
 
   async open(file) {
-    const picture = await createImageBitmap(file);
-    const { types, bytes } = SENT_AS_THEY_ARE;
-    const small = Math.max(picture.width, picture.height) <= LARGEST && file.size <= bytes;
-    const blob = small && types.includes(file.type) ? file : await this.#reduced(picture);
+    const image = await createImageBitmap(file);
+    const { types, bytes } = SENT_UNCHANGED;
+    const small = Math.max(image.width, image.height) <= LARGEST && file.size <= bytes;
+    const blob = small && types.includes(file.type) ? file : await this.#reduced(image);
     this.#lift();
-    this.items.push({ fresh: true, picture, blob });
-    this.#tell("end");
+    this.items.push({ fresh: true, image, blob });
+    this.#changed("end");
   }
 
-  // What is sent: white on black, or a picture as it is.
+  // What is sent: the drawing in white on black, or an image.
   async blob() {
     const [first] = this.visible;
-    if (first?.picture) return first.blob;
+    if (first?.image) return first.blob;
     const sheet = Object.assign(document.createElement("canvas"), { width: SENT, height: SENT });
     this.#paint(sheet.getContext("2d"), SENT / SIDE, "#fff", "#000");
     return new Promise((done) => sheet.toBlob(done, "image/png"));
@@ -87,18 +87,18 @@ export class Paper extends EventTarget {
     context.fillRect(0, 0, SIDE, SIDE);
     context.strokeStyle = context.fillStyle = ink;
     context.lineCap = context.lineJoin = "round";
-    for (const { points, width, picture } of this.visible) {
-      if (picture) {
-        const fit = SIDE / Math.max(picture.width, picture.height);
-        const [w, h] = [picture.width * fit, picture.height * fit];
+    for (const { points, width, image } of this.visible) {
+      if (image) {
+        const fit = SIDE / Math.max(image.width, image.height);
+        const [w, h] = [image.width * fit, image.height * fit];
         context.imageSmoothingEnabled = fit < 4;
-        context.drawImage(picture, (SIDE - w) / 2, (SIDE - h) / 2, w, h);
+        context.drawImage(image, (SIDE - w) / 2, (SIDE - h) / 2, w, h);
         continue;
       }
       context.lineWidth = width;
       context.beginPath();
       context.moveTo(...points[0]);
-      // Through the middles, as corners at every event would show.
+      // The curve goes through the middle of each segment, which rounds the corners.
       for (let i = 1; i < points.length - 1; i++) {
         const [[x, y], [nextX, nextY]] = [points[i], points[i + 1]];
         context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
@@ -108,33 +108,33 @@ export class Paper extends EventTarget {
     }
   }
 
-  async #reduced(picture) {
-    const fit = Math.min(1, LARGEST / Math.max(picture.width, picture.height));
+  async #reduced(image) {
+    const fit = Math.min(1, LARGEST / Math.max(image.width, image.height));
     const sheet = document.createElement("canvas");
-    sheet.width = Math.max(1, Math.round(picture.width * fit));
-    sheet.height = Math.max(1, Math.round(picture.height * fit));
-    sheet.getContext("2d").drawImage(picture, 0, 0, sheet.width, sheet.height);
+    sheet.width = Math.max(1, Math.round(image.width * fit));
+    sheet.height = Math.max(1, Math.round(image.height * fit));
+    sheet.getContext("2d").drawImage(image, 0, 0, sheet.width, sheet.height);
     const png = await new Promise((done) => sheet.toBlob(done, "image/png"));
-    if (png.size <= SENT_AS_THEY_ARE.bytes) return png;
+    if (png.size <= SENT_UNCHANGED.bytes) return png;
     return new Promise((done) => sheet.toBlob(done, "image/jpeg", 0.9));
   }
 
   #begin(point) {
-    this.stroke = { points: [point], width: this.brush, fresh: Boolean(this.visible[0]?.picture) };
+    this.stroke = { points: [point], width: this.brush, fresh: Boolean(this.visible[0]?.image) };
     this.items.push(this.stroke);
-    this.#tell("change");
+    this.#changed("change");
   }
 
-  #goOn(point) {
+  #extend(point) {
     this.stroke.points.push(point);
-    this.#tell("change");
+    this.#changed("change");
   }
 
   #lift() {
     this.stroke = this.pointer = null;
   }
 
-  #tell(what) {
+  #changed(what) {
     this.draw();
     this.dispatchEvent(new Event(what));
   }
@@ -145,7 +145,7 @@ export class Paper extends EventTarget {
       return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
     };
     this.canvas.addEventListener("pointerdown", (event) => {
-      // A second finger, or the palm, draws nothing.
+      // A second finger or the palm does not draw.
       if (this.pointer !== null || event.button !== 0) return;
       this.#lift();
       this.pointer = event.pointerId;
@@ -156,13 +156,13 @@ export class Paper extends EventTarget {
       if (event.pointerId !== this.pointer) return;
       const events = event.getCoalescedEvents?.() ?? [];
       for (const one of events.length ? events : [event]) this.stroke.points.push(place(one));
-      this.#tell("change");
+      this.#changed("change");
     });
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
       this.canvas.addEventListener(name, (event) => {
         if (event.pointerId !== this.pointer) return;
         this.#lift();
-        this.#tell("end");
+        this.#changed("end");
       });
     }
   }
@@ -176,7 +176,7 @@ export class Paper extends EventTarget {
       this.held.clear();
       if (this.pointer !== null || this.stroke === null) return;
       this.#lift();
-      this.#tell("end");
+      this.#changed("end");
     });
     this.canvas.addEventListener("keyup", (event) => this.held.delete(event.key));
     this.canvas.addEventListener("keydown", (event) => {
@@ -187,16 +187,16 @@ export class Paper extends EventTarget {
       }
       if (event.key in ARROWS) {
         this.held.add(event.key);
-        // Two arrows together go aslant.
+        // Two arrow keys together move diagonally.
         const by = [...this.held].map((key) => ARROWS[key]);
         const step = event.shiftKey ? FINE : STEP;
         this.at = this.at.map((value, i) => {
           const moved = value + step * by.reduce((sum, each) => sum + each[i], 0);
           return Math.min(Math.max(moved, 0), SIDE);
         });
-        if (this.stroke) this.#goOn([...this.at]);
+        if (this.stroke) this.#extend([...this.at]);
       } else if (event.key === " " && !event.repeat) {
-        if (this.stroke) this.#lift(), this.#tell("end");
+        if (this.stroke) this.#lift(), this.#changed("end");
         else this.#begin([...this.at]);
       } else if (event.key === "u") this.undo();
       else if (event.key === "Escape" || event.key === "Delete") this.clear();

@@ -1,4 +1,4 @@
-"""Who answers: a sweep's champion, and its runners-up beside it."""
+"""The models that answer on the page: a sweep's champion, and its runners-up."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pandas as pd
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names
-from mnist_sweep.results.models.image_files import Prepared, why_doubtful
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.doubts import why_doubtful
+from mnist_sweep.results.models.model_run import ModelRun
+from mnist_sweep.results.models.preprocessing import Prepared
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep
 from mnist_sweep.results.runs.frames import searched
 from mnist_sweep.tracking.tags import TAG_CONFIRMS
@@ -26,95 +27,94 @@ if TYPE_CHECKING:
     from mnist_sweep.data.profile import Profile
 
 Array = npt.NDArray[Any]
-Ask = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that may answer.
+    """A model that may answer, not loaded.
 
     Attributes:
-        trial: Its number.
-        about: Its setting, in a line.
-        find: Asks the store for the model, not loaded.
+        trial: The trial's number.
+        about: The trial's hyperparameter values, in a line.
+        find: Asks the store for the model.
     """
 
     trial: int
     about: str
-    find: Callable[[], TrackedModel]
+    find: Callable[[], ModelRun]
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The model's name on the page."""
         return f"trial {self.trial}"
 
 
 @dataclass(frozen=True)
-class Judge:
+class LoadedModel:
     """A model that answers.
 
     Attributes:
-        name: What it is called.
-        about: Its setting, in a line.
-        ask: From an image (H, W, C), float32 in 0..1, to probabilities (classes,).
+        name: The model's name on the page.
+        about: Its hyperparameter values, in a line.
+        predict: From an image (H, W, C), float32 in 0..1, to probabilities (classes,).
     """
 
     name: str
     about: str
-    ask: Ask
+    predict: Callable[[Array], Array]
 
 
 @dataclass
-class Panel:
-    """Who answers, as far as they are loaded.
+class ServedModels:
+    """The models that answer, as far as they are loaded.
 
     Attributes:
-        card: What the page says of the champion and its data.
-        shape: Of the images that the models take: height, width, channels.
-        profile: What the training images look like, where that is known.
-        judges: Those who are loaded, the champion first. Threads that load append to it while others ask.
-        expected: How many there will be, at most.
+        card: What the page tells about the champion and its data.
+        shape: Height, width and channels of the images that the models take.
+        profile: What the training images look like, if known.
+        loaded: The loaded models, the champion first. A thread that loads models may append to it at any time.
+        expected: How many models there will be, at most.
         complete: Whether all are loaded.
     """
 
     card: dict[str, Any]
     shape: tuple[int, int, int]
     profile: Profile | None = None
-    judges: list[Judge] = field(default_factory=list)
+    loaded: list[LoadedModel] = field(default_factory=list)
     expected: int = 1
     complete: bool = False
 
     @property
     def ready(self) -> bool:
         """Whether the champion is loaded."""
-        return bool(self.judges)
+        return bool(self.loaded)
 
     def about(self) -> dict[str, Any]:
-        """The card, who is loaded, and how many are still expected."""
-        judges = list(self.judges)
+        """The card, the loaded models, and how many models are expected."""
+        loaded = list(self.loaded)
         return {
             **self.card,
             "drawn": self.profile is not None and self.profile.drawing is not None,
             "shape": self.shape,
-            "ready": bool(judges),
+            "ready": bool(loaded),
             "complete": self.complete,
-            "expected": len(judges) if self.complete else self.expected,
-            "models": [{"name": judge.name, "about": judge.about} for judge in judges],
+            "expected": len(loaded) if self.complete else self.expected,
+            "models": [{"name": model.name, "about": model.about} for model in loaded],
         }
 
     def answer(self, prepared: Prepared) -> dict[str, Any]:
-        """Has everyone who is loaded judge an image.
+        """Has every loaded model classify an image.
 
         Args:
             prepared: The image, as the models see it.
 
         Returns:
             The champion's `digit`, its `probability` and all `probabilities`; the `image` that the models saw, in
-            0..255, with a third dimension where it has several channels; `notes` on how it came about; `doubts`, why
-            the answer may be wrong; and `models`: each one's name, digit, probability, and whether it agrees with
-            the champion, which comes first.
+            0..255, with a third dimension if it has several channels; `notes` on its preprocessing; `doubts`, why the
+            answer may be wrong; and `models`: each one's name, digit, probability, and whether it agrees with the
+            champion, which comes first.
         """
-        answers = [(judge, judge.ask(prepared.image)) for judge in list(self.judges)]
+        answers = [(model, model.predict(prepared.image)) for model in list(self.loaded)]
         champion = answers[0][1]
         digit = int(np.argmax(champion))
         seen = np.rint(prepared.image * 255).astype(int)
@@ -127,18 +127,18 @@ class Panel:
             "doubts": why_doubtful(prepared, champion, self.profile),
             "models": [
                 {
-                    "name": judge.name,
+                    "name": model.name,
                     "digit": int(np.argmax(answer)),
                     "probability": float(np.max(answer)),
                     "agrees": int(np.argmax(answer)) == digit,
                 }
-                for judge, answer in answers
+                for model, answer in answers
             ],
         }
 
 
-def card(champion: TrackedModel) -> dict[str, Any]:
-    """What there is to say of a champion: its sweep, trial, scores and data."""
+def card(champion: ModelRun) -> dict[str, Any]:
+    """What the page tells about the champion: its sweep, trial, scores and data."""
     tags, metrics = champion.run.data.tags, champion.run.data.metrics
     return {
         "sweep": champion.sweep,
@@ -152,17 +152,11 @@ def card(champion: TrackedModel) -> dict[str, Any]:
     }
 
 
-def image_shape(champion: TrackedModel) -> tuple[int, int, int]:
-    """Height, width and channels of the images that a sweep's models take."""
-    height, width, channels = map(int, champion.run.data.tags["data.image"].split("x"))
-    return height, width, channels
+def candidates(champion: ModelRun) -> list[Candidate]:
+    """The models that may answer: the champion, then the best trials of its sweep with other hyperparameter values.
 
-
-def candidates(champion: TrackedModel) -> list[Candidate]:
-    """Who may answer: the champion first, then the best other settings of its sweep, the best first.
-
-    Where the best were trained anew on several seeds, those come first, by their new scores. Of trials with the same
-    setting only the best is there.
+    If the best trials were retrained on new seeds, those come first, by their new scores. Of several trials with the
+    same values, only the best is a candidate.
     """
     found = find_sweep(champion.sweep, champion.client.tracking_uri)
     frame = found.frame()
@@ -175,10 +169,10 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
     rows = pd.concat([first, others])
     about = [describe({names[c.removeprefix("params.")]: row[c] for c in columns}) for _, row in rows.iterrows()]
 
-    def find(run: str) -> TrackedModel:
-        return TrackedModel(champion.client, champion.client.get_run(run))
+    def find(run: str) -> ModelRun:
+        return ModelRun(champion.client, champion.client.get_run(run))
 
-    # Of hundreds only a few are loaded, and only those are asked for.
+    # There may be hundreds of candidates, but only the few that are loaded are fetched from the store.
     return [
         Candidate(champion.trial, about[0], lambda: champion),
         *map(Candidate, map(int, others["trial"]), about[1:], (partial(find, run) for run in others["run_id"])),
@@ -186,21 +180,20 @@ def candidates(champion: TrackedModel) -> list[Candidate]:
 
 
 def _ranked(found: SweepRuns, frame: pd.DataFrame) -> pd.DataFrame:
-    name, best_last = found.objective.name, found.objective.maximize
+    name, ascending = found.objective.name, not found.objective.maximize
     by = [c for c in (f"metrics.confirmed_{name}", f"metrics.best_{name}") if c in frame]
     scored = frame[frame[by[-1]].notna()] if by else frame[:0]
-    return scored.sort_values([*by, "trial"], ascending=[*[not best_last] * len(by), True], na_position="last")
+    return scored.sort_values([*by, "trial"], ascending=[*[ascending] * len(by), True], na_position="last")
 
 
 def describe(values: dict[str, Any]) -> str:
-    """A setting in a line.
+    """Describes hyperparameter values in a line.
 
     Args:
-        values: From a hyperparameter's short name to its value; inactive ones are NA, a layer's own are `units.1`.
-            What is off is left out.
+        values: From a hyperparameter's short name to its value. Inactive ones are NA; a layer's is called `units.1`.
 
     Returns:
-        Such as `layers 2 · units 256, 32 · dropout 0.1586 · adam`.
+        For example `layers 2 · units 256, 32 · dropout 0.1586 · adam`. Options that are off are left out.
     """
     parts: dict[str, list[str]] = {}
     for name, value in values.items():
@@ -216,13 +209,13 @@ def describe(values: dict[str, Any]) -> str:
     return " · ".join(f"{word} {', '.join(texts)}".rstrip() for word, texts in parts.items())
 
 
-def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> None:
-    """Loads the champion and its runners-up into a panel.
+def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Path) -> None:
+    """Loads the champion and its runners-up.
 
     Args:
-        panel: Where to.
-        queue: The champion, then who may follow it. Those who have no model in MLflow, as it keeps only the best or
-            the training failed, are passed over.
+        models: Where to add them.
+        queue: The champion, then its runners-up. Those without a model in MLflow, because only the best is kept or the
+            training failed, are skipped.
         most: How many to load.
         folder: Where to put the files that are fetched.
 
@@ -233,15 +226,15 @@ def load(panel: Panel, queue: Sequence[Candidate], most: int, folder: Path) -> N
         place = folder / str(candidate.trial)
         place.mkdir()
         try:
-            ask = candidate.find().load_quick(place, panel.shape)
+            predict = candidate.find().load_quick(place, models.shape)
         except Exception as error:
-            if not panel.ready:
+            if not models.ready:
                 raise
             if not isinstance(error, UserError):
-                told = masked(first_line(error))
-                print(f"mnist_sweep: {candidate.name} cannot be loaded: {told}", file=sys.stderr)
+                reason = masked(first_line(error))
+                print(f"mnist_sweep: {candidate.name} cannot be loaded: {reason}", file=sys.stderr)
             continue
-        panel.judges.append(Judge(candidate.name, candidate.about, ask))
-        if len(panel.judges) == most:
+        models.loaded.append(LoadedModel(candidate.name, candidate.about, predict))
+        if len(models.loaded) == most:
             break
-    panel.complete = True
+    models.complete = True
