@@ -90,12 +90,12 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
         UserError: The file is damaged.
     """
     run = ModelRun(found.client, found.parent)
-    path, what = fetched(run, "confirmed.json", folder), f"{found.sweep}: confirmed.json of its own run"
+    path, what = fetched(run, "confirmed.json", folder), f"{found.sweep}: confirmed.json of its run"
     if path is None:
         return Retraining()
     try:
         told = json.loads(read_text(path, what))
-        rows, objective = told["candidates"], found.objective
+        rows, objective = told.get("candidates", []), found.objective
         candidates = [
             Candidate(
                 row["trial"],
@@ -105,7 +105,7 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
             )
             for row in rows
         ]
-        return Retraining(candidates, verdict_on(objective, rows, told["p_value"]) if rows else "")
+        return Retraining(candidates, verdict_on(objective, rows, told.get("p_value")) if rows else "")
     except (AttributeError, KeyError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what}: is damaged") from None
 
