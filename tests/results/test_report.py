@@ -190,6 +190,14 @@ def test_a_winner_by_new_seeds_has_a_verdict(undrawn, tmp_path):
     )
 
 
+@pytest.mark.parametrize("content", ["[", "[]", '{"candidates": [1]}', '{"candidates": [{"trial": 1}]}'])
+def test_a_damaged_file_of_the_retraining_is_an_error(undrawn, tmp_path, content):
+    (tmp_path / "parent").mkdir()
+    (tmp_path / "parent" / "confirmed.json").write_text(content)
+    with pytest.raises(UserError, match=r"confirmed.json of its run: is damaged"):
+        page(made_up.sweep(tmp_path, 3), tmp_path)
+
+
 def test_a_sweep_whose_trials_all_failed_says_why(undrawn, tmp_path):
     reasons = ["the loss became nan in epoch 1", "its worker was killed by SIGKILL", "the loss became nan in epoch 1"]
     made = made_up.sweep(
