@@ -657,7 +657,7 @@ def test_notes_of_trials_tell_what_their_numbers_do_not(logged):
         1: "Stopped: the time budget of 1m is used up.",
         2: "Failed: the loss became nan in epoch 1.",
         3: "Failed: its worker was killed by SIGSEGV.",
-        4: "Goes on from the weights of trial 0, after epoch 3.",
+        4: "Continues from the weights of trial 0, after epoch 3.",
     }
 
 

@@ -1,4 +1,4 @@
-"""The trials by several objectives."""
+"""The trials by several objectives, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mnist_sweep.results.plots.common import GREY, VERMILION, labelled, legend
 
 
 def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str) -> Figure:
-    """The trials by their objectives, those of the Pareto set marked, and numbered where there is room.
+    """Plot the trials by their objectives, and mark the Pareto front.
 
     Args:
         scores: A value for each objective, by trial.
-        objectives: Two or more; each but the first has a picture of its own, against the first.
-        title: Of the picture.
+        objectives: Two or more objectives. Each one after the first has its own panel, with the first on the y axis.
+        title: The title of the plot.
     """
     first, *others = objectives
     figure = Figure(figsize=(5.5 * len(others), 4.2), layout="constrained")
@@ -29,9 +29,9 @@ def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Obj
         rest = [n for n in scores if n not in front]
         axes.scatter([scores[n][i] for n in rest], [scores[n][0] for n in rest], s=18, color=GREY, label="trials")
         line = sorted((scores[n][i], scores[n][0], n) for n in front)
-        # With a third objective, what lies between two points of the set here need not lie beyond them.
+        # With three objectives, a line between two points of the front has no meaning.
         style = "o-" if len(objectives) == 2 else "o"
-        axes.plot([x for x, _, _ in line], [y for _, y, _ in line], style, color=VERMILION, label="Pareto set")
+        axes.plot([x for x, _, _ in line], [y for _, y, _ in line], style, color=VERMILION, label="Pareto front")
         spread = [scores[n][i] for n in scores]
         if min(spread, default=0) > 0 and max(spread) > 20 * min(spread):
             axes.set_xscale("log")
@@ -44,8 +44,8 @@ def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Obj
 
 
 def _number(axes: Axes, points: list[tuple[float, float, int]]) -> None:
-    """Writes the numbers of points (x, y, number) beside them, but for one that would cover another's."""
-    # Else the axes take their limits only when they are drawn.
+    """Writes the numbers of points (x, y, number) next to them, unless they would cover other numbers."""
+    # Sets the limits now, not only when the figure is drawn.
     axes.autoscale_view()
     written: list[tuple[float, float]] = []
     for x, y, number in points:

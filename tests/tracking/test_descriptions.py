@@ -1,4 +1,4 @@
-"""What people read of a sweep in MLflow."""
+"""The names and descriptions of a sweep's runs in MLflow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_sweeps_run_is_named_after_it(sweep: str, name: str) -> None:
         ({"model.layers": 1, "model.units": 1}, "trial 7: 1 layer, 1 unit"),
         ({"model.layers": 2, "model.units.1": 256, "model.units.2": 32}, "trial 7: 256-32 units"),
         ({"model.layers": 2, "model.units.1": 64, "model.units.2": 64}, "trial 7: 64-64 units"),
-        # How many layers there are is told where nothing else tells it.
+        # The number of layers is part of the name unless it follows from the rest.
         ({"model.layers": 2, "model.activation.1": "relu", "model.activation.2": "relu"}, "trial 7: 2 layers, relu"),
         ({"model.layers": 2, "model.activation.1": "relu", "model.activation.2": "elu"}, "trial 7: 2 layers, relu-elu"),
         ({"model.units": 64, "model.dense.units": 32}, "trial 7: 64 units, 32 dense units"),
@@ -63,7 +63,7 @@ def test_a_trials_run_is_named_after_its_values(values: dict[str, Any], name: st
     assert trial_name(Trial(7, values, {}, 1)) == name
 
 
-def test_a_name_has_room_for_60_characters_and_leaves_out_what_does_not_fit() -> None:
+def test_a_name_has_at_most_60_characters_and_leaves_out_what_does_not_fit() -> None:
     values = {f"model.units.{i}": 512 for i in range(1, 20)} | {"optimizer.name": "adam", "model.l2": 0.5}
     assert trial_name(Trial(7, values, {}, 1)) == "trial 7: adam, l2 0.5"
 
@@ -97,7 +97,7 @@ def note(compose_config):
     return written
 
 
-def test_it_tells_the_winner_the_best_ten_what_was_searched_and_what_to_do(note) -> None:
+def test_it_shows_the_winner_the_best_ten_the_space_and_next_steps(note) -> None:
     text = note()
     lines = text.splitlines()
     assert lines[0] == "Wide against deep"
@@ -114,32 +114,33 @@ def test_it_tells_the_winner_the_best_ten_what_was_searched_and_what_to_do(note)
     ]
 
 
-def test_it_tells_the_new_scores_of_the_best(note) -> None:
+def test_it_shows_the_scores_on_new_seeds(note) -> None:
     lines = note(confirmed=True).splitlines()
     assert lines[2].startswith(
-        "**Winner: trial 3**, val_accuracy 0.9000 ± 0.0100 on 2 new seeds (its model is that of trial 13)"
+        "**Winner: trial 3**, val_accuracy 0.9000 ± 0.0100 on 2 new seeds; 0.1000 better than trial 11"
     )
+    assert lines[2].endswith(" Its model is that of trial 13.")
     assert "| 1 | 3 | 3 units | 0.5300 | 0.9000 ± 0.0100 | 3.0 s |" in lines
     assert "| 2 | 11 | 11 units | 0.6100 | 0.8000 ± 0.0100 | 11 s |" in lines
-    assert "| 3 | 10 | 10 units | 0.6000 |  | 10 s |" in lines
+    assert "| 3 | 10 | 10 units | 0.6000 | – | 10 s |" in lines
 
 
-def test_it_tells_how_to_go_on_with_an_interrupted_sweep(note) -> None:
+def test_it_shows_how_to_resume_an_interrupted_sweep(note) -> None:
     text = note(status=Status.STOPPED, reason="stopped by Ctrl-C")
     assert "**Interrupted**: stopped by Ctrl-C. 12 trials have ended." in text
     assert "python -m mnist_sweep resume story/now" in text
 
 
-def test_it_tells_that_nothing_came_out(note) -> None:
+def test_it_says_that_no_trial_has_a_result(note) -> None:
     assert "**No trial has a result**." in note(0, status=Status.FAILED, reason="no trial has a result")
 
 
-def test_it_says_that_the_data_stand_in_for_others(note) -> None:
-    assert "They stand in for mnist, which could not be downloaded." in note(data={"fallback_for": "mnist"})
+def test_it_says_that_the_data_replace_others(note) -> None:
+    assert "They replace mnist, which could not be downloaded." in note(data={"fallback_for": "mnist"})
 
 
-def test_it_keeps_within_what_mlflow_keeps(note) -> None:
-    """Its end, what to do next, is there even where the space is enormous."""
+def test_it_stays_below_the_limit_of_mlflow(note) -> None:
+    """The last section, the next steps, is there even if the space is enormous."""
     values = {f"model.values.hyperparameter_{i}": i for i in range(40)}
     text = note(values=values)
     assert 6000 < len(text) <= 8000
@@ -155,5 +156,5 @@ def test_a_pipe_in_a_value_does_not_break_the_table(note) -> None:
     assert "x a\\|b" in note(values={"model.x": "a|b"})
 
 
-def test_settings_that_search_nothing_are_one_run(note) -> None:
+def test_a_sweep_without_a_space_is_one_run(note) -> None:
     assert "Nothing was searched: one run." in note(1, space={})
