@@ -17,17 +17,8 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import masked
 from mnist_sweep.tracking import store, tags
-from mnist_sweep.tracking.uri import (
-    absolute,
-    as_kept_in,
-    as_seen_from,
-    file_path,
-    sqlite_path,
-    sqlite_uri,
-    with_password,
-)
+from mnist_sweep.tracking.uri import absolute, as_kept_in, as_seen_from, file_path, sqlite_path, sqlite_uri
 
 _CREATE = """
 import sys
@@ -80,137 +71,6 @@ def test_a_store_that_was_moved_with_its_files_finds_them(tmp_path: Path) -> Non
     assert not old.exists()
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once."""
-    path = tmp_path_factory.getbasetemp() / "template" / "mlflow.db"
-    store.connect(f"sqlite:///{path}", create=True)
-    return path
-
-
-# ---- where ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("sqlite:///mlruns/mlflow.db", "sqlite:///{cwd}/mlruns/mlflow.db"),
-        ("sqlite:///./mlflow.db", "sqlite:///{cwd}/mlflow.db"),
-        ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
-        ("sqlite:///mlflow.db?timeout=30", "sqlite:///{cwd}/mlflow.db?timeout=30"),
-        ("sqlite:///~/mlflow.db", "sqlite:///{home}/mlflow.db"),
-        ("http://localhost:5000", "http://localhost:5000"),
-        ("https://ann:secret@box:8443/mlflow", "https://ann:secret@box:8443/mlflow"),
-        ("postgresql://ann:secret@box/mlflow", "postgresql://ann:secret@box/mlflow"),
-        ("postgresql+psycopg2://box/mlflow", "postgresql+psycopg2://box/mlflow"),
-        ("mysql+pymysql://box/mlflow", "mysql+pymysql://box/mlflow"),
-        ("databricks://profile", "databricks://profile"),
-    ],
-)
-def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expected):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert absolute(uri) == expected.format(cwd=tmp_path, home="/home/ann")
-    assert absolute(absolute(uri)) == absolute(uri)
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("ftp://box/mlflow", "tracking.uri=ftp://box/mlflow: MLflow has no such kind of store"),
-        ("sqllite:///x.db", "tracking.uri=sqllite:///x.db: MLflow has no such kind of store"),
-        ("mlruns/mlflow.db", "tracking.uri=mlruns/mlflow.db: MLflow has no such kind of store"),
-        ("", "tracking.uri=: MLflow has no such kind of store"),
-        ("htttp://ann:secret@box", "tracking.uri=htttp://***@box: MLflow has no such kind of store"),
-    ],
-)
-def test_unknown_kind_of_store_is_refused(uri, message):
-    for ask in (absolute, store.connect):
-        with pytest.raises(UserError) as caught:
-            ask(uri)
-        assert str(caught.value) == f"{message}; write sqlite:///PATH or http://HOST:PORT"
-
-
-def test_file_store_is_refused_as_mlflow_refuses_it():
-    with pytest.raises(UserError) as caught:
-        absolute("file:///tmp/mlruns")
-    assert str(caught.value) == (
-        "tracking.uri=file:///tmp/mlruns: MLflow no longer writes file stores; take sqlite:///PATH"
-    )
-
-
-@pytest.mark.parametrize("uri", ["sqlite:mlflow.db", "sqlite://mlflow.db"])
-def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
-    with pytest.raises(UserError) as caught:
-        absolute(uri)
-    assert str(caught.value) == f"tracking.uri={uri}: write sqlite:///PATH, with three slashes"
-
-
-@pytest.mark.parametrize(
-    ("uri", "path"),
-    [("sqlite:///a/b.db", "{cwd}/a/b.db"), ("sqlite:////a/b.db", "/a/b.db"), ("http://box", None), ("sqlite:x", None)],
-)
-def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
-    monkeypatch.chdir(tmp_path)
-    assert sqlite_path(uri) == (None if path is None else Path(path.format(cwd=tmp_path)))
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "http://ann:SECRET@box:5000/path",
-        "postgresql://ann:SECRET@box/mlflow",
-        "postgresql://:SECRET@box/mlflow",
-        "https://SECRET@box",
-        "postgresql://ann:SECRET%40SECRET@box/mlflow",
-        "(psycopg.OperationalError) at postgresql://ann:SECRET@box/mlflow: refused; http://bob:SECRET@box",
-        "postgresql://ann:SECRET/SECRET@box/mlflow",
-        "http://ann:first@SECRET@box",
-        "postgresql://box/mlflow?user=ann&password=SECRET",
-    ],
-)
-def test_password_is_never_shown(uri):
-    shown = masked(uri)
-    assert "SECRET" not in shown
-    assert "box" in shown
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "sqlite:////a/b.db",
-        "sqlite:///mlruns/mlflow.db?timeout=30",
-        "http://box:5000/mlflow",
-        pytest.param("sqlite:////home/ann@corp/mlflow.db"),
-        "",
-    ],
-)
-def test_uri_without_a_password_is_shown_as_it_is(uri):
-    assert masked(uri) == uri
-
-
-@pytest.mark.parametrize("uri", ["http://ann:SECRET@box:5000", "postgresql://box/mlflow?user=ann&password=SECRET"])
-def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
-    hidden = masked(uri)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert with_password(hidden) == uri
-    for other in ("", "http://ann:SECRET@elsewhere:5000"):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
-        with pytest.raises(UserError) as caught:
-            with_password(hidden)
-        assert str(caught.value) == (
-            f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the whole URI"
-        )
-
-
-def test_uri_that_hides_nothing_is_not_looked_up(monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:SECRET@box:5000")
-    assert with_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
-
-
-# ---- coming into being ------------------------------------------------------------------------------------------
-
-
 def test_relative_store_stays_the_same_after_a_change_of_directory(tmp_path, monkeypatch, template):
     home, other = tmp_path / "home", tmp_path / "other"
     (home / "mlruns").mkdir(parents=True)
@@ -261,10 +121,6 @@ def test_store_that_cannot_be_created_is_said(tmp_path, place, reason):
     assert str(caught.value) == f"tracking.uri={uri}: cannot be written ({reason})"
 
 
-def test_options_of_an_sqlite_uri_are_no_part_of_the_file_name(tmp_path):
-    assert sqlite_path(f"sqlite:///{tmp_path}/mlflow.db?timeout=30") == tmp_path / "mlflow.db"
-
-
 def test_two_processes_may_create_a_store_at_once(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     processes = [creating(uri, name) for name in "ab"]
@@ -304,8 +160,6 @@ def test_garbage_beside_the_store_does_not_matter(tmp_path):
     assert runs(uri) == []
     assert left_behind(tmp_path, "mlflow.db") == []
 
-
-# ---- folders of any name ----------------------------------------------------------------------------------------
 
 ODD = [
     "v?2",
@@ -365,29 +219,6 @@ def test_folder_whose_name_is_not_utf_8_is_refused_in_one_line(tmp_path):
     assert "has a name that is not UTF-8" in str(caught.value)
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("uri", "kept"),
-    [
-        ("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/mlflow.db"),
-        ("sqlite:///{project}/a b/x.db?timeout=3", "sqlite:///a b/x.db?timeout=3"),
-        ("sqlite:///{project}/a%3Fb/x.db", "sqlite+pysqlite:///a%3Fb/x.db"),
-        ("sqlite:///{link}/x.db", "sqlite:///x.db"),
-        ("sqlite:////big/disk/x.db", "sqlite:////big/disk/x.db"),
-        ("sqlite:///{project}-2/x.db", "sqlite:///{project}-2/x.db"),
-        ("http://box:5000", "http://box:5000"),
-    ],
-)
-def test_a_config_keeps_no_path_into_its_own_project(tmp_path, uri, kept):
-    project, link = tmp_path / "project", tmp_path / "link"
-    project.mkdir()
-    link.symlink_to(project)
-    names = {"project": project, "link": link}
-    assert as_kept_in(uri.format(**names), project) == kept.format(**names)
-
-
-# ---- copies -----------------------------------------------------------------------------------------------------
 
 
 class Project:
