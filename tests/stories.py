@@ -1,4 +1,4 @@
-"""Made-up sweeps told to a tracker, and what MLflow then has of them."""
+"""Made-up sweeps whose events go to a tracker, and what MLflow then contains."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ SPACE = {"model.units": "choice(16, 64)", "model.dropout": "interval(0, 0.5)"}
 
 
 class Story:
-    """Tells a tracker a sweep's story, a second between one event and the next."""
+    """Sends a sweep's events to a tracker, one second apart."""
 
     def __init__(self, folder: Path, template: Path, config: dict[str, Any], **changes: Any) -> None:
-        """Copies the template store to `folder` and starts a tracker; `changes` are to the settings' `tracking`."""
+        """Copies the template store to `folder` and starts a tracker; `changes` update the config's `tracking`."""
         self.folder = folder / "experiments" / SWEEP
         self.folder.mkdir(parents=True)
         shutil.copy(template, folder / "mlflow.db")
@@ -67,7 +67,7 @@ class Story:
         self.tell(SweepStarted, sweep, config or self.config, SPACE, {**DATA, **data}, VERSIONS)
 
     def trial(self, number: int, **more: Any) -> None:
-        """Hands a trial out, once more if it was before."""
+        """Starts a trial, or its next attempt."""
         attempt = self.attempts[number] = self.attempts.get(number, 0) + 1
         config = {
             "model": {"kind": "mlp", "layers": 1, "units": 64, "dropout": 0.25, "builder": None},
@@ -83,7 +83,7 @@ class Story:
         self.tell(EpochEnded, number, self.attempts[number], epoch, metrics)
 
     def ends(self, number: int, score: float | None = None, *, saved: bool = True, **more: Any) -> None:
-        """Ends a trial; with a score it leaves its files behind, as a worker does."""
+        """Ends a trial; with a score, writes its files as a worker does."""
         if score is not None and saved:
             folder = trial_folder(self.folder, number)
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Story:
         return Logged(self.uri)
 
     def replay(self, uri: str | None = None, count: int | None = None) -> Logged:
-        """Tells the events, or the first of them, once more, to another store where one is given."""
+        """Sends all events, or the first `count`, to a new recorder, which may write to another store."""
         settings = self.settings
         if uri is not None:
             changed = {"uri": uri, "artifacts": str(self.artifacts.with_name("other"))}
@@ -113,7 +113,7 @@ class Story:
 
 
 class Logged:
-    """What MLflow has."""
+    """What MLflow contains."""
 
     def __init__(self, uri: str) -> None:
         self.client: MlflowClient = store.connect(uri)
@@ -139,7 +139,7 @@ class Logged:
         return sorted(file.path for file in self.client.list_artifacts(run.info.run_id))
 
     def everything(self) -> dict[str, Any]:
-        """What there is of each run, but for ids and what MLflow adds of itself."""
+        """Returns the contents of each run, except ids and what MLflow adds."""
         found = {}
         for run in self.runs:
             histories = {name: self.history(run, name) for name in sorted(run.data.metrics)}
@@ -154,7 +154,7 @@ class Logged:
 
 
 def failing(times: int, real: Any, error: Exception) -> Any:
-    """Does what `real` does, but for the first few times."""
+    """Raises an error the first few times, then calls `real`."""
     left = times
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -168,7 +168,7 @@ def failing(times: int, real: Any, error: Exception) -> Any:
 
 
 def elsewhere(story: Story, folder: Path, template: Path) -> tuple[Recorder, str]:
-    """A view that writes the story's sweep to another store, and that store."""
+    """Returns a recorder that writes the story's sweep to another store, and the store's URI."""
     shutil.copy(template, folder / "mlflow.db")
     uri = f"sqlite:///{folder}/mlflow.db"
     changed = {"uri": uri, "artifacts": str(folder / "artifacts")}

@@ -1,4 +1,4 @@
-"""An empty store, and sweeps that are logged to copies of it."""
+"""An empty store, and made-up sweeps that are logged to copies of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mnist_sweep.tracking import store
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once."""
+    """An empty store, created once."""
     path = tmp_path_factory.getbasetemp() / "template" / "mlflow.db"
     store.connect(f"sqlite:///{path}", create=True)
     return path
@@ -48,12 +48,12 @@ def make_story(tmp_path: Path, template: Path, plain_config: dict[str, Any]) -> 
 def told(tmp_path_factory: pytest.TempPathFactory, template: Path, plain_config: dict[str, Any]) -> Iterator[Story]:
     story = Story(tmp_path_factory.mktemp("whole"), template, plain_config)
     story.starts()
-    # 0: its first worker dies after two epochs; the second goes on from there.
+    # 0: its first worker dies after two epochs; the second resumes.
     story.trial(0)
     story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
     story.epoch(0, 2, val_accuracy=0.625, loss=0.5)
     story.tell(AttemptFailed, 0, 1, "its worker was killed by SIGKILL", "Killed\n")
-    # 1: layers apart, one layer's value inactive; stopped.
+    # 1: one value per layer, one of them inactive; stopped.
     story.trial(
         1,
         values={"model.layers": 1, "model.units.1": 16, "optimizer.name": "sgd"},
@@ -69,7 +69,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, template: Path, plain_config:
     story.ends(0, 0.75, best_epoch=3, metrics={"val_accuracy": 0.75}, parameters=1234)
     story.epoch(1, 1, val_accuracy=0.25, loss=2.0)
     story.ends(1, 0.25, status=Status.STOPPED, reason="the time budget of 1m is used up", parameters=99)
-    # 2: fails at once. 3: its worker dies for good. 4: goes on from 0. 5: never starts.
+    # 2: fails at once. 3: its worker dies for good. 4: continues from 0. 5: never starts.
     story.trial(2)
     story.ends(2, status=Status.FAILED, reason="the loss became nan in epoch 1", seconds=0.5)
     story.trial(3)
@@ -104,6 +104,6 @@ def short(tmp_path_factory: pytest.TempPathFactory, template: Path, plain_config
     story.tell(WinnerTested, 0, {"test_loss": 0.5, "test_accuracy": 0.5}, [[1, 0], [0, 1]])
     story.ended()
     story.events = [event for event in story.events if not isinstance(event, TrialAsked)]
-    # Its thread is not to meet what a test puts in place of MLflow's calls.
+    # End its thread, so that it does not call what tests patch.
     story.tracker.close()
     return story

@@ -43,7 +43,7 @@ from mnist_sweep.tracking.tags import (
 from mnist_sweep.tracking.tracker import Tracker
 
 
-def test_there_is_one_parent_and_a_run_nested_in_it_for_each_trial_that_started(logged):
+def test_each_started_trial_has_a_run_nested_in_the_parent_run(logged):
     assert list(logged.trials) == [0, 1, 2, 3, 4]
     assert {run.data.tags["mlflow.parentRunId"] for run in logged.trials.values()} == {logged.parent.info.run_id}
     assert "mlflow.parentRunId" not in logged.parent.data.tags
@@ -70,7 +70,7 @@ def test_runs_end_as_their_trials_did(logged):
     assert logged.parent.data.tags[TAG_REASON] == "the time budget of 1m is used up"
 
 
-def test_runs_begin_and_end_when_their_events_say(logged):
+def test_runs_start_and_end_at_the_times_of_their_events(logged):
     assert logged.parent.info.start_time == 1000 * (START + 1)
     assert logged.parent.info.end_time == max(run.info.end_time for run in logged.runs)
     # The second trial was asked for after seven events.
@@ -92,7 +92,7 @@ def test_parameters_are_those_in_use(logged):
     }
 
 
-def test_inactive_parameters_are_left_out_and_those_of_each_layer_named(logged):
+def test_inactive_parameters_are_left_out_and_layers_are_numbered(logged):
     assert logged.trials[1].data.params == {
         "model.kind": "mlp",
         "model.layers": "1",
@@ -107,7 +107,7 @@ def test_inactive_parameters_are_left_out_and_those_of_each_layer_named(logged):
     }
 
 
-def test_parent_has_the_whole_config_and_the_space(told, logged):
+def test_the_parent_run_has_the_whole_config_and_the_space(told, logged):
     params = logged.parent.data.params
     assert params["space.model.units"] == "choice(16, 64)"
     assert params["model.units"] == "choice(16,64)"
@@ -117,7 +117,7 @@ def test_parent_has_the_whole_config_and_the_space(told, logged):
     assert yaml.safe_load(logged.read(logged.parent, "space.yaml")) == SPACE
 
 
-def test_config_of_a_trial_is_complete(told, logged):
+def test_the_config_of_a_trial_is_complete(told, logged):
     config = yaml.safe_load(logged.read(logged.trials[1], "config.yaml"))
     assert config["model"]["units"] == [16]
     assert {key: config[key] for key in ("name", "seed", "objective", "data")} == {
@@ -147,25 +147,25 @@ def test_metrics_of_trials(logged, trial, metric, points):
     assert logged.history(logged.trials[trial], metric) == points
 
 
-def test_parent_has_the_best_so_far_after_each_trial(logged):
+def test_the_parent_run_has_the_best_score_so_far_after_each_trial(logged):
     assert logged.history(logged.parent, "best_val_accuracy") == [(n, 0.75) for n in (1, 2, 3, 4, 5)]
 
 
-def test_attempt_that_failed_is_a_tag_with_its_output_as_a_file(logged):
+def test_a_failed_attempt_is_logged_as_a_tag_and_its_output_as_a_file(logged):
     assert logged.trials[0].data.tags["mnist_sweep.attempt_1"] == "its worker was killed by SIGKILL"
     assert logged.read(logged.trials[0], "attempt_1.log") == b"Killed\n"
 
 
-def test_output_of_the_worker_is_kept_where_a_trial_failed(logged):
+def test_the_workers_output_is_logged_if_a_trial_fails(logged):
     assert logged.read(logged.trials[3], "worker.log") == b"Segmentation fault\n"
 
 
-def test_trial_that_goes_on_from_another_says_so(logged):
+def test_a_trial_that_continues_from_another_names_it(logged):
     assert logged.trials[4].data.tags["mnist_sweep.goes_on_from"] == "trial 0"
     assert "mnist_sweep.goes_on_from" not in logged.trials[0].data.tags
 
 
-def test_every_trial_says_where_it_ran_last(make_story):
+def test_a_trial_names_the_slot_of_its_last_attempt(make_story):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -182,7 +182,7 @@ def test_every_trial_says_where_it_ran_last(make_story):
         assert tags["mnist_sweep.closed_gpu1.1"] == "gpu1 trains 0.99 times as much"
 
 
-def test_every_run_says_what_it_was_made_of(logged):
+def test_every_run_is_tagged_with_objective_data_and_versions(logged):
     for run in logged.runs:
         tags = run.data.tags
         assert tags[TAG_SWEEP] == SWEEP
@@ -215,7 +215,7 @@ def test_files_of_each_run(logged):
             "model.h5",
             "sample_predictions.npz",
         ],
-        # Of one epoch there are no curves.
+        # One epoch makes no curve.
         1: ["config.yaml", "model.h5", "sample_predictions.npz"],
         2: ["config.yaml"],
         3: ["config.yaml", "worker.log"],
@@ -231,7 +231,7 @@ def test_files_of_each_run(logged):
     assert logged.read(logged.trials[0], "learning_curves.png").startswith(b"\x89PNG")
 
 
-def test_winner_is_marked_and_its_test_is_on_both_runs(logged):
+def test_the_winner_is_marked_and_its_test_is_on_both_runs(logged):
     winner, others = logged.trials[0], [logged.trials[n] for n in (1, 2, 3, 4)]
     for run in (winner, logged.parent):
         assert run.data.metrics["test_accuracy"] == 0.6875
@@ -246,7 +246,7 @@ def test_winner_is_marked_and_its_test_is_on_both_runs(logged):
 
 
 def models(story: Story, logged: Logged) -> tuple[list[int], list[int]]:
-    """The trials whose models MLflow has, and those whose models lie in the sweep's folder."""
+    """Returns the trials whose models are in MLflow, and those whose models are in the sweep folder."""
     in_mlflow = [number for number, run in logged.trials.items() if "model.h5" in logged.artifacts(run)]
     return in_mlflow, [n for n in logged.trials if (trial_folder(story.folder, n) / "model.h5").exists()]
 
@@ -263,7 +263,7 @@ def models(story: Story, logged: Logged) -> tuple[list[int], list[int]]:
         (2, "val_loss min", [1, 3]),
     ],
 )
-def test_models_that_are_not_to_be_kept_are_dropped_at_once(make_story, keep, objective, kept):
+def test_models_that_are_not_kept_are_deleted_immediately(make_story, keep, objective, kept):
     story = make_story({"objective": objective}, keep_models=keep)
     story.starts()
     for number, score in enumerate((0.75, 0.5, 0.875, 0.25)):
@@ -275,7 +275,7 @@ def test_models_that_are_not_to_be_kept_are_dropped_at_once(make_story, keep, ob
     assert all("sample_predictions.npz" in logged.artifacts(run) for run in logged.trials.values())
 
 
-def test_local_models_are_never_more_than_those_to_keep(make_story):
+def test_only_the_kept_models_stay_in_the_sweep_folder(make_story):
     story = make_story(keep_models=2)
     story.starts()
     for number in range(6):
@@ -284,7 +284,7 @@ def test_local_models_are_never_more_than_those_to_keep(make_story):
     assert models(story, story.logged()) == ([4, 5], [4, 5])
 
 
-def test_of_equal_trials_the_model_of_the_winner_is_kept(make_story):
+def test_of_trials_with_equal_scores_the_winners_model_is_kept(make_story):
     story = make_story(keep_models="best")
     story.starts()
     for number in (0, 1):
@@ -294,12 +294,12 @@ def test_of_equal_trials_the_model_of_the_winner_is_kept(make_story):
         story.ends(number, 0.75)
         results.trials[number] = Trial(number, {}, {}, 3)
         results.outcomes[number] = Outcome(Status.COMPLETED, score=0.75)
-    # The sweep is about to test the model that its folder holds.
+    # The sweep tests the model in its folder next.
     winner = results.winner()
     assert models(story, story.logged()) == ([winner], [winner])
 
 
-def test_models_to_keep_are_the_same_when_it_is_told_to_another_store(make_story, tmp_path, template):
+def test_the_same_models_are_kept_in_another_store(make_story, tmp_path, template):
     shutil.copy(template, tmp_path / "other.db")
     story = make_story(keep_models="best")
     story.starts()
@@ -310,7 +310,7 @@ def test_models_to_keep_are_the_same_when_it_is_told_to_another_store(make_story
     assert models(story, story.replay(f"sqlite:///{tmp_path}/other.db")) == ([1], [1])
 
 
-def test_trial_without_a_score_has_no_model_and_displaces_none(make_story):
+def test_a_trial_without_a_score_has_no_model_and_displaces_none(make_story):
     story = make_story(keep_models=1)
     story.starts()
     for number, score in enumerate((0.75, None)):
@@ -321,7 +321,7 @@ def test_trial_without_a_score_has_no_model_and_displaces_none(make_story):
     assert logged.artifacts(logged.trials[1]) == ["config.yaml"]
 
 
-def test_smaller_is_better_where_the_objective_says_so(make_story):
+def test_smaller_scores_may_be_better(make_story):
     story = make_story({"objective": "val_loss min"})
     story.starts()
     for number, score in enumerate((0.5, 0.75, 0.25)):
@@ -340,7 +340,7 @@ def test_smaller_is_better_where_the_objective_says_so(make_story):
         (Status.FAILED, "no trial has a result", "FAILED"),
     ],
 )
-def test_parent_ends_as_the_sweep_did(make_story, status, reason, expected):
+def test_the_parent_run_ends_as_the_sweep_did(make_story, status, reason, expected):
     story = make_story()
     story.starts()
     story.ended(status, reason, None)
@@ -351,20 +351,20 @@ def test_parent_ends_as_the_sweep_did(make_story, status, reason, expected):
     assert logged.trials == {}
 
 
-def test_real_data_are_no_fallback(make_story):
+def test_real_data_are_not_tagged_as_a_fallback(make_story):
     story = make_story()
     story.starts(fallback_for=None)
     assert "data.fallback_for" not in story.logged().parent.data.tags
 
 
 @pytest.mark.parametrize("description", [None, "Wide against deep."])
-def test_description_opens_the_note_of_the_parent(make_story, description):
+def test_the_parents_note_starts_with_the_description(make_story, description):
     story = make_story({"description": description})
     story.starts()
     assert story.logged().parent.data.tags[TAG_NOTE] == (description or "A sweep of story.")
 
 
-def test_note_of_the_parent_tells_how_far_it_is_and_in_the_end_what_came_out(make_story, told, logged):
+def test_the_parents_note_shows_progress_and_then_the_result(make_story, told, logged):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -380,7 +380,7 @@ def test_note_of_the_parent_tells_how_far_it_is_and_in_the_end_what_came_out(mak
     assert "Running" not in note
 
 
-def test_notes_of_trials_tell_what_their_numbers_do_not(logged):
+def test_notes_of_trials_say_what_their_numbers_do_not(logged):
     notes = {number: run.data.tags.get(TAG_NOTE) for number, run in logged.trials.items()}
     assert notes == {
         0: "**The sweep's model.** On the test images: test_loss 0.5000, test_accuracy 0.6875.",
@@ -391,14 +391,14 @@ def test_notes_of_trials_tell_what_their_numbers_do_not(logged):
     }
 
 
-def test_experiment_has_the_sweeps_view(told, logged):
+def test_the_experiment_has_the_sweeps_view(told, logged):
     experiment = logged.client.get_experiment(logged.parent.info.experiment_id)
     (view,) = [key for key in experiment.tags if key.startswith(saved_view.TAG)]
     assert view == saved_view.TAG + saved_view.key(SWEEP)
     assert experiment.tags[view] == saved_view.tags_of_run(logged.parent)[view]
 
 
-def test_experiment_keeps_the_views_of_the_last_sweeps_and_those_that_people_saved(make_story):
+def test_the_experiment_keeps_the_latest_sweeps_views_and_those_of_users(make_story):
     story = make_story()
     story.starts()
     story.tracker.close()
@@ -417,7 +417,7 @@ def test_experiment_keeps_the_views_of_the_last_sweeps_and_those_that_people_sav
     assert "sweep-2025-01-01_10-00-00" not in views
 
 
-def test_winner_that_could_not_be_tested_is_the_winner_all_the_same(make_story):
+def test_a_winner_that_could_not_be_tested_is_still_the_winner(make_story):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -431,7 +431,7 @@ def test_winner_that_could_not_be_tested_is_the_winner_all_the_same(make_story):
     assert "confusion_matrix.png" not in logged.artifacts(logged.parent)
 
 
-def test_what_the_test_told_is_logged_with_the_winner_as_long_as_it_is_there(make_story, template, tmp_path):
+def test_the_tests_files_are_logged_with_the_winner_while_they_exist(make_story, template, tmp_path):
     story = make_story()
     story.starts()
     for number, more in ((0, {}), (1, {"confirms": 0})):
@@ -455,7 +455,7 @@ def test_what_the_test_told_is_logged_with_the_winner_as_long_as_it_is_there(mak
     assert "confusion_matrix.png" in again.artifacts(again.trials[1])
 
 
-def test_score_that_is_not_finite_is_no_hindrance(make_story):
+def test_metrics_that_are_not_finite_do_not_matter(make_story):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -465,7 +465,7 @@ def test_score_that_is_not_finite_is_no_hindrance(make_story):
     assert story.tracker.error is None
 
 
-def test_password_of_the_store_is_not_logged(make_story):
+def test_the_stores_password_is_not_logged(make_story):
     story = make_story()
     uri = "postgresql://ann:SECRET@box/mlflow"
     story.starts({**story.config, "tracking": {**story.config["tracking"], "uri": uri}})
@@ -474,7 +474,7 @@ def test_password_of_the_store_is_not_logged(make_story):
     assert b"SECRET" not in logged.read(logged.parent, "config.yaml")
 
 
-def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
+def test_an_interrupted_trial_is_stopped_and_continues_in_its_own_run(make_story):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -483,7 +483,7 @@ def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
     resting = story.logged()
     assert resting.parent.info.status == resting.trials[0].info.status == "KILLED"
     assert resting.trials[0].data.tags[TAG_REASON] == "stopped by Ctrl-C"
-    # The next process tells all that was, and then what is new.
+    # The next process replays the old events, then sends new ones.
     story.tracker = Tracker(story.settings, story.folder, load_plots)
     for event in story.events:
         story.tracker.handle(event)
@@ -499,14 +499,14 @@ def test_trial_that_rests_is_stopped_and_goes_on_in_its_own_run(make_story):
     assert logged.trials[0].data.tags[TAG_STATUS] == "completed"
     assert logged.trials[0].data.tags[TAG_REASON] == ""
     assert logged.history(logged.trials[0], "val_accuracy") == [(1, 0.5), (2, 0.75)]
-    # As `sync` does, and each later resumption: it rested once, but has ended since.
+    # As `sync` and later resumptions do: the trial was interrupted once, but has ended since.
     Recorder(story.settings, story.folder, load_plots).handle(*story.events)
     again = story.logged()
     assert again.trials[0].info.status == "FINISHED"
     assert again.trials[0].data.tags[TAG_STATUS] == "completed"
 
 
-def test_better_winner_of_a_resumed_sweep_takes_the_mark(make_story):
+def test_a_better_winner_of_a_resumed_sweep_takes_over_the_mark(make_story):
     story = make_story()
     story.starts()
     for number, score in ((0, 0.5), (1, 0.75)):
@@ -522,9 +522,9 @@ def test_better_winner_of_a_resumed_sweep_takes_the_mark(make_story):
     assert marks == ["false", "true"]
 
 
-def test_user_without_a_name_is_no_hindrance(make_story, monkeypatch):
+def test_a_user_may_have_no_name(make_story, monkeypatch):
     def nobody() -> str:
-        # As Python 3.11 and 3.12 do in a container that runs under a bare user id; later ones raise an OSError.
+        # As Python 3.11 and 3.12 do in a container with a user id without a name; later versions raise an OSError.
         raise KeyError("getpwuid(): uid not found: 1234")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
@@ -540,7 +540,7 @@ def test_user_without_a_name_is_no_hindrance(make_story, monkeypatch):
         ({"model": {"dense": {"units": 64}}}, {}, [], {"model.dense.units": 64}),
         ({"model": {"units": [64, 32]}}, {}, [], {"model.units": [64, 32]}),
         ({"model": {"units": 64}}, {"model.units": 64}, [], {"model.units": 64}),
-        # What has no value is left out; what is false or zero is a value.
+        # Missing values are left out; false and zero are values.
         ({"model": {"builder": None, "per_layer": [], "more": {}}}, {}, [], {}),
         (
             {"model": {"l2": 0.0, "batch_normalization": False}},
@@ -558,19 +558,19 @@ def test_user_without_a_name_is_no_hindrance(make_story, monkeypatch):
         ({"model": {"units": [16]}}, {"model.units.1": 16}, ["model.units.2"], {"model.units.1": 16}),
     ],
 )
-def test_hyperparameters_are_flat(config, values, inactive, expected):
+def test_hyperparameters_have_flat_names(config, values, inactive, expected):
     found = hyperparameters(Trial(0, values, config, 1, inactive=inactive))
     assert found == expected
     assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in expected.items()}
 
 
-def test_layers_apart_are_left_out_when_there_is_no_layer():
+def test_per_layer_values_are_left_out_if_there_is_no_layer():
     inactive = ["model.units.1", "model.units.2"]
     found = hyperparameters(Trial(0, {"model.layers": 0}, {"model": {"layers": 0, "units": []}}, 1, inactive=inactive))
     assert found == {"model.layers": 0}
 
 
-def test_a_trial_that_was_stopped_in_its_first_execution_has_that_ones_curve(make_story):
+def test_a_trial_stopped_in_its_first_execution_has_that_ones_curve(make_story):
     story = make_story()
     story.starts()
     story.trial(0, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
@@ -584,7 +584,7 @@ def test_a_trial_that_was_stopped_in_its_first_execution_has_that_ones_curve(mak
     assert "learning_curves.png" in logged.artifacts(logged.trials[0])
 
 
-def test_executions_are_runs_of_their_own_below_their_trial(make_story, tmp_path, template):
+def test_executions_are_runs_nested_in_their_trial(make_story, tmp_path, template):
     story = make_story()
     story.starts()
     story.trial(0, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
@@ -611,7 +611,7 @@ def test_executions_are_runs_of_their_own_below_their_trial(make_story, tmp_path
 
 
 @pytest.mark.parametrize(("keep", "models"), [("all", [0, 1, 2, 3]), ("best", [1, 3])])
-def test_the_best_trained_anew_name_what_they_confirm_and_one_of_them_is_the_model(make_story, keep, models):
+def test_retrained_trials_name_the_trial_they_confirm_and_one_of_them_is_the_model(make_story, keep, models):
     story = make_story(keep_models=keep)
     story.starts()
     for number, score in ((0, 0.8), (1, 0.9)):
@@ -635,7 +635,7 @@ def test_the_best_trained_anew_name_what_they_confirm_and_one_of_them_is_the_mod
     assert [n for n in logged.trials if (trial_folder(story.folder, n) / "model.h5").exists()] == models
 
 
-def test_several_objectives_are_drawn_and_each_has_its_score(make_story, plain_config):
+def test_several_objectives_are_plotted_and_each_has_its_score(make_story, plain_config):
     story = make_story({**plain_config, "objective": ["val_accuracy max", "parameters min"]})
     story.starts()
     for number, (score, size) in enumerate([(0.8, 100.0), (0.9, 300.0), (0.7, 200.0)]):

@@ -1,4 +1,7 @@
-"""The recorder, handed events again or several at once, with calls of MLflow that fail."""
+"""The recorder gets events again, or several at once, while calls of MLflow fail.
+
+These tests cover `recorder` and `writer` together.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,19 @@ from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tags import TAG_DONE, TAG_TRIAL
 
 
-def test_telling_it_again_changes_nothing(told, logged):
+def test_replaying_events_changes_nothing(told, logged):
     before = logged.everything()
     assert told.replay().everything() == before
 
 
-def test_telling_it_to_another_store_gives_the_same_there(told, logged, tmp_path, template):
+def test_replaying_events_to_another_store_gives_the_same(told, logged, tmp_path, template):
     shutil.copy(template, tmp_path / "mlflow.db")
     again = told.replay(f"sqlite:///{tmp_path}/mlflow.db")
     assert again.everything() == logged.everything()
     assert {run.info.run_id for run in again.runs}.isdisjoint(run.info.run_id for run in logged.runs)
 
 
-def test_short_story_may_be_told_again_and_again(short, tmp_path, template):
+def test_events_may_be_replayed_several_times(short, tmp_path, template):
     shutil.copy(template, tmp_path / "mlflow.db")
     expected = short.logged().everything()
     for _ in range(3):
@@ -38,7 +41,7 @@ def test_short_story_may_be_told_again_and_again(short, tmp_path, template):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_story_that_broke_off_can_be_told_again_from_the_beginning(short, tmp_path, template, count):
+def test_after_a_partial_replay_all_events_can_be_replayed(short, tmp_path, template, count):
     shutil.copy(template, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     short.replay(uri, count)
@@ -67,7 +70,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("position", "owner", "call"), CALLS)
-def test_event_that_failed_in_the_middle_is_whole_when_it_is_tried_again(
+def test_an_event_that_failed_halfway_is_complete_after_a_retry(
     short, tmp_path, template, monkeypatch, position, owner, call
 ):
     view, uri = elsewhere(short, tmp_path, template)
@@ -81,7 +84,7 @@ def test_event_that_failed_in_the_middle_is_whole_when_it_is_tried_again(
     assert Logged(uri).everything() == short.logged().everything()
 
 
-def test_run_whose_creation_was_answered_with_an_error_is_not_created_twice(short, tmp_path, template, monkeypatch):
+def test_a_run_is_not_created_twice_if_the_server_fails_after_creating_it(short, tmp_path, template, monkeypatch):
     view, uri = elsewhere(short, tmp_path, template)
     create, fallen = MlflowClient.create_run, set()
 
@@ -102,7 +105,7 @@ def test_run_whose_creation_was_answered_with_an_error_is_not_created_twice(shor
     assert Logged(uri).everything() == short.logged().everything()
 
 
-def test_events_told_at_once_give_what_they_give_one_by_one(told, logged, tmp_path, template):
+def test_events_handled_together_give_the_same_as_one_by_one(told, logged, tmp_path, template):
     view, uri = elsewhere(told, tmp_path, template)
     view.handle(*told.events)
     assert Logged(uri).everything() == logged.everything()
@@ -112,7 +115,7 @@ def test_events_told_at_once_give_what_they_give_one_by_one(told, logged, tmp_pa
 @pytest.mark.parametrize(
     ("call", "count"), [("create_run", 3), ("log_batch", 2), ("log_batch", 4), ("log_artifact", 1)]
 )
-def test_events_that_failed_together_can_be_told_again_together_or_apart(
+def test_events_that_failed_together_can_be_retried_together_or_one_by_one(
     told, logged, tmp_path, template, monkeypatch, call, count, at_once
 ):
     view, uri = elsewhere(told, tmp_path, template)
@@ -136,7 +139,7 @@ def test_events_that_failed_together_can_be_told_again_together_or_apart(
     assert Logged(uri).everything() == logged.everything()
 
 
-def test_trials_that_ended_since_cost_a_handful_of_calls_each(make_story, monkeypatch):
+def test_a_batch_of_ended_trials_takes_few_calls_each(make_story, monkeypatch):
     story = make_story()
     story.starts()
     story.tracker.close()
@@ -155,11 +158,11 @@ def test_trials_that_ended_since_cost_a_handful_of_calls_each(make_story, monkey
             counted = lambda *args, _name=name, _real=real, **kwargs: (calls.append(_name), _real(*args, **kwargs))[1]  # noqa: E731
             monkeypatch.setattr(MlflowClient, name, counted)
     view.handle(*story.events[first:])
-    # And one for the sweep's own run.
+    # And one for the parent run.
     assert sorted(calls) == sorted(["create_run", "log_inputs", "log_batch", "set_terminated"] * 4 + ["log_batch"])
 
 
-def test_trial_is_wholly_logged_only_when_its_executions_are(make_story, monkeypatch):
+def test_a_trial_is_marked_as_logged_only_after_its_executions(make_story, monkeypatch):
     story = make_story()
     story.starts()
     story.tracker.close()
@@ -179,14 +182,14 @@ def test_trial_is_wholly_logged_only_when_its_executions_are(make_story, monkeyp
         _real(self, *args, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "log_batch", breaks_off)
-    # The first is of the sweep's own run, the next two of the executions.
+    # The first call is for the parent run, the next two for the executions.
     with pytest.raises(ConnectionError):
         view.handle(*story.events)
     tags = [run.data.tags for run in Logged(story.uri).runs if TAG_TRIAL in run.data.tags]
     assert not any(TAG_DONE in given for given in tags)
 
 
-def test_files_that_are_gone_keep_nothing_else_from_being_logged(short, tmp_path, template):
+def test_missing_files_do_not_keep_the_rest_from_being_logged(short, tmp_path, template):
     view, uri = elsewhere(short, tmp_path, template)
     view._folder = tmp_path / "gone"
     view.handle(*short.events)

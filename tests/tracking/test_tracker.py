@@ -1,4 +1,4 @@
-"""The thread that logs: its queue, outages, and what MLflow refuses."""
+"""The thread that logs: its queue, outages and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mnist_sweep.tracking.tags import TAG_REASON
 from mnist_sweep.tracking.writer import Writer
 
 
-def test_store_that_cannot_be_written_is_an_error_at_the_end_only(make_story, tmp_path):
+def test_a_store_that_cannot_be_written_is_an_error_only_at_the_end(make_story, tmp_path):
     (tmp_path / "file").touch()
     story = make_story(uri=f"sqlite:///{tmp_path}/file/mlflow.db")
     story.starts()
@@ -31,11 +31,11 @@ def test_store_that_cannot_be_written_is_an_error_at_the_end_only(make_story, tm
     assert str(story.tracker.error) == (
         f"tracking.uri=sqlite:///{tmp_path}/file/mlflow.db: cannot be written (File exists)"
     )
-    # Nothing that only the sweep's folder has is thrown away.
+    # The only copy of a model is not deleted.
     assert (trial_folder(story.folder, 0) / "model.h5").exists()
 
 
-def test_what_could_not_be_written_can_be_told_again_later(make_story, monkeypatch):
+def test_events_that_could_not_be_written_can_be_replayed_later(make_story, monkeypatch):
     story = make_story()
     write = Writer.file
 
@@ -64,7 +64,7 @@ def test_what_could_not_be_written_can_be_told_again_later(make_story, monkeypat
     assert again.parent.info.status == "FINISHED"
 
 
-def test_store_that_comes_back_gets_everything(make_story, monkeypatch):
+def test_after_an_outage_everything_is_logged(make_story, monkeypatch):
     monkeypatch.setattr(store, "connect", failing(1, store.connect, ConnectionError("refused")))
     story = make_story()
     story.starts()
@@ -81,7 +81,7 @@ def test_store_that_comes_back_gets_everything(make_story, monkeypatch):
     assert logged.parent.info.status == logged.trials[0].info.status == "FINISHED"
 
 
-def test_what_cannot_be_written_holds_up_only_what_comes_after_it(make_story, monkeypatch):
+def test_an_event_that_cannot_be_written_delays_only_later_events(make_story, monkeypatch):
     gate = threading.Event()
     real = Writer.file
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_written_holds_up_only_what_comes_after_it(make_story, mo
     assert {n: run.info.status for n, run in logged.trials.items()} == {0: "FINISHED", 1: "RUNNING"}
 
 
-def test_events_wait_for_nobody(make_story, monkeypatch):
+def test_handling_an_event_does_not_wait_for_mlflow(make_story, monkeypatch):
     gate = threading.Event()
     real = store.connect
 
@@ -128,7 +128,7 @@ def test_events_wait_for_nobody(make_story, monkeypatch):
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, key: str, error: Exception) -> None:
-    """Lets MLflow refuse each batch that has a tag, a metric or a parameter of that name."""
+    """Makes MLflow refuse each batch with a tag, a metric or a parameter of that name."""
     real = MlflowClient.log_batch
 
     def call(self: MlflowClient, run_id: str, **batch: Any) -> None:
@@ -150,7 +150,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, key: str, error: Exception) -> Non
     ],
 )
 @pytest.mark.parametrize("key", ["model.units", "val_accuracy", TAG_REASON])
-def test_what_mlflow_refuses_keeps_nothing_else_from_being_logged(make_story, monkeypatch, caplog, error, key):
+def test_everything_but_what_mlflow_refuses_is_logged(make_story, monkeypatch, caplog, error, key):
     refusing(monkeypatch, key, error)
     story = make_story()
     logged = whole_story(story)
@@ -158,7 +158,7 @@ def test_what_mlflow_refuses_keeps_nothing_else_from_being_logged(make_story, mo
     assert story.tracker.refusals.count >= 2
     assert "no such thing" in str(story.tracker.refusals)
     assert "\n" not in str(story.tracker.refusals)
-    # One line, however many events it was.
+    # One line, however many events are affected.
     assert len([line for line in caplog.messages if "MLflow refuses" in line]) == 1
     assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]
     for run in logged.trials.values():
@@ -169,7 +169,7 @@ def test_what_mlflow_refuses_keeps_nothing_else_from_being_logged(make_story, mo
     assert logged.parent.data.metrics["best_val_accuracy"] == 0.75
 
 
-def test_a_start_that_mlflow_refuses_is_not_tried_again_and_again(make_story, monkeypatch):
+def test_a_start_that_mlflow_refuses_is_not_retried(make_story, monkeypatch):
     monkeypatch.setattr(
         store, "connect", failing(99, store.connect, MlflowException("it was deleted", INVALID_PARAMETER_VALUE))
     )

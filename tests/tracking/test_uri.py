@@ -1,4 +1,4 @@
-"""Tracking URIs."""
+"""Tracking URIs, and the passwords in them (`common.secrets`)."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expe
         ("htttp://ann:secret@box", "tracking.uri=htttp://***@box: MLflow has no such kind of store"),
     ],
 )
-def test_unknown_kind_of_store_is_refused(uri, message):
-    for ask in (absolute, store.connect):
+def test_an_unknown_kind_of_store_is_refused(uri, message):
+    for function in (absolute, store.connect):
         with pytest.raises(UserError) as caught:
-            ask(uri)
+            function(uri)
         assert str(caught.value) == f"{message}; write sqlite:///PATH or http://HOST:PORT"
 
 
-def test_file_store_is_refused_as_mlflow_refuses_it():
+def test_a_file_store_is_refused_as_by_mlflow():
     with pytest.raises(UserError) as caught:
         absolute("file:///tmp/mlruns")
     assert str(caught.value) == (
-        "tracking.uri=file:///tmp/mlruns: MLflow no longer writes file stores; take sqlite:///PATH"
+        "tracking.uri=file:///tmp/mlruns: MLflow no longer writes file stores; use sqlite:///PATH"
     )
 
 
 @pytest.mark.parametrize("uri", ["sqlite:mlflow.db", "sqlite://mlflow.db"])
-def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
+def test_an_sqlite_uri_with_too_few_slashes_is_refused(uri):
     with pytest.raises(UserError) as caught:
         absolute(uri)
     assert str(caught.value) == f"tracking.uri={uri}: write sqlite:///PATH, with three slashes"
@@ -71,7 +71,7 @@ def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
     ("uri", "path"),
     [("sqlite:///a/b.db", "{cwd}/a/b.db"), ("sqlite:////a/b.db", "/a/b.db"), ("http://box", None), ("sqlite:x", None)],
 )
-def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
+def test_an_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
     monkeypatch.chdir(tmp_path)
     assert sqlite_path(uri) == (None if path is None else Path(path.format(cwd=tmp_path)))
 
@@ -90,7 +90,7 @@ def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
         "postgresql://box/mlflow?user=ann&password=SECRET",
     ],
 )
-def test_password_is_never_shown(uri):
+def test_passwords_are_masked(uri):
     shown = masked(uri)
     assert "SECRET" not in shown
     assert "box" in shown
@@ -106,12 +106,12 @@ def test_password_is_never_shown(uri):
         "",
     ],
 )
-def test_uri_without_a_password_is_shown_as_it_is(uri):
+def test_a_uri_without_a_password_is_unchanged(uri):
     assert masked(uri) == uri
 
 
 @pytest.mark.parametrize("uri", ["http://ann:SECRET@box:5000", "postgresql://box/mlflow?user=ann&password=SECRET"])
-def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
+def test_a_masked_password_is_restored_from_the_environment(monkeypatch, uri):
     hidden = masked(uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert with_password(hidden) == uri
@@ -124,12 +124,12 @@ def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
         )
 
 
-def test_uri_that_hides_nothing_is_not_looked_up(monkeypatch):
+def test_a_uri_without_a_masked_password_is_not_looked_up(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:SECRET@box:5000")
     assert with_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 
-def test_options_of_an_sqlite_uri_are_no_part_of_the_file_name(tmp_path):
+def test_options_of_an_sqlite_uri_are_not_part_of_the_file_name(tmp_path):
     assert sqlite_path(f"sqlite:///{tmp_path}/mlflow.db?timeout=30") == tmp_path / "mlflow.db"
 
 
@@ -145,7 +145,7 @@ def test_options_of_an_sqlite_uri_are_no_part_of_the_file_name(tmp_path):
         ("http://box:5000", "http://box:5000"),
     ],
 )
-def test_a_config_keeps_no_path_into_its_own_project(tmp_path, uri, kept):
+def test_a_saved_config_contains_no_absolute_path_into_its_project(tmp_path, uri, kept):
     project, link = tmp_path / "project", tmp_path / "link"
     project.mkdir()
     link.symlink_to(project)

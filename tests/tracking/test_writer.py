@@ -1,4 +1,4 @@
-"""What is written to MLflow: experiments, values, names and files."""
+"""How experiments, values, names and files are written to MLflow."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from mnist_sweep.tracking.uri import file_path
 from mnist_sweep.tracking.writer import Writer, is_refusal
 
 
-def test_files_lie_where_the_settings_say(told, logged):
+def test_files_are_in_the_configured_folder(told, logged):
     for run in logged.runs:
         folder = told.artifacts / "story" / run.info.run_id / "artifacts"
         assert sorted(path.name for path in folder.iterdir()) == logged.artifacts(run)
 
 
-def test_second_sweep_of_a_name_joins_the_experiment(make_story):
+def test_a_second_sweep_of_a_name_joins_the_experiment(make_story):
     story = make_story()
     story.starts()
     story.ended(winner=None)
@@ -55,7 +55,7 @@ def test_second_sweep_of_a_name_joins_the_experiment(make_story):
     assert sorted(run.data.tags[TAG_SWEEP] for run in runs) == [SWEEP, "story/later"]
 
 
-def test_sweeps_of_one_name_may_begin_at_once(make_story, monkeypatch):
+def test_sweeps_of_one_name_may_start_at_the_same_time(make_story, monkeypatch):
     story = make_story()
     real = MlflowClient.create_experiment
 
@@ -69,14 +69,14 @@ def test_sweeps_of_one_name_may_begin_at_once(make_story, monkeypatch):
     assert logged.parent.info.status == "FINISHED"
 
 
-def test_a_new_experiment_says_in_which_store_it_is(make_story):
+def test_a_new_experiment_is_tagged_with_its_store(make_story):
     story = make_story()
     whole_story(story, 1)
     (found,) = [e for e in store.connect(story.uri).search_experiments() if e.name == "story"]
     assert found.tags[TAG_STORE] == str(story.folder.parents[2] / "mlflow.db")
 
 
-def test_store_that_takes_no_view_gets_the_rest(make_story, monkeypatch):
+def test_a_store_that_refuses_the_view_gets_everything_else(make_story, monkeypatch):
     def refuse(*args: Any) -> None:
         raise MlflowException("not here")
 
@@ -91,7 +91,7 @@ def test_store_that_takes_no_view_gets_the_rest(make_story, monkeypatch):
     ("value", "shown"),
     [(0.9325000047683716, "0.9325"), (0.1 + 0.2, "0.3"), (12_345_678.0, "12345678.0"), (1e-9 / 3, "3.333333e-10")],
 )
-def test_scores_are_logged_in_as_few_digits_as_tell_them_apart(make_story, value, shown):
+def test_scores_are_logged_with_the_fewest_digits_that_identify_them(make_story, value, shown):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -109,12 +109,12 @@ def test_long_values_and_many_of_them_are_logged(make_story):
     params = story.logged().parent.data.params
     assert story.tracker.error is None
     assert params["model.field_249"] == "249"
-    # MLflow would cut it without a word.
+    # MLflow would cut it silently.
     assert params["model.note"].endswith("x…")
     assert len(params["model.note"]) == 6000
 
 
-def test_metric_whose_name_mlflow_refuses_is_logged_under_one_that_it_takes(make_story):
+def test_a_metric_whose_name_mlflow_refuses_is_logged_under_another_name(make_story):
     story = make_story()
     story.starts()
     story.trial(0)
@@ -140,7 +140,7 @@ def test_metric_whose_name_mlflow_refuses_is_logged_under_one_that_it_takes(make
 _HOSTILE = "caf\udce9 \x1b[31mred\x00 \u202etxt" + "x" * 9000
 
 
-def test_hostile_texts_are_logged_so_that_they_can_be_shown(make_story, plain_config):
+def test_hostile_texts_are_made_printable(make_story, plain_config):
     story = make_story(config={**plain_config, "description": _HOSTILE})
     story.starts(sweep='story/it\'s "so" \x1b', source=_HOSTILE)
     values = {"model.units": _HOSTILE, "model.\x1b" + "n" * 300: 1}
@@ -168,8 +168,8 @@ def test_hostile_texts_are_logged_so_that_they_can_be_shown(make_story, plain_co
     assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["description"].startswith("caf")
 
 
-def test_files_go_through_mlflow_where_they_do_not_lie_on_this_machine(told, logged, tmp_path, template, monkeypatch):
-    monkeypatch.setattr(Writer, "_local", lambda self, run: None)
+def test_files_of_a_remote_store_are_logged_through_mlflow(told, logged, tmp_path, template, monkeypatch):
+    monkeypatch.setattr(Writer, "_local_folder", lambda self, run: None)
     view, uri = elsewhere(told, tmp_path, template)
     view.handle(*told.events)
     there = Logged(uri)
@@ -177,7 +177,7 @@ def test_files_go_through_mlflow_where_they_do_not_lie_on_this_machine(told, log
     assert there.read(there.trials[1], "config.yaml") == logged.read(logged.trials[1], "config.yaml")
 
 
-def test_file_that_the_original_of_a_copy_shares_is_not_written_over(make_story, tmp_path):
+def test_a_file_that_is_hard_linked_elsewhere_is_not_overwritten(make_story, tmp_path):
     story = make_story()
     logged = whole_story(story, 1)
     (run,) = logged.trials.values()
@@ -213,11 +213,11 @@ def test_file_that_the_original_of_a_copy_shares_is_not_written_over(make_story,
         UserError("the store cannot be written"),
     ],
 )
-def test_an_outage_is_no_refusal(error):
+def test_an_outage_is_not_a_refusal(error):
     assert not is_refusal(error)
 
 
-def test_what_a_database_says_is_told_apart_by_its_kind():
+def test_a_database_error_is_a_refusal_or_an_outage_by_its_type():
     for cause, refused in (
         (sqlalchemy.exc.DataError("", {}, Exception("NUL")), True),
         (sqlalchemy.exc.IntegrityError("", {}, Exception("twice")), True),
