@@ -95,13 +95,7 @@ def with_winner(made: MadeUp, trial: int, confirms: int) -> MadeUp:
 def run(run_id: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None) -> Run:
     running = tags.get("mnist_sweep.status") == "running"
     about = RunInfo(
-        run_id,
-        "1",
-        "me",
-        "RUNNING" if running else "FINISHED",
-        START,
-        None if running else START + 60_000,
-        "active",
+        run_id, "1", "me", "RUNNING" if running else "FINISHED", START, None if running else START + 60_000, "active"
     )
     given = [Param(key, value) for key, value in (params or {}).items()]
     return Run(about, RunData([], given, [RunTag(key, value) for key, value in tags.items()]))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TAG = "mlflow.sharedViewState."
 # MLflow allows 40 saved views per experiment; leave some to its users.
 MOST = 20
+# Where the command ui serves MLflow by default.
+HOST, PORT = "127.0.0.1", 5000
 _OURS = f"{TAG}sweep-"
 # MLflow's limit for the value of an experiment's tag.
 _LONGEST = 20_000
@@ -40,6 +42,8 @@ _SECTIONS = {
 # Without this parameter, MLflow opens the pages for language models.
 _WORKFLOW = "workflowType=machine_learning"
 _RUN_NAME = "attributes.`Run Name`"
+# How `Space.describe` writes the condition of a hyperparameter.
+_CONDITION = re.compile(r" if \S+ in \[")
 
 
 def key(sweep: str) -> str:
@@ -196,10 +200,6 @@ def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[d
     return charts
 
 
-# How `Space.describe` writes the condition of a hyperparameter.
-_CONDITION = re.compile(r" if \S+ in \[")
-
-
 def _axis(metric: str) -> dict[str, str]:
     return {"key": metric, "type": "METRIC"}
 
@@ -214,6 +214,3 @@ def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:
         "isGenerated": False,
         **more,
     }
-
-
-HOST, PORT = "127.0.0.1", 5000

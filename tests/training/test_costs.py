@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fitting import ACCURACY
 
-from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.trial import Status
 
 IMAGE = (28, 28, 1)
@@ -98,7 +98,7 @@ def test_a_model_over_a_limit_is_refused_with_both_numbers(trial_config, limits,
 def test_a_refused_trial_is_not_trained_and_leaves_no_files(trainer, trial_config, tmp_path: Path) -> None:
     from mnist_sweep.training.fit import Job
 
-    job = Job(trial_config(*SMALL), Objective("val_accuracy", "max"), 3, tmp_path / "trial", limits={"parameters": 100})
+    job = Job(trial_config(*SMALL), ACCURACY, 3, tmp_path / "trial", limits={"parameters": 100})
     outcome = trainer.train(job, report=None, stop=None)
     assert outcome.status is Status.REFUSED
     assert outcome.reason == f"limits.parameters=100: the model has {PARAMETERS} parameters"

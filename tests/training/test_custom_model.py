@@ -36,10 +36,7 @@ def test_resuming_gives_the_same_as_an_uninterrupted_trial(trainer, trained, tri
     assert timeless(again) == timeless(trained(config)[1])
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [("build_model", DENSE), ("conditional", CONDITIONAL)],
-)
+@pytest.mark.parametrize(("name", "values"), [("build_model", DENSE), ("conditional", CONDITIONAL)])
 def test_the_saved_model_takes_images_and_gives_probabilities(
     trainer, trained, trial_of, dataset, name: str, values: dict[str, Any]
 ) -> None:

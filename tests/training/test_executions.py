@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from damage import mutations
+from fitting import ACCURACY
 from hypothesis import HealthCheck, given, settings
 
-from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.files import forget
 from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.training import executions
 
-ACCURACY = Objective("val_accuracy", "max")
 SEEDS = [Execution(11), Execution(12), Execution(13)]
 # By seed, the score of each epoch; the second execution is the best, in its first epoch.
 SCORES = {11: [0.1, 0.3], 12: [0.8, 0.5], 13: [0.2, 0.4]}

@@ -175,10 +175,7 @@ def test_predictions_of_a_gpu_or_half_precision_may_differ_by_more(tracked, tmp_
 
 @pytest.mark.parametrize(
     ("name", "what", "operation"),
-    [
-        ("tflite", "made", "MatrixDeterminant"),
-        pytest.param("onnx", "run", "Lgamma", marks=needs_onnx),
-    ],
+    [("tflite", "made", "MatrixDeterminant"), pytest.param("onnx", "run", "Lgamma", marks=needs_onnx)],
 )
 def test_a_model_that_a_format_cannot_express_is_a_one_line_error(
     tracked, name: str, what: str, operation: str, tmp_path: Path

@@ -347,10 +347,10 @@ def test_a_model_that_cannot_be_loaded_again_is_not_trained(
         "    return keras.Sequential([keras.Input(shape), halved, keras.layers.Flatten(), last])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    reports: list[int] = []
     from mnist_sweep.training.fit import Job
 
     job = Job(trial_config("model.builder=unloadable:build"), ACCURACY, 1, tmp_path / "trial")
+    reports: list[int] = []
     with pytest.raises(UserError, match=r"^model.builder=unloadable:build: the saved model cannot be loaded again \("):
         trainer.train(job, lambda epoch, metrics: reports.append(epoch), lambda epoch: "")
     assert reports == []
@@ -371,10 +371,6 @@ def test_a_stopped_trial_trains_reported_epochs_again_that_its_checkpoint_lacks(
 
 
 def test_the_outcome_contains_the_digest_of_the_model(trainer, trial_config, tmp_path: Path) -> None:
-    from mnist_sweep.training.fit import Job
-
-    config = trial_config("model.units=16", "training.batch_size=64", "training.epochs=1")
-    job = Job(config, Objective("val_accuracy", "max"), 1, tmp_path)
-    outcome = trainer.train(job, lambda epoch, metrics: None, lambda epoch: "")
+    outcome, _ = train(trainer, trial_config(*SMALL, "training.epochs=1"), tmp_path)
     assert outcome.digest == digest_of(tmp_path / "model.h5")
     assert len(outcome.digest) == 64

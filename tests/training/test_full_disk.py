@@ -11,10 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from fitting import ACCURACY, train
 
 from mnist_sweep.common.errors import MachineError, machine_fault
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.config.objective import Objective
 
 
 @pytest.fixture
@@ -59,12 +59,9 @@ def test_a_full_disk_is_recognized_whichever_library_writes(full: Path) -> None:
 
 
 def test_a_full_disk_is_reported_as_the_machines_fault(trainer, trial_config, full: Path) -> None:
-    from mnist_sweep.training.fit import Job
-
     config = trial_config("model.units=64", "training.batch_size=64", "training.epochs=1")
-    job = Job(config, Objective("val_accuracy", "max"), 1, full / "trials" / "0001")
     with pytest.raises(MachineError, match=r"/full/trials/0001: cannot be written \(the disk is full"):
-        trainer.train(job, lambda epoch, metrics: None, lambda epoch: "")
+        train(trainer, config, full / "trials" / "0001")
 
 
 @pytest.mark.parametrize("when", ["between epochs", "at the end"])
@@ -74,7 +71,7 @@ def test_a_missing_folder_is_reported_as_the_machines_fault(trainer, trial_confi
     folder = tmp_path / "trials" / "0001"
     config = trial_config("model.units=16", "training.batch_size=64", "training.epochs=2")
     every = 0.0 if when == "between epochs" else 1e9
-    job = Job(config, Objective("val_accuracy", "max"), 2, folder, checkpoint_every=every, keep=False)
+    job = Job(config, ACCURACY, 2, folder, checkpoint_every=every, keep=False)
     with pytest.raises(MachineError) as caught:
         trainer.train(job, lambda epoch, metrics: shutil.rmtree(folder, ignore_errors=True), lambda epoch: "")
     assert str(caught.value) == f"{folder}: cannot be written (the folder is gone)"
