@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from benchmarks.search_quality.curves import Curves
 
 _T = TypeVar("_T")
-# As many architectures as a worker of this program keeps traced (`mnist_sweep.training.engines`).
+# As many architectures as a worker of this program keeps traced (`mnist_sweep.training.model_cache`).
 _KEPT = 16
 
 

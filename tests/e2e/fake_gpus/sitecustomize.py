@@ -20,7 +20,7 @@ def _fake(gpu: Path) -> None:
 
     from mnist_sweep.training import fit
 
-    devices, begin, call = tf.config.list_physical_devices, fit._Guide.on_epoch_begin, Model.__call__
+    devices, begin, call = tf.config.list_physical_devices, fit._TrialCallback.on_epoch_begin, Model.__call__
     hold = gpu.with_name("hold")
 
     def list_physical_devices(kind: str | None = None) -> list[Any]:
@@ -48,7 +48,7 @@ def _fake(gpu: Path) -> None:
 
     tf.config.list_physical_devices = list_physical_devices
     tf.config.experimental.set_memory_growth = lambda device, enable: None
-    Model.__call__, fit._Guide.on_epoch_begin = called, on_epoch_begin
+    Model.__call__, fit._TrialCallback.on_epoch_begin = called, on_epoch_begin
 
 
 if "mnist_sweep.workers.process" in sys.orig_argv:

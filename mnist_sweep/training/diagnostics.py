@@ -1,4 +1,4 @@
-"""What is worth a look once the winner is tested: its surest mistakes, its first filters, what its images are like."""
+"""Details of a tested model for the report: its most confident mistakes, its first filters, a profile of its images."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mnist_sweep.journal.files import DETAILS_FILE, PROFILE_FILE
 
 _MISTAKES = 25
 _FILTERS = 64
-# What weighs each pixel, or each channel, by itself, and so leaves the image where it is.
+# Layers that scale each pixel or channel by itself, so the next layer still sees the image.
 _IN_PLACE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
 
 
 def write(folder: Path, model: keras.Model, dataset: Dataset, probabilities: Array) -> None:
-    """Writes two files about a model that was tested.
+    """Writes two files about a tested model.
 
-    `test_details.npz` holds `mistakes_images` (M, H, W, C), as in the data set, `mistakes_true`, `mistakes_predicted`
-    and `mistakes_probability` (M,), the probability of the class that was taken, the surest first; and, where the
-    model's first layer with weights sees the image, its `filters` (F, h, w, c). `data_profile.npz` is a
-    `profile.Profile` of the training images.
+    `test_details.npz` contains the model's most confident mistakes, the most confident first: `mistakes_images`
+    (M, H, W, C), as in the data set, and `mistakes_true`, `mistakes_predicted` and `mistakes_probability` (M,), the
+    probability of the predicted class. If the model's first layer with weights sees the image, its `filters`
+    (F, h, w, c) are there, too. `data_profile.npz` is a `profile.Profile` of the training images.
 
     Args:
-        folder: Where to; it exists.
+        folder: An existing folder.
         model: The model.
         dataset: Its data.
-        probabilities: (N, classes), what it said of the test images.
+        probabilities: (N, classes), its predictions for the test images.
 
     Raises:
         OSError: The files cannot be written.
@@ -46,38 +46,38 @@ def write(folder: Path, model: keras.Model, dataset: Dataset, probabilities: Arr
 
 
 def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Array]:
-    """The surest mistakes, at most 25.
+    """Returns the most confident mistakes, at most 25.
 
     Args:
         images: (N, H, W, C).
-        truth: (N,), the classes.
+        truth: (N,), the true classes.
         probabilities: (N, classes).
     """
     predicted = probabilities.argmax(axis=1)
-    sureness = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != truth)
-    worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:_MISTAKES]
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
     return {
         "mistakes_images": np.asarray(images[worst]),
         "mistakes_true": truth[worst],
         "mistakes_predicted": predicted[worst],
-        "mistakes_probability": sureness[worst],
+        "mistakes_probability": confidence[worst],
     }
 
 
 def filters(model: keras.Model, image: tuple[int, int, int]) -> Array | None:
-    """What a model's first layer with weights looks for.
+    """Returns the filters of a model's first layer with weights.
 
     Args:
         model: The model.
-        image: Height, width and channels of what it takes.
+        image: Height, width and channels of its images.
 
     Returns:
-        (F, h, w, channels), float32: convolution kernels, or a dense layer's weights as images; of more than 64 those
-        with the greatest weights. None where that layer is of another kind, or does not see the image as it is.
+        (F, h, w, channels), float32: convolution kernels, or a dense layer's weights as images; at most 64, those with
+        the largest weights. None if the layer is of another kind, or does not see the image itself.
     """
     layers: Any = model._flatten_layers(include_self=False, recursive=True)
-    # A model inside the model comes before its own layers.
+    # A nested model is listed before its layers.
     leaves = (layer for layer in layers if not isinstance(layer, keras.Model))
     first = next((layer for layer in leaves if layer.weights and not isinstance(layer, _IN_PLACE)), None)
     if isinstance(first, keras.layers.Conv2D) and first.kernel.shape[2] == image[2]:

@@ -1,4 +1,4 @@
-"""What the models that are trained compute otherwise than Keras's, and as they do."""
+"""The faster dropout and convolution give what Keras's layers give."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from mnist_sweep.training import backends
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.9])
-def test_dropout_keeps_the_share_it_is_told_and_the_mean(rate: float) -> None:
-    """0.1 is no multiple of 1/256: over many steps it is met all the same."""
+def test_dropout_drops_the_given_share_and_keeps_the_mean(rate: float) -> None:
+    """0.1 is not a multiple of 1/256, but the mean over many steps is right."""
     number, generator = backends.Number(rate), keras.random.SeedGenerator(1)
     inputs = np.full((64, 999), 2.0, np.float32)
     drawn = [np.asarray(backends.dropout(inputs, number, generator)) for _ in range(60)]
     assert not np.array_equal(drawn[0], drawn[1])
     values, counts = np.unique(np.stack(drawn), return_counts=True)
     np.testing.assert_allclose(values, [0, 2 / (1 - rate)], rtol=1e-3)
-    # Four standard deviations of as many independent draws, and of the value that the steps share.
+    # Four standard deviations of as many independent draws, and of the random threshold of each step.
     units = inputs.size * len(drawn)
     allowed = 4 * (rate * (1 - rate) / units) ** 0.5 + 4 * 0.5 / 256 / len(drawn) ** 0.5
     assert counts[0] / units == pytest.approx(rate, abs=allowed)
 
 
-def test_dropout_is_the_same_from_the_same_seed_and_reaches_the_gradient() -> None:
+def test_dropout_depends_on_the_seed_only_and_has_the_right_gradient() -> None:
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("the gradient is taken with TensorFlow")
+        pytest.skip("the test uses TensorFlow's gradients")
     import tensorflow as tf
 
     number, inputs = backends.Number(0.5), tf.ones((3, 5, 5, 7))
@@ -47,9 +47,9 @@ def test_dropout_is_the_same_from_the_same_seed_and_reaches_the_gradient() -> No
         {"activation": "elu", "dtype": "mixed_bfloat16"},
     ],
 )
-def test_a_convolution_gives_what_kerass_does_and_the_same_gradients(arguments) -> None:
+def test_a_convolution_has_the_outputs_and_gradients_of_kerass(arguments) -> None:
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("it is Keras's own")
+        pytest.skip("JAX uses Keras's layer")
     import tensorflow as tf
 
     images = np.random.default_rng(1).random((4, 8, 8, 3), np.float32)
@@ -69,3 +69,11 @@ def test_a_convolution_gives_what_kerass_does_and_the_same_gradients(arguments) 
         found.append([tf.cast(tensor, tf.float32).numpy() for tensor in run()])
     for own, theirs in zip(found[1], found[0], strict=True):
         np.testing.assert_allclose(own, theirs, rtol=1e-4 if "dtype" not in arguments else 0.05, atol=1e-3)
+
+
+def test_a_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        backends.configure(1, gpu=True)
