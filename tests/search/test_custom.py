@@ -17,8 +17,9 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.search_config import CustomSearch
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search import choose, custom
+from mnist_sweep.search import custom
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.choose import create_search, create_stopping
 
 SWEEPS = {
     "model.layers": "range(1,4)",
@@ -82,7 +83,7 @@ def make(configured) -> Make:
         enqueued: list[Values] | None = None, earlier: list[dict[str, Any]] | None = None, **search: Any
     ) -> Search:
         settings = configured(**search)
-        return custom.create(Space(settings.trial), settings, enqueued or [], earlier or [])
+        return create_search(settings, Space(settings.trial), enqueued or [], earlier or [])
 
     return made
 
@@ -201,7 +202,7 @@ class TestWrongTargets:
         write(RANDOM)
         write(RANDOM, "folder/mine.py")
         with pytest.raises(
-            UserError, match=r"there is no module (nowhere|mine.deeper|folder.nowhere|folder.mine.deeper);"
+            UserError, match=r"there is no module (nowhere|mine.deeper|folder.nowhere|folder.mine.deeper) in the"
         ):
             custom.check(CustomSearch(_target_=target, seed=1))
 
@@ -221,8 +222,8 @@ class TestWrongTargets:
             ),
             ("1 / 0", "cannot be imported (ZeroDivisionError: division by zero)"),
             ("Yours = 1", "cannot be imported (AttributeError: module 'mine' has no attribute 'Mine')"),
-            ("def Mine(**_): pass", "is no subclass of mnist_sweep.search.Search, nor of keras_tuner.Oracle"),
-            ("class Mine: pass", "is no subclass of mnist_sweep.search.Search, nor of keras_tuner.Oracle"),
+            ("def Mine(**_): pass", "is not a subclass of mnist_sweep.search.Search or keras_tuner.Oracle"),
+            ("class Mine: pass", "is not a subclass of mnist_sweep.search.Search or keras_tuner.Oracle"),
         ],
     )
     def test_must_name_a_search(self, write: Write, make: Make, code: str, expected: str) -> None:
@@ -288,19 +289,19 @@ class TestWrongAnswers:
             ),
             (
                 "Suggestion(good, epochs=0)",
-                "suggested epochs=0 from initial_epoch=0; both must be whole, the first more",
+                "suggested epochs=0 from initial_epoch=0; both must be whole, epochs the larger",
             ),
             (
                 "Suggestion(good, epochs=2.0)",
-                "suggested epochs=2.0 from initial_epoch=0; both must be whole, the first more",
+                "suggested epochs=2.0 from initial_epoch=0; both must be whole, epochs the larger",
             ),
             (
                 "Suggestion(good, initial_epoch=1)",
-                "suggested initial_epoch=1 with parent=None; the one goes with the other",
+                "suggested initial_epoch=1 with parent=None; set both or neither",
             ),
             (
                 "Suggestion(good, 3, 1, 7)",
-                "suggested to go on from trial 7, which has not ended with a score",
+                "suggested to continue from trial 7, which has not ended with a score",
             ),
         ],
     )
@@ -464,13 +465,13 @@ class TestStopping:
 
     def test_a_class_may_bring_its_own_rule(self, write: Write, configured) -> None:
         write(self.RULE.replace("ANSWER", "'too bad' if score < self.worst else ''"))
-        rule = choose.create_stopping(configured(worst=0.5))
+        rule = create_stopping(configured(worst=0.5))
         assert rule is not None
         assert (rule.report(0, 1, 0.4), rule.report(0, 1, 0.6)) == ("too bad", "")
 
     def test_or_none(self, write: Write, configured) -> None:
         write(RANDOM)
-        assert choose.create_stopping(configured()) is None
+        assert create_stopping(configured()) is None
 
     @pytest.mark.parametrize(
         ("answer", "expected"),
@@ -481,7 +482,7 @@ class TestStopping:
     )
     def test_its_mistakes_are_told(self, write: Write, configured, answer: str, expected: str) -> None:
         write(self.RULE.replace("ANSWER", answer))
-        rule = choose.create_stopping(configured(worst=0.5))
+        rule = create_stopping(configured(worst=0.5))
         assert rule is not None
         with pytest.raises(UserError) as caught:
             rule.report(0, 1, 0.4)
@@ -490,7 +491,7 @@ class TestStopping:
     def test_must_be_a_rule(self, write: Write, configured) -> None:
         write(self.RULE.replace("return Rule(worst)", "return 0"))
         with pytest.raises(UserError, match="its stopping returns int; return a Stopping"):
-            choose.create_stopping(configured(worst=0.5))
+            create_stopping(configured(worst=0.5))
 
 
 def test_the_driver_loads_neither_keras_to_check_nor_tensorflow_to_import(write: Write) -> None:
@@ -498,12 +499,12 @@ def test_the_driver_loads_neither_keras_to_check_nor_tensorflow_to_import(write:
     code = (
         "import os, sys\n"
         "from mnist_sweep.config import compose\n"
-        "from mnist_sweep.search import choose\n"
+        "from mnist_sweep.search import choose, custom\n"
         "from mnist_sweep.config.settings import check_settings\n"
         "from mnist_sweep.config.space import Space\n"
         "config = {**compose.defaults(['+experiment=mlp']), 'search': {'_target_': 'mine.Mine'}}\n"
         "settings = check_settings(config)\n"
-        "own.check(settings.search)\n"
+        "custom.check(settings.search)\n"
         "print('keras' in sys.modules)\n"
         "choose.create_stopping(settings), choose.create_search(settings, Space(settings.trial)).ask(0)\n"
         "print('keras' in sys.modules, 'tensorflow' in sys.modules, 'KERAS_BACKEND' in os.environ)\n"

@@ -18,6 +18,7 @@ from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search import pbt
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.choose import create_search
 
 RATE = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
 MIXED = (
@@ -42,7 +43,7 @@ def make(compose_config) -> Make:
             with_values(compose_config("search=pbt"), "training.epochs=6", "search.interval=1", *spaces, *overrides)
         )
         space = Space(settings.trial)
-        return pbt.create(space, settings, enqueued), space, settings
+        return create_search(settings, space, enqueued), space, settings
 
     return made
 
@@ -379,7 +380,7 @@ class TestEnqueued:
         assert [search.ask(number).values for number in range(2)] == given
 
     def test_more_than_there_are_members_are_refused(self, make: Make) -> None:
-        with pytest.raises(UserError, match=r"search.population=2: search.enqueue gives 3 settings"):
+        with pytest.raises(UserError, match=r"search.population=2: search.enqueue has 3 entries"):
             make(RATE, "search.population=2", enqueued=[{"optimizer.learning_rate": 0.01 * n} for n in (1, 2, 3)])
 
     def test_members_differ_where_the_space_is_large_enough(self, make: Make) -> None:

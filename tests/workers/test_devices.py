@@ -10,7 +10,7 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose
-from mnist_sweep.config.settings import Workers, check_settings
+from mnist_sweep.config.settings import WorkersConfig, check_settings
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 
@@ -33,11 +33,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @functools.cache
-def _shipped() -> Workers:
+def _shipped() -> WorkersConfig:
     return check_settings(compose.defaults()).workers
 
 
-def workers(**changes: Any) -> Workers:
+def workers(**changes: Any) -> WorkersConfig:
     """What is shipped, but for some changes."""
     return _shipped().model_copy(update=changes)
 
