@@ -143,7 +143,7 @@ CONFIG = [
     ("workers.count=0", "workers.count=0: must be at least 1"),
     (
         "workers.devices=gpu",
-        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto",
+        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto",
     ),
     ("data=npz", "data.path: a value is needed; give data.path=…"),
     ("data=npz data.path=none.npz", "data.path=none.npz: there is no such file or folder"),
