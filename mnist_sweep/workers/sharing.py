@@ -1,7 +1,7 @@
-"""Finds how many trials to train in parallel on each GPU, by measuring the first trials (`workers.trials_per_gpu=auto`).
+"""Measures how many trials to train in parallel on each GPU (`workers.trials_per_gpu=auto`).
 
-A GPU starts with one trial. Another share is opened as long as the last one has raised the GPU's throughput and there is
-enough memory. To measure that, the time of an epoch with n parallel trials is compared with that of the same work with
+A GPU starts with one trial. Another share is opened as long as the last one has raised the GPU's throughput and there
+is enough memory. For that, the time of an epoch with n parallel trials is compared with that of the same work with
 n - 1 trials: an epoch of the same trial, or of another one with the same model, batch size and optimizer.
 """
 
@@ -328,7 +328,7 @@ class _Gpu:
 
 
 def _work(trial: Trial) -> str:
-    """Returns what an epoch's time depends on; rates and penalties count only by whether they are 0 and drop a layer."""
+    """Returns what an epoch's time depends on; of rates and penalties only whether they are 0, which drops a layer."""
     model, training = trial.config["model"], trial.config["training"]
     if not (model.get("builder") or model.get("hypermodel")):
         model = _without_rates(model)
