@@ -95,7 +95,7 @@ class TestDiscovery:
             "model.values.units", "model.values.batch_size", "model.values.shuffle",
         ]  # fmt: skip
         assert found.defaults["shuffle"] is True
-        assert list(discovered("OwnLoop").space().describe()) == ["model.values.batch_size"]
+        assert list(discovered("CustomLoop").space().describe()) == ["model.values.batch_size"]
 
     def test_what_two_others_decide_is_met_by_chance_and_always_active(self, discovered) -> None:
         found = discovered("rare")
@@ -195,7 +195,7 @@ class TestTraining:
         from mnist_sweep.training import saved
 
         (_, expected, _), (outcome, reports, folder) = (
-            trained(trial_of("own_step", {"kind": which}, "training.epochs=2")) for which in ("keras", kind)
+            trained(trial_of("custom_step", {"kind": which}, "training.epochs=2")) for which in ("keras", kind)
         )
         assert outcome.status is Status.COMPLETED
         for report, other in zip(timeless(reports), timeless(expected), strict=True):
@@ -210,7 +210,7 @@ class TestTraining:
 
         monkeypatch.setattr(hypermodels.OneBatchStep, "train_step", lambda self, data: {"accuracy": 0.5})
         with pytest.raises(UserError, match="the model's fit logs no loss"):
-            train(trainer, trial_of("own_step", {"kind": "one batch"}), tmp_path)
+            train(trainer, trial_of("custom_step", {"kind": "one batch"}), tmp_path)
 
     def test_what_its_module_does_to_keras_when_it_is_imported_is_undone(
         self, trainer, trial_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -279,7 +279,7 @@ class TestTraining:
 
         def build(hp):
             model = hypermodels.not_compiled(hp)
-            model.compile("sgd", hypermodels.own_loss if loss == "own" else loss, metrics=metrics)
+            model.compile("sgd", hypermodels.custom_loss if loss == "own" else loss, metrics=metrics)
             return model
 
         monkeypatch.setattr(hypermodels, "made", build, raising=False)
@@ -310,7 +310,7 @@ class TestOwnFit:
         _, again = train(trainer, config, tmp_path / "cut")
         assert timeless(again) == timeless(trained(config)[1])
 
-    @pytest.mark.parametrize("name", ["OwnLoop", "TwoStages"])
+    @pytest.mark.parametrize("name", ["CustomLoop", "TwoStages"])
     def test_a_wish_to_stop_ends_it(self, trainer, trial_of, tmp_path: Path, name: str) -> None:
         outcome, reports = train(
             trainer, trial_of(name, {}), tmp_path, epochs=9, stop=lambda epoch: "enough" if epoch == 2 else ""
@@ -326,7 +326,7 @@ class TestOwnFit:
         assert timeless(many) == timeless(few)[:4]
 
     def test_a_loop_of_its_own_is_told_by_the_callbacks(self, trainer, trial_of, tmp_path: Path) -> None:
-        outcome, reports = train(trainer, trial_of("OwnLoop", {"batch_size": 32}), tmp_path, epochs=2)
+        outcome, reports = train(trainer, trial_of("CustomLoop", {"batch_size": 32}), tmp_path, epochs=2)
         assert [r["epoch"] for r in reports] == [1, 2]
         assert outcome.score == max(r["val_accuracy"] for r in reports)
 
