@@ -244,7 +244,7 @@ class LocalWorkers:
         if isinstance(message, MachineFailed) and not worker.ready:
             # It counts as dead: the next process may fail in the same way, and this must end some time.
             worker.channel.ended = True
-            worker.kill(f"met a fault of the machine: {message.reason}")
+            worker.kill(f"hit a machine fault: {message.reason}")
         elif _has_failed(message) or (isinstance(message, Done | Discovered) and self._is_tainted(worker)):
             self._replace(worker)
 

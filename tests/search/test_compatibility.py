@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.search import compatibility
@@ -34,9 +35,7 @@ def values(count: int) -> str:
     return f"training.seed=range(0, {count})"
 
 
-@pytest.mark.parametrize(
-    "algorithm", ["random", "bayesian", "hyperband", "grid", "none", "tpe", "cmaes", "nsga2", "asha", "median", "pbt"]
-)
+@pytest.mark.parametrize("algorithm", sorted(SEARCHES))
 def test_every_search_takes_a_config_without_sweeps(check: Callable[..., None], algorithm: str) -> None:
     check(f"search={algorithm}")
 

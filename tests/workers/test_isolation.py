@@ -128,7 +128,7 @@ def printed(tmp_path: Path) -> list[str]:
     "code",
     [
         "raise RuntimeError('broken')",
-        "raise UserError('mend it')",
+        "raise UserError('fix it')",
         "found['outcome'] = Outcome(Status.FAILED, 'nan')",
         "raise OSError(errno.ENOSPC, 'full')",
     ],
@@ -161,10 +161,10 @@ def test_a_trial_with_user_code_has_a_process_to_itself(create: Callable[..., Lo
 
 
 def test_output_of_a_failed_trial_is_reported_although_its_process_is_killed(workers: LocalWorkers) -> None:
-    done, *rest = run(workers, "print('half a line', end=''); raise UserError('mend it')")
+    done, *rest = run(workers, "print('half a line', end=''); raise UserError('fix it')")
     assert [type(m) for m in rest] == [Ready]
     assert isinstance(done, Done)
-    assert (done.outcome.reason, done.log) == ("mend it", "half a line")
+    assert (done.outcome.reason, done.log) == ("fix it", "half a line")
 
 
 # ---- child processes --------------------------------------------------------------------------------------------
