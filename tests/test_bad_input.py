@@ -19,7 +19,7 @@ from mnist_sweep.journal.files import FILE
 from mnist_sweep.journal.journal import Journal, read
 
 ACTIVATION = "Keras has no activation 'rleu'; did you mean 'relu'?"
-LEARN = "choice(…) or range(…), or take search=random"
+LEARN = "choice(…) or range(…), or use search=random"
 
 CONFIG = [
     (
@@ -101,24 +101,24 @@ CONFIG = [
     ("search.time_budget=5x", "search.time_budget=5x: must be a duration such as 90s, 15m, 2h or 1h30m"),
     ("search.time_budget=0s", "search.time_budget=0s: must be more than no time"),
     ("search.max_trials=0", "search.max_trials=0: must be at least 1"),
-    ("search=none model.units=16,32", "search=none: model.units is a sweep; give it one value, or take search=random"),
+    ("search=none model.units=16,32", "search=none: model.units is a sweep; give it one value, or use search=random"),
     ("search=grid model.dropout=interval(0,0.5)", f"search=grid: model.dropout is an interval; write {LEARN}"),
     (
         "search=grid model.units=int(interval(1,20000))",
-        "search=grid: the space holds 20000 settings; set search.max_trials, or take search=random",
+        "search=grid: the space has 20000 combinations; set search.max_trials, or use search=random",
     ),
     (
         "search.max_trials=null model.dropout=interval(0,0.5)",
-        "search.max_trials=null: the space has no end; set search.max_trials or search.time_budget",
+        "search.max_trials=null: the search would never end; set search.max_trials or search.time_budget",
     ),
     (
         "search=hyperband model.units=16,32 training.epochs=9",
-        "search=hyperband: its first rounds need 17 different settings, but the space holds 2; take search=grid, or "
+        "search=hyperband: its first rounds need 17 different combinations, but the space has 2; use search=grid, or "
         "fewer training.epochs",
     ),
     (
         "search=hyperband training.epochs=3,9",
-        "search=hyperband: it decides the epochs itself; give training.epochs one value, the most to train",
+        "search=hyperband: it sets the number of epochs itself; give training.epochs one value, the maximum",
     ),
     ("model.units=int(interval(64,16))", "model.units=int(interval(64,16)): the first number must be the smaller one"),
     (
@@ -143,7 +143,7 @@ CONFIG = [
     ("workers.count=0", "workers.count=0: must be at least 1"),
     (
         "workers.devices=gpu",
-        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto",
+        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto",
     ),
     ("data=npz", "data.path: a value is needed; give data.path=…"),
     ("data=npz data.path=none.npz", "data.path=none.npz: there is no such file or folder"),

@@ -52,6 +52,11 @@ class Choice:
         """How many values there are."""
         return len(self.options)
 
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return all(type(option) in (int, float) for option in self.options)
+
     def all(self) -> Iterator[Any]:
         """Every value."""
         return iter(self.options)
@@ -90,6 +95,11 @@ class Interval:
     def size(self) -> int | None:
         """How many values there are; None where they cannot be counted."""
         return int(self.high) - int(self.low) + 1 if self.integer else None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers: they are."""
+        return True
 
     def all(self) -> Iterator[Any]:
         """Every value of an interval of whole numbers."""

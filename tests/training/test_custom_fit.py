@@ -31,7 +31,7 @@ def test_after_an_interruption_it_starts_again_and_gives_the_same(trainer, train
     assert timeless(again) == timeless(trained(config)[1])
 
 
-@pytest.mark.parametrize("name", ["OwnLoop", "TwoStages"])
+@pytest.mark.parametrize("name", ["CustomLoop", "TwoStages"])
 def test_it_ends_when_it_is_told_to_stop(trainer, trial_of, tmp_path: Path, name: str) -> None:
     outcome, reports = train(
         trainer, trial_of(name, {}), tmp_path, epochs=9, stop=lambda epoch: "enough" if epoch == 2 else ""
@@ -49,7 +49,7 @@ def test_epochs_of_several_stages_add_up_and_never_exceed_the_budget(trainer, tr
 
 
 def test_a_custom_training_loop_reports_through_the_callbacks(trainer, trial_of, tmp_path: Path) -> None:
-    outcome, reports = train(trainer, trial_of("OwnLoop", {"batch_size": 32}), tmp_path, epochs=2)
+    outcome, reports = train(trainer, trial_of("CustomLoop", {"batch_size": 32}), tmp_path, epochs=2)
     assert [r["epoch"] for r in reports] == [1, 2]
     assert outcome.score == max(r["val_accuracy"] for r in reports)
 

@@ -57,7 +57,7 @@ def test_a_custom_training_step_is_logged_and_saved_as_in_keras(trained, trial_o
     from mnist_sweep.training import saved
 
     (_, expected, _), (outcome, reports, folder) = (
-        trained(trial_of("own_step", {"kind": which}, "training.epochs=2")) for which in ("keras", kind)
+        trained(trial_of("custom_step", {"kind": which}, "training.epochs=2")) for which in ("keras", kind)
     )
     assert outcome.status is Status.COMPLETED
     for report, other in zip(timeless(reports), timeless(expected), strict=True):
@@ -73,7 +73,7 @@ def test_a_training_step_without_a_loss_is_a_user_error(
 
     monkeypatch.setattr(hypermodels.OneBatchStep, "train_step", lambda self, data: {"accuracy": 0.5})
     with pytest.raises(UserError, match="the model's fit does not log loss"):
-        train(trainer, trial_of("own_step", {"kind": "one batch"}), tmp_path)
+        train(trainer, trial_of("custom_step", {"kind": "one batch"}), tmp_path)
 
 
 def test_changes_of_keras_by_the_imported_module_are_undone(
@@ -147,7 +147,7 @@ def test_the_loss_and_the_metrics_decide_about_labels_and_accuracy(
 
     def build(hp):
         model = hypermodels.not_compiled(hp)
-        model.compile("sgd", hypermodels.own_loss if loss == "own" else loss, metrics=metrics)
+        model.compile("sgd", hypermodels.custom_loss if loss == "own" else loss, metrics=metrics)
         return model
 
     monkeypatch.setattr(hypermodels, "made", build, raising=False)

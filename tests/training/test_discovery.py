@@ -68,7 +68,7 @@ def test_hyperparameters_of_fit_are_found(discovered) -> None:
         "model.values.units", "model.values.batch_size", "model.values.shuffle",
     ]  # fmt: skip
     assert found.defaults["shuffle"] is True
-    assert list(discovered("OwnLoop").space().describe()) == ["model.values.batch_size"]
+    assert list(discovered("CustomLoop").space().describe()) == ["model.values.batch_size"]
 
 
 def test_a_hyperparameter_that_depends_on_two_others_is_found_by_chance_and_always_active(discovered) -> None:
