@@ -438,7 +438,7 @@ def test_a_worker_that_dies_is_asked_once_more() -> None:
 
 
 def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
-    lost = Died("cpu0", "cannot start, it ended with exit code 1", lost=True)
+    lost = Died("cpu0", "cannot start: it ended with exit code 1", lost=True)
     stale = [Ready("cpu1"), Died("cpu1", "was killed"), Ready("cpu1")]
     pool = Pool([Ready("cpu0")], stale, [lost], [Discovered("cpu1", SPACE)])
     assert discovery.discover(pool, NAME, 60) == SPACE
@@ -450,9 +450,9 @@ def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
 def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
     with pytest.raises(UserError, match="it is broken"):
         discovery.discover(Pool([Ready("cpu0")], [Discovered("cpu0", error="it is broken")]), NAME, 60)
-    pool = Pool([Died("cpu0", "cannot start, it ended with exit code 1", lost=True)])
+    pool = Pool([Died("cpu0", "cannot start: it ended with exit code 1", lost=True)])
     pool.alive = []
-    with pytest.raises(UserError, match="workers: cpu0 cannot start, it ended with exit code 1"):
+    with pytest.raises(UserError, match="workers: cpu0 cannot start: it ended with exit code 1"):
         discovery.discover(pool, NAME, 60)
 
 

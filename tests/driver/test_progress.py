@@ -369,10 +369,10 @@ def test_slot_that_is_given_up_is_said_and_counted_no_more():
     seen = progress(clock)
 
     def tell(story: Story, screen: Screen) -> None:
-        screen.handle(SlotLost(1000.0, "gpu1", "cannot start, it ended with exit code 1"))
+        screen.handle(SlotLost(1000.0, "gpu1", "cannot start: it ended with exit code 1"))
         seen.handle(SlotLost(1000.0, "gpu1", "cannot start"))
 
-    assert lines(tell, width=200) == ["gpu1 cannot start, it ended with exit code 1"]
+    assert lines(tell, width=200) == ["gpu1 cannot start: it ended with exit code 1"]
     assert "0 of 1 slot busy" in seen.headline()
     seen.handle(SweepResumed(2000.0, {}))
     assert "0 of 2 slots busy" in seen.headline()

@@ -19,7 +19,7 @@ from mnist_sweep.journal.trial import Status
 
 FAKE = Path(__file__).parent / "fake_gpus"
 ERROR = "InternalError: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
-GONE = "cannot start, it ended with exit code 1 (RuntimeError: the GPU is gone, or TensorFlow cannot use it"
+GONE = "cannot start: it ended with exit code 1 (RuntimeError: the GPU is gone, or TensorFlow cannot use it"
 
 
 @dataclass
