@@ -96,7 +96,7 @@ def _sweep(given: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from mnist_sweep.cli import hydra_folder
-    from mnist_sweep.config import compose
+    from mnist_sweep.config import compose, shipped
     from mnist_sweep.config.grammar import quote_sweeps
 
     codes: list[int] = []
@@ -118,7 +118,7 @@ def _sweep(given: list[str]) -> int:
     os.environ[_DEBUG] = "1"
     try:
         with ended_by_signals():
-            hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
+            hydra.main(version_base="1.3", config_path=str(shipped.folder()), config_name=compose.CONFIG)(task)()
     except compose.COMPOSITION_ERRORS as error:
         raise compose.explain(error, given) from error
     except hydra_folder.Refused as refused:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from mnist_sweep.common.files import make_own
+from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, printable
 from mnist_sweep.journal.files import LOG
@@ -59,7 +59,7 @@ def log_to(folder: Path) -> None:
         old.close()
     path = folder / LOG
     try:
-        make_own(path)
+        break_hard_links(path)
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         _tell(path, error)

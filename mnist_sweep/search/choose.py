@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mnist_sweep.config import shipped
 from mnist_sweep.config.search_config import (
     ASHASearch,
-    BayesianSearch,
-    CMAESSearch,
     CustomSearch,
-    GPSearch,
     GridSearch,
     HyperbandSearch,
     MedianSearch,
-    NSGA2Search,
     PBTSearch,
-    TPESearch,
 )
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.journal.trial import Outcome, Trial
 from mnist_sweep.search.base import Search
 from mnist_sweep.search.stopping import ASHA, Median, Stopping
+
+# The keys of a search's config that its sampler gets.
+_SAMPLER_KEYS = {
+    "bayesian": ("num_initial_points", "alpha", "beta"),
+    "tpe": ("startup_trials",),
+    "gp": ("startup_trials",),
+    "cmaes": ("startup_trials",),
+    "nsga2": ("population",),
+}
 
 
 def go_on(settings: Settings) -> bool:
@@ -54,8 +59,8 @@ def create_search(
 ) -> Search:
     """Builds the search that a config names. May take seconds: it imports keras-tuner.
 
-    With `search=asha` and `search=median` that is their sampler, with its own defaults; what stops trials is
-    `search.stopping`'s.
+    With `search=asha` and `search=median` that is their sampler, with the values of its file in `conf/search/`; what
+    stops trials is `search.stopping`'s.
 
     Args:
         settings: The sweep's config.
@@ -89,14 +94,12 @@ def create_search(
     if isinstance(config, HyperbandSearch):
         epochs = settings.trial["training"]["epochs"]
         return oracles.hyperband(space, objectives[0], config, epochs, enqueued)
-    options: dict[str, Any] = {}
-    if isinstance(config, BayesianSearch):
-        options = {"num_initial_points": config.num_initial_points, "alpha": config.alpha, "beta": config.beta}
-    elif isinstance(config, TPESearch | GPSearch | CMAESSearch):
-        options = {"startup_trials": config.startup_trials}
-    elif isinstance(config, NSGA2Search):
-        options = {"population": config.population}
-    sampler = config.sampler if isinstance(config, ASHASearch | MedianSearch) else config.algorithm
+    sampler: str = config.algorithm
+    values: Mapping[str, Any] = config.model_dump()
+    if isinstance(config, ASHASearch | MedianSearch):
+        sampler = config.sampler
+        values = shipped.values(f"search/{sampler}")
+    options = {key: values[key] for key in _SAMPLER_KEYS.get(sampler, ())}
     if sampler == "random":
         return oracles.random_search(space, objectives[0], config.seed, enqueued, earlier)
     if sampler == "bayesian":

@@ -44,7 +44,7 @@ def tpe(
     enqueued: Sequence[Values] = (),
     earlier: Earlier = (),
     *,
-    startup_trials: int = 10,
+    startup_trials: int,
 ) -> Search:
     """`search=tpe`: the tree-structured Parzen estimator (Bergstra et al., 2011; https://arxiv.org/abs/2304.11127).
 
@@ -80,7 +80,7 @@ def gp(
     enqueued: Sequence[Values] = (),
     earlier: Earlier = (),
     *,
-    startup_trials: int = 10,
+    startup_trials: int,
 ) -> Search:
     """`search=gp`: a Gaussian process, asked for the point of the largest expected improvement; needs PyTorch.
 
@@ -110,7 +110,7 @@ def cmaes(
     enqueued: Sequence[Values] = (),
     earlier: Earlier = (),
     *,
-    startup_trials: int = 10,
+    startup_trials: int,
 ) -> Search:
     """`search=cmaes`: an evolution strategy on the numbers (Hansen, 2016, https://arxiv.org/abs/1604.00772).
 
@@ -143,7 +143,7 @@ def nsga2(
     enqueued: Sequence[Values] = (),
     earlier: Earlier = (),
     *,
-    population: int = 20,
+    population: int,
 ) -> Search:
     """`search=nsga2`: a genetic algorithm for several objectives (Deb et al., 2002, https://doi.org/10.1109/4235.996017).
 

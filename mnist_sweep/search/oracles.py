@@ -67,9 +67,9 @@ def bayesian(
     enqueued: Sequence[Values] = (),
     earlier: Earlier = (),
     *,
-    num_initial_points: int | None = None,
-    alpha: float = 1e-4,
-    beta: float = 2.6,
+    num_initial_points: int | None,
+    alpha: float,
+    beta: float,
 ) -> Search:
     """`search=bayesian`: a Gaussian process, asked for the point of the best upper confidence bound.
 

@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from mnist_sweep.common.files import make_own
+from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.workers import imports, orphans
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -91,7 +91,7 @@ class ForkServer:
         """
         self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        make_own(log)
+        break_hard_links(log)
         with theirs, open(log, "ab") as output:
             self.process = subprocess.Popen(
                 [

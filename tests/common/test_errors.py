@@ -28,7 +28,7 @@ def test_ignores_case_but_suggests_the_name_as_it_is_spelt(name: str) -> None:
 
 
 def test_lists_all_names_in_order_where_none_is_near() -> None:
-    assert did_you_mean("zzz", {"sgd", "adam"}) == "; known: adam, sgd"
+    assert did_you_mean("zzz", {"sgd", "adam"}) == "; choose one of: adam, sgd"
 
 
 def test_takes_any_iterable_of_names() -> None:

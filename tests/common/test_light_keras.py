@@ -48,7 +48,7 @@ print(json.dumps({
     "optional": optional,
     "fitted": hasattr(oracle.gpr, "X_train_"),
     "pandas": hasattr(pandas, "DataFrame"),
-    "finders": [repr(f) for f in sys.meta_path if type(f).__module__.startswith("mnist_sweep")],
+    "finders": [repr(f) for f in sys.meta_path if type(f).__module__.startswith("mnist_sweep.common")],
     "again": load("keras_tuner") is tuner,
 }))
 """

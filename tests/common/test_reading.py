@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import RefusedError
+from mnist_sweep.common.text import format_size
 from mnist_sweep.data import images as data
 from mnist_sweep.data.profile import Profile, measure
 
@@ -125,11 +126,11 @@ def lying_size(path: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "shape of terabytes": (
         lambda p: archive(p, x_train=header("(1000000000000, 28, 28)") + b"abc"),
-        "(x_train says it holds 784000000000000 bytes, but holds 3)",
+        "(x_train should have 784000000000000 bytes, but has 3)",
     ),
     "shape beyond 64 bits": (
         lambda p: archive(p, x_train=header("(99999999999999999999, 28, 28)") + b"abc"),
-        "bytes, but holds 3)",
+        "bytes, but has 3)",
     ),
     "negative shape": (lambda p: archive(p, x_train=header("(-40, 8, 8)") + bytes(2560)), "(its header is damaged)"),
     "shape of text": (lambda p: archive(p, x_train=header("('a', 8)") + bytes(2560)), "(its header is damaged)"),
@@ -144,7 +145,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "header of gigabytes": (long_header, "(its header is damaged)"),
     "header that is cut off": (lambda p: archive(p, x_train=b"\x93NUMPY\x01\x00"), "(its header is damaged)"),
     "version 9": (lambda p: archive(p, x_train=b"\x93NUMPY\x09\x00" + bytes(80)), "version 9.0"),
-    "no array": (lambda p: archive(p, x_train=b""), "x_train is no array"),
+    "no array": (lambda p: archive(p, x_train=b""), "x_train is not an array"),
     "fields": (
         lambda p: archive(p, x_train=npy(np.zeros(3, dtype=[("a", "f4"), ("b", "i2")]))),
         "(its header is damaged)",
@@ -152,7 +153,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "texts": (lambda p: archive(p, x_train=npy(np.full((40, 8, 8), "a"))), "images must be numbers"),
     "objects": (
         lambda p: archive(p, x_train=header("(2,)", "|O") + b"\x80\x04N."),
-        "(holds Python objects, not numbers)",
+        "(it contains Python objects, not numbers)",
     ),
     "encrypted": (encrypted, "(x_train is encrypted)"),
     "odd method": (odd_method, "(That compression method is not supported)"),
@@ -180,7 +181,7 @@ def _limited() -> None:
 _PROGRAM = """
 import sys
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.training import data
+from mnist_sweep.data import images as data
 for path in sys.argv[1:]:
     try:
         print("read", data.load("npz", path).digest())
@@ -202,7 +203,7 @@ def test_whatever_is_wrong_with_an_archive_is_told_in_a_line_in_little_memory(tm
     lines = done.stdout.splitlines()
     assert len(lines) == len(BAD)
     for (kind, (_, reason)), path, line in zip(BAD.items(), paths, lines, strict=True):
-        assert line.startswith((f"data.path={path}: ", "data=npz: takes more memory")), (kind, line)
+        assert line.startswith((f"data.path={path}: ", "data=npz: needs more memory")), (kind, line)
         assert reason in line, (kind, line)
 
 
@@ -228,13 +229,13 @@ def test_what_this_machine_has_no_memory_for_is_refused_before_it_is_read(
 ) -> None:
     archive(tmp_path / "a.npz")
     size = sum(array.nbytes for array in GOOD.values())
-    monkeypatch.setattr(reading, "_spare_memory", lambda: 2 * size)
+    monkeypatch.setattr(reading, "_free_memory", lambda: 2 * size)
     assert data.load("npz", str(tmp_path / "a.npz")).classes == 4
-    monkeypatch.setattr(reading, "_spare_memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(reading, "_free_memory", lambda: 2 * size - 1)
     with pytest.raises(RefusedError) as caught:
         data.load("npz", str(tmp_path / "a.npz"))
     assert str(caught.value) == (
-        f"data.path={tmp_path}/a.npz: takes 6.9 kB of memory, and this machine has 6.9 kB to spare"
+        f"data.path={tmp_path}/a.npz: needs 6.912 kB of memory, but this machine has 6.911 kB free"
     )
 
 
@@ -251,9 +252,9 @@ def idx_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "content", "reason"),
     [
-        ((40, 8, 8), bytes(50_000_000), "says it holds 2560 bytes, but holds more"),
-        ((2**32 - 1,) * 3, b"", "takes 158,456,324,917,848,224 TB of memory, and this machine has "),
-        ((40, 8, 8), bytes(100), "says it holds 2560 bytes, but holds 100"),
+        ((40, 8, 8), bytes(50_000_000), "should have 2560 bytes, but has more"),
+        ((2**32 - 1,) * 3, b"", "needs 1.585e+17 TB of memory, but this machine has "),
+        ((40, 8, 8), bytes(100), "should have 2560 bytes, but has 100"),
     ],
 )
 def test_gzipped_idx_files_are_read_no_further_than_they_say(
@@ -305,16 +306,16 @@ def laughs(line: str) -> str:
 
 
 YAMLS = {
-    "a billion laughs": (laughs("[{}]"), "holds more than 50000 values, aliases written out"),
-    "a billion merged keys": (laughs("{{<<: [{}]}}"), "holds more than 50000 values, aliases written out"),
-    "too many values": ("[" + "1," * 60_000 + "]", "holds more than 50000 values, aliases written out"),
+    "a billion laughs": (laughs("[{}]"), "has more than 50000 values with its aliases expanded"),
+    "a billion merged keys": (laughs("{{<<: [{}]}}"), "has more than 50000 values with its aliases expanded"),
+    "too many values": ("[" + "1," * 60_000 + "]", "has more than 50000 values with its aliases expanded"),
     "nested lists": ("[" * 100_000, "is nested more than 50 levels deep"),
     "nested mappings": ("{a: " * 100_000, "is nested more than 50 levels deep"),
     "nested lines": ("\n".join(" " * i + "a:" for i in range(900)), "is nested more than 50 levels deep"),
     "itself": ("a: &a [*a]", "a refers to itself"),
     "a number of an hour": ("a: 1" + ":1" * 100_000, "has a value of 200001 characters; quote it if it is text"),
     "a number with a tag": ("a: !!int '1" + ":1" * 100_000 + "'", "has a value of 200001 characters; quote it if"),
-    "3 MB": ("a: " + "x" * 3_000_000, "is larger than 1 MB, the most that is read of such a file"),
+    "3 MB": ("a: " + "x" * 3_000_000, "is larger than 1 MB, the limit for such a file"),
     "Latin 1": (b"a: caf\xe9", "is not UTF-8 text (byte 0xe9 at 6)"),
     "a null byte": (b"a: \0", "is not valid YAML ("),
     "code": (
@@ -426,7 +427,7 @@ def test_no_profile_does_worse_than_a_line_when_it_is_read_or_asked(tmp_path: Pa
     try:
         found = Profile.load(path)
     except ValueError as error:
-        assert str(error).startswith(f"{path}: is no profile of images (")
+        assert str(error).startswith(f"{path}: is not a profile of images (")
         return
     if found.likeness is not None:
         found.likeness.rarity(np.zeros((12, 12, 1), np.float32), 0)
@@ -475,7 +476,7 @@ def test_a_file_is_compared_with_what_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1_000_000, "1 MB"), (3_136_000_000, "3.1 GB"), (5 * 10**15, "5,000 TB")],
+    [(0, "0 B"), (999, "999 B"), (1_000_000, "1 MB"), (3_136_000_000, "3.136 GB"), (5 * 10**15, "5,000 TB")],
 )
 def test_sizes_are_told_in_units_for_people(amount: int, text: str) -> None:
-    assert reading.size(amount) == text
+    assert format_size(amount) == text

@@ -11,8 +11,8 @@ from mnist_sweep.common import secrets
 
 @pytest.fixture(autouse=True)
 def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets, "_given", {})
-    monkeypatch.setattr(secrets, "_words", set())
+    monkeypatch.setattr(secrets, "_hidden_uris", {})
+    monkeypatch.setattr(secrets, "_passwords", set())
     monkeypatch.delenv(secrets.STORE_VARIABLE, raising=False)
 
 

@@ -21,7 +21,7 @@ def only(monkeypatch: pytest.MonkeyPatch):
 def test_one_that_is_not_there_is_refused_with_what_to_do(only) -> None:
     only("tensorflow")
     backend.check_installed("tensorflow")
-    expected = "pip install jax, or take training.backend=tensorflow$"
+    expected = "pip install jax, or use training.backend=tensorflow$"
     with pytest.raises(UserError, match=f"^training.backend=jax: is not installed; {expected}"):
         backend.check_installed("jax")
     only()
@@ -47,7 +47,7 @@ def test_a_saved_model_is_asked_on_its_own_or_on_what_is_there(only, config, the
 def test_it_cannot_be_searched(compose_config, value: str) -> None:
     config = compose_config()
     config["training"]["backend"] = value
-    with pytest.raises(UserError, match="all trials of a sweep are trained on one; run one sweep for each"):
+    with pytest.raises(UserError, match="all trials of a sweep use the same backend; run one sweep per backend"):
         check_settings(config)
 
 

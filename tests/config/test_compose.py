@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config import compose
+from mnist_sweep.config import compose, shipped
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.driver import launch
@@ -23,8 +23,9 @@ Config = dict[str, Any]
 Write = Callable[[str, str], None]
 
 GLOBAL = "# @package _global_\n"
-SHIPPED = sorted((compose.packaged() / "experiment").glob("**/*.yaml"))
-EXPERIMENTS = [str(file.relative_to(compose.packaged() / "experiment").with_suffix("")) for file in SHIPPED]
+SHIPPED = sorted((shipped.folder() / "experiment").glob("**/*.yaml"))
+EXPERIMENTS = [str(file.relative_to(shipped.folder() / "experiment").with_suffix("")) for file in SHIPPED]
+ALL = ", ".join(sorted(EXPERIMENTS))
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +90,10 @@ def test_the_experiments_are_listed_by_name() -> None:
 
 @pytest.mark.parametrize(
     "group",
-    sorted(p.name for p in compose.packaged().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")),
+    sorted(p.name for p in shipped.folder().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")),
 )
 def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
-    for file in (compose.packaged() / group).glob("*.yaml"):
+    for file in (shipped.folder() / group).glob("*.yaml"):
         needed = ["data.path=images.npz"] if file.stem == "npz" else []
         launch.prepare(composed(f"{group}={file.stem}", *needed))
 
@@ -170,7 +171,7 @@ def test_a_misspelt_choice_in_an_own_experiment_is_refused(write: Write, overrid
 
 def test_an_own_experiment_without_its_first_line_is_told_what_that_is(write: Write) -> None:
     write("experiment/mine.yaml", "model:\n  units: 8\n")
-    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must begin with the line #"):
+    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must start with the line #"):
         launch.prepare(composed("+experiment=mine"))
 
 
@@ -188,7 +189,7 @@ def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_
     [
         (
             "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 12)),
-            "holds more than 50000",
+            "has more than 50000",
         ),
         ("[" * 100_000, "is nested more than 50 levels deep"),
         ("x" * 2_000_000, "is larger than 1 MB"),
@@ -247,7 +248,7 @@ def test_own_configs_are_those_of_the_working_directory(tmp_path: Path) -> None:
 
 
 def test_the_shipped_configs_are_not_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(compose.packaged().parent)
+    monkeypatch.chdir(shipped.folder().parent)
 
     assert compose.user_folder() is None
 
@@ -262,12 +263,15 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
     ("overrides", "expected"),
     [
         (["+experiment=quikc"], "experiment=quikc: there is no such experiment; did you mean 'quick'?"),
-        (["+experiment=zzz"], f"experiment=zzz: there is no such experiment; known: {', '.join(sorted(EXPERIMENTS))}"),
+        (
+            ["+experiment=zzz"],
+            f"experiment=zzz: there is no such experiment; choose one of: {', '.join(sorted(EXPERIMENTS))}",
+        ),
         (["+experiment=Quick"], "experiment=Quick: there is no such experiment; did you mean 'quick'?"),
-        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME, as a sweep needs none"),
+        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME"),
         (["model=mpl"], "model=mpl: there is no such option of the group model; did you mean 'mlp'?"),
         (["model=rnn"], "model=rnn: there is no such option of the group model; did you mean 'cnn'?"),
-        (["workers=ray"], "workers=ray: there is no such option of the group workers; known: local"),
+        (["workers=ray"], "workers=ray: there is no such option of the group workers; choose one of: local"),
         (["optimizer=Adamm"], "optimizer=Adamm: there is no such option of the group optimizer; did you mean 'adam'?"),
         (["data=mnist5k"], "data=mnist5k: there is no such option of the group data; did you mean 'mnist_5k'?"),
         (["modle=cnn"], "modle: unknown key; did you mean 'model'?"),
@@ -284,7 +288,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             "optimizer.arguments.clipnorm: unknown key; did you mean 'optimizer.arguments'? "
             "(+optimizer.arguments.clipnorm=… adds it)",
         ),
-        (["data=npz"], "data.path: a value is needed; give data.path=…"),
+        (["data=npz"], "data.path: a value is required; give data.path=…"),
         (["name=${foo}"], "name: Interpolation key 'foo' not found"),
         (["model.units=${model.foo}"], "model.units: Interpolation key 'model.foo' not found"),
         (["model.units=[1"], "model.units=[1: cannot be parsed (no viable alternative at input '[1')"),
@@ -296,7 +300,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         *(
             (
                 [f"{plus}{group}={sweep}"],
-                f"{group}={sweep}: a group cannot be searched; run one sweep for each with -m {group}=…, "
+                f"{group}={sweep}: a group cannot be searched; run one sweep per option with -m {group}=…, "
                 "or search values inside the group",
             )
             for plus, group, sweep in (

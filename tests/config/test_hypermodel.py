@@ -189,7 +189,7 @@ def test_names_that_become_the_same_key_are_refused() -> None:
         "model.hypermodel=own:build: the hyperparameters 'a.b' and 'a/b' would both be model.values.a.b; rename one"
     )
     assert message(choice("?", ["x"])) == (
-        "model.hypermodel=own:build: a hyperparameter is called '?'; use letters and digits"
+        "model.hypermodel=own:build: a hyperparameter is named '?'; use letters and digits"
     )
 
 
@@ -221,12 +221,11 @@ def test_one_name_is_active_where_any_of_its_conditions_hold(conditions: list[An
 def test_one_name_that_no_conditions_express_is_refused() -> None:
     either = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["relu"], ("pool", ["max"]))
     assert message(KIND, choice("pool", ["max", "none"]), *either) == (
-        "model.hypermodel=own:build: 'act' is asked for where kind or where pool allow it; give it a name for each"
+        "model.hypermodel=own:build: 'act' depends on kind, or on pool; give each case a name of its own"
     )
     other = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["tanh"], ("kind", ["cnn"]))
     assert message(KIND, *other) == (
-        "model.hypermodel=own:build: 'act' is asked for as choice(relu) and as choice(tanh); "
-        "give the two different names"
+        "model.hypermodel=own:build: 'act' is defined as choice(relu) and as choice(tanh); give the two different names"
     )
 
 
@@ -272,7 +271,7 @@ def test_nested_keys_are_those_of_a_name_scope() -> None:
                                      "did you mean 'tanh'?"),
         ({"num_layers": "1,5"}, "model.values.num_layers=1,5: other hyperparameters of own:build depend on it; "
                                 "it must be in int(interval(1, 3))"),
-        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be the smaller one"),
+        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be smaller"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_the_model_is_refused(values: dict[str, Any], expected: str) -> None:
@@ -354,12 +353,12 @@ def test_any_space_comes_back_from_its_texts(space: list[dict[str, Any]], seed: 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"builder": "own:b"}, "model.hypermodel=own:build: model.builder=own:b is given too; take one of them"),
-        ({"hypermodel": "build"}, "model.hypermodel=build: must be package.module:name, of a build_model(hp) or a "
+        ({"builder": "own:b"}, "model.hypermodel=own:build: model.builder=own:b is set too; set only one of them"),
+        ({"hypermodel": "build"}, "model.hypermodel=build: must be package.module:name of a build_model(hp) or a "
                                   "keras_tuner.HyperModel"),
-        ({"hypermodel": 3}, "model.hypermodel=3: must be package.module:name, of a build_model(hp) or a "
+        ({"hypermodel": 3}, "model.hypermodel=3: must be package.module:name of a build_model(hp) or a "
                             "keras_tuner.HyperModel"),
-        ({"width": 3}, "model.width: unknown key; a hypermodel's own hyperparameters are model.values.width"),
+        ({"width": 3}, "model.width: unknown key; write a hypermodel's hyperparameters as model.values.width"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_told(changes: dict[str, Any], expected: str) -> None:
@@ -464,19 +463,19 @@ def test_a_fault_of_the_machine_ends_it_and_is_not_put_down_to_the_hypermodel() 
 @pytest.mark.parametrize(
     ("space", "why"),
     [
-        ({}, "cannot be understood .*space"),
-        ({"space": None, "keeping": []}, "cannot be understood"),
-        ({"space": [7], "keeping": []}, "cannot be understood"),
-        ({"space": [{"class_name": "Choice", "config": {}}], "keeping": []}, "cannot be understood .*name"),
+        ({}, "cannot be read .*space"),
+        ({"space": None, "keeping": []}, "cannot be read"),
+        ({"space": [7], "keeping": []}, "cannot be read"),
+        ({"space": [{"class_name": "Choice", "config": {}}], "keeping": []}, "cannot be read .*name"),
         (
             {"space": [{"class_name": "Fixed", "config": {"name": "a\x1b[31m"}}]},
-            r"the text a\\x1b\[31m, which cannot be sh",
+            r"the text a\\x1b\[31m, which cannot be pr",
         ),
         ({"space": [], "values": {"caf\udce9": 1}}, r"the text caf\\udce9"),
     ],
 )
 def test_a_space_that_is_none_is_told_in_one_line(space: dict[str, Any], why: str) -> None:
-    with pytest.raises(UserError, match=f"^model.hypermodel={NAME}: its space .*{why}") as raised:
+    with pytest.raises(UserError, match=f"^model.hypermodel={NAME}: its search space .*{why}") as raised:
         hypermodel.expand({"model": {"hypermodel": NAME}, "optimizer": None, "training": {}}, space)
     assert str(raised.value).isprintable()
 

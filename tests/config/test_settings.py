@@ -90,8 +90,8 @@ def test_an_objectives_direction_is_inferred_where_there_is_a_usual_one(text: st
         ("loss MIN", "objective=loss MIN: say which is better, 'loss max' or 'loss min'"),
         ("loss min max", "objective=loss min max: say which is better, 'loss max' or 'loss min'"),
         ("val_acuracy max", "objective=val_acuracy: no such metric is logged; did you mean 'val_accuracy'?"),
-        ("max", f"objective=max: no such metric is logged; known: {METRIC_NAMES}"),
-        ("", f"objective=: no such metric is logged; known: {METRIC_NAMES}"),
+        ("max", f"objective=max: no such metric is logged; choose one of: {METRIC_NAMES}"),
+        ("", f"objective=: no such metric is logged; choose one of: {METRIC_NAMES}"),
     ],
 )
 def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -> None:
@@ -176,9 +176,9 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"seed": True}, "seed=true: must be a whole number"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"seed": 2**31}, "seed=2147483648: must be less than 2147483648"),
-        ({"name": 5}, "name=5: must be a text"),
-        ({"description": 5}, "description=5: must be a text"),
-        ({"objective": None}, "objective=null: must be a text"),
+        ({"name": 5}, "name=5: must be text"),
+        ({"description": 5}, "description=5: must be text"),
+        ({"objective": None}, "objective=null: must be text"),
         ({"nam": "mlp"}, "nam: unknown key; did you mean 'name'?"),
         ({"serach": {}}, "serach: unknown key; did you mean 'search'?"),
         ({"data": MISSING}, "data: this key is missing"),
@@ -188,7 +188,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
             {"data.name": "minst"},
             "data.name=minst: must be 'mnist', 'mnist_5k', 'fashion_mnist' or 'npz'",
         ),
-        ({"data.path": 3}, "data.path=3: must be a text"),
+        ({"data.path": 3}, "data.path=3: must be text"),
         ({"data.fallback": "mnist"}, "data.fallback=mnist: must be 'mnist_5k' or null"),
         ({"data.validation_split": 1.0}, "data.validation_split=1.0: must be at most 0.9"),
         ({"data.validation_split": -0.1}, "data.validation_split=-0.1: must be at least 0.0"),
@@ -198,7 +198,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"search.algorithm": "randm"}, "search.algorithm=randm: no such algorithm; did you mean 'random'?"),
         (
             {"search.algorithm": "zzz"},
-            "search.algorithm=zzz: no such algorithm; known: " + ", ".join(sorted(SEARCHES)),
+            "search.algorithm=zzz: no such algorithm; choose one of: " + ", ".join(sorted(SEARCHES)),
         ),
         ({"search.max_trials": 0}, "search.max_trials=0: must be at least 1"),
         ({"search.max_trials": True}, "search.max_trials=true: must be a whole number"),
@@ -207,7 +207,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
             {"search.time_budget": "5"},
             "search.time_budget=5: must be a duration such as 90s, 15m, 2h or 1h30m",
         ),
-        ({"search.time_budget": "0s"}, "search.time_budget=0s: must be more than no time"),
+        ({"search.time_budget": "0s"}, "search.time_budget=0s: must be longer than zero"),
         ({"search.target": math.nan}, "search.target=nan: must be a finite number"),
         ({"search.seed": -1}, "search.seed=-1: must be at least 0"),
         ({"search.max_failures": 0}, "search.max_failures=0: must be at least 1"),
@@ -224,9 +224,9 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"workers.retries": -1}, "workers.retries=-1: must be at least 0"),
         ({"workers.recycle_after": 0}, "workers.recycle_after=0: must be at least 1 or 'auto'"),
         ({"workers.timeout": "soon"}, "workers.timeout=soon: must be a duration such as 90s, 15m, 2h or 1h30m"),
-        ({"workers.timeout": "0s"}, "workers.timeout=0s: must be more than no time"),
+        ({"workers.timeout": "0s"}, "workers.timeout=0s: must be longer than zero"),
         ({"workers.cuont": 2}, "workers.cuont: unknown key; did you mean 'workers.count'?"),
-        ({"tracking.uri": 3}, "tracking.uri=3: must be a text"),
+        ({"tracking.uri": 3}, "tracking.uri=3: must be text"),
         ({"tracking.keep_models": "none"}, "tracking.keep_models=none: must be a whole number or 'all' or 'best'"),
         ({"tracking.keep_models": 0}, "tracking.keep_models=0: must be at least 1 or 'all' or 'best'"),
         ({"tracking.artefacts": "x"}, "tracking.artefacts: unknown key; did you mean 'tracking.artifacts'?"),
@@ -347,7 +347,7 @@ def test_a_searchs_own_values_are_checked(
     "name", ["a b", "a/b", "../up", "/root", ".", "..", ".hidden", "-m", "", "ä", "a\\b", "${name}", "a:b"]
 )
 def test_a_name_that_leaves_its_folder_or_is_none_is_refused(compose_config: Compose, name: str) -> None:
-    expected = f"name={name}: use letters, digits, _, - and . only, as it names a folder"
+    expected = f"name={name}: use only letters, digits, _, - and ., because it names a folder"
 
     assert message(changed(compose_config(), {"name": name})) == expected
 
@@ -418,11 +418,11 @@ def test_several_objectives_are_read_in_their_order(compose_config: Compose) -> 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("objective=[]", "objective=[]: name at least one metric, such as 'val_accuracy max'"),
-        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is given twice"),
+        ("objective=[]", "objective=[]: give at least one metric, such as 'val_accuracy max'"),
+        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is listed twice"),
         (
             "objective=parameters min",
-            "objective=parameters: is known at a trial's end only; put first a metric that each epoch has, "
+            "objective=parameters: is known only at the end of a trial; put a metric of every epoch first, "
             "'objective=[val_accuracy max, parameters min]'",
         ),
         ("folds=1", "folds=1: must be at least 2"),

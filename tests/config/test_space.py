@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config import compose
+from mnist_sweep.config import shipped
 from mnist_sweep.config.grammar import Choice, Interval
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Hyperparameter, Space, identity
@@ -20,7 +20,7 @@ Config = dict[str, Any]
 Compose = Callable[..., Config]
 Trial = Callable[..., Config]
 
-EXPERIMENTS = sorted(file.stem for file in (compose.packaged() / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(file.stem for file in (shipped.folder() / "experiment").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_reading_a_space_leaves_the_config_as_it_is(trial: Trial) -> None:
 
 def test_the_kind_of_model_cannot_be_searched(trial: Trial) -> None:
     assert message(trial({"model.kind": "mlp,cnn"})) == (
-        "model.kind=mlp,cnn: the kind of model cannot be searched; run one sweep for each with -m model=mlp,cnn"
+        "model.kind=mlp,cnn: the kind of model cannot be searched; run one sweep per kind with -m model=mlp,cnn"
     )
 
 
@@ -216,34 +216,38 @@ def test_the_dense_heads_fields_hang_on_its_own_layers(trial: Trial) -> None:
     [
         ("units", {}, "model.per_layer=units: must be a list of fields such as [units, activation]"),
         ([1], {}, "model.per_layer=[1]: must be a list of fields such as [units, activation]"),
-        (["unit"], {}, "model.per_layer=['unit']: model.unit is not a field that layers have"),
-        (["layers"], {}, "model.per_layer=['layers']: model.layers is not a field that layers have"),
-        (["kind"], {}, "model.per_layer=['kind']: model.kind is not a field that layers have"),
-        (["units"], {}, "model.per_layer=['units']: model.units is not a sweep; write choice(…) or leave it out"),
+        (["unit"], {}, "model.per_layer=['unit']: model.unit is not a field of layers"),
+        (["layers"], {}, "model.per_layer=['layers']: model.layers is not a field of layers"),
+        (["kind"], {}, "model.per_layer=['kind']: model.kind is not a field of layers"),
+        (
+            ["units"],
+            {},
+            "model.per_layer=['units']: model.units is not a sweep; write choice(…) or remove it",
+        ),
         (
             ["units"],
             {"model.units": ["choice(16, 64)", 32]},
-            "model.per_layer=['units']: model.units is not a sweep; write choice(…) or leave it out",
+            "model.per_layer=['units']: model.units is not a sweep; write choice(…) or remove it",
         ),
         (
             ["dense.units"],
             {"model.units": "16,64"},
-            "model.per_layer=['dense.units']: model.dense.units is not a sweep; write choice(…) or leave it out",
+            "model.per_layer=['dense.units']: model.dense.units is not a sweep; write choice(…) or remove it",
         ),
         (
             ["units"],
             {"model.units": "16,64", "model.layers": "interval(1, 4)"},
-            "model.per_layer=['units']: model.units needs model.layers, a whole number",
+            "model.per_layer=['units']: model.units needs a whole number for model.layers",
         ),
         (
             ["units"],
             {"model.units": "16,64", "model.layers": "two"},
-            "model.per_layer=['units']: model.units needs model.layers, a whole number",
+            "model.per_layer=['units']: model.units needs a whole number for model.layers",
         ),
         (
             ["units"],
             {"model.units": "16,64", "model.layers": "choice(1, true)"},
-            "model.per_layer=['units']: model.units needs model.layers, a whole number",
+            "model.per_layer=['units']: model.units needs a whole number for model.layers",
         ),
     ],
 )
@@ -263,24 +267,24 @@ def test_values_by_position_are_searched_apart(trial: Trial) -> None:
     [
         (
             {"model.units": [64, 32, 16]},
-            "model.units=[64, 32, 16]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
         ),
         (
             {"model.units": [64, 32, 16], "model.layers": "range(1, 3)"},
-            "model.units=[64, 32, 16]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
         ),
         (
             {"model.units": "choice([64, 32], [64, 32, 16])"},
-            "model.units=[64, 32, 16]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
         ),
         (
             {"model.activation": ["relu", "tanh"], "model.layers": 1},
-            "model.activation=['relu', 'tanh']: gives 2 values for 1 layers; "
+            "model.activation=['relu', 'tanh']: has 2 values for 1 layer; "
             "give one for each layer, or set model.layers=2",
         ),
         pytest.param(
             {"model.units": ["choice(64, 128)", 32], "model.layers": 1},
-            "model.units=[choice(64, 128), 32]: gives 2 values for 1 layers; "
+            "model.units=[choice(64, 128), 32]: has 2 values for 1 layer; "
             "give one for each layer, or set model.layers=2",
         ),
     ],
@@ -291,7 +295,7 @@ def test_a_list_with_more_values_than_layers_is_refused(trial: Trial, changes: d
 
 def test_a_dense_heads_list_with_more_values_than_layers_is_refused(trial: Trial) -> None:
     assert message(trial({"model.dense.units": [64, 32]}, "cnn")) == (
-        "model.dense.units=[64, 32]: gives 2 values for 1 layers; give one for each layer, or set model.dense.layers=2"
+        "model.dense.units=[64, 32]: has 2 values for 1 layer; give one for each layer, or set model.dense.layers=2"
     )
 
 
@@ -304,7 +308,7 @@ def test_a_list_may_be_as_long_as_the_most_layers(trial: Trial) -> None:
 def test_a_list_too_short_for_some_number_of_layers_is_found_at_the_corners(trial: Trial) -> None:
     space = Space(trial({"model.units": [64, 32], "model.layers": "range(1, 4)"}))
 
-    with pytest.raises(UserError, match=r"^model.units=\[64, 32\]: gives 2 values for 3 layers$"):
+    with pytest.raises(UserError, match=r"^model.units=\[64, 32\]: has 2 of 3 values; give one for each layer$"):
         list(space.check())
 
 
@@ -488,7 +492,7 @@ def test_several_conditions_must_all_hold(trial: Trial) -> None:
         "model.dropout": (("model.units", (16,)),),
         "model.l2": (("model.units", (16,)), ("model.dropout", (0.2,))),
     }
-    space = Space(raw, conditions, keeping={"model.l2"})
+    space = Space(raw, conditions, keeps_weights={"model.l2"})
 
     assert space.describe()["model.l2"] == "choice(0.0, 0.1) if model.units in [16] and model.dropout in [0.2]"
     assert space.size == len(list(space.grid())) == 1 + 2 + 2
@@ -645,7 +649,7 @@ def test_a_value_that_is_not_valid_is_found_at_the_corners(
 def test_an_argument_that_only_one_of_the_optimizers_takes_is_found_at_the_corners(trial: Trial) -> None:
     space = Space(trial({"optimizer.name": "sgd,adam", "optimizer.arguments": {"momentum": "0.5,0.9"}}))
 
-    with pytest.raises(UserError, match=r"^optimizer.arguments.momentum: adam takes no such argument"):
+    with pytest.raises(UserError, match=r"^optimizer.arguments.momentum: adam has no such argument"):
         list(space.check())
 
 

@@ -76,22 +76,22 @@ def test_the_shipped_defaults_are_valid(trial: Trial, model: str) -> None:
         ("model.units", None, "model.units=null: must be a whole number"),
         ("model.units", {"first": 16}, "model.units: must be a whole number"),
         ("model.layers", [1, 2], "model.layers=[1, 2]: must be a whole number"),
-        ("model.activation", 3, "model.activation=3: must be a text"),
-        ("model.activation", None, "model.activation=null: must be a text"),
+        ("model.activation", 3, "model.activation=3: must be text"),
+        ("model.activation", None, "model.activation=null: must be text"),
         ("model.dropout", "a lot", "model.dropout=a lot: must be a number"),
         ("model.dropout", None, "model.dropout=null: must be a number"),
         ("model.batch_normalization", "true", "model.batch_normalization=true: must be true or false"),
         ("model.batch_normalization", 1, "model.batch_normalization=1: must be true or false"),
-        ("model.builder", 3, "model.builder=3: must be a text"),
-        ("optimizer.name", 3, "optimizer.name=3: must be a text"),
-        ("optimizer.name", None, "optimizer.name=null: must be a text"),
+        ("model.builder", 3, "model.builder=3: must be text"),
+        ("optimizer.name", 3, "optimizer.name=3: must be text"),
+        ("optimizer.name", None, "optimizer.name=null: must be text"),
         ("optimizer.learning_rate", "fast", "optimizer.learning_rate=fast: must be a number"),
         ("optimizer.learning_rate", [0.1], "optimizer.learning_rate=[0.1]: must be a number"),
         ("optimizer.arguments", 3, "optimizer.arguments=3: must be a mapping of names to values"),
         ("optimizer.arguments", None, "optimizer.arguments=null: must be a mapping of names to values"),
         ("optimizer.schedule", None, "optimizer.schedule=null: must be a group of keys"),
         ("optimizer.schedule", "CosineDecay", "optimizer.schedule=CosineDecay: must be a group of keys"),
-        ("optimizer.schedule.name", 3, "optimizer.schedule.name=3: must be a text"),
+        ("optimizer.schedule.name", 3, "optimizer.schedule.name=3: must be text"),
         ("training.precision", "half", f"training.precision=half: must be {PRECISIONS}"),
         ("training.precision", 16, f"training.precision=16: must be {PRECISIONS}"),
         ("training.steps_per_execution", "all", "training.steps_per_execution=all: must be a whole number or 'auto'"),
@@ -262,7 +262,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
 def test_an_unknown_key_like_no_other_is_refused_with_all_known_ones(trial: Trial) -> None:
     text = message(trial(changes={"zzz": 3}))
 
-    assert text.startswith("zzz: unknown key; known: model, model.activation, ")
+    assert text.startswith("zzz: unknown key; choose one of: model, model.activation, ")
     assert "model.filters" not in text
     assert "training.early_stopping.patience" in text
     assert "\n" not in text
@@ -282,13 +282,13 @@ def test_the_first_of_several_faults_is_told(trial: Trial) -> None:
 
 @pytest.mark.parametrize("kind", ["rnn", ""])
 def test_an_unknown_kind_of_model_is_refused(trial: Trial, kind: str) -> None:
-    expected = f"model.kind={kind}: must be mlp or cnn; take model=mlp or model=cnn"
+    expected = f"model.kind={kind}: must be mlp or cnn; use model=mlp or model=cnn"
 
     assert message(trial(changes={"model.kind": kind})) == expected
 
 
 def test_no_kind_of_model_is_shown_as_null(trial: Trial) -> None:
-    expected = "model.kind=null: must be mlp or cnn; take model=mlp or model=cnn"
+    expected = "model.kind=null: must be mlp or cnn; use model=mlp or model=cnn"
 
     assert message(trial(changes={"model.kind": None})) == expected
 
@@ -324,7 +324,7 @@ def test_dotted_keys_are_those_of_the_kind_of_model_that_was_written() -> None:
         ("mlp", "model.dropout", [0.1, 1.2], "model.dropout.2=1.2: must be less than 1.0"),
         ("mlp", "model.batch_normalization", [True, 0], "model.batch_normalization.2=0: must be true or false"),
         ("mlp", "model.l2", [0.1, -1], "model.l2.2=-1: must be at least 0.0"),
-        ("mlp", "model.activation", ["relu", 1], "model.activation.2=1: must be a text"),
+        ("mlp", "model.activation", ["relu", 1], "model.activation.2=1: must be text"),
         ("cnn", "model.filters", [32, 0], "model.filters.2=0: must be at least 1"),
         ("cnn", "model.kernel_size", [3, 2.5], "model.kernel_size.2=2.5: must be a whole number"),
         ("cnn", "model.dense.units", ["a"], "model.dense.units.1=a: must be a whole number"),
@@ -345,19 +345,23 @@ def test_a_bad_value_of_one_layer_is_named_by_its_layer_counted_from_1(
 @pytest.mark.parametrize(
     ("model", "changes", "expected"),
     [
-        ("mlp", {"model.units": [64]}, "model.units=[64]: gives 1 values for 2 layers"),
-        ("mlp", {"model.units": []}, "model.units=[]: gives 0 values for 2 layers"),
-        ("mlp", {"model.activation": ["relu"]}, "model.activation=['relu']: gives 1 values for 2 layers"),
+        ("mlp", {"model.units": [64]}, "model.units=[64]: has 1 of 2 values; give one for each layer"),
+        ("mlp", {"model.units": []}, "model.units=[]: has 0 of 2 values; give one for each layer"),
+        (
+            "mlp",
+            {"model.activation": ["relu"]},
+            "model.activation=['relu']: has 1 of 2 values; give one for each layer",
+        ),
         (
             "mlp",
             {"model.layers": 3, "model.dropout": [0.1, 0.2]},
-            "model.dropout=[0.1, 0.2]: gives 2 values for 3 layers",
+            "model.dropout=[0.1, 0.2]: has 2 of 3 values; give one for each layer",
         ),
-        ("cnn", {"model.filters": [32]}, "model.filters=[32]: gives 1 values for 2 layers"),
+        ("cnn", {"model.filters": [32]}, "model.filters=[32]: has 1 of 2 values; give one for each layer"),
         (
             "cnn",
             {"model.dense.layers": 2, "model.dense.units": [128]},
-            "model.dense.units=[128]: gives 1 values for 2 layers",
+            "model.dense.units=[128]: has 1 of 2 values; give one for each layer",
         ),
     ],
 )
@@ -387,7 +391,7 @@ def test_one_value_holds_for_all_layers_and_a_list_for_each(value: int | list[in
     [
         ("rleu", "did you mean 'relu'?"),
         ("ReLU", "did you mean 'relu'?"),
-        ("qqq", f"known: {ACTIVATIONS}"),
+        ("qqq", f"choose one of: {ACTIVATIONS}"),
     ],
 )
 def test_an_unknown_activation_is_refused(trial: Trial, name: str, suggestion: str) -> None:
@@ -434,7 +438,7 @@ def test_an_optimizers_name_may_be_in_any_case(trial: Trial, written: str, name:
 
 @pytest.mark.parametrize(
     ("name", "suggestion"),
-    [("adamm", "did you mean 'adam'?"), ("Adamm", "did you mean 'adam'?"), ("zzz", f"known: {OPTIMIZERS}")],
+    [("adamm", "did you mean 'adam'?"), ("Adamm", "did you mean 'adam'?"), ("zzz", f"choose one of: {OPTIMIZERS}")],
 )
 def test_an_unknown_optimizer_is_refused(trial: Trial, name: str, suggestion: str) -> None:
     expected = f"optimizer.name={name}: Keras has no such optimizer; {suggestion}"
@@ -446,21 +450,21 @@ def test_an_unknown_optimizer_is_refused(trial: Trial, name: str, suggestion: st
     ("name", "argument", "suggestion"),
     [
         ("adam", "beta1", "did you mean 'beta_1'?"),
-        ("sgd", "beta_1", "known: " + ", ".join(sorted(keras_names.OPTIMIZERS["sgd"]))),
+        ("sgd", "beta_1", "choose one of: " + ", ".join(sorted(keras_names.OPTIMIZERS["sgd"]))),
         ("sgd", "nestrov", "did you mean 'nesterov'?"),
-        ("RMSprop", "learning_rate", "known: " + ", ".join(sorted(keras_names.OPTIMIZERS["rmsprop"]))),
+        ("RMSprop", "learning_rate", "choose one of: " + ", ".join(sorted(keras_names.OPTIMIZERS["rmsprop"]))),
     ],
 )
 def test_an_argument_of_another_optimizer_is_refused(trial: Trial, name: str, argument: str, suggestion: str) -> None:
     raw = trial(changes={"optimizer.name": name, "optimizer.arguments": {argument: 0.5}})
 
-    assert message(raw) == f"optimizer.arguments.{argument}: {name.lower()} takes no such argument; {suggestion}"
+    assert message(raw) == f"optimizer.arguments.{argument}: {name.lower()} has no such argument; {suggestion}"
 
 
-def test_averaged_weights_that_would_be_used_nowhere_are_refused(trial: Trial) -> None:
+def test_averaged_weights_that_would_never_be_used_are_refused(trial: Trial) -> None:
     assert message(trial(changes={"optimizer.arguments": {"use_ema": True}})) == (
-        "optimizer.arguments.use_ema=true: the averaged weights would be used nowhere; give ema_overwrite_frequency, "
-        "the batches after which they become the model's, such as 100"
+        "optimizer.arguments.use_ema=true: the averaged weights would never be used; set ema_overwrite_frequency, "
+        "the number of batches after which they replace the model's weights, such as 100"
     )
 
     used = {"use_ema": True, "ema_overwrite_frequency": 100}
@@ -477,25 +481,30 @@ def test_an_optimizers_own_argument_is_taken(trial: Trial, name: str, argument: 
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("ExponentialDecay", {}, ".arguments.decay_rate: ExponentialDecay needs it"),
-        ("InverseTimeDecay", {"decay_steps": 9}, ".arguments.decay_rate: InverseTimeDecay needs it"),
-        ("PiecewiseConstantDecay", {}, ".arguments.boundaries: PiecewiseConstantDecay needs it"),
-        ("PiecewiseConstantDecay", {"boundaries": [9]}, ".arguments.values: PiecewiseConstantDecay needs it"),
+        ("ExponentialDecay", {}, ".arguments.decay_rate: ExponentialDecay requires this argument"),
+        ("InverseTimeDecay", {"decay_steps": 9}, ".arguments.decay_rate: InverseTimeDecay requires this argument"),
+        ("PiecewiseConstantDecay", {}, ".arguments.boundaries: PiecewiseConstantDecay requires this argument"),
+        (
+            "PiecewiseConstantDecay",
+            {"boundaries": [9]},
+            ".arguments.values: PiecewiseConstantDecay requires this argument",
+        ),
         (
             "CosineDecay",
             {"decay_step": 9},
-            ".arguments.decay_step: CosineDecay takes no such argument; did you mean 'decay_steps'?",
+            ".arguments.decay_step: CosineDecay has no such argument; did you mean 'decay_steps'?",
         ),
         (
             "ExponentialDecay",
             {"decay_rate": 0.9, "power": 2},
-            ".arguments.power: ExponentialDecay takes no such argument; known: decay_rate, decay_steps, staircase",
+            ".arguments.power: ExponentialDecay has no such argument; choose one of: decay_rate, decay_steps, "
+            "staircase",
         ),
         (
             "CosineDecay",
             {"initial_learning_rate": 0.1},
-            ".arguments.initial_learning_rate: CosineDecay takes no such argument; "
-            "known: alpha, decay_steps, warmup_steps, warmup_target",
+            ".arguments.initial_learning_rate: CosineDecay has no such argument; "
+            "choose one of: alpha, decay_steps, warmup_steps, warmup_target",
         ),
         ("CosineDecay", None, ".arguments=null: must be a mapping of names to values"),
         pytest.param(
@@ -503,7 +512,7 @@ def test_an_optimizers_own_argument_is_taken(trial: Trial, name: str, argument: 
             {},
             ".name=cosinedecay: Keras has no learning-rate schedule 'cosinedecay'; did you mean 'CosineDecay'?",
         ),
-        pytest.param("zzz", {}, f".name=zzz: Keras has no learning-rate schedule 'zzz'; known: {SCHEDULES}"),
+        pytest.param("zzz", {}, f".name=zzz: Keras has no learning-rate schedule 'zzz'; choose one of: {SCHEDULES}"),
     ],
 )
 def test_a_schedule_is_checked(trial: Trial, name: str, arguments: object, expected: str) -> None:
@@ -594,14 +603,14 @@ def test_pooling_stands_behind_the_layers_that_are_named(after: Any, layers: int
 def kernel_error(kernel: int, layer: int, size: int) -> str:
     return (
         f"model.kernel_size={kernel}: convolution layer {layer} gets images of only {size} pixels; "
-        "take fewer model.layers, less model.pooling or model.padding=same"
+        "use fewer model.layers, less model.pooling or model.padding=same"
     )
 
 
 def pooling_error(pool: int, layer: int, size: int) -> str:
     return (
-        f"model.pooling.size={pool}: the pooling behind convolution layer {layer} gets images of only {size} pixels; "
-        "take fewer model.layers or model.pooling.after=last"
+        f"model.pooling.size={pool}: the pooling after convolution layer {layer} gets images of only {size} pixels; "
+        "use fewer model.layers or model.pooling.after=last"
     )
 
 

@@ -34,7 +34,7 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
 
 @pytest.mark.parametrize("duration", ["0s", "0h0m", "0.0d"])
 def test_no_time_is_refused(duration: str) -> None:
-    with pytest.raises(ValueError, match=r"^must be more than no time$"):
+    with pytest.raises(ValueError, match=r"^must be longer than zero$"):
         seconds(duration)
 
 

@@ -206,14 +206,14 @@ def _with(value: float, dtype: str) -> np.ndarray:
     [
         ({"y_train": [0, 1, 2, 0, 1]}, "x_train has 6 images, but y_train has 5 labels"),
         ({"y_test": []}, "x_test has 3 images, but y_test has 0 labels"),
-        ({"x_train": _with(np.nan, "f4")}, "x_train holds NaN or infinite values"),
-        ({"x_train": _with(np.inf, "f8")}, "x_train holds NaN or infinite values"),
-        ({"x_train": _with(-1, "i8")}, "x_train ranges from -1 to 7; pixels must lie in 0..1 or 0..255"),
-        ({"x_train": _with(-0.5, "f4")}, "x_train ranges from -0.5 to 7.0; pixels must lie in 0..1 or 0..255"),
-        ({"x_train": _with(256, "i4")}, "x_train ranges from 7 to 256; pixels must lie in 0..1 or 0..255"),
-        ({"x_test": np.full((3, 4, 5), 65535, np.uint16)}, "x_test ranges from 65535 to 65535; pixels must lie in"),
-        ({"x_train": good()["x_train"].astype(str)}, "x_train is of type <U3; images must be numbers"),
-        ({"x_train": good()["x_train"].astype(complex)}, "x_train is of type complex128; images must be numbers"),
+        ({"x_train": _with(np.nan, "f4")}, "x_train contains NaN or infinite values"),
+        ({"x_train": _with(np.inf, "f8")}, "x_train contains NaN or infinite values"),
+        ({"x_train": _with(-1, "i8")}, "x_train ranges from -1 to 7; pixels must be in 0..1 or 0..255"),
+        ({"x_train": _with(-0.5, "f4")}, "x_train ranges from -0.5 to 7.0; pixels must be in 0..1 or 0..255"),
+        ({"x_train": _with(256, "i4")}, "x_train ranges from 7 to 256; pixels must be in 0..1 or 0..255"),
+        ({"x_test": np.full((3, 4, 5), 65535, np.uint16)}, "x_test ranges from 65535 to 65535; pixels must be in"),
+        ({"x_train": good()["x_train"].astype(str)}, "x_train has type <U3; images must be numbers"),
+        ({"x_train": good()["x_train"].astype(complex)}, "x_train has type complex128; images must be numbers"),
         (
             {"x_train": np.zeros((6, 20))},
             "x_train has shape (6, 20); images must be (N, height, width) or (N, height, width, channels)",
@@ -226,14 +226,14 @@ def _with(value: float, dtype: str) -> np.ndarray:
             {"x_train": np.zeros((6, 4, 5, 1, 1))},
             "x_train has shape (6, 4, 5, 1, 1); images must be (N, height, width) or (N, height, width, channels)",
         ),
-        ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images (5, 4, 1)"),
-        ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images (4, 5, 3)"),
+        ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images are (5, 4, 1)"),
+        ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images are (4, 5, 3)"),
         ({"y_train": np.eye(6)}, "y_train has shape (6, 6); labels must be one number for each image"),
         ({"y_train": np.int64(1)}, "y_train has shape (); labels must be one number for each image"),
-        ({"y_train": list("012012")}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
-        ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
-        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
-        ({"y_test": [0, -1, 1]}, "y_test holds -1; classes are numbered from 0"),
+        ({"y_train": list("012012")}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        ({"y_test": [0, -1, 1]}, "y_test contains -1; classes are numbered from 0"),
         (
             {"y_train": [1, 2, 3, 1, 2, 3]},
             "class 0 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
@@ -242,7 +242,7 @@ def _with(value: float, dtype: str) -> np.ndarray:
             {"y_train": [0, 1, 3, 0, 1, 3]},
             "class 2 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
         ),
-        ({"y_train": [0] * 6, "y_test": [0] * 3}, "there is only one class"),
+        ({"y_train": [0] * 6, "y_test": [0] * 3}, "there is only one class; at least two are needed"),
         ({"y_test": [0, 1, 3]}, "y_test has class 3, which y_train does not have"),
     ],
 )
@@ -266,7 +266,7 @@ def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, largest)
     path = npz(tmp_path, y_train=labels)
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value) == f"data.path={path}: y_train holds {largest}; classes are numbered 0, 1, 2 …"
+    assert str(caught.value) == f"data.path={path}: y_train contains {largest}; classes are numbered 0, 1, 2 …"
 
 
 def _cut(path: Path) -> None:
@@ -314,9 +314,7 @@ def test_missing_array_is_named(tmp_path, missing):
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
-    assert str(caught.value) == (
-        f"data.path={tmp_path}/images.npz: has no array {missing}; it holds {', '.join(arrays)}"
-    )
+    assert str(caught.value) == (f"data.path={tmp_path}/images.npz: has no array {missing}; it has {', '.join(arrays)}")
 
 
 def test_odd_names_in_an_archive_are_told_in_one_line(tmp_path):
@@ -326,7 +324,7 @@ def test_odd_names_in_an_archive_are_told_in_one_line(tmp_path):
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
     line = str(caught.value)
-    assert line.startswith(f"data.path={tmp_path}/images.npz: has no array x_train; it holds a b, \\x1b[31m, 000")
+    assert line.startswith(f"data.path={tmp_path}/images.npz: has no array x_train; it has a b, \\x1b[31m, 000")
     assert line.isprintable()
     assert len(line) < 200 + 50 + len(str(tmp_path)) + 60
 
@@ -336,7 +334,7 @@ def test_npz_without_arrays_is_refused(tmp_path):
         pass
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
-    assert str(caught.value) == f"data.path={tmp_path}/images.npz: has no array x_train; it holds nothing"
+    assert str(caught.value) == f"data.path={tmp_path}/images.npz: has no array x_train; it has none"
 
 
 def test_single_array_is_refused(tmp_path):
@@ -354,7 +352,7 @@ def test_zip_of_something_else_is_refused(tmp_path):
             archive.writestr(name, b"not an array")
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
-    assert str(caught.value) == f"data.path={tmp_path}/images.npz: x_train is no array"
+    assert str(caught.value) == f"data.path={tmp_path}/images.npz: x_train is not an array"
 
 
 def test_file_of_another_kind_is_refused(tmp_path):
@@ -374,7 +372,7 @@ class _Bomb:
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("npz", "cannot be read as .npz (holds Python objects, not numbers)"), ("pickle", "is not an .npz file")],
+    [("npz", "cannot be read as .npz (it contains Python objects, not numbers)"), ("pickle", "is not an .npz file")],
 )
 def test_python_objects_are_refused_without_being_made(tmp_path, kind, message):
     target = tmp_path / "exploded"
@@ -398,12 +396,12 @@ _IMAGES, _LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
         (
             _IMAGES,
             struct.pack(">4I", 2049, 6, 4, 5),
-            "starts with 2049, where an IDX file of this kind starts with 2051",
+            "starts with 2049, but an IDX file of this kind starts with 2051",
         ),
-        (_LABELS, struct.pack(">2I", 2051, 3), "starts with 2051, where an IDX file of this kind starts with 2049"),
-        (_IMAGES, idx(good()["x_train"])[:-1], "says it holds 120 bytes, but holds 119"),
-        (_LABELS, idx(good()["y_test"]) + b"\0\0", "says it holds 3 bytes, but holds 5"),
-        (_IMAGES, struct.pack(">4I", 2051, *[2**32 - 1] * 3), f"says it holds {(2**32 - 1) ** 3} bytes, but holds 0"),
+        (_LABELS, struct.pack(">2I", 2051, 3), "starts with 2051, but an IDX file of this kind starts with 2049"),
+        (_IMAGES, idx(good()["x_train"])[:-1], "should have 120 bytes, but has 119"),
+        (_LABELS, idx(good()["y_test"]) + b"\0\0", "should have 3 bytes, but has 5"),
+        (_IMAGES, struct.pack(">4I", 2051, *[2**32 - 1] * 3), f"should have {(2**32 - 1) ** 3} bytes, but has 0"),
         (_IMAGES, b"\0\0\x08\x03\0\0", "is cut off after 6 bytes"),
         (_LABELS, b"", "is cut off after 0 bytes"),
         (
@@ -573,7 +571,7 @@ def test_without_network_and_fallback_it_is_an_error(monkeypatch, error, reason)
         data.load("mnist")
     assert str(caught.value) == (
         f"data=mnist: not in Keras's cache, and cannot be downloaded ({reason}); "
-        "give data.path=FILE, or take data=mnist_5k"
+        "set data.path=FILE or use data=mnist_5k"
     )
 
 
@@ -734,7 +732,7 @@ def test_split_of_nothing_keeps_shape_and_type():
 def test_split_needs_a_class_with_two_images():
     with pytest.raises(UserError) as caught:
         data.split(numbered(1, 1, 1), 0.1, seed=1)
-    assert str(caught.value) == "data here: one image per class is too few to hold any out for validation"
+    assert str(caught.value) == "data here: one image per class is too few to hold out any for validation"
     assert len(data.split(numbered(1, 1, 1), 0.0, seed=1).x_train) == 3
 
 

@@ -51,7 +51,7 @@ def test_a_profile_is_read_as_it_was_written_without_python_objects(images, tmp_
     measure(images.x_train).save(path)
     assert Profile.load(path).likeness is None
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="is no profile of images"):
+    with pytest.raises(ValueError, match="is not a profile of images"):
         Profile.load(path)
 
 

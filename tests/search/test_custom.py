@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.search_config import CustomSearch
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search import choose, custom
@@ -192,7 +191,7 @@ class TestWrongTargets:
     def test_must_be_of_the_form_of_a_class(self, write: Write, target: str) -> None:
         write(RANDOM)
         with pytest.raises(UserError, match=r"must be package.module.Class"):
-            custom.check(CustomSearch(_target_=target, seed=1))
+            custom.check(configured(_target_=target).search)
 
     @pytest.mark.parametrize(
         "target", ["nowhere.Mine", "mine.deeper.Mine", "folder.nowhere.Mine", "folder.mine.deeper:M"]
@@ -203,14 +202,14 @@ class TestWrongTargets:
         with pytest.raises(
             UserError, match=r"there is no module (nowhere|mine.deeper|folder.nowhere|folder.mine.deeper);"
         ):
-            custom.check(CustomSearch(_target_=target, seed=1))
+            custom.check(configured(_target_=target).search)
 
     def test_is_looked_for_without_importing_anything(self, write: Write) -> None:
         write("raise AssertionError('imported')")
         write("raise AssertionError('imported')", "folder/__init__.py")
         write("raise AssertionError('imported')", "folder/mine.py")
         for target in ("mine.Mine", "mine:Mine", "folder.mine.Mine", "mnist_sweep.search.pbt.PBT"):
-            custom.check(CustomSearch(_target_=target, seed=1))
+            custom.check(configured(_target_=target).search)
 
     @pytest.mark.parametrize(
         ("code", "expected"),

@@ -118,8 +118,8 @@ def test_a_keras_file_that_inflates_to_more_than_memory_holds_is_refused(tmp_pat
     path = tmp_path / "model.keras"
     small().save(path)
     _keras_bomb(path)
-    monkeypatch.setattr("mnist_sweep.common.reading._spare_memory", lambda: 2_000_000_000)
-    with pytest.raises(UserError, match=r"takes 4\.3 GB of memory, and this machine has 2 GB to spare"):
+    monkeypatch.setattr("mnist_sweep.common.reading._free_memory", lambda: 2_000_000_000)
+    with pytest.raises(UserError, match=r"needs 4\.295 GB of memory, but this machine has 2 GB free"):
         saved.load(path)
 
 
