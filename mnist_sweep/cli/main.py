@@ -15,7 +15,7 @@ from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
 from mnist_sweep.common.termination import ended_by_signals
-from mnist_sweep.common.text import first_line, kind_and_line, one_line
+from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -80,7 +80,7 @@ def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
 
 def _unusable(error: OSError) -> str:
     # NumPy's own, on a full disk, has neither a name nor a number.
-    return f"{error.filename or 'disk'}: cannot be used ({error.strerror or first_line(error)})"
+    return f"{error.filename or 'disk'}: cannot be used ({os_reason(error)})"
 
 
 def _run(given: list[str]) -> int:

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import first_line, os_reason
 
 # Addresses that listen on all of a machine's interfaces.
 EVERYWHERE = ("0.0.0.0", "::")
@@ -50,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise UserError(
-            f"--port={port}: cannot listen on {host} ({error.strerror}); choose another port with --port"
+            f"--port={port}: cannot listen on {host} ({os_reason(error)}); choose another port with --port"
         ) from None
     return listening
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import first_line, format_size, one_line
+from mnist_sweep.common.text import first_line, format_size, one_line, os_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ def open_file(path: Path, what: str) -> BufferedReader:
     except FileNotFoundError:
         raise UserError(f"{what}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{what}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(f"{what}: cannot be opened ({os_reason(error)})") from None
     file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
     try:
         _check_kind(os.fstat(descriptor), what)
@@ -104,7 +104,7 @@ def read_bytes(path: Path, what: str, most: int = _MOST_TEXT) -> bytes:
         try:
             content = file.read(most + 1)
         except OSError as error:
-            raise UserError(f"{what}: cannot be read ({error.strerror or error})") from None
+            raise UserError(f"{what}: cannot be read ({os_reason(error)})") from None
     if len(content) > most:
         raise RefusedError(f"{what}: is larger than {format_size(most)}, the limit for such a file")
     return content

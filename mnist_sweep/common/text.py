@@ -95,6 +95,11 @@ def kind_and_line(error: BaseException, most: int = LONGEST) -> str:
     return kind if line == kind else f"{kind}: {line}"
 
 
+def os_reason(error: BaseException) -> str:
+    """Returns why a file or a socket cannot be used, such as `Permission denied`, without its error number and path."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 def _escaped(character: str) -> str:
     if character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE:
         return character

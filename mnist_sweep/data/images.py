@@ -25,7 +25,7 @@ from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.light_keras import load as load_keras
-from mnist_sweep.common.text import first_line, one_line
+from mnist_sweep.common.text import first_line, one_line, os_reason
 
 Array = NDArray[Any]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -238,7 +238,7 @@ def _read(given: str) -> dict[str, Array]:
         try:
             kind = file.read(6)
         except OSError as error:
-            raise UserError(f"{where}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{where}: cannot be read ({os_reason(error)})") from None
     if kind == b"\x93NUMPY":
         raise UserError(f"{where}: is a single array; save x_train, y_train, x_test and y_test with np.savez")
     if not kind.startswith(b"PK"):

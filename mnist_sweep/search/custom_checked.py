@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.text import kind_and_line
 from mnist_sweep.config.grammar import Choice
 from mnist_sweep.config.space import Hyperparameter, Space, Values
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
@@ -25,10 +26,7 @@ def failed(target: str, what: str, error: BaseException) -> UserError:
         what: What happened: `cannot be built`.
         error: The exception.
     """
-    lines = str(error).strip().splitlines()
-    return UserError(
-        f"search._target_={target}: {what} ({type(error).__name__}: {lines[0] if lines else 'no message'})"
-    )
+    return UserError(f"search._target_={target}: {what} ({kind_and_line(error)})")
 
 
 class CheckedSearch(Search):

@@ -188,7 +188,7 @@ class TestSearch:
 
 class TestWrongTargets:
     @pytest.mark.parametrize("target", ["Mine", "mine:", ":Mine", "mine.py:Mine!", "a b.Mine", "mine/mine.Mine", ""])
-    def test_must_be_of_the_form_of_a_class(self, write: Write, target: str) -> None:
+    def test_must_be_of_the_form_of_a_class(self, write: Write, configured, target: str) -> None:
         write(RANDOM)
         with pytest.raises(UserError, match=r"must be package.module.Class"):
             custom.check(configured(_target_=target).search)
@@ -196,7 +196,7 @@ class TestWrongTargets:
     @pytest.mark.parametrize(
         "target", ["nowhere.Mine", "mine.deeper.Mine", "folder.nowhere.Mine", "folder.mine.deeper:M"]
     )
-    def test_must_be_in_a_module_that_there_is(self, write: Write, target: str) -> None:
+    def test_must_be_in_a_module_that_there_is(self, write: Write, configured, target: str) -> None:
         write(RANDOM)
         write(RANDOM, "folder/mine.py")
         with pytest.raises(
@@ -204,7 +204,7 @@ class TestWrongTargets:
         ):
             custom.check(configured(_target_=target).search)
 
-    def test_is_looked_for_without_importing_anything(self, write: Write) -> None:
+    def test_is_looked_for_without_importing_anything(self, write: Write, configured) -> None:
         write("raise AssertionError('imported')")
         write("raise AssertionError('imported')", "folder/__init__.py")
         write("raise AssertionError('imported')", "folder/mine.py")

@@ -15,6 +15,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import move, remove, remove_folder, write_whole
 from mnist_sweep.common.reading import digest_of, read_text
 from mnist_sweep.common.tables import Column, line_printer, show, standard_output
+from mnist_sweep.common.text import os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.results.models.converting import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
@@ -59,7 +60,7 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
                 move(file.path, to / file.path.name)
             write_whole(to / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"--to={to}: cannot be written ({os_reason(error)})") from None
     finally:
         if not there:
             # It goes if it is empty: nothing was exported.
