@@ -146,7 +146,7 @@ def short_names(names: list[str]) -> dict[str, str]:
     short = {}
     for name in names:
         parts = name.removesuffix(".name").split(".")
-        # A layer's number alone is no name.
+        # A layer's number alone is not a name.
         for size in range(2 if parts[-1].isdigit() else 1, len(parts) + 1):
             end = ".".join(parts[-size:])
             same = [n for n in names if f".{n.removesuffix('.name')}".endswith(f".{end}")]

@@ -1,4 +1,4 @@
-"""Files from outside: whatever is wrong with one is told in a line, in bounded time and memory."""
+"""Files from outside: every error is one line, and takes bounded time and memory."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def damaged_lzma(path: Path) -> None:
 
 
 def zeros(path: Path, method: int, images: int, labels: int) -> None:
-    """An archive of black images, which takes a thousandth of their size."""
+    """Writes an archive of black images, a thousand times smaller than the images."""
     with zipfile.ZipFile(path, "w", method, compresslevel=1) as file:
         for key, count, side in (("x_train", images, 28), ("x_test", 8, 28)):
             with file.open(f"{key}.npy", "w", force_zip64=True) as entry:
@@ -104,7 +104,7 @@ def zeros(path: Path, method: int, images: int, labels: int) -> None:
 
 
 def long_header(path: Path) -> None:
-    """One that NumPy would read as a whole before it looks at its length."""
+    """Writes a header that NumPy would read completely before it checks its length."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for key in GOOD:
             with file.open(f"{key}.npy", "w") as entry:
@@ -113,7 +113,7 @@ def long_header(path: Path) -> None:
 
 
 def lying_size(path: Path) -> None:
-    """An entry that the archive's own tables say is shorter than what its data inflate to."""
+    """Writes an entry whose size in the archive's tables is smaller than its inflated data."""
     archive(path, x_train=header("(4000, 28, 28)") + bytes(4000 * 784))
     raw = bytearray(path.read_bytes())
     whole = struct.pack("<I", len(header("(4000, 28, 28)")) + 4000 * 784)
@@ -122,7 +122,7 @@ def lying_size(path: Path) -> None:
     path.write_bytes(bytes(raw).replace(header("(4000, 28, 28)"), header("(40, 8, 8)")))
 
 
-# What makes a file, and what is said of it.
+# How to make each file, and a part of the error about it.
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "shape of terabytes": (
         lambda p: archive(p, x_train=header("(1000000000000, 28, 28)") + b"abc"),
@@ -190,7 +190,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_whatever_is_wrong_with_an_archive_is_told_in_a_line_in_little_memory(tmp_path: Path) -> None:
+def test_a_bad_archive_is_a_one_line_error_in_little_memory(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.npz" for number in range(len(BAD))]
     for (make, _), path in zip(BAD.values(), paths, strict=True):
         make(path)
@@ -208,7 +208,7 @@ def test_whatever_is_wrong_with_an_archive_is_told_in_a_line_in_little_memory(tm
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_what_compresses_well_is_read_all_the_same(tmp_path: Path, method: int) -> None:
+def test_archives_that_compress_well_are_read(tmp_path: Path, method: int) -> None:
     zeros(tmp_path / "black.npz", method, 60_000, 60_000)
     assert data.load("npz", str(tmp_path / "black.npz")).x_train.shape == (60_000, 28, 28, 1)
 
@@ -216,7 +216,7 @@ def test_what_compresses_well_is_read_all_the_same(tmp_path: Path, method: int) 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("kind", ["u1", "<f4", ">f4", ">i8", "?", "<U3", "<c8"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (5,), (2, 3, 4)])
-def test_arrays_come_as_numpy_reads_them(tmp_path: Path, shape: tuple[int, ...], kind: str, order: Any) -> None:
+def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path, shape: tuple[int, ...], kind: str, order: Any) -> None:
     array = np.asarray(np.random.default_rng(1).integers(0, 2, shape)).astype(kind, order=order)
     np.savez_compressed(tmp_path / "a.npz", a=array, b=array)
     found = reading.read_npz(tmp_path / "a.npz", "a.npz")
@@ -224,7 +224,7 @@ def test_arrays_come_as_numpy_reads_them(tmp_path: Path, shape: tuple[int, ...],
     assert list(found) == ["a", "b"]
 
 
-def test_what_this_machine_has_no_memory_for_is_refused_before_it_is_read(
+def test_arrays_that_do_not_fit_into_memory_are_refused_before_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive(tmp_path / "a.npz")
@@ -257,7 +257,7 @@ def idx_files(folder: Path) -> None:
         ((40, 8, 8), bytes(100), "should have 2560 bytes, but has 100"),
     ],
 )
-def test_gzipped_idx_files_are_read_no_further_than_they_say(
+def test_gzipped_idx_files_are_read_no_further_than_their_header_says(
     tmp_path: Path, sizes: tuple[int, ...], content: bytes, reason: str
 ) -> None:
     idx_files(tmp_path)
@@ -269,7 +269,7 @@ def test_gzipped_idx_files_are_read_no_further_than_they_say(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
-def test_what_is_not_a_file_in_a_folder_of_idx_files_is_named(tmp_path: Path, kind: str) -> None:
+def test_a_folder_of_idx_files_with_something_else_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     idx_files(tmp_path)
     path = tmp_path / IDX["y_test"]
     path.unlink()
@@ -331,7 +331,7 @@ YAMLS = {
 
 
 @pytest.mark.parametrize(("content", "reason"), YAMLS.values(), ids=YAMLS)
-def test_whatever_is_wrong_with_yaml_is_told_in_a_line(tmp_path: Path, content: str | bytes, reason: str) -> None:
+def test_a_bad_yaml_file_is_a_one_line_error(tmp_path: Path, content: str | bytes, reason: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
@@ -340,7 +340,7 @@ def test_whatever_is_wrong_with_yaml_is_told_in_a_line(tmp_path: Path, content: 
     assert "\n" not in str(caught.value)
 
 
-def test_yaml_is_read_as_people_write_it(tmp_path: Path) -> None:
+def test_ordinary_yaml_is_read(tmp_path: Path) -> None:
     text = "\ufeffa: &all {b: [1, 2.5, true, null], 'c': é}\nd: *all\ne: {<<: *all, f: " + "'" + "x" * 9_000 + "'}\n"
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     assert reading.read_yaml(tmp_path / "a.yaml", "a") == yaml.safe_load(text)
@@ -369,7 +369,7 @@ def only_user_errors() -> Callable[[], contextlib.AbstractContextManager[None]]:
 
 @given(mutation=mutations(), method=st.sampled_from([0, 8, 12, 14]))
 @_FUZZ
-def test_no_archive_does_worse_than_a_line(tmp_path: Path, only_user_errors, mutation, method) -> None:
+def test_any_archive_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user_errors, mutation, method) -> None:
     path = tmp_path / "a.npz"
     archive(path, method)
     path.write_bytes(mutation(path.read_bytes()))
@@ -379,7 +379,7 @@ def test_no_archive_does_worse_than_a_line(tmp_path: Path, only_user_errors, mut
 
 @given(mutation=mutations(), name=st.sampled_from(list(IDX)))
 @_FUZZ
-def test_no_idx_file_does_worse_than_a_line(tmp_path: Path, only_user_errors, mutation, name) -> None:
+def test_any_idx_file_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user_errors, mutation, name) -> None:
     idx_files(tmp_path)
     path = tmp_path / IDX[name]
     path.write_bytes(mutation(path.read_bytes()))
@@ -389,7 +389,9 @@ def test_no_idx_file_does_worse_than_a_line(tmp_path: Path, only_user_errors, mu
 
 @given(mutation=mutations(), size=st.sampled_from([0, 2**31, 2**32 - 1, 61, 4]), axis=st.integers(0, 2))
 @_FUZZ
-def test_no_size_in_a_gzipped_header_does_worse_than_a_line(tmp_path, only_user_errors, mutation, size, axis) -> None:
+def test_any_size_in_a_gzipped_header_is_read_or_gives_a_one_line_error(
+    tmp_path, only_user_errors, mutation, size, axis
+) -> None:
     idx_files(tmp_path)
     path = tmp_path / IDX["x_train"]
     raw = bytearray(gzip.decompress(path.read_bytes()))
@@ -404,7 +406,7 @@ _CONFIG = yaml.safe_dump({"model": {"kind": "mlp", "units": [1, 2], "x": "1 2"},
 
 @given(mutation=mutations())
 @_FUZZ
-def test_no_config_does_worse_than_a_line(tmp_path: Path, only_user_errors, mutation) -> None:
+def test_any_config_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user_errors, mutation) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(mutation(f"a: &a [1]\nb: *a\n{_CONFIG}".encode()))
     with only_user_errors():
@@ -421,7 +423,7 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @given(mutation=mutations())
 @_FUZZ
-def test_no_profile_does_worse_than_a_line_when_it_is_read_or_asked(tmp_path: Path, profile: bytes, mutation) -> None:
+def test_any_profile_works_or_gives_a_one_line_error(tmp_path: Path, profile: bytes, mutation) -> None:
     path = tmp_path / "data_profile.npz"
     path.write_bytes(mutation(profile))
     try:
@@ -457,7 +459,7 @@ def test_a_profile_whose_arrays_do_not_fit_together_is_refused(tmp_path: Path, p
 # ---- digests ----------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_compared_with_what_it_was(tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.h5"
     path.write_bytes(bytes(3_000_000))
     digest = reading.digest_of(path)
@@ -478,5 +480,5 @@ def test_a_file_is_compared_with_what_it_was(tmp_path: Path) -> None:
     ("amount", "text"),
     [(0, "0 B"), (999, "999 B"), (1_000_000, "1 MB"), (3_136_000_000, "3.136 GB"), (5 * 10**15, "5,000 TB")],
 )
-def test_sizes_are_told_in_units_for_people(amount: int, text: str) -> None:
+def test_sizes_have_units(amount: int, text: str) -> None:
     assert format_size(amount) == text

@@ -70,7 +70,7 @@ def _with_code(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[512:]), "cannot be loaded as a model ("),
         (_without_config, "cannot be loaded as a model (No model config found"),
         (_without_weights, "cannot be loaded as a model ("),
-        (_terabytes, "takes 4 TB of memory, and this machine has "),
+        (_terabytes, "needs 4 TB of memory, but this machine has "),
         (_with_code, "cannot be loaded as a model ("),
         (Path.unlink, "there is no such file"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe, not a file"),
