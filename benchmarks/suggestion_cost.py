@@ -122,7 +122,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args().algorithms or list(TRIALS)
     unknown = set(chosen) - set(TRIALS)
     if unknown:
-        sys.exit(f"no such algorithm: {min(unknown)}; choose one of: {', '.join(TRIALS)}")
+        sys.exit(f"no such algorithm: {min(unknown)}; known: {', '.join(TRIALS)}")
     with tempfile.TemporaryDirectory() as folder:
         # A conf/ in the working directory is not to change what is measured.
         os.chdir(folder)

@@ -153,6 +153,19 @@ def read_sweep(text: str, key: str) -> Choice | Interval | None:
         raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [_FORMS])[0]})") from None
 
 
+def looks_like_sweep(text: str) -> bool:
+    """Returns whether a text is a sweep, readable or not."""
+    try:
+        return read_sweep(text, "") is not None
+    except UserError:
+        return True
+
+
+def is_number(value: object) -> bool:
+    """Returns whether a value is a number; booleans are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
     if isinstance(sweep, Glob):
         raise UserError(f"{key}={text}: glob picks files of a config group, which cannot be searched; write choice(…)")

@@ -7,15 +7,15 @@ sweep language, so every algorithm, table and check handles it like any other sw
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.common.text import first_line, flat, printable
 from mnist_sweep.config.checks import as_written
-from mnist_sweep.config.grammar import Choice, Interval, read_sweep
-from mnist_sweep.config.hypermodel_space import Domain, Parameter, cast, is_number, is_one_of, key_of, read
+from mnist_sweep.config.grammar import Choice, Interval, is_number, looks_like_sweep, read_sweep
+from mnist_sweep.config.hypermodel_space import Domain, Parameter, cast, is_one_of, key_of, read
 from mnist_sweep.config.space import Condition, Space
 from mnist_sweep.config.trial_config import CNN, MLP
 
@@ -78,7 +78,7 @@ def named(trial: Mapping[str, Any]) -> str | None:
         # Every config has the keys of a shipped model, which a hypermodel ignores.
         if key not in {*MLP.model_fields, *CNN.model_fields, "per_layer", "values"}:
             raise UserError(f"model.{key}: unknown key; write a hypermodel's hyperparameters as {PREFIX}{key}")
-    for key, value in _flat(trial["optimizer"] or {}):
+    for key, value in flat(trial["optimizer"] or {}).items():
         if isinstance(value, str) and read_sweep(value, f"optimizer.{key}") is not None:
             raise UserError(f"optimizer.{key}={value}: {name} compiles its own optimizer; search it there, with hp")
     return name
@@ -103,7 +103,8 @@ def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:
     parameters = _read(discovered, name)
     domains = {key: parameter.domain for key, parameter in parameters.items()}
     parents = {parent for parameter in parameters.values() for parent, _ in parameter.conditions}
-    for key, value in _flat(trial["model"].get("values") or {}):
+    for name_in_config, value in flat(trial["model"].get("values") or {}).items():
+        key = key_of(name_in_config)
         if key not in parameters:
             known = did_you_mean(key, parameters) if parameters else ""
             raise UserError(f"{PREFIX}{key}={as_written(value)}: {name} has no such hyperparameter{known}")
@@ -168,14 +169,6 @@ def _remaining(
 # ---- values in the config -----------------------------------------------------------------------------------------
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield key_of(f"{prefix}{key}"), value
-
-
 def _overridden(parameter: Parameter, value: Any, key: str, *, within_range: bool, model: str) -> Domain:
     domain = read_sweep(value, PREFIX + key) if isinstance(value, str) else None
     domain = Choice((value,)) if domain is None else domain
@@ -214,11 +207,4 @@ def _in_config(domain: Domain) -> Any:
     if isinstance(domain, Interval) or len(domain.options) > 1:
         return str(domain)
     (value,) = domain.options
-    return str(domain) if isinstance(value, str) and _reads_as_sweep(value) else value
-
-
-def _reads_as_sweep(text: str) -> bool:
-    try:
-        return read_sweep(text, PREFIX) is not None
-    except UserError:
-        return True
+    return str(domain) if isinstance(value, str) and looks_like_sweep(value) else value

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.grammar import Choice, Interval, is_number
 from mnist_sweep.config.space import Condition
 
 Domain = Choice | Interval
@@ -188,8 +188,3 @@ def cast(kind: str, domain: Domain, value: Any) -> Any:
 def is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
     """Returns whether a value is in a tuple, ignoring rounding errors."""
     return any(v == value or (is_number(v) and is_number(value) and math.isclose(v, value)) for v in allowed)
-
-
-def is_number(value: object) -> bool:
-    """Returns whether a value is a number; booleans are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.grammar import Choice, Interval, is_number
 from mnist_sweep.config.space import identity
 
 MISSING = object()
@@ -34,7 +34,7 @@ def split_key(node: Mapping[str, Any], name: str) -> tuple[str, str] | None:
 
 def member(domain: Choice | Interval, value: Any) -> Any:
     """Returns the domain's member that equals a value, such as 0.0 for 0; `MISSING` if there is none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = is_number(value)
     if isinstance(domain, Interval):
         fits = number and domain.low <= value <= domain.high and not (domain.integer and value != round(value))
         return domain.clamp(value) if fits else MISSING

@@ -238,12 +238,9 @@ def _is_sweep(value: str, key: str) -> bool:
     if key in _TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
         return False
     # Imported late because it loads Hydra, which workers and tables of runs do not need.
-    from mnist_sweep.config.grammar import read_sweep
+    from mnist_sweep.config.grammar import looks_like_sweep
 
-    try:
-        return read_sweep(value, key) is not None
-    except UserError:
-        return True
+    return looks_like_sweep(value)
 
 
 def _refuse_sweeps(value: object, key: str) -> None:

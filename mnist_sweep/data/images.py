@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,12 +111,9 @@ class Dataset:
     @classmethod
     def open(cls, folder: Path) -> Dataset:
         """Maps the arrays that `save` wrote into memory; each is read when it is used."""
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in (*_NAMES, "x_val", "y_val")
-        }
-        classes, seed = (int(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in ("classes", "seed"))
-        return cls(**arrays, classes=classes, seed=seed)
+        names = [field.name for field in fields(cls)]
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        return cls(**arrays | {name: int(arrays[name]) for name in ("classes", "seed")})
 
 
 def to_float(images: Array) -> Array:

@@ -18,10 +18,10 @@ DESTRUCTIVE = {
     *("unlink", "rmdir", "rmtree", "remove", "removedirs", "renames", "touch", "truncate"),
     *("write_text", "write_bytes", "move", "copy", "copy2", "copyfile", "copytree", "symlink_to", "hardlink_to"),
 }
-# Which other code may, and why it never touches a file of a user.
+# Who else may, and why it is no file of a user's.
 ALLOWED = {
     "common/files.py": "the one place",
-    "journal/folders.py:touch": "the lock of a folder, with exist_ok=False",
+    "journal/folders.py:touch": "the lock, with exist_ok=False, by which a folder is taken",
     "results/models/tracked.py:open": "the null device",
 }
 

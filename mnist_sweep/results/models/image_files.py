@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
-from mnist_sweep.common.text import first_line, os_reason, printable
+from mnist_sweep.common.text import first_line, printable
 from mnist_sweep.data import profile as profiles
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.journal.files import PROFILE_FILE, SAMPLE_FILE
@@ -87,7 +87,7 @@ def read(path: Path) -> Image.Image:
     except UnreadableError as error:
         raise UserError(f"{name}: {error}") from None
     except OSError as error:
-        raise UserError(f"{name}: cannot be read ({os_reason(error)})") from None
+        raise UserError(f"{name}: cannot be read ({error.strerror or first_line(error)})") from None
 
 
 def decode(content: bytes, formats: tuple[str, ...] = FORMATS, most_a_side: int | None = None) -> Image.Image:
