@@ -1,1 +1,1 @@
-"""Measurements of this program beside its peers."""
+"""Measurements of this program and of others."""

@@ -1,434 +1,360 @@
-"""`python -m benchmarks.limit`: the arithmetic of training alone, so that the distance to the hardware is a number.
+"""`python -m benchmarks.limit`: the arithmetic of training alone, the limit that the hardware sets.
 
-For every model of `benchmarks.throughput` its matrix products and convolutions of one training step are called bare,
-forward and backward, on one batch of random images: no loss, no activations, no optimizer, no data, no Keras. Counted
-are 2·B·K·N operations for a product of (B, K) and (K, N), and 2·B·H·W·9·C·F for a convolution of C channels to
-(B, H, W, F); a step needs that once forward, once for the gradient of the weights and, but in the first layer, once for
-that of the input. Validation images go forward only; they are charged at the rate of the steps.
+For every model of `benchmarks.throughput`, this calls the matrix products and convolutions of one training step,
+forward and backward, on one batch of random images: no loss, no activations, no optimizer, no data, no Keras. A product
+of (B, K) and (K, N) counts as 2·B·K·N operations, and a convolution of C channels to (B, H, W, F) as 2·B·H·W·9·C·F. A
+step needs that once forward, once for the gradient of the weights and, except in the first layer, once for that of the
+input. Validation images go forward only, at the rate of the steps.
 
-Candidates, of which each model gets its fastest: numpy's BLAS (convolutions as the products of their unrolled images,
-the unrolling not counted), TensorFlow's operations (oneDNN), JAX's and PyTorch's where they are installed; each as one
-process on all cores, and as one process per core with one thread each, all at once. A GPU, where the library uses one,
-is used by one process.
+Each model gets the fastest of these: numpy's BLAS (a convolution is a product of its image patches; making the patches
+does not count), TensorFlow's operations (oneDNN), and JAX's and PyTorch's if they are installed. Each runs as one
+process on all cores, and as one process per core with one thread each, at the same time. Only one process uses a GPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import itertools
-import json
+import math
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, NamedTuple
 
-from rich import box
+import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import machine
+from benchmarks.harness import machine, show
+from benchmarks.harness.benchmark import Benchmark, Case
+from benchmarks.harness.records import Store, count
 from benchmarks.throughput.shapes import SHAPES, Setting, settings
-from mnist_sweep.common.files import write_whole
 
-_FOLDER = Path(__file__).parent / "results"
-_LIBRARIES = ("numpy", "tensorflow", "jax", "torch")
 _SIDE, _KERNEL, _CLASSES = 28, 3, 10
 _IMAGES, _VALIDATION = 54_000, 6_000
-# Steps in a compiled function, each on other images so that none is saved: one alone would mostly be the call.
+# Steps in a compiled function, each on other images, so that none is optimized away: a single step would mostly measure
+# the call.
 _UNROLLED = 4
+# Seconds that the processes wait for each other.
+_TIMEOUT = 600
 
-Product = tuple[str, int, int, int, int, int]
-"""`conv` or `dense`; height, width and channels of the input (1, 1 and the units before, for a dense layer), units or
-filters, and 1 where the gradient of the input is needed, else 0."""
+Rates = Mapping[str, Mapping[str, float]]
+"""GFLOP per second of the whole machine, by model (`key`) and candidate."""
 
 
-def products(setting: Setting) -> list[Product]:
-    """The layers of a setting's model that multiply."""
-    side, channels, found = _SIDE, 1, []
+class Layer(NamedTuple):
+    """A layer that multiplies.
+
+    Attributes:
+        kind: `conv` or `dense`.
+        height: Of its input; 1 for a dense layer.
+        width: Of its input; 1 for a dense layer.
+        inputs: Its input's channels or units.
+        outputs: Its filters or units.
+        gradient: 1 if training needs the gradient of the input, else 0.
+    """
+
+    kind: str
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    gradient: int
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Height and width of a convolution's output; () for a dense layer."""
+        return (self.height - _KERNEL + 1, self.width - _KERNEL + 1) if self.kind == "conv" else ()
+
+    def operations(self, *, training: bool) -> int:
+        """Returns the floating-point operations for one image: forward and backward, or forward only."""
+        forward = 2 * self.inputs * self.outputs
+        if self.kind == "conv":
+            forward *= _KERNEL**2 * self.places[0] * self.places[1]
+        return forward * (2 + self.gradient if training else 1)
+
+    def arrays(self, batch: int) -> tuple[Any, Any, Any]:
+        """Returns a random input, random weights, and a random gradient of the output."""
+        rng = np.random.default_rng(0)
+        conv = self.kind == "conv"
+        return (
+            rng.standard_normal((batch, *((self.height, self.width) if conv else ()), self.inputs), dtype=np.float32),
+            rng.standard_normal((*((_KERNEL, _KERNEL) if conv else ()), self.inputs, self.outputs), dtype=np.float32),
+            rng.standard_normal((batch, *self.places, self.outputs), dtype=np.float32),
+        )
+
+    def product(self) -> Layer:
+        """Returns the dense layer that multiplies a convolution's image patches; of a dense layer, itself."""
+        if self.kind == "dense":
+            return self
+        return Layer("dense", 1, 1, self.inputs * _KERNEL**2, self.outputs, self.gradient)
+
+
+def layers(setting: Setting) -> list[Layer]:
+    """Returns the layers of a setting's model that multiply."""
+    side, channels = _SIDE, 1
+    found: list[Layer] = []
     for filters in setting.filters:
-        found.append(("conv", side, side, channels, filters, int(bool(found))))
+        found.append(Layer("conv", side, side, channels, filters, int(bool(found))))
         side, channels = side - _KERNEL + 1, filters
     if setting.filters:
         side //= 2
     width = side * side * channels
     for units in (*setting.units, _CLASSES):
-        found.append(("dense", 1, 1, width, units, int(bool(found))))
+        found.append(Layer("dense", 1, 1, width, units, int(bool(found))))
         width = units
     return found
 
 
-def operations(layers: Sequence[Product], *, training: bool) -> int:
-    """Floating-point operations for one image.
-
-    Args:
-        layers: Of its model.
-        training: Forward and backward, or forward only.
-    """
-    total = 0
-    for kind, height, width, inputs, outputs, gradient in layers:
-        forward = 2 * inputs * outputs
-        if kind == "conv":
-            forward *= _KERNEL**2 * (height - _KERNEL + 1) * (width - _KERNEL + 1)
-        total += forward * (2 + gradient if training else 1)
-    return total
+def operations(found: Sequence[Layer], *, training: bool) -> int:
+    """Returns the floating-point operations for one image: forward and backward, or forward only."""
+    return sum(layer.operations(training=training) for layer in found)
 
 
 def key(setting: Setting) -> str:
-    """What a setting's arithmetic depends on, as the name of its measurement."""
-    layers = "-".join([*(f"c{f}" for f in setting.filters), *map(str, setting.units)])
-    return f"{layers} batch {setting.batch_size}"
+    """Returns the name of a setting's model: two with the same name have the same arithmetic."""
+    names = "-".join([*(f"c{filters}" for filters in setting.filters), *map(str, setting.units)])
+    return f"{names} batch {setting.batch_size}"
 
 
-def epoch_seconds(found: Mapping[str, Any], setting: Setting, images: int, validation: int) -> float | None:
-    """Seconds that the arithmetic of a setting's epoch takes with the whole machine at it.
-
-    Args:
-        found: What this program wrote.
-        setting: The trial's.
-        images: Training images.
-        validation: Images held out.
-
-    Returns:
-        None where that model was not measured.
-    """
-    rates = found["models"].get(key(setting))
-    if rates is None:
-        return None
-    layers = products(setting)
-    total = images * operations(layers, training=True) + validation * operations(layers, training=False)
-    return float(total / 1e9 / max(rates.values()))
+def _gflop(setting: Setting, images: int, validation: int) -> float:
+    found = layers(setting)
+    return (images * operations(found, training=True) + validation * operations(found, training=False)) / 1e9
 
 
-# ---- in a process of its own -------------------------------------------------------------------------------------
+def epoch_seconds(rates: Rates, setting: Setting, images: int, validation: int) -> float | None:
+    """Returns the seconds that the arithmetic of an epoch takes the whole machine; None if it was not measured."""
+    found = rates.get(key(setting))
+    return _gflop(setting, images, validation) / max(found.values()) if found else None
 
 
-def _shapes(layers: Sequence[Product]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Of each layer's input (without the batch) and weights."""
-    return [
-        ((height, width, inputs), (_KERNEL, _KERNEL, inputs, outputs))
-        if kind == "conv"
-        else ((inputs,), (inputs, outputs))
-        for kind, height, width, inputs, outputs, _ in layers
-    ]
-
-
-def _arrays(layers: Sequence[Product], batch: int) -> list[tuple[Any, Any, Any]]:
-    """Of each layer: input, weights and the gradient of its output."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-
-    def drawn(*shape: int) -> Any:
-        return rng.standard_normal(shape, dtype=np.float32)
-
-    found = []
-    for (kind, height, width, _, outputs, _), (x, w) in zip(layers, _shapes(layers), strict=True):
-        y = (height - _KERNEL + 1, width - _KERNEL + 1, outputs) if kind == "conv" else (outputs,)
-        found.append((drawn(batch, *x), drawn(*w), drawn(batch, *y)))
+def rates(store: Store) -> Rates:
+    """Returns what was measured; empty if nothing was."""
+    found: dict[str, dict[str, float]] = {}
+    for record in store.records:
+        for model, rate in record.figures.items():
+            found.setdefault(model, {})[record.variant] = rate
     return found
 
 
-def _numpy(layers: Sequence[Product], batch: int, threads: int) -> Callable[[], None]:
-    import numpy as np
+# ---- in processes of their own -----------------------------------------------------------------------------------
 
+
+def _numpy(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
     calls: list[tuple[Any, Any, Any]] = []
-    rng = np.random.default_rng(0)
-    for kind, height, width, inputs, outputs, gradient in layers:
-        rows, inner = batch, inputs
-        if kind == "conv":
-            rows, inner = batch * (height - _KERNEL + 1) * (width - _KERNEL + 1), inputs * _KERNEL**2
-        x, w, dy = (
-            rng.standard_normal(s, dtype=np.float32) for s in ((rows, inner), (inner, outputs), (rows, outputs))
-        )
-        y, dw, dx = np.empty_like(dy), np.empty_like(w), np.empty_like(x)
-        calls += [(x, w, y), (x.T, dy, dw)]
-        if gradient:
-            calls.append((dy, w.T, dx))
+    for layer in layers:
+        # A convolution is a product of its image patches.
+        rows = batch * math.prod(layer.places)
+        x, w, dy = layer.product().arrays(rows)
+        calls += [(x, w, np.empty_like(dy)), (x.T, dy, np.empty_like(w))]
+        if layer.gradient:
+            calls.append((dy, w.T, np.empty_like(x)))
 
-    def step() -> None:
-        for a, b, c in calls:
-            np.matmul(a, b, out=c)
+    def steps() -> None:
+        for _ in range(_UNROLLED):
+            for a, b, c in calls:
+                np.matmul(a, b, out=c)
 
-    return step
+    return steps
 
 
-def _tensorflow(layers: Sequence[Product], batch: int, threads: int) -> Callable[[], None]:
+def _tensorflow(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     ops = tf.raw_ops
     conv = {"strides": [1, 1, 1, 1], "padding": "VALID"}
-    # Variables, as a function's constants would be folded.
-    held = [[tf.Variable(a) for a in arrays] for _ in range(_UNROLLED) for arrays in _arrays(layers, batch)]
+    # Variables, as TensorFlow would fold constants.
+    held = [[tf.Variable(a) for a in layer.arrays(batch)] for _ in range(_UNROLLED) for layer in layers]
 
-    @tf.function(autograph=False)  # type: ignore[misc]
-    def steps() -> list[Any]:
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def compiled() -> list[Any]:
         found = []
-        for (kind, *_, gradient), (x, w, dy) in zip(itertools.cycle(layers), held, strict=False):
-            if kind == "conv":
+        for layer, (x, w, dy) in zip(itertools.cycle(layers), held, strict=False):
+            if layer.kind == "conv":
                 found.append(ops.Conv2D(input=x, filter=w, **conv))
                 found.append(ops.Conv2DBackpropFilter(input=x, filter_sizes=w.shape, out_backprop=dy, **conv))
-                if gradient:
+                if layer.gradient:
                     found.append(ops.Conv2DBackpropInput(input_sizes=x.shape, filter=w, out_backprop=dy, **conv))
             else:
                 found.append(ops.MatMul(a=x, b=w))
                 found.append(ops.MatMul(a=x, b=dy, transpose_a=True))
-                if gradient:
+                if layer.gradient:
                     found.append(ops.MatMul(a=dy, b=w, transpose_b=True))
         return found
 
-    def step() -> None:
-        found = steps()
-        if machine.gpus():
+    on_gpu = bool(machine.gpus())
+
+    def steps() -> None:
+        found = compiled()
+        if on_gpu:
             found[-1].numpy()
 
-    return step
+    return steps
 
 
-def _jax(layers: Sequence[Product], batch: int, threads: int) -> Callable[[], None]:
+def _jax(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
     if threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import jax
 
-    held = [_arrays(layers, batch) for _ in range(_UNROLLED)]
-    forward = [
-        (lambda x, w: jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")))
-        if kind == "conv"
-        else (lambda x, w: x @ w)
-        for kind, *_ in layers
-    ]
+    def conv(x: Any, w: Any) -> Any:
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    @jax.jit
-    def steps(held: Any) -> Any:
+    def dense(x: Any, w: Any) -> Any:
+        return x @ w
+
+    @jax.jit  # type: ignore[untyped-decorator]
+    def compiled(held: Any) -> Any:
         found = []
         for arrays in held:
-            for layer, call, (x, w, dy) in zip(layers, forward, arrays, strict=True):
-                y, backward = jax.vjp(call, x, w) if layer[-1] else jax.vjp(lambda w, x=x, call=call: call(x, w), w)
+            for layer, (x, w, dy) in zip(layers, arrays, strict=True):
+                call = conv if layer.kind == "conv" else dense
+                y, backward = (
+                    jax.vjp(call, x, w) if layer.gradient else jax.vjp(lambda w, x=x, call=call: call(x, w), w)
+                )
                 found += [y, *backward(dy)]
         return found
 
-    held = jax.device_put(held)
-    return lambda: jax.block_until_ready(steps(held))
+    held = jax.device_put([[layer.arrays(batch) for layer in layers] for _ in range(_UNROLLED)])
+    return lambda: jax.block_until_ready(compiled(held))
 
 
-def _torch(layers: Sequence[Product], batch: int, threads: int) -> Callable[[], None]:
+def _torch(layers: Sequence[Layer], batch: int, threads: int) -> Callable[[], object]:
     import torch
 
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    held = []
-    for (kind, *_), arrays in zip(layers, _arrays(layers, batch), strict=True):
-        x, w, dy = (torch.from_numpy(a).to(device) for a in arrays)
-        if kind == "conv":
-            x, w, dy = (
-                t.permute(order).contiguous() for t, order in ((x, (0, 3, 1, 2)), (w, (3, 2, 0, 1)), (dy, (0, 3, 1, 2)))
-            )
-        held.append((x, w, dy))
 
-    def once() -> None:
-        for (kind, *_, gradient), (x, w, dy) in zip(layers, held, strict=True):
-            if kind == "conv":
+    def moved(array: Any, order: tuple[int, ...]) -> Any:
+        tensor = torch.from_numpy(array).to(device)
+        return tensor.permute(order).contiguous() if array.ndim == 4 else tensor
+
+    first, weights = (0, 3, 1, 2), (3, 2, 0, 1)
+    held = []
+    for layer in layers:
+        x, w, dy = layer.arrays(batch)
+        held.append((moved(x, first), moved(w, weights), moved(dy, first)))
+
+    def steps() -> None:
+        for layer, (x, w, dy) in itertools.chain.from_iterable([list(zip(layers, held, strict=True))] * _UNROLLED):
+            if layer.kind == "conv":
                 torch.conv2d(x, w)
-                torch.ops.aten.convolution_backward(
-                    dy, x, w, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (bool(gradient), True, False)
-                )
+                wanted = (bool(layer.gradient), True, False)
+                torch.ops.aten.convolution_backward(dy, x, w, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, wanted)
             else:
                 x @ w
                 x.T @ dy
-                if gradient:
+                if layer.gradient:
                     dy @ w.T
-
-    def step() -> None:
-        for _ in range(_UNROLLED):
-            once()
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return step
+    return steps
 
 
-_STEPS = {"numpy": _numpy, "tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+LIBRARIES = {"numpy": _numpy, "tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
 
 
-def _serve(library: str, threads: int) -> None:
-    """Measures the models that stdin names, a JSON line each, as soon as the next line comes."""
-    print(flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        layers = [tuple(layer) for layer in asked["layers"]]
-        step = _STEPS[library](layers, asked["batch"], threads)
+def _work(library: str, threads: int, models: Sequence[Setting], seconds: float, together: Barrier) -> list[float]:
+    """Returns the images per second of each model; all processes start each at the same time."""
+    # TensorFlow writes there; exceptions reach the caller in another way.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    found = []
+    for setting in models:
+        steps = LIBRARIES[library](layers(setting), setting.batch_size, threads)
         for _ in range(3):
-            step()
-        print(flush=True)
-        sys.stdin.readline()
-        steps, begun = 0, time.perf_counter()
-        while (took := time.perf_counter() - begun) < asked["seconds"]:
-            step()
-            steps += 1
-        each = 1 if library == "numpy" else _UNROLLED
-        print(json.dumps(steps * each * asked["batch"] / took), flush=True)
-
-
-# ---- the processes together --------------------------------------------------------------------------------------
-
-
-class _Workers:
-    """Processes of one library that measure at the same time."""
-
-    def __init__(self, library: str, processes: int, threads: int) -> None:
-        limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        env = {**os.environ, **limits, "TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        command = [sys.executable, "-m", "benchmarks.limit", "--serve", library, str(threads)]
-        pipe = subprocess.PIPE
-        self._processes = [
-            subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-            for _ in range(processes)
-        ]
-        self._read()
-
-    def images_per_second(self, setting: Setting, seconds: float) -> float:
-        """Of all together."""
-        self._write(json.dumps({"layers": products(setting), "batch": setting.batch_size, "seconds": seconds}))
-        self._read()
-        self._write("")
-        return sum(json.loads(line) for line in self._read())
-
-    def close(self) -> None:
-        """Ends them."""
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
-
-    def _write(self, line: str) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-
-    def _read(self) -> list[str]:
-        lines = []
-        for process in self._processes:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"ended: {process.args}")
-            lines.append(line)
-        return lines
-
-
-def measure(chosen: Sequence[Setting], seconds: float, console: Console) -> dict[str, dict[str, float]]:
-    """Measures models.
-
-    Args:
-        chosen: Settings, of which those with the same arithmetic are measured once.
-        seconds: For each of them, on each candidate.
-        console: Where to say how far it is.
-
-    Returns:
-        By `key`: GFLOP per second of the whole machine, by the candidate's name.
-    """
-    models = {key(setting): setting for setting in chosen}
-    found: dict[str, dict[str, float]] = {name: {} for name in models}
-    cores = machine.cores()
-    ways = [(1, cores), (cores, 1)] if cores > 1 else [(1, 1)]
-    for library in _LIBRARIES:
-        if importlib.util.find_spec(library) is None:
-            continue
-        for processes, threads in ways[:1] if machine.gpus() and library != "numpy" else ways:
-            name = f"{library}, {processes} × {threads} thread{'s' if threads > 1 else ''}"
-            console.print(name, highlight=False)
-            workers = _Workers(library, processes, threads)
-            try:
-                for model, setting in models.items():
-                    rate = workers.images_per_second(setting, seconds)
-                    found[model][name] = rate * operations(products(setting), training=True) / 1e9
-            finally:
-                workers.close()
+            steps()
+        together.wait(_TIMEOUT)
+        calls, start = 0, time.perf_counter()
+        while (took := time.perf_counter() - start) < seconds:
+            steps()
+            calls += 1
+        found.append(calls * _UNROLLED * setting.batch_size / took)
     return found
 
 
-def _show(found: Mapping[str, Any], console: Console) -> None:
-    console.print(
-        f"Arithmetic alone, whole machine, {_IMAGES:,} training and {_VALIDATION:,} validation images", highlight=False
-    )
-    table = Table(box=box.SIMPLE)
-    for heading in ("shape", "GFLOP / epoch", "GFLOP / s", "s / epoch", "epochs / s", "fastest"):
-        table.add_column(heading, justify="left" if heading in ("shape", "fastest") else "right")
-    for shape, row in found["shapes"].items():
-        table.add_row(
-            shape,
-            f"{row['gflop_per_epoch']:.3g}",
-            f"{row['gflop_per_second']:.3g}",
-            f"{row['seconds_per_epoch']:.3g}",
-            f"{row['epochs_per_second']:.3g}",
-            row["fastest"],
-        )
-    console.print(table)
+def _measure(
+    library: str, processes: int, threads: int, models: Mapping[str, Setting], seconds: float, _: Path
+) -> dict[str, float]:
+    # The libraries read these when they are imported.
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    os.environ.update({"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"})
+    context, chosen = get_context("spawn"), list(models.values())
+    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as executor:
+        together = manager.Barrier(processes)
+        futures = [executor.submit(_work, library, threads, chosen, seconds, together) for _ in range(processes)]
+        rates = [sum(each) for each in zip(*(future.result() for future in futures), strict=True)]
+    gflop = [operations(layers(setting), training=True) / 1e9 for setting in chosen]
+    return {name: rate * each for name, rate, each in zip(models, rates, gflop, strict=True)}
 
 
-def summary(models: Mapping[str, Mapping[str, float]], names: Sequence[str], trials: int) -> dict[str, Any]:
-    """The figures of each shape: of `mixed`, means over its trials.
-
-    Args:
-        models: What `measure` returned.
-        names: Of the shapes.
-        trials: Settings of each.
-    """
-    rows: dict[str, Any] = {}
-    for name in names:
-        chosen = settings(name, trials)
-        gflop = seconds = 0.0
-        for setting in chosen:
-            layers = products(setting)
-            total = _IMAGES * operations(layers, training=True) + _VALIDATION * operations(layers, training=False)
-            gflop += total / 1e9 / len(chosen)
-            seconds += total / 1e9 / max(models[key(setting)].values()) / len(chosen)
-        best = [max(rates, key=rates.__getitem__) for rates in (models[key(setting)] for setting in chosen)]
-        counts = {way: best.count(way) for way in dict.fromkeys(best)}
-        rows[name] = {
-            "gflop_per_epoch": gflop,
-            "gflop_per_second": gflop / seconds,
-            "seconds_per_epoch": seconds,
-            "epochs_per_second": 1 / seconds,
-            "fastest": max(counts, key=counts.__getitem__)
-            + (f" (of {counts[max(counts, key=counts.__getitem__)]} of {trials})" if len(counts) > 1 else ""),
-        }
-    return rows
+# ---- all together ------------------------------------------------------------------------------------------------
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, prints and writes `limit.json`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.limit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def summary(found: Rates, shape: str, trials: int) -> tuple[float, float, str]:
+    """Returns the means of a shape's trials: GFLOP and seconds of an epoch, and the fastest candidate."""
+    chosen = settings(shape, trials)
+    gflop = [_gflop(setting, _IMAGES, _VALIDATION) for setting in chosen]
+    candidates = [found[key(setting)] for setting in chosen]
+    seconds = [each / max(speeds.values()) for each, speeds in zip(gflop, candidates, strict=True)]
+    best = Counter(max(speeds, key=speeds.__getitem__) for speeds in candidates)
+    fastest, times = best.most_common(1)[0]
+    more = f" (of {times} of {trials})" if len(best) > 1 else ""
+    return sum(gflop) / trials, sum(seconds) / trials, fastest + more
+
+
+def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), metavar="SHAPE")
-    parser.add_argument("--trials", type=int, default=24, help="whose models are measured")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each model on each candidate")
-    parser.add_argument("--to", type=Path, default=_FOLDER, help="folder for limit.json")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.serve:
-        _serve(options.serve[0], int(options.serve[1]))
-        return
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    chosen = [setting for shape in options.shapes for setting in settings(shape, options.trials)]
-    models = measure(chosen, options.seconds, console)
-    found = {
-        "machine": machine.describe(),
-        "shapes": summary(models, options.shapes, options.trials),
-        "models": models,
-    }
-    _show(found, console)
-    console.print(machine.line(found["machine"]), highlight=False, soft_wrap=True)
-    options.to.mkdir(parents=True, exist_ok=True)
-    write_whole(options.to / "limit.json", json.dumps(found, indent=1) + "\n")
+    parser.add_argument("--trials", type=int, default=24, help="the number of trials whose models are measured")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each model and candidate")
 
+
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    chosen = [setting for shape in options.shapes for setting in settings(shape, options.trials)]
+    models = {key(setting): setting for setting in chosen}
+    work: dict[str, Any] = {"shapes": options.shapes, "trials": options.trials, "seconds": options.seconds}
+    cores, found = machine.cores(), []
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            continue
+        # The same way twice if there is one core.
+        ways = dict.fromkeys([(1, cores), (cores, 1)])
+        for processes, threads in list(ways)[: 1 if machine.gpus() and library != "numpy" else 2]:
+            measure = partial(_measure, library, processes, threads, models, options.seconds)
+            found.append(Case("arithmetic", f"{library}, {processes} × {count(threads, 'thread')}", work, measure))
+    return [(found, 1)]
+
+
+def _show(store: Store, options: Namespace, console: Console) -> None:
+    found, work = rates(store), store.records[-1].work
+    rows = []
+    for shape in work["shapes"]:
+        gflop, seconds, fastest = summary(found, shape, work["trials"])
+        figures = (gflop, gflop / seconds, seconds, 1 / seconds)
+        rows.append([shape, *(f"{figure:.3g}" for figure in figures), fastest])
+    title = f"Arithmetic alone, whole machine, {_IMAGES:,} training and {_VALIDATION:,} validation images"
+    headings = ("shape", "GFLOP / epoch", "GFLOP / s", "s / epoch", "epochs / s", "fastest")
+    console.print(show.table(headings, rows, title))
+
+
+main = Benchmark(
+    "limit",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    _show,
+    quick={"trials": 1, "seconds": 0.1},
+    told=(),
+    resumes=False,
+).main
 
 if __name__ == "__main__":
     main()

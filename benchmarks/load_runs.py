@@ -1,159 +1,167 @@
-"""What loading many runs costs: `python benchmarks/load_runs.py`.
+"""`python -m benchmarks.load_runs`: what it costs to load many runs.
 
 Makes an SQLite store of made-up runs in a temporary folder, and loads it with `load_runs` and `load_curves`, with the
-same through MLflow's API, as from a tracking server, and with `mlflow.search_runs`. Each is measured in a process of
-its own that has opened the store before: seconds, seconds of processor time, and by how much its memory rose at most.
-The API takes minutes for 10,000 runs.
+same through MLflow's API, as from a tracking server, and with `mlflow.search_runs`. Each is measured in its own process
+after opening the store: seconds, seconds of processor time, and by how much its memory grew at most. The API takes
+minutes for 10,000 runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks.harness import sweeps
+from benchmarks.harness.benchmark import SHARED, Benchmark, Case, Figures
+from mnist_sweep.results.runs import find
+from mnist_sweep.results.runs.api import Client
+from mnist_sweep.results.runs.frames import curves_frame, runs_frame
+from mnist_sweep.tracking import store
+from mnist_sweep.tracking import tags as run_tags
 
 SWEEP = "many/2026-01-01_00-00-00"
 CURVES = ("loss", "val_loss", "val_accuracy")
 
 
 def make(path: Path, runs: int, epochs: int, params: int) -> None:
-    """Makes the store; the rows are written past MLflow, which would take a minute per thousand runs."""
-    from mnist_sweep.tracking import store
-    from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_STATUS, TAG_SWEEP, TAG_TRIAL
-
+    """Makes the store; writes the rows without MLflow, which would take a minute per thousand runs."""
     client = store.connect(f"sqlite:///{path}", create=True)
     experiment = client.create_experiment("many", artifact_location=str(path.parent))
-    tags = {TAG_KIND: "sweep", TAG_SWEEP: SWEEP, TAG_OBJECTIVE: "val_accuracy max"}
+    tags = {run_tags.TAG_KIND: "sweep", run_tags.TAG_SWEEP: SWEEP, run_tags.TAG_OBJECTIVE: "val_accuracy max"}
     parent = client.create_run(experiment, tags=tags).info.run_id
     tags |= {
-        TAG_KIND: "trial",
-        PARENT_TAG: parent,
-        TAG_STATUS: "completed",
+        run_tags.TAG_KIND: "trial",
+        run_tags.PARENT_TAG: parent,
+        run_tags.TAG_STATUS: "completed",
         "data.digest": "d" * 32,
     }
     # A sweep's runs have as many.
     tags |= {f"version.package_{number}": "1.0" for number in range(12)}
-    ids = [uuid.UUID(int=random.Random(number).getrandbits(128)).hex for number in range(runs)]
+    ids = [uuid.UUID(int=random.Random(number).getrandbits(128)).hex for number in range(find)]
 
-    def run_rows() -> Iterator[tuple[Any, ...]]:
-        for number, run in enumerate(ids):
-            yield run, f"trial {number}", "FINISHED", number, number + 1000, "active", int(experiment), "", "me"
+    draws = random.Random(0)
 
-    def tag_rows() -> Iterator[tuple[str, str, str]]:
-        for number, run in enumerate(ids):
-            yield from ((key, value, run) for key, value in {**tags, TAG_TRIAL: str(number)}.items())
+    def param(number: int) -> str:
+        return draws.choice(("adam", "sgd")) if number == 0 else f"{draws.random():.6g}"
 
-    def param_rows() -> Iterator[tuple[str, str, str]]:
-        draws = random.Random(0)
-        for run in ids:
-            for number in range(params):
-                value = ("adam", "sgd")[draws.randrange(2)] if number == 0 else f"{draws.random():.6g}"
-                yield f"model.value_{number}", value, run
-
-    def metric_rows() -> Iterator[tuple[Any, ...]]:
-        draws = random.Random(1)
-        for run in ids:
-            for key in CURVES:
-                for epoch in range(1, epochs + 1):
-                    yield key, draws.random(), 1000 * epoch, run, epoch, False
-
-    def last_rows() -> Iterator[tuple[Any, ...]]:
-        draws = random.Random(2)
-        for run in ids:
-            for key in (*CURVES, "best_val_accuracy", "seconds"):
-                yield key, draws.random(), 1000 * epochs, epochs, False, run
-
+    rows: dict[str, Iterator[tuple[Any, ...]]] = {
+        "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, artifact_uri, user_id)": (
+            (run, f"trial {number}", "FINISHED", number, number + 1000, "active", int(experiment), "", "me")
+            for number, run in enumerate(ids)
+        ),
+        "tags (key, value, run_uuid)": (
+            (key, value, run)
+            for number, run in enumerate(ids)
+            for key, value in {**tags, run_tags.TAG_TRIAL: str(number)}.items()
+        ),
+        "params (key, value, run_uuid)": (
+            (f"model.value_{number}", param(number), run) for run in ids for number in range(params)
+        ),
+        "metrics (key, value, timestamp, run_uuid, step, is_nan)": (
+            (key, draws.random(), 1000 * epoch, run, epoch, False)
+            for run in ids
+            for key in CURVES
+            for epoch in range(1, epochs + 1)
+        ),
+        "latest_metrics (key, value, timestamp, step, is_nan, run_uuid)": (
+            (key, draws.random(), 1000 * epochs, epochs, False, run)
+            for run in ids
+            for key in (*CURVES, "best_val_accuracy", "seconds")
+        ),
+    }
     with closing(sqlite3.connect(path)) as database, database:
-        for table, columns, rows in (
-            (
-                "runs",
-                "run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, artifact_uri, user_id",
-                run_rows(),
-            ),
-            ("tags", "key, value, run_uuid", tag_rows()),
-            ("params", "key, value, run_uuid", param_rows()),
-            ("metrics", "key, value, timestamp, run_uuid, step, is_nan", metric_rows()),
-            ("latest_metrics", "key, value, timestamp, step, is_nan, run_uuid", last_rows()),
-        ):
-            marks = ",".join("?" * len(columns.split(",")))
-            database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+        for table, values in rows.items():
+            marks = ",".join("?" * (table.count(",") + 1))
+            database.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
 
 
-def ways(uri: str) -> dict[str, Callable[[], int]]:
-    """What is compared: by name, what loads all runs and gives the number of rows."""
+def load(name: str, uri: str) -> None:
+    """Loads all runs in one of `WAYS`, in this process, and prints the figures as JSON."""
     import mlflow
-
-    from mnist_sweep.results.runs import find
-    from mnist_sweep.results.runs.api import Client
-    from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 
     mlflow.set_tracking_uri(uri)
     # MLflow's first call opens the store.
     found = find.find_sweep(SWEEP, uri)
-    api, wanted = Client(found.client), found.selection.wanted
-    return {
-        "load_runs": lambda: len(find.load_runs(SWEEP, tracking_uri=uri)),
-        "load_runs, API": lambda: len(runs_frame(api.records(wanted))),
-        "mlflow.search_runs": lambda: len(mlflow.search_runs(experiment_names=["many"], max_results=1_000_000)),
-        "load_curves": lambda: len(find.load_curves(SWEEP, tracking_uri=uri)),
-        "load_curves, API": lambda: len(curves_frame(api.points(wanted))),
-    }
+    before, start, worked = _memory(), time.perf_counter(), time.process_time()
+    figures: Figures = {"rows": WAYS[name](uri, Client(found.client), found.selection.wanted)}
+    figures |= {"s": time.perf_counter() - start, "s of work": time.process_time() - worked}
+    print(json.dumps({**figures, "MB": _memory() - before}))
 
 
 def _memory() -> float:
-    """The most that this process has had, in MB."""
+    """Returns the most memory that this process has had, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(name: str, uri: str) -> None:
-    """Prints the rows, seconds, seconds of processor time and MB of one way as JSON."""
-    load = ways(uri)[name]
-    before, start, worked = _memory(), time.perf_counter(), time.process_time()
-    rows = load()
-    print(json.dumps([rows, time.perf_counter() - start, time.process_time() - worked, _memory() - before]))
+def _search_runs(uri: str, api: Client, wanted: Any) -> int:
+    import mlflow
+
+    return len(mlflow.search_runs(experiment_names=["many"], max_results=1_000_000))
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+WAYS: dict[str, Callable[[str, Client, Any], int]] = {
+    "load_runs": lambda uri, api, wanted: len(find.load_runs(SWEEP, tracking_uri=uri)),
+    "load_runs, API": lambda uri, api, wanted: len(runs_frame(api.records(wanted))),
+    "mlflow.search_runs": _search_runs,
+    "load_curves": lambda uri, api, wanted: len(find.load_curves(SWEEP, tracking_uri=uri)),
+    "load_curves, API": lambda uri, api, wanted: len(curves_frame(api.points(wanted))),
+}
+"""What is compared; the first of each kind is the base of the ratios."""
+
+
+def _measure(base: Figures, name: str, uri: str, _: Path) -> Figures:
+    code = f"from benchmarks import load_runs; load_runs.load({name!r}, {uri!r})"
+    command, env = [sys.executable, "-c", code], sweeps.environment()
+    output = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
+    figures: Figures = json.loads(output.splitlines()[-1])
+    if not base:
+        base.update(figures)
+    # Few runs may need no more memory.
+    ratios = {what: figures[what] / max(base[what], 0.01) for what in ("s of work", "MB")}
+    return {**figures, "× the work": ratios["s of work"], "× the memory": ratios["MB"]}
+
+
+def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--params", type=int, default=12)
-    parser.add_argument("--tracking-uri", help="a store that is there already, of this program's making")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        measure(options.one, options.tracking_uri)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        uri = options.tracking_uri
-        if uri is None:
-            make(Path(folder) / "mlflow.db", options.runs, options.epochs, options.params)
-            uri = f"sqlite:///{folder}/mlflow.db"
-        found = {}
-        for name in ways(uri):
-            command = [sys.executable, __file__, "--one", name, "--tracking-uri", uri]
-            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            found[name] = json.loads(output.splitlines()[-1])
-            rows, seconds, worked, memory = found[name]
-            base = found["load_curves" if "curves" in name else "load_runs"]
-            print(
-                f"{name:20} {rows:8,} rows {seconds:7.2f} s {worked:7.2f} s of work {memory:6.0f} MB   "
-                f"{worked / base[2]:5.1f} × the work, {memory / base[3]:4.1f} × the memory",
-                flush=True,
-            )
+    parser.add_argument("--tracking-uri", help="an existing store of this benchmark")
 
+
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    uri = options.tracking_uri
+    if uri is None:
+        shutil.rmtree(folder / SHARED, ignore_errors=True)
+        (folder / SHARED).mkdir(parents=True)
+        make(folder / SHARED / "mlflow.db", options.runs, options.epochs, options.params)
+        uri = f"sqlite:///{folder / SHARED}/mlflow.db"
+    work = {"runs": options.runs, "epochs": options.epochs, "params": options.params, "uri": options.tracking_uri}
+    bases: dict[bool, Figures] = {True: {}, False: {}}
+    return [([Case("load", way, work, partial(_measure, bases["curves" in way], way, uri)) for way in WAYS], 1)]
+
+
+main = Benchmark(
+    "load_runs",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    quick={"runs": 200},
+    told=("s", "s of work", "MB"),
+    resumes=False,
+).main
 
 if __name__ == "__main__":
     main()

@@ -1,27 +1,28 @@
-"""What the sweep loop itself costs per epoch report: `python benchmarks/loop_cost.py`.
+"""`python -m benchmarks.loop_cost`: what the sweep loop itself costs per epoch report.
 
-The real loop, journal, search, stopping rule and progress, on workers that train nothing. Printed for the first and the
-last hundred of 1,000 trials, as milliseconds per report: all of the loop's work between one report and the next, asking
-the search, starting trials and printing included. Waiting for the disk, which each event of the journal does, is in the
-second figure only.
+The real loop, journal, search, stopping rule and progress, with workers that train nothing. Printed for the first and
+the last tenth of the reports, in milliseconds per report: all of the loop's work between one report and the next, which
+includes asking the search, starting trials and printing. Only the second figure includes waiting for the disk, which
+every event of the journal does.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import os
 import statistics
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from fakes import FakeClock, FakeWorkers, InlineExecutor
-
+from benchmarks.harness import sweeps
+from benchmarks.harness.benchmark import Benchmark, Case, Figures
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
@@ -46,22 +47,27 @@ SPACE = (
     "training.batch_size=32,64,128",
     "training.epochs=9",
 )
+_SEARCHES = (("search=random",), ("search=asha", "search.sampler=random"))
 
 
-def measure(trials: int, slots: int, *overrides: str) -> list[tuple[float, float]]:
-    """Runs a sweep.
+def measure(trials: int, slots: int, overrides: Sequence[str], _: Path) -> Figures:
+    """Runs a sweep, and returns the means of the first and the last tenth of its reports."""
+    sys.path.insert(0, str(sweeps.ROOT / "tests"))
+    from fakes import FakeClock, FakeWorkers, InlineExecutor
 
-    Returns:
-        Milliseconds between one epoch's report and the next: of this thread's processor time, and of the clock.
-    """
     settings = check_settings(compose.defaults(quote_sweeps([*SPACE, f"search.max_trials={trials}", *overrides])))
     space, clock = Space(settings.trial), FakeClock()
     workers = FakeWorkers(slots, lambda values, epoch: values["model.dropout"] + epoch / 100, clock)
     aside = ThreadedSearch(lambda: choose.create_search(settings, space), InlineExecutor())
+    progress = Progress(settings.objective, settings.search, slots, space.size, clock)
+    # Processor time of this thread, and the time of the clock.
     times: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as temporary, Journal(Path(temporary)) as journal:
-        progress = Progress(settings.objective, settings.search, slots, space.size, clock)
-        screen = Screen(progress, Console(file=open("/dev/null", "w"), width=120))  # noqa: SIM115
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Journal(Path(folder)) as journal,
+        open(os.devnull, "w") as nowhere,
+    ):
+        screen = Screen(progress, Console(file=nowhere, width=120))
 
         def emit(event: Event) -> None:
             journal.append(event)
@@ -70,23 +76,28 @@ def measure(trials: int, slots: int, *overrides: str) -> list[tuple[float, float
                 times.append((time.thread_time(), time.perf_counter()))
 
         rule = choose.create_stopping(settings)
-        Sweep(settings, space, aside, rule, workers, folder=Path(temporary), emit=emit, clock=clock).run()
-    return [(1000 * (b[0] - a[0]), 1000 * (b[1] - a[1])) for a, b in itertools.pairwise(times)]
+        Sweep(settings, space, aside, rule, workers, folder=Path(folder), emit=emit, clock=clock).run()
+    spent = [(1000 * (b[0] - a[0]), 1000 * (b[1] - a[1])) for a, b in itertools.pairwise(times)]
+    tenth = len(spent) // 10
+    figures: Figures = {}
+    for name, part in (("first", spent[:tenth]), ("last", spent[-tenth:])):
+        figures[f"{name} tenth: work ms"] = statistics.fmean(work for work, _ in part)
+        figures[f"{name} tenth: ms with the disk"] = statistics.fmean(passed for _, passed in part)
+    return figures
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--slots", type=int, default=8)
-    options = parser.parse_args()
-    for overrides in (("search=random",), ("search=asha", "search.sampler=random")):
-        found = measure(options.trials, options.slots, *overrides)
-        tenth = len(found) // 10
-        for name, part in (("first", found[:tenth]), ("last", found[-tenth:])):
-            work, clock = (statistics.fmean(column) for column in zip(*part, strict=True))
-            print(f"{' '.join(overrides):36} {name} tenth: {work:5.2f} ms of work, {clock:5.2f} ms with the disk")
 
+
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    work = {"trials": options.trials, "slots": options.slots}
+    measured = [(" ".join(some), partial(measure, options.trials, options.slots, some)) for some in _SEARCHES]
+    return [([Case("loop", variant, work, run) for variant, run in measured], 1)]
+
+
+main = Benchmark("loop_cost", __doc__ or "", _add_options, _cases, quick={"trials": 60}, told=(), resumes=False).main
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,8 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
-From Python, `load_runs` and `load_curves` give a sweep's runs as pandas frames, `find_sweep` tells what it optimised,
-`importances` which hyperparameters matter in them, and `marginal` how one of them does; everything else is the command
-line's: `python -m mnist_sweep --help`.
+In Python, `load_runs` and `load_curves` load a sweep's runs as pandas data frames, `find_sweep` finds a sweep and its
+objectives, `importances` tells which hyperparameters matter, and `marginal` how the score depends on one of them. The
+command line does everything else: `python -m mnist_sweep --help`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["find_sweep", "importances", "load_curves", "load_runs", "marginal"]
 
 
 def __getattr__(name: str) -> Any:
-    # Worker processes and `--help` import this package too, and need neither pandas nor MLflow.
+    # Imported on demand: worker processes and `--help` need neither pandas nor MLflow.
     if name in __all__:
         from mnist_sweep.results import importance
         from mnist_sweep.results.runs import find

@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep …`."""
+"""Runs the command line: `python -m mnist_sweep …`."""
 
 from mnist_sweep.cli.main import main
 

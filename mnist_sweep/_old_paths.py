@@ -1,4 +1,4 @@
-"""Keeps the import paths of version 0.1 that users' own code has, such as a search algorithm's."""
+"""Keeps the import paths of version 0.1 that users' code may have, such as a custom search algorithm."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MOVED = {
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Gives a module that has moved: the same object under its old name and its new one."""
+    """Imports a module that has moved: its old name gives the same object as its new name."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name in _MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        # What an import gives is what stands here when the module has been run.
+        # An import returns what is in `sys.modules` afterwards.
         sys.modules[module.__name__] = importlib.import_module(_MOVED[module.__name__])
 
 

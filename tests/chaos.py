@@ -1,8 +1,8 @@
-"""Kills drivers, workers, what they are forked from, and a tracking server, and compares what is left.
+"""Disturbs sweeps by killing their processes and in other ways, and compares them with undisturbed ones.
 
-That is done with a sweep that was not disturbed. `make chaos` runs it at full length; `tests/e2e/test_chaos.py` runs a
-short form. What is compared: the trials and their values, every metric of every epoch but its duration, the winner, and
-the runs and metrics in MLflow. No process and no temporary file may stay behind.
+`make chaos` runs it at full length, `tests/e2e/test_chaos.py` runs a short version. It compares the trials and their
+values, all metrics of all epochs except their duration, the winner, and the runs and metrics in MLflow. No process and
+no temporary file may stay behind.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mnist_sweep.tracking import store as mlflow_store
 from mnist_sweep.tracking.tags import TAG_EXECUTION, TAG_TRIAL
 from mnist_sweep.tracking.uri import sqlite_path
 
-# Where the suggestions depend on the order in which trials end, one slot makes that order the same each time.
+# If suggestions depend on the order in which trials end, a single slot keeps that order the same.
 ALGORITHMS = {
     "random": ("search.max_trials=6", "workers.count=2"),
     "grid": (
@@ -47,7 +47,7 @@ ALGORITHMS = {
     ),
     "bayesian": ("search.max_trials=6", "search.num_initial_points=3", "workers.count=1"),
     "hyperband": ("training.epochs=3", "workers.count=1"),
-    # The shipped default: trials are cut, suggestions learn from them, and the best are trained anew at the end.
+    # The shipped default: trials are cut, suggestions learn from them, and the best are retrained at the end.
     "asha": ("search.max_trials=8", "training.epochs=9", "confirm={top: 2, seeds: 2}", "workers.count=1"),
     "pbt": ("model.units=16", "search.population=4", "search.interval=1", "workers.count=1"),
     "executions": (
@@ -59,8 +59,8 @@ ALGORITHMS = {
         "folds=3",
         "workers.count=2",
     ),
-    # A user's own model, whose code does to its process what `_POISONS` says.
-    "own": ("search=random", "search.max_trials=6", "workers.count=2", "model.builder=own:build"),
+    # A user-defined model whose code harms its process, as in `_POISONS`.
+    "custom": ("search=random", "search.max_trials=6", "workers.count=2", "model.builder=custom:build"),
 }
 SPACE = (
     "model.units=int(interval(4,64))",
@@ -68,13 +68,13 @@ SPACE = (
     "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))",
     "training.epochs=4",
     "training.batch_size=16",
-    # Made of what is in MLflow, after the last event: nothing that a kill could lose.
+    # Made from MLflow after the last event, so a kill cannot lose it.
     "tracking.report=false",
     "tracking.register=false",
 )
 
 
-# What a user's code may do to the process that it runs in; the trial is tried again, and no other may notice.
+# Harm that user code can do to its process; the trial is retried, and others must not be affected.
 _POISONS = {
     "break numpy": "import numpy; numpy.asarray = None",
     "break random": "import random; random.seed = lambda *_: None",
@@ -86,7 +86,7 @@ _POISONS = {
     "exit": "import os; os._exit(3)",
     "close its output": "import os; os.close(1); os.close(2); raise RuntimeError",
 }
-_OWN = """
+_BUILDER = """
 import os
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def build(config, shape, classes):
         ]
     )
 """
-# Python runs it first thing: the system's clock, as this program and its workers see it.
+# A `sitecustomize`, which Python runs first: changes the clock of the driver and its workers.
 _CLOCK = """
 import time
 
@@ -129,13 +129,13 @@ def _changed():
 
 time.time = _changed
 """
-# Of a disk that is filled: room for a sweep's models and its MLflow store.
+# The size of a disk that is filled: enough for a sweep's models and its MLflow store.
 _DISK = "48m"
 
 
 @dataclass
 class Tally:
-    """What was done to the sweeps, and what was found wrong afterwards."""
+    """The faults that were injected, and what was wrong afterwards."""
 
     faults: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -150,11 +150,11 @@ class Tally:
 
 
 class Chaos:
-    """Runs sweeps in a folder of its own and disturbs them, with a fixed seed.
+    """Runs sweeps in a folder and disturbs them.
 
     Args:
-        folder: Where to work.
-        seed: Of the moments and the victims.
+        folder: The folder to work in.
+        seed: The seed for the times of the faults and for their victims.
     """
 
     def __init__(self, folder: Path, seed: int = 1) -> None:
@@ -165,7 +165,7 @@ class Chaos:
         self._numbers = itertools.count(1)
 
     def kill_drivers(self, algorithm: str, kills: int) -> None:
-        """Kills the driver again and again, each time at a random moment, resuming in between."""
+        """Kills drivers at random times, and resumes their sweeps."""
         done = 0
         while done < kills:
             folder = self._fresh(algorithm)
@@ -183,16 +183,16 @@ class Chaos:
             self._finish(folder, driver, algorithm)
 
     def kill_workers(self, algorithm: str, kills: int) -> None:
-        """Kills workers, each some time after it began to train."""
+        """Kills workers that are training."""
         done = 0
         while done < kills:
             folder = self._fresh(algorithm)
             driver = self._start(folder, algorithm)
             while driver.poll() is None and done < kills:
                 time.sleep(self.rng.uniform(0.2, 2.5))
-                # Those that train: to kill each anew while it starts would only show that none ever does.
-                given = self._given_a_trial(folder)
-                workers = [worker for worker in _workers(driver) if _started(worker) < given.get(_slot(worker), 0.0)]
+                # Only those that train: if each were killed while it starts, none would ever train.
+                starts = self._last_starts(folder)
+                workers = [worker for worker in _workers(driver) if _started(worker) < starts.get(_slot(worker), 0.0)]
                 if workers:
                     self.rng.choice(workers).kill()
                     done += 1
@@ -200,7 +200,7 @@ class Chaos:
             self._finish(folder, driver, algorithm)
 
     def disturb(self, algorithm: str, times: int) -> None:
-        """Meets running sweeps with a fault of each kind in turn: signals, kills of several processes, pauses."""
+        """Disturbs running sweeps with each kind of fault in turn: signals, kills of several processes, pauses."""
         kinds, done = itertools.cycle(_FAULTS.items()), 0
         while done < times:
             folder = self._fresh(algorithm)
@@ -215,11 +215,11 @@ class Chaos:
                     done += 1
                     self.tally.faults[f"{name} ({algorithm})"] += 1
                 try:
-                    # Told to stop, it ends in its own time; killed, at once; else it goes on.
+                    # A driver that is told to stop ends after a while, a killed one at once; otherwise it continues.
                     driver.wait(timeout=60 if name.startswith("drivers told") else 0.5)
                 except subprocess.TimeoutExpired:
                     continue
-                # Before a driver has read its config, a signal ends it as it ends any process.
+                # Before a driver has read its config, a signal kills it like any process.
                 if driver.returncode not in (0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
                     raise RuntimeError(f"{folder}: {driver.returncode} after {name}")
                 if not self._ended(folder):
@@ -230,7 +230,7 @@ class Chaos:
             self._finish(folder, driver, algorithm)
 
     def stop_server(self, algorithm: str, times: int) -> None:
-        """Takes the tracking server down and up while sweeps run."""
+        """Stops and restarts the tracking server while sweeps run."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -240,7 +240,7 @@ class Chaos:
             driver = self._start(folder, algorithm, f"tracking.uri=http://127.0.0.1:{port}")
             time.sleep(self.rng.uniform(2, 9))
             _end_group(server)
-            self.tally.faults["tracking servers taken down"] += 1
+            self.tally.faults["tracking servers stopped"] += 1
             time.sleep(self.rng.uniform(1, 6))
             server = self._serve(folder, port)
             driver.wait(timeout=200)
@@ -249,13 +249,13 @@ class Chaos:
             _end_group(server)
 
     def fill_disks(self, algorithm: str, times: int) -> None:
-        """Fills the disk that a sweep and its store are on, each time until the sweep has noticed or is over."""
+        """Fills the disk of a sweep and its MLflow store for some seconds."""
         done = 0
         while done < times:
             folder = self._fresh(f"{algorithm}-disk")
             mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", folder], check=False)
             if mounted.returncode != 0:
-                print("no disk is filled: that needs the right to mount one", flush=True)
+                print("no disk was filled: this needs the permission to mount one", flush=True)
                 return
             driver = self._start(folder, algorithm)
             while done < times:
@@ -276,12 +276,12 @@ class Chaos:
             driver.wait(timeout=300)
             driver = self._popen(folder, "sync")
             self._finish(folder, driver, algorithm)
-            self.tally.wrong["trials blamed"] += self._told(folder)["attempts"]
-            # Lazily, as MLflow keeps its connection to the store.
+            self.tally.wrong["trials blamed"] += self._results(folder)["attempts"]
+            # Lazily, as MLflow keeps a connection to the store.
             subprocess.run(["umount", "-l", folder], check=True)
 
     def change_clocks(self, algorithm: str, times: int) -> None:
-        """Puts the system's clock back and forward, as a sweep sees it, which has a time budget and a timeout."""
+        """Sets the clock of sweeps with a time budget and a timeout back and forward."""
         site = self.folder / "site"
         site.mkdir(exist_ok=True)
         (site / "sitecustomize.py").write_text(_CLOCK)
@@ -298,18 +298,18 @@ class Chaos:
                 done += 1
                 self.tally.faults[f"clocks changed ({algorithm})"] += 1
             self._finish(folder, driver, algorithm)
-            self.tally.wrong["trials blamed"] += self._told(folder)["attempts"]
+            self.tally.wrong["trials blamed"] += self._results(folder)["attempts"]
 
     def poison(self, times: int) -> None:
-        """Lets trials of a user's own code do harm to their process, in each way in turn."""
+        """Lets user code harm its process, in each way in turn."""
         kinds, done, name = itertools.cycle(_POISONS.items()), 0, ""
         while done < times:
-            folder = self._fresh("own")
+            folder = self._fresh("custom")
             poison = folder / "poison.py"
-            driver = self._start(folder, "own")
+            driver = self._start(folder, "custom")
             while driver.poll() is None and done < times:
                 if name and not poison.exists():
-                    # A trial has taken it.
+                    # A trial has run it.
                     self.tally.faults[f"workers poisoned to {name}"] += 1
                     done, name = done + 1, ""
                 if not name:
@@ -318,30 +318,30 @@ class Chaos:
                     (folder / "partial.py").rename(poison)
                 time.sleep(self.rng.uniform(0.1, 1))
             name = ""
-            self._finish(folder, driver, "own")
+            self._finish(folder, driver, "custom")
 
     # ---- running ------------------------------------------------------------------------------------------------
 
     def _fresh(self, name: str) -> Path:
-        # Never the same folder twice: MLflow keeps connections to a store of the same name that was deleted.
+        # A new folder each time: MLflow keeps connections to a deleted store with the same name.
         folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
-        if name.startswith("own"):
-            (folder / "own.py").write_text(_OWN)
+        if name.startswith("custom"):
+            (folder / "custom.py").write_text(_BUILDER)
         return folder
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "mnist_sweep", *arguments]
 
     def _start(self, folder: Path, algorithm: str, *more: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Starts a sweep, or continues the one that is there."""
-        chosen = [] if algorithm in ("executions", "own") else [f"search={algorithm}"]
+        """Starts a sweep, or resumes the one in the folder."""
+        chosen = [] if algorithm in ("executions", "custom") else [f"search={algorithm}"]
         overrides = (*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
         data = ("data=npz", f"data.path={self.data}", "resume=auto")
         return self._popen(folder, *overrides, *data, *more, **environment)
 
     def _popen(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        # Beside the folder, which may be a disk that is full.
+        # Next to the folder, which may be a full disk.
         with open(self._output(folder), "ab") as output:
             return subprocess.Popen(
                 self._command(*arguments),
@@ -362,12 +362,12 @@ class Chaos:
         self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
 
     def _ended(self, folder: Path) -> bool:
-        """Whether a sweep is finished; killed after its last event, MLflow alone may lack something."""
+        """Returns whether a sweep is finished; if killed after its last event, only MLflow can lack something."""
         events = [e for path in folder.glob(f"experiments/*/*/{FILE}") for e in journal.read(path.parent)]
         return bool(events) and isinstance(events[-1], SweepEnded) and events[-1].status is Status.COMPLETED
 
-    def _given_a_trial(self, folder: Path) -> dict[str, float]:
-        """When each slot was last given a trial."""
+    def _last_starts(self, folder: Path) -> dict[str, float]:
+        """Returns when each slot was last given a trial."""
         sweeps = [path.parent for path in folder.glob(f"experiments/*/*/{FILE}")]
         return {e.slot: e.time for sweep in sweeps for e in journal.read(sweep) if isinstance(e, TrialStarted)}
 
@@ -389,16 +389,16 @@ class Chaos:
     # ---- comparing ----------------------------------------------------------------------------------------------
 
     def expected(self, algorithm: str) -> dict[str, Any]:
-        """What a sweep gives that nothing disturbs."""
+        """Returns the results of an undisturbed sweep."""
         if algorithm not in self._expected:
             folder = self._fresh(f"{algorithm}-undisturbed")
             driver = self._start(folder, algorithm)
             if driver.wait(timeout=300) != 0:
                 raise RuntimeError(self._output(folder).read_text()[-3000:])
-            self._expected[algorithm] = self._told(folder)
+            self._expected[algorithm] = self._results(folder)
         return self._expected[algorithm]
 
-    def _told(self, folder: Path) -> dict[str, Any]:
+    def _results(self, folder: Path) -> dict[str, Any]:
         (sweep,) = folders.sweeps(folder / folders.SWEEPS)
         events = list(journal.read(sweep))
         ends = Counter(event.trial for event in events if isinstance(event, TrialEnded))
@@ -407,7 +407,9 @@ class Chaos:
             "values": {e.trial.number: e.trial.values for e in events if isinstance(e, TrialStarted)},
             "scores": {e.trial: e.outcome.score for e in events if isinstance(e, TrialEnded)},
             "metrics": {
-                (e.trial, e.execution, e.epoch): _timeless(e.metrics) for e in events if isinstance(e, EpochEnded)
+                (e.trial, e.execution, e.epoch): _without_duration(e.metrics)
+                for e in events
+                if isinstance(e, EpochEnded)
             },
             "winner": [e.winner for e in events if isinstance(e, SweepEnded)][-1:],
             "several": {e.trial.number for e in events if isinstance(e, TrialStarted) and e.trial.executions},
@@ -416,7 +418,7 @@ class Chaos:
         }
 
     def _compare(self, folder: Path, algorithm: str, uri: str) -> None:
-        expected, found, wrong = self.expected(algorithm), self._told(folder), self.tally.wrong
+        expected, found, wrong = self.expected(algorithm), self._results(folder), self.tally.wrong
         wrong["trials lost"] += sum(found["values"].get(n) != values for n, values in expected["values"].items())
         wrong["trials repeated"] += found["repeated"] + len(found["values"].keys() - expected["values"].keys())
         keys = expected["metrics"].keys() | found["metrics"].keys()
@@ -445,10 +447,10 @@ class Chaos:
         runs = client.search_runs([experiment.experiment_id], max_results=1000)
         trials = Counter(map(_trial_and_execution, runs))
         executions = {(str(t), str(e)) for t, e, _ in expected["metrics"] if t in expected["several"]}
-        # The parent run has no number of a trial, and a trial's own run none of an execution.
-        wanted = {(None, None), *executions, *((str(number), None) for number in expected["values"])}
-        wrong["MLflow runs missing"] += len(wanted - trials.keys())
-        wrong["MLflow runs doubled"] += sum(n - 1 for n in trials.values()) + len(trials.keys() - wanted)
+        # The parent run has no trial number, and a trial's run has no execution number.
+        expected_runs = {(None, None), *executions, *((str(number), None) for number in expected["values"])}
+        wrong["MLflow runs missing"] += len(expected_runs - trials.keys())
+        wrong["MLflow runs doubled"] += sum(n - 1 for n in trials.values()) + len(trials.keys() - expected_runs)
         for run in runs:
             number, execution = _trial_and_execution(run)
             if number is None:
@@ -456,11 +458,11 @@ class Chaos:
             several = int(number) in expected["several"]
             logged = [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, "val_accuracy")]
             metrics = sorted(expected["metrics"].items())
-            told = [
+            curve = [
                 (e, m["val_accuracy"]) for (t, x, e), m in metrics if (str(t), str(x)) == (number, execution or "1")
             ]
             if not several or execution is not None:
-                wrong["metrics that differ"] += sorted(logged) != told
+                wrong["metrics that differ"] += sorted(logged) != curve
             if execution is not None:
                 continue
             wrong["MLflow runs missing"] += run.info.status != "FINISHED"
@@ -476,7 +478,7 @@ def _trial_and_execution(run: Any) -> tuple[str | None, str | None]:
 
 
 def _working_in(folder: Path) -> list[psutil.Process]:
-    """The processes that have a folder as their own, but for what Linux keeps of one that nobody has waited for."""
+    """Returns the processes with a folder as their working directory, without zombies."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -487,7 +489,7 @@ def _working_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def _timeless(metrics: dict[str, float]) -> dict[str, float]:
+def _without_duration(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name != "epoch_seconds"}
 
 
@@ -506,7 +508,7 @@ def _started(process: psutil.Process) -> float:
 
 
 def _slot(process: psutil.Process) -> str:
-    """A worker's slot, after which the file is called that it writes its output to; "" for another process."""
+    """Returns a worker's slot, from the name of its log file; "" for another process."""
     try:
         output = Path(os.readlink(f"/proc/{process.pid}/fd/1"))
     except OSError:
@@ -547,7 +549,7 @@ def _pause_some(rng: random.Random, driver: psutil.Process) -> None:
     _signal(some, signal.SIGCONT)
 
 
-def _tell(*numbers: int) -> Callable[[random.Random, psutil.Process], None]:
+def _send_signals(*numbers: int) -> Callable[[random.Random, psutil.Process], None]:
     def fault(rng: random.Random, driver: psutil.Process) -> None:
         for number in numbers:
             _signal([driver], number)
@@ -558,12 +560,12 @@ def _tell(*numbers: int) -> Callable[[random.Random, psutil.Process], None]:
 
 _FAULTS: dict[str, Callable[[random.Random, psutil.Process], None]] = {
     "fork servers killed": _kill_fork_server,
-    "drivers told to stop by SIGTERM": _tell(signal.SIGTERM),
+    "drivers told to stop by SIGTERM": _send_signals(signal.SIGTERM),
     "servers killed with all workers": _kill_all_children,
     "drivers killed with all of theirs": _kill_everything,
     "processes paused": _pause_some,
-    "drivers told to stop by SIGHUP": _tell(signal.SIGHUP),
-    "drivers told to stop at once by Ctrl-C": _tell(signal.SIGINT, signal.SIGINT),
+    "drivers told to stop by SIGHUP": _send_signals(signal.SIGHUP),
+    "drivers told to stop at once by Ctrl-C": _send_signals(signal.SIGINT, signal.SIGINT),
 }
 
 
@@ -600,7 +602,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a != "own"], choices=list(ALGORITHMS)
+        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a != "custom"], choices=list(ALGORITHMS)
     )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mnist_sweep-chaos-"))

@@ -1,4 +1,4 @@
-"""Damaged files, as disks, downloads and editors make them."""
+"""Damages files as disks, downloads and editors do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A file's content after one to three mishaps: cut off, bits flipped, parts overwritten, moved, doubled or lost."""
+    """Returns a file's content after one to three mishaps: cut off, bits flipped, parts overwritten, added or lost."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(0, len(content) - 1)))
@@ -34,7 +34,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @st.composite
 def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
-    """Cuts a file off, flips its bits, splices parts of it, and writes large numbers into it."""
+    """Returns a function that damages a file: cuts it, flips bits, splices parts, writes large numbers into it."""
     kinds = draw(st.lists(st.sampled_from(["cut", "flip", "splice", "large", "text", "swap"]), min_size=1, max_size=4))
     at = [(draw(st.floats(0, 1)), draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=8))) for _ in kinds]
 

@@ -1,4 +1,4 @@
-"""A pool of workers that trains nothing, on a clock that nobody waits for."""
+"""A pool of workers that trains nothing, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mnist_sweep.workers.base import (
 from mnist_sweep.workers.devices import Slot, device
 
 Curve = Callable[[dict[str, Any], int], float]
-# By trial and execution, the metrics of each epoch.
+# The metrics of each epoch, by trial and execution.
 History = dict[tuple[int, int], dict[int, dict[str, float]]]
 
 
@@ -42,7 +42,7 @@ class FakeClock:
 
 
 class InlineExecutor(Executor):
-    """Runs a call at once, in the caller's thread."""
+    """Runs a call at once, in the thread of the caller."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -54,27 +54,27 @@ class InlineExecutor(Executor):
 
 
 class FakeWorkers:
-    """Every epoch of every trial takes `epoch_seconds`; `faults` says what happens to which attempt.
+    """Each epoch of a trial takes `epoch_seconds`, unless `faults` says otherwise.
 
-    As with real workers, a trial that waits trains its next epoch, or execution, only when it is told to go on; the
-    clock stands still until then.
+    As with real workers, a trial that waits trains its next epoch, or execution, only when it is told to go on. Until
+    then the clock does not move.
 
     Args:
-        slots: How many there are.
-        curve: The objective by hyperparameters and epoch.
+        slots: The number of slots.
+        curve: Returns the objective for hyperparameters and an epoch.
         clock: Advanced by `poll`.
-        faults: From (trial, attempt) to the epoch after which its worker dies, or to an Outcome or a MachineFailed to
-            end with at once.
-        test_error: What every test of the winner ends with.
-        test_deaths: How many of them a worker does not survive.
-        test_hangs: How many of them, before those, never end.
-        spread: What is added to the objective in an execution.
-        parameters: The model's weights by hyperparameters.
-        history: What the states on disk hold, where a killed driver's sweep goes on: a trial only to be ended needs it.
+        faults: Maps (trial, attempt) to the epoch after which its worker dies, to an Outcome or a MachineFailed with
+            which it ends at once, or to "hang".
+        test_error: How every test of the winner ends.
+        test_deaths: How many tests kill their worker.
+        test_hangs: How many tests, before those, never end.
+        spread: Returns what an execution adds to the objective.
+        parameters: Returns the size of the model for hyperparameters.
+        history: What earlier attempts have reported, for the sweep of a killed driver: ending a trial needs it.
         lost: The slot where no worker can start.
-        packaged: What a slot says of the winner's package.
-        package_seconds: How long that takes; the winner's test takes one second.
-        pace: By hyperparameters, a device and the trials on it: how many times `epoch_seconds` an epoch takes.
+        packaged: Returns the message after packaging the winner in a slot.
+        package_seconds: How long packaging takes; the winner's test takes one second.
+        pace: Returns for hyperparameters, a device and its number of trials how many `epoch_seconds` an epoch takes.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class FakeWorkers:
         if not self._queue or self._queue[0][0] > self.clock.now + timeout:
             self.clock.now += timeout
             return []
-        # As real workers, it tells all that has come by then.
+        # As with real workers, returns all messages that have arrived by then.
         when = self._queue[0][0]
         self.clock.now = max(self.clock.now, when)
         due: list[Message] = []
@@ -191,9 +191,9 @@ class FakeWorkers:
                 self.busy.pop(message.slot, None)
             if isinstance(message, Reported):
                 self.history.setdefault((message.trial, message.execution), {})[message.epoch] = message.metrics
-                self._heard(message.slot, message.execution, message.epoch)
+                self._continue_after(message.slot, message.execution, message.epoch)
             if isinstance(message, Executed):
-                self._heard(message.slot, message.execution, 0)
+                self._continue_after(message.slot, message.execution, 0)
         return due
 
     def close(self) -> None:
@@ -231,13 +231,14 @@ class FakeWorkers:
             spread = self.spread(task.trial.executions[execution - 1]) if task.trial.executions else 0.0
             metrics = {"loss": 0.1, self.objective: self.curve(values, epoch) + spread}
             here = device(slot)
-            beside = sum(device(other) == here for other in self.busy)
+            parallel = sum(device(other) == here for other in self.busy)
             self._later(
-                self.epoch_seconds * self.pace(values, here, beside), Reported(slot, number, epoch, metrics, execution)
+                self.epoch_seconds * self.pace(values, here, parallel),
+                Reported(slot, number, epoch, metrics, execution),
             )
 
-    def _heard(self, slot: str, execution: int, epoch: int) -> None:
-        """An epoch has been reported, or an execution's end (epoch 0)."""
+    def _continue_after(self, slot: str, execution: int, epoch: int) -> None:
+        """Continues after the report of an epoch, or of an execution's end (epoch 0)."""
         task = self._task(slot)
         trial = task.trial
         over = execution >= len(trial.executions) if epoch == 0 else epoch >= trial.epochs
@@ -245,7 +246,7 @@ class FakeWorkers:
             self._later(0.0, Executed(slot, trial.number, execution, self._outcome(task, execution)))
         elif over:
             self._finish(slot, task, "")
-        # As a real worker, it hears of a stop only after it has reported.
+        # As with real workers, a stop takes effect after a report.
         elif trial.number in self.stops:
             self._finish(slot, task, self.stops[trial.number])
         elif task.waits:

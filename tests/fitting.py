@@ -1,4 +1,4 @@
-"""Trains one model in this process, and gives what it reported."""
+"""Trains one model in this process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ ACCURACY = Objective("val_accuracy", "max")
 
 
 def train(trainer, config, folder: Path, *, epochs=None, stop=lambda epoch: "", objective=ACCURACY, ending="", **job):
+    """Trains a trial; returns its outcome and its reports."""
     from mnist_sweep.training.fit import Job
 
     reports: list[dict[str, float]] = []
@@ -22,4 +23,5 @@ def train(trainer, config, folder: Path, *, epochs=None, stop=lambda epoch: "", 
 
 
 def timeless(reports: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Returns reports without the times, which differ between equal trials."""
     return [{k: v for k, v in report.items() if k != "epoch_seconds"} for report in reports]

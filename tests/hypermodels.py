@@ -1,4 +1,4 @@
-"""Hypermodels as keras-tuner's users write them, most of them from its own guides (https://keras.io/keras_tuner/)."""
+"""Hypermodels as users of keras-tuner write them, most of them from its guides (https://keras.io/keras_tuner/)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras import layers
 
 
 def build_model(hp):
-    """Getting started: the input left open, a loop over layers, labels in one-hot."""
+    """From "Getting started": without an input shape, with a loop over layers and one-hot labels."""
     model = keras.Sequential()
     model.add(layers.Flatten())
     for i in range(hp.Int("num_layers", 1, 3)):
@@ -31,7 +31,7 @@ def build_model(hp):
 
 
 class TunesFit(kt.HyperModel):
-    """Getting started: what is tuned in fit, too."""
+    """From "Getting started": also tunes arguments of fit."""
 
     def build(self, hp):
         model = keras.Sequential()
@@ -49,7 +49,7 @@ class TunesFit(kt.HyperModel):
 
 
 def conditional(hp):
-    """Conditional scopes, one inside the other, and a hyperparameter with one name in both branches."""
+    """Nested conditional scopes, and a hyperparameter with the same name in two branches."""
     inputs = keras.Input((28, 28))
     kind = hp.Choice("model type", ["mlp", "cnn"])
     x = layers.Reshape((28, 28, 1))(inputs)
@@ -78,7 +78,7 @@ def conditional(hp):
 
 
 def rare(hp):
-    """A loop in a loop; and one more where two others agree, which no change of one value shows."""
+    """Nested loops, and a hyperparameter that is found only if two others change together."""
     model = keras.Sequential([keras.Input((784,))])
     for block in range(hp.Int("blocks", 1, 2)):
         for i in range(hp.Int(f"layers_{block}", 1, 2)):
@@ -93,7 +93,7 @@ def rare(hp):
 
 
 def breaks(hp):
-    """Cannot be built where its image gets too small."""
+    """Cannot be built with so many convolutions that the image becomes too small."""
     model = keras.Sequential([keras.Input((28, 28, 1))])
     for i in range(hp.Int("convolutions", 1, 4)):
         model.add(layers.Conv2D(hp.Int(f"filters_{i}", 1, 2), 3))
@@ -104,8 +104,8 @@ def breaks(hp):
     return model
 
 
-class OwnLoop(kt.HyperModel):
-    """Getting started: a training loop of its own."""
+class CustomLoop(kt.HyperModel):
+    """From "Getting started": a custom training loop."""
 
     def build(self, hp):
         model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
@@ -128,7 +128,7 @@ class OwnLoop(kt.HyperModel):
 
 
 class TwoStages(kt.HyperModel):
-    """Calls Keras's fit twice, with epochs of its own."""
+    """Calls Keras's fit twice, and sets the epochs itself."""
 
     def build(self, hp):
         model = keras.Sequential([keras.Input((784,)), layers.Dense(16, "relu"), layers.Dense(10, "softmax")])
@@ -140,8 +140,8 @@ class TwoStages(kt.HyperModel):
         return model.fit(x, y, epochs=hp.Int("more", 2, 9), **kwargs)
 
 
-class GuidesStep(keras.Model):
-    """https://keras.io/guides/custom_train_step_in_tensorflow/: its logs hold the compiled metrics in logs within."""
+class GuideStep(keras.Model):
+    """From https://keras.io/guides/custom_train_step_in_tensorflow/; its logs contain nested logs."""
 
     def train_step(self, data):
         import tensorflow as tf
@@ -160,17 +160,17 @@ class GuidesStep(keras.Model):
 
 
 class OneBatchStep(keras.Model):
-    """Logs a batch's numbers under the names of the metrics, for which Keras takes the metrics."""
+    """Logs the values of one batch under the names of metrics; Keras reports the metrics instead."""
 
     def train_step(self, data):
         return {name: value * 0 for name, value in super().train_step(data).items()}
 
 
-def own_step(hp):
+def custom_step(hp):
     kind = hp.Choice("kind", ["keras", "guide", "one batch", "put in place"])
     inputs = keras.Input((28, 28, 1))
     outputs = layers.Dense(10, activation="softmax")(layers.Flatten()(inputs))
-    model = {"guide": GuidesStep, "one batch": OneBatchStep}.get(kind, keras.Model)(inputs, outputs)
+    model = {"guide": GuideStep, "one batch": OneBatchStep}.get(kind, keras.Model)(inputs, outputs)
     if kind == "put in place":
         step = model.train_step
         model.train_step = lambda data: step(data)
@@ -227,7 +227,7 @@ def other_images(hp):
     return model
 
 
-def own_loss(y_true, y_pred):
+def custom_loss(y_true, y_pred):
     return keras.ops.mean(keras.ops.square(y_pred), axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps that nobody ran: as MLflow would give them, without a store."""
+"""Made-up sweeps, as MLflow would return them, without a store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PARAMS = {"search.algorithm": "asha", "search.sampler": "tpe", "search.max_trial
 
 
 class Files:
-    """The part of MLflow's client that fetches a run's files, which lie in a folder for each run, and gives one run."""
+    """A stand-in for MLflow's client: returns one run, and files from one folder per run."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self.run = folder, run
@@ -88,20 +88,14 @@ class MadeUp(SweepRuns):
 
 
 def with_winner(made: MadeUp, trial: int, confirms: int) -> MadeUp:
-    """The sweep with the model of a trial that trained another's setting anew."""
+    """Returns the sweep with the model of a trial that retrained another one's configuration."""
     return replace(made, best=trial, best_confirms=confirms)
 
 
 def run(run_id: str, tags: Mapping[str, str], params: Mapping[str, str] | None = None) -> Run:
     running = tags.get("mnist_sweep.status") == "running"
     about = RunInfo(
-        run_id,
-        "1",
-        "me",
-        "RUNNING" if running else "FINISHED",
-        START,
-        None if running else START + 60_000,
-        "active",
+        run_id, "1", "me", "RUNNING" if running else "FINISHED", START, None if running else START + 60_000, "active"
     )
     given = [Param(key, value) for key, value in (params or {}).items()]
     return Run(about, RunData([], given, [RunTag(key, value) for key, value in tags.items()]))
@@ -118,17 +112,17 @@ def sweep(
     files: Mapping[str, Any] | None = None,
     **columns: Any,
 ) -> MadeUp:
-    """Makes a sweep up.
+    """Makes up a sweep.
 
     Args:
-        folder: Where the files lie that its runs have.
-        trials: How many.
-        epochs: Of each trial's curve.
-        objectives: What it optimised.
-        tags: Of its parent run, beside `TAGS`.
-        params: Of its parent run, beside `PARAMS`.
-        files: What the winner's run has: JSON by name, or arrays.
-        columns: Columns of the frame to set, dots as `__`.
+        folder: The folder for the files of its runs.
+        trials: The number of trials.
+        epochs: The number of epochs of each trial.
+        objectives: Its objectives.
+        tags: Tags of its parent run, in addition to `TAGS`.
+        params: Parameters of its parent run, in addition to `PARAMS`.
+        files: Files of the winner's run by name: JSON, bytes or arrays.
+        columns: Columns of the frame to set, with `__` for dots.
     """
     table = frame(trials, [text.split()[0] for text in objectives.split(",")])
     for name, values in columns.items():
@@ -152,7 +146,7 @@ def sweep(
     parent = run("parent", {**TAGS, **(tags or {})}, {**PARAMS, **space, **(params or {})})
     wanted = tuple(map(Objective.parse, objectives.split(",")))
     store = Store("sqlite:///nowhere.db")
-    # As where it was asked for before.
+    # As if it had been opened before.
     vars(store)["client"] = Files(folder, parent)
     found = Parent(
         parent.info.run_id, parent.info.experiment_id, parent.data.tags, space_of(parent.data.params, parent.data.tags)
@@ -161,7 +155,7 @@ def sweep(
 
 
 def frame(trials: int, objectives: list[str]) -> pd.DataFrame:
-    """Trials as `load_runs` gives them; better with more units and with a learning rate near 0.003."""
+    """Returns trials like `load_runs`. More units and a learning rate near 0.003 are better."""
     random = np.random.default_rng(0)
     number = np.arange(trials)
     rate = 10 ** random.uniform(-4, -1, trials)
@@ -210,7 +204,7 @@ def frame(trials: int, objectives: list[str]) -> pd.DataFrame:
 
 
 def curves(table: pd.DataFrame, objective: Objective, epochs: int) -> pd.DataFrame:
-    """Learning curves as `load_curves` gives them, which end at each trial's score."""
+    """Returns learning curves like `load_curves`, which end at each trial's score."""
     rows = [
         (sweep, trial, epoch, objective.name, score * (0.8 + 0.2 * epoch / epochs))
         for sweep, trial, score in zip(

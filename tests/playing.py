@@ -1,4 +1,8 @@
-"""Plays a search through with made-up learning curves; nothing is trained."""
+"""Runs searches with made-up learning curves instead of training.
+
+Every algorithm of `SEARCHES` is put through the contract in `search/test_contract.py`, so a new one needs no entry here
+unless a default of its config is too slow for a test, or it is one of `OTHERS`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.space import Space, Values, identity
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 
@@ -21,7 +26,7 @@ def algorithms(*names: str) -> list[Any]:
     return [pytest.param(name, marks=needs_torch) if name == "gp" else name for name in names]
 
 
-# The overrides that name each, with less to wait for before its model is used.
+# The overrides for each algorithm whose defaults need many trials before its model is used.
 OVERRIDES = {
     "bayesian": ("search=bayesian", "search.num_initial_points=6"),
     "tpe": ("search=tpe", "search.startup_trials=5"),
@@ -30,14 +35,14 @@ OVERRIDES = {
     "nsga2": ("search=nsga2", "search.population=5"),
     "median": ("search=median", "search.sampler=random"),
 }
-# Whose suggestions follow from the trials before them, one by one.
-SAMPLERS = ("random", "bayesian", "tpe", "gp", "cmaes", "nsga2", "asha", "median")
+# Algorithms with a schedule of their own; the others suggest one trial at a time, and never the same values twice.
 OTHERS = ("grid", "hyperband", "pbt")
+SAMPLERS = tuple(name for name in SEARCHES if name not in (*OTHERS, "none"))
 ALL = algorithms(*SAMPLERS, *OTHERS)
-# keras-tuner's own takes most of a second per suggestion.
+# The most trials of slow algorithms: keras-tuner's takes most of a second per suggestion.
 MOST = {"bayesian": 12, "gp": 12}
 
-# With something that a population may change while it trains.
+# With a batch size, which PBT can change while a model trains.
 DISCRETE = (
     "model.layers=range(1,4)",
     "model.units=choice(16,32,64)",
@@ -59,7 +64,7 @@ SMALL = ("model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
 
 @dataclass
 class Made:
-    """A search with its space, which can be made again."""
+    """A search and its space; `build` makes the same search again."""
 
     build: Callable[[], Search]
     space: Space
@@ -74,7 +79,7 @@ Make = Callable[..., Made]
 
 
 def curve(values: Values, epoch: int) -> float:
-    """A made-up accuracy: the same for the same values, rising with the epochs."""
+    """A made-up accuracy: it depends on the values, and rises with the epochs."""
     quality = random.Random(identity(values)).random()
     return quality * (1 - math.exp(-epoch / 3))
 
@@ -92,7 +97,7 @@ def play(
     score: Callable[[Values], tuple[float, ...]] | None = None,
     story: list[Event] | None = None,
 ) -> list[Suggestion]:
-    """Runs a search with some slots, whose trials end in an order drawn from `order`, and notes what happens."""
+    """Runs a search; its trials end in an order drawn with the seed `order`. Appends what happens to `story`."""
     rng = random.Random(order)
     running: dict[int, Suggestion] = {}
     suggestions: list[Suggestion] = []

@@ -1,4 +1,4 @@
-"""What tests ask of processes that end by themselves."""
+"""Waits for processes that end by themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 
 
 def gone(processes: Iterable[psutil.Process], seconds: float = 15) -> bool:
-    """Whether all of some processes end within some seconds."""
+    """Whether all of the processes end within some seconds."""
     until = time.monotonic() + seconds
     left = list(processes)
     while left and time.monotonic() < until:
@@ -22,5 +22,5 @@ def _has_ended(process: psutil.Process) -> bool:
     try:
         return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
-        # Between the one question and the other.
+        # It ended between the two calls.
         return True

@@ -1,4 +1,4 @@
-"""What a user may get wrong, each with its one line and exit code 2, through the command line's own entry."""
+"""Mistakes on the command line: each is reported in one line, with exit code 2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mnist_sweep.journal.files import FILE
 from mnist_sweep.journal.journal import Journal, read
 
 ACTIVATION = "Keras has no activation 'rleu'; did you mean 'relu'?"
-LEARN = "choice(…) or range(…), or take search=random"
+LEARN = "choice(…) or range(…), or use search=random"
 
 CONFIG = [
     (
@@ -104,29 +104,26 @@ CONFIG = [
     ("search.time_budget=5x", "search.time_budget=5x: must be a duration such as 90s, 15m, 2h or 1h30m"),
     ("search.time_budget=0s", "search.time_budget=0s: must be longer than zero"),
     ("search.max_trials=0", "search.max_trials=0: must be at least 1"),
-    ("search=none model.units=16,32", "search=none: model.units is a sweep; give it one value, or take search=random"),
+    ("search=none model.units=16,32", "search=none: model.units is a sweep; give it one value, or use search=random"),
     ("search=grid model.dropout=interval(0,0.5)", f"search=grid: model.dropout is an interval; write {LEARN}"),
     (
         "search=grid model.units=int(interval(1,20000))",
-        "search=grid: the space holds 20000 settings; set search.max_trials, or take search=random",
+        "search=grid: the space has 20000 combinations; set search.max_trials, or use search=random",
     ),
     (
         "search.max_trials=null model.dropout=interval(0,0.5)",
-        "search.max_trials=null: the space has no end; set search.max_trials or search.time_budget",
+        "search.max_trials=null: the search would never end; set search.max_trials or search.time_budget",
     ),
     (
         "search=hyperband model.units=16,32 training.epochs=9",
-        "search=hyperband: its first rounds need 17 different settings, but the space holds 2; take search=grid, or "
+        "search=hyperband: its first rounds need 17 different combinations, but the space has 2; use search=grid, or "
         "fewer training.epochs",
     ),
     (
         "search=hyperband training.epochs=3,9",
-        "search=hyperband: it decides the epochs itself; give training.epochs one value, the most to train",
+        "search=hyperband: it sets the number of epochs itself; give training.epochs one value, the maximum",
     ),
-    (
-        "model.units=int(interval(64,16))",
-        "model.units=int(interval(64,16)): the first number must be smaller",
-    ),
+    ("model.units=int(interval(64,16))", "model.units=int(interval(64,16)): the first number must be smaller"),
     (
         "optimizer.learning_rate=tag(log,interval(0,1))",
         "optimizer.learning_rate=tag(log,interval(0,1)): a logarithmic interval must start above 0",
@@ -149,7 +146,7 @@ CONFIG = [
     ("workers.count=0", "workers.count=0: must be at least 1"),
     (
         "workers.devices=gpu",
-        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto",
+        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto",
     ),
     ("data=npz", "data.path: a value is required; give data.path=…"),
     ("data=npz data.path=none.npz", "data.path=none.npz: there is no such file or folder"),
@@ -168,7 +165,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mnist_sweep"])
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     error = capsys.readouterr().err
@@ -183,14 +180,14 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_wrong_command_or_value_is_refused_before_anything_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: str, message: str
 ) -> None:
-    assert said(capsys, *arguments.split()) == message
+    assert error_of(capsys, *arguments.split()) == message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tracking_server_that_is_down_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    told = said(capsys, "compare", "--tracking-uri", "http://127.0.0.1:9")
-    assert told.startswith("MLflow does not answer (")
-    assert told.endswith("); start the server, or name another store with --tracking-uri or MLFLOW_TRACKING_URI")
+def test_an_unreachable_tracking_server_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    message = error_of(capsys, "compare", "--tracking-uri", "http://127.0.0.1:9")
+    assert message.startswith("MLflow does not answer (")
+    assert message.endswith("); start the server, or name another store with --tracking-uri or MLFLOW_TRACKING_URI")
 
 
 def arrays(**changes: object) -> dict[str, object]:
@@ -227,23 +224,23 @@ def test_wrong_data_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "own.npz").write_bytes(content)
-    assert said(capsys, "data=npz", "data.path=own.npz") == message
+    assert error_of(capsys, "data=npz", "data.path=own.npz") == message
     assert [path.name for path in tmp_path.iterdir()] == ["own.npz"]
 
 
-def test_what_was_killed_before_its_first_event_is_removed_by_the_next(capsys, tmp_path: Path) -> None:
+def test_a_sweep_killed_before_its_first_event_is_removed_by_the_next_one(capsys, tmp_path: Path) -> None:
     killed = tmp_path / "experiments" / "x" / "2026-01-01_00-00-00"
     (killed / "arrays").mkdir(parents=True)
     with Journal(killed):
         pass
-    said(capsys, "data=npz", "data.path=nowhere.npz", "name=x")
+    error_of(capsys, "data=npz", "data.path=nowhere.npz", "name=x")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not killed.exists()
 
 
 def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "own.npz").write_bytes(zipped())
-    assert said(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (
+    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (
         "model.kernel_size=9: convolution layer 1 gets images of only 8 pixels; use fewer model.layers, less "
         "model.pooling or model.padding=same"
     )
@@ -260,7 +257,7 @@ def test_wrong_idx_files_are_refused(capsys, tmp_path: Path, magic: int, sizes: 
     (tmp_path / "idx").mkdir()
     file = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(struct.pack(">4I", magic, *sizes) + bytes(32)))
-    assert said(capsys, "data.path=idx") == f"data.path=idx/{file.name}: {message}"
+    assert error_of(capsys, "data.path=idx") == f"data.path=idx/{file.name}: {message}"
 
 
 class TestJournals:
@@ -281,7 +278,7 @@ class TestJournals:
     def test_a_damaged_middle_is_refused_with_its_line(self, capsys, folder: Path) -> None:
         lines = (folder / FILE).read_text().splitlines()
         (folder / FILE).write_text("\n".join([lines[0], "{damaged", lines[1], ""]))
-        assert said(capsys, "resume", "mlp").startswith(f"experiments/mlp/now/{FILE}: line 2 is damaged (")
+        assert error_of(capsys, "resume", "mlp").startswith(f"experiments/mlp/now/{FILE}: line 2 is damaged (")
 
     def test_a_sweep_that_another_process_runs_is_refused(self, capsys, folder: Path) -> None:
         import os
@@ -297,5 +294,5 @@ class TestJournals:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_a_folder_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "cannot be written" in said(capsys, "data=mnist_5k", "tracking.uri=sqlite:////proc/none/mlflow.db", "name=x",
-                                       "hydra.run.dir=/proc/none")  # fmt: skip
+    uri = "tracking.uri=sqlite:////proc/none/mlflow.db"
+    assert "cannot be written" in error_of(capsys, "data=mnist_5k", uri, "name=x", "hydra.run.dir=/proc/none")

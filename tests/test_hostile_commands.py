@@ -1,4 +1,4 @@
-"""Commands that nobody means well with: each ends in one line, and changes nothing on the disk."""
+"""Malicious and mistaken commands: each ends with one line, and changes nothing on the disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mnist_sweep.journal import files
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.journal import Journal
 
-# The user's own files, among them such as have names that this program writes to elsewhere.
+# The user's files. Some have names that this program uses, too.
 FILES = (
     "results/thesis.tex",
     "results/config.yaml",
@@ -38,7 +38,7 @@ FILES = (
 )
 CONFIG = {"objective": "val_loss min", "search": {}, "tracking": {"uri": "sqlite:///mlruns/mlflow.db"}}
 NOT_A_SWEEP = "holds files that are not a sweep's"
-# Given the folder of FILES as the working directory: the arguments, and what the line must tell.
+# Run in the folder of FILES: the arguments, and what the message must contain.
 COMMANDS = [
     # Folders that are not a sweep's.
     (("hydra.run.dir=results",), NOT_A_SWEEP),
@@ -72,7 +72,7 @@ COMMANDS = [
     (("-m", "hydra.sweep.dir=.", "seed=1,2"), NOT_A_SWEEP),
     (("-m", "hydra.sweep.dir=data.csv", "seed=1,2"), "is a file"),
     (("hydra.mode=MULTIRUN", "hydra.sweep.dir=results", "seed=1,2"), NOT_A_SWEEP),
-    # A mistake that is found when a new folder has been taken.
+    # A mistake that is found after a new folder was claimed.
     (("hydra.run.dir=new", "data=npz", "data.path=typo.npz"), "there is no such file"),
     (("hydra.run.dir=a/b/c", "data=npz", "data.path=typo.npz"), "there is no such file"),
     (("hydra.run.dir=empty", "data=npz", "data.path=typo.npz"), "there is no such file"),
@@ -84,7 +84,7 @@ COMMANDS = [
     (("name=x", "data=npz", "data.path=/proc/self/mem"), "data.path=/proc/self/mem"),
     (("name=x", "data=npz", "data.path=" + "y" * 5000), "data.path="),
     (("name=x", "tracking.uri=sqlite:///data.csv/x.db", "model.units=0"), "model.units=0"),
-    # Names that lead out of experiments/.
+    # Names that point outside experiments/.
     (("name=..",), "name=.."),
     (("name=../../x",), "name=../../x"),
     (("name=/etc/x",), "name=/etc/x"),
@@ -93,7 +93,7 @@ COMMANDS = [
     (("name='a b'",), "name=a b"),
     (("name='$(touch owned)'",), "name=$(touch owned)"),
     (("name=" + "n" * 300, "data=npz", "data.path=typo.npz"), ""),
-    # Overrides that Hydra, OmegaConf or YAML trip over.
+    # Overrides that Hydra, OmegaConf or YAML cannot parse.
     (("",), ""),
     (("=",), ""),
     (("=x",), "the key before the equals sign is missing"),
@@ -164,7 +164,7 @@ COMMANDS = [
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a user's own files, and an interrupted sweep."""
+    """A working directory with a user's files and an interrupted sweep."""
     work = tmp_path / "work"
     for name in FILES:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file, folder and link below a folder, with what files hold."""
+    """Every file, folder and link below a folder, with the files' digests."""
 
     def about(path: Path) -> str:
         if path.is_symlink():
@@ -196,9 +196,9 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): about(path) for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize(("arguments", "told"), COMMANDS, ids=[ascii(" ".join(a))[1:60] for a, _ in COMMANDS])
-def test_ends_in_a_line_and_leaves_everything_as_it_was(
-    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+@pytest.mark.parametrize(("arguments", "message"), COMMANDS, ids=[ascii(" ".join(a))[1:60] for a, _ in COMMANDS])
+def test_the_command_fails_with_one_line_and_changes_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     before = tree(home.parent)
     with pytest.raises(SystemExit) as end:
@@ -208,12 +208,12 @@ def test_ends_in_a_line_and_leaves_everything_as_it_was(
     assert error.startswith("mnist_sweep: ")
     assert error.count("\n") == 1
     assert error.rstrip("\n").isprintable()
-    assert told in error
-    assert "fault of the program" not in error
+    assert message in error
+    assert "bug in mnist_sweep" not in error
     assert tree(home.parent) == before
 
 
-def test_ctrl_c_before_a_sweep_has_begun_leaves_everything_as_it_was(
+def test_ctrl_c_before_a_sweep_has_started_changes_nothing(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mnist_sweep.data import images

@@ -1,17 +1,18 @@
-"""What the time of a sweep's slots was spent on, by its journal; it adds up to all of it."""
+"""What the slots of a sweep did with their time, from its journal; it adds up to all of it."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mnist_sweep.journal.events import AttemptFailed, Event, TrialEnded, TrialStarted, WinnerTested
 
 STEPS = ("train", "validate")
 _PHASES = (*STEPS, "build", "trace", "checkpoint", "save", "wait")
 START, BETWEEN, IDLE, TEST, AFTER = "start-up", "between trials", "idle", "winner's test", "after"
-# In the order in which they are told; `other` is the rest of a trial, which no phase has, messages included.
+# In the order of the tables; `other` is the rest of a trial, which belongs to no phase, such as messages.
 ACTIVITIES = (*_PHASES, "other", "failed", BETWEEN, START, IDLE, TEST, AFTER)
 _OUTSIDE = (START, IDLE, TEST, AFTER)
 
@@ -25,15 +26,15 @@ class _Span:
 
 
 def by_slot(events: Iterable[Event], begin: float, end: float) -> dict[str, dict[str, float]]:
-    """What each slot did from a sweep's command to its exit.
+    """Returns what each slot did from a sweep's command to its exit.
 
-    A slot is starting up until its first trial; it is idle from its last trial's end to the last trial's of all. The
-    winner's test, and what comes after it (the last of MLflow, the report, the registry), keep all slots waiting.
+    A slot is starting up until its first trial, and idle from the end of its last trial to the end of the very last
+    one. All slots wait during the winner's test and what comes after it (the last of MLflow, the report, the registry).
 
     Args:
-        events: Of a sweep that came to its end without an interruption.
-        begin: When the command was given, in seconds since 1970.
-        end: When it was done.
+        events: Of a sweep that ended without an interruption.
+        begin: When the command started, in seconds since 1970.
+        end: When it exited.
 
     Returns:
         Seconds by slot and activity (`ACTIVITIES`); those of a slot add up to `end - begin`.
@@ -59,20 +60,20 @@ def by_slot(events: Iterable[Event], begin: float, end: float) -> dict[str, dict
     return {slot: {**_slot(found, begin, last), **outside} for slot, found in sorted(spans.items())}
 
 
-def _slot(spans: Iterable[_Span], begin: float, last: float) -> Counter[str]:
-    found, at, before = Counter[str](), begin, START
+def _slot(spans: Iterable[_Span], begin: float, last: float) -> dict[str, float]:
+    found, at, before = defaultdict[str, float](float), begin, START
     for span in spans:
-        found[before] += span.start - at  # type: ignore[assignment]
-        found.update(span.phases)
-        rest = span.end - span.start - sum(span.phases.values())
-        found["failed" if span.failed else "other"] += rest  # type: ignore[assignment]
+        found[before] += span.start - at
+        for phase, seconds in span.phases.items():
+            found[phase] += seconds
+        found["failed" if span.failed else "other"] += span.end - span.start - sum(span.phases.values())
         at, before = span.end, BETWEEN
-    found[IDLE] += last - at  # type: ignore[assignment]
+    found[IDLE] += last - at
     return found
 
 
 def together(slots: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Seconds of all slots by activity, in the order of `ACTIVITIES`, without those that took no time."""
+    """Returns the seconds of all slots by activity, in the order of `ACTIVITIES`, without those that took no time."""
     found = Counter[str]()
     for seconds in slots.values():
         found.update(seconds)
@@ -80,13 +81,17 @@ def together(slots: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: float(found[name]) for name in names if found[name]}
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How much of the slots' time training and validation steps took.
+def inside(seconds: Mapping[str, float]) -> float:
+    """Returns the slot time from the start of each slot's first trial to the end of its last trial."""
+    return sum(spent for name, spent in seconds.items() if name not in _OUTSIDE)
+
+
+class Shares(NamedTuple):
+    """The share of the slots' time that training and validation steps took.
 
     Attributes:
-        within: From each slot's first trial's start to its last trial's end.
-        from_command: From the command to each slot's last trial's end.
+        within: From the start of each slot's first trial to the end of its last trial.
+        from_command: From the command to the end of each slot's last trial.
         whole: From the command to its exit.
     """
 
@@ -94,14 +99,8 @@ class Shares:
     from_command: float
     whole: float
 
-    @classmethod
-    def of(cls, seconds: Mapping[str, float]) -> Shares:
-        """Of what `together` returned."""
-        steps, whole = sum(seconds.get(name, 0.0) for name in STEPS), sum(seconds.values())
-        within = inside(seconds)
-        return cls(steps / within, steps / (within + seconds.get(START, 0.0)), steps / whole)
 
-
-def inside(seconds: Mapping[str, float]) -> float:
-    """The slot time from each slot's first trial's start to its last trial's end."""
-    return sum(spent for name, spent in seconds.items() if name not in _OUTSIDE)
+def shares(seconds: Mapping[str, float]) -> Shares:
+    """Returns the shares for what `together` returned."""
+    steps, within = sum(seconds.get(name, 0.0) for name in STEPS), inside(seconds)
+    return Shares(steps / within, steps / (within + seconds.get(START, 0.0)), steps / sum(seconds.values()))

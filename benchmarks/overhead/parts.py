@@ -2,195 +2,144 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
-from benchmarks.overhead import commands, sweeps
-from benchmarks.throughput import shapes
-from benchmarks.throughput.record import Arrays
+from benchmarks.harness import machine
+from benchmarks.harness.benchmark import SHARED, Case, Figures
+from benchmarks.harness.sweeps import Arrays, Swept
+from benchmarks.overhead import measure
+from benchmarks.overhead.measure import NOTHING_AFTER
+from benchmarks.throughput.shapes import SHAPES, experiment
 
-Figures = dict[str, Any]
-_TRIALS = 24
-_NO_CHECKPOINTS = ("workers.checkpoint_every=24h",)
-# Trials in each slot of the sweeps of long trials.
-_LONG_TRIALS = 3
-_MEMORY_TRIALS = 100
-_COMPARED = 100
-# More than a sweep has.
-_NEVER = 1_000_000
-
-
-@dataclass(frozen=True)
-class Case:
-    """One measurement of a part, done once in each round.
-
-    Attributes:
-        variant: Its name.
-        work: What must be the same for two records of it to be compared.
-        measure: Does it in a folder, and gives its figures.
-    """
-
-    variant: str
-    work: dict[str, Any]
-    measure: Callable[[Path], Figures]
+_NO_CHECKPOINTS = "workers.checkpoint_every=24h"
+_NEVER_REPLACED = "workers.recycle_after=1000000"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all parts are given.
-
-    Attributes:
-        arrays: The images.
-        few: Some thousand of them.
-        tiny: An `.npz` of which an epoch is one step.
-        trivial: One-step trials.
-        timeout: Seconds for each process.
-    """
+    """What all parts get: the images, at most 5,000 of them, an `.npz` whose epoch is one step, and the options."""
 
     arrays: Arrays
     few: Arrays
     tiny: Path
-    trivial: int
-    timeout: float
+    options: Namespace
 
-    def work(self, **more: Any) -> dict[str, Any]:
-        """The images, and more."""
-        return {"data": self.arrays.name, "images": self.arrays.images, "cores": machine.cores(), **more}
+    def sweep(self, text: str, folder: Path, *, images: Path | None = None, **more: Any) -> Swept:
+        """Runs a sweep of an experiment file's text, on all images if not on others."""
+        images = images or self.arrays.whole
+        return measure.sweep(folder, experiment=text, images=images, timeout=self.options.timeout, **more)
 
-    def sweep(self, experiment: str, folder: Path, *, data: Path | None = None, **more: Any) -> sweeps.Swept:
-        """Runs one."""
-        return sweeps.run(experiment, data or self.arrays.whole, folder, timeout=self.timeout, **more)
+    def case(self, part: str, variant: str, shape: str, trials: int, epochs: int, **more: Any) -> Case:
+        """Returns the case of a sweep over the trials of a shape."""
+        text, work = experiment(shape, trials, epochs), self.work(shape=shape, trials=trials, epochs=epochs)
+        return Case(part, variant, work, lambda folder: measure.figures(self.sweep(text, folder, **more)))
 
-    def figures(self, experiment: str, folder: Path, **more: Any) -> Figures:
-        """Of a sweep."""
-        return self.sweep(experiment, folder, **more).figures()
-
-
-def _listed(shape: str, trials: int, epochs: int) -> str:
-    return shapes.experiment(shape, shapes.settings(shape, trials), epochs)
+    def work(self, **more: object) -> dict[str, Any]:
+        """Returns what must be the same to compare records: images, cores, and more."""
+        return {**self.arrays.work(), "cores": machine.cores(), **more}
 
 
 def profile(setup: Setup) -> list[Case]:
-    """Sweeps with all defaults, of which the time of the slots is told apart."""
-    long = _LONG_TRIALS * machine.cores()
+    """Sweeps with all defaults, to see where the time of the slots goes."""
+    long, short = setup.options.long_trials * machine.cores(), setup.options.trials
     return [
-        Case(
-            name,
-            setup.work(shape=shape, trials=trials, epochs=epochs),
-            partial(setup.figures, _listed(shape, trials, epochs)),
-        )
-        for name, shape, trials, epochs in (
-            ("long: Dense 512-512", "large", long, 8),
-            ("long: Dense 16-16, 100 epochs", "small", long, 100),
-            ("short: Dense 16-16, 5 epochs", "small", _TRIALS, 5),
-        )
+        setup.case("profile", "long: Dense 512-512", "large", long, 8, arguments=()),
+        setup.case("profile", "long: Dense 16-16, 100 epochs", "small", long, 100, arguments=()),
+        setup.case("profile", "short: Dense 16-16, 5 epochs", "small", short, 5, arguments=()),
     ]
 
 
 def scaling(setup: Setup) -> list[Case]:
-    """The same trials over more and more slots, of a thread each or, where there are GPUs, on each of them."""
-    key = "workers.trials_per_gpu" if machine.gpus() else "workers.threads=1 workers.count"
+    """The same trials over more and more slots: of one thread each or, if there are GPUs, on each of them."""
+    options = ["workers.trials_per_gpu="] if machine.gpus() else ["workers.threads=1", "workers.count="]
     counts = [2**i for i in range(machine.cores().bit_length()) if 2**i < machine.cores()] + [machine.cores()]
-    experiment = _listed("small", _TRIALS, 5)
-    return [
-        Case(
-            str(count),
-            setup.work(shape="small", trials=_TRIALS, epochs=5),
-            partial(setup.figures, experiment, overrides=(*f"{key}={count}".split(), *sweeps.NOTHING_AFTER)),
-        )
-        for count in counts
-    ]
+    found = []
+    for slots in counts:
+        arguments = (*options[:-1], f"{options[-1]}{slots}", *NOTHING_AFTER)
+        found.append(setup.case("scaling", str(slots), "small", setup.options.trials, 5, arguments=arguments))
+    return found
 
 
 def trivial(setup: Setup) -> list[Case]:
     """Many trials of one step, logged and not."""
-    experiment = sweeps.same(setup.trivial)
-    return [
-        Case(
-            name,
-            {"trials": setup.trivial, "cores": machine.cores()},
-            partial(setup.figures, experiment, data=setup.tiny, overrides=sweeps.NOTHING_AFTER, off=off),
-        )
-        for name, off in (("all on", ""), ("without MLflow", "mlflow"))
-    ]
+    trials = setup.options.trivial
+
+    def figures(off: str, folder: Path) -> Figures:
+        return measure.figures(setup.sweep(measure.same(trials), folder, images=setup.tiny, off=off))
+
+    work = {"trials": trials, "cores": machine.cores()}
+    variants = {"all on": "", "without MLflow": "mlflow"}
+    return [Case("trivial", variant, work, partial(figures, off)) for variant, off in variants.items()]
 
 
 def logging(setup: Setup) -> list[Case]:
-    """The same sweep with everything that it writes but its journal, and without."""
-    cases = []
-    for shape, trials, epochs in (("small", _TRIALS, 10), ("large", _TRIALS // 2, 8)):
-        experiment = _listed(shape, trials, epochs)
-        for name, off, more in (("on", "", ()), ("off", "mlflow,files", _NO_CHECKPOINTS)):
-            cases.append(
-                Case(
-                    f"{shapes.SHAPES[shape].title}, {name}",
-                    setup.work(shape=shape, trials=trials, epochs=epochs),
-                    partial(setup.figures, experiment, overrides=(*sweeps.NOTHING_AFTER, *more), off=off),
-                )
-            )
-    return cases
-
-
-def start(setup: Setup) -> list[Case]:
-    """The time to the first training step, and of Python to import TensorFlow."""
-    trials = machine.cores()
-    experiment = _listed("small", trials, 1)
-
-    def ours(folder: Path) -> Figures:
-        # As the other way: the first run is not measured, so that all files are in memory.
-        setup.sweep(experiment, folder, overrides=sweeps.NOTHING_AFTER)
-        swept = setup.sweep(experiment, folder, overrides=sweeps.NOTHING_AFTER)
-        begun, ended = swept.first_step(-(-setup.arrays.images // 128))
-        return {**swept.figures(), "step_begun": begun, "step_ended": ended}
-
-    def imports(folder: Path) -> Figures:
-        return commands.run(["-c", "import tensorflow"], folder)
-
-    work = setup.work(trials=trials)
-    return [Case("mnist_sweep", work, ours), Case("import tensorflow", work, imports)]
-
-
-def memory(setup: Setup) -> list[Case]:
-    """One worker's memory while it trains many trials, as it is and if it is never replaced."""
-    spaces = {"same": sweeps.same(_MEMORY_TRIALS), "mixed": _listed("mixed", _MEMORY_TRIALS, 1)}
-    never = f"workers.recycle_after={_NEVER}"
+    """The same sweep with everything that it writes, and with its journal only."""
+    without = {"off": "mlflow,files", "arguments": (*NOTHING_AFTER, _NO_CHECKPOINTS)}
+    trials = setup.options.trials
     return [
-        Case(
-            f"{space}, {name}",
-            {"trials": _MEMORY_TRIALS, "space": space, "data": setup.few.name, "images": setup.few.images},
-            partial(_memory, setup, experiment, ("workers.count=1", "workers.threads=1", *more)),
-        )
-        for space, experiment in spaces.items()
-        for name, more in (("as it is", ()), ("never replaced", (never,)))
+        setup.case("logging", f"{SHAPES[shape].title}, {variant}", shape, count, epochs, **more)
+        for shape, count, epochs in (("small", trials, 10), ("large", trials // 2, 8))
+        for variant, more in (("on", {}), ("off", without))
     ]
 
 
-def _memory(setup: Setup, experiment: str, overrides: tuple[str, ...], folder: Path) -> Figures:
-    more = (*overrides, *sweeps.NOTHING_AFTER)
-    swept = setup.sweep(experiment, folder, data=setup.few.whole, overrides=more, memory=True)
-    return {**swept.figures(), "workers": swept.memory()}
+def start(setup: Setup) -> list[Case]:
+    """The time to the first training step, and the time Python takes to import TensorFlow."""
+    trials = machine.cores()
+
+    def ours(folder: Path) -> Figures:
+        # Like the other one: the first run, which brings all files into memory, does not count.
+        for _ in range(2):
+            swept = setup.sweep(experiment("small", trials, 1), folder)
+        begun, ended = measure.first_step(swept, -(-setup.arrays.images // 128))
+        return {**measure.figures(swept), "step_begun": begun, "step_ended": ended}
+
+    imports = partial(measure.command, ["-c", "import tensorflow"])
+    return [
+        Case("start", "mnist_sweep", setup.work(trials=trials), ours),
+        Case("start", "import tensorflow", {}, imports),
+    ]
 
 
-def command(setup: Setup) -> list[Case]:
+def memory(setup: Setup) -> list[Case]:
+    """One worker's memory while it trains many trials, by default and if it is never replaced."""
+    trials = setup.options.memory_trials
+
+    def figures(text: str, more: list[str], folder: Path) -> Figures:
+        arguments = ("workers.count=1", "workers.threads=1", *more, *NOTHING_AFTER)
+        swept = setup.sweep(text, folder, images=setup.few.whole, arguments=arguments, workers=True)
+        return {**measure.figures(swept), "workers": measure.memory(swept)}
+
+    work = {"trials": trials, **setup.few.work()}
+    return [
+        Case("memory", f"{space}, {variant}", work, partial(figures, text, more))
+        for space, text in (("same", measure.same(trials)), ("mixed", experiment("mixed", trials, 1)))
+        for variant, more in (("as it is", []), ("never replaced", [_NEVER_REPLACED]))
+    ]
+
+
+def commands(setup: Setup) -> list[Case]:
     """Commands that answer at once."""
-    asked = {
-        "--help": (["--help"], 0),
-        f"compare, {_COMPARED} runs": (["compare"], 0),
-        "a config error": (["+experiment=measured", "optimizer.learning_rate=fast"], 2),
-    }
+    trials = setup.options.memory_trials
 
-    def measure(arguments: list[str], returncode: int, folder: Path) -> Figures:
-        # A store for all of them, made once.
-        shared = folder.with_name("compared")
-        if not (shared / "mlruns").exists():
-            setup.sweep(sweeps.same(_COMPARED), shared, data=setup.tiny, overrides=sweeps.NOTHING_AFTER, keep=True)
-        return commands.run(["-m", "mnist_sweep", *arguments], shared, returncode)
+    def figures(arguments: list[str], returncode: int, folder: Path) -> Figures:
+        # One store for all of them.
+        shared = folder.with_name(SHARED)
+        if not shared.exists():
+            setup.sweep(measure.same(trials), shared, images=setup.tiny, keep=True)
+        return measure.command(["-m", "mnist_sweep", *arguments], shared, returncode)
 
-    return [Case(name, {}, partial(measure, *found)) for name, found in asked.items()]
+    wrong = ["+experiment=measured", "optimizer.learning_rate=fast"]
+    return [
+        Case("commands", "--help", {}, partial(figures, ["--help"], 0)),
+        Case("commands", f"compare, {trials} runs", {}, partial(figures, ["compare"], 0)),
+        Case("commands", "a config error", {}, partial(figures, wrong, 2)),
+    ]
 
 
 PARTS: Mapping[str, tuple[Callable[[Setup], list[Case]], int]] = {
@@ -200,6 +149,6 @@ PARTS: Mapping[str, tuple[Callable[[Setup], list[Case]], int]] = {
     "logging": (logging, 4),
     "start": (start, 5),
     "memory": (memory, 1),
-    "commands": (command, 5),
+    "commands": (commands, 5),
 }
-"""The cases of each part, and its rounds where the command line does not say."""
+"""The cases of each part, and its rounds unless the command line says otherwise."""

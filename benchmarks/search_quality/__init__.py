@@ -1,1 +1,1 @@
-"""How soon searches find good settings, replayed on recorded learning curves: `python -m benchmarks.search_quality`."""
+"""How soon searches find good hyperparameters, replayed on recorded learning curves."""

@@ -1,4 +1,4 @@
-"""The recorded learning curves: one table of settings for each kind of model."""
+"""The recorded learning curves: one table of hyperparameter configurations for each kind of model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ TRAINERS = (OURS, KERAS)
 
 @dataclass(frozen=True)
 class Curves:
-    """What training every setting of a grid gave.
+    """What training every configuration of a grid gave.
 
     Attributes:
-        space: The sweeps of the grid, as on the command line: `model.layers=1,2,3`.
-        values: Each setting's hyperparameters.
-        accuracy: Validation accuracy by setting and epoch, NaN from the epoch on at which a setting diverged.
-        epoch_seconds: What an epoch of each setting takes.
-        startup_seconds: What each setting takes beside its epochs: building and tracing the model, saving it.
-        again_seconds: The same where its worker still has what was traced for another setting of its architecture.
+        space: The domains of the grid, as on the command line: `model.layers=1,2,3`.
+        values: Each configuration's hyperparameters.
+        accuracy: Validation accuracy by configuration and epoch; NaN from the epoch at which it diverged.
+        epoch_seconds: The seconds of an epoch of each configuration.
+        startup_seconds: The seconds besides its epochs: building and tracing the model, saving it.
+        again_seconds: The same if its worker has traced the same architecture before.
     """
 
     space: list[str]
@@ -41,40 +41,40 @@ class Curves:
 
     @property
     def epochs(self) -> int:
-        """How many epochs each setting was trained."""
+        """How many epochs each configuration was trained."""
         return int(self.accuracy.shape[1])
 
     @property
     def best(self) -> NDArray[np.float64]:
-        """Each setting's best accuracy over all epochs; 0 where it has none."""
+        """Each configuration's best accuracy over all epochs; 0 if it has none."""
         best: NDArray[np.float64] = np.nan_to_num(self.accuracy).max(axis=1)
         return best
 
     def target(self, percentile: float) -> float:
-        """The accuracy that so many percent of the settings never reach."""
+        """Returns the accuracy that so many percent of the configurations never reach."""
         return float(np.percentile(self.best, percentile, method="higher"))
 
     @functools.cached_property
     def rows(self) -> dict[str, int]:
-        """From a setting's identity to its row."""
+        """The row of each configuration, by its identity."""
         return {identity(values): row for row, values in enumerate(self.values)}
 
     def row(self, values: dict[str, Any]) -> int:
-        """The row of a setting."""
+        """Returns the row of a configuration."""
         return self.rows[identity(values)]
 
     @functools.cached_property
     def architectures(self) -> list[str]:
-        """Of each setting; those of the same one can be trained by what was traced for one of them."""
+        """The architecture of each configuration: what was traced for one serves all others with the same."""
         return [identity({k: v for k, v in values.items() if k != "optimizer.learning_rate"}) for values in self.values]
 
     def options(self) -> dict[str, list[Any]]:
-        """Each hyperparameter's values, in the grid's order."""
+        """Returns each hyperparameter's values, in the grid's order."""
         return {name: list(dict.fromkeys(v[name] for v in self.values)) for name in self.values[0]}
 
 
 def seconds_keys(dataset: str, trainer: str) -> tuple[str, str, str]:
-    """The names of the arrays of an epoch's seconds, of the start-up's and of a later start-up's, by setting."""
+    """Returns the names of the arrays of `epoch_seconds`, `startup_seconds` and `again_seconds`."""
     epoch, startup, again = (f"{dataset}_{trainer}_{what}_seconds" for what in ("epoch", "startup", "again"))
     return epoch, startup, again
 
@@ -84,8 +84,8 @@ def load(dataset: str, *, trainer: str = OURS, epoch_scale: float = 1.0, file: P
 
     Args:
         dataset: One of `DATASETS`.
-        trainer: Whose seconds: `OURS` for this program's workers, `KERAS` for `model.fit` as Keras has it.
-        epoch_scale: What to multiply the epochs' seconds by, as if there were so many times as many images.
+        trainer: Whose seconds: `OURS` for this program's workers, `KERAS` for Keras's `model.fit`.
+        epoch_scale: Multiplies the epochs' seconds, as if there were so many times as many images.
         file: The data file.
     """
     with np.load(file, allow_pickle=False) as stored:
@@ -93,11 +93,5 @@ def load(dataset: str, *, trainer: str = OURS, epoch_scale: float = 1.0, file: P
         counts = stored[f"{dataset}_correct"].astype(float)
         counts[counts < 0] = np.nan
         epoch, startup, again = (stored[key].astype(float) for key in seconds_keys(dataset, trainer))
-        return Curves(
-            space=about["space"],
-            values=[dict(zip(about["names"], row, strict=True)) for row in about["values"]],
-            accuracy=counts / about["validation_images"],
-            epoch_seconds=epoch * epoch_scale,
-            startup_seconds=startup,
-            again_seconds=again,
-        )
+    values = [dict(zip(about["names"], row, strict=True)) for row in about["values"]]
+    return Curves(about["space"], values, counts / about["validation_images"], epoch * epoch_scale, startup, again)

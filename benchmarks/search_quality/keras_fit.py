@@ -1,7 +1,7 @@
-"""Training as Keras has it: `model.fit` on arrays, with its defaults. What people put keras-tuner and Optuna around.
+"""Training with Keras's own `model.fit`, its defaults and arrays: what people use keras-tuner and Optuna with.
 
-`python -m benchmarks.search_quality.keras_fit OVERRIDES` measures it on one thread, for `record.py`: it reads settings
-as JSON, a line each, and prints the seconds of each.
+`python -m benchmarks.search_quality.keras_fit OVERRIDES` measures it on one thread, for `record.py`. It reads
+configurations as JSON, one per line, and prints the seconds of each.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import TrialConfig, check_trial
+from mnist_sweep.data import images as data
 
 _EPOCHS = 6
 
 
+def composed(overrides: list[str]) -> tuple[Settings, Space]:
+    """Returns the settings and the search space of a command line of this program."""
+    settings = check_settings(compose.defaults(quote_sweeps(overrides)))
+    return settings, Space(settings.trial)
+
+
 class KerasFit:
-    """Builds, compiles and trains a setting. The models are those of this program."""
+    """Builds, compiles and trains the models of this program's configurations."""
 
     def __init__(self, settings: Settings) -> None:
-        """Loads the images.
-
-        Args:
-            settings: For the data, the part to be validated on, and the seed of the split.
-        """
-        from mnist_sweep.data import images as data
-
+        """Loads the images, and splits them as the settings say."""
         images = data.split(data.load(settings.data.name), settings.data.validation_split, settings.seed)
         self._x, self._y = data.to_float(images.x_train), images.y_train
         self._validation = data.to_float(images.x_val), images.y_val
         self._classes = images.classes
 
     def compiled(self, config: TrialConfig) -> Any:
-        """The model of a setting, ready to train."""
+        """Returns the model of a configuration, ready to train."""
         import keras
 
         from mnist_sweep.training import model as models
@@ -55,7 +56,7 @@ class KerasFit:
         return model
 
     def arguments(self, config: TrialConfig) -> dict[str, Any]:
-        """What `fit` is given: images, validation images, batch size; no progress bar, which costs time."""
+        """Returns the arguments of `fit`, without a progress bar, which costs time."""
         return {
             "x": self._x,
             "y": self._y,
@@ -65,25 +66,21 @@ class KerasFit:
         }
 
     def seconds(self, config: TrialConfig) -> tuple[float, float]:
-        """How long a setting takes.
-
-        Returns:
-            Seconds of an epoch; and beside the epochs, for building and tracing.
-        """
+        """Returns the seconds of an epoch, and those of building and tracing."""
         import keras
 
         times: list[float] = []
-        begun = time.perf_counter()
+        start = time.perf_counter()
         keras.utils.clear_session()
         model = self.compiled(config)
         note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: times.append(time.perf_counter()))
         model.fit(**self.arguments(config), epochs=_EPOCHS, callbacks=[note])
         epoch = statistics.median(later - earlier for earlier, later in pairwise(times))
-        return epoch, times[0] - begun - epoch
+        return epoch, times[0] - start - epoch
 
 
 def main() -> None:
-    """Measures the settings on standard input, after a first one that is not counted."""
+    """Measures the configurations on standard input, after a first one that does not count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overrides", nargs="*", help="the space, as on this program's command line")
     options = parser.parse_args()
@@ -91,8 +88,8 @@ def main() -> None:
     from mnist_sweep.training.fit import configure
 
     configure(1, gpu=False)
-    settings = check_settings(compose.defaults(quote_sweeps(options.overrides)))
-    space, training = Space(settings.trial), KerasFit(settings)
+    settings, space = composed(options.overrides)
+    training = KerasFit(settings)
     configs = [check_trial(space.config(json.loads(line))) for line in sys.stdin]
     training.seconds(configs[0])
     for config in configs:

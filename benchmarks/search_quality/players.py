@@ -1,4 +1,4 @@
-"""The algorithms to compare, each as the pool meets it: ours, stock keras-tuner's, and Optuna's."""
+"""The algorithms to compare, as players of the pool: this program's, the stock ones of keras-tuner, and Optuna's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.search_quality import pool
 from benchmarks.search_quality.curves import KERAS, OURS, Curves
+from benchmarks.search_quality.keras_fit import composed
 from benchmarks.search_quality.peers import PRUNERS
 from benchmarks.search_quality.pool import Job, Player
-from mnist_sweep.config import compose
-from mnist_sweep.config.grammar import quote_sweeps
-from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.common.light_keras import load
+from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.search import Answer, Result, choose, compatibility
 
@@ -33,14 +33,14 @@ class Entry:
     Attributes:
         name: As the tables show it.
         family: `mnist_sweep`, `keras-tuner`, `Optuna` or `bound`; `at_our_speed` of one of the others.
-        create: Builds it, from the curves, a seed from 1 on, and the number of workers.
-        repeats: How many times as many seeds it gets as are asked for: random draws spread wide, and cost nothing.
-        trainer: Of `curves.TRAINERS`, whose seconds its trials take.
+        create: Builds it from the curves and a seed, from 1.
+        repeats: Multiplies the number of seeds: random draws spread widely and cost nothing.
+        trainer: Whose seconds its trials take (`curves.TRAINERS`).
     """
 
     name: str
     family: str
-    create: Callable[[Curves, int, int], Player]
+    create: Callable[[Curves, int], Player]
     repeats: float = 1.0
     trainer: str = OURS
 
@@ -49,39 +49,32 @@ class Entry:
 
 
 @functools.lru_cache
-def _settings(overrides: tuple[str, ...]) -> Settings:
-    return check_settings(compose.defaults(quote_sweeps(overrides)))
+def _composed(overrides: tuple[str, ...]) -> tuple[Settings, Space]:
+    return composed(list(overrides))
 
 
 class Ours(Player):
-    """A search of this program, with the rule that stops its trials, as a sweep's loop meets them."""
+    """A search of this program and its stopping rule, as in a sweep's loop."""
 
     def __init__(self, curves: Curves, seed: int, overrides: Sequence[str]) -> None:
-        """Builds it from a config.
-
-        Args:
-            curves: What there is to replay.
-            seed: Of the search.
-            overrides: As on the command line: `search=asha`, `search.factor=3`.
-        """
+        """Builds it from overrides of the config, such as `search=asha` and `search.factor=3`."""
         kind = "cnn" if any("filters" in sweep for sweep in curves.space) else "mlp"
-        settings = _settings(
+        settings, space = _composed(
             (f"model={kind}", *curves.space, f"training.epochs={curves.epochs}", *overrides, f"search.seed={seed}")
         )
-        space = Space(settings.trial)
         compatibility.check(settings, space)
         self._curves, self._search = curves, choose.create_search(settings, space)
         self._stopping = choose.create_stopping(settings)
 
     def ask(self, number: int, slot: int) -> Job | pool.Answer:
-        """The next job; a trial that goes on from a parent is replayed from the parent's last epoch."""
+        """Returns the next job; a trial that continues a parent starts after the parent's last epoch."""
         answer = self._search.ask(number)
         if isinstance(answer, Answer):
             return pool.Answer.PAUSE if answer is Answer.PAUSE else pool.Answer.FINISHED
         return Job(self._curves.row(answer.values), answer.epochs or self._curves.epochs, answer.initial_epoch)
 
     def report(self, number: int, epoch: int, accuracy: float) -> bool:
-        """What the rule says."""
+        """Asks the stopping rule."""
         return self._stopping is not None and bool(self._stopping.report(number, epoch, accuracy))
 
     def end(self, number: int, accuracy: float | None, epoch: int, *, cut: bool) -> None:
@@ -93,36 +86,27 @@ class Ours(Player):
 
 
 class KerasTuner(Player):
-    """A stock oracle of keras-tuner's, driven as its own Tuner drives it, with a tuner id for each worker."""
+    """A stock oracle of keras-tuner, used as its own Tuner does, with a tuner id for each worker."""
 
     def __init__(self, curves: Curves, seed: int, oracle: str, **arguments: Any) -> None:
-        """Builds the oracle.
-
-        Args:
-            curves: What there is to replay.
-            seed: From 1 on: keras-tuner takes 0 for none.
-            oracle: The class in `keras_tuner.oracles`.
-            arguments: Its own arguments.
-        """
-        from mnist_sweep.common.light_keras import load
-
+        """Builds an oracle of `keras_tuner.oracles` with its own arguments; the seed is not 0, which means none."""
         kt = load("keras_tuner")
         space = kt.HyperParameters()
         for name, options in curves.options().items():
             space.Choice(name, options)
-        # Its random numbers come from seed, seed + 1 and so on: neighbouring seeds would draw the same settings.
+        # Its random numbers come from seed, seed + 1 and so on: neighboring seeds would draw the same values.
         self._oracle = getattr(kt.oracles, oracle)(
             objective=kt.Objective(_OBJECTIVE, "max"), hyperparameters=space, seed=seed * 100_003, **arguments
         )
         self._oracle.verbose = 0
-        # It writes files at every call, whose time is not counted; where there is a disk in memory, they go there.
+        # It writes files in every call, whose time does not count; they go to a disk in memory if there is one.
         self._folder = tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
         self._oracle._set_project_dir(self._folder.name, "oracle")
         self._curves = curves
         self._trials: dict[int, Any] = {}
 
     def ask(self, number: int, slot: int) -> Job | pool.Answer:
-        """The next job; Hyperband's later rounds load the weights of the round before."""
+        """Returns the next job; in Hyperband's later rounds, it continues the trial of the round before."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trial = self._oracle.create_trial(f"tuner{slot}")
@@ -136,7 +120,7 @@ class KerasTuner(Player):
         return Job(row, values.get("tuner/epochs", self._curves.epochs), values.get("tuner/initial_epoch", 0))
 
     def end(self, number: int, accuracy: float | None, epoch: int, *, cut: bool) -> None:
-        """Tells the oracle the best epoch, as the Tuner does when a trial has ended."""
+        """Tells the oracle the best epoch, as the Tuner does at the end of a trial."""
         trial = self._trials[number]
         if accuracy is not None:
             self._oracle.update_trial(trial.trial_id, {_OBJECTIVE: accuracy}, step=epoch)
@@ -148,18 +132,12 @@ class KerasTuner(Player):
 
 
 class Optuna(Player):
-    """An Optuna study: its TPE sampler as it comes, and a pruner."""
+    """An Optuna study: its TPE sampler with its defaults, and a pruner."""
 
     side_by_side: ClassVar[bool] = True
 
     def __init__(self, curves: Curves, seed: int, pruner: Callable[[Any, int], Any]) -> None:
-        """Creates the study.
-
-        Args:
-            curves: What there is to replay.
-            seed: Of the sampler.
-            pruner: Builds the pruner from Optuna's `pruners` and the number of epochs.
-        """
+        """Creates the study; `pruner` builds the pruner from Optuna's `pruners` and the number of epochs."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -173,7 +151,7 @@ class Optuna(Player):
         self._trials: dict[int, Any] = {}
 
     def ask(self, number: int, slot: int) -> Job | pool.Answer:
-        """The next job: a whole number from a range, anything else from a list, as Optuna's users write them."""
+        """Returns the next job: integers from a range, everything else from a list, as Optuna's users write them."""
         trial = self._trials[number] = self._study.ask()
         values = {}
         for name, options in self._curves.options().items():
@@ -184,7 +162,7 @@ class Optuna(Player):
         return Job(self._curves.row(values), self._curves.epochs)
 
     def report(self, number: int, epoch: int, accuracy: float) -> bool:
-        """What the pruner says."""
+        """Asks the pruner."""
         self._trials[number].report(accuracy, epoch)
         return bool(self._trials[number].should_prune())
 
@@ -196,28 +174,22 @@ class Optuna(Player):
             self._study.tell(self._trials[number], accuracy)
 
 
-# ---- what nobody can do better ------------------------------------------------------------------------------------
+# ---- the bound ------------------------------------------------------------------------------------
 
 
 class PerfectStopping(Player):
-    """Random draws, none twice, of which every setting below the target is stopped after its first epoch.
+    """Random draws without repetition; every trial that will not reach the target stops after its first epoch.
 
-    It looks the target up. No algorithm that draws at random and stops trials can be faster.
+    It looks into the future. No algorithm that draws at random and stops trials can be faster.
     """
 
     def __init__(self, curves: Curves, seed: int, percentile: float) -> None:
-        """Shuffles the settings.
-
-        Args:
-            curves: What there is to replay.
-            seed: Of the order.
-            percentile: The target.
-        """
+        """Shuffles the configurations, and looks up the target."""
         self._curves, self._target = curves, curves.target(percentile)
         self._order = np.random.default_rng(seed).permutation(len(curves.values)).tolist()
 
     def ask(self, number: int, slot: int) -> Job | pool.Answer:
-        """The next of the shuffled settings."""
+        """Returns the next of the shuffled configurations."""
         if number >= len(self._order):
             return pool.Answer.FINISHED
         return Job(self._order[number], self._curves.epochs)
@@ -227,23 +199,20 @@ class PerfectStopping(Player):
         return bool(self._curves.best[self._order[number]] < self._target)
 
     def end(self, number: int, accuracy: float | None, epoch: int, *, cut: bool) -> None:
-        """Nothing depends on it."""
+        """Does nothing."""
 
 
-# ---- the field --------------------------------------------------------------------------------------------------
+# ---- all of them --------------------------------------------------------------------------------------------------
 
 _FAST, _MEDIUM, _SLOW = 4.0, 1.0, 0.25
 
 
 def _ours(name: str, *overrides: str, repeats: float = _MEDIUM) -> Entry:
-    def create(curves: Curves, seed: int, workers: int) -> Player:
-        return Ours(curves, seed, overrides)
-
-    return Entry(name, "mnist_sweep", create, repeats)
+    return Entry(name, "mnist_sweep", lambda curves, seed: Ours(curves, seed, overrides), repeats)
 
 
 def _keras_tuner(name: str, oracle: str, repeats: float, **arguments: object) -> Entry:
-    def create(curves: Curves, seed: int, workers: int) -> Player:
+    def create(curves: Curves, seed: int) -> Player:
         epochs = {"max_epochs": curves.epochs} if oracle == "HyperbandOracle" else {"max_trials": len(curves.values)}
         return KerasTuner(curves, seed, oracle, **arguments, **epochs)
 
@@ -251,15 +220,12 @@ def _keras_tuner(name: str, oracle: str, repeats: float, **arguments: object) ->
 
 
 def _optuna(name: str, pruner: Callable[[Any, int], Any]) -> Entry:
-    def create(curves: Curves, seed: int, workers: int) -> Player:
-        return Optuna(curves, seed, pruner)
-
-    return Entry(name, "Optuna", create)
+    return Entry(name, "Optuna", lambda curves, seed: Optuna(curves, seed, pruner))
 
 
 _ASHA, _RANDOM, _TPE = "search=asha", "search.sampler=random", "search.sampler=tpe"
 BOUND = "bound"
-# What `experiment=cnn` and `mlp` are set to.
+# The default of `experiment=cnn` and `mlp`.
 DEFAULT = "asha + tpe"
 _OURS: tuple[Entry, ...] = (
     _ours("random", "search=random", repeats=_FAST),
@@ -270,7 +236,7 @@ _OURS: tuple[Entry, ...] = (
     _ours("cmaes", "search=cmaes"),
     _ours("tpe", "search=tpe"),
     _ours("median + tpe", "search=median", _TPE),
-    # What the others are compared with, so that its medians are as certain as those of random draws.
+    # As many seeds as random draws get, as everything is compared with it.
     _ours(DEFAULT, _ASHA, _TPE, repeats=_FAST),
 )
 _PEERS: tuple[Entry, ...] = (
@@ -286,7 +252,7 @@ _PEERS: tuple[Entry, ...] = (
 
 
 def at_our_speed(family: str) -> str:
-    """The family of a peer's algorithms with this program's training under them."""
+    """Returns the family of another system's algorithms with this program's training."""
     return f"{family} at our speed"
 
 
@@ -294,9 +260,9 @@ FIELD: tuple[Entry, ...] = (
     *_OURS,
     *(replace(peer, trainer=KERAS) for peer in _PEERS),
     *(replace(peer, family=at_our_speed(peer.family)) for peer in _PEERS),
-    Entry("random draws, perfect stopping", BOUND, lambda curves, seed, _: PerfectStopping(curves, seed, 95), _FAST),
+    Entry("random draws, perfect stopping", BOUND, lambda curves, seed: PerfectStopping(curves, seed, 95), _FAST),
 )
-# Ours with other settings, and other samplers.
+# This program's ASHA with other settings and samplers.
 VARIANTS: tuple[Entry, ...] = tuple(
     _ours(
         f"asha {factor}/{first} + {sampler}",

@@ -1,32 +1,30 @@
-"""Real sweeps to a given validation accuracy: this program beside keras-tuner's own Tuner and Optuna.
+"""`python -m benchmarks.search_quality.real`: real searches until a validation accuracy, here and with other systems.
 
-Each search is a process of its own, timed from its start to the first epoch that reaches the target, imports included,
-and ended at `--limit`. The peers train one trial at a time on all cores, with Keras's `fit`; this program trains one on
-each.
+Each search is a process of its own, timed from its start, imports included, to the first epoch that reaches the target.
+It ends at `--limit`. The other systems train one trial at a time on all cores, with Keras's `fit`; this program trains
+one on each core.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
+import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.harness import processes, show, sweeps
+from benchmarks.harness.benchmark import Benchmark, Case, Figures
+from benchmarks.harness.records import Spread, Store
 from benchmarks.search_quality.peers import SYSTEMS
-from benchmarks.search_quality.report import Spread
-from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import EpochEnded
 
-# The space of experiment=mlp, without its early stopping, which the peers' Tuner would need a callback for.
+# The space of experiment=mlp, without its early stopping, which the other systems would need a callback for.
 SPACE = (
     "+experiment=mlp",
     "data=mnist_5k",
@@ -34,112 +32,90 @@ SPACE = (
     "training.epochs=27",
     "training.early_stopping.patience=null",
 )
-OURS = ("asha", "random")
+OURS = ("mnist_sweep: asha", "mnist_sweep: random")
 _MAX_TRIALS = 10_000
+# Seconds that a sweep gets to start and end, besides its time budget.
+_GRACE = 300
 
 
-@dataclass(frozen=True)
-class Reached:
-    """When a search reached the target; None where it did not within its time."""
+def ours(system: str, seed: int, work: Mapping[str, Any], folder: Path) -> Figures:
+    """Runs a sweep of this program.
 
-    seconds: float | None
-    epochs: int | None
-
-
-def ours(algorithm: str, target: float, seed: int, limit: float, overrides: Sequence[str]) -> Reached:
-    """One sweep of this program.
-
-    Args:
-        algorithm: Of its group `search`.
-        target: The validation accuracy.
-        seed: Of the search.
-        limit: Seconds.
-        overrides: The space, as on the command line.
+    Returns:
+        Seconds and epochs trained until the target; None if it was not reached.
 
     Raises:
         RuntimeError: It failed.
     """
     wanted = (
-        f"search={algorithm}",
+        f"search={system.partition(': ')[2]}",
         f"search.max_trials={_MAX_TRIALS}",
-        f"search.target={target}",
+        f"search.target={work['target']}",
         f"search.seed={seed}",
-        f"search.time_budget={limit}s",
+        f"search.time_budget={work['limit']}s",
         "confirm=null",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.time()
-        done = subprocess.run(
-            [sys.executable, "-m", "mnist_sweep", *overrides, *wanted],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        epochs = 0
-        for event in journal.read(folders.sweeps(Path(folder) / "experiments")[-1]):
-            if isinstance(event, EpochEnded):
-                epochs += 1
-                if event.metrics["val_accuracy"] >= target:
-                    return Reached(event.time - begun, epochs)
-    return Reached(None, None)
+    swept = sweeps.run([*work["overrides"], *wanted], folder, timeout=work["limit"] + _GRACE)
+    shutil.rmtree(folder)
+    epochs = [event for event in swept.events if isinstance(event, EpochEnded)]
+    for number, event in enumerate(epochs, start=1):
+        if event.metrics["val_accuracy"] >= work["target"]:
+            return {"seconds": event.time - swept.begin, "epochs": number}
+    return {"seconds": None, "epochs": None}
 
 
-def peer(system: str, target: float, seed: int, limit: float, overrides: Sequence[str]) -> Reached:
-    """One search of a peer's.
-
-    Args:
-        system: One of `peers.SYSTEMS`.
-        target: The validation accuracy.
-        seed: Of the search.
-        limit: Seconds.
-        overrides: The space, as on this program's command line.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    options = [f"--target={target}", f"--seed={seed}", f"--limit={limit}"]
-    begun = time.time()
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.search_quality.peers", system, *options, *overrides],
-        capture_output=True,
-        text=True,
-    )
-    took = time.time() - begun
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        raise RuntimeError(done.stderr)
-    said = json.loads(lines[-1])
-    return Reached(None, None) if said["seconds"] is None else Reached(took, said["epochs"])
+def peer(system: str, seed: int, work: Mapping[str, Any], folder: Path) -> Figures:
+    """Runs a search of another system (`peers.SYSTEMS`), and returns the same as `ours`."""
+    options = [f"--target={work['target']}", f"--seed={seed}", f"--limit={work['limit']}", *work["overrides"]]
+    command = [sys.executable, "-m", "benchmarks.search_quality.peers", system, *options]
+    folder.mkdir(parents=True, exist_ok=True)
+    usage = processes.run(command, folder, sweeps.environment(), timeout=work["limit"] + _GRACE)
+    epochs = json.loads((folder / "log.txt").read_text().splitlines()[-1])
+    shutil.rmtree(folder)
+    return {"seconds": None if epochs is None else usage.wall_seconds, "epochs": epochs}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs all searches and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--target", type=float, default=0.95, help="validation accuracy")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=600, help="seconds for each search")
     parser.add_argument("overrides", nargs="*", help="changes to the space, as on this program's command line")
-    options = parser.parse_intermixed_args(arguments)
-    console, overrides = Console(), [*SPACE, *options.overrides]
-    found: dict[str, list[Reached]] = {}
-    for seed in range(1, options.seeds + 1):
-        for system in (*(f"mnist_sweep: {name}" for name in OURS), *SYSTEMS):
-            run, name = (ours, system.partition(": ")[2]) if system.startswith("mnist_sweep") else (peer, system)
-            reached = run(name, options.target, seed, options.limit, overrides)
-            found.setdefault(system, []).append(reached)
-            when = "never" if reached.seconds is None else f"{reached.seconds:.1f} s, {reached.epochs} epochs"
-            console.print(f"{system}, seed {seed}: {when}")
-    table = Table(title=f"to a validation accuracy of {options.target}, median (quartiles)", box=box.SIMPLE)
-    for heading in ("search", "seconds", "epochs"):
-        table.add_column(heading, justify="left" if heading == "search" else "right")
-    for system, runs in found.items():
-        table.add_row(
-            system, *(Spread.of([getattr(r, figure) for r in runs]).text() for figure in ("seconds", "epochs"))
-        )
-    console.print(table)
 
+
+def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], int]]:
+    work = {"target": options.target, "limit": options.limit, "overrides": [*SPACE, *options.overrides]}
+    return [
+        (
+            [
+                Case(f"seed {seed}", system, work, partial(ours if system in OURS else peer, system, seed, work))
+                for seed in range(1, options.seeds + 1)
+                for system in (*OURS, *SYSTEMS)
+            ],
+            1,
+        )
+    ]
+
+
+def _show(store: Store, options: Namespace, console: Console) -> None:
+    work, rows = store.records[-1].work, []
+    for system in (*OURS, *SYSTEMS):
+        runs = [record.figures for record in store.records if (record.variant, record.work) == (system, work)]
+        if runs:
+            spreads = (Spread.quartiles([run[figure] for run in runs]) for figure in ("seconds", "epochs"))
+            rows.append([system, *(spread.text(decimals=1) for spread in spreads)])
+    title = f"to a validation accuracy of {work['target']}, median (quartiles)"
+    console.print(show.table(("search", "seconds", "epochs"), rows, title))
+
+
+main = Benchmark(
+    "search_quality.real",
+    __doc__ or "",
+    _add_options,
+    _cases,
+    _show,
+    quick={"seeds": 1, "target": 0.5, "limit": 20},
+    told=("seconds", "epochs"),
+).main
 
 if __name__ == "__main__":
     main()

@@ -1,15 +1,13 @@
-"""Runs the whole field on the recorded curves."""
+"""Runs all algorithms on the recorded curves."""
 
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
 
 from benchmarks.search_quality import curves
 from benchmarks.search_quality.curves import Curves
@@ -18,9 +16,9 @@ from benchmarks.search_quality.pool import Pool
 
 WORKERS = (1, 4, 16, 64)
 PERCENTILES = (95, 99)
-# Where a sweep ends that has not reached its targets: after so many trials for each setting there is. Hyperband, whose
-# rounds count as trials here, has more. keras-tuner's Gaussian process, which takes a second for a suggestion, ends at
-# its first target, or when it has made so many beyond the first of each worker.
+# When a sweep ends that has not reached its targets: after so many trials for each configuration of the grid.
+# Hyperband, whose rounds count as trials here, gets more. keras-tuner's Gaussian process, which takes a second for a
+# suggestion, ends at its first target, or after so many trials besides the first of each worker.
 _TRIALS_FOR_EACH, _HYPERBAND_TRIALS_FOR_EACH = 1, 3
 _SLOW_TRIALS = 50
 _SAY_EVERY = 20.0
@@ -33,10 +31,10 @@ class Run:
     Attributes:
         dataset: Which curves.
         algorithm: The entry's name.
-        family: And whose it is.
+        family: The entry's family.
         workers: How many trials ran at once.
         seed: Of the algorithm.
-        seconds: Until the accuracy of each of `PERCENTILES` was reached, or of the first ones; None where it was not.
+        seconds: Until each of `PERCENTILES` was reached, or the first of them; None if it was not.
         epochs: Trained by then, in all trials.
         trials: Started by then.
         until: When the sweep ended, on the simulated clock.
@@ -54,10 +52,6 @@ class Run:
     until: float
     suggestions: float
 
-    def to_json(self) -> dict[str, Any]:
-        """The run as plain data."""
-        return asdict(self)
-
 
 @functools.lru_cache
 def _curves(dataset: str, trainer: str, epoch_scale: float) -> Curves:
@@ -65,38 +59,20 @@ def _curves(dataset: str, trainer: str, epoch_scale: float) -> Curves:
 
 
 def simulate(dataset: str, entry: Entry, workers: int, seed: int, epoch_scale: float = 1.0) -> Run:
-    """Simulates one sweep.
-
-    Args:
-        dataset: One of `curves.DATASETS`.
-        entry: The algorithm.
-        workers: How many trials run at once.
-        seed: From 1 on.
-        epoch_scale: How many times as long an epoch takes as was recorded.
-    """
+    """Simulates one sweep, whose epochs take `epoch_scale` times as long as recorded; seeds start at 1."""
     table = _curves(dataset, entry.trainer, epoch_scale)
     for_each = _HYPERBAND_TRIALS_FOR_EACH if entry.name.lower() == "hyperband" else _TRIALS_FOR_EACH
     most = workers + _SLOW_TRIALS if entry.repeats < 1 else for_each * len(table.values)
     percentiles = PERCENTILES[:1] if entry.repeats < 1 or entry.family == BOUND else PERCENTILES
     targets = [table.target(percentile) for percentile in percentiles]
-    player = entry.create(table, seed, workers)
-    outcome = Pool(table, player, workers=workers, targets=targets, max_trials=most).run()
+    outcome = Pool(table, entry.create(table, seed), workers=workers, targets=targets, max_trials=most).run()
 
-    def known(figure: float) -> Any:
-        return figure if math.isfinite(figure) else None
-
-    return Run(
-        dataset,
-        entry.name,
-        entry.family,
-        workers,
-        seed,
-        [known(r.seconds) for r in outcome.reached],
-        [known(r.epochs) for r in outcome.reached],
-        [known(r.trials) for r in outcome.reached],
-        outcome.seconds,
-        outcome.suggestions / max(outcome.trials, 1),
+    seconds, epochs, trials = (
+        [None if reached is None else getattr(reached, figure) for reached in outcome.reached]
+        for figure in ("seconds", "epochs", "trials")
     )
+    suggestions = outcome.suggestions / max(outcome.trials, 1)
+    return Run(dataset, entry.name, entry.family, workers, seed, seconds, epochs, trials, outcome.seconds, suggestions)
 
 
 def _named(dataset: str, family: str, name: str, workers: int, seed: int, epoch_scale: float) -> Run:
@@ -114,21 +90,18 @@ def simulate_all(
     epoch_scale: float,
     say: Callable[[str], None],
 ) -> Iterator[Run]:
-    """Simulates all combinations, the slow ones first.
+    """Simulates all combinations, the slow ones first, and yields each run when it ends.
 
     Args:
         datasets: Of `curves.DATASETS`.
-        entries: The algorithms, all of `players.FIELD`.
+        entries: The algorithms, of `players.FIELD` or `VARIANTS`.
         workers: Numbers of workers.
-        seeds: Repetitions, to be multiplied by each entry's `repeats`; at least 10 of them.
+        seeds: Repetitions, multiplied by each entry's `repeats`, but at least 10 of them.
         processes: How many to simulate at once.
         epoch_scale: As for `simulate`.
-        say: Told of the progress.
-
-    Yields:
-        Each run, as it ends.
+        say: Prints the progress.
     """
-    begun, said = time.monotonic(), 0.0
+    start, said = time.monotonic(), 0.0
     tasks = [
         (dataset, entry.family, entry.name, count, seed, epoch_scale)
         for entry in sorted(entries, key=lambda e: e.repeats)
@@ -140,7 +113,7 @@ def simulate_all(
         futures = [executor.submit(_named, *task) for task in tasks]
         for done, future in enumerate(as_completed(futures), start=1):
             yield future.result()
-            elapsed = time.monotonic() - begun
+            elapsed = time.monotonic() - start
             if elapsed >= said + _SAY_EVERY or done == len(tasks):
                 said = elapsed
                 say(f"{done} of {len(tasks)} simulated sweeps, {elapsed:.0f} s")

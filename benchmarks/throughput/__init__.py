@@ -1,1 +1,1 @@
-"""Trials per minute of this program beside stock keras-tuner, Optuna and Ray Tune."""
+"""Trials per minute of this program, keras-tuner, Optuna and Ray Tune."""

@@ -1,39 +1,60 @@
-"""The other systems, each as its own documentation has it: `python -m benchmarks.throughput.peers SYSTEM PLAN`.
+"""The other systems, each as its own documentation shows it: `python -m benchmarks.throughput.peers SYSTEM PLAN`.
 
 All train the same models with plain Keras: `model.fit` on float32 arrays that were scaled once, `validation_data`, and
-Keras's defaults for the rest, but for the progress bar, which is off (`verbose=0`) as it costs time. All report the
+Keras's defaults for everything else. Only the progress bar is off (`verbose=0`), as it costs time. All report the
 validation accuracy after each epoch.
 
-- keras-tuner: stock `RandomSearch` in one process, on all cores, with its own checkpoints. Its only hyperparameter is
-  the place in the list of trials; it draws as often as it takes to get a new one (by itself it gives up after 20).
-- Optuna: a plain study in one process, on all cores, `n_jobs=1`, in memory, a `GridSampler` over the places in the
-  list; Keras's session is cleared between trials, as Optuna's examples have it.
-- Ray Tune: one CPU for each trial and as many at a time as there are cores, TensorFlow limited to one thread in each
-  (by default each would take all cores), data by `tune.with_parameters`, so once in shared memory; `reuse_actors`, so
-  that not every trial imports TensorFlow (its default would); no dashboard. On GPUs each trial also has a part of one.
+- keras-tuner: the stock `RandomSearch` in one process, on all cores, with its own checkpoints. Its only hyperparameter
+  is the index in the list of trials. It draws until it gets a new one (by default it gives up after 20 draws).
+- Optuna: a plain study in one process, on all cores, `n_jobs=1`, in memory, with a `GridSampler` over the indices.
+  Keras's session is cleared between trials, as in Optuna's examples.
+- Ray Tune: one CPU per trial and as many trials at a time as there are cores. TensorFlow has one thread in each (by
+  default each would take all cores). `tune.with_parameters` puts the data into shared memory once, and `reuse_actors`
+  saves importing TensorFlow for each trial (the default). No dashboard. On GPUs each trial also gets a part of one.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import pickle
+import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.throughput.plan import Plan
 from benchmarks.throughput.shapes import Setting
 
 Curves = dict[int, list[float]]
+"""The validation accuracy of each epoch, by the trial's index."""
 _KEYS = ("x_train", "y_train", "x_val", "y_val")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One system's work.
+
+    Attributes:
+        settings: The trials.
+        epochs: Of each trial.
+        data: An `.npz` with x_train, y_train, x_val and y_val; the images as bytes.
+        cores: Of the machine.
+        gpu_share: Of each trial, if the system leaves that to its user; 0 without GPUs.
+    """
+
+    settings: list[Setting]
+    epochs: int
+    data: str
+    cores: int
+    gpu_share: float
+
+
 def load(path: str) -> dict[str, Any]:
-    """Training and validation images, float32 in 0..1, and their labels."""
+    """Reads training and validation images, as float32 in 0..1, and their labels."""
     with np.load(path) as archive:
         arrays = {key: archive[key] for key in _KEYS}
     for key in ("x_train", "x_val"):
@@ -42,7 +63,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def build(setting: Setting) -> Any:
-    """The compiled model of a setting."""
+    """Returns the compiled model of a setting."""
     import keras
     from keras import layers
 
@@ -66,11 +87,7 @@ def build(setting: Setting) -> Any:
 
 
 def train(setting: Setting, data: dict[str, Any], epochs: int, report: Callable[[int, float], None]) -> list[float]:
-    """Trains a setting.
-
-    Returns:
-        The validation accuracy of each epoch.
-    """
+    """Trains a setting, and returns the validation accuracy of each epoch."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -88,7 +105,7 @@ def train(setting: Setting, data: dict[str, Any], epochs: int, report: Callable[
 
 
 def keras_tuner(plan: Plan) -> Curves:
-    """Stock keras-tuner."""
+    """Runs keras-tuner."""
     import keras
     import keras_tuner as kt
 
@@ -100,9 +117,9 @@ def keras_tuner(plan: Plan) -> Curves:
             return build(plan.settings[hp.Choice("setting", list(range(len(plan.settings))))])
 
         def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-            place = hp.get("setting")
-            history = model.fit(*args, batch_size=plan.settings[place].batch_size, **kwargs)
-            curves[place] = [float(value) for value in history.history["val_accuracy"]]
+            index = hp.get("setting")
+            history = model.fit(*args, batch_size=plan.settings[index].batch_size, **kwargs)
+            curves[index] = [float(value) for value in history.history["val_accuracy"]]
             return history
 
     tuner = kt.RandomSearch(
@@ -121,23 +138,23 @@ def keras_tuner(plan: Plan) -> Curves:
 
 
 def optuna(plan: Plan) -> Curves:
-    """Optuna around `model.fit`."""
+    """Runs Optuna around `model.fit`."""
     import keras
     import optuna
 
     data, curves = load(plan.data), Curves()
-    places = list(range(len(plan.settings)))
+    indexs = list(range(len(plan.settings)))
 
     def objective(trial: optuna.Trial) -> float:
         keras.utils.clear_session()
-        place = trial.suggest_categorical("setting", places)
-        curves[place] = train(
-            plan.settings[place], data, plan.epochs, lambda epoch, accuracy: trial.report(accuracy, epoch)
+        index = trial.suggest_categorical("setting", indexs)
+        curves[index] = train(
+            plan.settings[index], data, plan.epochs, lambda epoch, accuracy: trial.report(accuracy, epoch)
         )
-        return max(curves[place])
+        return max(curves[index])
 
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.GridSampler({"setting": places}))
-    study.optimize(objective, n_trials=len(places))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.GridSampler({"setting": indexs}))
+    study.optimize(objective, n_trials=len(indexs))
     return curves
 
 
@@ -154,13 +171,13 @@ def _ray_trial(config: dict[str, Any], data: dict[str, Any], plan: Plan) -> None
 
 
 def ray_tune(plan: Plan) -> Curves:
-    """Ray Tune with one CPU for each trial."""
+    """Runs Ray Tune with one CPU for each trial."""
     import ray
     from ray import tune
 
     resources: dict[str, float] = {"cpu": 1}
-    if plan.gpus:
-        resources["gpu"] = 1 / plan.trials_per_gpu
+    if plan.gpu_share:
+        resources["gpu"] = plan.gpu_share
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     with tempfile.TemporaryDirectory() as folder:
         ray.init("local", num_cpus=plan.cores, include_dashboard=False, _temp_dir=folder)
@@ -183,15 +200,11 @@ def ray_tune(plan: Plan) -> Curves:
 PEERS = {"keras-tuner": keras_tuner, "optuna": optuna, "ray": ray_tune}
 
 
-def main() -> None:
-    """Runs one system, and writes `curves.json` into the working directory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("system", choices=list(PEERS))
-    parser.add_argument("plan", type=Path)
-    options = parser.parse_args()
-    curves = PEERS[options.system](Plan.read(options.plan))
+def main(system: str, plan: str) -> None:
+    """Runs one system on a plan, and writes `curves.json` to the working directory."""
+    curves = PEERS[system](pickle.loads(Path(plan).read_bytes()))
     Path("curves.json").write_text(json.dumps(curves))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,168 +1,96 @@
-"""What came out: a table for each shape, the ratios, and a plot."""
+"""The results: a table for each shape, the ratios, and a plot."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import limit
-from benchmarks.throughput.record import OURS, PEERS, SYSTEMS, Record
+from benchmarks.harness import records, show
+from benchmarks.harness.records import Found, Record, Spread, Store, count, of, per_minute, ratios, spread
+from benchmarks.throughput.record import OURS, PEERS, SYSTEMS
 from benchmarks.throughput.shapes import SHAPES, settings
 
 TITLES = {OURS: "mnist_sweep", "keras-tuner": "keras-tuner", "optuna": "Optuna", "ray": "Ray Tune"}
-# Okabe and Ito's, which are told apart whatever colours one sees.
-_COLOURS = {OURS: "#D55E00", "keras-tuner": "#0072B2", "optuna": "#009E73", "ray": "#CC79A7"}
-# Of the processor time of the whole machine, what all else may take without a remark.
-_OTHERS = 0.03
-# What may be counted of all that the cores could give: the clocks of the two differ a little.
-_MOST = 1.02
+_COLOURS = {OURS: show.RED, "keras-tuner": show.BLUE, "optuna": show.GREEN, "ray": show.PURPLE}
+_CELLS = {
+    "wall s": show.text(of("wall_seconds")),
+    "trials / min": show.text(per_minute),
+    "CPU s": show.text(of("cpu_seconds")),
+    "peak MiB": show.text(of("peak_mib")),
+}
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median, least and most of a figure over rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, figures: Sequence[float]) -> Spread:
-        """Of one figure for each round, at least one."""
-        return cls(statistics.median(figures), min(figures), max(figures))
-
-    def text(self) -> str:
-        """`12.3 (11.8–14.0)`; `12.3` where there was one round."""
-        if self.low == self.high:
-            return _figure(self.median)
-        return f"{_figure(self.median)} ({_figure(self.low)}–{_figure(self.high)})"
+def by_work(runs: Iterable[Record]) -> list[dict[str, list[Record]]]:
+    """Groups the records that can be compared, then by system: the same shape, trials, epochs and images."""
+    found: list[dict[str, list[Record]]] = []
+    works: list[object] = []
+    for run in sorted(runs, key=lambda r: (list(SHAPES).index(r.part), r.time)):
+        if (work := (run.part, run.work)) not in works:
+            works.append(work)
+            found.append({})
+        found[works.index(work)].setdefault(run.variant, []).append(run)
+    return [{system: group[system] for system in SYSTEMS if system in group} for group in found]
 
 
-def _figure(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-Work = tuple[Any, ...]
-
-
-def by_work(records: Iterable[Record]) -> dict[Work, list[Record]]:
-    """The records that may be compared with one another: the same shape, trials, epochs and images."""
-    found: dict[Work, list[Record]] = {}
-    for record in sorted(records, key=lambda r: (list(SHAPES).index(r.shape), r.time)):
-        found.setdefault(record.work, []).append(record)
-    return found
-
-
-def ratios(records: Sequence[Record], against: Sequence[str]) -> list[float]:
-    """This program's trials per minute against those of the fastest of some others, within each round.
-
-    Args:
-        records: Of one `Record.work`.
-        against: The others.
-
-    Returns:
-        One for each round that has this program and all of the others, in the order of the rounds.
-    """
-    speeds = {(r.round, r.system): r.per_minute for r in records}
-    rounds = sorted({r.round for r in records if all((r.round, s) in speeds for s in (OURS, *against))})
-    return [speeds[n, OURS] / max(speeds[n, system] for system in against) for n in rounds]
-
-
-def comparisons(records: Sequence[Record]) -> dict[str, Spread]:
-    """The ratios to each peer, and to the faster of Optuna and Ray Tune, by what they are to."""
-    wanted = {TITLES[peer]: (peer,) for peer in PEERS}
+def comparisons(group: Found) -> dict[str, Spread]:
+    """Returns the ratios of trials per minute to each peer, and to the faster of Optuna and Ray Tune."""
+    wanted: dict[str, Sequence[str]] = {TITLES[peer]: (peer,) for peer in PEERS}
     wanted["the faster of Optuna and Ray Tune"] = ("optuna", "ray")
-    found = {title: ratios(records, peers) for title, peers in wanted.items()}
+    found = {title: ratios(group, OURS, peers, per_minute) for title, peers in wanted.items()}
     return {title: Spread.of(values) for title, values in found.items() if values}
 
 
-def show(records: Sequence[Record], console: Console, bound: Mapping[str, Any] | None) -> None:
-    """Prints a table and the ratios for each shape.
-
-    Args:
-        records: All.
-        console: Where to.
-        bound: What `benchmarks.limit` wrote, if it was run on this machine.
-    """
-    for group in by_work(records).values():
-        first = group[0]
-        rounds = len({r.round for r in group})
-        arithmetic = _arithmetic(first, bound)
+def tables(store: Store, options: Namespace, console: Console) -> None:
+    """Prints a table and the ratios for each shape, also to the arithmetic if `benchmarks.limit` has measured it."""
+    bound = limit.rates(Store(store.path.with_name("limit.json")))
+    for group in by_work(store.records):
+        every = [run for system in group.values() for run in system]
+        shape, work = every[0].part, every[0].work
         console.print(
-            f"{first.shape} ({SHAPES[first.shape].title}): {first.trials} trials of {_count(first.epochs, 'epoch')} on "
-            f"{first.images:,} images of {first.data}, {first.validation:,} held out; {_count(rounds, 'round')}, "
-            "median (least–most)",
-            highlight=False,
+            f"{shape} ({SHAPES[shape].title}): {work['trials']} trials of {count(work['epochs'], 'epoch')} on "
+            f"{work['images']:,} images of {work['data']}, {work['validation']:,} for validation; "
+            f"{count(len({run.round for run in every}), 'round')}, median (least–most)"
         )
-        table = Table(box=box.SIMPLE)
-        for heading, _ in _COLUMNS:
-            table.add_column(heading, justify="right" if table.columns else "left")
-        if arithmetic is not None:
-            table.add_column("arithmetic / wall", justify="right")
-        table.add_column("best, mean accuracy", justify="right")
-        for system in SYSTEMS:
-            runs = [r for r in group if r.system == system]
-            if not runs:
-                continue
-            row = [TITLES[system], *(Spread.of([figure(r) for r in runs]).text() for _, figure in _COLUMNS[1:])]
-            if arithmetic is not None:
-                row.append(Spread.of([arithmetic / r.wall_seconds for r in runs]).text())
-            row.append(
-                ", ".join(f"{statistics.median(v):.4f}" for v in ([r.best for r in runs], [r.mean for r in runs]))
-            )
-            table.add_row(*row)
-        console.print(table)
-        for title, spread in comparisons(group).items():
-            console.print(f"  trials per minute against {title}: {spread.text()} times", highlight=False)
+        cells = dict(_CELLS)
+        if (arithmetic := _arithmetic(every[0], bound)) is not None:
+            cells["arithmetic / wall"] = show.text(partial(_share, arithmetic))
+        cells["best, mean accuracy"] = _accuracies
+        console.print(show.grid({TITLES[system]: runs for system, runs in group.items()}, cells))
+        for title, ratio in comparisons(group).items():
+            console.print(f"  trials per minute against {title}: {ratio.text()} times")
         for text in doubts(group):
-            console.print(f"  {text}", style="yellow", highlight=False)
+            console.print(f"  {text}", style="yellow")
         console.print()
 
 
-def _wall(record: Record) -> float:
-    return record.wall_seconds
+def _share(seconds: float, run: Record) -> float:
+    return seconds / run["wall_seconds"]
 
 
-_COLUMNS: tuple[tuple[str, Callable[[Record], float]], ...] = (
-    ("", _wall),
-    ("wall s", _wall),
-    ("trials / min", lambda r: r.per_minute),
-    ("CPU s", lambda r: r.cpu_seconds),
-    ("peak MiB", lambda r: r.peak_mib),
-)
+def _accuracies(runs: Sequence[Record]) -> str:
+    return ", ".join(f"{spread(runs, of(what)).median:.4f}" for what in ("best", "mean"))
 
 
-def doubts(records: Sequence[Record]) -> list[str]:
-    """What is odd about some records of the same work, for people: each is a reason not to trust the ratios."""
+def doubts(group: Found) -> list[str]:
+    """Returns what is odd about some records of the same work: each is a reason not to trust the ratios."""
     found: list[str] = []
-    for record in records:
-        name = f"{TITLES[record.system]}, round {record.round}"
-        if not record.whole:
-            found.append(f"{name}: {record.ended} of {record.trials} trials were trained to their end")
-        others = record.others_seconds / (record.wall_seconds * record.cores)
-        if others > _OTHERS:
-            found.append(f"{name}: all else took {others:.0%} of the machine's processor time meanwhile")
-        if record.cpu_seconds > _MOST * record.wall_seconds * record.cores:
-            found.append(f"{name}: more processor time was counted than there was; was the machine paused?")
-        if record.left_behind:
-            found.append(f"{name}: {_count(record.left_behind, 'process')} had to be killed after its exit")
+    every = sorted((run for system in group.values() for run in system), key=lambda run: run.time)
+    for run in every:
+        odd = records.doubts(run)
+        if run["ended"] < run["trials"]:
+            odd.insert(0, f"{run['ended']:.0f} of {run['trials']:.0f} trials were trained to their end")
+        found += [f"{TITLES[run.variant]}, round {run.round}: {text}" for text in odd]
     for what in ("best", "mean"):
-        medians = {
-            TITLES[s]: statistics.median(getattr(r, what) for r in records if r.system == s)
-            for s in SYSTEMS
-            if any(r.system == s for r in records)
-        }
+        medians = {TITLES[system]: spread(runs, of(what)).median for system, runs in group.items()}
         low, high = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
-        # Three standard errors: every system has the same images to validate on.
-        error = math.sqrt(medians[high] * (1 - medians[high]) / records[0].validation)
+        # Three standard errors: every system has the same validation images.
+        error = math.sqrt(medians[high] * (1 - medians[high]) / every[0].work["validation"])
         if medians[high] - medians[low] > max(3 * error, 0.01):
             found.append(
                 f"{what} validation accuracy {medians[low]:.4f} of {low}, {medians[high]:.4f} of {high}: "
@@ -171,59 +99,42 @@ def doubts(records: Sequence[Record]) -> list[str]:
     return found
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
+def _arithmetic(run: Record, bound: limit.Rates) -> float | None:
+    """Returns the seconds that the arithmetic of a record's trials takes on all cores; None if it was not measured."""
+    total, work = 0.0, run.work
+    for setting in settings(run.part, work["trials"]):
+        seconds = limit.epoch_seconds(bound, setting, work["images"], work["validation"])
+        if seconds is None:
+            return None
+        total += work["epochs"] * seconds
+    return total
 
 
-def _arithmetic(record: Record, bound: Mapping[str, Any] | None) -> float | None:
-    """Seconds that the arithmetic of a record's trials alone takes on all cores; None where that was not measured."""
-    if bound is None:
-        return None
-    seconds = [
-        limit.epoch_seconds(bound, setting, record.images, record.validation)
-        for setting in settings(record.shape, record.trials)
-    ]
-    return None if None in seconds else record.epochs * sum(s for s in seconds if s is not None)
-
-
-def plot(records: Sequence[Record], path: Path, machine: str) -> None:
-    """Draws trials per minute, a dot for the median and a line from least to most.
-
-    Args:
-        records: All; of each shape, those of its newest work are drawn.
-        path: The picture to write.
-        machine: Where they come from, in a line.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    newest = {group[0].shape: group for group in by_work(records).values()}
-    figure, axes = plt.subplots(1, len(newest), squeeze=False, figsize=(3.1 * len(newest) + 1.2, 2.9), sharey=True)
-    for axis, (shape, group) in zip(axes[0], newest.items(), strict=True):
-        for place, system in enumerate(SYSTEMS):
-            runs = [r.per_minute for r in group if r.system == system]
-            if not runs:
-                continue
-            spread = Spread.of(runs)
-            axis.barh(place, spread.median, color=_COLOURS[system], height=0.6)
-            axis.plot([spread.low, spread.high], [place, place], color="black", linewidth=1.2)
-            axis.annotate(
-                f" {_figure(spread.median)}", (spread.high, place), va="center", fontsize=9, annotation_clip=False
-            )
-        axis.set_title(
-            f"{SHAPES[shape].title}\n{_count(group[0].epochs, 'epoch')}, {group[0].images:,} images", fontsize=9
+def plot(store: Store, path: Path, footer: str) -> bool:
+    """Draws trials per minute of each shape's newest work: a bar for the median and a line from least to most."""
+    newest = {next(iter(group.values()))[0].part: group for group in by_work(store.records)}
+    size = (3.1 * len(newest) + 1.2, 2.9)
+    with show.plot(path, 1, len(newest), footer=footer, figsize=size, sharey=True) as (figure, axes):
+        for axis, (shape, group) in zip(axes[0], newest.items(), strict=True):
+            for place, system in enumerate(SYSTEMS):
+                if system not in group:
+                    continue
+                found = spread(group[system], per_minute)
+                axis.barh(place, found.median, color=_COLOURS[system], height=0.6)
+                axis.plot([found.low, found.high], [place, place], color="black", linewidth=1.2)
+                label = f" {records.shown(found.median)}"
+                axis.annotate(label, (found.high, place), va="center", fontsize=9, annotation_clip=False)
+            work = next(iter(group.values()))[0].work
+            title = f"{SHAPES[shape].title}\n{count(work['epochs'], 'epoch')}, {count(work['images'], 'image')}"
+            axis.set_title(title, fontsize=9)
+            axis.set_xlim(0, axis.get_xlim()[1] * 1.15)
+            axis.tick_params(labelsize=8)
+            axis.grid(axis="x", alpha=0.25)
+            axis.set_axisbelow(True)
+        axes[0][0].set_yticks(range(len(SYSTEMS)), [TITLES[system] for system in SYSTEMS], fontsize=9)
+        axes[0][0].invert_yaxis()
+        figure.supxlabel(
+            "trials per minute, including imports and everything else (longer is better)", fontsize=9, y=0.07
         )
-        axis.set_xlim(0, axis.get_xlim()[1] * 1.15)
-        axis.tick_params(labelsize=8)
-        axis.grid(axis="x", alpha=0.25)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_yticks(range(len(SYSTEMS)), [TITLES[system] for system in SYSTEMS], fontsize=9)
-    axes[0][0].invert_yaxis()
-    figure.supxlabel("trials per minute, imports and all else included (longer is better)", fontsize=9, y=0.07)
-    figure.text(0.5, 0.01, machine, fontsize=6, ha="center", va="bottom", color="#555555")
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        figure.tight_layout(rect=(0, 0.06, 1, 1))
+    return True

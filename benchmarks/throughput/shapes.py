@@ -1,17 +1,21 @@
-"""What is trained: for each shape a list of settings, which every system is given."""
+"""What is trained: for each shape a list of hyperparameter configurations, the same for every system.
+
+The other systems' processes import this module, so it must not import anything slow.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 _SEED = 20
-_RATES = (1e-4, 1e-2)
-_MIXED_RATES = (5e-4, 5e-2)
-_DROPOUTS = (0.0, 0.1, 0.2, 0.3)
+_RATES, _MIXED_RATES = (1e-4, 1e-2), (5e-4, 5e-2)
+_DROPOUTS, _LAYERS, _UNITS = (0.0, 0.1, 0.2, 0.3), (1, 2, 3), (16, 32, 64, 128, 256, 512)
+_ACTIVATIONS, _OPTIMIZERS, _BATCHES = ("relu", "tanh", "gelu"), ("adam", "rmsprop", "sgd"), (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -19,13 +23,13 @@ class Setting:
     """One trial's hyperparameters.
 
     Attributes:
-        filters: Of each 3×3 convolution; a 2×2 maximum pooling and a dropout of a quarter follow the last.
+        filters: Of each 3×3 convolution; a 2×2 max pooling and a dropout of 0.25 follow the last one.
         units: Of each hidden dense layer.
         activation: Of the dense layers.
-        dropout: Behind each hidden dense layer.
+        dropout: After each hidden dense layer.
         optimizer: Its name in Keras.
         learning_rate: Its learning rate.
-        batch_size: Images.
+        batch_size: Images per batch.
     """
 
     filters: tuple[int, ...]
@@ -42,19 +46,21 @@ class Shape:
     """A kind of model.
 
     Attributes:
-        name: Its name.
         title: For people.
-        epochs: Of each trial, where the command line does not say.
-        group: This program's group `model`.
-        model: Values of that group; those of the searched ones are domains.
-        images: Training images, those to be held out among them, where the command line does not say; None for all.
+        epochs: Of each trial, unless the command line says otherwise.
+        group: The option of this program's config group `model`.
+        model: Values of that group, including the domains of the searched ones.
+        filters: Of its convolutions.
+        units: Of its dense layers; () if they are searched.
+        images: Training images, unless the command line says otherwise; None for all.
     """
 
-    name: str
     title: str
     epochs: int
     group: str
     model: dict[str, Any]
+    filters: tuple[int, ...] = ()
+    units: tuple[int, ...] = ()
     images: int | None = None
 
 
@@ -62,50 +68,30 @@ def _choice(options: tuple[Any, ...]) -> str:
     return f"choice({', '.join(map(str, options))})"
 
 
-_LAYERS, _UNITS = (1, 2, 3), (16, 32, 64, 128, 256, 512)
-_ACTIVATIONS, _OPTIMIZERS, _BATCHES = ("relu", "tanh", "gelu"), ("adam", "rmsprop", "sgd"), (32, 64, 128, 256)
+_DROPOUT = _choice(_DROPOUTS)
+_CNN = {
+    "layers": 2,
+    "filters": [32, 64],
+    "kernel_size": 3,
+    "dropout": [0.0, 0.25],
+    "dense": {"layers": 1, "units": 128, "dropout": _DROPOUT},
+}
+_MIXED = {
+    "layers": _choice(_LAYERS),
+    "units": _choice(_UNITS),
+    "activation": _choice(_ACTIVATIONS),
+    "dropout": _DROPOUT,
+}
 SHAPES = {
-    shape.name: shape
-    for shape in (
-        Shape("small", "Dense 16-16", 3, "mlp", {"layers": 2, "units": 16, "dropout": _choice(_DROPOUTS)}),
-        Shape("large", "Dense 512-512", 1, "mlp", {"layers": 2, "units": 512, "dropout": _choice(_DROPOUTS)}),
-        Shape(
-            "cnn",
-            "Conv 32-64, Dense 128",
-            1,
-            "cnn",
-            {
-                "layers": 2,
-                "filters": [32, 64],
-                "kernel_size": 3,
-                "dropout": [0.0, 0.25],
-                "dense": {"layers": 1, "units": 128, "dropout": _choice(_DROPOUTS)},
-            },
-            images=6000,
-        ),
-        Shape(
-            "mixed",
-            "1 to 3 layers of 16 to 512 units",
-            2,
-            "mlp",
-            {
-                "layers": _choice(_LAYERS),
-                "units": _choice(_UNITS),
-                "activation": _choice(_ACTIVATIONS),
-                "dropout": _choice(_DROPOUTS),
-            },
-        ),
-    )
+    "small": Shape("Dense 16-16", 3, "mlp", {"layers": 2, "units": 16, "dropout": _DROPOUT}, units=(16, 16)),
+    "large": Shape("Dense 512-512", 1, "mlp", {"layers": 2, "units": 512, "dropout": _DROPOUT}, units=(512, 512)),
+    "cnn": Shape("Conv 32-64, Dense 128", 1, "cnn", _CNN, filters=(32, 64), units=(128,), images=6000),
+    "mixed": Shape("1 to 3 layers of 16 to 512 units", 2, "mlp", _MIXED),
 }
 
 
 def settings(shape: str, trials: int) -> list[Setting]:
-    """The trials of a shape: random draws, always the same; fewer trials are the first of more.
-
-    Args:
-        shape: A name of `SHAPES`.
-        trials: How many.
-    """
+    """Draws the trials of a shape: always the same ones, and fewer are the first of more."""
     rng = random.Random(f"{shape} {_SEED}")
     found: list[Setting] = []
     while len(found) < trials:
@@ -114,28 +100,19 @@ def settings(shape: str, trials: int) -> list[Setting]:
         dropout = rng.choice(_DROPOUTS)
         if shape == "mixed":
             layers = rng.choice(_LAYERS)
-            drawn = Setting(
-                (),
-                (rng.choice(_UNITS),) * layers,
-                rng.choice(_ACTIVATIONS),
-                dropout,
-                rng.choice(_OPTIMIZERS),
-                rate,
-                rng.choice(_BATCHES),
-            )
+            units, activation = (rng.choice(_UNITS),) * layers, rng.choice(_ACTIVATIONS)
+            drawn = Setting((), units, activation, dropout, rng.choice(_OPTIMIZERS), rate, rng.choice(_BATCHES))
         else:
-            filters, units = {"small": ((), (16, 16)), "large": ((), (512, 512)), "cnn": ((32, 64), (128,))}[shape]
-            drawn = Setting(filters, units, "relu", dropout, "adam", rate, 128)
+            drawn = Setting(SHAPES[shape].filters, SHAPES[shape].units, "relu", dropout, "adam", rate, 128)
         if drawn not in found:
             found.append(drawn)
     return found
 
 
 def values(shape: str, setting: Setting) -> dict[str, Any]:
-    """The searched hyperparameters of a setting, by their names in this program."""
-    if shape == "cnn":
-        return {"model.dense.dropout": setting.dropout, "optimizer.learning_rate": setting.learning_rate}
-    found: dict[str, Any] = {"model.dropout": setting.dropout, "optimizer.learning_rate": setting.learning_rate}
+    """Returns the searched hyperparameters of a setting, by their names in this program."""
+    dropout = "model.dense.dropout" if shape == "cnn" else "model.dropout"
+    found: dict[str, Any] = {dropout: setting.dropout, "optimizer.learning_rate": setting.learning_rate}
     if shape == "mixed":
         found |= {
             "model.layers": len(setting.units),
@@ -147,24 +124,27 @@ def values(shape: str, setting: Setting) -> dict[str, Any]:
     return found
 
 
-def experiment(shape: str, trials: list[Setting], epochs: int) -> str:
-    """An experiment file for this program: the space, and the trials as `search.enqueue`.
+def experiment_file(content: Mapping[str, Any]) -> str:
+    """Returns the text of an experiment file."""
+    return "# @package _global_\n" + yaml.safe_dump(dict(content), sort_keys=False)
 
-    Args:
-        shape: A name of `SHAPES`.
-        trials: The settings.
-        epochs: Of each.
-    """
+
+def experiment(shape: str, trials: int, epochs: int) -> str:
+    """Returns an experiment file for this program: the space, and the trials as `search.enqueue`."""
     mixed = shape == "mixed"
     low, high = _MIXED_RATES if mixed else _RATES
-    content = {
-        "defaults": [{"override /model": SHAPES[shape].group}],
-        "model": SHAPES[shape].model,
-        "optimizer": {
-            "name": _choice(_OPTIMIZERS) if mixed else "adam",
-            "learning_rate": f"tag(log, interval({low}, {high}))",
-        },
-        "training": {"batch_size": _choice(_BATCHES) if mixed else 128, "epochs": epochs},
-        "search": {"max_trials": len(trials), "enqueue": [values(shape, setting) for setting in trials]},
-    }
-    return "# @package _global_\n" + yaml.safe_dump(content, sort_keys=False)
+    return experiment_file(
+        {
+            "defaults": [{"override /model": SHAPES[shape].group}],
+            "model": SHAPES[shape].model,
+            "optimizer": {
+                "name": _choice(_OPTIMIZERS) if mixed else "adam",
+                "learning_rate": f"tag(log, interval({low}, {high}))",
+            },
+            "training": {"batch_size": _choice(_BATCHES) if mixed else 128, "epochs": epochs},
+            "search": {
+                "max_trials": trials,
+                "enqueue": [values(shape, setting) for setting in settings(shape, trials)],
+            },
+        }
+    )

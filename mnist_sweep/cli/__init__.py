@@ -1,1 +1,1 @@
-"""The command line: sweeps through Hydra, and the commands around them."""
+"""The command line: sweeps, which Hydra starts, and the other commands."""

@@ -1,4 +1,4 @@
-"""Sees to it that Hydra writes only into a folder that is a sweep's own."""
+"""Makes sure that Hydra writes only to a sweep's folder."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mnist_sweep.journal.folders import Claim, check_free, claim, holds_a_sweep
 
 _MULTIRUN = "multirun.yaml"
 
-# Of this process, by the folder that Hydra was told to use, as it writes it.
+# This process's claims, by the absolute path of the folder that Hydra uses.
 _claims: dict[str, Claim] = {}
 
 
 class ClaimFolder(Callback):
-    """Takes a sweep's folder before Hydra writes to it, which would create it and replace files in it."""
+    """Claims a sweep's folder before Hydra creates it or replaces files in it."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Takes the folder `hydra.run.dir`, or one beside it."""
+        """Claims the folder `hydra.run.dir`, or one next to it."""
         with past_hydra():
             _check_unused(config)
             if not str(config.hydra.run.dir):
@@ -46,14 +46,14 @@ class ClaimFolder(Callback):
             folder = Path(str(config.hydra.sweep.dir))
             if not _holds_a_multirun(folder):
                 check_free(folder, "hydra.sweep.dir")
-            # Only in the copy that is written: each of the sweeps has its config composed again.
+            # Changes only the copy that is written: the config of each sweep is composed again.
             tracking = OmegaConf.to_container(config.tracking, resolve=False)
             if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
                 config.tracking.uri = hide(tracking["uri"])
 
 
 def _check_unused(config: DictConfig) -> None:
-    """Refuses what would let Hydra write elsewhere, or let paths mean something else."""
+    """Refuses options with which Hydra would write elsewhere, or paths would mean something else."""
     if config.hydra.output_subdir is not None:
         raise UserError(
             f"hydra.output_subdir={config.hydra.output_subdir}: .hydra/ is written without it; leave it out"
@@ -63,7 +63,7 @@ def _check_unused(config: DictConfig) -> None:
 
 
 def _holds_a_multirun(folder: Path) -> bool:
-    """Whether a folder holds sweeps of a multirun, and nothing else."""
+    """Whether a folder has the sweeps of a multirun, and nothing else."""
     written = folder / _MULTIRUN
     if not written.is_file() or "name: mnist_sweep" not in read_text(written, str(written)):
         return False
@@ -81,7 +81,7 @@ class Refused(BaseException):
 
 @contextlib.contextmanager
 def past_hydra() -> Iterator[None]:
-    """Carries an exception past Hydra, which would print a line of its own about it, in a `Refused`."""
+    """Raises a `Refused` instead of any exception, about which Hydra would print a line."""
     try:
         yield
     except Exception as error:
@@ -89,32 +89,32 @@ def past_hydra() -> Iterator[None]:
 
 
 def claimed(output: Path) -> Claim:
-    """What was taken for a sweep.
+    """The claim of a sweep's folder.
 
     Args:
-        output: The folder that Hydra was told to use; one of several sweeps (`-m`) is taken only now.
+        output: The folder that Hydra uses. With several sweeps (`-m`), it is claimed only now.
     """
     key = os.path.abspath(output)
     if key not in _claims:
         taken = claim(output, "hydra.sweep.subdir")
-        # Hydra has created it.
+        # Hydra has created the folder.
         _claims[key] = Claim(taken.wished, taken.folder, (taken.folder,))
     return _claims[key]
 
 
 def give_up_unused() -> None:
-    """Gives up what this process has taken for sweeps that never began."""
+    """Gives up this process's claims for sweeps that never started."""
     for taken in _claims.values():
         taken.give_up()
     _claims.clear()
 
 
 def save_configs(config: DictConfig, hydra_config: HydraConf, folder: Path) -> None:
-    """Writes what was composed and what was typed into a sweep's folder, as Hydra would, but without passwords.
+    """Writes the composed config and the overrides to a sweep's folder, as Hydra would, but without passwords.
 
     Args:
         config: The sweep's config.
-        hydra_config: Hydra's own.
+        hydra_config: Hydra's config.
         folder: The sweep's folder.
     """
     (folder / CONFIGS).mkdir(exist_ok=True)

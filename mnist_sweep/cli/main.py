@@ -1,4 +1,4 @@
-"""The command line: `sweep`, which is the default; `commands.py` has its companions."""
+"""The command line's entry point, which runs a sweep, or one of the commands in `commands.py`."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits.
 
     Args:
-        arguments: Without the program's name; those of the process by default.
+        arguments: The arguments without the program's name; the process's by default.
     """
-    # At its end Python looks through all that was imported for garbage: 0.9 s of CPU where that is MLflow.
+    # Otherwise, Python looks for garbage in all imported modules at exit, which takes 0.9 s of CPU with MLflow.
     atexit.register(gc.freeze)
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:
         given.remove("--debug")
         os.environ[_DEBUG] = "1"
-    # Whatever prints it from here on, its password is known.
+    # From here on, its password is hidden whenever it is printed.
     hide(os.environ.get(STORE_VARIABLE, ""))
     debug = os.environ.get(_DEBUG, "0") == "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the screen cannot show is no reason to end.
+            # Characters that the terminal cannot show must not raise errors.
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
         sys.exit(_run(given))
@@ -51,13 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("mnist_sweep: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe, `head` say, has seen enough.
+        # The reader of a pipe, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
         _end(2, _unusable(error), error, debug)
     except Exception as error:
-        # Not imported: most errors come before MLflow.
+        # MLflow is not imported here, as most errors occur before it is needed.
         mlflow = sys.modules.get("mlflow.exceptions")
         if mlflow is not None and isinstance(error, mlflow.MlflowException):
             message = (
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 "--tracking-uri or MLFLOW_TRACKING_URI"
             )
             _end(2, message, error, debug)
-        what = f"unexpected {kind_and_line(error)}; this is a fault of the program: --debug shows where"
+        what = f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
         _end(1, what, error, debug)
 
 
@@ -79,7 +79,7 @@ def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
 
 
 def _unusable(error: OSError) -> str:
-    # NumPy's own, on a full disk, has neither a name nor a number.
+    # NumPy's error on a full disk has neither a file name nor a number.
     return f"{error.filename or 'disk'}: cannot be used ({os_reason(error)})"
 
 
@@ -105,7 +105,7 @@ def _sweep(given: list[str]) -> int:
         with hydra_folder.past_hydra():
             codes.append(_run_job(config, HydraConfig.get()))
         if codes[-1] == 130:
-            # Ctrl-C is meant for the sweeps of a multirun that are still to come, too.
+            # Ctrl-C also cancels the multirun's remaining sweeps.
             raise SystemExit(130)
 
     compose.register()
@@ -113,7 +113,7 @@ def _sweep(given: list[str]) -> int:
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
     rest = [_without_secret(argument) for argument in given if argument not in flags]
     sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
-    # Hydra then raises its errors instead of printing them in its own way.
+    # This makes Hydra raise its errors instead of printing them.
     before = os.environ.get(_DEBUG)
     os.environ[_DEBUG] = "1"
     try:
@@ -133,7 +133,7 @@ def _sweep(given: list[str]) -> int:
 
 
 def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
-    """Runs the sweep of a config that Hydra has composed, or the interrupted one that it is to continue."""
+    """Runs the sweep of a config that Hydra has composed, or continues the interrupted sweep with this config."""
     from mnist_sweep.cli import hydra_folder
     from mnist_sweep.common.tables import standard_output
     from mnist_sweep.config import compose
@@ -143,7 +143,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
 
     claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
     for killed in folders.never_begun(claim.folder.parent):
-        # With a copy of its images, which may be large, and nothing that could be continued.
+        # There is nothing to continue, but a copy of the images, which may be large.
         folders.discard(killed)
     plain = compose.plain(config)
     plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
@@ -158,7 +158,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
 
 
 def _without_secret(argument: str) -> str:
-    """An override without the password of a tracking URI, which Hydra would print and write down."""
+    """Hides the password of a tracking URI in an override, which Hydra would print and write to a file."""
     from mnist_sweep.config.grammar import values_of
 
     key, equals, value = argument.partition("=")

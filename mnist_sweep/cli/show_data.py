@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep show-data`: what a sweep would be trained on."""
+"""`python -m mnist_sweep show-data`: plots and counts the images that a sweep would be trained on."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from mnist_sweep.driver import summary
 _DEFAULT = Path("data.png")
 _FIRST = 25
 _SOFTWARE = "mnist_sweep show-data"
-# The bytes of a picture that are looked at for it; its own text comes before its pixels.
+# Its text is looked for in the first bytes of a PNG file, before the pixels.
 _START = 4096
 
 
 def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
-    """Draws the first images of a data set and how many there are of each class, and prints what there is.
+    """Plots the first images of a data set and the number of images of each class, and prints a summary.
 
     Args:
-        overrides: As for a sweep, of which those of the group `data` matter.
-        to: The picture, whose suffix tells its format; the folder must be there, and a file of that name is replaced.
-            By default `data.png`, unless that is somebody's own file.
+        overrides: Overrides as for a sweep. Those of the group `data` matter.
+        to: The plot's file, whose suffix determines the format. The folder must exist, and a file of this name is
+            replaced. By default `data.png`, unless another program wrote it.
 
     Raises:
-        UserError: Something is wrong with the overrides or the data, or the picture cannot be written.
+        UserError: Something is wrong with the overrides or the data, or the plot cannot be written.
     """
     if to is None:
         to = _DEFAULT
         if os.path.lexists(to) and not _is_ours(to):
-            raise UserError(f"show-data: {to} was not drawn by it, and would be replaced; name a file with --to=FILE")
+            raise UserError(f"show-data: {to} is another file, and would be replaced; name a file with --to=FILE")
     settings = check_settings(compose.defaults(quote_sweeps(overrides)))
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
     from mnist_sweep.results.plots import digits_and_classes
@@ -49,7 +49,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     title = f"{images.name if settings.data.path is None else Path(images.source).name}: {which}"
     figure = digits_and_classes(images.x_train[order], images.y_train[order], title=title, test_labels=images.y_test)
     try:
-        # Other formats have other keys, and are written only where they are asked for.
+        # Other formats have other keys, and are only written on request.
         about = {"Software": _SOFTWARE} if to.suffix.lower() == ".png" else None
         write_whole(to, lambda path: figure.savefig(path, dpi=150, metadata=about), follow=True)
     except (OSError, ValueError) as error:
@@ -71,11 +71,11 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     for heading, found in zip(("training", "test"), counts, strict=True):
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
     show(console, columns, f"{images.classes} classes")
-    console.print(f"{which}, drawn in {to}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{which}, plotted in {to}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is a PNG that says that this command drew it, in a text chunk as PNG has them.
+    """Whether a file is a PNG with a text chunk which tells that this command wrote it.
 
     https://www.w3.org/TR/png-3/#11tEXt
     """
@@ -88,7 +88,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _order(labels: data.Array) -> tuple[data.Array, str]:
-    """In which order to draw images: as they come, unless they are sorted by class and only one would be seen."""
+    """The order in which to plot images: their own, unless that shows only one class."""
     if len(np.unique(labels[:_FIRST])) > 1:
         return np.arange(len(labels)), "the first training images"
     rank = np.empty(len(labels), dtype=np.int64)

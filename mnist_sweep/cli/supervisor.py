@@ -1,8 +1,8 @@
-"""Runs a command that ends, with all that it has started, when whoever runs this is gone.
+"""Runs a command, and ends it and all its child processes when the process that started this one is gone.
 
-`python -I supervisor.py COMMAND…`, with a pipe as standard input: the command is ended when the pipe is closed at its
-other end, which the system does also after a `kill -9`. On standard output comes the number of the command's process
-group, for those who outlive this. It stands alone, so that it starts at once.
+`python -I supervisor.py COMMAND…`, with a pipe as standard input: the command ends when the other end of the pipe is
+closed, which the system does even after a `kill -9`. The id of the command's process group is printed on standard
+output. This file imports nothing of the package, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-# From asking politely to not asking.
+# From SIGTERM to SIGKILL.
 _SECONDS = 1.5
 
 
@@ -29,7 +29,7 @@ def main(command: Sequence[str]) -> int:
     Returns:
         Its exit code.
     """
-    # A group of its own, which its children belong to.
+    # A new process group, which its child processes belong to.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)
     print(process.pid, flush=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

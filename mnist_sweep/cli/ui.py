@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep ui`: MLflow's pages on the sweeps' store."""
+"""`python -m mnist_sweep ui`: serves MLflow's pages on the sweeps' store."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from mnist_sweep.results.runs.find import SweepRuns
 
 _READY_WITHIN = 60.0
-# The supervisor takes half of them where the server does not end when it is asked to.
+# The supervisor takes half of this time if the server ignores SIGTERM.
 _END_WITHIN = 3.0
-# Of what the server has said of its errors, in bytes.
+# How many bytes of the server's error output are read.
 _TAIL = 65536
 
 
@@ -53,14 +53,14 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
         The exit code.
 
     Raises:
-        UserError: The store or the sweep is not there, or the port is taken.
+        UserError: The store or the sweep does not exist, or the port is taken.
     """
     tracking = defaults()["tracking"]
     found = _find(sweep, tracking_uri) if sweep else None
     uri = found.client.tracking_uri if found else absolute(tracking_uri or _configured())
     if uri.startswith(("http:", "https:")):
         print(f"The runs are on a tracking server: {saved_view.home(uri)}")
-        _tell(found or _last(uri), uri, open_browser)
+        _show(found or _last(uri), uri, open_browser)
         return 0
     path = sqlite_path(uri)
     if path is not None and not path.exists():
@@ -72,19 +72,19 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     with ports.listen(host, port) as taken:
         open_to_others, port = not ports.is_loopback(taken), taken.getsockname()[1]
     termination.raise_on_signals()
-    # As a URI: of a plain path, MLflow would decode a percent sign.
+    # A URI, as MLflow would decode a percent sign in a path.
     artifacts = Path(tracking["artifacts"]).absolute().as_uri()
     try:
         with tempfile.TemporaryFile() as errors, _server(uri, host, port, artifacts, errors) as server:
             address = f"http://{ports.in_url(host)}:{port}"
-            # What takes longest of looking into the store, while the server starts; the store itself may not answer.
+            # The slowest part of finding the sweep, done while the server starts. The store itself may not answer.
             importlib.import_module("mlflow")
             _wait_until_ready(server, errors, address)
             found = found or _last(uri)
             if open_to_others:
                 _warn(host)
             print(f"MLflow shows the runs at {saved_view.home(address)} (Ctrl-C ends it)", flush=True)
-            _tell(found, address, open_browser)
+            _show(found, address, open_browser)
             server.wait()
             raise UserError(f"MLflow's server has ended ({_last_line(errors) or server.returncode})")
     except KeyboardInterrupt:
@@ -93,7 +93,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
 
 @contextlib.contextmanager
 def _server(uri: str, host: str, port: int, artifacts: str, errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server, which ends with the block, or with this process, however that ends."""
+    """Runs MLflow's server, which ends with the block, or with this process, however that ends."""
     server = subprocess.Popen(
         [
             sys.executable, "-I", supervisor.__file__,
@@ -102,9 +102,9 @@ def _server(uri: str, host: str, port: int, artifacts: str, errors: IO[bytes]) -
         ],
         env={
             **os.environ,
-            # Not an argument: those are seen by every user of the machine, and it may hold a password.
+            # Not an argument, as every user of the machine can see those, and it may contain a password.
             "MLFLOW_BACKEND_STORE_URI": uri,
-            # MLflow starts uvicorn by its name, which is on the PATH only in an activated environment.
+            # MLflow runs `uvicorn`, which is on the PATH only in an activated environment.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -126,15 +126,15 @@ def _server(uri: str, host: str, port: int, artifacts: str, errors: IO[bytes]) -
         except subprocess.TimeoutExpired:
             server.kill()
         if server.wait() < 0:
-            # It was killed, and has ended nothing.
+            # The supervisor was killed, so it has not ended the server.
             with contextlib.suppress(ValueError, ProcessLookupError):
                 os.killpg(int(server.stdout.readline()), signal.SIGKILL)
 
 
 def _warn(host: str) -> None:
     Console(stderr=True).print(
-        f"--host={host}: everyone who can reach it can read, change and delete all runs and models there; MLflow asks "
-        "for no password.",
+        f"--host={host}: everyone who can reach it can read, change and delete all runs and models; MLflow does not "
+        "ask for a password.",
         style="bold red",
         soft_wrap=True,
         highlight=False,
@@ -148,20 +148,20 @@ def _find(sweep: str | None, uri: str | None) -> SweepRuns:
 
 
 def _configured() -> str:
-    """The store that the last sweep was logged to, as for the other commands."""
+    """The store that the last sweep was logged to, as the other commands use."""
     from mnist_sweep.results.runs.find import uri_of
 
     return uri_of(None)
 
 
 def _last(uri: str) -> SweepRuns | None:
-    """The last sweep of a store; None where it holds none, and may hold other runs."""
+    """The last sweep of a store; None if it has none. It may have other runs."""
     with contextlib.suppress(UserError):
         return _find(None, uri)
     return None
 
 
-def _tell(found: SweepRuns | None, address: str, open_browser: bool) -> None:
+def _show(found: SweepRuns | None, address: str, open_browser: bool) -> None:
     link = saved_view.home(address) if found is None else saved_view.link_to(address, found.client, found.parent)
     if found is not None:
         print(f"{found.sweep}: {link}", flush=True)
@@ -170,7 +170,7 @@ def _tell(found: SweepRuns | None, address: str, open_browser: bool) -> None:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], address: str) -> None:
-    # Not through a proxy, which does not know what listens here.
+    # Not through a proxy, which cannot reach this machine's ports.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + _READY_WITHIN
     while time.monotonic() < until:
@@ -181,15 +181,15 @@ def _wait_until_ready(server: subprocess.Popen[bytes], errors: IO[bytes], addres
                 return
         except (OSError, http.client.HTTPException):
             time.sleep(0.2)
-    told = _last_line(errors)
+    reason = _last_line(errors)
     raise UserError(
-        f"MLflow's server did not answer at {address} within {_READY_WITHIN:.0f} s{f' ({told})' if told else ''}"
+        f"MLflow's server did not answer at {address} within {_READY_WITHIN:.0f} s{f' ({reason})' if reason else ''}"
     )
 
 
 def _last_line(errors: IO[bytes]) -> str:
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL))
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    # SQLAlchemy's last line is an address where one may read more.
-    told = [line for line in lines if "Background on this error" not in line]
-    return masked(one_line(told[-1], 500)) if told else ""
+    # SQLAlchemy's last line is a link to its documentation.
+    messages = [line for line in lines if "Background on this error" not in line]
+    return masked(one_line(messages[-1], 500)) if messages else ""

@@ -112,6 +112,21 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
     return table, len(columns) - len(kept)
 
 
+def markdown(columns: Sequence[Column]) -> str:
+    """Makes a Markdown table.
+
+    Args:
+        columns: The columns, in their order.
+
+    Returns:
+        Lines that end with a line feed. Bars in texts are escaped, as they would end the cell.
+    """
+    headings = [column.heading for column in columns]
+    rows = [headings, ["---"] * len(columns), *zip(*(column.cells for column in columns), strict=True)]
+    lines = [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
 def line_printer(console: Console) -> Callable[[str], None]:
     """Returns a function that prints a line unchanged: not wrapped, without markup or highlighting."""
 

@@ -51,6 +51,11 @@ class Choice:
         """The number of values."""
         return len(self.options)
 
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return all(type(option) in (int, float) for option in self.options)
+
     def all(self) -> Iterator[Any]:
         """Returns every value."""
         return iter(self.options)
@@ -89,6 +94,11 @@ class Interval:
     def size(self) -> int | None:
         """The number of values; None if they cannot be counted."""
         return int(self.high) - int(self.low) + 1 if self.integer else None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers: they are."""
+        return True
 
     def all(self) -> Iterator[Any]:
         """Returns every value of an interval of whole numbers."""

@@ -63,6 +63,8 @@ def log_to(folder: Path) -> None:
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         _tell(path, error)
+        # Without any handler, Python would print errors, with the passwords in them.
+        root.addHandler(logging.NullHandler())
         return
     handler.setFormatter(_Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     root.addHandler(handler)

@@ -1,27 +1,39 @@
-"""Lets a worker make the winner an MLflow model, while the sweep's last results and its report are written."""
+"""Has a worker turn the best trial's model into an MLflow model: one of the sweep's, or one that is started for it."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mnist_sweep.common.errors import MachineError
-from mnist_sweep.workers.base import Died, MachineFailed, Message, Package, Packaged, Workers
+import numpy as np
+
+from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.config import backend
+from mnist_sweep.data.images import Dataset
+from mnist_sweep.journal.files import ARRAYS, PACKAGE, SAMPLE_FILE, WORKERS
+from mnist_sweep.workers.base import Died, MachineFailed, Message, Package, Packaged, Ready, Workers
+from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.local import LocalWorkers
+
+if TYPE_CHECKING:
+    from mnist_sweep.results.models.model_run import ModelRun
 
 _POLL = 0.2
-# As many as a process of its own would have.
 _SECONDS = 300.0
 
 
 class Packaging:
-    """One model's way from a trial's folder to an MLflow model, which takes seconds where TensorFlow is loaded."""
+    """Packages a model in one of the sweep's workers, while the sweep's last results and its report are written."""
 
     def __init__(self, workers: Workers, to: Path, clock: Callable[[], float]) -> None:
         """Takes what it needs.
 
         Args:
-            workers: Of which one does it.
+            workers: The sweep's worker pool.
             to: The folder to make.
             clock: The time in seconds.
         """
@@ -29,39 +41,108 @@ class Packaging:
         self._slot, self._made = "", False
 
     def begin(self, slot: str, trial: Path, made_by: str | None, digest: str = "") -> None:
-        """Gives the model to a slot that is ready.
+        """Gives the task to a slot that is ready.
 
         Args:
             slot: The slot.
             trial: The trial's folder.
-            made_by: The user's own `package.module:name` that built it.
-            digest: The SHA-256 of its file as it was written; empty where that is not known.
+            made_by: The user's `package.module:name` that built the model.
+            digest: The SHA-256 of the model's file when it was written; empty if unknown.
         """
         self._slot = slot
         self._workers.submit(slot, Package(str(trial), str(self._to), made_by, digest))
 
     @property
     def begun(self) -> bool:
-        """Whether a slot was given the model."""
+        """Whether a slot has been given the task."""
         return bool(self._slot)
 
     def take(self, message: Message) -> None:
-        """Takes what a slot says."""
-        if message.slot == self._slot and isinstance(message, Packaged | MachineFailed | Died):
-            self._made = isinstance(message, Packaged) and not message.error
-            # Not "", which is where none has begun.
+        """Handles a worker's message."""
+        if message.slot == self._slot and (error := _error(message)) is not None:
+            self._made = not error
+            # Not "", which means that no slot has been given the task.
             self._slot = "-"
 
     def result(self) -> Path | None:
-        """Waits for the worker; nobody else may poll meanwhile.
+        """Waits for the worker. Nothing else may poll the workers meanwhile.
 
         Returns:
-            The folder; None where there is none, for whatever reason: the worker's log tells.
+            The folder; None if there is none, for whatever reason. The worker's log has it.
         """
         until = self._clock() + _SECONDS
-        # What was trained and logged does not fail by a package that the disk has no room for.
+        # A full disk must not fail a sweep whose results are already logged.
         with contextlib.suppress(MachineError):
             while self._slot in self._workers.slots() and self._clock() < until:
                 for message in self._workers.poll(_POLL):
                     self.take(message)
         return self._to if self._made else None
+
+
+def package(run: ModelRun, folder: Path, given_up: threading.Event) -> Path:
+    """Packages a model that MLflow has, in a worker that is started for it and closed again.
+
+    Args:
+        run: The model's run.
+        folder: Where the model is fetched to and packaged.
+        given_up: Once it is set, this function stops waiting.
+
+    Returns:
+        The package's folder, in `folder`.
+
+    Raises:
+        UserError: The run lacks a file, or the model cannot be packaged.
+        MachineError: No worker can be started.
+    """
+    run.fetch_model(folder)
+    run.fetch(SAMPLE_FILE, folder)
+    config = run.config(folder, ("model", "training"))
+    made_by = config["model"].get("builder") or config["model"].get("hypermodel")
+    # A worker opens a data set before it takes a task. Packaging does not look at it.
+    (folder / ARRAYS).mkdir()
+    images, labels = np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int64)
+    Dataset(images, labels, images, labels, images, labels, classes=1, seed=0).save(folder / ARRAYS)
+    # On the CPU, as another sweep may be using the GPU.
+    workers = LocalWorkers(
+        [Slot("cpu0", 1)],
+        folder / ARRAYS,
+        folder / WORKERS,
+        custom_code=made_by is not None,
+        backend=backend.to_load(config),
+    )
+    try:
+        error = run_task(workers, Package(str(folder), str(folder / PACKAGE), made_by), time.monotonic, given_up)
+    finally:
+        workers.close()
+    if error:
+        raise UserError(f"{run.sweep}: the model of trial {run.trial} cannot be packaged ({error})")
+    return folder / PACKAGE
+
+
+def run_task(workers: Workers, task: Package, clock: Callable[[], float], given_up: threading.Event) -> str:
+    """Has the first worker that is ready package a model.
+
+    Args:
+        workers: The pool, which may still be starting.
+        task: The model.
+        clock: The time in seconds.
+        given_up: Once it is set, this function stops waiting.
+
+    Returns:
+        Why the worker failed; "" if it did not.
+    """
+    until = clock() + _SECONDS
+    while clock() < until and not given_up.is_set():
+        for message in workers.poll(_POLL):
+            if isinstance(message, Ready):
+                workers.submit(message.slot, task)
+            elif (error := _error(message)) is not None:
+                return error
+    return "interrupted" if given_up.is_set() else f"it takes more than {_SECONDS:.0f} s"
+
+
+def _error(message: Message) -> str | None:
+    """Why a worker could not package a model; "" if it could, and None for a message that does not tell."""
+    if isinstance(message, Packaged):
+        return message.error
+    return message.reason if isinstance(message, Died | MachineFailed) else None

@@ -1,10 +1,10 @@
-"""What a sweep leaves behind when it is over: its report, and its best model in MLflow's registry."""
+"""Publishes the results of a sweep that is over: its report, and its best model in MLflow's registry."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import traceback
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from mnist_sweep.common.importing import without_collector
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, kind_and_line
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.driver import packaging
 from mnist_sweep.tracking.recorder import Plots
 
 if TYPE_CHECKING:
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+_NO_REPORT = "the report could not be written"
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was left.
+    """What was published.
 
     Attributes:
-        report: The report's file; None where there is none.
-        registered: The best model's version; None where there is none.
-        link: Of the sweep's view in MLflow's pages; those of a local store are there while `ui` runs.
-        troubles: Why not, a line each.
+        report: The report's file; None if there is none.
+        registered: The best model's version; None if there is none.
+        link: The link to the sweep's view in MLflow's pages. For a local store it works while `ui` runs.
+        troubles: What went wrong, a line each.
     """
 
     report: Path | None = None
@@ -44,7 +46,7 @@ class Published:
 
 
 def load_plots() -> Plots:
-    """Gives what draws the plots in MLflow; it takes a second to import."""
+    """Imports the module that draws the plots in MLflow, which takes a second."""
     from mnist_sweep.results import plots
 
     return plots
@@ -54,21 +56,20 @@ def prepare(settings: Settings, trials: int) -> None:
     """Imports what the end of a sweep needs, which takes a second, while the driver has nothing else to do.
 
     Args:
-        settings: The sweep's.
-        trials: How many it has.
+        settings: The sweep's settings.
+        trials: How many trials the sweep has.
     """
     with without_collector():
         try:
             load_plots()
-
             if settings.tracking.report:
                 from mnist_sweep.results import importance, report  # noqa: F401
 
                 importance.load(trials)
         except Exception:
-            # Told when it is needed.
-            _LOG.info("what the end of the sweep needs cannot be imported: %s", traceback.format_exc())
-        # What is imported need not be looked through for garbage later, either.
+            # The error is reported when the import is needed.
+            _LOG.info("what the end of the sweep needs cannot be imported", exc_info=True)
+        # Later collections need not look through the imported modules.
         gc.freeze()
 
 
@@ -83,15 +84,16 @@ def publish(
 ) -> Published:
     """Writes the report, logs it to the sweep's run, and registers the best model.
 
-    Whatever goes wrong here is told, and is no failure of the sweep, which is whole without it.
+    An error here does not fail the sweep, whose results are complete: it is returned as one of the `troubles`.
 
     Args:
-        sweep: `name/time`, which MLflow has.
-        settings: The sweep's.
+        sweep: The sweep, `name/time`.
+        settings: The sweep's settings.
         folder: The sweep's folder.
         say: Prints a line.
         has_winner: Whether there is a best model.
-        packaged: As for `registry.register`.
+        packaged: Returns the folder in which a worker has made an MLflow model of the best model, and may wait for it;
+            None to start a worker for that.
     """
     tracking = settings.tracking
     register = tracking.register_winner and has_winner
@@ -99,30 +101,33 @@ def publish(
         return Published(link=_link(settings, sweep))
     from mnist_sweep.results.runs.find import find_sweep
 
-    # MLflow, which is large, is not to be looked through for garbage meanwhile.
+    # Collections need not look through MLflow, which is large.
     gc.freeze()
     say("Writing the report …" if tracking.report else "Registering the best model …")
     try:
         found = find_sweep(sweep, tracking.uri)
     except Exception as error:
-        return Published(troubles=(_told("the report could not be written", error),))
+        return Published(troubles=(_trouble(_NO_REPORT, error),))
     troubles: list[str] = []
 
-    def tried(what: str, task: Callable[[], _Result]) -> _Result | None:
+    def attempt(failure: str, task: Callable[[], _Result]) -> _Result | None:
         try:
             return task()
         except Exception as error:
-            troubles.append(_told(what, error))
+            troubles.append(_trouble(failure, error))
             return None
 
-    # Registering waits for another process, which makes an MLflow model of it.
-    with ThreadPoolExecutor(1) as aside:
-        registering = None
-        if register:
-            what = "the best model could not be registered"
-            registering = aside.submit(tried, what, lambda: _register(found, packaged))
-        report = tried("the report could not be written", lambda: _report(found, folder)) if tracking.report else None
-        registered = registering.result() if registering else None
+    given_up, registering = threading.Event(), None
+    # Registering waits for a worker that packages the model.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            if register:
+                failure = "the best model could not be registered"
+                registering = thread.submit(attempt, failure, lambda: _register(found, packaged, given_up))
+            report = attempt(_NO_REPORT, lambda: _report(found, folder)) if tracking.report else None
+            registered = registering.result() if registering else None
+        finally:
+            given_up.set()
     return Published(report, registered, _link(settings, sweep), tuple(troubles))
 
 
@@ -135,10 +140,10 @@ def _report(found: SweepRuns, folder: Path) -> Path:
     return path
 
 
-def _register(found: SweepRuns, packaged: Callable[[], Path | None]) -> Registered:
+def _register(found: SweepRuns, packaged: Callable[[], Path | None], given_up: threading.Event) -> Registered:
     from mnist_sweep.results.models import registry
 
-    return registry.register(found, packaged)
+    return registry.register(found, lambda run, to: packaged() or packaging.package(run, to, given_up))
 
 
 def _link(settings: Settings, sweep: str) -> str | None:
@@ -148,14 +153,15 @@ def _link(settings: Settings, sweep: str) -> str | None:
     uri = settings.tracking.uri
     try:
         experiment = store.connect(uri).get_experiment_by_name(settings.name)
-    except Exception as error:
-        _told("the link of its view is not known", error)
+    except Exception:
+        _LOG.exception("the link to the sweep's view is not known")
         return None
     pages = uri if uri.startswith(("http:", "https:")) else f"http://{HOST}:{PORT}"
     return saved_view.link(pages, experiment.experiment_id, saved_view.key(sweep)) if experiment else None
 
 
-def _told(what: str, error: Exception) -> str:
-    _LOG.error("%s: %s", what, masked(traceback.format_exc()))
-    why = first_line(error) if isinstance(error, UserError) else kind_and_line(error)
-    return f"{what} ({masked(why)})"
+def _trouble(failure: str, error: Exception) -> str:
+    """Logs an error with its traceback, and describes it in a line."""
+    _LOG.error(failure, exc_info=error)
+    reason = first_line(error) if isinstance(error, UserError) else kind_and_line(error)
+    return f"{failure} ({masked(reason)})"

@@ -19,7 +19,7 @@ from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.results.models import run_data
+from mnist_sweep.results.models.training_data import load_training_data
 from mnist_sweep.results.runs.logged import Curve, Logged, find_run, lineage
 from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
@@ -117,7 +117,7 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
     chain = lineage(client, found)
     name = backend.of(chain[-1].config)
     backend.check_installed(name)
-    dataset = run_data.load(chain[-1].config, chain[-1].tags, "rerun")
+    dataset = load_training_data(chain[-1].config, chain[-1].tags, "rerun")
     slot = _slot(chain[-1])
     say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep

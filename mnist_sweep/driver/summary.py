@@ -1,4 +1,4 @@
-"""What is printed when a sweep begins and when it has ended."""
+"""What the terminal shows when a sweep starts and when it has ended."""
 
 from __future__ import annotations
 
@@ -9,22 +9,34 @@ from rich.console import Console
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import Column, show
-from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
+from mnist_sweep.common.text import LONGEST_REASON, one_line
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, verdict
+from mnist_sweep.journal.leaderboard import leaderboard as make_leaderboard
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Status
 
 _LEADERS = 10
+# The columns of the leaderboard; in a narrow terminal, those with the lowest weight are left out first.
+_WEIGHTS: dict[Kind, int] = {
+    "rank": 0,
+    "trial": 3,
+    "hyperparameter": 2,
+    "score": 3,
+    "retrained": 3,
+    "best epoch": 1,
+    "time": 1,
+}
 Say = Callable[[str], None]
 
 
 def warn_of_fallback(console: Console, images: Images) -> None:
-    """Says, if it is so, that the data are not those that were asked for."""
+    """Warns if other data than the requested ones are used."""
     if images.fallback is not None:
         console.print(
             f" data={images.fallback} CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of {images.name} instead. "
@@ -35,7 +47,7 @@ def warn_of_fallback(console: Console, images: Images) -> None:
 
 
 def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
-    """Says what a sweep is about to do, and where."""
+    """Prints what a sweep is about to do, and on which workers."""
     about = started.data
     say(f"Sweep {started.sweep}")
     say(
@@ -50,61 +62,25 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
         say(f"  knows    {len(started.earlier)} trials of {sweeps}")
     elif asked := started.config["search"].get("warm_start"):
-        say(f"  knows    nothing: no trial of {', '.join(asked)} has a setting of this space, and all objectives")
+        say(f"  knows    nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
     say(f"  workers  {', '.join(places)}")
 
 
 def leaderboard(console: Console, space: Space, results: Ranking) -> None:
-    """Prints the best trials."""
-    ranking = results.ranked()
-    if not ranking:
+    """Prints the best trials, including the whole Pareto front if there are several objectives."""
+    board = make_leaderboard(results, [hyperparameter.name for hyperparameter in space.hyperparameters])
+    front = sum(row.on_front for row in board.rows)
+    board = board.best(max(_LEADERS, front))
+    if not board.rows:
         return
-    several = results.objectives[1:]
-    front = set(results.pareto()) if several else set()
-    confirmed = {row["trial"]: row for row in results.confirmed.candidates} if results.confirmed else {}
-    total = len(ranking)
-    # By their new scores where they have some, which may put another first.
-    ranking = [*confirmed, *(n for n in ranking if n not in confirmed)][: max(_LEADERS, len(front))]
-    leaders = [(n, results.trials[n], results.outcomes[n]) for n in ranking]
-    short = short_names([h.name for h in space.hyperparameters])
-    spread = any(len(o.scores) > 1 for _, _, o in leaders)
-    columns = [
-        Column("", [str(rank) for rank in range(1, len(leaders) + 1)], weight=0),
-        Column("trial", [f"{n}{' ●' if n in front else ''}" for n, _, _ in leaders], weight=3),
-        *(
-            Column(end, [format_value(t.values.get(name, "–")) for _, t, _ in leaders], weight=2)
-            for name, end in short.items()
-        ),
-        Column(
-            results.objectives[0].name,
-            [f"{o.score:.4f}{_plus_minus(o.scores) if spread else ''}" for _, _, o in leaders],
-            weight=3,
-        ),
-        *(
-            Column(objective.name, [format_value(o.metrics.get(objective.name, "")) for _, _, o in leaders], weight=3)
-            for objective in several
-        ),
-    ]
-    if confirmed:
-        cells = [f"{confirmed[n]['mean']:.4f} ± {confirmed[n]['std']:.4f}" if n in confirmed else "" for n in ranking]
-        columns.append(Column("on new seeds", cells, weight=3))
-    columns += [
-        Column("best epoch", [str(o.best_epoch) for _, _, o in leaders], weight=1),
-        Column("time", [format_duration(o.seconds) for _, _, o in leaders], weight=1),
-    ]
-    best = f": the best {len(ranking)} of {total}" if total > len(ranking) else ""
-    left_out = show(console, columns, f"Leaderboard{best}")
+    columns = [Column(c.heading, c.cells, _WEIGHTS[c.kind]) for c in board.columns() if c.kind in _WEIGHTS]
+    left_out = show(console, columns, board.title)
     if front:
         names = " and ".join(objective.name for objective in results.objectives)
-        console.print(f"● no other trial is better in {names} at once (Pareto set)", style="dim", highlight=False)
+        note = f"{MARK} on the Pareto front: no other trial is at least as good in {names} and better in one"
+        console.print(note, style="dim", highlight=False, soft_wrap=True)
     if left_out:
         console.print(f"{left_out} more columns fit into a wider terminal.", style="dim")
-
-
-def _plus_minus(scores: Sequence[float]) -> str:
-    import statistics
-
-    return f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
 
 
 def next_steps(
@@ -117,17 +93,17 @@ def next_steps(
     published: Published | None,
     reason: str,
 ) -> None:
-    """Says who won, where everything is, and what to do with it.
+    """Prints which trial won, where the results are, and what to do next.
 
     Args:
         say: Prints a line.
-        settings: The sweep's.
-        folder: Its folder.
+        settings: The sweep's settings.
+        folder: The sweep's folder.
         sweep: `name/time`.
-        results: What it found.
-        tested: The tests of its winners, the last one last.
-        published: What it left behind; None where MLflow could not be written.
-        reason: Why it ended; "" where the search was at its end.
+        results: The sweep's trials and their outcomes.
+        tested: The tests of the winner, the latest one last.
+        published: The report and the registered model; None if writing to MLflow failed.
+        reason: Why the sweep ended; "" if the search was complete.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
     for status in (Status.STOPPED, Status.FAILED, Status.REFUSED):
@@ -141,11 +117,11 @@ def next_steps(
         if published is not None:
             tell_published(say, published)
         return
-    say(_winner_line(settings, results, winner))
+    say(f"Winner: trial {winner}, {verdict(results)}")
     for event in tested:
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        scores = metrics_text(event.metrics)
         say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
-    say(f"Sweep's folder: {_shown_path(folder)}")
+    say(f"Sweep folder: {_shown_path(folder)}")
     say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
     if published is not None:
         if published.link is not None:
@@ -161,44 +137,28 @@ def next_steps(
 
 
 def tell_published(say: Say, published: Published) -> None:
-    """Says what a sweep left behind."""
+    """Prints where the report and the registered model are, and what went wrong with them."""
     if published.report is not None:
         say(f"Report: {_shown_path(published.report)}")
     if published.registered is not None:
         say(f"Model: {published.registered.line}")
     for trouble in published.troubles:
-        say(f"{trouble[0].upper()}{trouble[1:]}; everything else is whole.")
+        say(f"{trouble[0].upper()}{trouble[1:]}; everything else is complete.")
 
 
 def _next_commands(sweep: str) -> dict[str, str]:
     return {
         f"ui {sweep}": "its runs, charts and models in MLflow",
         f"compare {sweep}": "its trials as a table, CSV …",
-        f"serve {sweep}": "draw a digit and see what the best model reads",
+        f"serve {sweep}": "draw a digit and see what the best model predicts",
         f"export {sweep} --to exported": "the best model as files",
     }
 
 
 def as_argument(sweep: str, folder: Path) -> str:
-    """What every command finds a sweep by: its name, or its folder where that is another than `experiments/` has."""
+    """Returns what commands find a sweep by: its name, or its folder if that is outside `experiments/`."""
     return sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder))
 
 
 def _shown_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _winner_line(settings: Settings, results: Ranking, winner: int) -> str:
-    name, confirmed = settings.objective.name, results.confirmed
-    if confirmed is None:
-        return f"Winner: trial {winner}, {name} {results.outcomes[winner].score:.4f}"
-    first = confirmed.candidates[0]
-    count = len(first["scores"])
-    line = f"Winner: trial {winner}, {name} {first['mean']:.4f} ± {first['std']:.4f} on {count} new seeds"
-    if len(confirmed.candidates) > 1:
-        second = confirmed.candidates[1]
-        line += f"; {abs(first['mean'] - second['mean']):.4f} better than trial {second['trial']}"
-        if confirmed.p_value is not None:
-            verdict = "" if confirmed.p_value < 0.05 else ": these seeds do not tell them apart"
-            line += f" (paired t-test, p = {confirmed.p_value:.2g}{verdict})"
-    return line

@@ -1,31 +1,32 @@
-"""What a sweep has found so far: its trials' outcomes, their order, and who wins."""
+"""The trials of a sweep and their outcomes: which one is the best, and which ones are hopeless."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.events import Confirmed
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
-# How many standard errors below the best a first execution has to be, and how many trials must tell that error.
+# How many standard errors below the best a first execution is hopeless, and how many trials it takes to know the error.
 _HOPELESS = 3.0
 _TRIALS_WITH_SPREAD = 3
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass
 class Ranking:
-    """What a sweep has found so far.
+    """The trials of a sweep so far, and what came out of them.
 
     Attributes:
-        objectives: What is optimised.
-        trials: Every trial that was started, by number.
-        outcomes: The outcome of every trial that has ended.
-        confirmed: What training the best anew has shown; None before that.
+        objectives: The sweep's objectives.
+        trials: Every trial that has started, by number.
+        outcomes: The outcome of every trial that has ended, by number.
+        confirmed: The result of retraining the best trials on new seeds; None before that.
     """
 
     objectives: tuple[Objective, ...]
@@ -34,39 +35,37 @@ class Ranking:
     confirmed: Confirmed | None = None
 
     def scores(self, number: int) -> tuple[float, ...] | None:
-        """A trial's value for each objective; None where it lacks any."""
+        """Return a trial's value for each objective; None if one is missing."""
         return scores_of(self.outcomes[number], self.objectives)
 
     def ranked(self) -> list[int]:
-        """The search's trials that have a score, the best first; of equal ones, the earlier first.
+        """Return the search's trials that have a score, the best first; ties are in the order of their numbers.
 
-        With several objectives those of the Pareto set come first; within it and behind it the first objective tells.
+        With several objectives, the trials on the Pareto front come first, and the first objective orders the rest.
         """
         scored = self._scored()
-        sign = -self.objectives[0].sign
-        front = set(pareto(scored, self.objectives)) if len(self.objectives) > 1 else set(scored)
-        return sorted(scored, key=lambda n: (n not in front, sign * scored[n][0]))
+        return best_first(scored, self.objectives, marked(scored, self.objectives))
 
     def pareto(self) -> list[int]:
-        """The search's trials that no other is better than in every objective, by the first objective."""
+        """Return the trials on the Pareto front, the best in the first objective first."""
         front = set(pareto(self._scored(), self.objectives))
         return [number for number in self.ranked() if number in front]
 
     def winner(self) -> int | None:
-        """The best trial: by its new scores where the best were trained anew, else by its own."""
+        """Return the best trial: by the scores on new seeds if the best were retrained, else by the search's scores."""
         if self.confirmed is not None:
             return self.confirmed.winner
         return next(iter(self.ranked()), None)
 
     def model(self) -> int | None:
-        """The trial whose model is the sweep's: the winner, or the best of those that trained its setting anew."""
+        """Return the trial whose model is the sweep's: the winner, or the best of the trials that retrained it."""
         return self.winner() if self.confirmed is None else self.confirmed.model
 
     def in_a_row(self, status: Status) -> list[Outcome]:
-        """The last outcomes, in the order in which they came, that are all of this status.
+        """Return the latest outcomes up to the first with another status, in the order in which they came.
 
         Args:
-            status: Failed, which a refused trial between two failures does not change, or refused.
+            status: Failed or refused. A refused trial between two failed ones does not end the row.
         """
         row: list[Outcome] = []
         for outcome in reversed(self.outcomes.values()):
@@ -77,13 +76,13 @@ class Ranking:
         return row[::-1]
 
     def hopeless(self, first: float) -> bool:
-        """Whether a trial's first execution is so bad that the others cannot make it the best.
+        """Tell whether a trial's first execution is so bad that the others cannot make it the best.
 
-        It is where the score lies more than three standard errors below the best mean. The error of one execution is
-        that of the trials so far, pooled (Snedecor and Cochran, Statistical Methods, 8th ed., 6.3).
+        That is a score more than three standard errors below the best mean. The error of one execution is pooled over
+        the trials so far (Snedecor and Cochran, Statistical Methods, 8th ed., 6.3).
 
         Args:
-            first: The first execution's score.
+            first: The score of the first execution.
         """
         spreads = [o.scores for o in self.outcomes.values() if len(o.scores) > 1]
         means = [o.score for o in self.outcomes.values() if o.score is not None and len(o.scores) > 1]
@@ -97,7 +96,7 @@ class Ranking:
         return best - sign * first > margin
 
     def confirmations(self, number: int) -> dict[int, int]:
-        """From each seed on which a trial's setting was trained anew to the trial that did it."""
+        """Return the trials that retrain a trial, by their seed."""
         return {t.config["training"]["seed"]: n for n, t in self.trials.items() if t.confirms == number}
 
     def _scored(self) -> dict[int, tuple[float, ...]]:
@@ -106,11 +105,11 @@ class Ranking:
 
 
 def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """A trial's value for each objective, at its best epoch; None where it lacks any.
+    """Return a trial's value for each objective at its best epoch; None if one is missing.
 
     Args:
-        outcome: The trial's.
-        objectives: What is optimised, that which tells the best epoch first.
+        outcome: The trial's outcome.
+        objectives: The sweep's objectives; the first one decides which epoch is the best.
     """
     if outcome.score is None:
         return None
@@ -119,21 +118,69 @@ def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float,
     return (outcome.score, *known) if len(known) == len(others) else None
 
 
-def pareto(scores: dict[int, tuple[float, ...]], objectives: Sequence[Objective]) -> list[int]:
-    """The points that no other is at least as good as in every objective, and better in one.
+def best_first(
+    scores: Mapping[_Key, Sequence[float | None]],
+    objectives: Sequence[Objective],
+    front: Collection[_Key] = (),
+    retrained: Mapping[_Key, float] | None = None,
+) -> list[_Key]:
+    """Sort trials from the best to the worst. Every table and plot of trials is in this order.
+
+    Args:
+        scores: A value for each objective, by trial; None where it is missing.
+        objectives: The sweep's objectives.
+        front: The trials on the Pareto front, if there are several objectives.
+        retrained: The mean score on new seeds of the trials that were retrained.
+
+    Returns:
+        First the retrained trials by their new mean, then the Pareto front, then the other trials, both by the first
+        objective. Trials that lack an objective come last, by those that they have. Ties keep the order of `scores`.
+    """
+    new = retrained or {}
+
+    def key(trial: _Key) -> tuple[Any, ...]:
+        values = scores[trial]
+        whole = None not in values
+        own = [_key(*pair) for pair in zip(objectives, values[:1] if whole else values, strict=False)]
+        return (_key(objectives[0], new.get(trial)), trial not in front, not whole, *own)
+
+    return sorted(scores, key=key)
+
+
+def _key(objective: Objective, value: float | None) -> tuple[bool, float]:
+    return (True, 0.0) if value is None else (False, -objective.sign * value)
+
+
+def marked(scores: Mapping[_Key, Sequence[float | None]], objectives: Sequence[Objective]) -> set[_Key]:
+    """Return the trials to mark as being on the Pareto front; none if there is only one objective.
+
+    Args:
+        scores: A value for each objective, by trial. Trials that lack one are never on the front.
+        objectives: The sweep's objectives.
+    """
+    if len(objectives) < 2:
+        return set()
+    whole = {n: tuple(v for v in values if v is not None) for n, values in scores.items() if None not in values}
+    return set(pareto(whole, objectives))
+
+
+def pareto(scores: Mapping[_Key, tuple[float, ...]], objectives: Sequence[Objective]) -> list[_Key]:
+    """Return the Pareto front: the trials that no other trial beats.
+
+    A trial beats another one if it is at least as good in every objective and better in one.
 
     Args:
         scores: A value for each objective, by trial.
-        objectives: Which way each is better.
+        objectives: Which way each objective is better.
 
     Returns:
-        The trials, in the order of `scores`; of equal points all.
+        The trials, in the order of `scores`; all of those that are equal.
     """
     signs = [objective.sign for objective in objectives]
     points = {n: tuple(s * v for s, v in zip(signs, values, strict=True)) for n, values in scores.items()}
     front: list[tuple[float, ...]] = []
     for point in sorted(set(points.values()), reverse=True):
-        # Sorted, only a point before another can be better than it, and only those on the front need be asked.
+        # In this order, only an earlier point can beat a later one, and only those on the front need checking.
         if not any(all(a >= b for a, b in zip(other, point, strict=True)) for other in front):
             front.append(point)
     on_front = set(front)
@@ -141,16 +188,16 @@ def pareto(scores: dict[int, tuple[float, ...]], objectives: Sequence[Objective]
 
 
 def confirm(results: Ranking, candidates: Sequence[int], time: float) -> Confirmed | None:
-    """Says which of the trials that were trained anew is the best.
+    """Decide which of the retrained trials is the best.
 
     Args:
-        results: With the outcomes of the new trainings.
-        candidates: The trials that were trained anew, the best of the search first.
-        time: Of the event, in seconds since 1970.
+        results: The sweep's trials, including those that retrain others.
+        candidates: The trials that were retrained, the best of the search first.
+        time: The time of the event, in seconds since 1970.
 
     Returns:
         Means and standard deviations over the seeds, the winner by its mean, and the p-value of a paired t-test between
-        the first two over the seeds that both have; None where no new training has a score.
+        the first two over the seeds that both have; None if no retraining has a score.
     """
     objective = results.objectives[0]
     sign = -objective.sign
@@ -170,8 +217,8 @@ def confirm(results: Ranking, candidates: Sequence[int], time: float) -> Confirm
         return None
     rows.sort(key=lambda row: sign * row["mean"])
     winner = rows[0]["trial"]
-    anew = [n for n in results.confirmations(winner).values() if results.outcomes[n].score is not None]
-    model = min(anew, key=lambda n: (sign * (results.outcomes[n].score or 0.0), n))
+    retrained = [n for n in results.confirmations(winner).values() if results.outcomes[n].score is not None]
+    model = min(retrained, key=lambda n: (sign * (results.outcomes[n].score or 0.0), n))
     return Confirmed(time, rows, winner, model, _p_value(rows))
 
 
@@ -181,7 +228,7 @@ def _p_value(rows: Sequence[dict[str, Any]]) -> float | None:
     first, second = rows[0]["scores"], rows[1]["scores"]
     pairs = [(first[seed], second[seed]) for seed in first if seed in second]
     if len(pairs) < 2 or len({a - b for a, b in pairs}) == 1:
-        # Without any spread of the differences the test says nothing.
+        # The test needs differences that vary.
         return None
     from scipy import stats
 

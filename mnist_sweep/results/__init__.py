@@ -1,1 +1,1 @@
-"""What comes after a sweep: its runs as frames, pictures and exported models."""
+"""The results of sweeps: runs as frames, tables, plots, the report, and models to export, serve or predict with."""

@@ -1,4 +1,4 @@
-"""Which of a frame's columns and rows the user means."""
+"""The columns, rows and order of `compare`'s table that the user asks for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
+from mnist_sweep.results.leaderboard import order
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -26,16 +27,16 @@ _TRUTH = {"true": True, "false": False}
 
 
 def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], option: str) -> str:
-    """The column that a name means.
+    """Find a column by its name.
 
     Args:
         frame: As `load_runs` gives it.
-        name: A column's; a heading; or either without its group, where no other ends so.
-        headings: From the headings of a table to their columns.
-        option: What the user wrote it in, for the message.
+        name: The column's name, with or without its group (`params.`), or its heading in the table.
+        headings: The columns by their headings in the table.
+        option: The option that the user gave, for the message.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such column, or several end in the name.
     """
     columns = [str(column) for column in frame.columns]
     if name in columns:
@@ -43,7 +44,7 @@ def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], opt
     if headings.get(name) in columns:
         return headings[name]
     ends = [column for column in columns if column.endswith(f".{name}")]
-    # Of a hyperparameter and a metric with the same name, the hyperparameter.
+    # A hyperparameter comes before a metric with the same name.
     ends = [column for column in ends if column.startswith("params.")] or ends
     if len(ends) == 1:
         return ends[0]
@@ -55,23 +56,22 @@ def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], opt
 
 
 def matching(frame: pd.DataFrame, conditions: Iterable[str], headings: Mapping[str, str]) -> pd.DataFrame:
-    """The rows for which all conditions hold.
+    """Return the rows for which all conditions hold.
 
     Args:
         frame: As `load_runs` gives it.
-        conditions: Each `COLUMN SIGN VALUE`, the sign one of `== != < <= > >=`: `val_accuracy > 0.97`,
-            `optimizer.name == adam`, `start >= 2026-11-01`. A missing value is none of these; `== NA` and `!= NA` ask
-            for it.
+        conditions: Each is `COLUMN SIGN VALUE` with one of the signs `== != < <= > >=`: `val_accuracy > 0.97`,
+            `optimizer.name == adam`, `start >= 2026-11-01`. Only `== NA` holds for a missing value.
         headings: As for `find_column`.
 
     Raises:
-        UserError: A condition is not of that form, or its value is not of the column's kind.
+        UserError: A condition has another form, or its value does not fit the column's type.
     """
     for condition in conditions:
         parts = _FILTER.fullmatch(condition)
         if parts is None:
             raise UserError(
-                f"--filter={condition}: write COLUMN SIGN VALUE, the sign one of == != < <= > >=: 'units > 64'"
+                f"--filter={condition}: write COLUMN SIGN VALUE with one of the signs == != < <= > >=: 'units > 64'"
             )
         option = f"--filter={condition}"
         column = frame[find_column(frame, parts["name"], headings, option)]
@@ -87,14 +87,14 @@ def _holds(column: pd.Series[Any], sign: str, text: str, option: str) -> pd.Seri
     if pd.api.types.is_bool_dtype(column):
         value = _TRUTH.get(text.lower())
         if value is None or not equal:
-            raise UserError(f"{option}: it is true or false; write == true or == false")
+            raise UserError(f"{option}: the column is true or false; write == true or == false")
     elif pd.api.types.is_numeric_dtype(column):
-        value = _read(float, text, f"{option}: {text or 'nothing'} is no number")
+        value = _read(float, text, f"{option}: {text or 'nothing'} is not a number")
     elif pd.api.types.is_datetime64_any_dtype(column):
-        value = _read(_time, text, f"{option}: {text or 'nothing'} is no time such as 2026-11-01T12:00")
+        value = _read(_time, text, f"{option}: {text or 'nothing'} is not a time such as 2026-11-01T12:00")
     else:
         if not equal:
-            raise UserError(f"{option}: its values are no numbers; write == or !=")
+            raise UserError(f"{option}: the column has texts; write == or !=")
         value = re.sub(r"""^(['"])(.*)\1$""", r"\2", text)
     holds: pd.Series[bool] = _COMPARISONS[sign](column, value).fillna(False).astype(bool) & column.notna()
     return holds
@@ -116,34 +116,27 @@ def _time(text: str) -> pd.Timestamp:
 def in_order(
     frame: pd.DataFrame, sort: str | None, objectives: Sequence[Objective], headings: Mapping[str, str]
 ) -> pd.DataFrame:
-    """The rows in order, those that lack the value last.
+    """Sort the rows. Those that lack the value come last.
 
     Args:
         frame: As `load_runs` gives it.
-        sort: A column; metrics begin with the best, all else with the least, and `-COLUMN` turns that round. None for
-            the scores: those on new seeds, which say more than those that a trial was chosen by, then its own in each
-            objective.
-        objectives: What was optimised, the first one first.
+        sort: A column; metrics start with the best value, other columns with the smallest, and `-COLUMN` reverses that.
+            None for the order of the leaderboard.
+        objectives: The objectives of the sweeps.
         headings: As for `find_column`.
 
     Raises:
         UserError: There is no such column.
     """
     if sort is None:
-        order = {f"metrics.confirmed_{objectives[0].name}": not objectives[0].maximize}
-        order |= {f"metrics.best_{objective.name}": not objective.maximize for objective in objectives}
-        order = {column: ascending for column, ascending in order.items() if column in frame}
-    else:
-        column = find_column(frame, sort.removeprefix("-"), headings, f"--sort={sort}")
-        order = {column: (_direction(column, objectives) == "min") != sort.startswith("-")}
-    # Stable, and by one after the other, the last one first: of equal rows the earlier trial stays first.
-    for column, ascending in reversed(order.items()):
-        frame = frame.sort_values(column, ascending=ascending, na_position="last", kind="stable")
-    return frame
+        return frame.iloc[order(frame, objectives)]
+    column = find_column(frame, sort.removeprefix("-"), headings, f"--sort={sort}")
+    ascending = (_direction(column, objectives) == "min") != sort.startswith("-")
+    return frame.sort_values(column, ascending=ascending, na_position="last", kind="stable")
 
 
 def _direction(column: str, objectives: Sequence[Objective]) -> str:
-    """Which of a column's values come first."""
+    """Whether the largest or the smallest values of a column come first."""
     if not column.startswith("metrics."):
         return "min"
     name = re.sub(r"^(best|confirmed|test)_", "", column.removeprefix("metrics."))

@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep compare`: the runs of sweeps as a table, and as files."""
+"""`python -m mnist_sweep compare`: the runs of sweeps as a table or a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,34 @@ from rich.console import Console
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.common.tables import Column, show, standard_output
+from mnist_sweep.common.tables import Column, line_printer, markdown, show, standard_output
 from mnist_sweep.common.text import format_duration, format_value, os_reason, printable, short_names
-from mnist_sweep.config.objective import SUMMARIES, Objective
-from mnist_sweep.journal.ranking import pareto
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.leaderboard import NOTHING, Kind
 from mnist_sweep.results.columns import find_column, in_order, matching
+from mnist_sweep.results.leaderboard import leaderboard, of_search
 from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep, local_folder
 from mnist_sweep.results.runs.frames import searched
 
+# The columns of the leaderboard before and after what only MLflow has; those with the lowest weight are left out first.
+_SCORES: dict[Kind, int] = {"trial": 5, "parent": 1, "hyperparameter": 2, "score": 4, "retrained": 4}
+_REST: dict[Kind, int] = {"best epoch": 0, "parameters": 0, "status": 1, "time": 0}
 FORMATS = {"table": ".txt", "csv": ".csv", "json": ".json", "parquet": ".parquet", "markdown": ".md"}
 
 
 @dataclass(frozen=True)
 class View:
-    """What to show of the runs, and how.
+    """Which runs and columns to show, and in which format.
 
     Attributes:
-        filters: Conditions that all must hold, as for `columns.matching`.
+        filters: Conditions that must all hold, as for `columns.matching`.
         sort: As for `columns.in_order`.
-        columns: Those to show; None for the ones that say most, or in csv, json and parquet for all.
+        columns: The columns to show; None for the most important ones, or for all in csv, json and parquet.
         format: One of `FORMATS`; None for the one that `to` ends with, or a table.
         to: The file to write to; None for the standard output.
-        csv: Beside the table, the file for all columns; None for `runs.csv` in the folder of a single sweep.
+        csv: A file for all columns, in addition to the table; None for `runs.csv` in the folder of a single sweep.
         mix_data: Whether runs on different data may be shown together.
-        importance: Whether to tell, under the table, which hyperparameters matter.
+        importance: Whether to show the importance of the hyperparameters under the table.
     """
 
     filters: Sequence[str] = ()
@@ -51,13 +56,13 @@ class View:
 
 
 def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, every: bool = False) -> None:
-    """Prints the runs of sweeps, the best first, or writes them to a file.
+    """Print the runs of sweeps, the best first, or write them to a file.
 
     Args:
-        sweeps: Each as for `load_runs`; none for the last sweep.
+        sweeps: The sweeps, each as for `load_runs`; if there are none, the last sweep.
         tracking_uri: As for `load_runs`.
-        view: What to show of them.
-        every: Whether an experiment's name means all of its sweeps.
+        view: Which runs and columns to show.
+        every: Whether an experiment's name stands for all of its sweeps.
 
     Raises:
         UserError: There is no such sweep or column, the sweeps are on different data, or the file cannot be written.
@@ -71,22 +76,20 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     _check_data(kept, view.mix_data)
     chosen = list(dict.fromkeys(find_column(frame, n, headings, f"--columns={n}") for n in view.columns or ()))
     if form in ("csv", "json", "parquet"):
-        _write_rows(kept[chosen] if chosen else kept, form, view.to)
-        _tell_written(kept, view.to)
+        _write(_rows(kept[chosen] if chosen else kept, form), view.to, len(kept))
         return
-    columns = _chosen(kept, chosen, headings) if chosen else _telling(kept, objectives)
+    columns = _chosen(kept, chosen, headings) if chosen else _leaderboard(kept, objectives)
     if form == "markdown":
-        _write(_markdown(columns), view.to)
-        _tell_written(kept, view.to)
+        _write(markdown(columns), view.to, len(kept))
         return
     title = ", ".join(dict.fromkeys(sweep.sweep for sweep in found)) if len(found) < 4 else f"{len(found)} sweeps"
     target = io.StringIO() if view.to else None
     console = Console(file=target, width=1000) if target else standard_output()
     left_out = show(console, columns, title)
     note = f"{len(kept)} of {len(frame)} runs" if view.filters else f"{len(frame)} runs"
-    anew = 0 if chosen else int(kept["confirms"].notna().sum())
-    if anew:
-        note += f" ({anew} that train others anew are not shown)"
+    retraining = 0 if chosen else int(kept["confirms"].notna().sum())
+    if retraining:
+        note += f" ({retraining} that retrain{'s' if retraining == 1 else ''} others not shown)"
     folder = local_folder(next(iter(sweeps), None), found[0].sweep) if len(found) == 1 else None
     path = view.csv or (folder and folder / "runs.csv")
     if path is not None:
@@ -94,17 +97,16 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
             _save(path, f"--csv={path}", _as_csv(frame))
             note += f", all columns in {path}"
         except UserError:
-            # Nobody has asked for it: a sweep on a disk that is read-only can be looked at as well.
+            # The user did not ask for this file: a sweep on a read-only disk can be viewed without it.
             if view.csv is not None:
                 raise
     if left_out:
         note += f" ({left_out} more columns fit into a wider terminal)"
-    console.print(printable(note), highlight=False, markup=False, soft_wrap=True)
+    line_printer(console)(printable(note))
     if view.importance:
         _importance(console, kept, objectives[0])
-    if target and view.to:
-        _write(target.getvalue(), view.to)
-        _tell_written(kept, view.to)
+    if target:
+        _write(target.getvalue(), view.to, len(kept))
 
 
 # ---- what is compared -------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def _load(sweeps: Sequence[str], tracking_uri: str | None, every: bool) -> tuple
         return found, frames[0]
     frame = pd.concat(frames, ignore_index=True)
     for column in frame.columns[frame.dtypes == "object"]:
-        # A hyperparameter that is a number in one sweep and a list in another.
+        # A hyperparameter may be a number in one sweep and a list in another.
         frame[column] = frame[column].astype("string")
     frame.attrs["space"] = list(dict.fromkeys(name for sweep in found for name in sweep.space))
     kinds = [[column for column in frame.columns if column.startswith(kind)] for kind in ("params.", "metrics.")]
@@ -133,44 +135,19 @@ def _check_data(frame: pd.DataFrame, mix: bool) -> None:
     if len(different) < 2 or mix:
         return
     told = ", ".join(f"{sweep} is on {name} ({digest})" for sweep, name, digest in different.itertuples(index=False))
-    raise UserError(f"compare: {told}: scores on different data cannot be compared; --mix-data shows them all the same")
-
-
-def pareto_set(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[int]:
-    """The trials that no other is better than in every objective.
-
-    Args:
-        frame: As `load_runs` gives it, of one sweep.
-        objectives: What it optimised.
-
-    Returns:
-        Their numbers, in the order of the frame; those that lack a score, or confirm others, are left out.
-    """
-    return [int(number) for number in frame.loc[_front(frame, objectives), "trial"]]
-
-
-def _front(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Any]:
-    """The rows of the Pareto set; of different data each its own."""
-    columns = [f"metrics.best_{objective.name}" for objective in objectives]
-    if not set(columns) <= set(frame):
-        return []
-    scored = frame[frame["confirms"].isna()].dropna(subset=columns)
-    found = []
-    for _, same in scored.groupby("data.digest", dropna=False):
-        points = dict(zip(same.index, same[columns].itertuples(index=False, name=None), strict=True))
-        found += pareto(points, objectives)
-    return [row for row in scored.index if row in set(found)]
+    raise UserError(f"compare: {told}: scores on different data cannot be compared; --mix-data shows them anyway")
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------
 
 
 def _headings(frame: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str, str]:
-    """From what the user may call a column to the column: what stands above it, and the objectives' names."""
+    """The columns by the headings that the user may call them by."""
     varied = short_names([column.removeprefix("params.") for column in searched(frame)])
     return {
         **{objective.name: f"metrics.best_{objective.name}" for objective in objectives},
         "on new seeds": f"metrics.confirmed_{objectives[0].name}",
+        "best epoch": "metrics.best_epoch",
         "time": "seconds",
         "data": "data.name",
         "from": "goes_on_from",
@@ -178,46 +155,25 @@ def _headings(frame: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str,
     }
 
 
-def _telling(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Column]:
-    """The columns that say most, for the search's own trials."""
-    frame = frame[frame["confirms"].isna()]
-    first, *others = objectives
-    front = set(_front(frame, objectives)) if others else set()
-    columns = []
-    if frame["sweep"].nunique() > 1:
-        columns.append(Column("sweep", frame["sweep"].tolist(), 4))
+def _leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Column]:
+    """The most important columns, for the trials of the search."""
+    board = leaderboard(frame, objectives)
+    frame = of_search(frame)
+    columns = [Column("sweep", frame["sweep"].tolist(), 4)] if frame["sweep"].nunique() > 1 else []
     if frame["data.digest"].nunique() > 1:
         columns.append(Column("data", [f"{n} {d[:6]}" for n, d in frame[["data.name", "data.digest"]].values], 4))
-    columns.append(Column("trial", [f"{n}{' ●' if row in front else ''}" for row, n in frame["trial"].items()], 5))
-    if frame["goes_on_from"].notna().any():
-        columns.append(_column(frame, "goes_on_from", "from", 1))
-    varied = short_names([column.removeprefix("params.") for column in searched(frame)])
-    columns += [_column(frame, f"params.{name}", end, 2) for name, end in varied.items()]
-    scores = [f"metrics.best_{objective.name}" for objective in objectives]
-    # What is no epoch's has no best one.
-    names = [objective.name if objective.name in SUMMARIES else f"best_{objective.name}" for objective in objectives]
-    columns += [_column(frame, column, name, 4) for column, name in zip(scores, names, strict=True) if column in frame]
-    rest = [
-        (f"{scores[0]}_std", f"best_{first.name}_std", 2),
-        ("metrics.test_accuracy", "test_accuracy", 3),
-        ("metrics.best_epoch", "best_epoch", 0),
-        ("epochs", "epochs", 0),
-        *([("metrics.parameters", "parameters", 0)] if "parameters" not in names else []),
-        *([("status", "status", 1)] if frame["status"].nunique() > 1 else []),
-    ]
-    anew = f"metrics.confirmed_{first.name}"
-    told = [_column(frame, column, heading, weight) for column, heading, weight in rest if column in frame]
-    if anew in frame and frame[anew].notna().any():
-        pairs = zip(frame[anew], frame[f"{anew}_std"], strict=True)
-        cells = ["" if pd.isna(mean) else f"{mean:.4f} ± {std:.4f}" for mean, std in pairs]
-        told.insert(f"{scores[0]}_std" in frame, Column("on new seeds", cells, 4))
-    return [*columns, *told, _column(frame, "seconds", "time", 0)]
+    found = [column for column in board.columns() if column.kind != "status" or len(set(column.values)) > 1]
+    columns += [Column(c.heading, c.cells, _SCORES[c.kind]) for c in found if c.kind in _SCORES]
+    if "metrics.test_accuracy" in frame:
+        columns.append(_column(frame, "metrics.test_accuracy", "test_accuracy", 3))
+    columns.append(_column(frame, "epochs", "epochs", 0))
+    return columns + [Column(c.heading, c.cells, _REST[c.kind]) for c in found if c.kind in _REST]
 
 
 def _chosen(frame: pd.DataFrame, columns: Sequence[str], headings: dict[str, str]) -> list[Column]:
-    """The columns that the user named; the first are the last to go."""
+    """The columns that the user named; in a narrow terminal, the last ones are left out first."""
     names = {column: heading for heading, column in headings.items()}
-    # What is called like another column's heading keeps its whole name.
+    # A column whose short name is the heading of another one keeps its full name.
     short = {column: column.removeprefix("metrics.") for column in columns}
     called = {column: names.get(column, column if short[column] in headings else short[column]) for column in columns}
     return [_column(frame, column, called[column], -place) for place, column in enumerate(columns)]
@@ -225,7 +181,7 @@ def _chosen(frame: pd.DataFrame, columns: Sequence[str], headings: dict[str, str
 
 def _column(frame: pd.DataFrame, column: str, heading: str, weight: int) -> Column:
     as_text: Callable[[Any], str] = format_duration if column == "seconds" else format_value
-    return Column(heading, ["" if pd.isna(value) else as_text(value) for value in frame[column]], weight)
+    return Column(heading, [NOTHING if pd.isna(value) else as_text(value) for value in frame[column]], weight)
 
 
 # ---- what matters -----------------------------------------------------------------------------------------------
@@ -252,8 +208,8 @@ def _importance(console: Console, frame: pd.DataFrame, objective: Objective) -> 
     console.print()
     show(console, columns, f"What the best trials by {objective.name} have in common")
     console.print(
-        "importance: how much of being among the best goes with it (PED-ANOVA); interval: what other trials of the "
-        "same search might make of it; p: how probable so much in common is by chance alone",
+        "importance: how much the hyperparameter decides whether a trial is among the best (PED-ANOVA); interval: the "
+        "range in which it would be for other trials of the same search; p: how likely so much in common is by chance",
         style="dim",
         highlight=False,
         soft_wrap=True,
@@ -264,44 +220,41 @@ def _importance(console: Console, frame: pd.DataFrame, objective: Objective) -> 
 
 
 def _form(view: View) -> str:
-    """The format, which the file's name may tell."""
+    """The format, which may follow from the file's name."""
     form = view.format
     if form is None and view.to is not None:
         form = next((name for name, suffix in FORMATS.items() if view.to.suffix == suffix), None)
         if form is None:
-            raise UserError(f"--to={view.to}: it ends with none of {' '.join(FORMATS.values())}; give --format")
+            raise UserError(
+                f"--to={view.to}: its name does not end with one of {' '.join(FORMATS.values())}; give --format"
+            )
     form = form or "table"
     if form not in FORMATS:
         raise UserError(f"--format={form}: there is no such format{did_you_mean(form, FORMATS)}")
     if form == "parquet" and view.to is None:
-        raise UserError("--format=parquet: it is no text; give --to FILE")
+        raise UserError("--format=parquet: this is a binary format; give --to FILE")
     for option, given in (("csv", view.csv), ("importance", view.importance)):
         if given and form != "table":
-            raise UserError(f"--{option}: it goes with the table only, not with --format={form}")
+            raise UserError(f"--{option}: it works with the table only, not with --format={form}")
     return form
 
 
-def _tell_written(frame: pd.DataFrame, to: Path | None) -> None:
-    if to is not None:
-        print(printable(f"{len(frame)} runs are in {to}"))
+def _rows(frame: pd.DataFrame, form: str) -> str | Callable[[Path], object]:
+    """The rows as text, or what writes them to a file."""
+    if form == "parquet":
+        return partial(frame.to_parquet, index=False)
+    if form == "csv":
+        return _as_csv(frame)
+    text = frame.to_json(orient="records", date_format="iso", date_unit="ms", double_precision=15, indent=1)
+    return f"{text}\n"
 
 
-def _write_rows(frame: pd.DataFrame, form: str, to: Path | None) -> None:
-    if form == "parquet" and to is not None:
-        _save(to, f"--to={to}", lambda target: frame.to_parquet(target, index=False))
-    elif form == "csv":
-        _write(_as_csv(frame), to)
-    else:
-        text = frame.to_json(orient="records", date_format="iso", date_unit="ms", double_precision=15, indent=1)
-        _write(f"{text}\n", to)
-
-
-# A spreadsheet takes what begins so for a formula, and runs it: https://owasp.org/www-community/attacks/CSV_Injection
+# A spreadsheet runs a text that starts with one of these as a formula: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def _as_csv(frame: pd.DataFrame) -> str:
-    """The frame as CSV that a spreadsheet may open: in texts, what it would run has an apostrophe before it."""
+    """The frame as CSV that is safe to open in a spreadsheet: an apostrophe precedes texts that it would run."""
     texts = frame.select_dtypes(exclude=["number", "boolean", "datetimetz"]).columns
     safe = frame.assign(**{column: frame[column].map(_inert, na_action="ignore") for column in texts})
     return safe.rename(columns=_inert).to_csv(index=False)
@@ -318,18 +271,12 @@ def _inert(value: object) -> str:
     return text
 
 
-def _markdown(columns: Sequence[Column]) -> str:
-    # A bar within a cell would end it.
-    rows = [[str(cell).replace("|", "\\|") for cell in row] for row in zip(*(c.cells for c in columns), strict=True)]
-    lines = [[column.heading.replace("|", "\\|") for column in columns], ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _write(text: str, to: Path | None) -> None:
+def _write(content: str | Callable[[Path], object], to: Path | None, count: int) -> None:
     if to is None:
-        sys.stdout.write(text)
+        sys.stdout.write(str(content))
     else:
-        _save(to, f"--to={to}", text)
+        _save(to, f"--to={to}", content)
+        print(printable(f"{count} runs are in {to}"))
 
 
 def _save(path: Path, option: str, content: str | Callable[[Path], object]) -> None:

@@ -1,4 +1,4 @@
-"""Which hyperparameters matter: importance, what the best have in common, and the effect of each."""
+"""Which hyperparameters matter: their importance, what the best trials have in common, and their effects."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pandas as pd
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.runs.frames import searched
 
 if TYPE_CHECKING:
@@ -23,16 +24,16 @@ TOP = 0.1
 _FEWEST = 10
 _FEWEST_TOP = 5
 _RESAMPLES = 60
-# 5 % of the resamples lie below an interval, 5 % above it.
+# 5 % of the resamples are below the interval, 5 % above it.
 _INTERVAL = (0.05, 0.95)
-# Numbers of which there are no more than this are taken as choices.
+# A number with at most so many values counts as a choice.
 _CHOICES = 10
 _GROUPS = 8
 _TOLD = 3
 
 
 def load(trials: int) -> None:
-    """Imports what `importances` of so many trials needs, which takes half a second."""
+    """Import what `importances` needs for this number of trials, which takes half a second."""
     if trials >= _FEWEST:
         importlib.import_module("optuna.importance")
 
@@ -40,28 +41,27 @@ def load(trials: int) -> None:
 def importances(
     frame: pd.DataFrame, objective: Objective | str, hyperparameters: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """How much each hyperparameter has to do with a trial's being among the best.
+    """Return how much each hyperparameter decides whether a trial is among the best.
 
-    PED-ANOVA (Watanabe et al., IJCAI 2023, https://arxiv.org/abs/2304.10255; for conditional hyperparameters
-    https://arxiv.org/abs/2601.20800), as Optuna has it: how far the distribution of a hyperparameter among the best
-    10 %, but at least 5 trials, differs from its distribution among all; numbers by their ranks. Not fANOVA, because
-    that explains every score, and a trial that was stopped early has not the score that it would have reached. On the
-    curves of `benchmarks/search_quality`, 100 trials drawn at random missed the shares of all of them by 0.02 to 0.03
-    with fANOVA and by 0.04 to 0.07 with PED-ANOVA; stopped as `asha` does, by 0.09 to 0.11 and by 0.06 to 0.08. So all
-    trials with a score count here, stopped ones too; those that failed or were refused, and those that train others'
-    settings anew, do not.
+    The method is PED-ANOVA in Optuna (Watanabe et al., IJCAI 2023, https://arxiv.org/abs/2304.10255; for conditional
+    hyperparameters https://arxiv.org/abs/2601.20800): how far the distribution of a hyperparameter among the best 10 %,
+    at least 5 trials, differs from its distribution among all trials. Numbers count by their ranks. fANOVA is not used
+    because it explains every score, and the score of a trial that was stopped early is not the one it would have
+    reached. On the curves of `benchmarks/search_quality`, 100 random trials missed the importances over all trials by
+    0.02 to 0.03 with fANOVA and by 0.04 to 0.07 with PED-ANOVA; stopped by `asha`, by 0.09 to 0.11 and by 0.06 to 0.08.
+    So all trials with a score count, including stopped ones. Failed and refused trials, and those that retrain others,
+    do not count.
 
     Args:
         frame: As `load_runs` gives it, of runs on the same data.
-        objective: What is good; in words, `val_accuracy`, or `accuracy max`.
-        hyperparameters: Without `params.`; None for those that were searched.
+        objective: What to optimize, or its name: `val_accuracy`, or with a direction `accuracy max`.
+        hyperparameters: Their names without `params.`; None for those that were searched.
 
     Returns:
         A row per hyperparameter, the most important first: `hyperparameter`, `importance` (they add up to 1), and `low`
-        and `high`, within which 90 % of the importances lie when the trials are drawn anew with replacement 60 times
-        (percentile bootstrap): how far other trials of the same search might move it. Where intervals overlap, the
-        order is not known. With fewer than 10 trials that have a score, or fewer than two hyperparameters, there is no
-        row, and `attrs["why"]` says why.
+        and `high`, the 90 % interval of 60 resamples with replacement (percentile bootstrap): how far other trials of
+        the same search might move it. If intervals overlap, the order is uncertain. With fewer than 10 trials with a
+        score, or fewer than two hyperparameters, there are no rows, and `attrs["why"]` says why.
 
     Raises:
         UserError: The runs are on different data, or there is no such hyperparameter.
@@ -79,7 +79,7 @@ def importances(
         _ped_anova([trials[i] for i in draws.integers(len(trials), size=len(trials))], names) for _ in range(_RESAMPLES)
     ]
     low, high = np.quantile([*drawn, point], _INTERVAL, axis=0)
-    # Of few trials, those drawn twice can put all of the resamples on one side.
+    # With few trials, all resamples may be on one side.
     low, high = np.minimum(low, point), np.maximum(high, point)
     found = pd.DataFrame({"hyperparameter": names, "importance": point, "low": low, "high": high})
     found["hyperparameter"] = found["hyperparameter"].astype("string")
@@ -92,22 +92,22 @@ def top_share(
     share: float = TOP,
     hyperparameters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """What the best trials have in common.
+    """Return what the best trials have in common.
 
     Args:
         frame: As for `importances`.
         objective: As for `importances`.
-        share: How many of the trials that have a score are the best, as a part of 1; at least 5 trials are.
+        share: The share of the trials with a score that counts as the best, at least 5 trials.
         hyperparameters: As for `importances`.
 
     Returns:
-        A row per hyperparameter, the most surprising first: `hyperparameter`; `top` and `all`, what it is among the
-        best and among all, in words: the range of many numbers, `0.002 … 0.01`, or how many have which of a few values,
-        `adam ×9, sgd ×1`; and `p`, how probable at least that is for as many trials drawn at random: for many numbers,
-        a difference of the distributions as large (two-sample Kolmogorov-Smirnov test), else, as many of one value as
-        of the one that stands out most (hypergeometric, times the number of values). It is not corrected for the number
-        of hyperparameters. Trials in which one is inactive do not count for it. `attrs["top"]` and `attrs["all"]` are
-        the numbers of trials. No row, and `attrs["why"]`, as for `importances`.
+        A row per hyperparameter, the most surprising first: `hyperparameter`; `top` and `all`, its values among the
+        best and among all, as text: the range of many numbers, `0.002 … 0.01`, or the counts of a few values, `adam ×9,
+        sgd ×1`; and `p`, how likely that is for random trials. For many numbers, `p` is from a two-sample
+        Kolmogorov-Smirnov test; otherwise it is the hypergeometric probability of the most surprising value's count or
+        more, times the number of values. It is not corrected for the number of hyperparameters. Trials in which a
+        hyperparameter is inactive do not count for it. `attrs["top"]` and `attrs["all"]` are the numbers of trials.
+        Without rows, `attrs["why"]` says why, as for `importances`.
 
     Raises:
         UserError: As for `importances`.
@@ -144,7 +144,7 @@ def _in_common(values: pd.Series[Any], best: pd.Index[Any], rest: pd.Index[Any])
 
 
 def _told(some: pd.Series[Any], values: pd.Series[Any]) -> str:
-    """Some of a hyperparameter's values in words."""
+    """Some of a hyperparameter's values as text."""
     if _is_scale(values):
         low, high = some.min(), some.max()
         return format_value(low) if low == high else f"{format_value(low)} … {format_value(high)}"
@@ -154,10 +154,11 @@ def _told(some: pd.Series[Any], values: pd.Series[Any]) -> str:
 
 
 def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: str) -> pd.DataFrame:
-    """The mean score of the trials by one hyperparameter.
+    """Return the mean score of the trials by one hyperparameter.
 
-    Of the trials as they were, without a model between: what else differs among them, and that a search tries more
-    where it found good ones, is in it too. Trials that were stopped early count with the score that they had.
+    The means are over the trials of the sweep, without a model. So they also contain the effects of other
+    hyperparameters, and of a search that tries more trials in good regions. Trials that were stopped early count with
+    their last score.
 
     Args:
         frame: As for `importances`.
@@ -165,10 +166,10 @@ def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: st
         hyperparameter: Without `params.`.
 
     Returns:
-        A row per value, by value; of more than 10 different numbers, a row for each of up to 8 groups of neighbours of
-        about the same size, at least 5. `value` (a group's median), `mean`, `low` and `high`, the 90 % confidence
-        interval of the mean (Student's t; NaN where there is one trial), and `count`. Trials in which the
-        hyperparameter is inactive are left out.
+        A row per value, sorted by value. With more than 10 different numbers, a row for each of up to 8 groups of
+        neighbours of about the same size, at least 5. The columns are `value` (a group's median), `mean`, `low` and
+        `high`, the 90 % confidence interval of the mean (Student's t; NaN for a single trial), and `count`. Trials in
+        which the hyperparameter is inactive are left out.
 
     Raises:
         UserError: As for `importances`.
@@ -192,12 +193,12 @@ def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: st
 
 
 def _too_few(scored: pd.DataFrame, names: Sequence[str], fewest_names: int) -> str:
-    """Why nothing can be told; an empty text where it can."""
+    """Why there are too few trials or hyperparameters; empty if there are enough."""
     if len(scored) < _FEWEST:
         trials = f"{len(scored)} trial{' has' if len(scored) == 1 else 's have'} a score"
         return f"{trials}; at least {_FEWEST} are needed"
     if len(names) < fewest_names:
-        return f"the trials differ in {'one hyperparameter only' if names else 'no hyperparameter'}"
+        return f"the trials differ in {'only one hyperparameter' if names else 'no hyperparameter'}"
     return ""
 
 
@@ -217,20 +218,20 @@ def _score(objective: Objective) -> str:
 
 
 def _scored(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """The search's own trials that have a score."""
+    """The trials of the search that have a score."""
     if frame["data.digest"].nunique() > 1:
-        raise UserError("importances: the runs are on different data, and their scores cannot be compared")
+        raise UserError("importances: the runs are on different data, so their scores cannot be compared")
     column = _score(objective)
     if column not in frame:
         return frame.iloc[:0]
-    scored = frame[frame["confirms"].isna() & frame[column].notna()]
-    # However the user has sorted them, the same trials are drawn anew.
-    return scored.sort_values(["sweep", "trial"], kind="stable")
+    trials = of_search(frame)
+    # The resamples are the same however the user has sorted the trials.
+    return trials[trials[column].notna()].sort_values(["sweep", "trial"], kind="stable")
 
 
 def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
     """The hyperparameters in which the trials differ."""
-    search = frame[frame["confirms"].isna()]
+    search = of_search(frame)
     if wanted is None:
         return [column.removeprefix("params.") for column in searched(search)]
     known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
@@ -241,13 +242,13 @@ def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _is_scale(values: pd.Series[Any]) -> bool:
-    """Whether a hyperparameter has many numbers, rather than a few values."""
+    """Whether a hyperparameter is a number with many values."""
     numbers = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     return numbers and values.nunique() > _CHOICES
 
 
 def _trials(scored: pd.DataFrame, names: Sequence[str], goodness: pd.Series[Any]) -> list[optuna.trial.FrozenTrial]:
-    """The rows as Optuna's trials; numbers as their ranks, so that no one need know on which scale they were drawn."""
+    """The rows as Optuna's trials. Numbers become ranks, so their scale does not matter."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.trial import create_trial
 
@@ -277,7 +278,7 @@ def _ped_anova(trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str])
     share = max(TOP, min(0.5, _FEWEST_TOP / len(trials)))
     present = [name for name in names if any(name in trial.params for trial in trials)]
     with warnings.catch_warnings():
-        # That a hyperparameter is active in one trial only.
+        # Optuna warns if a hyperparameter is active in only one trial.
         warnings.simplefilter("ignore")
         found = get_param_importances(
             _study(trials),
@@ -288,7 +289,7 @@ def _ped_anova(trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str])
 
 
 def _study(trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
-    """A study of these trials, some of which may be there several times; adding them to one takes ten times as long."""
+    """A study of these trials, possibly with repetitions. Adding them to a stored study takes ten times as long."""
     import optuna
 
     copies = [
@@ -312,7 +313,7 @@ def _study(trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
         directions = [optuna.study.StudyDirection.MAXIMIZE]  # noqa: RUF012
 
         def __init__(self) -> None:
-            """Has no storage."""
+            """Skips the storage."""
 
         def get_trials(self, deepcopy: bool = True, states: object = None) -> list[optuna.trial.FrozenTrial]:
             return copies

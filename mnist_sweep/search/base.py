@@ -1,22 +1,26 @@
-"""What the loop knows of a search: ask, report, tell."""
+"""The interface between a sweep and a search algorithm: ask, tell, restore."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.space import Space
+
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A setting to try.
+    """Hyperparameter values to try.
 
     Attributes:
         values: A value for every active hyperparameter.
-        epochs: Train to this epoch; None for as many as the config says.
-        initial_epoch: The epochs that `parent` has trained already.
-        parent: The trial to go on from; None to start anew.
+        epochs: The epoch to train to; None for `training.epochs` of the config.
+        initial_epoch: The number of epochs that `parent` has trained already.
+        parent: The trial to continue from; None to start with new weights.
     """
 
     values: dict[str, Any]
@@ -27,13 +31,13 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial.
+    """How a trial ended.
 
     Attributes:
-        scores: A value for each objective, at the trial's best epoch; None where it failed or was refused.
+        scores: A value for each objective, at the trial's best epoch; None if the trial failed or was refused.
         epoch: The last epoch that it trained.
-        cut: Whether it was stopped before its last epoch, as its score was hopeless: more epochs might have given more.
-        whole: Whether each of its executions has ended, so that a trial can go on from it.
+        cut: Whether a stopping rule ended it early: with more epochs its score might have been better.
+        whole: Whether all of its executions have finished, so that another trial can continue from it.
     """
 
     scores: tuple[float, ...] | None
@@ -43,7 +47,7 @@ class Result:
 
 
 class Answer(Enum):
-    """What a search may say instead of a suggestion."""
+    """What a search can answer instead of a suggestion."""
 
     PAUSE = "ask again when a running trial has ended"
     FINISHED = "there is nothing more to try"
@@ -52,34 +56,56 @@ class Answer(Enum):
 class Search(ABC):
     """Decides what to try next.
 
-    A search is called from one thread. With the same seed and the same order of calls it gives the same answers.
+    All calls come from one thread. With the same seed and the same order of calls, a search gives the same answers.
     """
 
     @abstractmethod
     def ask(self, number: int) -> Suggestion | Answer:
-        """The next setting to try.
+        """Returns the next hyperparameter values to try.
 
         Args:
-            number: The trial's number, if there is one. After an `Answer` the next ask has the same number.
+            number: The number that the new trial will have. After an `Answer` the next call has the same number.
         """
 
     @abstractmethod
     def tell(self, number: int, result: Result) -> None:
-        """Takes note of a trial's end.
+        """Reports the end of a trial.
 
         Args:
             number: The trial.
-            result: What came of it.
+            result: How it ended.
         """
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
-        """Takes note of an answer that was given before an interruption.
+        """Reports a suggestion that was made before an interruption.
 
-        Asks again, as the same calls in the same order give the same answers; a search whose answers take long, and
-        do not depend on how often it was asked, does better.
+        By default it calls `ask` again, as the same calls in the same order give the same answers. Override it if
+        suggestions are slow and do not depend on earlier calls of `ask`.
 
         Args:
             number: As for `ask`.
-            suggestion: What was answered.
+            suggestion: What `ask` returned then.
         """
         self.ask(number)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a search algorithm is built from.
+
+    Attributes:
+        space: The search space.
+        objectives: What to optimize, one or several.
+        seed: Any number from 0.
+        epochs: The most epochs that a trial trains.
+        enqueued: Hyperparameter values to suggest before any others, each once.
+        earlier: Trials of earlier sweeps: `values` are hyperparameters of this space, `scores` has one number for each
+            objective. Algorithms that learn start from them; their values are not tried again while there are others.
+    """
+
+    space: Space
+    objectives: tuple[Objective, ...]
+    seed: int
+    epochs: int
+    enqueued: Sequence[Mapping[str, Any]] = ()
+    earlier: Sequence[Mapping[str, Any]] = ()

@@ -1,54 +1,168 @@
-"""Builds the search algorithm that a config names."""
+"""The table of search algorithms, and what a config chooses from it.
+
+To add an algorithm NAME:
+
+1. Describe its config: a class in `config/search_config.py`, which `SearchConfig` and `SEARCHES` there list, and its
+   defaults in `conf/search/NAME.yaml`.
+2. Write a function that builds a `Search` from that config and a `Problem`, in a module of this folder.
+3. Add a row to `ALGORITHMS`. Only if it does not suit every space, add a check to `compatibility.py`.
+4. Run `pytest tests/search`: the contract of `tests/search/test_contract.py` includes every algorithm of `SEARCHES`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mnist_sweep.config import shipped
 from mnist_sweep.config.search_config import (
+    SEARCHES,
     ASHASearch,
+    BayesianSearch,
+    Budget,
+    CMAESSearch,
     CustomSearch,
+    GPSearch,
     GridSearch,
     HyperbandSearch,
     MedianSearch,
+    NoSearch,
+    NSGA2Search,
     PBTSearch,
+    RandomSearch,
+    SearchConfig,
+    TPESearch,
 )
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.journal.trial import Outcome, Trial
-from mnist_sweep.search.base import Search
+from mnist_sweep.search import simple
+from mnist_sweep.search.base import Problem, Search
 from mnist_sweep.search.stopping import ASHA, Median, Stopping
 
-# The keys of a search's config that its sampler gets.
-_SAMPLER_KEYS = {
-    "bayesian": ("num_initial_points", "alpha", "beta"),
-    "tpe": ("startup_trials",),
-    "gp": ("startup_trials",),
-    "cmaes": ("startup_trials",),
-    "nsga2": ("population",),
-}
+# ---- how each search is built; only the chosen one imports its module, which can take a second ------------------
 
 
-def go_on(settings: Settings) -> bool:
-    """Whether trials may go on from the state in which others ended."""
-    return isinstance(settings.search, PBTSearch | HyperbandSearch | CustomSearch)
+def _random(config: RandomSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import oracles
+
+    return oracles.random_search(problem)
 
 
-def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:
-    """The trials from whose state no other will go on, so that it need not be kept.
+def _bayesian(config: BayesianSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import oracles
 
-    Args:
-        settings: The sweep's config.
-        ended: The trial that has just ended.
-        trials: The sweep's trials, by number.
-        outcomes: Of those that have ended.
+    initial, alpha, beta = config.num_initial_points, config.alpha, config.beta
+    return oracles.bayesian(problem, num_initial_points=initial, alpha=alpha, beta=beta)
+
+
+def _tpe(config: TPESearch, problem: Problem) -> Search:
+    from mnist_sweep.search import optuna_oracles
+
+    return optuna_oracles.tpe(problem, startup_trials=config.startup_trials)
+
+
+def _gp(config: GPSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import optuna_oracles
+
+    return optuna_oracles.gp(problem, startup_trials=config.startup_trials)
+
+
+def _cmaes(config: CMAESSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import optuna_oracles
+
+    return optuna_oracles.cmaes(problem, startup_trials=config.startup_trials)
+
+
+def _nsga2(config: NSGA2Search, problem: Problem) -> Search:
+    from mnist_sweep.search import optuna_oracles
+
+    return optuna_oracles.nsga2(problem, population=config.population)
+
+
+def _sampler(config: ASHASearch | MedianSearch, problem: Problem) -> Search:
+    """What proposes the trials that a stopping rule cuts: another algorithm, with the defaults of `conf/search/`."""
+    kind = SEARCHES[config.sampler]
+    budget = config.model_dump(include=set(Budget.model_fields))
+    return ALGORITHMS[kind].build(
+        kind.model_validate({**budget, **shipped.values(f"search/{config.sampler}")}), problem
+    )
+
+
+def _hyperband(config: HyperbandSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import oracles
+
+    return oracles.hyperband(problem, factor=config.factor, iterations=config.iterations)
+
+
+def _pbt(config: PBTSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import pbt
+
+    return pbt.create(config, problem)
+
+
+def _custom(config: CustomSearch, problem: Problem) -> Search:
+    from mnist_sweep.search import custom
+
+    return custom.create(config, problem)
+
+
+# ---- how each stopping rule is built ----------------------------------------------------------------------------
+
+
+def _asha_rule(config: ASHASearch, settings: Settings) -> Stopping:
+    return ASHA(settings.objective, settings.trial["training"]["epochs"], config.factor, config.min_epochs)
+
+
+def _median_rule(config: MedianSearch, settings: Settings) -> Stopping:
+    return Median(settings.objective, settings.trial["training"]["epochs"], config.min_trials, config.min_epochs)
+
+
+def _custom_rule(config: CustomSearch, settings: Settings) -> Stopping | None:
+    from mnist_sweep.search import custom
+
+    return custom.stopping(config, settings.objectives)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What a sweep needs to know of a search algorithm.
+
+    Attributes:
+        build: Builds the search from its config and the problem.
+        stopping: Builds its stopping rule; None if it does not stop trials early.
+        several_objectives: Whether it takes more than one objective.
+        learns: Whether it makes use of `search.warm_start`.
+        ends: Whether it ends by itself in an infinite space, without `search.max_trials` or `search.time_budget`.
+        sets_epochs: Whether it decides how many epochs a trial trains, so that `training.epochs` cannot be searched.
+        continues: Whether its trials may continue from the saved state of others.
     """
-    if isinstance(settings.search, PBTSearch):
-        from mnist_sweep.search import pbt
 
-        return pbt.spent(settings.search, trials, outcomes)
-    return set() if go_on(settings) else {ended}
+    build: Callable[[Any, Problem], Search]
+    stopping: Callable[[Any, Settings], Stopping | None] | None = None
+    several_objectives: bool = False
+    learns: bool = True
+    ends: bool = False
+    sets_epochs: bool = False
+    continues: bool = False
+
+
+ALGORITHMS: dict[type[SearchConfig], Algorithm] = {
+    NoSearch: Algorithm(lambda *_: simple.single(), several_objectives=True, learns=False),
+    GridSearch: Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True, learns=False),
+    RandomSearch: Algorithm(_random, several_objectives=True),
+    BayesianSearch: Algorithm(_bayesian),
+    TPESearch: Algorithm(_tpe, several_objectives=True),
+    GPSearch: Algorithm(_gp),
+    CMAESSearch: Algorithm(_cmaes),
+    NSGA2Search: Algorithm(_nsga2, several_objectives=True),
+    ASHASearch: Algorithm(_sampler, _asha_rule, sets_epochs=True),
+    MedianSearch: Algorithm(_sampler, _median_rule, sets_epochs=True),
+    HyperbandSearch: Algorithm(_hyperband, learns=False, ends=True, sets_epochs=True, continues=True),
+    PBTSearch: Algorithm(_pbt, learns=False, ends=True, sets_epochs=True, continues=True),
+    CustomSearch: Algorithm(_custom, _custom_rule, several_objectives=True, ends=True, continues=True),
+}
 
 
 def create_search(
@@ -59,76 +173,52 @@ def create_search(
 ) -> Search:
     """Builds the search that a config names. May take seconds: it imports keras-tuner.
 
-    With `search=asha` and `search=median` that is their sampler, with the values of its file in `conf/search/`; what
-    stops trials is `search.stopping`'s.
-
     Args:
         settings: The sweep's config.
         space: The search space.
-        enqueued: Settings to suggest before any other, each once; Hyperband starts its first trials with them.
-        earlier: What earlier sweeps tell: `values`, active hyperparameters of this space, and `scores`, one for each
-            objective. TPE, the Gaussian processes, CMA-ES and NSGA-II learn from them. They and random search try
-            the same settings again only when there are no others; grid, Hyperband and PBT do not use them.
+        enqueued: Hyperparameter values to suggest before any others, each once; Hyperband starts its first trials with
+            them.
+        earlier: Trials of earlier sweeps, as in `Problem`. TPE, the Gaussian processes, CMA-ES and NSGA-II learn from
+            them. They and random search repeat none of their values while there are others; grid, Hyperband and PBT do
+            not use them.
 
     Raises:
-        UserError: The algorithm and the space do not go together.
+        UserError: The algorithm cannot search this space.
     """
-    from mnist_sweep.search import simple
-
-    config, objectives = settings.search, settings.objectives
+    config = settings.search
     if not space.hyperparameters:
         return simple.single()
-    if isinstance(config, GridSearch):
-        return simple.grid(space, enqueued)
-    if isinstance(config, PBTSearch):
-        from mnist_sweep.search import pbt
-
-        return pbt.create(space, settings, enqueued)
-    if isinstance(config, CustomSearch):
-        from mnist_sweep.search import custom
-
-        return custom.create(space, settings, enqueued, earlier)
-
-    from mnist_sweep.search import oracles
-
-    if isinstance(config, HyperbandSearch):
-        epochs = settings.trial["training"]["epochs"]
-        return oracles.hyperband(space, objectives[0], config, epochs, enqueued)
-    sampler: str = config.algorithm
-    values: Mapping[str, Any] = config.model_dump()
-    if isinstance(config, ASHASearch | MedianSearch):
-        sampler = config.sampler
-        values = shipped.values(f"search/{sampler}")
-    options = {key: values[key] for key in _SAMPLER_KEYS.get(sampler, ())}
-    if sampler == "random":
-        return oracles.random_search(space, objectives[0], config.seed, enqueued, earlier)
-    if sampler == "bayesian":
-        return oracles.bayesian(space, objectives[0], config.seed, enqueued, earlier, **options)
-
-    from mnist_sweep.search import optuna_oracles
-
-    families: dict[str, Callable[..., Search]] = {
-        "tpe": optuna_oracles.tpe,
-        "gp": optuna_oracles.gp,
-        "cmaes": optuna_oracles.cmaes,
-        "nsga2": optuna_oracles.nsga2,
-    }
-    return families[sampler](space, objectives, config.seed, enqueued, earlier, **options)
+    epochs = settings.trial["training"]["epochs"]
+    problem = Problem(space, settings.objectives, config.seed, epochs, enqueued, earlier)
+    return ALGORITHMS[type(config)].build(config, problem)
 
 
 def create_stopping(settings: Settings) -> Stopping | None:
-    """Builds the rule that a config names; None where no trial is to be stopped.
+    """Builds the stopping rule that a config names; None if it names none.
 
     Raises:
-        UserError: A user's own rule cannot be built.
+        UserError: A user's rule cannot be built.
     """
-    search, objective, epochs = settings.search, settings.objective, settings.trial["training"]["epochs"]
-    if isinstance(search, ASHASearch):
-        return ASHA(objective, epochs, search.factor, search.min_epochs)
-    if isinstance(search, MedianSearch):
-        return Median(objective, epochs, search.min_trials, search.min_epochs)
-    if isinstance(search, CustomSearch):
-        from mnist_sweep.search import custom
+    build = ALGORITHMS[type(settings.search)].stopping
+    return build(settings.search, settings) if build is not None else None
 
-        return custom.stopping(settings)
-    return None
+
+def go_on(settings: Settings) -> bool:
+    """Returns whether trials may continue from the saved state of others."""
+    return ALGORITHMS[type(settings.search)].continues
+
+
+def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:
+    """Returns the trials that no other will continue from, so that their state need not be kept.
+
+    Args:
+        settings: The sweep's config.
+        ended: The trial that has just ended.
+        trials: The sweep's trials, by number.
+        outcomes: The outcomes of those that have ended.
+    """
+    if isinstance(settings.search, PBTSearch):
+        from mnist_sweep.search import pbt
+
+        return pbt.spent(settings.search, trials, outcomes)
+    return set() if go_on(settings) else {ended}

@@ -1,29 +1,29 @@
-"""A user's own algorithm, watched: a mistake in it becomes one line that names it, not a fault somewhere else."""
+"""Checks what a user's algorithm answers, so that a mistake in it becomes one line that names the mistake."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import kind_and_line
 from mnist_sweep.config.grammar import Choice
 from mnist_sweep.config.space import Hyperparameter, Space, Values
-from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.base import Answer, Problem, Result, Search, Suggestion
 from mnist_sweep.search.stopping import Stopping
 
-# What float arithmetic may exceed a bound by, relative to it.
+# How far floating-point arithmetic may exceed a bound, relative to it.
 _ROUNDING = 1e-9
 _STATUSES = ("RUNNING", "IDLE", "STOPPED")
 
 
-def failed(target: str, what: str, error: BaseException) -> UserError:
-    """An exception in a user's class, for the user.
+def user_code_error(target: str, what: str, error: BaseException) -> UserError:
+    """Returns the error that reports an exception in a user's class.
 
     Args:
         target: `search._target_`.
-        what: What happened: `cannot be built`.
+        what: What failed: `cannot be built`.
         error: The exception.
     """
     return UserError(f"search._target_={target}: {what} ({kind_and_line(error)})")
@@ -32,48 +32,40 @@ def failed(target: str, what: str, error: BaseException) -> UserError:
 class CheckedSearch(Search):
     """Passes calls on to a user's search, and checks its answers."""
 
-    def __init__(
-        self,
-        search: Search,
-        target: str,
-        space: Space,
-        enqueued: Sequence[Values] = (),
-        earlier: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Takes the search, and tells it of earlier trials.
+    def __init__(self, search: Search, target: str, problem: Problem) -> None:
+        """Takes the search, and tells it about earlier trials.
 
         Args:
-            search: The user's.
+            search: The user's search.
             target: `search._target_`.
-            space: The search space.
-            enqueued: Settings to suggest before the search is asked.
-            earlier: `values` and `scores` of earlier sweeps' trials.
+            problem: What to search. Its `enqueued` values are suggested before the search is asked.
 
         Raises:
-            UserError: It cannot learn from them.
+            UserError: The search cannot learn from earlier trials.
         """
-        self._search, self._target, self._space, self._enqueued = search, target, space, enqueued
+        self._search, self._target = search, target
+        self._space, self._enqueued = problem.space, problem.enqueued
         self._scored: set[int] = set()
         self._learn: Callable[..., Any] | None = getattr(search, "learn", None)
-        if earlier and self._learn is None:
+        if problem.earlier and self._learn is None:
             raise self._error("cannot learn from search.warm_start; give it a method learn(values, scores)")
-        for trial in earlier:
+        for trial in problem.earlier:
             self._call("learn", self._learn, dict(trial["values"]), tuple(trial["scores"]))
 
     def ask(self, number: int) -> Suggestion | Answer:
-        """The next setting, inside the space."""
+        """Returns the search's next answer, with its values checked."""
         if number < len(self._enqueued):
-            return Suggestion(self._enqueued[number])
+            return Suggestion(dict(self._enqueued[number]))
         answer = self._call("ask", self._search.ask, number)
         if isinstance(answer, Answer):
             return answer
         if not isinstance(answer, Suggestion):
             raise self._error(f"ask returned {type(answer).__name__}; return a Suggestion or an Answer")
         self._check_epochs(answer)
-        return Suggestion(self._plain(answer.values), answer.epochs, answer.initial_epoch, answer.parent)
+        return Suggestion(self._checked_values(answer.values), answer.epochs, answer.initial_epoch, answer.parent)
 
     def tell(self, number: int, result: Result) -> None:
-        """Tells the search of its own trials, and lets it learn from the others."""
+        """Reports the end of the search's own trials, and lets it learn from the others."""
         if result.scores is not None:
             self._scored.add(number)
         if number >= len(self._enqueued):
@@ -82,7 +74,7 @@ class CheckedSearch(Search):
             self._call("learn", self._learn, dict(self._enqueued[number]), result.scores)
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
-        """Passes on what was answered before an interruption."""
+        """Reports a suggestion of the search that was made before an interruption."""
         if number >= len(self._enqueued):
             self._call("restore", self._search.restore, number, suggestion)
 
@@ -92,7 +84,7 @@ class CheckedSearch(Search):
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            raise failed(self._target, f"its {name} failed", error) from error
+            raise user_code_error(self._target, f"its {name} failed", error) from error
 
     def _error(self, message: str) -> UserError:
         return UserError(f"search._target_={self._target}: {message}")
@@ -101,15 +93,15 @@ class CheckedSearch(Search):
         epochs, first, parent = answer.epochs, answer.initial_epoch, answer.parent
         if type(first) is not int or first < 0 or (epochs is not None and (type(epochs) is not int or epochs <= first)):
             raise self._error(
-                f"suggested epochs={epochs} from initial_epoch={first}; both must be whole, the first more"
+                f"suggested epochs={epochs} from initial_epoch={first}; both must be whole, epochs the larger"
             )
         if (parent is None) != (first == 0):
-            raise self._error(f"suggested initial_epoch={first} with parent={parent}; the one goes with the other")
+            raise self._error(f"suggested initial_epoch={first} with parent={parent}; set both or neither")
         if parent is not None and parent not in self._scored:
-            raise self._error(f"suggested to go on from trial {parent}, which has not ended with a score")
+            raise self._error(f"suggested to continue from trial {parent}, which has not ended with a score")
 
-    def _plain(self, values: Any) -> Values:
-        """A value of the space for every active hyperparameter; those of inactive ones are left out."""
+    def _checked_values(self, values: Any) -> Values:
+        """Returns a value of the space for every active hyperparameter, and drops the inactive ones."""
         if not isinstance(values, Mapping):
             raise self._error(f"suggested values of type {type(values).__name__}; they must be a dict")
         names = [h.name for h in self._space.hyperparameters]
@@ -121,10 +113,10 @@ class CheckedSearch(Search):
             if hyperparameter.active(plain):
                 if hyperparameter.name not in values:
                     raise self._error(f"suggested no value for {hyperparameter.name}")
-                plain[hyperparameter.name] = self._inside(hyperparameter, values[hyperparameter.name])
+                plain[hyperparameter.name] = self._checked_value(hyperparameter, values[hyperparameter.name])
         return plain
 
-    def _inside(self, hyperparameter: Hyperparameter, value: Any) -> Any:
+    def _checked_value(self, hyperparameter: Hyperparameter, value: Any) -> Any:
         domain = hyperparameter.domain
         value = value.item() if hasattr(value, "item") else value
         if isinstance(domain, Choice):
@@ -132,25 +124,25 @@ class CheckedSearch(Search):
                 if option == value and isinstance(option, bool) == isinstance(value, bool):
                     return option
         elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            inside = domain.clamp(value)
-            if abs(inside - value) <= _ROUNDING * abs(inside):
-                return inside
+            clamped = domain.clamp(value)
+            if abs(clamped - value) <= _ROUNDING * abs(clamped):
+                return clamped
         raise self._error(f"suggested {hyperparameter.name}={value!r}, which is not in {domain}")
 
 
 class CheckedStopping(Stopping):
-    """Passes reports on to a user's rule, and checks its answers."""
+    """Passes reports on to a user's stopping rule, and checks its answers."""
 
     def __init__(self, rule: Stopping, target: str) -> None:
         """Takes the rule of the class that `search._target_` names."""
         self._rule, self._target = rule, target
 
     def report(self, number: int, epoch: int, score: float) -> str:
-        """What the rule says."""
+        """Returns the rule's answer."""
         try:
             reason = self._rule.report(number, epoch, score)
         except (Exception, SystemExit) as error:
-            raise failed(self._target, "its stopping failed", error) from error
+            raise user_code_error(self._target, "its stopping failed", error) from error
         if not isinstance(reason, str):
             raise UserError(
                 f"search._target_={self._target}: its stopping answered {reason!r}; answer with a reason, or with ''"
@@ -159,17 +151,17 @@ class CheckedStopping(Stopping):
 
 
 def checked_oracle(kind: type, target: str, space: Space) -> Any:
-    """A subclass of a user's oracle that can be given settings, checks what it suggests, and writes no files.
+    """Returns a subclass of a user's oracle that checks its suggestions and writes no files.
 
     Args:
-        kind: The user's.
+        kind: The user's class.
         target: `search._target_`.
         space: The search space.
     """
-    from mnist_sweep.common.light_keras import load as load_keras
+    from mnist_sweep.search.oracles import RestorableOracle
     from mnist_sweep.search.translation import Translation
 
-    kt, translation = load_keras("keras_tuner"), Translation(space)
+    translation = Translation(space)
     domains = {h.name: h.domain for h in space.hyperparameters}
 
     def check_response(response: Any) -> None:
@@ -188,34 +180,17 @@ def checked_oracle(kind: type, target: str, space: Space) -> Any:
                 decoded = translation.decode({name: value})[name]
             except (LookupError, StopIteration, TypeError, ValueError):
                 raise error(f"suggested {name}={value!r}, which is not in {domain}") from None
-            # keras-tuner's own logarithmic Int may exceed its bound by one.
+            # A logarithmic Int of keras-tuner can exceed its bound by one.
             slack = 1 if type(decoded) is int else _ROUNDING * abs(decoded) if type(decoded) is float else 0
             if not isinstance(domain, Choice) and not abs(decoded - value) <= slack:
                 raise error(f"suggested {name}={value!r}, which is not in {domain}")
 
-    class CheckedOracle(kind):  # type: ignore[misc]
-        given: dict[str, Any] | None = None
-
-        def save(self, *_: Any) -> None:
-            """The journal is the record."""
-
-        def _save_trial(self, trial: Any) -> None:
-            """The journal is the record."""
-
+    class CheckedOracle(RestorableOracle, kind):  # type: ignore[misc]
         def populate_space(self, trial_id: str) -> Any:
-            given, self.given = self.given, None
-            if given is not None:
-                return {"status": "RUNNING", "values": given}
+            if (values := self.pop_next_values()) is not None:
+                return {"status": "RUNNING", "values": values}
             response = super().populate_space(trial_id)
             check_response(response)
             return response
-
-        def add_earlier(self, earlier: Sequence[Mapping[str, Any]]) -> None:
-            for number, trial in enumerate(earlier):
-                hyperparameters = self.get_space()
-                hyperparameters.values = translation.encode(trial["values"])
-                past = kt.engine.trial.Trial(hyperparameters, f"earlier-{number}", "COMPLETED")
-                past.score = trial["scores"][0]
-                self.trials[past.trial_id] = past
 
     return CheckedOracle

@@ -1,4 +1,4 @@
-"""Runs a search beside the loop, so that a slow suggestion never holds up a report."""
+"""Runs a search in a thread of its own, so that a slow suggestion does not block the loop."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ class Answered:
 
 
 class ThreadedSearch:
-    """Passes calls on to a search in their order, and hands its answers out when they are there."""
+    """Passes calls on to a search in order, and returns its answers when they have arrived."""
 
     def __init__(self, create: Callable[[], Search], executor: Executor | None = None) -> None:
         """Starts building the search.
 
         Args:
-            create: Builds it. Called in the search's own thread, as imports may take seconds.
-            executor: Runs the calls one after another; a thread of its own by default.
+            create: Builds it. Called in the search's thread, as imports can take seconds.
+            executor: Runs the calls one after another; by default in a new thread.
         """
         self._executor = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="search")
         self._search = self._executor.submit(create)
         self._waiting: list[Future[Answered | None]] = []
 
     def ask(self, number: int) -> None:
-        """Asks for a trial; `Answered` comes later."""
+        """Asks for a suggestion; `answers` returns it later."""
         self._call(lambda: Answered(number, self._search.result().ask(number)))
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
-        """Passes an answer on that was given before an interruption."""
+        """Reports a suggestion that was made before an interruption."""
         self._call(lambda: self._search.result().restore(number, suggestion))
 
     def tell(self, number: int, result: Result) -> None:
-        """Passes a trial's end on."""
+        """Reports the end of a trial."""
         self._call(lambda: self._search.result().tell(number, result))
 
     def answers(self) -> list[Answered]:
-        """What has come since the last call, in order, without waiting.
+        """Returns the answers since the last call, in order, without waiting.
 
         Raises:
-            Exception: What the search raised.
+            Exception: If the search raised it.
         """
         ready = []
         while self._waiting and self._waiting[0].done():
@@ -55,7 +55,7 @@ class ThreadedSearch:
         return [answer for answer in ready if answer is not None]
 
     def close(self) -> None:
-        """Drops what is still waiting."""
+        """Drops the calls that are still waiting."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, call: Callable[[], Answered | None]) -> None:

@@ -1,14 +1,14 @@
 """Optuna's samplers (https://optuna.org) as keras-tuner oracles.
 
-An oracle asks a study in memory what to suggest, and tells it how the trial ended. Each suggestion is drawn with a seed
-of its own, so it depends on the sweep's seed, the trial's number and what was told before, not on how the process came
-to know that.
+An oracle asks an Optuna study in memory for suggestions, and tells it how trials ended. Each suggestion is drawn with a
+seed of its own, so it depends only on the sweep's seed, the trial's number and the results so far, also after the sweep
+was interrupted and resumed.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -17,163 +17,113 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search.base import Search
+from mnist_sweep.config.space import Values
+from mnist_sweep.search.base import Problem, Search
 from mnist_sweep.search.dimensions import dimensions
 from mnist_sweep.search.oracle_search import OracleSearch
-from mnist_sweep.search.oracles import Earlier, SettingsOracle, common, seeded
+from mnist_sweep.search.oracles import BaseOracle, derive_seed, oracle_arguments
 
 # The sweep has its own log and screen.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-# How often a sampler that suggests what was tried is asked again.
+# How often to ask a sampler again that suggests what was tried.
 _ATTEMPTS = 5
-# Of fewer trials, the best tenth, to which CMA-ES fits its first distribution, is none.
+# CMA-ES fits its first distribution to the best tenth of earlier trials: of fewer, that is none.
 _FEWEST_TO_START_CMAES_FROM = 10
 
-Objectives = Sequence[Objective]
 Distributions = dict[str, BaseDistribution]
-_Make = Callable[[int], BaseSampler]
+_MakeSampler = Callable[[int], BaseSampler]
 
 
-def tpe(
-    space: Space,
-    objectives: Objectives,
-    seed: int,
-    enqueued: Sequence[Values] = (),
-    earlier: Earlier = (),
-    *,
-    startup_trials: int,
-) -> Search:
+def tpe(problem: Problem, *, startup_trials: int) -> Search:
     """`search=tpe`: the tree-structured Parzen estimator (Bergstra et al., 2011; https://arxiv.org/abs/2304.11127).
 
     Hyperparameters that are active under the same condition are drawn together (Falkner et al., 2018,
-    https://arxiv.org/abs/1807.01774). Running trials count as bad ones, so that trials side by side do not try the
-    same; trials that were cut count as worse than all that were not.
+    https://arxiv.org/abs/1807.01774). Running trials count as bad ones, so that parallel trials do not try the same
+    values; trials that were cut count as worse than all that were not.
 
     Args:
-        space: The search space.
-        objectives: What is optimised, one or several.
-        seed: Any number from 0 on.
-        enqueued: Settings to suggest first.
-        earlier: Trials of earlier sweeps, which count as finished ones; their settings are not tried again as long as
-            there are others.
+        problem: What to search.
         startup_trials: Random trials before the estimator is used, less those of earlier sweeps.
     """
-    # Those that are active under the same conditions, the ones that always are first.
+    # Hyperparameters that are active under the same conditions; those that always are come first.
     groups: dict[str, Distributions] = {repr(()): {}}
-    for dimension in dimensions(space).values():
+    for dimension in dimensions(problem.space).values():
         groups.setdefault(repr(dimension.hyperparameter.conditions), {})[dimension.name] = dimension.distribution
 
-    def make(seed: int) -> BaseSampler:
+    def make_sampler(seed: int) -> BaseSampler:
         return _GroupedTPE(seed, list(groups.values()), startup_trials)
 
-    oracle = OptunaOracle(space, objectives, seed, make, earlier)
-    return OracleSearch(oracle, space, objectives, enqueued=enqueued, restores=True, knows_cut=len(objectives) == 1)
+    one_objective = len(problem.objectives) == 1
+    return _search(OptunaOracle(problem, make_sampler), problem, restores_by_values=True, cut_as_stopped=one_objective)
 
 
-def gp(
-    space: Space,
-    objectives: Objectives,
-    seed: int,
-    enqueued: Sequence[Values] = (),
-    earlier: Earlier = (),
-    *,
-    startup_trials: int,
-) -> Search:
-    """`search=gp`: a Gaussian process, asked for the point of the largest expected improvement; needs PyTorch.
+def gp(problem: Problem, *, startup_trials: int) -> Search:
+    """`search=gp`: a Gaussian process; suggests the point with the largest expected improvement. Needs PyTorch.
 
-    Where a hyperparameter is inactive, the process is told the middle of its domain, or the first of its options.
+    In place of an inactive hyperparameter, the process gets the middle of its domain, or the first of its options.
 
     Args:
-        space: The search space.
-        objectives: What is optimised: one.
-        seed: Any number from 0 on.
-        enqueued: Settings to suggest first.
-        earlier: As for `tpe`.
+        problem: What to search, with one objective.
         startup_trials: Random trials before the process is fitted, less those of earlier sweeps.
     """
-    every = {d.name: d.distribution for d in dimensions(space).values()}
+    every = {d.name: d.distribution for d in dimensions(problem.space).values()}
 
-    def make(seed: int) -> BaseSampler:
-        return _over(GPSampler, every)(seed=seed, n_startup_trials=startup_trials)
+    def make_sampler(seed: int) -> BaseSampler:
+        return _with_fixed_space(GPSampler, every)(seed=seed, n_startup_trials=startup_trials)
 
-    oracle = OptunaOracle(space, objectives, seed, make, earlier, whole=True)
-    return OracleSearch(oracle, space, objectives, enqueued=enqueued, restores=True)
+    return _search(OptunaOracle(problem, make_sampler, include_inactive=True), problem, restores_by_values=True)
 
 
-def cmaes(
-    space: Space,
-    objectives: Objectives,
-    seed: int,
-    enqueued: Sequence[Values] = (),
-    earlier: Earlier = (),
-    *,
-    startup_trials: int,
-) -> Search:
+def cmaes(problem: Problem, *, startup_trials: int) -> Search:
     """`search=cmaes`: an evolution strategy on the numbers (Hansen, 2016, https://arxiv.org/abs/1604.00772).
 
-    The other hyperparameters are drawn at random.
+    The other hyperparameters are drawn at random. With 10 or more trials of earlier sweeps, it starts from the best
+    tenth of them (Nomura et al., 2021, https://arxiv.org/abs/2012.06932).
 
     Args:
-        space: The search space, with at least one hyperparameter of numbers.
-        objectives: What is optimised: one.
-        seed: Any number from 0 on.
-        enqueued: Settings to suggest first.
-        earlier: Trials of earlier sweeps, from whose best tenth it starts (Nomura et al., 2021,
-            https://arxiv.org/abs/2012.06932) where there are 10 or more; their settings are not tried again as long as
-            there are others.
+        problem: What to search, with one objective and at least one numeric hyperparameter.
         startup_trials: Random trials before that, less those of earlier sweeps.
     """
-    numbers = {d.name: d.distribution for d in dimensions(space).values() if d.numeric}
-    past = _source_trials(space, objectives[0], earlier, numbers)
+    numbers = {d.name: d.distribution for d in dimensions(problem.space).values() if d.numeric}
+    sources = _source_trials(problem, numbers) or None
 
-    def make(seed: int) -> BaseSampler:
-        return _over(CmaEsSampler, numbers)(seed=seed, n_startup_trials=startup_trials, source_trials=past or None)
+    def make_sampler(seed: int) -> BaseSampler:
+        return _with_fixed_space(CmaEsSampler, numbers)(
+            seed=seed, n_startup_trials=startup_trials, source_trials=sources
+        )
 
-    oracle = PopulationOracle(space, objectives, seed, make, earlier, whole=True)
-    return OracleSearch(oracle, space, objectives, enqueued=enqueued)
+    return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
 
 
-def nsga2(
-    space: Space,
-    objectives: Objectives,
-    seed: int,
-    enqueued: Sequence[Values] = (),
-    earlier: Earlier = (),
-    *,
-    population: int,
-) -> Search:
+def nsga2(problem: Problem, *, population: int) -> Search:
     """`search=nsga2`: a genetic algorithm for several objectives (Deb et al., 2002, https://doi.org/10.1109/4235.996017).
 
     Args:
-        space: The search space.
-        objectives: What is optimised, one or several.
-        seed: Any number from 0 on.
-        enqueued: Settings to suggest first, as members of the first generation.
-        earlier: Trials of earlier sweeps, which count as finished ones; their settings are not tried again as long as
-            there are others.
+        problem: What to search. Its `enqueued` values are members of the first generation.
         population: Trials in a generation.
     """
-    every = {d.name: d.distribution for d in dimensions(space).values()}
+    every = {d.name: d.distribution for d in dimensions(problem.space).values()}
 
-    def make(seed: int) -> BaseSampler:
-        return _over(NSGAIISampler, every)(seed=seed, population_size=population)
+    def make_sampler(seed: int) -> BaseSampler:
+        return _with_fixed_space(NSGAIISampler, every)(seed=seed, population_size=population)
 
-    oracle = PopulationOracle(space, objectives, seed, make, earlier, whole=True)
-    return OracleSearch(oracle, space, objectives, enqueued=enqueued)
+    return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
+
+
+def _search(oracle: BaseOracle, problem: Problem, **options: bool) -> Search:
+    return OracleSearch(oracle, problem.space, problem.objectives, enqueued=problem.enqueued, **options)
 
 
 class _GroupedTPE(TPESampler):
     """Draws each group of hyperparameters together.
 
-    Optuna's own `group=True` looks for the groups in all past trials at each suggestion, and draws those that are not
-    active, too.
+    Optuna's own `group=True` searches all past trials for the groups at each suggestion, and also draws inactive
+    hyperparameters.
     """
 
     def __init__(self, seed: int, groups: Sequence[Distributions], startup_trials: int) -> None:
-        """Takes the groups, the first of which is always active; makes one suggestion."""
+        """Takes the groups, the first of which is always active. Makes one suggestion only."""
         super().__init__(seed=seed, n_startup_trials=startup_trials, multivariate=True, constant_liar=True)
         self._groups, self._drawn = groups, Values()
 
@@ -185,28 +135,28 @@ class _GroupedTPE(TPESampler):
     ) -> Any:
         if param_name not in self._drawn:
             group = next(group for group in self._groups if param_name in group)
-            # Nothing before there are enough trials.
+            # Draws nothing while there are too few trials.
             self._drawn |= self.sample_relative(study, trial, group)
         if param_name in self._drawn:
             return self._drawn[param_name]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 
-def _over(sampler: type[BaseSampler], together: Distributions) -> Callable[..., BaseSampler]:
-    """A sampler that knows what to draw together, rather than to look for it in all past trials at each suggestion."""
+def _with_fixed_space(sampler: type[BaseSampler], distributions: Distributions) -> Callable[..., BaseSampler]:
+    """Returns a sampler that knows what to draw together, and need not infer it from all past trials."""
 
     class Sampler(sampler):  # type: ignore[valid-type, misc]
         def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
-            return together
+            return distributions
 
     return Sampler
 
 
-def _source_trials(space: Space, objective: Objective, earlier: Earlier, numbers: Distributions) -> list[FrozenTrial]:
-    """Trials of earlier sweeps, reduced to what CMA-ES varies; none where there are too few."""
-    if len(earlier) < _FEWEST_TO_START_CMAES_FROM:
+def _source_trials(problem: Problem, numbers: Distributions) -> list[FrozenTrial]:
+    """Returns the trials of earlier sweeps, reduced to what CMA-ES varies; none if there are too few."""
+    if len(problem.earlier) < _FEWEST_TO_START_CMAES_FROM:
         return []
-    known = dimensions(space)
+    known = dimensions(problem.space)
     return [
         create_trial(
             params={
@@ -216,65 +166,55 @@ def _source_trials(space: Space, objective: Objective, earlier: Earlier, numbers
             distributions=numbers,
             value=trial["scores"][0],
         )
-        for trial in earlier
+        for trial in problem.earlier
     ]
 
 
-class OptunaOracle(SettingsOracle):
-    """Asks a sampler, then records the setting in the study as if it had been given.
+class OptunaOracle(BaseOracle):
+    """Asks a sampler for values, then adds them to the study as if the user had enqueued them.
 
-    So the study is the same when a search is restored, which is given its former suggestions.
+    So the study is the same when a search is restored from its former suggestions.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        objectives: Objectives,
-        seed: int,
-        make: _Make,
-        earlier: Earlier = (),
-        *,
-        whole: bool = False,
-    ) -> None:
-        """Begins a study.
+    def __init__(self, problem: Problem, make_sampler: _MakeSampler, *, include_inactive: bool = False) -> None:
+        """Creates a study.
 
         Args:
-            space: The search space.
-            objectives: What is optimised.
-            seed: Any number from 0 on.
-            make: Makes the sampler that draws with a seed.
-            earlier: Trials of earlier sweeps, to begin with.
-            whole: Whether the sampler is told of inactive hyperparameters, too.
+            problem: What to search. Its `earlier` trials become finished ones of the study.
+            make_sampler: Makes the sampler that draws with a seed.
+            include_inactive: Whether the sampler gets inactive hyperparameters, too.
         """
-        super().__init__(space, earlier, **common(space, objectives, seed))
-        self._objectives, self._make, self._whole = objectives, make, whole
-        self._dimensions = dimensions(space)
-        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        self._study = optuna.create_study(directions=[ways[o.direction] for o in objectives])
+        super().__init__(problem, **oracle_arguments(problem, len(problem.objectives)))
+        self._objectives, self._make_sampler = problem.objectives, make_sampler
+        self._include_inactive = include_inactive
+        self._dimensions = dimensions(problem.space)
+        directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+        self._study = optuna.create_study(directions=[directions[o.direction] for o in problem.objectives])
         self._asked: dict[str, Trial] = {}
-        for number, trial in enumerate(earlier):
-            self._study.tell(self._record(trial["values"], seeded(self.seed, number)), list(trial["scores"]))
+        for number, earlier in enumerate(problem.earlier):
+            trial = self._add_running(earlier["values"], derive_seed(self.seed, number))
+            self._study.tell(trial, list(earlier["scores"]))
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Suggests a setting that was not tried."""
+        """Suggests values that were not tried."""
         number = int(trial_id)
-        given = self.take_given()
-        if given is None:
+        encoded = self.pop_next_values()
+        if encoded is None:
             for attempt in range(_ATTEMPTS):
-                trial, values = self._draw(seeded(self.seed, number, attempt))
+                trial, values = self._draw(derive_seed(self.seed, number, attempt))
                 encoded = self.translation.encode(values)
-                if not self.known(encoded):
-                    self._asked[trial_id] = self._kept(trial, values)
+                if not self.tried(encoded):
+                    self._asked[trial_id] = self._keep(trial, values)
                     return {"status": "RUNNING", "values": encoded}
                 self._study.tell(trial, state=TrialState.FAIL)
-            given = self.untried(seeded(self.seed, number, _ATTEMPTS))
-        if given is None:
+            encoded = self.untried(derive_seed(self.seed, number, _ATTEMPTS))
+        if encoded is None:
             return {"status": "STOPPED"}
-        self._asked[trial_id] = self._record(self.translation.decode(given), seeded(self.seed, number))
-        return {"status": "RUNNING", "values": given}
+        self._asked[trial_id] = self._add_running(self.translation.decode(encoded), derive_seed(self.seed, number))
+        return {"status": "RUNNING", "values": encoded}
 
     def end_trial(self, trial: Any) -> None:
-        """Tells the study how a trial ended: `STOPPED` is one that was cut."""
+        """Tells the study how a trial ended; the status of a trial that was cut is `STOPPED`."""
         super().end_trial(trial)
         asked, ended = self._asked.pop(trial.trial_id), self.trials[trial.trial_id]
         if ended.status == "COMPLETED":
@@ -287,7 +227,7 @@ class OptunaOracle(SettingsOracle):
             self._study.tell(asked, state=TrialState.FAIL)
 
     def score_trial(self, trial: Any) -> None:
-        """The score is the first objective; keras-tuner would add them all up."""
+        """Scores a trial by the first objective; keras-tuner would add them all up."""
         trial.score = self._scores(trial)[0]
 
     def _scores(self, trial: Any) -> list[float]:
@@ -297,10 +237,10 @@ class OptunaOracle(SettingsOracle):
         with warnings.catch_warnings():
             # Starting CMA-ES from other trials is experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return self._make(seed)
+            return self._make_sampler(seed)
 
     def _draw(self, seed: int) -> tuple[Trial, Values]:
-        """Asks the sampler for a setting."""
+        """Asks the sampler for values."""
         self._study.sampler = self._sampler(seed)
         trial = self._study.ask()
         values: Values = {}
@@ -312,23 +252,24 @@ class OptunaOracle(SettingsOracle):
                     values[name] = next(hyperparameter.domain.all())
             elif active:
                 values[name] = dimension.suggest(trial)
-            elif self._whole:
+            elif self._include_inactive:
                 dimension.suggest(trial)
         return trial, values
 
-    def _kept(self, trial: Trial, values: Values) -> Trial:
+    def _keep(self, trial: Trial, values: Values) -> Trial:
+        """Turns a trial that was drawn into the running one with its values."""
         self._study.tell(trial, state=TrialState.FAIL)
-        return self._record(values, 0)
+        return self._add_running(values, 0)
 
-    def _record(self, values: Values, seed: int) -> Trial:
-        """A running trial of a given setting."""
-        return self._record_with(RandomSampler(seed=seed), values)
+    def _add_running(self, values: Mapping[str, Any], seed: int) -> Trial:
+        """Adds a running trial with given values to the study."""
+        return self._add_with(RandomSampler(seed=seed), values)
 
-    def _record_with(self, sampler: BaseSampler, values: Values) -> Trial:
+    def _add_with(self, sampler: BaseSampler, values: Mapping[str, Any]) -> Trial:
         parameters = {
             name: dimension.parameter(values[name]) if name in values else dimension.middle()
             for name, dimension in self._dimensions.items()
-            if name in values or self._whole
+            if name in values or self._include_inactive
         }
         self._study.sampler = sampler
         self._study.enqueue_trial(parameters)
@@ -339,13 +280,13 @@ class OptunaOracle(SettingsOracle):
 
 
 class PopulationOracle(OptunaOracle):
-    """Asks a sampler that notes in each trial to which generation it belongs; it is restored by asking again."""
+    """For samplers that note each trial's generation in the trial; it is restored by asking again."""
 
-    def _kept(self, trial: Trial, values: Values) -> Trial:
+    def _keep(self, trial: Trial, values: Values) -> Trial:
         return trial
 
-    def _record(self, values: Values, seed: int) -> Trial:
-        trial = self._record_with(self._sampler(seed), values)
-        # Not used, but drawing it is what gives the trial its generation.
+    def _add_running(self, values: Mapping[str, Any], seed: int) -> Trial:
+        trial = self._add_with(self._sampler(seed), values)
+        # Reading it draws values, which are not used, and sets the trial's generation.
         _ = trial.relative_params
         return trial

@@ -1,14 +1,14 @@
-"""Drives a keras-tuner oracle by its own ask and tell."""
+"""Runs a keras-tuner oracle behind the `Search` interface."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.space import Space, Values
+from mnist_sweep.config.space import Space
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 from mnist_sweep.search.translation import Translation
 
@@ -22,40 +22,40 @@ class OracleSearch(Search):
         space: Space,
         objectives: Sequence[Objective],
         *,
-        enqueued: Sequence[Values] = (),
-        restores: bool = False,
-        goes_on_after_failure: bool = False,
-        knows_cut: bool = False,
+        enqueued: Sequence[Mapping[str, Any]] = (),
+        restores_by_values: bool = False,
+        failed_as_worst: bool = False,
+        cut_as_stopped: bool = False,
     ) -> None:
         """Takes an oracle.
 
         Args:
-            oracle: Which nobody else asks.
+            oracle: The oracle. Nothing else may call it.
             space: The search space.
-            objectives: What the oracle is told of.
-            enqueued: Settings to suggest first. Needs a `SettingsOracle`.
-            restores: Whether the oracle suggests by what it was told alone, however that came about: it can then be
-                given its former suggestions instead of being asked for them again. Needs a `SettingsOracle`.
-            goes_on_after_failure: Whether a failed trial is told as the worst of all.
-            knows_cut: Whether a trial that was cut is told as `STOPPED` rather than `COMPLETED`.
+            objectives: What to report to the oracle.
+            enqueued: Hyperparameter values to suggest first. Needs an oracle with `next_values`, as `BaseOracle` has.
+            restores_by_values: Whether the oracle's suggestions depend only on its earlier suggestions and their
+                results. It is then restored by setting `next_values` instead of asking for each suggestion again.
+            failed_as_worst: Whether to report a failed trial as a completed one with the worst score.
+            cut_as_stopped: Whether to report a trial that was cut as `STOPPED` rather than `COMPLETED`.
         """
         oracle.verbose = 0
         self._oracle, self._translation, self._objectives = oracle, Translation(space), objectives
-        self._enqueued, self._restores = enqueued, restores
-        self._goes_on_after_failure, self._knows_cut = goes_on_after_failure, knows_cut
+        self._enqueued, self._restores_by_values = enqueued, restores_by_values
+        self._failed_as_worst, self._cut_as_stopped = failed_as_worst, cut_as_stopped
         self._trials: dict[int, Any] = {}
         self._numbers: dict[str, int] = {}
         self._failed: set[str] = set()
         self._partial: set[str] = set()
 
     def ask(self, number: int) -> Suggestion | Answer:
-        """The next setting."""
+        """Returns the oracle's next suggestion."""
         if number < len(self._enqueued):
-            self._give(self._enqueued[number])
+            self._set_next_values(self._enqueued[number])
         while True:
-            # The same tuner id is handed the same trial until that has ended, so each trial gets its own.
+            # An oracle gives a tuner the same trial until that has ended, so each trial gets its own tuner id.
             with warnings.catch_warnings():
-                # scikit-learn tells of each fit of the Gaussian process that ends at a bound of its length scale.
+                # scikit-learn warns when the fit of a Gaussian process ends at a bound of its length scale.
                 warnings.simplefilter("ignore")
                 trial = self._oracle.create_trial(f"trial-{number}")
             if trial.status == "IDLE":
@@ -66,16 +66,16 @@ class OracleSearch(Search):
             parent = values.get("tuner/trial_id")
             if parent not in self._failed:
                 break
-            # A round that has too few good trials promotes a failed one; there is nothing to go on from.
+            # A round with too few good trials promotes a failed one, which cannot be continued.
             self._end(trial, Result(None))
         self._trials[number] = trial
         self._numbers[trial.trial_id] = number
-        anew = parent in self._partial
+        from_scratch = parent in self._partial
         return Suggestion(
             self._translation.decode(values),
             epochs=values.get("tuner/epochs"),
-            initial_epoch=0 if anew else values.get("tuner/initial_epoch", 0),
-            parent=None if anew else self._numbers.get(parent),
+            initial_epoch=0 if from_scratch else values.get("tuner/initial_epoch", 0),
+            parent=None if from_scratch else self._numbers.get(parent),
         )
 
     def tell(self, number: int, result: Result) -> None:
@@ -86,25 +86,25 @@ class OracleSearch(Search):
         self._end(trial, result)
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
-        """Gives the oracle its former suggestion, or asks for it again."""
-        if self._restores:
-            self._give(suggestion.values)
+        """Hands the oracle its former suggestion, or asks for it again."""
+        if self._restores_by_values:
+            self._set_next_values(suggestion.values)
         self.ask(number)
 
-    def _give(self, values: Values) -> None:
-        self._oracle.given = self._translation.encode(values)
+    def _set_next_values(self, values: Mapping[str, Any]) -> None:
+        self._oracle.next_values = self._translation.encode(values)
 
     def _end(self, trial: Any, result: Result) -> None:
         scores = result.scores
         if scores is None:
             self._failed.add(trial.trial_id)
-            if self._goes_on_after_failure:
-                # Hyperband counts completed trials only, and would wait for ever for one that failed.
-                scores = tuple(-math.inf if o.maximize else math.inf for o in self._objectives)
+            if self._failed_as_worst:
+                # Hyperband counts completed trials only, and would wait forever for a failed one.
+                scores = tuple(-math.inf * o.sign for o in self._objectives)
         if scores is not None:
-            # An oracle of one objective is told the first only.
+            # An oracle with one objective gets the first score only.
             metrics = {o.name: score for o, score in zip(self._objectives, scores, strict=False)}
             self._oracle.update_trial(trial.trial_id, metrics, step=result.epoch)
-        cut = result.cut and self._knows_cut
+        cut = result.cut and self._cut_as_stopped
         trial.status = "FAILED" if scores is None else "STOPPED" if cut else "COMPLETED"
         self._oracle.end_trial(trial)

@@ -1,9 +1,9 @@
-"""keras-tuner's oracles, without the faults that a user would meet.
+"""keras-tuner's oracles, with the faults fixed that a user would notice.
 
-What keras-tuner 1.4.8 does and this mends: seed 0 means a random seed; neighbouring seeds share draws; a small space
-ends before it is used up; a logarithmic Int may exceed its bound by one; the Gaussian process proposes settings that
-were tried; a trial that is tried again keeps its old metrics (here an oracle is told the final score only); a failed
-trial starves Hyperband's bracket; state files are written in place at every step.
+The faults of keras-tuner 1.4.8: seed 0 means a random seed; neighboring seeds share draws; a small space ends before
+it is exhausted; a logarithmic Int can exceed its bound by one; the Gaussian process repeats values; a retried trial
+keeps its old metrics (here an oracle gets the final score only); a failed trial starves Hyperband's bracket; state
+files are rewritten in place at every step.
 """
 
 from __future__ import annotations
@@ -11,235 +11,199 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mnist_sweep.common.light_keras import load as load_keras
-from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.search_config import HyperbandSearch
-from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search.base import Search
+from mnist_sweep.search.base import Problem, Search
 from mnist_sweep.search.oracle_search import OracleSearch
-from mnist_sweep.search.translation import Translation, from_keras_tuner, to_keras_tuner
-
-__all__ = [
-    "SettingsOracle",
-    "bayesian",
-    "common",
-    "from_keras_tuner",
-    "hyperband",
-    "random_search",
-    "seeded",
-    "to_keras_tuner",
-]
+from mnist_sweep.search.translation import Translation, to_keras_tuner
 
 kt = load_keras("keras_tuner")
 _Oracle: Any = kt.Oracle
-
-Earlier = Sequence[Mapping[str, Any]]
 
 _DRAWS = 1000
 _MOST_TO_ENUMERATE = 1_000_000
 
 
-def random_search(
-    space: Space, objective: Objective, seed: int, enqueued: Sequence[Values] = (), earlier: Earlier = ()
-) -> Search:
-    """`search=random`: independent draws, none twice.
+def random_search(problem: Problem) -> Search:
+    """`search=random`: independent draws without repetition."""
+    oracle = _patched(kt.oracles.RandomSearchOracle)(problem, **oracle_arguments(problem))
+    return OracleSearch(
+        oracle, problem.space, problem.objectives[:1], enqueued=problem.enqueued, restores_by_values=True
+    )
+
+
+def bayesian(problem: Problem, *, num_initial_points: int | None, alpha: float, beta: float) -> Search:
+    """`search=bayesian`: a Gaussian process; suggests the point with the best upper confidence bound.
 
     Args:
-        space: The search space.
-        objective: What is optimised.
-        seed: Any number from 0 on.
-        enqueued: Settings to suggest first.
-        earlier: Trials of earlier sweeps, whose settings are not tried again as long as there are others.
-    """
-    oracle = _mended(kt.oracles.RandomSearchOracle)(space, earlier, **common(space, [objective], seed))
-    return OracleSearch(oracle, space, [objective], enqueued=enqueued, restores=True)
-
-
-def bayesian(
-    space: Space,
-    objective: Objective,
-    seed: int,
-    enqueued: Sequence[Values] = (),
-    earlier: Earlier = (),
-    *,
-    num_initial_points: int | None,
-    alpha: float,
-    beta: float,
-) -> Search:
-    """`search=bayesian`: a Gaussian process, asked for the point of the best upper confidence bound.
-
-    Args:
-        space: The search space.
-        objective: What is optimised.
-        seed: Any number from 0 on.
-        enqueued: Settings to suggest first.
-        earlier: Trials of earlier sweeps, to which the process is fitted, too; their settings are not tried again as
-            long as there are others.
-        num_initial_points: Random trials before the process is fitted; None for three for each hyperparameter.
+        problem: What to search.
+        num_initial_points: Random trials before the process is fitted; None for three per hyperparameter.
         alpha: The noise that the process expects in the objective.
         beta: How much it explores.
     """
-    oracle = _mended(kt.oracles.BayesianOptimizationOracle)(
-        space,
-        earlier,
-        num_initial_points=num_initial_points,
-        alpha=alpha,
-        beta=beta,
-        **common(space, [objective], seed),
+    oracle = _patched(kt.oracles.BayesianOptimizationOracle)(
+        problem, num_initial_points=num_initial_points, alpha=alpha, beta=beta, **oracle_arguments(problem)
     )
-    for number, trial in enumerate(earlier):
-        hyperparameters = oracle.get_space()
-        hyperparameters.values = oracle.translation.encode(trial["values"])
-        past = kt.engine.trial.Trial(hyperparameters, f"earlier-{number}", "COMPLETED")
-        past.score = trial["scores"][0]
-        oracle.trials[past.trial_id] = past
-    return OracleSearch(oracle, space, [objective], enqueued=enqueued)
+    add_earlier_trials(oracle, problem)
+    return OracleSearch(oracle, problem.space, problem.objectives[:1], enqueued=problem.enqueued)
 
 
-def hyperband(
-    space: Space, objective: Objective, config: HyperbandSearch, epochs: int, enqueued: Sequence[Values] = ()
-) -> Search:
+def hyperband(problem: Problem, *, factor: int, iterations: int) -> Search:
     """`search=hyperband` (Li et al., 2018, https://jmlr.org/papers/v18/16-558.html).
 
     Args:
-        space: The search space.
-        objective: What is optimised.
-        config: The factor, the number of iterations and the seed.
-        epochs: How long the trials of a last round train.
-        enqueued: Settings that take the place of the first new ones.
+        problem: What to search. Its `enqueued` values replace the first new ones; `earlier` trials are not used.
+        factor: A round promotes the best 1/factor of its trials.
+        iterations: How often to run all brackets.
     """
-    arguments = common(space, [objective], config.seed)
+    arguments = oracle_arguments(problem)
     del arguments["max_trials"]
-    oracle = _mended(kt.oracles.HyperbandOracle)(
-        space, max_epochs=epochs, factor=config.factor, hyperband_iterations=config.iterations, **arguments
+    oracle = _patched(kt.oracles.HyperbandOracle)(
+        problem, max_epochs=problem.epochs, factor=factor, hyperband_iterations=iterations, **arguments
     )
-    oracle.first.extend(map(oracle.translation.encode, enqueued))
-    return OracleSearch(oracle, space, [objective], goes_on_after_failure=True)
+    oracle.first_values.extend(map(oracle.translation.encode, problem.enqueued))
+    return OracleSearch(oracle, problem.space, problem.objectives[:1], failed_as_worst=True)
 
 
-def seeded(seed: int, *path: int) -> int:
-    """A seed derived from another; neighbouring ones have nothing in common.
+def derive_seed(seed: int, *path: int) -> int:
+    """Returns a seed derived from another one; neighboring seeds give unrelated ones.
 
     Args:
-        seed: Any number from 0 on.
-        path: What it is for, such as a trial's number.
+        seed: Any number from 0.
+        path: What the seed is for, such as a trial's number.
     """
     return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0]) | 1
 
 
-def common(space: Space, objectives: Sequence[Objective], seed: int) -> dict[str, Any]:
-    """The arguments that keras-tuner's oracles have in common.
+def oracle_arguments(problem: Problem, objectives: int = 1) -> dict[str, Any]:
+    """Returns the arguments that all of keras-tuner's oracles take.
 
     Args:
-        space: The search space.
-        objectives: What is optimised.
-        seed: Any number from 0 on.
+        problem: What to search.
+        objectives: How many of the objectives the oracle optimizes.
     """
-    wanted = [kt.Objective(o.name, o.direction) for o in objectives]
+    optimized = [kt.Objective(o.name, o.direction) for o in problem.objectives[:objectives]]
     return {
-        "objective": wanted if len(wanted) > 1 else wanted[0],
+        "objective": optimized if len(optimized) > 1 else optimized[0],
         "max_trials": None,  # the loop counts
-        "hyperparameters": to_keras_tuner(space),
+        "hyperparameters": to_keras_tuner(problem.space),
         "allow_new_entries": False,
-        "seed": seeded(seed),
+        "seed": derive_seed(problem.seed),
         "max_retries_per_trial": 0,  # the loop retries
         "max_consecutive_failed_trials": None,
     }
 
 
-class SettingsOracle(_Oracle):  # type: ignore[misc]
-    """An oracle that can be given a setting to suggest, suggests none twice, and writes no files.
+def add_earlier_trials(oracle: Any, problem: Problem) -> None:
+    """Adds the trials of earlier sweeps to an oracle's own, as completed ones."""
+    translation = Translation(problem.space)
+    for number, earlier in enumerate(problem.earlier):
+        hyperparameters = oracle.get_space()
+        hyperparameters.values = translation.encode(earlier["values"])
+        trial = kt.engine.trial.Trial(hyperparameters, f"earlier-{number}", "COMPLETED")
+        trial.score = earlier["scores"][0]
+        oracle.trials[trial.trial_id] = trial
+
+
+class RestorableOracle(_Oracle):  # type: ignore[misc]
+    """An oracle that can be told what to suggest next, and writes no files: the journal is the record.
 
     Attributes:
-        given: What to suggest next, as keras-tuner takes it; None to decide itself.
-        translation: Of the space.
+        next_values: What to suggest next, encoded for keras-tuner; None to let the oracle decide.
     """
 
-    def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:
-        """Takes the space.
-
-        Args:
-            space: The search space.
-            earlier: Trials of earlier sweeps, whose settings are not tried again as long as there are others.
-            arguments: Of the keras-tuner oracle that comes next in the order of inheritance.
-        """
-        super().__init__(**arguments)
-        self.space, self.translation = space, Translation(space)
-        self.given: dict[str, Any] | None = None
-        self._earlier = {self._compute_values_hash(self.translation.encode(trial["values"])) for trial in earlier}
+    next_values: dict[str, Any] | None = None
 
     def save(self, *_: Any) -> None:
-        """The journal is the record."""
+        """Does nothing."""
 
     def _save_trial(self, trial: Any) -> None:
-        """The journal is the record."""
+        """Does nothing."""
 
-    def take_given(self) -> dict[str, Any] | None:
-        """What was given, once."""
-        given, self.given = self.given, None
-        return given
+    def pop_next_values(self) -> dict[str, Any] | None:
+        """Returns `next_values` and resets it."""
+        values, self.next_values = self.next_values, None
+        return values
 
-    def untried(self, seed: int) -> dict[str, Any] | None:
-        """A setting that was not tried: of those that no earlier sweep tried, if there are any.
+
+class BaseOracle(RestorableOracle):
+    """An oracle that can be told what to suggest next, and that does not repeat hyperparameter values.
+
+    Attributes:
+        translation: Between the space's values and keras-tuner's.
+    """
+
+    def __init__(self, problem: Problem, **arguments: Any) -> None:
+        """Takes the problem.
 
         Args:
-            seed: Of the choice.
+            problem: What to search.
+            arguments: For the keras-tuner oracle that comes next in the order of inheritance.
+        """
+        super().__init__(**arguments)
+        self.space, self.translation = problem.space, Translation(problem.space)
+        encoded = (self.translation.encode(trial["values"]) for trial in problem.earlier)
+        self._earlier = set(map(self._compute_values_hash, encoded))
+
+    def untried(self, seed: int) -> dict[str, Any] | None:
+        """Draws values that were not tried, preferably in no earlier sweep either.
+
+        Args:
+            seed: The seed of the draw.
 
         Returns:
-            The setting; None where all were tried.
+            The values, encoded; None if all were tried in this sweep.
         """
         rng = random.Random(seed)
-        for taken in (self.known, self._duplicate):
+        for tried in (self.tried, self._duplicate):
             draws = (self.space.sample(rng) for _ in range(_DRAWS))
-            found = next((e for e in map(self.translation.encode, draws) if not taken(e)), None)
+            found = next((e for e in map(self.translation.encode, draws) if not tried(e)), None)
             if found is None and self.space.size is not None:
-                settings = itertools.islice(self.space.grid(), _MOST_TO_ENUMERATE)
-                rest = [encoded for encoded in map(self.translation.encode, settings) if not taken(encoded)]
+                grid = itertools.islice(self.space.grid(), _MOST_TO_ENUMERATE)
+                rest = [encoded for encoded in map(self.translation.encode, grid) if not tried(encoded)]
                 found = rng.choice(rest) if rest else None
             if found is not None:
                 return found
         return None
 
-    def known(self, values: Mapping[str, Any]) -> bool:
-        """Whether this sweep or an earlier one tried a setting."""
+    def tried(self, values: Mapping[str, Any]) -> bool:
+        """Returns whether this sweep or an earlier one tried some values."""
         return self._duplicate(values) or self._compute_values_hash(values) in self._earlier
 
 
-def _mended(oracle: type) -> Any:
-    class Mended(SettingsOracle, oracle):  # type: ignore[misc]
-        first: deque[dict[str, Any]]
+def _patched(oracle: type) -> Any:
+    """Returns a subclass of a keras-tuner oracle without the faults named above."""
 
-        def __init__(self, space: Space, earlier: Earlier = (), **arguments: Any) -> None:
-            super().__init__(space, earlier, **arguments)
-            self.first = deque()
+    class Patched(BaseOracle, oracle):  # type: ignore[misc]
+        def __init__(self, problem: Problem, **arguments: Any) -> None:
+            super().__init__(problem, **arguments)
+            self.first_values: deque[dict[str, Any]] = deque()
 
         def populate_space(self, trial_id: str) -> dict[str, Any]:
-            given = self.take_given()
-            if given is not None:
-                return {"status": "RUNNING", "values": given}
-            # Each trial draws by its own number, however many draws those before it took.
-            self._seed_state = seeded(self.seed, int(trial_id))
+            if (values := self.pop_next_values()) is not None:
+                return {"status": "RUNNING", "values": values}
+            # Each trial draws with a seed of its own, however many draws the trials before it took.
+            self._seed_state = derive_seed(self.seed, int(trial_id))
             response: dict[str, Any] = super().populate_space(trial_id)
             if not response.get("values") or "tuner/epochs" in response["values"]:
                 return response
-            inside = self._inside(response["values"])
-            values = self._random_values() if self.known(inside) else inside
+            clamped = self._clamp(response["values"])
+            values = self._random_values() if self.tried(clamped) else clamped
             return {**response, "values": values} if values else {"status": "STOPPED"}
 
         def _random_values(self) -> dict[str, Any] | None:
-            if self.first:
-                return self.first.popleft()
+            if self.first_values:
+                return self.first_values.popleft()
             drawn = super()._random_values()
-            if drawn is not None and not self.known(self._inside(drawn)):
-                return self._inside(drawn)
+            if drawn is not None and not self.tried(self._clamp(drawn)):
+                return self._clamp(drawn)
             return self.untried(self._seed_state)
 
-        def _inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        def _clamp(self, values: Mapping[str, Any]) -> dict[str, Any]:
             return self.translation.encode(self.translation.decode(values))
 
-    return Mended
+    return Patched

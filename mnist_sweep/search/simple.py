@@ -1,44 +1,40 @@
-"""Searches that need no oracle: every combination, and a single run."""
+"""Searches that do not need an oracle: grid search, and a single trial."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from mnist_sweep.config.space import Space, Values, identity
-from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.config.space import Values, identity
+from mnist_sweep.search.base import Answer, Problem, Result, Search, Suggestion
 
 
-class InOrder(Search):
-    """Tries given settings one after another, whatever comes of them.
+class ListSearch(Search):
+    """Suggests given hyperparameter values one after another, whatever the results.
 
-    keras-tuner's own grid waits for each trial's end before it knows the next point, so that all slots but one idle.
+    keras-tuner's grid search computes the next point when a trial ends, so all slots but one would idle.
     """
 
-    def __init__(self, settings: Iterator[Values]) -> None:
-        """Takes the settings, which are drawn as they are asked for."""
-        self._settings = settings
+    def __init__(self, values: Iterator[Values]) -> None:
+        """Takes the values, which are read one at a time."""
+        self._values = values
 
     def ask(self, number: int) -> Suggestion | Answer:
-        """The next setting."""
-        values = next(self._settings, None)
+        """Returns the next values."""
+        values = next(self._values, None)
         return Answer.FINISHED if values is None else Suggestion(values)
 
     def tell(self, number: int, result: Result) -> None:
-        """Nothing depends on a trial's end."""
+        """Does nothing: suggestions do not depend on results."""
 
 
-def grid(space: Space, enqueued: Sequence[Values] = ()) -> Search:
-    """`search=grid`: every combination once.
-
-    Args:
-        space: The search space.
-        enqueued: The ones to begin with.
-    """
-    first = {identity(values) for values in enqueued}
-    return InOrder(itertools.chain(enqueued, (v for v in space.grid() if identity(v) not in first)))
+def grid(problem: Problem) -> Search:
+    """`search=grid`: every combination once, the enqueued ones first."""
+    first = {identity(values) for values in problem.enqueued}
+    rest = (values for values in problem.space.grid() if identity(values) not in first)
+    return ListSearch(itertools.chain(map(dict, problem.enqueued), rest))
 
 
 def single() -> Search:
-    """`search=none`: one run of a config without sweeps."""
-    return InOrder(iter([{}]))
+    """`search=none`: one trial, for a config without sweeps."""
+    return ListSearch(iter([{}]))

@@ -1,7 +1,7 @@
-"""Rules that stop a trial before its last epoch, as its scores so far are hopeless.
+"""Rules that stop a trial before its last epoch, because its scores so far are hopeless.
 
-Both rules hold everything with the larger number as the better one, and hold a list of scores for each epoch at which
-they compare, sorted, so that a call costs microseconds whatever the number of trials.
+Both rules keep scores so that larger is better, in one sorted list for each epoch at which they compare trials. So a
+call takes microseconds, whatever the number of trials.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from mnist_sweep.config.objective import Objective
 
 
 class Stopping(ABC):
-    """Decides after each epoch of each trial.
+    """Decides after each epoch of each trial whether to stop the trial.
 
-    It is asked in the sweep's own loop while the trial's worker waits, so it must answer at once. With the same calls
-    in the same order it gives the same answers.
+    The sweep's loop calls it while the trial's worker waits, so it must answer at once. With the same calls in the same
+    order it gives the same answers.
     """
 
     @abstractmethod
     def report(self, number: int, epoch: int, score: float) -> str:
-        """Takes note of a trial's epoch, and decides.
+        """Reports an epoch of a trial, and decides.
 
         Args:
             number: The trial.
-            epoch: Counted from 1; each of a trial's epochs comes once, in order.
-            score: The objective.
+            epoch: Counted from 1; each epoch of a trial is reported once, in order.
+            score: The value of the objective.
 
         Returns:
-            Why the trial is to be stopped; "" to let it go on.
+            The reason to stop the trial; "" to let it continue.
         """
 
 
 class ASHA(Stopping):
     """Asynchronous successive halving, its stopping variant (Li et al., 2020, https://arxiv.org/abs/1810.05934).
 
-    At each rung, the epochs `min_epochs * factor**k` below the last one, a trial goes on if its best score so far is
-    among the best 1/factor (rounded up) of the best scores that trials had when they came there.
+    The rungs are the epochs `min_epochs * factor**k` before the last one. A trial continues at a rung if its best score
+    so far is among the best 1/factor (rounded up) of the best scores with which trials have reached this rung.
 
-    The first `factor - 1` trials at a rung have too few others to be compared with. Those that are let go on are judged
-    again after each further epoch, with their score at that rung, until `factor` trials have come there: what came
-    first is not trained to its end only because it came first. (Optuna and Ray judge once.)
+    The first `factor - 1` trials at a rung have too few others to be compared with. Those that continue are compared
+    again after each further epoch, with their score at that rung, until `factor` trials have reached it. So a trial is
+    not trained to its end only because it came first. (Optuna and Ray compare once.)
     """
 
     def __init__(self, objective: Objective, epochs: int, factor: int, min_epochs: int) -> None:
         """Sets the rungs.
 
         Args:
-            objective: What is optimised.
-            epochs: The last epoch of a trial, after which there is nothing to stop.
-            factor: From 2 on.
+            objective: What to optimize.
+            epochs: The last epoch of a trial, which is not a rung.
+            factor: 2 or more.
             min_epochs: The first rung.
         """
         self._sign = objective.sign
@@ -65,7 +65,7 @@ class ASHA(Stopping):
         self._unsettled: dict[int, dict[int, float]] = {}
 
     def report(self, number: int, epoch: int, score: float) -> str:
-        """At a rung, and while an earlier one is not settled for this trial, compares it with the others there."""
+        """Compares a trial with others at a rung, and after it until enough trials have reached that rung."""
         best = self._best[number] = max(self._best.get(number, -math.inf), _finite(score * self._sign))
         at = self._unsettled.setdefault(number, {})
         if epoch in self._rungs:
@@ -84,18 +84,18 @@ class ASHA(Stopping):
 class Median(Stopping):
     """The median stopping rule (Golovin et al., 2017, Google Vizier, https://doi.org/10.1145/3097983.3098043).
 
-    A trial is stopped when its best score so far is worse than the median of the other trials' means over their epochs
-    up to the same one. Trials that were stopped before it do not count there, nor do failed ones.
+    A trial is stopped if its best score so far is worse than the median of the other trials' mean scores up to the same
+    epoch. Trials that were stopped or failed before that epoch do not count.
     """
 
     def __init__(self, objective: Objective, epochs: int, min_trials: int, min_epochs: int) -> None:
-        """Takes the bounds.
+        """Sets when trials can be stopped.
 
         Args:
-            objective: What is optimised.
-            epochs: The last epoch of a trial, after which there is nothing to stop.
-            min_trials: The other trials that must have reached an epoch before any is stopped there.
-            min_epochs: The epoch at which a trial may be stopped first.
+            objective: What to optimize.
+            epochs: The last epoch of a trial, at which none is stopped.
+            min_trials: How many other trials must have reached an epoch before one is stopped there.
+            min_epochs: The first epoch at which a trial can be stopped.
         """
         self._sign = objective.sign
         self._epochs, self._min_trials, self._min_epochs = epochs, min_trials, min_epochs
@@ -104,7 +104,7 @@ class Median(Stopping):
         self._means: dict[int, list[float]] = {}
 
     def report(self, number: int, epoch: int, score: float) -> str:
-        """Compares the trial with those that have reached the epoch before it."""
+        """Compares a trial with those that have reached the epoch already."""
         value = _finite(score * self._sign)
         best = self._best[number] = max(self._best.get(number, -math.inf), value)
         total, count = self._sums.get(number, (0.0, 0))
@@ -117,7 +117,7 @@ class Median(Stopping):
 
 
 def _finite(score: float) -> float:
-    """A score that sorts, as NaN does not, and counts as the worst where it is no number."""
+    """Returns a score that can be sorted: NaN and infinite ones count as the worst."""
     return score if math.isfinite(score) else -math.inf
 
 

@@ -1,4 +1,4 @@
-"""The search space in keras-tuner's terms, and back."""
+"""Translates between the search space and keras-tuner's hyperparameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ kt = load_keras("keras_tuner")
 
 
 class Translation:
-    """Translates the settings of one space."""
+    """Translates the hyperparameter values of one space."""
 
     def __init__(self, space: Space) -> None:
         """Takes the space."""
@@ -27,11 +27,11 @@ class Translation:
         }
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A setting as keras-tuner takes it."""
+        """Returns values as keras-tuner takes them."""
         return {name: _encode(value, self._domains[name]) for name, value in values.items()}
 
     def decode(self, values: Mapping[str, Any]) -> Values:
-        """Plain values inside the space's bounds, without keras-tuner's own entries."""
+        """Returns plain values inside the space's bounds, without keras-tuner's own entries."""
         plain: Values = {}
         for name, domain in self._domains.items():
             if name in values:
@@ -41,7 +41,7 @@ class Translation:
 
 
 def to_keras_tuner(space: Space) -> Any:
-    """The space as `keras_tuner.HyperParameters`, conditions included."""
+    """Returns a space as `keras_tuner.HyperParameters`, with its conditions."""
     result = kt.HyperParameters()
     domains = {h.name: h.domain for h in space.hyperparameters}
     for hyperparameter in space.hyperparameters:
@@ -59,12 +59,12 @@ def to_keras_tuner(space: Space) -> Any:
 
 
 def from_keras_tuner(values: Mapping[str, Any], space: Space) -> Values:
-    """Plain values inside the space's bounds, without keras-tuner's own entries."""
+    """Returns plain values inside the space's bounds, without keras-tuner's own entries."""
     return Translation(space).decode(values)
 
 
 def _encode(value: Any, domain: Choice | Interval) -> Any:
-    """A value as keras-tuner's Choice takes it, which refuses lists, null and mixed types."""
+    """Returns a value as keras-tuner's Choice takes it, which does not accept lists, null or mixed types."""
     if isinstance(domain, Interval):
         return value
     kinds = {type(option) for option in domain.options}

@@ -1,6 +1,6 @@
-"""One trial's learning curves as a picture.
+"""Plots a trial's learning curves.
 
-Drawn for every trial while other trials train, and so with Pillow, in 3 ms; Matplotlib takes 120.
+Every trial gets the plot while others train, so it is drawn with Pillow in 3 ms; Matplotlib would take 120 ms.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 Point = tuple[int, float]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart: https://jfly.uni-koeln.de/color/
-_INKS = {"training": (0, 114, 178), "validation": (213, 94, 0)}
-_DARK, _PALE, _PAPER = (51, 51, 51), (222, 222, 222), (255, 255, 255)
+# Okabe and Ito's colours for colour-blind readers: https://jfly.uni-koeln.de/color/
+_COLOURS = {"training": (0, 114, 178), "validation": (213, 94, 0)}
+_TEXT, _GRID, _BACKGROUND = (51, 51, 51), (222, 222, 222), (255, 255, 255)
 _WIDTH, _HEIGHT = 900, 360
-# Drawn at twice the size and then halved, which smooths the edges.
+# The plot is drawn at twice the size and then halved, which smooths edges.
 _SCALE = 2
-# Of each panel: from the left, the top, the right and the bottom.
+# The left, top, right and bottom edge of each panel.
 _FRAMES = ((74, 62, 440, 312), (524, 62, 890, 312))
-# With more points than this, a line shows where they are.
+# With more points than this, only the line is drawn.
 _DOTS = 100
 _HUGE = 1e300
 _PAIRS = (("loss", "Loss"), ("accuracy", "Accuracy"))
@@ -35,7 +35,7 @@ class Panel:
 
     Attributes:
         label: The metric's name.
-        series: By `training` and `validation`, whose values there are: epoch and value, in order of the epochs.
+        series: The points of `training` and `validation`, if there are any: epoch and value, in order of the epochs.
         best_epoch: The epoch whose weights were kept.
     """
 
@@ -45,11 +45,11 @@ class Panel:
 
 
 def panels(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None) -> list[Panel]:
-    """What is to be drawn: the loss and the accuracy.
+    """Returns the panels of loss and accuracy.
 
     Args:
         epochs: The metrics of each epoch, by its number from 1.
-        best_epoch: The epoch whose weights were kept; None where there is none.
+        best_epoch: The epoch whose weights were kept; None if there is none.
     """
     found = []
     for metric, label in _PAIRS:
@@ -62,16 +62,19 @@ def panels(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None) ->
 
 
 def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None, title: str) -> bytes:
-    """A trial's loss and accuracy over its epochs, as a PNG of 900 × 360 pixels.
+    """Plots a trial's loss and accuracy over its epochs.
 
     Args:
         epochs: The metrics of each epoch, by its number from 1; values that are not finite are gaps.
-        best_epoch: The epoch whose weights were kept, marked by a line.
-        title: Of the picture.
+        best_epoch: The epoch whose weights were kept, which is marked by a line.
+        title: The plot's title.
+
+    Returns:
+        A PNG of 900 × 360 pixels.
     """
-    image = Image.new("RGB", (_SCALE * _WIDTH, _SCALE * _HEIGHT), _PAPER)
+    image = Image.new("RGB", (_SCALE * _WIDTH, _SCALE * _HEIGHT), _BACKGROUND)
     pen = ImageDraw.Draw(image)
-    pen.text((_SCALE * _WIDTH // 2, _SCALE * 16), title, _DARK, _font(15), anchor="mm")
+    pen.text((_SCALE * _WIDTH // 2, _SCALE * 16), title, _TEXT, _font(15), anchor="mm")
     for frame, panel in zip(_FRAMES, panels(epochs, best_epoch), strict=True):
         left, top, right, bottom = (_SCALE * edge for edge in frame)
         _draw(pen, panel, (left, top, right, bottom))
@@ -81,16 +84,16 @@ def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int |
 
 
 def ticks(low: float, high: float, most: int = 6, *, whole: bool = False) -> list[tuple[float, str]]:
-    """Round numbers for an axis.
+    """Returns round numbers for an axis.
 
     Args:
-        low: Where it begins.
-        high: Where it ends, above `low`.
-        most: How many there may be.
-        whole: Whether they are to be whole numbers.
+        low: The start of the axis.
+        high: The end of the axis, greater than `low`.
+        most: The most ticks.
+        whole: Whether to use only whole numbers.
 
     Returns:
-        Multiples of 1, 2 or 5 times a power of ten between the two, each with its text.
+        Multiples of 1, 2 or 5 times a power of ten between `low` and `high`, each with its text.
     """
     raw = max((high - low) / most, 1.0 if whole else 0.0)
     power = math.floor(math.log10(raw))
@@ -102,19 +105,19 @@ def ticks(low: float, high: float, most: int = 6, *, whole: bool = False) -> lis
 
 
 def limits(values: Iterable[float], least: float) -> tuple[float, float]:
-    """The ends of an axis on which these values, those of them that are finite, have some room.
+    """Returns the ends of an axis for some values, with a margin.
 
     Args:
-        values: What is drawn; 0 to 1 where there is none.
-        least: How long it is around a single value.
+        values: The values; those that are not finite are ignored. Without values, the axis goes from 0 to 1.
+        least: The least length of the axis if there is only one value.
     """
     finite = [value for value in values if _is_number(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    room = 0.05 * (high - low)
-    # Of what is as good as one value, floating point could tell no ticks apart.
+    margin = 0.05 * (high - low)
+    # If values are nearly equal, floating point could not tell ticks apart.
     if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = max(least, 0.1 * abs(high)) / 2
-    return low - room, high + room
+        margin = max(least, 0.1 * abs(high)) / 2
+    return low - margin, high + margin
 
 
 def _draw(pen: ImageDraw.ImageDraw, panel: Panel, frame: tuple[int, int, int, int]) -> None:
@@ -131,46 +134,46 @@ def _draw(pen: ImageDraw.ImageDraw, panel: Panel, frame: tuple[int, int, int, in
         return bottom - (bottom - top) * (value - low) / (high - low)
 
     for epoch, text in ticks(first, last, 8, whole=True):
-        pen.line([(across(epoch), top), (across(epoch), bottom)], _PALE, _SCALE)
-        pen.text((across(epoch), bottom + 6 * _SCALE), text, _DARK, _font(11), anchor="mt")
+        pen.line([(across(epoch), top), (across(epoch), bottom)], _GRID, _SCALE)
+        pen.text((across(epoch), bottom + 6 * _SCALE), text, _TEXT, _font(11), anchor="mt")
     for value, text in ticks(low, high):
-        pen.line([(left, up(value)), (right, up(value))], _PALE, _SCALE)
-        pen.text((left - 6 * _SCALE, up(value)), text, _DARK, _font(11), anchor="rm")
-    pen.text(((left + right) // 2, bottom + 34 * _SCALE), "Epoch", _DARK, _font(12), anchor="mm")
+        pen.line([(left, up(value)), (right, up(value))], _GRID, _SCALE)
+        pen.text((left - 6 * _SCALE, up(value)), text, _TEXT, _font(11), anchor="rm")
+    pen.text(((left + right) // 2, bottom + 34 * _SCALE), "Epoch", _TEXT, _font(12), anchor="mm")
     if panel.best_epoch is not None:
         for begin in range(top, bottom, 8 * _SCALE):
-            pen.line([(across(panel.best_epoch), begin), (across(panel.best_epoch), begin + 3 * _SCALE)], _DARK, _SCALE)
+            pen.line([(across(panel.best_epoch), begin), (across(panel.best_epoch), begin + 3 * _SCALE)], _TEXT, _SCALE)
     for part, series in panel.series.items():
         for run in _unbroken(series):
             places = [(across(epoch), up(value)) for epoch, value in run]
             if len(places) > 1:
-                pen.line(places, _INKS[part], 2 * _SCALE, joint="curve")
+                pen.line(places, _COLOURS[part], 2 * _SCALE, joint="curve")
             for x, y in places if len(series) <= _DOTS or len(places) == 1 else ():
-                pen.ellipse((x - 3 * _SCALE, y - 3 * _SCALE, x + 3 * _SCALE, y + 3 * _SCALE), _INKS[part])
-    pen.rectangle(frame, outline=_DARK, width=_SCALE)
+                pen.ellipse((x - 3 * _SCALE, y - 3 * _SCALE, x + 3 * _SCALE, y + 3 * _SCALE), _COLOURS[part])
+    pen.rectangle(frame, outline=_TEXT, width=_SCALE)
     x = float(left)
-    for text, ink in [
-        (panel.label, _DARK),
-        *((part, _INKS[part]) for part in panel.series),
-        *((f"best epoch ({epoch})", _DARK) for epoch in marked),
+    for text, colour in [
+        (panel.label, _TEXT),
+        *((part, _COLOURS[part]) for part in panel.series),
+        *((f"best epoch ({epoch})", _TEXT) for epoch in marked),
     ]:
         if text != panel.label:
             end = (x + 16 * _SCALE, top - 12 * _SCALE)
-            pen.line([(x, end[1]), (x + 5 * _SCALE if text.startswith("best") else end[0], end[1])], ink, 2 * _SCALE)
+            pen.line([(x, end[1]), (x + 5 * _SCALE if text.startswith("best") else end[0], end[1])], colour, 2 * _SCALE)
             if text.startswith("best"):
-                pen.line([(x + 10 * _SCALE, end[1]), end], ink, 2 * _SCALE)
+                pen.line([(x + 10 * _SCALE, end[1]), end], colour, 2 * _SCALE)
             x += 22 * _SCALE
-        pen.text((x, top - 12 * _SCALE), text, _DARK, _font(12), anchor="lm")
+        pen.text((x, top - 12 * _SCALE), text, _TEXT, _font(12), anchor="lm")
         x += pen.textlength(text, _font(12)) + 16 * _SCALE
 
 
 def _is_number(value: float) -> bool:
-    """Whether a value can be drawn: it is finite, and so is its distance from any other."""
+    """Returns whether a value can be drawn: it and its distance from any other such value are finite."""
     return abs(value) <= _HUGE
 
 
 def _unbroken(series: list[Point]) -> list[list[Point]]:
-    """The series in parts, between values that are not finite."""
+    """Splits a series at values that are not finite."""
     runs: list[list[Point]] = [[]]
     for epoch, value in series:
         if _is_number(value):
@@ -187,10 +190,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @functools.cache
 def _palette() -> Image.Image:
-    """The inks, each from itself to the paper: an image of few colours is written in a fifth of the time."""
+    """Returns shades from each colour to the background: a PNG of few colours is written in a fifth of the time."""
     colours = [
-        round(ink[channel] + (_PAPER[channel] - ink[channel]) * step / steps)
-        for ink, steps in [*((ink, 16) for ink in _INKS.values()), (_DARK, 16), (_PALE, 2)]
+        round(colour[channel] + (_BACKGROUND[channel] - colour[channel]) * step / steps)
+        for colour, steps in [*((colour, 16) for colour in _COLOURS.values()), (_TEXT, 16), (_GRID, 2)]
         for step in range(steps + 1)
         for channel in range(3)
     ]

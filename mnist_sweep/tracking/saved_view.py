@@ -1,7 +1,7 @@
-"""The saved view with which MLflow's pages open a sweep: its trials, its hyperparameters and scores, its charts.
+"""Saves a view with which MLflow's UI opens a sweep: its trials, hyperparameters, scores and charts.
 
-The format is that of MLflow 3.17's own "Save view", which is not documented: what a later version does not understand,
-it ignores, and shows its usual page.
+The format is that of "Save view" in MLflow 3.17, which is not documented. A later version that does not understand the
+view ignores it and shows its usual page.
 """
 
 from __future__ import annotations
@@ -24,26 +24,30 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 TAG = "mlflow.sharedViewState."
-# MLflow lets an experiment have 40 saved views, and its users are to have some of them.
+# MLflow allows 40 saved views per experiment; leave some to its users.
 MOST = 20
+# Where the command ui serves MLflow by default.
+HOST, PORT = "127.0.0.1", 5000
 _OURS = f"{TAG}sweep-"
-# MLflow's limit for an experiment's tag.
+# MLflow's limit for the value of an experiment's tag.
 _LONGEST = 20_000
-# By uuid, the sections of charts: name, charts beside each other, and their height in pixels.
+# The sections of charts, by uuid: name, charts per row, and their height in pixels.
 _SECTIONS = {
     "search": ("1 Hyperparameters and score", 1, 400),
     "learning": ("2 Learning curves", 3, 340),
     "size": ("3 What a better score costs", 2, 340),
-    # MLflow puts the charts of all other metrics here.
+    # MLflow adds the charts of all other metrics here.
     "rest": ("Model metrics", 3, 360),
 }
-# Without it MLflow opens the pages for language models.
+# Without this parameter, MLflow opens the pages for language models.
 _WORKFLOW = "workflowType=machine_learning"
 _RUN_NAME = "attributes.`Run Name`"
+# How `Space.describe` writes the condition of a hyperparameter.
+_CONDITION = re.compile(r" if \S+ in \[")
 
 
 def key(sweep: str) -> str:
-    """A sweep's view's name in links.
+    """Returns the name of a sweep's view in links.
 
     Args:
         sweep: `name/time`.
@@ -52,31 +56,31 @@ def key(sweep: str) -> str:
 
 
 def home(base_url: str) -> str:
-    """The address of MLflow's list of experiments.
+    """Returns the URL of MLflow's list of experiments.
 
     Args:
-        base_url: Of MLflow's server; what it holds of a user and a password is left out of every link.
+        base_url: The URL of MLflow's server. No link contains its user name or password.
     """
     return f"{_base(base_url)}/#/experiments?{_WORKFLOW}"
 
 
 def link(base_url: str, experiment_id: str, view: str) -> str:
-    """The address of a view.
+    """Returns the URL of a view.
 
     Args:
-        base_url: Of MLflow's server.
-        experiment_id: The experiment's.
-        view: Its `key`.
+        base_url: The URL of MLflow's server.
+        experiment_id: The experiment's id.
+        view: The view's `key`.
     """
     share = f"viewStateShareKey={quote(view, safe='')}"
     return f"{_base(base_url)}/#/experiments/{experiment_id}/runs?{share}&compareRunsMode=CHART&{_WORKFLOW}"
 
 
 def link_to(base_url: str, client: MlflowClient, parent: Run) -> str:
-    """The address at which to look at a sweep: of its view, which is saved if it is not there; else of its run.
+    """Returns the URL of a sweep's view, which is saved if it is missing; if that fails, the URL of its parent run.
 
     Args:
-        base_url: Of MLflow's server.
+        base_url: The URL of MLflow's server.
         client: The store.
         parent: The sweep's parent run.
     """
@@ -84,9 +88,9 @@ def link_to(base_url: str, client: MlflowClient, parent: Run) -> str:
 
     experiment = parent.info.experiment_id
     with contextlib.suppress(MlflowException):
-        there = client.get_experiment(experiment).tags
+        saved = client.get_experiment(experiment).tags
         for tag, value in tags_of_run(parent).items():
-            if tag not in there:
+            if tag not in saved:
                 client.set_experiment_tag(experiment, tag, value)
             return link(base_url, experiment, tag.removeprefix(TAG))
     return f"{_base(base_url)}/#/experiments/{experiment}/runs/{parent.info.run_id}?{_WORKFLOW}"
@@ -100,17 +104,17 @@ def _base(url: str) -> str:
 def tags(
     sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], time: float, *, confirmed: bool
 ) -> dict[str, str]:
-    """What to tag the experiment with.
+    """Returns the experiment's tag that stores the view.
 
     Args:
         sweep: `name/time`.
-        space: Each hyperparameter's domain, as text.
-        objectives: What is optimised.
-        time: When the sweep began, in seconds since 1970.
-        confirmed: Whether the best trials are trained anew.
+        space: The domain of each hyperparameter, as text.
+        objectives: The objectives, the first one being the main one.
+        time: When the sweep started, in seconds since 1970.
+        confirmed: Whether the best trials are retrained on new seeds.
 
     Returns:
-        One tag; none where the view is larger than MLflow keeps.
+        One tag; none if the view is too large for MLflow.
     """
     stamp = int(time * 1000)
     state = json.dumps(_state(sweep, space, objectives, confirmed=confirmed), separators=(",", ":"))
@@ -121,17 +125,17 @@ def tags(
 
 
 def tags_of_run(parent: Run) -> dict[str, str]:
-    """The same `tags`, from the parent run of a sweep that is in MLflow."""
+    """Returns the same `tags` for a sweep's parent run in MLflow."""
     about = parent.data.tags
-    own = originals(parent.data.params, about, TAG_PARAM)
-    params = {k.removeprefix("space."): v for k, v in own.items() if k.startswith("space.")}
+    named = originals(parent.data.params, about, TAG_PARAM)
+    params = {k.removeprefix("space."): v for k, v in named.items() if k.startswith("space.")}
     objectives = tuple(map(Objective.parse, about[TAG_OBJECTIVE].split(",")))
     confirmed = any(k.startswith("confirm.") for k in parent.data.params)
     return tags(about[TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
 
 
 def outdated(experiment: Experiment) -> list[str]:
-    """The tags of the oldest sweeps' views, where there are more than `MOST`."""
+    """Returns the tags of the oldest sweeps' views if there are more than `MOST`."""
     return sorted(tag for tag in experiment.tags if tag.startswith(_OURS))[:-MOST]
 
 
@@ -142,7 +146,7 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
     columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}}
     columns |= {f"params.`{key_of(name)}`": 100 for name in space}
     return {
-        # Nested below the sweep's run they would be collapsed, and not drawn; a filter, or an order, lists them all.
+        # Without a filter or an order, trials would be collapsed below the sweep's run, and not drawn.
         "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, 'trial')}",
         "orderByKey": f"metrics.`{best[0]}`",
         "orderByAsc": not first.maximize,
@@ -161,12 +165,12 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
                 "name": name,
                 "display": uuid != "rest",
                 "isReordered": True,
-                "columns": columns,
+                "columns": per_row,
                 "cardHeight": height,
             }
-            for uuid, (name, columns, height) in _SECTIONS.items()
+            for uuid, (name, per_row, height) in _SECTIONS.items()
         ],
-        # Else MLflow puts the sections in an order of its own.
+        # Else MLflow changes the order of the sections.
         "isAccordionReordered": True,
         "autoRefreshEnabled": True,
     }
@@ -176,7 +180,7 @@ def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[d
     first = objectives[0]
     best = key_of(f"best_{first.name}")
     charts: list[dict[str, Any]] = []
-    # MLflow draws those trials only that have all of the values.
+    # MLflow draws only trials that have a value for each parameter.
     always = [key_of(name) for name, domain in space.items() if not _CONDITION.search(domain)]
     if always:
         charts.append(
@@ -196,10 +200,6 @@ def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[d
     return charts
 
 
-# As `Space.describe` says when a hyperparameter is active.
-_CONDITION = re.compile(r" if \S+ in \[")
-
-
 def _axis(metric: str) -> dict[str, str]:
     return {"key": metric, "type": "METRIC"}
 
@@ -214,6 +214,3 @@ def _chart(uuid: str, section: str, kind: str, **more: Any) -> dict[str, Any]:
         "isGenerated": False,
         **more,
     }
-
-
-HOST, PORT = "127.0.0.1", 5000

@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, how it comes into being, and how it finds its files in a copy of a project."""
+"""Opens the MLflow store, creates it if needed, and updates its paths in a copy of a project."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _LOG = logging.getLogger(__name__)
-# Seconds to wait for another process that writes, before a database that is only read is called locked.
-_LOCKED = 5.0
-# The same for a database that is to be written, whose other writers may take their time.
-_PATIENCE = 30.0
+# Seconds to wait for another process's lock before reading, and before writing.
+_READ_TIMEOUT, _WRITE_TIMEOUT = 5.0, 30.0
 
 
 def connect(uri: str, *, create: bool = False) -> MlflowClient:
@@ -34,27 +32,25 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
 
     Args:
         uri: Any MLflow tracking URI.
-        create: Whether to create an SQLite store that is not there yet.
+        create: Whether to create an SQLite store that does not exist yet.
 
     Returns:
         A client for it. The first call in a process takes seconds, as it imports MLflow.
 
     Raises:
-        UserError: The store is not there, or cannot be written.
+        UserError: The store does not exist, or cannot be read or written.
     """
     uri = absolute(uri) if create else existing(uri)
     path = sqlite_path(uri)
     if path is not None:
-        if path.exists():
-            check_database(path)
-        else:
+        if not path.exists():
             _create(path)
-        _follow(path)
+        _relocate(path)
     return _client(uri)
 
 
 def check_database(path: Path) -> None:
-    """Refuses a database that cannot be read: MLflow itself would try for minutes, and print each time.
+    """Checks that a database can be read. MLflow itself would retry for minutes, and print each time.
 
     Args:
         path: The file of an SQLite store.
@@ -62,84 +58,90 @@ def check_database(path: Path) -> None:
     Raises:
         UserError: It is damaged, or another process keeps it locked.
     """
+    _read_experiments(path)
+
+
+def _read_experiments(path: Path) -> list[tuple[int, str | None, str | None]]:
+    """Returns the id, the artifact location and the database of each experiment; none if the tables are not MLflow's.
+
+    Raises:
+        UserError: As for `check_database`: every table is read.
+    """
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_LOCKED)) as database:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", _READ_TIMEOUT, uri=True)) as database:
             for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 quoted = str(table).replace('"', '""')
                 database.execute(f'SELECT * FROM "{quoted}" LIMIT 1').fetchone()
+            return database.execute(_EXPERIMENTS).fetchall()
     except sqlite3.Error as error:
         fault = database_fault(path, error)
         if fault is not None:
             raise fault from None
+    return []
 
 
 def database_fault(path: Path, error: sqlite3.Error) -> UserError | None:
-    """What is wrong with a database as a whole; None where an error is about something else.
+    """Returns what is wrong with a database as a whole; None if an error has another cause.
 
     Args:
         path: The file of an SQLite store.
-        error: What reading it has raised.
+        error: The error that reading it has raised.
     """
-    other = "name another with --tracking-uri or MLFLOW_TRACKING_URI"
-    told = {
+    other = "name another one with --tracking-uri or MLFLOW_TRACKING_URI"
+    locked = "is locked by another process; try again when that has ended"
+    reasons = {
         sqlite3.SQLITE_NOTADB: f"is not an SQLite database; {other}",
-        sqlite3.SQLITE_CORRUPT: f"is damaged ({error}); restore it, or {other}, and sync writes the sweeps into that",
+        sqlite3.SQLITE_CORRUPT: f"is damaged ({error}); restore it, or {other} and run sync to log the sweeps again",
         sqlite3.SQLITE_IOERR: f"cannot be read ({error})",
-        sqlite3.SQLITE_BUSY: "is locked by another process; try again when that has ended",
-        sqlite3.SQLITE_LOCKED: "is locked by another process; try again when that has ended",
+        sqlite3.SQLITE_BUSY: locked,
+        sqlite3.SQLITE_LOCKED: locked,
     }
-    what = told.get(_primary_code(error))
-    return None if what is None else UserError(f"tracking.uri={sqlite_uri(path)}: {what}")
+    reason = reasons.get(_primary_code(error))
+    return None if reason is None else UserError(f"tracking.uri={sqlite_uri(path)}: {reason}")
 
 
 def _primary_code(error: sqlite3.Error) -> int:
-    # The lowest byte is the kind of error, the rest tells more of it: https://sqlite.org/rescode.html
+    # The lowest byte is the kind of error, the rest are details: https://sqlite.org/rescode.html
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-# Where MLflow writes down, absolute, in which folder files lie.
-_PLACES = (
+# The columns in which MLflow stores absolute paths of files.
+_LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-
-
 _EXPERIMENTS = (
     "SELECT experiments.experiment_id, artifact_location, value FROM experiments LEFT JOIN experiment_tags "
     f"ON experiment_tags.experiment_id = experiments.experiment_id AND key = '{TAG_STORE}'"
 )
 
 
-def _follow(path: Path) -> None:
-    """Lets a database that was moved or copied together with its files find them again, and write beside itself.
+def _relocate(path: Path) -> None:
+    """Updates the paths in a database that was moved or copied together with its files.
 
     Raises:
-        UserError: Another process writes for long, or the database is a hard link to the original's.
+        UserError: The database cannot be read, another process keeps it locked, or it is a hard link to the original.
     """
     here = path.resolve()
-    with contextlib.suppress(sqlite3.Error):
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            if all(_is_here(store, here) for *_, store in database.execute(_EXPERIMENTS)):
-                return
-        # Not where the tables are not MLflow's: it says itself what it makes of them.
-        _rewrite_places(path, here)
+    if not all(_is_here(store, here) for *_, store in _read_experiments(path)):
+        _rewrite_locations(path, here)
 
 
 def _is_here(store: str | None, here: Path) -> bool:
-    """Whether a database is the one that its experiment names, whatever path leads to it."""
+    """Returns whether a database is the one that its experiment names, whatever links lead to it."""
     if store is None or Path(store) == here:
         return store is not None
     if not _same(Path(store), here):
         return False
     if here.stat().st_nlink > 1:
         raise UserError(
-            f"tracking.uri={sqlite_uri(here)}: is a hard link to {store}, so that whatever is written to one is in "
-            f"both; make it a file of its own: cp {here.name} new && mv new {here.name}"
+            f"tracking.uri={sqlite_uri(here)}: is a hard link to {store}, so runs logged to one would be in both; "
+            f"make it a separate file: cp {here.name} new && mv new {here.name}"
         )
-    # A folder that is mounted at two places.
+    # The same folder, mounted twice.
     return True
 
 
@@ -149,14 +151,14 @@ def _same(one: Path, other: Path) -> bool:
     return False
 
 
-def _rewrite_places(path: Path, here: Path) -> None:
+def _rewrite_locations(path: Path, here: Path) -> None:
     try:
-        with _locked(path), contextlib.closing(sqlite3.connect(path, _PATIENCE, isolation_level=None)) as database:
+        with _locked(path), contextlib.closing(sqlite3.connect(path, _WRITE_TIMEOUT, isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")
             experiments = database.execute(_EXPERIMENTS).fetchall()
             moves = _moves(experiments, here)
-            database.create_function("moved", 1, lambda place: _moved(place, moves), deterministic=True)
-            for table, column in _PLACES:
+            database.create_function("moved", 1, lambda location: _new_location(location, moves), deterministic=True)
+            for table, column in _LOCATIONS:
                 database.execute(f"UPDATE {table} SET {column} = moved({column}) WHERE {column} <> moved({column})")
             database.executemany(
                 "INSERT OR REPLACE INTO experiment_tags (experiment_id, key, value) VALUES (?, ?, ?)",
@@ -164,72 +166,71 @@ def _rewrite_places(path: Path, here: Path) -> None:
             )
             database.execute("COMMIT")
     except OSError as error:
-        _LOG.info("%s may not be written (%s): its files are looked for where they were", path, error.strerror)
-    except sqlite3.OperationalError as error:
+        _LOG.info("%s is read-only (%s): its files are expected where they were", path, error.strerror)
+    except sqlite3.Error as error:
         if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UserError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
-        _LOG.info("%s may not be written (%s): its files are looked for where they were", path, error)
+        _LOG.info("%s cannot be changed (%s): its files are expected where they were", path, error)
     else:
         for old, new in moves.items():
-            _LOG.info("%s and its files were in %s, and now are in %s", path, old, new)
+            _LOG.info("%s and its files have moved from %s to %s", path, old, new)
 
 
 def _moves(experiments: Iterable[tuple[int, str | None, str | None]], here: Path) -> dict[Path, Path]:
-    """From the folders that were copied with a database to those in which they are now."""
+    """Returns the new location of each folder that was moved or copied with a database."""
     moves: dict[Path, Path] = {}
     for _, location, store in experiments:
-        place = file_path(location or "") or Path(location or "")
+        folder = file_path(location or "") or Path(location or "")
         if store is None:
-            moves |= _guessed(place, here)
+            moves |= _guess_move(folder, here)
         elif not _is_here(store, here):
             old = Path(store)
             if old.parent != here.parent:
                 moves[old.parent] = here.parent
-            root, now = _without_common_end(old, here)
-            # Of what does not lie beside the database, only what was copied with it.
-            if root != now and place.is_relative_to(root) and not place.is_relative_to(old.parent):
-                new = now / place.relative_to(root)
-                moves |= {place: new} if new.is_dir() else {}
+            old_root, new_root = _without_common_suffix(old, here)
+            # A folder outside the database's folder has moved only if it exists at the new location.
+            if old_root != new_root and folder.is_relative_to(old_root) and not folder.is_relative_to(old.parent):
+                new = new_root / folder.relative_to(old_root)
+                moves |= {folder: new} if new.is_dir() else {}
     return moves
 
 
-def _guessed(place: Path, here: Path) -> dict[Path, Path]:
-    """What was copied with a database that does not say where it lay, as those of earlier versions do not.
+def _guess_move(folder: Path, here: Path) -> dict[Path, Path]:
+    """Guesses what has moved with a database of an earlier version, which does not store its own path.
 
-    What lies in FOLDER/NAME beside the database, and is not where the database says, was copied with it; so was what
-    lies in PARENT/FOLDER/NAME beside the database's folder.
+    A folder has moved if its last two names exist next to the database, or its last three next to that one's folder.
     """
     for count, root in ((2, here.parent), (3, here.parent.parent)):
-        now = root.joinpath(*place.parts[-count:])
-        if len(place.parts) > count and now != place and now.is_dir() and not _same(place, now):
-            return {place.parents[count - 1]: root}
+        new = root.joinpath(*folder.parts[-count:])
+        if len(folder.parts) > count and new != folder and new.is_dir() and not _same(folder, new):
+            return {folder.parents[count - 1]: root}
     return {}
 
 
-def _without_common_end(one: Path, other: Path) -> tuple[Path, Path]:
-    """The folders above two paths from which on they are the same: the project's, for its store in two copies."""
+def _without_common_suffix(one: Path, other: Path) -> tuple[Path, Path]:
+    """Strips the names that two paths end with, which leaves the projects of a store in two copies of a project."""
     while one.name == other.name != "":
         one, other = one.parent, other.parent
     return one, other
 
 
-def _moved(place: str | None, moves: dict[Path, Path]) -> str | None:
-    # The innermost folder first. MLflow's own default places are paths and no URIs.
+def _new_location(location: str | None, moves: dict[Path, Path]) -> str | None:
+    # The innermost folder first. MLflow's default locations are paths, not URIs.
     for old in sorted(moves, key=lambda old: -len(old.parts)):
-        for before, now in ((old.as_uri(), moves[old].as_uri()), (str(old), str(moves[old]))):
-            if place is not None and (place == before or place.startswith(f"{before}/")):
-                return now + place[len(before) :]
-    return place
+        for before, after in ((old.as_uri(), moves[old].as_uri()), (str(old), str(moves[old]))):
+            if location is not None and (location == before or location.startswith(f"{before}/")):
+                return after + location[len(before) :]
+    return location
 
 
 def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:
-    """All runs that match, however many pages they fill.
+    """Yields all runs that match a query, page by page.
 
     Args:
         client: The store.
-        experiments: The ids of the experiments to look in.
-        query: In MLflow's search language.
-        page: Runs asked for at a time.
+        experiments: The ids of the experiments to search.
+        query: A query in MLflow's search language.
+        page: How many runs to request at a time.
     """
     token = None
     while True:
@@ -247,7 +248,7 @@ def _client(uri: str) -> MlflowClient:
     try:
         return MlflowClient(tracking_uri=uri)
     except ModuleNotFoundError as error:
-        # MLflow leaves the drivers of databases to whoever uses one.
+        # MLflow does not install the drivers of databases.
         raise UserError(
             f"tracking.uri={masked(uri)}: needs the Python package {error.name}, which is not installed; "
             f"pip install {error.name}"
@@ -255,23 +256,22 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _import_mlflow() -> None:
-    """Imports MLflow, quiet and patient as this program needs it."""
+    """Imports MLflow, with less output and without its retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # By default MLflow asks a server that is gone for four minutes. It repeats what creates a run, too, and then there
-    # are two where the first answer was lost: repeating is for those who can look first.
+    # By default, MLflow retries for four minutes. It also repeats the creation of a run, which creates two runs if only
+    # the first response was lost. The recorder retries by itself, and looks for the run first.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    # A line for each downloaded file, where tqdm is there.
+    # Else MLflow prints a line per downloaded file if tqdm is installed.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Else each run that ends is asked for, to print where it can be seen.
+    # Else MLflow requests each run that ends, to print its URL.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with without_collector():
         import mlflow  # noqa: F401 - takes seconds
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
-    if not event.contains(Engine, "connect", _wait_less):
-        event.listen(Engine, "connect", _wait_less)
-    # Importing MLflow sets its loggers up to print tracebacks, and every table that it creates: into the log with it,
-    # where there is one.
+    if not event.contains(Engine, "connect", _set_synchronous):
+        event.listen(Engine, "connect", _set_synchronous)
+    # MLflow's loggers print tracebacks and every table that it creates. Send only warnings, and to our log.
     for name in ("alembic", "mlflow"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
@@ -279,11 +279,11 @@ def _import_mlflow() -> None:
         logger.propagate = True
 
 
-def _wait_less(connection: object, _: object) -> None:
-    """Lets an SQLite store with a write-ahead log wait for the disk now and then, and not with each of MLflow's writes.
+def _set_synchronous(connection: object, _: object) -> None:
+    """Makes an SQLite store with a write-ahead log flush to disk now and then instead of after each write.
 
-    Killing a process loses nothing then. A power failure may lose the last writes, never the database: the journal has
-    them, for `sync`. See https://sqlite.org/pragma.html#pragma_synchronous
+    A killed process loses nothing. A power failure may lose the last writes, but does not damage the database.
+    `sync` restores them from the journal. See https://sqlite.org/pragma.html#pragma_synchronous
     """
     if isinstance(connection, sqlite3.Connection):
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -292,17 +292,17 @@ def _wait_less(connection: object, _: object) -> None:
 
 
 def _create(path: Path) -> None:
-    """Lets a complete database appear at once.
+    """Creates a database that appears only once it is complete.
 
-    MLflow creates its tables one by one without a lock: two processes at a time, or a kill in between, leave a
-    database that cannot be used.
+    MLflow creates its tables one by one without a lock. Two processes at a time, or a kill in between, would leave an
+    unusable database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
             if path.exists():
                 return
-            # What a kill has left, of this version and of earlier ones.
+            # Left by a killed process of this or an earlier version.
             for name in (f"{PARTIAL}{path.name}", f"partial-{path.name}"):
                 for end in ("", "-wal", "-shm", "-journal"):
                     remove(path.with_name(f"{name}{end}"))
@@ -315,18 +315,17 @@ def _write_tables(path: Path) -> None:
     _import_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    # Without a place, that of MLflow's default experiment would be put into SQL as the working directory is called,
-    # whatever is in that name.
-    make: Any = SqlAlchemyStore
-    make(sqlite_uri(path), path.parent.resolve().as_uri())._dispose_engine()
+    # Without an artifact URI, MLflow would put the unescaped name of the working directory into an SQL statement.
+    store: Any = SqlAlchemyStore
+    store(sqlite_uri(path), path.parent.resolve().as_uri())._dispose_engine()
     with contextlib.closing(sqlite3.connect(path)) as database:
-        # So that the UI may read while a sweep writes; stays on once set.
+        # Lets the UI read while a sweep writes; the setting is stored in the file.
         database.execute("PRAGMA journal_mode=WAL")
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from creating a database, or changing its places, meanwhile."""
+    """Keeps other processes from creating a database or changing its locations."""
     with open(path.with_name(f".{path.name}.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,45 +1,23 @@
-"""The tags by which runs are found in MLflow."""
+"""The tags that mark a sweep's runs in MLflow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 TAG_SWEEP = "mnist_sweep.sweep"
-
 TAG_KIND = "mnist_sweep.kind"
-
 TAG_TRIAL = "mnist_sweep.trial"
-
 TAG_EXECUTION = "mnist_sweep.execution"
-
 TAG_CONFIRMS = "mnist_sweep.confirms"
-
 TAG_STATUS = "mnist_sweep.status"
-
 TAG_REASON = "mnist_sweep.reason"
-
 TAG_WINNER = "mnist_sweep.winner"
-
 TAG_OBJECTIVE = "mnist_sweep.objective"
-
 TAG_BEGUN = "mnist_sweep.begun"
-
 TAG_DONE = "mnist_sweep.logged"
-
 TAG_SLOT = "mnist_sweep.slot"
-
 TAG_BACKEND = "mnist_sweep.backend"
-
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
-
 TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"
-
 TAG_NOTE = "mlflow.note.content"
-
-# Of every experiment: the database that it is in, as a copy's experiments name the one that was copied.
+# Of an experiment: the path of its database. In a copied database, it still names the original.
 TAG_STORE = "mnist_sweep.store"
-
 PARENT_TAG = "mlflow.parentRunId"

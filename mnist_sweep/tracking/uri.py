@@ -1,10 +1,9 @@
-"""Tracking URIs: what they name, and how they are kept."""
+"""MLflow tracking URIs: checks and converts them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -12,28 +11,23 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import STORE_VARIABLE, masked, reveal
 from mnist_sweep.common.text import printable
 
-if TYPE_CHECKING:
-    pass
-
 _SQLITE = "sqlite:///"
-
-# SQLAlchemy decodes both. Of the first MLflow creates the folder as it is written, `v%3F2` beside `v?2`.
+# SQLAlchemy decodes the path after either prefix. But after the first, MLflow creates the folder without decoding its
+# name: `v%3F2` next to `v?2`.
 _ENCODED = "sqlite+pysqlite:///"
-
-# What ends a URI's path, or is not read as it is written.
-_NOT_IN_URIS = re.compile(r"[%?#\x00-\x1f]")
-
+# Characters that end a URI's path, or that SQLAlchemy decodes.
+_SPECIAL = re.compile(r"[%?#\x00-\x1f]")
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
 
 
 def absolute(uri: str) -> str:
-    """A tracking URI that means the same from any working directory.
+    """Returns a tracking URI that means the same in any working directory.
 
     Args:
-        uri: Any MLflow tracking URI; a relative SQLite path is taken from the working directory.
+        uri: Any MLflow tracking URI. A relative SQLite path is relative to the working directory.
 
     Raises:
-        UserError: MLflow knows no such scheme, or refuses it.
+        UserError: MLflow does not support the URI.
     """
     scheme, colon, _ = uri.partition(":")
     if not colon or scheme.partition("+")[0] not in _SCHEMES:
@@ -41,38 +35,38 @@ def absolute(uri: str) -> str:
             f"tracking.uri={masked(uri)}: MLflow has no such kind of store; write sqlite:///PATH or http://HOST:PORT"
         )
     path = sqlite_path(uri)
-    if scheme in ("sqlite", "sqlite+pysqlite") and _written_path(uri) is None:
+    if scheme in ("sqlite", "sqlite+pysqlite") and path is None:
         raise UserError(f"tracking.uri={uri}: write sqlite:///PATH, with three slashes")
     if scheme == "file":
-        raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; take sqlite:///PATH")
+        raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; use sqlite:///PATH")
     if path is None:
         return uri
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"tracking.uri={printable(uri)}: the folder {printable(str(path.parent))} has a name that is not UTF-8, "
-            "which MLflow cannot open; rename it"
+            f"tracking.uri={printable(uri)}: the name of the folder {printable(str(path.parent))} is not UTF-8, "
+            "so MLflow cannot open it; rename it"
         ) from None
     return sqlite_uri(path) + _options(uri)
 
 
 def sqlite_uri(path: Path) -> str:
-    """The tracking URI of an SQLite file, which `sqlite_path` reads back.
+    """Returns the tracking URI of an SQLite file; `sqlite_path` converts it back.
 
     Args:
-        path: The file, absolute, or relative to whatever the URI is to be relative to.
+        path: The file, as an absolute or relative path.
     """
-    encoded = _NOT_IN_URIS.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
+    encoded = _SPECIAL.sub(lambda found: f"%{ord(found[0]):02X}", str(path))
     return f"{_SQLITE if encoded == str(path) else _ENCODED}{encoded}"
 
 
 def as_seen_from(uri: str, folder: Path | None) -> str:
-    """A tracking URI as another working directory means it.
+    """Returns a tracking URI whose relative SQLite path is resolved against a folder.
 
     Args:
         uri: Any MLflow tracking URI.
-        folder: From which a relative SQLite path counts; None for this working directory.
+        folder: The folder; None for the working directory.
     """
     written = _written_path(uri)
     if folder is None or written is None or written.startswith(("/", "~")):
@@ -81,14 +75,14 @@ def as_seen_from(uri: str, folder: Path | None) -> str:
 
 
 def as_kept_in(uri: str, project: Path) -> str:
-    """A tracking URI as a sweep's config keeps it, so that it names the copy's own store in a copy of the project.
+    """Returns a tracking URI for a sweep's saved config, so that a copy of the project uses the copy's own store.
 
     Args:
         uri: Any MLflow tracking URI.
         project: The project's folder.
 
     Returns:
-        The URI, relative where it is an SQLite file in the project.
+        The URI, made relative if it is an SQLite file in the project.
     """
     path, written = sqlite_path(uri), _written_path(uri) or ""
     inside = None if path is None or not written.startswith(("/", "~")) else below(path, project)
@@ -96,7 +90,7 @@ def as_kept_in(uri: str, project: Path) -> str:
 
 
 def below(path: Path, folder: Path) -> Path | None:
-    """A path as seen from a folder, whatever links lead to them; None where it does not lie in it."""
+    """Returns a path relative to a folder, whatever links lead to them; None if it is not in the folder."""
     for one, other in ((path, folder), (path.resolve(), folder.resolve())):
         if one.is_relative_to(other):
             return one.relative_to(other)
@@ -104,13 +98,13 @@ def below(path: Path, folder: Path) -> Path | None:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite store, absolute; None for other stores."""
+    """Returns the absolute path of an SQLite store; None for other stores."""
     written = _written_path(uri)
     return None if written is None else Path(written).expanduser().absolute()
 
 
 def _written_path(uri: str) -> str | None:
-    """An SQLite store's path as its URI has it, decoded; None for other stores."""
+    """Returns an SQLite store's path as written in its URI, decoded; None for other stores."""
     scheme = next((scheme for scheme in (_SQLITE, _ENCODED) if uri.startswith(scheme)), None)
     return None if scheme is None else unquote(uri.removeprefix(scheme).partition("?")[0])
 
@@ -120,10 +114,10 @@ def _options(uri: str) -> str:
 
 
 def existing(uri: str) -> str:
-    """As `absolute`, for a store to read.
+    """Does the same as `absolute` for a store that must exist.
 
     Raises:
-        UserError: MLflow knows no such scheme, or refuses it; or a local store is not there.
+        UserError: MLflow does not support the URI, or a local store does not exist.
     """
     uri = absolute(uri)
     path = sqlite_path(uri)
@@ -135,13 +129,13 @@ def existing(uri: str) -> str:
 
 
 def with_password(uri: str) -> str:
-    """The URI whose password `masked` hid.
+    """Returns a URI with the password that `masked` has hidden.
 
     Args:
-        uri: What a sweep's journal holds.
+        uri: The URI in a sweep's journal.
 
     Raises:
-        UserError: Neither this process nor MLFLOW_TRACKING_URI was given it.
+        UserError: Neither this process nor MLFLOW_TRACKING_URI contains it.
     """
     whole = reveal(uri)
     if whole is None:
@@ -149,6 +143,6 @@ def with_password(uri: str) -> str:
     return whole
 
 
-def file_path(place: str) -> Path | None:
-    """The folder that a `file:` URI names; None for other URIs."""
-    return Path(url2pathname(urlsplit(place).path)) if place.startswith("file:") else None
+def file_path(uri: str) -> Path | None:
+    """Returns the path of a `file:` URI; None for other URIs."""
+    return Path(url2pathname(urlsplit(uri).path)) if uri.startswith("file:") else None

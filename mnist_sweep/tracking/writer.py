@@ -1,4 +1,4 @@
-"""MLflow's calls, as the view of a sweep needs them."""
+"""Writes runs to an experiment in MLflow, with few calls."""
 
 from __future__ import annotations
 
@@ -37,15 +37,13 @@ _MLFLOW_STATUS = {
     Status.REFUSED: "KILLED",
     Status.FAILED: "FAILED",
 }
-
-
-# What MLflow takes in one call.
+# What MLflow accepts per call.
 _MOST_PARAMS, _MOST_METRICS = 100, 500
-# Tags that say that everything is there, which it is not where a part was refused.
+# Tags that mark a run as complete; not set if a part was refused.
 _MARKS = {TAG_BEGUN, TAG_DONE}
-# The characters that it keeps of a value, and of a run's name.
+# The most characters that MLflow stores of a value, and of a run's name.
 _LONGEST_PARAM, _LONGEST_TAG, _LONGEST_NAME = 6000, 8000, 250
-# Codes with which MLflow says that it cannot answer, or not this user: that is no event's fault, and may pass.
+# Error codes of an outage or missing permissions, which may be temporary and not an event's fault.
 _OUTAGES = {
     "INTERNAL_ERROR",
     "TEMPORARILY_UNAVAILABLE",
@@ -61,15 +59,15 @@ _OUTAGES = {
     "UNAUTHENTICATED",
     "CUSTOMER_UNAUTHORIZED",
 }
-# libyaml's is ten times as fast, where PyYAML was built with it.
+# libyaml's dumper is ten times as fast, if PyYAML was built with it.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an exception says that MLflow will never take what it was given, rather than that it cannot be reached.
+    """Returns whether MLflow has refused its input for good, rather than being unreachable.
 
     Args:
-        error: What a call of MLflow's client raised.
+        error: The exception that a call of MLflow's client has raised.
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -77,7 +75,7 @@ def is_refusal(error: BaseException) -> bool:
 
     if isinstance(error, MlflowException):
         if error.__cause__ is not None and error.error_code in ("INTERNAL_ERROR", "BAD_REQUEST"):
-            # Whatever a database's driver says is one of these two.
+            # MLflow wraps every error of a database driver in one of these two.
             return is_refusal(error.__cause__)
         return error.error_code not in _OUTAGES
     refusals = (DataError, IntegrityError, ValueError, TypeError, LookupError, OverflowError)
@@ -85,8 +83,8 @@ def is_refusal(error: BaseException) -> bool:
 
 
 @dataclass
-class _Waiting:
-    """What is to be written to a run."""
+class _Pending:
+    """What the next flush writes to a run."""
 
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[tuple[str, float, int, int], Metric] = field(default_factory=dict)
@@ -98,21 +96,21 @@ class _Waiting:
 class Writer:
     """Writes to one experiment of a store.
 
-    Runs are created, and files are written, at once; all else waits for `flush`, which needs few calls for each run.
+    Runs are created and files are written immediately. All else waits for `flush`, which makes few calls per run.
     """
 
     def __init__(self, tracking: TrackingConfig, name: str) -> None:
-        """Takes the store's place, and the experiment's name."""
+        """Takes the store's config and the experiment's name."""
         self._tracking, self._name = tracking, name
-        self._waiting: dict[str, _Waiting] = {}
-        self._places: dict[str, str] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._artifact_uris: dict[str, str] = {}
 
     def open(self, tags: Mapping[str, str], data: Mapping[str, Any]) -> None:
-        """Opens the store, and creates it and the experiment if need be.
+        """Opens the store and the experiment, and creates them if needed.
 
         Args:
-            tags: What every run is tagged with.
-            data: About the data that every run was trained on: `name`, `digest`, `source` and sizes.
+            tags: Tags of every run.
+            data: Describes the data that every run is trained on: `name`, `digest`, `source` and sizes.
         """
         tracking = self._tracking
         self._client = store.connect(tracking.uri, create=True)
@@ -121,61 +119,57 @@ class Writer:
         if experiment is not None:
             self.experiment = experiment.experiment_id
         else:
-            # A tracking server keeps artifacts in its own place; a database knows none, so it is told one.
+            # A tracking server has its own artifact store; a database does not.
             local = not tracking.uri.startswith(("http", "databricks"))
-            place = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
+            location = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
             path = uri.sqlite_path(tracking.uri)
-            about = {} if path is None else {TAG_STORE: str(path.resolve())}
-            self.experiment = self._create_experiment(place, about)
+            experiment_tags = {} if path is None else {TAG_STORE: str(path.resolve())}
+            self.experiment = self._create_experiment(location, experiment_tags)
 
-    def _create_experiment(self, place: str | None, tags: dict[str, Any]) -> str:
+    def _create_experiment(self, location: str | None, tags: dict[str, Any]) -> str:
         from mlflow.exceptions import MlflowException
 
         try:
-            return str(self._client.create_experiment(self._name, artifact_location=place, tags=tags))
+            return str(self._client.create_experiment(self._name, artifact_location=location, tags=tags))
         except MlflowException:
-            # Another sweep of the same name may have begun at the same time.
-            there = self._client.get_experiment_by_name(self._name)
-            if there is None:
+            # Another sweep of the same name may have started at the same time.
+            experiment = self._client.get_experiment_by_name(self._name)
+            if experiment is None:
                 raise
-            return str(there.experiment_id)
+            return str(experiment.experiment_id)
 
     def tag_new_runs(self, tags: Mapping[str, str]) -> None:
-        """Changes what every run is tagged with that is created from now on."""
+        """Changes the tags of runs that are created from now on."""
         self._tags |= tags
 
     def create_run(self, name: str, tags: Mapping[str, str], time: float) -> str:
-        """Creates a run, which began at `time`, and gives its id."""
+        """Creates a run that started at `time`, and returns its id."""
         storable = {key_of(key): printable(value, _LONGEST_TAG) for key, value in {**self._tags, **tags}.items()}
-        run = self._client.create_run(
-            self.experiment,
-            start_time=_milliseconds(time),
-            tags=storable,
-            run_name=one_line(name, _LONGEST_NAME),
-        )
-        self._places[run.info.run_id] = run.info.artifact_uri
+        run_name = one_line(name, _LONGEST_NAME)
+        run = self._client.create_run(self.experiment, start_time=_milliseconds(time), tags=storable, run_name=run_name)
+        self._artifact_uris[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
 
     def find(self, query: str) -> Iterator[Run]:
-        """The experiment's runs that match."""
+        """Yields the experiment's runs that match a query."""
         for run in store.search_runs(self._client, [self.experiment], query):
-            self._places[run.info.run_id] = run.info.artifact_uri
+            self._artifact_uris[run.info.run_id] = run.info.artifact_uri
             yield run
 
     def reopen(self, run: str) -> None:
-        """Lets a run that had ended go on."""
-        self._to(run).status = ("RUNNING", None)
+        """Sets a run that has ended to running again."""
+        self._pending_of(run).status = ("RUNNING", None)
 
     def end_run(self, run: str, status: Status, time: float) -> None:
         """Ends a run."""
-        self._to(run).status = (_MLFLOW_STATUS[status], _milliseconds(time))
+        self._pending_of(run).status = (_MLFLOW_STATUS[status], _milliseconds(time))
 
     def tag(self, run: str, key: str, value: str) -> None:
         """Sets a tag."""
-        self._to(run).tags[key_of(key)] = printable(value, _LONGEST_TAG)
+        self._pending_of(run).tags[key_of(key)] = printable(value, _LONGEST_TAG)
 
     def view(self, tags: Mapping[str, str]) -> None:
-        """Saves a view of the experiment, as `mlflow_view.tags` gives it; a store that refuses it goes without."""
+        """Saves a view from `saved_view.tags` and deletes outdated ones; skipped if the store refuses it."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -184,67 +178,67 @@ class Writer:
             for key in saved_view.outdated(self._client.get_experiment(self.experiment)):
                 self._client.delete_experiment_tag(self.experiment, key)
         except MlflowException as error:
-            _LOG.warning("MLflow takes no saved view: %s", masked(first_line(error)))
+            _LOG.warning("MLflow refuses the saved view: %s", masked(first_line(error)))
 
     def input(self, run: str) -> None:
-        """Notes which data a run was trained on."""
-        self._to(run).input = True
+        """Logs the data as the run's input."""
+        self._pending_of(run).input = True
 
     def params(self, run: str, params: Mapping[str, Any]) -> None:
-        """Logs parameters, numbers rounded to 6 digits."""
+        """Logs parameters, with floats rounded to 6 digits."""
         keys = self._keys(run, params, TAG_PARAM)
-        self._to(run).params |= {keys[name]: _shown(value) for name, value in params.items()}
+        self._pending_of(run).params |= {keys[name]: _param_text(value) for name, value in params.items()}
 
     def metrics(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
-        """Logs metrics; the same again changes nothing."""
+        """Logs metrics. Logging the same metrics again changes nothing."""
         from mlflow.entities import Metric
 
-        waiting, stamp, keys = self._to(run).metrics, _milliseconds(time), self._keys(run, metrics, TAG_METRIC)
+        pending, stamp, keys = self._pending_of(run).metrics, _milliseconds(time), self._keys(run, metrics, TAG_METRIC)
         for name, value in metrics.items():
-            waiting[keys[name], float(value), stamp, step] = Metric(keys[name], float(value), stamp, step)
+            pending[keys[name], float(value), stamp, step] = Metric(keys[name], float(value), stamp, step)
 
-    def _keys(self, run: str, names: Mapping[str, Any], begins: str) -> dict[str, str]:
-        """MLflow's keys for metrics or parameters; a tag tells what each is called whose own name MLflow refuses."""
+    def _keys(self, run: str, names: Mapping[str, Any], prefix: str) -> dict[str, str]:
+        """Returns MLflow's keys for metrics or parameters. If MLflow refuses a name, a tag stores the original."""
         keys = keys_of(names)
         for name, key in keys.items():
             if key != name:
-                self.tag(run, f"{begins}{key}", name)
+                self.tag(run, f"{prefix}{key}", name)
         return keys
 
     def summary(self, run: str, metrics: Mapping[str, float], step: int, time: float) -> None:
-        """Logs metrics as MLflow's tables are to show them: 0.9325 instead of 0.9325000047683716."""
-        self.metrics(run, {name: _shortest(value) for name, value in metrics.items()}, step, time)
+        """Logs metrics rounded for MLflow's tables: 0.9325 instead of 0.9325000047683716."""
+        self.metrics(run, {name: _rounded(value) for name, value in metrics.items()}, step, time)
 
     def flush(self) -> None:
-        """Writes what waits.
+        """Writes everything that is pending.
 
-        A run gets its tags last, and one that is tagged as wholly logged is written after the runs below it: what a tag
-        says to be there is there, wherever writing breaks off.
+        A run's tags are written last, and a run marked as complete is written after its child runs. So if writing is
+        interrupted, no mark is wrong.
 
         Raises:
-            Exception: The first refusal (see `is_refusal`), when all else is written; an outage at once.
+            Exception: An outage, immediately; or the first refusal (see `is_refusal`), after all else is written.
         """
         refusals: list[Exception] = []
-        for run in sorted(self._waiting, key=lambda run: TAG_DONE in self._waiting[run].tags):
-            self._write(run, self._waiting[run], refusals)
-        self._waiting.clear()
+        for run in sorted(self._pending, key=lambda run: TAG_DONE in self._pending[run].tags):
+            self._write(run, self._pending[run], refusals)
+        self._pending.clear()
         if refusals:
             raise refusals[0]
 
     def discard(self) -> None:
-        """Forgets what waits, as it will be told again."""
-        self._waiting.clear()
+        """Forgets what is pending, as it will be handed over again."""
+        self._pending.clear()
 
-    def _to(self, run: str) -> _Waiting:
-        return self._waiting.setdefault(run, _Waiting())
+    def _pending_of(self, run: str) -> _Pending:
+        return self._pending.setdefault(run, _Pending())
 
-    def _write(self, run: str, waiting: _Waiting, refusals: list[Exception]) -> None:
+    def _write(self, run: str, pending: _Pending, refusals: list[Exception]) -> None:
         from mlflow.entities import Param, RunTag
 
         already = len(refusals)
 
-        def asked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
-            """Whether MLflow took something; what it refused joins the refusals."""
+        def accepted(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+            """Returns whether MLflow accepted a call; a refusal is added to `refusals`."""
             try:
                 call(*args, **kwargs)
             except Exception as error:
@@ -254,17 +248,17 @@ class Writer:
                 return False
             return True
 
-        if waiting.input:
-            asked(self._client.log_inputs, run, datasets=[self._dataset])
-        if waiting.status is not None:
-            status, ended = waiting.status
+        if pending.input:
+            accepted(self._client.log_inputs, run, datasets=[self._dataset])
+        if pending.status is not None:
+            status, ended = pending.status
             if ended is None:
-                asked(self._client.update_run, run, status=status)
+                accepted(self._client.update_run, run, status=status)
             else:
-                asked(self._client.set_terminated, run, status, end_time=ended)
-        params = [Param(key, value) for key, value in waiting.params.items()]
-        metrics = list(waiting.metrics.values())
-        tags = [RunTag(key, value) for key, value in waiting.tags.items()]
+                accepted(self._client.set_terminated, run, status, end_time=ended)
+        params = [Param(key, value) for key, value in pending.params.items()]
+        metrics = list(pending.metrics.values())
+        tags = [RunTag(key, value) for key, value in pending.tags.items()]
         batches: list[dict[str, list[Any]]] = []
         while len(params) > _MOST_PARAMS or len(metrics) > _MOST_METRICS:
             batches.append({"params": params[:_MOST_PARAMS], "metrics": metrics[:_MOST_METRICS]})
@@ -273,12 +267,12 @@ class Writer:
         for batch in batches:
             if len(refusals) > already:
                 batch["tags"] = [tag for tag in batch.get("tags", ()) if tag.key not in _MARKS]
-            if not asked(self._client.log_batch, run, **batch):
-                # A batch is taken whole or not at all: one by one, only what is refused itself is missing.
-                singles = [(kind, one) for kind, several in batch.items() for one in several]
-                for kind, one in singles if len(singles) > 1 else ():
-                    if kind != "tags" or one.key not in _MARKS:
-                        asked(self._client.log_batch, run, **{kind: [one]})
+            if not accepted(self._client.log_batch, run, **batch):
+                # MLflow refuses a batch as a whole. Log its items one by one, so that only refused ones are missing.
+                items = [(kind, item) for kind, values in batch.items() for item in values]
+                for kind, item in items if len(items) > 1 else ():
+                    if kind != "tags" or item.key not in _MARKS:
+                        accepted(self._client.log_batch, run, **{kind: [item]})
 
     # ---- files --------------------------------------------------------------------------------------------------
 
@@ -288,7 +282,7 @@ class Writer:
         try:
             text = yaml.dump(dict(content), Dumper=_DUMPER, **given)
         except UnicodeEncodeError:
-            # libyaml takes no lone surrogate, such as a file's name may have; PyYAML's own writes an escape.
+            # libyaml refuses lone surrogates, which file names may contain; PyYAML's dumper escapes them.
             text = yaml.dump(dict(content), Dumper=yaml.SafeDumper, **given)
         self.text(run, text, file)
 
@@ -297,12 +291,12 @@ class Writer:
         self._client.log_dict(run, dict(content), file)
 
     def text(self, run: str, text: str, file: str) -> None:
-        """Writes a text, if there is any."""
+        """Writes a text file, unless the text is empty."""
         self.bytes(run, printable(text, sys.maxsize).encode(), file)
 
     def bytes(self, run: str, content: bytes, file: str) -> None:
-        """Writes a file, if there is anything in it."""
-        folder = self._local(run) if content else None
+        """Writes a file, unless it is empty."""
+        folder = self._local_folder(run) if content else None
         if folder is not None:
             write_whole(folder / file, content, flush=False)
         elif content:
@@ -312,54 +306,53 @@ class Writer:
                 self._client.log_artifact(run, str(path))
 
     def file(self, run: str, path: Path) -> None:
-        """Logs a file; where the artifacts lie on the same disk, as a second name of it that takes no room."""
-        folder = self._local(run)
+        """Logs a file, as a hard link if the artifacts are on the same disk."""
+        folder = self._local_folder(run)
         if folder is not None:
             try:
-                # Not written over: in a copy that was made of links it is the original's, too.
+                # Removed first: in a copy made of hard links, overwriting would change the original, too.
                 remove(folder / path.name)
                 os.link(path, folder / path.name)
             except OSError:
-                _LOG.info("%s is copied, as it cannot be linked", path)
+                _LOG.info("%s cannot be linked and is copied", path)
             else:
                 return
         self._client.log_artifact(run, str(path))
 
     def figure(self, runs: Sequence[str], figure: Figure, file: str) -> None:
-        """Writes a picture to each of some runs."""
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png")
+        """Writes a plot to each of some runs."""
+        image = io.BytesIO()
+        figure.savefig(image, format="png")
         for run in runs:
-            self.bytes(run, drawn.getvalue(), file)
+            self.bytes(run, image.getvalue(), file)
 
     def delete_artifact(self, run: str, file: str) -> None:
-        """Removes a file."""
+        """Deletes a file."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        repository: Any = get_artifact_repository(self._place(run))
+        repository: Any = get_artifact_repository(self._artifact_uri(run))
         repository.delete_artifacts(file)
 
-    def _place(self, run: str) -> str:
-        """The URI below which a run's files lie."""
-        if run not in self._places:
-            self._places[run] = self._client.get_run(run).info.artifact_uri
-        return self._places[run]
+    def _artifact_uri(self, run: str) -> str:
+        if run not in self._artifact_uris:
+            self._artifact_uris[run] = self._client.get_run(run).info.artifact_uri
+        return self._artifact_uris[run]
 
-    def _local(self, run: str) -> Path | None:
-        """A run's folder, where its files lie on this machine."""
-        folder = uri.file_path(self._place(run))
+    def _local_folder(self, run: str) -> Path | None:
+        """Returns the folder of a run's files if it is on this machine; creates it if needed."""
+        folder = uri.file_path(self._artifact_uri(run))
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
-def _shown(value: object) -> str:
-    # MLflow cuts what is longer without a word.
+def _param_text(value: object) -> str:
+    # MLflow would silently cut a longer value.
     return printable(f"{value:.6g}" if isinstance(value, float) else str(value), _LONGEST_PARAM)
 
 
-def _shortest(value: float) -> float:
-    """A 32-bit float in as few digits as tell it from any other; of other numbers 7 digits, but for whole ones."""
+def _rounded(value: float) -> float:
+    """Rounds a 32-bit float to the fewest digits that identify it, and other floats that are not whole to 7 digits."""
     if float(value).is_integer() or not math.isfinite(value):
         return float(value)
     single = np.float32(value)

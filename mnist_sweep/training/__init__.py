@@ -1,1 +1,1 @@
-"""Training: data, models, fitting; the only code that imports TensorFlow or JAX."""
+"""Trains and tests models; the only package that imports TensorFlow or JAX."""

@@ -1,6 +1,7 @@
-"""Training by a user's own `HyperModel.fit(self, hp, model, *args, **kwargs)`, as keras-tuner would call it.
+"""Training with a user's own `HyperModel.fit(self, hp, model, *args, **kwargs)`, called as keras-tuner calls it.
 
-Such a fit may draw its batches, and tune their size, as it likes. So it gets arrays, and goes on from no saved state.
+Such a fit may draw its batches as it likes and tune the batch size. So it gets arrays, and it cannot resume from a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -17,42 +18,45 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.trial_config import Training
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import backends
-from mnist_sweep.training.custom_model import Built, failed, what
+from mnist_sweep.training.custom_model import BuiltModel, code_error, setting
 
 Data = tuple[Array, Array]
 
 
-class Ended(BaseException):
+class TrainingOver(BaseException):
     """Leaves a user's fit that would train longer than its trial."""
 
 
-class Skipped(BaseException):
-    """Leaves a user's fit that is only asked for its hyperparameters."""
+class _DryRunOver(BaseException):
+    """Leaves a user's fit that is called only to record its hyperparameters."""
 
 
-def train(built: Built, data: Data, validation: Data | None, training: Training, epochs: int, guide: Any) -> None:
-    """Lets a user's fit train a model to the trial's last epoch at most.
+def train(
+    built: BuiltModel, data: Data, validation: Data | None, training: Training, epochs: int, callback: Any
+) -> None:
+    """Lets a user's fit train a model, at most to the trial's last epoch.
 
-    What it leaves open when it calls `model.fit`, is filled in: epochs, batch size, validation images, our callback.
+    Arguments that the user's fit does not pass to `model.fit` are filled in: epochs, batch size, validation images and
+    our callback.
 
     Args:
         built: The model.
-        data: The training images and labels, as the model wants them.
-        validation: The same for the validation; None where there are none.
-        training: The trial's training settings.
+        data: The training images and labels, as the model expects them.
+        validation: The same for validation; None if there are no validation images.
+        training: The trial's `training` config.
         epochs: The last epoch to train.
-        guide: Our callback: it counts the epochs in `progress.epoch`, and is `ended` when there are to be no more.
+        callback: Our callback: counts the epochs in `progress.epoch`, and its `ended` says that training is over.
 
     Raises:
-        UserError: The user's code fails, or tells the callbacks of no epoch.
+        UserError: The user's code fails, or does not pass the callbacks on.
     """
-    model, first = built.model, guide.progress.epoch
+    model, first = built.model, callback.progress.epoch
     keras_fit = model.fit
 
     def fit(*args: Any, **kwargs: Any) -> Any:
-        trained = guide.progress.epoch
-        if guide.ended:
-            raise Ended
+        trained = callback.progress.epoch
+        if callback.ended:
+            raise TrainingOver
         given = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments
         if isinstance(given.get("x"), np.ndarray) or keras.ops.is_tensor(given.get("x")):
             given.setdefault("batch_size", training.batch_size)
@@ -63,65 +67,62 @@ def train(built: Built, data: Data, validation: Data | None, training: Training,
         given.setdefault("verbose", 0)
         others = given.get("callbacks") or []
         others = list(others) if isinstance(others, list | tuple) else [others]
-        given["callbacks"] = [*(c for c in others if c is not guide), guide]
+        given["callbacks"] = [*(c for c in others if c is not callback), callback]
         return keras_fit(**given)
 
     offered = {"epochs": epochs, "initial_epoch": first, "batch_size": training.batch_size}
-    guide.set_model(model)
+    callback.set_model(model)
     model.fit = fit
     try:
-        built.hypermodel.fit(built.hp, model, *data, **_arguments(built.hypermodel, validation, [guide], offered))
-    except Ended:
+        built.hypermodel.fit(built.hp, model, *data, **_arguments(built.hypermodel, validation, [callback], offered))
+    except TrainingOver:
         pass
-    except (UserError, MemoryError, backends.Errors):
+    except (UserError, MemoryError, backends.MachineErrors):
         raise
     except Exception as error:
-        raise failed(built.name, "its fit raised", error) from error
+        raise code_error(built.name, "its fit raised", error) from error
     finally:
         del model.fit
-    if guide.progress.epoch == first and not guide.ended:
-        raise UserError(f"{what(built.name)}: its fit tells the callbacks of no epoch; pass them on to model.fit")
+    if callback.progress.epoch == first and not callback.ended:
+        raise UserError(f"{setting(built.name)}: its fit ends no epoch; pass the callbacks on to model.fit")
 
 
-def ask(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:
-    """Runs a user's fit as far as it goes without training, so that it asks for its hyperparameters.
+def dry_run(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:
+    """Runs a user's fit up to `model.fit`, to record its hyperparameters.
 
     Args:
-        hypermodel: Whose fit it is.
-        hp: Notes what it asks for.
+        hypermodel: The hypermodel.
+        hp: Records the hyperparameters that fit asks for.
         model: What `build` returned.
-        data: A few images and labels, on which a training loop of the user's own does train.
+        data: A few images and labels; a user's own training loop does train on them.
 
     Returns:
-        Whether it came to `model.fit`.
+        Whether the fit called `model.fit`.
     """
-    came: list[bool] = []
+    calls: list[bool] = []
 
     def fit(*_: Any, **__: Any) -> None:
-        came.append(True)
-        raise Skipped
+        calls.append(True)
+        raise _DryRunOver
 
     offered = {"epochs": 1, "initial_epoch": 0, "batch_size": len(data[0])}
     model.fit = fit
     try:
         hypermodel.fit(hp, model, *data, **_arguments(hypermodel, data, [], offered))
-    except Skipped:
+    except _DryRunOver:
         pass
     except Exception as error:
-        # What it asked for until then is known; what is wrong, trials will tell.
+        # What it asked for before is recorded; trials will report what is wrong.
         traceback.print_exception(error)
     finally:
         del model.fit
-    return bool(came)
+    return bool(calls)
 
 
 def _arguments(
-    hypermodel: Any,
-    validation: Data | None,
-    callbacks: list[Callable[..., Any]],
-    offered: dict[str, Any],
+    hypermodel: Any, validation: Data | None, callbacks: list[Callable[..., Any]], offered: dict[str, Any]
 ) -> dict[str, Any]:
-    """What keras-tuner would pass on, and of `offered` what the fit has a parameter for: many fits pass their own."""
+    """Returns what keras-tuner would pass, and those of `offered` that the fit has a parameter for."""
     parameters = inspect.signature(hypermodel.fit).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     usual = {"callbacks": callbacks} | ({} if validation is None else {"validation_data": validation})

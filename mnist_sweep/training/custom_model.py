@@ -1,4 +1,4 @@
-"""A keras-tuner user's own `build_model(hp)` or `HyperModel`, trained as it is: the code that runs inside a worker."""
+"""Builds the model of a user's `build_model(hp)` or `HyperModel`, written for keras-tuner, inside a worker."""
 
 from __future__ import annotations
 
@@ -22,45 +22,39 @@ from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
 
-# What Keras calls the share of images that are classified right, in the order in which they are looked for.
+# Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
 
 
-class Given(kt.HyperParameters):  # type: ignore[misc]
-    """Hyperparameters whose values are a trial's; which are active, keras-tuner decides as it is asked for them."""
+class _TrialHyperParameters(kt.HyperParameters):  # type: ignore[misc]
+    """Hyperparameters with a trial's values. keras-tuner decides which of them are active when they are requested."""
 
-    def __init__(self, values: Mapping[str, Any], what: str) -> None:
-        """Takes the values.
-
-        Args:
-            values: By key (`hyperparameters.key_of`), those of inactive ones too.
-            what: The hypermodel, for the message.
-        """
+    def __init__(self, config: HyperModelConfig) -> None:
         super().__init__()
-        self._given, self._what = values, what
+        self._given, self._name = config.values, config.hypermodel
 
-    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:  # noqa: FBT
+    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:
         name = hyperparameter.name
         if name not in self.values and self.is_active(hyperparameter):
             if key_of(name) in self._given:
-                self.values[name] = _as(hyperparameter, self._given[key_of(name)])
+                self.values[name] = _converted(hyperparameter, self._given[key_of(name)])
             else:
-                note = f"{self._what}: {name!r} was not met when the space was discovered; it takes its default"
-                print(note, file=sys.stderr)
+                missing = f"{name!r} was not found when the space was discovered; its default is used"
+                print(f"{setting(self._name)}: {missing}", file=sys.stderr)
         return super()._register(hyperparameter, overwrite)
 
 
-def _as(hyperparameter: Any, value: Any) -> Any:
-    """A value that came through JSON, to the type that the user's function would get from keras-tuner."""
+def _converted(hyperparameter: Any, value: Any) -> Any:
+    """Converts a value from JSON to the type that keras-tuner would pass to the user's function."""
     if isinstance(hyperparameter, kt.engine.hyperparameters.Float):
         return float(value)
     options = hyperparameter.values if isinstance(hyperparameter, kt.engine.hyperparameters.Choice) else ()
     return next((option for option in options if option == value), value)
 
 
-def what(name: str) -> str:
-    """How messages begin."""
+def setting(name: str) -> str:
+    """Returns the config key and its value, with which messages start."""
     return f"model.hypermodel={name}"
 
 
@@ -68,28 +62,28 @@ def load(name: str) -> Any:
     """Imports a hypermodel.
 
     Args:
-        name: `package.module:name`; a function of `hp`, a subclass of `keras_tuner.HyperModel`, or an instance of one.
+        name: `package.module:name` of a function of `hp`, a `keras_tuner.HyperModel` subclass, or an instance of one.
 
     Raises:
-        UserError: It cannot be imported, or is none of these.
+        UserError: It cannot be imported, or is something else.
     """
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
-        raise failed(name, "cannot be imported", error) from error
+        raise code_error(name, "cannot be imported", error) from error
     if isinstance(found, type) and issubclass(found, kt.HyperModel):
         try:
             found = found()
         except TypeError as error:
             raise UserError(
-                f"{what(name)}: cannot be made without arguments ({error}); name an instance of it instead"
+                f"{setting(name)}: cannot be created without arguments ({error}); name an instance instead"
             ) from error
     if isinstance(found, kt.HyperModel):
         return found
     if not callable(found):
         kind = type(found).__name__
-        raise UserError(f"{what(name)}: is of type {kind}; name a build_model(hp) or a keras_tuner.HyperModel")
+        raise UserError(f"{setting(name)}: is of type {kind}; name a build_model(hp) or a keras_tuner.HyperModel")
 
     class Function(kt.HyperModel):  # type: ignore[misc]
         def build(self, hp: Any) -> Any:
@@ -98,23 +92,23 @@ def load(name: str) -> Any:
     return Function()
 
 
-def failed(name: str, doing: str, error: BaseException) -> UserError:
-    """What a user's code raised, in a line that says where; the whole traceback goes to the worker's log."""
+def code_error(name: str, problem: str, error: BaseException) -> UserError:
+    """Describes an exception in a user's code in one line with its place; prints the traceback to the worker's log."""
     traceback.print_exception(error)
     file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" at {Path(str(file)).name}:{lines[-1]}" if lines else ""
     kind, line = type(error).__name__, first_line(error)
-    return UserError(f"{what(name)}: {doing} ({kind}{place}{'' if line == kind else f': {line}'})")
+    return UserError(f"{setting(name)}: {problem} ({kind}{place}{'' if line == kind else f': {line}'})")
 
 
 def has_custom_fit(hypermodel: Any) -> bool:
-    """Whether a hypermodel trains its models itself."""
+    """Returns whether a hypermodel overrides `fit`."""
     return type(hypermodel).fit is not kt.HyperModel.fit
 
 
-def call(name: str, hypermodel: Any, hp: Any) -> keras.Model:
-    """Builds a model as keras-tuner does.
+def call_build(name: str, hypermodel: Any, hp: Any) -> keras.Model:
+    """Calls a user's build function as keras-tuner does.
 
     Raises:
         UserError: The user's code fails, or returns something else.
@@ -123,58 +117,58 @@ def call(name: str, hypermodel: Any, hp: Any) -> keras.Model:
         hypermodel.declare_hyperparameters(hp)
         model = hypermodel.build(hp)
     except Exception as error:
-        raise failed(name, "raised", error) from error
+        raise code_error(name, "raised", error) from error
     if not isinstance(model, keras.Sequential | keras.src.models.Functional):
         raise UserError(
-            f"{what(name)}: returned {type(model).__name__}; return a Sequential or functional keras.Model "
+            f"{setting(name)}: returned {type(model).__name__}; return a Sequential or functional keras.Model "
             "(a subclassed one cannot be saved as .h5)"
         )
     return model
 
 
 @dataclass(frozen=True)
-class Built:
-    """A model of the user's, and what it takes to train it.
+class BuiltModel:
+    """A user's model, and what is needed to train it.
 
     Attributes:
         name: `package.module:name`.
-        hypermodel: What built it.
-        hp: With which values.
-        model: As the user compiled it.
-        image: Height, width and channels of the images.
-        shape: Of one of its inputs, to which an image is reshaped.
-        one_hot: The number of classes where it wants its labels so, else None.
-        accuracy: Keras's name for its accuracy; None where only its own fit knows.
-        probabilities: Whether its outputs are; else they are logits, or scores.
+        hypermodel: The hypermodel that built it.
+        hp: The hyperparameters that it was built with.
+        model: The model as the user compiled it.
+        image_shape: Height, width and channels of the images.
+        input_shape: The shape that an image is reshaped to.
+        one_hot: The number of classes if the model expects one-hot labels, else None.
+        accuracy: Keras's name for its accuracy; None if only its custom fit knows.
+        probabilities: Whether its outputs are probabilities; otherwise they are logits or scores.
     """
 
     name: str
     hypermodel: Any
     hp: Any
     model: keras.Model
-    image: tuple[int, int, int]
-    shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     one_hot: int | None
     accuracy: str | None
     probabilities: bool
 
     @property
-    def own_fit(self) -> bool:
-        """Whether the user's own fit trains it. That goes on from no saved state of its own."""
+    def has_custom_fit(self) -> bool:
+        """Whether the user's own fit trains it. Such a fit cannot resume from its checkpoint."""
         return has_custom_fit(self.hypermodel)
 
     def adapt(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        """Images (N, H, W, C) and labels (N,) as the model wants them."""
+        """Converts tensors of images (N, H, W, C) and labels (N,) to what the model expects."""
         labels = labels if self.one_hot is None else keras.ops.one_hot(labels, self.one_hot)
-        return keras.ops.reshape(images, (-1, *self.shape)), labels
+        return keras.ops.reshape(images, (-1, *self.input_shape)), labels
 
     def arrays(self, images: Array, labels: Array) -> tuple[Array, Array]:
-        """The same as arrays."""
+        """Does the same as `adapt` for arrays."""
         labels = labels if self.one_hot is None else np.eye(self.one_hot, dtype=np.float32)[labels]
-        return images.reshape(-1, *self.shape), labels
+        return images.reshape(-1, *self.input_shape), labels
 
     def metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
-        """Keras's logs of an epoch under this project's names; what is no number is left out."""
+        """Returns the scalars of Keras's logs under this project's names."""
         accuracy = self.accuracy or next((name for name in _ACCURACIES if name in logs), None)
         named: dict[str, float] = {}
         for name, value in logs.items():
@@ -184,23 +178,21 @@ class Built:
                 named[prefix + ("accuracy" if rest == accuracy else rest)] = float(value)
         return named
 
-    def whole(self) -> keras.Model:
-        """The model from images (N, H, W, C) to probabilities (N, classes), to be saved: it shares the weights.
+    def from_images(self) -> keras.Model:
+        """Returns a model from images (N, H, W, C) to probabilities (N, classes), to be saved. It shares the weights.
 
-        What are no probabilities gets a softmax behind it, which leaves their order, and so the accuracy, as it is.
+        Logits or scores get a softmax, which keeps their order and so the accuracy.
         """
-        model = models.plain(self.model)
-        if self.shape == self.image and self.probabilities:
+        model = models.without_subclass(self.model)
+        if self.input_shape == self.image_shape and self.probabilities:
             return model
-        before = keras.layers.Reshape(self.shape, name="images", dtype="float32")
-        behind = keras.layers.Softmax(name="probabilities", dtype="float32")
+        before = keras.layers.Reshape(self.input_shape, name="images", dtype="float32")
+        softmax = [] if self.probabilities else [keras.layers.Softmax(name="probabilities", dtype="float32")]
         layers = model.layers if isinstance(model, keras.Sequential) else [model]
-        return keras.Sequential(
-            [keras.Input(self.image), before, *layers, *([] if self.probabilities else [behind])], name="whole"
-        )
+        return keras.Sequential([keras.Input(self.image_shape), before, *layers, *softmax], name="whole")
 
-    def execute(self, steps: int, jit_compile: Any) -> None:
-        """Sets how Keras runs the training step, where the user's compile leaves that open."""
+    def set_execution(self, steps: int, jit_compile: Any) -> None:
+        """Sets how Keras runs the training step, unless the user's `compile` did."""
         chosen = self.model._compile_config.config if self.model._compile_config else {}
         if chosen.get("steps_per_execution") == 1 and not self.model.run_eagerly:
             self.model.steps_per_execution = steps
@@ -208,85 +200,83 @@ class Built:
             self.model.jit_compile = jit_compile
 
 
-def build(config: HyperModelConfig, image: tuple[int, int, int], classes: int) -> Built:
+def build(config: HyperModelConfig, image: tuple[int, int, int], classes: int) -> BuiltModel:
     """Builds a trial's model.
 
     Args:
-        config: The hypermodel, and its values by key.
+        config: The hypermodel and its values by key, inactive ones included.
         image: Height, width and channels of the images.
-        classes: How many there are.
+        classes: The number of classes.
 
     Raises:
         UserError: The user's code is at fault, or its model does not fit the images.
     """
-    return assemble(config.hypermodel, lambda: Given(config.values, what(config.hypermodel)), image, classes)
+    return build_and_check(config.hypermodel, lambda: _TrialHyperParameters(config), image, classes)
 
 
-def assemble(name: str, values: Callable[[], Any], image: tuple[int, int, int], classes: int) -> Built:
-    """Builds a model, and checks that it can be trained on these images.
+def build_and_check(
+    name: str, hyperparameters: Callable[[], Any], image: tuple[int, int, int], classes: int
+) -> BuiltModel:
+    """Builds a model and checks that it can be trained on the images.
 
     Args:
         name: `package.module:name`.
-        values: Makes the `keras_tuner.HyperParameters` to build it with.
+        hyperparameters: Creates the `keras_tuner.HyperParameters` to build it with.
         image: Height, width and channels of the images.
-        classes: How many there are.
+        classes: The number of classes.
 
     Raises:
         UserError: The user's code is at fault, or its model does not fit the images.
     """
-    hypermodel, hp = load(name), values()
-    model = call(name, hypermodel, hp)
+    hypermodel, hp = load(name), hyperparameters()
+    model = call_build(name, hypermodel, hp)
     if not model.built:
-        model, hp = _shaped(name, hypermodel, values, image, classes)
+        model, hp = _with_input_shape(name, hypermodel, hyperparameters, image, classes)
     shape = _input_shape(name, model, image)
     if model.output_shape != (None, classes):
         raise UserError(
-            f"{what(name)}: gives outputs of shape {model.output_shape}; for {classes} classes they must be "
-            f"(None, {classes})"
+            f"{setting(name)}: returned a model with outputs of shape {model.output_shape}; for {classes} classes they "
+            f"must be (None, {classes})"
         )
     if not model.compiled:
-        raise UserError(f"{what(name)}: returned a model that is not compiled; call model.compile(…) before")
+        raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
     accuracy = _accuracy(model)
     if accuracy is None and not has_custom_fit(hypermodel):
-        raise UserError(f"{what(name)}: compiles its model without accuracy; write metrics=['accuracy']")
+        raise UserError(f"{setting(name)}: compiles its model without accuracy; pass metrics=['accuracy']")
     try:
-        one_hot = classes if _wants_one_hot(model, accuracy) else None
+        one_hot = classes if _expects_one_hot(model, accuracy) else None
     except ValueError as error:
-        raise UserError(f"{what(name)}: is compiled with a loss that Keras does not know ({error})") from error
+        raise UserError(f"{setting(name)}: compiles with a loss that Keras does not know ({error})") from error
     images = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
     outputs = np.asarray(model(images, training=False), dtype=np.float64)
     probabilities = bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-2) and outputs.min() >= 0)
-    return Built(name, hypermodel, hp, model, image, shape, one_hot, accuracy, probabilities)
+    return BuiltModel(name, hypermodel, hp, model, image, shape, one_hot, accuracy, probabilities)
 
 
-def _shaped(
-    name: str,
-    hypermodel: Any,
-    values: Callable[[], Any],
-    image: tuple[int, int, int],
-    classes: int,
+def _with_input_shape(
+    name: str, hypermodel: Any, hyperparameters: Callable[[], Any], image: tuple[int, int, int], classes: int
 ) -> tuple[keras.Model, Any]:
-    """Builds a model that leaves its input open, for images in the first shape that gives a score for each class."""
+    """Builds a model without a defined input for the first image shape that gives one output per class."""
     wrong: tuple[keras.Model, Any] | None = None
     for shape in _shapes(image):
-        hp = values()
-        model = call(name, hypermodel, hp)
+        hp = hyperparameters()
+        model = call_build(name, hypermodel, hp)
         try:
             model.build((None, *shape))
         except Exception:
-            # Layers say in many ways that images of this shape are not theirs.
+            # Layers raise many kinds of errors for a shape that they cannot take.
             continue
         if model.output_shape == (None, classes):
             return model, hp
         wrong = wrong or (model, hp)
     if wrong is None:
         shapes = " nor ".join(map(str, _shapes(image)))
-        raise UserError(f"{what(name)}: takes images neither as {shapes}; begin with keras.Input({image})")
+        raise UserError(f"{setting(name)}: takes images neither as {shapes}; start with keras.Input({image})")
     return wrong
 
 
 def _shapes(image: tuple[int, int, int]) -> list[tuple[int, ...]]:
-    """The shapes in which people feed an image, the most usual first."""
+    """Returns the shapes in which people pass an image to a model, the most common first."""
     height, width, channels = image
     return [image, *([(height, width)] if channels == 1 else []), (height * width * channels,)]
 
@@ -294,35 +284,37 @@ def _shapes(image: tuple[int, int, int]) -> list[tuple[int, ...]]:
 def _input_shape(name: str, model: keras.Model, image: tuple[int, int, int]) -> tuple[int, ...]:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UserError(
-            f"{what(name)}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; both must be 1"
+            f"{setting(name)}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; both must be 1"
         )
-    wanted = tuple(model.input_shape[1:])
+    expected = tuple(model.input_shape[1:])
     for shape in _shapes(image):
-        if len(shape) == len(wanted) and all(w in (None, s) for w, s in zip(wanted, shape, strict=True)):
+        if len(shape) == len(expected) and all(e in (None, s) for e, s in zip(expected, shape, strict=True)):
             return shape
     height, width, channels = image
-    # Of a colour image, channels that come first are another order, not another shape.
-    if None in wanted or math.prod(wanted) != math.prod(image) or wanted == (channels, height, width) != image:
-        raise UserError(f"{what(name)}: takes inputs of shape {wanted}; images of {height}x{width}x{channels} are none")
-    return wanted
+    # A colour image with channels first cannot be reshaped: its pixels have another order.
+    if None in expected or math.prod(expected) != math.prod(image) or expected == (channels, height, width) != image:
+        raise UserError(
+            f"{setting(name)}: takes inputs of shape {expected}; the images are {height}x{width}x{channels}"
+        )
+    return expected
 
 
 def _accuracy(model: keras.Model) -> str | None:
-    """The name under which Keras logs a model's accuracy."""
-    written = model._compile_metrics._user_metrics if model._compile_metrics else None
-    metrics = {_name(metric): metric for metric in keras.tree.flatten(written or [])}
-    usual = next((name for name in _ACCURACIES if name in metrics), None)
-    return usual or next((name for name, m in metrics.items() if isinstance(m, _ACCURACY_CLASSES)), None)
+    """Returns the name under which Keras logs a model's accuracy."""
+    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
+    metrics = {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+    standard = next((name for name in _ACCURACIES if name in metrics), None)
+    return standard or next((name for name, m in metrics.items() if isinstance(m, _ACCURACY_CLASSES)), None)
 
 
 def _name(metric: Any) -> str:
     return str(metric if isinstance(metric, str) else getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
-def _wants_one_hot(model: keras.Model, accuracy: str | None) -> bool:
-    """Whether a model's loss compares with one-hot labels. A loss that is the user's own gets what the data has."""
-    written = next(iter(keras.tree.flatten(model.loss)), None)
-    loss = keras.losses.get(written) if isinstance(written, str) else written
+def _expects_one_hot(model: keras.Model, accuracy: str | None) -> bool:
+    """Returns whether a model's loss expects one-hot labels. For a custom loss, its accuracy metric decides."""
+    compiled = next(iter(keras.tree.flatten(model.loss)), None)
+    loss = keras.losses.get(compiled) if isinstance(compiled, str) else compiled
     function = getattr(loss, "fn", loss)
     if not getattr(function, "__module__", "").startswith("keras."):
         return accuracy == "categorical_accuracy"

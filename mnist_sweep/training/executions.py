@@ -1,4 +1,4 @@
-"""Training one setting several times, on other seeds or other folds, whose mean score is the trial's."""
+"""Trains one configuration several times, on other seeds or folds. The mean score is the trial's score."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from mnist_sweep.training.fit import Job, Report, Stop, Trainer
 
 History = list[tuple[int, dict[str, float]]]
 
-# Some hundred bytes an epoch.
-_LARGEST_NOTE = 50_000_000
-_NOTE = TypeAdapter(tuple[Outcome, History])
+# The file has a few hundred bytes per epoch.
+_LARGEST_FILE = 50_000_000
+_RESULT = TypeAdapter(tuple[Outcome, History])
 
 
 def train(
@@ -37,33 +37,33 @@ def train(
     ended: Callable[[int, Outcome], None],
     stop: Callable[[int, int], str],
 ) -> Outcome:
-    """Trains a trial's executions, one after another.
+    """Trains a trial's executions one after another.
 
-    An execution that an interrupted attempt has finished is not trained again, and one that it has begun goes on.
+    An execution that an interrupted attempt finished is not trained again; one that it started is continued.
 
     Args:
-        trainer: What trains each.
-        job: The trial; the seed of its config and its fold are replaced by those of each execution.
+        trainer: Trains each execution.
+        job: The trial; each execution replaces its seed and fold.
         executions: At least one.
-        known_epochs: The epochs of each that an earlier attempt has reported.
-        report: Called with an execution, counted from 1, its epoch and the epoch's metrics, as `Trainer.train` does.
+        known_epochs: How many epochs of each execution an earlier attempt has reported.
+        report: Called with an execution, counted from 1, its epoch and the epoch's metrics, as in `Trainer.train`.
         ended: Called with an execution and its outcome when it has reached its last epoch or its early stopping.
-        stop: Asked as by `Trainer.train`, with an execution and its epoch; and with the epoch 0 after the end of an
-            execution, before another is trained.
+        stop: Called as in `Trainer.train`, with an execution and its epoch; also with epoch 0 after an execution has
+            ended, before the next one starts.
 
     Returns:
-        The trial's outcome. Its score and its metrics are the means of those executions that have ended, its best epoch
-        is that of the best one, whose model lies in `job.folder`. One that is stopped before its end does not count,
-        unless it is the first.
+        The trial's outcome. Its score and metrics are the means of the executions that have ended. Its best epoch is
+        that of the best execution, whose model is copied to `job.folder`. A stopped execution counts only if it is the
+        first.
 
     Raises:
-        UserError: As `Trainer.train` does.
+        UserError: See `Trainer.train`.
     """
     finished: list[Outcome] = []
     reason, seconds, phases = "", 0.0, Counter[str]()
     for number, execution in enumerate(executions, start=1):
-        own = _own(job, number, execution, known_epochs[number - 1])
-        known = _recall(own.folder)
+        own_job = _own_job(job, number, execution, known_epochs[number - 1])
+        known = _read_result(own_job.folder)
         if known is not None:
             outcome, history = known
             seconds += outcome.seconds
@@ -73,7 +73,7 @@ def train(
             reason = stop(number - 1, 0) if finished and not job.stop else ""
             if reason:
                 break
-            outcome, history = _train(trainer, own, partial(report, number), partial(stop, number))
+            outcome, history = _train(trainer, own_job, partial(report, number), partial(stop, number))
             seconds += outcome.seconds
             phases.update(outcome.phases)
             if outcome.status is Status.FAILED:
@@ -83,11 +83,11 @@ def train(
                     return outcome
                 reason = outcome.reason
                 break
-            _note(own.folder, outcome, history)
+            _write_result(own_job.folder, outcome, history)
         ended(number, outcome)
         finished.append(outcome)
     best = _best(job.objective, finished)
-    _keep(job.folder, best + 1)
+    _copy_model(job.folder, best + 1)
     if not reason:
         early = [outcome.reason for outcome in finished if outcome.reason]
         reason = f"{early[0]} ({len(early)} of {len(executions)} executions)" if early else ""
@@ -103,7 +103,7 @@ def train(
     )
 
 
-def _own(job: Job, number: int, execution: Execution, known: int) -> Job:
+def _own_job(job: Job, number: int, execution: Execution, known: int) -> Job:
     training = job.config.training.model_copy(update={"seed": execution.seed})
     fold, folds = execution.fold, execution.folds
     return replace(
@@ -126,18 +126,18 @@ def _train(trainer: Trainer, job: Job, report: Report, stop: Stop) -> tuple[Outc
     return trainer.train(job, reported, stop), history
 
 
-def _note(folder: Path, outcome: Outcome, history: History) -> None:
-    """Writes down that an execution has ended, before anybody hears of it."""
+def _write_result(folder: Path, outcome: Outcome, history: History) -> None:
+    """Records that an execution has ended, before it is reported."""
     with writing_to(folder):
         write_whole(folder / EXECUTION_FILE, json.dumps({"outcome": asdict(outcome), "history": history}))
 
 
-def _recall(folder: Path) -> tuple[Outcome, History] | None:
-    """What `_note` wrote; None where there is nothing, or it is damaged, and the execution is to be trained again."""
+def _read_result(folder: Path) -> tuple[Outcome, History] | None:
+    """Returns what `_write_result` wrote; None if it is missing or damaged, so that the execution is trained again."""
     path = folder / EXECUTION_FILE
     try:
-        raw = json.loads(read_text(path, str(path), _LARGEST_NOTE))
-        return _NOTE.validate_python((raw["outcome"], raw["history"]))
+        raw = json.loads(read_text(path, str(path), _LARGEST_FILE))
+        return _RESULT.validate_python((raw["outcome"], raw["history"]))
     except (UserError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
@@ -150,13 +150,13 @@ def _best(objective: Objective, outcomes: Sequence[Outcome]) -> int:
     return best
 
 
-def _keep(folder: Path, execution: int) -> None:
-    """Makes an execution's model the trial's own."""
+def _copy_model(folder: Path, execution: int) -> None:
+    """Copies an execution's model to the trial's folder."""
     source = execution_folder(folder, execution)
     if source == folder:
         return
     for name in (MODEL_FILE, SAMPLE_FILE):
-        # Copied, as an interrupted trial may be put together again when it is resumed.
+        # Not moved: a trial that is interrupted now does this again when it is resumed.
         with writing_to(folder):
             write_whole(folder / name, partial(shutil.copyfile, source / name))
 

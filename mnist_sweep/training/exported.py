@@ -1,4 +1,4 @@
-"""Models in the formats that other programs run: writing each, and asking each in its own runtime."""
+"""Writes models in other programs' formats, and predicts with each in its own runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mnist_sweep.common.files import write_whole
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import saved
 
-# From images (N, H, W, C), float32 in 0..255, to probabilities (N, classes), float32.
+# Predicts from images (N, H, W, C), float32 in 0..255, probabilities (N, classes), float32.
 Predict = Callable[[Array], Array]
 
 _BATCH = 256
@@ -29,13 +29,13 @@ def write(name: str, model: keras.Model, path: Path, calibration: Array | None =
     """Writes a model.
 
     Args:
-        name: The format, one of `results.formats.FORMATS`.
-        model: From images (N, H, W, C), float32 in 0..255, to probabilities.
+        name: The format, one of `results.models.formats.FORMATS`.
+        model: A model from images (N, H, W, C), float32 in 0..255, to probabilities.
         path: The file, or the folder of a SavedModel.
-        calibration: For `tflite-int8`: images as the model takes them, which show the range of every activation.
+        calibration: For `tflite-int8`: images as the model takes them, to measure the range of every activation.
 
     Raises:
-        Exception: Whatever the format's converter raises where it cannot express the model.
+        Exception: Whatever the format's converter raises if it cannot express the model.
     """
     if name == "keras":
         model.save(path)
@@ -46,7 +46,7 @@ def write(name: str, model: keras.Model, path: Path, calibration: Array | None =
     elif name == "onnx":
         _register_missing_onnx()
         plain = saved.in_float32(model)
-        # Keras refuses to export to ONNX what was never called.
+        # Keras does not export a model to ONNX before its first call.
         plain(np.zeros((1, *plain.input_shape[1:]), np.float32))
         plain.export(path, format="onnx", verbose=False)
     else:
@@ -54,14 +54,14 @@ def write(name: str, model: keras.Model, path: Path, calibration: Array | None =
 
 
 def open_with_runtime(name: str, path: Path) -> Predict:
-    """Loads a written model with the runtime that the format is for, on one thread.
+    """Loads an exported model with its format's runtime, on one thread.
 
     Args:
         name: The format.
-        path: What `write` has written.
+        path: What `write` wrote.
 
     Raises:
-        Exception: Whatever the runtime raises where it cannot run the model.
+        Exception: Whatever the runtime raises if it cannot run the model.
     """
     if name in ("h5", "keras"):
         model = saved.load(path)
@@ -72,7 +72,7 @@ def open_with_runtime(name: str, path: Path) -> Predict:
 
 
 def ask(predict: Predict, images: Array) -> Array:
-    """A model's probabilities for any number of images, batch by batch.
+    """Returns a model's probabilities for any number of images, batch by batch.
 
     Args:
         predict: The model.
@@ -83,7 +83,7 @@ def ask(predict: Predict, images: Array) -> Array:
 
 
 def accuracy(predict: Predict, images: Array, labels: Array) -> float:
-    """The share of images that a model classifies right.
+    """Returns the share of images that a model classifies correctly.
 
     Args:
         predict: The model.
@@ -94,25 +94,25 @@ def accuracy(predict: Predict, images: Array, labels: Array) -> float:
 
 
 def latency(predict: Predict, image: Array) -> float:
-    """How long the prediction of one image takes.
+    """Measures how long the prediction of one image takes.
 
     Args:
         predict: The model.
         image: (H, W, C), as for `ask`.
 
     Returns:
-        Seconds: the median of 200 calls, or of those that 2 seconds suffice for, after 10 that do not count.
+        Seconds: the median of 200 calls, or of as many as take 2 seconds, after 10 warm-up calls.
     """
     one = saved.to_raw(image[np.newaxis])
     seconds: list[float] = []
-    begun = time.perf_counter()
+    first = time.perf_counter()
     for call in range(_WARM_UP + _CALLS):
         started = time.perf_counter()
         predict(one)
         ended = time.perf_counter()
         if call >= _WARM_UP:
             seconds.append(ended - started)
-            if ended - begun > _LONGEST:
+            if ended - first > _LONGEST:
                 break
     return statistics.median(seconds)
 
@@ -123,7 +123,7 @@ def _open_savedmodel(path: Path) -> Predict:
     loaded = tf.saved_model.load(str(path))
 
     def predict(images: Array) -> Array:
-        # Its weights live as long as `loaded` does, not the signature.
+        # Through `loaded`, which keeps the weights alive; the signature does not.
         (probabilities,) = loaded.signatures["serving_default"](tf.constant(images)).values()
         return np.asarray(probabilities, np.float32)
 
@@ -139,7 +139,7 @@ def _tflite(model: keras.Model, calibration: Array | None) -> bytes:
         if calibration is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([image[np.newaxis]] for image in calibration)
-            # Some activations have no kernel in 8 bits; these alone stay as they are.
+            # Some activations have no 8-bit kernel; only these stay in float32.
             kernels = tf.lite.OpsSet
             converter.target_spec.supported_ops = [kernels.TFLITE_BUILTINS_INT8, kernels.TFLITE_BUILTINS]
         return bytes(converter.convert())
@@ -181,9 +181,9 @@ def _open_onnx(path: Path) -> Predict:
 
 
 def _register_missing_onnx() -> None:
-    """Teaches tf2onnx two of TensorFlow's operations, which Keras's gelu and celu are made of.
+    """Teaches tf2onnx two TensorFlow operations that Keras's gelu and celu use.
 
-    ONNX has neither: erfc(x) = 1 - erf(x), and expm1(x) = exp(x) - 1.
+    ONNX has neither of them: erfc(x) = 1 - erf(x), and expm1(x) = exp(x) - 1.
     """
     import tf2onnx
     from tf2onnx.handler import tf_op

@@ -1,8 +1,8 @@
-"""Training one model, and testing one: the code that runs inside a worker.
+"""Trains and tests one model at a time inside a worker.
 
-An epoch's randomness (its shuffling and its dropout) is a function of the seed and the epoch's number alone, not of
-what was trained before. So a trial gives the same metrics, to the last bit, in whichever worker it runs, and one that
-goes on from a saved state does what it would have done without the break.
+The randomness of an epoch (its shuffling and its dropout) depends only on the seed and the number of the epoch, not on
+what was trained before. So a trial gives the same metrics, to the last bit, in whichever worker it runs, and also if it
+was interrupted and continues from a checkpoint.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, Trial
 from mnist_sweep.data.images import Array, Dataset
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, costs, details, saved, state
+from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure
-from mnist_sweep.training.engines import Engine, Engines
-from mnist_sweep.training.feed import Feed, Feeds
+from mnist_sweep.training.model_cache import CompiledModel, ModelCache
+from mnist_sweep.training.splits import Split, Splits
 from mnist_sweep.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from mnist_sweep.training.custom_model import Built
+    from mnist_sweep.training.custom_model import BuiltModel
 
 _SAMPLE = 64
 
@@ -48,23 +48,23 @@ Stop = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Job:
-    """What to train, and where to put it.
+    """What to train, and where to save it.
 
     Attributes:
         config: The trial's config.
-        objective: What tells the best epoch, whose weights are kept.
+        objective: Decides which epoch is the best; its weights are kept.
         epochs: The last epoch to train.
-        folder: Where the model goes; created if need be. Where it holds the trial's own state, left by an attempt that
-            was interrupted, training goes on from that.
-        parent: The folder of another trial to go on from; None to start anew.
-        stop: Why to end where the trial is, after `known` epochs; "" to train.
-        known: The epochs that an earlier attempt has reported.
+        folder: The folder for the model; created if needed. If it contains the trial's checkpoint from an interrupted
+            attempt, training resumes from that.
+        parent: The folder of another trial to continue from; None to start from new weights.
+        stop: Why to end the trial after `known` epochs, without training more; "" to train.
+        known: How many epochs an earlier attempt has reported.
         limits: The most `parameters` that the model may have, and the most bytes of `memory` that training may need.
         latency: Whether to measure how long the prediction of one image takes.
-        fold: The fold to validate on, from 1, and how many there are; None for the data set's own validation images.
-        checkpoint_every: Seconds between two savings of the trial's state; what is lost of a killed trial is trained
-            again, with the same result.
-        keep: Whether the state at the trial's end is to be saved, for others to go on from.
+        fold: The fold to validate on, from 1, and the number of folds; None for the data set's own validation images.
+        checkpoint_every: Seconds between two checkpoints. If the trial is killed, later epochs are trained again, with
+            the same result.
+        keep: Whether to save a checkpoint at the end of the trial, for others to continue from.
     """
 
     config: TrialConfig
@@ -85,25 +85,25 @@ class Trainer:
     """Holds a data set in memory and trains one model after another on it."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Loads the training and validation images; the test images only when `test` is called."""
+        """Loads the training and validation images; `test` loads the test images."""
         self._dataset = dataset
         self._classes = dataset.classes
-        self._feeds, self._engines = Feeds(dataset), Engines()
+        self._splits, self._models = Splits(dataset), ModelCache()
 
     def train(self, job: Job, report: Report, stop: Stop) -> Outcome:
         """Trains a model and saves it with the weights of its best epoch.
 
         Args:
             job: What to train.
-            report: Called after each epoch with its number, from 1, and its metrics (`settings.METRICS`). Those that an
-                interrupted attempt has trained come again.
-            stop: Asked with its number after each epoch but the last, and after the latest that an interrupted attempt
-                has trained; a reason ends the trial there, "" lets it go on.
+            report: Called after each epoch with its number, from 1, and its metrics (`settings.METRICS`). The epochs
+                of an interrupted attempt are reported again.
+            stop: Called with the number of each epoch but the last, and of the latest one that an interrupted attempt
+                has trained. It returns a reason to end the trial there, or "" to continue.
 
         Returns:
-            The outcome; where it has a score, `job.folder` then holds the model and a sample of its predictions. Its
-            metrics are those of the best epoch, but for `epoch_seconds`, the mean of all epochs; with `parameters`, and
-            with `latency` in seconds where that is asked for.
+            The outcome. If it has a score, `job.folder` contains the model and a sample of its predictions. The metrics
+            are those of the best epoch, except that `epoch_seconds` is the mean over all epochs, and `parameters` and,
+            if requested, `latency` in seconds are added.
 
         Raises:
             UserError: The model or the optimizer cannot be built.
@@ -112,17 +112,17 @@ class Trainer:
         started, clock = time.monotonic(), Stopwatch()
         training = job.config.training
         if isinstance(job.config.model, HyperModelConfig):
-            # Not above, as keras-tuner takes a second. What a user's module does to Keras as it is imported, the next
-            # lines undo, so that a process's first trial is like the others.
+            # Imported here, as keras-tuner takes a second. Whatever the user's module changes in Keras on import is
+            # reset below, so that a process's first trial is like the others.
             from mnist_sweep.training import custom_model
 
             custom_model.load(job.config.model.hypermodel)
         with clock("build"):
-            _begin_anew(job.config)
+            _reset_keras(job.config)
             keras.config.set_dtype_policy(training.precision)
-            feed = self._feeds.fold(*job.fold) if job.fold else self._feeds.held_out()
-            own, engine = self._built(job, feed)
-        model = engine.model
+            split = self._splits.fold(*job.fold) if job.fold else self._splits.holdout()
+            built, compiled = self._build(job, split)
+        model = compiled.model
         parameters = model.count_params()
 
         def outcome(status: Status, reason: str, **found: Any) -> Outcome:
@@ -132,47 +132,51 @@ class Trainer:
                 status, reason, metrics=metrics, parameters=parameters, seconds=seconds, phases=clock.seconds, **found
             )
 
-        refusal = costs.why_refuse(model, job.limits, feed.image, min(training.batch_size, len(feed.training)))
+        batch_size = min(training.batch_size, len(split.training))
+        refusal = costs.exceeded_limit(model, job.limits, split.image_shape, batch_size)
         if refusal:
             return outcome(Status.REFUSED, refusal)
         if not job.folder.parent.parent.is_dir():
-            # Created again, it would stand in the way of the sweep that was moved.
+            # Do not create it: it would be in the way of a sweep folder that was moved.
             raise MachineError(f"{job.folder}: cannot be written (the sweep's folder is gone)")
         try:
             for folder in (job.folder.parent, job.folder):
                 make_folder(folder)
         except OSError as error:
             raise MachineError(f"{job.folder}: cannot be written ({error.strerror})") from error
-        to_save = model if engine.plain is None else engine.plain
+        weights_owner = model if compiled.standard is None else compiled.standard
         with clock("build"):
-            whole = own.whole() if own else models.plain(to_save)
+            to_save = built.from_images() if built else models.without_subclass(weights_owner)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Before hours of training.
-                _check_loadable(whole, job.config.model)
-        guide = _Guide(job, report, stop, own, clock)
-        guide.restore(model)
-        if not guide.ended:
-            (self._fit_by_user if own and own.own_fit else self._fit)(engine, job, feed, guide, own)
-        if guide.failure:
-            return outcome(Status.FAILED, guide.failure)
-        progress = guide.progress
-        if guide.stopped and not progress.history:
-            return outcome(Status.STOPPED, guide.stopped)
+                _check_loadable(to_save, job.config.model)
+        callback = _TrialCallback(job, report, stop, built, clock)
+        callback.restore(model)
+        if not callback.ended:
+            if built and built.has_custom_fit:
+                self._custom_fit(built, job, split, callback)
+            else:
+                self._fit(compiled, job, split, callback)
+        if callback.failure:
+            return outcome(Status.FAILED, callback.failure)
+        progress = callback.progress
+        if callback.stopped and not progress.history:
+            return outcome(Status.STOPPED, callback.stopped)
         if job.keep:
-            guide.save()
+            callback.save()
         with clock("save"), writing_to(job.folder):
-            to_save.set_weights(model.get_weights() if guide.best_weights is None else guide.best_weights)
-            write_whole(job.folder / MODEL_FILE, lambda path: whole.save(path, include_optimizer=False))
+            weights_owner.set_weights(model.get_weights() if callback.best_weights is None else callback.best_weights)
+            write_whole(job.folder / MODEL_FILE, lambda path: to_save.save(path, include_optimizer=False))
             digest = digest_of(job.folder / MODEL_FILE)
-            _save_sample(whole, feed.sample(_SAMPLE), job.folder / SAMPLE_FILE)
+            _save_sample(to_save, split.sample(_SAMPLE), job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
         if progress.history:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
         if job.latency:
-            metrics["latency"] = costs.latency(whole, feed.image)
+            metrics["latency"] = costs.latency(to_save, split.image_shape)
         return outcome(
-            Status.STOPPED if guide.stopped else Status.COMPLETED,
-            guide.stopped or guide.early,
+            Status.STOPPED if callback.stopped else Status.COMPLETED,
+            callback.stopped or callback.early,
             score=progress.best.get(job.objective.name),
             best_epoch=progress.best_epoch,
             metrics=metrics,
@@ -180,17 +184,17 @@ class Trainer:
         )
 
     def test(self, path: Path, digest: str = "") -> tuple[dict[str, float], list[list[int]]]:
-        """Tests a saved model on the test images, and writes what is worth a look beside it (`details.write`).
+        """Tests a saved model on the test images, and writes details for the report next to it (`diagnostics.write`).
 
         Args:
             path: The `.h5` file.
-            digest: Its SHA-256 as it was written; empty where that is not known.
+            digest: The SHA-256 of the file when it was written; empty if unknown.
 
         Returns:
-            `test_loss` and `test_accuracy`; and the confusion matrix, a row per true class.
+            `test_loss` and `test_accuracy`; and the confusion matrix, with one row per true class.
 
         Raises:
-            UserError: It was changed since it was written, or cannot be loaded.
+            UserError: The file was changed since it was written, or cannot be loaded.
             MachineError: The folder is gone, or its disk is full or broken.
         """
         check_digest(path, digest, str(path))
@@ -204,78 +208,74 @@ class Trainer:
         metrics = {"test_loss": float(np.mean(losses)), "test_accuracy": float((predicted == truth).mean())}
         try:
             with writing_to(path.parent):
-                details.write(path.parent, model, self._dataset, probabilities)
+                diagnostics.write(path.parent, model, self._dataset, probabilities)
         except MachineError:
-            # When the sweep is resumed, the test is done again, with all that it leaves.
+            # Resuming the sweep repeats the test and writes the details.
             raise
         except Exception:
-            # Pictures that a report then lacks are no reason to lose the test.
+            # Without the details, only the report has fewer plots.
             traceback.print_exc()
         return metrics, confusion.tolist()
 
-    def _fit(self, engine: Engine, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
-        training, clock = job.config.training, guide.clock
-        most = None if training.steps_per_execution == "auto" else training.steps_per_execution
-        with clock("trace"):
-            program = engine.program
-            program.prepare(feed, training.batch_size, training.validation_batch_size)
-        guide.set_model(engine.model)
-        while not guide.ended:
-            epoch = guide.progress.epoch
-            guide.on_epoch_begin(epoch)
-            with clock("train"):
-                logs = program.train(feed, training.seed, epoch, training.batch_size, most, guide.seen)
-            if guide.failure:
-                return
-            with clock("validate"):
-                logs |= program.validate(feed, training.validation_batch_size)
-            guide.on_epoch_end(epoch, logs)
-
-    def _fit_by_user(self, engine: Engine, job: Job, feed: Feed, guide: _Guide, own: Built | None) -> None:
-        from mnist_sweep.training import custom_fit
-
-        assert own is not None
-        data, validation = (own.arrays(*feed.arrays(which)) for which in (feed.training, feed.validation))
-        with guide.clock("train"):
-            custom_fit.train(
-                own, data, validation if len(feed.validation) else None, job.config.training, job.epochs, guide
-            )
-
     def discover(self, name: str) -> dict[str, Any]:
-        """The space of a user's hypermodel, as `discovery.discover` finds it."""
+        """Returns the search space of a user's hypermodel, from `discovery.discover`."""
         from mnist_sweep.training import discovery
 
         return discovery.discover(name, self._dataset)
 
-    def _built(self, job: Job, feed: Feed) -> tuple[Built | None, Engine]:
-        """A user's model, if it is one; and what to train."""
-        config, images = job.config, len(feed.training)
+    def _fit(self, compiled: CompiledModel, job: Job, split: Split, callback: _TrialCallback) -> None:
+        training, clock = job.config.training, callback.clock
+        most = None if training.steps_per_execution == "auto" else training.steps_per_execution
+        with clock("trace"):
+            program = compiled.program
+            program.prepare(split, training.batch_size, training.validation_batch_size)
+        callback.set_model(compiled.model)
+        while not callback.ended:
+            epoch = callback.progress.epoch
+            callback.on_epoch_begin(epoch)
+            with clock("train"):
+                logs = program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
+            if callback.failure:
+                return
+            with clock("validate"):
+                logs |= program.validate(split, training.validation_batch_size)
+            callback.on_epoch_end(epoch, logs)
+
+    def _custom_fit(self, built: BuiltModel, job: Job, split: Split, callback: _TrialCallback) -> None:
+        from mnist_sweep.training import custom_fit
+
+        data, validation = (built.arrays(*split.arrays(part)) for part in (split.training, split.validation))
+        given = validation if len(split.validation) else None
+        with callback.clock("train"):
+            custom_fit.train(built, data, given, job.config.training, job.epochs, callback)
+
+    def _build(self, job: Job, split: Split) -> tuple[BuiltModel | None, CompiledModel]:
+        """Builds the model to train; also returns a hypermodel's model with what is known about it."""
+        config, images = job.config, len(split.training)
         steps = models.batches(images, config.training.batch_size)
         if isinstance(config.model, HyperModelConfig):
             from mnist_sweep.training import custom_model
 
-            own = custom_model.build(config.model, feed.image, self._classes)
-            own.execute(models.steps_per_execution(config, own.model, steps), config.training.jit_compile)
-            return own, Engine(own.model, feed, own.adapt)
+            built = custom_model.build(config.model, split.image_shape, self._classes)
+            built.set_execution(models.steps_per_execution(config, built.model, steps), config.training.jit_compile)
+            return built, CompiledModel(built.model, split, built.adapt)
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
-            # Its layers may hold anything, so that nothing of it is used again.
-            model = models.build(config, feed.image, self._classes)
+            # Its layers may hold any state, so it is never reused.
+            model = models.build(config, split.image_shape, self._classes)
             _compile(model, config, steps)
-            return None, Engine(model, feed)
-        return None, self._engines.find(
-            config, steps, feed, self._classes, lambda model: _compile(model, config, steps)
-        )
+            return None, CompiledModel(model, split)
+        return None, self._models.get(config, steps, split, self._classes, lambda model: _compile(model, config, steps))
 
 
-def _begin_anew(config: TrialConfig) -> None:
-    """Seeds what is random, and lets layers be named as in a fresh process."""
+def _reset_keras(config: TrialConfig) -> None:
+    """Seeds random numbers, and names layers as in a fresh process."""
     if isinstance(config.model, CustomModel | HyperModelConfig):
         keras.utils.clear_session()
         keras.utils.set_random_seed(config.training.seed)
     else:
-        # Not as above, which also drops what TensorFlow has made ready to run. The seeds of a model's weights are drawn
-        # from Python's generator; those of its dropout are set with each epoch.
+        # `clear_session` would also drop what TensorFlow has compiled. Keras draws the seeds of a model's weights from
+        # Python's generator; the seeds of dropout are set before each epoch.
         keras.src.utils.naming.reset_uids()
         random.seed(config.training.seed)
 
@@ -284,53 +284,60 @@ def _compile(model: keras.Model, config: TrialConfig, steps: int) -> None:
     assert config.optimizer is not None
     jit = backends.jit_compile(config.training.jit_compile)
     optimizer = models.optimizer(config.optimizer, steps)
-    backends.quicken(optimizer)
+    backends.speed_up(optimizer)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
 
 
-class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
-    """Seeds each epoch, reports it, saves the trial's state, keeps the best weights and says when to stop."""
+class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Seeds and reports each epoch, saves checkpoints, keeps the best weights and decides when to stop.
 
-    def __init__(self, job: Job, report: Report, stop: Stop, own: Built | None, clock: Stopwatch) -> None:
+    Attributes:
+        clock: Measures the phases of the trial.
+        progress: How far the trial has come.
+        best_weights: The weights of the best epoch.
+        early: Why early stopping has ended the trial, else "".
+        stopped: Why someone else has stopped the trial, else "".
+        failure: Why the trial has failed, else "".
+    """
+
+    def __init__(self, job: Job, report: Report, stop: Stop, built: BuiltModel | None, clock: Stopwatch) -> None:
         super().__init__()
-        self._job, self._report, self._stop, self._own, self.clock = job, report, stop, own, clock
+        self._job, self._report, self._stop, self._built, self.clock = job, report, stop, built, clock
         self._started = self._saved = time.monotonic()
         self._saved_epoch = 0
-        self.progress = state.Progress()
+        self.progress = checkpoint.Progress()
         self.best_weights: list[Array] | None = None
         self.early = self.stopped = self.failure = ""
 
     def restore(self, model: keras.Model) -> None:
-        """Goes on from the trial's own state, or from its parent's, where there is one."""
-        # A user's own fit cannot go on from the middle, and starts anew.
-        anew = self._own is not None and self._own.own_fit and not self._job.stop
+        """Continues from the trial's own checkpoint or from its parent's, if there is one."""
+        # A custom fit cannot resume and starts again; its checkpoint is only used to end a stopped trial.
+        restart = self._built is not None and self._built.has_custom_fit and not self._job.stop
         with self.clock("checkpoint"):
-            found = None if anew else state.restore(self._job.folder / STATE_FILE, model)
+            found = None if restart else checkpoint.restore(self._job.folder / STATE_FILE, model)
         if found is not None:
             self.progress, self.best_weights = found
             self._saved_epoch = self.progress.epoch
             for epoch, metrics in enumerate(self.progress.history, start=self.progress.first):
                 self._report(epoch, metrics)
-            self._check_patience()
-            if not self.over:
-                self.stopped = self._why_stop()
+            self._check_stop()
             return
         if self._job.parent is not None:
             with self.clock("checkpoint"):
-                trained = state.inherit(self._job.parent / STATE_FILE, model)
-            self.progress = state.Progress(epoch=trained, first=trained + 1)
+                trained = checkpoint.inherit(self._job.parent / STATE_FILE, model)
+            self.progress = checkpoint.Progress(epoch=trained, first=trained + 1)
         if self._job.stop and self.progress.epoch >= self._job.known:
             self.stopped = self._job.stop
 
     @property
-    def over(self) -> bool:
-        """Whether there is no epoch left to train."""
+    def completed(self) -> bool:
+        """Whether the trial has trained its last epoch or has stopped early."""
         return bool(self.early) or self.progress.epoch >= self._job.epochs
 
     @property
     def ended(self) -> bool:
-        """Whether the trial trains no longer, for whatever reason."""
-        return self.over or bool(self.stopped or self.failure)
+        """Whether the trial must not train any longer, for whatever reason."""
+        return self.completed or bool(self.stopped or self.failure)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
@@ -340,10 +347,10 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
             generator.state.assign(np.array([seed, 0], dtype=generator.state.dtype))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.seen(float((logs or {}).get("loss", 0)))
+        self.on_loss(float((logs or {}).get("loss", 0)))
 
-    def seen(self, loss: float) -> bool:
-        """Takes the loss within an epoch; whether the trial goes on."""
+    def on_loss(self, loss: float) -> bool:
+        """Checks the loss within an epoch; returns whether to continue."""
         if not math.isfinite(loss):
             self._fail(self.progress.epoch + 1, loss)
         return not self.failure
@@ -352,13 +359,13 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         if self.failure:
             return
         if self.ended:
-            # Only a training loop of the user's own goes on all the same.
-            from mnist_sweep.training.custom_fit import Ended
+            # Only a user's own training loop ignores `stop_training`.
+            from mnist_sweep.training.custom_fit import TrainingOver
 
-            raise Ended
-        # Of its own count: a user's fit may begin at the first epoch several times.
+            raise TrainingOver
+        # Not the argument: a custom fit may start at the first epoch several times.
         epoch = self.progress.epoch
-        metrics = self._own.metrics(logs) if self._own else {name: float(value) for name, value in logs.items()}
+        metrics = self._built.metrics(logs) if self._built else {name: float(value) for name, value in logs.items()}
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         now = time.monotonic()
         metrics["epoch_seconds"], self._started = now - self._started, now
@@ -371,30 +378,23 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
             self.save()
         with self.clock("wait"):
             self._report(epoch + 1, metrics)
-            self._check_patience()
-            if not self.over:
-                self.stopped = self._why_stop()
+            self._check_stop()
         if self.early or self.stopped:
             self.model.stop_training = True
 
     def save(self) -> None:
-        """Saves the trial's state, unless that is done."""
+        """Saves a checkpoint, unless there is one of this epoch."""
         if self._saved_epoch == self.progress.epoch:
             return
         with self.clock("checkpoint"), writing_to(self._job.folder):
-            state.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
+            checkpoint.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
         self._saved, self._saved_epoch = time.monotonic(), self.progress.epoch
-
-    def _why_stop(self) -> str:
-        if self._job.stop:
-            return self._job.stop if self.progress.epoch >= self._job.known else ""
-        return self._stop(self.progress.epoch)
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         for name in ("loss", self._job.objective.name):
             if name not in metrics:
-                # Only a user's own fit or training step can leave one out.
-                raise UserError(f"objective={self._job.objective.name}: the model's fit logs no {name}")
+                # Only a custom fit or training step can leave one out.
+                raise UserError(f"objective={self._job.objective.name}: the model's fit does not log {name}")
         return metrics[self._job.objective.name]
 
     def _advance(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -410,13 +410,20 @@ class _Guide(keras.callbacks.Callback):  # type: ignore[misc]
         else:
             progress.waited += 1
 
-    def _check_patience(self) -> None:
+    def _check_stop(self) -> None:
+        """Stops early, or asks whether to stop, after an epoch."""
         patience = self._job.config.training.early_stopping.patience
         if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
             self.early = f"no better {self._job.objective.name} for {patience} epochs"
+        if self.completed:
+            return
+        if not self._job.stop:
+            self.stopped = self._stop(self.progress.epoch)
+        elif self.progress.epoch >= self._job.known:
+            self.stopped = self._job.stop
 
     def _fail(self, epoch: int, loss: float) -> None:
-        rate = "learning rate" if self._own else "optimizer.learning_rate"
+        rate = "learning rate" if self._built else "optimizer.learning_rate"
         self.failure = f"the loss became {loss} in epoch {epoch}; a smaller {rate} may help"
         self.model.stop_training = True
 
@@ -436,14 +443,13 @@ def _check_loadable(model: keras.Model, config: CustomModel | HyperModelConfig) 
         if machine_fault(error):
             raise
         line = first_line(error.__cause__ or error)
-        which = (
-            f"model.builder={config.builder}"
-            if isinstance(config, CustomModel)
-            else f"model.hypermodel={config.hypermodel}"
-        )
+        if isinstance(config, CustomModel):
+            setting = f"model.builder={config.builder}"
+        else:
+            setting = f"model.hypermodel={config.hypermodel}"
         if isinstance(error, OSError):
-            raise UserError(f"{which}: its model cannot be saved ({line})") from error
+            raise UserError(f"{setting}: its model cannot be saved ({line})") from error
         raise UserError(
-            f"{which}: the saved model cannot be loaded again ({line}); "
-            "decorate own layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"
+            f"{setting}: the saved model cannot be loaded again ({line}); "
+            "decorate custom layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"
         ) from error

@@ -1,4 +1,4 @@
-"""Keras models and optimizers from a trial's config."""
+"""Builds Keras models and optimizers from a trial's config."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers
 
 
 def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Builds a trial's model, not yet compiled.
+    """Builds a trial's model without compiling it.
 
     Args:
         config: The trial's config.
         shape: Height, width and channels of the images.
-        classes: How many there are.
+        classes: The number of classes.
 
     Returns:
         A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
 
     Raises:
-        UserError: The user's own builder cannot be imported, fails, or returns something else.
+        UserError: The user's builder cannot be imported, fails, or returns something else.
     """
     model = config.model
     if isinstance(model, CustomModel):
@@ -36,20 +36,19 @@ def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> ker
 
 
 def layers(config: TrialConfig, classes: int) -> list[keras.layers.Layer]:
-    """The layers of a trial's model, none of them built: a small part of the time that `build` takes.
+    """Creates the layers of a trial's model without building them, which takes a fraction of `build`'s time.
 
     Args:
         config: The trial's config; its model is an MLP or a CNN.
-        classes: How many classes there are.
+        classes: The number of classes.
     """
     model = config.model
     assert isinstance(model, MLP | CNN)
-    made = _convolutions(model) if isinstance(model, CNN) else []
-    made.append(keras.layers.Flatten())
-    made += _dense(model if isinstance(model, MLP) else model.dense)
-    # In float32 whatever the precision of the rest: a softmax in half precision underflows.
-    made.append(keras.layers.Dense(classes, activation="softmax", dtype="float32"))
-    return made
+    convolutions = _convolutions(model) if isinstance(model, CNN) else []
+    hidden = _dense(model if isinstance(model, MLP) else model.dense)
+    # Always in float32: a softmax in half precision underflows.
+    output = keras.layers.Dense(classes, activation="softmax", dtype="float32")
+    return [*convolutions, keras.layers.Flatten(), *hidden, output]
 
 
 def _convolutions(model: CNN) -> list[keras.layers.Layer]:
@@ -76,13 +75,13 @@ def _dense(stack: Dense) -> list[keras.layers.Layer]:
     return layers
 
 
-def _activated(kind: type[keras.layers.Layer], own: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
+def _activated(kind: type[keras.layers.Layer], args: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
     activation, l2 = at_layer(stack.activation, i), at_layer(stack.l2, i)
     penalty = keras.regularizers.L2(l2) if l2 else None
     if not at_layer(stack.batch_normalization, i):
-        return [kind(**own, activation=activation, kernel_regularizer=penalty)]
+        return [kind(**args, activation=activation, kernel_regularizer=penalty)]
     return [
-        kind(**own, kernel_regularizer=penalty),
+        kind(**args, kernel_regularizer=penalty),
         keras.layers.BatchNormalization(),
         keras.layers.Activation(activation),
     ]
@@ -99,9 +98,9 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
         builder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UserError(f"model.builder={model.builder}: cannot be imported ({error})") from error
-    own = model.model_dump(exclude={"builder", "hypermodel"})
+    config = model.model_dump(exclude={"builder", "hypermodel"})
     try:
-        built = builder(own, shape, classes)
+        built = builder(config, shape, classes)
     except Exception as error:
         raise UserError(f"model.builder={model.builder}: raised {kind_and_line(error)}") from error
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
@@ -111,29 +110,29 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
         )
     if tuple(built.output_shape) != (None, classes):
         raise UserError(
-            f"model.builder={model.builder}: gives outputs of shape {built.output_shape}; "
+            f"model.builder={model.builder}: returned a model with outputs of shape {built.output_shape}; "
             f"they must be probabilities, (None, {classes})"
         )
     probabilities = np.asarray(built(np.zeros((1, *shape), dtype=np.float32), training=False), dtype=np.float64)
     if not np.isclose(probabilities.sum(), 1, atol=1e-2) or probabilities.min() < 0:
         raise UserError(
-            f"model.builder={model.builder}: its outputs are no probabilities (they add up to "
+            f"model.builder={model.builder}: its outputs are not probabilities (they add up to "
             f"{probabilities.sum():.3g}); end with a softmax"
         )
     return built
 
 
 def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
-    """A trial's optimizer.
+    """Creates a trial's optimizer.
 
     Args:
-        config: Its config.
-        steps: Batches of the whole trial, which schedules take for their `decay_steps` where none are given.
+        config: The trial's optimizer config.
+        steps: Batches of the whole trial, the default of a schedule's `decay_steps`.
 
     Raises:
         UserError: Keras refuses the arguments.
     """
-    # Not keras.optimizers.get, which does not know all of them.
+    # keras.optimizers.get does not know all of them.
     classes = {name.lower(): value for name, value in vars(keras.optimizers).items() if isinstance(value, type)}
     try:
         return classes[config.name](**config.arguments, learning_rate=_learning_rate(config, steps))
@@ -154,14 +153,14 @@ def _learning_rate(config: Optimizer, steps: int) -> Any:
     return getattr(keras.optimizers.schedules, schedule.name)(**arguments)
 
 
-def plain(model: keras.Model) -> keras.Model:
-    """A model as a file can hold it: of no class of the user's own, which `.h5` files find no more, registered or not.
+def without_subclass(model: keras.Model) -> keras.Model:
+    """Converts a subclass of a Keras model to Keras's own class, as `.h5` files cannot restore a user's class.
 
     Args:
-        model: A Sequential or functional one; of a subclass with a training step of its own, say.
+        model: A Sequential or functional model, for instance of a subclass that overrides `train_step`.
 
     Returns:
-        A model of the same layers and weights; itself, if it is of Keras's own class or computes in a way of its own.
+        A model of the same layers and weights; `model` itself if it is of Keras's own class or overrides `call`.
     """
     kinds = (keras.Sequential, keras.src.models.Functional)
     if type(model) in kinds or all(type(model).call is not kind.call for kind in kinds):
@@ -170,15 +169,15 @@ def plain(model: keras.Model) -> keras.Model:
 
 
 def steps_per_execution(config: TrialConfig, model: keras.Model, steps: int) -> int:
-    """How many batches one call of the compiled step trains on.
+    """Returns how many batches one call of the compiled step trains.
 
-    More batches save the cost of each call, about half of a small dense model's epoch on CPU and next to nothing
-    of a convolution's; fewer let a trial stop sooner.
+    More batches save the cost of calls: about half of a small dense model's epoch on CPU, and next to nothing for a
+    convolutional model. With fewer batches, a trial can stop sooner.
 
     Args:
         config: The trial's config.
         model: Its model.
-        steps: Batches in an epoch.
+        steps: Batches per epoch.
     """
     chosen = config.training.steps_per_execution
     if chosen == "auto":
@@ -187,10 +186,10 @@ def steps_per_execution(config: TrialConfig, model: keras.Model, steps: int) -> 
 
 
 def has_convolution(model: keras.Model) -> bool:
-    """Whether a model has a convolution anywhere in it."""
+    """Returns whether a model has a convolution layer, nested models included."""
     return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
 def batches(images: int, batch_size: int) -> int:
-    """Batches in an epoch, the last of them perhaps smaller."""
+    """Returns the number of batches per epoch; the last one may be smaller."""
     return math.ceil(images / batch_size)

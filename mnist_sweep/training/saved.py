@@ -1,4 +1,4 @@
-"""Saved models: loading, asking, converting."""
+"""Loads saved models, predicts with them and converts them."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ _BATCH = 1024
 
 
 def load(path: Path) -> keras.Model:
-    """Loads a `.h5` or `.keras` file, not compiled; code inside it is refused (Keras's safe mode).
+    """Loads a `.h5` or `.keras` file without compiling the model. Code in it is refused (Keras's safe mode).
 
-    Libraries that parse such files can crash on damaged ones. So what was written with a digest is to be compared with
-    that first (`reading.check_digest`).
+    Libraries that parse such files can crash on damaged ones. So if the file's digest is known, check it first
+    (`reading.check_digest`).
 
     Raises:
-        UserError: It is not a file, not a model, damaged, has code in it, or takes more memory than there is.
+        UserError: It is not a file, not a model, damaged, contains code, or needs more memory than is available.
     """
     with reading.open_file(path, str(path)) as file:
         try:
-            needed = _declared(file)
+            needed = _weights_size(file)
         except Exception as error:
-            raise _unloadable(path, error) from error
+            raise _load_error(path, error) from error
     reading.check_fits(needed, str(path))
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise _unloadable(path, error) from error
+        raise _load_error(path, error) from error
 
 
-def _unloadable(path: Path, error: Exception) -> UserError:
+def _load_error(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be loaded as a model ({first_line(error, 300)})")
 
 
-def _declared(file: BufferedReader) -> int:
-    """The bytes that a file's weights take, which a small file can declare without having them."""
+def _weights_size(file: BufferedReader) -> int:
+    """Returns the bytes that a file declares for its weights. A small file can declare terabytes."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             return sum(entry.file_size for entry in archive.infolist())
@@ -58,10 +58,10 @@ def _declared(file: BufferedReader) -> int:
 
 
 def predict(model: keras.Model, images: Array) -> Array:
-    """A model's probabilities.
+    """Returns a model's probabilities.
 
     Args:
-        model: From images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+        model: A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
         images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1.
 
     Returns:
@@ -75,36 +75,36 @@ def predict(model: keras.Model, images: Array) -> Array:
 
 
 def quick(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
-    """Makes a model quick to ask for one image at a time.
+    """Compiles a model to predict one image at a time quickly.
 
     Args:
-        model: From images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+        model: A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
         shape: Height, width and channels of its images.
 
     Returns:
-        From an image of that shape to its probabilities (classes,).
+        A function from an image of that shape to its probabilities (classes,).
     """
-    compiled = backends.compiled(model, shape)
-    return lambda image: np.asarray(compiled(image[np.newaxis]), np.float32)[0]
+    predict_batch = backends.compile_predict(model, shape)
+    return lambda image: np.asarray(predict_batch(image[np.newaxis]), np.float32)[0]
 
 
 def of_raw_images(model: keras.Model) -> keras.Model:
-    """The same model from images as a file or a camera has them.
+    """Adds a layer that scales pixels, so that the model takes images as files and cameras provide them.
 
     Args:
-        model: From images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+        model: A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
 
     Returns:
         A model from images (N, H, W, C), float32 in 0..255, to the same probabilities.
     """
     images = keras.Input(model.input_shape[1:], dtype="float32", name="images")
-    # In float32 whatever the model computes in: bfloat16 cannot tell 254 from 255.
+    # Always in float32: bfloat16 cannot tell 254 from 255.
     scaled = keras.layers.Rescaling(1 / 255, dtype="float32", name="scaling")(images)
     return keras.Model(images, model(scaled))
 
 
 def to_raw(images: Array) -> Array:
-    """Images as the models of `of_raw_images` take them: float32 in 0..255.
+    """Converts images to what models of `of_raw_images` expect: float32 in 0..255.
 
     Args:
         images: uint8 in 0..255 or float32 in 0..1.
@@ -113,7 +113,7 @@ def to_raw(images: Array) -> Array:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The same model computing in float32 throughout, as runtimes on other devices do; itself where it does already."""
+    """Converts a model to float32 throughout, as other runtimes need it; returns the same model if it is already."""
     config = model.to_json()
     plain = re.sub(r'"mixed_b?float16"', '"float32"', config)
     if plain == config:

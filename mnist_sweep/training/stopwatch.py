@@ -1,4 +1,4 @@
-"""What a trial's time is spent on."""
+"""Measures what a trial's time is spent on."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up seconds by name; what is measured within another measurement does not count for that."""
+    """Adds up seconds by name. Time in a nested measurement counts for the inner name only."""
 
     def __init__(self) -> None:
-        """Begins at zero."""
+        """Starts at zero."""
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._running: list[str] = []
         self._since = 0.0
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measures what is done within."""
+        """Measures the body of a `with` statement."""
         self._lap()
         self._running.append(name)
         try:
@@ -30,7 +30,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """The sums so far, to the microsecond."""
+        """The sums so far, rounded to microseconds."""
         return {name: round(seconds, 6) for name, seconds in self._seconds.items()}
 
     def _lap(self) -> None:

@@ -1,4 +1,4 @@
-"""What the loop knows of workers: slots, tasks and messages."""
+"""The interface between the driver and its workers: slots, tasks and messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mnist_sweep.common.text import one_line, printable
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers.devices import Slot
 
-# The characters of a log's end that are kept, and the metrics of an epoch: nobody reads more of either.
+# The most characters to keep of a log's end, and the most metrics of an epoch.
 LOG = 4000
 _MOST_METRICS = 1000
-# MLflow takes no longer name.
+# MLflow's limit on the length of a name.
 _LONGEST_NAME = 250
 
 
@@ -25,17 +25,17 @@ class Train:
 
     Attributes:
         trial: The trial.
-        objective: Metric and direction, which tell its best epoch.
-        folder: Where its model and its state go.
-        parent: The folder of the trial from whose weights and optimizer state to go on.
-        waits: Whether the worker waits after each epoch until it is told to `go_on` or to stop.
-        stop: Why it is to end where it is; "" to train.
-        known: The epochs of each execution that an earlier attempt has reported, to which one that is to `stop` trains;
-            empty where there was none.
-        limits: The most `parameters` a model may have, and the most bytes of `memory` that its training may need.
+        objective: Metric and direction, which determine its best epoch.
+        folder: The folder for its model and its state.
+        parent: The folder of the trial to continue from, with its weights and optimizer state.
+        waits: Whether the worker waits after each epoch for `go_on` or `stop`.
+        stop: Why to end the trial without further training; "" to train.
+        known: The epochs of each execution that an earlier attempt has reported. With `stop`, the worker trains up to
+            them. Empty if there was no earlier attempt.
+        limits: The most `parameters` that a model may have, and the most bytes of `memory` that its training may need.
         latency: Whether to measure how long the prediction of one image takes.
-        checkpoint_every: Seconds between two savings of its state.
-        keep: Whether its state at its end is to be saved, for others to go on from.
+        checkpoint_every: Seconds between two checkpoints.
+        keep: Whether to save its state at the end, so that other trials can continue from it.
     """
 
     trial: Trial
@@ -53,12 +53,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """A saved model to test on the test images; what is worth a look is written beside it.
+    """A saved model to test on the test images; files for the report are written next to it.
 
     Attributes:
         model: The `.h5` file.
-        made_by: The user's own `package.module:name` that built it, whose layers it may have.
-        digest: The file's SHA-256 as it was written; empty where that is not known.
+        made_by: The user's `package.module:name` that built it, and whose layers it may use.
+        digest: The SHA-256 of the file when it was written; empty if unknown.
     """
 
     model: str
@@ -68,12 +68,12 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Package:
-    """A trial's saved model to make an MLflow model of, as `registry_package.package` does.
+    """A trial's saved model to turn into an MLflow model.
 
     Attributes:
         trial: The trial's folder.
-        to: The folder to make; there is nothing of that name yet.
-        made_by: As for `Evaluate`; its code goes with the model.
+        to: The folder to create; it must not exist.
+        made_by: As for `Evaluate`; its code is saved with the model.
         digest: As for `Evaluate`.
     """
 
@@ -85,7 +85,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Discover:
-    """A user's hypermodel, `package.module:name`, whose space is asked for."""
+    """A user's hypermodel, `package.module:name`, to find the search space of."""
 
     hypermodel: str
 
@@ -95,14 +95,14 @@ Task = Train | Evaluate | Package | Discover
 
 @dataclass(frozen=True)
 class Message:
-    """Something that a worker has to say."""
+    """A message from a worker."""
 
     slot: str
 
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """The slot takes a task. Sent again after each task; `memory` is what its process has for itself, in bytes."""
+    """The slot is ready for a task. Sent again after each task; `memory` is its process's private memory in bytes."""
 
     memory: int = 0
 
@@ -119,7 +119,7 @@ class Reported(Message):
 
 @dataclass(frozen=True)
 class Executed(Message):
-    """One of the several executions of the slot's trial has ended."""
+    """An execution of the slot's trial has ended, if the trial has several."""
 
     trial: int
     execution: int
@@ -128,7 +128,7 @@ class Executed(Message):
 
 @dataclass(frozen=True)
 class Done(Message):
-    """The slot's trial has ended; `log` is the end of the worker's output, where it failed."""
+    """The slot's trial has ended; `log` is the end of the worker's output if the trial failed."""
 
     trial: int
     outcome: Outcome
@@ -137,7 +137,7 @@ class Done(Message):
 
 @dataclass(frozen=True)
 class Evaluated(Message):
-    """The slot's test has ended; `error` says why it could not be done."""
+    """The slot's test has ended; `error` says why it failed."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
@@ -146,14 +146,14 @@ class Evaluated(Message):
 
 @dataclass(frozen=True)
 class Packaged(Message):
-    """The slot's model is an MLflow model; `error` says why it is none."""
+    """The slot's model is an MLflow model now; `error` says why it could not be made."""
 
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Discovered(Message):
-    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why there is none."""
+    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why it was not found."""
 
     space: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -161,11 +161,11 @@ class Discovered(Message):
 
 @dataclass(frozen=True)
 class MachineFailed(Message):
-    """The slot's task could not be done because the machine failed, for which no trial is to blame.
+    """The slot's task failed because of the machine, so no trial is to blame.
 
     Attributes:
         reason: What failed and where, such as `the disk is full (experiments/a/model.h5)`.
-        trial: The number of the trial that the slot had; None where its task was not a `Train`.
+        trial: The number of the slot's trial; None if its task was not a `Train`.
     """
 
     reason: str
@@ -174,10 +174,10 @@ class MachineFailed(Message):
 
 @dataclass(frozen=True)
 class Died(Message):
-    """The slot's process is gone, with whatever task it had; another starts in its place, unless the slot is lost.
+    """The slot's process has died, and its task with it; another one starts, unless the slot is lost.
 
     Attributes:
-        reason: What ended it.
+        reason: How it died.
         log: The end of its output.
         lost: Whether the slot is given up, as no process can start there.
     """
@@ -191,84 +191,83 @@ class Workers(Protocol):
     """A pool of slots, each of which trains one trial at a time."""
 
     def slots(self) -> list[str]:
-        """The slots' names."""
+        """Returns the slots' names."""
 
     def open(self, slot: Slot) -> None:
-        """Adds a slot; it says `Ready` when it is."""
+        """Adds a slot, which sends `Ready` later."""
 
     def retire(self, slot: str) -> None:
-        """Takes a slot away for good and ends its process; what it still had to say is not heard."""
+        """Removes a slot for good and kills its process; its unread messages are dropped."""
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to a slot that is ready."""
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
-        """Asks a slot to end its trial after the epoch it is in; ignored if it is on another one."""
+        """Asks a slot to end its trial after the current epoch; ignored if it has another trial."""
 
     def go_on(self, slot: str, trial: int, execution: int, epoch: int) -> None:
-        """Lets a slot go on that waits; ignored where it waits for something else, or for nothing.
+        """Lets a waiting slot continue; ignored if it waits for something else, or for nothing.
 
-        A slot whose task `waits` is to be answered each `Reported` and each `Executed` with this or with `stop`, those
-        that the driver knows from an attempt before as well: it waits after some of them only, and takes the answer
-        that belongs there.
+        If a task `waits`, answer each `Reported` and each `Executed` with this or with `stop`, also those that an
+        earlier attempt has sent. The worker waits after some of them only, and picks the answer that belongs there.
 
         Args:
             slot: The slot.
             trial: Its trial.
-            execution: That of the message.
-            epoch: That of a `Reported`; 0 for an `Executed`, after which the next execution begins.
+            execution: The execution of the message.
+            epoch: The epoch of a `Reported`; 0 for an `Executed`, after which the next execution starts.
         """
 
     def kill(self, slot: str, reason: str) -> None:
-        """Ends a slot's process at once; `Died` with the reason follows."""
+        """Kills a slot's process; `Died` with the reason follows."""
 
     def poll(self, timeout: float) -> list[Message]:
-        """Waits at most `timeout` seconds for messages."""
+        """Waits up to `timeout` seconds for messages."""
 
     def put_back(self, messages: list[Message]) -> None:
-        """Hands messages out again at the next poll, for whom they are meant."""
+        """Makes the next poll return messages again, for other code that expects them."""
 
     def close(self) -> None:
-        """Ends all processes."""
+        """Kills all processes."""
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
-    """A message as plain data, without its slot, which the receiver knows."""
+    """Returns a message as plain data, without its slot, which the receiver knows."""
     raw = asdict(message)
     del raw["slot"]
     return {"message": type(message).__name__, **raw}
 
 
 class GarbledError(Exception):
-    """A worker does not behave as one; the text says how: `sent something that is not a message`."""
+    """A worker broke the protocol; the text says how: `sent something that is not a message`."""
 
 
 def message_from_json(slot: str, raw: object) -> Message:
-    """The message that `message_to_json` wrote, whose text can be printed and stored.
+    """Reads a message that `message_to_json` wrote, and makes its text safe to print and store.
 
     Args:
         slot: The slot whose worker has sent it.
-        raw: What came, which may be anything: the user's code runs there, too.
+        raw: What arrived, which can be anything, as user code runs in the worker.
 
     Raises:
-        GarbledError: It is none that a worker sends, or a field is missing, unknown, or not what it should be.
+        GarbledError: It is not a message, or a field is missing, unknown or invalid.
     """
     if not isinstance(raw, dict):
         raise GarbledError("sent something that is not a message")
     kind = raw.get("message")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise GarbledError("sent a message of no known kind")
+        raise GarbledError("sent an unknown kind of message")
     return _read(_KINDS[kind], {"slot": slot}, {key: value for key, value in raw.items() if key != "message"})  # type: ignore[no-any-return]
 
 
 def one_reason(text: str) -> str:
-    """A reason that came from a worker, fit for a table, a tag and the journal: one line, without passwords."""
+    """Makes a reason from a worker fit for a table, a tag and the journal: one line, without passwords."""
     return masked(one_line(text))
 
 
 def end_of_log(text: str) -> str:
-    """The last characters of a worker's output, fit for the journal: printable, without passwords."""
-    # Masked before it is cut: the second half of a password's key would tell nothing.
+    """Returns the last characters of a worker's output, printable and without passwords."""
+    # Masked before it is cut: half of a password's key would not be recognized.
     return masked(printable(text, most=10 * len(text)))[-LOG:]
 
 
@@ -280,7 +279,7 @@ def _read(kind: type[Any], known: dict[str, Any], raw: dict[str, Any]) -> Any:
     for name, one in names.items():
         if name not in raw and one.default is MISSING and one.default_factory is MISSING:
             raise GarbledError(f"sent a {kind.__name__} without the field {name}")
-    # The annotations are texts.
+    # The annotations are strings.
     optional = {name for name, one in names.items() if "None" in str(one.type)}
     return kind(
         **known,
@@ -291,7 +290,7 @@ def _read(kind: type[Any], known: dict[str, Any], raw: dict[str, Any]) -> Any:
 def _number(least: int) -> Callable[[Any], int]:
     def read(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-            raise GarbledError(f"sent what is not a whole number of at least {least}")
+            raise GarbledError(f"sent something that is not a whole number of at least {least}")
         return value
 
     return read
@@ -299,7 +298,7 @@ def _number(least: int) -> Callable[[Any], int]:
 
 def _float(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise GarbledError("sent what is not a number")
+        raise GarbledError("sent something that is not a number")
     try:
         return float(value)
     except OverflowError:
@@ -315,19 +314,19 @@ def _finite(value: object) -> float:
 
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise GarbledError("sent what is not a list")
+        raise GarbledError("sent something that is not a list")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise GarbledError("sent what is not a text")
+        raise GarbledError("sent something that is not a string")
     return value
 
 
 def _metrics(value: object) -> dict[str, float]:
     if not isinstance(value, dict) or len(value) > _MOST_METRICS:
-        raise GarbledError(f"sent what is not a set of at most {_MOST_METRICS} metrics")
+        raise GarbledError(f"sent something that is not a dict of at most {_MOST_METRICS} metrics")
     return {one_line(_text(name), _LONGEST_NAME): _float(number) for name, number in value.items()}
 
 
@@ -335,12 +334,12 @@ def _status(value: object) -> Status:
     try:
         return Status(_text(value))
     except ValueError:
-        raise GarbledError("sent what is not a status") from None
+        raise GarbledError("sent something that is not a status") from None
 
 
 def _outcome(value: object) -> Outcome:
     if not isinstance(value, dict):
-        raise GarbledError("sent what is not an outcome")
+        raise GarbledError("sent something that is not an outcome")
     outcome: Outcome = _read(Outcome, {}, value)
     if outcome.status is Status.RUNNING:
         raise GarbledError("sent an outcome that is still running")
@@ -349,7 +348,7 @@ def _outcome(value: object) -> Outcome:
 
 def _space(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise GarbledError("sent what is not a space")
+        raise GarbledError("sent something that is not a search space")
     return value
 
 
@@ -364,7 +363,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "space": _space,
     "log": lambda value: end_of_log(_text(value)),
     "error": lambda value: one_reason(_text(value)),
-    # ---- of an outcome
+    # ---- fields of an outcome
     "status": _status,
     "reason": lambda value: one_reason(_text(value)),
     "score": _finite,

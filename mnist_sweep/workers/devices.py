@@ -1,4 +1,4 @@
-"""Slots: which GPU, which share of one, or how many CPU threads each worker gets."""
+"""Slots: which GPU, which share of a GPU, or how many CPU threads each worker gets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import WorkersConfig
 
-# Beyond these, trials on one GPU wait for each other's work to be handed to it.
+# With more trials on one GPU, they wait for each other to submit work to it.
 _MOST_SHARES = 16
-# CPU threads of a share where more may be opened: the same number for all, and however many there come to be.
+# CPU threads of each share if more shares may be opened later.
 _THREADS_OF_A_SHARE = 4
 
 
@@ -31,7 +31,7 @@ class Slot:
 
 
 def device(slot: str) -> str:
-    """The device that a slot is on.
+    """Returns the device that a slot is on.
 
     Args:
         slot: A slot's name.
@@ -47,22 +47,22 @@ def slots(config: WorkersConfig, most: int | None = None) -> list[Slot]:
 
     Args:
         config: The group `workers`.
-        most: No more trials than this will ever run at once; None if unknown.
+        most: The most trials that can run at once; None if unknown.
 
     Raises:
-        UserError: `devices: gpu`, and there is none.
+        UserError: `devices: gpu`, but no GPU is visible.
     """
     gpus = [] if config.devices == "cpu" else visible_gpus()
     if config.devices == "gpu" and not gpus:
         raise UserError(
-            "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto"
+            "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto"
         )
     if gpus:
         return _gpu_slots(gpus, config, most)
     count = config.count or max(1, cores() // (config.threads or 1))
     if most is not None:
         count = min(count, most)
-    # One trial alone gets the whole machine; side by side, one thread each wastes least.
+    # A single trial gets the whole machine; for parallel ones, one thread each wastes least.
     threads = config.threads or (cores() if count == 1 and config.count is None else 1)
     return [Slot(f"cpu{i}", threads) for i in range(count)]
 
@@ -72,27 +72,27 @@ def _gpu_slots(gpus: list[str], config: WorkersConfig, most: int | None) -> list
         threads = config.threads or max(1, min(_THREADS_OF_A_SHARE, cores() // len(gpus)))
         return [Slot(f"gpu{i}.0", threads, gpu) for i, gpu in enumerate(gpus)][:most]
     shares = config.trials_per_gpu
-    # Shares of the same GPU come last, so that few trials spread over all GPUs.
+    # Further shares of the same GPU come last, so that few trials spread over all GPUs.
     places = [(share, i, gpu) for share in range(shares) for i, gpu in enumerate(gpus)][:most]
     threads = config.threads or max(1, cores() // len(places))
     return [Slot(f"gpu{i}.{share}" if shares > 1 else f"gpu{i}", threads, gpu) for share, i, gpu in places]
 
 
 def most_shares(gpus: int) -> int:
-    """The most trials that one of so many GPUs may have, where their number is measured: each needs a core."""
+    """Returns the most trials per GPU with `trials_per_gpu: auto`: each trial needs a CPU core."""
     return max(1, min(_MOST_SHARES, cores() // gpus))
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves visible, found without loading TensorFlow.
+    """Finds the NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves visible, without loading TensorFlow.
 
     Returns:
-        Names that CUDA_VISIBLE_DEVICES takes: indices, or the UUIDs that were given.
+        Names as in CUDA_VISIBLE_DEVICES: indices, or the UUIDs that it contains.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
@@ -100,7 +100,7 @@ def visible_gpus() -> list[str]:
     present = _count_gpus()
     visible: list[str] = []
     for name in (part.strip() for part in chosen.split(",")):
-        # CUDA ignores everything from the first entry on that names no device.
+        # CUDA ignores the first invalid entry and everything after it.
         if name.startswith(("GPU-", "MIG-")):
             if not present:
                 break
@@ -124,13 +124,13 @@ def _count_gpus() -> int:
 
 
 def memory(gpu: str) -> tuple[int, int] | None:
-    """The memory of a GPU.
+    """Returns the memory of a GPU.
 
     Args:
         gpu: As CUDA_VISIBLE_DEVICES names it.
 
     Returns:
-        Bytes in use, by whatever program, and in all; None where the driver does not tell.
+        Bytes in use, by any program, and in total; None if the GPU's driver does not tell.
     """
     import pynvml
 

@@ -1,11 +1,11 @@
-"""Worker processes that need not import TensorFlow, as they are forked from one that has.
+"""Forks worker processes from a server that has imported TensorFlow, so that they need not import it.
 
-`python -m mnist_sweep.workers.forkserver FD CUSTOM_CODE MODULE…` is the server: it imports the modules
-and then, for each request that comes through the socket FD, forks a worker process, which continues in `process.run`.
-So several workers cost one import, one more costs a tenth of a second, and they share the memory of what was imported.
+`python -m mnist_sweep.workers.forkserver FD CUSTOM_CODE MODULE…` is the server. It imports the modules, and then forks
+a worker process for each request that arrives at the socket FD; the worker continues in `process.run`. So all workers
+cost one import, another one costs a tenth of a second, and they share the memory of what was imported.
 
-The server may have imported TensorFlow, but must not have used it: its threads would be missing in the children.
-The standard library's `multiprocessing.forkserver` would import the driver's `__main__`, a user's notebook perhaps.
+The server imports TensorFlow but must not use it: the threads that it starts would be missing in the children. The
+standard library's `multiprocessing.forkserver` would import the driver's `__main__`, which can be a user's notebook.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.workers import imports, orphans
 
+_Popen = TypeVar("_Popen", bound="subprocess.Popen[bytes]")
 _PR_SET_CHILD_SUBREAPER = 36
-# Seconds in which a server tells what it has forked, unless it is busy importing.
-_TELLS = 1.0
-# The process groups of what was forked, as long as anything is in them.
+# Seconds within which a server reports what it has forked, unless it is busy importing.
+_REPORTS = 1.0
+# The process groups of forked workers, until they are empty.
 _groups: set[int] = set()
 
 
@@ -41,11 +42,11 @@ _groups: set[int] = set()
 
 
 @cache
-def possible() -> bool:
-    """Whether this system can; from now on processes whose parent has ended become children of this one.
+def is_supported() -> bool:
+    """Returns whether this system can do it; from then on this process adopts descendants whose parent has ended.
 
-    A forked worker's parent ends at once (see `_fork`), so that the driver learns how the worker ends, whatever became
-    of the server. On macOS, whose libraries do not survive a fork, and on Windows there is nothing like that.
+    The parent of a forked worker ends at once (see `_fork`), so that the driver learns how the worker ends even if the
+    server is gone. Windows cannot do this, and neither can macOS, whose libraries do not survive a fork.
     """
     if sys.platform != "linux":
         return False
@@ -56,10 +57,10 @@ def possible() -> bool:
 
 
 def reap() -> None:
-    """Takes the exit codes of processes that a forked one's code has started and left alone.
+    """Takes the exit codes of processes that user code has started in a worker and not waited for.
 
-    They have become children of this one, and would stay in the system's table until this ends. The forked processes
-    themselves, each of which leads its group, are left to `Forked`.
+    This process has adopted them, and they would stay zombies until it ends. The workers themselves, which lead their
+    groups, are left to `ForkedProcess`.
     """
     for group in list(_groups):
         with contextlib.suppress(ChildProcessError):
@@ -75,68 +76,75 @@ def reap() -> None:
             continue
 
 
+def start_module(
+    kind: type[_Popen],
+    module: str,
+    end: socket.socket,
+    environment: Mapping[str, str],
+    output: IO[bytes],
+    arguments: Sequence[str] = (),
+) -> _Popen:
+    """Starts `python -m MODULE FD ARGUMENTS…` as a process of some kind; FD is its end of the socket to the driver."""
+    return kind(
+        [sys.executable, "-m", module, str(end.fileno()), *arguments],
+        env=environment,
+        pass_fds=[end.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        # Ctrl-C in the terminal is for the driver, which stops its workers itself.
+        start_new_session=True,
+    )
+
+
 class ForkServer:
-    """The driver's end of a server, which leaves when this does."""
+    """The driver's handle on a server, which exits when the driver does."""
 
     def __init__(
         self, environment: Mapping[str, str], log: Path, *, custom_code: bool, modules: Sequence[str] = imports.MODULES
     ) -> None:
-        """Starts it; requests are answered when it has imported everything.
+        """Starts the server, which answers requests after it has imported everything.
 
         Args:
-            environment: That of the server and of all its children.
-            log: The file for the server's own output.
-            custom_code: Whether its children will run code of the user's.
+            environment: The environment of the server and its children.
+            log: The file for the server's output.
+            custom_code: Whether its children will run user code.
             modules: What it imports first.
         """
         self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         break_hard_links(log)
         with theirs, open(log, "ab") as output:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "mnist_sweep.workers.forkserver",
-                    str(theirs.fileno()),
-                    str(int(custom_code)),
-                    *modules,
-                ],
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._unborn: deque[Forked] = deque()
+            module, arguments = "mnist_sweep.workers.forkserver", [str(int(custom_code)), *modules]
+            self.process = start_module(subprocess.Popen, module, theirs, environment, output, arguments)
+        self._requested: deque[ForkedProcess] = deque()
 
-    def fork(self, connection: socket.socket, output: IO[bytes]) -> Forked:
-        """Asks for a process.
+    def fork(self, connection: socket.socket, output: IO[bytes]) -> ForkedProcess:
+        """Requests a process.
 
         Args:
             connection: The worker's end of the socket to the driver.
-            output: Where the worker writes to.
+            output: The file for the worker's output.
         """
-        child = Forked(self)
+        child = ForkedProcess(self)
         try:
             socket.send_fds(self._socket, [b"fork"], [connection.fileno(), output.fileno()])
-            self._unborn.append(child)
+            self._requested.append(child)
         except OSError:
-            # It died: the child tells so, when those before it are known.
+            # The server died. The child's exit code shows it, when those of earlier requests are known.
             self.close()
         return child
 
-    def gone(self) -> bool:
-        """Whether it has ended, and forks no more."""
+    def has_ended(self) -> bool:
+        """Returns whether the server has ended, so that it does not fork any more."""
         self.listen(wait=False)
         return self.process.returncode is not None
 
     def listen(self, *, wait: bool) -> None:
-        """Takes in which processes it has forked.
+        """Reads which processes the server has forked.
 
         Args:
-            wait: Whether to wait until there is something to take in.
+            wait: Whether to wait for the next one.
         """
         while self.process.returncode is None:
             try:
@@ -144,23 +152,23 @@ class ForkServer:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                # It died with requests unread; what it said before comes now.
+                # The server died with requests unread. What it sent before can still be read.
                 continue
             except OSError:
                 pid = b""
             if not pid:
                 self._ended()
                 return
-            # It forks in the order in which it was asked.
-            self._unborn.popleft().pid = int(pid)
+            # The server forks in the order of the requests.
+            self._requested.popleft().pid = int(pid)
             _groups.add(int(pid))
             wait = False
 
     def close(self) -> None:
-        """Ends it, but not its children."""
-        if not self.gone():
+        """Kills the server, but not its children."""
+        if not self.has_ended():
             self.process.kill()
-            # What it has still forked is told first.
+            # First read what it has still forked.
             while self.process.returncode is None:
                 self.listen(wait=True)
 
@@ -168,16 +176,16 @@ class ForkServer:
         self._socket.close()
         self.process.kill()
         self.process.wait()
-        self._unborn.clear()
+        self._requested.clear()
 
 
-class Forked:
-    """A process that a server forks or has forked, to be used as a `subprocess.Popen`.
+class ForkedProcess:
+    """A process that a server has forked or will fork, with the methods of `subprocess.Popen` that the pool needs.
 
     Attributes:
-        server: What forks it.
-        pid: Its number; None as long as the server has not come to it.
-        returncode: As Popen's; that of the server where the process was never made.
+        server: The server.
+        pid: The process id; None until the server has forked it.
+        returncode: As in Popen; the server's if the process was never forked.
     """
 
     def __init__(self, server: ForkServer) -> None:
@@ -186,44 +194,44 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code; None as long as the process runs, or is still to be made."""
-        return self._look(os.WNOHANG)
+        """Returns the exit code; None while the process runs or is yet to be forked."""
+        return self._take_exit_code(os.WNOHANG)
 
     def wait(self) -> int:
-        """Waits for the process's end and gives its exit code."""
+        """Waits until the process ends, and returns its exit code."""
         while self.pid is None and self.server.process.returncode is None:
             self.server.listen(wait=True)
-        code = self._look(0)
+        code = self._take_exit_code(0)
         assert code is not None
         return code
 
     def kill(self) -> None:
-        """Ends the process and its group at once; the server where that has not come to it, whatever it does."""
-        until = time.monotonic() + _TELLS
-        # It may be there already, and even have done its work, before the server has told its number.
+        """Kills the process and its group; kills the server if it does not fork the process in time."""
+        until = time.monotonic() + _REPORTS
+        # The process may exist already, and even have done its work, before the server reports its id.
         while self.poll() is None and self.pid is None and time.monotonic() < until:
             time.sleep(0.001)
         if self.poll() is None and self.pid is None:
             self.server.close()
         if self.poll() is None and self.pid is not None:
-            orphans.end_group(self.pid)
+            orphans.kill_group(self.pid)
             os.kill(self.pid, signal.SIGKILL)
 
-    def _look(self, how: int) -> int | None:
-        if self.returncode is None and self.pid is None and self.server.gone() and self.pid is None:
+    def _take_exit_code(self, options: int) -> int | None:
+        if self.returncode is None and self.pid is None and self.server.has_ended() and self.pid is None:
             self.returncode = self.server.process.returncode
         if self.returncode is None and self.pid is not None:
             try:
-                # First, as its number may be somebody else's afterwards.
-                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | how) is not None:
-                    orphans.end_group(self.pid)
-                pid, status = os.waitpid(self.pid, how)
+                # Before the exit code is taken: afterwards another process can get the id.
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | options) is not None:
+                    orphans.kill_group(self.pid)
+                pid, status = os.waitpid(self.pid, options)
                 self.returncode = os.waitstatus_to_exitcode(status) if pid else None
                 if pid:
-                    # Again, as `reap` may have looked before it had made the group.
+                    # Again, as `reap` may have run before the process created its group.
                     _groups.add(pid)
             except ChildProcessError:
-                # Somebody else, or a SIGCHLD that is ignored, has taken its exit code, as with a Popen.
+                # Other code, or an ignored SIGCHLD, has taken its exit code; Popen does the same.
                 self.returncode = 0
         return self.returncode
 
@@ -232,9 +240,9 @@ class Forked:
 
 
 def main() -> None:
-    """Serves until the driver is gone; in a forked process, does a worker's work."""
+    """Serves requests until the driver is gone; in a forked process, runs a worker."""
     driver = socket.socket(fileno=int(sys.argv[1]))
-    # Where the driver was started with SIGCHLD ignored, nothing could be waited for.
+    # If the driver was started with SIGCHLD ignored, no process could be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _import(driver, sys.argv[3:], custom_code=sys.argv[2] == "1")
     connection = _serve(driver)
@@ -246,16 +254,16 @@ def main() -> None:
 
 def _import(driver: socket.socket, modules: Sequence[str], *, custom_code: bool) -> None:
     imported = threading.Event()
-    watch = threading.Thread(target=_leave_with, args=(driver, imported), daemon=True)
+    watch = threading.Thread(target=_exit_with_driver, args=(driver, imported), daemon=True)
     watch.start()
     imports.load(modules, custom_code=custom_code)
     imported.set()
-    # A thread that is there at a fork would be missing in the child.
+    # The child of a fork lacks all threads but one.
     watch.join()
 
 
-def _leave_with(driver: socket.socket, imported: threading.Event) -> None:
-    """Ends this process if the driver is gone before everything is imported, which takes seconds."""
+def _exit_with_driver(driver: socket.socket, imported: threading.Event) -> None:
+    """Ends this process if the driver exits during the imports, which take seconds."""
     hung_up = select.poll()
     hung_up.register(driver, 0)
     while not imported.is_set():
@@ -267,9 +275,9 @@ def _serve(driver: socket.socket) -> int | None:
     """Forks a process for each request.
 
     Returns:
-        In the server None, when the driver is gone; in a forked process its end of the socket to the driver.
+        In the server None, when the driver is gone; in a forked process, its end of the socket to the driver.
     """
-    # Where the user's code needs them, some libraries have a thread, which the children do without.
+    # Some libraries that user code needs start a thread. The children do without it.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
     while True:
         try:
@@ -279,7 +287,7 @@ def _serve(driver: socket.socket) -> int | None:
         if not message:
             return None
         connection, output = received
-        # What the imports have printed would be written by each child again.
+        # Otherwise each child would write again what the imports have printed.
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         pid = _fork()
@@ -298,13 +306,13 @@ def _serve(driver: socket.socket) -> int | None:
 def _fork() -> int:
     """Forks a process whose parent is the driver.
 
-    That is the one to which a process falls whose own parent has ended (`possible`): so this forks twice.
+    The driver adopts a process whose parent has ended (`is_supported`), so this forks twice.
 
     Returns:
-        0 in the new process; in the server its number.
+        0 in the new process; its process id in the server.
 
     Raises:
-        OSError: There is no memory, or no process more is allowed.
+        OSError: There is not enough memory, or the limit on processes is reached.
     """
     reader, writer = os.pipe()
     between = os.fork()

@@ -1,7 +1,8 @@
-"""Imports what a worker needs in half of the time, as all the world waits for it at a sweep's start.
+"""Imports what a worker needs in less time, as the start of a sweep waits for it.
 
-`import tensorflow` also imports Keras, and that what its wrappers and its plots could need. Measured on one machine, in
-seconds of CPU: `import tensorflow` 2.6; all of `MODULES`, without the garbage collector, 2.4; without `_OPTIONAL`, 1.6.
+`import tensorflow` also imports Keras, and Keras imports what its wrappers and plots might need. Measured on one
+machine, in seconds of CPU: `import tensorflow` 2.6; all of `MODULES`, without the garbage collector, 2.4; also without
+`_OPTIONAL`, 1.6.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from collections.abc import Sequence
 
 from mnist_sweep.common.importing import hidden, without_collector
 
-# What a worker's first trial needs; the first of them imports TensorFlow and Keras.
+# What a worker's first trial needs; the first module imports TensorFlow and Keras.
 MODULES = ("mnist_sweep.training.fit", "mnist_sweep.training.executions", "mnist_sweep.workers.process")
-# What Keras and TensorFlow do without where it is not installed: wrappers for scikit-learn, pictures of images, data
-# frames as data, a file editor for notebooks; each is imported with them where it is. pyarrow, which pandas brings,
-# also starts a thread, which no process should have that forks.
+# What Keras and TensorFlow import if it is installed, but do not need: wrappers for scikit-learn, plots of images, data
+# frames as data, a file editor for notebooks. pyarrow, which pandas imports, also starts a thread, which a process that
+# forks should not have.
 _OPTIONAL = ("sklearn", "matplotlib", "pandas", "IPython", "pyarrow")
 
 
 def load(modules: Sequence[str] = MODULES, *, custom_code: bool) -> None:
-    """Imports modules; those that are there already cost nothing.
+    """Imports modules.
 
     Args:
         modules: Their names.
-        custom_code: Whether a user's code will run, which may use anything that Keras has; without, Keras takes some
-            packages for not installed. They can still be imported afterwards.
+        custom_code: Whether user code will run, which may use any part of Keras. Otherwise some optional packages
+            look as if they were not installed. They can still be imported afterwards.
     """
     with without_collector():
         try:
@@ -34,5 +35,5 @@ def load(modules: Sequence[str] = MODULES, *, custom_code: bool) -> None:
                 for module in modules:
                     importlib.import_module(module)
         finally:
-            # In a process that is forked, the collector would also copy every page that it marks something on.
+            # In a forked process, the collector would also copy every page with an object that it marks.
             gc.freeze()

@@ -1,7 +1,7 @@
-"""What the user's code has started in a worker: it ends with the worker, and at the latest with the pool.
+"""Ends the processes that user code starts in a worker: with the worker, or at the latest with the pool.
 
-Each worker leads a process group, in which most of what it starts stays. What leaves the group (a daemon, a new
-session) still has the environment that it was started with, and in that the pool's mark, which nothing else has.
+Each worker leads a process group, in which most of its child processes stay. A process that leaves the group (a daemon,
+a new session) still has the environment that it was started with, which contains a mark of the pool.
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ import time
 
 import psutil
 
-# The environment variable with the mark.
+# The environment variable with the pool's mark.
 MARK = "MNIST_SWEEP_POOL"
-# What is ended may have started something just before.
+# A process can start another one just before it is killed.
 _ROUNDS = 5
 _SECONDS = 2.0
 
 
-class Leader(subprocess.Popen[bytes]):
+class GroupLeader(subprocess.Popen[bytes]):
     """A process that leads a group, whose other processes end with it."""
 
     def poll(self) -> int | None:
-        """The exit code; None as long as the process runs."""
+        """Returns the exit code; None while the process runs."""
         if self.returncode is None and has_ended(self.pid):
-            end_group(self.pid)
+            kill_group(self.pid)
         return super().poll()
 
     def kill(self) -> None:
-        """Ends the process and its group at once."""
+        """Kills the process and its group."""
         if self.poll() is None:
-            end_group(self.pid)
+            kill_group(self.pid)
             super().kill()
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a child of this process has ended, whose exit code stays to be taken.
+    """Returns whether a child of this process has ended, without taking its exit code.
 
-    So long nobody else gets its number. False also where the system cannot tell.
+    Until the exit code is taken, no other process gets its id. Returns False where the system cannot tell.
     """
     with contextlib.suppress(ChildProcessError):
         return hasattr(os, "waitid") and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     return False
 
 
-def end_group(leader: int) -> None:
-    """Ends all processes of a group.
+def kill_group(leader: int) -> None:
+    """Kills all processes of a group.
 
     Args:
         leader: A child of this process whose exit code was not taken yet, or this process itself.
     """
     with contextlib.suppress(OSError):
-        # Before it has made a group of its own, it is in one with this process.
+        # Before it has created its group, it is in one with this process.
         if os.getpgid(leader) == leader:
             os.killpg(leader, signal.SIGKILL)
 
 
-def end_marked(mark: str) -> None:
-    """Ends all processes of a pool but this one, wherever they are.
+def kill_marked(mark: str) -> None:
+    """Kills all processes of a pool, wherever they are, except this one.
 
     Args:
         mark: The value of `MARK` in their environment.
@@ -74,26 +74,26 @@ def end_marked(mark: str) -> None:
             return
 
 
-def end_with_driver(driver: int) -> None:
-    """Ends all of the pool, this process included, if the driver is gone and can no longer do that itself.
+def kill_pool_without_driver(driver: int) -> None:
+    """Kills all processes of the pool, this one included, if the driver is gone and cannot do it.
 
     Args:
         driver: The process id of this one's parent.
     """
     until = time.monotonic() + 1
-    # The end of a socket is seen a moment before its process is gone.
+    # The end of a socket is noticed a moment before its process is gone.
     while os.getppid() == driver and time.monotonic() < until:
         time.sleep(0.01)
     if os.getppid() == driver:
         return
     with contextlib.suppress(psutil.Error, OSError, KeyError):
-        end_marked(os.environ[MARK])
-    end_group(os.getpid())
+        kill_marked(os.environ[MARK])
+    kill_group(os.getpid())
 
 
 def _has(process: psutil.Process, mark: str) -> bool:
     try:
         return bool(process.environ().get(MARK) == mark)
     except (psutil.Error, OSError):
-        # It has ended, or is another user's.
+        # It has ended, or belongs to another user.
         return False

@@ -1,8 +1,7 @@
 """A worker process: `python -m mnist_sweep.workers.process FD`, started by `local.py` with its end of a socket.
 
-Where that can be, it is forked from a process that has imported everything (`forkserver.py`). It imports Keras
-once, loads the data once, and then does one task after another. It leaves when the driver does, which it notices by the
-end of the socket.
+Where possible, it is forked from a process that has imported everything (`forkserver.py`). It imports Keras once, loads
+the data once, and then does one task after another. It exits when the driver does, which closes the socket.
 """
 
 from __future__ import annotations
@@ -38,72 +37,69 @@ from mnist_sweep.workers.base import (
     Reported,
     message_to_json,
 )
-from mnist_sweep.workers.wire import Line
+from mnist_sweep.workers.wire import WorkerChannel
 
 
 class _Driver:
-    """The driver's end: messages go out, tasks and stops come in."""
+    """The driver, as the worker sees it: receives messages, and sends tasks and answers."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, channel: WorkerChannel) -> None:
+        self._channel = channel
         self._pid: int | None = None
         self._stop: tuple[int, str] | None = None
-        self._gone_on: set[tuple[int, int, int]] = set()
-        self._news = threading.Condition()
+        self._continued: set[tuple[int, int, int]] = set()
+        self._changed = threading.Condition()
         self.tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        """Takes in what the driver says, until it is gone."""
-        for message in self._line.messages():
-            self._heard(message)
-        # Training runs in another thread, and nobody waits for its result any more; nor for what it has started.
+        """Receives messages until the driver is gone; then ends this process."""
+        for message in self._channel.messages():
+            self._take(message)
+        # Training runs in another thread, and nothing waits for its result or its child processes any more.
         if self._pid is not None:
-            orphans.end_with_driver(self._pid)
+            orphans.kill_pool_without_driver(self._pid)
         os._exit(0)
 
     def send(self, message: Message) -> None:
-        """Says something to the driver."""
-        self._line.send(message_to_json(message))
+        """Sends a message to the driver."""
+        self._channel.send(message_to_json(message))
 
-    def why_stop(self, trial: int, execution: int, epoch: int, *, wait: bool) -> str:
-        """What the driver decided after an epoch: what it said of another trial, execution or epoch does not count.
+    def stop_reason(self, trial: int, execution: int, epoch: int, *, wait: bool) -> str:
+        """Returns why the driver wants to stop a trial after an epoch; "" to continue.
 
         Args:
-            trial: The trial.
+            trial: The trial. Answers about other trials, executions and epochs do not count.
             execution: Counted from 1.
-            epoch: The one that has ended; 0 where the whole execution has.
-            wait: Whether to wait until the driver has said that the trial is to stop or to go on.
-
-        Returns:
-            The reason to stop, or "".
+            epoch: The epoch that has ended; 0 if the whole execution has.
+            wait: Whether to wait for the driver's answer.
         """
-        with self._news:
-            while not self._is_to_stop(trial):
-                if not wait or (trial, execution, epoch) in self._gone_on:
+        with self._changed:
+            while not self._must_stop(trial):
+                if not wait or (trial, execution, epoch) in self._continued:
                     return ""
-                self._news.wait()
+                self._changed.wait()
             return self._stop[1] if self._stop else ""
 
-    def _is_to_stop(self, trial: int) -> bool:
+    def _must_stop(self, trial: int) -> bool:
         return self._stop is not None and self._stop[0] == trial
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        with self._news:
+    def _take(self, message: dict[str, Any]) -> None:
+        with self._changed:
             if message["task"] == "stop":
                 self._stop = (message["trial"], message["reason"])
-            elif message["task"] == "go on":
-                self._gone_on.add((message["trial"], message["execution"], message["epoch"]))
+            elif message["task"] == "continue":
+                self._continued.add((message["trial"], message["execution"], message["epoch"]))
             else:
                 self._pid = message.get("driver", self._pid)
-                # What was said of an attempt before, perhaps of the same trial, does not count for this one.
+                # Answers to an earlier attempt, perhaps of the same trial, do not count for this one.
                 self._stop = None
-                self._gone_on.clear()
+                self._continued.clear()
                 self.tasks.put(message)
-            self._news.notify_all()
+            self._changed.notify_all()
 
 
 class _Output(io.RawIOBase):
-    """What this process prints: it is lost where it cannot be written, as on a full disk, and nobody fails by that."""
+    """A stream that drops what it cannot write, so that printing does not fail on a full disk."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -123,26 +119,26 @@ class _Output(io.RawIOBase):
 
 
 def run(end: socket.socket) -> NoReturn:
-    """Does what the driver says, until that is gone; then this process ends, and all of its group.
+    """Does the driver's tasks until it is gone; then ends this process and its group.
 
     Args:
         end: The end of the socket to the driver.
     """
-    # Whatever ends this process, its log has what the user's code has printed, a line at a time.
+    # Written line by line, so that the log has what user code has printed, however this process ends.
     sys.stdout = io.TextIOWrapper(_Output(1), "utf-8", "backslashreplace", line_buffering=True)
     sys.stderr = io.TextIOWrapper(_Output(2), "utf-8", "backslashreplace", write_through=True)
-    driver = _Driver(Line(end))
+    driver = _Driver(WorkerChannel(end))
     threading.Thread(target=driver.listen, daemon=True).start()
     try:
         _work(driver)
     except BaseException:
-        _tell()
-    # Not sys.exit: threads that the user's code has started would keep this process, and the driver waiting, for ever.
+        _print_exception()
+    # Not sys.exit: threads of user code would keep this process alive, and the driver waiting, forever.
     os._exit(1)
 
 
-def _tell() -> None:
-    """Writes the exception to the log, unless the user's code has closed that."""
+def _print_exception() -> None:
+    """Writes the current exception to the log, unless user code has closed it."""
     with contextlib.suppress(Exception):
         traceback.print_exc()
     _flush()
@@ -155,7 +151,7 @@ def _flush() -> None:
 
 def _work(driver: _Driver) -> NoReturn:
     setup = driver.tasks.get()
-    # Only here, as importing Keras takes seconds in which the driver may leave already.
+    # Only here: the imports take seconds, in which the driver may already exit.
     imports.load(custom_code=setup["custom_code"])
     from mnist_sweep.data.images import Dataset
     from mnist_sweep.training.fit import Trainer, configure
@@ -165,8 +161,8 @@ def _work(driver: _Driver) -> NoReturn:
     try:
         dataset = Dataset.open(data)
     except (OSError, ValueError, EOFError) as error:
-        # The driver has written them: whatever is wrong now is not for a trial to answer.
-        _tell()
+        # The driver has written them, so no trial is to blame.
+        _print_exception()
         driver.send(MachineFailed("", machine_fault(error) or f"the sweep's images: {first_line(error)}"))
         os._exit(1)
     trainer = Trainer(dataset)
@@ -176,13 +172,13 @@ def _work(driver: _Driver) -> NoReturn:
 
 
 def _memory() -> int:
-    """The bytes that this process has written to; not those of files, which it shares with others."""
+    """Returns this process's private memory in bytes, without the files that it shares with others."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Message:
-    """Does a task, whatever comes of it."""
+    """Does a task; returns its result or how it failed."""
     kind = task["task"]
     try:
         return _TASKS[kind](trainer, task, driver)
@@ -191,16 +187,16 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Mess
         if fault is None and isinstance(error, OSError) and not data.is_dir():
             fault = f"the sweep's folder is gone ({data})"
         if fault is not None:
-            _tell()
+            _print_exception()
             return MachineFailed("", fault)
-        mendable = isinstance(error, UserError) and kind in ("train", "discover")
-        # Before the driver hears of it, who ends this process then.
-        _flush() if mendable else _tell()
+        fixable = isinstance(error, UserError) and kind in ("train", "discover")
+        # Before the driver gets the answer, and kills this process.
+        _flush() if fixable else _print_exception()
         reason = _summary(error)
         if kind == "train":
             return Done("", task["trial"]["number"], Outcome(Status.FAILED, reason))
         if kind == "discover":
-            return Discovered("", error=reason if mendable else f"model.hypermodel={task['hypermodel']}: {reason}")
+            return Discovered("", error=reason if fixable else f"model.hypermodel={task['hypermodel']}: {reason}")
         return Evaluated("", error=reason) if kind == "evaluate" else Packaged("", reason)
 
 
@@ -215,11 +211,11 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
     def report(execution: int, epoch: int, metrics: dict[str, float]) -> None:
         driver.send(Reported("", number, epoch, metrics, execution))
 
-    def ended(execution: int, outcome: Outcome) -> None:
+    def end(execution: int, outcome: Outcome) -> None:
         driver.send(Executed("", number, execution, outcome))
 
     def stop(execution: int, epoch: int) -> str:
-        return driver.why_stop(number, execution, epoch, wait=task["waits"])
+        return driver.stop_reason(number, execution, epoch, wait=task["waits"])
 
     several = [Execution(**execution) for execution in trial["executions"]]
     known = task["known"] or [0] * (len(several) or 1)
@@ -237,7 +233,7 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
         keep=task["keep"],
     )
     if several:
-        outcome = executions.train(trainer, job, several, known, report, ended, stop)
+        outcome = executions.train(trainer, job, several, known, report, end, stop)
     else:
         outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
     return Done("", number, outcome)
@@ -245,7 +241,7 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
 
 def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:
     if task["made_by"]:
-        # Layers of the user's own are known to Keras once their module is imported.
+        # Registers the user's layers with Keras.
         importlib.import_module(task["made_by"].partition(":")[0])
     return Evaluated("", *trainer.test(Path(task["model"]), task["digest"]))
 

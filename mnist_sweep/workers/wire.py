@@ -1,7 +1,7 @@
 """The socket between the driver and a worker: a line of JSON for each message.
 
-The driver trusts nothing that comes through it, as the user's code runs on the other side: it neither waits for the
-rest of a message nor for a worker to take one, and holds only so much of either.
+User code runs in the worker, so the driver trusts nothing that it receives. It waits neither for the rest of a message
+nor for a worker to read one, and it limits how much it buffers of either.
 """
 
 from __future__ import annotations
@@ -18,73 +18,73 @@ from typing import Any
 
 from mnist_sweep.workers.base import GarbledError
 
-# The longest message of ours is the confusion matrix of some thousand classes.
+# The longest message of a worker is the confusion matrix of some thousand classes.
 _LONGEST = 64 * 2**20
-# What a worker is told and has not read: tasks have some kilobytes, and each waits for the answer to the one before.
+# What a worker may leave unread: tasks have some kilobytes, and each waits for the answer to the one before.
 _MOST_UNREAD = 16 * 2**20
-# A worker that says more at once has to wait until the others were heard.
+# How much to read from one worker before the others get their turn.
 _AT_ONCE = 2**20
 _CHUNK = 2**16
-# The worker's end is moved here or as high as the process may: user code closes and reuses low numbers.
+# The worker's end gets this file descriptor, or as high a one as it may have: user code closes and reuses low ones.
 _HIGH = 1000
 
 
-class Channel:
+class DriverChannel:
     """The driver's end, which never blocks.
 
     Attributes:
-        ended: Whether the other end is closed, and all that it said was heard.
+        ended: Whether the other end is closed, and everything from it was read.
     """
 
     def __init__(self, end: socket.socket) -> None:
-        """Takes a socket over, whose other end a worker has."""
+        """Takes over a socket whose other end a worker has."""
         end.setblocking(False)
         self._socket, self.ended = end, False
-        self._heard, self._searched = bytearray(), 0
-        self._to_say = bytearray()
+        self._received, self._searched = bytearray(), 0
+        self._unsent = bytearray()
 
     def fileno(self) -> int:
-        """The socket's number."""
+        """Returns the socket's file descriptor."""
         return self._socket.fileno()
 
     @property
-    def behind(self) -> bool:
-        """Whether the worker has not taken all that it was told."""
-        return bool(self._to_say)
+    def has_unsent(self) -> bool:
+        """Whether messages wait until the worker reads."""
+        return bool(self._unsent)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Says something as soon as the worker takes it; what is said to one that is gone is lost.
+        """Sends a message as soon as the worker reads it; drops it if the worker is gone.
 
         Raises:
-            GarbledError: The worker has taken nothing for so long that it does not behave as one.
+            GarbledError: The worker has not read its messages for too long.
         """
-        self._to_say += json.dumps(message).encode() + b"\n"
+        self._unsent += json.dumps(message).encode() + b"\n"
         self.flush()
-        if len(self._to_say) > _MOST_UNREAD:
-            raise GarbledError("does not read what it is told")
+        if len(self._unsent) > _MOST_UNREAD:
+            raise GarbledError("does not read its messages")
 
     def flush(self) -> None:
-        """Says what has been waiting, as far as the worker takes it now."""
+        """Sends what is waiting, as far as the worker reads it now."""
         try:
-            while self._to_say:
-                del self._to_say[: self._socket.send(self._to_say)]
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
             return
         except OSError:
-            # It died; how, its process tells.
-            self._to_say.clear()
+            # The worker is dead; its process tells how it died.
+            self._unsent.clear()
 
     def receive(self, *, last: bool = False) -> Iterator[Any]:
-        """What has come by now.
+        """Reads what has arrived.
 
         Args:
-            last: Whether nothing more will come: all of it, and not only so much that others are heard, too.
+            last: Whether the worker is dead: then reads everything, otherwise only so much that others get their turn.
 
         Yields:
             Each message, as plain data.
 
         Raises:
-            GarbledError: What comes next is not JSON, or too long.
+            GarbledError: The next message is not JSON, or too long.
         """
         taken = 0
         while not self.ended and taken < (2 * _LONGEST if last else _AT_ONCE):
@@ -96,32 +96,32 @@ class Channel:
                 chunk = b""
             self.ended = not chunk
             taken += len(chunk)
-            self._heard += chunk
-            while (end := self._heard.find(b"\n", self._searched)) >= 0:
-                line = bytes(self._heard[:end])
-                del self._heard[: end + 1]
+            self._received += chunk
+            while (end := self._received.find(b"\n", self._searched)) >= 0:
+                line = bytes(self._received[:end])
+                del self._received[: end + 1]
                 self._searched = 0
-                yield _read(line)
-            self._searched = len(self._heard)
+                yield _parse(line)
+            self._searched = len(self._received)
             if self._searched > _LONGEST:
                 raise GarbledError(f"sent a message of more than {_LONGEST >> 20} MiB")
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the socket."""
         self._socket.close()
 
 
-def wait(channels: Sequence[Channel], timeout: float) -> list[Channel]:
-    """Waits at most `timeout` seconds until one of some channels has news, and says what is still to be said.
+def wait(channels: Sequence[DriverChannel], timeout: float) -> list[DriverChannel]:
+    """Waits up to `timeout` seconds until a channel has something to read, and sends what is waiting to be sent.
 
     Returns:
-        Those that have.
+        The channels that have something to read.
     """
     with selectors.DefaultSelector() as selector:
         for channel in channels:
             if not channel.ended:
-                behind = selectors.EVENT_WRITE if channel.behind else 0
-                selector.register(channel, selectors.EVENT_READ | behind, channel)
+                write = selectors.EVENT_WRITE if channel.has_unsent else 0
+                selector.register(channel, selectors.EVENT_READ | write, channel)
         ready = []
         for key, events in selector.select(timeout):
             if events & selectors.EVENT_WRITE:
@@ -131,39 +131,39 @@ def wait(channels: Sequence[Channel], timeout: float) -> list[Channel]:
         return ready
 
 
-class Line:
-    """The worker's end, which waits for the driver."""
+class WorkerChannel:
+    """The worker's end, which blocks until the driver reads or sends."""
 
     def __init__(self, end: socket.socket) -> None:
-        """Takes a socket over, and moves it where the code of users does not come across it."""
+        """Takes over a socket, and moves it to a file descriptor that user code does not come across."""
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         high = _HIGH if most == resource.RLIM_INFINITY else min(_HIGH, most // 2)
-        # Not inherited by what the user's code starts in the background, which would hold the socket.
+        # Not inherited by the background processes of user code, which would keep the socket open.
         number = fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, high)
         end.close()
         self._socket = socket.socket(fileno=number)
-        self._speaking = threading.Lock()
+        self._send_lock = threading.Lock()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Says something; nothing where the driver is gone.
+        """Sends a message; drops it if the driver is gone.
 
         Raises:
-            OSError: The user's code has closed the socket.
+            OSError: User code has closed the socket.
         """
-        with self._speaking, contextlib.suppress(ConnectionError):
+        with self._send_lock, contextlib.suppress(ConnectionError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What the driver says, until it is gone."""
+        """Yields the driver's messages, until it is gone."""
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
-                    # The driver died as it spoke.
+                    # The driver died while it was sending.
                     return
                 yield json.loads(line)
 
 
-def _read(line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

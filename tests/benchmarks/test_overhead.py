@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.overhead import activities, commands, sweeps
-from benchmarks.overhead.watch import Sample
+from benchmarks.harness import sweeps
+from benchmarks.harness.processes import Sample, Usage
+from benchmarks.harness.sweeps import Swept
+from benchmarks.overhead import activities, measure
+from benchmarks.overhead.__main__ import main
 from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
@@ -72,13 +74,12 @@ def test_shares_are_those_of_training_and_validation_steps():
     seconds = activities.together(activities.by_slot(EVENTS, BEGIN, END))
 
     assert sum(seconds.values()) == pytest.approx(2 * (END - BEGIN))
-    shares = activities.Shares.of(seconds)
-    assert (shares.within, shares.from_command, shares.whole) == pytest.approx((21 / 35, 21 / 46, 21 / 100))
+    assert activities.shares(seconds) == pytest.approx((21 / 35, 21 / 46, 21 / 100))
 
 
 def test_the_first_step_ends_when_a_batch_of_the_first_epoch_is_done():
-    swept = sweeps.Swept(EVENTS, BEGIN, machine.Usage(0, END - BEGIN, 1, 1, 0, 0), 1, [])
-    assert swept.first_step(batches=12) == pytest.approx((7, 7.5))
+    swept = Swept(EVENTS, BEGIN, Usage(END - BEGIN, 1, 1, 1, 0, 0))
+    assert measure.first_step(swept, batches=12) == pytest.approx((7, 7.5))
 
 
 def test_a_worker_s_memory_is_that_of_the_process_which_trained():
@@ -91,14 +92,9 @@ def test_a_worker_s_memory_is_that_of_the_process_which_trained():
             (1025.9, "server", 6, 500.0),
         )
     ]
-    swept = sweeps.Swept(
-        [event for event in EVENTS if getattr(event, "slot", "cpu0") == "cpu0"],
-        BEGIN,
-        machine.Usage(0, END - BEGIN, 1, 1, 0, 0),
-        1,
-        samples,
-    )
-    assert [(one["pid"], one["rss"]) for one in swept.memory()] == [(7, 300), (7, 300), (8, 310)]
+    events = [event for event in EVENTS if getattr(event, "slot", "cpu0") == "cpu0"]
+    swept = Swept(events, BEGIN, Usage(END - BEGIN, 1, 1, 1, 0, 0, samples))
+    assert [(one["pid"], one["rss"]) for one in measure.memory(swept)] == [(7, 300), (7, 300), (8, 310)]
 
 
 def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
@@ -110,10 +106,10 @@ def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
         from mnist_sweep.tracking import tracker
         for name in (MODEL_FILE, SAMPLE_FILE, STATE_FILE, "config.yaml"):
             files.write_whole(Path(name), "text")
-        tracker = tracker.Tracker(None, None)
+        tracker = tracker.Tracker(None, None, None)
         tracker.handle(None)
         tracker.close()
-        print(sorted(path.name for path in Path().iterdir()), tracker.error, publish.publish())
+        print(sorted(path.name for path in Path().iterdir()), tracker.error, tracker.refusals.count, publish.publish())
     """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -123,7 +119,17 @@ def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
         env=sweeps.environment("mlflow,files"),
         check=True,
     )
-    assert done.stdout.startswith("['config.yaml'] None Published(")
+    assert done.stdout.startswith("['config.yaml'] None 0 Published(")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sweeps_are_measured_with_and_without_what_can_be_switched_off(tmp_path, digits, capsys):
+    main(["--quick", "--parts", "trivial,logging", "--data", str(digits), "--to", str(tmp_path)])
+    printed = capsys.readouterr().out
+    for expected in ("trivial, round 1, without MLflow", "logging, round 1, Dense 512-512, off", "on / off"):
+        assert expected in printed
+    assert (tmp_path / "overhead.png").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its memory is told otherwise")
@@ -131,7 +137,7 @@ def test_a_command_is_measured_without_what_its_parent_has(tmp_path):
     (tmp_path / "tensorflow.py").touch()
     ballast = bytearray(200 * 2**20)
 
-    found = commands.run(["-c", "import tensorflow, sys; sys.exit(3)"], Path(tmp_path), returncode=3)
+    found = measure.command(["-c", "import tensorflow, sys; sys.exit(3)"], Path(tmp_path), returncode=3)
 
     assert ballast.count(0) > found["peak_mib"] * 2**20
     assert found["tensorflow"]

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.harness.sweeps import Trained
 from benchmarks.search_quality import curves, record, report
 from benchmarks.search_quality.curves import KERAS, OURS, TRAINERS, Curves
 from benchmarks.search_quality.players import DEFAULT, FIELD, at_our_speed
 from benchmarks.search_quality.pool import Answer, Job, Player, Pool
 from benchmarks.search_quality.simulate import Run
+from mnist_sweep.journal.trial import Outcome, Status
 
 # Two settings of three epochs; the second is the better one, and the slower.
 CURVES = Curves(
@@ -57,7 +59,7 @@ def test_the_clock_counts_start_up_epochs_and_waiting(workers: int, pauses: bool
     outcome = simulate(InOrder([Job(0, 3), Job(1, 3)], pauses=pauses), workers)
     assert outcome.reached[0].seconds == pytest.approx(seconds, abs=1)
     assert (outcome.reached[0].epochs, outcome.reached[0].trials) == (6, 2)
-    assert math.isinf(outcome.reached[1].seconds)
+    assert outcome.reached[1] is None
 
 
 def test_a_trial_that_is_cut_or_goes_on_costs_its_own_epochs_only() -> None:
@@ -91,12 +93,12 @@ def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs
 
 
 def test_beside_the_epochs_trials_that_were_traced_count_apart() -> None:
-    def recorded(trace: float, seconds: float) -> record._Recorded:
-        phases = {"trace": trace, "train": 1.5, "validate": 0.5}
-        return record._Recorded({}, epochs=4, started=100.0, phases=phases, ended=100.0 + seconds)
+    def recorded(trace: float, seconds: float) -> Trained:
+        outcome = Outcome(Status.COMPLETED, phases={"trace": trace, "train": 1.5, "validate": 0.5})
+        return Trained({}, epochs=4, started=100.0, outcome=outcome, ended=100.0 + seconds)
 
     traced, again = [recorded(0.4, 3.0), recorded(0.5, 3.2), recorded(0.6, 3.4)], [recorded(0.001, 2.1)] * 5
-    seconds = record._seconds({("both",): [*traced, *again], ("traced",): traced[:1]})
+    seconds = record.our_seconds({("both",): [*traced, *again], ("traced",): traced[:1]})
     assert seconds[("both",)] == (0.5, pytest.approx(1.2), pytest.approx(0.1))
     assert seconds[("traced",)] == (0.5, pytest.approx(1.0), pytest.approx(0.1))
 
@@ -119,8 +121,8 @@ def test_ratios_are_told_for_both() -> None:
     runs = [
         Run("mlp", name, family, 4, 1, [s, None], [1, None], [1, None], s, 0) for (family, name), s in seconds.items()
     ]
-    heading, *rows = report.ratios(report.Results(runs), DEFAULT)
-    told = [dict(zip(heading, row, strict=True)) for row in rows if "95th" in row[0]]
+    table = report.ratios(report.Results(runs), DEFAULT)
+    told = [dict(zip(table.headings, row, strict=True)) for row in table.rows if "95th" in row[0]]
     assert [(row["the others train with"], row[f"{DEFAULT} / keras-tuner's best"]) for row in told] == [
         ("Keras's fit", "0.25"),
         ("our workers", "0.50"),

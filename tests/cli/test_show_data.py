@@ -1,4 +1,4 @@
-"""A look at the data before a sweep."""
+"""Plotting and counting the images of a data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mnist_sweep.cli.show_data import show_data
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's own data, in the working directory: 30 images of two classes in turn."""
+    """A user's data set in the working directory: 30 images of two alternating classes."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(1)
     labels = np.arange(30) % 2
@@ -25,14 +25,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "own.npz"
 
 
-def test_a_users_own_data_are_drawn_and_counted(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_data_set_is_plotted_and_counted(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = "tensorflow" in sys.modules
     with pytest.raises(SystemExit) as end:
         main(["show-data", "data=npz", "data.path=own.npz", "model.units=16,64"])
     assert end.value.code == 0
     assert own.with_name("data.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    for text in ("npz, from own.npz", "30 training and 5 test images of 5x4x3", "2 classes", "drawn in data.png"):
+    for text in ("npz, from own.npz", "30 training and 5 test images of 5x4x3", "2 classes", "plotted in data.png"):
         assert text in printed
     assert [line.split() for line in printed.splitlines() if line.lstrip()[:1] in "01" and line.strip()] == [
         ["0", "15", "3"], ["1", "15", "2"],
@@ -40,14 +40,14 @@ def test_a_users_own_data_are_drawn_and_counted(own: Path, capsys: pytest.Captur
     assert ("tensorflow" in sys.modules) == before
 
 
-def test_a_picture_of_its_own_is_drawn_again(own: Path) -> None:
+def test_an_earlier_plot_is_replaced(own: Path) -> None:
     for _ in range(2):
         show_data(["data=npz", f"data.path={own}"])
     assert b"mnist_sweep show-data" in own.with_name("data.png").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["photo", "text", "broken link", "pipe", "folder"])
-def test_a_users_own_data_png_is_not_replaced(
+def test_another_file_called_data_png_is_not_replaced(
     own: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = own.with_name("data.png")
@@ -66,7 +66,7 @@ def test_a_users_own_data_png_is_not_replaced(
         main(["show-data", "data=npz", "data.path=own.npz"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "mnist_sweep: show-data: data.png was not drawn by it, and would be replaced; name a file with --to=FILE\n"
+        "mnist_sweep: show-data: data.png is another file, and would be replaced; name a file with --to=FILE\n"
     )
     assert mine.lstat() == before
     if kind == "photo":
@@ -74,7 +74,7 @@ def test_a_users_own_data_png_is_not_replaced(
         assert mine.stat().st_size > before.st_size
 
 
-def test_data_that_are_sorted_show_every_class(
+def test_images_of_every_class_are_plotted_even_if_they_are_sorted(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with np.load(own) as arrays:
@@ -107,7 +107,7 @@ def test_data_that_are_sorted_show_every_class(
         (["data=npz", "data.path=own.npz", "--to", "data.xyz"], "--to=data.xyz: cannot be written (Format 'xyz'"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_line(own: Path, arguments, message, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_reported_in_one_line(own: Path, arguments, message, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["show-data", *arguments])
     assert end.value.code == 2

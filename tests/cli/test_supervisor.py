@@ -1,4 +1,4 @@
-"""A command that does not outlive whoever wanted it."""
+"""A supervised command does not outlive the process that started it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from processes import gone
 
 from mnist_sweep.cli import supervisor
 
-# Prints the numbers of itself and of a child that would go on without it.
+# Prints its own process id and that of a child which would outlive it.
 COMMAND = "trap '{trap}' TERM; sleep 100 & echo $$ $! >&2; {then}"
 
 
@@ -29,36 +29,36 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("trap", ["exit", ""])
-def test_when_the_pipe_is_closed_all_end_also_those_that_do_not_want_to(trap: str) -> None:
+def test_closing_the_pipe_ends_all_processes_even_if_they_ignore_sigterm(trap: str) -> None:
     process = started(trap=trap, then="while true; do sleep 0.05; done")
     assert process.stdout is not None
     assert process.stdin is not None
-    there = family(process)
-    assert int(process.stdout.readline()) == there[0].pid
+    running = family(process)
+    assert int(process.stdout.readline()) == running[0].pid
     process.stdin.close()
     process.wait(10)
-    assert gone(there)
+    assert gone(running)
 
 
-def test_a_kill_of_whoever_started_it_ends_all() -> None:
+def test_killing_the_starting_process_ends_all_processes() -> None:
     code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).wait()"
     process = started(starter=(sys.executable, "-c", code))
-    there = family(process)
+    running = family(process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert gone(there)
+    assert gone(running)
 
 
-def test_when_the_command_ends_its_children_do_and_its_exit_code_is_told() -> None:
+def test_the_commands_exit_code_is_passed_on_and_its_children_end_with_it() -> None:
     process = started(then="sleep 0.7; exit 7")
-    there = family(process)
+    running = family(process)
     assert process.wait(10) == 7
-    assert gone(there)
+    assert gone(running)
 
 
-def test_a_signal_ends_all() -> None:
+def test_a_signal_ends_all_processes() -> None:
     process = started()
-    there = family(process)
+    running = family(process)
     process.terminate()
     process.wait(10)
-    assert gone(there)
+    assert gone(running)

@@ -1,4 +1,4 @@
-"""MLflow's pages: what is said of the server, which is made up here."""
+"""Starting MLflow's server, which is faked here."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def ended(code: int = 1) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_an_error_of_the_server_is_told_in_a_line_without_passwords() -> None:
-    said = b"\x1b[31mtrace\n" * 50_000 + b"OperationalError: postgresql://alice:hunter2@db/runs \xff\x1b[31m failed\n"
-    with pytest.raises(UserError) as told:
-        ui._wait_until_ready(ended(), io.BytesIO(said), "http://127.0.0.1:9")
-    assert str(told.value).startswith("MLflow's server ended at once (OperationalError: postgresql://***@db/runs")
-    assert str(told.value).isprintable()
+def test_an_error_of_the_server_is_reported_in_one_line_without_passwords() -> None:
+    output = b"\x1b[31mtrace\n" * 50_000 + b"OperationalError: postgresql://alice:hunter2@db/runs \xff\x1b[31m failed\n"
+    with pytest.raises(UserError) as caught:
+        ui._wait_until_ready(ended(), io.BytesIO(output), "http://127.0.0.1:9")
+    assert str(caught.value).startswith("MLflow's server ended at once (OperationalError: postgresql://***@db/runs")
+    assert str(caught.value).isprintable()
     with pytest.raises(UserError, match=r"ended at once \(7\)"):
         ui._wait_until_ready(ended(7), io.BytesIO(), "http://127.0.0.1:9")
 
 
-def test_the_server_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_is_not_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     class Healthy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -56,14 +56,14 @@ def test_the_server_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("host", "alone"), [("127.0.0.1", True), ("localhost", True), ("127.8.8.8", True), ("0.0.0.0", False)]
 )
-def test_addresses_that_others_can_reach_are_known(host: str, alone: bool) -> None:
+def test_addresses_that_other_machines_can_reach_are_recognized(host: str, alone: bool) -> None:
     with ports.listen(host, 0) as listening:
         assert ports.is_loopback(listening) == alone
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="without IPv6")
 @pytest.mark.parametrize(("host", "alone"), [("::1", True), ("::", False)])
-def test_addresses_of_ipv6_are_known_too(host: str, alone: bool) -> None:
+def test_ipv6_addresses_are_recognized(host: str, alone: bool) -> None:
     try:
         listening = ports.listen(host, 0)
     except UserError:

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mnist_sweep.common.tables import Column, fitting, show, standard_output
+from mnist_sweep.common.tables import Column, fitting, markdown, show, standard_output
 
 
 def printed(columns: list[Column], width: int, title: str = "A title") -> tuple[list[str], int]:
@@ -164,3 +164,8 @@ def test_text_from_outside_neither_controls_the_terminal_nor_breaks_lines():
     shown = "a\\x1b[31m b\\u202ec\\udce9 [red]d[/red]"
     assert lines[0] == shown
     assert [line.split("  ")[0].strip() for line in lines[2:] if line.strip(" ─")] == [shown, shown, "1"]
+
+
+def test_a_bar_or_a_line_feed_does_not_break_a_markdown_table():
+    text = markdown([Column("a|b", ["c|d\ne"]), Column("x", ["1"])])
+    assert text.splitlines() == ["| a\\|b | x |", "| --- | --- |", "| c\\|d e | 1 |"]

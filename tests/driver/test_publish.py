@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: its report and its registered model."""
+"""Publishing a sweep: its report and its registered model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def settings(compose_config):
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines that are printed; the sweep is found, its report and its model are written without doing so."""
+    """The lines that are printed. Finding the sweep, its report and its registration are faked."""
     monkeypatch.setattr(find, "find_sweep", lambda sweep, uri: f"{sweep} in {uri}")
     monkeypatch.setattr(publish, "_report", lambda found, folder: folder / found.partition(" ")[0])
-    monkeypatch.setattr(publish, "_register", lambda found, packaged: f"{packaged() or 'model'} of {found}")
+    monkeypatch.setattr(publish, "_register", lambda found, packaged, _: f"{packaged() or 'model'} of {found}")
     monkeypatch.setattr(publish, "_link", lambda settings, sweep: f"{settings.tracking.uri}/{sweep}")
     return []
 
@@ -55,7 +55,7 @@ def test_a_model_that_a_worker_has_packaged_is_registered(settings, said: list[s
     assert done.registered == "here of a/b in sqlite:///x.db"
 
 
-def test_what_a_report_needs_is_loaded_before_where_there_will_be_one_and_cannot_fail(settings, monkeypatch) -> None:
+def test_what_a_report_needs_is_imported_beforehand_and_a_failure_there_is_no_error(settings, monkeypatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(importance, "load", asked.append)
     publish.prepare(settings("tracking.report=false"), 100)
@@ -77,7 +77,7 @@ def test_what_a_report_needs_is_loaded_before_where_there_will_be_one_and_cannot
         (["tracking.report=false", "tracking.register=false"], True, False, False),
     ],
 )
-def test_each_can_be_switched_off_and_without_a_winner_no_model_is_registered(
+def test_report_and_registration_can_be_switched_off_and_registration_needs_a_winner(
     settings, said: list[str], overrides: list[str], has_winner: bool, report: bool, registered: bool
 ) -> None:
     done = publish.publish("a/b", settings(*overrides), Path("f"), said.append, has_winner=has_winner)
@@ -85,7 +85,7 @@ def test_each_can_be_switched_off_and_without_a_winner_no_model_is_registered(
     assert bool(said) == (report or registered)
 
 
-def test_what_goes_wrong_with_one_is_told_and_spares_the_other(settings, said, monkeypatch) -> None:
+def test_an_error_in_one_is_reported_and_does_not_affect_the_other(settings, said, monkeypatch) -> None:
     monkeypatch.setattr(publish, "_report", failing(ValueError("no such font\nlong story")))
     done = publish.publish("a/b", settings(), Path("f"), said.append, has_winner=True)
     assert done.report is None
@@ -96,7 +96,7 @@ def test_what_goes_wrong_with_one_is_told_and_spares_the_other(settings, said, m
     assert "the best model could not be registered (own.py: cannot be imported)" in done.troubles
 
 
-def test_a_store_that_is_gone_is_told_without_its_password(settings, said, monkeypatch) -> None:
+def test_an_unreachable_store_is_reported_without_its_password(settings, said, monkeypatch) -> None:
     monkeypatch.setattr(find, "find_sweep", failing(OSError("http://me:secret@there refused")))
     done = publish.publish("a/b", settings(), Path("f"), said.append, has_winner=True)
     assert done == publish.Published(troubles=("the report could not be written (OSError: http://***@there refused)",))

@@ -1,4 +1,4 @@
-"""What is printed when a sweep has ended."""
+"""What the terminal shows when a sweep starts and when it has ended."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Printed = Callable[..., str]
 
 @pytest.fixture
 def printed(compose_config) -> Printed:
-    """What is printed of trials with these scores."""
+    """What is printed for trials with these scores."""
 
-    def told(
+    def output_of(
         *scores: float | None, confirmed: Confirmed | None = None, objective: str = "val_accuracy", reason: str = ""
     ) -> str:
         settings = check_settings(compose_config("model.units=4,8,16,32", f"objective={objective}"))
@@ -44,30 +44,30 @@ def printed(compose_config) -> Printed:
         )
         return file.getvalue()
 
-    return told
+    return output_of
 
 
-def test_why_no_trial_has_a_result_is_said(printed: Printed) -> None:
+def test_the_summary_says_why_no_trial_has_a_result(printed: Printed) -> None:
     assert "No trial has a result: the time budget of 1s is used up.\n" in printed(
         reason="the time budget of 1s is used up"
     )
     assert "No trial has a result: too large.\n" in printed(None, reason="no trial has a result")
 
 
-def test_a_warm_start_that_tells_nothing_is_said() -> None:
-    said: list[str] = []
+def test_a_warm_start_without_usable_trials_is_announced() -> None:
+    lines: list[str] = []
     about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
     about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
     config = {"search": {"warm_start": ["one", "two"]}}
-    summary.announce(said.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
-    assert "  knows    nothing: no trial of one, two has a setting of this space, and all objectives" in said
+    summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
+    assert "  knows    nothing: no trial of one, two fits this space and has all objectives" in lines
 
 
 def row(output: str, start: str) -> list[str]:
     return next(line.split() for line in output.splitlines() if line.split()[:2] == start.split())
 
 
-def test_the_best_comes_first_and_what_was_refused_is_counted(printed: Printed) -> None:
+def test_the_best_trial_is_first_and_refused_trials_are_counted(printed: Printed) -> None:
     output = printed(0.5, 0.75, None)
     assert row(output, "1 1")[:4] == ["1", "1", "8", "0.7500"]
     assert row(output, "2 0")[3] == "0.5000"
@@ -75,12 +75,12 @@ def test_the_best_comes_first_and_what_was_refused_is_counted(printed: Printed) 
     assert "Winner: trial 1, val_accuracy 0.7500" in output
 
 
-def test_the_pareto_set_is_marked_and_numbers_of_weights_are_whole(printed: Printed) -> None:
+def test_the_pareto_front_is_marked_and_numbers_of_parameters_are_whole(printed: Printed) -> None:
     output = printed(0.5, 0.75, 0.6, objective="[val_accuracy max, parameters min]")
-    assert row(output, "1 1")[:6] == ["1", "1", "●", "8", "0.7500", "63404"]
+    assert row(output, "1 1")[:6] == ["1", "1", "●", "8", "0.7500", "63,404"]
     assert row(output, "2 0")[:3] == ["2", "0", "●"]
     assert row(output, "3 2")[2] == "16"
-    assert "no other trial is better in val_accuracy and parameters at once" in output
+    assert "no other trial is at least as good in val_accuracy and parameters and better in one" in output
 
 
 def confirmed(*rows: tuple[int, float], p_value: float | None) -> Confirmed:
@@ -91,20 +91,22 @@ def confirmed(*rows: tuple[int, float], p_value: float | None) -> Confirmed:
 
 
 @pytest.mark.parametrize(
-    ("p_value", "said"),
+    ("p_value", "verdict"),
     [
         (0.001, "(paired t-test, p = 0.001)"),
-        (0.3, "(paired t-test, p = 0.3: these seeds do not tell them apart)"),
+        (0.3, "(paired t-test, p = 0.3, not significant)"),
     ],
 )
-def test_scores_on_new_seeds_decide_and_are_told_with_their_spread(printed: Printed, p_value: float, said: str) -> None:
+def test_scores_on_new_seeds_decide_and_are_shown_with_their_spread(
+    printed: Printed, p_value: float, verdict: str
+) -> None:
     output = printed(0.5, 0.75, 0.7, confirmed=confirmed((0, 0.61), (1, 0.6), p_value=p_value))
     assert row(output, "1 0")[3:7] == ["0.5000", "0.6100", "±", "0.0040"]
-    assert row(output, "3 2")[3:5] == ["0.7000", "1"]
+    assert row(output, "3 2")[3:6] == ["0.7000", "–", "1"]
     assert "Winner: trial 0, val_accuracy 0.6100 ± 0.0040 on 2 new seeds; 0.0100 better than trial 1" in output
-    assert said in output
+    assert verdict in output
 
 
-def test_without_a_spread_of_the_differences_no_test_is_claimed(printed: Printed) -> None:
+def test_without_a_p_value_no_test_is_mentioned(printed: Printed) -> None:
     output = printed(0.5, 0.75, confirmed=confirmed((1, 0.7), (0, 0.6), p_value=None))
     assert "Winner: trial 1, val_accuracy 0.7000 ± 0.0040 on 2 new seeds; 0.1000 better than trial 0\n" in output

@@ -71,7 +71,7 @@ def test_a_sweep_knows_an_earlier_one_and_takes_several_objectives_and_folds(con
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"knows    [1-5] trials of asked/", done.stdout)
-    assert "Pareto set" in done.stdout
+    assert "Pareto front" in done.stdout
     (started,) = events(folder, "several", SweepStarted)
     assert {len(trial["scores"]) for trial in started.earlier} == {2}
     trials = {e.trial.number: e.trial for e in events(folder, "several", TrialStarted)}

@@ -1,9 +1,10 @@
-"""The short form of `make chaos`."""
+"""A short version of `make chaos`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,41 +18,23 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Chaos:
     return Chaos(tmp_path_factory.mktemp("chaos"), seed=2)
 
 
-@pytest.mark.parametrize("algorithm", ["random", pytest.param("hyperband", marks=pytest.mark.slow)])
-def test_killed_drivers_lose_and_repeat_nothing(chaos: Chaos, algorithm: str) -> None:
-    chaos.kill_drivers(algorithm, kills=1)
-    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def test_killed_workers_lose_and_repeat_nothing(chaos: Chaos) -> None:
-    chaos.kill_workers("random", kills=1)
-    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
-
-
-@pytest.mark.slow
-def test_faults_of_other_kinds_lose_and_repeat_and_leave_nothing(chaos: Chaos) -> None:
-    chaos.disturb("random", times=7)
-    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_up_fails_no_trial(chaos: Chaos) -> None:
-    chaos.fill_disks("random", times=2)
-    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
-
-
-@pytest.mark.slow
-def test_a_clock_that_is_changed_ends_nothing(chaos: Chaos) -> None:
-    chaos.change_clocks("random", times=3)
-    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
-
-
-@pytest.mark.slow
-def test_a_trial_that_poisons_its_process_touches_no_other(chaos: Chaos) -> None:
-    chaos.poison(times=7)
-    assert not any(chaos.tally.wrong.values()), str(chaos.tally)
-
-
-def test_a_tracking_server_that_was_down_catches_up(chaos: Chaos) -> None:
-    chaos.stop_server("random", times=1)
+@pytest.mark.parametrize(
+    ("fault", "arguments"),
+    [
+        ("kill_drivers", {"algorithm": "random", "kills": 1}),
+        slow("kill_drivers", {"algorithm": "hyperband", "kills": 1}),
+        ("kill_workers", {"algorithm": "random", "kills": 1}),
+        slow("disturb", {"algorithm": "random", "times": 7}),
+        slow("fill_disks", {"algorithm": "random", "times": 2}),
+        slow("change_clocks", {"algorithm": "random", "times": 3}),
+        slow("poison", {"times": 7}),
+        ("stop_server", {"algorithm": "random", "times": 1}),
+    ],
+)
+def test_faults_lose_repeat_and_leave_nothing(chaos: Chaos, fault: str, arguments: dict[str, Any]) -> None:
+    getattr(chaos, fault)(**arguments)
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)

@@ -1,4 +1,4 @@
-"""The drawing page as people use it: a real sweep's models behind it, in a browser."""
+"""The drawing page in a real browser, with the models of a real sweep."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from programs import Run, command, environment, with_store
 
 from mnist_sweep.data import images as data
 
-# A seven, on a sheet of 280 × 280.
+# The points of a seven, on a square of 280 × 280.
 SEVEN = [(80, 60), (130, 58), (200, 60), (180, 120), (155, 180), (140, 235)]
 
 
 @pytest.fixture(scope="module")
 def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page's address, with the models of a sweep that has seen enough digits to read one."""
+    """The page's address, with the models of a sweep that was trained well enough to read a digit."""
     folder = with_store(tmp_path_factory.mktemp("drawing"), store)
     done = run(
         folder, "+experiment=quick", "search.max_trials=2", "training.epochs=6", "optimizer.name=adam",
@@ -36,9 +36,9 @@ def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFac
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        told = process.stdout.readline()
-        found = re.fullmatch(r"Draw at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", told)
-        assert found, told
+        line = process.stdout.readline()
+        found = re.fullmatch(r"Draw at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
+        assert found, line
         yield found[1]
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("", "")
@@ -52,7 +52,7 @@ def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFac
 def opened(browser, address: str) -> Iterator[CheckedSearch]:
     with page_of(browser, has_touch=True) as watched:
         watched.page.goto(address)
-        # The first one waits for TensorFlow.
+        # The first test waits for TensorFlow.
         watched.page.wait_for_selector("#others li:not(.loading)", timeout=100_000)
         yield watched
         assert watched.errors == []
@@ -60,7 +60,7 @@ def opened(browser, address: str) -> Iterator[CheckedSearch]:
 
 
 def at(page, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    box = page.locator("#paper").bounding_box()
+    box = page.locator("#canvas").bounding_box()
     return [(box["x"] + x * box["width"] / 280, box["y"] + y * box["height"] / 280) for x, y in points]
 
 
@@ -78,20 +78,20 @@ def answer(page) -> str:
     return page.inner_text("#digit")
 
 
-def test_a_seven_drawn_with_the_mouse_is_read_while_it_is_drawn(opened):
-    page, under_way, most, asked = opened.page, 0, 0, 0
+def test_a_digit_is_read_while_it_is_drawn_with_the_mouse(opened):
+    page, under_way, most, requests = opened.page, 0, 0, 0
 
-    def began(request) -> None:
-        nonlocal under_way, most, asked
+    def started(request) -> None:
+        nonlocal under_way, most, requests
         if request.url.endswith("/predict"):
-            under_way, asked = under_way + 1, asked + 1
+            under_way, requests = under_way + 1, requests + 1
             most = max(most, under_way)
 
     def ended(request) -> None:
         nonlocal under_way
         under_way -= request.url.endswith("/predict")
 
-    page.on("request", began)
+    page.on("request", started)
     page.on("requestfinished", ended)
     assert answer(page) == "?"
     draw(page, SEVEN)
@@ -103,13 +103,13 @@ def test_a_seven_drawn_with_the_mouse_is_read_while_it_is_drawn(opened):
     assert "units 64" in page.inner_text("#others") or "units 128" in page.inner_text("#others")
     seen = page.evaluate("[...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]")
     assert np.count_nonzero(np.array(seen).reshape(28, 28, 4)[..., 0]) > 30
-    # While it was drawn too, but never a question before the last was answered.
-    assert asked >= 2
+    # The page sends requests while the digit is drawn, but only one at a time.
+    assert requests >= 2
     assert most == 1
-    until(page, lambda: page.inner_text("#said").startswith("This looks like 7,"))
+    until(page, lambda: page.inner_text("#announcement").startswith("This looks like 7,"))
 
 
-def test_a_seven_drawn_with_a_finger_does_not_scroll_the_page(opened):
+def test_drawing_with_a_finger_does_not_scroll_the_page(opened):
     page = opened.page
     touch = page.context.new_cdp_session(page)
     first, *rest = at(page, SEVEN)
@@ -126,10 +126,10 @@ def test_a_seven_drawn_with_a_finger_does_not_scroll_the_page(opened):
     assert page.evaluate("scrollY") == 0
 
 
-def test_with_the_keyboard_a_one_is_drawn_undone_and_cleared(opened):
+def test_a_digit_can_be_drawn_undone_and_cleared_with_the_keyboard(opened):
     page = opened.page
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "paper"
+    assert page.evaluate("document.activeElement.id") == "canvas"
     assert not page.evaluate("document.getElementById('cursor').hidden")
     page.keyboard.press("Space")
     for _ in range(14):
@@ -160,21 +160,21 @@ def test_clearing_can_be_undone(opened):
     assert page.is_disabled("#undo")
 
 
-def test_a_picture_is_read_and_a_new_stroke_starts_afresh(opened, tmp_path: Path):
+def test_an_opened_image_is_read_and_a_new_stroke_starts_a_new_drawing(opened, tmp_path: Path):
     page, images = opened.page, data.load("mnist_5k")
     digit = images.x_test[images.y_test == 3][0, ..., 0]
-    picture = tmp_path / "three.png"
-    Image.fromarray(255 - digit).resize((1500, 1500), Image.Resampling.BICUBIC).save(picture)
-    page.set_input_files("#file", picture)
+    image = tmp_path / "three.png"
+    Image.fromarray(255 - digit).resize((1500, 1500), Image.Resampling.BICUBIC).save(image)
+    page.set_input_files("#file", image)
     until(page, lambda: page.inner_text("#digit") == "3")
     draw(page, SEVEN)
     assert answer(page) == "7"
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     page.set_input_files("#file", tmp_path / "text.png")
-    until(page, lambda: "no picture" in page.inner_text("#agreement"))
+    until(page, lambda: "cannot open" in page.inner_text("#agreement"))
 
 
-def test_what_is_doubtful_is_said(opened):
+def test_the_page_tells_why_an_answer_is_doubtful(opened):
     page = opened.page
     draw(page, [(0, 140), (279, 150)])
     answer(page)
@@ -182,7 +182,7 @@ def test_what_is_doubtful_is_said(opened):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (320, "light")])
-def test_it_fits_a_phone(browser, address, width, scheme):
+def test_the_page_fits_a_phone(browser, address, width, scheme):
     with page_of(browser, width=width, height=844, color_scheme=scheme) as watched:
         page = watched.page
         page.goto(address)

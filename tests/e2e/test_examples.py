@@ -1,4 +1,4 @@
-"""The notebooks in examples/, run as a reader runs them: beside a finished sweep."""
+"""The notebooks in examples/, run on a finished sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_every_cell_of_an_example_runs(swept, notebook: Path, monkeypatch: pytes
     folder, _ = swept
     for name, value in environment(MPLBACKEND="agg").items():
         monkeypatch.setenv(name, value)
-    # `!python` in a cell is to be this Python.
+    # `!python` in a cell runs this Python.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     cells = nbformat.read(notebook, as_version=4)
     done = NotebookClient(cells, timeout=200, resources={"metadata": {"path": str(folder)}}).execute()

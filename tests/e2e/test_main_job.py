@@ -158,7 +158,7 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
         sample.write_bytes(whole)
     assert done.returncode == 2
     complaint = (
-        "model.h5: its predictions differ from the tracked run's by 0.01, and 1e-05 is allowed; nothing was exported"
+        "model.h5: its predictions differ from the logged ones by 0.01, and 1e-05 is allowed; nothing was exported"
     )
     assert complaint in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""MLflow's own pages on a real sweep, as a newcomer meets them: in a browser, from the link that `ui` prints."""
+"""MLflow's pages on a real sweep, in a browser, from the link that `ui` prints."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from browser import CheckedSearch, page_of, until
 from browser import browser as browser
 from programs import command, environment
 
+from mnist_sweep.driver import packaging
 from mnist_sweep.results.models import registry
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep
 
-# What MLflow 3.17 itself does not find (there are no users), and what its libraries complain about.
+# A request of MLflow 3.17 that fails (there are no users), and messages of its libraries.
 _MISSING = "/ajax-api/2.0/mlflow/users/current"
 _NOISE = re.compile(
     r"Failed to load resource: the server responded with a status of 404"
@@ -59,14 +62,17 @@ def swept_runs(swept: tuple[Path, str]) -> SweepRuns:
     return find_sweep("four", f"sqlite:///{swept[0]}/mlruns/mlflow.db")
 
 
+def packaged(run: ModelRun, folder: Path) -> Path:
+    return packaging.package(run, folder, threading.Event())
+
+
 @pytest.fixture(scope="module")
 def registered(swept_runs: SweepRuns) -> registry.Registered:
-    return registry.register(swept_runs)
+    return registry.register(swept_runs, packaged)
 
 
 @pytest.fixture(scope="module")
 def pages(swept: tuple[Path, str], swept_runs: SweepRuns) -> Iterator[Pages]:
-    """The pages."""
     server = subprocess.Popen(
         command("ui", "four", "--port", str(_free_port())),
         cwd=swept[0], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -89,9 +95,9 @@ def pages(swept: tuple[Path, str], swept_runs: SweepRuns) -> Iterator[Pages]:
 
 @pytest.fixture(scope="module")
 def watched(browser, pages: Pages) -> Iterator[CheckedSearch]:
-    """One page for all tests, as loading MLflow's scripts takes longer than looking at what they show."""
+    """One page for all tests, as loading MLflow's scripts takes longer than the tests."""
     with page_of(browser, width=1500, height=1400) as watched:
-        # Else MLflow opens its assistant beside everything, the first time.
+        # Otherwise MLflow opens its assistant on the first visit.
         seen = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
         watched.page.add_init_script(f"if (location.protocol === 'http:') {seen}")
         watched.page.on("response", lambda answer: answer.status >= 400 and watched.errors.append(answer.url))
@@ -102,7 +108,7 @@ def _names(watched: CheckedSearch) -> list[str]:
     return watched.page.locator(".ag-row a[href*='/runs/']").all_inner_texts()
 
 
-def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_sweeps_view_shows_its_trials_the_best_first_with_charts(watched: CheckedSearch, pages: Pages) -> None:
     page = watched.page
     page.goto(pages.view)
     until(page, lambda: len(_names(watched)) == 4, _SECONDS)
@@ -116,7 +122,7 @@ def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched:
     axes = page.locator(".parcoords .dimension .label")
     until(page, lambda: axes.count() == 3)
     assert axes.all_text_contents() == ["model.layers", "model.units", "best_val_accuracy"]
-    # A curve for each trial, and points of all of them.
+    # A curve and a point for each trial.
     charts = page.locator(".js-plotly-plot")
     until(page, lambda: charts.count() == 5)
     assert page.locator("[data-testid='experiment-view-compare-runs-card']").count() == 6
@@ -128,7 +134,7 @@ def test_the_sweeps_view_shows_its_trials_the_best_first_and_draws_them(watched:
         until(page, lambda points=points: points.count() == 4)
 
 
-def test_its_table_has_the_hyperparameters_and_scores_as_columns(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_table_has_the_hyperparameters_and_scores_as_columns(watched: CheckedSearch, pages: Pages) -> None:
     page = watched.page
     page.goto(pages.view.replace("compareRunsMode=CHART&", ""))
     cells = page.locator("[col-id='params.`model.units`'][role=gridcell]")
@@ -136,13 +142,13 @@ def test_its_table_has_the_hyperparameters_and_scores_as_columns(watched: Checke
     assert set(cells.all_inner_texts()) <= {"32", "128"}
     scores = page.locator("[col-id='metrics.`best_val_accuracy`'][role=gridcell]").all_inner_texts()
     assert sorted(scores, reverse=True) == scores
-    # In full, not cut off: of 40 validation images.
+    # All digits: there are 40 validation images.
     assert all(re.fullmatch(r"0\.\d{1,3}", score) for score in scores)
 
 
-def test_in_the_usual_list_the_trials_are_below_their_sweep(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_trials_are_nested_below_their_sweep_in_the_list_of_runs(watched: CheckedSearch, pages: Pages) -> None:
     page = watched.page
-    # MLflow's page would keep the view's filter.
+    # Otherwise MLflow's page keeps the view's filter.
     page.goto("about:blank")
     page.goto(f"{pages.home}#/experiments/{pages.found.parent.info.experiment_id}/runs?workflowType=machine_learning")
     until(page, lambda: _names(watched) == [pages.found.parent.info.run_name])
@@ -150,7 +156,7 @@ def test_in_the_usual_list_the_trials_are_below_their_sweep(watched: CheckedSear
     until(page, lambda: len(_names(watched)) == 5)
 
 
-def test_the_sweeps_page_tells_what_came_out_and_shows_the_report(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_sweeps_page_describes_the_results_and_shows_the_report(watched: CheckedSearch, pages: Pages) -> None:
     page, run = watched.page, pages.found.parent.info
     page.goto(f"{pages.home}#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning")
     until(page, lambda: page.get_by_text("Winner: trial").count() > 0)
@@ -172,17 +178,17 @@ def test_the_winner_is_in_the_model_registry(
     assert page.get_by_text("Takes raw images (N, 28, 28, 1), float32 in 0..255").count()
 
 
-def test_no_page_had_an_error_or_asked_another_host(watched: CheckedSearch) -> None:
+def test_no_page_had_an_error_or_made_a_request_to_another_host(watched: CheckedSearch) -> None:
     assert watched.hosts == {"127.0.0.1"}
     assert [error for error in watched.errors if not (_NOISE.search(error) or error.endswith(_MISSING))] == []
 
 
-def test_the_champion_takes_raw_images_and_agrees_with_the_tracked_model(
+def test_the_champion_takes_raw_images_and_agrees_with_the_logged_model(
     swept_runs: SweepRuns, registered: registry.Registered, tmp_path: Path
 ) -> None:
-    """As another person would use it, with nothing of ours."""
+    """Loads the model with MLflow alone, as other people would."""
     assert registered.champion
-    assert registry.register(swept_runs).version == registered.version
+    assert registry.register(swept_runs, packaged).version == registered.version
     winner = swept_runs.winner()
     swept_runs.client.download_artifacts(winner.info.run_id, "sample_predictions.npz", str(tmp_path))
     code = (

@@ -1,4 +1,4 @@
-"""The report as people use it: in a browser, from the disk."""
+"""The report in a browser, opened from the disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def opened(browser, written: Path):
 
 
 def cells(page, column: str) -> list[str]:
-    """The texts of a column, of the rows that are shown, from top to bottom."""
+    """The texts of a column in the visible rows, from top to bottom."""
     headings = page.locator("#trials thead th").all_inner_texts()
     place = next(i for i, text in enumerate(headings, start=1) if text.split()[0] == column)
     return page.locator(f"#trials tbody tr:not([hidden]) > :nth-child({place})").all_inner_texts()
@@ -62,13 +62,13 @@ def drag(page, box: dict[str, float], start: float, end: float) -> None:
 
 
 def shows(page, number: int) -> None:
-    """Waits until so many trials are shown, and said to be."""
+    """Waits until this number of trials is shown, and the page says so."""
     rows, told = page.locator("#trials tbody tr:not([hidden])"), page.locator(".count")
     text = f"{TRIALS} trials" if number == TRIALS else f"{number} of {TRIALS} trials"
     until(page, lambda: (rows.count(), told.all_inner_texts()) == (number, [text, text]))
 
 
-def test_it_opens_without_asking_anyone_and_every_picture_is_there(opened):
+def test_the_page_opens_offline_and_shows_every_plot(opened):
     page = opened.page
     assert page.title() == "made/2026-01-02_03-04-05 – sweep report"
     sizes = page.evaluate("[...document.images].map((image) => [image.alt.length > 0, image.naturalWidth > 300])")
@@ -76,7 +76,7 @@ def test_it_opens_without_asking_anyone_and_every_picture_is_there(opened):
     assert all(all(size) for size in sizes)
 
 
-def test_a_click_sorts_and_another_turns_the_order_round(opened):
+def test_a_click_sorts_and_another_reverses_the_order(opened):
     page = opened.page
     heading = page.locator("#trials th", has_text="learning_rate")
     heading.locator("button").click()
@@ -89,7 +89,7 @@ def test_a_click_sorts_and_another_turns_the_order_round(opened):
     assert page.locator("#trials th[aria-sort]").count() == 1
 
 
-def test_the_keyboard_sorts_and_what_is_not_in_use_comes_last(opened):
+def test_the_keyboard_sorts_and_inactive_values_come_last(opened):
     page = opened.page
     page.locator("#trials th", has_text="momentum").locator("button").focus()
     for key in ("Enter", "Space"):
@@ -101,7 +101,7 @@ def test_the_keyboard_sorts_and_what_is_not_in_use_comes_last(opened):
         assert values[len(used) :] == ["–"] * (TRIALS - len(used))
 
 
-def test_a_brush_keeps_the_trials_in_its_range_and_a_click_takes_it_back(opened):
+def test_a_brush_shows_the_trials_in_its_range_and_a_click_removes_it(opened):
     page = opened.page
     zone = axis(page, "dropout").locator(".zone")
     zone.scroll_into_view_if_needed()
@@ -119,12 +119,12 @@ def test_a_brush_keeps_the_trials_in_its_range_and_a_click_takes_it_back(opened)
     assert page.locator("#brushes button").count() == 0
 
 
-def test_brushes_on_two_axes_both_hold_and_one_button_clears_them(opened):
+def test_brushes_on_two_axes_combine_and_one_button_clears_them(opened):
     page = opened.page
     wanted = [pair == ("adam", "256") for pair in zip(cells(page, "optimizer"), cells(page, "units"), strict=True)]
     assert 0 < sum(wanted) < TRIALS
     axis(page, "optimizer").locator(".zone").scroll_into_view_if_needed()
-    # adam is the first of two, so its place is the lower half.
+    # adam is the first of two options, so it is in the lower half.
     drag(page, axis(page, "optimizer").locator(".zone").bounding_box(), -0.02, 0.5)
     drag(page, axis(page, "units").locator(".zone").bounding_box(), 0.67, 1.02)
     shows(page, sum(wanted))
@@ -135,7 +135,7 @@ def test_brushes_on_two_axes_both_hold_and_one_button_clears_them(opened):
     shows(page, TRIALS)
 
 
-def test_the_keyboard_brushes_turns_and_moves_an_axis(opened):
+def test_the_keyboard_brushes_flips_and_moves_an_axis(opened):
     page = opened.page
     upper = axis(page, "layers").get_by_role("slider", name="upper limit")
     upper.focus()
@@ -158,7 +158,7 @@ def test_the_keyboard_brushes_turns_and_moves_an_axis(opened):
     assert page.evaluate("document.activeElement.textContent").startswith("layers")
 
 
-def test_trials_without_a_value_are_kept_alone_by_the_mark_below_its_axis(opened):
+def test_the_mark_below_an_axis_shows_only_trials_without_a_value(opened):
     page = opened.page
     none = cells(page, "momentum").count("–")
     axis(page, "momentum").locator(".none").click()
@@ -166,7 +166,7 @@ def test_trials_without_a_value_are_kept_alone_by_the_mark_below_its_axis(opened
     assert set(cells(page, "momentum")) == {"–"}
 
 
-def test_a_row_lights_its_line_and_a_line_its_row(opened):
+def test_a_row_highlights_its_line_and_a_line_its_row(opened):
     page = opened.page
     row = page.locator("#trials tbody tr").nth(3)
     row.hover()
@@ -174,7 +174,7 @@ def test_a_row_lights_its_line_and_a_line_its_row(opened):
     lit = page.locator("#parallel .lit").get_attribute("d")
     assert lit in page.locator("#parallel .trials path").evaluate_all("all => all.map((p) => p.getAttribute('d'))")
     page.locator("#explore").scroll_into_view_if_needed()
-    # The best is drawn last, above all others; where it ends, at the score, no other is as near.
+    # The best is drawn last. At its end, the score, no other line is as close.
     x, y = page.locator("#parallel .trials path").last.evaluate(
         "path => { const end = path.getPointAtLength(path.getTotalLength()), at = path.getScreenCTM();"
         " return [end.x + at.e, end.y + at.f]; }"
@@ -193,7 +193,7 @@ def test_arrow_keys_go_from_row_to_row(opened):
     assert "rank 1 " in page.locator("#readout").inner_text()
 
 
-def test_nothing_leaves_a_narrow_screen_and_a_finger_brushes(browser, written: Path):
+def test_the_page_fits_a_narrow_screen_and_a_finger_brushes(browser, written: Path):
     with page_of(browser, width=360, height=740, has_touch=True) as watched:
         page = watched.page
         page.goto(written.as_uri())
@@ -211,7 +211,7 @@ def test_nothing_leaves_a_narrow_screen_and_a_finger_brushes(browser, written: P
         assert watched.errors == []
 
 
-def test_it_works_in_the_frame_in_which_mlflow_shows_it(browser, written: Path, tmp_path: Path):
+def test_the_page_works_in_the_frame_of_mlflow(browser, written: Path, tmp_path: Path):
     (tmp_path / "mlflow.html").write_text("<!doctype html><title>MLflow</title>")
     with page_of(browser) as watched:
         page = watched.page
@@ -236,7 +236,7 @@ def test_it_works_in_the_frame_in_which_mlflow_shows_it(browser, written: Path, 
         assert watched.errors == []
 
 
-def test_without_its_own_script_the_browser_runs_none(browser, tmp_path: Path):
+def test_the_browser_runs_no_script_but_the_pages_own(browser, tmp_path: Path):
     evil = "</script><script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\">"
     made = made_up.sweep(
         tmp_path, 6, epochs=1, params={"description": evil}, params__model__activation=[evil, "relu"] * 3, reason=evil

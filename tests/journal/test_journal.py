@@ -49,7 +49,7 @@ STORY: list[Event] = [
     EpochEnded(4.0, 0, 1, 1, {"loss": 1 / 3}),
     AttemptFailed(5.0, 0, 1, "its worker\nwas killed by SIGKILL, größe"),
     SlotOpened(5.4, "gpu0.1", "gpu0 has trained one trial at a time so far"),
-    SlotClosed(5.45, "gpu0.1", "a trial ran out of memory beside others"),
+    SlotClosed(5.45, "gpu0.1", "a trial ran out of memory while it shared the GPU"),
     SlotLost(5.5, "gpu1", "cannot start"),
     TrialEnded(6.0, 0, OUTCOME),
     ExecutionEnded(6.5, 0, 2, OUTCOME),
@@ -176,8 +176,8 @@ _HOLDS = """
 import sys, time
 from pathlib import Path
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.tracking.store import as_seen_from
-from mnist_sweep.journal.trial import TrialAsked
+from mnist_sweep.tracking.uri import as_seen_from
+from mnist_sweep.journal.events import TrialAsked
 journal = Journal(Path(sys.argv[1]))
 journal.append(TrialAsked(1.0, 0))
 print("open", flush=True)

@@ -1,4 +1,4 @@
-"""Rankings, Pareto sets, hopeless executions and confirmed winners."""
+"""Rankings, Pareto fronts, hopeless executions and confirmed winners."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def results(*scores: float | None, objectives: tuple[Objective, ...] = (ACCURACY
     return found
 
 
-def anew(found: Ranking, candidate: int, seeds: dict[int, float | None]) -> None:
+def retrain(found: Ranking, candidate: int, seeds: dict[int, float | None]) -> None:
     for seed, score in seeds.items():
         number = len(found.trials)
         found.trials[number] = Trial(number, {}, {"training": {"seed": seed}}, 3, confirms=candidate)
         found.outcomes[number] = Outcome(Status.FAILED if score is None else Status.COMPLETED, score=score)
 
 
-def test_those_that_confirm_others_are_not_ranked() -> None:
+def test_trials_that_retrain_others_are_not_ranked() -> None:
     found = results(0.5, 0.7, None)
-    anew(found, 1, {1001: 0.9})
+    retrain(found, 1, {1001: 0.9})
     assert found.ranked() == [1, 0]
     assert found.winner() == found.model() == 1
 
 
-class TestParetoSet:
-    def test_holds_what_no_other_trial_beats_in_everything(self) -> None:
+class TestParetoFront:
+    def test_has_the_trials_that_no_other_trial_beats(self) -> None:
         both = (ACCURACY, PARAMETERS)
         found = results(0.9, 0.8, 0.95, 0.9, None, 0.7, objectives=both, sizes=(100, 50, 900, 200, 1, 60))
         assert found.pareto() == [2, 0, 1]
@@ -51,7 +51,7 @@ class TestParetoSet:
         assert found.ranked() == []
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_is_that_of_comparing_all_pairs(self, seed: int) -> None:
+    def test_equals_a_comparison_of_all_pairs(self, seed: int) -> None:
         rng = random.Random(seed)
         objectives = (ACCURACY, PARAMETERS, Objective("val_loss", "min"))
         scores = {n: (rng.randint(0, 4), rng.randint(0, 4), rng.randint(0, 4)) for n in range(60)}
@@ -71,9 +71,9 @@ class TestHopeless:
             found.outcomes[number] = Outcome(Status.COMPLETED, score=sum(own) / len(own), scores=list(own))
         return found
 
-    def test_is_what_lies_far_below_the_best_by_the_spread_of_the_trials_so_far(self) -> None:
+    def test_a_score_many_standard_errors_below_the_best_is_hopeless(self) -> None:
         found = self.several((0.90, 0.91, 0.92), (0.80, 0.81, 0.82), (0.85, 0.86, 0.87))
-        # The spread is 0.01, so the bar is 0.91 - 3 * 0.01 * sqrt(4 / 3).
+        # The spread is 0.01, so the threshold is 0.91 - 3 * 0.01 * sqrt(4 / 3).
         assert not found.hopeless(0.88)
         assert found.hopeless(0.87)
 
@@ -90,8 +90,8 @@ class TestHopeless:
 class TestConfirm:
     def test_the_best_mean_wins_and_its_best_model_is_kept(self) -> None:
         found = results(0.9, 0.91)
-        anew(found, 1, {1001: 0.80, 1002: 0.82, 1003: 0.81})
-        anew(found, 0, {1001: 0.85, 1002: 0.88, 1003: 0.86})
+        retrain(found, 1, {1001: 0.80, 1002: 0.82, 1003: 0.81})
+        retrain(found, 0, {1001: 0.85, 1002: 0.88, 1003: 0.86})
         confirmed = confirm(found, [1, 0], 5.0)
         assert confirmed is not None
         assert (confirmed.winner, confirmed.model) == (0, 6)
@@ -106,15 +106,15 @@ class TestConfirm:
     def test_a_small_loss_wins(self) -> None:
         found = results(0.1, 0.2, objectives=(Objective("val_loss", "min"),))
         for candidate, score in ((0, 0.3), (1, 0.2)):
-            anew(found, candidate, {1001: score, 1002: score + 0.01})
+            retrain(found, candidate, {1001: score, 1002: score + 0.01})
         confirmed = confirm(found, [0, 1], 0.0)
         assert confirmed is not None
         assert (confirmed.winner, confirmed.model) == (1, 4)
 
-    def test_what_failed_is_left_out(self) -> None:
+    def test_failed_retrainings_are_left_out(self) -> None:
         found = results(0.9, 0.8)
-        anew(found, 0, {1001: None, 1002: None})
-        anew(found, 1, {1001: 0.7, 1002: None})
+        retrain(found, 0, {1001: None, 1002: None})
+        retrain(found, 1, {1001: 0.7, 1002: None})
         confirmed = confirm(found, [0, 1], 0.0)
         assert confirmed is not None
         assert [row["trial"] for row in confirmed.candidates] == [1]
@@ -122,13 +122,13 @@ class TestConfirm:
 
     def test_without_any_score_nothing_is_confirmed(self) -> None:
         found = results(0.9)
-        anew(found, 0, {1001: None})
+        retrain(found, 0, {1001: None})
         assert confirm(found, [0], 0.0) is None
 
-    def test_equal_differences_tell_nothing(self) -> None:
+    def test_equal_differences_give_no_p_value(self) -> None:
         found = results(0.9, 0.8)
         for candidate, seed in itertools.product((0, 1), (1001, 1002)):
-            anew(found, candidate, {seed: 0.5})
+            retrain(found, candidate, {seed: 0.5})
         confirmed = confirm(found, [0, 1], 0.0)
         assert confirmed is not None
         assert confirmed.p_value is None

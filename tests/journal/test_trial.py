@@ -60,7 +60,7 @@ EVENTS: list[Event] = [
     Confirmed(4.8, [{"trial": 3, "scores": {"1001": 0.5}, "mean": 0.5, "std": 0.0}], 3, 5, None),
     WinnerTested(5.0, 3, {"test_loss": 0.1, "test_accuracy": 0.9}, [[5, 1], [0, 4]]),
     SlotOpened(5.4, "gpu0.1", "gpu0 has trained one trial at a time so far"),
-    SlotClosed(5.45, "gpu0.1", "a trial ran out of memory beside others"),
+    SlotClosed(5.45, "gpu0.1", "a trial ran out of memory while it shared the GPU"),
     SlotLost(5.5, "gpu1", "cannot start, it ended with exit code 1"),
     SweepEnded(6.0, Status.COMPLETED, "", 3),
     SweepEnded(6.0, Status.FAILED, "no trial has a result", None),

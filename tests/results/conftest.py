@@ -33,7 +33,7 @@ OLD, NEW, OTHER = "alpha/2025-01-01_10-00-00", "alpha/2025-01-02_10-00-00", "bet
 
 @dataclass
 class Made:
-    """A made-up trial: what was set, and its objective at each epoch."""
+    """A made-up trial: its hyperparameter values, and its objective at each epoch."""
 
     values: dict[str, Any]
     scores: list[float] = field(default_factory=list)
@@ -158,7 +158,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
 
 @pytest.fixture
 def project(_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project's folder, as the working directory. Tests leave what is there as it is."""
+    """The project's folder, as the working directory. Tests do not change it."""
     monkeypatch.chdir(_project)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return _project
@@ -166,17 +166,17 @@ def project(_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def old() -> str:
-    """The older of two sweeps of the experiment alpha."""
+    """The older of the experiment alpha's two sweeps."""
     return OLD
 
 
 @pytest.fixture
 def new() -> str:
-    """The newer of two sweeps of the experiment alpha: five trials, of which one failed and one was stopped."""
+    """The newer of the experiment alpha's two sweeps: five trials, one of which failed and one was stopped."""
     return NEW
 
 
 @pytest.fixture
 def other() -> str:
-    """The only sweep of the experiment beta, the last of all; the least val_loss is the best."""
+    """The only sweep of the experiment beta, and the last of all. It minimizes val_loss."""
     return OTHER

@@ -17,21 +17,20 @@ from rich.console import Console
 
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.tables import Column
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results import compare as module
 from mnist_sweep.results.columns import find_column
-from mnist_sweep.results.compare import View, _as_csv, _markdown, compare
+from mnist_sweep.results.compare import View, _as_csv, compare
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, load_runs
 
 
 def table(text: str) -> list[list[str]]:
-    """Headings and rows; an empty cell is left out."""
+    """Headings and rows."""
     lines = [line.strip() for line in text.splitlines() if line.strip(" ─")]
     return [re.split(r"\s{2,}", line) for line in lines[1:-1]]
 
 
-def test_best_comes_first_and_what_has_no_score_last(project, new, tmp_path, capsys):
+def test_the_best_trial_is_first_and_trials_without_a_score_are_last(project, new, tmp_path, capsys):
     compare([new], None, View(csv=tmp_path / "runs.csv"))
     output = capsys.readouterr().out
     headings, *rows = table(output)
@@ -42,39 +41,39 @@ def test_best_comes_first_and_what_has_no_score_last(project, new, tmp_path, cap
         "optimizer",
         "learning_rate",
         "momentum",
-        "best_val_accuracy",
+        "val_accuracy",
         "test_accuracy",
-        "best_epoch",
         "epochs",
+        "best epoch",
         "parameters",
         "status",
         "time",
     ]
     assert rows == [
-        ["1", "128", "True", "sgd", "0.1", "0.5", "0.875", "0.8125", "2", "2", "1001", "completed", "5.0 s"],
-        ["4", "16", "True", "sgd", "0.1", "0", "0.875", "1", "1", "1004", "completed", "12 s"],
-        ["0", "64", "False", "adam", "0.001", "0.75", "2", "3", "1000", "completed", "2.5 s"],
-        ["3", "16", "False", "adam", "0.01235", "0.25", "1", "1", "1003", "stopped", "10 s"],
-        ["2", "256", "True", "adam", "1", "failed", "7.5 s"],
+        ["1", "128", "True", "sgd", "0.1", "0.5", "0.8750", "0.8125", "2", "2", "1,001", "completed", "5.0 s"],
+        ["4", "16", "True", "sgd", "0.1", "0", "0.8750", "–", "1", "1", "1,004", "completed", "12 s"],
+        ["0", "64", "False", "adam", "0.001", "–", "0.7500", "–", "3", "2", "1,000", "completed", "2.5 s"],
+        ["3", "16", "False", "adam", "0.01235", "–", "0.2500", "–", "1", "1", "1,003", "stopped", "10 s"],
+        ["2", "256", "True", "adam", "1", "–", "–", "–", "–", "–", "–", "failed", "7.5 s"],
     ]
     assert output.splitlines()[0].strip() == new
     assert output.splitlines()[-1] == f"5 runs, all columns in {tmp_path}/runs.csv"
 
 
-def test_least_comes_first_where_less_is_better(project, capsys, tmp_path):
+def test_the_smallest_loss_is_first(project, capsys, tmp_path):
     compare([], None, View(csv=tmp_path / "runs.csv"))
     headings, *rows = table(capsys.readouterr().out)
     # Only the learning rate was varied.
     assert headings == [
         "trial",
         "learning_rate",
-        "best_val_loss",
-        "best_epoch",
+        "val_loss",
         "epochs",
+        "best epoch",
         "parameters",
         "time",
     ]
-    assert [(row[0], row[2]) for row in rows] == [("1", "0.25"), ("0", "0.5"), ("2", "1")]
+    assert [(row[0], row[2]) for row in rows] == [("1", "0.2500"), ("0", "0.5000"), ("2", "1.0000")]
 
 
 def test_csv_has_all_columns_in_the_order_of_the_table(project, new, tmp_path, capsys):
@@ -98,7 +97,7 @@ def test_csv_goes_into_the_folder_of_the_sweep(project, old, capsys):
         path.unlink()
 
 
-def test_csv_that_cannot_be_written_is_said(project, new, tmp_path):
+def test_an_unwritable_csv_file_is_an_error(project, new, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError) as caught:
         compare([new], None, View(csv=tmp_path / "file" / "runs.csv"))
@@ -108,25 +107,27 @@ def test_csv_that_cannot_be_written_is_said(project, new, tmp_path):
     assert str(caught.value) == f"--csv={tmp_path}: cannot be written (Is a directory)"
 
 
-def test_narrow_terminal_has_trial_and_score_and_says_what_is_missing(project, new, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "standard_output", lambda: Console(width=50))
+def test_a_narrow_terminal_shows_trials_and_scores_and_how_many_columns_are_missing(
+    project, new, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(module, "standard_output", lambda: Console(width=45))
     compare([new], None, View(csv=tmp_path / "runs.csv"))
     output = capsys.readouterr().out
     headings = table(output)[0]
-    assert headings == ["trial", "best_val_accuracy", "test_accuracy"]
+    assert headings == ["trial", "val_accuracy", "test_accuracy"]
     assert output.splitlines()[-1] == (
         f"5 runs, all columns in {tmp_path}/runs.csv (10 more columns fit into a wider terminal)"
     )
 
 
-def test_unknown_sweep_writes_nothing(project, tmp_path):
+def test_an_unknown_sweep_writes_nothing(project, tmp_path):
     with pytest.raises(UserError, match="did you mean 'alpha'"):
         compare(["alpah"], None, View(csv=tmp_path / "runs.csv"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("kept", "count"), [([], 0), (["failed"], 1)])
-def test_sweep_without_scores_is_shown_too(project, new, tmp_path, capsys, monkeypatch, kept, count):
+def test_a_sweep_without_scores_is_shown(project, new, tmp_path, capsys, monkeypatch, kept, count):
     frame = find_sweep(new).frame()
     monkeypatch.setattr(SweepRuns, "frame", lambda _: frame[frame["status"].isin(kept)])
     compare([new], None, View(csv=tmp_path / "runs.csv"))
@@ -141,7 +142,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_sweeps_on_the_same_data_are_in_one_table(project, old, new, capsys):
+def test_sweeps_on_the_same_data_share_one_table(project, old, new, capsys):
     compare([old, new, old], None, View())
     output = capsys.readouterr().out
     headings, *rows = table(output)
@@ -156,7 +157,7 @@ def test_sweeps_on_the_same_data_are_in_one_table(project, old, new, capsys):
         [new, "2"],
     ]
     assert output.splitlines()[0].strip() == f"{old}, {new}"
-    # Nothing is written: whose folder would it go into?
+    # Without a single folder to write into, no file is written.
     assert output.splitlines()[-1] == "7 runs"
 
 
@@ -170,7 +171,7 @@ def test_sweeps_on_different_data_are_not_compared_unless_asked(project, new, ot
         compare([new, other], None, View())
     assert str(caught.value) == (
         f"compare: {new} is on mnist_5k ({'alpha' * 4}), {other} is on mnist_5k ({'beta' * 4}): "
-        "scores on different data cannot be compared; --mix-data shows them all the same"
+        "scores on different data cannot be compared; --mix-data shows them anyway"
     )
     compare([new, other], None, View(mix_data=True))
     headings, *rows = table(capsys.readouterr().out)
@@ -181,7 +182,7 @@ def test_sweeps_on_different_data_are_not_compared_unless_asked(project, new, ot
     assert lines(capsys) == ["metrics.best_val_loss", "0.25", "0.5", "1.0"]
 
 
-def test_hyperparameter_of_another_kind_in_another_sweep(project, old, new, monkeypatch, tmp_path):
+def test_a_hyperparameter_may_have_another_type_in_another_sweep(project, old, new, monkeypatch, tmp_path):
     frame = SweepRuns.frame
 
     def with_lists(sweep: SweepRuns) -> pd.DataFrame:
@@ -221,7 +222,7 @@ def test_hyperparameter_of_another_kind_in_another_sweep(project, old, new, monk
         (["time > 1000"], []),
     ],
 )
-def test_filter_keeps_the_runs_for_which_all_conditions_hold(project, new, capsys, filters, trials):
+def test_filters_keep_the_runs_for_which_all_conditions_hold(project, new, capsys, filters, trials):
     compare([new], None, View(filters=filters, columns=["trial"], format="csv"))
     assert lines(capsys) == ["trial", *map(str, trials)]
 
@@ -231,26 +232,29 @@ def test_filter_keeps_the_runs_for_which_all_conditions_hold(project, new, capsy
     [
         (
             {"filters": ["units 64"]},
-            "--filter=units 64: write COLUMN SIGN VALUE, the sign one of == != < <= > >=: 'units > 64'",
+            "--filter=units 64: write COLUMN SIGN VALUE with one of the signs == != < <= > >=: 'units > 64'",
         ),
         ({"filters": ["unit > 64"]}, "--filter=unit > 64: there is no column unit; did you mean 'units'?"),
-        ({"filters": ["units > many"]}, "--filter=units > many: many is no number"),
-        ({"filters": ["units >"]}, "--filter=units >: nothing is no number"),
-        ({"filters": ["optimizer > adam"]}, "--filter=optimizer > adam: its values are no numbers; write == or !="),
+        ({"filters": ["units > many"]}, "--filter=units > many: many is not a number"),
+        ({"filters": ["units >"]}, "--filter=units >: nothing is not a number"),
+        ({"filters": ["optimizer > adam"]}, "--filter=optimizer > adam: the column has texts; write == or !="),
         (
             {"filters": ["batch_normalization == 1"]},
-            "--filter=batch_normalization == 1: it is true or false; write == true or == false",
+            "--filter=batch_normalization == 1: the column is true or false; write == true or == false",
         ),
-        ({"filters": ["end < soon"]}, "--filter=end < soon: soon is no time such as 2026-11-01T12:00"),
+        ({"filters": ["end < soon"]}, "--filter=end < soon: soon is not a time such as 2026-11-01T12:00"),
         ({"sort": "-moment"}, "--sort=-moment: there is no column moment; did you mean 'momentum'?"),
         ({"columns": ["trial", "unit"]}, "--columns=unit: there is no column unit; did you mean 'units'?"),
         ({"format": "cvs"}, "--format=cvs: there is no such format; did you mean 'csv'?"),
-        ({"format": "parquet"}, "--format=parquet: it is no text; give --to FILE"),
-        ({"format": "json", "importance": True}, "--importance: it goes with the table only, not with --format=json"),
-        ({"to": Path("runs.xls")}, "--to=runs.xls: it ends with none of .txt .csv .json .parquet .md; give --format"),
+        ({"format": "parquet"}, "--format=parquet: this is a binary format; give --to FILE"),
+        ({"format": "json", "importance": True}, "--importance: it works with the table only, not with --format=json"),
+        (
+            {"to": Path("runs.xls")},
+            "--to=runs.xls: its name does not end with one of .txt .csv .json .parquet .md; give --format",
+        ),
     ],
 )
-def test_mistake_is_said(project, new, view, message):
+def test_a_wrong_option_is_an_error_that_says_what_to_do(project, new, view, message):
     with pytest.raises(UserError) as caught:
         compare([new], None, View(**view))
     assert str(caught.value) == message
@@ -270,7 +274,7 @@ def test_mistake_is_said(project, new, view, message):
         ("parameters", [0, 1, 3, 4, 2]),
     ],
 )
-def test_order_begins_with_the_best_metric_or_the_least_of_all_else(project, new, capsys, sort, trials):
+def test_sorting_starts_with_the_best_metric_or_the_smallest_other_value(project, new, capsys, sort, trials):
     compare([new], None, View(sort=sort, columns=["trial"], format="csv"))
     assert lines(capsys) == ["trial", *map(str, trials)]
 
@@ -285,7 +289,7 @@ def test_chosen_columns_are_shown_in_their_order(project, new, capsys, tmp_path)
 # ---- formats ----------------------------------------------------------------------------------------------------
 
 
-def test_csv_and_json_are_whole_and_nothing_else_is_printed(project, new, capsys):
+def test_csv_and_json_have_all_columns_and_nothing_else_is_printed(project, new, capsys):
     frame = load_runs(new)
     compare([new], None, View(format="csv"))
     csv = pd.read_csv(io.StringIO(capsys.readouterr().out))
@@ -301,7 +305,7 @@ def test_csv_and_json_are_whole_and_nothing_else_is_printed(project, new, capsys
 
 
 @pytest.mark.parametrize("name", ["runs.csv", "runs.json", "runs.parquet", "runs.md", "runs.txt"])
-def test_file_tells_the_format_by_its_name(project, new, tmp_path, capsys, name):
+def test_the_name_of_the_file_decides_the_format(project, new, tmp_path, capsys, name):
     compare([new], None, View(to=tmp_path / name, csv=tmp_path / "all.csv" if name == "runs.txt" else None))
     assert capsys.readouterr().out == f"5 runs are in {tmp_path / name}\n"
     path = tmp_path / name
@@ -318,7 +322,7 @@ def test_parquet_keeps_types(project, new, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "runs.parquet").astype(frame.dtypes), frame)
 
 
-def test_a_name_that_several_hyperparameters_end_in_is_refused(project, new):
+def test_an_ambiguous_column_name_is_an_error(project, new):
     frame = (
         load_runs(new).rename(columns={"params.model.units": "params.head.units"}).assign(**{"params.body.units": 1})
     )
@@ -335,12 +339,12 @@ def test_markdown_is_the_table(project, new, capsys):
     assert lines(capsys) == [
         "| trial | optimizer | reason |",
         "| --- | --- | --- |",
-        "| 1 | sgd |  |",
+        "| 1 | sgd | – |",
         "| 2 | adam | the loss became nan in epoch 1 |",
     ]
 
 
-def test_file_that_cannot_be_written_is_said(project, new, tmp_path):
+def test_an_unwritable_file_is_an_error(project, new, tmp_path):
     (tmp_path / "file").touch()
     for name in ("runs.csv", "runs.parquet", "runs.md"):
         with pytest.raises(UserError) as caught:
@@ -366,7 +370,7 @@ def _with(monkeypatch: pytest.MonkeyPatch, objectives: tuple[str, ...] = (), **c
         monkeypatch.setattr(module, "find_sweep", lambda *given: replace(find_sweep(*given), objectives=parsed))
 
 
-def test_pareto_set_is_marked_and_its_objectives_have_one_column(project, new, capsys, tmp_path, monkeypatch):
+def test_the_pareto_front_is_marked_and_each_objective_has_one_column(project, new, capsys, tmp_path, monkeypatch):
     weights = [500, 1000, None, 400, 1000]
     _with(monkeypatch, ("val_accuracy max", "parameters min"), metrics__best_parameters=weights)
     compare([new], None, View(csv=tmp_path / "runs.csv"))
@@ -378,10 +382,10 @@ def test_pareto_set_is_marked_and_its_objectives_have_one_column(project, new, c
 
 
 def test_scores_on_new_seeds_come_first(project, new, capsys, tmp_path, monkeypatch):
-    anew = {"metrics__confirmed_val_accuracy": [0.8, 0.7, None, None, None]}
+    means = {"metrics__confirmed_val_accuracy": [0.8, 0.7, None, None, None]}
     _with(
         monkeypatch,
-        **anew,
+        **means,
         metrics__confirmed_val_accuracy_std=[0.01, 0.0, None, None, None],
         confirms=[None] * 4 + [0],
     )
@@ -390,11 +394,11 @@ def test_scores_on_new_seeds_come_first(project, new, capsys, tmp_path, monkeypa
     headings, *rows = table(output)
     assert [row[0] for row in rows] == ["0", "1", "3", "2"]
     assert "0.8000 ± 0.0100" in rows[0]
-    assert headings.index("on new seeds") == headings.index("best_val_accuracy") + 1
-    assert output.splitlines()[-1].startswith("5 runs (1 that train others anew are not shown), all columns in ")
+    assert headings.index("on new seeds") == headings.index("val_accuracy") + 1
+    assert output.splitlines()[-1].startswith("5 runs (1 that retrains others not shown), all columns in ")
 
 
-def test_members_of_a_population_tell_whom_they_go_on_from(project, new, capsys, tmp_path, monkeypatch):
+def test_members_of_a_population_show_the_trial_they_continue_from(project, new, capsys, tmp_path, monkeypatch):
     _with(monkeypatch, goes_on_from=[None, 0, None, 1, None])
     compare([new], None, View(csv=tmp_path / "runs.csv"))
     headings, *rows = table(capsys.readouterr().out)
@@ -405,7 +409,7 @@ def test_members_of_a_population_tell_whom_they_go_on_from(project, new, capsys,
 # ---- importance -------------------------------------------------------------------------------------------------
 
 
-def test_importance_is_not_told_of_a_few_trials(project, new, capsys, tmp_path):
+def test_a_few_trials_have_no_importances(project, new, capsys, tmp_path):
     compare([new], None, View(csv=tmp_path / "runs.csv", importance=True))
     assert lines(capsys)[-1] == "No importances: 4 trials have a score; at least 10 are needed."
 
@@ -458,7 +462,7 @@ print([name for name in ("tensorflow", "mlflow", "sqlalchemy", "hydra", "matplot
 """
 
 
-def test_a_local_store_takes_nothing_that_is_slow_to_import(project, old, new, tmp_path):
+def test_a_local_store_imports_nothing_slow(project, old, new, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _QUICK, old, new, tmp_path],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -487,7 +491,7 @@ HOSTILE = {
 }
 
 
-def test_a_spreadsheet_finds_no_formula_in_csv():
+def test_csv_has_no_formulas():
     frame = pd.DataFrame(
         {
             "params.x": pd.Series([*HOSTILE, None], dtype="string"),
@@ -500,8 +504,3 @@ def test_a_spreadsheet_finds_no_formula_in_csv():
     assert written["params.x"].isna().sum() == 1
     assert set(written["metrics.loss"]) == {"-0.5"}
     assert list(written.columns)[2] == "'=HYPERLINK(1)"
-
-
-def test_a_bar_or_a_line_feed_breaks_no_markdown_table():
-    text = _markdown([Column("a|b", ["c|d\ne"]), Column("x", ["1"])])
-    assert text.splitlines() == ["| a\\|b | x |", "| --- | --- |", "| c\\|d e | 1 |"]

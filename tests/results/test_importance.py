@@ -27,7 +27,7 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def frame_of(params: dict[str, Any], scores: Any, objective: Objective = ACCURACY, **more: Any) -> pd.DataFrame:
-    """Runs as `load_runs` gives them, as far as these functions look."""
+    """Runs as `load_runs` gives them, with the columns that these functions read."""
     frame = pd.DataFrame({f"params.{name}": pd.Series(values).convert_dtypes() for name, values in params.items()})
     frame[f"metrics.best_{objective.name}"] = pd.Series(scores, dtype="Float64")
     frame["confirms"] = pd.Series([pd.NA] * len(frame), dtype="Int64")
@@ -56,7 +56,7 @@ def _narrow(rate: Any, units: Any) -> Any:
 # ---- importances ------------------------------------------------------------------------------------------------
 
 
-def test_most_important_comes_first_and_shares_add_up_to_1():
+def test_the_most_important_is_first_and_importances_add_up_to_1():
     found = mnist_sweep.importances(drawn(120, _narrow), "val_accuracy")
     assert list(found.columns) == COLUMNS
     assert found["hyperparameter"].iloc[0] == "optimizer.learning_rate"
@@ -68,39 +68,39 @@ def test_most_important_comes_first_and_shares_add_up_to_1():
     pd.testing.assert_frame_equal(found, importances(drawn(120, _narrow), ACCURACY))
 
 
-def test_more_trials_say_more():
+def test_more_trials_give_narrower_intervals():
     few, many = (by_name(importances(drawn(n, _narrow), ACCURACY)) for n in (20, 200))
     width = [(found["high"] - found["low"]).mean() for found in (few, many)]
     assert width[1] < 0.5 * width[0]
 
 
-def test_less_is_better_where_the_objective_says_so():
+def test_the_objective_decides_which_way_is_better():
     larger = importances(drawn(60, _narrow), ACCURACY)
     less = importances(drawn(60, lambda *given: -_narrow(*given), objective=LOSS), LOSS)
     pd.testing.assert_frame_equal(larger, less)
     assert not larger.equals(importances(drawn(60, _narrow, objective=LOSS), LOSS))
 
 
-def test_scale_on_which_a_number_was_drawn_does_not_matter():
+def test_the_scale_of_a_number_does_not_matter():
     frame = drawn(60, _narrow)
     found = importances(frame, ACCURACY)
     frame["params.optimizer.learning_rate"] = np.log(frame["params.optimizer.learning_rate"].astype(float))
     pd.testing.assert_frame_equal(importances(frame, ACCURACY), found)
 
 
-def test_trials_without_a_score_or_of_another_setting_do_not_count():
+def test_trials_without_a_score_or_that_retrain_others_do_not_count():
     frame = drawn(60, _narrow)
     found = importances(frame, ACCURACY)
-    failed, anew = frame.iloc[:5].copy(), frame.iloc[5:10].copy()
+    failed, retraining = frame.iloc[:5].copy(), frame.iloc[5:10].copy()
     failed["metrics.best_val_accuracy"] = pd.NA
-    anew["confirms"] = 1
-    pd.testing.assert_frame_equal(importances(pd.concat([frame, failed, anew]), ACCURACY), found)
+    retraining["confirms"] = 1
+    pd.testing.assert_frame_equal(importances(pd.concat([frame, failed, retraining]), ACCURACY), found)
 
 
-def test_conditional_hyperparameter_counts_where_it_is_active():
+def test_a_conditional_hyperparameter_counts_where_it_is_active():
     draws = np.random.default_rng(0)
     sgd, momentum, nothing = draws.random(150) < 0.5, draws.random(150), draws.random(150)
-    # Where there is momentum, all depends on it.
+    # If momentum is active, the score depends on nothing else.
     scores = np.where(sgd, momentum, 0.4 + 0.01 * nothing)
     params = {
         "optimizer.name": np.where(sgd, "sgd", "adam"),
@@ -114,7 +114,7 @@ def test_conditional_hyperparameter_counts_where_it_is_active():
     assert found["model.once"] < 0.05
 
 
-def test_only_what_was_searched_counts():
+def test_only_searched_hyperparameters_count():
     frame = drawn(40, _narrow)
     frame["params.optimizer.epsilon"] = frame["params.optimizer.learning_rate"]
     assert "optimizer.epsilon" in importances(frame, ACCURACY)["hyperparameter"].tolist()
@@ -132,12 +132,12 @@ def test_only_what_was_searched_counts():
         (drawn(30, _narrow, objective=LOSS), "0 trials have a score; at least 10 are needed"),
         (
             frame_of({"model.units": range(20), "model.layers": [1] * 20}, range(20)),
-            "the trials differ in one hyperparameter only",
+            "the trials differ in only one hyperparameter",
         ),
         (frame_of({"model.layers": [1] * 20}, range(20)), "the trials differ in no hyperparameter"),
     ],
 )
-def test_nothing_is_made_up_of_too_little(frame, why):
+def test_too_few_trials_or_hyperparameters_give_no_rows(frame, why):
     found = importances(frame, ACCURACY)
     assert found.empty
     assert list(found.columns) == COLUMNS
@@ -152,7 +152,7 @@ def test_runs_on_different_data_are_refused():
             ask(frame, ACCURACY)
 
 
-def test_unknown_hyperparameter_is_said_with_the_nearest():
+def test_an_unknown_hyperparameter_is_an_error_with_a_suggestion():
     for ask in (importances, lambda *given: top_share(*given[:2], hyperparameters=given[2])):
         with pytest.raises(UserError) as caught:
             ask(drawn(20, _narrow), ACCURACY, ["model.unit"])
@@ -162,7 +162,7 @@ def test_unknown_hyperparameter_is_said_with_the_nearest():
 # ---- what the best have in common -------------------------------------------------------------------------------
 
 
-def test_what_the_best_have_in_common_the_most_surprising_first():
+def test_the_most_surprising_common_value_is_first():
     found = top_share(drawn(100, _narrow), ACCURACY)
     assert list(found.columns) == ["hyperparameter", "top", "all", "p"]
     assert found.attrs == {"top": 10, "all": 100}
@@ -175,19 +175,19 @@ def test_what_the_best_have_in_common_the_most_surprising_first():
     assert rows.loc["model.dropout", "p"] > 0.05
 
 
-def test_how_probable_a_frequent_value_is():
+def test_the_p_value_of_a_frequent_value():
     names, flags = ["sgd"] * 10 + ["adam"] * 10, [True, False] * 10
     frame = frame_of({"optimizer.name": names, "model.flag": flags, "model.one": [1] * 20}, range(20))
     rows = by_name(top_share(frame, Objective("val_accuracy", "min"), 0.25))
     assert rows.loc["optimizer.name", ["top", "all"]].tolist() == ["sgd ×5", "adam ×10, sgd ×10"]
-    # That all five are the same, whichever.
+    # The probability that all five have the same value.
     assert rows.loc["optimizer.name", "p"] == pytest.approx(2 * math.comb(10, 5) / math.comb(20, 5))
     assert rows.loc["model.flag", "top"] == "True ×3, False ×2"
     assert rows.loc["model.flag", "p"] == 1
     assert "model.one" not in rows.index
 
 
-def test_what_none_of_the_best_has_is_inactive():
+def test_a_hyperparameter_that_none_of_the_best_uses_is_inactive():
     momentum = pd.Series([0.5, 0.9, *[None] * 18])
     frame = frame_of({"optimizer.momentum": momentum, "model.units": range(20)}, range(20))
     rows = by_name(top_share(frame, ACCURACY))
@@ -196,7 +196,7 @@ def test_what_none_of_the_best_has_is_inactive():
     assert rows.attrs == {"top": 5, "all": 20}
 
 
-def test_of_too_few_trials_nothing_is_in_common():
+def test_too_few_trials_have_nothing_in_common():
     found = top_share(drawn(5, _narrow), ACCURACY)
     assert found.empty
     assert found.attrs["why"] == "5 trials have a score; at least 10 are needed"
@@ -205,7 +205,7 @@ def test_of_too_few_trials_nothing_is_in_common():
 # ---- effects ----------------------------------------------------------------------------------------------------
 
 
-def test_effect_of_a_few_values_is_the_mean_at_each():
+def test_the_effect_of_a_few_values_is_their_mean_score():
     params = {"optimizer.name": ["sgd", "adam", "sgd", "adam", "sgd", "nadam", "sgd", None]}
     found = marginal(frame_of(params, [0.1, 0.5, 0.2, 0.7, 0.6, 0.9, pd.NA, 0.4]), ACCURACY, "optimizer.name")
     assert list(found.columns) == ["value", "mean", "low", "high", "count"]
@@ -217,7 +217,7 @@ def test_effect_of_a_few_values_is_the_mean_at_each():
     assert tuple(found.loc[2, ["low", "high"]]) == pytest.approx(expected)
 
 
-def test_effect_of_many_numbers_is_that_of_their_neighbourhoods():
+def test_many_numbers_are_grouped_with_their_neighbours():
     frame = drawn(100, _narrow)
     found = marginal(frame, ACCURACY, "optimizer.learning_rate")
     assert found["value"].is_monotonic_increasing

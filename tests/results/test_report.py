@@ -1,4 +1,4 @@
-"""What the report of a sweep says; its page in a browser is tests/e2e/test_report_page.py."""
+"""The report of a sweep; tests/e2e/test_report_page.py tests its page in a browser."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mnist_sweep.cli import commands
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results import report
-from mnist_sweep.results.report import content, pictures
-from mnist_sweep.results.report.leaderboard import Column, Leaderboard, leaderboard
+from mnist_sweep.results.report import content, plots
+from mnist_sweep.results.report.leaderboard import Page, PageColumn, leaderboard
 from mnist_sweep.results.runs.find import find_sweep
 
 ACCURACY = [Objective("val_accuracy", "max")]
@@ -28,7 +28,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the pictures out, which take seconds."""
+    """Leaves out the plots, which take seconds."""
     monkeypatch.setattr(report, "draw", lambda *_: [])
 
 
@@ -37,21 +37,25 @@ def page(made: made_up.MadeUp, folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def words(text: str) -> str:
-    """What is to be read on a page."""
+def text_of(text: str) -> str:
+    """The text of a page."""
     plain = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
     return " ".join(html.unescape(plain).split())
 
 
-def told(text: str) -> Any:
-    """What the page's script is told."""
+def data_of(text: str) -> Any:
+    """The data of the page's script."""
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     return json.loads(data)
 
 
-def column(board: Leaderboard, heading: str) -> Column:
+def column(board: Page, heading: str) -> PageColumn:
     (found,) = [one for one in board.columns if one.heading == heading]
     return found
+
+
+def trials_of(board: Page) -> list[int]:
+    return [row.trial for row in board.rows]
 
 
 def scores(*values: float | None) -> pd.arrays.FloatingArray:
@@ -67,13 +71,16 @@ def test_a_sweep_in_mlflow_becomes_a_page_without_tensorflow(project, new, monke
     assert commands.COMMANDS["report"]([new, "--to", str(tmp_path / "deep" / "r.html")]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/deep/r.html\n"
     text = (tmp_path / "deep" / "r.html").read_text(encoding="utf-8")
-    said = words(text)
-    assert "Winner: trial 1" in said
-    assert "test_accuracy 0.8125" in said
-    assert "5 trials 3 completed, 1 stopped, 1 failed" in said
+    shown = text_of(text)
+    assert "Winner: trial 1" in shown
+    assert "test_accuracy 0.8125" in shown
+    assert "5 trials 3 completed, 1 stopped, 1 failed" in shown
     assert 'title="the loss became nan in epoch 1"' in text
-    assert f"python -m mnist_sweep export {new} --to exported" in said
-    assert 'alt="7 of 8 test images are right. The most frequent mistake: 0 taken for 1, 1 time."' in text
+    assert f"python -m mnist_sweep export {new} --to exported" in shown
+    assert (
+        'alt="7 of 8 test images are classified correctly. The most frequent mistake: 0 predicted as 1, 1 time."'
+        in text
+    )
     for anchor in ("history", "curves", "effects", "timeline", "confusion"):
         assert f'<section id="{anchor}">' in text
     for anchor in ("importance", "pareto", "mistakes", "filters"):
@@ -82,35 +89,37 @@ def test_a_sweep_in_mlflow_becomes_a_page_without_tensorflow(project, new, monke
     assert len(set(names)) == len(names)
 
 
-def test_it_goes_into_the_folder_of_the_sweep(project, old, undrawn):
+def test_the_report_is_written_to_the_sweep_folder(project, old, undrawn):
     path = report.report(old, None, None)
     try:
         assert path == Path("experiments", old, "report.html")
-        assert "trial 1" in words(path.read_text(encoding="utf-8"))
+        assert "trial 1" in text_of(path.read_text(encoding="utf-8"))
     finally:
         path.unlink()
 
 
-def test_from_elsewhere_it_goes_into_the_folder_that_was_given_or_asks_where(
+def test_in_another_working_directory_it_is_written_to_the_given_folder_or_needs_a_file(
     project, old, undrawn, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     folder = project / "experiments" / old
     assert report.report(str(folder), None, None) == folder / "report.html"
     (folder / "report.html").unlink()
-    with pytest.raises(UserError, match=f"{old}: its folder is not in experiments/ here; say with --to=FILE where"):
+    with pytest.raises(
+        UserError, match=f"{old}: its folder is not in experiments/ here; give the file to write with --to=FILE"
+    ):
         report.report(old, f"sqlite:///{project}/mlruns/mlflow.db", None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_named(project, old, undrawn, tmp_path):
+def test_an_unwritable_file_is_an_error_that_names_it(project, old, undrawn, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught:
         report.report(old, None, tmp_path / "file" / "report.html")
     assert str(caught.value).startswith(f"--to={tmp_path}/file/report.html: cannot be written (")
 
 
-def test_a_damaged_file_costs_its_own_pictures_only(project, new, monkeypatch, tmp_path):
+def test_a_damaged_file_only_leaves_out_its_own_plots(project, new, monkeypatch, tmp_path):
     made = made_up.sweep(tmp_path, 3, epochs=1, files={"test_details.npz": b"not an archive"})
     text = page(made, tmp_path)
     assert 'id="mistakes"' not in text
@@ -128,7 +137,7 @@ def test_the_sweep_is_described(undrawn, tmp_path):
         params={"description": "Are two layers enough?", "seed": "3", "validation": "kfold", "folds": "5"},
         metrics__best_val_accuracy_std=0.0125,
     )
-    said = words(page(made, tmp_path))
+    shown = text_of(page(made, tmp_path))
     for text in (
         "Are two layers enough?",
         "ended: search.time_budget=12m is used up",
@@ -143,10 +152,10 @@ def test_the_sweep_is_described(undrawn, tmp_path):
         "python 3.11.7",
         " ± 0.0125",
     ):
-        assert text in said, text
+        assert text in shown, text
 
 
-def test_the_winner_of_new_seeds_is_told_with_its_uncertainty(undrawn, tmp_path):
+def test_a_winner_by_new_seeds_has_a_verdict(undrawn, tmp_path):
     candidates = [
         {"trial": 2, "scores": {"1001": 0.95, "1002": 0.93}, "mean": 0.94, "std": 0.01414},
         {"trial": 0, "scores": {"1001": 0.92}, "mean": 0.92, "std": 0.0},
@@ -165,18 +174,28 @@ def test_the_winner_of_new_seeds_is_told_with_its_uncertainty(undrawn, tmp_path)
         metrics__test_accuracy=scores(None, None, 0.91, 0.91),
     )
     text = page(made_up.with_winner(made, 3, confirms=2), tmp_path)
-    said = words(text)
-    assert "Winner: trial 2" in said
-    assert "val_accuracy 0.9600" in said
-    assert "on new seeds 0.9400 ± 0.0141" in said
-    assert "test_accuracy 0.9100" in said
-    assert "0.0200 before trial 0. A paired t-test gives p = 0.2: that may well be chance." in said
-    assert "seed 1001 seed 1002 2 0.9400 0.0141 0.9500 0.9300 0 0.9200 0.0000 0.9200 –" in said
-    # The setting's other trainings are no trials of their own.
-    assert told(text)["trials"] == [2, 0, 1]
-    assert "3 trials 3 completed; 1 more to train the best anew" in re.sub(
-        r"\d completed, \d stopped", "3 completed", said
+    shown = text_of(text)
+    assert "Winner: trial 2" in shown
+    assert "val_accuracy 0.9600" in shown
+    assert "on new seeds 0.9400 ± 0.0141" in shown
+    assert "test_accuracy 0.9100" in shown
+    assert (
+        "0.9400 ± 0.0141 on 2 new seeds; 0.0200 better than trial 0 (paired t-test, p = 0.2, not significant)." in shown
     )
+    assert "seed 1001 seed 1002 2 0.9400 0.0141 0.9500 0.9300 0 0.9200 0.0000 0.9200 –" in shown
+    # The trial that retrains it is not on the leaderboard.
+    assert data_of(text)["trials"] == [2, 0, 1]
+    assert "3 trials 3 completed; 1 more to retrain the best" in re.sub(
+        r"\d completed, \d stopped", "3 completed", shown
+    )
+
+
+@pytest.mark.parametrize("content", ["[", "[]", '{"candidates": [1]}', '{"candidates": [{"trial": 1}]}'])
+def test_a_damaged_file_of_the_retraining_is_an_error(undrawn, tmp_path, content):
+    (tmp_path / "parent").mkdir()
+    (tmp_path / "parent" / "confirmed.json").write_text(content)
+    with pytest.raises(UserError, match=r"confirmed.json of its run: is damaged"):
+        page(made_up.sweep(tmp_path, 3), tmp_path)
 
 
 def test_a_sweep_whose_trials_all_failed_says_why(undrawn, tmp_path):
@@ -184,12 +203,12 @@ def test_a_sweep_whose_trials_all_failed_says_why(undrawn, tmp_path):
     made = made_up.sweep(
         tmp_path, 3, status="failed", reason=reasons, metrics__best_val_accuracy=scores(None, None, None)
     )
-    said = words(page(made, tmp_path))
-    assert "No trial has a score 2 trials: the loss became nan in epoch 1 1 trial: its worker was killed" in said
-    assert "mnist_sweep export" not in said
+    shown = text_of(page(made, tmp_path))
+    assert "No trial has a score 2 trials: the loss became nan in epoch 1 1 trial: its worker was killed" in shown
+    assert "mnist_sweep export" not in shown
 
 
-def test_a_running_sweep_tells_how_it_stands(undrawn, tmp_path):
+def test_a_running_sweep_shows_its_status(undrawn, tmp_path):
     made = made_up.sweep(
         tmp_path,
         3,
@@ -199,33 +218,33 @@ def test_a_running_sweep_tells_how_it_stands(undrawn, tmp_path):
         seconds=scores(1.0, 2.0, None),
     )
     text = page(made, tmp_path)
-    said = words(text)
-    assert "Best so far: trial 1" in said
-    assert "2 completed, 1 running" in said
-    assert "not yet ended" in said
-    assert "python -m mnist_sweep report made/2026-01-02_03-04-05" in said
-    assert told(text)["trials"] == [1, 0, 2]
-    assert told(text)["colour"] == [1.0, 0.0, None]
+    shown = text_of(text)
+    assert "Best so far: trial 1" in shown
+    assert "2 completed, 1 running" in shown
+    assert "still running" in shown
+    assert "python -m mnist_sweep report made/2026-01-02_03-04-05" in shown
+    assert data_of(text)["trials"] == [1, 0, 2]
+    assert data_of(text)["colour"] == [1.0, 0.0, None]
 
 
-def test_a_sweep_whose_process_was_killed_is_not_said_to_run(undrawn, tmp_path, monkeypatch):
+def test_a_sweep_whose_process_was_killed_is_not_shown_as_running(undrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(content, "local_folder", lambda given, sweep: tmp_path)
     made = made_up.sweep(tmp_path, 1, tags={"mnist_sweep.status": "running"}, status="running")
-    said = words(page(made, tmp_path))
-    assert "the process that ran it is gone" in said
-    assert f"python -m mnist_sweep resume {made.sweep}" in said
+    shown = text_of(page(made, tmp_path))
+    assert "the process that ran it is gone" in shown
+    assert f"python -m mnist_sweep resume {made.sweep}" in shown
 
 
 @pytest.mark.parametrize("trials", [0, 1])
-def test_what_there_is_nothing_to_say_of_is_left_out(trials, tmp_path):
+def test_empty_sections_are_left_out(trials, tmp_path):
     made = made_up.sweep(tmp_path, trials, epochs=1)
     text = page(made, tmp_path)
-    assert "All settings at once" not in text
+    assert "All trials at once" not in text
     assert ("Leaderboard" in text) == (trials == 1)
     assert re.findall(r'<section id="(\w+)">', text) == ["next", "leaderboard", "curves"][: 1 + 2 * trials]
 
 
-def test_the_pareto_set_is_marked(undrawn, tmp_path):
+def test_the_pareto_front_is_marked(undrawn, tmp_path):
     made = made_up.sweep(
         tmp_path,
         3,
@@ -234,13 +253,13 @@ def test_the_pareto_set_is_marked(undrawn, tmp_path):
         metrics__best_parameters=scores(1000, 3000, 4000),
     )
     text = page(made, tmp_path)
-    assert len(re.findall(r'<span title="in the Pareto set', text)) == 2
-    assert told(text)["trials"] == [1, 0, 2]
-    assert told(text)["objectives"] == 2
-    assert "parameters 3,000" in words(text)
+    assert len(re.findall(r'<span title="on the Pareto front', text)) == 2
+    assert data_of(text)["trials"] == [1, 0, 2]
+    assert data_of(text)["objectives"] == 2
+    assert "parameters 3,000" in text_of(text)
 
 
-def test_values_of_the_users_are_only_ever_text(undrawn, tmp_path):
+def test_values_of_users_are_escaped(undrawn, tmp_path):
     made = made_up.sweep(
         tmp_path,
         3,
@@ -254,11 +273,11 @@ def test_values_of_the_users_are_only_ever_text(undrawn, tmp_path):
     assert "<img" not in text
     assert text.count("</script>") == 2
     assert text.count(html.escape(HOSTILE).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) > 5
-    (axis,) = [one for one in told(text)["columns"] if one["heading"].endswith(HOSTILE)]
+    (axis,) = [one for one in data_of(text)["columns"] if one["heading"].endswith(HOSTILE)]
     assert sorted(axis["options"]) == sorted(["a", HOSTILE, "b"])
 
 
-def test_only_the_pages_own_script_is_allowed_and_nothing_is_fetched(undrawn, tmp_path):
+def test_only_the_scripts_of_the_page_run_and_nothing_is_downloaded(undrawn, tmp_path):
     import base64
     import hashlib
 
@@ -279,18 +298,18 @@ def test_the_leaderboard_is_ordered_by_new_scores_then_by_scores():
     table["metrics.best_val_accuracy"] = scores(0.9, None, 0.95, 0.97, 0.9)
     table["metrics.confirmed_val_accuracy"] = scores(0.91, None, 0.9, None, None)
     board = leaderboard(table, ACCURACY, {})
-    assert board.trials == [0, 2, 3, 4, 1]
+    assert trials_of(board) == [0, 2, 3, 4, 1]
     assert column(board, "rank").cells == ["1", "2", "3", "4", "–"]
     assert column(board, "on new seeds").values == [0.91, 0.9, None, None, None]
 
 
-def test_the_smallest_is_the_best_where_less_is_better():
+def test_the_smallest_loss_is_the_best():
     table = made_up.frame(3, ["val_loss"])
     table["metrics.best_val_loss"] = scores(0.5, 0.25, 1.0)
     board = leaderboard(table, [Objective("val_loss", "min")], {})
-    assert board.trials == [1, 0, 2]
-    assert board.colour == [1.0, 0.5, 0.0]
-    (score,) = [one for one in board.columns if one.score]
+    assert trials_of(board) == [1, 0, 2]
+    assert board.colours == [1.0, 0.5, 0.0]
+    (score,) = [one for one in board.columns if one.kind == "score"]
     assert score.for_script()["turned"]
 
 
@@ -330,7 +349,7 @@ def test_inactive_values_are_dashes_without_a_value():
     board = leaderboard(table, ACCURACY, {"optimizer.momentum": "interval(0, 0.9)", "model.name": "choice(–, x)"})
     assert column(board, "momentum").cells == ["–", "0.5", "0.25"]
     assert column(board, "momentum").values == [None, 0.5, 0.25]
-    # A value that looks like it is one all the same.
+    # A dash may be the value of a hyperparameter.
     model = board.columns[[one.heading for one in board.columns].index("model")]
     assert model.values[1] is None
     assert model.values[0] is not None
@@ -340,7 +359,7 @@ def test_infinite_scores_are_none():
     table = made_up.frame(3, ["val_loss"])
     table["metrics.best_val_loss"] = scores(0.5, np.inf, 1.7976931348623157e308)
     board = leaderboard(table, [Objective("val_loss", "min")], {})
-    assert [one.values for one in board.columns if one.score] == [[0.5, None, None]]
+    assert [one.values for one in board.columns if one.kind == "score"] == [[0.5, None, None]]
 
 
 def test_wide_scores_get_a_logarithmic_axis():
@@ -348,17 +367,17 @@ def test_wide_scores_get_a_logarithmic_axis():
     for values, axis in ((scores(0.01, 0.1, 1.0), "log"), (scores(0.5, 0.6, 1.0), "linear")):
         table["metrics.best_val_loss"] = values
         board = leaderboard(table, [Objective("val_loss", "min")], {})
-        assert [one.axis for one in board.columns if one.score] == [axis]
+        assert [one.axis for one in board.columns if one.kind == "score"] == [axis]
 
 
-def test_a_file_that_is_there_is_replaced_by_a_whole_one(project, other, undrawn, tmp_path):
+def test_an_existing_file_is_replaced(project, other, undrawn, tmp_path):
     (tmp_path / "report.html").write_text("an older one")
     report.write(find_sweep(other), tmp_path / "report.html")
-    assert "0.2500" in words((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "0.2500" in text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_what_cannot_be_seen_is_written_as_an_escape(undrawn, tmp_path):
+def test_invisible_characters_are_written_as_escapes(undrawn, tmp_path):
     hostile = "a\x1b[31m\u202eb</script>"
     made = made_up.sweep(
         tmp_path,
@@ -371,7 +390,7 @@ def test_what_cannot_be_seen_is_written_as_an_escape(undrawn, tmp_path):
     text = page(made, tmp_path)
     assert not set("\x1b\u202e") & set(text)
     assert text.count("a\\x1b[31m\\u202eb&lt;/script&gt;") > 3
-    (axis,) = [one for one in told(text)["columns"] if one["heading"].endswith("</script>")]
+    (axis,) = [one for one in data_of(text)["columns"] if one["heading"].endswith("</script>")]
     assert "a\\x1b[31m\\u202eb</script>" in axis["options"]
 
 
@@ -379,8 +398,8 @@ def test_what_cannot_be_seen_is_written_as_an_escape(undrawn, tmp_path):
     "content",
     ["", "{}", "null", "[]", '{"rows are true classes": [[1, 2], [3]]}', '{"rows are true classes": "x"}', "["],
 )
-def test_a_damaged_confusion_matrix_costs_the_report_only_that_picture(tmp_path: Path, content: str) -> None:
+def test_a_damaged_confusion_matrix_only_leaves_out_its_plot(tmp_path: Path, content: str) -> None:
     (tmp_path / "confusion_matrix.json").write_text(content)
-    assert pictures._counts(tmp_path / "confusion_matrix.json") is None
+    assert plots._counts(tmp_path / "confusion_matrix.json") is None
     (tmp_path / "confusion_matrix.json").write_text('{"rows are true classes": [[1, 2], [3, 4]]}')
-    assert pictures._counts(tmp_path / "confusion_matrix.json") == [[1, 2], [3, 4]]
+    assert plots._counts(tmp_path / "confusion_matrix.json") == [[1, 2], [3, 4]]

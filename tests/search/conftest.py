@@ -1,4 +1,4 @@
-"""What the tests of searches share."""
+"""A fixture that builds any search algorithm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(compose_config) -> Make:
     ) -> Made:
         of_space = DISCRETE if algorithm == "grid" and not overrides else overrides or MIXED
         of_search = tuple(override for override in of_space if override.startswith("search."))
-        # Put together here, as Hydra takes a tenth of a second for each of all the combinations.
+        # Two configs are merged, as composing each combination would take Hydra a tenth of a second.
         config = compose_config("training.epochs=9", *(override for override in of_space if override not in of_search))
         config["search"] = compose_config(*OVERRIDES.get(algorithm, (f"search={algorithm}",)), *of_search)["search"]
         config["search"]["seed"] = seed

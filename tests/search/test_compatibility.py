@@ -1,4 +1,4 @@
-"""Whether a search and a space go together."""
+"""Which searches go with which spaces."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.search import compatibility
@@ -30,20 +31,18 @@ def check(compose_config: Compose) -> Callable[..., None]:
 
 
 def values(count: int) -> str:
-    """An override that makes a space of so many settings."""
+    """An override that makes a space of `count` combinations."""
     return f"training.seed=range(0, {count})"
 
 
-@pytest.mark.parametrize(
-    "algorithm", ["random", "bayesian", "hyperband", "grid", "none", "tpe", "cmaes", "nsga2", "asha", "median", "pbt"]
-)
-def test_a_config_without_sweeps_goes_with_any_search(check: Callable[..., None], algorithm: str) -> None:
+@pytest.mark.parametrize("algorithm", sorted(SEARCHES))
+def test_every_search_takes_a_config_without_sweeps(check: Callable[..., None], algorithm: str) -> None:
     check(f"search={algorithm}")
 
 
 @pytest.mark.parametrize("algorithm", ["none", "grid", "hyperband", "pbt"])
-def test_a_warm_start_of_what_learns_from_none_is_refused(check: Callable[..., None], algorithm: str) -> None:
-    with pytest.raises(UserError, match=rf"^search.warm_start=a/b: search={algorithm} learns nothing from earlier "):
+def test_a_warm_start_is_refused_by_searches_that_do_not_learn(check: Callable[..., None], algorithm: str) -> None:
+    with pytest.raises(UserError, match=rf"^search.warm_start=a/b: search={algorithm} does not learn from earlier "):
         check(f"search={algorithm}", "search.warm_start=[a/b]")
 
 
@@ -77,9 +76,7 @@ def test_a_warm_start_of_what_learns_from_none_is_refused(check: Callable[..., N
         ("search=pbt", "model.dropout=interval(0, 0.5)", "training.epochs=2", "search.interval=1"),
     ],
 )
-def test_a_search_and_a_space_that_go_together_are_taken(
-    check: Callable[..., None], overrides: tuple[str, ...]
-) -> None:
+def test_a_compatible_search_and_space_are_accepted(check: Callable[..., None], overrides: tuple[str, ...]) -> None:
     check(*overrides)
 
 
@@ -88,60 +85,60 @@ def test_a_search_and_a_space_that_go_together_are_taken(
     [
         (
             ("search=none", "model.units=16,64"),
-            "search=none: model.units is a sweep; give it one value, or take search=random",
+            "search=none: model.units is a sweep; give it one value, or use search=random",
         ),
         (
             ("search=none", "model.dropout=interval(0, 0.5)"),
-            "search=none: model.dropout is a sweep; give it one value, or take search=random",
+            "search=none: model.dropout is a sweep; give it one value, or use search=random",
         ),
         (
             ("search=grid", "model.units=16,64", "model.dropout=interval(0, 0.5)"),
-            "search=grid: model.dropout is an interval; write choice(…) or range(…), or take search=random",
+            "search=grid: model.dropout is an interval; write choice(…) or range(…), or use search=random",
         ),
         (
             ("search=grid", values(10_001)),
-            "search=grid: the space holds 10001 settings; set search.max_trials, or take search=random",
+            "search=grid: the space has 10001 combinations; set search.max_trials, or use search=random",
         ),
         (
             ("search=hyperband", values(1000), "training.epochs=3,9"),
-            "search=hyperband: it decides the epochs itself; give training.epochs one value, the most to train",
+            "search=hyperband: it sets the number of epochs itself; give training.epochs one value, the maximum",
         ),
         (
             ("search=asha", "model.units=16,64", "training.epochs=3,9"),
-            "search=asha: it decides the epochs itself; give training.epochs one value, the most to train",
+            "search=asha: it sets the number of epochs itself; give training.epochs one value, the maximum",
         ),
         (
             ("search=asha", "model.units=16,64", "training.epochs=5", "search.min_epochs=2"),
-            "search=asha: with training.epochs=5 nothing is left to save; it needs search.factor x search.min_epochs "
-            "= 6 epochs or more",
+            "search=asha: training.epochs=5 is too few to stop a trial early; it needs search.factor x "
+            "search.min_epochs = 6 epochs or more",
         ),
         (
             ("search=median", "model.units=16,64", "training.epochs=3", "search.min_epochs=3"),
-            "search.min_epochs=3: with training.epochs=3 no trial could be stopped; take fewer, or more "
-            "training.epochs",
+            "search.min_epochs=3: with training.epochs=3 no trial could be stopped early; use a smaller "
+            "value, or more training.epochs",
         ),
         (
             ("search=pbt", "model.dropout=interval(0, 0.5)", "training.epochs=3", "search.interval=3"),
-            "search.interval=3: with training.epochs=3 the members would never be compared; take fewer, or more "
-            "training.epochs",
+            "search.interval=3: with training.epochs=3 the members would never be compared; use a smaller value, "
+            "or more training.epochs",
         ),
         (
             ("search=pbt", "model.dropout=interval(0, 0.5)", "training.epochs=3,4"),
-            "search=pbt: it decides the epochs itself; give training.epochs one value, the most to train",
+            "search=pbt: it sets the number of epochs itself; give training.epochs one value, the maximum",
         ),
         (
             ("search=cmaes", "model.activation=relu,tanh", "model.batch_normalization=choice(true,false)"),
-            "search=cmaes: nothing that is searched is a number, which is all that it varies; take search=tpe",
+            "search=cmaes: varies numbers only, and none of the searched hyperparameters is one; use search=tpe",
         ),
         (
             ("search=median", "model.activation=relu,tanh", "search.sampler=cmaes"),
-            "search.sampler=cmaes: nothing that is searched is a number, which is all that it varies; take "
+            "search.sampler=cmaes: varies numbers only, and none of the searched hyperparameters is one; use "
             "search.sampler=tpe",
         ),
         *(
             (
                 (f"search={algorithm}", "model.units=16,64", "objective=[val_accuracy max, parameters min]"),
-                f"search={algorithm}: takes one objective, not [val_accuracy, parameters]; take search=tpe, nsga2, "
+                f"search={algorithm}: takes one objective, not [val_accuracy, parameters]; use search=tpe, nsga2, "
                 "random or grid",
             )
             for algorithm in ("bayesian", "hyperband", "gp", "cmaes", "asha", "median", "pbt")
@@ -149,13 +146,13 @@ def test_a_search_and_a_space_that_go_together_are_taken(
         *(
             (
                 (f"search={algorithm}", "model.dropout=interval(0, 0.5)", "search.max_trials=null"),
-                "search.max_trials=null: the space has no end; set search.max_trials or search.time_budget",
+                "search.max_trials=null: the search would never end; set search.max_trials or search.time_budget",
             )
             for algorithm in ("random", "bayesian", "tpe", "cmaes", "nsga2", "asha", "median")
         ),
     ],
 )
-def test_a_search_and_a_space_that_do_not_go_together_are_refused(
+def test_an_incompatible_search_and_space_are_refused(
     check: Callable[..., None], overrides: tuple[str, ...], expected: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -166,7 +163,7 @@ def test_a_search_and_a_space_that_do_not_go_together_are_refused(
 
 @pytest.mark.parametrize(
     ("epochs", "factor", "iterations", "needed"),
-    # The first rounds of keras-tuner's brackets, the least halved one first.
+    # The first rounds of keras-tuner's brackets, the one with the fewest rounds first.
     [
         (1, 3, 1, 1),
         (3, 3, 1, 2 + 3),
@@ -177,7 +174,7 @@ def test_a_search_and_a_space_that_do_not_go_together_are_refused(
         (100, 10, 1, 3 + 15 + 100),
     ],
 )
-def test_hyperband_needs_as_many_settings_as_its_first_rounds_try(
+def test_hyperband_needs_enough_combinations_for_its_first_rounds(
     check: Callable[..., None], epochs: int, factor: int, iterations: int, needed: int
 ) -> None:
     overrides = (
@@ -192,8 +189,8 @@ def test_hyperband_needs_as_many_settings_as_its_first_rounds_try(
     with pytest.raises(UserError) as caught:
         check(*overrides, values(needed - 1))
     assert str(caught.value) == (
-        f"search=hyperband: its first rounds need {needed} different settings, but the space holds {needed - 1}; "
-        "take search=grid, or fewer training.epochs"
+        f"search=hyperband: its first rounds need {needed} different combinations, but the space has {needed - 1}; "
+        "use search=grid, or fewer training.epochs"
     )
 
 
@@ -207,7 +204,7 @@ def test_the_gaussian_process_needs_pytorch(
     monkeypatch.setattr(importlib.util, "find_spec", found.get)
     with pytest.raises(UserError) as caught:
         check(*overrides, "model.units=16,64")
-    assert str(caught.value) == f"{key}=gp: needs PyTorch; pip install torch greenlet, or take {key}=tpe"
+    assert str(caught.value) == f"{key}=gp: needs PyTorch; pip install torch greenlet, or use {key}=tpe"
     found["torch"] = object()
     check(*overrides, "model.units=16,64")
 

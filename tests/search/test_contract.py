@@ -1,4 +1,4 @@
-"""What every search algorithm must do, driven by ask and tell with made-up learning curves; nothing is trained."""
+"""The contract that every search algorithm must pass, tested with made-up learning curves instead of training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_same_seed_and_order_of_events_give_the_same_suggestions(make: Make,
 
 
 @pytest.mark.parametrize("algorithm", [a for a in ALL if a != "grid"])
-def test_seeds_zero_one_and_two_give_sequences_of_their_own(make: Make, algorithm: str) -> None:
+def test_seeds_zero_one_and_two_give_different_suggestions(make: Make, algorithm: str) -> None:
     drawn = [tried(play(make(algorithm, seed=seed).search, 1, 6)) for seed in (0, 0, 1, 2)]
     assert drawn[0] == drawn[1]
     assert not set(drawn[0]) & set(drawn[2])
@@ -50,21 +50,21 @@ def test_every_suggestion_is_a_valid_config_inside_the_bounds(make: Make, algori
 
 @pytest.mark.parametrize("algorithm", algorithms(*SAMPLERS, "grid"))
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_small_space_is_used_up_without_a_repetition(make: Make, algorithm: str, seed: int) -> None:
+def test_a_small_space_is_exhausted_without_repetition(make: Make, algorithm: str, seed: int) -> None:
     made = make(algorithm, *SMALL, seed=seed)
     suggestions = play(made.search, slots=2, most=100, order=seed, fails=0.2)
     assert sorted(tried(suggestions)) == sorted(map(identity, made.space.grid()))
 
 
 @pytest.mark.parametrize("algorithm", algorithms(*SAMPLERS))
-def test_no_setting_is_tried_twice(make: Make, algorithm: str) -> None:
+def test_no_values_are_tried_twice(make: Make, algorithm: str) -> None:
     most = MOST.get(algorithm, 30)
     suggestions = play(make(algorithm, *DISCRETE).search, slots=4, most=most, fails=0.1)
     assert len(set(tried(suggestions))) == len(suggestions) == most
 
 
 @pytest.mark.parametrize("algorithm", ALL)
-def test_failed_trials_neither_end_nor_block_a_search(make: Make, algorithm: str) -> None:
+def test_failed_trials_neither_end_nor_block_the_search(make: Make, algorithm: str) -> None:
     for order in range(1 if algorithm in MOST else 4):
         most = MOST.get(algorithm, 20)
         assert len(play(make(algorithm).search, slots=4, most=most, order=order, fails=0.3)) == most
@@ -73,7 +73,7 @@ def test_failed_trials_neither_end_nor_block_a_search(make: Make, algorithm: str
 
 
 @pytest.mark.parametrize("algorithm", ALL)
-def test_given_settings_come_first_and_only_once(make: Make, algorithm: str) -> None:
+def test_enqueued_values_come_first_and_only_once(make: Make, algorithm: str) -> None:
     discrete = make(algorithm, *DISCRETE)
     enqueued = [discrete.space.sample(random.Random(seed)) for seed in range(7)]
     made = make(algorithm, *DISCRETE, enqueued=enqueued)
@@ -88,7 +88,7 @@ def test_given_settings_come_first_and_only_once(make: Make, algorithm: str) -> 
 
 
 @pytest.mark.parametrize("algorithm", ALL)
-def test_a_search_restored_in_the_middle_goes_on_as_if_nothing_had_happened(make: Make, algorithm: str) -> None:
+def test_a_restored_search_continues_as_without_the_interruption(make: Make, algorithm: str) -> None:
     enqueued = [make(algorithm).space.sample(random.Random(5))]
     story: list[Event] = []
     made = make(algorithm, enqueued=enqueued)
@@ -107,7 +107,7 @@ def test_a_search_restored_in_the_middle_goes_on_as_if_nothing_had_happened(make
                 search.tell(number, what)
 
 
-def test_all_trials_of_a_grid_may_run_at_once(make: Make) -> None:
+def test_all_trials_of_a_grid_can_run_at_once(make: Make) -> None:
     search = make("grid", *SMALL).search
     asked = [search.ask(number) for number in range(7)]
     assert [type(answer) for answer in asked] == [Suggestion] * 6 + [Answer]
@@ -115,7 +115,7 @@ def test_all_trials_of_a_grid_may_run_at_once(make: Make) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "nsga2"])
-def test_values_that_keras_tuner_refuses_come_back_as_they_were_written(make: Make, algorithm: str) -> None:
+def test_values_that_keras_tuner_does_not_accept_come_back_unchanged(make: Make, algorithm: str) -> None:
     overrides = (
         "model.units=choice(16,[32,64],8)",
         "model.l2=choice(0,0.5,1.5)",
@@ -130,7 +130,7 @@ def test_values_that_keras_tuner_refuses_come_back_as_they_were_written(make: Ma
 class TestHyperband:
     @pytest.mark.parametrize("slots", [1, 4])
     @pytest.mark.parametrize("fails", [0.0, 0.25])
-    def test_runs_all_its_rounds_whatever_fails(self, make: Make, slots: int, fails: float) -> None:
+    def test_runs_all_rounds_although_trials_fail(self, make: Make, slots: int, fails: float) -> None:
         suggestions = play(make("hyperband").search, slots=slots, most=1000, order=slots, fails=fails)
         # Brackets of 9, 5 and 3 trials: rounds of 9, 3, 1 and 5, 2 and 3 (epochs 1, 3, 9 and 3, 9 and 9).
         assert len([s for s in suggestions if s.parent is None]) == 17
@@ -139,7 +139,7 @@ class TestHyperband:
             assert sum((s.epochs or 0) - s.initial_epoch for s in suggestions) == 75
         assert {s.epochs for s in suggestions} == {1, 3, 9}
 
-    def test_promoted_trials_go_on_from_the_best_of_the_round_before(self, make: Make) -> None:
+    def test_promoted_trials_continue_from_the_best_of_the_round_before(self, make: Make) -> None:
         suggestions = play(make("hyperband").search, slots=1, most=1000)
         promoted = [s for s in suggestions if s.parent is not None]
         assert promoted
@@ -152,7 +152,7 @@ class TestHyperband:
         best = max(first_round, key=lambda s: curve(s.values, 1))
         assert any(s.values == best.values for s in promoted)
 
-    def test_nothing_goes_on_from_a_failed_trial(self, make: Make) -> None:
+    def test_no_trial_continues_from_a_failed_one(self, make: Make) -> None:
         search = make("hyperband").search
         for number in range(9):
             search.ask(number)

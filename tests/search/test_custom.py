@@ -1,4 +1,4 @@
-"""Users' own algorithms: what they are given, and what is said where they are wrong."""
+"""Custom search algorithms: what they get, and the errors when they are wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
-from mnist_sweep.search import choose, custom
+from mnist_sweep.search import custom
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.choose import create_search, create_stopping
 
 SWEEPS = {
     "model.layers": "range(1,4)",
@@ -47,7 +48,7 @@ Make = Callable[..., Search]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes a user's module, `mine.py`, to the working directory."""
+    """Writes a user's module to the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
@@ -81,13 +82,13 @@ def make(configured) -> Make:
         enqueued: list[Values] | None = None, earlier: list[dict[str, Any]] | None = None, **search: Any
     ) -> Search:
         settings = configured(**search)
-        return custom.create(Space(settings.trial), settings, enqueued or [], earlier or [])
+        return create_search(settings, Space(settings.trial), enqueued or [], earlier or [])
 
     return made
 
 
 def wrong(make: Make, **search: Any) -> str:
-    """What a user is told when the algorithm is built, asked and told."""
+    """The error when a faulty algorithm is built or asked."""
     with pytest.raises(UserError) as caught:
         make(**search).ask(0)
     message = str(caught.value)
@@ -125,14 +126,14 @@ class TestSearch:
         search.tell(0, Result(None))
         assert search._search.told == [(1, Result((0.5,), 3)), (0, Result(None))]
 
-    def test_is_given_the_space_the_objectives_the_seed_and_its_own_keys(self, write: Write, make: Make) -> None:
+    def test_gets_the_space_the_objectives_the_seed_and_its_keys(self, write: Write, make: Make) -> None:
         write(RANDOM)
         space, objectives, seed, most = make(most=3, seed=7)._search.given
         assert [h.name for h in space.hyperparameters][:2] == ["model.layers", "model.units.1"]
         assert [(o.name, o.direction) for o in objectives] == [("val_accuracy", "max")]
         assert (seed, most) == (7, 3)
 
-    def test_values_come_back_plain(self, write: Write, make: Make) -> None:
+    def test_values_become_plain_python_values(self, write: Write, make: Make) -> None:
         write(f"""
         class Mine(Search):
             def __init__(self, **arguments): pass
@@ -150,14 +151,14 @@ class TestSearch:
         assert answer.values == GOOD | {"optimizer.learning_rate": 0.1}
         assert {type(value) for value in answer.values.values()} == {int, float, str}
 
-    def test_given_settings_come_first_and_it_may_learn_from_them(self, write: Write, make: Make) -> None:
+    def test_enqueued_values_come_first_and_it_can_learn_from_them(self, write: Write, make: Make) -> None:
         write(RANDOM)
         search = make(enqueued=[GOOD, GOOD])
         assert [search.ask(0), search.ask(1)] == [Suggestion(GOOD)] * 2
         assert search.ask(2) == Suggestion(search._search.given[0].sample(random.Random(1)))
         search.tell(0, Result((0.5,)))
         search.tell(2, Result((0.7,)))
-        assert [number for number, _ in search._search.told] == [2], "only of what it suggested itself"
+        assert [number for number, _ in search._search.told] == [2], "only trials that it suggested itself"
 
         write(
             RANDOM.replace("Mine", "Learner") + "    def learn(self, *what): self.told.append(what)\n", "folder/mine.py"
@@ -170,13 +171,13 @@ class TestSearch:
         learner.tell(0, Result((0.5,)))
         assert learner._search.told == [(GOOD, (0.4,)), (GOOD, None), (GOOD, (0.5,))]
 
-    def test_needs_a_way_to_learn_from_earlier_sweeps(self, write: Write, make: Make) -> None:
+    def test_a_warm_start_needs_a_learn_method(self, write: Write, make: Make) -> None:
         write(RANDOM)
         assert wrong(make, earlier=[{"values": GOOD, "scores": [0.4]}]) == (
             "cannot learn from search.warm_start; give it a method learn(values, scores)"
         )
 
-    def test_goes_on_as_before_after_an_interruption(self, write: Write, make: Make) -> None:
+    def test_continues_after_an_interruption(self, write: Write, make: Make) -> None:
         write(RANDOM)
         before, after = make([GOOD], seed=3), make([GOOD], seed=3)
         for number in range(3):
@@ -188,7 +189,7 @@ class TestSearch:
 
 class TestWrongTargets:
     @pytest.mark.parametrize("target", ["Mine", "mine:", ":Mine", "mine.py:Mine!", "a b.Mine", "mine/mine.Mine", ""])
-    def test_must_be_of_the_form_of_a_class(self, write: Write, configured, target: str) -> None:
+    def test_must_have_the_form_of_a_class(self, write: Write, configured, target: str) -> None:
         write(RANDOM)
         with pytest.raises(UserError, match=r"must be package.module.Class"):
             custom.check(configured(_target_=target).search)
@@ -196,15 +197,15 @@ class TestWrongTargets:
     @pytest.mark.parametrize(
         "target", ["nowhere.Mine", "mine.deeper.Mine", "folder.nowhere.Mine", "folder.mine.deeper:M"]
     )
-    def test_must_be_in_a_module_that_there_is(self, write: Write, configured, target: str) -> None:
+    def test_must_be_in_an_existing_module(self, write: Write, configured, target: str) -> None:
         write(RANDOM)
         write(RANDOM, "folder/mine.py")
         with pytest.raises(
-            UserError, match=r"there is no module (nowhere|mine.deeper|folder.nowhere|folder.mine.deeper);"
+            UserError, match=r"there is no module (nowhere|mine.deeper|folder.nowhere|folder.mine.deeper) in the"
         ):
             custom.check(configured(_target_=target).search)
 
-    def test_is_looked_for_without_importing_anything(self, write: Write, configured) -> None:
+    def test_is_found_without_importing_anything(self, write: Write, configured) -> None:
         write("raise AssertionError('imported')")
         write("raise AssertionError('imported')", "folder/__init__.py")
         write("raise AssertionError('imported')", "folder/mine.py")
@@ -220,20 +221,20 @@ class TestWrongTargets:
             ),
             ("1 / 0", "cannot be imported (ZeroDivisionError: division by zero)"),
             ("Yours = 1", "cannot be imported (AttributeError: module 'mine' has no attribute 'Mine')"),
-            ("def Mine(**_): pass", "is no subclass of mnist_sweep.search.Search, nor of keras_tuner.Oracle"),
-            ("class Mine: pass", "is no subclass of mnist_sweep.search.Search, nor of keras_tuner.Oracle"),
+            ("def Mine(**_): pass", "is not a subclass of mnist_sweep.search.Search or keras_tuner.Oracle"),
+            ("class Mine: pass", "is not a subclass of mnist_sweep.search.Search or keras_tuner.Oracle"),
         ],
     )
     def test_must_name_a_search(self, write: Write, make: Make, code: str, expected: str) -> None:
         write(code)
         assert wrong(make) == expected
 
-    def test_is_told_which_keys_it_does_not_take(self, write: Write, make: Make) -> None:
+    def test_unknown_keys_are_an_error(self, write: Write, make: Make) -> None:
         write(RANDOM)
         expected = "cannot be built (TypeError: Mine.__init__() got an unexpected keyword argument 'mots'"
         assert wrong(make, mots=3).startswith(expected)
 
-    def test_may_raise_where_it_is_built(self, write: Write, make: Make) -> None:
+    def test_an_exception_of_its_init_is_an_error(self, write: Write, make: Make) -> None:
         write("""
         class Mine(Search):
             def __init__(self, **_): raise ValueError("most must be even\\nsecond line")
@@ -287,23 +288,23 @@ class TestWrongAnswers:
             ),
             (
                 "Suggestion(good, epochs=0)",
-                "suggested epochs=0 from initial_epoch=0; both must be whole, the first more",
+                "suggested epochs=0 from initial_epoch=0; both must be whole, epochs the larger",
             ),
             (
                 "Suggestion(good, epochs=2.0)",
-                "suggested epochs=2.0 from initial_epoch=0; both must be whole, the first more",
+                "suggested epochs=2.0 from initial_epoch=0; both must be whole, epochs the larger",
             ),
             (
                 "Suggestion(good, initial_epoch=1)",
-                "suggested initial_epoch=1 with parent=None; the one goes with the other",
+                "suggested initial_epoch=1 with parent=None; set both or neither",
             ),
             (
                 "Suggestion(good, 3, 1, 7)",
-                "suggested to go on from trial 7, which has not ended with a score",
+                "suggested to continue from trial 7, which has not ended with a score",
             ),
         ],
     )
-    def test_are_told(self, write: Write, make: Make, answer: str, expected: str) -> None:
+    def test_are_errors(self, write: Write, make: Make, answer: str, expected: str) -> None:
         write(f"""
         good = {GOOD}
         class Mine(Search):
@@ -313,14 +314,14 @@ class TestWrongAnswers:
         """)
         assert wrong(make) == expected
 
-    def test_so_is_what_tell_raises(self, write: Write, make: Make) -> None:
+    def test_an_exception_of_tell_is_an_error(self, write: Write, make: Make) -> None:
         write(RANDOM.replace("self.told.append", "self.tolt.append"))
         search = make()
         search.ask(0)
         with pytest.raises(UserError, match=r"mine.Mine: its tell failed \(AttributeError: 'Mine' object has no"):
             search.tell(0, Result(None))
 
-    def test_a_trial_may_go_on_from_one_that_ended_with_a_score(self, write: Write, make: Make) -> None:
+    def test_a_trial_can_continue_from_one_that_ended_with_a_score(self, write: Write, make: Make) -> None:
         write(f"""
         class Mine(Search):
             def __init__(self, **_): pass
@@ -351,7 +352,7 @@ class Mine(keras_tuner.Oracle):
 
 
 class TestOracle:
-    def test_is_asked_and_told_as_keras_tuner_would(self, write: Write, make: Make) -> None:
+    def test_is_called_as_keras_tuner_would(self, write: Write, make: Make) -> None:
         write(ORACLE)
         search = make(enqueued=[GOOD], earlier=[{"values": GOOD, "scores": [0.4]}], most=4, max_trials=2)
         answers = [search.ask(number) for number in range(5)]
@@ -381,13 +382,13 @@ class TestOracle:
         "oracle",
         ["keras_tuner.oracles.RandomSearchOracle", "keras_tuner.oracles.HyperbandOracle"],
     )
-    def test_keras_tuners_own_are_taken(self, write: Write, make: Make, oracle: str) -> None:
+    def test_keras_tuners_oracles_are_accepted(self, write: Write, make: Make, oracle: str) -> None:
         search = make(_target_=oracle)
         for number in range(20):
             assert isinstance(search.ask(number), Suggestion)
             search.tell(number, Result(None if number % 3 else (random.random(),), 2))
 
-    def test_is_not_ended_by_failures_that_the_loop_counts(self, write: Write, make: Make) -> None:
+    def test_failures_do_not_end_it_as_the_loop_counts_them(self, write: Write, make: Make) -> None:
         write(f"""
         class Mine(keras_tuner.Oracle):
             def __init__(self, objective, hyperparameters):
@@ -425,7 +426,7 @@ class TestOracle:
             ("1 / 0", "its ask failed (ZeroDivisionError: division by zero)"),
         ],
     )
-    def test_wrong_answers_are_told(self, write: Write, make: Make, response: str, expected: str) -> None:
+    def test_wrong_answers_are_errors(self, write: Write, make: Make, response: str, expected: str) -> None:
         write(f"""
         good = {GOOD}
         class Mine(keras_tuner.Oracle):
@@ -434,7 +435,7 @@ class TestOracle:
         """)
         assert wrong(make).startswith(expected)
 
-    def test_keras_tuners_rounding_is_not_held_against_it(self, write: Write, make: Make) -> None:
+    def test_keras_tuners_rounding_is_accepted(self, write: Write, make: Make) -> None:
         write(f"""
         class Mine(keras_tuner.Oracle):
             def populate_space(self, trial_id):
@@ -461,15 +462,15 @@ class TestStopping:
         def stopping(cls, *, objectives, seed, worst): return Rule(worst)
     """
 
-    def test_a_class_may_bring_its_own_rule(self, write: Write, configured) -> None:
+    def test_a_class_can_have_a_stopping_rule(self, write: Write, configured) -> None:
         write(self.RULE.replace("ANSWER", "'too bad' if score < self.worst else ''"))
-        rule = choose.create_stopping(configured(worst=0.5))
+        rule = create_stopping(configured(worst=0.5))
         assert rule is not None
         assert (rule.report(0, 1, 0.4), rule.report(0, 1, 0.6)) == ("too bad", "")
 
-    def test_or_none(self, write: Write, configured) -> None:
+    def test_a_class_need_not_have_a_stopping_rule(self, write: Write, configured) -> None:
         write(RANDOM)
-        assert choose.create_stopping(configured()) is None
+        assert create_stopping(configured()) is None
 
     @pytest.mark.parametrize(
         ("answer", "expected"),
@@ -478,31 +479,31 @@ class TestStopping:
             ("1 / 0", "its stopping failed (ZeroDivisionError: division by zero)"),
         ],
     )
-    def test_its_mistakes_are_told(self, write: Write, configured, answer: str, expected: str) -> None:
+    def test_its_mistakes_are_errors(self, write: Write, configured, answer: str, expected: str) -> None:
         write(self.RULE.replace("ANSWER", answer))
-        rule = choose.create_stopping(configured(worst=0.5))
+        rule = create_stopping(configured(worst=0.5))
         assert rule is not None
         with pytest.raises(UserError) as caught:
             rule.report(0, 1, 0.4)
         assert str(caught.value) == f"search._target_=mine.Mine: {expected}"
 
-    def test_must_be_a_rule(self, write: Write, configured) -> None:
+    def test_must_be_a_stopping_rule(self, write: Write, configured) -> None:
         write(self.RULE.replace("return Rule(worst)", "return 0"))
         with pytest.raises(UserError, match="its stopping returns int; return a Stopping"):
-            choose.create_stopping(configured(worst=0.5))
+            create_stopping(configured(worst=0.5))
 
 
-def test_the_driver_loads_neither_keras_to_check_nor_tensorflow_to_import(write: Write) -> None:
+def test_the_check_loads_no_keras_and_the_import_no_tensorflow(write: Write) -> None:
     write(ORACLE)
     code = (
         "import os, sys\n"
         "from mnist_sweep.config import compose\n"
-        "from mnist_sweep.search import choose\n"
+        "from mnist_sweep.search import choose, custom\n"
         "from mnist_sweep.config.settings import check_settings\n"
         "from mnist_sweep.config.space import Space\n"
         "config = {**compose.defaults(['+experiment=mlp']), 'search': {'_target_': 'mine.Mine'}}\n"
         "settings = check_settings(config)\n"
-        "own.check(settings.search)\n"
+        "custom.check(settings.search)\n"
         "print('keras' in sys.modules)\n"
         "choose.create_stopping(settings), choose.create_search(settings, Space(settings.trial)).ask(0)\n"
         "print('keras' in sys.modules, 'tensorflow' in sys.modules, 'KERAS_BACKEND' in os.environ)\n"

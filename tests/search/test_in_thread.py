@@ -1,4 +1,4 @@
-"""A slow search must not hold up the loop."""
+"""A slow search does not block the loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mnist_sweep.search.in_thread import Answered, ThreadedSearch
 
 class Slow(Search):
     def __init__(self) -> None:
-        self.go_on = threading.Event()
+        self.released = threading.Event()
         self.calls: list[tuple] = []
 
     def ask(self, number: int) -> Suggestion:
         self.calls.append(("ask", number, threading.current_thread().name))
-        assert self.go_on.wait(10)
+        assert self.released.wait(10)
         return Suggestion({"model.units": number})
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
@@ -28,34 +28,34 @@ class Slow(Search):
         self.calls.append(("tell", number, result))
 
 
-def answers(aside: ThreadedSearch, count: int) -> list[Answered]:
+def answers(search_thread: ThreadedSearch, count: int) -> list[Answered]:
     found: list[Answered] = []
     until = time.monotonic() + 10
     while len(found) < count and time.monotonic() < until:
-        found += aside.answers()
+        found += search_thread.answers()
         time.sleep(0.005)
     return found
 
 
-def test_nothing_waits_for_a_slow_suggestion_and_calls_keep_their_order() -> None:
+def test_a_slow_suggestion_does_not_block_and_calls_keep_their_order() -> None:
     search = Slow()
-    aside = ThreadedSearch(lambda: search)
-    aside.restore(1, Suggestion({"model.units": 1}))
-    aside.ask(3)
-    aside.tell(1, Result((0.9,), 4))
-    assert aside.answers() == []
-    search.go_on.set()
-    assert answers(aside, 1) == [Answered(3, Suggestion({"model.units": 3}))]
-    aside.close()
+    search_thread = ThreadedSearch(lambda: search)
+    search_thread.restore(1, Suggestion({"model.units": 1}))
+    search_thread.ask(3)
+    search_thread.tell(1, Result((0.9,), 4))
+    assert search_thread.answers() == []
+    search.released.set()
+    assert answers(search_thread, 1) == [Answered(3, Suggestion({"model.units": 3}))]
+    search_thread.close()
     assert [call[:2] for call in search.calls[:3]] == [("restore", 1), ("ask", 3), ("tell", 1)]
     assert search.calls[1][2] != threading.current_thread().name
 
 
-def test_what_a_search_raises_reaches_the_loop() -> None:
+def test_exceptions_of_a_search_reach_the_loop() -> None:
     def create() -> Search:
         raise ValueError("no such thing")
 
-    aside = ThreadedSearch(create)
-    aside.ask(0)
+    search_thread = ThreadedSearch(create)
+    search_thread.ask(0)
     with pytest.raises(ValueError, match="no such thing"):
-        answers(aside, 1)
+        answers(search_thread, 1)

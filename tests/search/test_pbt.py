@@ -1,4 +1,4 @@
-"""Population based training, driven by ask and tell; nothing is trained."""
+"""Population based training, with made-up scores instead of training."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search import pbt
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.choose import create_search
 
 RATE = "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))"
 MIXED = (
@@ -42,13 +43,13 @@ def make(compose_config) -> Make:
             with_values(compose_config("search=pbt"), "training.epochs=6", "search.interval=1", *spaces, *overrides)
         )
         space = Space(settings.trial)
-        return pbt.create(space, settings, enqueued), space, settings
+        return create_search(settings, space, enqueued), space, settings
 
     return made
 
 
 def with_values(config: dict[str, Any], *overrides: str) -> dict[str, Any]:
-    """A config with other values, without the quarter of a second that composing takes."""
+    """A config with other values; composing it again would take a quarter of a second."""
     for override in overrides:
         key, _, value = override.partition("=")
         *groups, last = key.split(".")
@@ -62,7 +63,7 @@ def with_values(config: dict[str, Any], *overrides: str) -> dict[str, Any]:
 
 
 def play(search: Search, score: Score, slots: int = 8, order: int = 0) -> list[Suggestion]:
-    """Runs a search to its end, its trials ending in an order drawn from `order`."""
+    """Runs a search to its end; its trials end in an order drawn with the seed `order`."""
     rng = random.Random(order)
     suggestions: list[Suggestion] = []
     running: list[int] = []
@@ -89,7 +90,7 @@ def by_rate(number: int, suggestion: Suggestion) -> float:
 
 @pytest.mark.parametrize("slots", [1, 3, 8, 20])
 @pytest.mark.parametrize(("epochs", "interval"), [(6, 1), (7, 2), (5, 4)])
-def test_every_member_trains_all_epochs_each_generation_on_from_the_one_before(
+def test_every_member_trains_all_epochs_generation_by_generation(
     make: Make, slots: int, epochs: int, interval: int
 ) -> None:
     search, _, _ = make(f"training.epochs={epochs}", f"search.interval={interval}")
@@ -105,7 +106,7 @@ def test_every_member_trains_all_epochs_each_generation_on_from_the_one_before(
             assert suggestion.parent is None
 
 
-def test_asks_again_while_it_waits_change_nothing(make: Make) -> None:
+def test_repeated_asks_while_it_pauses_change_nothing(make: Make) -> None:
     (patient, _, _), (hasty, _, _) = make(), make()
     expected = play(patient, by_rate, slots=8, order=2)
     rng, suggestions, running = random.Random(2), [], []
@@ -129,7 +130,7 @@ def test_the_same_seed_and_order_of_events_give_the_same_answers(make: Make) -> 
     assert runs[0] != runs[3]
 
 
-def test_suggestions_are_valid_and_what_shapes_depend_on_comes_with_the_weights(make: Make) -> None:
+def test_suggestions_are_valid_and_keep_the_shapes_of_weights(make: Make) -> None:
     search, space, _ = make("search.population=12", "training.epochs=12")
     suggestions = play(search, by_rate, slots=5)
     may_change, changed = set(pbt.perturbable(space)), set()
@@ -147,7 +148,7 @@ def test_suggestions_are_valid_and_what_shapes_depend_on_comes_with_the_weights(
 
 
 class TestPerturbable:
-    def test_holds_what_changes_no_shape(self, make: Make) -> None:
+    def test_includes_hyperparameters_that_change_no_shape(self, make: Make) -> None:
         _, space, _ = make()
         assert set(pbt.perturbable(space)) == {
             "optimizer.learning_rate",
@@ -176,17 +177,17 @@ class TestPerturbable:
             ("training.seed=range(0,5)", False),
         ],
     )
-    def test_knows_each_key(self, compose_config, sweep: str, expected: bool) -> None:
+    def test_classifies_each_key(self, compose_config, sweep: str, expected: bool) -> None:
         space = Space(check_settings(with_values(compose_config("model=cnn"), sweep)).trial)
         assert bool(pbt.perturbable(space)) == expected
 
-    def test_a_space_without_any_is_refused(self, make: Make) -> None:
+    def test_a_space_without_perturbable_hyperparameters_is_refused(self, make: Make) -> None:
         with pytest.raises(UserError, match=r"search=pbt: nothing in the space can change while a model trains"):
             make("model.units=choice(16,32)", "optimizer.name=choice(adam,sgd)")
 
 
 class TestExploit:
-    def test_the_worst_go_on_from_the_best_and_the_others_from_themselves(self, make: Make) -> None:
+    def test_the_worst_continue_from_the_best_and_the_others_from_themselves(self, make: Make) -> None:
         search, _, _ = make("search.quantile=0.25")
         first = [search.ask(number) for number in range(8)]
         for number in range(8):
@@ -200,7 +201,7 @@ class TestExploit:
             assert suggestion.values != first[suggestion.parent].values
             assert suggestion.initial_epoch == 1
 
-    def test_less_is_better_where_the_objective_says_so(self, make: Make) -> None:
+    def test_smaller_is_better_if_the_objective_is_minimized(self, make: Make) -> None:
         search, _, _ = make("objective=val_loss min")
         for number in range(8):
             search.ask(number)
@@ -209,13 +210,13 @@ class TestExploit:
         assert [search.ask(8 + number).parent for number in range(6)] == [0, 1, 2, 3, 4, 5]
         assert {search.ask(14).parent, search.ask(15).parent} <= {0, 1}
 
-    def test_equals_are_not_replaced(self, make: Make) -> None:
+    def test_members_with_equal_scores_are_not_replaced(self, make: Make) -> None:
         search, _, _ = make()
         suggestions = play(search, lambda number, suggestion: 0.5)
         for suggestion in suggestions[8:]:
             assert suggestion.values == suggestions[suggestion.parent].values
 
-    def test_nobody_waits_for_a_slow_member(self, make: Make) -> None:
+    def test_other_members_do_not_wait_for_a_slow_one(self, make: Make) -> None:
         search, _, _ = make()
         for number in range(8):
             search.ask(number)
@@ -233,7 +234,7 @@ class TestExploit:
         epochs = [s.epochs for s in play(make()[0], by_rate, slots=1)]
         assert epochs == sorted(epochs)
 
-    def test_goes_on_from_where_early_stopping_ended_a_generation(self, make: Make) -> None:
+    def test_continues_from_the_epoch_at_which_early_stopping_ended_a_generation(self, make: Make) -> None:
         search, _, _ = make("search.interval=3")
         for number in range(8):
             search.ask(number)
@@ -242,7 +243,7 @@ class TestExploit:
         assert isinstance(after, Suggestion)
         assert (after.initial_epoch, after.epochs, after.parent) == (2, 6, 0)
 
-    def test_follows_a_best_setting_that_changes_while_a_model_trains(self, make: Make) -> None:
+    def test_follows_an_optimum_that_moves_during_training(self, make: Make) -> None:
         for seed in range(5):
             search, _, _ = make(RATE, f"seed={seed}", "training.epochs=40")
             learnt: dict[int | None, float] = {None: 0.0}
@@ -258,13 +259,13 @@ class TestExploit:
 
 
 def gain(rate: float, epoch: int) -> float:
-    """What an epoch adds to a model: most at a learning rate that falls from 0.1 to 0.001."""
+    """How much an epoch improves a model: most with a learning rate that falls from 0.1 to 0.001."""
     return math.exp(-abs(math.log(rate / (0.1 * 0.01 ** (epoch / 40)))))
 
 
 class TestPerturbing:
     def moves(self, make: Make, sweep: str, value: float, resample: float = 0.0) -> set[float]:
-        """What a value becomes, over many seeds, where its member is replaced by itself."""
+        """What a value changes to, over many seeds, when its member continues from an equal one."""
         name = sweep.partition("=")[0]
         found = set()
         for seed in range(40):
@@ -296,15 +297,15 @@ class TestPerturbing:
             ("model.l2=choice(0.01,0.0,0.1)", 0.1, {0.01}),
         ],
     )
-    def test_moves_a_number_a_little_inside_its_bounds_and_never_nowhere(
+    def test_changes_a_number_a_little_inside_its_bounds(
         self, make: Make, sweep: str, value: float, expected: set[float]
     ) -> None:
         assert sorted(self.moves(make, sweep, value)) == pytest.approx(sorted(expected))
 
-    def test_nothing_is_stuck_at_zero(self, make: Make) -> None:
+    def test_zero_changes_too(self, make: Make) -> None:
         assert min(self.moves(make, "model.dropout=interval(0,0.5)", 0.0)) > 0
 
-    def test_draws_anew_as_often_as_asked(self, make: Make) -> None:
+    def test_resamples_with_the_given_probability(self, make: Make) -> None:
         sweep = "optimizer.learning_rate=tag(log,interval(1e-4,1))"
         assert len(self.moves(make, sweep, 0.01)) == 2
         assert len(self.moves(make, sweep, 0.01, resample=1.0)) == 40
@@ -313,7 +314,7 @@ class TestPerturbing:
 
 class TestFailures:
     @pytest.mark.parametrize("slots", [1, 4, 8])
-    def test_never_wait_for_ever_nor_are_gone_on_from(self, make: Make, slots: int) -> None:
+    def test_block_nothing_and_are_never_continued(self, make: Make, slots: int) -> None:
         for order in range(10):
             rng, failed = random.Random(order), set()
 
@@ -330,7 +331,7 @@ class TestFailures:
             assert all(s.epochs > s.initial_epoch == (suggestions[s.parent].epochs if s.parent is not None else 0)
                        for s in suggestions)  # fmt: skip
 
-    def test_a_failed_member_goes_on_from_one_of_the_best(self, make: Make) -> None:
+    def test_a_failed_member_continues_from_one_of_the_best(self, make: Make) -> None:
         search, _, _ = make()
         for number in range(8):
             search.ask(number)
@@ -342,7 +343,7 @@ class TestFailures:
         assert after.parent in (6, 7)
         assert (after.initial_epoch, after.epochs) == (1, 2)
 
-    def test_nobody_goes_on_from_executions_that_were_not_all_trained(self, make: Make) -> None:
+    def test_a_trial_with_unfinished_executions_is_never_continued(self, make: Make) -> None:
         search, _, _ = make()
         for number in range(8):
             search.ask(number)
@@ -351,7 +352,7 @@ class TestFailures:
         after = [search.ask(8 + number) for number in range(8)]
         assert {s.parent for s in after if isinstance(s, Suggestion)} <= set(range(7))
 
-    def test_the_first_to_fail_in_a_generation_goes_on_from_the_one_before(self, make: Make) -> None:
+    def test_the_first_to_fail_in_a_generation_continues_from_the_one_before(self, make: Make) -> None:
         search, _, _ = make()
         for number in range(8):
             search.ask(number)
@@ -365,7 +366,7 @@ class TestFailures:
         assert after.parent in (6, 7)
         assert (after.initial_epoch, after.epochs) == (1, 3)
 
-    def test_where_all_failed_members_start_anew(self, make: Make) -> None:
+    def test_members_start_from_scratch_if_all_have_failed(self, make: Make) -> None:
         suggestions = play(make()[0], lambda number, suggestion: None)
         assert len(suggestions) == 8 * 6
         assert {s.parent for s in suggestions} == {None}
@@ -373,16 +374,16 @@ class TestFailures:
 
 
 class TestEnqueued:
-    def test_given_settings_are_the_first_members(self, make: Make) -> None:
+    def test_enqueued_values_are_the_first_members(self, make: Make) -> None:
         given = [{"optimizer.learning_rate": 0.01}, {"optimizer.learning_rate": 0.02}]
         search, _, _ = make(RATE, enqueued=given)
         assert [search.ask(number).values for number in range(2)] == given
 
-    def test_more_than_there_are_members_are_refused(self, make: Make) -> None:
-        with pytest.raises(UserError, match=r"search.population=2: search.enqueue gives 3 settings"):
+    def test_more_enqueued_values_than_members_are_refused(self, make: Make) -> None:
+        with pytest.raises(UserError, match=r"search.population=2: search.enqueue has 3 entries"):
             make(RATE, "search.population=2", enqueued=[{"optimizer.learning_rate": 0.01 * n} for n in (1, 2, 3)])
 
-    def test_members_differ_where_the_space_is_large_enough(self, make: Make) -> None:
+    def test_members_differ_if_the_space_is_large_enough(self, make: Make) -> None:
         given = [{"model.l2": 0.01, "model.dropout": 0.1}]
         sweeps = ("model.l2=choice(0.0,0.01,0.1)", "model.dropout=choice(0.1,0.2,0.3)")
         search, _, _ = make(*sweeps, enqueued=given)
@@ -394,7 +395,7 @@ class TestEnqueued:
 class TestSpent:
     @pytest.mark.parametrize("fails", [0.0, 0.3])
     @pytest.mark.parametrize("slots", [1, 5, 8])
-    def test_no_trial_goes_on_from_a_state_that_was_dropped(self, make: Make, slots: int, fails: float) -> None:
+    def test_no_trial_continues_from_a_dropped_state(self, make: Make, slots: int, fails: float) -> None:
         search, _, settings = make("search.interval=2", "training.epochs=12")
         assert isinstance(settings.search, PBTSearch)
         config, rng = settings.search, random.Random(slots)

@@ -1,4 +1,4 @@
-"""What the samplers that learn do with what they are told."""
+"""Samplers learn from results, from earlier sweeps and from restored trials."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LINE = ("optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=i
 
 
 def distance(values: Values) -> float:
-    """From the best of `LINE`: a rate of .01 and a dropout of .4."""
+    """The distance to the best values in `LINE`: a rate of .01 and a dropout of .4."""
     return math.hypot(math.log10(values["optimizer.learning_rate"]) + 2, 2 * (values["model.dropout"] - 0.4))
 
 
-# keras-tuner's own needs minutes for this.
+# keras-tuner's Gaussian process would need minutes.
 @pytest.mark.parametrize("algorithm", algorithms("tpe", "gp", "cmaes", "nsga2"))
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_the_last_suggestions_are_better_than_random_ones(make: Make, algorithm: str, direction: str) -> None:
@@ -42,7 +42,7 @@ def test_the_last_suggestions_are_better_than_random_ones(make: Make, algorithm:
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
-def test_of_several_objectives_all_are_improved(make: Make, algorithm: str) -> None:
+def test_several_objectives_are_all_improved(make: Make, algorithm: str) -> None:
     made = make(algorithm, *LINE, objectives=["val_accuracy max", "parameters min"])
 
     def both(values: Values) -> tuple[float, float]:
@@ -57,18 +57,18 @@ def test_of_several_objectives_all_are_improved(make: Make, algorithm: str) -> N
 
 
 @pytest.mark.parametrize("algorithm", ["random", "grid"])
-def test_searches_that_do_not_learn_take_several_objectives_too(make: Make, algorithm: str) -> None:
+def test_searches_that_do_not_learn_accept_several_objectives(make: Make, algorithm: str) -> None:
     made = make(algorithm, *SMALL, objectives=["val_accuracy max", "parameters min"])
     assert len(play(made.search, slots=2, most=100, score=lambda _: (0.5, 10.0))) == 6
 
 
-def test_the_score_of_a_trial_that_was_cut_is_not_taken_for_its_last(make: Make) -> None:
+def test_a_trial_that_was_cut_counts_as_worse_than_the_others(make: Make) -> None:
     made = make("tpe", *LINE, "search.startup_trials=1")
     for number in range(40):
         asked = made.search.ask(number)
         assert isinstance(asked, Suggestion)
         high = asked.values["model.dropout"] > 0.25
-        # High dropouts are cut; had they been told as finished, they would be the best.
+        # High dropouts are cut; if they counted as completed, they would be the best.
         made.search.tell(number, Result((0.9,), 1, cut=True) if high else Result((0.5,), 9))
     asked = [made.search.ask(number) for number in range(40, 50)]
     low = [a for a in asked if isinstance(a, Suggestion) and a.values["model.dropout"] <= 0.25]
@@ -81,7 +81,7 @@ def past(draw: Callable[[random.Random], Values], count: int) -> list[dict[str, 
 
 
 @pytest.mark.parametrize("algorithm", algorithms("tpe", "gp", "cmaes", "nsga2"))
-def test_earlier_trials_spare_a_search_its_random_start(make: Make, algorithm: str) -> None:
+def test_earlier_trials_replace_the_random_start(make: Make, algorithm: str) -> None:
     earlier = past(make("random", *LINE).space.sample, 60)
     made = make(algorithm, *LINE, earlier=earlier)
     asked = [made.search.ask(number) for number in range(8)]
@@ -91,7 +91,7 @@ def test_earlier_trials_spare_a_search_its_random_start(make: Make, algorithm: s
     assert statistics.median(near) < 0.75 * statistics.median(drawn)
 
 
-def test_the_process_of_keras_tuner_is_fitted_to_earlier_trials(make: Make) -> None:
+def test_keras_tuners_gaussian_process_is_fitted_to_earlier_trials(make: Make) -> None:
     earlier = [{"values": {"model.dropout": d / 10}, "scores": [-abs(d - 3)]} for d in range(6)]
     made = make("bayesian", "model.dropout=interval(0.0,0.5)", "search.beta=0", earlier=earlier)
     asked = made.search.ask(0)
@@ -99,13 +99,13 @@ def test_the_process_of_keras_tuner_is_fitted_to_earlier_trials(make: Make) -> N
     assert abs(asked.values["model.dropout"] - 0.3) < 0.08
 
 
-def test_few_earlier_trials_do_no_harm_to_cmaes(make: Make) -> None:
+def test_cmaes_works_with_few_earlier_trials(make: Make) -> None:
     made = make("cmaes", *LINE, earlier=past(make("random", *LINE).space.sample, 9))
     assert len(play(made.search, slots=2, most=20)) == 20
 
 
 @pytest.mark.parametrize("algorithm", algorithms("random", "bayesian", "tpe", "gp", "cmaes", "nsga2"))
-def test_settings_of_earlier_sweeps_come_last(make: Make, algorithm: str) -> None:
+def test_values_of_earlier_sweeps_come_last(make: Make, algorithm: str) -> None:
     overrides = ("model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
     grid = list(make("grid", *overrides).space.grid())
     earlier = [{"values": values, "scores": [0.1 * i]} for i, values in enumerate(grid[1:5])]
@@ -117,9 +117,7 @@ def test_settings_of_earlier_sweeps_come_last(make: Make, algorithm: str) -> Non
     assert asked[6] is Answer.FINISHED
 
 
-def test_a_thousand_trials_are_restored_without_being_suggested_again(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thousand_trials_are_restored_without_asking_the_sampler(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make("tpe")
     suggestions = [made.space.sample(random.Random(seed)) for seed in range(1000)]
 
@@ -154,18 +152,18 @@ print(json.dumps([found, [m for m in ("tensorflow", "jax", "torch") if m in sys.
 """
 
 
-def test_another_process_suggests_the_same_and_loads_no_tensor_library(make: Make) -> None:
-    both = [make(algorithm, *DISCRETE, *LINE[:2]) for algorithm in ("tpe", "cmaes", "nsga2", "random")]
+def test_another_process_makes_the_same_suggestions_without_a_tensor_library(make: Make) -> None:
+    searches = [make(algorithm, *DISCRETE, *LINE[:2]) for algorithm in ("tpe", "cmaes", "nsga2", "random")]
     expected = []
-    for made in both:
+    for made in searches:
         for number in range(30):
             asked = made.search.ask(number)
             assert isinstance(asked, Suggestion)
             expected.append(asked.values)
             made.search.tell(number, Result((number % 7 / 7,), 9))
-    # Sets of texts have another order in each process.
+    # Sets of strings have a different order in each process.
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    configs = json.dumps([made.config for made in both])
+    configs = json.dumps([made.config for made in searches])
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE], input=configs, env=environment, capture_output=True, text=True, check=False
     )

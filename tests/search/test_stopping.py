@@ -1,4 +1,4 @@
-"""The rules that stop trials, on made-up scores."""
+"""Stopping rules, with made-up scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def median(objective: Objective = ACCURACY, epochs: int = 27, min_trials: int = 
 
 
 def stopped_at(rule: Stopping, number: int, curve: list[float], first: int = 1) -> int | None:
-    """The epoch after which a trial is stopped, when no other one runs beside it."""
+    """The epoch after which a trial is stopped, with no other trial running."""
     for epoch, score in enumerate(curve, start=first):
         if rule.report(number, epoch, score):
             return epoch
@@ -33,7 +33,7 @@ def stopped_at(rule: Stopping, number: int, curve: list[float], first: int = 1) 
 
 
 class TestASHA:
-    def test_compares_at_the_rungs_only(self) -> None:
+    def test_stops_trials_at_rungs_only(self) -> None:
         rule = asha()
         for number in range(3):
             assert stopped_at(rule, number, [0.9 + number / 100] * 27) is None
@@ -42,7 +42,7 @@ class TestASHA:
         assert stopped_at(rule, 4, [0.95, *worse]) is None, "its best score so far counts"
         assert stopped_at(asha(min_epochs=2), 0, worse) is None
 
-    def test_has_its_rungs_at_powers_of_the_factor_below_the_last_epoch(self) -> None:
+    def test_rungs_are_powers_of_the_factor_before_the_last_epoch(self) -> None:
         for epochs, min_epochs, rungs in [(27, 1, [1, 3, 9]), (28, 1, [1, 3, 9, 27]), (27, 2, [2, 6, 18]), (3, 3, [])]:
             found = []
             for last in range(1, epochs + 1):
@@ -54,34 +54,34 @@ class TestASHA:
             assert found == rungs
 
     @pytest.mark.parametrize("factor", [2, 3, 4, 5])
-    def test_lets_the_best_part_of_many_go_on(self, factor: int) -> None:
+    def test_the_best_fraction_of_many_trials_continues(self, factor: int) -> None:
         scores = [n / 1000 for n in range(900)]
         random.Random(factor).shuffle(scores)
         rule = asha(factor=factor)
-        go_on = [score for number, score in enumerate(scores) if not rule.report(number, 1, score)]
-        assert len(go_on) == pytest.approx(900 / factor, rel=0.1)
-        assert max(scores) in go_on
+        continued = [score for number, score in enumerate(scores) if not rule.report(number, 1, score)]
+        assert len(continued) == pytest.approx(900 / factor, rel=0.1)
+        assert max(scores) in continued
 
-    def test_says_why(self) -> None:
+    def test_gives_the_reason(self) -> None:
         for factor, part in [(2, "half"), (3, "third"), (4, "quarter"), (10, "1/10")]:
             rule = asha(factor=factor, min_epochs=3)
             for number in range(factor):
                 rule.report(number, 3, 0.9)
             assert rule.report(99, 3, 0.1) == f"not among the best {part} at epoch 3"
 
-    def test_the_first_at_a_rung_goes_on_only_until_others_that_are_better_have_come(self) -> None:
+    def test_the_first_trial_at_a_rung_continues_until_better_ones_have_reached_it(self) -> None:
         rule = asha()
         assert rule.report(0, 1, 0.5) == ""
         assert rule.report(0, 2, 0.7) == ""
         assert rule.report(1, 1, 0.6) == ""
         assert rule.report(0, 3, 0.8) == "not among the best third at epoch 1"
         assert rule.report(2, 1, 0.55) == "not among the best third at epoch 1"
-        assert rule.report(1, 2, 0.1) == "", "three have come: the best of them goes on"
+        assert rule.report(1, 2, 0.1) == "", "three have reached it: the best of them continues"
         for number in range(3, 6):
             rule.report(number, 1, 0.9)
-        assert rule.report(1, 4, 0.1) == "", "and for good, whoever comes later"
+        assert rule.report(1, 4, 0.1) == "", "also when more trials follow"
 
-    def test_many_trials_that_start_at_once_do_not_all_go_on(self) -> None:
+    def test_not_all_of_many_simultaneous_trials_continue(self) -> None:
         rule, running, ends = asha(), set(range(16)), []
         order = random.Random(1)
         quality = {number: order.random() for number in running}
@@ -93,17 +93,17 @@ class TestASHA:
         assert len(ends) >= 13
         assert max(quality, key=lambda n: quality[n]) in running
 
-    def test_equal_scores_all_go_on(self) -> None:
+    def test_trials_with_equal_scores_all_continue(self) -> None:
         rule = asha()
         assert [stopped_at(rule, number, [0.5] * 27) for number in range(9)] == [None] * 9
 
-    def test_a_trial_that_goes_on_from_another_is_compared_from_the_next_rung_on(self) -> None:
+    def test_a_continued_trial_is_compared_from_the_next_rung_on(self) -> None:
         rule = asha()
         for number in range(3):
             stopped_at(rule, number, [0.9] * 27)
         assert stopped_at(rule, 3, [0.1] * 24, first=4) == 9
 
-    def test_saves_most_epochs_of_random_trials_and_seldom_loses_much(self) -> None:
+    def test_saves_most_epochs_and_rarely_loses_much(self) -> None:
         epochs, regrets = [], []
         for seed in range(20):
             draw = random.Random(seed)
@@ -118,7 +118,7 @@ class TestASHA:
 
 
 class TestMedian:
-    def test_stops_what_is_worse_than_the_median_of_the_others_means(self) -> None:
+    def test_stops_trials_worse_than_the_median_of_the_others_means(self) -> None:
         rule = median()
         for number, mean in enumerate([0.2, 0.4, 0.6, 0.8]):
             stopped_at(rule, number, [mean - 0.1, mean + 0.1])
@@ -126,7 +126,7 @@ class TestMedian:
         assert rule.report(5, 1, 0.41) == ""
         assert rule.report(5, 2, 0.1) == "worse than the median of 4 trials at epoch 2"
 
-    def test_takes_the_best_score_so_far(self) -> None:
+    def test_uses_the_best_score_so_far(self) -> None:
         rule = median()
         for number in range(3):
             stopped_at(rule, number, [0.5] * 5)
@@ -138,13 +138,13 @@ class TestMedian:
             assert stopped_at(rule, number, [0.9 - number / 10] * 27) is None, "four others at most"
         assert stopped_at(rule, 5, [0.1] * 27) == 3
 
-    def test_leaves_the_last_epoch_alone(self) -> None:
+    def test_stops_no_trial_at_its_last_epoch(self) -> None:
         rule = median(epochs=4, min_epochs=4)
         for number in range(4):
             stopped_at(rule, number, [0.9] * 4)
         assert stopped_at(rule, 4, [0.1] * 4) is None
 
-    def test_trials_that_ended_before_an_epoch_do_not_count_there(self) -> None:
+    def test_trials_that_ended_earlier_do_not_count(self) -> None:
         rule = median()
         for number in range(3):
             stopped_at(rule, number, [0.5] * 5)
@@ -156,28 +156,28 @@ class TestMedian:
 
 @pytest.mark.parametrize("make", [asha, median])
 class TestBoth:
-    def test_less_is_better_where_the_objective_says_so(self, make) -> None:
+    def test_smaller_is_better_if_the_objective_is_minimized(self, make) -> None:
         up, down = make(ACCURACY), make(LOSS)
         draw = random.Random(3)
         for number in range(50):
             for epoch in range(1, 28):
                 score = draw.random()
-                up_said, down_said = up.report(number, epoch, score), down.report(number, epoch, -score)
-                assert up_said == down_said
-                if up_said:
+                up_answer, down_answer = up.report(number, epoch, score), down.report(number, epoch, -score)
+                assert up_answer == down_answer
+                if up_answer:
                     break
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
     @pytest.mark.parametrize("objective", [ACCURACY, LOSS])
-    def test_what_is_no_number_is_never_good(self, make, bad: float, objective: Objective) -> None:
+    def test_nan_and_infinity_count_as_the_worst(self, make, bad: float, objective: Objective) -> None:
         rule = make(objective)
         for number in range(10):
             assert rule.report(number, 1, 0.5) == ""
         assert rule.report(10, 1, bad) != ""
         for number in range(11, 40):
             rule.report(number, 1, bad)
-        assert rule.report(40, 1, bad) != "", "however many there are"
-        assert rule.report(41, 1, 0.5) == "", "nor does it spoil the comparison of the others"
+        assert rule.report(40, 1, bad) != "", "also if there are many"
+        assert rule.report(41, 1, 0.5) == "", "and others are compared as before"
 
     def test_the_same_calls_give_the_same_answers(self, make) -> None:
         def answers() -> list[str]:
@@ -187,7 +187,7 @@ class TestBoth:
         assert answers() == answers()
         assert len(set(answers())) > 3
 
-    def test_a_report_takes_microseconds_at_a_thousand_trials(self, make) -> None:
+    def test_a_report_takes_microseconds_with_a_thousand_trials(self, make) -> None:
         rule, draw = make(), random.Random(0)
         for number in range(1000):
             for epoch in range(1, 27):
@@ -209,12 +209,12 @@ class TestBoth:
         (("search=hyperband",), None),
     ],
 )
-def test_the_config_names_the_rule(compose_config, overrides: tuple[str, ...], kind: type | None) -> None:
+def test_the_config_chooses_the_rule(compose_config, overrides: tuple[str, ...], kind: type | None) -> None:
     rule = choose.create_stopping(check_settings(compose_config(*overrides)))
     assert (None if rule is None else type(rule)) is kind
 
 
-def test_the_last_epoch_is_no_rung(compose_config) -> None:
+def test_the_last_epoch_is_not_a_rung(compose_config) -> None:
     for epochs, is_rung in [(9, False), (10, True)]:
         rule = choose.create_stopping(check_settings(compose_config("search=asha", f"training.epochs={epochs}")))
         assert rule is not None

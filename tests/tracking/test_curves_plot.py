@@ -1,4 +1,4 @@
-"""A trial's learning curves as a picture."""
+"""The plot of a trial's learning curves."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def epochs(count: int, validation: bool = True, first: int = 1) -> dict[int, dic
     return found
 
 
-def drawn(told: dict[int, dict[str, float]], best_epoch: int | None = 1, title: str = "Trial 7") -> np.ndarray:
-    with Image.open(BytesIO(learning_curves(told, best_epoch, title))) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB"))
+def drawn(metrics: dict[int, dict[str, float]], best_epoch: int | None = 1, title: str = "Trial 7") -> np.ndarray:
+    with Image.open(BytesIO(learning_curves(metrics, best_epoch, title))) as plot:
+        assert plot.format == "PNG"
+        return np.asarray(plot.convert("RGB"))
 
 
-def inside(picture: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
+def inside(plot: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
     """How many pixels have a colour, in the left and in the right panel, below the legend."""
-    found = np.all(picture[64:310] == colour, axis=-1)
+    found = np.all(plot[64:310] == colour, axis=-1)
     return [int(found[:, 80:436].sum()), int(found[:, 530:886].sum())]
 
 
-def test_learning_curves_are_of_loss_and_accuracy():
+def test_the_panels_show_loss_and_accuracy():
     loss, accuracy = panels(epochs(3), 2)
     assert (loss.label, accuracy.label, loss.best_epoch) == ("Loss", "Accuracy", 2)
     assert loss.series == {
@@ -47,20 +47,20 @@ def test_learning_curves_are_of_loss_and_accuracy():
     assert accuracy.series["validation"][0] == (1, 0.9 - 0.5)
 
 
-def test_picture_has_both_curves_in_both_panels():
-    picture = drawn(epochs(5))
-    assert picture.shape == (360, 900, 3)
-    assert tuple(picture[0, 0]) == (255, 255, 255)
-    assert min(*inside(picture, BLUE), *inside(picture, VERMILION)) > 200
+def test_the_plot_has_both_curves_in_both_panels():
+    plot = drawn(epochs(5))
+    assert plot.shape == (360, 900, 3)
+    assert tuple(plot[0, 0]) == (255, 255, 255)
+    assert min(*inside(plot, BLUE), *inside(plot, VERMILION)) > 200
 
 
 def test_without_validation_there_is_one_curve():
-    picture = drawn(epochs(5, validation=False))
-    assert min(inside(picture, BLUE)) > 200
-    assert inside(picture, VERMILION) == [0, 0]
+    plot = drawn(epochs(5, validation=False))
+    assert min(inside(plot, BLUE)) > 200
+    assert inside(plot, VERMILION) == [0, 0]
 
 
-def test_best_epoch_is_marked_in_both():
+def test_the_best_epoch_is_marked_in_both_panels():
     changed = np.any(drawn(epochs(5), None)[64:310] != drawn(epochs(5), 2)[64:310], axis=-1)
     columns = np.nonzero(changed.any(axis=0))[0]
     # From epoch 0.8 to 5.2 there are 366 pixels.
@@ -69,13 +69,13 @@ def test_best_epoch_is_marked_in_both():
     assert changed[:, columns[0]].sum() > 60
 
 
-def test_curve_falls_where_the_values_do():
-    picture = drawn({epoch: {"loss": 1.0 / epoch} for epoch in range(1, 6)}, None)
-    rows, columns = np.nonzero(np.all(picture[64:310, 80:436] == BLUE, axis=-1))
+def test_a_curve_falls_as_its_values_do():
+    plot = drawn({epoch: {"loss": 1.0 / epoch} for epoch in range(1, 6)}, None)
+    rows, columns = np.nonzero(np.all(plot[64:310, 80:436] == BLUE, axis=-1))
     assert rows[columns < 60].mean() < 60 < 180 < rows[columns > 300].mean()
 
 
-def test_epochs_are_in_order_though_they_were_not_told_so():
+def test_epochs_are_sorted():
     shuffled = dict(sorted(epochs(4).items(), reverse=True))
     assert [epoch for epoch, _ in panels(shuffled, None)[0].series["training"]] == [1, 2, 3, 4]
 
@@ -85,16 +85,16 @@ def test_any_number_of_epochs_can_be_seen(count, first):
     assert min(inside(drawn(epochs(count, first=first), None), BLUE)) > 15
 
 
-@pytest.mark.parametrize("told", [{}, {1: {"learning_rate": 0.001}}, {1: {"loss": math.nan, "accuracy": math.inf}}])
-def test_nothing_to_draw_is_an_empty_picture(told):
-    assert inside(drawn(told, None), BLUE) == [0, 0]
+@pytest.mark.parametrize("metrics", [{}, {1: {"learning_rate": 0.001}}, {1: {"loss": math.nan, "accuracy": math.inf}}])
+def test_a_plot_without_values_is_empty(metrics):
+    assert inside(drawn(metrics, None), BLUE) == [0, 0]
 
 
 def test_values_that_are_not_finite_are_gaps():
-    told = epochs(5, validation=False)
-    whole = inside(drawn(told), BLUE)
-    told[3]["loss"], told[3]["accuracy"] = math.nan, -math.inf
-    assert all(0 < less < more for less, more in zip(inside(drawn(told), BLUE), whole, strict=True))
+    metrics = epochs(5, validation=False)
+    whole = inside(drawn(metrics), BLUE)
+    metrics[3]["loss"], metrics[3]["accuracy"] = math.nan, -math.inf
+    assert all(0 < less < more for less, more in zip(inside(drawn(metrics), BLUE), whole, strict=True))
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.5, 1e-300, 1e15, 1e300, -1e300])
@@ -122,7 +122,7 @@ def test_ticks_are_round_numbers(low, high, whole, texts):
     assert [float(text) for _, text in found] == pytest.approx([value for value, _ in found])
 
 
-def test_limits_leave_some_room():
+def test_limits_leave_a_margin():
     assert limits([1.0, 3.0, math.nan], 1.0) == (0.9, 3.1)
     assert limits([2.0], 1.0) == (1.5, 2.5)
     assert limits([], 1.0) == (-0.05, 1.05)

@@ -1,4 +1,4 @@
-"""The saved view of a sweep. That MLflow's pages understand it, tests/e2e/test_mlflow_pages.py tells."""
+"""The saved view of a sweep. tests/e2e/test_mlflow_pages.py checks that MLflow's pages understand it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def charts(kind: str, **more: Any) -> list[dict[str, Any]]:
     return [chart for chart in found["compareRunCharts"] if chart["type"] == kind]
 
 
-def test_it_opens_with_the_sweeps_trials_the_best_first() -> None:
+def test_the_view_shows_the_sweeps_trials_the_best_first() -> None:
     found = state()
     assert found["searchFilter"] == f"tags.`mnist_sweep.sweep` = '{_SWEEP}' and tags.`mnist_sweep.kind` = 'trial'"
     assert (found["orderByKey"], found["orderByAsc"]) == ("metrics.`best_val_accuracy`", False)
@@ -62,8 +62,8 @@ def test_hyperparameters_and_scores_are_columns() -> None:
     assert "metrics.`confirmed_val_accuracy`" not in state()["selectedColumns"]
 
 
-def test_parallel_coordinates_are_of_what_every_trial_has() -> None:
-    """MLflow leaves a trial out that lacks one of the values."""
+def test_parallel_coordinates_show_only_unconditional_hyperparameters() -> None:
+    """MLflow leaves out a trial that lacks a value."""
     (chart,) = charts("PARALLEL")
     assert chart["selectedParams"] == ["model.layers", "optimizer.learning_rate"]
     assert chart["selectedMetrics"] == ["best_val_accuracy"]
@@ -73,7 +73,7 @@ def test_parallel_coordinates_are_of_what_every_trial_has() -> None:
 @pytest.mark.parametrize(
     ("objective", "metrics"), [(_ACCURACY, ["val_accuracy", "val_loss", "loss"]), (_LOSS, ["val_loss", "loss"])]
 )
-def test_learning_curves_are_of_the_objective_and_the_losses(objective: Objective, metrics: list[str]) -> None:
+def test_learning_curves_show_the_objective_and_the_losses(objective: Objective, metrics: list[str]) -> None:
     assert [chart["metricKey"] for chart in charts("LINE", objectives=(objective,))] == metrics
     assert {chart["xAxisKey"] for chart in charts("LINE")} == {"step"}
 
@@ -81,7 +81,7 @@ def test_learning_curves_are_of_the_objective_and_the_losses(objective: Objectiv
 @pytest.mark.parametrize(
     ("objectives", "against"), [((_ACCURACY,), ["parameters", "seconds"]), ((_ACCURACY, _SIZE), ["best_parameters"])]
 )
-def test_the_score_is_drawn_against_what_it_costs(objectives: tuple[Objective, ...], against: list[str]) -> None:
+def test_the_score_is_plotted_against_its_costs(objectives: tuple[Objective, ...], against: list[str]) -> None:
     found = charts("SCATTER", objectives=objectives)
     assert [chart["xaxis"]["key"] for chart in found] == against
     assert {chart["yaxis"]["key"] for chart in found} == {"best_val_accuracy"}
@@ -92,7 +92,7 @@ def test_a_space_that_is_too_large_for_mlflow_has_no_view() -> None:
     assert saved_view.tags(_SWEEP, space, (_ACCURACY,), 0.0, confirmed=False) == {}
 
 
-def test_links_hold_no_password() -> None:
+def test_links_contain_no_password() -> None:
     link = saved_view.link("https://ann:secret@box:8443/mlflow/", "7", saved_view.key("story/now/3"))
     assert link == (
         "https://box:8443/mlflow/#/experiments/7/runs?viewStateShareKey=sweep-now-3"

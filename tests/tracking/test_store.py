@@ -1,4 +1,4 @@
-"""Where the MLflow store is, and how it comes into being."""
+"""Creating the MLflow store, opening copies of it, and stores that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,8 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import masked
 from mnist_sweep.tracking import store, tags
-from mnist_sweep.tracking.uri import (
-    absolute,
-    as_kept_in,
-    as_seen_from,
-    file_path,
-    sqlite_path,
-    sqlite_uri,
-    with_password,
-)
+from mnist_sweep.tracking.uri import absolute, as_kept_in, as_seen_from, file_path, sqlite_path, sqlite_uri
 
 _CREATE = """
 import sys
@@ -39,7 +30,7 @@ client.log_metric(run.info.run_id, "loss", 0.5)
 
 
 def creating(uri: str, name: str) -> subprocess.Popen[str]:
-    """A process that creates the store, if need be, and logs a run to it."""
+    """Starts a process that creates the store, if needed, and logs a run to it."""
     return subprocess.Popen(
         [sys.executable, "-c", _CREATE, uri, name],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -57,8 +48,8 @@ def journal_mode(path: Path) -> str:
         return str(database.execute("PRAGMA journal_mode").fetchone()[0])
 
 
-def left_behind(folder: Path, name: str) -> list[str]:
-    """What lies in a folder besides the database and what SQLite keeps beside it while it is open."""
+def other_files(folder: Path, name: str) -> list[str]:
+    """Returns the files in a folder other than the database and what SQLite adds while it is open."""
     own = {name, f"{name}-wal", f"{name}-shm", f".{name}.lock"}
     return sorted(path.name for path in folder.iterdir() if path.name not in own)
 
@@ -80,138 +71,7 @@ def test_a_store_that_was_moved_with_its_files_finds_them(tmp_path: Path) -> Non
     assert not old.exists()
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once."""
-    path = tmp_path_factory.getbasetemp() / "template" / "mlflow.db"
-    store.connect(f"sqlite:///{path}", create=True)
-    return path
-
-
-# ---- where ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("sqlite:///mlruns/mlflow.db", "sqlite:///{cwd}/mlruns/mlflow.db"),
-        ("sqlite:///./mlflow.db", "sqlite:///{cwd}/mlflow.db"),
-        ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
-        ("sqlite:///mlflow.db?timeout=30", "sqlite:///{cwd}/mlflow.db?timeout=30"),
-        ("sqlite:///~/mlflow.db", "sqlite:///{home}/mlflow.db"),
-        ("http://localhost:5000", "http://localhost:5000"),
-        ("https://ann:secret@box:8443/mlflow", "https://ann:secret@box:8443/mlflow"),
-        ("postgresql://ann:secret@box/mlflow", "postgresql://ann:secret@box/mlflow"),
-        ("postgresql+psycopg2://box/mlflow", "postgresql+psycopg2://box/mlflow"),
-        ("mysql+pymysql://box/mlflow", "mysql+pymysql://box/mlflow"),
-        ("databricks://profile", "databricks://profile"),
-    ],
-)
-def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expected):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert absolute(uri) == expected.format(cwd=tmp_path, home="/home/ann")
-    assert absolute(absolute(uri)) == absolute(uri)
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("ftp://box/mlflow", "tracking.uri=ftp://box/mlflow: MLflow has no such kind of store"),
-        ("sqllite:///x.db", "tracking.uri=sqllite:///x.db: MLflow has no such kind of store"),
-        ("mlruns/mlflow.db", "tracking.uri=mlruns/mlflow.db: MLflow has no such kind of store"),
-        ("", "tracking.uri=: MLflow has no such kind of store"),
-        ("htttp://ann:secret@box", "tracking.uri=htttp://***@box: MLflow has no such kind of store"),
-    ],
-)
-def test_unknown_kind_of_store_is_refused(uri, message):
-    for ask in (absolute, store.connect):
-        with pytest.raises(UserError) as caught:
-            ask(uri)
-        assert str(caught.value) == f"{message}; write sqlite:///PATH or http://HOST:PORT"
-
-
-def test_file_store_is_refused_as_mlflow_refuses_it():
-    with pytest.raises(UserError) as caught:
-        absolute("file:///tmp/mlruns")
-    assert str(caught.value) == (
-        "tracking.uri=file:///tmp/mlruns: MLflow no longer writes file stores; take sqlite:///PATH"
-    )
-
-
-@pytest.mark.parametrize("uri", ["sqlite:mlflow.db", "sqlite://mlflow.db"])
-def test_sqlite_uri_with_too_few_slashes_is_refused(uri):
-    with pytest.raises(UserError) as caught:
-        absolute(uri)
-    assert str(caught.value) == f"tracking.uri={uri}: write sqlite:///PATH, with three slashes"
-
-
-@pytest.mark.parametrize(
-    ("uri", "path"),
-    [("sqlite:///a/b.db", "{cwd}/a/b.db"), ("sqlite:////a/b.db", "/a/b.db"), ("http://box", None), ("sqlite:x", None)],
-)
-def test_sqlite_path_is_absolute(tmp_path, monkeypatch, uri, path):
-    monkeypatch.chdir(tmp_path)
-    assert sqlite_path(uri) == (None if path is None else Path(path.format(cwd=tmp_path)))
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "http://ann:SECRET@box:5000/path",
-        "postgresql://ann:SECRET@box/mlflow",
-        "postgresql://:SECRET@box/mlflow",
-        "https://SECRET@box",
-        "postgresql://ann:SECRET%40SECRET@box/mlflow",
-        "(psycopg.OperationalError) at postgresql://ann:SECRET@box/mlflow: refused; http://bob:SECRET@box",
-        "postgresql://ann:SECRET/SECRET@box/mlflow",
-        "http://ann:first@SECRET@box",
-        "postgresql://box/mlflow?user=ann&password=SECRET",
-    ],
-)
-def test_password_is_never_shown(uri):
-    shown = masked(uri)
-    assert "SECRET" not in shown
-    assert "box" in shown
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "sqlite:////a/b.db",
-        "sqlite:///mlruns/mlflow.db?timeout=30",
-        "http://box:5000/mlflow",
-        pytest.param("sqlite:////home/ann@corp/mlflow.db"),
-        "",
-    ],
-)
-def test_uri_without_a_password_is_shown_as_it_is(uri):
-    assert masked(uri) == uri
-
-
-@pytest.mark.parametrize("uri", ["http://ann:SECRET@box:5000", "postgresql://box/mlflow?user=ann&password=SECRET"])
-def test_hidden_password_comes_back_from_the_environment(monkeypatch, uri):
-    hidden = masked(uri)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert with_password(hidden) == uri
-    for other in ("", "http://ann:SECRET@elsewhere:5000"):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
-        with pytest.raises(UserError) as caught:
-            with_password(hidden)
-        assert str(caught.value) == (
-            f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the whole URI"
-        )
-
-
-def test_uri_that_hides_nothing_is_not_looked_up(monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:SECRET@box:5000")
-    assert with_password("sqlite:////a/b.db") == "sqlite:////a/b.db"
-
-
-# ---- coming into being ------------------------------------------------------------------------------------------
-
-
-def test_relative_store_stays_the_same_after_a_change_of_directory(tmp_path, monkeypatch, template):
+def test_a_relative_store_stays_the_same_after_a_change_of_directory(tmp_path, monkeypatch, template):
     home, other = tmp_path / "home", tmp_path / "other"
     (home / "mlruns").mkdir(parents=True)
     (home / "mlruns" / "mlflow.db").write_bytes(template.read_bytes())
@@ -225,16 +85,16 @@ def test_relative_store_stays_the_same_after_a_change_of_directory(tmp_path, mon
     assert list(other.iterdir()) == []
 
 
-def test_created_store_is_whole_and_lets_readers_in(template):
+def test_a_new_store_is_complete_and_allows_readers(template):
     assert journal_mode(template) == "wal"
-    assert left_behind(template.parent, template.name) == []
+    assert other_files(template.parent, template.name) == []
     with closing(sqlite3.connect(template)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert {"experiments", "runs", "metrics", "params", "tags", "alembic_version"} <= tables
 
 
-def test_store_that_is_there_is_left_as_it_is(tmp_path, template):
+def test_an_existing_store_is_kept(tmp_path, template):
     path = tmp_path / "mlflow.db"
     path.write_bytes(template.read_bytes())
     store.connect(f"sqlite:///{path}", create=True).create_experiment("mine")
@@ -242,7 +102,7 @@ def test_store_that_is_there_is_left_as_it_is(tmp_path, template):
     assert again.get_experiment_by_name("mine") is not None
 
 
-def test_missing_store_is_an_error_for_who_only_reads(tmp_path):
+def test_a_missing_store_is_an_error_unless_it_may_be_created(tmp_path):
     uri = f"sqlite:///{tmp_path}/none/mlflow.db"
     with pytest.raises(UserError) as caught:
         store.connect(uri)
@@ -253,7 +113,7 @@ def test_missing_store_is_an_error_for_who_only_reads(tmp_path):
 
 
 @pytest.mark.parametrize(("place", "reason"), [("file/mlflow.db", "File exists"), ("file/a/b.db", "Not a directory")])
-def test_store_that_cannot_be_created_is_said(tmp_path, place, reason):
+def test_a_store_that_cannot_be_created_is_an_error(tmp_path, place, reason):
     (tmp_path / "file").touch()
     uri = f"sqlite:///{tmp_path}/{place}"
     with pytest.raises(UserError) as caught:
@@ -261,26 +121,22 @@ def test_store_that_cannot_be_created_is_said(tmp_path, place, reason):
     assert str(caught.value) == f"tracking.uri={uri}: cannot be written ({reason})"
 
 
-def test_options_of_an_sqlite_uri_are_no_part_of_the_file_name(tmp_path):
-    assert sqlite_path(f"sqlite:///{tmp_path}/mlflow.db?timeout=30") == tmp_path / "mlflow.db"
-
-
-def test_two_processes_may_create_a_store_at_once(tmp_path):
+def test_two_processes_may_create_a_store_at_the_same_time(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     processes = [creating(uri, name) for name in "ab"]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert runs(uri) == ["a", "b"]
     assert journal_mode(tmp_path / "new" / "mlflow.db") == "wal"
-    assert left_behind(tmp_path / "new", "mlflow.db") == []
+    assert other_files(tmp_path / "new", "mlflow.db") == []
 
 
-def test_store_can_be_created_after_a_creation_was_killed(tmp_path):
+def test_a_store_can_be_created_after_its_creation_was_killed(tmp_path):
     uri, path = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
     process = creating(uri, "killed")
     until = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < until:
-        # As soon as the first tables are there.
+        # As soon as the first tables exist.
         if any(part.stat().st_size > 4096 for part in tmp_path.glob("partial-*") if part.exists()):
             process.send_signal(signal.SIGKILL)
             break
@@ -288,24 +144,22 @@ def test_store_can_be_created_after_a_creation_was_killed(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert not path.exists()
-    assert left_behind(tmp_path, "mlflow.db") != []
+    assert other_files(tmp_path, "mlflow.db") != []
     client = store.connect(uri, create=True)
     client.create_run("0", run_name="after")
     assert runs(uri) == ["after"]
-    assert left_behind(tmp_path, "mlflow.db") == []
+    assert other_files(tmp_path, "mlflow.db") == []
 
 
-def test_garbage_beside_the_store_does_not_matter(tmp_path):
+def test_garbage_next_to_the_store_does_not_matter(tmp_path):
     for end in ("", "-wal", "-shm", "-journal"):
         (tmp_path / f"partial-mlflow.db{end}").write_bytes(b"not a database" * 1000)
     (tmp_path / ".mlflow.db.lock").write_text("stale")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     store.connect(uri, create=True)
     assert runs(uri) == []
-    assert left_behind(tmp_path, "mlflow.db") == []
+    assert other_files(tmp_path, "mlflow.db") == []
 
-
-# ---- folders of any name ----------------------------------------------------------------------------------------
 
 ODD = [
     "v?2",
@@ -326,7 +180,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_store_lies_in_its_own_project_whatever_that_is_called(tmp_path, monkeypatch, template, name):
+def test_a_project_may_have_any_name(tmp_path, monkeypatch, template, name):
     project, text = tmp_path / name, tmp_path / "a.txt"
     (project / "mlruns").mkdir(parents=True)
     text.write_text("hello")
@@ -350,44 +204,21 @@ def test_a_store_lies_in_its_own_project_whatever_that_is_called(tmp_path, monke
     assert [found.name for found in project.iterdir()] == ["mlruns"]
 
 
-def test_a_store_is_created_in_a_folder_whose_name_is_no_sql(tmp_path, monkeypatch):
+def test_a_store_can_be_created_in_a_folder_with_any_name(tmp_path, monkeypatch):
     project = tmp_path / 'it\'s :x "100%41" v?2'
     project.mkdir()
     monkeypatch.chdir(project)
     store.connect("sqlite:///mlruns/mlflow.db", create=True).create_experiment("x")
-    assert left_behind(project / "mlruns", "mlflow.db") == []
+    assert other_files(project / "mlruns", "mlflow.db") == []
     assert [found.name for found in tmp_path.iterdir()] == [project.name]
 
 
-def test_folder_whose_name_is_not_utf_8_is_refused_in_one_line(tmp_path):
+def test_a_folder_whose_name_is_not_utf_8_is_a_one_line_error(tmp_path):
     with pytest.raises(UserError) as caught:
         store.connect(f"sqlite:///{tmp_path}/caf\udce9/mlflow.db", create=True)
-    assert "has a name that is not UTF-8" in str(caught.value)
+    assert "is not UTF-8, so MLflow cannot open it" in str(caught.value)
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("uri", "kept"),
-    [
-        ("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/mlflow.db"),
-        ("sqlite:///{project}/a b/x.db?timeout=3", "sqlite:///a b/x.db?timeout=3"),
-        ("sqlite:///{project}/a%3Fb/x.db", "sqlite+pysqlite:///a%3Fb/x.db"),
-        ("sqlite:///{link}/x.db", "sqlite:///x.db"),
-        ("sqlite:////big/disk/x.db", "sqlite:////big/disk/x.db"),
-        ("sqlite:///{project}-2/x.db", "sqlite:///{project}-2/x.db"),
-        ("http://box:5000", "http://box:5000"),
-    ],
-)
-def test_a_config_keeps_no_path_into_its_own_project(tmp_path, uri, kept):
-    project, link = tmp_path / "project", tmp_path / "link"
-    project.mkdir()
-    link.symlink_to(project)
-    names = {"project": project, "link": link}
-    assert as_kept_in(uri.format(**names), project) == kept.format(**names)
-
-
-# ---- copies -----------------------------------------------------------------------------------------------------
 
 
 class Project:
@@ -424,7 +255,7 @@ class Project:
         return run
 
     def copied(self, folder: Path) -> Project:
-        """A copy as `cp -r` makes it, once this process's own connections are closed."""
+        """Returns a copy as from `cp -r`, after closing this process's connections."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         for engine in SqlAlchemyStore._engine_map.values():
@@ -434,7 +265,7 @@ class Project:
         copy.__dict__.update(self.__dict__, folder=folder)
         return copy
 
-    def places(self) -> set[Path]:
+    def locations(self) -> set[Path]:
         with closing(sqlite3.connect(self.path)) as database:
             rows = database.execute("SELECT artifact_location FROM experiments WHERE name IN ('x', 'y')").fetchall()
             rows += database.execute("SELECT artifact_uri FROM runs").fetchall()
@@ -445,7 +276,7 @@ class Project:
         return {str(path): path.read_bytes() for path in files if not path.name.endswith(("-wal", "-shm"))}
 
     def forget_store(self) -> None:
-        """As versions left it that did not note where a store lies."""
+        """Makes the store look like those of versions that did not store its path."""
         with closing(sqlite3.connect(self.path)) as database, database:
             database.execute("DELETE FROM experiment_tags WHERE key = ?", (tags.TAG_STORE,))
 
@@ -466,24 +297,24 @@ def test_a_copy_never_writes_into_the_original(tmp_path, template, database, fil
     second.log("x")
     client = store.connect(second.uri)
     assert Path(client.download_artifacts(second.runs[0], "a.txt", str(tmp_path))).read_text() == "hello"
-    inside = {place for place in second.places() if not place.is_relative_to(second.big)}
+    inside = {place for place in second.locations() if not place.is_relative_to(second.big)}
     assert all(place.is_relative_to(second.folder / files / "x") for place in inside)
-    # The experiment, the run that was copied, and the new one.
+    # The experiment, the copied run and the new run.
     assert len(inside) == 3
-    assert len(second.places()) == 5
+    assert len(second.locations()) == 5
     assert not first.folder.exists() if gone else first.everything() == before
 
 
-def test_a_copy_within_the_original_is_a_project_of_its_own(tmp_path, template):
+def test_a_copy_inside_the_original_is_a_separate_project(tmp_path, template):
     first = Project(tmp_path / "first", template)
     second = first.copied(first.folder / "backup").copied(first.folder / "backup" / "again")
     second.log("x")
-    assert all(p.is_relative_to(second.folder) or p.is_relative_to(second.big) for p in second.places())
+    assert all(p.is_relative_to(second.folder) or p.is_relative_to(second.big) for p in second.locations())
     assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
     assert len(list((first.folder / first.files).rglob("a.txt"))) == 1
 
 
-def test_default_places_of_mlflows_own_move_too(tmp_path, template):
+def test_mlflows_default_locations_are_updated_too(tmp_path, template):
     first = Project(tmp_path / "first", template)
     with closing(sqlite3.connect(first.path)) as database, database:
         place = str(first.path.parent / "0")
@@ -492,17 +323,17 @@ def test_default_places_of_mlflows_own_move_too(tmp_path, template):
     assert store.connect(second.uri).get_experiment("0").artifact_location == str(second.path.parent / "0")
 
 
-def test_a_store_that_stays_where_it_is_is_not_written_to(tmp_path, template):
+def test_a_store_that_has_not_moved_is_not_changed(tmp_path, template):
     project, link = Project(tmp_path / "first", template), tmp_path / "link"
     store.connect(project.uri)
     link.symlink_to(project.folder)
-    before, places = project.path.stat().st_mtime_ns, project.places()
+    before, locations = project.path.stat().st_mtime_ns, project.locations()
     for folder in (link, project.folder):
-        store._follow(folder / project.database)
-    assert (project.path.stat().st_mtime_ns, project.places()) == (before, places)
+        store._relocate(folder / project.database)
+    assert (project.path.stat().st_mtime_ns, project.locations()) == (before, locations)
 
 
-def test_a_hard_link_to_the_originals_store_is_refused_as_long_as_that_is_there(tmp_path, template):
+def test_a_hard_link_to_the_originals_store_is_refused_while_that_exists(tmp_path, template):
     first = Project(tmp_path / "first", template)
     second = first.copied(tmp_path / "second")
     second.path.unlink()
@@ -514,10 +345,10 @@ def test_a_hard_link_to_the_originals_store_is_refused_as_long_as_that_is_there(
     assert len(list((second.folder / second.files).rglob("a.txt"))) == 2
 
 
-def test_a_copy_that_is_being_written_to_is_not_taken_for_the_original(tmp_path, template, monkeypatch):
+def test_a_locked_copy_is_not_mistaken_for_the_original(tmp_path, template, monkeypatch):
     first = Project(tmp_path / "first", template)
     second = first.copied(tmp_path / "second")
-    monkeypatch.setattr(store, "_PATIENCE", 0.1)
+    monkeypatch.setattr(store, "_WRITE_TIMEOUT", 0.1)
     with closing(sqlite3.connect(second.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(UserError, match="another process writes to it; try again"):
@@ -527,7 +358,7 @@ def test_a_copy_that_is_being_written_to_is_not_taken_for_the_original(tmp_path,
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), None])
-def test_a_copy_that_may_only_be_read_is_read(tmp_path, template, monkeypatch, error):
+def test_a_read_only_copy_can_be_read(tmp_path, template, monkeypatch, error):
     first = Project(tmp_path / "first", template)
     second = first.copied(tmp_path / "second")
 
@@ -540,19 +371,19 @@ def test_a_copy_that_may_only_be_read_is_read(tmp_path, template, monkeypatch, e
 
     monkeypatch.setattr(store, "_locked", read_only)
     assert store.connect(second.uri).get_run(second.runs[0]).info.run_id == second.runs[0]
-    assert second.places() == first.places()
+    assert second.locations() == first.locations()
 
 
-def test_a_database_that_is_not_mlflows_is_left_as_it_is(tmp_path):
+def test_a_database_that_is_not_mlflows_is_not_changed(tmp_path):
     path = tmp_path / "x.db"
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE mine (a)")
     before = path.read_bytes()
-    store._follow(path)
+    store._relocate(path)
     assert path.read_bytes() == before
 
 
-class TestWhatCannotBeRead:
+class TestUnreadableStores:
     @pytest.fixture
     def damaged(self, tmp_path: Path) -> Path:
         path = tmp_path / "mlflow.db"
@@ -562,19 +393,19 @@ class TestWhatCannotBeRead:
         database.close()
         return path
 
-    def test_is_told_at_once_where_it_is_not_a_database(self, tmp_path: Path) -> None:
+    def test_another_kind_of_file_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "mlflow.db").write_bytes(b"\x00garbage" * 1000)
         with pytest.raises(UserError, match="is not an SQLite database"):
             store.connect(f"sqlite:///{tmp_path}/mlflow.db")
 
-    def test_is_told_at_once_where_it_is_damaged(self, damaged: Path) -> None:
+    def test_a_damaged_database_is_an_error(self, damaged: Path) -> None:
         content = damaged.read_bytes()
         damaged.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
         with pytest.raises(UserError, match="mlflow.db: is damaged"):
             store.connect(f"sqlite:///{damaged}")
 
-    def test_is_told_soon_where_it_is_locked(self, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store, "_LOCKED", 0.1)
+    def test_a_locked_database_is_an_error_soon(self, damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store, "_READ_TIMEOUT", 0.1)
         other = sqlite3.connect(damaged, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UserError, match="is locked by another process; try again"):

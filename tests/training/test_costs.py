@@ -1,12 +1,12 @@
-"""Limits, memory and latency: models are built, none is trained."""
+"""Limits, memory and latency. Models are built, but not trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from fitting import ACCURACY
 
-from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.trial import Status
 
 IMAGE = (28, 28, 1)
@@ -33,11 +33,11 @@ def test_memory_is_weights_gradients_optimizer_batch_and_outputs(trial_config, o
 
     model = compiled(trial_config(*SMALL, f"optimizer={optimizer}"))
     expected = 4 * PARAMETERS * (2 + slots) + 32 * (4 * (INPUT + OUTPUTS) + 8)
-    # The optimizer's step counter and learning rate are some bytes more.
+    # The optimizer's step counter and learning rate take a few bytes more.
     assert 0 <= costs.memory(model, IMAGE, 32) - expected <= 16
 
 
-def test_layers_are_counted_wherever_they_are() -> None:
+def test_nested_and_shared_layers_are_counted() -> None:
     import keras
 
     from mnist_sweep.training import costs
@@ -62,7 +62,7 @@ def test_layers_are_counted_wherever_they_are() -> None:
     assert two - one == 8 + 4 * (784 + 784 + (20 + 30) + (9 + 11) + 2 * 5 + 5)
 
 
-def test_half_precision_keeps_outputs_in_half(trial_config) -> None:
+def test_outputs_take_half_the_memory_in_half_precision(trial_config) -> None:
     import keras
 
     from mnist_sweep.training import costs
@@ -73,7 +73,7 @@ def test_half_precision_keeps_outputs_in_half(trial_config) -> None:
     finally:
         keras.config.set_dtype_policy("float32")
     one, two = (costs.memory(model, IMAGE, n) for n in (1, 2))
-    # The softmax and the batch stay whole.
+    # The softmax and the batch stay in float32.
     assert two - one == 8 + 4 * INPUT + 2 * (784 + 16) + 4 * 10
 
 
@@ -89,16 +89,16 @@ def test_half_precision_keeps_outputs_in_half(trial_config) -> None:
         ),
     ],
 )
-def test_a_model_that_exceeds_a_limit_is_refused_with_both_numbers(trial_config, limits, reason: str) -> None:
+def test_a_model_over_a_limit_is_refused_with_both_numbers(trial_config, limits, reason: str) -> None:
     from mnist_sweep.training import costs
 
-    assert costs.why_refuse(compiled(trial_config(*SMALL)), limits, IMAGE, 32) == reason
+    assert costs.exceeded_limit(compiled(trial_config(*SMALL)), limits, IMAGE, 32) == reason
 
 
-def test_a_refused_trial_is_not_trained_and_leaves_nothing(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_refused_trial_is_not_trained_and_leaves_no_files(trainer, trial_config, tmp_path: Path) -> None:
     from mnist_sweep.training.fit import Job
 
-    job = Job(trial_config(*SMALL), Objective("val_accuracy", "max"), 3, tmp_path / "trial", limits={"parameters": 100})
+    job = Job(trial_config(*SMALL), ACCURACY, 3, tmp_path / "trial", limits={"parameters": 100})
     outcome = trainer.train(job, report=None, stop=None)
     assert outcome.status is Status.REFUSED
     assert outcome.reason == f"limits.parameters=100: the model has {PARAMETERS} parameters"

@@ -1,20 +1,23 @@
-"""Several trainings of one setting: a trainer that trains nothing, and one test on real digits."""
+"""Trials with several executions: with a fake trainer, and one test on real digits."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from damage import mutations
+from fitting import ACCURACY
+from hypothesis import HealthCheck, given, settings
 
-from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.files import forget
 from mnist_sweep.journal.trial import Execution, Outcome, Status
+from mnist_sweep.training import executions
 
-ACCURACY = Objective("val_accuracy", "max")
 SEEDS = [Execution(11), Execution(12), Execution(13)]
 # By seed, the score of each epoch; the second execution is the best, in its first epoch.
 SCORES = {11: [0.1, 0.3], 12: [0.8, 0.5], 13: [0.2, 0.4]}
@@ -22,7 +25,7 @@ SCORES = {11: [0.1, 0.3], 12: [0.8, 0.5], 13: [0.2, 0.4]}
 
 @dataclass
 class FakeTrainer:
-    """Keeps its promises on reports, stops and files; `state.npz` holds the last epoch as text."""
+    """Reports, stops and writes files as `Trainer` does; `state.npz` contains the last epoch as text."""
 
     jobs: list[Any] = field(default_factory=list)
     ends: dict[int, Outcome] = field(default_factory=dict)
@@ -54,19 +57,18 @@ class FakeTrainer:
 
 @dataclass
 class Story:
-    """Runs a trial, and holds what was heard of it."""
+    """Runs a trial, and records what it reports and asks."""
 
     config: Any
     folder: Path
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
-    heard: list[tuple[int, int]] = field(default_factory=list)
+    reported: list[tuple[int, int]] = field(default_factory=list)
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     def run(self, *, stop_at: tuple[int, int] | None = None, **job: Any) -> Outcome:
-        from mnist_sweep.training import executions
         from mnist_sweep.training.fit import Job
 
-        self.heard, self.asked = [], []
+        self.reported, self.asked = [], []
 
         def stop(execution: int, epoch: int) -> str:
             self.asked.append((execution, epoch))
@@ -77,8 +79,8 @@ class Story:
             Job(self.config, ACCURACY, 2, self.folder, **job),
             SEEDS,
             [0] * len(SEEDS),
-            report=lambda execution, epoch, metrics: self.heard.append((execution, epoch)),
-            ended=lambda execution, outcome: self.heard.append((execution, 0)),
+            report=lambda execution, epoch, metrics: self.reported.append((execution, epoch)),
+            ended=lambda execution, outcome: self.reported.append((execution, 0)),
             stop=stop,
         )
 
@@ -92,7 +94,7 @@ def story(trial_config, tmp_path: Path) -> Story:
     return Story(trial_config(), tmp_path / "trial")
 
 
-def test_the_trial_has_the_mean_of_all_and_the_model_of_the_best(story: Story) -> None:
+def test_the_trial_has_the_mean_score_and_the_model_of_the_best_execution(story: Story) -> None:
     outcome = story.run()
     assert outcome.scores == [0.3, 0.8, 0.4]
     assert outcome == Outcome(
@@ -105,13 +107,13 @@ def test_the_trial_has_the_mean_of_all_and_the_model_of_the_best(story: Story) -
         6.0,
         [0.3, 0.8, 0.4],
     )
-    assert story.heard == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 2), (2, 0), (3, 1), (3, 2), (3, 0)]
+    assert story.reported == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 2), (2, 0), (3, 1), (3, 2), (3, 0)]
     assert story.asked == [(1, 1), (1, 0), (2, 1), (2, 0), (3, 1)]
     assert story.model == "model.h5 of 12"
     assert (story.folder / "sample_predictions.npz").read_text() == "sample_predictions.npz of 12"
 
 
-def test_each_execution_goes_on_from_the_same_of_the_parent(story: Story, tmp_path: Path) -> None:
+def test_each_execution_continues_from_the_same_execution_of_the_parent(story: Story, tmp_path: Path) -> None:
     story.run(parent=tmp_path / "parent")
     parents = [job.parent.relative_to(tmp_path) for job in story.trainer.jobs]
     assert [str(parent) for parent in parents] == ["parent", "parent/execution_2", "parent/execution_3"]
@@ -121,7 +123,7 @@ def test_each_execution_goes_on_from_the_same_of_the_parent(story: Story, tmp_pa
     ("stop_at", "scores", "best_epoch", "model"),
     [((1, 0), [0.3], 2, 11), ((2, 1), [0.3], 2, 11), ((2, 0), [0.3, 0.8], 1, 12), ((3, 1), [0.3, 0.8], 1, 12)],
 )
-def test_a_stop_leaves_the_mean_of_those_that_have_ended(
+def test_a_stopped_trial_has_the_mean_of_the_executions_that_ended(
     story: Story, stop_at: tuple[int, int], scores: list[float], best_epoch: int, model: int
 ) -> None:
     outcome = story.run(stop_at=stop_at)
@@ -131,28 +133,28 @@ def test_a_stop_leaves_the_mean_of_those_that_have_ended(
     assert story.asked[-1] == stop_at
 
 
-def test_a_stop_within_the_first_gives_what_it_has(story: Story) -> None:
+def test_a_trial_stopped_in_its_first_execution_has_that_ones_score(story: Story) -> None:
     outcome = story.run(stop_at=(1, 1))
     assert (outcome.status, outcome.score, outcome.scores) == (Status.STOPPED, 0.1, [])
-    assert story.heard == [(1, 1)]
+    assert story.reported == [(1, 1)]
 
 
-def test_resumed_it_trains_only_what_is_left_and_ends_as_if_undisturbed(story: Story, tmp_path: Path) -> None:
+def test_a_resumed_trial_trains_only_the_rest_and_gives_the_same(story: Story, tmp_path: Path) -> None:
     story.run(stop_at=(3, 1))
     # As after Ctrl-C: the driver has not ended the trial.
     story.trainer.jobs.clear()
     outcome = story.run()
     assert [job.config.training.seed for job in story.trainer.jobs] == [13]
-    assert story.heard == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 2), (2, 0), (3, 1), (3, 2), (3, 0)]
+    assert story.reported == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 2), (2, 0), (3, 1), (3, 2), (3, 0)]
     assert story.asked == [(2, 0)]
     assert outcome == Story(story.config, tmp_path / "undisturbed").run()
-    # Its end was lost: nothing is trained, nobody is asked.
+    # If its end was lost, nothing is trained and nothing is asked.
     assert story.run(stop=None) == outcome
     assert story.asked == []
 
 
 @pytest.mark.parametrize(("stopped_at", "scores"), [((2, 1), [0.3]), ((2, 0), [0.3, 0.8]), ((1, 1), [])])
-def test_a_trial_that_is_only_to_end_trains_nothing(
+def test_ending_an_interrupted_trial_trains_nothing(
     story: Story, stopped_at: tuple[int, int], scores: list[float]
 ) -> None:
     before = story.run(stop_at=stopped_at)
@@ -164,19 +166,19 @@ def test_a_trial_that_is_only_to_end_trains_nothing(
     assert story.asked == []
 
 
-def test_what_had_reached_its_end_counts_though_nobody_has_noted_it(story: Story) -> None:
+def test_an_execution_that_ended_counts_even_if_its_file_is_damaged(story: Story) -> None:
     story.run()
     (story.folder / "execution_3" / "execution.json").write_text("{")
     outcome = story.run(stop="hopeless")
     assert (outcome.status, outcome.scores) == (Status.COMPLETED, [0.3, 0.8, 0.4])
 
 
-def test_one_that_fails_fails_the_trial_and_is_tried_again(story: Story) -> None:
+def test_a_failed_execution_fails_the_trial_and_is_retried(story: Story) -> None:
     story.trainer.ends[12] = Outcome(Status.FAILED, "the loss became nan in epoch 1")
     outcome = story.run()
     assert (outcome.status, outcome.score) == (Status.FAILED, None)
     assert outcome.reason == "execution 2 of 3: the loss became nan in epoch 1"
-    assert story.heard == [(1, 1), (1, 2), (1, 0)]
+    assert story.reported == [(1, 1), (1, 2), (1, 0)]
     story.trainer.ends.clear()
     assert story.run().scores == [0.3, 0.8, 0.4]
     assert [job.config.training.seed for job in story.trainer.jobs] == [11, 12, 12, 13]
@@ -188,7 +190,7 @@ def test_a_refused_model_is_refused_once(story: Story) -> None:
     assert len(story.trainer.jobs) == 1
 
 
-def test_early_stops_are_told(story: Story) -> None:
+def test_early_stopping_is_reported(story: Story) -> None:
     reason = "no better val_accuracy for 1 epochs"
     story.trainer.ends[12] = Outcome(Status.COMPLETED, reason, 0.5, 1, {"val_accuracy": 0.5}, 7, 1.0)
     (story.folder / "execution_2").mkdir(parents=True)
@@ -199,16 +201,16 @@ def test_early_stops_are_told(story: Story) -> None:
     assert set(outcome.metrics) == {"val_accuracy"}
 
 
-def test_what_is_forgotten_is_all_but_the_model_and_the_sample(story: Story) -> None:
+def test_forget_keeps_only_the_model_and_the_sample(story: Story) -> None:
     story.run()
     forget(story.folder)
     assert {path.name for path in story.folder.iterdir()} == {"model.h5", "sample_predictions.npz"}
     forget(story.folder.parent / "nowhere")
 
 
-def test_real_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_config, dataset, tmp_path: Path) -> None:
+def test_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_config, dataset, tmp_path: Path) -> None:
     from mnist_sweep.data import images as data
-    from mnist_sweep.training import executions, saved
+    from mnist_sweep.training import saved
     from mnist_sweep.training.fit import Job
 
     config = trial_config("model.units=16", "training.batch_size=16", "training.epochs=1", "training.seed=6")
@@ -234,13 +236,29 @@ def test_real_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_c
     assert outcome.scores[0] != outcome.scores[1]
 
 
-def test_a_fold_trains_on_every_image_that_it_does_not_validate_on(dataset) -> None:
-    from mnist_sweep.training.feed import Feeds
+_FUZZ = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
 
-    feed = Feeds(dataset).fold(2, 3)
-    assert sorted([*feed.training, *feed.validation]) == list(range(400))
-    images, _ = feed.drawn(feed.order(seed=1, epoch=0), 0, 400)
-    drawn = {image.tobytes() for image in np.round(np.asarray(images) * 255).astype(np.uint8)}
-    held_out = {image.tobytes() for image in np.asarray(feed.images)[feed.validation]}
-    assert (len(drawn), len(held_out)) == (len(feed.training), len(feed.validation))
-    assert not drawn & held_out
+
+@given(mutation=mutations())
+@_FUZZ
+def test_a_damaged_result_of_an_execution_is_ignored(tmp_path: Path, mutation) -> None:
+    outcome = Outcome(Status.COMPLETED, "", 0.5, 1, {"loss": 0.5}, 10, 1.5, digest="0" * 64)
+    executions._write_result(tmp_path, outcome, [(1, {"loss": 0.5})])
+    path = tmp_path / "execution.json"
+    assert executions._read_result(tmp_path) == (outcome, [(1, {"loss": 0.5})])
+    path.write_bytes(mutation(path.read_bytes()))
+    found = executions._read_result(tmp_path)
+    if found is not None:
+        assert isinstance(found[0].seconds, float)
+        assert all(isinstance(epoch, int) for epoch, _ in found[1])
+
+
+def test_a_result_of_an_earlier_version_has_no_digest(tmp_path: Path) -> None:
+    outcome = asdict(Outcome(Status.COMPLETED, "", 0.5, 1, {"loss": 0.5}))
+    del outcome["digest"]
+    (tmp_path / "execution.json").write_text(json.dumps({"outcome": outcome, "history": []}))
+    found = executions._read_result(tmp_path)
+    assert found is not None
+    assert found[0].digest == ""

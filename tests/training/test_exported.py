@@ -1,4 +1,7 @@
-"""Each format in its own runtime, and what is refused."""
+"""Exported models in their formats' runtimes, and how `results.models.converting` checks them.
+
+Both are tested here, as converting needs TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.results.models import converting
+from mnist_sweep.results.models import conversion
 from mnist_sweep.results.models.formats import FORMATS
 from mnist_sweep.tracking.tags import PARENT_TAG
 
@@ -40,12 +43,12 @@ def small(activation: str = "relu", dtype: str | None = None) -> Any:
 
 
 @pytest.mark.parametrize("name", FLOAT)
-def test_code_from_the_manifest_gives_the_models_probabilities_for_raw_pixels(
+def test_an_exported_model_and_the_manifests_code_give_the_same_probabilities(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mnist_sweep.training import exported, saved
 
-    # Of its parts, Keras's gelu and celu have some that ONNX lacks.
+    # Keras's gelu uses operations that ONNX lacks.
     model, format = small("gelu"), FORMATS[name]
     expected = saved.predict(model, IMAGES)
     exported.write(name, saved.of_raw_images(model), tmp_path / format.file)
@@ -61,7 +64,7 @@ def test_code_from_the_manifest_gives_the_models_probabilities_for_raw_pixels(
 
 
 @needs_onnx
-def test_onnx_has_celu(tmp_path: Path) -> None:
+def test_celu_can_be_exported_to_onnx(tmp_path: Path) -> None:
     from mnist_sweep.training import exported, saved
 
     model = small("celu")
@@ -70,18 +73,8 @@ def test_onnx_has_celu(tmp_path: Path) -> None:
     np.testing.assert_allclose(exported.ask(predict, IMAGES), saved.predict(model, IMAGES), rtol=0, atol=1e-5)
 
 
-def test_a_model_in_16_bits_is_written_in_32_for_runtimes_that_know_no_others() -> None:
-    from mnist_sweep.training import saved
-
-    model = small(dtype="mixed_bfloat16")
-    copy = saved.in_float32(model)
-    assert {layer.compute_dtype for layer in copy.layers} == {"float32"}
-    np.testing.assert_allclose(saved.predict(copy, IMAGES), saved.predict(model, IMAGES), rtol=0, atol=0.02)
-    assert saved.in_float32(copy) is copy
-
-
 class Tracked:
-    """A tracked model that MLflow does not have."""
+    """A tracked model without MLflow."""
 
     sweep, trial = "made/up", 3
 
@@ -107,12 +100,12 @@ class Tracked:
 
 @pytest.fixture
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a tracked model whose data are random images."""
+    """Makes a tracked model trained on random images."""
     from mnist_sweep.data import images as data
     from mnist_sweep.training import saved
 
     for variable in ("CUDA_VISIBLE_DEVICES", "KERAS_BACKEND"):
-        # What is set in between, goes.
+        # Restores whatever the test sets.
         monkeypatch.setenv(variable, "")
     rng = np.random.default_rng(1)
     arrays = {"x_train": rng.integers(0, 256, (80, 8, 8, 1), np.uint8), "y_train": np.arange(80) % 4}
@@ -126,16 +119,16 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def converted(tracked: Tracked, name: str, folder: Path) -> converting.Checked:
+def converted(tracked: Tracked, name: str, folder: Path) -> conversion.Checked:
     source, target = folder / "source", folder / "target"
     source.mkdir()
     target.mkdir()
-    (checked,) = converting.convert(tracked, tracked.config, [FORMATS[name]], source, target)  # type: ignore[arg-type]
+    (checked,) = conversion.convert(tracked, tracked.config, [FORMATS[name]], source, target)  # type: ignore[arg-type]
     assert checked.path.exists()
     return checked
 
 
-def test_an_int8_model_is_judged_by_its_accuracy_on_validation_images(tracked, tmp_path: Path) -> None:
+def test_an_int8_model_is_checked_by_its_accuracy_on_validation_images(tracked, tmp_path: Path) -> None:
     checked = converted(tracked(small()), "tflite-int8", tmp_path)
     assert checked.tolerance is None
     assert 0 < checked.difference < 0.2
@@ -144,7 +137,7 @@ def test_an_int8_model_is_judged_by_its_accuracy_on_validation_images(tracked, t
     assert checked.accuracy["loss"] == checked.accuracy["float32"] - checked.accuracy["int8"]
 
 
-def test_an_int8_model_that_has_lost_its_accuracy_is_refused(tracked, tmp_path: Path, monkeypatch) -> None:
+def test_an_int8_model_that_loses_too_much_accuracy_is_refused(tracked, tmp_path: Path, monkeypatch) -> None:
     from mnist_sweep.training import exported
 
     answers = iter([0.9, 0.7])
@@ -153,7 +146,7 @@ def test_an_int8_model_that_has_lost_its_accuracy_is_refused(tracked, tmp_path: 
         converted(tracked(small()), "tflite-int8", tmp_path)
 
 
-def test_an_int8_model_needs_the_data_of_the_run(tracked, tmp_path: Path) -> None:
+def test_an_int8_model_needs_the_runs_data(tracked, tmp_path: Path) -> None:
     model = tracked(small())
     model.run.data.tags["data.digest"] = "another"
     with pytest.raises(UserError, match=r"tflite-int8: the run was trained on npz \(another\), but data=npz"):
@@ -167,11 +160,11 @@ def test_a_file_whose_predictions_differ_is_refused(tracked, name: str, changed:
     model = small()
     predictions = saved.predict(model, IMAGES)
     predictions[2, 1] += changed
-    with pytest.raises(UserError, match=r"its predictions differ from the tracked run's by (0.001|nan)"):
+    with pytest.raises(UserError, match=r"its predictions differ from the logged ones by (0.001|nan)"):
         converted(tracked(model, predictions), name, tmp_path)
 
 
-def test_what_a_gpu_or_16_bits_have_predicted_may_differ_by_more(tracked, tmp_path: Path) -> None:
+def test_predictions_of_a_gpu_or_half_precision_may_differ_by_more(tracked, tmp_path: Path) -> None:
     from mnist_sweep.training import saved
 
     model = small()
@@ -182,19 +175,16 @@ def test_what_a_gpu_or_16_bits_have_predicted_may_differ_by_more(tracked, tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "what", "operation"),
-    [
-        ("tflite", "made", "MatrixDeterminant"),
-        pytest.param("onnx", "run", "Lgamma", marks=needs_onnx),
-    ],
+    [("tflite", "made", "MatrixDeterminant"), pytest.param("onnx", "run", "Lgamma", marks=needs_onnx)],
 )
-def test_what_a_format_cannot_express_is_said_in_a_line(
+def test_a_model_that_a_format_cannot_express_is_a_one_line_error(
     tracked, name: str, what: str, operation: str, tmp_path: Path
 ) -> None:
     import keras
     import tensorflow as tf
     from keras import layers
 
-    class Own(layers.Layer):
+    class Custom(layers.Layer):
         def call(self, images: Any) -> Any:
             if operation == "Lgamma":
                 return tf.math.lgamma(1 + images)[:, 0, :4, 0]
@@ -203,8 +193,8 @@ def test_what_a_format_cannot_express_is_said_in_a_line(
         def compute_output_shape(self, shape: Any) -> Any:
             return shape[0], 4
 
-    model = keras.Sequential([keras.Input((8, 8, 1)), Own(), layers.Softmax()])
+    model = keras.Sequential([keras.Input((8, 8, 1)), Custom(), layers.Softmax()])
     with pytest.raises(UserError) as error:
         converted(tracked(model), name, tmp_path)
-    reason = f"it has nothing for TensorFlow's operation {operation}"
+    reason = f"it does not support TensorFlow's operation {operation}"
     assert str(error.value) == f"--format={name}: model.{name} cannot be {what} ({reason})"

@@ -1,4 +1,4 @@
-"""Training on real digits: determinism, saved state, early ends."""
+"""Training on real digits: determinism, checkpoints, early ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from fitting import ACCURACY, timeless, train
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.reading import digest_of
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.data import images as data
 from mnist_sweep.journal.trial import Status
@@ -53,7 +54,7 @@ def test_the_same_config_and_seed_give_the_same_metrics_to_the_last_bit(
     assert first != second
 
 
-def test_steps_per_execution_changes_the_speed_only(trainer, trial_config, tmp_path: Path) -> None:
+def test_steps_per_execution_changes_only_the_speed(trainer, trial_config, tmp_path: Path) -> None:
     one, many = (
         timeless(train(trainer, trial_config(*SMALL, f"training.steps_per_execution={n}"), tmp_path / str(n))[1])
         for n in (1, 7)
@@ -63,7 +64,7 @@ def test_steps_per_execution_changes_the_speed_only(trainer, trial_config, tmp_p
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
-def test_going_on_from_a_saved_state_equals_never_having_stopped(
+def test_resuming_gives_the_same_as_an_uninterrupted_trial(
     trainer, trial_config, tmp_path: Path, optimizer: str
 ) -> None:
     config = trial_config(*SMALL, f"optimizer={optimizer}", "training.epochs=4", "model.batch_normalization=true")
@@ -75,7 +76,7 @@ def test_going_on_from_a_saved_state_equals_never_having_stopped(
     assert timeless(again) == timeless(whole)
 
 
-def test_a_trial_that_is_only_to_end_trains_nothing_and_keeps_what_its_state_holds(
+def test_ending_an_interrupted_trial_trains_nothing_and_keeps_its_results(
     trainer, trial_config, tmp_path: Path
 ) -> None:
     config = trial_config(*SMALL, "training.epochs=9")
@@ -84,13 +85,13 @@ def test_a_trial_that_is_only_to_end_trains_nothing_and_keeps_what_its_state_hol
     before = sample.read_bytes()
     model.unlink()
     sample.unlink()
-    # Killed before it could end: it is told again, and asks nobody.
+    # Killed before it could end: it is told to end again, and does not ask.
     second, again = train(trainer, config, tmp_path, ending="enough", stop=None)
     assert timeless(again) == timeless(reports)
     assert (second.status, second.reason, second.score) == (Status.STOPPED, "enough", first.score)
     assert sample.read_bytes() == before
     assert model.exists()
-    # An interrupted trial that waits for a decision waits for that on the last epoch that it has trained.
+    # An interrupted trial that waited for a decision asks again about its last trained epoch.
     asked: list[int] = []
     third, _ = train(trainer, config, tmp_path, stop=lambda epoch: asked.append(epoch) or "no more")
     assert (asked, third.reason) == ([2], "no more")
@@ -101,8 +102,8 @@ def test_a_trial_that_is_only_to_end_trains_nothing_and_keeps_what_its_state_hol
     assert not list((tmp_path / "empty").iterdir())
 
 
-class TestGoingOnFromAnotherTrial:
-    """The parent: one epoch of 10 steps with adam and a learning rate of 0.01."""
+class TestContinuingFromAnotherTrial:
+    """The parent has trained one epoch of 10 steps with adam and a learning rate of 0.01."""
 
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -114,7 +115,7 @@ class TestGoingOnFromAnotherTrial:
             train(trainer, trial_config(*SMALL, "optimizer.learning_rate=0.01"), folder, epochs=1)
         return folder
 
-    def test_its_own_learning_rate_holds(self, trainer, trial_config, parent: Path, tmp_path: Path) -> None:
+    def test_it_keeps_its_own_learning_rate(self, trainer, trial_config, parent: Path, tmp_path: Path) -> None:
         config = trial_config(*SMALL, "optimizer.learning_rate=1e-9", "model.dropout=0", "training.batch_size=64")
         _, (report,) = train(trainer, config, tmp_path, epochs=2, parent=parent)
         assert (report["epoch"], report["learning_rate"]) == (2, pytest.approx(1e-9))
@@ -126,7 +127,7 @@ class TestGoingOnFromAnotherTrial:
                 np.testing.assert_allclose(after[name], before[name], atol=1e-6)
                 assert np.isfinite(after[name]).all()
 
-    def test_its_own_schedule_goes_on_from_the_parents_step(
+    def test_its_own_schedule_continues_from_the_parents_step(
         self, trainer, trial_config, parent: Path, tmp_path: Path
     ) -> None:
         config = trial_config(*SMALL, "optimizer.learning_rate=0.01", "optimizer.schedule.name=CosineDecay")
@@ -136,27 +137,36 @@ class TestGoingOnFromAnotherTrial:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            (("optimizer=sgd",), "optimizer=sgd: cannot go on from .*state.npz, which adam has left; do not search"),
-            (("optimizer=rmsprop", "+optimizer.arguments.momentum=0.5"), "optimizer=rmsprop: .* which adam has left"),
-            (("+optimizer.arguments.amsgrad=true",), "optimizer=adam: .* which adam with other arguments has left"),
-            (("model.units=17",), "model: cannot go on from .*state.npz, which a model of other layers has left"),
+            (
+                ("optimizer=sgd",),
+                "optimizer=sgd: cannot continue from .*state.npz, which belongs to adam; do not search",
+            ),
+            (
+                ("optimizer=rmsprop", "+optimizer.arguments.momentum=0.5"),
+                "optimizer=rmsprop: .* which belongs to adam;",
+            ),
+            (("+optimizer.arguments.amsgrad=true",), "optimizer=adam: .* which belongs to adam with other arguments;"),
+            (
+                ("model.units=17",),
+                "model: cannot continue from .*state.npz, which belongs to a model with other layers",
+            ),
         ],
     )
-    def test_a_state_that_does_not_fit_is_an_error(
+    def test_a_checkpoint_of_another_model_is_an_error(
         self, trainer, trial_config, parent: Path, tmp_path: Path, changes, message
     ) -> None:
         with pytest.raises(UserError, match=message):
             train(trainer, trial_config(*SMALL, *changes), tmp_path, parent=parent)
 
-    def test_a_state_that_is_gone_is_an_error(self, trainer, trial_config, parent: Path, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="state.npz: the state to go on from cannot be read"):
+    def test_a_missing_checkpoint_is_an_error(self, trainer, trial_config, parent: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="state.npz: the parent trial's state cannot be read"):
             train(trainer, trial_config(*SMALL), tmp_path, parent=tmp_path / "nowhere")
 
 
-def test_the_saved_model_is_that_of_the_best_epoch(trainer, trial_config, dataset, tmp_path: Path) -> None:
+def test_the_saved_model_has_the_weights_of_the_best_epoch(trainer, trial_config, dataset, tmp_path: Path) -> None:
     from mnist_sweep.training import saved
 
-    # With this learning rate the accuracy soon falls again.
+    # With this learning rate, the accuracy soon drops again.
     config = trial_config(*SMALL, "optimizer.learning_rate=0.05", "training.epochs=8")
     outcome, reports = train(trainer, config, tmp_path)
     best = max(reports, key=lambda r: (r["val_accuracy"], -r["epoch"]))
@@ -166,7 +176,7 @@ def test_the_saved_model_is_that_of_the_best_epoch(trainer, trial_config, datase
     assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(best["val_accuracy"])
 
 
-def test_a_sample_of_predictions_lies_beside_the_model(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_sample_of_predictions_is_saved_next_to_the_model(trainer, trial_config, tmp_path: Path) -> None:
     from mnist_sweep.training import saved
 
     train(trainer, trial_config(*SMALL, "training.epochs=1"), tmp_path)
@@ -186,7 +196,7 @@ def test_early_stopping_waits_for_its_patience(trainer, trial_config, tmp_path: 
     assert (outcome.status, outcome.reason) == (Status.COMPLETED, "no better val_accuracy for 2 epochs")
 
 
-def test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_fails_the_trial(trainer, trial_config, tmp_path: Path) -> None:
     outcome, reports = train(
         trainer,
         trial_config(*SMALL, "optimizer=sgd", "optimizer.learning_rate=1e38", "model.activation=linear"),
@@ -198,7 +208,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_with_that_reason(trainer, tria
     assert reports == []
 
 
-def test_a_wish_to_stop_ends_the_trial_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_trial_that_is_told_to_stop_ends_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:
     config = trial_config(*SMALL, "training.epochs=9")
     outcome, reports = train(trainer, config, tmp_path, stop=lambda epoch: "enough" if epoch == 2 else "")
     assert len(reports) == 2
@@ -211,7 +221,9 @@ def test_a_loss_may_be_the_objective(trainer, trial_config, tmp_path: Path) -> N
     assert outcome.score == min(r["val_loss"] for r in reports)
 
 
-def test_mixed_precision_computes_in_half_and_keeps_weights_whole(trainer, trial_config, tmp_path: Path) -> None:
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(
+    trainer, trial_config, tmp_path: Path
+) -> None:
     from mnist_sweep.training import saved
 
     outcome, _ = train(trainer, trial_config(*SMALL, "training.precision=mixed_bfloat16"), tmp_path)
@@ -228,7 +240,7 @@ def test_a_schedule_lowers_the_learning_rate_over_the_whole_trial(trainer, trial
     assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
-def test_testing_counts_every_test_image_once(trainer, trial_config, dataset, tmp_path: Path) -> None:
+def test_the_confusion_matrix_counts_every_test_image_once(trainer, trial_config, dataset, tmp_path: Path) -> None:
     train(trainer, trial_config(*SMALL), tmp_path)
     metrics, confusion = trainer.test(tmp_path / "model.h5")
     counts = np.array(confusion)
@@ -237,7 +249,7 @@ def test_testing_counts_every_test_image_once(trainer, trial_config, dataset, tm
     assert math.isfinite(metrics["test_loss"])
 
 
-def test_without_validation_images_training_metrics_are_the_objective(
+def test_without_validation_images_the_objective_is_a_training_metric(
     digits: Path, trial_config, tmp_path: Path
 ) -> None:
     from mnist_sweep.training.fit import Trainer
@@ -265,7 +277,7 @@ def test_colour_images_of_any_size_and_float_pixels_train(trial_config, tmp_path
     assert np.array(trainer.test(tmp_path / "model.h5")[1]).shape == (3, 3)
 
 
-def test_a_state_that_is_damaged_costs_time_and_nothing_else(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_costs_only_time(trainer, trial_config, tmp_path: Path) -> None:
     config = trial_config(*SMALL)
     _, whole = train(trainer, config, tmp_path)
     state = tmp_path / "state.npz"
@@ -274,7 +286,7 @@ def test_a_state_that_is_damaged_costs_time_and_nothing_else(trainer, trial_conf
     assert timeless(again) == timeless(whole)
 
 
-def test_an_early_stop_is_remembered_in_the_state(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_checkpoint_remembers_early_stopping(trainer, trial_config, tmp_path: Path) -> None:
     config = trial_config(
         *SMALL, "training.early_stopping.patience=1", "training.epochs=50", "optimizer.learning_rate=0.1"
     )
@@ -282,16 +294,6 @@ def test_an_early_stop_is_remembered_in_the_state(trainer, trial_config, tmp_pat
     second, again = train(trainer, config, tmp_path)
     assert timeless(again) == timeless(reports)
     assert (second.score, second.best_epoch, second.reason) == (first.score, first.best_epoch, first.reason)
-
-
-def test_a_gpu_that_is_gone_is_no_reason_to_train_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorflow as tf
-
-    from mnist_sweep.training.fit import configure
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(RuntimeError, match="the GPU is gone"):
-        configure(1, gpu=True)
 
 
 CONVOLUTIONS = ("model=cnn", "model.filters=[4,8]", "model.dense.units=16", "model.dense.dropout=0")
@@ -308,14 +310,12 @@ CONVOLUTIONS = ("model=cnn", "model.filters=[4,8]", "model.dense.units=16", "mod
         ("adam", CONVOLUTIONS),
     ],
 )
-def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(
-    trainer, dataset, trial_config, tmp_path: Path, optimizer, model
-) -> None:
-    """On the same batches in the same order, from the same weights."""
+def test_an_epoch_gives_what_keras_fit_gives(trainer, dataset, trial_config, tmp_path: Path, optimizer, model) -> None:
+    """With the same batches in the same order, and the same initial weights."""
     import keras
 
     from mnist_sweep.training import model as models
-    from mnist_sweep.training.feed import Feeds
+    from mnist_sweep.training.splits import Splits
 
     config = trial_config(
         *model, f"optimizer.name={optimizer}", "model.dropout=0", "model.l2=0.001", "training.batch_size=48"
@@ -324,19 +324,19 @@ def test_an_epoch_is_what_kerass_own_fit_would_make_of_it(
     keras.utils.set_random_seed(config.training.seed)
     model = models.build(config, (28, 28, 1), 10)
     model.compile(models.optimizer(config.optimizer, 1), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    # Not in fit, where Keras 3.15 drops the copies of the weights with which ScheduleFreeAdamW begins.
+    # Not in fit, where Keras 3.15 drops ScheduleFreeAdamW's initial copies of the weights.
     model.optimizer.build(model.trainable_variables)
-    feed = Feeds(dataset).held_out()
+    split = Splits(dataset).holdout()
     for epoch, report in enumerate(reports):
-        images, labels = feed.arrays(np.asarray(feed.order(config.training.seed, epoch)))
+        images, labels = split.arrays(np.asarray(split.shuffled(config.training.seed, epoch)))
         fit = model.fit(
-            images, labels, 48, shuffle=False, verbose=0, validation_data=feed.arrays(feed.validation)
+            images, labels, 48, shuffle=False, verbose=0, validation_data=split.arrays(split.validation)
         ).history
         for name, values in fit.items():
             assert report[name] == pytest.approx(values[0], rel=1e-4), name
 
 
-def test_a_model_that_could_not_be_loaded_again_is_not_trained(
+def test_a_model_that_cannot_be_loaded_again_is_not_trained(
     trainer, trial_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "unloadable.py").write_text(
@@ -347,88 +347,30 @@ def test_a_model_that_could_not_be_loaded_again_is_not_trained(
         "    return keras.Sequential([keras.Input(shape), halved, keras.layers.Flatten(), last])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    reports: list[int] = []
     from mnist_sweep.training.fit import Job
 
     job = Job(trial_config("model.builder=unloadable:build"), ACCURACY, 1, tmp_path / "trial")
+    reports: list[int] = []
     with pytest.raises(UserError, match=r"^model.builder=unloadable:build: the saved model cannot be loaded again \("):
         trainer.train(job, lambda epoch, metrics: reports.append(epoch), lambda epoch: "")
     assert reports == []
 
 
-@pytest.mark.parametrize(
-    "model", [SMALL, ("model=cnn", "model.layers=1", "model.filters=4", "model.batch_normalization=true")]
-)
-def test_a_trial_is_the_same_whatever_was_trained_before_on_the_same_engine(
-    trainer, dataset, trial_config, tmp_path: Path, model: tuple[str, ...]
-) -> None:
-    """What was compiled for other numbers serves this one, and leaves nothing behind in it."""
-    import keras
-
-    from mnist_sweep.training import saved
-    from mnist_sweep.training.fit import Trainer
-
-    numbers = ("model.dropout=0.3", "model.l2=0.001", "optimizer.learning_rate=0.003", "training.batch_size=32")
-    others = ("model.dropout=0.7", "model.l2=0.1", "optimizer.learning_rate=0.1", "training.batch_size=21")
-    config = trial_config(*model, *numbers, "training.epochs=2")
-    first, alone = train(Trainer(dataset), config, tmp_path / "alone")
-    before, _ = train(
-        trainer, trial_config(*model, *others, "training.seed=9", "training.epochs=2"), tmp_path / "before"
-    )
-    after, again = train(trainer, config, tmp_path / "after")
-    assert timeless(alone) == timeless(again)
-    if keras.backend.backend() == "tensorflow":
-        # JAX compiles for each size of batches, and the last one here had another.
-        assert (first.phases["trace"] + before.phases["trace"]) / 2 > 10 * after.phases["trace"]
-    one, other = (saved.load(tmp_path / folder / "model.h5") for folder in ("alone", "after"))
-    assert one.to_json() == other.to_json()
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_last_batch_that_is_as_large_as_the_batches_of_another_trial_leaves_nothing_behind(
-    dataset, trial_config, tmp_path: Path
-) -> None:
-    """Of 320 images: what is called once in an epoch may be compiled otherwise, with other rounding."""
-    from mnist_sweep.training.fit import Trainer
-
-    trainer = Trainer(dataset)
-    config, other = (trial_config(*SMALL, "training.epochs=1", f"training.batch_size={n}") for n in (20, 100))
-    _, alone = train(Trainer(dataset), config, tmp_path / "alone")
-    train(trainer, other, tmp_path / "before")
-    _, after = train(trainer, config, tmp_path / "after")
-    assert timeless(after) == timeless(alone)
-
-
-def test_what_is_compiled_for_one_size_of_batches_is_not_kept_for_ever(
-    dataset, trial_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sweep over all sizes would fill the memory, 8 MB with each."""
-    import keras
-
-    from mnist_sweep.training.fit import Trainer
-
-    if keras.backend.backend() != "jax":
-        pytest.skip("one program serves all sizes")
-    from mnist_sweep.training.backends import jax_program
-
-    monkeypatch.setattr(jax_program, "_MOST", 2)
-    trainer = Trainer(dataset)
-    for size in (32, 40, 48):
-        train(trainer, trial_config(*SMALL, "training.epochs=1", f"training.batch_size={size}"), tmp_path / str(size))
-    (engine,) = trainer._engines._kept.values()
-    assert len(engine.program._compiled) == 2
-
-
-def test_a_state_that_is_behind_is_caught_up_before_a_trial_ends_that_is_to_stop(
+def test_a_stopped_trial_trains_reported_epochs_again_that_its_checkpoint_lacks(
     trainer, trial_config, tmp_path: Path
 ) -> None:
     config = trial_config(*SMALL, "training.epochs=4")
     whole, reports = train(trainer, config, tmp_path / "whole", epochs=3)
-    # Killed when two epochs were reported, of which no state was saved.
+    # Killed when epochs were reported, but not in a checkpoint yet.
     outcome, again = train(
         trainer, config, tmp_path / "again", ending="cut", known=3, checkpoint_every=100, keep=False, stop=None
     )
     assert timeless(again) == timeless(reports)
     assert (outcome.status, outcome.reason, outcome.score) == (Status.STOPPED, "cut", whole.score)
     assert not (tmp_path / "again" / "state.npz").exists()
+
+
+def test_the_outcome_contains_the_digest_of_the_model(trainer, trial_config, tmp_path: Path) -> None:
+    outcome, _ = train(trainer, trial_config(*SMALL, "training.epochs=1"), tmp_path)
+    assert outcome.digest == digest_of(tmp_path / "model.h5")
+    assert len(outcome.digest) == 64

@@ -1,4 +1,4 @@
-"""Models from configs, first of all the tutorials', layer for layer."""
+"""Models from configs, for instance those of the tutorials, layer for layer."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ TUTORIALS = {
 
 
 @pytest.mark.parametrize("experiment", TUTORIALS)
-def test_a_tutorial_is_reproduced_layer_for_layer(experiment: str, trial_config) -> None:
+def test_a_tutorials_model_is_reproduced_layer_for_layer(experiment: str, trial_config) -> None:
     from mnist_sweep.training import model as models
 
     layers, (optimizer, learning_rate), (batch_size, epochs), parameters = TUTORIALS[experiment]
@@ -90,7 +90,7 @@ def test_a_tutorial_is_reproduced_layer_for_layer(experiment: str, trial_config)
     assert (config.training.batch_size, config.training.epochs) == (batch_size, epochs)
 
 
-def test_each_field_may_differ_by_layer(trial_config) -> None:
+def test_each_key_may_differ_by_layer(trial_config) -> None:
     from mnist_sweep.training import model as models
 
     config = trial_config(
@@ -106,13 +106,13 @@ def test_each_field_may_differ_by_layer(trial_config) -> None:
     ]  # fmt: skip
 
 
-def test_no_hidden_layer_is_softmax_regression(trial_config) -> None:
+def test_a_model_without_hidden_layers_is_softmax_regression(trial_config) -> None:
     from mnist_sweep.training import model as models
 
     assert described(models.build(trial_config("model.layers=0"), IMAGE, CLASSES)) == ["Flatten", "Dense 10 softmax"]
 
 
-def test_an_l2_penalty_lies_on_the_hidden_kernels_only(trial_config) -> None:
+def test_an_l2_penalty_applies_only_to_hidden_kernels(trial_config) -> None:
     from mnist_sweep.training import model as models
 
     model = models.build(trial_config("model.l2=[0.01,0]"), IMAGE, CLASSES)
@@ -130,14 +130,14 @@ def test_optimizer_arguments_and_schedule_reach_keras(trial_config) -> None:
 
 
 @pytest.mark.parametrize("name", ["CosineDecay", "CosineDecayRestarts", "PolynomialDecay"])
-def test_schedules_that_need_steps_only_take_those_of_the_trial(name: str, trial_config) -> None:
+def test_schedules_decay_over_the_whole_trial_by_default(name: str, trial_config) -> None:
     from mnist_sweep.training import model as models
 
     made = models.optimizer(trial_config(f"optimizer.schedule.name={name}").optimizer, steps=100)
     assert float(made.learning_rate) == pytest.approx(0.001)
 
 
-def test_keras_refusing_an_optimizer_is_told_in_one_line(trial_config) -> None:
+def test_an_optimizer_that_keras_refuses_is_a_one_line_error(trial_config) -> None:
     from mnist_sweep.training import model as models
 
     config = trial_config("+optimizer.arguments.clipnorm=1.0", "+optimizer.arguments.clipvalue=1.0")
@@ -145,10 +145,10 @@ def test_keras_refusing_an_optimizer_is_told_in_one_line(trial_config) -> None:
         models.optimizer(config.optimizer, steps=1)
 
 
-class TestOwnModel:
+class TestCustomModel:
     @pytest.fixture(autouse=True)
     def module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "own_models.py").write_text(
+        (tmp_path / "user_models.py").write_text(
             "import keras\n"
             "def good(config, shape, classes):\n"
             "    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(),\n"
@@ -162,15 +162,15 @@ class TestOwnModel:
         )
         monkeypatch.syspath_prepend(str(tmp_path))
         yield
-        sys.modules.pop("own_models", None)
+        sys.modules.pop("user_models", None)
 
     def build(self, trial_config, function: str):
         from mnist_sweep.training import model as models
 
         return models.build(trial_config(f"model.builder={function}", "+model.width=24"), IMAGE, CLASSES)
 
-    def test_gets_its_own_keys_the_shape_and_the_classes(self, trial_config) -> None:
-        assert described(self.build(trial_config, "own_models:good")) == [
+    def test_the_builder_gets_its_keys_the_shape_and_the_classes(self, trial_config) -> None:
+        assert described(self.build(trial_config, "user_models:good")) == [
             "Flatten",
             "Dense 24 relu",
             "Dense 10 softmax",
@@ -180,14 +180,17 @@ class TestOwnModel:
         ("function", "message"),
         [
             ("no_such_module:good", "cannot be imported (No module named 'no_such_module')"),
-            ("own_models:missing", "cannot be imported (module 'own_models' has no attribute 'missing')"),
-            ("own_models:broken", "raised KeyError: 'depth'"),
-            ("own_models:text", "returned str; return a Sequential or functional keras.Model"),
-            ("own_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),
-            ("own_models:narrow", "gives outputs of shape (None, 3); they must be probabilities, (None, 10)"),
+            ("user_models:missing", "cannot be imported (module 'user_models' has no attribute 'missing')"),
+            ("user_models:broken", "raised KeyError: 'depth'"),
+            ("user_models:text", "returned str; return a Sequential or functional keras.Model"),
+            ("user_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),
+            (
+                "user_models:narrow",
+                "returned a model with outputs of shape (None, 3); they must be probabilities, (None, 10)",
+            ),
         ],
     )
-    def test_a_fault_in_it_is_told_in_one_line(self, trial_config, function: str, message: str) -> None:
+    def test_a_mistake_in_the_builder_is_a_one_line_error(self, trial_config, function: str, message: str) -> None:
         with pytest.raises(UserError) as error:
             self.build(trial_config, function)
         assert str(error.value).startswith(f"model.builder={function}: {message}")

@@ -1,4 +1,4 @@
-"""A trial's model as an MLflow model, from what the trial's run has in MLflow."""
+"""Packaging a trial's model as an MLflow model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ def test_a_damaged_model_is_not_packaged(tmp_path: Path) -> None:
     assert not (tmp_path / "package").exists()
 
 
-def test_it_takes_raw_images_and_comes_with_an_example_of_them(tmp_path: Path) -> None:
+def test_the_packaged_model_takes_raw_images_and_has_an_input_example(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     model.save(tmp_path / "model.h5", include_optimizer=False)
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 1)).astype(np.uint8)
     np.savez(tmp_path / "sample_predictions.npz", images=images)
-    (tmp_path / "config.yaml").write_text("model: {builder: null, hypermodel: null}\n")
-    packaged.main(tmp_path)
     made = tmp_path / "package"
+    packaged.package(tmp_path, made, None)
     about = yaml.safe_load((made / "MLmodel").read_text())
     assert '"shape": [-1, 4, 4, 1]' in about["signature"]["inputs"]
     example = np.asarray(yaml.safe_load((made / "input_example.json").read_text()))

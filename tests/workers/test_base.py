@@ -1,4 +1,4 @@
-"""What a worker may say, and what becomes of anything else that comes through its socket."""
+"""Messages of workers are read back; anything else that arrives is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def received(message: Message) -> Message:
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_what_a_worker_says_arrives_as_it_was(message: Message) -> None:
+def test_messages_arrive_unchanged(message: Message) -> None:
     assert received(message) == message
 
 
@@ -69,12 +69,12 @@ def test_what_a_worker_says_arrives_as_it_was(message: Message) -> None:
         ({"metrics": [0.5]}, "metrics"),
         ({"metrics": {str(i): 0.0 for i in range(1001)}}, "at most 1000 metrics"),
         ({"colour": "red"}, "unknown field colour"),
-        ({"message": "Died"}, "no known kind"),
-        ({"message": ["Reported"]}, "no known kind"),
+        ({"message": "Died"}, "unknown kind"),
+        ({"message": ["Reported"]}, "unknown kind"),
         ({"message": "Packaged"}, "unknown field"),
     ],
 )
-def test_a_report_that_is_none_is_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:
+def test_an_invalid_report_is_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:
     raw = message_to_json(Reported("cpu0", 3, 1, {"loss": 0.5}))
     with pytest.raises(GarbledError, match=why):
         message_from_json("cpu0", {**raw, **changes})
@@ -96,14 +96,14 @@ def test_a_report_that_is_none_is_refused_with_the_reason(changes: dict[str, Any
         {"extra": 7},
     ],
 )
-def test_an_outcome_that_is_none_is_refused(changes: dict[str, Any]) -> None:
+def test_an_invalid_outcome_is_refused(changes: dict[str, Any]) -> None:
     raw = message_to_json(Done("cpu0", 3, OUTCOME))
     raw["outcome"] |= changes
     with pytest.raises(GarbledError):
         message_from_json("cpu0", raw)
 
 
-def test_a_message_without_a_field_that_it_needs_is_refused() -> None:
+def test_a_message_without_a_required_field_is_refused() -> None:
     raw = message_to_json(Reported("cpu0", 3, 1, {"loss": 0.5}))
     del raw["metrics"]
     with pytest.raises(GarbledError, match="a Reported without the field metrics"):
@@ -118,28 +118,28 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
-def test_whatever_comes_it_is_refused_in_one_way(raw: Any) -> None:
+def test_any_json_that_is_not_a_message_is_refused(raw: Any) -> None:
     with pytest.raises(GarbledError):
         message_from_json("cpu0", raw)
 
 
 @given(st.sampled_from(MESSAGES), st.data())
-def test_a_message_with_a_field_of_anything_is_understood_or_refused(message: Message, data: st.DataObject) -> None:
+def test_a_message_with_any_value_in_a_field_is_read_or_refused(message: Message, data: st.DataObject) -> None:
     raw = message_to_json(message)
     inner = raw["outcome"] if "outcome" in raw and data.draw(st.booleans()) else raw
     inner[data.draw(st.sampled_from(sorted(inner)))] = data.draw(_JSON)
     try:
-        understood = message_from_json("cpu0", raw)
+        message_read = message_from_json("cpu0", raw)
     except GarbledError as error:
         assert str(error).isprintable()
     else:
-        assert understood.slot == "cpu0"
-        # It can be written as UTF-8, whatever was in it.
-        if not isinstance(understood, Discovered):
-            json.dumps(message_to_json(understood), ensure_ascii=False).encode()
+        assert message_read.slot == "cpu0"
+        # It can be written as UTF-8.
+        if not isinstance(message_read, Discovered):
+            json.dumps(message_to_json(message_read), ensure_ascii=False).encode()
 
 
-def test_text_of_a_worker_is_printable_bounded_and_without_passwords() -> None:
+def test_text_of_a_worker_is_printable_limited_and_without_passwords() -> None:
     nasty = "caf\udce9 \x1b[31mred\r\nnext token=hunter2 " + "x" * 5_000_000
     done = received(Done("cpu0", 3, Outcome(Status.FAILED, nasty), nasty))
     assert isinstance(done, Done)
@@ -154,12 +154,12 @@ def test_text_of_a_worker_is_printable_bounded_and_without_passwords() -> None:
     assert all(name.isprintable() for name in reported.metrics)
 
 
-def test_the_end_of_a_log_is_what_is_kept_of_it() -> None:
+def test_only_the_end_of_a_log_is_kept() -> None:
     log = "".join(f"{i}\n" for i in range(10_000))
     assert end_of_log(log) == log[-4000:]
     assert "hunter2" not in end_of_log("password=hunter2\n" + "x" * 3990)
 
 
-def test_no_worker_can_say_that_it_has_died() -> None:
+def test_a_worker_cannot_report_its_own_death() -> None:
     with pytest.raises(GarbledError):
         received(Died("cpu0", "never"))

@@ -10,7 +10,7 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose
-from mnist_sweep.config.settings import Workers, check_settings
+from mnist_sweep.config.settings import WorkersConfig, check_settings
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 
@@ -19,7 +19,7 @@ Machine = Any
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with so many GPUs and CPU cores, and CUDA_VISIBLE_DEVICES as it is to be."""
+    """Sets the machine's GPUs and CPU cores, and CUDA_VISIBLE_DEVICES."""
 
     def made(gpus: int = 0, cores: int = 8, visible: str | None = None) -> None:
         monkeypatch.setattr(devices, "_count_gpus", lambda: gpus)
@@ -33,12 +33,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @functools.cache
-def _shipped() -> Workers:
+def _shipped() -> WorkersConfig:
     return check_settings(compose.defaults()).workers
 
 
-def workers(**changes: Any) -> Workers:
-    """What is shipped, but for some changes."""
+def workers(**changes: Any) -> WorkersConfig:
+    """The shipped config, with some changes."""
     return _shipped().model_copy(update=changes)
 
 
@@ -52,7 +52,7 @@ def workers(**changes: Any) -> Workers:
         (2, "0", ["0"]),
         (2, "1,0", ["1", "0"]),
         (2, " 1 , 0 ", ["1", "0"]),
-        # CUDA ignores all from the first that is not there.
+        # CUDA ignores the first invalid entry and all after it.
         (2, "0,9,1", ["0"]),
         (2, "2,0", []),
         (2, "0,-1,1", ["0"]),
@@ -65,7 +65,7 @@ def workers(**changes: Any) -> Workers:
         (0, "0", []),
     ],
 )
-def test_visible_gpus_are_those_that_cuda_would_see(machine, gpus, visible, expected):
+def test_visible_gpus_are_those_that_cuda_sees(machine, gpus, visible, expected):
     machine(gpus=gpus, visible=visible)
     assert visible_gpus() == expected
 
@@ -78,7 +78,7 @@ def test_visible_gpus_are_those_that_cuda_would_see(machine, gpus, visible, expe
         ({}, 3, None, [Slot("gpu0", 2, "0"), Slot("gpu1", 2, "1"), Slot("gpu2", 2, "2")]),
         ({"devices": "gpu"}, 1, None, [Slot("gpu0", 8, "0")]),
         ({"threads": 3}, 2, None, [Slot("gpu0", 3, "0"), Slot("gpu1", 3, "1")]),
-        # `count` is of CPU workers.
+        # `count` is for CPU workers.
         ({"count": 5}, 1, None, [Slot("gpu0", 8, "0")]),
         # Shares: few trials spread over all GPUs.
         (
@@ -108,19 +108,19 @@ def test_gpu_slots(machine, config, gpus, most, expected):
         ({}, 0, 2, None, [Slot("cpu0", 1), Slot("cpu1", 1)]),
     ],
 )
-def test_where_the_shares_are_to_be_found_there_is_one_at_first(machine, config, gpus, cores, most, expected):
+def test_measured_shares_start_with_one(machine, config, gpus, cores, most, expected):
     machine(gpus=gpus, cores=cores)
     assert slots(workers(trials_per_gpu="auto", **config), most) == expected
 
 
 @pytest.mark.parametrize(("gpus", "cores", "most"), [(1, 2, 2), (1, 12, 12), (1, 64, 16), (2, 9, 4), (8, 4, 1)])
-def test_no_gpu_has_more_shares_than_it_has_cores(machine, gpus, cores, most):
+def test_shares_are_limited_by_the_cores_per_gpu(machine, gpus, cores, most):
     machine(cores=cores)
     assert devices.most_shares(gpus) == most
 
 
 @pytest.mark.parametrize("gpu", ["1", "GPU-5a1c4e", "MIG-c7e2"])
-def test_the_memory_of_a_gpu_is_asked_for_by_the_name_that_cuda_knows(monkeypatch, gpu):
+def test_the_memory_of_a_gpu_is_found_by_the_name_that_cuda_uses(monkeypatch, gpu):
     import pynvml
 
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
@@ -140,7 +140,7 @@ def test_the_memory_of_a_gpu_is_asked_for_by_the_name_that_cuda_knows(monkeypatc
     assert devices.memory(gpu) is None
 
 
-def test_gpus_are_given_by_the_names_that_cuda_knows(machine):
+def test_slots_name_gpus_as_cuda_does(machine):
     machine(gpus=4, visible="3,1")
     assert slots(workers()) == [Slot("gpu0", 4, "3"), Slot("gpu1", 4, "1")]
     machine(gpus=4, visible="GPU-5a1c4e")
@@ -158,7 +158,7 @@ def test_more_gpu_slots_than_cores_have_a_thread_each(machine):
         ({}, 8, None, 8, 1),
         ({}, 8, 20, 8, 1),
         ({}, 8, 3, 3, 1),
-        # One trial alone has the whole machine.
+        # A single trial gets the whole machine.
         ({}, 8, 1, 1, 8),
         ({"threads": 2}, 8, 1, 1, 2),
         ({"threads": 2}, 8, None, 4, 2),
@@ -176,28 +176,28 @@ def test_cpu_slots(machine, kind, config, cores, most, count, threads):
     assert slots(workers(devices=kind, **config), most) == [Slot(f"cpu{i}", threads) for i in range(count)]
 
 
-def test_cpu_is_taken_though_there_is_a_gpu(machine):
+def test_devices_cpu_ignores_gpus(machine):
     machine(gpus=2)
     assert slots(workers(devices="cpu", count=1)) == [Slot("cpu0", 1)]
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [(0, None), (2, ""), (2, "-1"), (1, "1")])
-def test_gpu_that_is_asked_for_but_not_there_is_an_error(machine, gpus, visible):
+def test_devices_gpu_without_a_gpu_is_an_error(machine, gpus, visible):
     machine(gpus=gpus, visible=visible)
     with pytest.raises(UserError) as caught:
         slots(workers(devices="gpu"))
     assert str(caught.value) == (
-        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); take workers.devices=auto"
+        "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto"
     )
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [(0, None), (2, "-1")])
-def test_without_a_visible_gpu_auto_takes_the_cpu(machine, gpus, visible):
+def test_devices_auto_without_a_visible_gpu_uses_the_cpu(machine, gpus, visible):
     machine(gpus=gpus, visible=visible)
     assert slots(workers(), most=2) == [Slot("cpu0", 1), Slot("cpu1", 1)]
 
 
-def test_a_driver_that_cannot_count_its_gpus_has_none(monkeypatch):
+def test_no_gpus_are_found_if_nvml_cannot_count_them(monkeypatch):
     import pynvml
 
     def lost() -> int:

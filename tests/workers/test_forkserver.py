@@ -1,4 +1,4 @@
-"""Forks of a server that has imported next to nothing; `test_local.py` trains in forks of one with TensorFlow."""
+"""Forks from a server that has imported almost nothing; `test_local.py` trains in forks from one with TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from mnist_sweep.workers import forkserver
-from mnist_sweep.workers.forkserver import Forked, ForkServer
+from mnist_sweep.workers.forkserver import ForkedProcess, ForkServer
 
-pytestmark = pytest.mark.skipif(not forkserver.possible(), reason="this system has no fork server")
+pytestmark = pytest.mark.skipif(not forkserver.is_supported(), reason="this system has no fork server")
 
-Fork = Callable[[], tuple[Forked, socket.socket]]
+Fork = Callable[[], tuple[ForkedProcess, socket.socket]]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[ForkServer]:
 def fork(server: ForkServer, tmp_path: Path) -> Iterator[Fork]:
     with contextlib.ExitStack() as cleanup:
 
-        def forked() -> tuple[Forked, socket.socket]:
+        def forked() -> tuple[ForkedProcess, socket.socket]:
             ours, theirs = socket.socketpair()
             cleanup.enter_context(ours)
             with theirs, open(tmp_path / "slot.log", "ab") as log:
@@ -44,7 +44,7 @@ def fork(server: ForkServer, tmp_path: Path) -> Iterator[Fork]:
         yield forked
 
 
-def pid_of(child: Forked) -> int:
+def pid_of(child: ForkedProcess) -> int:
     until = time.monotonic() + 20
     while child.poll() is None and child.pid is None and time.monotonic() < until:
         time.sleep(0.01)
@@ -52,7 +52,7 @@ def pid_of(child: Forked) -> int:
     return child.pid
 
 
-def test_a_forked_process_is_the_drivers_own_with_its_log_and_the_servers_environment(
+def test_a_forked_process_is_a_child_of_the_driver_with_its_log_and_the_servers_environment(
     server: ForkServer, fork: Fork, tmp_path: Path
 ) -> None:
     child, connection = fork()
@@ -70,7 +70,7 @@ def test_a_forked_process_is_the_drivers_own_with_its_log_and_the_servers_enviro
     assert child.wait() == 0
 
 
-def test_processes_that_end_at_once_are_all_waited_for(fork: Fork) -> None:
+def test_processes_that_end_at_once_can_all_be_waited_for(fork: Fork) -> None:
     children = [fork() for _ in range(20)]
     for child, connection in children:
         connection.close()
@@ -78,13 +78,13 @@ def test_processes_that_end_at_once_are_all_waited_for(fork: Fork) -> None:
     assert len({child.pid for child, _ in children}) == 20
 
 
-def test_how_a_process_ends_is_known_when_its_server_is_gone(server: ForkServer, fork: Fork) -> None:
+def test_exit_codes_are_known_without_the_server(server: ForkServer, fork: Fork) -> None:
     killed, _ = fork()
     ended, connection = fork()
     pid_of(ended)
     server.process.kill()
     server.process.wait()
-    assert server.gone()
+    assert server.has_ended()
     assert (killed.poll(), ended.poll()) == (None, None)
     connection.close()
     assert ended.wait() == 0
@@ -92,7 +92,7 @@ def test_how_a_process_ends_is_known_when_its_server_is_gone(server: ForkServer,
     assert killed.wait() == -signal.SIGKILL
 
 
-def test_a_process_that_was_never_made_ends_as_its_server_did(tmp_path: Path) -> None:
+def test_a_process_that_was_never_forked_has_its_servers_exit_code(tmp_path: Path) -> None:
     server = ForkServer(os.environ, tmp_path / "server.log", custom_code=True, modules=["no_such_module"])
     ours, theirs = socket.socketpair()
     with ours, theirs, open(tmp_path / "slot.log", "ab") as log:
@@ -101,29 +101,29 @@ def test_a_process_that_was_never_made_ends_as_its_server_did(tmp_path: Path) ->
         after = server.fork(theirs, log)
         assert (after.poll(), after.pid) == (1, None)
     assert "No module named 'no_such_module'" in (tmp_path / "server.log").read_text()
-    assert server.gone()
+    assert server.has_ended()
 
 
-def test_to_kill_a_process_that_is_still_to_be_made_ends_the_server(server: ForkServer, fork: Fork) -> None:
+def test_killing_a_process_that_was_not_forked_yet_kills_the_server(server: ForkServer, fork: Fork) -> None:
     server.process.send_signal(signal.SIGSTOP)
     child, _ = fork()
     child.kill()
     assert (child.wait(), server.process.returncode) == (-signal.SIGKILL, -signal.SIGKILL)
 
 
-def having(folder: Path, module: str, code: str) -> ForkServer:
-    """A server that has imported a module of some code, from a folder."""
+def server_with(folder: Path, module: str, code: str) -> ForkServer:
+    """A server that has imported a module with some code."""
     (folder / f"{module}.py").write_text(code)
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # As users have it, whose output is buffered.
+    # Users have buffered output.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     return ForkServer({**environment, "PYTHONPATH": path}, folder / "server.log", custom_code=True, modules=[module])
 
 
-def test_what_a_server_has_told_is_heard_though_it_died_with_requests_unread(server: ForkServer, fork: Fork) -> None:
+def test_forks_are_known_although_their_server_died_with_unread_requests(server: ForkServer, fork: Fork) -> None:
     first, _ = fork()
     until = time.monotonic() + 20
-    # Told, but not heard yet.
+    # Sent, but not read yet.
     while not select.select([server._socket], [], [], 0)[0] and time.monotonic() < until:
         time.sleep(0.01)
     server.process.send_signal(signal.SIGSTOP)
@@ -139,7 +139,7 @@ def test_what_a_server_has_told_is_heard_though_it_died_with_requests_unread(ser
     assert first.wait() == -signal.SIGKILL
 
 
-def test_processes_are_forked_where_the_ends_of_children_are_ignored(tmp_path: Path) -> None:
+def test_processes_are_forked_with_sigchld_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         server = ForkServer(os.environ, tmp_path / "other.log", custom_code=True, modules=["colorsys"])
@@ -148,7 +148,7 @@ def test_processes_are_forked_where_the_ends_of_children_are_ignored(tmp_path: P
             with theirs, open(tmp_path / "slot.log", "ab") as log:
                 child = server.fork(theirs, log)
             pid_of(child)
-            assert not server.gone()
+            assert not server.has_ended()
             ours.close()
             assert child.wait() == 0
         finally:
@@ -157,7 +157,7 @@ def test_processes_are_forked_where_the_ends_of_children_are_ignored(tmp_path: P
         signal.signal(signal.SIGCHLD, before)
 
 
-def test_what_a_worker_leaves_running_becomes_no_zombie(tmp_path: Path) -> None:
+def test_abandoned_child_processes_do_not_stay_zombies(tmp_path: Path) -> None:
     code = (
         "import os, subprocess\n"
         "from mnist_sweep.workers import process\n"
@@ -168,7 +168,7 @@ def test_what_a_worker_leaves_running_becomes_no_zombie(tmp_path: Path) -> None:
         "    os._exit(7)\n"
         "process.run = run\n"
     )
-    server = having(tmp_path, "leaves_things", code)
+    server = server_with(tmp_path, "leaves_things", code)
     log_file = tmp_path / "slot.log"
     try:
         ours, theirs = socket.socketpair()
@@ -182,7 +182,7 @@ def test_what_a_worker_leaves_running_becomes_no_zombie(tmp_path: Path) -> None:
             while psutil.pid_exists(left) and time.monotonic() < until:
                 forkserver.reap()
                 time.sleep(0.01)
-            # While the worker goes on, and then when it has ended, whose exit code is not taken.
+            # While the worker runs, and then when it has ended but its exit code was not taken.
             assert not psutil.pid_exists(left)
             ours.send(b"!")
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -197,8 +197,8 @@ def test_what_a_worker_leaves_running_becomes_no_zombie(tmp_path: Path) -> None:
         server.close()
 
 
-def test_what_imports_print_is_not_printed_again_by_each_process(tmp_path: Path) -> None:
-    server = having(tmp_path, "talks", "print('once')\n")
+def test_output_of_imports_is_printed_once(tmp_path: Path) -> None:
+    server = server_with(tmp_path, "talks", "print('once')\n")
     server_log = tmp_path / "server.log"
     try:
         for _ in range(2):
@@ -221,7 +221,7 @@ def test_what_imports_print_is_not_printed_again_by_each_process(tmp_path: Path)
         ("sys.stderr.close(), 1 / 0", 1, "printed"),
     ],
 )
-def test_a_worker_ends_with_its_last_words_though_the_users_code_has_left_a_thread(
+def test_a_worker_exits_with_its_output_written_although_user_code_left_a_thread(
     tmp_path: Path, end: str, code: int, last: str
 ) -> None:
     work = (
@@ -233,7 +233,7 @@ def test_a_worker_ends_with_its_last_words_though_the_users_code_has_left_a_thre
         f"    {end}\n"
         "process._work = work\n"
     )
-    server = having(tmp_path, "leaves_a_thread", work)
+    server = server_with(tmp_path, "leaves_a_thread", work)
     try:
         ours, theirs = socket.socketpair()
         with ours:

@@ -1,4 +1,4 @@
-"""Imports without what is optional."""
+"""Imports without optional packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ except ImportError:
 
 
 @pytest.mark.parametrize("custom_code", [False, True])
-def test_an_optional_package_is_hidden_while_modules_are_imported_and_no_longer(
+def test_an_optional_package_is_hidden_only_while_modules_are_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, custom_code: bool
 ) -> None:
     name = f"a_module_{custom_code}"
@@ -34,7 +34,7 @@ def test_an_optional_package_is_hidden_while_modules_are_imported_and_no_longer(
     assert importlib.import_module("an_optional_package") is not None
 
 
-def test_after_an_import_that_fails_garbage_is_collected_again() -> None:
+def test_garbage_collection_is_on_again_after_a_failed_import() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         imports.load(["no_such_module"], custom_code=False)
     assert gc.isenabled()

@@ -1,6 +1,6 @@
-"""What user code does to its worker, against a real pool of forked processes in which nobody has imported TensorFlow.
+"""User code that harms its worker, in a real pool of forked processes without TensorFlow.
 
-A trial's work is the code in its value `code`, run in the worker where a model would be trained.
+A trial runs the code in its value `code` instead of training a model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, MachineFai
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.local import LocalWorkers
 
-pytestmark = pytest.mark.skipif(not forkserver.possible(), reason="this system has no fork server")
+pytestmark = pytest.mark.skipif(not forkserver.is_supported(), reason="this system has no fork server")
 
 TINY = """
 import errno, os, random, resource, signal, socket, subprocess, sys, time
@@ -55,7 +55,7 @@ def work(driver):
         driver.send(process._do(None, driver.tasks.get(), driver, data))
 
 def raw(driver, text):
-    os.write(driver._line._socket.fileno(), text)
+    os.write(driver._channel._socket.fileno(), text)
 
 process._TASKS.update(train=train, evaluate=evaluate)
 process._work = work
@@ -100,7 +100,7 @@ def wait_for(workers: LocalWorkers, kind: type[Message], seconds: float = 30) ->
 
 
 def pid(workers: LocalWorkers) -> int:
-    """That of the slot's process, which the server may tell a moment after the process has begun to work."""
+    """The process id of the slot, which the server may report a moment after the process has started to work."""
     until = time.monotonic() + 10
     while "cpu0" not in workers.pids() and time.monotonic() < until:
         time.sleep(0.001)
@@ -112,7 +112,7 @@ def task(code: str, number: int = 0, epochs: int = 3) -> Train:
 
 
 def run(workers: LocalWorkers, code: str, number: int = 0) -> list[Message]:
-    """What a slot says of a trial, to the moment when it takes the next one."""
+    """The messages about a trial, until its slot is ready again."""
     workers.submit("cpu0", task(code, number))
     return wait_for(workers, Ready)
 
@@ -121,19 +121,19 @@ def printed(tmp_path: Path) -> list[str]:
     return (tmp_path / "logs" / "cpu0.log").read_text().split()
 
 
-# ---- one trial does not touch the next --------------------------------------------------------------------------
+# ---- isolation of trials ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "code",
     [
         "raise RuntimeError('broken')",
-        "raise UserError('mend it')",
+        "raise UserError('fix it')",
         "found['outcome'] = Outcome(Status.FAILED, 'nan')",
         "raise OSError(errno.ENOSPC, 'full')",
     ],
 )
-def test_a_process_in_which_a_trial_has_failed_is_not_used_again(workers: LocalWorkers, code: str) -> None:
+def test_a_process_is_replaced_after_a_failed_trial(workers: LocalWorkers, code: str) -> None:
     first = pid(workers)
     run(workers, "pass")
     assert pid(workers) == first
@@ -143,7 +143,7 @@ def test_a_process_in_which_a_trial_has_failed_is_not_used_again(workers: LocalW
     assert isinstance(run(workers, "pass", 2)[0], Done)
 
 
-def test_nor_is_one_in_which_a_test_has_failed(workers: LocalWorkers) -> None:
+def test_a_process_is_replaced_after_a_failed_test(workers: LocalWorkers) -> None:
     before = pid(workers)
     workers.submit("cpu0", Evaluate(""))
     wait_for(workers, Ready)
@@ -153,23 +153,21 @@ def test_nor_is_one_in_which_a_test_has_failed(workers: LocalWorkers) -> None:
     assert pid(workers) != before
 
 
-def test_a_trial_of_the_users_own_code_has_a_process_to_itself(
-    create: Callable[..., LocalWorkers], tmp_path: Path
-) -> None:
+def test_a_trial_with_user_code_has_a_process_to_itself(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
     workers = create(custom_code=True)
     run(workers, "print(hasattr(random, 'poison')); random.seed = None; random.poison = 1")
     run(workers, "print(hasattr(random, 'poison')); random.seed(1)", 1)
     assert printed(tmp_path) == ["False", "False"]
 
 
-def test_what_a_trial_has_printed_is_told_though_its_process_is_ended_at_once(workers: LocalWorkers) -> None:
-    done, *rest = run(workers, "print('half a line', end=''); raise UserError('mend it')")
+def test_output_of_a_failed_trial_is_reported_although_its_process_is_killed(workers: LocalWorkers) -> None:
+    done, *rest = run(workers, "print('half a line', end=''); raise UserError('fix it')")
     assert [type(m) for m in rest] == [Ready]
     assert isinstance(done, Done)
-    assert (done.outcome.reason, done.log) == ("mend it", "half a line")
+    assert (done.outcome.reason, done.log) == ("fix it", "half a line")
 
 
-# ---- children -----------------------------------------------------------------------------------------------------
+# ---- child processes --------------------------------------------------------------------------------------------
 
 DAEMON = "child = subprocess.Popen(['sleep', '300'], start_new_session=True); print(child.pid, flush=True)"
 IN_GROUP = "print(subprocess.Popen(['sleep', '300']).pid, flush=True)"
@@ -191,14 +189,14 @@ def ends(pid: int, seconds: float = 10) -> bool:
 
 @pytest.mark.parametrize("code", [IN_GROUP, FORKED.replace("capture_output=True", "stdout=-1, stderr=-3")])
 @pytest.mark.parametrize("end", ["raise RuntimeError", "os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_what_a_worker_leaves_running_ends_with_it(workers: LocalWorkers, tmp_path: Path, code: str, end: str) -> None:
+def test_child_processes_end_with_their_worker(workers: LocalWorkers, tmp_path: Path, code: str, end: str) -> None:
     # The shell's own child would keep its output open.
     run(workers, f"{code.replace('sleep 300 &', 'sleep 300 >/dev/null 2>&1 &')}; {end}")
     (child,) = (int(word) for word in printed(tmp_path) if word.isdigit())
     assert ends(child)
 
 
-def test_what_leaves_the_workers_group_ends_with_the_pool_and_nothing_else_does(
+def test_daemons_end_with_the_pool_and_other_processes_do_not(
     create: Callable[..., LocalWorkers], tmp_path: Path
 ) -> None:
     ours = subprocess.Popen(["sleep", "300"], start_new_session=True)
@@ -218,7 +216,7 @@ def test_what_leaves_the_workers_group_ends_with_the_pool_and_nothing_else_does(
             process.wait()
 
 
-def test_all_that_a_killed_driver_leaves_ends(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
+def test_all_child_processes_end_when_the_driver_is_killed(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
     code = (
         "from functools import partial\n"
         "from pathlib import Path\n"
@@ -245,7 +243,7 @@ def test_all_that_a_killed_driver_leaves_ends(create: Callable[..., LocalWorkers
     assert all(map(ends, children))
 
 
-# ---- whatever a worker sends --------------------------------------------------------------------------------------
+# ---- invalid messages -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -263,11 +261,11 @@ def test_all_that_a_killed_driver_leaves_ends(create: Callable[..., LocalWorkers
         ("driver.send(Evaluated('', {}, []))", "does not belong to its task (Evaluated)"),
         ("driver.send(Reported('', number, 4, {}))", "does not belong to its task (Reported)"),
         ("[driver.send(Reported('', number, 1, {})) for _ in range(10**6)]", "does not belong to its task (Reported)"),
-        ("driver._line._socket.shutdown(socket.SHUT_RDWR); time.sleep(300)", "ended with exit code 0"),
+        ("driver._channel._socket.shutdown(socket.SHUT_RDWR); time.sleep(300)", "ended with exit code 0"),
         ("os.kill(os.getpid(), 40)", "was killed by signal 40"),
     ],
 )
-def test_a_worker_that_sends_what_it_should_not_has_died(workers: LocalWorkers, code: str, reason: str) -> None:
+def test_a_worker_that_breaks_the_protocol_counts_as_dead(workers: LocalWorkers, code: str, reason: str) -> None:
     before = pid(workers)
     messages = run(workers, code, 7)
     (died,) = (m for m in messages if isinstance(m, Died))
@@ -278,7 +276,7 @@ def test_a_worker_that_sends_what_it_should_not_has_died(workers: LocalWorkers, 
     assert isinstance(run(workers, "pass", 8)[0], Done)
 
 
-def test_half_a_message_holds_up_no_other_slot(create: Callable[..., LocalWorkers]) -> None:
+def test_half_a_message_does_not_block_other_slots(create: Callable[..., LocalWorkers]) -> None:
     workers = create(slots=2)
     workers.submit("cpu0", task(r"raw(driver, b'{\"message\": '); time.sleep(300)"))
     time.sleep(0.2)
@@ -286,7 +284,7 @@ def test_half_a_message_holds_up_no_other_slot(create: Callable[..., LocalWorker
     assert isinstance(wait_for(workers, Done, seconds=10)[0], Done)
 
 
-def test_a_worker_that_is_stopped_holds_up_nobody(create: Callable[..., LocalWorkers]) -> None:
+def test_a_suspended_worker_does_not_block_other_slots(create: Callable[..., LocalWorkers]) -> None:
     workers = create(slots=2)
     workers.submit("cpu0", task("os.kill(os.getpid(), signal.SIGSTOP)"))
     stopped = psutil.Process(pid(workers))
@@ -300,16 +298,16 @@ def test_a_worker_that_is_stopped_holds_up_nobody(create: Callable[..., LocalWor
     for _ in range(2000):
         workers.stop("cpu0", 0, "x" * 10_000)
     (died,) = (m for m in wait_for(workers, Died) if isinstance(m, Died))
-    assert died.reason == "does not read what it is told"
+    assert died.reason == "does not read its messages"
 
 
-def test_user_code_that_closes_every_file_is_noticed(workers: LocalWorkers) -> None:
+def test_user_code_that_closes_every_file_is_reported(workers: LocalWorkers) -> None:
     (died, _) = run(workers, "os.closerange(3, 4096)")
     assert isinstance(died, Died)
     assert died.reason == "ended with exit code 1 (OSError: [Errno 9] Bad file descriptor)"
 
 
-def test_text_of_a_trial_can_be_stored_whatever_it_is(workers: LocalWorkers) -> None:
+def test_text_of_a_trial_is_made_safe_to_store(workers: LocalWorkers) -> None:
     (done, _) = run(
         workers, "raise ValueError(os.fsdecode(b'caf\\xe9') + '\\x1b[31m token=hunter2 ' + 'x' * 5_000_000)"
     )
@@ -323,30 +321,30 @@ def test_text_of_a_trial_can_be_stored_whatever_it_is(workers: LocalWorkers) -> 
     assert done.outcome.reason == "E"
 
 
-# ---- faults of the machine ----------------------------------------------------------------------------------------
+# ---- machine faults ---------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_not_the_trials_fault(workers: LocalWorkers) -> None:
+def test_a_full_disk_is_a_machine_fault(workers: LocalWorkers) -> None:
     (failed, _) = run(workers, "raise RuntimeError('cannot save') from OSError(errno.ENOSPC, 'full', 'model.h5')", 5)
     assert isinstance(failed, MachineFailed)
     assert failed.trial == 5
     assert "the disk is full (model.h5)" in failed.reason
 
 
-def test_a_sweeps_folder_that_is_gone_is_not_the_trials_fault(workers: LocalWorkers, tmp_path: Path) -> None:
+def test_a_missing_sweep_folder_is_a_machine_fault(workers: LocalWorkers, tmp_path: Path) -> None:
     moved = "os.rename({0!r}, {0!r} + '-moved'); open({0!r} + '/model.h5', 'wb')"
     (failed, _) = run(workers, moved.format(str(tmp_path / "arrays")))
     assert isinstance(failed, MachineFailed)
     assert failed.reason == f"the sweep's folder is gone ({tmp_path / 'arrays'})"
 
 
-def test_a_missing_file_of_the_users_own_is_the_trials_fault(workers: LocalWorkers) -> None:
+def test_a_missing_file_of_user_code_fails_the_trial(workers: LocalWorkers) -> None:
     (done, _) = run(workers, "open('no such file')")
     assert isinstance(done, Done)
     assert done.outcome.status is Status.FAILED
 
 
-def test_images_that_vanish_under_a_worker_are_not_the_trials_fault(workers: LocalWorkers, tmp_path: Path) -> None:
+def test_images_that_change_under_a_worker_are_a_machine_fault(workers: LocalWorkers, tmp_path: Path) -> None:
     (died, _) = run(workers, "os.kill(os.getpid(), signal.SIGBUS)")
     assert isinstance(died, Died)
     os.truncate(tmp_path / "arrays" / "x_train.npy", 10)
@@ -356,7 +354,7 @@ def test_images_that_vanish_under_a_worker_are_not_the_trials_fault(workers: Loc
     assert "x_train.npy" in failed.reason
 
 
-def test_printing_onto_a_full_disk_fails_no_trial(workers: LocalWorkers) -> None:
+def test_printing_to_a_full_disk_does_not_fail_a_trial(workers: LocalWorkers) -> None:
     full = "full = os.open('/dev/full', os.O_WRONLY); os.dup2(full, 1); os.dup2(full, 2)"
     (done, _) = run(workers, f"{full}; print('x' * 100_000); print('y', file=sys.stderr, flush=True)")
     assert isinstance(done, Done)
@@ -364,7 +362,7 @@ def test_printing_onto_a_full_disk_fails_no_trial(workers: LocalWorkers) -> None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
-def test_a_process_that_cannot_be_replaced_ends_the_sweep_after_what_was_said(
+def test_a_process_that_cannot_be_replaced_is_an_error_after_its_last_messages(
     workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
@@ -378,7 +376,7 @@ def test_a_process_that_cannot_be_replaced_ends_the_sweep_after_what_was_said(
         workers.poll(1)
 
 
-def test_a_log_that_cannot_be_opened_is_told_in_one_line(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_is_a_one_line_error(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
     workers = create(custom_code=True)
     workers.submit("cpu0", task("pass"))
     os.rename(tmp_path / "logs", tmp_path / "moved")
@@ -387,7 +385,7 @@ def test_a_log_that_cannot_be_opened_is_told_in_one_line(create: Callable[..., L
         workers.poll(1)
 
 
-def test_the_pools_mark_is_its_own(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
+def test_each_pool_has_a_mark_of_its_own(create: Callable[..., LocalWorkers], tmp_path: Path) -> None:
     marks = set()
     for _ in range(2):
         workers = create()

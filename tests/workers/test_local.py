@@ -38,9 +38,10 @@ from mnist_sweep.workers.base import (
     Train,
 )
 from mnist_sweep.workers.devices import Slot
-from mnist_sweep.workers.forkserver import Forked
+from mnist_sweep.workers.forkserver import ForkedProcess
+from mnist_sweep.workers.handle import WorkerHandle
 from mnist_sweep.workers.local import LocalWorkers
-from mnist_sweep.workers.wire import Channel
+from mnist_sweep.workers.wire import DriverChannel
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def run(workers: LocalWorkers, task: Train) -> list[Message]:
     return wait_for(workers, Ready)
 
 
-def test_a_trial_is_reported_epoch_by_epoch_and_done(pool: LocalWorkers, task) -> None:
+def test_a_trial_reports_each_epoch_and_its_end(pool: LocalWorkers, task) -> None:
     messages = run(pool, task(number=3))
     assert [type(m) for m in messages] == [Reported, Reported, Done, Ready]
     done = messages[2]
@@ -103,7 +104,7 @@ def test_a_trial_is_reported_epoch_by_epoch_and_done(pool: LocalWorkers, task) -
     assert done.outcome.score == max(m.metrics["val_accuracy"] for m in messages if isinstance(m, Reported))
 
 
-def test_what_a_user_can_mend_is_an_outcome_of_a_process_that_is_not_used_again(pool: LocalWorkers, task) -> None:
+def test_an_error_of_the_users_model_fails_the_trial_and_replaces_the_process(pool: LocalWorkers, task) -> None:
     before = pool.pids()
     (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
     assert isinstance(done, Done)
@@ -113,7 +114,7 @@ def test_what_a_user_can_mend_is_an_outcome_of_a_process_that_is_not_used_again(
     assert pool.pids() != before
 
 
-def test_a_stop_ends_the_trial_it_names_and_no_other(pool: LocalWorkers, task) -> None:
+def test_a_stop_ends_the_trial_that_it_names_and_no_other(pool: LocalWorkers, task) -> None:
     pool.submit("cpu0", task(number=7, epochs=5000))
     pool.stop("cpu0", 6, "too late for the one before")
     first = wait_for(pool, Reported)
@@ -124,9 +125,9 @@ def test_a_stop_ends_the_trial_it_names_and_no_other(pool: LocalWorkers, task) -
     assert 1 <= sum(isinstance(m, Reported) for m in messages) < 5000
 
 
-def test_a_trial_that_waits_trains_no_epoch_before_it_is_told_to_go_on(pool: LocalWorkers, task) -> None:
+def test_a_waiting_trial_trains_the_next_epoch_only_when_it_is_told_to_go_on(pool: LocalWorkers, task) -> None:
     pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
-    # The first may come before it is waited for; the others belong to another trial, execution or epoch.
+    # The first answer may come before the trial waits for it; the others are for another trial, execution or epoch.
     for trial, execution, epoch in ((5, 1, 1), (4, 1, 2), (5, 2, 2), (5, 1, 3)):
         pool.go_on("cpu0", trial, execution, epoch)
     messages = [*wait_for(pool, Reported), *wait_for(pool, Reported)]
@@ -136,12 +137,12 @@ def test_a_trial_that_waits_trains_no_epoch_before_it_is_told_to_go_on(pool: Loc
     (done, _) = wait_for(pool, Ready)
     assert isinstance(done, Done)
     assert (done.outcome.status, done.outcome.reason) == (Status.STOPPED, "hopeless")
-    # As if the process had died before it could end the trial: the next is only to end it.
+    # As if the process had died before it ended the trial: the next attempt only ends it.
     (*again, ended, _) = run(pool, task(number=5, epochs=3, fields={"waits": True, "stop": "no time"}))
     assert again == messages
     assert isinstance(ended, Done)
     assert (ended.outcome.reason, ended.outcome.score) == ("no time", done.outcome.score)
-    # What was said of one attempt does not count for the next; after the last epoch it waits for nothing.
+    # Answers to one attempt do not count for the next; after the last epoch it does not wait.
     pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
     messages = [*wait_for(pool, Reported), *pool.poll(0.5)]
     assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
@@ -182,17 +183,17 @@ def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
     assert isinstance(tested, Evaluated)
     assert tested.error
     assert not tested.metrics
-    # The user's own module is imported first, for the layers that it registers.
+    # The user's module is imported first, as it registers layers.
     pool.submit("cpu0", Evaluate(f"{trained.folder}/model.h5", "no_such_module:build"))
     (tested, _) = wait_for(pool, Ready)
     assert isinstance(tested, Evaluated)
     assert "no_such_module" in tested.error
 
 
-def test_a_model_becomes_an_mlflow_model_with_the_code_of_the_users_own(pool: LocalWorkers, task, tmp_path) -> None:
+def test_a_model_becomes_an_mlflow_model_with_the_users_code(pool: LocalWorkers, task, tmp_path) -> None:
     trained, to = task(number=1), tmp_path / "package"
     run(pool, trained)
-    # Any module does.
+    # Any module will do.
     pool.submit("cpu0", Package(trained.folder, str(to), "colorsys:build"))
     assert wait_for(pool, Ready)[0] == Packaged("cpu0")
     assert yaml.safe_load((to / "MLmodel").read_text())["flavors"]["tensorflow"]["model_type"] == "keras"
@@ -203,7 +204,7 @@ def test_a_model_becomes_an_mlflow_model_with_the_code_of_the_users_own(pool: Lo
     assert "/nowhere/model.h5" in packaged.error
 
 
-def test_a_killed_process_is_noticed_and_replaced(pool: LocalWorkers, task) -> None:
+def test_a_killed_process_is_reported_and_replaced(pool: LocalWorkers, task) -> None:
     pool.submit("cpu0", task(number=9, epochs=5000))
     wait_for(pool, Reported)
     before = pool.pids()["cpu0"]
@@ -224,7 +225,7 @@ def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.ZombieProcess):
             if process.pid != worker and "mnist_sweep.workers.forkserver" in process.cmdline():
-                # The server, which another replaces when it is needed; its child lives on.
+                # The server, which is replaced when it is needed; its child stays alive.
                 process.kill()
     first = metrics(run(pool, task(number=1, epochs=3)))
     assert pool.pids()["cpu0"] == worker
@@ -233,7 +234,7 @@ def test_the_same_trial_gives_the_same_metrics_in_any_process(pool: LocalWorkers
     assert metrics(run(pool, task(number=2, epochs=3))) == first
 
 
-def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, task, tmp_path: Path) -> None:
+def test_processes_are_recycled_between_tasks_without_a_death(arrays: Path, task, tmp_path: Path) -> None:
     workers = LocalWorkers([], arrays, tmp_path / "logs", recycle_after=1)
     workers.open(Slot("cpu0", 1))
     try:
@@ -246,7 +247,7 @@ def test_processes_are_recycled_between_tasks_without_a_message(arrays: Path, ta
         workers.close()
 
 
-def test_a_slot_that_is_retired_ends_with_its_process_and_says_nothing_more(tmp_path: Path) -> None:
+def test_a_retired_slot_ends_with_its_process_and_sends_nothing_more(tmp_path: Path) -> None:
     workers = LocalWorkers([], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     workers.open(Slot("gpu0.0", 1, "0"))
     workers.open(Slot("gpu0.1", 1, "0"))
@@ -270,19 +271,19 @@ def test_a_slot_that_is_retired_ends_with_its_process_and_says_nothing_more(tmp_
         (2, [100, 100, 100], 2),
     ],
 )
-def test_a_process_is_replaced_that_has_grown_since_its_first_task(
+def test_a_process_is_replaced_when_it_has_grown_since_its_first_task(
     tmp_path: Path, after: int | Literal["auto"], memory: list[int], replaced_at: int | None
 ) -> None:
-    workers = LocalWorkers([], None, tmp_path, after)
-    process = local._Process(Slot("cpu0", 1), mock.Mock(spec=Forked), mock.Mock(spec=Channel), tmp_path / "cpu0.log")
+    process, channel = mock.Mock(spec=ForkedProcess), mock.Mock(spec=DriverChannel)
+    worker = WorkerHandle(Slot("cpu0", 1), process, channel, tmp_path / "cpu0.log")
     replaced = []
     for tasks, mebibytes in enumerate(memory):
-        process.tasks = tasks
-        replaced.append(workers._is_used_up(process, mebibytes * 2**20))
+        worker.tasks = tasks
+        replaced.append(worker.is_used_up(mebibytes * 2**20, after))
     assert (replaced.index(True) if True in replaced else None) == replaced_at
 
 
-def test_a_process_that_hangs_while_it_starts_is_replaced_and_then_given_up(
+def test_a_process_that_hangs_at_its_start_is_replaced_and_then_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_LONGEST_START", 0.2)
@@ -295,7 +296,7 @@ def test_a_process_that_hangs_while_it_starts_is_replaced_and_then_given_up(
     assert second.lost
 
 
-def test_a_slot_where_processes_cannot_start_is_given_up_with_their_last_words(tmp_path: Path) -> None:
+def test_a_slot_where_processes_cannot_start_is_given_up_with_their_log(tmp_path: Path) -> None:
     workers = LocalWorkers([Slot("cpu0", "many")], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     try:
         first, second = (next(m for m in wait_for(workers, Died) if isinstance(m, Died)) for _ in range(2))
@@ -303,11 +304,11 @@ def test_a_slot_where_processes_cannot_start_is_given_up_with_their_last_words(t
         workers.close()
     assert not first.lost
     assert second.lost
-    assert re.match(r"cannot start, it ended with exit code 1 \(TypeError: .*; its log is .*cpu0\.log", second.reason)
+    assert re.match(r"cannot start: it ended with exit code 1 \(TypeError: .*; see its log .*cpu0\.log", second.reason)
     assert "Traceback" in second.log
 
 
-def test_images_that_are_gone_are_the_machines_fault(tmp_path: Path) -> None:
+def test_missing_images_are_a_machine_fault(tmp_path: Path) -> None:
     workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     try:
         messages = [*wait_for(workers, MachineFailed), *wait_for(workers, Died)]
@@ -319,17 +320,17 @@ def test_images_that_are_gone_are_the_machines_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slot", [Slot("cpu0", 1), Slot("gpu0", 1, "0")])
-def test_where_no_process_can_be_started_the_error_says_so(
+def test_the_error_says_that_no_process_can_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot
 ) -> None:
     too_many = mock.Mock(side_effect=BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
     monkeypatch.setattr(subprocess, "Popen", too_many)
-    monkeypatch.setattr(orphans, "Leader", too_many)
+    monkeypatch.setattr(orphans, "GroupLeader", too_many)
     with pytest.raises(UserError, match=f"^workers: {slot.name}: no process can be started .Resource temporarily unav"):
         LocalWorkers([slot], None, tmp_path)
 
 
-def test_a_process_that_tells_nothing_is_ended_with_the_given_reason(pool: LocalWorkers, task) -> None:
+def test_a_process_is_killed_with_the_given_reason(pool: LocalWorkers, task) -> None:
     pool.submit("cpu0", task(number=11, epochs=5000))
     wait_for(pool, Reported)
     pool.kill("cpu0", "gave no sign of life for 1h")
@@ -339,7 +340,7 @@ def test_a_process_that_tells_nothing_is_ended_with_the_given_reason(pool: Local
 
 
 @pytest.mark.parametrize("which", ["worker", "server"])
-def test_all_leave_when_their_driver_is_killed(arrays: Path, tmp_path: Path, which: str) -> None:
+def test_all_processes_exit_when_their_driver_is_killed(arrays: Path, tmp_path: Path, which: str) -> None:
     code = (
         "from pathlib import Path\n"
         "from mnist_sweep.workers.devices import Slot\n"

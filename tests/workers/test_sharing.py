@@ -104,10 +104,10 @@ def test_shares_are_opened_while_they_raise_the_throughput_and_the_one_that_does
     assert [e.slot for e in opened] == ["gpu0.1", "gpu0.2", "gpu0.3"]
     assert [e.reason for e in opened] == [
         "gpu0 has trained one trial at a time so far",
-        "gpu0 trains 2.00 times as much with 2 trials side by side as with 1",
-        "gpu0 trains 1.50 times as much with 3 trials side by side as with 2",
+        "gpu0 trains 2.00 times as fast with 2 trials in parallel as with 1",
+        "gpu0 trains 1.50 times as fast with 3 trials in parallel as with 2",
     ]
-    assert [e.reason for e in closed] == ["gpu0 trains 1.00 times as much with 4 trials side by side as with 3"]
+    assert [e.reason for e in closed] == ["gpu0 trains 1.00 times as fast with 4 trials in parallel as with 3"]
     # It was not cut off, and the next shares go on for the rest of the sweep.
     assert len(story.shares()) == 3
     assert not story.of(AttemptFailed)
@@ -216,7 +216,7 @@ class TestOutOfMemory:
         results = story.sweep.run()
         assert results.outcomes[4].status is Status.COMPLETED
         assert [(e.trial, e.attempt) for e in story.of(AttemptFailed)] == [(4, 1), (4, 2)]
-        assert [e.reason for e in story.of(SlotClosed)] == ["a trial ran out of memory beside others"] * 2
+        assert [e.reason for e in story.of(SlotClosed)] == ["a trial ran out of memory while it shared the GPU"] * 2
         assert len(story.shares()) == len(story.of(SlotOpened)) - 1
         assert max(e.time for e in story.of(SlotOpened)) < story.of(SlotClosed)[0].time
 
@@ -375,7 +375,7 @@ class TestMeasured:
             for trial in (number, number + 1):
                 sharing.take(TrialEnded(begin + 91, trial, Outcome(Status.COMPLETED)))
         ((_, reason),) = sharing.wanted()
-        assert reason == "gpu0 trains 2.00 times as much with 2 trials side by side as with 1"
+        assert reason == "gpu0 trains 2.00 times as fast with 2 trials in parallel as with 1"
 
     def test_what_ran_alone_when_a_share_was_opened_may_lack_its_memory(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
@@ -406,7 +406,7 @@ class TestMeasured:
         assert not sharing.wanted()
         self.epochs(sharing, 0, [24, 25])
         ((_, reason),) = sharing.wanted()
-        assert reason == "gpu0 trains 2.00 times as much with 2 trials side by side as with 1"
+        assert reason == "gpu0 trains 2.00 times as fast with 2 trials in parallel as with 1"
 
     def test_nor_do_epochs_in_part_of_which_a_slot_was_idle(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")

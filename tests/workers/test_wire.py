@@ -1,4 +1,4 @@
-"""The driver's end of a worker's socket, whatever is done to the other one."""
+"""The driver's end of a worker's socket, whatever user code does to the other end."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import pytest
 
 from mnist_sweep.workers import wire
 from mnist_sweep.workers.base import GarbledError
-from mnist_sweep.workers.wire import Channel, Line
+from mnist_sweep.workers.wire import DriverChannel, WorkerChannel
 
-Ends = tuple[Channel, socket.socket]
+Ends = tuple[DriverChannel, socket.socket]
 
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     ours, theirs = socket.socketpair()
-    channel = Channel(ours)
+    channel = DriverChannel(ours)
     with theirs:
         yield channel, theirs
     channel.close()
 
 
-def heard(channel: Channel) -> list[object]:
+def received(channel: DriverChannel) -> list[object]:
     return list(channel.receive())
 
 
-def test_messages_arrive_in_whatever_pieces_they_come(ends: Ends) -> None:
+def test_messages_arrive_whole_although_they_come_in_pieces(ends: Ends) -> None:
     channel, theirs = ends
-    assert heard(channel) == []
+    assert received(channel) == []
     for piece in (b'{"a"', b": 1}", b'\n{"b": 2}\n{"c', b'": 3}\n'):
         theirs.sendall(piece)
-    assert heard(channel) == [{"a": 1}, {"b": 2}, {"c": 3}]
+    assert received(channel) == [{"a": 1}, {"b": 2}, {"c": 3}]
     assert not channel.ended
     theirs.sendall(b'{"d": 4}\n{"half of')
     theirs.close()
-    assert heard(channel) == [{"d": 4}]
+    assert received(channel) == [{"d": 4}]
     assert channel.ended
 
 
@@ -56,7 +56,7 @@ def test_messages_arrive_in_whatever_pieces_they_come(ends: Ends) -> None:
         b"\n",
     ],
 )
-def test_what_is_not_json_is_told_after_what_came_before_it(ends: Ends, garbage: bytes) -> None:
+def test_invalid_json_is_an_error_after_the_messages_before_it(ends: Ends, garbage: bytes) -> None:
     channel, theirs = ends
     theirs.sendall(b'{"a": 1}\n' + garbage)
     messages = channel.receive()
@@ -65,15 +65,15 @@ def test_what_is_not_json_is_told_after_what_came_before_it(ends: Ends, garbage:
         next(messages)
 
 
-def test_a_message_without_end_is_refused_when_it_is_too_long(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_message_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_LONGEST", 10_000)
     channel, theirs = ends
     theirs.sendall(b"x" * 10_001)
     with pytest.raises(GarbledError, match="message of more than"):
-        heard(channel)
+        received(channel)
 
 
-def test_one_that_says_much_at_once_leaves_time_for_others(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_sends_much_does_not_starve_the_others(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_AT_ONCE", wire._CHUNK)
     channel, theirs = ends
     lines = 4 * wire._CHUNK
@@ -83,65 +83,65 @@ def test_one_that_says_much_at_once_leaves_time_for_others(ends: Ends, monkeypat
     until = time.monotonic() + 20
     while len(got) < lines and time.monotonic() < until:
         wire.wait([channel], 1)
-        some = heard(channel)
+        some = received(channel)
         assert len(some) <= wire._CHUNK
         got += some
     writer.join()
     assert got == [1] * lines
 
 
-def test_who_does_not_read_is_told_later_and_holds_up_nobody(ends: Ends) -> None:
+def test_messages_wait_for_a_slow_reader_without_blocking(ends: Ends) -> None:
     channel, theirs = ends
     message = {"task": "x" * 100_000}
     for _ in range(50):
         channel.send(message)
-    assert channel.behind
+    assert channel.has_unsent
     got: list[object] = []
-    reader = threading.Thread(target=lambda: got.extend(Line(theirs).messages()))
+    reader = threading.Thread(target=lambda: got.extend(WorkerChannel(theirs).messages()))
     reader.start()
     until = time.monotonic() + 20
-    while channel.behind and time.monotonic() < until:
+    while channel.has_unsent and time.monotonic() < until:
         wire.wait([channel], 0.1)
     channel.close()
     reader.join()
     assert got == [message] * 50
 
 
-def test_who_never_reads_is_told_only_so_much(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_messages_are_limited(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_MOST_UNREAD", 10**6)
     with pytest.raises(GarbledError, match="does not read"):
         for _ in range(1000):
             ends[0].send({"task": "x" * 100_000})
 
 
-def test_what_is_said_to_one_that_is_gone_is_lost(ends: Ends) -> None:
+def test_messages_to_a_closed_peer_are_dropped(ends: Ends) -> None:
     channel, theirs = ends
     theirs.close()
     channel.send({"task": "stop"})
-    assert not channel.behind
+    assert not channel.has_unsent
 
 
-def test_waiting_ends_with_news_or_with_the_time(ends: Ends) -> None:
+def test_wait_returns_on_data_or_after_the_timeout(ends: Ends) -> None:
     channel, theirs = ends
     assert wire.wait([channel], 0.01) == []
     theirs.sendall(b"1\n")
     assert wire.wait([channel], 20) == [channel]
     theirs.close()
-    assert heard(channel) == [1]
-    # Nothing more will come of it.
+    assert received(channel) == [1]
+    # A closed channel is not waited for.
     assert wire.wait([channel], 0.01) == []
 
 
-def test_the_workers_end_lies_where_user_code_does_not_close_it(ends: Ends) -> None:
+def test_the_workers_end_has_a_high_file_descriptor(ends: Ends) -> None:
     channel, theirs = ends
-    line = Line(theirs)
-    number = line._socket.fileno()
+    worker = WorkerChannel(theirs)
+    number = worker._socket.fileno()
     assert number > 256
     assert not os.get_inheritable(number)
-    line.send({"message": "Ready"})
-    assert heard(channel) == [{"message": "Ready"}]
+    worker.send({"message": "Ready"})
+    assert received(channel) == [{"message": "Ready"}]
     channel.send({"task": "stop"})
     channel.close()
-    assert list(line.messages()) == [{"task": "stop"}]
-    # The driver is gone, which is not this end's fault.
-    line.send(json.loads("{}"))
+    assert list(worker.messages()) == [{"task": "stop"}]
+    # The driver is gone, which is not an error here.
+    worker.send(json.loads("{}"))

@@ -1,7 +1,7 @@
-"""Runs the program without parts that it has no switch for: put this folder on PYTHONPATH, and name them in PARTS_OFF.
+"""Switches off parts of the program that have no setting: put this folder on PYTHONPATH and name them in PARTS_OFF.
 
-`mlflow`: nothing is logged. `files`: no model, sample or checkpoint is written, and no winner tested, as there is none
-to load. What is replaced is so as its module is imported, in whichever process; where it is no longer there, that
+`mlflow`: nothing is logged. `files`: no model, sample or checkpoint is written, and the winner is not tested, as there
+is no model to load. Each part is replaced when its module is imported, in every process. If it is no longer there, that
 import fails.
 """
 
@@ -20,7 +20,7 @@ _OFF = os.environ.get("PARTS_OFF", "").split(",")
 
 def _replace(owner: Any, name: str, value: object) -> None:
     if not hasattr(owner, name):
-        raise AttributeError(f"{owner.__name__} has no {name} any more: mend {__file__}")
+        raise AttributeError(f"{owner.__name__} no longer has {name}; correct {__file__}")
     setattr(owner, name, value)
 
 
@@ -30,12 +30,10 @@ def _nothing(*_: object, **__: object) -> None:
 
 def _tracking(module: ModuleType) -> None:
     def begin(self: Any, *_: object) -> None:
-        self.error = None
+        self.error, self.refusals = None, module.Refusals()
 
-    _replace(module.Tracker, "__init__", begin)
-    for name in ("handle", "close"):
-        _replace(module.Tracker, name, _nothing)
-    _replace(module.Tracker, "behind", 0)
+    for name, value in {"__init__": begin, "handle": _nothing, "close": _nothing, "behind": 0}.items():
+        _replace(module.Tracker, name, value)
 
 
 def _publish(module: ModuleType) -> None:
@@ -44,41 +42,53 @@ def _publish(module: ModuleType) -> None:
 
 def _files(module: ModuleType) -> None:
     write = module.write_whole
-    from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 
     def write_others(path: Any, *more: Any, **options: Any) -> None:
+        # Not earlier, as this module imports the changed one.
+        from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
+
         if path.name not in (MODEL_FILE, SAMPLE_FILE, STATE_FILE):
             write(path, *more, **options)
 
     _replace(module, "write_whole", write_others)
 
 
+def _reading(module: ModuleType) -> None:
+    digest_of = module.digest_of
+    _replace(module, "digest_of", lambda path, *more: digest_of(path, *more) if path.exists() else "")
+
+
 def _sweep(module: ModuleType) -> None:
     _replace(module.Sweep, "_test_winner", _nothing)
 
 
-_CHANGES: dict[str, Callable[[ModuleType], None]] = {}
-if "mlflow" in _OFF:
-    _CHANGES |= {"mnist_sweep.tracking.tracker": _tracking, "mnist_sweep.driver.publish": _publish}
-if "files" in _OFF:
-    _CHANGES |= {"mnist_sweep.common.files": _files, "mnist_sweep.driver.loop": _sweep}
+_PARTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
+    "mlflow": {"mnist_sweep.tracking.tracker": _tracking, "mnist_sweep.driver.publish": _publish},
+    "files": {
+        "mnist_sweep.common.files": _files,
+        "mnist_sweep.common.reading": _reading,
+        "mnist_sweep.driver.loop": _sweep,
+    },
+}
+_CHANGES = {name: change for part in filter(None, _OFF) for name, change in _PARTS[part].items()}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules to change, and changes each when it has been run."""
+    """Finds the modules to change, and changes each after its import."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        change = _CHANGES.get(name)
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if change else None
-        if change is None or spec is None or spec.loader is None:
+        if name not in _CHANGES:
             return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        assert spec is not None
+        assert spec.loader is not None
         run = spec.loader.exec_module
 
         def run_changed(module: ModuleType) -> None:
             run(module)
-            change(module)
+            _CHANGES[name](module)
 
         spec.loader.exec_module = run_changed  # type: ignore[method-assign]
         return spec

@@ -1,1 +1,1 @@
-"""Trained models: from MLflow to files, predictions, a server and the registry."""
+"""Uses trained models: exports them, predicts and serves with them, and registers them in MLflow."""

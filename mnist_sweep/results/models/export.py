@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep export`: a sweep's best model as files that have been checked."""
+"""`python -m mnist_sweep export`: writes a sweep's best model in other formats, and checks each file."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import move, remove, remove_folder, write_whole
 from mnist_sweep.common.reading import digest_of, read_text
 from mnist_sweep.common.tables import Column, line_printer, show, standard_output
-from mnist_sweep.common.text import os_reason
+from mnist_sweep.common.text import format_size, os_reason
 from mnist_sweep.common.versions import versions
-from mnist_sweep.results.models.converting import Checked, convert
+from mnist_sweep.results.models.conversion import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
-from mnist_sweep.results.models.tracked import TrackedModel, find_model
+from mnist_sweep.results.models.model_run import ModelRun, find_model
 
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 10_000_000
 
 
 def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
-    """Writes the best model in some formats, with a manifest.
+    """Writes a model in several formats, with a manifest.
 
-    Each file is loaded again by its own runtime and must give the predictions that the tracked run gave, before
-    anything appears in the folder.
+    Each file is loaded again by its own runtime and must give the predictions that the run logged, before anything
+    appears in the folder.
 
     Args:
         what: As for `find_model`.
         tracking_uri: As for `load_runs`.
-        to: The folder; created if need be. Files of an earlier export are replaced, those of another model removed.
-        formats: As `formats.chosen` gives them.
+        to: The folder; created if needed. Files of an earlier export are replaced; those of another model are removed.
+        formats: The formats, as `formats.chosen` returns them.
 
     Raises:
-        UserError: There is no such sweep or no model in it, a format cannot express it, a file's predictions differ,
-            or the folder cannot be written.
+        UserError: There is no such sweep, it has no model, a format cannot express it, a file's predictions differ, or
+            the folder cannot be written.
     """
-    tracked = find_model(what, tracking_uri)
-    earlier, there = _earlier(to), to.exists()
+    model = find_model(what, tracking_uri)
+    earlier, existed = _earlier(to), to.exists()
     wanted = [format.file for format in formats]
-    same = earlier["run_id"] == tracked.run.info.run_id
+    same = earlier["run_id"] == model.run.info.run_id
     _check_ours(to, wanted, wanted if same else [*wanted, *earlier["files"]], earlier["files"])
     try:
         to.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=to) as temporary:
-            source, target = Path(temporary) / "tracked", Path(temporary) / "exported"
+            source, target = Path(temporary) / "logged", Path(temporary) / "exported"
             source.mkdir()
             target.mkdir()
-            config = tracked.config(source, ("model", "training"))
-            checked = convert(tracked, config, formats, source, target)
-            manifest = _with_earlier(_manifest(tracked, config, checked), earlier, to)
+            config = model.config(source, ("model", "training"))
+            checked = convert(model, config, formats, source, target)
+            manifest = _with_earlier(_manifest(model, config, checked), earlier, to)
             for file in checked:
                 _remove(to / file.path.name, earlier["files"])
                 move(file.path, to / file.path.name)
@@ -62,19 +62,19 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
     except OSError as error:
         raise UserError(f"--to={to}: cannot be written ({os_reason(error)})") from None
     finally:
-        if not there:
-            # It goes if it is empty: nothing was exported.
+        if not existed:
+            # Removed only if it is empty, because nothing was exported.
             remove_folder(to, ())
-    _say(tracked, to, checked)
+    _show(model, to, checked)
 
 
-def _manifest(tracked: TrackedModel, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
-    data = tracked.run.data
+def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
+    data = model.run.data
     trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
     return {
-        "sweep": tracked.sweep,
-        "trial": tracked.trial,
-        "run_id": tracked.run.info.run_id,
+        "sweep": model.sweep,
+        "trial": model.trial,
+        "run_id": model.run.info.run_id,
         "hyperparameters": config["model"],
         "scores": {k: v for k, v in sorted(data.metrics.items()) if k.startswith(("best_", "confirmed_", "test_"))},
         "data": {
@@ -84,15 +84,15 @@ def _manifest(tracked: TrackedModel, config: dict[str, Any], checked: Sequence[C
         },
         "input": "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself",
         "output": "float32, the probability of each class, shape (N, classes)",
-        "latency": f"seconds, one image at a time, the median of up to 200 calls on one thread of {_processor()}",
+        "latency": f"seconds for one image, the median of up to 200 calls on one thread of {_processor()}",
         "versions": {"trained": trained, "exported": versions()},
         "files": {file.format.file: _about(file, config["model"]) for file in checked},
     }
 
 
 def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:
-    own = model.get("builder") or model.get("hypermodel")
-    imports = [f"import {own.partition(':')[0]}  # has the layers of the model's own"] if own else []
+    made_by = model.get("builder") or model.get("hypermodel")
+    imports = [f"import {made_by.partition(':')[0]}  # registers the model's custom layers"] if made_by else []
     return {
         "format": file.format.name,
         "bytes": _size(file.path),
@@ -120,7 +120,7 @@ def _digest(path: Path) -> str | dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -130,10 +130,10 @@ def _processor() -> str:
 
 
 def _earlier(to: Path) -> dict[str, Any]:
-    """The `run_id` and the `files` of what was exported to a folder before; None and none where nothing was.
+    """The `run_id` and `files` of an earlier export to a folder; None and empty if there was none.
 
     Raises:
-        UserError: It has a manifest that no export wrote.
+        UserError: The folder has a manifest that no export wrote.
     """
     path = to / _MANIFEST
     if not os.path.lexists(path):
@@ -151,7 +151,7 @@ def _earlier(to: Path) -> dict[str, Any]:
 
 
 def _check_ours(to: Path, wanted: Sequence[str], replaced: Sequence[str], earlier: Mapping[str, Any]) -> None:
-    """Refuses a folder where something that no export wrote would be replaced or removed."""
+    """Refuses a folder in which a file that no export wrote would be replaced or removed."""
     for name in wanted:
         if os.path.lexists(to / name) and name not in earlier:
             raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
@@ -163,7 +163,7 @@ def _check_ours(to: Path, wanted: Sequence[str], replaced: Sequence[str], earlie
 
 
 def _inside(folder: Path) -> list[str]:
-    """The files in a folder and below it, links to folders among them; none where it is not a folder."""
+    """The files in a folder and below it, links to folders included; none if it is not a folder."""
     if folder.is_symlink():
         return []
     return [
@@ -174,12 +174,12 @@ def _inside(folder: Path) -> list[str]:
 
 
 def _written(about: Mapping[str, Any]) -> Mapping[str, str]:
-    """The files of an exported folder, with their digests; none of an exported file."""
+    """The files of an exported folder, with their digests; none for an exported file."""
     return about["sha256"] if isinstance(about["sha256"], dict) else {}
 
 
 def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -> dict[str, Any]:
-    """A manifest with the files of an earlier export of the same model; the files of another model are removed."""
+    """Adds the files of an earlier export of the same model to a manifest; removes the files of another model."""
     files = earlier["files"]
     known = [format.file for format in FORMATS.values()]
     if earlier["run_id"] != manifest["run_id"]:
@@ -192,7 +192,7 @@ def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -
 
 
 def _remove(path: Path, earlier: Mapping[str, Any]) -> None:
-    """Removes what an earlier export wrote; of a folder the files that it listed, and it alone if it is empty then."""
+    """Removes what an earlier export wrote: of a folder the listed files, and the folder itself if it is then empty."""
     if not path.is_dir() or path.is_symlink():
         remove(path)
         return
@@ -202,31 +202,25 @@ def _remove(path: Path, earlier: Mapping[str, Any]) -> None:
         remove_folder(Path(place), map(glob.escape, ours))
 
 
-def _say(tracked: TrackedModel, to: Path, checked: Sequence[Checked]) -> None:
+def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
     console = standard_output()
     columns = [
         Column("file", [file.format.file for file in checked], 5),
-        Column("size", [_bytes(_size(to / file.format.file)) for file in checked], 4),
+        Column("size", [format_size(_size(to / file.format.file)) for file in checked], 4),
         Column("largest difference", [f"{file.difference:.1e}" for file in checked], 3),
         Column("one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2),
     ]
     if any(file.accuracy for file in checked):
         columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
     say = line_printer(console)
-    say(f"exported trial {tracked.trial} of {tracked.sweep} to {to}")
+    say(f"exported trial {model.trial} of {model.sweep} to {to}")
     show(console, columns, "Each loaded again, and compared with the run's predictions")
     for file in checked:
         if file.accuracy:
             about = file.accuracy
             say(f"{file.format.file}: accuracy on {about['images']}; calibrated on {about['calibration']}")
-    say(f"Each takes pixels as they are, 0 to 255. {_MANIFEST} has the rest, and the code to use them.")
+    say(f"Each takes raw pixels, 0 to 255. {_MANIFEST} has more details, and the code to use them.")
 
 
 def _lost(file: Checked) -> str:
     return f"{file.accuracy['float32']:.4f} → {file.accuracy['int8']:.4f}" if file.accuracy else ""
-
-
-def _bytes(amount: int) -> str:
-    if amount < 1000:
-        return f"{amount} B"
-    return f"{amount / 1e6:.1f} MB" if amount >= 1e6 else f"{amount / 1e3:.0f} kB"

@@ -1,15 +1,14 @@
-"""The formats that a model can be exported to: their files, what they need, and how near they must come."""
+"""The formats that a model can be exported to: their files, the packages they need, and their tolerances."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 
-_SCALING = "the arithmetic is the tracked model's; only the scaling of the pixels may round another way"
-_KERNELS = "another runtime adds the same numbers up in another order"
+_SCALING = "the arithmetic is the same; only the scaling of the pixels may round differently"
+_KERNELS = "another runtime adds the same numbers in another order"
 _TENSORFLOW = ("tensorflow",)
 
 
@@ -18,12 +17,12 @@ class Format:
     """A format.
 
     Attributes:
-        name: As it is written on the command line.
+        name: Its name on the command line.
         file: Its file in the folder of an export; a folder for a SavedModel.
-        tolerance: How much a probability may differ from the tracked one; None where accuracy is what counts.
-        why: Why it may differ at all.
-        use: Python that turns `images`, float32 (N, height, width, channels) in 0..255, into `probabilities`.
-        packages: What it takes to write and to run it, beside Keras.
+        tolerance: How much a probability may differ from the logged one; None if the accuracy is checked instead.
+        why: Why it may differ.
+        use: Python code that turns `images`, float32 (N, height, width, channels) in 0..255, into `probabilities`.
+        packages: The packages that writing and running it needs, besides Keras.
     """
 
     name: str
@@ -99,13 +98,13 @@ DEFAULT = "h5,keras"
 
 
 def chosen(text: str) -> list[Format]:
-    """Reads which formats are wanted.
+    """Parses the option `--format`.
 
     Args:
-        text: Their names with commas between.
+        text: The formats' names, separated by commas.
 
     Returns:
-        Each once, in the order of `FORMATS`.
+        The formats, in the order of `FORMATS`.
 
     Raises:
         UserError: There is no such format, or a package that it needs is not installed.
@@ -118,12 +117,8 @@ def chosen(text: str) -> list[Format]:
             raise UserError(f"--format={name}: there is no such format{did_you_mean(name, FORMATS)}")
     formats = [format for format in FORMATS.values() if format.name in names]
     for format in formats:
-        missing = _missing(format.packages)
+        missing = [package for package in format.packages if find_spec(package) is None]
         if missing:
             packages = missing if missing == ["tensorflow"] else [p for p in format.packages if p != "tensorflow"]
             raise UserError(f"--format={format.name}: needs {', '.join(missing)}; pip install {' '.join(packages)}")
     return formats
-
-
-def _missing(packages: Sequence[str]) -> list[str]:
-    return [package for package in packages if find_spec(package) is None]

@@ -1,11 +1,11 @@
-"""Pictures read in a process of their own, which can be ended.
+"""Decodes and preprocesses images in a separate process, which can be killed.
 
-What a picture takes to decode and to prepare is decided by whoever made it, and the code that decodes it is C. So that
-happens in a process with a limit on its memory, and an alarm that ends it where one picture takes too long. Between
-the two go JSON and plain numbers, never Python objects.
+A malicious image can take any amount of time and memory to decode, and the decoders are written in C. So this happens
+in a process with limited memory, and an alarm kills the process if one image takes too long. The two processes
+exchange only JSON and plain numbers, never Python objects.
 
-`python -m mnist_sweep.results.models.image_decoder FD` is the process; it ends when the socket FD is closed at the
-other end.
+`python -m mnist_sweep.results.models.image_decoder FD` is that process. It ends when the other end of the socket FD is
+closed.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import kind_and_line, one_line, printable
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.results.models import image_files
-from mnist_sweep.results.models.image_files import Prepared
+from mnist_sweep.results.models.preprocessing import Prepared, prepare
 
 Shape = tuple[int, int, int]
 
-# A picture of the most pixels takes half of it.
+# The largest image takes half of it.
 _MEMORY = 2 * 2**30
 _SECONDS_TO_START = 60.0
-# Beyond the alarm, which a process that was stopped does not get.
+# How much longer to wait than the alarm, which a stopped process does not get.
 _SECONDS_MORE = 2.0
 
 
-class RefusedError(Exception):
-    """A picture was not read.
+class DecodingError(Exception):
+    """An image could not be read.
 
     Attributes:
-        status: What HTTP calls it: 400 or 422 the picture is to blame, 500 the program, 503 it is ending.
+        status: The HTTP status: 400 or 422 for a bad image, 500 for a bug, 503 while the server is ending.
     """
 
     def __init__(self, status: int, text: str) -> None:
@@ -52,20 +52,20 @@ class RefusedError(Exception):
         self.status = status
 
 
-# ---- here -------------------------------------------------------------------------------------------------------
+# ---- the parent process -----------------------------------------------------------------------------------------
 
 
-class PictureReader:
-    """Reads pictures, one at a time, in a process that is replaced where it ends.
+class ImageDecoder:
+    """Reads images, one at a time, in a process that is replaced when it ends.
 
-    Used by one thread at a time; `close` may come from another.
+    One thread at a time may use it; `close` may be called from another.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Starts the process, and does not wait for it.
+        """Starts the process without waiting for it.
 
         Args:
-            seconds: What one picture may take.
+            seconds: How long one image may take.
         """
         self._seconds = seconds
         self._closed = False
@@ -78,40 +78,40 @@ class PictureReader:
         self.close()
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Kills the process."""
         self._closed = True
         self._process.kill()
         self._process.wait()
 
     def read_file(self, path: Path, shape: Shape, profile: Profile | None) -> Prepared:
-        """Reads a picture from a file, as `images.read` and `images.prepare` do.
+        """Reads an image file, as `image_files.read` and `prepare` do.
 
         Args:
             path: The file.
-            shape: As for `images.prepare`.
-            profile: As for `images.prepare`.
+            shape: As for `prepare`.
+            profile: As for `prepare`.
 
         Raises:
-            UserError: It cannot be read, is too large, or takes too long.
+            UserError: The file cannot be read, is too large, or takes too long.
         """
         try:
             return self._ask({"file": str(path)}, f"{printable(str(path))}:", b"", shape, profile)
-        except RefusedError as error:
+        except DecodingError as error:
             raise UserError(str(error)) from None
 
     def read_body(self, kind: str, body: bytes, shape: Shape, profile: Profile | None) -> Prepared:
-        """Reads an image from a request, as `bodies.decode` and `images.prepare` do.
+        """Reads an image from a request, as `body_decoder.decode` and `prepare` do.
 
         Args:
             kind: The body's content type.
             body: The body.
-            shape: As for `images.prepare`.
-            profile: As for `images.prepare`.
+            shape: As for `prepare`.
+            profile: As for `prepare`.
 
         Raises:
-            RefusedError: There is no image in it, it is too large, or takes too long.
+            DecodingError: The body is not an image, or one that is too large or takes too long.
         """
-        return self._ask({"kind": kind}, "the picture", body, shape, profile)
+        return self._ask({"kind": kind}, "the image", body, shape, profile)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -133,7 +133,7 @@ class PictureReader:
         self, job: dict[str, Any], subject: str, content: bytes, shape: Shape, profile: Profile | None
     ) -> Prepared:
         if self._process.poll() is not None and not self._closed:
-            # Killed while it had nothing to do, by the system say.
+            # Something killed it while it was idle.
             self._start()
         drawing = asdict(profile.drawing) if profile is not None and profile.drawing is not None else None
         job |= {"subject": subject, "seconds": self._seconds}
@@ -147,9 +147,9 @@ class PictureReader:
             answer = json.loads(self._receive(self._seconds + _SECONDS_MORE))
             pixels = self._receive(self._seconds)
         except (EOFError, OSError) as error:
-            raise self._after(error, subject) from None
+            raise self._replaced(error, subject) from None
         if "error" in answer:
-            raise RefusedError(answer["status"], one_line(answer["error"]))
+            raise DecodingError(answer["status"], one_line(answer["error"]))
         image = np.frombuffer(pixels, dtype=np.float32).reshape(shape)
         return Prepared(image, answer["notes"], answer["doubts"])
 
@@ -158,40 +158,41 @@ class PictureReader:
             raise TimeoutError
         return self._connection.recv_bytes()
 
-    def _after(self, error: Exception, subject: str) -> RefusedError:
-        """What an end of the process means; another has taken its place."""
+    def _replaced(self, error: Exception, subject: str) -> DecodingError:
+        """Replaces a process that has ended or hangs, and returns what that means for the image."""
         if self._closed:
-            return RefusedError(503, "the server is ending")
+            return DecodingError(503, "the server is ending")
         self._process.kill()
         code = self._process.wait()
         if not self._ready:
-            return RefusedError(500, f"the process that reads pictures did not start (exit code {code})")
+            return DecodingError(500, f"the process that reads images did not start (exit code {code})")
         self._start()
         if code == -signal.SIGALRM or isinstance(error, TimeoutError):
-            return RefusedError(422, f"{subject} takes more than {self._seconds:g} s to read")
-        return RefusedError(422, f"{subject} cannot be read (the process that opened it ended with code {code})")
+            return DecodingError(422, f"{subject} takes more than {self._seconds:g} s to read")
+        return DecodingError(422, f"{subject} cannot be read (the process that opened it ended with code {code})")
 
 
-# ---- there ------------------------------------------------------------------------------------------------------
+# ---- the child process ------------------------------------------------------------------------------------------
 
 
 def main(descriptor: int) -> None:
     """Answers until the other end of the socket is closed."""
-    from scipy import ndimage  # noqa: F401 - so that the first picture need not wait for it
+    # Imported before the first image needs them.
+    from scipy import ndimage  # noqa: F401
 
-    from mnist_sweep.results.models.serve import bodies  # noqa: F401
+    from mnist_sweep.results.models.serve import body_decoder  # noqa: F401
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # macOS has no such limit.
+    # macOS does not have this limit.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     connection = Connection(descriptor)
-    # Also where the other end goes away in the middle of a message.
+    # The other end may be closed in the middle of a message.
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"ready")
         while True:
             job, content = json.loads(connection.recv_bytes()), connection.recv_bytes()
-            # The system's, as no other could come upon code in C.
+            # The system's alarm, as Python's could not interrupt code in C.
             signal.setitimer(signal.ITIMER_REAL, job["seconds"])
             answer, image = _answer(job, content)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -200,13 +201,13 @@ def main(descriptor: int) -> None:
 
 
 def _answer(job: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
-    from mnist_sweep.results.models.serve import bodies
+    from mnist_sweep.results.models.serve import body_decoder
 
     try:
-        given = image_files.read(Path(job["file"])) if "file" in job else bodies.decode(job["kind"], content)
+        given = image_files.read(Path(job["file"])) if "file" in job else body_decoder.decode(job["kind"], content)
         drawing = Drawing(**job["drawing"]) if job["drawing"] is not None else None
-        prepared = image_files.prepare(given, tuple(job["shape"]), Profile(drawing) if job["profiled"] else None)
-    except bodies.NotJsonError as error:
+        prepared = prepare(given, tuple(job["shape"]), Profile(drawing) if job["profiled"] else None)
+    except body_decoder.NotJsonError as error:
         return {"error": str(error), "status": 400}, b""
     except (UserError, image_files.UnreadableError) as error:
         return {"error": str(error), "status": 422}, b""

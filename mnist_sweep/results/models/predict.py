@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep predict`: what a model reads in pictures, and why it may be wrong."""
+"""`python -m mnist_sweep predict`: classifies image files, and tells why an answer may be wrong."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.tables import standard_output
 from mnist_sweep.common.text import os_reason, printable
 from mnist_sweep.data.profile import Profile
-from mnist_sweep.results.models import image_files
-from mnist_sweep.results.models.image_decoder import PictureReader
-from mnist_sweep.results.models.tracked import TrackedModel, find_model, quiet
+from mnist_sweep.results.models.doubts import profile_of, why_doubtful
+from mnist_sweep.results.models.image_decoder import ImageDecoder, Shape
+from mnist_sweep.results.models.model_run import ModelRun, find_model, quiet
+from mnist_sweep.results.models.preprocessing import NOTHING, Prepared
 
 Array = NDArray[Any]
 
 # A photograph of 60 million pixels takes 3.
-_SECONDS_A_PICTURE = 30.0
+_SECONDS_PER_IMAGE = 30.0
 
 
 @dataclass(frozen=True)
 class _Answer:
     file: Path
-    prepared: image_files.Prepared
+    prepared: Prepared
     probabilities: Array
     doubts: list[str]
 
@@ -67,29 +68,28 @@ def predict(
     as_json: bool = False,
     to: Path | None = None,
 ) -> int:
-    """Reads pictures, and prints a row for each.
+    """Classifies images, and prints a row for each.
 
     Args:
-        files: The pictures. Of one that cannot be read, a line on standard error says so; the others are read.
+        files: The image files. One that cannot be read is reported on standard error; the others are classified.
         what: The model, as for `find_model`.
         tracking_uri: As for `find_model`.
         as_json: Whether to print JSON instead of a table.
-        to: A folder to write PNGs of what the model sees to; created if need be.
+        to: A folder for PNGs of what the model sees; created if needed.
 
     Returns:
-        The exit code: 0, or 2 where a picture could not be read.
+        The exit code: 0, or 2 if an image could not be read.
 
     Raises:
         UserError: There is no such model, or the folder cannot be written.
     """
-    # First, as it starts while MLflow is imported.
-    with PictureReader(_SECONDS_A_PICTURE) as reader:
+    # First, so that it starts while MLflow is imported.
+    with ImageDecoder(_SECONDS_PER_IMAGE) as decoder:
         model = find_model(what, tracking_uri)
-        height, width, channels = map(int, model.run.data.tags["data.image"].split("x"))
         with tempfile.TemporaryDirectory() as temporary:
-            profile = image_files.profile_of(model, Path(temporary))
-            found, errors = _prepared(reader, files, (height, width, channels), profile)
-            answers = _asked(model, found, profile, Path(temporary)) if found else []
+            profile = profile_of(model, Path(temporary))
+            found, errors = _prepared(decoder, files, model.image_shape, profile)
+            answers = _classified(model, found, profile, Path(temporary)) if found else []
     if to is not None:
         _save(found, to)
     if as_json:
@@ -108,33 +108,30 @@ def predict(
 
 
 def _prepared(
-    reader: PictureReader, files: Sequence[Path], shape: tuple[int, int, int], profile: Profile | None
-) -> tuple[dict[Path, image_files.Prepared], list[UserError]]:
+    decoder: ImageDecoder, files: Sequence[Path], shape: Shape, profile: Profile | None
+) -> tuple[dict[Path, Prepared], list[UserError]]:
     found, errors = {}, []
     for file in files:
         try:
-            found[file] = reader.read_file(file, shape, profile)
+            found[file] = decoder.read_file(file, shape, profile)
         except UserError as error:
             errors.append(error)
     return found, errors
 
 
-def _asked(
-    model: TrackedModel, found: dict[Path, image_files.Prepared], profile: Profile | None, folder: Path
-) -> list[_Answer]:
+def _classified(model: ModelRun, found: dict[Path, Prepared], profile: Profile | None, folder: Path) -> list[_Answer]:
     loaded = model.load(folder)
     with quiet():
         from mnist_sweep.training import saved
 
         probabilities = saved.predict(loaded, np.stack([prepared.image for prepared in found.values()]))
     return [
-        _Answer(file, prepared, told, image_files.why_doubtful(prepared, told, profile))
-        for (file, prepared), told in zip(found.items(), probabilities, strict=True)
+        _Answer(file, prepared, answer, why_doubtful(prepared, answer, profile))
+        for (file, prepared), answer in zip(found.items(), probabilities, strict=True)
     ]
 
 
-def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], profile: Profile | None) -> None:
-    drawn = profile is not None and profile.drawing is not None
+def _show(console: Console, model: ModelRun, answers: Sequence[_Answer], profile: Profile | None) -> None:
     table = Table(
         title=f"Read by trial {model.trial} of {model.sweep}",
         title_justify="left",
@@ -144,30 +141,31 @@ def _show(console: Console, model: TrackedModel, answers: Sequence[_Answer], pro
         pad_edge=False,
     )
     table.add_column("file", overflow="fold")
+    drawn = profile is not None and profile.drawing is not None
     for heading in ("digit" if drawn else "class", "probability", "second"):
         table.add_column(heading, no_wrap=True)
-    # Not cut off, as tables of numbers are: what is doubtful must be seen.
+    # Wrapped, not cut off as in tables of numbers: doubts must be seen.
     table.add_column("remarks", overflow="fold")
     for answer in answers:
         first, second = answer.ranked[:2]
-        said = [f"{answer.probabilities[first]:.4f}", f"{second} ({answer.probabilities[second]:.4f})"]
-        empty = image_files.NOTHING in answer.doubts
+        scores = [f"{answer.probabilities[first]:.4f}", f"{second} ({answer.probabilities[second]:.4f})"]
+        empty = NOTHING in answer.doubts
         table.add_row(
             Text(printable(str(answer.file))),
             Text("?" if empty else str(first), style="yellow" if answer.doubts else "bold"),
-            *(["", ""] if empty else said),
+            *(["", ""] if empty else scores),
             Text("; ".join(answer.doubts), style="yellow"),
         )
     console.print(table)
     if profile is None or profile.likeness is None:
         console.print(
-            "Whether a picture looks like the training images cannot be judged: the run has no data_profile.npz.",
+            "Whether an image looks like the training images cannot be judged: the run has no data_profile.npz.",
             style="yellow",
             soft_wrap=True,
         )
 
 
-def _save(found: dict[Path, image_files.Prepared], to: Path) -> None:
+def _save(found: dict[Path, Prepared], to: Path) -> None:
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""Pictures of runs, each a function that takes frames or arrays and returns a matplotlib Figure."""
+"""Plots of runs: functions that take frames or arrays and return a matplotlib Figure."""
 
 from mnist_sweep.results.plots.confusion import confusion_matrix
 from mnist_sweep.results.plots.curves import all_learning_curves
@@ -6,7 +6,7 @@ from mnist_sweep.results.plots.effects import importance, marginal_effects, pair
 from mnist_sweep.results.plots.history import optimisation_history, slot_timeline
 from mnist_sweep.results.plots.images import digits_and_classes, first_layer_filters, worst_mistakes
 from mnist_sweep.results.plots.parallel import parallel_coordinates
-from mnist_sweep.results.plots.pareto_set import pareto_front
+from mnist_sweep.results.plots.pareto import pareto_front
 
 __all__ = [
     "all_learning_curves",

@@ -1,4 +1,4 @@
-"""What the pictures of a sweep have in common: which trials count, how good they are, how they are drawn."""
+"""What the plots of a sweep share: the order of the trials, their scores, colours, legends and notes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from matplotlib.lines import Line2D
 
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.leaderboard import of_search, order
 
 Floats = npt.NDArray[np.float64]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart: https://jfly.uni-koeln.de/color/
+# Okabe and Ito's colours, which are safe for colour-blind readers: https://jfly.uni-koeln.de/color/
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILION, PURPLE, GREY, DARK = "#D55E00", "#CC79A7", "#999999", "#555555"
-# From bad to good, dark being good: pale lines on white step back.
+# From bad to good. Dark is good, as pale lines recede on white.
 SCORES = "viridis_r"
-# An HTML report of 1000 pixels is as wide.
+# In inches; as wide as an HTML report of 1000 pixels.
 WIDTH = 10.0
 FEW = 50
 _FONT = 9.0
 
 
 class Look(NamedTuple):
-    """How a status is told: by colour, and by form for those who do not see it."""
+    """How a status is drawn: the colour, and a shape for readers who cannot see it."""
 
     colour: str
     marker: str
@@ -46,17 +47,19 @@ LOOKS = {
 
 
 def look(status: object) -> Look:
-    """How a trial's status is drawn."""
+    """Return how a trial's status is drawn."""
     return LOOKS.get(str(status), LOOKS["completed"])
 
 
-def of_search(frame: pd.DataFrame) -> pd.DataFrame:
-    """The trials of the search itself, without those that train the setting of another anew."""
-    return frame[frame["confirms"].isna()]
+def canvas(title: str, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return a figure with a title and one pair of axes; the sizes are in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title)
+    return figure, figure.subplots()
 
 
 def numbers(frame: pd.DataFrame, column: str) -> Floats:
-    """A column's values (N,), NaN where one is missing or not finite, or where there is no such column."""
+    """Return a column's values (N,); NaN if a value is missing or not finite, or the column does not exist."""
     if column not in frame:
         return np.full(len(frame), np.nan)
     values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -64,40 +67,34 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
 
 
 def scores(frame: pd.DataFrame, objective: Objective) -> Floats:
-    """The trials' scores (N,), NaN where there is none."""
+    """Return the trials' scores (N,); NaN if there is none."""
     return numbers(frame, f"metrics.best_{objective.name}")
 
 
 def ranking(frame: pd.DataFrame, objective: Objective) -> list[int]:
-    """The search's trials that have a score, the best first, as places in `of_search(frame)`.
-
-    What a trial scored on new seeds says more than the score that it was chosen by, so those come first that were
-    trained anew, by that score; of equal ones the earlier.
-    """
+    """Return the trials that have a score, in the order of the leaderboard, as places in `of_search(frame)`."""
     search = of_search(frame)
-    sign = -objective.sign
-    own, anew = sign * scores(search, objective), sign * numbers(search, f"metrics.confirmed_{objective.name}")
-    order = np.lexsort((search["trial"].to_numpy(dtype=np.int64), own, anew))
-    return [int(place) for place in order if not np.isnan(own[place])]
+    own = scores(search, objective)
+    return [place for place in order(search, [objective]) if not np.isnan(own[place])]
 
 
 def labelled(objective: Objective) -> str:
-    """An objective as the label of an axis."""
+    """Return the label of an axis that shows an objective."""
     unit = " in seconds" if objective.name in ("latency", "epoch_seconds") else ""
     return f"{objective.name}{unit}, {objective.hint}"
 
 
 def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[float, float]:
-    """The range of scores to draw, without bad ones so far off that the others would be a line.
+    """Return the range of scores to draw. Bad outliers are cut off, as they would squeeze the other scores together.
 
     Args:
-        values: Scores (N,); NaN is passed over.
-        objective: Which way is better: only the other end is cut.
-        fence: Where it is cut: so many times the distance between the quartiles beyond the worse of them. Tukey's inner
-            fence is 1.5, his outer one 3 (Exploratory Data Analysis, 1977, section 2D).
+        values: Scores (N,); NaN is ignored.
+        objective: The objective. Only the worse end is cut.
+        fence: Where to cut, in interquartile ranges beyond the worse quartile. Tukey's inner fence is 1.5, his outer
+            fence 3 (Exploratory Data Analysis, 1977, section 2D).
 
     Returns:
-        Low and high, apart, with a margin.
+        The low and the high end, with a margin.
     """
     known = values[~np.isnan(values)]
     if not len(known):
@@ -114,32 +111,32 @@ def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[fl
 
 
 def outside(
-    values: Floats, low: float, high: float, edge: str = "the picture, drawn at its edge", what: str = "score"
+    values: Floats, low: float, high: float, edge: str = "the plot, drawn at its edge", what: str = "score"
 ) -> str:
-    """A note on the values, called `what`, that lie beyond the limits of `edge`; empty where none does."""
+    """Return a note on the values, called `what`, beyond the limits of `edge`; empty if there are none."""
     beyond = [(int((values < low).sum()), "below"), (int((values > high).sum()), "above")]
     return ", ".join(f"{count_of(n, what)} {where} {edge}" for n, where in beyond if n)
 
 
 def count_of(count: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
+    """Return `1 trial` or `2 trials`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def best_label(frame: pd.DataFrame, objective: Objective) -> str:
-    """The best trial and its score for a legend or a note; empty where there is none."""
+    """Return the best trial and its score for a legend or a note; empty if no trial has a score."""
     order = ranking(frame, objective)
     if not order:
         return ""
     row = of_search(frame).iloc[order[:1]]
-    anew = numbers(row, f"metrics.confirmed_{objective.name}")[0]
+    mean = numbers(row, f"metrics.confirmed_{objective.name}")[0]
     number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
-    again = "" if np.isnan(anew) else f", on new seeds {format_value(float(anew))}"
-    return f"best: trial {number} ({format_value(score)}{again})"
+    new = "" if np.isnan(mean) else f", on new seeds {format_value(float(mean))}"
+    return f"best: trial {number} ({format_value(score)}{new})"
 
 
 def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> None:
-    """Puts a legend under the picture, where it hides nothing, with notes above it."""
+    """Put a legend under the plot, where it hides nothing, with notes above it."""
     entries, text = list(handles), ". ".join(note[0].upper() + note[1:] for note in notes if note)
     if entries or text:
         figure.legend(
@@ -154,10 +151,10 @@ def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) ->
 
 
 def _columns(labels: list[str], inches: float) -> int:
-    """As many columns as a legend with these entries has room for."""
+    """The number of columns for which a legend with these entries has room."""
     room = inches * 72 / (0.58 * _FONT)
     for columns in range(len(labels), 1, -1):
-        # With its mark, an entry is some characters wider.
+        # The mark of an entry takes some characters too.
         widths = [max(map(len, part)) + 8 for part in np.array_split(np.array(labels), columns)]
         if sum(widths) <= room:
             return columns
@@ -165,11 +162,21 @@ def _columns(labels: list[str], inches: float) -> int:
 
 
 def swatch(marker: str, colour: str, label: str, **more: Any) -> Line2D:
-    """A mark for a legend."""
+    """Return a mark for a legend."""
     return Line2D([], [], linestyle="none", marker=marker, color=colour, label=label, **more)
 
 
+def star(axes: Axes, x: float, y: float, size: float, label: str | None = None) -> None:
+    """Mark the best trial."""
+    axes.plot([x], [y], "*", markersize=size, color=VERMILION, markeredgecolor="white", zorder=6, label=label)
+
+
+def star_swatch(frame: pd.DataFrame, objective: Objective) -> Line2D:
+    """Return the best trial's mark for a legend."""
+    return swatch("*", VERMILION, best_label(frame, objective), markersize=11)
+
+
 def nothing(axes: Axes, text: str) -> None:
-    """Says in an otherwise empty picture why it is."""
+    """Write into an empty plot why it is empty."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=DARK)
     axes.set(xticks=[], yticks=[])

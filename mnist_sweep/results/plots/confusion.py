@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""The confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.results.plots.common import Floats, legend
 
-# So many classes have their numbers in their cells.
+# With more classes than this, the cells have no numbers.
 _WRITTEN = 20
-# So many pairs of classes are named where there are more.
+# The number of pairs of classes that are named instead.
 _NAMED = 5
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
-    """How often each true class was taken for which.
+    """Plot how often each class was predicted as which.
 
     Args:
-        counts: A row for each true class, a column for each predicted one.
-        title: Of the picture.
+        counts: A row for each true class, a column for each predicted class.
+        title: The title of the plot.
 
     Returns:
-        Up to 20 classes with the counts. Of more only the errors are coloured, and the most frequent named: there are
-        few of each, and beside the diagonal none would be seen.
+        For up to 20 classes, all counts. For more, only the errors have colours, as the diagonal would outshine them,
+        and the most frequent ones are named.
     """
     size = min(max(4.5, 0.55 * len(counts) + 1), 10)
     figure = Figure(figsize=(size, size if len(counts) <= _WRITTEN else 0.9 * size), layout="constrained")
@@ -39,7 +39,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
     if len(counts) > _WRITTEN:
         _errors(figure, axes, shares)
         return figure
-    # The root lets single mistakes be seen.
+    # The square root makes single mistakes visible.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     font = 10 if len(counts) <= 12 else 8
     for i, row in enumerate(counts):
@@ -60,8 +60,8 @@ def _errors(figure: Figure, axes: Any, shares: Floats) -> None:
         axis.set_major_locator(MaxNLocator(10, integer=True))
     axes.grid(alpha=0.25)
     bar = figure.colorbar(ScalarMappable(norm, "Blues"), ax=axes, shrink=0.7)
-    bar.set_label("Share of the true class that is taken for another")
+    bar.set_label("Share of the true class")
     places = np.argsort(-np.nan_to_num(errors), axis=None, kind="stable")[:_NAMED]
     pairs = zip(*np.unravel_index(places, errors.shape), strict=True)
-    worst = [f"{i} for {j} ({errors[i, j]:.0%})".replace("%", " %") for i, j in pairs if errors[i, j] > 0]
-    legend(figure, [], [f"most often taken for another: {', '.join(worst)}" if worst else ""])
+    worst = [f"{i} as {j} ({errors[i, j]:.0%})".replace("%", " %") for i, j in pairs if errors[i, j] > 0]
+    legend(figure, [], [f"most frequent mistakes: {', '.join(worst)}" if worst else ""])

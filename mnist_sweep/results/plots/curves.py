@@ -1,4 +1,4 @@
-"""Learning curves of all trials of a sweep; those of one trial are in `mnist_sweep.tracking.curves_plot`."""
+"""The learning curves of all trials of a sweep. `mnist_sweep.tracking.curves_plot` plots those of one trial."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.plots.common import (
     BLUE,
     FEW,
@@ -21,40 +22,38 @@ from mnist_sweep.results.plots.common import (
     PURPLE,
     SKY,
     VERMILION,
-    WIDTH,
     Floats,
     best_label,
+    canvas,
     count_of,
     labelled,
     legend,
     limits,
     look,
     nothing,
-    of_search,
     ranking,
     scores,
+    star,
     swatch,
 )
 
-# The trials behind the best one that are told apart, and how.
+# The colours and line styles of the trials after the best one.
 _NEXT: tuple[tuple[str, Any], ...] = ((BLUE, "--"), (GREEN, "-."), (PURPLE, (0, (5, 1, 1, 1, 1, 1))), (SKY, ":"))
 
 
 def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """The objective over the epochs of every trial of the search, the best of them highlighted.
+    """Plot the objective over the epochs of all trials, and highlight the best ones.
 
     Args:
-        frame: As `load_runs` gives it, of one sweep. Failed trials and those that train others anew are left out.
+        frame: As `load_runs` gives it, of one sweep. Failed trials, and those that retrain others, are left out.
         curves: As `load_curves` gives it, of the same sweep.
-        objective: Whose curves to draw.
-        title: Of the picture.
+        objective: The objective.
+        title: The title of the plot.
 
     Returns:
-        A line for each trial with a mark at its last epoch that tells its status: a stopped one is cut there.
+        A line for each trial, with a mark at its last epoch that shows its status.
     """
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title)
+    figure, axes = canvas(title, 5.2)
     axes.set(xlabel="Epoch", ylabel=labelled(objective))
     search = of_search(frame)
     drawn = search[~search["status"].isin(["failed", "refused"])]
@@ -62,7 +61,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     if not lines:
         nothing(axes, f"No trial has a curve of {objective.name}.")
         return figure
-    # The first epochs are far below the rest, and no reason to draw that as a line.
+    # A wide fence, as the first epochs are far below the others.
     low, high = limits(np.concatenate([line[:, 1] for line in lines.values()]), objective, fence=3)
     many = len(lines) > FEW
     top = [n for n in search["trial"].iloc[ranking(frame, objective)] if n in lines][: len(_NEXT) + 1]
@@ -88,7 +87,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
         label = best_label(frame, objective)
         axes.plot(*best.T, color=VERMILION, linewidth=2.6, zorder=5, label="best")
         at = best[int((np.nanargmax if objective.maximize else np.nanargmin)(best[:, 1]))]
-        axes.plot(*at[:, None], marker="*", markersize=13, color=VERMILION, markeredgecolor="white", zorder=6)
+        star(axes, at[0], at[1], 13)
         handles.insert(0, Line2D([], [], color=VERMILION, linewidth=2.6, marker="*", markersize=11, label=label))
     epochs = np.concatenate([line[:, 0] for line in lines.values()])
     first, last = float(np.nanmin(epochs)), float(np.nanmax(epochs))
@@ -99,14 +98,14 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     failed = int((search["status"] == "failed").sum())
     notes = [
         f"{count_of(failed, 'failed trial')} left out" if failed else "",
-        f"{count_of(hidden, 'curve')} ending outside the picture, marked at its edge" if hidden else "",
+        f"{count_of(hidden, 'curve')} ending outside the plot, marked at its edge" if hidden else "",
     ]
     legend(figure, handles, notes)
     return figure
 
 
 def _lines(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective) -> dict[int, Floats]:
-    """The points (epochs, 2) of each trial's curve, in order; values that are not finite are gaps."""
+    """The points (epochs, 2) of each trial's curve, in order; NaN where a value is not finite."""
     chosen = curves[(curves["metric"] == objective.name) & curves["trial"].isin(frame["trial"])]
     if chosen.empty:
         return {}

@@ -1,4 +1,4 @@
-"""What the hyperparameters do to the score: how much each matters, alone and in pairs."""
+"""The effect of the hyperparameters on the score, alone and in pairs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from matplotlib.lines import Line2D
 
 from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.plots.common import (
     BLUE,
     DARK,
     FEW,
     SCORES,
-    VERMILION,
     WIDTH,
     Floats,
-    best_label,
+    canvas,
     count_of,
     labelled,
     legend,
@@ -33,37 +33,35 @@ from mnist_sweep.results.plots.common import (
     look,
     nothing,
     numbers,
-    of_search,
     outside,
     ranking,
     scores,
+    star,
+    star_swatch,
     swatch,
 )
 from mnist_sweep.results.plots.scales import Scale, scale_of
 from mnist_sweep.results.runs.frames import searched
 
 _ACROSS = 3
-# Bars of hyperparameters, and small pictures of them, before there is no end to them.
+# The most hyperparameters in one plot.
 _MOST = 30
 _SCATTER = 0.18
 
 
 def importance(importances: pd.DataFrame, title: str) -> Figure:
-    """How much each hyperparameter matters, the most important on top.
+    """Plot how much each hyperparameter matters, the most important one on top.
 
     Args:
-        importances: As `mnist_sweep.results.importance.importances` gives it, a row per hyperparameter:
-            `hyperparameter`, its name; `importance`, a share from 0 to 1; `low` and `high`, the ends of its interval of
-            90 %, which may be missing.
-        title: Of the picture.
+        importances: As `mnist_sweep.results.importance.importances` gives it, a row per hyperparameter: its
+            name in `hyperparameter`, its share in `importance`, and its 90 % interval in `low` and `high`, if known.
+        title: The title of the plot.
     """
     known = importances[importances["importance"].notna()].sort_values("importance", ascending=False, kind="stable")
     told = known.head(_MOST)
-    figure = Figure(figsize=(WIDTH, max(2.2, 1.2 + 0.34 * len(told))), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title)
+    figure, axes = canvas(title, max(2.2, 1.2 + 0.34 * len(told)))
     if told.empty:
-        nothing(axes, "No importance could be told.")
+        nothing(axes, "There are no importances.")
         return figure
     names = [str(name).removeprefix("params.") for name in told["hyperparameter"]]
     short = short_names(names)
@@ -83,7 +81,7 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
     axes.set_axisbelow(True)
     left_out = len(known) - len(told)
     notes = [
-        "the lines hold 90 % of the importances when trials are drawn anew" if spread.any() else "",
+        "the lines are 90 % intervals: the range for other trials of the same search" if spread.any() else "",
         f"{count_of(left_out, 'less important hyperparameter')} left out" if left_out else "",
     ]
     legend(figure, [], notes)
@@ -91,16 +89,16 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
 
 
 def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """The score against each searched hyperparameter.
+    """Plot the score over each searched hyperparameter.
 
     Args:
-        frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that train others anew, are left
+        frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that retrain others, are left
             out.
-        objective: What it optimised.
-        title: Of the picture.
+        objective: The sweep's objective.
+        title: The title of the plot.
 
     Returns:
-        A small picture for each hyperparameter: the trials, and the median along a number or the quartiles of each
+        A panel for each hyperparameter with the trials, and the running median of a number or the quartiles of each
         category.
     """
     search = of_search(frame)
@@ -128,7 +126,7 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
         for status in sorted(rows["status"].unique()):
             mine = (rows["status"] == status).to_numpy(dtype=bool)
             _points(axes, places[mine], heights[mine], str(status), len(rows))
-        axes.plot(places[best], heights[best], "*", markersize=12, color=VERMILION, markeredgecolor="white", zorder=6)
+        star(axes, places[best], heights[best], 12)
         if scale.labels is None:
             _median(axes, scale, heights)
         else:
@@ -141,7 +139,7 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
         axes.grid(alpha=0.3)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
-    handles: list[Any] = [swatch("*", VERMILION, best_label(frame, objective), markersize=11)]
+    handles: list[Any] = [star_swatch(frame, objective)]
     for status in sorted(rows["status"].unique()):
         handles.append(swatch(look(status).marker, look(status).colour, str(status)))
     handles.append(Line2D([], [], color="black", linewidth=2, label="median"))
@@ -152,23 +150,20 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
 
 
 def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, second: str, title: str) -> Figure:
-    """The score over two hyperparameters.
+    """Plot the score over two hyperparameters.
 
     Args:
-        frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that train others anew, are left
-            out.
-        objective: What it optimised.
-        first: The hyperparameter to the right, such as `model.units`, with `params.` before it or not.
-        second: The one upwards.
-        title: Of the picture.
+        frame: As for `marginal_effects`.
+        objective: The sweep's objective.
+        first: The hyperparameter on the x axis, such as `model.units`, with or without `params.`.
+        second: The hyperparameter on the y axis.
+        title: The title of the plot.
 
     Returns:
-        A point for each trial, coloured by its score; of two with few values each, a cell for each pair of values
-        with the median score and the number of trials.
+        A point for each trial, coloured by its score. If both hyperparameters have few values, a cell for each pair of
+        values with the median score and the number of trials.
     """
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title)
+    figure, axes = canvas(title, 5.2, 7.5)
     order = ranking(frame, objective)[::-1]
     if not order:
         nothing(axes, "No trial has a score.")
@@ -180,7 +175,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     cells = x.labels is not None and y.labels is not None
     shown_scores = _cells(x, y, found)[0] if cells else found
     low, high = limits(shown_scores.ravel(), objective)
-    # The better, the darker, whichever way that is.
+    # Better is darker.
     colours = colormaps[SCORES if objective.maximize else SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
     notes = [outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
@@ -189,14 +184,14 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         _draw_cells(axes, x, y, found, norm, colours)
     else:
         left, up = _spread(x), _spread(y)
-        # A number has no place for what is not active.
+        # A numeric axis has no place for inactive values.
         there = ~(np.isnan(left) | np.isnan(up))
         size = 60 if len(rows) <= FEW else 26
         marks: dict[str, Any] = {"cmap": colours, "norm": norm, "edgecolors": "white", "linewidths": 0.4}
         axes.scatter(left[there], up[there], c=found[there], s=size, **marks)
         if there[-1]:
-            axes.plot(left[-1], up[-1], "*", markersize=15, color=VERMILION, markeredgecolor="white", label="best")
-            best = [swatch("*", VERMILION, best_label(frame, objective), markersize=11)]
+            star(axes, left[-1], up[-1], 15, "best")
+            best = [star_swatch(frame, objective)]
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         if not there.all():
@@ -211,7 +206,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
 
 
 def _spread(scale: Scale) -> Floats:
-    """Where to draw the trials (N,): those of a category side by side, inactive ones after the last."""
+    """Where to draw the trials (N,): those of a category next to each other, inactive ones after the last."""
     if scale.labels is None:
         return scale.places
     places = np.where(np.isnan(scale.places), len(scale.labels), scale.places)
@@ -227,7 +222,7 @@ def _points(axes: Axes, x: Floats, y: Floats, status: str, trials: int) -> None:
 
 
 def _median(axes: Axes, scale: Scale, heights: Floats) -> None:
-    """Draws the median of the scores around each value: over a fifth of the trials, at least six."""
+    """Draws a running median of the scores, each over a fifth of the trials, at least six."""
     there = ~np.isnan(scale.places)
     order = np.argsort(scale.places[there], kind="stable")
     x, y = scale.places[there][order], heights[there][order]
@@ -241,7 +236,7 @@ def _median(axes: Axes, scale: Scale, heights: Floats) -> None:
 
 
 def _boxes(axes: Axes, groups: list[Floats]) -> None:
-    """Draws the quartiles of each group of scores that has enough of them."""
+    """Draws the quartiles of each group with at least three scores."""
     enough = [(i, group) for i, group in enumerate(groups) if len(group) >= 3]
     if enough:
         places, values = zip(*enough, strict=True)

@@ -1,4 +1,4 @@
-"""How a sweep went: its scores in order, and who ran when."""
+"""How a sweep went: its scores in order, and which trial ran when."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.plots.common import (
     DARK,
     FEW,
     PURPLE,
-    VERMILION,
     WIDTH,
     Floats,
-    best_label,
+    canvas,
     count_of,
     labelled,
     legend,
@@ -29,44 +29,43 @@ from mnist_sweep.results.plots.common import (
     look,
     nothing,
     numbers,
-    of_search,
     outside,
     ranking,
     scores,
+    star,
+    star_swatch,
     swatch,
 )
 
-_UNKNOWN = "slot not known"
-# Units of time: from how many seconds on, how long one is, its name.
+_UNKNOWN = "unknown slot"
+# Units of time: the shortest time for which to use it, its length in seconds, its name.
 _UNITS = ((3 * 86400, 86400, "days"), (3 * 3600, 3600, "hours"), (300, 60, "minutes"), (0, 1, "seconds"))
 _FONT = 7.0
 
 
 def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """The search's scores by trial, and the best so far.
+    """Plot the score of each trial, and the best score so far.
 
     Args:
         frame: As `load_runs` gives it, of one sweep.
-        objective: What it optimised.
-        title: Of the picture.
+        objective: The sweep's objective.
+        title: The title of the plot.
 
     Returns:
-        A mark for each trial that tells its status, those without a score at the lower edge; what the best scored on
-        new seeds, with its standard deviation.
+        A mark for each trial that shows its status, at the lower edge if it has no score; and the mean and standard
+        deviation on new seeds of the trials that were retrained.
     """
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title)
+    figure, axes = canvas(title, 4.6)
     axes.set(xlabel="Trial", ylabel=labelled(objective))
     search = of_search(frame).sort_values("trial")
     if search.empty:
         nothing(axes, "There are no trials.")
         return figure
     trials, found = search["trial"].to_numpy(dtype=np.float64), scores(search, objective)
-    anew = numbers(search, f"metrics.confirmed_{objective.name}")
+    means = numbers(search, f"metrics.confirmed_{objective.name}")
     spread = np.nan_to_num(numbers(search, f"metrics.confirmed_{objective.name}_std"))
-    low, high = limits(np.concatenate([found, anew - spread, anew + spread]), objective)
-    # What has no score lies in a strip of its own.
+    low, high = limits(np.concatenate([found, means - spread, means + spread]), objective)
+    # Trials without a score get their own strip at the lower edge.
     strip = 0.08 * (high - low) if np.isnan(found).any() else 0.0
     many = len(search) > 4 * FEW
     handles: list[Any] = []
@@ -90,20 +89,19 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         x, y = np.append(trials[scored], trials[-1] + 0.5), best_so_far[scored]
         axes.step(x, np.append(y, y[-1]), where="post", color=DARK, linewidth=1.6, zorder=2, label="best so far")
         handles.append(Line2D([], [], color=DARK, linewidth=1.6, label="best so far"))
-    told = ~np.isnan(anew)
+    told = ~np.isnan(means)
     if told.any():
         label = "on new seeds, mean ± standard deviation"
-        # A little to the right, so as not to hide what the trial itself scored.
-        beside = trials + 0.008 * (len(trials) + 1)
+        # A little to the right, to not hide the trial's own score.
+        shifted = trials + 0.008 * (len(trials) + 1)
         style_of = {"fmt": "D", "color": PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
-        axes.errorbar(beside[told], anew[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
+        axes.errorbar(shifted[told], means[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
         handles.append(swatch("D", PURPLE, label, markersize=5))
     order = ranking(frame, objective)
     if order:
-        place = int(of_search(frame)["trial"].iloc[order[0]])
-        score = found[trials == place]
-        axes.plot([place], score, "*", markersize=15, color=VERMILION, markeredgecolor="white", zorder=6, label="best")
-        handles.insert(0, swatch("*", VERMILION, best_label(frame, objective), markersize=11))
+        best = int(of_search(frame)["trial"].iloc[order[0]])
+        star(axes, best, found[trials == best].item(), 15, "best")
+        handles.insert(0, star_swatch(frame, objective))
     axes.set(xlim=(trials[0] - 0.5 - 0.01 * len(trials), trials[-1] + 0.5 + 0.01 * len(trials)), ylim=(low, high))
     if strip:
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
@@ -116,23 +114,21 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
 
 
 def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
-    """Who ran when.
+    """Plot which trial ran when, and in which slot.
 
     Args:
-        frame: As `load_runs` gives it, of one sweep; a trial without an `end` ends `seconds` after its `start`, or is
-            drawn to the latest time known where it still runs.
-        title: Of the picture.
+        frame: As `load_runs` gives it, of one sweep. A trial without an `end` ends `seconds` after its `start`; if it
+            is still running, its bar ends at the latest known time.
+        title: The title of the plot.
 
     Returns:
-        A row for each slot, a bar for each trial, its number inside where it fits. Trials of which no slot is known are
-        laid out in as many rows as ran at once; those that never ran have no bar.
+        A row for each slot, and a bar for each trial with its number if there is room. Trials with an unknown slot get
+        as many rows as ran at the same time. Trials that never ran have no bar.
     """
     bars = _bars(frame)
     rows = _rows(bars)
     height = max(0.16, min(0.5, 14 / max(len(rows), 1)))
-    figure = Figure(figsize=(WIDTH, min(max(2.2, 1.6 + height * len(rows)), 16)), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title)
+    figure, axes = canvas(title, min(max(2.2, 1.6 + height * len(rows)), 16))
     if bars.empty:
         nothing(axes, "No trial has run.")
         return figure
@@ -140,31 +136,31 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     size, unit = next((size, unit) for least, size, unit in _UNITS if total >= least)
     begin, to = bars["from"].to_numpy(float) / size, bars["to"].to_numpy(float) / size
     row = bars["row"].map({name: i for i, name in enumerate(rows)}).to_numpy(float)
-    # A trial of a moment is still to be seen.
+    # Keeps very short trials visible.
     to = np.maximum(to, begin + 0.001 * total / size)
     corners = np.stack([begin, row - 0.42, begin, row + 0.42, to, row + 0.42, to, row - 0.42], 1).reshape(-1, 4, 2)
     handles: list[Any] = []
     dense = len(bars) > 4 * FEW
     for status in sorted(bars["status"].unique()):
         style = look(status)
-        again = bars["again"].to_numpy(bool)
+        retrains = bars["retrains"].to_numpy(bool)
         mine = (bars["status"] == status).to_numpy(bool)
         shape: dict[str, Any] = {"facecolors": f"{style.colour}80", "hatch": style.hatch}
-        for chosen, edge in ((mine & ~again, style.colour), (mine & again, "black")):
+        for chosen, edge in ((mine & ~retrains, style.colour), (mine & retrains, "black")):
             if chosen.any():
                 width = (1.2 if edge == "black" else 0.6) * (0.5 if dense else 1)
                 axes.add_collection(
                     PolyCollection(corners[chosen], edgecolors=edge, linewidths=width, label=str(status), **shape)
                 )
         handles.append(Patch(facecolor=f"{style.colour}80", edgecolor=style.colour, hatch=style.hatch, label=status))
-    if bars["again"].any():
-        handles.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, label="trains another anew"))
+    if bars["retrains"].any():
+        handles.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, label="retrains another trial"))
     axes.set(xlim=(0, total / size * 1.005), ylim=(len(rows) - 0.45, -0.55), xlabel=f"Time since the start in {unit}")
     font = _FONT if height > 0.2 else _FONT - 1
     axes.set_yticks(range(len(rows)), rows, fontsize=max(font, 8 if height > 0.2 else font))
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    # How much time a character takes.
+    # The width of a character, in units of time.
     character = font * 0.66 / 72 * (total / size) / (WIDTH - 1.2)
     hatches = [bool(look(status).hatch) for status in bars["status"]]
     for number, x, end, y, hatched in zip(
@@ -181,8 +177,8 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def _bars(frame: pd.DataFrame) -> pd.DataFrame:
-    """The trials that ran: trial, status, `from` and `to` in seconds since the first start, row, again."""
-    columns = ["trial", "status", "from", "to", "row", "again"]
+    """The trials that ran; `from` and `to` are in seconds since the first start."""
+    columns = ["trial", "status", "from", "to", "row", "retrains"]
     ran = frame[frame["start"].notna() & (frame["status"] != "refused")]
     if ran.empty:
         return pd.DataFrame(columns=columns)
@@ -203,7 +199,7 @@ def _bars(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lanes(begin: Floats, end: Floats) -> list[int]:
-    """Numbers from 0 for spans such that those of one number do not overlap, as few as can be."""
+    """Assign spans of time to as few lanes as possible, so that those in one lane do not overlap."""
     ends: list[float] = []
     lanes = [0] * len(begin)
     for i in np.argsort(begin, kind="stable"):
@@ -214,7 +210,7 @@ def _lanes(begin: Floats, end: Floats) -> list[int]:
 
 
 def _rows(bars: pd.DataFrame) -> list[str]:
-    """The slots in the order of the numbers in them, those that are not known last."""
+    """The slots in natural order (`cpu2` before `cpu10`), unknown ones last."""
 
     def key(name: str) -> tuple[bool, list[tuple[int, str]]]:
         parts = re.findall(r"\d+|\D+", name)

@@ -1,4 +1,4 @@
-"""Pictures of pictures: what the data look like, what was mistaken, what the first layer looks for."""
+"""Plots of images: the data, the worst mistakes, and the filters of the first layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from mnist_sweep.results.plots.common import BLUE, ORANGE, WIDTH, Floats, nothing
+from mnist_sweep.results.plots.common import (
+    BLUE,
+    ORANGE,
+    WIDTH,
+    Floats,
+    canvas,
+    nothing,
+)
 
 Array = npt.NDArray[Any]
 
@@ -23,46 +30,43 @@ _ACROSS = 5
 
 
 def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: Array, title: str) -> Figure:
-    """The surest wrong answers.
+    """Plot the test images that were misclassified with the highest confidence.
 
     Args:
-        images: (M, height, width, channels), 0 to 255 or floats from 0 to 1, the surest mistake first; 25 are drawn.
+        images: (M, height, width, channels), 0 to 255 or floats from 0 to 1, the most confident mistake first. The
+            first 25 are drawn.
         truth: The true classes (M,).
-        predicted: The classes (M,) for which they were taken.
-        probability: What those were given (M,), from 0 to 1.
-        title: Of the picture.
+        predicted: The predicted classes (M,).
+        probability: Their probabilities (M,).
+        title: The title of the plot.
     """
     count = min(len(images), _MISTAKES)
     down = math.ceil(count / _ACROSS)
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.15 * down if count else 2.0), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots()
+    figure, axes = canvas(title, 0.6 + 2.15 * down if count else 2.0)
     if not count:
         nothing(axes, "There are no mistakes.")
         return figure
-    pictures = [_picture(image) for image in images[:count]]
+    drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
-    told = [f"true {a}, taken for {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
-    _mosaic(axes, pictures, told, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
+    told = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
+    _mosaic(axes, drawn, told, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
     return figure
 
 
 def first_layer_filters(filters: Array, title: str) -> Figure:
-    """What the first layer looks for.
+    """Plot the weights of the first layer.
 
     Args:
-        filters: (F, height, width, channels); 64 are drawn. One channel is coloured from blue, which speaks against, to
-            red, which speaks for, on one scale for all; three are shown as colours, each filter on its own scale.
-        title: Of the picture.
+        filters: (F, height, width, channels). The first 64 are drawn: with three channels as colours, each filter on
+            its own scale; else from blue (negative) to red (positive), all on the same scale.
+        title: The title of the plot.
     """
     count = min(len(filters), _FILTERS)
     across = min(max(count, 1), 8 if count <= 32 else 16)
     down = max(math.ceil(count / across), 1)
-    # A few are not drawn as large as many would have room for.
+    # A few filters do not fill the whole width.
     cell = min(1.3, (WIDTH - 1.2) / across)
-    figure = Figure(figsize=(max(4.0, cell * across + 1.2), max(2.0, 0.6 + cell * down)), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots()
+    figure, axes = canvas(title, max(2.0, 0.6 + cell * down), max(4.0, cell * across + 1.2))
     if not count:
         nothing(axes, "There are no filters.")
         return figure
@@ -85,33 +89,23 @@ def digits_and_classes(
     title: str = "The first images and the classes",
     test_labels: Array | None = None,
 ) -> Figure:
-    """The first 25 images, and how many there are of each class.
+    """Plot the first 25 images, and the number of images in each class.
 
     Args:
-        images: (N, height, width) or (N, height, width, channels), 0 to 255 or floats from 0 to 1; the first are drawn.
+        images: (N, height, width) or (N, height, width, channels), 0 to 255 or floats from 0 to 1.
         labels: The classes (N,), whole numbers from 0.
-        names: The classes' names; None for their numbers.
-        title: Of the picture.
-        test_labels: The classes of the test images, counted beside those for training; None leaves them out.
+        names: The names of the classes; None for their numbers.
+        title: The title of the plot.
+        test_labels: The classes of the test images, if they are to be counted too.
     """
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     count = min(len(images), _DIGITS)
     told = [_name(int(label), names) for label in labels[:count]]
-    pictures = [_picture(image) for image in images[:count]]
-    _mosaic(
-        left,
-        pictures,
-        told,
-        across=_ACROSS,
-        gap=0.1,
-        head=0.24,
-        font=7.5 if names else 9,
-        cmap="gray_r",
-        vmin=0,
-        vmax=1,
-    )
+    drawn = [_as_floats(image) for image in images[:count]]
+    gray: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
+    _mosaic(left, drawn, told, across=_ACROSS, gap=0.1, head=0.24, font=7.5 if names else 9, **gray)
     both = [np.asarray(labels).ravel(), *([] if test_labels is None else [np.asarray(test_labels).ravel()])]
     classes = max([len(names or ()), *(int(part.max()) + 1 for part in both if len(part))])
     _counts(right, both, classes, names)
@@ -119,7 +113,7 @@ def digits_and_classes(
 
 
 def _counts(axes: Axes, parts: list[Array], classes: int, names: Sequence[str] | None) -> None:
-    """Draws a bar for each class and part: those for training, and those of the test set."""
+    """Draws a bar for each class and each of the parts, training and test images."""
     width = 0.8 / len(parts)
     looks = (("training", BLUE, ""), ("test", ORANGE, "///"))
     for i, (labels, (what, colour, hatch)) in enumerate(zip(parts, looks, strict=False)):
@@ -138,13 +132,7 @@ def _counts(axes: Axes, parts: list[Array], classes: int, names: Sequence[str] |
         axes.yaxis.set_major_locator(MaxNLocator(20, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1),
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=9)
 
 
 def _name(number: int, names: Sequence[str] | None) -> str:
@@ -152,12 +140,12 @@ def _name(number: int, names: Sequence[str] | None) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share for people, which is not 100 % before it is all."""
+    """A share in percent, which is not rounded up to 100 %."""
     return f"{share:.0%}".replace("%", " %") if share < 0.995 else f"{math.floor(share * 1000) / 10:.1f} %"
 
 
-def _picture(image: Array) -> Floats:
-    """An image (height, width[, channels]) as numbers from 0 to 1, of one channel without that axis."""
+def _as_floats(image: Array) -> Floats:
+    """An image (height, width[, channels]) as floats from 0 to 1. A single channel loses its axis."""
     scaled = np.asarray(image, dtype=np.float64) / (255 if np.issubdtype(image.dtype, np.integer) else 1)
     scaled = np.clip(scaled, 0, 1)
     return scaled if scaled.ndim == 2 or scaled.shape[2] == 3 else np.asarray(scaled.mean(axis=2))
@@ -165,7 +153,7 @@ def _picture(image: Array) -> Floats:
 
 def _mosaic(
     axes: Axes,
-    pictures: list[Floats],
+    images: list[Floats],
     titles: list[str] | None,
     across: int,
     gap: float,
@@ -173,23 +161,23 @@ def _mosaic(
     font: float = 9,
     **colours: Any,
 ) -> None:
-    """Draws pictures side by side, row by row; one Axes for each would take seconds.
+    """Draws images in rows on the same axes; separate axes for each would take seconds.
 
     Args:
-        axes: Where; it is left without spines and ticks.
-        pictures: (height, width) or (height, width, 3) each, of one shape.
-        titles: What to write above each; None for nothing.
-        across: How many there are in a row.
-        gap: Between two beside each other, in widths of one.
-        head: Between two rows, in heights of one.
-        font: The size of the titles.
-        **colours: `cmap`, `vmin` and `vmax` for those of one channel.
+        axes: The axes, which lose their spines and ticks.
+        images: (height, width) or (height, width, 3) each, all with the same shape.
+        titles: The texts above the images; None for no texts.
+        across: The number of images in a row.
+        gap: The gap between columns, as a share of an image's width.
+        head: The gap between rows, as a share of an image's height.
+        font: The font size of the titles.
+        **colours: `cmap`, `vmin` and `vmax` for images with one channel.
     """
-    down = max(math.ceil(len(pictures) / across), 1)
-    height, width = pictures[0].shape[:2] if pictures else (1, 1)
-    for i, picture in enumerate(pictures):
+    down = max(math.ceil(len(images) / across), 1)
+    height, width = images[0].shape[:2] if images else (1, 1)
+    for i, image in enumerate(images):
         x, y = (i % across) * (1 + gap) * width, (i // across) * (1 + head) * height
-        axes.imshow(picture, extent=(x, x + width, y + height, y), interpolation="nearest", **colours)
+        axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **colours)
         if titles is not None:
             text = axes.text(x + width / 2, y - 0.03 * height, titles[i], ha="center", va="bottom", fontsize=font)
             text.set_in_layout(False)

@@ -1,4 +1,4 @@
-"""Parallel coordinates: each trial a line through its hyperparameters to its score."""
+"""Parallel coordinates: each trial is a line through its hyperparameters to its score."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.plots.common import (
     DARK,
     FEW,
@@ -23,39 +24,36 @@ from mnist_sweep.results.plots.common import (
     WIDTH,
     Floats,
     best_label,
+    canvas,
     count_of,
     legend,
     nothing,
-    of_search,
     ranking,
     scores,
 )
 from mnist_sweep.results.plots.scales import Scale, scale_of
 from mnist_sweep.results.runs.frames import searched
 
-# Where an inactive hyperparameter lies, below the least value at 0.
+# The height of inactive hyperparameters, below the smallest value at 0.
 _INACTIVE = -0.13
 _HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
 def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Each trial as a line through its searched hyperparameters to its score, coloured by that, the best on top.
+    """Plot each trial as a line through its searched hyperparameters to its score, which gives the line its colour.
 
     Args:
-        frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that train others anew, are left
-            out.
-        objective: What it optimised.
-        title: Of the picture.
+        frame: As for `marginal_effects`.
+        objective: The sweep's objective.
+        title: The title of the plot.
 
     Returns:
-        An axis for each hyperparameter, inactive values below it at "–", and one for the score, the best on top. The
-        scores are spaced by rank, so that neither a failure squeezes the others together nor the good ones look alike.
+        An axis for each hyperparameter, with inactive values at "–" below it, and one for the score, with the best on
+        top. The scores are spaced by rank, so one bad trial does not squeeze the others together.
     """
     search = of_search(frame)
     names = [column.removeprefix("params.") for column in searched(search)]
-    figure = Figure(figsize=(min(max(WIDTH, 0.85 * len(names)), 16), 5.6), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(title)
+    figure, axes = canvas(title, 5.6, min(max(WIDTH, 0.85 * len(names)), 16))
     order = ranking(frame, objective)
     if not order:
         nothing(axes, "No trial has a score.")
@@ -67,7 +65,7 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     upwards = np.argsort(goodness, kind="stable")
     lines = np.stack([np.broadcast_to(np.arange(len(names) + 1.0), points.shape), points], axis=2)
     colours = colormaps[SCORES](goodness)
-    # Of many, the good ones stand out.
+    # Among many lines, the good ones stand out.
     faint = max(0.1, min(0.7, 30 / len(order)))
     colours[:, 3] = faint + (0.9 - faint) * goodness**8
     width = 1.0 if len(order) > 4 * FEW else 1.4
@@ -103,13 +101,13 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
 
 
 def _goodness(found: Floats, objective: Objective) -> Floats:
-    """The scores' ranks (N,) as shares: the best at 1, the worst at 0; equal ones at the higher of their places."""
+    """The ranks (N,) of the scores from 0 (worst) to 1 (best); ties have the best of their ranks."""
     ranks = pd.Series(found).rank(method="max", ascending=objective.maximize).to_numpy(dtype=np.float64)
     return np.asarray((ranks - 1) / max(len(found) - 1, 1)) if len(found) > 1 else np.ones(1)
 
 
 def _heights(scale: Scale, seed: int) -> Floats:
-    """Where a hyperparameter's values (N,) lie on its axis; those of a category a little apart."""
+    """The heights (N,) of a hyperparameter's values on its axis; those of a category are spread a little."""
     heights = scale.shares()
     noise = np.random.default_rng(seed).uniform(-0.5, 0.5, len(heights))
     if scale.labels is not None:

@@ -1,4 +1,4 @@
-"""Where the values of a hyperparameter lie on an axis."""
+"""The axis of a hyperparameter in a plot."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mnist_sweep.results.plots.common import Floats
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a hyperparameter's values lie on an axis.
+    """The axis of a hyperparameter.
 
     Attributes:
-        places: A place for each trial (N,), NaN where the hyperparameter is inactive: the value itself, or the number
-            of its category from 0.
+        places: A place for each trial (N,): the value of a number, or the index of a category; NaN if the
+            hyperparameter is inactive.
         labels: The categories, in order; None for a number.
         log: Whether the axis is logarithmic.
     """
@@ -30,11 +30,11 @@ class Scale:
 
     @property
     def inactive(self) -> int:
-        """In how many trials the hyperparameter is not active."""
+        """The number of trials in which the hyperparameter is inactive."""
         return int(np.isnan(self.places).sum())
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Places to label and their labels; about `most` of them."""
+        """Return about `most` places to label, and their labels."""
         if self.labels is not None:
             step = max(-(-len(self.labels) // (2 * most)), 1)
             return [(float(i), label) for i, label in enumerate(self.labels)][::step]
@@ -45,18 +45,18 @@ class Scale:
         if not self.log:
             found = MaxNLocator(most, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
         else:
-            # Within few decades the powers of ten alone are too few.
+            # A few decades need more labels than the powers of ten.
             wide = np.log10(high / low) > 2
             found = LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=most).tick_values(low, high)
         inside = [float(value) for value in found if low <= value <= high]
         return [(value, f"{value:g}") for value in inside]
 
     def shares(self) -> Floats:
-        """The places as shares (N,) of the axis, the least value at 0 and the greatest at 1."""
+        """Return the trials' places (N,) on the axis from 0 (smallest) to 1 (largest)."""
         return self.share(self.places)
 
     def share(self, places: Floats) -> Floats:
-        """Where on the axis places (M,) lie, from 0 to 1; 0.5 where there is only one."""
+        """Return where places (M,) are on the axis, from 0 to 1; 0.5 if it has only one place."""
         known = self.places[~np.isnan(self.places)]
         if self.labels is not None:
             low, high = 0.0, float(len(self.labels) - 1)
@@ -69,19 +69,19 @@ class Scale:
         return np.asarray((places - low) / (high - low))
 
 
-# So many values of a number are told apart one by one.
+# A number with at most so many values is drawn as categories.
 _CATEGORIES = 8
 
 
 def scale_of(column: pd.Series[Any]) -> Scale:
-    """Chooses an axis for a hyperparameter.
+    """Choose the axis of a hyperparameter.
 
     Args:
-        column: Its values (N,), typed as `load_runs` does.
+        column: Its values (N,), with the type that `load_runs` gives them.
 
     Returns:
-        Categories for texts, truth values and numbers of which there are few, evenly spaced; else a number, logarithmic
-        where all are positive and most lie over a decade and a half, or over one as if drawn from such a scale.
+        Evenly spaced categories for texts, booleans and numbers with few values. Otherwise a numeric axis; it is
+        logarithmic if all values are positive and most span a decade and a half, or a decade if they are skewed.
     """
     known = column.dropna()
     distinct = known.nunique()
@@ -102,7 +102,7 @@ def _logarithmic(values: Floats) -> bool:
     low, high, median = float(values.min()), float(values.max()), float(np.median(values))
     if low <= 0:
         return False
-    # Values drawn evenly from 0 on span any number of decades, but few of them lie in the lower ones.
+    # Values drawn uniformly from 0 on span many decades, but few values are in the lower ones.
     wide = np.percentile(values, 95) >= 30 * np.percentile(values, 10)
     skewed = abs(np.log(median / np.sqrt(low * high))) < abs(np.log(median / ((low + high) / 2)))
     return bool(wide or (high >= 10 * low and skewed))

@@ -1,4 +1,4 @@
-// The axes of the parallel coordinates: what a value's height on each is, and their marks and colours.
+// The axes of the parallel coordinates: the height of each value, ticks and colours.
 
 const VIRIDIS = [
   [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142],
@@ -18,7 +18,7 @@ function number(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-/** What each kind of axis does to a value, and back. An accuracy's last digits matter: .99 is as far from .9 as .9 from 0. */
+/** For each kind of axis, its scale and the inverse. With `error`, 0.99 is as far from 0.9 as 0.9 is from 0. */
 const SCALES = {
   linear: [(v) => v, (x) => x],
   log: [Math.log10, (x) => 10 ** x],

@@ -1,4 +1,4 @@
-"""What the report says in words: what the sweep was, how it went, and what to do next."""
+"""The texts of the report: what the sweep was, how it went, and what to do next."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_sweep.common.text import format_duration
-from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
+from mnist_sweep.journal.leaderboard import Leaderboard
+from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
-from mnist_sweep.results.report.winner import Candidate, Fact, Winner, candidates, confirmed, winner
+from mnist_sweep.results.report.winner import Fact, Retraining, Winner, retraining, winner
 from mnist_sweep.results.runs.find import SweepRuns, local_folder
 from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the report says in words.
+    """The texts of the report.
 
     Attributes:
-        name: The experiment's.
+        name: The experiment's name.
         sweep: `name/time`.
-        status: How the sweep stands.
+        status: The sweep's status.
         reason: Why it ended.
-        description: The user's.
-        warning: That the data are not those that were asked for; else empty.
+        description: The user's description.
+        warning: A warning if other data than the requested ones were used, else empty.
         facts: What the sweep was.
         space: The domain of each hyperparameter, as text.
-        versions: Of the packages, the git commit, the seed.
-        statuses: What the statuses that occur mean.
-        failures: Why trials have no result, and how many trials that is, the most frequent first.
-        winner: None where no trial has a score.
-        candidates: The trials whose settings were trained anew, the best first.
-        seeds: On which.
-        commands: What to do with the sweep next, and what for.
+        versions: The versions of the packages, the git commit and the seed.
+        statuses: The meaning of the statuses that occur.
+        failures: How many trials have no result, by the reason, the most frequent first.
+        winner: The best trial; None if no trial has a score.
+        retraining: The retraining of the best trials.
+        commands: Commands to run next, and their purposes.
     """
 
     name: str
@@ -51,28 +51,28 @@ class Content:
     statuses: dict[str, str]
     failures: dict[str, int]
     winner: Winner | None
-    candidates: list[Candidate]
-    seeds: list[str]
+    retraining: Retraining
     commands: list[tuple[str, str]]
 
 
-def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
-    """Gathers what the report says.
+def gather(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, folder: Path) -> Content:
+    """Collect the texts of the report.
 
     Args:
         found: The sweep.
         frame: Its trials, as `load_runs` gives them.
-        folder: Where to put the files that are fetched for it.
+        board: Its leaderboard.
+        folder: The folder for downloaded files.
     """
     params, tags = found.parent.data.params, found.parent.data.tags
-    # A sweep that is resumed still has the tag of its interruption.
+    # A resumed sweep still has the tag of its interruption.
     status = "running" if found.parent.info.status == "RUNNING" else tags.get(TAG_STATUS, "running")
     reason = tags.get(TAG_REASON, "") if status != "running" else ""
     here = local_folder(None, found.sweep) if status == "running" else None
     if here is not None and not folders.is_running(here):
         status, reason = "stopped", "the process that ran it is gone"
-    anew = confirmed(found, folder)
-    best = winner(found, frame, anew)
+    again = retraining(found, folder)
+    best = winner(found, frame, board, again)
     return Content(
         name=found.sweep.partition("/")[0],
         sweep=found.sweep,
@@ -86,17 +86,9 @@ def gather(found: SweepRuns, frame: pd.DataFrame, folder: Path) -> Content:
         statuses={s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
         failures=_failures(frame),
         winner=best,
-        candidates=candidates(anew),
-        seeds=list(dict.fromkeys(seed for row in anew.get("candidates", ()) for seed in row["scores"])),
+        retraining=again,
         commands=_commands(found.sweep, status, best),
     )
-
-
-def measure(objective: Objective) -> str:
-    """What an objective is, in words."""
-    better = "larger" if objective.maximize else "smaller"
-    known = MEASURES.get(objective.name)
-    return f"{known}; {better} is better" if known else f"{better} is better"
 
 
 def _given(params: dict[str, str], key: str) -> str:
@@ -113,23 +105,22 @@ def _warning(tags: dict[str, str]) -> str:
 
 def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
     params, tags = found.parent.data.params, found.parent.data.tags
-    trials = frame[frame["confirms"].isna()]
+    trials = of_search(frame)
     counts = trials["status"].value_counts()
-    count = f"{len(trials):,} trial{'' if len(trials) == 1 else 's'}"
-    each = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if s in counts)
-    anew = len(frame) - len(trials)
-    more = f"; {anew} more to train the best anew" if anew else ""
-    objectives = found.objectives
+    each = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if status in counts)
+    retraining = len(frame) - len(trials)
+    more = f"; {retraining} more to retrain the best" if retraining else ""
+    objectives = {o.name: "; ".join(filter(None, [MEASURES.get(o.name), o.hint])) for o in found.objectives}
+    if len(objectives) > 1:
+        objectives = {name: f"{name}: {text}" for name, text in objectives.items()}
     facts = [
         Fact("Data", *_data(tags)),
-        Fact("Objective" if len(objectives) == 1 else "Objectives", ", ".join(o.name for o in objectives),
-             "; ".join(measure(o) for o in objectives) if len(objectives) == 1
-             else "; ".join(f"{o.name}: {measure(o)}" for o in objectives)),
+        Fact(f"Objective{'s' if len(objectives) > 1 else ''}", ", ".join(objectives), "; ".join(objectives.values())),
         Fact("Search", *_search(params)),
         Fact("Budget", *_budget(found)),
-        Fact("Ran", count, each + more),
+        Fact("Ran", f"{len(trials):,} trial{'' if len(trials) == 1 else 's'}", each + more),
         Fact("Took", *_time(found, frame)),
-    ]  # fmt: skip
+    ]
     return [fact for fact in facts if fact.text]
 
 
@@ -143,9 +134,9 @@ def _data(tags: dict[str, str]) -> tuple[str, str]:
     if sizes:
         image = tags.get("data.image", "").replace("x", "×")
         about.append(f"{', '.join(sizes)} images of {image}, {tags.get('data.classes', '?')} classes")
-    # Runs are comparable where this is the same.
-    about.append(f"digest {tags.get('data.digest', 'not known')}")
-    return tags.get("data.name", "not known"), "; ".join(about)
+    # Only runs with the same digest are comparable.
+    about.append(f"digest {tags.get('data.digest', 'unknown')}")
+    return tags.get("data.name", "unknown"), "; ".join(about)
 
 
 def _search(params: dict[str, str]) -> tuple[str, str]:
@@ -154,7 +145,7 @@ def _search(params: dict[str, str]) -> tuple[str, str]:
     about = ALGORITHMS.get(algorithm, "")
     if sampler:
         proposes = ALGORITHMS.get(sampler, "")
-        about = f"{sampler} proposes the settings: {proposes}; {algorithm} {about}"
+        about = f"{sampler} proposes the hyperparameter values: {proposes}; {algorithm} {about}"
     return f"{algorithm} on {sampler}" if sampler else algorithm, about
 
 
@@ -177,17 +168,17 @@ def _budget(found: SweepRuns) -> tuple[str, str]:
     given = [limit for limit in limits if limit]
     if len(given) > 1:
         how.insert(0, "whichever comes first")
-    return " or ".join(given) or "until everything is tried", "; ".join(how)
+    return " or ".join(given) or "until every combination is tried", "; ".join(how)
 
 
 def _time(found: SweepRuns, frame: pd.DataFrame) -> tuple[str, str]:
     start, end = found.parent.info.start_time, found.parent.info.end_time
-    began = pd.Timestamp(start, unit="ms", tz="UTC")
-    note = f"began {began:%Y-%m-%d %H:%M} UTC"
+    started = pd.Timestamp(start, unit="ms", tz="UTC")
+    note = f"started {started:%Y-%m-%d %H:%M} UTC"
     trained = frame["seconds"].sum()
     if trained:
-        note += f"; all trials together {format_duration(float(trained))}"
-    return (format_duration((end - start) / 1000) if end else "not yet ended"), note
+        note += f"; all trials add up to {format_duration(float(trained))}"
+    return (format_duration((end - start) / 1000) if end else "still running"), note
 
 
 def _versions(found: SweepRuns) -> dict[str, str]:
@@ -209,11 +200,11 @@ def _failures(frame: pd.DataFrame) -> dict[str, int]:
 def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:
     found = []
     if status == "running":
-        found.append((f"python -m mnist_sweep report {sweep}", "write this page anew"))
+        found.append((f"report {sweep}", "update this page"))
     if status in ("stopped", "failed"):
-        found.append((f"python -m mnist_sweep resume {sweep}", "go on with the sweep"))
+        found.append((f"resume {sweep}", "resume the sweep"))
     if best is not None:
-        found.append((f"python -m mnist_sweep export {sweep} --to exported", "write its model to a folder"))
-        found.append((f"python -m mnist_sweep serve {sweep}", "draw a digit, and see what it reads"))
-    found.append((f"python -m mnist_sweep ui {sweep}", "see every run in MLflow"))
-    return found
+        found.append((f"export {sweep} --to exported", "write its model to a folder"))
+        found.append((f"serve {sweep}", "draw a digit and see what it predicts"))
+    found.append((f"ui {sweep}", "see every run in MLflow"))
+    return [(f"python -m mnist_sweep {command}", purpose) for command, purpose in found]

@@ -1,5 +1,5 @@
-// The leaderboard, and what it shares with the parallel coordinates: which trials are shown, and which one is lit.
-// Trials are known by their place in the leaderboard as it was written, the best first.
+// The leaderboard, and what it shares with the parallel coordinates: which trials are shown, and which one is highlighted.
+// A trial's index is its place in the leaderboard, the best first.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -20,7 +20,7 @@ function filter(keep, filters) {
     count += now;
     shown[i] = now;
   }
-  // A table of a thousand rows takes too long to follow every movement of a pointer.
+  // Hiding the rows of a large table takes too long to do it on every movement of the pointer.
   clearTimeout(due);
   due = setTimeout(hideRows, 80);
   const total = size.toLocaleString("en") + (size === 1 ? " trial" : " trials");
@@ -33,7 +33,7 @@ function filter(keep, filters) {
     const item = list.children[i];
     if (!item.firstChild) item.append(Object.assign(document.createElement("button"), { type: "button" }));
     item.firstChild.textContent = `${one.text} ×`;
-    item.firstChild.setAttribute("aria-label", `Take back the filter ${one.text}`);
+    item.firstChild.setAttribute("aria-label", `Remove the filter ${one.text}`);
     item.firstChild.onclick = one.clear;
   });
   document.getElementById("clear").hidden = filters.length === 0;
@@ -47,7 +47,7 @@ function hideRows() {
   if (!first || first.hidden) startAt([...table.tBodies[0].rows].find((row) => !row.hidden));
 }
 
-/** Lights one trial, in the chart and in the table; null: none. */
+/** Highlights a trial in the chart and in the table; null for none. */
 function light(i) {
   if (i === lit) return;
   if (lit !== null) rows[lit].classList.remove("lit");
@@ -79,7 +79,7 @@ function sortBy(column, descending) {
   });
 }
 
-// ---- rows: one stop of the Tab key, from which the arrow keys go up and down
+// ---- rows: the Tab key stops at one of them, and the arrow keys go up and down
 
 function startAt(row) {
   for (const other of table.querySelectorAll("tbody tr[tabindex]")) other.removeAttribute("tabindex");
@@ -116,7 +116,7 @@ function listen() {
 
 if (table) listen();
 
-// ---- links: in MLflow's frame, whose address is a blob's, the browser does not follow them
+// ---- links: the browser does not follow them in MLflow's frame, whose address is a blob URL
 
 if (window !== window.top) {
   for (const link of document.querySelectorAll('a[href^="#"]')) {
@@ -136,18 +136,14 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   button.addEventListener("click", async () => {
     const code = button.previousElementSibling;
     getSelection().selectAllChildren(code);
-    let copied = false;
+    let text = "Copied";
     try {
-      // From a file, or inside MLflow's frame, a page may not have the clipboard.
-      copied = document.execCommand("copy");
-      if (!copied) {
-        await navigator.clipboard.writeText(button.dataset.copy);
-        copied = true;
-      }
+      // The clipboard API may be missing in a file or in MLflow's frame.
+      if (!document.execCommand("copy")) await navigator.clipboard.writeText(button.dataset.copy);
     } catch {
-      copied = false;
+      text = "Press Ctrl+C";
     }
-    button.textContent = copied ? "Copied" : "Press Ctrl+C";
+    button.textContent = text;
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
 }

@@ -1,5 +1,5 @@
-// Parallel coordinates as inline SVG. Plotly's would add 4.7 MB to the report of every sweep, and need WebGL.
-// Each value has a height between 0 and 1 on its axis; "range" below is in these heights, whichever way the axis stands.
+// Parallel coordinates as inline SVG. Plotly would add 4.7 MB to every report, and it needs WebGL.
+// Each value has a height between 0 and 1 on its axis. Ranges are in these heights, even if the axis is flipped.
 
 const SVG = "http://www.w3.org/2000/svg";
 const TOP = 58, HEIGHT = 290, NONE = 30, EDGE = 46, NARROWEST = 84, GRIP = 7;
@@ -14,9 +14,9 @@ function element(parent, name, attributes = {}, text = "") {
 
 function parallel() {
   const axes = data.columns.filter((column) => column.axis).map(axisOf);
-  // The score, which the eye compares everything with, stands last.
+  // The scores come last.
   axes.push(...axes.splice(0, data.objectives));
-  // Three layers, so that the browser need not paint a thousand lines again when one of them is lit.
+  // Three layers, so that highlighting a line does not repaint all others.
   const layers = chart.appendChild(Object.assign(document.createElement("div"), { className: "layers" }));
   const ghosts = element(layers, "svg", { class: "ghosts", "aria-hidden": "true" });
   const ghost = element(ghosts, "path");
@@ -28,13 +28,13 @@ function parallel() {
   const ground = element(svg, "path", { class: "ground", "aria-hidden": "true" });
   const bright = element(svg, "path", { class: "lit", "aria-hidden": "true" });
   const frames = element(svg, "g");
-  // The best are drawn last, above the others.
+  // The best are drawn last, on top of the others.
   const order = [...Array(size).keys()].sort((a, b) => (data.colour[a] ?? -1) - (data.colour[b] ?? -1));
   const paths = [];
   for (const i of order) {
     const path = (paths[i] = element(trials, "path"));
     const t = data.colour[i];
-    // Each way the best stand out: dark on white, bright on black.
+    // The best stand out: dark on white, bright on black.
     path.style.setProperty("--day", t === null ? "#9aa3ad" : viridis(0.88 * (1 - t)));
     path.style.setProperty("--night", t === null ? "#59636e" : viridis(0.12 + 0.88 * t));
   }
@@ -49,7 +49,7 @@ function parallel() {
 
   function line(i) {
     return axes.map((axis, k) => {
-      // Lines through the same option are fanned out a little, so that they can be told apart.
+      // Lines through the same option are spread a little to keep them apart.
       const room = axis.heights[i] === null ? 8 : axis.choice ? Math.min(14, 0.4 * axis.step * HEIGHT) : 0;
       const fan = (((i * 0.618) % 1) - 0.5) * room;
       return `${k ? "L" : "M"}${x(k).toFixed(1)} ${(y(axis, axis.heights[i]) + fan).toFixed(1)}`;
@@ -106,7 +106,7 @@ function parallel() {
     });
     axis.name = element(group, "text", {
       class: "name", tabindex: 0, role: "button",
-      "aria-label": `${axis.heading}: Enter turns the axis round, the left and right arrow keys move it`,
+      "aria-label": `${axis.heading}: Enter flips the axis, the left and right arrow keys move it`,
     });
     axis.name.addEventListener("keydown", (event) => named(axis, event));
     drags(zone, axis);
@@ -121,7 +121,7 @@ function parallel() {
       mark.setAttribute("x", k === last ? -5 : 5);
       mark.setAttribute("text-anchor", k === last ? "end" : "start");
     });
-    // Neighbours' names stand on two lines, so that each has twice the room.
+    // Names alternate between two lines, so that each has twice the room.
     const most = Math.floor((k === 0 || k === last ? 1.15 * gap + EDGE : 1.9 * gap) / 7.2);
     const text = axis.heading.length > most ? `…${axis.heading.slice(1 - most)}` : axis.heading;
     axis.name.textContent = text + (axis.flip ? " ↓" : "");
@@ -164,7 +164,7 @@ function parallel() {
   function brushed(axis) {
     if (axis.range && axis.range[0] <= 0 && axis.range[1] >= 1 && (axis.none || !axis.hasNone)) axis.range = null;
     showBrush(axis);
-    // However fast a pointer moves, once for each picture that the screen shows.
+    // At most once per frame, however fast the pointer moves.
     drawing ||= requestAnimationFrame(() => {
       drawing = 0;
       const set = axes.filter((one) => one.range);
@@ -192,7 +192,7 @@ function parallel() {
     brushed(axis);
   }
 
-  /** Lets a finger draw instead of scrolling: `touch-action` does nothing for a part of an SVG. */
+  /** Lets a finger drag instead of scrolling: `touch-action` does not work for parts of an SVG. */
   function held(part) {
     part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   }
@@ -250,7 +250,7 @@ function parallel() {
     const range = axis.range && axis.range[0] <= axis.range[1] ? [...axis.range] : [0, 1];
     if (!axis.range) axis.none = axis.hasNone;
     const steps = event.key.startsWith("Arrow") && axis.flip && event.key !== "ArrowRight" && event.key !== "ArrowLeft" ? -up : up;
-    // Below the lowest value of an axis is the place of those that have none.
+    // Below the lowest value of an axis is the place for trials without a value.
     if (end === 0 && steps > 0 && range[0] <= 0 && axis.none) axis.none = false;
     else if (end === 0 && steps < 0 && range[0] <= 0) axis.none = axis.hasNone;
     else {
@@ -261,7 +261,7 @@ function parallel() {
     brushed(axis);
   }
 
-  // ---- the names of the axes: turned round and moved
+  // ---- the names of the axes: clicks flip the axis, drags move it
 
   function shift(axis, to) {
     const from = axes.indexOf(axis);
@@ -322,7 +322,7 @@ function parallel() {
     bright.setAttribute("d", path);
     const cells = i === null ? [] : [...rows[i].cells];
     document.getElementById("readout").textContent = i === null
-      ? "Point at a line, or at a row of the leaderboard."
+      ? "Point at a line or at a row of the leaderboard."
       : data.columns.map((column, k) => `${column.heading} ${cells[k].textContent.trim()}${why(cells[k])}`).join(" · ");
   }
 

@@ -1,4 +1,4 @@
-"""What the report says whatever the sweep was: of algorithms, statuses, objectives, and of how to read its pictures."""
+"""Texts that are the same in every report: on algorithms, statuses, objectives, and how to read the plots."""
 
 from __future__ import annotations
 
@@ -6,91 +6,90 @@ from __future__ import annotations
 ALGORITHMS = {
     "random": "independent draws",
     "grid": "every combination once",
-    "tpe": "draws where good trials were, not bad ones (tree-structured Parzen estimator)",
-    "gp": "a Gaussian process predicts the score of untried settings, and the most promising is tried",
+    "tpe": "draws values that good trials had and bad ones did not (tree-structured Parzen estimator)",
+    "gp": "a Gaussian process predicts the score of untried values, and the most promising ones are tried",
     "cmaes": "the evolution strategy CMA-ES",
     "asha": "stops a trial early unless it is among the best after the same number of epochs (successive halving)",
     "median": "stops a trial that is worse than the median of the others after the same number of epochs",
-    "hyperband": "rounds of short trials, of which the best train on",
-    "bayesian": "a Gaussian process predicts the score of untried settings, and the most promising is tried",
-    "pbt": "population based training: bad trials go on from copies of good ones, with changed hyperparameters",
+    "hyperband": "rounds of short trials, the best of which continue",
+    "bayesian": "a Gaussian process predicts the score of untried values, and the most promising ones are tried",
+    "pbt": "population based training: bad trials continue from copies of good ones, with changed hyperparameters",
     "nsga2": "a genetic algorithm for several objectives",
     "none": "nothing is searched: one run",
 }
 # How a trial ended.
 STATUSES = {
-    "completed": "trained to the last epoch, or until it no longer got better",
-    "stopped": "stopped before that: by the search, or because the budget was used up",
+    "completed": "trained to the last epoch, or until it stopped improving",
+    "stopped": "stopped early by the search, or because the budget was used up",
     "failed": "has no result",
-    "refused": "not trained: its model would exceed the limits",
-    "running": "still trains",
+    "refused": "not trained, because its model would exceed the limits",
+    "running": "still training",
 }
-# What an objective is.
+# What an objective measures.
 MEASURES = {
-    "val_accuracy": "the part of the validation images that a model gets right",
-    "val_loss": "how wrong a model's probabilities are on the validation images",
-    "accuracy": "the part of the training images that a model gets right",
-    "loss": "how wrong a model's probabilities are on the training images",
+    "val_accuracy": "the share of the validation images that the model gets right",
+    "val_loss": "how wrong the model's probabilities are on the validation images",
+    "accuracy": "the share of the training images that the model gets right",
+    "loss": "how wrong the model's probabilities are on the training images",
     "epoch_seconds": "the seconds that an epoch takes",
-    "parameters": "the number of a model's weights",
+    "parameters": "the number of the model's weights",
     "latency": "the seconds that one prediction takes",
 }
-# Of each picture, a heading and how to read it, for a learner.
+# For each plot, a heading and how to read it.
 TEXTS = {
     "history": (
         "How the search went",
-        "Each mark is a trial, from the first to the last; the line is the best score so far. A line that rises "
-        "early and then stays flat says that more trials would have found little more.",
+        "Each mark is a trial, from the first to the last. The line is the best score so far. If it rises early and "
+        "then stays flat, more trials would probably have found little more.",
     ),
     "curves": (
         "Learning curves",
-        "Each line is a trial while it trained: its score after every epoch, that is after every pass through the "
-        "training images. A line that ends early was stopped there. Lines that still get better at their end "
-        "might have gained from more epochs; lines that turn back have begun to learn the training images by "
-        "heart.",
+        "Each line is a trial: its score after every epoch, which is one pass through the training images. A line that "
+        "ends early was stopped there. A line that still improves at its end might have gained from more epochs. A "
+        "line that turns back is overfitting: the model learns the training images by heart.",
     ),
     "importance": (
         "Which hyperparameters matter",
-        "How much each hyperparameter has to do with a trial's being among the best: how far its values there "
-        "differ from its values in all trials (PED-ANOVA; the bars add up to 1). The thin lines say how sure that "
-        "is: nine times out of ten, trials drawn anew from these give a value within them. A line that reaches "
-        "down to nearly 0 says that this sweep cannot tell.",
+        "How much each hyperparameter decides whether a trial is among the best: how far its values in the best trials "
+        "differ from its values in all trials (PED-ANOVA; the bars add up to 1). The thin lines are 90 % intervals: "
+        "the range for other trials of the same search. If a line reaches down to nearly 0, this sweep cannot tell "
+        "whether the hyperparameter matters.",
     ),
     "effects": (
         "The effect of each hyperparameter",
-        "Each point is a trial: its score over the value of one hyperparameter, whatever the others were. Where "
-        "the points lean, the value matters. A search tries promising values more often, so a good place has many "
+        "Each point is a trial: its score over the value of one hyperparameter, whatever the others were. If the "
+        "points rise or fall, the value matters. A search tries promising values more often, so good regions have many "
         "points.",
     ),
     "pair": (
         "The two most important together",
-        "The score over {pair} at once. Where good values of the one change with the other, neither can be chosen "
-        "alone.",
+        "The score over {pair}. If the good values of one depend on the other, choose them together.",
     ),
     "pareto": (
-        "What cannot be had at once",
-        "The marked trials are the Pareto set: no other trial is better in {objectives} at once. Along it, more "
-        "of the one is paid for with the other; which is worth it, no search can say.",
+        "The trade-off between the objectives",
+        "The marked trials are the Pareto front: no other trial is at least as good in {objectives} and better in one. "
+        "Along the front, a gain in one objective costs something in another. Which trade-off is worth it is your "
+        "choice.",
     ),
     "timeline": (
-        "Who ran when",
-        "Each row is a place where trials run, one after another: a GPU, a share of one, or some processor cores. "
-        "Each bar is a trial. Gaps are time in which a place had nothing to do.",
+        "Which trial ran when",
+        "Each row is a slot that runs one trial after another: a GPU, a share of one, or some CPU cores. Each bar is a "
+        "trial. In the gaps, the slot was idle.",
     ),
     "confusion": (
-        "What the winner takes for what",
-        "Each row is a true class, each column what the winner's model took it for, counted on the test images. "
-        "The diagonal is right; a large number beside it is a pair that the model confuses.",
+        "Which classes the winner confuses",
+        "Each row is a true class, each column a predicted class, counted on the test images. The diagonal is correct. "
+        "A large number off the diagonal is a pair of classes that the model confuses.",
     ),
     "mistakes": (
-        "Its worst mistakes",
-        "The test images that the model got wrong while it was surest of itself. Some are hard for people too, "
-        "and a few may be labelled wrongly; the rest show what the model has not understood.",
+        "The winner's worst mistakes",
+        "The test images that the model got wrong with the highest confidence. Some are hard for people too, and a few "
+        "may have a wrong label. The others show what the model has not learned.",
     ),
     "filters": (
-        "What its first layer looks for",
-        "Each tile is a unit of the model's first layer, drawn as the image that it answers to most: red where "
-        "bright pixels speak for it, blue where they speak against. Smooth strokes and edges have been learned; "
-        "tiles that look like noise have learned little.",
+        "What the winner's first layer detects",
+        "Each tile is a unit of the first layer, drawn as the image that activates it most: bright pixels raise its "
+        "output where the tile is red, and lower it where the tile is blue. Smooth strokes and edges are learned "
+        "features. Tiles that look like noise have learned little.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Runs of sweeps, from MLflow to pandas frames."""
+"""Finds sweeps in MLflow, and loads their trials as pandas data frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["find_sweep", "load_curves", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:
-    # As in version 0.1; not imported at once, as `find` needs the modules beside it.
+    # Imported on demand, because `find` imports the other modules of this package.
     if name in __all__:
         from mnist_sweep.results.runs import find
 

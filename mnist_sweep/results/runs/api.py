@@ -1,4 +1,4 @@
-"""Runs read through MLflow's API, from whatever store it knows."""
+"""Reads runs through MLflow's API, from any store that MLflow supports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnist_sweep.config.objective import METRICS
-from mnist_sweep.results.runs.source import Parent, Points, Record, Wanted, arrays, space_of
+from mnist_sweep.results.runs.source import Parent, Points, Record, RunFilter, arrays, space_of
 from mnist_sweep.tracking import store, tags
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 PAGE = 1000
-# Of requests that are under way at once: most of each is waiting for a server.
+# How many requests are made at once. Most of their time is spent waiting for the server.
 _THREADS = 8
 
 
 class Client:
-    """A store as MLflow's API reads it: a `Source`."""
+    """Reads a store through MLflow's API: a `Source`."""
 
     def __init__(self, client: MlflowClient) -> None:
-        """Takes the store."""
+        """Takes MLflow's client for the store."""
         self._client = client
 
     def experiments(self) -> dict[str, str]:
@@ -41,35 +41,35 @@ class Client:
             if not token:
                 return found
 
-    def parents(self, wanted: Wanted, most: int | None = None) -> list[Parent]:
+    def parents(self, wanted: RunFilter, most: int | None = None) -> list[Parent]:
         """As for `Source`."""
         runs = store.search_runs(self._client, list(wanted.experiments), wanted.whole_query, min(most or 100, 100))
-        # MLflow gives the last one first.
+        # MLflow returns the last one first.
         return [
             Parent(run.info.run_id, run.info.experiment_id, run.data.tags, space_of(run.data.params, run.data.tags))
             for run in islice(runs, most)
         ]
 
-    def runs(self, wanted: Wanted) -> Iterator[Run]:
-        """The runs as MLflow has them.
+    def runs(self, wanted: RunFilter) -> Iterator[Run]:
+        """The runs as MLflow's entities.
 
         Raises:
             MlflowException: The query cannot be understood, or the store cannot be read.
         """
         return store.search_runs(self._client, list(wanted.experiments), wanted.whole_query, PAGE)
 
-    def records(self, wanted: Wanted) -> Iterator[list[Record]]:
+    def records(self, wanted: RunFilter) -> Iterator[list[Record]]:
         """As for `Source`."""
         return ([record(run)] for run in self.runs(wanted))
 
-    def points(self, wanted: Wanted) -> Iterator[Points]:
+    def points(self, wanted: RunFilter) -> Iterator[Points]:
         """As for `Source`."""
         with ThreadPoolExecutor(_THREADS) as threads:
             curves = (
                 (run.info.run_id, _trial(run), [name for name in METRICS if name in run.data.metrics])
                 for run in self.runs(wanted)
             )
-            # Not all at once, for what is fetched waits in memory.
+            # Not all at once, because what is fetched is kept in memory.
             while some := list(islice(curves, 4 * _THREADS)):
                 yield from threads.map(self._points, *zip(*some, strict=True))
 
@@ -85,13 +85,13 @@ class Client:
 
 
 def record(run: Run) -> Record:
-    """What a frame needs of a run."""
+    """What a data frame needs of a run."""
     steps = [metric.step for metric in getattr(run.data, "_metric_objs", ()) if metric.key in METRICS]
     info, data = run.info, run.data
     return Record(
-        # A server tells no end as 0.
         info.run_id,
         info.start_time,
+        # A server returns 0 for a run that has not ended.
         info.end_time or None,
         data.tags,
         originals(data.params, data.tags, TAG_PARAM),
@@ -105,6 +105,6 @@ def _trial(run: Run) -> tuple[str, int]:
 
 
 def _order(point: Metric) -> tuple[int, int, bool, float]:
-    """Of points for the same epoch, the last written comes last."""
+    """Sorts points by epoch; of several points for one epoch, the last one written comes last."""
     is_nan = math.isnan(point.value)
     return point.step, point.timestamp, is_nan, 0.0 if is_nan else point.value

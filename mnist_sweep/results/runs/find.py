@@ -1,4 +1,4 @@
-"""MLflow → pandas."""
+"""Finds sweeps in MLflow, and loads their trials and learning curves as pandas data frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.folders import SWEEPS, elsewhere, sweeps
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
-from mnist_sweep.results.runs.source import Parent, Source, Wanted
+from mnist_sweep.results.runs.source import Parent, RunFilter, Source
 from mnist_sweep.results.runs.store import Store
 from mnist_sweep.tracking import store as mlflow_store
 from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepRuns:
-    """A sweep as MLflow has it.
+    """A sweep in MLflow.
 
     Attributes:
-        sweep: `name/time`.
-        store: The store it is in.
+        sweep: The sweep, `name/time`.
+        store: The store that it is in.
         found: Its own run, as it was found.
-        objectives: What it optimised, the first one first.
+        objectives: Its objectives, in order.
     """
 
     sweep: str
@@ -47,12 +47,12 @@ class SweepRuns:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client for the store, which takes seconds where MLflow is not imported yet."""
+        """MLflow's client for the store, which takes seconds if MLflow is not imported yet."""
         return self.store.client
 
     @cached_property
     def parent(self) -> Run:
-        """Its own run with all that MLflow knows of it, which takes as long."""
+        """Its own run with all its data, which takes as long."""
         return self.client.get_run(self.found.run_id)
 
     @property
@@ -62,18 +62,18 @@ class SweepRuns:
 
     @property
     def selection(self) -> Selection:
-        """Its trials, those that confirm others among them."""
+        """Its trials, including those that retrained others on new seeds."""
         of_this = {TAG_KIND: "trial", PARENT_TAG: self.found.run_id}
-        return Selection(self.store, Wanted((self.found.experiment,), of_this), self.space)
+        return Selection(self.store, RunFilter((self.found.experiment,), of_this), self.space)
 
     @property
     def space(self) -> tuple[str, ...]:
-        """The names of the hyperparameters that it searched, in the order of its space."""
+        """The names of the searched hyperparameters, in the order of the search space."""
         return tuple(self.domains)
 
     @property
     def domains(self) -> dict[str, str]:
-        """The domain of each hyperparameter that it searched, as text, in the order of its space."""
+        """The domain of each searched hyperparameter, as text, in the order of the search space."""
         return dict(self.found.space)
 
     def frame(self) -> pd.DataFrame:
@@ -95,12 +95,12 @@ class SweepRuns:
         found = next(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 1), None)
         if found is None:
             frame = self.frame()
-            there = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
-            raise UserError(f"{self.sweep}: there is no trial {trial}; {there}")
+            known = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
+            raise UserError(f"{self.sweep}: there is no trial {trial}; {known}")
         return found
 
     def winner(self) -> Run:
-        """The run whose model is the sweep's: the one that was tested, or the best so far.
+        """The run with the sweep's best model: the one that was tested, or the best so far.
 
         Raises:
             UserError: No trial has a score.
@@ -122,12 +122,12 @@ class Selection:
 
     Attributes:
         store: The store.
-        wanted: Which; its query is what the user wants of them.
-        space: The names of the hyperparameters that were searched, where they are known.
+        wanted: Which trials. Its query is the user's.
+        space: The names of the searched hyperparameters, if known.
     """
 
     store: Store
-    wanted: Wanted
+    wanted: RunFilter
     space: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
 
     Args:
         sweep: `name/time`, its folder, or an experiment's name for its last sweep; None for the last sweep of all.
-        tracking_uri: The store; None for the one that the sweep's folder names, else the configured one.
+        tracking_uri: The store; None for the one that the sweep's folder names, or the configured one.
 
     Raises:
         UserError: There is no such sweep.
@@ -175,7 +175,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         )
     ids = tuple(experiments.values()) if name is None else (experiments[name],)
     tags = {TAG_KIND: "sweep", **({TAG_SWEEP: wanted} if wanted and "/" in wanted else {})}
-    found = store.read(lambda source: source.parents(Wanted(ids, tags), 1))
+    found = store.read(lambda source: source.parents(RunFilter(ids, tags), 1))
     if not found:
         where = masked(store.uri)
         if sweep is None:
@@ -185,8 +185,8 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
 
 
 def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
-    """All sweeps of a sweep's experiment, the first one first."""
-    wanted = Wanted((sweep.found.experiment,), {TAG_KIND: "sweep"})
+    """All sweeps of a sweep's experiment, the oldest first."""
+    wanted = RunFilter((sweep.found.experiment,), {TAG_KIND: "sweep"})
     found = sweep.store.read(lambda source: source.parents(wanted))
     return [_sweep(sweep.store, parent) for parent in reversed(found)]
 
@@ -211,23 +211,24 @@ def load_runs(
 
     Args:
         what: A sweep: `name/time`, its folder, or an experiment's name for its last sweep. None for the last sweep of
-            all, if nothing else is said.
-        experiment: All sweeps of this experiment instead.
+            all, unless an experiment or a query is given.
+        experiment: The name of an experiment, for all of its sweeps.
         query: Only the trials that match, in MLflow's search language, such as
-            ``"metrics.best_val_accuracy > 0.97 and params.`optimizer.name` = 'adam'"``; of all experiments where
-            neither a sweep nor an experiment is given.
+            ``"metrics.best_val_accuracy > 0.97 and params.`optimizer.name` = 'adam'"``. Without a sweep or an
+            experiment, all experiments are searched.
         tracking_uri: The store; by default the one that the sweep was logged to.
 
     Returns:
-        A row per trial, by sweep and number; deleted runs are left out. Columns: `sweep`, `trial`, `confirms` (the
-        trial whose setting this one trained anew, else `<NA>`), `goes_on_from` (the trial whose weights it began with),
-        `status`, `reason`, `start` and `end` (UTC, to the millisecond), `seconds`, `epochs` (the last one that it
-        logged, not `params.training.epochs`, to which it was to train), `slot`, `run_id`, `data.name`, `data.digest`,
-        then `params.…` and `metrics.…`. Whole numbers are `Int64`, numbers `Float64`, truth values `boolean`, the rest
-        `string`; an inactive hyperparameter is `<NA>`. Of one sweep, `attrs["space"]` names what was searched.
+        A row per trial, sorted by sweep and number. Deleted runs are left out. Columns: `sweep`, `trial`, `confirms`
+        (the trial that this one retrained on a new seed, or `<NA>`), `goes_on_from` (the trial whose weights it
+        continued from), `status`, `reason`, `start` and `end` (UTC, to the millisecond), `seconds`, `epochs` (the last
+        epoch that it logged, not `params.training.epochs`, the planned number), `slot`, `run_id`, `data.name`,
+        `data.digest`, then `params.…` and `metrics.…`. Whole numbers are `Int64`, other numbers `Float64`, truth values
+        `boolean`, and the rest `string`. An inactive hyperparameter is `<NA>`. For a single sweep, `attrs["space"]` has
+        the names of the searched hyperparameters.
 
     Raises:
-        UserError: There is no such sweep or experiment, or the query cannot be understood.
+        UserError: There is no such sweep or experiment, or the query is invalid.
     """
     return _select(what, experiment, query, tracking_uri).frame()
 
@@ -248,8 +249,9 @@ def load_curves(
         tracking_uri: As for `load_runs`.
 
     Returns:
-        A long frame, by sweep, trial, metric and epoch: `sweep` (categorical), `trial`, `epoch` (from 1; `int32` both),
-        `metric` (Keras's name; categorical) and `value` (`float64`). A trial's executions are told by their mean.
+        A long data frame, sorted by sweep, trial, metric and epoch: `sweep` (categorical), `trial` and `epoch` (from 1;
+        both `int32`), `metric` (Keras's name; categorical) and `value` (`float64`). A trial with several executions has
+        their mean.
 
     Raises:
         UserError: As for `load_runs`.
@@ -269,20 +271,20 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
     else:
         last = find_sweep(experiment, tracking_uri)
         store, experiments = last.store, (last.found.experiment,)
-    return Selection(store, Wanted(experiments, {TAG_KIND: "trial"}, query))
+    return Selection(store, RunFilter(experiments, {TAG_KIND: "trial"}, query))
 
 
 def sweep_folder(sweep: str) -> Path:
-    """The folder of a sweep under the working directory, whether or not it is there."""
+    """The folder of a sweep in the working directory, whether it exists or not."""
     return SWEEPS / sweep
 
 
 def local_folder(given: str | None, sweep: str) -> Path | None:
-    """The folder of a sweep; None where it is not here.
+    """The folder of a sweep; None if it is not on this machine.
 
     Args:
-        given: What the user called it, which may be its folder, or that of its experiment, anywhere.
-        sweep: `name/time`.
+        given: What the user wrote, which may be the sweep's folder, or its experiment's, anywhere.
+        sweep: The sweep, `name/time`.
     """
     for below in (*([] if given is None else [Path(given)]), sweep_folder(sweep)):
         for folder in reversed(sweeps(below)):
@@ -309,7 +311,7 @@ def _started(folder: Path) -> SweepStarted:
 
 
 def uri_of(sweep: str | None) -> str:
-    """The tracking URI that a local sweep was logged to; the configured one where there is no such folder."""
+    """The tracking URI that a local sweep was logged to; the configured one if there is no such sweep."""
     folders = (sweeps(Path(sweep)) if sweep else []) or sweeps(SWEEPS / (sweep or ""))
     if folders:
         uri = with_password(str(_started(folders[-1]).config["tracking"]["uri"]))

@@ -1,4 +1,4 @@
-"""Trials' runs as pandas frames, page by page, from whatever they are read."""
+"""Turns the runs of trials into pandas data frames, page by page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mnist_sweep.tracking.tags import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The columns that every frame of runs has, with their types.
+# The columns that every data frame of runs has, with their types.
 _COLUMNS: dict[str, str] = {
     "sweep": "string",
     "trial": "Int64",
@@ -45,10 +45,10 @@ _METRICS = tuple(METRICS)
 
 
 def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
-    """Makes the frame that `load_runs` describes.
+    """Makes the data frame that `load_runs` describes.
 
     Args:
-        pages: The runs, in any order; no more than one page is kept beside the columns.
+        pages: The runs, in any order. Only one page at a time is kept in memory.
     """
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     count, texts = 0, dict[str, str]()
@@ -60,7 +60,7 @@ def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
             for name, value in row.items():
                 column = columns.setdefault(name, [])
                 column += [None] * (count - len(column))
-                # Most texts are there many times: one of each is enough.
+                # Most texts occur many times, so only one copy of each is kept.
                 column.append(texts.setdefault(value, value) if isinstance(value, str) else value)
             count += 1
     others = sorted(set(columns) - set(_COLUMNS), key=lambda name: (name.startswith("metrics."), name))
@@ -94,7 +94,7 @@ def _fixed(record: Record) -> dict[str, Any]:
 
 
 def _number(text: str | None) -> int | None:
-    """The number in `3` or `trial 3`."""
+    """The number in a text like `3` or `trial 3`."""
     return None if text is None else int(text.rpartition(" ")[2])
 
 
@@ -109,7 +109,7 @@ def _typed(name: str, values: list[Any]) -> pd.Series[Any]:
 
 
 def _parameter(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A hyperparameter with the type that all of its values have."""
+    """Gives a hyperparameter's column the type that all of its values have."""
     different = pd.Series(column.dropna().unique(), dtype="object")
     if different.isin(["True", "False"]).all():
         return column.map({"True": True, "False": False}).astype("boolean")
@@ -121,10 +121,10 @@ def _parameter(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def curves_frame(pages: Iterable[Points]) -> pd.DataFrame:
-    """Makes the frame that `load_curves` describes.
+    """Makes the data frame that `load_curves` describes.
 
     Args:
-        pages: The points of different trials, each page's in any order of trials and metrics.
+        pages: The points. Each page has other trials, in any order.
     """
     trials: list[tuple[str, int]] = []
     parts = [arrays((), (), (), ())]
@@ -135,7 +135,7 @@ def curves_frame(pages: Iterable[Points]) -> pd.DataFrame:
     parts.clear()
     place = np.empty(len(trials), np.int32)
     place[sorted(range(len(trials)), key=trials.__getitem__)] = np.arange(len(trials))
-    # Stable, so that of several points for one epoch the last stays the last.
+    # A stable sort: of several points for one epoch, the last stays the last.
     order = np.lexsort((epoch, metric, place[trial]))
     trial, metric, epoch, value = trial[order], metric[order], epoch[order], value[order]
     last = np.ones(len(trial), dtype=bool)
@@ -156,17 +156,17 @@ def curves_frame(pages: Iterable[Points]) -> pd.DataFrame:
 
 
 def _categories(codes: NDArray[np.signedinteger[Any]], names: Sequence[str]) -> pd.Categorical[Any]:
-    """A column of the names that are in use, in their order."""
+    """A categorical column, with the names that occur as its categories."""
     found: pd.Categorical[Any] = pd.Categorical.from_codes(codes, pd.Index(list(names)))
     return found.remove_unused_categories()
 
 
 def searched(frame: pd.DataFrame) -> list[str]:
-    """The columns of the hyperparameters that were searched, and in which a frame's trials differ.
+    """The columns of the searched hyperparameters in which the trials differ.
 
     Args:
-        frame: As `load_runs` gives it. Of one sweep, `attrs["space"]` names what was searched, in the order of its
-            space; where that is missing, all parameters may have been.
+        frame: As `load_runs` returns it. For one sweep, `attrs["space"]` names the searched hyperparameters; without
+            it, all parameters count as searched.
     """
     space = [f"params.{name}" for name in frame.attrs.get("space", ())]
     columns = space or [column for column in frame.columns if column.startswith("params.")]

@@ -1,4 +1,4 @@
-"""What was logged of a trial, so that it can be trained again and compared."""
+"""Loads what was logged of a trial, to train it again and compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.trial import Execution, Trial
-from mnist_sweep.results.models.tracked import TrackedModel
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import find_sweep, sweep_folder
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC, originals
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
-# By epoch, the metrics by their names.
+# Metrics by name, for each epoch.
 Curve = dict[int, dict[str, float]]
 
 
@@ -42,13 +42,12 @@ class Logged:
     """A trial as it was logged.
 
     Attributes:
-        trial: What was trained.
-        curves: What it gave: a curve for each execution, counted from 1, that has one; the first where there is but one
-            training.
-        slot: Where it was trained; "" where that is not known.
-        config: The run's: the trial's groups, and the sweep's `name`, `seed`, `objective` and `data`.
-        sweep_config: The sweep's, sweeps of values included, without `tracking`.
-        tags: The run's.
+        trial: The trial.
+        curves: The learning curve of each execution that has one, by its number from 1.
+        slot: Where it was trained; "" if unknown.
+        config: The run's config: the trial's groups, and the sweep's `name`, `seed`, `objective` and `data`.
+        sweep_config: The sweep's config, with what it searches and without `tracking`.
+        tags: The run's tags.
     """
 
     trial: Trial
@@ -73,12 +72,12 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
     """Finds a trial's run.
 
     Args:
-        run: A run's id or its beginning, of 6 digits or more; or a sweep, as for `load_runs`.
+        run: A run's id, or at least its first 6 digits; or a sweep, as for `load_runs`.
         trial: A trial of that sweep; None for its best.
         tracking_uri: As for `load_runs`.
 
     Returns:
-        The store, and the run of the trial: for that of an execution the trial's, for that of a sweep its best trial's.
+        The store, and the trial's run. The run of an execution stands for its trial; a sweep's run for its best.
 
     Raises:
         UserError: There is no such run, or several.
@@ -92,7 +91,7 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
         if kind == "execution":
             return client, client.get_run(found.data.tags[PARENT_TAG])
         if kind != "sweep":
-            raise UserError(f"rerun {run}: mnist_sweep has not made this run")
+            raise UserError(f"rerun {run}: this run is not one of mnist_sweep's")
         run, tracking_uri = found.data.tags[TAG_SWEEP], client.tracking_uri
     sweep = find_sweep(run, tracking_uri)
     if trial is None:
@@ -105,26 +104,26 @@ def _by_id(client: MlflowClient, beginning: str) -> Run:
     found = list(store.search_runs(client, experiments, f"attributes.run_id LIKE '{beginning}%'"))
     where = masked(client.tracking_uri)
     if not found:
-        raise UserError(f"rerun {beginning}: no run's id begins so in {where}; write a run's id, or SWEEP TRIAL")
+        raise UserError(f"rerun {beginning}: no run's id begins with it in {where}; write a run's id, or SWEEP TRIAL")
     if len(found) > 1:
-        raise UserError(f"rerun {beginning}: {len(found)} runs' ids begin so in {where}; write more of it")
+        raise UserError(f"rerun {beginning}: the ids of {len(found)} runs begin with it in {where}; write more digits")
     return found[0]
 
 
 def lineage(client: MlflowClient, run: Run) -> list[Logged]:
-    """A trial, behind all those from whose weights it went on, each from the one before it.
+    """A trial, after the trials whose weights it continues from: each continues from the one before it.
 
     Args:
         client: The store.
-        run: The trial's.
+        run: The trial's run.
 
     Raises:
-        UserError: Of one of them, no epoch was logged, or not even its run.
+        UserError: One of the trials has no run, or logged no epoch.
     """
     sweep = find_sweep(run.data.tags[TAG_SWEEP], client.tracking_uri)
     events = _journal(sweep.sweep)
     with tempfile.TemporaryDirectory() as folder:
-        sweep_config = TrackedModel(client, sweep.parent).config(Path(folder))
+        sweep_config = ModelRun(client, sweep.parent).config(Path(folder))
     chain = [_logged(client, run, events, sweep_config)]
     while (parent := chain[0].trial.parent) is not None:
         chain.insert(0, _logged(client, sweep.run_of(parent), events, sweep_config))
@@ -132,7 +131,7 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
 
 
 def _journal(sweep: str) -> list[Event]:
-    """What the journal of a sweep holds, if its folder is here: more of its trials than MLflow does."""
+    """The events in a sweep's journal, which has more details than MLflow; empty if its folder is not here."""
     folder = sweep_folder(sweep)
     if not (folder / files.FILE).is_file():
         return []
@@ -144,13 +143,13 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     tags = run.data.tags
     number = int(tags[TAG_TRIAL])
     with tempfile.TemporaryDirectory() as folder:
-        config = TrackedModel(client, run).config(Path(folder))
+        config = ModelRun(client, run).config(Path(folder))
     inside = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
     nested = {
         int(found.data.tags[TAG_EXECUTION]): found
         for found in store.search_runs(client, [run.info.experiment_id], inside)
     }
-    # The curve of a trial with several executions is but their mean.
+    # The run of a trial with several executions only has their mean curve.
     curves = {execution: _curve(client, found) for execution, found in sorted((nested or {1: run}).items())}
     curves = {execution: curve for execution, curve in curves.items() if curve}
     if not curves:
@@ -184,7 +183,7 @@ def _execution(params: Mapping[str, str]) -> Execution:
 
 
 def _curve(client: MlflowClient, run: Run) -> Curve:
-    """A run's metrics by epoch. What is logged once, at the best epoch, is among those of that epoch."""
+    """A run's metrics by epoch. Metrics that were logged once, for the best epoch, are in that epoch."""
     curve: Curve = {}
     for name, key in originals({key: key for key in run.data.metrics}, run.data.tags, TAG_METRIC).items():
         for point in client.get_metric_history(run.info.run_id, key):

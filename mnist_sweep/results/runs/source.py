@@ -1,4 +1,4 @@
-"""What is read from an MLflow store, from whichever side."""
+"""What is read from an MLflow store, and the interface for reading it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mnist_sweep.tracking.tags import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What is told of a trial's run by its tags.
+# The tags that are read of a trial's run.
 TAGS = (
     TAG_SWEEP,
     TAG_TRIAL,
@@ -35,20 +35,20 @@ TAGS = (
     "data.name",
     "data.digest",
 )
-# What is told of a sweep's own run by its tags.
+# The tags that are read of a sweep's own run.
 PARENT_TAGS = (TAG_SWEEP, TAG_OBJECTIVE)
-# Begins the parameters of a sweep's own run that tell what it searched.
+# The prefix of those parameters of a sweep's own run that describe its search space.
 SPACE = "space."
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which of a store's runs are meant; deleted ones never are.
+class RunFilter:
+    """Which of a store's runs to read. Deleted runs are never read.
 
     Attributes:
-        experiments: The ids of the experiments that they may be in.
-        tags: What they are tagged with, by the tags' names.
-        query: What must hold besides, in MLflow's search language.
+        experiments: The ids of the experiments to look in.
+        tags: The values that tags of the runs must have, by the tags' names.
+        query: A further condition, in MLflow's search language.
     """
 
     experiments: Sequence[str]
@@ -64,13 +64,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The run of a sweep as a whole, as far as it takes to find its trials.
+    """A sweep's own run, with what is needed to find its trials.
 
     Attributes:
         run_id: Its id in MLflow.
-        experiment: That of its experiment.
-        tags: Those of `PARENT_TAGS` that it has.
-        space: The domain of each hyperparameter that was searched, as text, in the order of the space.
+        experiment: Its experiment's id.
+        tags: The tags in `PARENT_TAGS` that it has.
+        space: The domain of each searched hyperparameter, as text, in the order of the search space.
     """
 
     run_id: str
@@ -81,16 +81,16 @@ class Parent:
 
 @dataclass(slots=True)
 class Record:
-    """A trial's run, as far as a frame needs it.
+    """A trial's run, with what a data frame needs.
 
     Attributes:
         run_id: Its id in MLflow.
-        start: When it began, in milliseconds since 1970.
+        start: When it started, in milliseconds since 1970.
         end: When it ended; None while it runs.
-        tags: Those of `TAGS` that it has.
+        tags: The tags in `TAGS` that it has.
         params: Its parameters.
         metrics: The last value of each metric.
-        epochs: The last epoch that it logged; None where it logged none.
+        epochs: The last epoch that it logged; None if it logged none.
     """
 
     run_id: str
@@ -107,11 +107,11 @@ class Points:
     """Points of some trials' learning curves.
 
     Attributes:
-        trials: The sweep and the number of each of the trials.
-        trial: Of each point, the place of its trial in `trials`.
-        metric: Of each point, the place of its metric in `METRICS`.
-        epoch: Of each point, the epoch. Of several for the same epoch, the last counts.
-        value: Of each point, the value.
+        trials: The sweep and the number of each trial.
+        trial: Each point's index into `trials`.
+        metric: Each point's index into `METRICS`.
+        epoch: Each point's epoch. Of several points for the same epoch, the last counts.
+        value: Each point's value.
     """
 
     trials: Sequence[tuple[str, int]]
@@ -121,37 +121,37 @@ class Points:
     value: NDArray[np.float64]
 
 
-# Of the points' arrays.
+# The types of the arrays in `Points`.
 _TYPES = (np.int32, np.int8, np.int32, np.float64)
 
 
 def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
-    """The arrays of `Points`, in their order."""
+    """The arrays of `Points`, in this order."""
     return tuple(np.fromiter(column, kind) for column, kind in zip(columns, _TYPES, strict=True))
 
 
 def space_of(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
-    """The space of a `Parent`, from its run's parameters and tags."""
-    own = originals(params, tags, TAG_PARAM)
-    return {key.removeprefix(SPACE): value for key, value in own.items() if key.startswith(SPACE)}
+    """The search space of a `Parent`, from its run's parameters and tags."""
+    named = originals(params, tags, TAG_PARAM)
+    return {key.removeprefix(SPACE): value for key, value in named.items() if key.startswith(SPACE)}
 
 
 class Source(Protocol):
-    """What a store is read through. Each method may raise an MlflowException where a query cannot be understood."""
+    """Reads a store. Each method may raise an MlflowException if a query is invalid."""
 
     def experiments(self) -> dict[str, str]:
-        """The ids of the experiments that were not deleted, by their names."""
+        """The ids of the experiments, by name. Deleted ones are left out."""
 
-    def parents(self, wanted: Wanted, most: int | None = None) -> list[Parent]:
-        """The runs of sweeps as wholes, the last one first.
+    def parents(self, wanted: RunFilter, most: int | None = None) -> list[Parent]:
+        """The sweeps' own runs, the last one first.
 
         Args:
-            wanted: Which.
+            wanted: Which runs.
             most: How many at most; None for all.
         """
 
-    def records(self, wanted: Wanted) -> Iterator[list[Record]]:
-        """Trials' runs, some at a time."""
+    def records(self, wanted: RunFilter) -> Iterator[list[Record]]:
+        """Trials' runs, page by page."""
 
-    def points(self, wanted: Wanted) -> Iterator[Points]:
-        """The points of their learning curves, some at a time."""
+    def points(self, wanted: RunFilter) -> Iterator[Points]:
+        """The points of the trials' learning curves, page by page."""

@@ -1,4 +1,4 @@
-"""Runs read from the tables of an SQLite store, which takes a tenth of the time that MLflow's API takes."""
+"""Reads runs from the tables of an SQLite store, which takes a tenth of the time of MLflow's API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_sweep.common.text import printable
 from mnist_sweep.config.objective import METRICS
-from mnist_sweep.results.runs.source import PARENT_TAGS, TAGS, Parent, Points, Record, Wanted, arrays, space_of
+from mnist_sweep.results.runs.source import PARENT_TAGS, TAGS, Parent, Points, Record, RunFilter, arrays, space_of
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
 from mnist_sweep.tracking.tags import TAG_SWEEP, TAG_TRIAL
@@ -25,19 +25,19 @@ _WORKSPACE = "default"
 _NUMBER = {name: number for number, name in enumerate(METRICS)}
 
 
-class UnknownTables(Exception):  # noqa: N818 - nothing is wrong: MLflow's API reads them
-    """The tables are not those that this module knows."""
+class UnknownSchema(Exception):  # noqa: N818 - not an error: MLflow's API reads the store
+    """The database's tables are not as this module expects them."""
 
 
 class Database:
-    """An SQLite store as its tables tell it: a `Source`. It is only read, and may be written to meanwhile.
+    """Reads an SQLite store's tables: a `Source`. Others may write to the store meanwhile.
 
-    Every method raises UnknownTables where the tables cannot be read here, and UserError where the file is no database.
-    Only for a query does it import MLflow.
+    Every method raises UnknownSchema if the tables are not as expected, and UserError if the file is not a database.
+    MLflow is imported only for a query.
     """
 
     def __init__(self, path: Path) -> None:
-        """Takes the file."""
+        """Takes the database's file."""
         self._path = path
 
     def experiments(self) -> dict[str, str]:
@@ -46,18 +46,18 @@ class Database:
             found = database.execute("SELECT name, experiment_id, workspace, lifecycle_stage FROM experiments")
             rows = found.fetchall()
         if any(workspace != _WORKSPACE for _, _, workspace, _ in rows):
-            # Names are unique within one only, and which of them is meant is MLflow's to say.
-            raise UnknownTables("it has workspaces")
+            # Experiments' names are unique within a workspace only. MLflow decides which workspace is used.
+            raise UnknownSchema("it has workspaces")
         return {name: str(number) for name, number, _, stage in rows if stage == "active"}
 
-    def parents(self, wanted: Wanted, most: int | None = None) -> list[Parent]:
+    def parents(self, wanted: RunFilter, most: int | None = None) -> list[Parent]:
         """As for `Source`."""
         with self._opened() as database:
-            # As MLflow has it.
+            # The same order as MLflow's.
             found = _matching(database, wanted, "start_time IS NULL, start_time DESC, run_uuid")[:most]
             return [parent for page in _pages(found) for parent in _parents(database, page)]
 
-    def records(self, wanted: Wanted) -> Iterator[list[Record]]:
+    def records(self, wanted: RunFilter) -> Iterator[list[Record]]:
         """As for `Source`."""
         with self._opened() as database:
             for page in _pages(_matching(database, wanted, "run_uuid")):
@@ -65,8 +65,8 @@ class Database:
                     found = _records(database, page)
                 yield found
 
-    def points(self, wanted: Wanted) -> Iterator[Points]:
-        """As for `Source`; by trial."""
+    def points(self, wanted: RunFilter) -> Iterator[Points]:
+        """As for `Source`; sorted by trial."""
         with self._opened() as database:
             for page in _pages(_matching(database, wanted, "run_uuid")):
                 yield _points(database, page)
@@ -74,24 +74,24 @@ class Database:
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         try:
-            # MLflow's own engine may be at work in another thread of this process, and in other processes.
+            # Read-only: MLflow may be writing in another thread or process.
             with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
-                # As MLflow has it, for LIKE in queries.
+                # The same as MLflow's, for LIKE in queries.
                 database.execute("PRAGMA case_sensitive_like = true")
                 yield database
         except sqlite3.Error as error:
             fault = store.database_fault(self._path, error)
             if fault is not None:
                 raise fault from None
-            raise UnknownTables(str(error)) from error
+            raise UnknownSchema(str(error)) from error
 
 
 def _pages(found: Sequence[str]) -> Iterator[Sequence[str]]:
     return (found[start : start + PAGE] for start in range(0, len(found), PAGE))
 
 
-def _matching(database: sqlite3.Connection, wanted: Wanted, order: str) -> list[str]:
-    """The ids of the runs that are meant."""
+def _matching(database: sqlite3.Connection, wanted: RunFilter, order: str) -> list[str]:
+    """The ids of the wanted runs."""
     conditions = [f"experiment_id IN ({_marks(wanted.experiments)})", "lifecycle_stage = 'active'"]
     values: list[str | int] = [int(number) for number in wanted.experiments]
     for key, value in wanted.tags.items():
@@ -101,12 +101,12 @@ def _matching(database: sqlite3.Connection, wanted: Wanted, order: str) -> list[
     found = [run for (run,) in rows]
     if not wanted.query:
         return found
-    understood = _understood(database, wanted.experiments, wanted.query)
-    return [run for run in found if run in understood]
+    matching = _matching_query(database, wanted.experiments, wanted.query)
+    return [run for run in found if run in matching]
 
 
-def _understood(database: sqlite3.Connection, experiments: Sequence[str], query: str) -> set[str]:
-    """The ids of the runs that match, as MLflow itself understands the query."""
+def _matching_query(database: sqlite3.Connection, experiments: Sequence[str], query: str) -> set[str]:
+    """The ids of the runs that match a query, which MLflow's own code translates to SQL."""
     try:
         import sqlalchemy
         from mlflow.store.tracking import sqlalchemy_store
@@ -129,12 +129,12 @@ def _understood(database: sqlite3.Connection, experiments: Sequence[str], query:
             statement = statement.where(SqlRun.experiment_id.in_([int(number) for number in experiments]), *attributes)
             return set(session.execute(statement).scalars())
     except (ImportError, AttributeError, TypeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise UnknownTables(str(error)) from error
+        raise UnknownSchema(str(error)) from error
 
 
 @contextmanager
 def _snapshot(database: sqlite3.Connection) -> Iterator[None]:
-    """Lets several selects see the same state, that of the first; a page at a time, for a writer may have to wait."""
+    """Lets several selects see the same state. Used for one page at a time, as a writer may have to wait."""
     database.execute("BEGIN")
     try:
         yield
@@ -150,10 +150,10 @@ def _select(
     keys: Sequence[str] = (),
     order: str = "",
 ) -> sqlite3.Cursor:
-    """Rows of the runs of a page, those with one of the keys where there are any."""
+    """Rows of the runs of a page; only those with one of the keys if any are given."""
     query = f"SELECT {columns} FROM {table} WHERE run_uuid IN ({_marks(page)})"
     if keys:
-        # With the plus, SQLite looks for the runs rather than for the keys, which is three times as fast.
+        # The plus makes SQLite use the index on runs and not the one on keys, which is three times as fast.
         query += f" AND +key IN ({_marks(keys)})"
     return database.execute(f"{query} {order}", (*page, *keys))
 
@@ -169,8 +169,8 @@ def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Sequence[str]
     return tags
 
 
-def _own_names(database: sqlite3.Connection, page: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The tags that tell what metrics and parameters are called whose names MLflow refuses."""
+def _name_tags(database: sqlite3.Connection, page: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The tags that hold the original names of metrics and parameters whose names MLflow does not allow."""
     tags: dict[str, dict[str, str]] = defaultdict(dict)
     query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) AND (+key GLOB ? OR +key GLOB ?)"
     for run, key, value in database.execute(query, (*page, f"{TAG_METRIC}*", f"{TAG_PARAM}*")):
@@ -188,14 +188,14 @@ def _params(database: sqlite3.Connection, page: Sequence[str], order: str = "") 
 def _parents(database: sqlite3.Connection, page: Sequence[str]) -> list[Parent]:
     with _snapshot(database):
         tags = _tags(database, page, PARENT_TAGS)
-        # As they were logged, and thus in the order of the space.
-        params, names = _params(database, page, "ORDER BY rowid"), _own_names(database, page)
+        # In the order in which they were logged, which is that of the search space.
+        params, names = _params(database, page, "ORDER BY rowid"), _name_tags(database, page)
         experiments = dict(_select(database, "run_uuid, experiment_id", "runs", page))
     return [Parent(run, str(experiments[run]), tags[run], space_of(params[run], names[run])) for run in page]
 
 
 def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
-    tags, params, names = _tags(database, page, TAGS), _params(database, page), _own_names(database, page)
+    tags, params, names = _tags(database, page, TAGS), _params(database, page), _name_tags(database, page)
     metrics: dict[str, dict[str, float]] = defaultdict(dict)
     epochs: dict[str, int] = {}
     for run, key, value, is_nan, step in _select(

@@ -1,4 +1,4 @@
-"""A store, read on the quickest way there is."""
+"""A store, read in the fastest way available."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.source import Source
-from mnist_sweep.results.runs.sql import Database, UnknownTables
+from mnist_sweep.results.runs.sql import Database, UnknownSchema
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.uri import sqlite_path
 
@@ -23,33 +23,33 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Store:
-    """A store that is there: an SQLite file of a kind that is known is read by itself, all else through MLflow's API.
+    """An existing store. An SQLite file is read directly if its tables are known; any other through MLflow's API.
 
     Attributes:
-        uri: Its tracking URI, as `mlflow_store.existing` gives it.
+        uri: Its tracking URI, as `tracking.uri.existing` returns it.
     """
 
     uri: str
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client for it. The first one in a process takes seconds, as it imports MLflow."""
+        """MLflow's client for it. The first one in a process takes seconds, because it imports MLflow."""
         return store.connect(self.uri)
 
     def read(self, ask: Callable[[Source], _Result]) -> _Result:
         """Reads from it.
 
         Args:
-            ask: What to read, to the end; it may be called again where the first answer breaks off.
+            ask: Reads everything it needs from a source. It may be called again with another source.
 
         Raises:
-            UserError: It is an SQLite store whose file is no database.
-            MlflowException: The store cannot be read, or a query cannot be understood.
+            UserError: It is an SQLite store whose file is not a database.
+            MlflowException: The store cannot be read, or a query is invalid.
         """
         path = sqlite_path(self.uri)
         if path is not None:
             try:
                 return ask(Database(path))
-            except UnknownTables as error:
+            except UnknownSchema as error:
                 _LOG.info("%s is read through MLflow's API: %s", path, error)
         return ask(Client(self.client))

@@ -1,4 +1,4 @@
-"""What the compiled epochs of all backends have in common: an epoch's calls, validation, and what is kept of logs."""
+"""What the compiled epochs of all backends share: splitting an epoch into calls, validation, and Keras's logs."""
 
 from __future__ import annotations
 
@@ -10,124 +10,111 @@ from typing import Any, Literal
 
 import keras
 
-from mnist_sweep.training.feed import Feed
 from mnist_sweep.training.model import batches
+from mnist_sweep.training.splits import Split
 
 Adapt = Callable[[Any, Any], tuple[Any, Any]]
 Part = Literal["train", "test"]
 
-# Seconds in one call, after which the loss is looked at: a trial whose loss is no number ends soon.
-_CHUNK = 2.0
-_FIRST = 8
+# Seconds per call. The loss is checked between calls, so a trial with a loss of nan ends soon.
+_SECONDS_PER_CALL = 2.0
+_FIRST_CALL = 8
 
 
 class Epochs(ABC):
-    """Trains and validates a model on whole epochs, each in few calls of a compiled function."""
+    """Trains and validates a model epoch by epoch, with few calls of a compiled function."""
 
-    def __init__(self, model: keras.Model, feed: Feed, adapt: Adapt | None = None) -> None:
-        """Begins with nothing compiled.
+    def __init__(self, model: keras.Model, split: Split, adapt: Adapt | None = None) -> None:
+        """Takes a model; nothing is compiled yet.
 
         Args:
-            model: Compiled in Keras's sense, its optimizer's variables created.
-            feed: The images. Those that are trained on may be others with each call, if they are from the same `Feeds`.
-            adapt: Makes of images and labels what the model takes.
+            model: Compiled in Keras's sense, with its optimizer's variables created.
+            split: The images. Each call may use another split from the same `Splits`.
+            adapt: Converts images and labels to what the model expects.
         """
-        self._model, self._feed, self._adapt = model, feed, adapt
+        self._model, self._split, self._adapt = model, split, adapt
 
     @abstractmethod
-    def prepare(self, feed: Feed, batch_size: int, validation_batch_size: int) -> None:
-        """Compiles what an epoch needs, unless that is done; its first call is then as fast as the others.
+    def prepare(self, split: Split, batch_size: int, validation_batch_size: int) -> None:
+        """Compiles what an epoch needs, unless it is compiled already. The first epoch is then as fast as the others.
 
         Args:
-            feed: Which images to train and to validate on.
-            batch_size: Images in a batch of the training.
-            validation_batch_size: The same of the validation.
+            split: The images to train and to validate on.
+            batch_size: Images per batch in training.
+            validation_batch_size: Images per batch in validation.
         """
 
     def train(
-        self,
-        feed: Feed,
-        seed: int,
-        epoch: int,
-        batch_size: int,
-        most: int | None,
-        seen: Callable[[float], bool],
+        self, split: Split, seed: int, epoch: int, batch_size: int, most: int | None, on_loss: Callable[[float], bool]
     ) -> dict[str, float]:
         """Trains one epoch.
 
         Args:
-            feed: Which images to train on.
-            seed: The trial's, which tells the order of the images.
-            epoch: Counted from 0; so does this.
-            batch_size: Images in a batch; the last may have fewer.
-            most: Batches in one call of the compiled function; None for as many as take some seconds.
-            seen: Called with the mean loss so far after each call; whether training goes on.
+            split: The images to train on.
+            seed: The trial's seed, which determines the order of the images.
+            epoch: The epoch, counted from 0.
+            batch_size: Images per batch; the last batch may have fewer.
+            most: The most batches per call of the compiled function; None for as many as take about two seconds.
+            on_loss: Called with the mean loss so far after each call; returns whether to continue.
 
         Returns:
-            Keras's training metrics of the epoch, as far as it came.
+            Keras's training metrics of the epoch, or of the part of it that was trained.
         """
-        order = self._order(feed, feed.order(seed, epoch))
-        call = partial(self._call, "train", feed, order, len(feed.training), batch_size)
+        order = self._order(split, split.shuffled(seed, epoch))
+        call = partial(self._call, "train", split, order, len(split.training), batch_size)
         self._model.reset_metrics()
-        at, chunk, all_ = 0, most or _FIRST, batches(len(feed.training), batch_size)
+        at, count, total = 0, most or _FIRST_CALL, batches(len(split.training), batch_size)
         logs: dict[str, float] = {}
-        while at < all_:
-            end, started = min(at + chunk, all_), time.perf_counter()
+        while at < total:
+            end, started = min(at + count, total), time.perf_counter()
             logs = call(at, end)
-            if not seen(logs.get("loss", 0.0)):
+            if not on_loss(logs.get("loss", 0.0)):
                 break
             if most is None:
-                chunk = max(1, int((end - at) * _CHUNK / max(time.perf_counter() - started, 1e-6)))
+                count = max(1, int((end - at) * _SECONDS_PER_CALL / max(time.perf_counter() - started, 1e-6)))
             at = end
         return logs
 
-    def validate(self, feed: Feed, batch_size: int) -> dict[str, float]:
+    def validate(self, split: Split, batch_size: int) -> dict[str, float]:
         """Validates the model.
 
         Args:
-            feed: Which images to validate on.
-            batch_size: Images in a batch at most.
+            split: The images to validate on.
+            batch_size: The most images per batch.
 
         Returns:
-            Keras's metrics, their names beginning with `val_`; empty where there are no images.
+            Keras's metrics with names that start with `val_`; empty if there are no validation images.
         """
-        images = len(feed.validation)
+        images = len(split.validation)
         if not images:
             return {}
         size = self._validation_size(images, batch_size)
         self._model.reset_metrics()
-        order = self._order(feed, feed.validation)
-        logs = self._call("test", feed, order, images, size, 0, batches(images, size))
+        order = self._order(split, split.validation)
+        logs = self._call("test", split, order, images, size, 0, batches(images, size))
         return {f"val_{name}": value for name, value in logs.items()}
 
     @abstractmethod
-    def _order(self, feed: Feed, indices: Any) -> Any:
-        """Indices of images as the compiled functions take them."""
+    def _order(self, split: Split, indices: Any) -> Any:
+        """Converts indices of images to what the compiled functions expect."""
 
     @abstractmethod
     def _call(
-        self,
-        part: Part,
-        feed: Feed,
-        order: Any,
-        images: int,
-        batch_size: int,
-        begin: int,
-        end: int,
+        self, part: Part, split: Split, order: Any, images: int, batch_size: int, begin: int, end: int
     ) -> dict[str, float]:
-        """Goes through the batches `begin` to `end` - 1 of `images` images.
+        """Runs the batches from `begin` to `end` - 1.
 
         Args:
             part: Training or validation.
-            feed: The images.
-            order: What `_order` has made of their indices.
+            split: The images.
+            order: Their indices, from `_order`.
             images: How many there are.
-            batch_size: Images in a batch; the last may have fewer.
+            batch_size: Images per batch; the last batch may have fewer.
             begin: The first batch, counted from 0.
-            end: The one behind the last.
+            end: The batch after the last one.
 
         Returns:
-            The metrics since they were reset, those that are one number.
+            The scalar metrics since they were last reset.
         """
 
     def _validation_size(self, images: int, most: int) -> int:
@@ -138,14 +125,14 @@ class Epochs(ABC):
 
 
 def is_overridden(step: Any) -> bool:
-    """Whether a step is a user's own, whose logs need not be the model's metrics."""
+    """Returns whether a training step is the user's own, whose logs may differ from the model's metrics."""
     return not getattr(step, "__func__", step).__module__.startswith("keras.")
 
 
 def scalars(logs: Any) -> dict[str, Any]:
-    """Those of a model's logs that are one number: a user's may be vectors, of which no curve can be drawn.
+    """Returns the scalars among a model's logs. A user's metrics may be vectors, which have no learning curve.
 
-    Logs within logs come out of them, as in Keras: `{m.name: m.result() for m in self.metrics}` gives such.
+    Nested logs are flattened, as Keras does: `{m.name: m.result() for m in self.metrics}` returns nested ones.
     """
     found: dict[str, Any] = {}
     for name, value in logs.items():
@@ -156,11 +143,11 @@ def scalars(logs: Any) -> dict[str, Any]:
     return found
 
 
-def logged(metrics: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """What Keras takes for the logs of some batches.
+def merge_logs(metrics: dict[str, Any], custom: dict[str, Any]) -> dict[str, Any]:
+    """Returns what Keras would log for some batches.
 
     Args:
-        metrics: The model's, over all of them.
-        own: What a user's own step has returned for the last of them; empty where the step is Keras's.
+        metrics: The model's metrics over all of them.
+        custom: What a user's own step returned for the last of them; empty if the step is Keras's.
     """
-    return own if own and own.keys() != metrics.keys() else metrics
+    return custom if custom and custom.keys() != metrics.keys() else metrics

@@ -1,4 +1,4 @@
-"""What training needs of TensorFlow beside Keras. `jax.py` has the same of JAX."""
+"""What training needs from TensorFlow itself. `jax.py` is the same for JAX."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import tensorflow as tf
 from mnist_sweep.data.images import Array
 from mnist_sweep.training.backends import tensorflow_fused
 
-# What it raises where the machine, and not the user's code, is at fault: no memory, no GPU.
-Errors = tf.errors.OpError
+# Raised when the machine, not the user's code, is at fault: out of memory, no GPU.
+MachineErrors: type[Exception] = tf.errors.OpError
 
-# A data set up to this size is kept on the GPU that trains on it, a larger one in the computer's memory.
-_ON_GPU = 2**30
+# A data set up to this size is kept in GPU memory, a larger one in main memory.
+_MOST_BYTES_ON_GPU = 2**30
 
 
 def configure(threads: int, *, gpu: bool) -> None:
-    """Sets it up; once per process, before anything else of it is used.
+    """Configures the backend. Call it once per process, before using anything else of the backend.
 
     Args:
         threads: CPU threads that operations may use.
-        gpu: Whether this process trains on a GPU; its memory is then taken as needed, not all at once.
+        gpu: Whether this process trains on a GPU. GPU memory is then allocated as needed.
 
     Raises:
-        RuntimeError: The GPU is not there, and it would train on the CPU without a word.
+        RuntimeError: The GPU is missing; training would silently run on the CPU.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     if not gpu:
         _optimize_graphs_once()
     if gpu or threads > 1:
-        # One CPU thread computes everything in one order, and a tenth faster without it.
+        # A single CPU thread is deterministic anyway, and a tenth faster without this.
         tf.config.experimental.enable_op_determinism()
     if gpu:
         devices = tf.config.list_physical_devices("GPU")
@@ -45,9 +45,9 @@ def configure(threads: int, *, gpu: bool) -> None:
 
 
 def _optimize_graphs_once() -> None:
-    """Lets TensorFlow go over a traced function once, and not twice: a tenth less of tracing, and the same speed then.
+    """Makes TensorFlow optimize a traced function once instead of twice: tracing is a tenth faster, training as fast.
 
-    No public setting reaches functions. Where TensorFlow knows this one no more, it is without effect.
+    No public setting applies to functions. If a later TensorFlow drops this one, it has no effect.
     """
     from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
     from tensorflow.python.eager import context
@@ -57,51 +57,51 @@ def _optimize_graphs_once() -> None:
     context.context()._config = config
 
 
-def resident(parts: Sequence[Array]) -> tf.Tensor:
-    """Arrays, one behind the other, where the training reads them: on the GPU, if they are not too large."""
-    on_gpu = tf.config.list_logical_devices("GPU") and sum(part.nbytes for part in parts) <= _ON_GPU
+def to_device(parts: Sequence[Array]) -> tf.Tensor:
+    """Concatenates arrays where training reads them: on the GPU, unless they are too large."""
+    on_gpu = tf.config.list_logical_devices("GPU") and sum(part.nbytes for part in parts) <= _MOST_BYTES_ON_GPU
     with tf.device("GPU:0" if on_gpu else "CPU:0"):
         return tf.concat(list(parts), axis=0)
 
 
-def taken(values: tf.Tensor, indices: Any) -> tf.Tensor:
-    """Some of the entries along the first axis."""
+def gather(values: tf.Tensor, indices: Any) -> tf.Tensor:
+    """Returns some of the entries along the first axis."""
     return tf.gather(values, indices)
 
 
-def shuffled(indices: Array, seed: int, epoch: int) -> tf.Tensor:
-    """Indices in an order that a seed and an epoch tell, int32."""
+def shuffle(indices: Array, seed: int, epoch: int) -> tf.Tensor:
+    """Returns indices in an order determined by a seed and an epoch, int32."""
     with tf.device("CPU:0"):
         chosen = tf.constant(indices, tf.int32)
         return tf.random.experimental.stateless_shuffle(chosen, seed=tf.constant([seed, epoch], tf.int64))
 
 
 class Number:
-    """A number that a compiled program reads as it runs, so that it may change without compiling anew."""
+    """A number that a compiled program reads while it runs, so that it can change without recompiling."""
 
     def __init__(self, value: float) -> None:
-        """Begins with a value."""
+        """Takes the first value."""
         self._variable = tf.Variable(value, dtype=tf.float32, trainable=False)
 
     def assign(self, value: float) -> None:
-        """Changes it."""
+        """Changes the value."""
         self._variable.assign(value)
 
     def read(self) -> tf.Tensor:
-        """Its value, float32."""
+        """Returns the value, float32."""
         return self._variable.read_value()
 
 
 def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) -> tf.Tensor:
-    """Dropout in training.
+    """Applies dropout.
 
     Args:
         inputs: A tensor.
-        rate: Of what is dropped, in 0..1.
-        generator: Of the layer.
+        rate: The share of units to drop, in 0..1.
+        generator: The layer's seed generator.
     """
-    # Keras draws 32 random bits for each unit and selects, which takes up to a quarter of a model's time. Of 8 bits, so
-    # many of the 256 values are dropped that it is the rate in the mean: one more in a share of the steps.
+    # Keras draws 32 random bits per unit, which takes up to a quarter of a model's time. Here it is 8 bits. How many of
+    # the 256 values mean "drop" varies by one between steps, so that the mean is exactly the rate.
     rate_ = rate.read()
     units = tf.size(inputs)
     drawn = tf.random.stateless_uniform(
@@ -114,11 +114,11 @@ def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) ->
 
 
 class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]
-    """Keras's, whose training takes less time on CPU. It is never saved.
+    """Keras's layer, but faster to train on CPU. It is never saved.
 
-    Where the gradient of the bias comes from TensorFlow's `BiasAddGrad`, as it does in Keras's, oneDNN computes it in
-    one kernel with that of the filters, which takes 1.1 to 3.4 times as long as both alone. The forward pass is fused
-    all the same.
+    In Keras's layer, the gradient of the bias comes from TensorFlow's `BiasAddGrad`. oneDNN then computes it in one
+    kernel with the gradient of the filters, which takes 1.1 to 3.4 times as long as two kernels. The forward pass is
+    fused either way.
     """
 
     def call(self, inputs: Any) -> Any:  # noqa: D102
@@ -130,34 +130,34 @@ class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]
 
 
 def jit_compile(chosen: bool | str) -> bool | str:
-    """What `training.jit_compile` means here: XLA makes convolutions four to five times slower on CPU."""
+    """Resolves `training.jit_compile=auto`: off on CPU, where XLA makes convolutions four to five times slower."""
     if chosen != "auto":
         return chosen
     return "auto" if tf.config.list_logical_devices("GPU") else False
 
 
-def quicken(optimizer: keras.optimizers.Optimizer) -> None:
-    """Makes an optimizer faster, where that changes nothing but rounding."""
+def speed_up(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes an optimizer faster if that changes nothing but rounding."""
     tensorflow_fused.install(optimizer)
 
 
-def compiled(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
-    """A model's prediction of one image as one call: layer by layer takes twenty times as long.
+def compile_predict(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
+    """Compiles the prediction of one image into one call. Layer by layer, it takes twenty times as long.
 
     Args:
-        model: Of images (N, H, W, C), float32 in 0..1.
+        model: A model of images (N, H, W, C), float32 in 0..1.
         shape: Height, width and channels.
 
     Returns:
-        From (1, H, W, C), float32, to what the model gives for it; its first call is as fast as the others.
+        A function from (1, H, W, C), float32, to the model's output. Its first call is as fast as the others.
     """
     graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(
         tf.TensorSpec((1, *shape), tf.float32)
     )
 
-    def ask(images: Array) -> Any:
-        # Taken out of the tensor, as a GPU may still be at work when the call returns.
+    def predict(images: Array) -> Any:
+        # `numpy` waits for the GPU, which may still be busy when the call returns.
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(tf.constant(images, tf.float32)))
 
-    ask(np.zeros((1, *shape), np.float32))
-    return ask
+    predict(np.zeros((1, *shape), np.float32))
+    return predict

@@ -1,8 +1,8 @@
-"""An optimizer's update of a weight as one kernel, instead of the ten operations in which Keras spells it out.
+"""An optimizer's update of a weight as one fused kernel, instead of about ten operations in Keras.
 
-TensorFlow has the formulas of the usual optimizers as one kernel each (`tf.raw_ops.ResourceApply…`), which compute the
-same but for rounding. With Keras's operations, a dense model of 670,000 weights spends a seventh of its epoch on them
-(Adam, one CPU thread), and tracing them takes a tenth of a second.
+TensorFlow has one kernel for each common optimizer (`tf.raw_ops.ResourceApply…`), which computes the same except for
+rounding. With Keras's operations, a dense model of 670,000 weights spends a seventh of its epoch on updates (Adam, one
+CPU thread), and tracing them takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _Update = Callable[[Any, Any, Any], object]
 
 
 def install(optimizer: keras.optimizers.Optimizer) -> None:
-    """Replaces an optimizer's update where TensorFlow has the same as one kernel; else leaves it as it is.
+    """Replaces an optimizer's update if TensorFlow has a fused kernel for it; otherwise does nothing.
 
     Args:
-        optimizer: With or without its variables. Only dense gradients of float32 weights go through the kernel.
+        optimizer: Built or not. Only dense gradients of float32 weights go through the kernel.
     """
     kernel = _KERNELS.get(type(optimizer), lambda _: None)(optimizer)
     if kernel is None:
         return
-    spelled_out: _Update = optimizer.update_step
+    unfused: _Update = optimizer.update_step
 
     def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
         if isinstance(gradient, tf.Tensor) and gradient.dtype == variable.dtype == tf.float32:
             kernel(gradient, variable, tf.cast(learning_rate, tf.float32))
         else:
-            spelled_out(gradient, variable, learning_rate)
+            unfused(gradient, variable, learning_rate)
 
     optimizer.update_step = update_step
 
@@ -78,7 +78,7 @@ def _sgd(optimizer: Any) -> _Update:
 
 def _rmsprop(optimizer: Any) -> _Update | None:
     if optimizer.centered or not optimizer.momentum:
-        # The kernel always keeps a momentum, for which Keras has no variable where there is none.
+        # The kernel always needs a momentum variable, which Keras creates only if momentum is used.
         return None
 
     def update(gradient: Any, variable: Any, learning_rate: Any) -> object:

@@ -1,4 +1,4 @@
-"""Stands in for NVIDIA's library: there is a GPU for each file of the folder FAKE_GPUS."""
+"""Replaces NVIDIA's library: each file of the folder FAKE_GPUS is a GPU."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Gives a worker, and no other process, a GPU that is there as long as a file is, and that computes on the CPU.
+"""Gives a worker a fake GPU, which exists as long as a file does and computes on the CPU.
 
-The file is `FAKE_GPUS/N` for the GPU that CUDA_VISIBLE_DEVICES names. The number in it is how many epochs the GPU still
-begins before it disappears, and the file with it; an empty one lasts for ever, but rests as long as there is a file
-`FAKE_GPUS/hold`.
+The file is `FAKE_GPUS/N` for the GPU that CUDA_VISIBLE_DEVICES names. The number in it is how many more epochs the GPU
+starts before it disappears, together with the file. With an empty file the GPU stays, but pauses while the file
+`FAKE_GPUS/hold` exists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _fake(gpu: Path) -> None:
 
     from mnist_sweep.training import fit
 
-    devices, begin, call = tf.config.list_physical_devices, fit._Guide.on_epoch_begin, Model.__call__
+    devices, begin, call = tf.config.list_physical_devices, fit._TrialCallback.on_epoch_begin, Model.__call__
     hold = gpu.with_name("hold")
 
     def list_physical_devices(kind: str | None = None) -> list[Any]:
@@ -48,7 +48,7 @@ def _fake(gpu: Path) -> None:
 
     tf.config.list_physical_devices = list_physical_devices
     tf.config.experimental.set_memory_growth = lambda device, enable: None
-    Model.__call__, fit._Guide.on_epoch_begin = called, on_epoch_begin
+    Model.__call__, fit._TrialCallback.on_epoch_begin = called, on_epoch_begin
 
 
 if "mnist_sweep.workers.process" in sys.orig_argv:

@@ -1,4 +1,4 @@
-"""What an export leaves in its folder, and which formats there are; the models themselves are tests/training's."""
+"""What an export writes to its folder, and the formats. tests/training tests the models themselves."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.results.models import export, formats
-from mnist_sweep.results.models.converting import Checked
+from mnist_sweep.results.models.conversion import Checked
 
 
 @pytest.fixture(autouse=True)
 def no_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of the right names in place of models."""
+    """Writes files with the right names instead of models."""
 
-    def convert(tracked: Any, config: Any, wanted: list[formats.Format], source: Path, target: Path) -> list[Checked]:
+    def convert(run: Any, config: Any, wanted: list[formats.Format], source: Path, target: Path) -> list[Checked]:
         for format in wanted:
             path = target / format.file
             if format.name == "savedmodel":
                 (path / "variables").mkdir(parents=True)
                 path /= "variables/index"
-            path.write_text(f"{format.name} of trial {tracked.trial}")
+            path.write_text(f"{format.name} of trial {run.trial}")
         about = {"float32": 0.9375, "int8": 0.9125, "loss": 0.025, "images": "80 images", "calibration": "9 images"}
         return [
             Checked(format, target / format.file, 1e-7, format.tolerance, 0.0015, {} if format.tolerance else about)
@@ -45,7 +45,7 @@ def exported(sweep: str, wanted: str, to: Path) -> dict[str, Any]:
     return manifest
 
 
-def test_the_manifest_tells_what_each_file_is_and_how_it_is_used(project, new: str, tmp_path: Path, capsys) -> None:
+def test_the_manifest_describes_each_file_and_how_to_use_it(project, new: str, tmp_path: Path, capsys) -> None:
     manifest = exported(new, "keras,savedmodel,tflite-int8", tmp_path)
     assert manifest["trial"] == 1
     assert manifest["scores"]["test_accuracy"] == 0.8125
@@ -74,7 +74,7 @@ def test_formats_of_the_same_model_are_added_and_replaced(project, new: str, tmp
 
 @pytest.mark.parametrize("mine", ["notes.txt", "variables/notes.txt", "own/notes.txt", "link"])
 @pytest.mark.parametrize("again", ["same", "other"])
-def test_a_folder_of_an_earlier_export_that_holds_more_is_refused(
+def test_a_folder_of_an_earlier_export_with_other_files_is_refused(
     project, old: str, new: str, tmp_path: Path, mine: str, again: str
 ) -> None:
     exported(new, "h5,savedmodel", tmp_path)
@@ -84,32 +84,32 @@ def test_a_folder_of_an_earlier_export_that_holds_more_is_refused(
         (tmp_path / "elsewhere").mkdir()
         path.symlink_to(tmp_path / "elsewhere")
     else:
-        path.write_text("of years")
+        path.write_text("years of work")
     before = tree(tmp_path)
     with pytest.raises(UserError, match=f": holds savedmodel/{mine}, which no export wrote; give another folder"):
         exported(new if again == "same" else old, "savedmodel" if again == "same" else "h5", tmp_path)
     assert tree(tmp_path) == before
 
 
-def test_a_folder_that_stays_as_it_is_may_hold_more(project, new: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_replaced_may_have_other_files(project, new: str, tmp_path: Path) -> None:
     exported(new, "h5,savedmodel", tmp_path)
-    (tmp_path / "savedmodel" / "notes.txt").write_text("of years")
+    (tmp_path / "savedmodel" / "notes.txt").write_text("years of work")
     assert list(exported(new, "h5,keras", tmp_path)["files"]) == ["model.h5", "model.keras", "savedmodel"]
 
 
-def test_empty_folders_of_an_earlier_export_go_with_it(project, old: str, new: str, tmp_path: Path) -> None:
+def test_empty_folders_of_an_earlier_export_are_removed_with_it(project, old: str, new: str, tmp_path: Path) -> None:
     exported(old, "savedmodel", tmp_path)
     (tmp_path / "savedmodel" / "assets").mkdir()
     exported(new, "h5", tmp_path)
     assert not (tmp_path / "savedmodel").exists()
 
 
-def test_files_of_another_model_do_not_stay_beside_a_new_one(project, old: str, new: str, tmp_path: Path) -> None:
+def test_files_of_another_model_are_removed(project, old: str, new: str, tmp_path: Path) -> None:
     exported(old, "h5,savedmodel", tmp_path)
     assert list(exported(new, "tflite", tmp_path)["files"]) == ["model.tflite"]
 
 
-def test_nothing_else_in_the_folder_is_touched(project, old: str, new: str, tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(project, old: str, new: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "model.onnx").touch()
     export.export(new, None, tmp_path, [formats.FORMATS["h5"]])
@@ -147,7 +147,7 @@ def test_a_pipe_in_place_of_a_manifest_does_not_hang(project, new: str, tmp_path
         exported(new, "h5", tmp_path)
 
 
-def test_a_model_of_the_users_own_is_imported_before_keras_loads_it(tmp_path: Path) -> None:
+def test_the_code_of_a_custom_model_is_imported_before_keras_loads_it(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     path.touch()
     about = export._about(Checked(formats.FORMATS["keras"], path, 0.0, 1e-5, 0.1), {"builder": "mine.models:build"})
@@ -155,14 +155,14 @@ def test_a_model_of_the_users_own_is_imported_before_keras_loads_it(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["model.keras", "savedmodel"])
-def test_what_no_export_wrote_is_not_replaced(project, new: str, tmp_path: Path, name: str) -> None:
+def test_files_that_no_export_wrote_are_not_replaced(project, new: str, tmp_path: Path, name: str) -> None:
     mine = tmp_path / name / "mine.txt" if name == "savedmodel" else tmp_path / name
     mine.parent.mkdir(exist_ok=True)
-    mine.write_text("of years")
+    mine.write_text("years of work")
     with pytest.raises(UserError, match=f": holds {name}, which no export wrote; give another folder"):
         exported(new, "h5,keras,savedmodel", tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
-    assert mine.read_text() == "of years"
+    assert mine.read_text() == "years of work"
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_formats_that_do_not_exist_are_refused(written: str, complaint: str) -> 
     assert str(error.value) == complaint
 
 
-def test_formats_come_once_and_in_an_order_of_their_own() -> None:
+def test_each_format_comes_once_and_in_a_fixed_order() -> None:
     assert [f.name for f in formats.chosen("TFLite, h5,tflite,savedmodel")] == ["h5", "savedmodel", "tflite"]
 
 
-def test_a_missing_extra_is_told_before_anything_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_before_anything_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda package: None if package == "tf2onnx" else object())
     with pytest.raises(UserError, match=r"^--format=onnx: needs tf2onnx; pip install onnx onnxruntime tf2onnx$"):
         formats.chosen("h5,onnx")

@@ -1,4 +1,4 @@
-"""Pictures that are meant to do harm: none hangs, fills the memory, or starts anything."""
+"""Malicious and damaged images: none hangs, fills the memory, or starts a program."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from processes import gone
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.results.models import image_files
-from mnist_sweep.results.models.image_decoder import PictureReader, RefusedError
+from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
+from mnist_sweep.results.models.preprocessing import prepare
 
 SHAPE = (28, 28, 1)
 MIB = 2**20
-# Of the process with NumPy, SciPy and Pillow, and a picture of the size that phones make.
+# The memory of the process with NumPy, SciPy and Pillow, and with the largest image.
 SMALL, LARGE = 300 * MIB, 1200 * MIB
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[PictureReader]:
-    with PictureReader(20) as started:
+def decoder() -> Iterator[ImageDecoder]:
+    with ImageDecoder(20) as started:
         yield started
 
 
-def process(reader: PictureReader) -> psutil.Process:
-    return psutil.Process(reader._process.pid)
+def process(decoder: ImageDecoder) -> psutil.Process:
+    return psutil.Process(decoder._process.pid)
 
 
-def peak(reader: PictureReader) -> int:
-    """The most memory that the process has had, in bytes."""
-    status = Path(f"/proc/{reader._process.pid}/status").read_text()
+def peak(decoder: ImageDecoder) -> int:
+    """The most memory that the process has used, in bytes."""
+    status = Path(f"/proc/{decoder._process.pid}/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
@@ -56,7 +57,7 @@ def saved(kind: str, *, mode: str = "RGB", size: tuple[int, int] = (24, 20), **h
 
 
 def several(kind: str) -> bytes:
-    """An animation: a black frame, and others."""
+    """An animation whose first frame is black."""
     frames = [Image.new("L", (60, 60), shade) for shade in (0, 100, 200)]
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
@@ -122,38 +123,38 @@ def as_kind(kind: str) -> bytes:
         (lambda: png(9, 9, 8, 0, zeros(90), (b"iCCP", b"a\0\0" + zeros(2**28))), "too large"),
         (lambda: png(9, 9, 8, 0, zeros(90), *[(b"zTXt", b"a\0\0" + zeros(MIB - 1))] * 99), "Too much memory"),
         (lambda: jpeg_of_scans(2000), "is a JPEG of more than 100 scans"),
-        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not a picture that can be"),
+        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not an image that can be"),
         (lambda: as_kind("TIFF"), "give a PNG, JPEG, BMP, GIF or WebP"),
-        (lambda: as_kind("PPM"), "is not a picture"),
-        (lambda: as_kind("ICO"), "is not a picture"),
-        (lambda: as_kind("TGA"), "is not a picture"),
-        (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a picture"),
-        (lambda: b"", "is not a picture"),
+        (lambda: as_kind("PPM"), "is not an image"),
+        (lambda: as_kind("ICO"), "is not an image"),
+        (lambda: as_kind("TGA"), "is not an image"),
+        (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image"),
+        (lambda: b"", "is not an image"),
         (lambda: saved("PNG")[:-40], "cannot be read ("),
         (lambda: saved("JPEG")[:300], "cannot be read ("),
     ],
 )  # fmt: skip
-def test_a_picture_that_is_too_much_or_none_is_refused_in_a_line(
-    reader: PictureReader, tmp_path: Path, content: Callable[[], bytes], why: str
+def test_an_image_that_is_too_large_or_not_an_image_is_refused_in_one_line(
+    decoder: ImageDecoder, tmp_path: Path, content: Callable[[], bytes], why: str
 ) -> None:
     path = tmp_path / "a\x1b[31m\n.png"
     path.write_bytes(content())
     with pytest.raises(UserError) as refused:
-        reader.read_file(path, SHAPE, None)
-    told = str(refused.value)
-    assert told.startswith(f"{tmp_path}/a\\x1b[31m")
-    assert why in told
-    assert told.replace("\n", "").isprintable()
-    assert peak(reader) < SMALL
+        decoder.read_file(path, SHAPE, None)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path}/a\\x1b[31m")
+    assert why in message
+    assert message.replace("\n", "").isprintable()
+    assert peak(decoder) < SMALL
 
 
 @pytest.mark.parametrize("content", [lambda: png(8192, 8192, 8, 6, zeros(8192 * (4 * 8192 + 1)))])
-def test_the_largest_that_is_read_takes_a_bounded_memory(tmp_path: Path, content: Callable[[], bytes]) -> None:
+def test_the_largest_image_takes_limited_memory(tmp_path: Path, content: Callable[[], bytes]) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(content())
-    with PictureReader(60) as reader:
-        assert reader.read_file(path, SHAPE, None).image.shape == SHAPE
-        assert peak(reader) < LARGE
+    with ImageDecoder(60) as decoder:
+        assert decoder.read_file(path, SHAPE, None).image.shape == SHAPE
+        assert peak(decoder) < LARGE
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,9 @@ def test_the_largest_that_is_read_takes_a_bounded_memory(tmp_path: Path, content
         (lambda path: None, "cannot be read (No such file or directory)"),
     ],
 )
-def test_what_is_no_file_is_not_waited_for(monkeypatch, tmp_path: Path, make: Callable, why: str) -> None:
+def test_a_path_that_is_not_a_regular_file_does_not_block(
+    monkeypatch, tmp_path: Path, make: Callable, why: str
+) -> None:
     # A socket's path has to be short.
     monkeypatch.chdir(tmp_path)
     make(Path("x.png"))
@@ -179,14 +182,14 @@ def test_what_is_no_file_is_not_waited_for(monkeypatch, tmp_path: Path, make: Ca
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "MPO"])
-def test_of_an_animation_the_first_picture_is_read(tmp_path: Path, kind: str) -> None:
+def test_the_first_image_of_an_animation_is_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "several"
     path.write_bytes(several(kind))
     assert np.asarray(image_files.read(path).convert("L")).max() < 20
 
 
 def test_jpegs_as_cameras_write_them_have_few_scans(tmp_path: Path) -> None:
-    # The picture in the Exif data has scans, too, as has a film that follows; and these bytes say nothing in there.
+    # Exif data, comments and whatever follows the image may contain the bytes of a scan's marker.
     path = tmp_path / "photo.jpg"
     exif = Image.Exif()
     exif[0x010E] = "\xff\xda" * 300
@@ -199,51 +202,51 @@ def test_jpegs_as_cameras_write_them_have_few_scans(tmp_path: Path) -> None:
 # ---- the process ------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_takes_too_long_ends_its_process_and_the_next_is_read(tmp_path: Path) -> None:
+def test_an_image_that_takes_too_long_ends_the_process_and_the_next_one_is_read(tmp_path: Path) -> None:
     slow, fine = tmp_path / "slow.bmp", tmp_path / "fine.png"
     slow.write_bytes(bmp(8192, 8192, 1, b"\1\7" * 30_000_000))
     fine.write_bytes(saved("PNG"))
-    with PictureReader(1) as reader:
-        before = process(reader)
+    with ImageDecoder(1) as decoder:
+        before = process(decoder)
         with pytest.raises(UserError, match=r"slow\.bmp: takes more than 1 s to read"):
-            reader.read_file(slow, SHAPE, None)
+            decoder.read_file(slow, SHAPE, None)
         assert gone([before])
-        assert reader.read_file(fine, SHAPE, None).image.shape == SHAPE
+        assert decoder.read_file(fine, SHAPE, None).image.shape == SHAPE
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_process_that_was_killed_is_replaced(tmp_path: Path, busy: bool) -> None:
+def test_a_killed_process_is_replaced(tmp_path: Path, busy: bool) -> None:
     slow, fine = tmp_path / "slow.bmp", tmp_path / "fine.png"
     slow.write_bytes(bmp(8192, 8192, 1, b"\1\7" * 30_000_000))
     fine.write_bytes(saved("PNG"))
-    with PictureReader(60) as reader:
-        reader.read_file(fine, SHAPE, None)
+    with ImageDecoder(60) as decoder:
+        decoder.read_file(fine, SHAPE, None)
         if busy:
-            threading.Timer(0.3, reader._process.kill).start()
+            threading.Timer(0.3, decoder._process.kill).start()
             with pytest.raises(UserError, match=r"slow\.bmp: cannot be read \(the process that opened it ended"):
-                reader.read_file(slow, SHAPE, None)
+                decoder.read_file(slow, SHAPE, None)
         else:
-            reader._process.kill()
-            reader._process.wait()
-        assert reader.read_file(fine, SHAPE, None).image.shape == SHAPE
+            decoder._process.kill()
+            decoder._process.wait()
+        assert decoder.read_file(fine, SHAPE, None).image.shape == SHAPE
 
 
-def test_closing_ends_what_is_being_read(tmp_path: Path) -> None:
-    reader = PictureReader(60)
-    reader.read_body("image/png", saved("PNG"), SHAPE, None)
-    ended = process(reader)
+def test_closing_ends_a_process_that_is_reading_an_image(tmp_path: Path) -> None:
+    decoder = ImageDecoder(60)
+    decoder.read_body("image/png", saved("PNG"), SHAPE, None)
+    ended = process(decoder)
     os.kill(ended.pid, signal.SIGSTOP)
-    threading.Timer(0.3, reader.close).start()
-    with pytest.raises(RefusedError, match="is ending"):
-        reader.read_body("image/png", saved("PNG"), SHAPE, None)
+    threading.Timer(0.3, decoder.close).start()
+    with pytest.raises(DecodingError, match="is ending"):
+        decoder.read_body("image/png", saved("PNG"), SHAPE, None)
     assert gone([ended])
 
 
-def test_it_does_not_outlive_the_program_that_started_it() -> None:
+def test_the_process_does_not_outlive_the_program_that_started_it() -> None:
     code = (
         "import os\n"
-        "from mnist_sweep.results.models.image_decoder import PictureReader\n"
-        "print(PictureReader(5)._process.pid, flush=True)\n"
+        "from mnist_sweep.results.models.image_decoder import ImageDecoder\n"
+        "print(ImageDecoder(5)._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -267,7 +270,7 @@ _EXTREME = st.sampled_from([b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A picture some of whose bytes were replaced, removed or added."""
+    """An image some of whose bytes were replaced, removed or added."""
     content = bytearray(draw(st.sampled_from(WHOLE)))
     for _ in range(draw(st.integers(1, 8))):
         at = draw(st.integers(0, len(content)))
@@ -278,11 +281,11 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged() | st.binary(max_size=200))
-def test_whatever_the_bytes_there_is_a_picture_or_a_line_that_names_the_file(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_give_an_image_or_an_error_of_one_line_that_names_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "damaged"
     path.write_bytes(content)
     try:
-        prepared = image_files.prepare(image_files.read(path), SHAPE)
+        prepared = prepare(image_files.read(path), SHAPE)
     except UserError as error:
         assert str(error).startswith(f"{path}: ")
         assert str(error).isprintable()

@@ -1,4 +1,4 @@
-"""What is printed of pictures that were read; the model, which TensorFlow would be needed for, is made up."""
+"""What `predict` prints. The model is faked, so that TensorFlow is not needed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from mnist_sweep.cli.main import main
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images as data
 from mnist_sweep.data.profile import measure
-from mnist_sweep.results.models import image_files, predict
+from mnist_sweep.results.models import predict
+from mnist_sweep.results.models.doubts import why_doubtful
+from mnist_sweep.results.models.preprocessing import Prepared
 
 
 class Model:
-    """The winner of a sweep, whose run holds some artifacts."""
+    """The best model of a sweep, whose run has some artifacts."""
 
     sweep, trial = "quick/2025-01-01_10-00-00", 3
-    run = SimpleNamespace(info=SimpleNamespace(run_id="abc"), data=SimpleNamespace(tags={"data.image": "28x28x1"}))
+    image_shape = (28, 28, 1)
+    run = SimpleNamespace(info=SimpleNamespace(run_id="abc"))
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
@@ -34,22 +37,22 @@ class Model:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """It calls everything a 4, or perhaps a 9."""
+    """A model that reads everything as a 4, or perhaps a 9."""
     model = Model(tmp_path / "artifacts")
     model.artifacts.mkdir()
 
-    def asked(model: Any, found: dict[Path, image_files.Prepared], profile: Any, folder: Path) -> list[Any]:
-        told = np.where(np.arange(10) == 4, 0.8, np.where(np.arange(10) == 9, 0.2, 0))
-        return [predict._Answer(f, p, told, image_files.why_doubtful(p, told, profile)) for f, p in found.items()]
+    def classified(model: Any, found: dict[Path, Prepared], profile: Any, folder: Path) -> list[Any]:
+        answer = np.where(np.arange(10) == 4, 0.8, np.where(np.arange(10) == 9, 0.2, 0))
+        return [predict._Answer(f, p, answer, why_doubtful(p, answer, profile)) for f, p in found.items()]
 
     monkeypatch.setattr(predict, "find_model", lambda what, uri: model)
-    monkeypatch.setattr(predict, "_asked", asked)
+    monkeypatch.setattr(predict, "_classified", classified)
     monkeypatch.chdir(tmp_path)
     return model
 
 
 @pytest.fixture
-def pictures(model: Model, digits: Path) -> data.Images:
+def image_files(model: Model, digits: Path) -> data.Images:
     """`a/four.png`, another `b/four.png`, and `blank.png`, in the working directory."""
     loaded = data.load("npz", str(digits))
     for folder, number in (("a", 80), ("b", 81)):
@@ -59,15 +62,15 @@ def pictures(model: Model, digits: Path) -> data.Images:
     return loaded
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def run_predict(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
         main(["predict", *arguments])
     return (end.value.code, *capsys.readouterr())
 
 
-def test_a_row_tells_digit_probability_second_and_remarks(model, pictures, capsys) -> None:
-    measure(pictures.x_train, pictures.y_train).save(model.artifacts / "data_profile.npz")
-    code, printed, errors = said(capsys, "a/four.png", "blank.png")
+def test_a_row_has_the_digit_its_probability_the_second_and_remarks(model, image_files, capsys) -> None:
+    measure(image_files.x_train, image_files.y_train).save(model.artifacts / "data_profile.npz")
+    code, printed, errors = run_predict(capsys, "a/four.png", "blank.png")
     assert (code, errors) == (0, "")
     rows = [line.split() for line in printed.splitlines() if ".png" in line]
     assert rows[0][:5] == ["a/four.png", "4", "0.8000", "9", "(0.2000)"]
@@ -76,28 +79,28 @@ def test_a_row_tells_digit_probability_second_and_remarks(model, pictures, capsy
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
-def test_without_a_profile_pictures_are_read_and_likeness_is_not_judged(model, pictures, capsys, damage) -> None:
+def test_without_a_profile_images_are_read_and_likeness_is_not_judged(model, image_files, capsys, damage) -> None:
     if damage == "damaged":
         (model.artifacts / "data_profile.npz").write_bytes(b"PK no archive")
-    light = 255 - pictures.x_train[:64]
+    light = 255 - image_files.x_train[:64]
     np.savez(model.artifacts / "sample_predictions.npz", images=light)
-    code, printed, _ = said(capsys, "a/four.png", "--save-input", "seen")
+    code, printed, _ = run_predict(capsys, "a/four.png", "--save-input", "seen")
     assert code == 0
-    assert "Whether a picture looks like the training images cannot be judged" in printed
-    # The sample of the training images has told that they are dark on light.
+    assert "Whether an image looks like the training images cannot be judged" in printed
+    # The sample of training images shows that they are dark on light.
     assert np.asarray(Image.open("seen/four.png"))[0, 0] == 255
 
 
-def test_what_the_model_saw_is_saved_under_names_of_its_own(model, pictures, capsys) -> None:
-    code, _, _ = said(capsys, "a/four.png", "--save-input", "seen", "b/four.png")
+def test_what_the_model_saw_is_saved_under_unique_names(model, image_files, capsys) -> None:
+    code, _, _ = run_predict(capsys, "a/four.png", "--save-input", "seen", "b/four.png")
     assert code == 0
     assert sorted(path.name for path in Path("seen").iterdir()) == ["four-2.png", "four.png"]
-    assert said(capsys, "a/four.png", "--save-input", "blank.png")[2].startswith(
+    assert run_predict(capsys, "a/four.png", "--save-input", "blank.png")[2].startswith(
         "mnist_sweep: --save-input=blank.png: "
     )
 
 
-def test_where_no_picture_can_be_read_no_model_is_asked(model, pictures, capsys) -> None:
-    code, printed, errors = said(capsys, "gone.png", "a")
+def test_if_no_image_can_be_read_no_model_is_loaded(model, image_files, capsys) -> None:
+    code, printed, errors = run_predict(capsys, "gone.png", "a")
     assert (code, printed) == (2, "")
     assert [line.split(":")[1] for line in errors.splitlines()] == [" gone.png", " a"]

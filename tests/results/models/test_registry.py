@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.results.models import registry
-from mnist_sweep.results.models.registry import Registered, register
+from mnist_sweep.results.models.model_run import ModelRun
+from mnist_sweep.results.models.registry import Packager, Registered, register
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
@@ -29,16 +30,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def package(run: ModelRun, folder: Path) -> Path:
+    (folder / "package").mkdir()
+    (folder / "package" / "MLmodel").write_text("flavors: {}\n")
+    return folder / "package"
+
+
 @pytest.fixture
 def uri(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     shutil.copy(template, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def packaged(folder: Path, what: str) -> None:
-        (folder / registry.PACKAGE).mkdir()
-        (folder / registry.PACKAGE / "MLmodel").write_text("flavors: {}\n")
-
-    monkeypatch.setattr(registry, "_package", packaged)
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
@@ -59,7 +60,7 @@ def add(client: MlflowClient, tmp_path: Path) -> Add:
         objective: str = "val_accuracy max",
         digest: str = "d",
         seed: int = 1,
-        packaged: Callable[[], Path | None] = lambda: None,
+        packaged: Packager = package,
     ) -> Registered:
         experiment = client.get_experiment_by_name("story")
         place = (tmp_path / "artifacts").as_uri()
@@ -96,7 +97,7 @@ def champion(client: MlflowClient) -> str:
     return str(client.get_model_version_by_alias("story-mnist_5k", "champion").version)
 
 
-def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowClient, monkeypatch) -> None:
+def test_the_first_version_is_the_champion_and_is_described(add: Add, client: MlflowClient) -> None:
     assert add("a", 0.75, confirmed=0.5) == Registered("story-mnist_5k", "1", True, "the first one")
     version = client.get_model_version("story-mnist_5k", "1")
     assert version.tags == {
@@ -126,19 +127,19 @@ def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowC
         ({"score": 0.5}, {"score": 0.75}, True, "val_accuracy 0.7500 is better than the 0.5000 of version 1"),
         ({"score": 0.5}, {"score": 0.5}, False, "val_accuracy 0.5000 is not better than the 0.5000 of version 1"),
         ({"score": 0.75}, {"score": 0.5}, False, "val_accuracy 0.5000 is not better than the 0.7500 of version 1"),
-        # The mean on new seeds tells, where both have one.
+        # The mean on new seeds decides if both have one.
         (
             {"score": 0.5, "confirmed": 0.75},
             {"score": 0.75, "confirmed": 0.5},
             False,
             "val_accuracy 0.5000 on new seeds is not better than the 0.7500 of version 1",
         ),
-        # The best score of many is a little lucky, and cannot beat a mean on new seeds.
+        # The best score of many is partly luck, and cannot beat a mean on new seeds.
         (
             {"score": 0.5, "confirmed": 0.625},
             {"score": 0.75},
             False,
-            "version 1 is, whose score is a mean on new seeds, and this one's is not",
+            "version 1 was scored on new seeds, and this one was not",
         ),
         (
             {"score": 0.5},
@@ -150,14 +151,19 @@ def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowC
             {"score": 0.5},
             {"score": 0.75, "seed": 2},
             False,
-            "version 1 is, which was scored on other validation images: data.validation_split=0.1, seed=1",
+            "version 1, which was scored on other validation images: data.validation_split=0.1, seed=1",
         ),
-        ({"score": 0.5}, {"score": 0.75, "digest": "e"}, False, "version 1 is, which was trained on other data"),
+        (
+            {"score": 0.5},
+            {"score": 0.75, "digest": "e"},
+            False,
+            "not comparable with version 1, which was trained on other data",
+        ),
         (
             {"score": 0.5},
             {"score": 0.25, "objective": "val_loss min"},
             False,
-            "version 1 is, which was chosen by val_accuracy max",
+            "not comparable with version 1, which was chosen by val_accuracy max",
         ),
         (
             {"score": 0.5, "objective": "val_loss min"},
@@ -167,7 +173,7 @@ def test_the_first_is_the_champion_and_says_what_it_is(add: Add, client: MlflowC
         ),
     ],
 )
-def test_another_is_the_champion_only_where_it_is_better_on_the_same_data(
+def test_another_version_becomes_the_champion_only_if_it_is_better_on_the_same_data(
     add: Add, client: MlflowClient, first, second, moves, why
 ) -> None:
     add("a", **first)
@@ -178,44 +184,43 @@ def test_another_is_the_champion_only_where_it_is_better_on_the_same_data(
     assert found.line.startswith(f"story-mnist_5k version 2, {'the' if moves else 'not the'} champion (")
 
 
-def test_doing_it_again_changes_nothing(add: Add, client: MlflowClient) -> None:
+def test_registering_again_changes_nothing(add: Add, client: MlflowClient) -> None:
     add("a", 0.75)
     add("b", 0.5)
     for sweep, version in (("story/a", "1"), ("story/b", "2")):
-        found = register(find_sweep(sweep, client.tracking_uri))
+        found = register(find_sweep(sweep, client.tracking_uri), package)
         assert (found.version, found.champion) == (version, version == "1")
     assert len(client.search_model_versions("name = 'story-mnist_5k'")) == 2
 
 
-def test_a_package_that_is_there_is_taken_and_asked_for_once(add: Add, client, tmp_path, monkeypatch) -> None:
+def test_a_model_is_packaged_once_even_if_it_is_registered_again(add: Add, client: MlflowClient, tmp_path) -> None:
     made, asked = tmp_path / "made", []
     made.mkdir()
     (made / "MLmodel").write_text("flavors: {made: here}\n")
 
-    def packaged() -> Path:
-        asked.append(made)
+    def packaged(run: ModelRun, folder: Path) -> Path:
+        asked.append(run.sweep)
         return made
 
-    monkeypatch.setattr(registry, "_package", lambda *_: pytest.fail("it is there"))
     add("a", 0.75, packaged=packaged)
     assert register(find_sweep("story/a", client.tracking_uri), packaged).version == "1"
-    assert asked == [made]
+    assert asked == ["story/a"]
     version = client.get_model_version("story-mnist_5k", "1")
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     assert Path(model.artifact_location.removeprefix("file://"), "MLmodel").read_text() == "flavors: {made: here}\n"
 
 
-def test_the_users_own_choice_of_a_champion_stays(add: Add, client: MlflowClient) -> None:
+def test_a_champion_that_the_user_chose_stays(add: Add, client: MlflowClient) -> None:
     add("a", 0.75)
     add("b", 0.5)
     client.set_registered_model_alias("story-mnist_5k", "champion", "2")
-    register(find_sweep("story/a", client.tracking_uri))
+    register(find_sweep("story/a", client.tracking_uri), package)
     assert champion(client) == "2"
     client.delete_registered_model_alias("story-mnist_5k", "champion")
-    assert register(find_sweep("story/a", client.tracking_uri)).champion
+    assert register(find_sweep("story/a", client.tracking_uri), package).champion
 
 
-def test_where_it_cannot_be_written_one_line_says_so_and_nothing_is_left(
+def test_a_registry_that_cannot_be_written_is_reported_in_one_line_and_nothing_is_left(
     add: Add, client: MlflowClient, monkeypatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
@@ -230,16 +235,7 @@ def test_where_it_cannot_be_written_one_line_says_so_and_nothing_is_left(
     assert add("b", 0.5).version == "1"
 
 
-def test_the_environment_is_as_it_was(add: Add, monkeypatch) -> None:
+def test_the_environment_is_restored(add: Add, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
     add("a", 0.5)
-    import os
-
     assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
-
-
-def test_a_model_that_cannot_be_packaged_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="the model of trial 3 cannot be packaged \\(config.yaml: there is no such file\\)"
-    ):
-        registry._package(tmp_path, "the model of trial 3")

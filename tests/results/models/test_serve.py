@@ -1,4 +1,4 @@
-"""The page's server, on a real socket, with models that are plain functions."""
+"""The page's server on a real socket, with functions as models."""
 
 from __future__ import annotations
 
@@ -32,13 +32,19 @@ from PIL import Image
 from mnist_sweep.common import ports
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.models.image_decoder import PictureReader
-from mnist_sweep.results.models.image_files import prepare
-from mnist_sweep.results.models.serve import app, connections, picture_readers, reading, server_of
-from mnist_sweep.results.models.serve import panel as panels
+from mnist_sweep.results.models.image_decoder import ImageDecoder
+from mnist_sweep.results.models.model_run import ModelRun, find_model
+from mnist_sweep.results.models.preprocessing import prepare
+from mnist_sweep.results.models.serve import app, connections, image_decoders, request_body, served_models, server_of
 from mnist_sweep.results.models.serve.app import make_app
-from mnist_sweep.results.models.serve.panel import Candidate, Judge, Panel, candidates, describe, load
-from mnist_sweep.results.models.tracked import TrackedModel, find_model
+from mnist_sweep.results.models.serve.served_models import (
+    Candidate,
+    LoadedModel,
+    ServedModels,
+    candidates,
+    describe,
+    load,
+)
 from mnist_sweep.results.runs.api import record
 from mnist_sweep.results.runs.frames import runs_frame
 
@@ -48,7 +54,7 @@ PNG = {"Content-Type": "image/png"}
 
 
 def by_shape(image: np.ndarray) -> np.ndarray:
-    """A model: an upright stroke is a 1, a lying one a 2, and it is sure of it by 0.75."""
+    """A model that reads a vertical stroke as a 1 and a horizontal one as a 2, with probability 0.75."""
     tall, wide = (image[..., 0].max(axis=axis).sum() for axis in (1, 0))
     answer = np.full(10, 0.25 / 9)
     answer[1 if tall > wide else 2] = 0.75
@@ -59,14 +65,13 @@ def always_one(_: np.ndarray) -> np.ndarray:
     return np.eye(10)[1]
 
 
-UPRIGHT = np.zeros((60, 60), dtype=np.uint8)
-UPRIGHT[10:50, 27:33] = 255
-LYING = UPRIGHT.T
+VERTICAL = np.zeros((60, 60), dtype=np.uint8)
+VERTICAL[10:50, 27:33] = 255
+HORIZONTAL = VERTICAL.T
 
 
 @dataclass
 class Server:
-    panel: Panel
     port: int
 
     def ask(
@@ -93,35 +98,35 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def readers() -> Iterator[list[PictureReader]]:
-    with picture_readers() as started:
+def decoders() -> Iterator[list[ImageDecoder]]:
+    with image_decoders() as started:
         yield started
 
 
 @contextmanager
-def serving(panel: Panel, readers: list[PictureReader], token: str = "") -> Iterator[Server]:
+def serving(models: ServedModels, decoders: list[ImageDecoder], token: str = "") -> Iterator[Server]:
     with ports.listen("127.0.0.1", 0) as listening:
-        server = server_of(make_app(panel, readers, ["known.example"], token))
+        server = server_of(make_app(models, decoders, ["known.example"], token))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:
             time.sleep(0.005)
         try:
-            yield Server(panel, listening.getsockname()[1])
+            yield Server(listening.getsockname()[1])
         finally:
             server.should_exit = True
             thread.join()
 
 
 @pytest.fixture(scope="module")
-def panel() -> Panel:
-    judges = [Judge("trial 3", "units 64", by_shape), Judge("trial 1", "units 32", always_one)]
-    return Panel(CARD, (28, 28, 1), judges=judges, complete=True)
+def models() -> ServedModels:
+    loaded = [LoadedModel("trial 3", "units 64", by_shape), LoadedModel("trial 1", "units 32", always_one)]
+    return ServedModels(CARD, (28, 28, 1), loaded=loaded, complete=True)
 
 
 @pytest.fixture(scope="module")
-def server(panel: Panel, readers: list[PictureReader]) -> Iterator[Server]:
-    with serving(panel, readers) as served:
+def server(models: ServedModels, decoders: list[ImageDecoder]) -> Iterator[Server]:
+    with serving(models, decoders) as served:
         yield served
 
 
@@ -141,15 +146,15 @@ def as_file(image: np.ndarray, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (as_json(LYING), JSON),
-        (as_json(LYING / 1.5), {"Content-Type": "application/json; charset=utf-8"}),
-        (as_json(np.repeat(LYING[..., np.newaxis], 3, axis=2)), JSON),
-        (as_file(LYING), PNG),
-        (as_file(255 - LYING), PNG),
-        (as_file(LYING, "JPEG"), {"Content-Type": "image/jpeg"}),
+        (as_json(HORIZONTAL), JSON),
+        (as_json(HORIZONTAL / 1.5), {"Content-Type": "application/json; charset=utf-8"}),
+        (as_json(np.repeat(HORIZONTAL[..., np.newaxis], 3, axis=2)), JSON),
+        (as_file(HORIZONTAL), PNG),
+        (as_file(255 - HORIZONTAL), PNG),
+        (as_file(HORIZONTAL, "JPEG"), {"Content-Type": "image/jpeg"}),
     ],
 )
-def test_an_image_is_judged_by_all(server, body, headers):
+def test_an_image_is_classified_by_all_models(server, body, headers):
     status, answer = server.predict(body, headers)
     assert status == 200
     assert (answer["digit"], answer["probability"]) == (2, 0.75)
@@ -165,43 +170,43 @@ def test_an_image_is_judged_by_all(server, body, headers):
     assert answer["notes"]
 
 
-def test_what_is_doubtful_is_said(server):
+def test_the_answer_has_its_doubts(server):
     _, answer = server.predict(as_json(np.zeros((9, 9), dtype=int)))
     assert any("nothing is drawn" in doubt for doubt in answer["doubts"])
-    _, answer = server.predict(as_json(UPRIGHT))
+    _, answer = server.predict(as_json(VERTICAL))
     assert answer["doubts"] == []
 
 
-def test_models_of_coloured_images_are_shown_what_they_see():
-    panel = Panel(CARD, (8, 6, 3), judges=[Judge("trial 0", "", lambda image: image.mean(axis=(0, 1)))])
-    picture = np.zeros((80, 60, 3), dtype=np.uint8)
-    picture[..., 1] = 255
-    answer = panel.answer(prepare(Image.fromarray(picture), panel.shape))
+def test_models_of_colour_images_see_and_return_colour_images():
+    models = ServedModels(CARD, (8, 6, 3), loaded=[LoadedModel("trial 0", "", lambda image: image.mean(axis=(0, 1)))])
+    image = np.zeros((80, 60, 3), dtype=np.uint8)
+    image[..., 1] = 255
+    answer = models.answer(prepare(Image.fromarray(image), models.shape))
     assert answer["digit"] == 1
     assert answer["probability"] == pytest.approx(1)
     assert np.array(answer["image"]).shape == (8, 6, 3)
 
 
-def test_before_the_champion_is_loaded_it_says_so(readers):
-    panel = Panel(CARD, (28, 28, 1), expected=2)
-    with serving(panel, readers) as server:
-        response, answer = server.ask("POST", "/predict", as_json(UPRIGHT), JSON)
+def test_the_server_reports_that_the_champion_is_still_loading(decoders):
+    models = ServedModels(CARD, (28, 28, 1), expected=2)
+    with serving(models, decoders) as server:
+        response, answer = server.ask("POST", "/predict", as_json(VERTICAL), JSON)
         assert (response.status, answer["error"]) == (503, "the model is still being loaded")
         assert response.headers["retry-after"]
         assert server.ask("GET", "/health")[1] == {"ready": False}
-        panel.judges.append(Judge("trial 3", "units 64", by_shape))
+        models.loaded.append(LoadedModel("trial 3", "units 64", by_shape))
         assert server.ask("GET", "/health")[1] == {"ready": True}
         about = server.ask("GET", "/about")[1]
         assert about["models"] == [{"name": "trial 3", "about": "units 64"}]
         assert (about["ready"], about["complete"], about["expected"]) == (True, False, 2)
-        assert server.predict(as_json(UPRIGHT))[0] == 200
+        assert server.predict(as_json(VERTICAL))[0] == 200
 
 
 # ---- limits -----------------------------------------------------------------------------------------------------
 
 
 def bomb() -> bytes:
-    """A PNG of a hundred bytes that says it is 60,000 × 60,000."""
+    """A PNG of a hundred bytes that claims to be 60,000 × 60,000."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
     packed = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
@@ -223,11 +228,11 @@ def bomb() -> bytes:
         (422, '{"image": []}', "list of rows"),
         (422, '{"image": [1, 2]}', "list of rows"),
         (422, '{"image": [[]]}', "must be height"),
-        (422, '{"image": [[1, 2], [3]]}', "as long"),
-        (422, '{"image": [[1, 2], 3]}', "as long"),
+        (422, '{"image": [[1, 2], [3]]}', "the same length"),
+        (422, '{"image": [[1, 2], 3]}', "the same length"),
         (422, '{"image": [["1"]]}', "nothing but numbers"),
         (422, '{"image": [[1, "2"]]}', "nothing but numbers"),
-        # As an array of texts, each would take the room of the longest: 60 GB.
+        # In a NumPy array of texts, each would take as much memory as the longest: 60 GB.
         (422, json.dumps({"image": [[""] * 512] * 511 + [["x" * 60_000]]}), "nothing but numbers"),
         (422, '{"image": [[true]]}', "nothing but numbers"),
         (422, '{"image": [[true, 0.5]]}', "nothing but numbers"),
@@ -239,12 +244,12 @@ def bomb() -> bytes:
         (422, '{"image": [[256]]}', "0..255"),
         (422, '{"image": [[[1, 2]]]}', "must be height"),
         (422, '{"image": [[[[1]]]]}', "must be height"),
-        (422, '{"image": ' + "[" * 150 + "1" + "]" * 150 + "}", "as long"),
+        (422, '{"image": ' + "[" * 150 + "1" + "]" * 150 + "}", "the same length"),
         (422, as_json(np.zeros((513, 2))), "512"),
         (422, as_json(np.zeros((2, 513))), "512"),
     ],
 )
-def test_json_that_is_no_image_is_refused_in_a_line(server, status, body, message):
+def test_json_that_is_not_an_image_is_refused_in_one_line(server, status, body, message):
     got, answer = server.predict(body)
     assert (got, list(answer)) == (status, ["error"])
     assert message in answer["error"]
@@ -254,56 +259,56 @@ def test_json_that_is_no_image_is_refused_in_a_line(server, status, body, messag
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "not a picture that can be read; give a PNG"),
-        (b"GIF89a", "not a picture"),
-        (as_file(UPRIGHT)[:70], "the picture cannot be read ("),
-        (as_file(UPRIGHT, "JPEG"), "not a picture"),
+        (b"", "not an image that can be read; give a PNG"),
+        (b"GIF89a", "not an image"),
+        (as_file(VERTICAL)[:70], "the image cannot be read ("),
+        (as_file(VERTICAL, "JPEG"), "not an image"),
         (as_file(np.zeros((2, 2049), dtype=np.uint8)), "2049 × 2"),
         (bomb(), "too large"),
     ],
 )
-def test_files_that_are_no_picture_or_too_large_are_refused(server, body, message):
-    begun = time.monotonic()
+def test_files_that_are_not_an_image_or_too_large_are_refused(server, body, message):
+    start = time.monotonic()
     status, answer = server.predict(body, PNG)
     assert status == 422
     assert message in answer["error"]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "multipart/form-data; boundary=x", "image/svg+xml"])
-def test_other_types_are_refused_which_also_keeps_other_sites_forms_out(server, kind):
-    assert server.predict(as_json(UPRIGHT), {"Content-Type": kind})[0] == 415
+def test_other_content_types_are_refused_such_as_those_of_other_sites_forms(server, kind):
+    assert server.predict(as_json(VERTICAL), {"Content-Type": kind})[0] == 415
 
 
-def test_the_largest_image_that_is_promised_fits(server):
+def test_the_largest_image_allowed_is_accepted(server):
     assert server.predict(json.dumps({"image": np.full((512, 512), 255).tolist()}))[0] == 200
 
 
-def test_a_body_that_says_it_is_too_large_is_not_waited_for(server):
+def test_a_body_declared_too_large_is_refused_before_it_arrives(server):
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    answer = server.raw(f"{head}Content-Length: {reading.MOST_BYTES + 1}\r\n\r\n".encode())
+    answer = server.raw(f"{head}Content-Length: {request_body.MOST_BYTES + 1}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'{"error":"the body has more than' in answer
 
 
-def test_a_body_that_does_not_say_its_length_is_counted(server):
-    taken = 0
+def test_a_body_of_undeclared_length_is_counted(server):
+    sent = 0
 
     def parts() -> Iterator[bytes]:
-        nonlocal taken
+        nonlocal sent
         for _ in range(2000):
-            taken += 1
+            sent += 1
             yield b" " * 65536
 
-    # It does not listen to the rest.
+    # The server closes the connection before it has received everything.
     with contextlib.suppress(ConnectionError):
         assert server.predict(parts(), {**JSON, "Transfer-Encoding": "chunked"}, encode_chunked=True)[0] == 413
-    assert taken < 500
+    assert sent < 500
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 500\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
-def test_a_body_that_never_ends_is_given_up(server, monkeypatch, length):
-    monkeypatch.setattr(reading, "SECONDS_TO_SEND", 0.1)
+def test_a_body_that_never_ends_times_out(server, monkeypatch, length):
+    monkeypatch.setattr(request_body, "SECONDS_TO_SEND", 0.1)
     answer = server.raw(
         f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}".encode()
     )
@@ -311,41 +316,41 @@ def test_a_body_that_never_ends_is_given_up(server, monkeypatch, length):
     assert server.ask("GET", "/health")[0].status == 200
 
 
-def test_a_picture_that_takes_too_long_is_given_up(panel):
-    with picture_readers(seconds=0.2) as readers, serving(panel, readers) as server:
-        assert server.predict(as_file(UPRIGHT), PNG)[0] == 200
-        stopped = [reader._process for reader in readers]
+def test_an_image_that_takes_too_long_is_refused(models):
+    with image_decoders(seconds=0.2) as decoders, serving(models, decoders) as server:
+        assert server.predict(as_file(VERTICAL), PNG)[0] == 200
+        stopped = [decoder._process for decoder in decoders]
         for process in stopped:
             process.send_signal(signal.SIGSTOP)
-        status, answer = server.predict(as_file(UPRIGHT), PNG)
-        assert (status, answer) == (422, {"error": "the picture takes more than 0.2 s to read"})
+        status, answer = server.predict(as_file(VERTICAL), PNG)
+        assert (status, answer) == (422, {"error": "the image takes more than 0.2 s to read"})
         assert any(process.poll() is not None for process in stopped)
 
 
-def test_who_would_wait_too_long_for_a_turn_is_told_to_come_again(readers, monkeypatch):
+def test_a_client_that_would_wait_too_long_is_told_to_retry(decoders, monkeypatch):
     monkeypatch.setattr(app, "_SECONDS_TO_WAIT", 0.1)
-    begun, done = threading.Semaphore(0), threading.Event()
+    started, done = threading.Semaphore(0), threading.Event()
 
     def waits(image: np.ndarray) -> np.ndarray:
-        begun.release()
+        started.release()
         done.wait(60)
         return always_one(image)
 
-    with serving(Panel(CARD, (28, 28, 1), judges=[Judge("trial 3", "", waits)]), readers) as server:
+    with serving(ServedModels(CARD, (28, 28, 1), loaded=[LoadedModel("trial 3", "", waits)]), decoders) as server:
         answers: list[int] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(server.predict(as_json(UPRIGHT))[0])) for _ in readers
+            threading.Thread(target=lambda: answers.append(server.predict(as_json(VERTICAL))[0])) for _ in decoders
         ]
         for thread in threads:
             thread.start()
-        assert all(begun.acquire(timeout=20) for _ in readers)
-        assert server.predict(as_json(UPRIGHT)) == (503, {"error": "too many pictures are waiting to be read"})
-        # What takes no turn is answered.
+        assert all(started.acquire(timeout=20) for _ in decoders)
+        assert server.predict(as_json(VERTICAL)) == (503, {"error": "too many images are waiting to be read"})
+        # Other requests are answered.
         assert server.ask("GET", "/health")[0].status == 200
         done.set()
         for thread in threads:
             thread.join()
-        assert answers == [200] * len(readers)
+        assert answers == [200] * len(decoders)
 
 
 # ---- connections ------------------------------------------------------------------------------------------------
@@ -364,7 +369,7 @@ def closed(connection: socket.socket, seconds: float = 10) -> bool:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         b"",
         b"GET /ab",
@@ -373,14 +378,14 @@ def closed(connection: socket.socket, seconds: float = 10) -> bool:
         b"\r\n\r\n",
     ],
 )
-def test_who_does_not_send_a_whole_header_is_cut_off(server, monkeypatch, said):
+def test_a_client_that_does_not_send_a_whole_header_is_disconnected(server, monkeypatch, sent):
     monkeypatch.setattr(connections, "SECONDS_FOR_HEADERS", 0.3)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(said)
+        connection.sendall(sent)
         assert closed(connection)
 
 
-def test_who_sends_a_header_a_byte_at_a_time_is_cut_off(server, monkeypatch):
+def test_a_client_that_sends_a_header_byte_by_byte_is_disconnected(server, monkeypatch):
     monkeypatch.setattr(connections, "SECONDS_FOR_HEADERS", 0.3)
     with socket.create_connection(("127.0.0.1", server.port)) as connection, pytest.raises(ConnectionError):
         for _ in range(500):
@@ -388,7 +393,7 @@ def test_who_sends_a_header_a_byte_at_a_time_is_cut_off(server, monkeypatch):
             time.sleep(0.02)
 
 
-def test_who_dribbles_a_body_that_nobody_wants_is_cut_off(server, monkeypatch):
+def test_a_client_that_sends_an_unneeded_body_byte_by_byte_is_disconnected(server, monkeypatch):
     monkeypatch.setattr(connections, "SECONDS_FOR_REQUEST", 0.3)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
@@ -398,7 +403,7 @@ def test_who_dribbles_a_body_that_nobody_wants_is_cut_off(server, monkeypatch):
                 time.sleep(0.02)
 
 
-def test_who_does_not_take_the_answers_is_cut_off(server, monkeypatch):
+def test_a_client_that_does_not_receive_the_answers_is_disconnected(server, monkeypatch):
     monkeypatch.setattr(connections, "SECONDS_FOR_REQUEST", 0.5)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -410,22 +415,22 @@ def test_who_does_not_take_the_answers_is_cut_off(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         b"",
         b"GET /ab",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nx",
     ],
 )
-def test_a_crowd_that_says_nothing_does_not_shut_out_others(server, said):
+def test_many_silent_clients_do_not_shut_out_others(server, sent):
     with contextlib.ExitStack() as crowd:
         silent = []
         for _ in range(connections.MOST + 30):
             silent.append(crowd.enter_context(socket.create_connection(("127.0.0.1", server.port))))
-            silent[-1].sendall(said)
+            silent[-1].sendall(sent)
         for _ in range(5):
             assert server.ask("GET", "/health")[0].status == 200
-        # The first to come are the first to go.
+        # The oldest connections are closed first.
         assert closed(silent[0], 5)
         assert not closed(silent[-1], 0.01)
 
@@ -460,7 +465,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("request_", GARBAGE, ids=range(len(GARBAGE)))
-def test_what_is_not_http_is_answered_or_cut_off_and_prints_nothing(server, capfd, request_):
+def test_data_that_is_not_http_is_answered_or_disconnected_and_nothing_is_printed(server, capfd, request_):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(request_)
@@ -476,14 +481,14 @@ REQUEST = b"POST /predict?a=b HTTP/1.1\r\nHost: localhost\r\nContent-Type: image
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_requests_do_no_harm(server, capfd, data):
-    picture = as_file(UPRIGHT)
-    said = bytearray(REQUEST % len(picture) + picture) * data.draw(st.integers(1, 2))
+    image = as_file(VERTICAL)
+    request = bytearray(REQUEST % len(image) + image) * data.draw(st.integers(1, 2))
     for _ in range(data.draw(st.integers(1, 5))):
-        at = data.draw(st.integers(0, 150) | st.integers(0, len(said)))
-        said[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
+        at = data.draw(st.integers(0, 150) | st.integers(0, len(request)))
+        request[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         with contextlib.suppress(ConnectionError):
-            connection.sendall(bytes(said))
+            connection.sendall(bytes(request))
             connection.shutdown(socket.SHUT_WR)
         assert closed(connection)
     assert server.ask("GET", "/health")[0].status == 200
@@ -496,8 +501,8 @@ TOKEN = "kV+3/x=~0123456789"
 
 
 @pytest.fixture(scope="module")
-def guarded(panel: Panel, readers: list[PictureReader]) -> Iterator[Server]:
-    with serving(panel, readers, TOKEN) as served:
+def guarded(models: ServedModels, decoders: list[ImageDecoder]) -> Iterator[Server]:
+    with serving(models, decoders, TOKEN) as served:
         yield served
 
 
@@ -522,7 +527,7 @@ def guarded(panel: Panel, readers: list[PictureReader]) -> Iterator[Server]:
         ("/", {"Cookie": "mnist_sweep=\xe9; mnist_sweep"}),
     ],
 )
-def test_without_the_token_nothing_is_told(guarded, path, headers):
+def test_nothing_is_answered_without_the_token(guarded, path, headers):
     response, answer = guarded.ask("GET", path, headers=headers)
     assert response.status == 401
     assert response.headers["www-authenticate"] == "Bearer"
@@ -531,9 +536,9 @@ def test_without_the_token_nothing_is_told(guarded, path, headers):
     assert TOKEN not in json.dumps(answer)
 
 
-def test_with_the_token_everything_is(guarded):
-    assert guarded.predict(as_json(UPRIGHT))[0] == 401
-    assert guarded.predict(as_json(UPRIGHT), {**JSON, "Authorization": f"Bearer {TOKEN}"})[0] == 200
+def test_everything_is_answered_with_the_token(guarded):
+    assert guarded.predict(as_json(VERTICAL))[0] == 401
+    assert guarded.predict(as_json(VERTICAL), {**JSON, "Authorization": f"Bearer {TOKEN}"})[0] == 200
     for quoted in (TOKEN, TOKEN.replace("+", "%2B").replace("/", "%2F")):
         response, _ = guarded.ask("GET", f"/?token={quoted}")
         assert response.status == 200
@@ -541,19 +546,19 @@ def test_with_the_token_everything_is(guarded):
         assert {"HttpOnly", "SameSite=Strict"} <= set(limits)
         assert TOKEN not in cookie
         assert guarded.ask("GET", "/page.js", headers={"Cookie": f"a=b; {cookie}"})[0].status == 200
-        assert guarded.predict(as_json(UPRIGHT), {**JSON, "Cookie": cookie})[0] == 200
+        assert guarded.predict(as_json(VERTICAL), {**JSON, "Cookie": cookie})[0] == 200
     assert guarded.ask("GET", f"/?token={TOKEN}", headers={"Host": "evil.example"})[0].status == 400
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (["--host", "0.0.0.0"], "--host=0.0.0.0: others than this machine can reach that, so a token is needed"),
+        (["--host", "0.0.0.0"], "--host=0.0.0.0: other machines can reach it, so a token is needed"),
         (["--token", "short"], "a token must have at least 16"),
         (["--token", "sixteen letters and spaces"], "a token must have at least 16"),
     ],
 )
-def test_only_this_machine_may_ask_without_a_token_of_some_length(tmp_path, given, why):
+def test_other_machines_need_a_token_that_is_long_enough(tmp_path, given, why):
     ended = subprocess.run(
         [sys.executable, "-m", "mnist_sweep", "serve", "--port", "0", *given],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
@@ -563,7 +568,7 @@ def test_only_this_machine_may_ask_without_a_token_of_some_length(tmp_path, give
     assert ended.stderr.count("\n") == 1
 
 
-# ---- who may ask, and what comes back ---------------------------------------------------------------------------
+# ---- hosts and headers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -573,7 +578,7 @@ def test_only_this_machine_may_ask_without_a_token_of_some_length(tmp_path, give
         ("GET", "/docs", 404),
         ("GET", "/redoc", 404),
         ("GET", "/openapi.json", 404),
-        ("GET", "/panel.py", 404),
+        ("GET", "/served_models.py", 404),
         ("GET", "/../app.py", 404),
         ("GET", "/page.css/", 404),
         ("GET", "/predict", 405),
@@ -582,7 +587,7 @@ def test_only_this_machine_may_ask_without_a_token_of_some_length(tmp_path, give
         ("POST", "/", 405),
     ],
 )
-def test_nothing_else_is_there(server, method, path, status):
+def test_nothing_else_is_served(server, method, path, status):
     response, answer = server.ask(method, path)
     assert response.status == status
     assert list(answer) == ["error"]
@@ -604,7 +609,7 @@ def test_nothing_else_is_there(server, method, path, status):
         ("[::1", 400),
     ],
 )
-def test_only_its_own_names_are_answered(server, host, status):
+def test_only_requests_for_the_servers_host_names_are_answered(server, host, status):
     response, _ = server.ask("GET", "/health", headers={"Host": host})
     assert response.status == status
 
@@ -622,19 +627,19 @@ def test_every_answer_forbids_what_the_page_does_not_need(server, method, path):
     assert response.headers["server"] is None
 
 
-def test_a_fault_is_told_on_the_terminal_and_not_to_the_client(readers, capsys):
+def test_an_unexpected_error_is_shown_on_the_terminal_and_not_to_the_client(decoders, capsys):
     def broken(_: np.ndarray) -> np.ndarray:
         raise RuntimeError("the secret")
 
-    with serving(Panel(CARD, (28, 28, 1), judges=[Judge("trial 3", "", broken)]), readers) as server:
-        status, answer = server.predict(as_json(UPRIGHT))
+    with serving(ServedModels(CARD, (28, 28, 1), loaded=[LoadedModel("trial 3", "", broken)]), decoders) as server:
+        status, answer = server.predict(as_json(VERTICAL))
     assert status == 500
     assert "secret" not in json.dumps(answer)
-    told = capsys.readouterr().err.splitlines()
-    assert told == ["mnist_sweep: /predict: unexpected RuntimeError: the secret"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["mnist_sweep: /predict: unexpected RuntimeError: the secret"]
 
 
-def test_the_page_asks_for_nothing_but_what_is_served(server):
+def test_the_page_needs_only_files_that_are_served(server):
     found: list[str] = []
 
     class Links(HTMLParser):
@@ -646,26 +651,26 @@ def test_the_page_asks_for_nothing_but_what_is_served(server):
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     Links().feed(page.decode())
     assert {"page.js", "page.css", "icon.svg"} <= set(found)
-    for name in [*found, "paper.js"]:
+    for name in [*found, "canvas.js"]:
         assert server.ask("GET", f"/{name}")[0].status == 200
     assert b"://" not in page
 
 
-# ---- who answers ------------------------------------------------------------------------------------------------
+# ---- the models -------------------------------------------------------------------------------------------------
 
 
-def test_the_champion_comes_first_and_then_the_best_other_settings(project, new):
+def test_the_champion_comes_first_and_then_the_best_of_the_others(project, new):
     found = candidates(find_model(new))
     assert [candidate.name for candidate in found] == ["trial 1", "trial 4", "trial 0", "trial 3"]
     assert "units 16" in found[1].about
-    assert "momentum" not in found[2].about  # which is inactive with adam
+    assert "momentum" not in found[2].about  # inactive with adam
 
 
-def test_less_is_better_where_the_sweep_says_so(project, other):
+def test_a_lower_score_is_better_if_the_objective_is_minimized(project, other):
     assert [candidate.find().trial for candidate in candidates(find_model(other))] == [1, 0, 2]
 
 
-def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypatch):
+def test_retrained_trials_come_first_by_their_scores_on_new_seeds(monkeypatch):
     from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
     def run(trial: int, units: int, *, confirms: int | None = None, confirmed: float | None = None, **metrics: float):
@@ -686,7 +691,7 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
         run(1, 32, best_val_accuracy=0.98, confirmed=0.9),
         run(2, 64, best_val_accuracy=0.97, confirmed=0.8),
         run(3, 128, best_val_accuracy=0.96),
-        run(4, 64, best_val_accuracy=0.95),  # trial 2's setting
+        run(4, 64, best_val_accuracy=0.95),  # the same values as trial 2
         run(5, 256),
         run(6, 32, confirms=1, best_val_accuracy=0.91),
         run(7, 16, confirms=0, best_val_accuracy=0.72),
@@ -694,8 +699,8 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
     store = SimpleNamespace(tracking_uri="here", get_run={run.info.run_id: run for run in runs}.__getitem__)
     objective = Objective.parse("val_accuracy max")
     sweep = SimpleNamespace(frame=lambda: runs_frame([[record(run) for run in runs]]), objective=objective)
-    monkeypatch.setattr(panels, "find_sweep", lambda name, uri: sweep)
-    found = candidates(TrackedModel(store, runs[6]))
+    monkeypatch.setattr(served_models, "find_sweep", lambda name, uri: sweep)
+    found = candidates(ModelRun(store, runs[6]))
     assert [(c.find().trial, c.about) for c in found] == [
         (6, "units 32"),
         (2, "units 64"),
@@ -704,13 +709,13 @@ def test_settings_that_were_trained_anew_come_first_by_their_new_scores(monkeypa
     ]
 
 
-def test_a_setting_is_described_in_a_line():
+def test_hyperparameter_values_are_described_in_one_line():
     values = {"layers": 2, "units.1": 256, "units.2": 32, "batch_normalization": True, "bias": False, "rate": 0.0312345}
     assert describe(values) == "layers 2 · units 256, 32 · batch normalization · rate 0.03123"
 
 
-class Tracked:
-    """A tracked model whose loading gives its trial's number, or fails."""
+class FakeRun:
+    """A run whose model loads as its trial's number, or cannot be loaded."""
 
     def __init__(self, trial: int, error: Exception | None = None) -> None:
         self.trial, self.error = trial, error
@@ -725,35 +730,35 @@ class Tracked:
 
 @pytest.fixture
 def loaded(tmp_path: Path):
-    def load_all(*tracked: Tracked, most: int = 5) -> Panel:
-        panel = Panel(CARD, (28, 28, 1), expected=most)
+    def load_all(*runs: FakeRun, most: int = 5) -> ServedModels:
+        models = ServedModels(CARD, (28, 28, 1), expected=most)
         load(
-            panel,
-            [Candidate(model.trial, "", partial(tracked.__getitem__, i)) for i, model in enumerate(tracked)],
+            models,
+            [Candidate(run.trial, "", partial(runs.__getitem__, i)) for i, run in enumerate(runs)],
             most,
             tmp_path,
         )
-        return panel
+        return models
 
     return load_all
 
 
-def test_those_without_a_model_are_passed_over(loaded, capsys):
+def test_trials_without_a_model_are_skipped(loaded, capsys):
     no_model, damaged = UserError("trial 2 has no artifact model.h5"), OSError("truncated file")
-    panel = loaded(Tracked(1), Tracked(2, no_model), Tracked(3, damaged), Tracked(4), Tracked(5), Tracked(6), most=3)
-    assert [judge.name for judge in panel.judges] == ["trial 1", "trial 4", "trial 5"]
-    assert panel.complete
+    models = loaded(FakeRun(1), FakeRun(2, no_model), FakeRun(3, damaged), FakeRun(4), FakeRun(5), FakeRun(6), most=3)
+    assert [model.name for model in models.loaded] == ["trial 1", "trial 4", "trial 5"]
+    assert models.complete
     assert capsys.readouterr().err.splitlines() == ["mnist_sweep: trial 3 cannot be loaded: truncated file"]
 
 
-def test_without_the_champions_model_nothing_is_served(loaded):
+def test_the_champion_must_have_a_model(loaded):
     with pytest.raises(UserError, match="model.h5"):
-        loaded(Tracked(1, UserError("trial 1 has no artifact model.h5")), Tracked(2))
+        loaded(FakeRun(1, UserError("trial 1 has no artifact model.h5")), FakeRun(2))
 
 
-def test_fewer_models_than_hoped_for_are_said_to_be_all(loaded):
-    panel = loaded(Tracked(1), Tracked(2), most=5)
-    assert panel.about()["expected"] == 2
+def test_the_number_of_expected_models_is_corrected_once_all_are_loaded(loaded):
+    models = loaded(FakeRun(1), FakeRun(2), most=5)
+    assert models.about()["expected"] == 2
 
 
 # ---- ports ------------------------------------------------------------------------------------------------------
@@ -767,6 +772,6 @@ def test_a_taken_port_is_named():
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_a_port_that_cannot_be_is_named(port):
+def test_an_invalid_port_is_named(port):
     with pytest.raises(UserError, match=f"--port={port}"):
         ports.listen("127.0.0.1", port)

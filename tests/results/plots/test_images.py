@@ -1,4 +1,4 @@
-"""Pictures of images: mistakes, filters and data."""
+"""Plots of images: mistakes, filters and data."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def written(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
-def test_mistakes_are_shown_with_what_they_are_and_were_taken_for():
+def test_mistakes_show_the_true_and_the_predicted_class():
     figure = worst_mistakes(DIGITS[:2], np.array([4, 3]), np.array([9, 5]), np.array([0.9996, 0.98]), "A")
     (axes,) = figure.axes
-    assert written(axes) == ["true 4, taken for 9 (99.9 %)", "true 3, taken for 5 (98 %)"]
+    assert written(axes) == ["true 4, predicted 9 (99.9 %)", "true 3, predicted 5 (98 %)"]
     first, second = axes.get_images()
     np.testing.assert_allclose(np.asarray(first.get_array()), DIGITS[0, :, :, 0] / 255)
-    # Beside each other, from the left.
+    # Next to each other, from the left.
     assert first.get_extent()[1] < second.get_extent()[0]
     assert figure.get_suptitle() == "A"
     figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(0, 0), (1, 1), (25, 25), (30, 25)])
-def test_there_are_up_to_25_mistakes(count, drawn):
+def test_at_most_25_mistakes_are_drawn(count, drawn):
     labels = np.zeros(count, dtype=int)
     figure = worst_mistakes(DIGITS[:count], labels, labels + 1, np.full(count, 0.9), "")
     (axes,) = figure.axes
@@ -68,7 +68,7 @@ def test_filters_of_three_channels_are_colours_with_grey_as_zero():
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(0, 0), (1, 1), (100, 64)])
-def test_there_are_up_to_64_filters(count, drawn):
+def test_at_most_64_filters_are_drawn(count, drawn):
     figure = first_layer_filters(np.zeros((count, 5, 5, 1), dtype=np.float32), "")
     assert len(figure.axes[0].get_images()) == drawn
     assert (written(figure.axes[0]) == ["There are no filters."]) is (count == 0)

@@ -1,4 +1,4 @@
-"""Pictures: what they show, and that they can be drawn."""
+"""The confusion matrix."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def drawn(figure: Figure) -> np.ndarray:
     file = BytesIO()
     figure.savefig(file, format="png")
     file.seek(0)
-    picture = imread(file)
-    # Something other than one colour.
-    assert picture[..., :3].std() > 0.01
-    return picture
+    image = imread(file)
+    # It has more than one colour.
+    assert image[..., :3].std() > 0.01
+    return image
 
 
 # ---- the confusion matrix ---------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_confusion_matrix_has_counts_and_classes(classes):
     assert isinstance(figure, Figure)
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("Predicted class", "True class", "A title")
     written = {text.get_position(): text.get_text() for text in axes.texts}
-    # True classes downwards, predicted ones to the right; nothing where there is nothing.
+    # Rows are true classes, columns predicted ones; empty cells have no number.
     expected = {(j, i): str(n) for i, row in enumerate(counts) for j, n in enumerate(row) if n}
     assert written == expected
     drawn(figure)
@@ -48,7 +48,7 @@ def test_confusion_matrix_has_counts_and_classes(classes):
 
 
 @pytest.mark.filterwarnings("error")
-def test_of_many_classes_only_the_errors_are_coloured_and_the_most_frequent_named():
+def test_with_many_classes_only_errors_have_colours_and_the_most_frequent_are_named():
     counts = 98 * np.eye(30, dtype=int)
     counts[4, 9], counts[0, 7] = 2, 25
     figure = confusion_matrix(counts.tolist(), "A title")
@@ -57,13 +57,13 @@ def test_of_many_classes_only_the_errors_are_coloured_and_the_most_frequent_name
     _, errors = axes.get_images()
     assert np.isnan(np.ma.filled(errors.get_array(), np.nan)[range(30), range(30)]).all()
     assert errors.norm.vmax == pytest.approx(25 / 123)
-    # A share as small as this is still to be seen.
+    # Even a share as small as this is visible.
     assert sum(errors.to_rgba(0.02)[:3]) < 2.6
-    assert figure.legends[0].get_title().get_text() == "Most often taken for another: 0 for 7 (20 %), 4 for 9 (2 %)."
+    assert figure.legends[0].get_title().get_text() == "Most frequent mistakes: 0 as 7 (20 %), 4 as 9 (2 %)."
     assert max(drawn(figure).shape) < 3000
 
 
-def test_picture_of_very_many_classes_is_no_larger_than_a_screen():
+def test_the_plot_of_many_classes_fits_on_a_screen():
     figure = confusion_matrix(np.eye(200, dtype=int).tolist(), "A title")
     assert max(figure.get_size_inches() * figure.dpi) <= 3000
 
@@ -87,7 +87,7 @@ def test_numbers_stand_out_from_their_background():
 
 
 @pytest.mark.parametrize("classes", [2, 10])
-def test_title_is_no_wider_than_the_picture(classes):
+def test_the_title_fits_into_the_plot(classes):
     figure = confusion_matrix(matrix(classes), "Trial 1234 on the test images: accuracy 0.9876")
     drawn(figure)
     box = figure.axes[0].title.get_window_extent()

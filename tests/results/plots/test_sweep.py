@@ -1,4 +1,4 @@
-"""Pictures of a whole sweep: what they show, and that there is none that cannot be drawn."""
+"""The plots of a sweep: what they show, and that each of them can be drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ START = pd.Timestamp("2026-11-23T06:00:00Z")
 
 
 def typed(values: Sequence[Any]) -> pd.api.extensions.ExtensionArray:
-    """Values as `load_runs` types them."""
+    """Values with the type that `load_runs` gives them."""
     present = [value for value in values if value is not None]
     for kind, dtype in ((bool, "boolean"), (int, "Int64"), (float, "Float64")):
         if present and all(type(value) is kind for value in present):
@@ -41,7 +41,7 @@ def typed(values: Sequence[Any]) -> pd.api.extensions.ExtensionArray:
 
 
 def frame_of(scores: Sequence[float | None], objective: Objective = ACCURACY, **columns: Sequence[Any]) -> pd.DataFrame:
-    """A trial for each score. A column is a hyperparameter where its name has `__` in it, which stands for a dot."""
+    """A trial for each score. Columns with `__` in their names, which stands for a dot, are hyperparameters."""
     count = len(scores)
     frame = pd.DataFrame(
         {
@@ -79,14 +79,14 @@ def legend_of(figure: Figure) -> tuple[str, list[str]]:
     return legend.get_title().get_text(), [text.get_text() for text in legend.get_texts()]
 
 
-def said(figure: Figure) -> list[str]:
+def texts_of(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 # ---- the learning curves of all trials ------------------------------------------------------------------------------
 
 
-def test_stopped_trial_is_cut_at_its_last_epoch_with_a_mark_of_its_own():
+def test_a_stopped_trial_ends_at_its_last_epoch_with_its_own_mark():
     frame = frame_of([0.9, 0.6, 0.8], status=["completed", "stopped", "completed"])
     curves = curves_of({0: [0.5, 0.7, 0.9], 1: [0.4, 0.6], 2: [0.5, 0.8, 0.7]})
     figure = all_learning_curves(frame, curves, ACCURACY, "A")
@@ -101,14 +101,14 @@ def test_stopped_trial_is_cut_at_its_last_epoch_with_a_mark_of_its_own():
 
 
 @pytest.mark.parametrize(("objective", "best"), [(ACCURACY, 1), (Objective("val_accuracy", "min"), 2)])
-def test_best_trial_is_highlighted(objective, best):
+def test_the_best_trial_is_highlighted(objective, best):
     curves = {0: [0.5, 0.7], 1: [0.5, 0.9], 2: [0.5, 0.6]}
     figure = all_learning_curves(frame_of([0.7, 0.9, 0.6]), curves_of(curves), objective, "")
     assert line(figure.axes[0], "best") == list(enumerate(curves[best], 1))
     assert f"best: trial {best} ({curves[best][1]})" in legend_of(figure)[1]
 
 
-def test_best_is_that_with_the_best_score_on_new_seeds():
+def test_the_best_score_on_new_seeds_decides_the_best_trial():
     frame = frame_of([0.7, 0.9, 0.8])
     frame["metrics.confirmed_val_accuracy"] = pd.array([None, 0.75, 0.78], dtype="Float64")
     figure = all_learning_curves(frame, curves_of({n: [0.5, s] for n, s in enumerate([0.7, 0.9, 0.8])}), ACCURACY, "")
@@ -116,7 +116,7 @@ def test_best_is_that_with_the_best_score_on_new_seeds():
     assert "best: trial 2 (0.8, on new seeds 0.78)" in legend_of(figure)[1]
 
 
-def test_failed_trials_and_those_that_confirm_others_have_no_curve():
+def test_failed_trials_and_those_that_retrain_others_have_no_curve():
     frame = frame_of([0.9, None, 0.8, 0.95], status=["completed", "failed", "completed", "completed"])
     frame.loc[3, "confirms"] = 0
     curves = curves_of({0: [0.5, 0.9], 1: [0.3, float("nan")], 2: [0.5, 0.8], 3: [0.5, 0.95]})
@@ -128,7 +128,7 @@ def test_failed_trials_and_those_that_confirm_others_have_no_curve():
     assert legend_of(figure)[0] == "1 failed trial left out."
 
 
-def test_of_many_curves_the_five_best_are_told_apart():
+def test_among_many_curves_the_five_best_have_their_own_styles():
     scores = [0.5 + 0.0004 * n for n in range(1000)]
     figure = all_learning_curves(frame_of(scores), curves_of({n: [0.4, s] for n, s in enumerate(scores)}), ACCURACY, "")
     (axes,) = figure.axes
@@ -153,7 +153,7 @@ def test_values_that_are_not_finite_are_gaps_in_a_curve():
     assert np.isnan(line(figure.axes[0], "best")[1][1])
 
 
-def test_curve_far_below_all_others_is_marked_at_the_edge():
+def test_a_curve_far_below_the_others_is_marked_at_the_edge():
     curves = {n: [0.9, 0.901 + n / 1000] for n in range(20)} | {20: [0.1]}
     frame = frame_of([values[-1] for values in curves.values()])
     figure = all_learning_curves(frame, curves_of(curves), ACCURACY, "")
@@ -161,12 +161,12 @@ def test_curve_far_below_all_others_is_marked_at_the_edge():
     low, _ = axes.get_ylim()
     assert low > 0.8
     assert points(axes, "completed")[-1] == (1, pytest.approx(low))
-    assert legend_of(figure)[0] == "1 curve ending outside the picture, marked at its edge."
+    assert legend_of(figure)[0] == "1 curve ending outside the plot, marked at its edge."
 
 
-def test_objective_that_no_epoch_logs_has_no_curves():
+def test_an_objective_that_is_not_logged_each_epoch_has_no_curves():
     figure = all_learning_curves(frame_of([5.0]), curves_of({0: [0.5]}), Objective("parameters", "min"), "")
-    assert said(figure) == ["No trial has a curve of parameters."]
+    assert texts_of(figure) == ["No trial has a curve of parameters."]
 
 
 # ---- the history ----------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_objective_that_no_epoch_logs_has_no_curves():
 @pytest.mark.parametrize(
     ("objective", "expected"), [(ACCURACY, [0.5, 0.7, 0.7, 0.7, 0.9, 0.9]), (LOSS, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5])]
 )
-def test_best_so_far_passes_over_trials_without_a_score(objective, expected):
+def test_the_best_so_far_skips_trials_without_a_score(objective, expected):
     frame = frame_of([0.5, 0.7, None, 0.6, 0.9], objective)
     figure = optimisation_history(frame, objective, "")
     x, y = zip(*line(figure.axes[0], "best so far"), strict=True)
@@ -183,7 +183,7 @@ def test_best_so_far_passes_over_trials_without_a_score(objective, expected):
     assert list(x) == [0, 1, 2, 3, 4, 4.5]
 
 
-def test_history_tells_the_status_and_keeps_what_has_no_score_apart():
+def test_the_history_shows_statuses_and_separates_trials_without_a_score():
     frame = frame_of([0.5, 0.7, None, 0.6], status=["completed", "stopped", "failed", "completed"])
     figure = optimisation_history(frame, ACCURACY, "")
     (axes,) = figure.axes
@@ -195,7 +195,7 @@ def test_history_tells_the_status_and_keeps_what_has_no_score_apart():
     assert legend_of(figure)[1] == ["best: trial 1 (0.7)", "completed", "failed, no score", "stopped", "best so far"]
 
 
-def test_scores_on_new_seeds_have_their_spread():
+def test_scores_on_new_seeds_have_error_bars():
     frame = frame_of([0.9, 0.8, 0.85])
     frame["metrics.confirmed_val_accuracy"] = pd.array([0.82, None, 0.84], dtype="Float64")
     frame["metrics.confirmed_val_accuracy_std"] = pd.array([0.02, None, 0.01], dtype="Float64")
@@ -207,25 +207,25 @@ def test_scores_on_new_seeds_have_their_spread():
     assert line(axes, "best") == [(2, 0.85)]
 
 
-def test_scores_far_off_are_drawn_at_the_edge_and_told():
+def test_outliers_are_drawn_at_the_edge_with_a_note():
     scores = [0.3 + n / 100 for n in range(20)] + [1e6]
     figure = optimisation_history(frame_of(scores, LOSS), LOSS, "")
     (axes,) = figure.axes
     assert axes.get_ylim()[1] < 2
     assert points(axes, "completed")[-1] == (20, axes.get_ylim()[1])
-    assert legend_of(figure)[0] == "1 score above the picture, drawn at its edge."
+    assert legend_of(figure)[0] == "1 score above the plot, drawn at its edge."
 
 
 # ---- parallel coordinates -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("objective", "order"), [(ACCURACY, [2, 0, 1]), (LOSS, [1, 0, 2])])
-def test_line_of_parallel_coordinates_goes_through_the_values_to_the_rank(objective, order):
+def test_a_line_of_parallel_coordinates_goes_through_the_values_to_the_rank(objective, order):
     frame = frame_of([0.6, 0.5, 0.9], objective, model__kind=["b", "a", "b"], model__size=[1.5, 2.5, 3.5])
     (axes,) = parallel_coordinates(frame, objective, "").axes
     (trials,) = [c for c in axes.collections if isinstance(c, LineCollection)]
     lines = trials.get_segments()
-    # The best is drawn last, over the others.
+    # The best is drawn last, on top of the others.
     assert [round(line[2][1], 3) for line in lines] == [0, 0.5, 1]
     sizes = {0: 0.0, 1: 0.5, 2: 1.0}
     assert [line[1][1] for line in lines] == [sizes[n] for n in reversed(order)]
@@ -235,17 +235,17 @@ def test_line_of_parallel_coordinates_goes_through_the_values_to_the_rank(object
     assert line(axes, "best") == [tuple(point) for point in lines[-1].tolist()]
 
 
-def test_inactive_hyperparameter_has_its_own_place_below():
+def test_inactive_hyperparameters_are_below_the_axis():
     frame = frame_of([0.6, 0.5, 0.9], model__layers=[1, 2, 1], model__units__2=[None, 32.5, None])
     figure = parallel_coordinates(frame, ACCURACY, "")
     (axes,) = figure.axes
     assert all(height < -0.1 for x, height in line(axes, "best") if x == 1)
     (dash,) = [text for text in axes.texts if text.get_text() == "–"]
     assert dash.get_position()[1] < -0.1
-    assert {"layers", "units.2", "val_accuracy", "1", "2", "32.5", "0.9", "0.5"} <= set(said(figure))
+    assert {"layers", "units.2", "val_accuracy", "1", "2", "32.5", "0.9", "0.5"} <= set(texts_of(figure))
 
 
-def test_parallel_coordinates_of_many_trials_let_the_good_ones_stand_out():
+def test_among_many_trials_the_good_lines_stand_out():
     frame = frame_of([n / 1000 for n in range(1000)], model__size=[float(n) for n in range(1000)])
     (axes,) = parallel_coordinates(frame, ACCURACY, "").axes
     (trials,) = [c for c in axes.collections if isinstance(c, LineCollection)]
@@ -255,10 +255,10 @@ def test_parallel_coordinates_of_many_trials_let_the_good_ones_stand_out():
     assert alpha[-1] == pytest.approx(0.9)
 
 
-def test_trials_that_confirm_others_add_no_axis():
+def test_trials_that_retrain_others_add_no_axis():
     frame = frame_of([0.6, 0.5, 0.9], model__size=[1, 2, 1], training__seed=[1, 1, 7])
     frame.loc[2, "confirms"] = 0
-    assert "seed" not in said(parallel_coordinates(frame, ACCURACY, ""))
+    assert "seed" not in texts_of(parallel_coordinates(frame, ACCURACY, ""))
 
 
 # ---- importance and effects -----------------------------------------------------------------------------------------
@@ -289,12 +289,12 @@ def test_only_the_most_important_of_very_many_are_drawn():
     assert legend_of(figure)[0] == "10 less important hyperparameters left out."
 
 
-def test_importance_of_nothing_says_so():
+def test_a_plot_without_importances_says_so():
     empty = pd.DataFrame({"hyperparameter": ["model.units"], "importance": [float("nan")], "low": [0.0], "high": [0.0]})
-    assert said(importance(empty, "")) == ["No importance could be told."]
+    assert texts_of(importance(empty, "")) == ["There are no importances."]
 
 
-def test_marginal_effects_have_a_picture_for_each_searched_hyperparameter():
+def test_marginal_effects_have_a_panel_for_each_searched_hyperparameter():
     rates = [10.0 ** (-n / 4) for n in range(16)]
     frame = frame_of(
         [0.5 + n / 100 for n in range(16)],
@@ -313,7 +313,7 @@ def test_marginal_effects_have_a_picture_for_each_searched_hyperparameter():
     assert ticks[1:] == [["cnn", "mlp"], ["0.25", "0.5", "0.75", "–"]]
     assert [round(x) for x, _ in points(panels["kind"], "completed")] == [1, 0] * 8
     assert line(panels["learning_rate"], "median")
-    # The best is marked in each.
+    # Each panel marks the best.
     assert [axes.get_lines()[0].get_ydata()[0] for axes in panels.values()] == [0.65] * 3
 
 
@@ -336,7 +336,7 @@ def test_pairs_of_categories_are_cells_of_medians_with_counts():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("kind", "layers")
 
 
-def test_cell_far_below_the_others_is_coloured_as_the_end_of_the_scale():
+def test_a_cell_far_below_the_others_has_the_colour_of_the_end_of_the_scale():
     scores = [0.9, 0.91, 0.92, 0.93, 0.94, 0.1]
     frame = frame_of(scores, model__kind=list("abcabc"), model__layers=[1, 1, 1, 2, 2, 2])
     figure = pairwise_effects(frame, ACCURACY, "model.kind", "model.layers", "")
@@ -345,7 +345,7 @@ def test_cell_far_below_the_others_is_coloured_as_the_end_of_the_scale():
 
 
 @pytest.mark.parametrize("objective", [ACCURACY, LOSS])
-def test_pairs_of_numbers_are_points_of_which_the_best_is_darkest(objective):
+def test_pairs_of_numbers_are_points_and_the_best_is_the_darkest(objective):
     frame = frame_of(
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
         objective,
@@ -356,7 +356,7 @@ def test_pairs_of_numbers_are_points_of_which_the_best_is_darkest(objective):
     figure.draw_without_rendering()
     axes = figure.axes[0]
     (drawn,) = [c for c in axes.collections if isinstance(c, PathCollection)]
-    # The best is drawn last; the trial in which b is not active has no place.
+    # The best is drawn last. The trial in which b is inactive is left out.
     assert sorted(map(tuple, np.asarray(drawn.get_offsets()).tolist())) == [
         (1.5, 9.5),
         (2.5, 8.5),
@@ -369,7 +369,7 @@ def test_pairs_of_numbers_are_points_of_which_the_best_is_darkest(objective):
     assert legend_of(figure)[0] == "1 trial left out in which one is not active."
 
 
-def test_number_and_category_are_points_beside_the_category():
+def test_a_number_and_a_category_are_points_next_to_the_category():
     frame = frame_of([0.1, 0.2, 0.3, 0.4], model__a=[1.5, 2.5, 3.5, 4.5], model__kind=["x", "y", "x", "y"])
     axes = pairwise_effects(frame, ACCURACY, "model.a", "model.kind", "").axes[0]
     (drawn,) = [c for c in axes.collections if isinstance(c, PathCollection)]
@@ -396,14 +396,14 @@ def test_number_and_category_are_points_beside_the_category():
         ([None, None], [], False),
     ],
 )
-def test_scale_is_chosen_from_the_values(values, labels, log):
+def test_the_values_decide_the_scale(values, labels, log):
     scale = scale_of(pd.Series(typed(values)))
     assert (scale.labels, scale.log) == (labels, log)
     assert all(np.isnan(place) for place, value in zip(scale.places, values, strict=True) if value is None)
     assert all(0 <= share <= 1 for share in scale.shares() if not np.isnan(share))
 
 
-# ---- who ran when ---------------------------------------------------------------------------------------------------
+# ---- which trial ran when -------------------------------------------------------------------------------------------
 
 
 def bars(axes: Axes) -> list[tuple[float, float, float]]:
@@ -421,25 +421,25 @@ def test_slots_are_rows_in_the_order_of_their_numbers():
     frame["end"] = frame["start"] + pd.to_timedelta([5, 6, 7, None], unit="s")
     (axes,) = slot_timeline(frame, "A").axes
     assert rows(axes) == ["cpu0", "gpu2", "gpu10"]
-    # A trial without an end takes its seconds.
+    # Without an end, the seconds count.
     assert bars(axes) == [(0, 5, 2), (10, 16, 1), (20, 27, 2), (30, 38, 0)]
     assert axes.yaxis_inverted()
     assert axes.get_xlabel() == "Time since the start in seconds"
-    assert said(axes.figure) == ["0", "1", "2", "3"]
+    assert texts_of(axes.figure) == ["0", "1", "2", "3"]
 
 
-def test_trials_of_no_known_slot_take_as_many_rows_as_ran_at_once():
+def test_trials_with_unknown_slots_have_as_many_rows_as_ran_at_the_same_time():
     frame = frame_of([0.1] * 4)
     frame["seconds"] = pd.array([15.0, 15.0, 4.0, 4.0], dtype="Float64")
     (axes,) = slot_timeline(frame, "").axes
-    assert rows(axes) == ["slot not known 1", "slot not known 2"]
+    assert rows(axes) == ["unknown slot 1", "unknown slot 2"]
     assert bars(axes) == [(0, 15, 0), (10, 25, 1), (20, 24, 0), (30, 34, 0)]
     frame["slot"] = pd.array([None, "tpu0", None, "tpu0"], dtype="string")
     (axes,) = slot_timeline(frame, "").axes
-    assert rows(axes) == ["tpu0", "slot not known 1"]
+    assert rows(axes) == ["tpu0", "unknown slot 1"]
 
 
-def test_running_trial_goes_to_the_latest_time_and_a_refused_one_has_no_bar():
+def test_a_running_trial_ends_at_the_latest_time_and_a_refused_one_has_no_bar():
     frame = frame_of([0.1, None, None], status=["completed", "running", "refused"], slot=["a", "b", None])
     frame["seconds"] = pd.array([100.0, None, None], dtype="Float64")
     figure = slot_timeline(frame, "")
@@ -451,18 +451,18 @@ def test_running_trial_goes_to_the_latest_time_and_a_refused_one_has_no_bar():
     assert hatches["completed"] != hatches["running"]
 
 
-def test_trial_that_confirms_another_is_framed():
+def test_a_trial_that_retrains_another_has_a_frame():
     frame = frame_of([0.1, 0.1], slot=["a", "a"])
     frame.loc[1, "confirms"] = 0
     figure = slot_timeline(frame, "")
     edges = [tuple(c.get_edgecolor()[0][:3]) for c in figure.axes[0].collections]
     assert len(set(edges)) == 2
     assert (0, 0, 0) in edges
-    assert legend_of(figure)[1] == ["completed", "trains another anew"]
+    assert legend_of(figure)[1] == ["completed", "retrains another trial"]
 
 
 @pytest.mark.parametrize(("slots", "numbered"), [(64, True), (1, False)])
-def test_timeline_of_a_thousand_trials_is_no_larger_than_a_page_and_numbers_what_has_room(slots, numbered):
+def test_the_timeline_of_a_thousand_trials_fits_on_a_page_and_has_numbers_where_there_is_room(slots, numbered):
     frame = frame_of([0.1] * 1000, slot=[f"gpu{n % slots}" for n in range(1000)])
     frame["seconds"] = pd.array([10.0 * slots - 1] * 1000, dtype="Float64")
     figure = slot_timeline(frame, "")
@@ -471,7 +471,7 @@ def test_timeline_of_a_thousand_trials_is_no_larger_than_a_page_and_numbers_what
     assert bool(figure.axes[0].texts) is numbered
 
 
-def test_long_sweep_is_told_in_hours():
+def test_the_timeline_of_a_long_sweep_is_in_hours():
     frame = frame_of([0.1], slot=["a"])
     frame["seconds"] = pd.array([36000.0], dtype="Float64")
     (axes,) = slot_timeline(frame, "").axes
@@ -479,20 +479,20 @@ def test_long_sweep_is_told_in_hours():
     assert bars(axes) == [(0, 10, 0)]
 
 
-# ---- the Pareto set -------------------------------------------------------------------------------------------------
+# ---- the Pareto front -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("least", [100, 500])
-def test_numbers_in_the_pareto_set_do_not_cover_each_other(least):
+def test_numbers_on_the_pareto_front_do_not_overlap(least):
     # On a logarithmic axis, and on a linear one.
     objectives = [ACCURACY, Objective("parameters", "min")]
     scores = {n: (0.9 + n / 1e5, 1000 + n) for n in range(40)} | {40: (0.1, least), 41: (0.95, 5000), 42: (0.05, 4000)}
     figure = pareto_front(scores, objectives, "")
-    assert said(figure) == ["40", "0", "41"]
-    assert len(line(figure.axes[0], "Pareto set")) == 42
+    assert texts_of(figure) == ["40", "0", "41"]
+    assert len(line(figure.axes[0], "Pareto front")) == 42
 
 
-# ---- the ends of what can be ----------------------------------------------------------------------------------------
+# ---- extreme cases --------------------------------------------------------------------------------------------------
 
 PLAIN = {"model__size": [1.5, 2.5, 3.5, 4.5], "model__kind": ["a", "b", "a", "b"]}
 NOTHING = pd.array([None] * 4, dtype="Float64")
@@ -516,12 +516,12 @@ EDGES = {
     "nothing finite": frame_of([INFINITE, NAN, -INFINITE, NAN], **PLAIN),
     "nothing searched": frame_of([0.5, 0.6], model__size=[1.5, 1.5]),
 }
-# Those that differ in what matplotlib makes of them; to lay out the others would take seconds.
+# Laying out the others too would take seconds.
 DRAWN = {"no trials", "one trial", "inactive", "constant", "not finite"}
 
 
 @pytest.mark.parametrize("edge", EDGES)
-def test_every_picture_can_be_drawn(edge):
+def test_every_plot_can_be_drawn(edge):
     frame = EDGES[edge]
     figures = [
         all_learning_curves(frame, curves_of({int(n): [0.5] for n in frame["trial"]}), ACCURACY, "A"),
@@ -539,15 +539,15 @@ def test_every_picture_can_be_drawn(edge):
         assert figure.get_figwidth() <= 10
 
 
-def test_nothing_to_draw_is_said():
+def test_an_empty_plot_says_why_it_is_empty():
     empty = EDGES["no trials"]
-    assert said(optimisation_history(empty, ACCURACY, "")) == ["There are no trials."]
-    assert said(slot_timeline(empty, "")) == ["No trial has run."]
+    assert texts_of(optimisation_history(empty, ACCURACY, "")) == ["There are no trials."]
+    assert texts_of(slot_timeline(empty, "")) == ["No trial has run."]
     failed = EDGES["all failed"]
     for figure in (
         parallel_coordinates(failed, ACCURACY, ""),
         marginal_effects(failed, ACCURACY, ""),
         pairwise_effects(failed, ACCURACY, "model.size", "model.kind", ""),
     ):
-        assert set(said(figure)) == {"No trial has a score."}
-    assert said(marginal_effects(EDGES["nothing searched"], ACCURACY, "")) == ["No hyperparameter was searched."]
+        assert set(texts_of(figure)) == {"No trial has a score."}
+    assert texts_of(marginal_effects(EDGES["nothing searched"], ACCURACY, "")) == ["No hyperparameter was searched."]

@@ -1,4 +1,4 @@
-"""MLflow → pandas."""
+"""Loading runs from MLflow as pandas data frames."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_store_may_be_given(project, monkeypatch, tmp_path):
         ("alpha//x", "sweep alpha//x: write NAME, NAME/TIME or the sweep's folder"),
     ],
 )
-def test_unknown_sweep_is_said_with_the_nearest_name(project, given, message):
+def test_unknown_sweep_is_reported_with_the_nearest_name(project, given, message):
     for ask in (find_sweep, load_runs, load_curves):
         with pytest.raises(UserError) as caught:
             ask(given)
         assert str(caught.value) == message.format(project=project)
 
 
-def test_unknown_experiment_is_said(project):
+def test_unknown_experiment_is_reported(project):
     with pytest.raises(UserError) as caught:
         load_runs(experiment="gamma")
     assert str(caught.value) == "sweep gamma: there is no such experiment; choose one of: alpha, beta"
@@ -102,7 +102,7 @@ def test_store_without_sweeps_has_no_last_one(tmp_path, template):
 
 @pytest.fixture
 def elsewhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep's folder outside of `experiments/`, as hydra.run.dir may make one."""
+    """A sweep's folder outside `experiments/`, such as one set by hydra.run.dir."""
     folder = tmp_path / "data" / "2025-01-01_10-00-00"
     folder.mkdir(parents=True)
     config = {"tracking": {"uri": f"sqlite:///{project}/mlruns/mlflow.db"}}
@@ -128,7 +128,7 @@ def test_store_is_the_one_that_the_last_local_sweep_was_logged_to(project, tmp_p
     assert find_sweep("alpha").sweep == "alpha/2025-01-02_10-00-00"
 
 
-def test_store_whose_password_the_journal_hides_is_asked_with_the_real_one(project, tmp_path, monkeypatch):
+def test_store_is_opened_with_the_password_that_the_journal_hides(project, tmp_path, monkeypatch):
     folder = tmp_path / "experiments" / "alpha" / "2025-01-01_10-00-00"
     folder.mkdir(parents=True)
     with Journal(folder) as journal:
@@ -157,14 +157,14 @@ def frame(project, new) -> pd.DataFrame:
     return load_runs(new)
 
 
-def test_there_is_a_row_for_each_trial_by_number(frame, new):
+def test_there_is_a_row_for_each_trial_sorted_by_number(frame, new):
     assert frame["trial"].tolist() == [0, 1, 2, 3, 4]
     assert frame["sweep"].unique().tolist() == [new]
     assert frame["status"].tolist() == ["completed", "completed", "failed", "stopped", "completed"]
     assert frame["data.name"].unique().tolist() == ["mnist_5k"]
     assert frame["data.digest"].unique().tolist() == ["alpha" * 4]
     assert frame["seconds"].tolist() == [2.5, 5.0, 7.5, 10.0, 12.5]
-    # What they were trained, not what they were to be trained.
+    # The trained epochs, not the planned ones.
     assert frame["epochs"].tolist() == [3, 2, pd.NA, 1, 1]
     assert frame["params.training.epochs"].tolist() == [3] * 5
     assert frame["run_id"].is_unique
@@ -210,9 +210,9 @@ def test_columns_are_in_order(frame):
         ("params.model.batch_normalization", "boolean", [False, True, True, False, True]),
         ("params.model.kind", "string", ["mlp"] * 5),
         ("params.optimizer.name", "string", ["adam", "sgd", "adam", "adam", "sgd"]),
-        # One of them is written 1, as MLflow keeps six digits.
+        # MLflow keeps six digits.
         ("params.optimizer.learning_rate", "Float64", [0.001, 0.1, 1.0, 0.0123457, 0.1]),
-        # Inactive but with sgd.
+        # Active only with sgd.
         ("params.optimizer.momentum", "Float64", [pd.NA, 0.5, pd.NA, pd.NA, 0.0]),
         ("metrics.best_val_accuracy", "Float64", [0.75, 0.875, pd.NA, 0.25, 0.875]),
         ("metrics.best_epoch", "Int64", [2, 2, pd.NA, 1, 1]),
@@ -254,7 +254,7 @@ def test_all_sweeps_of_an_experiment_in_one_frame(project, old, new):
     assert frame["params.optimizer.momentum"].isna().tolist() == [True, True, True, False, True, True, False]
 
 
-def test_more_runs_than_fit_on_a_page_are_all_there(project, new, monkeypatch):
+def test_runs_on_several_pages_are_all_loaded(project, new, monkeypatch):
     whole, experiment, curves = load_runs(new), load_runs(experiment="alpha"), load_curves(new)
     for page in (1, 2, 5):
         monkeypatch.setattr(api, "PAGE", page)
@@ -268,14 +268,14 @@ def test_more_runs_than_fit_on_a_page_are_all_there(project, new, monkeypatch):
         pd.testing.assert_frame_equal(curves_frame(through_api.points(wanted)), curves)
 
 
-def test_no_runs_are_an_empty_frame_with_its_columns():
+def test_without_runs_the_frame_is_empty_and_has_its_columns():
     frame = runs_frame([[record(run) for run in []]])
     assert len(frame) == 0
     assert {"sweep", "trial", "status", "seconds", "run_id"} <= set(frame.columns)
     assert (frame["trial"].dtype, frame["seconds"].dtype) == ("Int64", "Float64")
 
 
-def test_searched_hyperparameters_are_those_of_the_space_in_which_trials_differ(frame):
+def test_searched_columns_are_the_hyperparameters_in_which_trials_differ(frame):
     assert searched(frame) == [
         "params.model.units",
         "params.model.batch_normalization",
@@ -284,7 +284,7 @@ def test_searched_hyperparameters_are_those_of_the_space_in_which_trials_differ(
         "params.optimizer.momentum",
     ]
     assert searched(frame[frame["trial"] == 1]) == []
-    # Of several sweeps the space is not known.
+    # The search space of several sweeps is not known.
     assert searched(load_runs(experiment="alpha")) == sorted(searched(frame))
 
 
@@ -305,7 +305,7 @@ def test_searched_hyperparameters_are_those_of_the_space_in_which_trials_differ(
         (["007", "8"], "Int64", [7, 8]),
     ],
 )
-def test_parameters_get_the_type_that_all_of_them_have(tmp_path, template, params, dtype, values):
+def test_a_parameter_gets_the_type_that_all_of_its_values_have(tmp_path, template, params, dtype, values):
     path = tmp_path / "mlflow.db"
     path.write_bytes(template.read_bytes())
     client = store.connect(f"sqlite:///{path}")
@@ -319,7 +319,7 @@ def test_parameters_get_the_type_that_all_of_them_have(tmp_path, template, param
     pd.testing.assert_series_equal(frame["params.x"], pd.Series(values, dtype=dtype, name="params.x"))
 
 
-def test_trial_that_still_runs_is_there(tmp_path, template):
+def test_a_running_trial_is_in_the_frame(tmp_path, template):
     path = tmp_path / "mlflow.db"
     path.write_bytes(template.read_bytes())
     client = store.connect(f"sqlite:///{path}")
@@ -336,7 +336,7 @@ def test_trial_that_still_runs_is_there(tmp_path, template):
 @pytest.mark.parametrize(
     ("sweep", "winner"), [("alpha/2025-01-02_10-00-00", 1), ("beta", 1), ("alpha/2025-01-01_10-00-00", 1)]
 )
-def test_winner_is_the_best_and_of_equals_the_first(project, sweep, winner):
+def test_winner_is_the_best_trial_and_the_first_of_equal_ones(project, sweep, winner):
     assert find_sweep(sweep).winner().data.tags[tags.TAG_TRIAL] == str(winner)
 
 
@@ -362,11 +362,11 @@ def test_curves_have_a_row_for_each_trial_metric_and_epoch(project, new):
     assert set(curves["metric"]) == {"loss", "val_accuracy", "learning_rate", "epoch_seconds"}
     first = curves[(curves["trial"] == 0) & (curves["metric"] == "val_accuracy")]
     assert list(zip(first["epoch"], first["value"], strict=True)) == [(1, 0.5), (2, 0.75), (3, 0.625)]
-    # The trial that failed at once has none.
+    # The trial that failed at once has no curve.
     assert curves["trial"].unique().tolist() == [0, 1, 3, 4]
 
 
-def test_curves_can_be_grouped_and_drawn_at_once(project, other):
+def test_curves_can_be_pivoted(project, other):
     curves = load_curves()
     assert curves["sweep"].unique().tolist() == [other]
     wide = curves[curves["metric"] == "val_loss"].pivot_table(index="epoch", columns="trial", values="value")
@@ -374,7 +374,7 @@ def test_curves_can_be_grouped_and_drawn_at_once(project, other):
     assert pd.isna(wide.loc[2, 2])
 
 
-def test_curves_go_with_runs(project):
+def test_curves_can_be_merged_with_runs(project):
     curves, frame = load_curves(experiment="alpha"), load_runs(experiment="alpha")
     both = curves.merge(frame, on=["sweep", "trial"])
     assert len(both) == len(curves) == 4 * (2 + 3 + 2 + 1 + 1)
@@ -399,14 +399,14 @@ def test_curves_go_with_runs(project):
         ({"experiment": "beta"}, "metrics.best_val_accuracy > 0", []),
     ],
 )
-def test_query_finds_trials_of_all_experiments_or_of_one(project, given, query, expected):
+def test_query_finds_trials_of_one_or_all_experiments(project, given, query, expected):
     frame, curves = load_runs(**given, query=query), load_curves(**given, query=query)
     assert list(zip(frame["sweep"], frame["trial"], strict=True)) == expected
     assert list(curves.groupby(["sweep", "trial"], observed=True).groups) == expected
 
 
 @pytest.mark.parametrize("query", ["metrics.loss ~ 1", "accuracy", "metrics.loss = 'x' or metrics.loss > 0"])
-def test_query_that_cannot_be_understood_is_said(project, query):
+def test_invalid_query_is_reported(project, query):
     for ask in (load_runs, load_curves):
         with pytest.raises(UserError) as caught:
             ask(query=query)

@@ -1,4 +1,4 @@
-"""Finding a run again, and what it was."""
+"""Finding a trial's run, and loading what was logged of it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def number(run) -> int:
     return int(run.data.tags[TAG_TRIAL])
 
 
-def test_a_trial_is_found_by_its_runs_id_or_as_one_of_a_sweep(project, new: str, other: str) -> None:
+def test_a_trial_is_found_by_its_runs_id_or_by_its_sweep(project, new: str, other: str) -> None:
     _, run = find_run(new, 3, None)
     assert number(run) == 3
     assert find_run(run.info.run_id, None, None)[1].info.run_id == run.info.run_id
     assert find_run(run.info.run_id[:12], None, None)[1].info.run_id == run.info.run_id
-    # The best: that of the sweep, whether it is named or given as its run, and of the last sweep.
+    # The best trial of a sweep, given by its name or its run's id, and of the last sweep.
     assert number(find_run("alpha", None, None)[1]) == 1
     assert number(find_run(find_sweep(new).parent.info.run_id, None, None)[1]) == 1
     assert find_run(None, None, None)[1].data.tags["mnist_sweep.sweep"] == other
@@ -40,11 +40,11 @@ def test_a_trial_is_found_by_its_runs_id_or_as_one_of_a_sweep(project, new: str,
     ("run", "trial", "complaint"),
     [
         ("alpha", 9, "alpha/2025-01-02_10-00-00: there is no trial 9; there are 0 to 4"),
-        ("0123456789abcdef", None, "rerun 0123456789abcdef: no run's id begins so in sqlite:"),
+        ("0123456789abcdef", None, "rerun 0123456789abcdef: no run's id begins with it in sqlite:"),
         ("alfa", None, "there is no such experiment; did you mean 'alpha'?"),
     ],
 )
-def test_what_is_not_there_is_refused(project, run: str, trial: int | None, complaint: str) -> None:
+def test_an_unknown_run_or_trial_is_refused(project, run: str, trial: int | None, complaint: str) -> None:
     with pytest.raises(UserError) as error:
         find_run(run, trial, None)
     assert complaint in str(error.value)
@@ -55,7 +55,7 @@ def test_a_trial_without_an_epoch_cannot_be_compared(project, new: str) -> None:
         lineage(*find_run(new, 2, None))
 
 
-def test_curves_are_exact_and_begin_where_the_trial_did(project, new: str) -> None:
+def test_curves_are_exact_and_begin_with_the_trials_first_epoch(project, new: str) -> None:
     (found,) = lineage(*find_run(new, 0, None))
     assert [metrics["val_accuracy"] for metrics in found.curves[1].values()] == [0.5, 0.75, 0.625]
     assert found.curves[1][3]["loss"] == 1 / 3
@@ -63,7 +63,7 @@ def test_curves_are_exact_and_begin_where_the_trial_did(project, new: str) -> No
     assert found.sweep_config["search"]["max_trials"] == 20
 
 
-def test_mlflow_alone_tells_of_executions_and_parents_what_the_journal_tells(
+def test_without_the_journal_executions_and_parents_are_read_from_mlflow(
     tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -100,6 +100,6 @@ def test_mlflow_alone_tells_of_executions_and_parents_what_the_journal_tells(
     by_mlflow = lineage(client, run)
     assert [found.trial for found in by_mlflow] == [first, second]
     assert [found.curves for found in by_mlflow] == [found.curves for found in by_journal]
-    # An execution's run is part of its trial's.
+    # An execution's run stands for its trial.
     nested = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")[0]
     assert find_run(nested.info.run_id, None, None)[1].info.run_id == run.info.run_id

@@ -1,4 +1,4 @@
-"""Runs read from the tables of an SQLite store, and the same through MLflow's API."""
+"""Reading runs from the tables of an SQLite store and through MLflow's API gives the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mnist_sweep.results.runs import store as stores
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.find import Selection, all_sweeps, find_sweep, load_curves, load_runs
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
-from mnist_sweep.results.runs.source import Wanted
+from mnist_sweep.results.runs.source import RunFilter
 from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.results.runs.store import Store
 from mnist_sweep.tracking import store
@@ -31,7 +31,7 @@ TRIALS = {TAG_KIND: "trial"}
 
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selection:
-    """The trials of a store in which much is odd."""
+    """The trials of a store with many unusual runs."""
     from mlflow.entities import Metric, Param
 
     path = tmp_path_factory.mktemp("awkward") / "ml flow#1.db"
@@ -47,7 +47,7 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selecti
         end: bool = True,
         **tags: str,
     ) -> str:
-        """A trial's run; its points are name, value, time and step."""
+        """A trial's run; each point has a name, value, time and step."""
         about = {
             TAG_KIND: "trial",
             TAG_SWEEP: f"{experiment}/x",
@@ -63,17 +63,17 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selecti
     whole = [("loss", 1 / n, n, n) for n in range(1, 4)]
     run(first, 10, {"a": "1", "b": "True"}, [*whole, ("val_loss", 0.25, 1, 1), ("seconds", 2.5, 9, 0)])
     run(first, 2, {"a": "2"}, [("loss", math.nan, 1, 1), ("val_loss", math.inf, 1, 1), ("own", 1.0, 1, 7)])
-    # An attempt that was lost and trained its epochs anew.
+    # A trial whose first attempt was lost, so that its epochs were trained again.
     twice = [("loss", 3.0, 1, 1), ("loss", 2.0, 2, 2), ("loss", 4.0, 11, 1), ("loss", math.nan, 12, 2)]
     run(first, 3, {"a": "0.5", "c": "ünïcode"}, twice, mnist_sweep__confirms="2", mnist_sweep__reason="")
     run(first, 4, {}, [], end=False, mnist_sweep__slot="gpu0", mnist_sweep__goes_on_from="trial 3")
     run(second, 1, {"a": "x"}, [("best_epoch", 3, 1, 3), ("loss", -1.0, 1, 1)], data__name="mnist")
-    # Those that are not meant.
+    # Runs that are not read.
     client.delete_run(run(first, 5, {"a": "deleted"}, whole))
     run(first, 6, {"d": "1"}, whole, mnist_sweep__kind="execution")
     run(gone, 1, {"a": "deleted"}, whole)
     client.delete_experiment(gone)
-    return Selection(Store(f"sqlite:///{path}"), Wanted((first, second), TRIALS))
+    return Selection(Store(f"sqlite:///{path}"), RunFilter((first, second), TRIALS))
 
 
 def through_api(selection: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -111,7 +111,7 @@ def test_frames_are_the_same_through_tables_and_api(awkward, monkeypatch, more, 
     pd.testing.assert_frame_equal(selection.curves(), curves, check_exact=True)
 
 
-def test_what_is_odd_is_read_as_it_is_meant(awkward):
+def test_unusual_runs_are_read_correctly(awkward):
     frame = awkward.frame().set_index("trial")
     assert frame["epochs"].tolist() == [1, 2, pd.NA, 3, 1]
     assert frame["metrics.loss"].tolist() == [pd.NA, pd.NA, pd.NA, 1 / 3, -1.0]
@@ -124,7 +124,7 @@ def test_what_is_odd_is_read_as_it_is_meant(awkward):
     assert "params.d" not in frame
 
 
-def test_of_an_epoch_that_was_trained_twice_the_last_counts(awkward):
+def test_the_last_value_of_an_epoch_that_was_trained_twice_counts(awkward):
     curves = awkward.curves()
     again = curves[curves["trial"] == 3]
     assert again["epoch"].tolist() == [1, 2]
@@ -132,7 +132,7 @@ def test_of_an_epoch_that_was_trained_twice_the_last_counts(awkward):
     assert math.isnan(again["value"].iloc[1])
 
 
-def test_sweep_is_read_while_it_is_written(project, new, without_api):
+def test_a_sweep_can_be_read_while_it_is_written(project, new, without_api):
     whole = load_runs(new)
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -161,7 +161,7 @@ def _without_column(path: Path) -> None:
 def _read_a_copy(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    """Has the tables of a changed copy of the store read, while MLflow goes on with the store itself."""
+    """Makes the module read the tables of a changed copy of the store, while MLflow uses the store itself."""
     other = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("VACUUM INTO ?", (str(other),))
@@ -170,7 +170,7 @@ def _read_a_copy(
 
 
 @pytest.mark.parametrize("change", [_without_table, _without_column, Path.unlink])
-def test_tables_that_are_not_known_are_left_to_the_api(
+def test_unknown_tables_are_read_through_the_api(
     project, new, tmp_path, monkeypatch, caplog, change: Callable[[Path], None]
 ):
     whole, curves, found = load_runs(new), load_curves(new), find_sweep(new)
@@ -186,7 +186,7 @@ def test_tables_that_are_not_known_are_left_to_the_api(
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Store:
-    """A store with sweeps in two experiments, two of which began at once, among what is not meant."""
+    """A store with sweeps in two experiments, three of which started at once, and runs that are not read."""
     path = tmp_path_factory.mktemp("sweeps") / "mlflow.db"
     path.write_bytes(template.read_bytes())
     made = Store(f"sqlite:///{path}")
@@ -226,7 +226,7 @@ def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
         {TAG_KIND: "sweep"},
         {TAG_KIND: "sweep", TAG_SWEEP: f"{ids[0]}/2"},
     ):
-        wanted = Wanted(ids, tags)
+        wanted = RunFilter(ids, tags)
         found, same = tables.parents(wanted, most), api.parents(wanted, most)
         assert [(one.run_id, one.experiment) for one in found] == [(one.run_id, one.experiment) for one in same]
         assert [list(one.space.items()) for one in found] == [list(one.space.items()) for one in same]
@@ -237,7 +237,7 @@ def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
 
 
 @pytest.mark.parametrize("given", [None, "alpha", "alpha/2025-01-01_10-00-00"])
-def test_sweep_is_found_in_the_tables_as_through_the_api(project, monkeypatch, given):
+def test_sweeps_found_through_tables_and_api_are_the_same(project, monkeypatch, given):
     found, every = find_sweep(given), all_sweeps(find_sweep(given))
     frames = [one.frame() for one in every]
     monkeypatch.setattr(stores, "sqlite_path", lambda _: None)
@@ -263,12 +263,12 @@ def _with_workspaces(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_without_experiments, _with_workspaces])
-def test_sweep_is_found_through_the_api_where_the_tables_are_not_known(project, old, tmp_path, monkeypatch, change):
+def test_sweep_is_found_through_the_api_if_the_tables_are_unknown(project, old, tmp_path, monkeypatch, change):
     _read_a_copy(project, tmp_path, monkeypatch, change)
     assert find_sweep(old).sweep == old
 
 
-def test_file_that_is_no_database_is_said(tmp_path):
+def test_file_that_is_not_a_database_is_reported(tmp_path):
     path = tmp_path / "mlflow.db"
     path.write_text("no database" * 100)
     with pytest.raises(UserError) as caught:

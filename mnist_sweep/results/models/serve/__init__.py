@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep serve`: a page to draw digits on, and what a sweep's models make of them."""
+"""`python -m mnist_sweep serve`: a page to draw digits on, with the answers of a sweep's models."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-    from mnist_sweep.results.models.image_decoder import PictureReader
+    from mnist_sweep.results.models.image_decoder import ImageDecoder
 
 TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
-# As a header can carry it; shorter ones can be guessed.
+# Characters that a header can carry. A shorter token can be guessed.
 _TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
-_JUDGES = 5
-# Pictures that are read at a time, so that many clients at once do not take the machine; and the seconds for each:
-# a page's drawing takes 0.1, the largest picture 1.
-_AT_A_TIME, _SECONDS_A_PICTURE = 2, 5.0
+_MODELS = 5
+# How many images are read at a time, so that many clients do not take the whole machine; and how long one may take: the
+# page's drawing takes 0.1 s, the largest image 1 s.
+_AT_A_TIME, _SECONDS_PER_IMAGE = 2, 5.0
 
 
 def serve(what: str | None, tracking_uri: str | None, host: str, port: int, token: str | None = None) -> int:
@@ -40,10 +40,10 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
     Args:
         what: As for `find_model`.
         tracking_uri: As for `find_model`.
-        host: The address to listen on; others than this machine can reach it only with a token.
-        port: The port to listen on; 0 for any that is free.
-        token: What requests must carry; `auto` for one that is made up and printed. None for that of the variable
-            MNIST_SWEEP_TOKEN, or none.
+        host: The address to listen on. One that other machines can reach needs a token.
+        port: The port to listen on; 0 for any free one.
+        token: The token that requests must carry; `auto` to generate and print one. None for the value of the variable
+            MNIST_SWEEP_TOKEN, if it is set.
 
     Returns:
         The exit code.
@@ -51,29 +51,29 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
     Raises:
         UserError: There is no such model, the port is taken, or a token is missing or too short.
     """
-    # More threads would gain nothing on pictures this small, and cost three times the processor's time.
+    # More threads are not faster on images this small, and take three times the CPU time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Taken out: no process that is started from here needs it.
-    by_variable = os.environ.pop(TOKEN_VARIABLE, "")
-    given = by_variable if token is None else token
-    made_up = given == "auto"
-    wanted = secrets.token_urlsafe(24) if made_up else _checked(given)
+    # Removed from the environment, as no child process needs it.
+    from_variable = os.environ.pop(TOKEN_VARIABLE, "")
+    given = from_variable if token is None else token
+    generated = given == "auto"
+    wanted = secrets.token_urlsafe(24) if generated else _checked(given)
     ended = termination.raise_on_signals()
     loading: threading.Thread | None = None
     with (
         contextlib.suppress(KeyboardInterrupt),
         ports.listen(host, port) as listening,
-        # A thread that is loading may still be writing to it.
+        # The thread that loads models may still be writing to it.
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
     ):
         if not wanted and not ports.is_loopback(listening):
             raise UserError(
-                f"--host={host}: others than this machine can reach that, so a token is needed: set --token, or the "
-                f"variable {TOKEN_VARIABLE}; auto makes one up"
+                f"--host={host}: other machines can reach it, so a token is needed: set --token, or the variable "
+                f"{TOKEN_VARIABLE}; auto generates one"
             )
-        loading = _serve(what, tracking_uri, host, listening, wanted, made_up, Path(folder), ended)
+        loading = _serve(what, tracking_uri, host, listening, wanted, generated, Path(folder), ended)
     if loading is not None and loading.is_alive():
-        # Python would wait for the import that the thread is in, or crash in it.
+        # Python would wait for the import that the thread is in, or crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -82,7 +82,7 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
 
 def _checked(token: str) -> str:
     if token and not _TOKEN.fullmatch(token):
-        # It is not repeated: what is printed may be kept somewhere.
+        # The token is not printed, as the output may be kept somewhere.
         raise UserError(
             "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
         )
@@ -95,40 +95,40 @@ def _serve(
     host: str,
     listening: socket.socket,
     token: str,
-    made_up: bool,
+    generated: bool,
     folder: Path,
     ended: threading.Event,
 ) -> threading.Thread | None:
-    # Seconds of imports, which a taken port need not wait for.
-    from mnist_sweep.results.models.image_files import profile_of
+    # These imports take seconds. An error about the port comes before.
+    from mnist_sweep.results.models.doubts import profile_of
+    from mnist_sweep.results.models.model_run import find_model
     from mnist_sweep.results.models.serve.app import make_app
-    from mnist_sweep.results.models.serve.panel import Panel, candidates, card, image_shape, load
-    from mnist_sweep.results.models.tracked import find_model
+    from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
 
     champion = find_model(what, tracking_uri)
     queue = candidates(champion)
     profile = profile_of(champion, folder)
-    panel = Panel(card(champion), image_shape(champion), profile, expected=min(len(queue), _JUDGES))
+    models = ServedModels(card(champion), champion.image_shape, profile, expected=min(len(queue), _MODELS))
     names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in ports.EVERYWHERE else [host]
     failures: list[BaseException] = []
-    with picture_readers() as readers:
-        server = server_of(make_app(panel, readers, names, token))
+    with image_decoders() as decoders:
+        server = server_of(make_app(models, decoders, names, token))
 
         def load_all() -> None:
             try:
-                load(panel, queue, _JUDGES, folder)
+                load(models, queue, _MODELS, folder)
             except BaseException as error:
                 failures.append(error)
                 server.should_exit = True
 
         if ended.is_set():
             return None
-        # TensorFlow takes seconds to import: the page is there at once, and says so.
+        # TensorFlow takes seconds to import. The page opens at once, and shows that the model is loading.
         loading = threading.Thread(target=load_all, daemon=True)
         loading.start()
-        # One that the user has given is not repeated, as what is printed may be kept somewhere.
-        carried = f"?token={token if made_up else '…'}" if token else ""
-        link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{carried}"
+        # A token that the user gave is not printed, as the output may be kept somewhere.
+        query = f"?token={token if generated else '…'}" if token else ""
+        link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{query}"
         with contextlib.suppress(KeyboardInterrupt):
             print(f"Draw at {link} (Ctrl-C ends it)", flush=True)
             server.run(sockets=[listening])
@@ -138,20 +138,20 @@ def _serve(
 
 
 @contextlib.contextmanager
-def picture_readers(seconds: float = _SECONDS_A_PICTURE) -> Iterator[list[PictureReader]]:
-    """As many readers as pictures may be read at a time, which are closed in the end.
+def image_decoders(seconds: float = _SECONDS_PER_IMAGE) -> Iterator[list[ImageDecoder]]:
+    """Starts as many decoders as images may be read at a time, and closes them at the end.
 
     Args:
-        seconds: What one picture may take.
+        seconds: How long one image may take.
     """
-    from mnist_sweep.results.models.image_decoder import PictureReader
+    from mnist_sweep.results.models.image_decoder import ImageDecoder
 
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(PictureReader(seconds)) for _ in range(_AT_A_TIME)]
+        yield [stack.enter_context(ImageDecoder(seconds)) for _ in range(_AT_A_TIME)]
 
 
 def server_of(app: ASGIApp) -> uvicorn.Server:
-    """A server that prints nothing, waits for nobody, and ends at once."""
+    """Makes a server that prints nothing, and ends at once without waiting for clients."""
     import uvicorn
 
     from mnist_sweep.results.models.serve.connections import LimitedProtocol

@@ -1,4 +1,4 @@
-"""The web application: a page, and JSON beside it."""
+"""The web application: the page and its JSON API."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import kind_and_line, one_line
-from mnist_sweep.results.models.image_decoder import PictureReader, RefusedError
-from mnist_sweep.results.models.serve.panel import Panel
-from mnist_sweep.results.models.serve.reading import read
+from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
+from mnist_sweep.results.models.serve.request_body import read
+from mnist_sweep.results.models.serve.served_models import ServedModels
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,7 +31,7 @@ _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/paper.js": ("paper.js", "text/javascript; charset=utf-8"),
+    "/canvas.js": ("canvas.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _HEADERS = {
@@ -46,77 +46,81 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _COOKIE = "mnist_sweep"
-# For those before it to be answered; else a client that would wait longer is told to come again.
+# A client that would wait longer for a free decoder is told to retry.
 _SECONDS_TO_WAIT = 15.0
 
 
-def make_app(panel: Panel, readers: Sequence[PictureReader], names: Sequence[str] = (), token: str = "") -> ASGIApp:
+def make_app(
+    models: ServedModels, decoders: Sequence[ImageDecoder], names: Sequence[str] = (), token: str = ""
+) -> ASGIApp:
     """Makes the application.
 
     Args:
-        panel: Who answers; it may still be loading.
-        readers: What reads pictures: as many are worked on at a time.
-        names: The host names by which it may be called, beside `localhost` and any address in numbers.
-        token: What requests must carry; empty where anyone who reaches it may ask.
+        models: The models that answer, which may still be loading.
+        decoders: Read the images. As many requests are answered at a time.
+        names: The host names that requests may use, besides `localhost` and any IP address.
+        token: The token that requests must carry; empty to answer everyone.
 
     Returns:
-        `GET /` is the page, `GET /about` says who answers and how far it is loaded, `GET /health` whether it can
-        answer, `POST /predict` takes an image and gives what `Panel.answer` gives. An error is `{"error": "…"}`.
+        The application. `GET /` is the page, `GET /about` tells which models answer and how many are loaded,
+        `GET /health` whether it can answer, and `POST /predict` takes an image and returns what `ServedModels.answer`
+        does. An error is `{"error": "…"}`.
     """
-    # Its documentation pages would load scripts from elsewhere.
+    # FastAPI's documentation pages would load scripts from other servers.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
-    turns, free = asyncio.Semaphore(len(readers)), list(readers)
+    turns, free = asyncio.Semaphore(len(decoders)), list(decoders)
 
     for path, (name, kind) in _FILES.items():
         app.add_api_route(path, _file(_FOLDER / name, kind), methods=["GET"])
 
     @app.get("/about")
     async def about() -> dict[str, Any]:
-        return panel.about()
+        return models.about()
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
-        return {"ready": panel.ready}
+        return {"ready": models.ready}
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
-        if not panel.ready:
+        if not models.ready:
             raise HTTPException(503, "the model is still being loaded", {"Retry-After": "2"})
         kind, body = await read(request)
         try:
             async with asyncio.timeout(_SECONDS_TO_WAIT):
                 await turns.acquire()
         except TimeoutError:
-            raise HTTPException(503, "too many pictures are waiting to be read", {"Retry-After": "5"}) from None
-        reader = free.pop()
+            raise HTTPException(503, "too many images are waiting to be read", {"Retry-After": "5"}) from None
+        decoder = free.pop()
         try:
-            # When the server ends, nobody waits for the thread: it ends as the readers are closed.
+            # When the server ends, nothing waits for the thread. Closing the decoders ends it.
             return await anyio.to_thread.run_sync(
-                lambda: panel.answer(reader.read_body(kind, body, panel.shape, panel.profile)), abandon_on_cancel=True
+                lambda: models.answer(decoder.read_body(kind, body, models.shape, models.profile)),
+                abandon_on_cancel=True,
             )
-        except RefusedError as error:
+        except DecodingError as error:
             raise HTTPException(error.status, str(error)) from None
         finally:
-            free.append(reader)
+            free.append(decoder)
             turns.release()
 
     return _Guard(app, names, token)
 
 
 class _Guard:
-    """Refuses names that are not this server's, and requests without its token, and adds headers to every answer.
+    """Refuses foreign host names and requests without the token, and adds security headers to every answer.
 
-    A page from elsewhere can have its own name resolve to this machine (DNS rebinding), and would then be let read
-    what it asks; it cannot do that with an address in numbers.
+    A page from another site can let its host name resolve to this machine (DNS rebinding), and could then read the
+    answers. It cannot do that with an IP address.
     """
 
     def __init__(self, app: ASGIApp, names: Sequence[str], token: str) -> None:
         self._app = app
         self._names = {"localhost", *(name.lower() for name in names)}
         self._token = token.encode()
-        # Not the token itself, as a browser sends a host's cookies to whatever listens on its other ports, too.
+        # The cookie is not the token itself, as a browser sends it to the host's other ports, too.
         self._pass = hmac.new(self._token, b"mnist_sweep", "sha256").hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,14 +134,14 @@ class _Guard:
             await send(message)
 
         headers, by_link = Headers(scope=scope), False
-        if not self._knows(headers.get("host", "")):
+        if not self._is_known(headers.get("host", "")):
             answer: ASGIApp = _error(400, "this server does not answer to that host name")
         elif self._token and not self._admits(headers):
-            # Not `parse_qs`, to which a plus sign means a space.
+            # Not `parse_qs`, which reads a plus sign as a space.
             query = scope["query_string"].decode("latin-1").split("&")
             by_link = any(self._is_token(unquote(part[6:])) for part in query if part.startswith("token="))
-            told = "open the link with ?token= that belongs to this server, or send Authorization: Bearer TOKEN"
-            answer = self._app if by_link else _error(401, told, {"WWW-Authenticate": "Bearer"})
+            hint = "open the link with ?token= that belongs to this server, or send Authorization: Bearer TOKEN"
+            answer = self._app if by_link else _error(401, hint, {"WWW-Authenticate": "Bearer"})
         else:
             answer = self._app
         await answer(scope, receive, with_headers)
@@ -152,10 +156,10 @@ class _Guard:
         )
 
     def _is_token(self, given: str) -> bool:
-        # In a time that does not tell how much of it is right.
+        # In constant time, which does not tell how much of it is right.
         return hmac.compare_digest(given.encode(), self._token)
 
-    def _knows(self, host: str) -> bool:
+    def _is_known(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
             return name in self._names or bool(ip_address(name))
@@ -173,7 +177,7 @@ def _file(path: Path, kind: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    # Closed, as the rest of a body that was not read would have to be received first.
+    # The connection is closed: the next request would come after the rest of a body that was not read.
     return JSONResponse({"error": text}, status, {"Connection": "close", **(headers or {})})
 
 
@@ -183,6 +187,6 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    told = masked(f"{one_line(request.url.path, 200)}: unexpected {kind_and_line(error)}")
-    print(f"mnist_sweep: {told}", file=sys.stderr)
-    return _error(500, "something went wrong here; the terminal that runs the server says what")
+    message = masked(f"{one_line(request.url.path, 200)}: unexpected {kind_and_line(error)}")
+    print(f"mnist_sweep: {message}", file=sys.stderr)
+    return _error(500, "something went wrong; the server's terminal shows what")

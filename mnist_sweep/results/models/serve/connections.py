@@ -1,4 +1,4 @@
-"""Connections that cannot be held open: whoever keeps the server waiting is cut off."""
+"""Limits how long and how many connections can be held open, so that slow clients cannot block the server."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# For the lines before a request's body; and for a request from its first line until its answer has been taken. The body
-# alone has a limit of its own, in reading.py.
+# For the lines before a request's body; and for a request from its first line until the client has received the answer.
+# The body has another limit, in request_body.py.
 SECONDS_FOR_HEADERS = 10.0
 SECONDS_FOR_REQUEST = 60.0
-# Each may hold a body of 2 MB.
+# Each may have a body of 2 MB.
 MOST = 100
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's protocol, with limits on time and number.
+    """uvicorn's protocol, with limits on the time and number of connections.
 
-    Where there are too many connections, the one goes that has kept the server waiting for longest: so a crowd of them
-    that send nothing does not shut out others.
+    If there are too many, the one that has kept the server waiting for longest is closed. So many connections that send
+    nothing do not shut out other clients.
     """
 
     _timer: asyncio.TimerHandle | None = None
-    # The request that is worked on, and whether the headers of another are awaited.
+    # The current request, and whether the headers of another are awaited.
     _phase: tuple[object, bool] = (None, True)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes a connection, perhaps in another's place."""
+        """Accepts a connection, and closes another if there are too many."""
         super().connection_made(transport)
-        self._allow(SECONDS_FOR_HEADERS)
+        self._limit(SECONDS_FOR_HEADERS)
         others = [cast(LimitedProtocol, c) for c in self.connections if not c.transport.is_closing()]
         if len(others) > MOST:
             min((c for c in others if c.waits), key=lambda c: c.since).transport.abort()
@@ -42,42 +42,42 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes what the client sends."""
+        """Handles what the client sends."""
         super().data_received(data)
-        self._look()
+        self._restart_timer()
 
     def on_response_complete(self) -> None:
         """Awaits the next request."""
         super().on_response_complete()
-        self._look()
+        self._restart_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is not HTTP."""
+        """Answers data that is not HTTP."""
         if self.cycle is not None:
-            # Its body may be what is wrong: nothing more of its answer can be sent.
+            # The error may be in the body of a request that is being answered: its answer cannot be completed.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:
-            # It comes behind a request that is already being answered.
+            # The answer to the request before it has begun.
             self.transport.abort()
 
     @property
     def waits(self) -> bool:
-        """Whether it is the client's turn: to send, or to take what is sent."""
+        """Whether the server waits for the client to send or to receive."""
         cycle = self.cycle
         return cycle is None or cycle.response_complete or cycle.more_body or self.flow.write_paused
 
-    def _look(self) -> None:
+    def _restart_timer(self) -> None:
         awaited = self.conn.their_state is h11.IDLE
         if (phase := (self.cycle, awaited)) != self._phase:
             self._phase = phase
-            self._allow(SECONDS_FOR_HEADERS if awaited else SECONDS_FOR_REQUEST)
+            self._limit(SECONDS_FOR_HEADERS if awaited else SECONDS_FOR_REQUEST)
 
-    def _allow(self, seconds: float) -> None:
+    def _limit(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self.since = self.loop.time()
-        # Not `close`, which would wait until the client has taken what it was sent.
+        # Not `close`, which would wait until the client has received everything.
         self._timer = self.loop.call_later(seconds, self.transport.abort)

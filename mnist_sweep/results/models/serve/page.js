@@ -1,16 +1,17 @@
-// Asks the server what is drawn, and shows what it says.
+// Sends the drawing to the server, and shows the answer.
 
-import { Paper } from "./paper.js";
+import { DrawingCanvas } from "./canvas.js";
 
 const byId = (id) => document.getElementById(id);
-const paper = new Paper(byId("paper"), byId("cursor"));
+const canvas = new DrawingCanvas(byId("canvas"), byId("cursor"));
 const MOST_BARS = 12;
+const NO_SERVER = "The server does not answer. Is it still running?";
 
-let about = null;      // what the server says of its models
-let asking = false;    // one question at a time: what is drawn meanwhile makes one more, not a queue
+let about = null;      // what the server tells about its models
+let asking = false;    // one request at a time: what is drawn meanwhile makes one more request, not a queue
 let again = false;
-let shownFor = null;   // the answer that is shown, null for none
-let saying = 0;
+let shown = null;      // the answer that is shown; null for none
+let announcing = 0;    // the timer of the announcement
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -19,7 +20,7 @@ function element(name, properties = {}, ...children) {
 }
 
 const percent = (p) => {
-  // 100 % is never said of what is not certain.
+  // Not rounded to 100 % unless it is certain.
   return `${p >= 0.9995 && p < 1 ? "> 99.9" : (100 * p).toFixed(1)} %`;
 };
 
@@ -29,7 +30,7 @@ async function ask() {
   again = true;
   if (asking) return;
   asking = true;
-  byId("answer").ariaBusy = "true";  // the answer that stands there is to an earlier question
+  byId("answer").ariaBusy = "true";  // the answer shown is to an earlier drawing
   while (again) {
     again = false;
     await askOnce();
@@ -39,16 +40,16 @@ async function ask() {
 }
 
 async function askOnce() {
-  if (paper.empty) show(null);
-  if (paper.empty || !about?.ready) return;
+  if (canvas.empty) show(null);
+  if (canvas.empty || !about?.ready) return;
   try {
-    const body = await paper.blob();
+    const body = await canvas.blob();
     const response = await fetch("predict", { method: "POST", headers: { "Content-Type": body.type }, body });
     const answer = await response.json();
-    if (response.ok) show(paper.empty ? null : answer);
-    else trouble(answer.error);
+    if (response.ok) show(canvas.empty ? null : answer);
+    else showError(answer.error);
   } catch {
-    trouble("The server does not answer. Is it still running?");
+    showError(NO_SERVER);
   }
 }
 
@@ -60,13 +61,13 @@ async function watch() {
       const now = JSON.stringify(about);
       if (now !== before) {
         before = now;
-        introduce();
+        showAbout();
         ask();
       }
       if (about.complete) return;
     } catch {
       before = "";
-      trouble("The server does not answer. Is it still running?");
+      showError(NO_SERVER);
     }
     await new Promise((done) => setTimeout(done, 400));
   }
@@ -74,18 +75,18 @@ async function watch() {
 
 // ---- showing ------------------------------------------------------------------------------------------------------
 
-function introduce() {
+function showAbout() {
   const digits = about.drawn && about.classes === 10;
   const [height, width, channels] = about.shape;
   const size = `${height} × ${width}`;
-  byId("title").textContent = digits ? "Draw a digit" : "Draw something it knows";
+  byId("title").textContent = digits ? "Draw a digit" : "Draw something that the model knows";
   document.title = `${byId("title").textContent} – mnist_sweep`;
   const right = (p) => `${(100 * p).toFixed(1)} %`;
   const scores = [
-    about.validation_accuracy === null ? "" : `right on ${right(about.validation_accuracy)} of the validation images`,
-    about.test_accuracy === null ? "" : `${right(about.test_accuracy)} of the test images`,
+    about.validation_accuracy === null ? "" : `${right(about.validation_accuracy)} of the validation images right`,
+    about.test_accuracy === null ? "" : `${right(about.test_accuracy)} of the test images right`,
   ].filter(Boolean);
-  const trial = about.confirms === null ? `Trial ${about.trial}` : `Trial ${about.trial} (trial ${about.confirms} on another seed)`;
+  const trial = about.confirms === null ? `Trial ${about.trial}` : `Trial ${about.trial} (trial ${about.confirms} retrained on a new seed)`;
   byId("card").replaceChildren(
     element("span", {}, `${trial} of ${about.sweep}${scores.length ? `: ${scores.join(", ")}` : ""}.`),
     element("span", {}, `Trained on ${about.data}: ${about.training_images.toLocaleString("en")} images of ${size}` +
@@ -116,19 +117,19 @@ function introduce() {
 }
 
 function show(answer) {
-  shownFor = answer;
+  shown = answer;
   document.body.classList.toggle("answered", answer !== null);
-  byId("hint").hidden = !paper.empty;
-  byId("undo").disabled = !paper.canUndo;
-  byId("clear").disabled = paper.empty;
+  byId("hint").hidden = !canvas.empty;
+  byId("undo").disabled = !canvas.canUndo;
+  byId("clear").disabled = canvas.empty;
   byId("digit").textContent = answer ? answer.digit : "?";
   byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing yet" : "Loading the model…";
-  byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "Answers come while you draw." : "Go ahead and draw.";
+  byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "The answer appears while you draw." : "You can draw already.";
   showBars(answer);
   showSeen(answer);
   showOthers(answer);
   showDoubts(answer);
-  say(answer);
+  announce(answer);
 }
 
 function agreement(answer) {
@@ -142,7 +143,7 @@ function agreement(answer) {
 function showBars(answer) {
   const rows = [...byId("bars").children];
   const p = answer?.probabilities ?? [];
-  // Where there are more classes than bars, the most likely ones.
+  // With more classes than bars, the most likely ones are shown.
   const few = about === null || about.classes <= MOST_BARS;
   const classes = few ? rows.map((_, i) => i) : p.map((_, i) => i).sort((a, b) => p[b] - p[a]);
   rows.forEach((row, i) => {
@@ -185,51 +186,51 @@ function showDoubts(answer) {
   byId("doubts").replaceChildren(...list("Why this may be wrong", answer?.doubts ?? [], "why"));
 }
 
-function trouble(text) {
+function showError(text) {
   show(null);
   byId("sure").textContent = "No answer";
   byId("agreement").textContent = text;
-  byId("said").textContent = text;
+  byId("announcement").textContent = text;
 }
 
-// For those who do not see it: only what has settled.
-function say(answer) {
-  clearTimeout(saying);
-  saying = setTimeout(() => {
-    byId("said").textContent = answer === null ? "" :
+// For screen readers: announces an answer that has not changed for a while.
+function announce(answer) {
+  clearTimeout(announcing);
+  announcing = setTimeout(() => {
+    byId("announcement").textContent = answer === null ? "" :
       [`This looks like ${answer.digit}, ${percent(answer.probability)}.`, agreement(answer), ...answer.doubts].join(" ");
   }, 700);
 }
 
-// ---- what one can do ----------------------------------------------------------------------------------------------
+// ---- controls -----------------------------------------------------------------------------------------------------
 
 async function open(file) {
   if (!file) return;
   try {
-    await paper.open(file);
+    await canvas.open(file);
   } catch {
-    trouble("That is no picture that this browser can open.");
+    showError("This browser cannot open that file as an image.");
   }
 }
 
 for (const name of ["change", "end"]) {
-  paper.addEventListener(name, () => {
-    if (shownFor === null) show(null);
-    byId("undo").disabled = !paper.canUndo;
-    byId("clear").disabled = paper.empty;
+  canvas.addEventListener(name, () => {
+    if (shown === null) show(null);
+    byId("undo").disabled = !canvas.canUndo;
+    byId("clear").disabled = canvas.empty;
     ask();
   });
 }
-byId("undo").addEventListener("click", () => paper.undo());
-byId("clear").addEventListener("click", () => paper.clear());
+byId("undo").addEventListener("click", () => canvas.undo());
+byId("clear").addEventListener("click", () => canvas.clear());
 byId("brush").addEventListener("input", (event) => {
-  paper.brush = Number(event.target.value);
-  paper.draw();
+  canvas.brush = Number(event.target.value);
+  canvas.draw();
 });
 byId("open").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", (event) => {
   open(event.target.files[0]);
-  event.target.value = "";  // so that the same file can be opened again
+  event.target.value = "";  // otherwise the same file could not be opened again
 });
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
@@ -238,6 +239,6 @@ addEventListener("drop", (event) => {
 });
 addEventListener("paste", (event) => open(event.clipboardData.files[0]));
 
-// A token in the address has done its work, which is a cookie, and is not to be copied from there.
+// Removes a token from the address, so that nobody copies it from there. The browser has a cookie now.
 if (location.search) history.replaceState(null, "", location.pathname);
 watch();

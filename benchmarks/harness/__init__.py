@@ -1,0 +1,1 @@
+"""What the benchmarks share: running commands in turns, watching processes, records as JSON, tables and plots."""

@@ -1,0 +1,240 @@
+"""The models that answer on the page: a sweep's champion, and its runners-up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line, format_value, short_names
+from mnist_sweep.results.models.doubts import why_doubtful
+from mnist_sweep.results.models.model_run import ModelRun
+from mnist_sweep.results.models.preprocessing import Prepared
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.frames import searched
+from mnist_sweep.tracking.tags import TAG_CONFIRMS
+
+if TYPE_CHECKING:
+    from mnist_sweep.data.profile import Profile
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that may answer, not loaded.
+
+    Attributes:
+        trial: The trial's number.
+        about: The trial's hyperparameter values, in a line.
+        find: Asks the store for the model.
+    """
+
+    trial: int
+    about: str
+    find: Callable[[], ModelRun]
+
+    @property
+    def name(self) -> str:
+        """The model's name on the page."""
+        return f"trial {self.trial}"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that answers.
+
+    Attributes:
+        name: The model's name on the page.
+        about: Its hyperparameter values, in a line.
+        predict: From an image (H, W, C), float32 in 0..1, to probabilities (classes,).
+    """
+
+    name: str
+    about: str
+    predict: Callable[[Array], Array]
+
+
+@dataclass
+class ServedModels:
+    """The models that answer, as far as they are loaded.
+
+    Attributes:
+        card: What the page tells about the champion and its data.
+        shape: Height, width and channels of the images that the models take.
+        profile: What the training images look like, if known.
+        loaded: The loaded models, the champion first. A thread that loads models may append to it at any time.
+        expected: How many models there will be, at most.
+        complete: Whether all are loaded.
+    """
+
+    card: dict[str, Any]
+    shape: tuple[int, int, int]
+    profile: Profile | None = None
+    loaded: list[LoadedModel] = field(default_factory=list)
+    expected: int = 1
+    complete: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the champion is loaded."""
+        return bool(self.loaded)
+
+    def about(self) -> dict[str, Any]:
+        """The card, the loaded models, and how many models are expected."""
+        loaded = list(self.loaded)
+        return {
+            **self.card,
+            "drawn": self.profile is not None and self.profile.drawing is not None,
+            "shape": self.shape,
+            "ready": bool(loaded),
+            "complete": self.complete,
+            "expected": len(loaded) if self.complete else self.expected,
+            "models": [{"name": model.name, "about": model.about} for model in loaded],
+        }
+
+    def answer(self, prepared: Prepared) -> dict[str, Any]:
+        """Has every loaded model classify an image.
+
+        Args:
+            prepared: The image, as the models see it.
+
+        Returns:
+            The champion's `digit`, its `probability` and all `probabilities`; the `image` that the models saw, in
+            0..255, with a third dimension if it has several channels; `notes` on its preprocessing; `doubts`, why the
+            answer may be wrong; and `models`: each one's name, digit, probability, and whether it agrees with the
+            champion, which comes first.
+        """
+        answers = [(model, model.predict(prepared.image)) for model in list(self.loaded)]
+        champion = answers[0][1]
+        digit = int(np.argmax(champion))
+        seen = np.rint(prepared.image * 255).astype(int)
+        return {
+            "digit": digit,
+            "probability": float(champion[digit]),
+            "probabilities": [float(p) for p in champion],
+            "image": (seen[..., 0] if seen.shape[2] == 1 else seen).tolist(),
+            "notes": list(prepared.notes),
+            "doubts": why_doubtful(prepared, champion, self.profile),
+            "models": [
+                {
+                    "name": model.name,
+                    "digit": int(np.argmax(answer)),
+                    "probability": float(np.max(answer)),
+                    "agrees": int(np.argmax(answer)) == digit,
+                }
+                for model, answer in answers
+            ],
+        }
+
+
+def card(champion: ModelRun) -> dict[str, Any]:
+    """What the page tells about the champion: its sweep, trial, scores and data."""
+    tags, metrics = champion.run.data.tags, champion.run.data.metrics
+    return {
+        "sweep": champion.sweep,
+        "trial": champion.trial,
+        "confirms": int(tags[TAG_CONFIRMS]) if TAG_CONFIRMS in tags else None,
+        "validation_accuracy": metrics.get("best_val_accuracy"),
+        "test_accuracy": metrics.get("test_accuracy"),
+        "data": tags["data.name"],
+        "training_images": int(tags["data.training_images"]),
+        "classes": int(tags["data.classes"]),
+    }
+
+
+def candidates(champion: ModelRun) -> list[Candidate]:
+    """The models that may answer: the champion, then the best trials of its sweep with other hyperparameter values.
+
+    If the best trials were retrained on new seeds, those come first, by their new scores. Of several trials with the
+    same values, only the best is a candidate.
+    """
+    found = find_sweep(champion.sweep, champion.client.tracking_uri)
+    frame = found.frame()
+    own = champion.run.data.tags.get(TAG_CONFIRMS, champion.trial)
+    ranked = _ranked(found, frame[frame["confirms"].isna()])
+    columns = searched(ranked)
+    first = ranked[ranked["trial"] == int(own)]
+    others = pd.concat([first, ranked]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
+    names = short_names([column.removeprefix("params.") for column in columns])
+    rows = pd.concat([first, others])
+    about = [describe({names[c.removeprefix("params.")]: row[c] for c in columns}) for _, row in rows.iterrows()]
+
+    def find(run: str) -> ModelRun:
+        return ModelRun(champion.client, champion.client.get_run(run))
+
+    # There may be hundreds of candidates, but only the few that are loaded are fetched from the store.
+    return [
+        Candidate(champion.trial, about[0], lambda: champion),
+        *map(Candidate, map(int, others["trial"]), about[1:], (partial(find, run) for run in others["run_id"])),
+    ]
+
+
+def _ranked(found: SweepRuns, frame: pd.DataFrame) -> pd.DataFrame:
+    name, ascending = found.objective.name, not found.objective.maximize
+    by = [c for c in (f"metrics.confirmed_{name}", f"metrics.best_{name}") if c in frame]
+    scored = frame[frame[by[-1]].notna()] if by else frame[:0]
+    return scored.sort_values([*by, "trial"], ascending=[*[ascending] * len(by), True], na_position="last")
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Describes hyperparameter values in a line.
+
+    Args:
+        values: From a hyperparameter's short name to its value. Inactive ones are NA; a layer's is called `units.1`.
+
+    Returns:
+        For example `layers 2 · units 256, 32 · dropout 0.1586 · adam`. Options that are off are left out.
+    """
+    parts: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if pd.isna(value):
+            continue
+        base, _, layer = name.rpartition(".")
+        word = (base if layer.isdigit() else name).replace("_", " ")
+        if isinstance(value, bool | np.bool_):
+            if value:
+                parts[word] = []
+        else:
+            parts.setdefault(word, []).append(format_value(value))
+    return " · ".join(f"{word} {', '.join(texts)}".rstrip() for word, texts in parts.items())
+
+
+def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Path) -> None:
+    """Loads the champion and its runners-up.
+
+    Args:
+        models: Where to add them.
+        queue: The champion, then its runners-up. Those without a model in MLflow, because only the best is kept or the
+            training failed, are skipped.
+        most: How many to load.
+        folder: Where to put the files that are fetched.
+
+    Raises:
+        UserError: The champion has no model.
+    """
+    for candidate in queue:
+        place = folder / str(candidate.trial)
+        place.mkdir()
+        try:
+            predict = candidate.find().load_quick(place, models.shape)
+        except Exception as error:
+            if not models.ready:
+                raise
+            if not isinstance(error, UserError):
+                reason = masked(first_line(error))
+                print(f"mnist_sweep: {candidate.name} cannot be loaded: {reason}", file=sys.stderr)
+            continue
+        models.loaded.append(LoadedModel(candidate.name, candidate.about, predict))
+        if len(models.loaded) == most:
+            break
+    models.complete = True

@@ -1,0 +1,36 @@
+"""Loads the images that a run was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.checks import check
+from mnist_sweep.config.settings import DataConfig
+from mnist_sweep.data import images as data
+
+
+def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> data.Dataset:
+    """Loads a run's images, checks that they are the same, and splits them as its sweep did.
+
+    Args:
+        config: The run's logged config, with `data` and the `seed` of the split.
+        tags: The run's tags. `data.digest` identifies the images.
+        wanted_by: The command or option that needs the images, for messages.
+
+    Raises:
+        UserError: The images cannot be found, or are not the same as then; or the config is damaged.
+    """
+    try:
+        given, seed = dict(config["data"]), int(config["seed"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{wanted_by}: the run's config.yaml does not tell which images it was trained on") from None
+    settings = check(DataConfig, given, "data.")
+    images = data.load(settings.name, settings.path, settings.fallback)
+    if images.digest() != tags["data.digest"]:
+        raise UserError(
+            f"{wanted_by}: the run was trained on {tags['data.name']} ({tags['data.digest']}), "
+            f"but data={images.name} from {images.source} is different now ({images.digest()})"
+        )
+    return data.split(images, settings.validation_split, seed)

@@ -1,0 +1,90 @@
+"""Details of a tested model for the report: its most confident mistakes, its first filters, a profile of its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mnist_sweep.common.files import write_whole
+from mnist_sweep.data import profile
+from mnist_sweep.data.images import Array, Dataset
+from mnist_sweep.journal.files import DETAILS_FILE, PROFILE_FILE
+
+_MISTAKES = 25
+_FILTERS = 64
+# Layers that scale each pixel or channel by itself, so the next layer still sees the image.
+_IN_PLACE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
+
+
+def write(folder: Path, model: keras.Model, dataset: Dataset, probabilities: Array) -> None:
+    """Writes two files about a tested model.
+
+    `test_details.npz` contains the model's most confident mistakes, the most confident first: `mistakes_images`
+    (M, H, W, C), as in the data set, and `mistakes_true`, `mistakes_predicted` and `mistakes_probability` (M,), the
+    probability of the predicted class. If the model's first layer with weights sees the image, its `filters`
+    (F, h, w, c) are there, too. `data_profile.npz` is a `profile.Profile` of the training images.
+
+    Args:
+        folder: An existing folder.
+        model: The model.
+        dataset: Its data.
+        probabilities: (N, classes), its predictions for the test images.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
+    details: dict[str, Any] = mistakes(dataset.x_test, np.asarray(dataset.y_test), probabilities)
+    height, width, channels = dataset.x_test.shape[1:]
+    found = filters(model, (height, width, channels))
+    if found is not None:
+        details["filters"] = found
+    write_whole(folder / DETAILS_FILE, lambda path: np.savez_compressed(path, **details))
+    profile.measure(dataset.x_train, np.asarray(dataset.y_train)).save(folder / PROFILE_FILE)
+
+
+def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Array]:
+    """Returns the most confident mistakes, at most 25.
+
+    Args:
+        images: (N, H, W, C).
+        truth: (N,), the true classes.
+        probabilities: (N, classes).
+    """
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != truth)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+    return {
+        "mistakes_images": np.asarray(images[worst]),
+        "mistakes_true": truth[worst],
+        "mistakes_predicted": predicted[worst],
+        "mistakes_probability": confidence[worst],
+    }
+
+
+def filters(model: keras.Model, image: tuple[int, int, int]) -> Array | None:
+    """Returns the filters of a model's first layer with weights.
+
+    Args:
+        model: The model.
+        image: Height, width and channels of its images.
+
+    Returns:
+        (F, h, w, channels), float32: convolution kernels, or a dense layer's weights as images; at most 64, those with
+        the largest weights. None if the layer is of another kind, or does not see the image itself.
+    """
+    layers: Any = model._flatten_layers(include_self=False, recursive=True)
+    # A nested model is listed before its layers.
+    leaves = (layer for layer in layers if not isinstance(layer, keras.Model))
+    first = next((layer for layer in leaves if layer.weights and not isinstance(layer, _IN_PLACE)), None)
+    if isinstance(first, keras.layers.Conv2D) and first.kernel.shape[2] == image[2]:
+        weights = np.moveaxis(np.asarray(first.kernel, dtype=np.float32), 3, 0)
+    elif isinstance(first, keras.layers.Dense) and first.kernel.shape[0] == np.prod(image):
+        weights = np.asarray(first.kernel, dtype=np.float32).T.reshape(-1, *image)
+    else:
+        return None
+    strength = np.square(weights).sum(axis=(1, 2, 3))
+    return weights[np.sort(np.argsort(-strength, kind="stable")[:_FILTERS])]

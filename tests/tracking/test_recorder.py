@@ -1,0 +1,648 @@
+"""What each event of a sweep writes to MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import shutil
+
+import pytest
+import yaml
+from stories import DATA, SPACE, START, SWEEP, Logged, Story
+
+from mnist_sweep.driver.publish import load_plots
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    Confirmed,
+    EpochEnded,
+    ExecutionEnded,
+    SlotClosed,
+    SlotOpened,
+    SweepResumed,
+    TrialStarted,
+    WinnerTested,
+)
+from mnist_sweep.journal.files import trial_folder
+from mnist_sweep.journal.ranking import Ranking
+from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
+from mnist_sweep.tracking import saved_view, store
+from mnist_sweep.tracking.recorder import Recorder, hyperparameters
+from mnist_sweep.tracking.tags import (
+    PARENT_TAG,
+    TAG_CONFIRMS,
+    TAG_EXECUTION,
+    TAG_NOTE,
+    TAG_OBJECTIVE,
+    TAG_REASON,
+    TAG_SLOT,
+    TAG_STATUS,
+    TAG_SWEEP,
+    TAG_WINNER,
+)
+from mnist_sweep.tracking.tracker import Tracker
+
+
+def test_each_started_trial_has_a_run_nested_in_the_parent_run(logged):
+    assert list(logged.trials) == [0, 1, 2, 3, 4]
+    assert {run.data.tags["mlflow.parentRunId"] for run in logged.trials.values()} == {logged.parent.info.run_id}
+    assert "mlflow.parentRunId" not in logged.parent.data.tags
+    assert logged.parent.info.run_name == "story 2025-01-01 10:00"
+    names = [run.info.run_name for run in logged.trials.values()]
+    assert names == [f"trial {n}: {'16 units, sgd' if n == 1 else '64 units'}" for n in range(5)]
+
+
+def test_runs_end_as_their_trials_did(logged):
+    statuses = [run.info.status for run in logged.trials.values()]
+    assert statuses == ["FINISHED", "FINISHED", "FAILED", "FAILED", "FINISHED"]
+    assert logged.parent.info.status == "FINISHED"
+    statuses = [run.data.tags[TAG_STATUS] for run in logged.trials.values()]
+    assert statuses == ["completed", "stopped", "failed", "failed", "completed"]
+    reasons = [run.data.tags[TAG_REASON] for run in logged.trials.values()]
+    assert reasons == [
+        "",
+        "the time budget of 1m is used up",
+        "the loss became nan in epoch 1",
+        "its worker was killed by SIGSEGV",
+        "",
+    ]
+    assert logged.parent.data.tags[TAG_STATUS] == "completed"
+    assert logged.parent.data.tags[TAG_REASON] == "the time budget of 1m is used up"
+
+
+def test_runs_start_and_end_at_the_times_of_their_events(logged):
+    assert logged.parent.info.start_time == 1000 * (START + 1)
+    assert logged.parent.info.end_time == max(run.info.end_time for run in logged.runs)
+    # The second trial was asked for after seven events.
+    assert logged.trials[0].info.start_time == 1000 * (START + 3)
+    for run in logged.trials.values():
+        assert logged.parent.info.start_time < run.info.start_time < run.info.end_time <= logged.parent.info.end_time
+
+
+def test_parameters_are_those_in_use(logged):
+    assert logged.trials[0].data.params == {
+        "model.kind": "mlp",
+        "model.layers": "1",
+        "model.units": "64",
+        "model.dropout": "0.25",
+        "optimizer.name": "adam",
+        "optimizer.learning_rate": "0.00123457",
+        "training.epochs": "3",
+        "training.seed": "1",
+    }
+
+
+def test_inactive_parameters_are_left_out_and_layers_are_numbered(logged):
+    assert logged.trials[1].data.params == {
+        "model.kind": "mlp",
+        "model.layers": "1",
+        "model.units.1": "16",
+        "model.dropout": "0",
+        "optimizer.name": "sgd",
+        "optimizer.nesterov": "True",
+        "optimizer.learning_rate": "0.1",
+        "training.epochs": "3",
+        "training.seed": "1",
+        "training.early_stopping.min_delta": "0",
+    }
+
+
+def test_the_parent_run_has_the_whole_config_and_the_space(told, logged):
+    params = logged.parent.data.params
+    assert params["space.model.units"] == "choice(16, 64)"
+    assert params["model.units"] == "choice(16,64)"
+    assert params["search.max_trials"] == "20"
+    shared = {key: value for key, value in told.config.items() if key != "tracking"}
+    assert yaml.safe_load(logged.read(logged.parent, "config.yaml")) == shared
+    assert yaml.safe_load(logged.read(logged.parent, "space.yaml")) == SPACE
+
+
+def test_the_config_of_a_trial_is_complete(told, logged):
+    config = yaml.safe_load(logged.read(logged.trials[1], "config.yaml"))
+    assert config["model"]["units"] == [16]
+    assert {key: config[key] for key in ("name", "seed", "objective", "data")} == {
+        key: told.config[key] for key in ("name", "seed", "objective", "data")
+    }
+
+
+@pytest.mark.parametrize(
+    ("trial", "metric", "points"),
+    [
+        (0, "val_accuracy", [(1, 0.5), (2, 0.625), (3, 0.75)]),
+        (0, "loss", [(1, 1.0), (2, 0.5), (3, 0.25)]),
+        (0, "best_val_accuracy", [(0, 0.75)]),
+        (0, "best_epoch", [(0, 3.0)]),
+        (0, "parameters", [(0, 1234.0)]),
+        (0, "seconds", [(0, 2.5)]),
+        (1, "val_accuracy", [(1, 0.25)]),
+        (2, "seconds", [(0, 0.5)]),
+        (2, "val_accuracy", []),
+        (2, "best_val_accuracy", []),
+        (3, "val_accuracy", [(1, 0.875)]),
+        (3, "best_val_accuracy", []),
+        (4, "val_accuracy", [(4, 0.5)]),
+    ],
+)
+def test_metrics_of_trials(logged, trial, metric, points):
+    assert logged.history(logged.trials[trial], metric) == points
+
+
+def test_the_parent_run_has_the_best_score_so_far_after_each_trial(logged):
+    assert logged.history(logged.parent, "best_val_accuracy") == [(n, 0.75) for n in (1, 2, 3, 4, 5)]
+
+
+def test_a_failed_attempt_is_logged_as_a_tag_and_its_output_as_a_file(logged):
+    assert logged.trials[0].data.tags["mnist_sweep.attempt_1"] == "its worker was killed by SIGKILL"
+    assert logged.read(logged.trials[0], "attempt_1.log") == b"Killed\n"
+
+
+def test_the_workers_output_is_logged_if_a_trial_fails(logged):
+    assert logged.read(logged.trials[3], "worker.log") == b"Segmentation fault\n"
+
+
+def test_a_trial_that_continues_from_another_names_it(logged):
+    assert logged.trials[4].data.tags["mnist_sweep.goes_on_from"] == "trial 0"
+    assert "mnist_sweep.goes_on_from" not in logged.trials[0].data.tags
+
+
+def test_a_trial_names_the_slot_of_its_last_attempt(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.tell(AttemptFailed, 0, 1, "its worker was killed by SIGKILL")
+    story.tell(TrialStarted, story.events[-2].trial, 2, "gpu1")
+    story.tell(SlotOpened, "gpu1.1", "gpu1 has trained one trial at a time so far")
+    story.tell(SlotClosed, "gpu1.1", "gpu1 trains 0.99 times as much")
+    story.ends(0, 0.5)
+    story.tracker.close()
+    for logged in (Logged(story.uri), story.replay()):
+        assert logged.trials[0].data.tags[TAG_SLOT] == "gpu1"
+        tags = logged.parent.data.tags
+        assert tags["mnist_sweep.opened_gpu1.1"] == "gpu1 has trained one trial at a time so far"
+        assert tags["mnist_sweep.closed_gpu1.1"] == "gpu1 trains 0.99 times as much"
+
+
+def test_every_run_is_tagged_with_objective_data_and_versions(logged):
+    for run in logged.runs:
+        tags = run.data.tags
+        assert tags[TAG_SWEEP] == SWEEP
+        assert tags[TAG_OBJECTIVE] == "val_accuracy max"
+        assert tags["data.name"] == "mnist_5k"
+        assert tags["data.digest"] == DATA["digest"]
+        assert tags["data.fallback_for"] == "mnist"
+        assert tags["data.training_images"] == "3600"
+        assert tags["version.keras"] == "3.15.0"
+        assert tags["mlflow.source.git.commit"] == "c0ffee"
+        assert "version.commit" not in tags
+
+
+def test_every_run_has_the_data_as_its_input(logged):
+    for run in logged.runs:
+        (given,) = run.inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest) == ("mnist_5k", DATA["digest"])
+        assert json.loads(given.dataset.profile)["test_images"] == 1000
+        assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+
+
+def test_files_of_each_run(logged):
+    assert {number: logged.artifacts(run) for number, run in logged.trials.items()} == {
+        0: [
+            "attempt_1.log",
+            "config.yaml",
+            "confusion_matrix.json",
+            "confusion_matrix.png",
+            "learning_curves.png",
+            "model.h5",
+            "sample_predictions.npz",
+        ],
+        # One epoch makes no curve.
+        1: ["config.yaml", "model.h5", "sample_predictions.npz"],
+        2: ["config.yaml"],
+        3: ["config.yaml", "worker.log"],
+        4: ["config.yaml", "model.h5", "sample_predictions.npz"],
+    }
+    assert logged.artifacts(logged.parent) == [
+        "config.yaml",
+        "confusion_matrix.json",
+        "confusion_matrix.png",
+        "space.yaml",
+    ]
+    assert logged.read(logged.trials[4], "model.h5") == b"model 4"
+    assert logged.read(logged.trials[0], "learning_curves.png").startswith(b"\x89PNG")
+
+
+def test_the_winner_is_marked_and_its_test_is_on_both_runs(logged):
+    winner, others = logged.trials[0], [logged.trials[n] for n in (1, 2, 3, 4)]
+    for run in (winner, logged.parent):
+        assert run.data.metrics["test_accuracy"] == 0.6875
+        assert run.data.metrics["test_loss"] == 0.5
+        matrix = json.loads(logged.read(run, "confusion_matrix.json"))
+        assert list(matrix.values()) == [[[5, 1], [0, 4]]]
+    assert winner.data.tags[TAG_WINNER] == "true"
+    assert logged.parent.data.tags[TAG_WINNER] == "0"
+    for run in others:
+        assert TAG_WINNER not in run.data.tags
+        assert "test_accuracy" not in run.data.metrics
+
+
+def models(story: Story, logged: Logged) -> tuple[list[int], list[int]]:
+    """Returns the trials whose models are in MLflow, and those whose models are in the sweep folder."""
+    in_mlflow = [number for number, run in logged.trials.items() if "model.h5" in logged.artifacts(run)]
+    return in_mlflow, [n for n in logged.trials if (trial_folder(story.folder, n) / "model.h5").exists()]
+
+
+@pytest.mark.parametrize(
+    ("keep", "objective", "kept"),
+    [
+        ("all", "val_accuracy max", [0, 1, 2, 3]),
+        ("best", "val_accuracy max", [2]),
+        (1, "val_accuracy max", [2]),
+        (2, "val_accuracy max", [0, 2]),
+        (9, "val_accuracy max", [0, 1, 2, 3]),
+        ("best", "val_loss min", [3]),
+        (2, "val_loss min", [1, 3]),
+    ],
+)
+def test_models_that_are_not_kept_are_deleted_immediately(make_story, keep, objective, kept):
+    story = make_story({"objective": objective}, keep_models=keep)
+    story.starts()
+    for number, score in enumerate((0.75, 0.5, 0.875, 0.25)):
+        story.trial(number)
+        story.ends(number, score)
+    logged = story.logged()
+    assert story.tracker.error is None
+    assert models(story, logged) == (kept, kept)
+    assert all("sample_predictions.npz" in logged.artifacts(run) for run in logged.trials.values())
+
+
+def test_only_the_kept_models_stay_in_the_sweep_folder(make_story):
+    story = make_story(keep_models=2)
+    story.starts()
+    for number in range(6):
+        story.trial(number)
+        story.ends(number, 0.5 + number / 10)
+    assert models(story, story.logged()) == ([4, 5], [4, 5])
+
+
+def test_of_trials_with_equal_scores_the_winners_model_is_kept(make_story):
+    story = make_story(keep_models="best")
+    story.starts()
+    for number in (0, 1):
+        story.trial(number)
+    results = Ranking(story.settings.objectives)
+    for number in (1, 0):
+        story.ends(number, 0.75)
+        results.trials[number] = Trial(number, {}, {}, 3)
+        results.outcomes[number] = Outcome(Status.COMPLETED, score=0.75)
+    # The sweep tests the model in its folder next.
+    winner = results.winner()
+    assert models(story, story.logged()) == ([winner], [winner])
+
+
+def test_the_same_models_are_kept_in_another_store(make_story, tmp_path, template):
+    shutil.copy(template, tmp_path / "other.db")
+    story = make_story(keep_models="best")
+    story.starts()
+    for number, score in enumerate((0.5, 0.75, 0.25)):
+        story.trial(number)
+        story.ends(number, score)
+    assert models(story, story.logged()) == ([1], [1])
+    assert models(story, story.replay(f"sqlite:///{tmp_path}/other.db")) == ([1], [1])
+
+
+def test_a_trial_without_a_score_has_no_model_and_displaces_none(make_story):
+    story = make_story(keep_models=1)
+    story.starts()
+    for number, score in enumerate((0.75, None)):
+        story.trial(number)
+        story.ends(number, score, status=Status.COMPLETED if score else Status.FAILED)
+    logged = story.logged()
+    assert models(story, logged) == ([0], [0])
+    assert logged.artifacts(logged.trials[1]) == ["config.yaml"]
+
+
+def test_smaller_scores_may_be_better(make_story):
+    story = make_story({"objective": "val_loss min"})
+    story.starts()
+    for number, score in enumerate((0.5, 0.75, 0.25)):
+        story.trial(number)
+        story.ends(number, score)
+    logged = story.logged()
+    assert logged.history(logged.parent, "best_val_loss") == [(1, 0.5), (2, 0.5), (3, 0.25)]
+    assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_loss min"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        (Status.COMPLETED, "", "FINISHED"),
+        (Status.STOPPED, "stopped by Ctrl-C", "KILLED"),
+        (Status.FAILED, "no trial has a result", "FAILED"),
+    ],
+)
+def test_the_parent_run_ends_as_the_sweep_did(make_story, status, reason, expected):
+    story = make_story()
+    story.starts()
+    story.ended(status, reason, None)
+    logged = story.logged()
+    assert logged.parent.info.status == expected
+    assert logged.parent.data.tags[TAG_STATUS] == str(status)
+    assert logged.parent.data.tags[TAG_REASON] == reason
+    assert logged.trials == {}
+
+
+def test_real_data_are_not_tagged_as_a_fallback(make_story):
+    story = make_story()
+    story.starts(fallback_for=None)
+    assert "data.fallback_for" not in story.logged().parent.data.tags
+
+
+@pytest.mark.parametrize("description", [None, "Wide against deep."])
+def test_the_parents_note_starts_with_the_description(make_story, description):
+    story = make_story({"description": description})
+    story.starts()
+    assert story.logged().parent.data.tags[TAG_NOTE] == (description or "A sweep of story.")
+
+
+def test_the_parents_note_shows_progress_and_then_the_result(make_story, told, logged):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.ends(0, 0.75)
+    running = story.logged().parent.data.tags[TAG_NOTE]
+    assert "1 of 20 trials have ended." in running
+    assert "Best so far: trial 0, val_accuracy 0.7500." in running
+    note = logged.parent.data.tags[TAG_NOTE]
+    assert "**Winner: trial 0**, val_accuracy 0.7500; on the test images: test_loss 0.5000" in note
+    assert "| 1 | 0 | 64 units | 0.7500 | 2.5 s |" in note
+    assert "| `model.units` | `choice(16, 64)` |" in note
+    assert f"python -m mnist_sweep export {SWEEP} --to exported" in note
+    assert "Running" not in note
+
+
+def test_notes_of_trials_say_what_their_numbers_do_not(logged):
+    notes = {number: run.data.tags.get(TAG_NOTE) for number, run in logged.trials.items()}
+    assert notes == {
+        0: "**The sweep's model.** On the test images: test_loss 0.5000, test_accuracy 0.6875.",
+        1: "Stopped: the time budget of 1m is used up.",
+        2: "Failed: the loss became nan in epoch 1.",
+        3: "Failed: its worker was killed by SIGSEGV.",
+        4: "Continues from the weights of trial 0, after epoch 3.",
+    }
+
+
+def test_the_experiment_has_the_sweeps_view(told, logged):
+    experiment = logged.client.get_experiment(logged.parent.info.experiment_id)
+    (view,) = [key for key in experiment.tags if key.startswith(saved_view.TAG)]
+    assert view == saved_view.TAG + saved_view.key(SWEEP)
+    assert experiment.tags[view] == saved_view.tags_of_run(logged.parent)[view]
+
+
+def test_the_experiment_keeps_the_latest_sweeps_views_and_those_of_users(make_story):
+    story = make_story()
+    story.starts()
+    story.tracker.close()
+    client = store.connect(story.uri)
+    experiment = client.get_experiment_by_name("story").experiment_id
+    for n in range(saved_view.MOST):
+        client.set_experiment_tag(experiment, f"{saved_view.TAG}sweep-2025-02-{n:02}", "{}")
+    client.set_experiment_tag(experiment, f"{saved_view.TAG}0123abcd", "{}")
+    again = Recorder(story.settings, story.folder, load_plots)
+    again.handle(dataclasses.replace(story.events[0], sweep="story/2025-03-01"))
+    tags = client.get_experiment(experiment).tags
+    views = sorted(tag.removeprefix(saved_view.TAG) for tag in tags if tag.startswith(saved_view.TAG))
+    assert views[0] == "0123abcd"
+    assert len(views) == saved_view.MOST + 1
+    assert views[-1] == "sweep-2025-03-01"
+    assert "sweep-2025-01-01_10-00-00" not in views
+
+
+def test_a_winner_that_could_not_be_tested_is_still_the_winner(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.ends(0, 0.5)
+    story.tell(WinnerTested, 0, {}, [], "OSError: model.h5 is gone")
+    story.ended()
+    logged = story.logged()
+    assert story.tracker.error is None
+    assert logged.parent.data.tags[TAG_WINNER] == "0"
+    assert "test_accuracy" not in logged.parent.data.metrics
+    assert "confusion_matrix.png" not in logged.artifacts(logged.parent)
+
+
+def test_the_tests_files_are_logged_with_the_winner_while_they_exist(make_story, template, tmp_path):
+    story = make_story()
+    story.starts()
+    for number, more in ((0, {}), (1, {"confirms": 0})):
+        story.trial(number, **more)
+        story.ends(number, 0.5)
+    folder = trial_folder(story.folder, 1)
+    names = {"test_details.npz", "data_profile.npz"}
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    story.tell(WinnerTested, 1, {"test_loss": 0.5, "test_accuracy": 0.5}, [[1, 0], [0, 1]])
+    logged = story.logged()
+    assert story.tracker.error is None
+    for run in (logged.parent, *logged.trials.values()):
+        assert names <= set(logged.artifacts(run))
+        assert logged.read(run, "data_profile.npz") == b"data_profile.npz"
+    for name in names:
+        (folder / name).unlink()
+    shutil.copy(template, tmp_path / "mlflow.db")
+    again = story.replay(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not names & set(again.artifacts(again.trials[1]))
+    assert "confusion_matrix.png" in again.artifacts(again.trials[1])
+
+
+def test_metrics_that_are_not_finite_do_not_matter(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=float("nan"), val_loss=float("inf"))
+    story.ends(0, 0.5)
+    assert story.logged().history(story.logged().trials[0], "val_accuracy") == [(1, 0.5)]
+    assert story.tracker.error is None
+
+
+def test_the_stores_password_is_not_logged(make_story):
+    story = make_story()
+    uri = "postgresql://ann:SECRET@box/mlflow"
+    story.starts({**story.config, "tracking": {**story.config["tracking"], "uri": uri}})
+    logged = story.logged()
+    assert "SECRET" not in str(logged.parent.data.params)
+    assert b"SECRET" not in logged.read(logged.parent, "config.yaml")
+
+
+def test_an_interrupted_trial_is_stopped_and_continues_in_its_own_run(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
+    story.ended(Status.STOPPED, "stopped by Ctrl-C", None)
+    resting = story.logged()
+    assert resting.parent.info.status == resting.trials[0].info.status == "KILLED"
+    assert resting.trials[0].data.tags[TAG_REASON] == "stopped by Ctrl-C"
+    # The next process replays the old events, then sends new ones.
+    story.tracker = Tracker(story.settings, story.folder, load_plots)
+    for event in story.events:
+        story.tracker.handle(event)
+    story.tell(SweepResumed, story.config)
+    story.trial(0)
+    story.epoch(0, 2, val_accuracy=0.75, loss=0.5)
+    story.ends(0, 0.75, best_epoch=2)
+    story.ended()
+    logged = story.logged()
+    assert story.tracker.error is None
+    assert [run.info.run_id for run in logged.trials.values()] == [resting.trials[0].info.run_id]
+    assert logged.parent.info.status == logged.trials[0].info.status == "FINISHED"
+    assert logged.trials[0].data.tags[TAG_STATUS] == "completed"
+    assert logged.trials[0].data.tags[TAG_REASON] == ""
+    assert logged.history(logged.trials[0], "val_accuracy") == [(1, 0.5), (2, 0.75)]
+    # As `sync` and later resumptions do: the trial was interrupted once, but has ended since.
+    Recorder(story.settings, story.folder, load_plots).handle(*story.events)
+    again = story.logged()
+    assert again.trials[0].info.status == "FINISHED"
+    assert again.trials[0].data.tags[TAG_STATUS] == "completed"
+
+
+def test_a_better_winner_of_a_resumed_sweep_takes_over_the_mark(make_story):
+    story = make_story()
+    story.starts()
+    for number, score in ((0, 0.5), (1, 0.75)):
+        story.trial(number)
+        story.ends(number, score)
+        story.tell(WinnerTested, number, {"test_loss": 0.5, "test_accuracy": score}, [[1, 0], [0, 1]])
+        story.ended(winner=number)
+        story.tell(SweepResumed, story.config)
+    logged = story.logged()
+    assert logged.parent.data.tags[TAG_WINNER] == "1"
+    assert logged.parent.data.metrics["test_accuracy"] == 0.75
+    marks = [run.data.tags[TAG_WINNER] for run in logged.trials.values()]
+    assert marks == ["false", "true"]
+
+
+def test_a_user_may_have_no_name(make_story, monkeypatch):
+    def nobody() -> str:
+        # As Python 3.11 and 3.12 do in a container with a user id without a name; later versions raise an OSError.
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    story = make_story()
+    story.starts()
+    assert len(story.logged().runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "inactive", "expected"),
+    [
+        ({"model": {"units": 64}}, {}, [], {"model.units": 64}),
+        ({"model": {"dense": {"units": 64}}}, {}, [], {"model.dense.units": 64}),
+        ({"model": {"units": [64, 32]}}, {}, [], {"model.units": [64, 32]}),
+        ({"model": {"units": 64}}, {"model.units": 64}, [], {"model.units": 64}),
+        # Missing values are left out; false and zero are values.
+        ({"model": {"builder": None, "per_layer": [], "more": {}}}, {}, [], {}),
+        (
+            {"model": {"l2": 0.0, "batch_normalization": False}},
+            {},
+            [],
+            {"model.l2": 0.0, "model.batch_normalization": False},
+        ),
+        ({"optimizer": {"name": "adam", "momentum": 0.9}}, {}, ["optimizer.momentum"], {"optimizer.name": "adam"}),
+        (
+            {"model": {"units": [16, 32]}},
+            {"model.units.1": 16, "model.units.2": 32},
+            [],
+            {"model.units.1": 16, "model.units.2": 32},
+        ),
+        ({"model": {"units": [16]}}, {"model.units.1": 16}, ["model.units.2"], {"model.units.1": 16}),
+    ],
+)
+def test_hyperparameters_have_flat_names(config, values, inactive, expected):
+    found = hyperparameters(Trial(0, values, config, 1, inactive=inactive))
+    assert found == expected
+    assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in expected.items()}
+
+
+def test_per_layer_values_are_left_out_if_there_is_no_layer():
+    inactive = ["model.units.1", "model.units.2"]
+    found = hyperparameters(Trial(0, {"model.layers": 0}, {"model": {"layers": 0, "units": []}}, 1, inactive=inactive))
+    assert found == {"model.layers": 0}
+
+
+def test_a_trial_stopped_in_its_first_execution_has_that_ones_curve(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
+    for epoch, score in ((1, 0.5), (2, 0.7)):
+        story.tell(EpochEnded, 0, 1, epoch, {"val_accuracy": score}, 1)
+    story.ends(0, 0.7, status=Status.STOPPED, reason="hopeless")
+    story.ended()
+    story.tracker.close()
+    logged = Logged(story.uri)
+    assert logged.history(logged.trials[0], "val_accuracy") == [(1, 0.5), (2, 0.7)]
+    assert "learning_curves.png" in logged.artifacts(logged.trials[0])
+
+
+def test_executions_are_runs_nested_in_their_trial(make_story, tmp_path, template):
+    story = make_story()
+    story.starts()
+    story.trial(0, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
+    for execution, scores in ((1, (0.5, 0.7)), (2, (0.6, 0.9))):
+        for epoch, score in enumerate(scores, start=1):
+            story.tell(EpochEnded, 0, 1, epoch, {"val_accuracy": score}, execution)
+        story.tell(ExecutionEnded, 0, execution, Outcome(Status.COMPLETED, score=scores[1], best_epoch=2, seconds=3.0))
+    story.ends(0, 0.8, scores=[0.7, 0.9])
+    story.ended()
+    story.tracker.close()
+    for logged in (Logged(story.uri), story.replay()):
+        trial = logged.trials[0]
+        runs = {r.data.tags[TAG_EXECUTION]: r for r in logged.runs if TAG_EXECUTION in r.data.tags}
+        assert sorted(runs) == ["1", "2"]
+        assert all(run.data.tags[PARENT_TAG] == trial.info.run_id for run in runs.values())
+        assert all(run.info.status == "FINISHED" and run.inputs.dataset_inputs for run in runs.values())
+        assert runs["2"].data.params == {"seed": "1", "fold": "2", "folds": "2"}
+        assert runs["2"].data.metrics["best_val_accuracy"] == 0.9
+        assert logged.history(runs["1"], "val_accuracy") == [(1, 0.5), (2, 0.7)]
+        assert logged.history(trial, "val_accuracy") == [(1, pytest.approx(0.55)), (2, pytest.approx(0.8))]
+        assert trial.info.run_name == "trial 0: 64 units"
+        assert trial.data.metrics["best_val_accuracy_std"] == pytest.approx(0.1414, abs=1e-4)
+        assert "learning_curves.png" in logged.artifacts(trial)
+
+
+@pytest.mark.parametrize(("keep", "models"), [("all", [0, 1, 2, 3]), ("best", [1, 3])])
+def test_retrained_trials_name_the_trial_they_confirm_and_one_of_them_is_the_model(make_story, keep, models):
+    story = make_story(keep_models=keep)
+    story.starts()
+    for number, score in ((0, 0.8), (1, 0.9)):
+        story.trial(number)
+        story.ends(number, score)
+    for number, score in ((2, 0.95), (3, 0.97)):
+        story.trial(number, confirms=1)
+        story.ends(number, score)
+    candidate = {"trial": 1, "scores": {"1001": 0.95, "1002": 0.97}, "mean": 0.96, "std": 0.014}
+    story.tell(Confirmed, [candidate], 1, 3, None)
+    story.tell(WinnerTested, 3, {"test_accuracy": 0.94, "test_loss": 0.2}, [[1, 0], [0, 1]])
+    story.ended(winner=1)
+    logged = story.logged()
+    assert logged.parent.data.metrics["best_val_accuracy"] == 0.9
+    assert logged.trials[3].data.tags[TAG_CONFIRMS] == "1"
+    assert logged.trials[3].data.tags[TAG_WINNER] == "true"
+    assert logged.trials[1].data.metrics["confirmed_val_accuracy"] == 0.96
+    assert [n for n, run in logged.trials.items() if "test_accuracy" in run.data.metrics] == [1, 3]
+    assert json.loads(logged.read(logged.parent, "confirmed.json"))["candidates"] == [candidate]
+    assert [n for n, run in logged.trials.items() if "model.h5" in logged.artifacts(run)] == models
+    assert [n for n in logged.trials if (trial_folder(story.folder, n) / "model.h5").exists()] == models
+
+
+def test_several_objectives_are_plotted_and_each_has_its_score(make_story, plain_config):
+    story = make_story({**plain_config, "objective": ["val_accuracy max", "parameters min"]})
+    story.starts()
+    for number, (score, size) in enumerate([(0.8, 100.0), (0.9, 300.0), (0.7, 200.0)]):
+        story.trial(number)
+        story.ends(number, score, metrics={"parameters": size})
+    story.ended()
+    logged = story.logged()
+    assert "pareto_front.png" in logged.artifacts(logged.parent)
+    assert [run.data.metrics["best_parameters"] for run in logged.trials.values()] == [100.0, 300.0, 200.0]
+    assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_accuracy max, parameters min"

@@ -1,0 +1,106 @@
+"""The search spaces of keras-tuner's hypermodels are discovered in a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config import hypermodel
+
+
+@pytest.fixture(scope="module")
+def discovered(trainer) -> Any:
+    found: dict[str, Any] = {}
+
+    def space(name: str) -> hypermodel.Expanded:
+        if name not in found:
+            found[name] = trainer.discover(f"hypermodels:{name}")
+        trial = {"model": {"hypermodel": f"hypermodels:{name}"}, "optimizer": {}, "training": {}}
+        return hypermodel.expand(trial, found[name])
+
+    return space
+
+
+def test_a_loop_over_layers_gives_conditions(discovered) -> None:
+    found = discovered("build_model")
+    assert found.space().describe() == {
+        "model.values.num_layers": "int(interval(1, 3))",
+        "model.values.units_0": "choice(8, 16, 24, 32)",
+        "model.values.activation": "choice(relu, tanh)",
+        "model.values.dropout": "choice(true, false)",
+        "model.values.lr": "tag(log, interval(0.0001, 0.01))",
+        "model.values.units_1": "choice(8, 16, 24, 32) if model.values.num_layers in [2, 3]",
+        "model.values.units_2": "choice(8, 16, 24, 32) if model.values.num_layers in [3]",
+    }
+    assert found.defaults == {
+        "num_layers": 1, "units_0": 8, "activation": "relu", "dropout": False, "lr": 0.0001,
+        "units_1": 8, "units_2": 8,
+    }  # fmt: skip
+
+
+def test_hyperparameters_that_do_not_change_the_weights_are_known(discovered) -> None:
+    of = {
+        h.name.removeprefix("model.values."): h.keeps_weights for h in discovered("build_model").space().hyperparameters
+    }
+    assert [name for name, keeps in of.items() if keeps] == ["activation", "dropout", "lr"]
+
+
+def test_scopes_may_be_nested_and_names_may_be_anything(discovered) -> None:
+    space = discovered("conditional").space()
+    assert space.describe() == {
+        "model.values.model_type": "choice(mlp, cnn)",
+        "model.values.units": "tag(log, int(interval(8, 32))) if model.values.model_type in ['mlp']",
+        "model.values.act": "choice(relu, tanh)",
+        "model.values.optimizer": "choice(adam, sgd)",
+        "model.values.conv.filters": "int(interval(2, 8)) if model.values.model_type in ['cnn']",
+        "model.values.pooling": "choice(max, none) if model.values.model_type in ['cnn']",
+        "model.values.pool.size": "choice(2, 4) if model.values.model_type in ['cnn'] "
+        "and model.values.pooling in ['max']",
+    }
+    assert space.size == 2 * 2 * (25 + 7 * (2 + 1))
+
+
+def test_hyperparameters_of_fit_are_found(discovered) -> None:
+    found = discovered("TunesFit")
+    assert list(found.space().describe()) == [
+        "model.values.units", "model.values.batch_size", "model.values.shuffle",
+    ]  # fmt: skip
+    assert found.defaults["shuffle"] is True
+    assert list(discovered("CustomLoop").space().describe()) == ["model.values.batch_size"]
+
+
+def test_a_hyperparameter_that_depends_on_two_others_is_found_by_chance_and_always_active(discovered) -> None:
+    found = discovered("rare")
+    described = found.space().describe()
+    assert described["model.values.layers_1"] == "int(interval(1, 2)) if model.values.blocks in [2]"
+    assert described["model.values.units_1_1"] == "int(interval(4, 8)) if model.values.layers_1 in [2]"
+    assert described["model.values.rate"] == "choice(0.1, 0.2, 0.3, 0.4, 0.5)"
+    assert found.trial["model"]["values"]["version"] == "choice('1,2')"
+
+
+def test_configurations_that_cannot_be_built_do_not_hide_others(discovered) -> None:
+    described = discovered("breaks").space().describe()
+    assert described["model.values.filters_2"].endswith("if model.values.convolutions in [3, 4]")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "cannot be imported (AttributeError: module 'hypermodels' has no attribute 'nowhere')"),
+        ("nothing", "is of type NoneType; name a build_model(hp) or a keras_tuner.HyperModel"),
+        ("NeedsArguments", "cannot be created without arguments ("),
+        ("raises", "raised (ZeroDivisionError at hypermodels.py:"),
+        ("no_model", "returned str; return a Sequential or functional keras.Model"),
+        ("not_compiled", "returned a model that is not compiled; call model.compile(…) first"),
+        ("no_accuracy", "compiles its model without accuracy; pass metrics=['accuracy']"),
+        ("one_output", "returned a model with outputs of shape (None, 1); for 10 classes they must be (None, 10)"),
+        ("no_loss", "compiles with a loss that Keras does not know (Could not interpret loss identifier"),
+        ("other_images", "takes inputs of shape (32, 32, 3); the images are 28x28x1"),
+    ],
+)
+def test_a_mistake_is_reported_before_the_sweep(built, name: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        built(name, {})
+    assert str(error.value).startswith(f"model.hypermodel=hypermodels:{name}: {message}")
