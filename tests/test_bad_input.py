@@ -24,12 +24,12 @@ LEARN = "choice(…) or range(…), or use search=random"
 CONFIG = [
     (
         "quikc",
-        "quikc: there is no such command; known: compare, experiments, export, predict, report, rerun, resume, serve, "
-        "show-data, sync, ui",
+        "quikc: there is no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
+        "serve, show-data, sync, ui",
     ),
     ("compar", "compar: there is no such command; did you mean 'compare'?"),
     ("+experiment=quikc", "experiment=quikc: there is no such experiment; did you mean 'quick'?"),
-    ("experiment=quick", "experiment: write it with a plus, +experiment=NAME, as a sweep needs none"),
+    ("experiment=quick", "experiment: write it with a plus, +experiment=NAME"),
     ("modle=cnn", "modle: unknown key; did you mean 'model'?"),
     ("model=cnnn", "model=cnnn: there is no such option of the group model; did you mean 'cnn'?"),
     ("optimizer=adm", "optimizer=adm: there is no such option of the group optimizer; did you mean 'adam'?"),
@@ -54,26 +54,29 @@ CONFIG = [
     ("model.batch_normalization=1", "model.batch_normalization=1: must be true or false"),
     ("model.activation=rleu", f"model.activation=rleu: {ACTIVATION}"),
     ("model.activation=[relu,rleu]", f"model.activation.2=rleu: {ACTIVATION}"),
-    ("model.units=[16]", "model.units=[16]: gives 1 values for 2 layers"),
+    ("model.units=[16]", "model.units=[16]: has 1 of 2 values; give one for each layer"),
     (
         "model.units=[16,32,64]",
-        "model.units=[16, 32, 64]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+        "model.units=[16, 32, 64]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
     ),
-    ("model.kind=rnn", "model.kind=rnn: must be mlp or cnn; take model=mlp or model=cnn"),
+    ("model.kind=rnn", "model.kind=rnn: must be mlp or cnn; use model=mlp or model=cnn"),
     ("model.builder=nothing", "model.builder=nothing: must be package.module:function"),
-    ("model.per_layer=[unts]", "model.per_layer=['unts']: model.unts is not a field that layers have"),
+    ("model.per_layer=[unts]", "model.per_layer=['unts']: model.unts is not a field of layers"),
     (
         "model.per_layer=[units]",
-        "model.per_layer=['units']: model.units is not a sweep; write choice(…) or leave it out",
+        "model.per_layer=['units']: model.units is not a sweep; write choice(…) or remove it",
     ),
     ("optimizer.name=adm", "optimizer.name=adm: Keras has no such optimizer; did you mean 'adam'?"),
     ("optimizer.learning_rate=0", "optimizer.learning_rate=0: must be more than 0.0"),
     ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be a finite number"),
     (
         "+optimizer.arguments.momentum=0.9",
-        "optimizer.arguments.momentum: adam takes no such argument; did you mean 'ema_momentum'?",
+        "optimizer.arguments.momentum: adam has no such argument; did you mean 'ema_momentum'?",
     ),
-    ("optimizer.schedule.name=ExponentialDecay", "optimizer.schedule.arguments.decay_rate: ExponentialDecay needs it"),
+    (
+        "optimizer.schedule.name=ExponentialDecay",
+        "optimizer.schedule.arguments.decay_rate: ExponentialDecay requires this argument",
+    ),
     ("training.batch_size=null", "training.batch_size=null: must be a whole number"),
     ("training.epochs=0", "training.epochs=0: must be at least 1"),
     ("training.early_stopping.patience=0", "training.early_stopping.patience=0: must be at least 1"),
@@ -97,9 +100,9 @@ CONFIG = [
         "run one sweep for each value with -m data.validation_split=…",
     ),
     ("seed=-1", "seed=-1: must be at least 0"),
-    ("name=../elsewhere", "name=../elsewhere: use letters, digits, _, - and . only, as it names a folder"),
+    ("name=../elsewhere", "name=../elsewhere: use only letters, digits, _, - and ., because it names a folder"),
     ("search.time_budget=5x", "search.time_budget=5x: must be a duration such as 90s, 15m, 2h or 1h30m"),
-    ("search.time_budget=0s", "search.time_budget=0s: must be more than no time"),
+    ("search.time_budget=0s", "search.time_budget=0s: must be longer than zero"),
     ("search.max_trials=0", "search.max_trials=0: must be at least 1"),
     ("search=none model.units=16,32", "search=none: model.units is a sweep; give it one value, or use search=random"),
     ("search=grid model.dropout=interval(0,0.5)", f"search=grid: model.dropout is an interval; write {LEARN}"),
@@ -120,20 +123,20 @@ CONFIG = [
         "search=hyperband training.epochs=3,9",
         "search=hyperband: it sets the number of epochs itself; give training.epochs one value, the maximum",
     ),
-    ("model.units=int(interval(64,16))", "model.units=int(interval(64,16)): the first number must be the smaller one"),
+    ("model.units=int(interval(64,16))", "model.units=int(interval(64,16)): the first number must be smaller"),
     (
         "optimizer.learning_rate=tag(log,interval(0,1))",
         "optimizer.learning_rate=tag(log,interval(0,1)): a logarithmic interval must start above 0",
     ),
-    ("model.units=range(4,1)", "model.units=range(4,1): holds no value"),
+    ("model.units=range(4,1)", "model.units=range(4,1): has no values"),
     (
         "model.units=tag(exp,interval(1,2))",
-        "model.units=tag(exp,interval(1,2)): unknown tag 'exp'; the one there is, is log",
+        "model.units=tag(exp,interval(1,2)): unknown tag 'exp'; the only tag is log",
     ),
     (
         "optimizer=adam,sgd",
-        "optimizer=adam,sgd: a group cannot be searched; run one sweep for each with -m optimizer=…, or search values "
-        "inside the group",
+        "optimizer=adam,sgd: a group cannot be searched; run one sweep per option with -m optimizer=…, or search "
+        "values inside the group",
     ),
     (
         "tracking.uri=ftp://box/runs",
@@ -145,7 +148,7 @@ CONFIG = [
         "workers.devices=gpu",
         "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto",
     ),
-    ("data=npz", "data.path: a value is needed; give data.path=…"),
+    ("data=npz", "data.path: a value is required; give data.path=…"),
     ("data=npz data.path=none.npz", "data.path=none.npz: there is no such file or folder"),
     ("resume", "resume: experiments/ holds no unfinished sweep"),
     ("resume cnn", "resume cnn: there is no such sweep in experiments/; write NAME, NAME/TIME or its folder"),
@@ -201,15 +204,15 @@ def zipped(**changes: object) -> bytes:
 
 
 DATA = [
-    (zipped(y_train=None), "data.path=own.npz: has no array y_train; it holds x_train, x_test, y_test"),
-    (zipped(x_train=np.array([{}, 1], dtype=object)), "data.path=own.npz: cannot be read as .npz (holds Python "
-     "objects, not numbers)"),
+    (zipped(y_train=None), "data.path=own.npz: has no array y_train; it has x_train, x_test, y_test"),
+    (zipped(x_train=np.array([{}, 1], dtype=object)), "data.path=own.npz: cannot be read as .npz (it contains "
+     "Python objects, not numbers)"),
     (zipped()[:-300], "data.path=own.npz: cannot be read as .npz (File is not a zip file)"),
     (b"0,1,2\n", "data.path=own.npz: is not an .npz file"),
     (zipped(y_train=np.arange(19) % 4), "data.path=own.npz: x_train has 20 images, but y_train has 19 labels"),
     (zipped(y_train=np.arange(20) % 4 * 2), "data.path=own.npz: class 1 of 0..6 has no training images; number the "
      "classes 0, 1, 2 … without gaps"),
-    (zipped(x_train=np.full((20, 8, 8), np.nan)), "data.path=own.npz: x_train holds NaN or infinite values"),
+    (zipped(x_train=np.full((20, 8, 8), np.nan)), "data.path=own.npz: x_train contains NaN or infinite values"),
     (zipped(x_train=np.zeros((20, 64))), "data.path=own.npz: x_train has shape (20, 64); images must be (N, height, "
      "width) or (N, height, width, channels)"),
     (zipped(y_test=np.full(8, 9)), "data.path=own.npz: y_test has class 9, which y_train does not have"),
@@ -238,7 +241,7 @@ def test_a_sweep_killed_before_its_first_event_is_removed_by_the_next_one(capsys
 def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "own.npz").write_bytes(zipped())
     assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (
-        "model.kernel_size=9: convolution layer 1 gets images of only 8 pixels; take fewer model.layers, less "
+        "model.kernel_size=9: convolution layer 1 gets images of only 8 pixels; use fewer model.layers, less "
         "model.pooling or model.padding=same"
     )
 
@@ -246,8 +249,8 @@ def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("magic", "sizes", "message"),
     [
-        (2049, (2, 4, 4), "starts with 2049, where an IDX file of this kind starts with 2051"),
-        (2051, (3, 4, 4), "says it holds 48 bytes, but holds 32"),
+        (2049, (2, 4, 4), "starts with 2049, but an IDX file of this kind starts with 2051"),
+        (2051, (3, 4, 4), "should have 48 bytes, but has 32"),
     ],
 )
 def test_wrong_idx_files_are_refused(capsys, tmp_path: Path, magic: int, sizes: tuple[int, ...], message: str) -> None:

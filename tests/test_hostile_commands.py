@@ -96,7 +96,7 @@ COMMANDS = [
     # Overrides that Hydra, OmegaConf or YAML cannot parse.
     (("",), ""),
     (("=",), ""),
-    (("=x",), "there is no key before the equals sign"),
+    (("=x",), "the key before the equals sign is missing"),
     (("~",), ""),
     (("~model",), ""),
     (("+",), ""),
@@ -150,7 +150,7 @@ COMMANDS = [
     (("resume", "--nothing"), "unrecognized arguments: --nothing"),
     (("serve", "--port", "many"), "invalid int value: 'many'"),
     (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
-    (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key is there already"),
+    (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key already exists"),
     (("serve", "--port", "99999"), "99999"),
     (("serve", "--host", ""), "--host: is empty"),
     (("serve", "--host", "a..b"), "--host=a..b: is not an address of this machine"),

@@ -1,4 +1,4 @@
-"""Properties of the search-space language, on configs that hypothesis makes up."""
+"""Properties of the search-space language, for configs that hypothesis generates."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def trial(changes: dict[str, Any]) -> dict[str, Any]:
     config, st.lists(st.sampled_from(["units", "activation", "dropout"]), unique=True, max_size=2), st.integers(0, 99)
 )
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_what_is_accepted_holds_valid_settings_only_and_what_is_refused_names_its_key(
+def test_an_accepted_space_has_only_valid_configurations_and_a_refused_one_names_the_key(
     changes: dict[str, Any], per_layer: list[str], seed: int
 ) -> None:
     groups = trial(changes)
@@ -79,7 +79,7 @@ def test_what_is_accepted_holds_valid_settings_only_and_what_is_refused_names_it
 
 @given(sweep)
 @settings(max_examples=400, deadline=None)
-def test_a_domain_reads_back_as_it_was_written(text: str) -> None:
+def test_a_domain_reads_back_from_its_text(text: str) -> None:
     try:
         domain = read_sweep(text, "model.units")
     except UserError as error:
@@ -91,7 +91,7 @@ def test_a_domain_reads_back_as_it_was_written(text: str) -> None:
 
 @given(st.text(max_size=40))
 @settings(max_examples=400, deadline=None)
-def test_any_text_is_a_plain_value_a_sweep_or_an_error_of_one_line(text: str) -> None:
+def test_any_text_is_a_plain_value_a_sweep_or_a_one_line_error(text: str) -> None:
     try:
         read_sweep(text, "model.units")
     except UserError as error:

@@ -15,7 +15,7 @@ from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
 from mnist_sweep.common.termination import ended_by_signals
-from mnist_sweep.common.text import first_line, kind_and_line, one_line
+from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -80,7 +80,7 @@ def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
 
 def _unusable(error: OSError) -> str:
     # NumPy's error on a full disk has neither a file name nor a number.
-    return f"{error.filename or 'disk'}: cannot be used ({error.strerror or first_line(error)})"
+    return f"{error.filename or 'disk'}: cannot be used ({os_reason(error)})"
 
 
 def _run(given: list[str]) -> int:
@@ -96,7 +96,7 @@ def _sweep(given: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from mnist_sweep.cli import hydra_folder
-    from mnist_sweep.config import compose
+    from mnist_sweep.config import compose, shipped
     from mnist_sweep.config.grammar import quote_sweeps
 
     codes: list[int] = []
@@ -118,7 +118,7 @@ def _sweep(given: list[str]) -> int:
     os.environ[_DEBUG] = "1"
     try:
         with ended_by_signals():
-            hydra.main(version_base="1.3", config_path=str(compose.packaged()), config_name=compose.CONFIG)(task)()
+            hydra.main(version_base="1.3", config_path=str(shipped.folder()), config_name=compose.CONFIG)(task)()
     except compose.COMPOSITION_ERRORS as error:
         raise compose.explain(error, given) from error
     except hydra_folder.Refused as refused:

@@ -12,6 +12,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import open_file
 from mnist_sweep.common.tables import Column, show, standard_output
+from mnist_sweep.common.text import os_reason
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
@@ -52,7 +53,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
         about = {"Software": _SOFTWARE} if to.suffix.lower() == ".png" else None
         write_whole(to, lambda path: figure.savefig(path, dpi=150, metadata=about), follow=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"--to={to}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(f"--to={to}: cannot be written ({os_reason(error)})") from None
     console = standard_output()
     summary.warn_of_fallback(console, images)
     height, width, channels = images.shape

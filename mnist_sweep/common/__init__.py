@@ -1,1 +1,1 @@
-"""Helpers that know nothing of sweeps: errors, files, text, tables, time."""
+"""Helpers that do not depend on sweeps: errors, files, text, tables, time."""

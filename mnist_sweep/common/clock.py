@@ -1,4 +1,4 @@
-"""A clock that no change of the system's time can move."""
+"""A clock that changes of the system's time do not affect."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 
 
 class SteadyClock:
-    """The time in seconds since 1970, as it was when the clock was made, and counted on from there.
+    """The time in seconds since 1970, read from the system's clock once and counted on monotonically.
 
-    The difference between two of its times is true whatever happens to the system's clock in between, so budgets,
-    timeouts and the times of events can all be taken from it. It stands still while the machine sleeps (see
-    `CLOCK_MONOTONIC` in clock_gettime(2)), when no worker could have said anything.
+    The difference between two of its times is correct even when the system's clock is changed in between, so budgets,
+    timeouts and the times of events all use it. It stops while the machine sleeps (see `CLOCK_MONOTONIC` in
+    clock_gettime(2)), when no worker can send anything either.
     """
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def __call__(self) -> float:
-        """The time now, in seconds since 1970."""
+        """Returns the current time, in seconds since 1970."""
         return self._offset + time.monotonic()

@@ -1,4 +1,4 @@
-"""Errors that are meant for the user: one line, no traceback."""
+"""Errors for users: one line, no traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# What a disk, a quota or a mount says when it fails; no setting of a model can cause or cure any of these.
+# Errors of disks, quotas and mounts, which no hyperparameter can cause or fix.
 _MACHINE = {
     code: what
     for name, what in (
@@ -25,7 +25,7 @@ _MACHINE = {
     )
     if (code := getattr(errno, name, None)) is not None
 }
-# Libraries that write files by themselves (HDF5, TensorFlow, NumPy) give the reason in their text only.
+# Libraries that write files themselves (HDF5, TensorFlow, NumPy) give the reason only in their message.
 _TEXTS = (
     (re.compile(r"No space left on device|errno = 28\b|\d+ requested and \d+ written"), "the disk is full"),
     (re.compile(r"Disk quota exceeded|errno = 122\b"), "the disk quota is used up"),
@@ -35,30 +35,30 @@ _TEXTS = (
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
-    Its message is one line that names the key, the value and what to do; the command line prints it and
-    ends with exit code 2.
+    Its message is one line that names the key, the value and what to do. The command line prints it and exits with
+    code 2.
     """
 
 
 class MachineError(UserError):
-    """The machine failed: its disk is full or broken, or a folder is gone. No trial is to blame for it."""
+    """The machine failed: a disk is full or broken, or a folder is gone. No trial caused it."""
 
 
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Tells a folder that is gone, or a disk that fails, from a fault of what is written there.
+    """Raises a `MachineError` if writing files fails because the folder is gone or the disk fails.
 
     Args:
-        folder: Where the files go.
+        folder: Where the files are written.
 
     Raises:
-        MachineError: A file could not be written, and the machine is to blame.
+        MachineError: A file could not be written, and the machine is the cause. Other exceptions pass unchanged.
     """
     gone = f"{folder}: cannot be written (the folder is gone)"
     if not folder.is_dir():
-        # Keras would create it again, and nobody would look for the model there.
+        # Keras would create the folder again, where nobody looks for the model.
         raise MachineError(gone)
     try:
         yield
@@ -74,53 +74,53 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def machine_fault(error: BaseException) -> str | None:
-    """Whether the machine, not the code that ran on it, is the cause of an exception.
+    """Returns what failed on the machine, if that caused an exception.
 
     Args:
-        error: The exception; its causes and contexts are looked at, too.
+        error: The exception; its causes and contexts are searched too.
 
     Returns:
-        What failed and where, in plain words, such as `the disk is full (experiments/a/model.h5)`; None where the
-        exception is no fault of the machine's.
+        What failed and where, such as `the disk is full (experiments/a/model.h5)`; None if the machine is not the
+        cause.
     """
-    for one in _chain(error):
-        if isinstance(one, MachineError):
-            return str(one)
-        if not isinstance(one, OSError) and "Error" not in type(one).__name__:
+    for cause in _with_causes(error):
+        if isinstance(cause, MachineError):
+            return str(cause)
+        if not isinstance(cause, OSError) and "Error" not in type(cause).__name__:
             continue
-        code = one.errno if isinstance(one, OSError) else None
-        text = str(one)[:10_000]
+        code = cause.errno if isinstance(cause, OSError) else None
+        text = str(cause)[:10_000]
         what = _MACHINE.get(code or 0) or next((what for pattern, what in _TEXTS if pattern.search(text)), None)
         if what is not None:
-            # Of a copy, the second one is what is written.
-            where = getattr(one, "filename2", None) or getattr(one, "filename", None)
+            # When a file is copied, the second name is the one that is written.
+            where = getattr(cause, "filename2", None) or getattr(cause, "filename", None)
             return f"{what} ({where})" if where else what
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            queue += [current.__cause__, None if current.__suppress_context__ else current.__context__]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggests the known name nearest to a misspelt one.
+    """Suggests the known name that is closest to a misspelt one, as the end of a message.
 
     Args:
         name: What the user wrote.
-        known: The names that would have been right.
+        known: The valid names.
 
     Returns:
-        `"; did you mean 'adam'?"`, or `"; known: adam, sgd"` where nothing is near.
+        `"; did you mean 'adam'?"`, or `"; choose one of: adam, sgd"` if no name is close.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
     if near:
         return f"; did you mean {next(n for n in names if n.lower() == near[0])!r}?"
-    return f"; known: {', '.join(names)}"
+    return f"; choose one of: {', '.join(names)}"

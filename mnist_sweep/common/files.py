@@ -1,6 +1,6 @@
-"""The one place where files are replaced and removed: they appear only when whole, and only our own are removed.
+"""The only module that replaces and removes files: a file appears only when complete, and users' files are kept.
 
-No other module removes, renames or overwrites a file; `tests/test_files.py` reads the code for that.
+No other module removes, renames or overwrites a file; `tests/common/test_files.py` checks the code for that.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# Begins the name of a file that is being written.
+# Prefix of a file that is being written.
 PARTIAL = "partial-mnist_sweep-"
 
 
 def write_whole(
     path: Path, content: str | bytes | Callable[[Path], object], *, flush: bool = True, follow: bool = False
 ) -> None:
-    """Writes to a temporary file of its own, flushes it to the disk, and gives it its name.
+    """Writes a file atomically: to a temporary file first, which is flushed to the disk and then renamed.
 
     Args:
-        path: The file; one that is there is replaced, so the caller has made sure that it may be.
-        content: Its text or bytes, or what writes it to the path that it is given.
-        flush: Whether to wait for the disk; without, a power cut may leave a file that cannot be read.
-        follow: Whether it is a user who named the file: then what a link points to is replaced, not the link, and a
-            pipe or a device, `/dev/stdout` say, is written to.
+        path: The file. An existing one is replaced; the caller makes sure that this is allowed.
+        content: The text or bytes, or a function that writes the file to the path that it gets.
+        flush: Whether to wait for the disk. Without it, a power cut may leave an unreadable file.
+        follow: Whether a user named the file. Then the target of a link is replaced, not the link, and a pipe or a
+            device such as `/dev/stdout` is written to.
 
     Raises:
-        OSError: It cannot be written; the file is then as it was.
+        OSError: The file cannot be written; it stays as it was.
     """
     if follow and path.is_symlink():
         path = path.resolve()
     if follow and path.exists() and not path.is_file():
         _write_into(path, content)
         return
-    # The suffix stays last, as Keras and NumPy tell the format by it. The name is none that a user's file has, and the
-    # same each time, so that what a kill has left is replaced.
+    # Keras and NumPy choose the format by the suffix, so it stays last. The name does not change, so the next write
+    # replaces what a killed process left.
     temporary = path.with_name(f"{PARTIAL}{path.name}")
     try:
         if isinstance(content, str):
@@ -50,7 +50,7 @@ def write_whole(
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # NumPy and Python's own `write` do not say which file it is.
+        # NumPy and Python's own `write` do not name the file.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
@@ -66,26 +66,26 @@ def _write_into(path: Path, content: str | bytes | Callable[[Path], object]) -> 
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a finished file or folder its name.
+    """Moves a finished file or folder to its final place.
 
     Args:
-        source: What this program made, on the disk of `target`.
-        target: Its place. A file that is there is replaced, so the caller has made sure that it may be.
+        source: A file or folder that this program made, on the same disk as `target`.
+        target: Where it goes. An existing file is replaced; the caller makes sure that this is allowed.
 
     Raises:
-        OSError: It cannot be moved, or a folder is in its place that is not empty.
+        OSError: It cannot be moved, or `target` is a folder that is not empty.
     """
     source.replace(target)
 
 
-def make_own(path: Path) -> None:
-    """Gives a file that shares its content with others (hard links, as `cp -al` makes them) a content of its own.
+def break_hard_links(path: Path) -> None:
+    """Copies a file that shares its content with others (hard links, as `cp -al` makes them), before it is appended to.
 
     Args:
-        path: The file, which is to be appended to; it need not exist.
+        path: The file; it need not exist.
 
     Raises:
-        OSError: It cannot be written, or is a link, a pipe or anything else that is not this program's own.
+        OSError: It cannot be written, or is a link, a pipe or anything else but a regular file.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -94,21 +94,21 @@ def make_own(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder within a sweep's, unless it is there.
+    """Creates a folder inside a sweep's folder, unless it exists.
 
     Args:
         folder: The folder.
 
     Raises:
-        OSError: It cannot be made, or is a link: what that points to may be anybody's.
+        OSError: It cannot be created, or is a link, whose target may belong to somebody else.
     """
     if folder.is_symlink():
-        raise OSError(errno.ENOTDIR, "it is a link, not a folder of its own", str(folder))
+        raise OSError(errno.ENOTDIR, "it is a link, not a folder", str(folder))
     folder.mkdir(exist_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Removes a file that this program made; one that is not there, or cannot be removed, is left.
+    """Removes a file that this program made, if it exists and can be removed.
 
     Args:
         path: A file or a symbolic link, never a folder.
@@ -118,17 +118,17 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(folder: Path, files: Iterable[str]) -> bool:
-    """Removes the files of a folder that this program made, one by one, and the folder if nothing else is in it.
+    """Removes the files that this program made in a folder, and the folder if it is empty then.
 
     Args:
         folder: The folder; it need not exist.
-        files: The names of the files in it, or patterns such as `*.log`, that are this program's own.
+        files: Names or patterns, such as `*.log`, of the files that this program made.
 
     Returns:
         Whether the folder is gone.
     """
     if folder.is_symlink():
-        # What it points to may be anybody's.
+        # Its target may belong to somebody else.
         return False
     for pattern in files:
         for path in folder.glob(pattern):
@@ -139,7 +139,7 @@ def remove_folder(folder: Path, files: Iterable[str]) -> bool:
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Removes those of some folders that are empty, one after another."""
+    """Removes the folders that are empty, one after another."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""Large packages, imported in less time."""
+"""Faster imports of large packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 class _Collector:
-    """The garbage collector, off as long as any thread wants that."""
+    """Keeps the garbage collector off for as long as any thread needs it off."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class _Collector:
                     gc.enable()
 
 
-# For imports: what is imported stays, and to look through it again and again for garbage takes a quarter of the time.
+# For imports: imported objects stay, and collecting garbage among them again and again takes a quarter of the time.
 without_collector = _Collector().off
 
 
@@ -46,7 +46,7 @@ class _Hider(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        # Not to the other threads, one of which may be importing MLflow, which needs them.
+        # Other threads still find the packages: one of them may be importing MLflow, which needs them.
         if fullname.partition(".")[0] in self._packages and threading.get_ident() == self._thread:
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         return None
@@ -54,7 +54,7 @@ class _Hider(MetaPathFinder):
 
 @contextmanager
 def hidden(packages: Collection[str]) -> Iterator[None]:
-    """Lets this thread find none of some packages, unless they are loaded already."""
+    """Hides packages that are not loaded yet from the imports of this thread."""
     hider = _Hider(packages)
     sys.meta_path.insert(0, hider)
     try:

@@ -1,12 +1,12 @@
 """Keras without a tensor library, for the driver: keras-tuner and Keras's data sets need no tensors.
 
 `KERAS_BACKEND=numpy` is the lightest backend, but since Keras 3 it imports JAX for a few of its functions
-(FFT, convolutions), none of which the driver calls. So that neither TensorFlow (5 s) nor JAX (600 MB) is needed,
-Keras is imported with stand-ins for JAX's modules, which are taken away again afterwards.
+(FFT, convolutions), none of which the driver calls. To need neither TensorFlow (5 s) nor JAX (600 MB),
+Keras is imported with stand-ins for JAX's modules, which are removed afterwards.
 
-Keras and keras-tuner also import pandas, Matplotlib, scikit-learn and most of SciPy where they find them: a second, in
-which worker processes import TensorFlow on the same cores. They are told that there are none, but for what Keras needs
-of SciPy; keras-tuner gets SciPy and scikit-learn when its Gaussian process asks for them.
+Keras and keras-tuner also import pandas, Matplotlib, scikit-learn and most of SciPy if they are installed. That takes
+a second, while worker processes import TensorFlow on the same cores. So these packages are hidden, except for the
+parts of SciPy that Keras needs; keras-tuner gets SciPy and scikit-learn when its Gaussian process uses them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from mnist_sweep.common.importing import hidden
 
 _OPTIONAL = frozenset({"IPython", "matplotlib", "pandas", "requests", "sklearn"})
-_LATER = ("scipy", "sklearn")
+_LAZY = ("scipy", "sklearn")
 
 
 class _StandIn(ModuleType):
@@ -38,9 +38,9 @@ class _StandIn(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         if name[0].isupper():
-            # SciPy, at work in another thread meanwhile, asks whether something is of the class `jax.Array`.
+            # SciPy, in another thread, may check whether something is a `jax.Array`.
             return type(name, (), {})
-        # With asyncio below it, it is not imported before the workers are started.
+        # It imports asyncio, so it is imported only after the workers have started.
         from unittest.mock import MagicMock
 
         return MagicMock(name=f"{self.__name__}.{name}")
@@ -56,7 +56,7 @@ class _Finder(MetaPathFinder, Loader):
         return _StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run: a stand-in has no code."""
+        """Does nothing: a stand-in has no code."""
 
 
 def _is_jax(name: str) -> bool:
@@ -65,7 +65,7 @@ def _is_jax(name: str) -> bool:
 
 @contextmanager
 def _without_jax() -> Iterator[None]:
-    # Copies, as another thread may be importing MLflow.
+    # A copy of the list, because another thread may be importing MLflow.
     real = {name: module for name, module in list(sys.modules.items()) if _is_jax(name)}
     for name in real:
         del sys.modules[name]
@@ -81,8 +81,8 @@ def _without_jax() -> Iterator[None]:
         sys.modules.update(real)
 
 
-class _Later(ModuleType):
-    """A package of which each module is imported when it is asked for."""
+class _LazyPackage(ModuleType):
+    """A package whose modules are imported on first use."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -93,21 +93,21 @@ class _Later(ModuleType):
             return getattr(importlib.import_module(self.__name__), name)
 
 
-def _give_back() -> None:
+def _restore_hidden() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("keras_tuner."):
-            for package in _LATER:
+            for package in _LAZY:
                 if vars(module).get(package, module) is None and importlib.util.find_spec(package) is not None:
-                    setattr(module, package, _Later(package))
+                    setattr(module, package, _LazyPackage(package))
 
 
 def load(module: str = "keras_tuner") -> Any:
     """Imports keras-tuner or a part of Keras without TensorFlow.
 
-    Where Keras is loaded already (in a worker, or in a user's notebook), it is used as it is.
+    If Keras is loaded already (in a worker, or in a user's notebook), it is used unchanged.
 
     Args:
-        module: `keras_tuner`, `keras` or a module below them.
+        module: `keras_tuner`, `keras` or one of their submodules.
 
     Returns:
         The module.
@@ -121,12 +121,12 @@ def load(module: str = "keras_tuner") -> Any:
             warnings.simplefilter("ignore")
             with hidden(_OPTIONAL):
                 importlib.import_module("keras")
-            with hidden(_OPTIONAL | set(_LATER)):
+            with hidden(_OPTIONAL | set(_LAZY)):
                 found = importlib.import_module(module)
-            _give_back()
+            _restore_hidden()
             return found
     finally:
-        # Worker processes inherit the environment, and train on another backend.
+        # Worker processes inherit the environment, and use another backend.
         if backend is None:
             del os.environ["KERAS_BACKEND"]
         else:

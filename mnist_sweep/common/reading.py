@@ -1,4 +1,4 @@
-"""Files from outside, read with care: what is wrong with one is told in a line, in bounded time and memory."""
+"""Reads files from outside safely: in bounded time and memory, with a one-line error when something is wrong."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import first_line, one_line
+from mnist_sweep.common.text import first_line, format_size, one_line, os_reason
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Of a config, or of any other text that people write.
+# Bytes of a config, or of any other text that people write.
 _MOST_TEXT = 1_000_000
-# Of a YAML file with its aliases written out, of which ten lines can make billions; PyYAML calls itself for each level.
+# Values of a YAML file with its aliases expanded: ten lines can expand to billions.
 _MOST_NODES = 50_000
+# Levels of a YAML file: PyYAML recurses for each of them.
 _DEEPEST = 50
-# Of a value that PyYAML takes for a number, for which it needs the square of this.
+# Characters of a value that PyYAML parses as a number, which takes quadratic time.
 _LONGEST_NUMBER = 5_000
-# What NumPy itself takes at most; it reads one of gigabytes before it looks at that.
+# NumPy's own limit; NumPy checks it only after reading the whole header, which may be gigabytes long.
 _LONGEST_HEADER = 10_000
 _CHUNK = 2**18
-# zipfile inflates a whole chunk of these methods at once, up to 20,000 times as much.
+# For other compression methods, zipfile inflates a whole chunk at once, to as much as 20,000 times its size.
 _SMALL_CHUNK = 2**12
-# What helps where a model was damaged: MLflow has the same file, or a copy of it.
-TRAIN_AGAIN = "train its trial again with `python -m mnist_sweep rerun SWEEP TRIAL`, or take another trial"
+# Advice for a damaged model; MLflow's copy may be the same file.
+TRAIN_AGAIN = "train its trial again with `python -m mnist_sweep rerun SWEEP TRIAL`, or choose another trial"
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -51,7 +52,7 @@ class _Readable(Protocol):
 
 
 class RefusedError(UserError):
-    """A file that no reader may be given: it would wait for ever, or take more memory than there is."""
+    """A file that must not be read: reading it would never end, or need more memory than there is."""
 
 
 def open_file(path: Path, what: str) -> BufferedReader:
@@ -59,20 +60,20 @@ def open_file(path: Path, what: str) -> BufferedReader:
 
     Args:
         path: The file.
-        what: Begins the message where it cannot be opened, such as `data.path=FILE`.
+        what: The start of an error's message, such as `data.path=FILE`.
 
     Raises:
-        RefusedError: It is a folder, a pipe, a socket or a device, of which some would make the program wait.
-        UserError: There is no such file, or it cannot be opened.
+        RefusedError: It is a folder, a pipe, a socket or a device; reading some of these never ends.
+        UserError: It does not exist, or cannot be opened.
     """
     try:
         _check_kind(os.stat(path), what)
-        # Not waiting, should a pipe have taken its place.
+        # O_NONBLOCK: a pipe may have replaced the file in the meantime.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise UserError(f"{what}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{what}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(f"{what}: cannot be opened ({os_reason(error)})") from None
     file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
     try:
         _check_kind(os.fstat(descriptor), what)
@@ -82,9 +83,9 @@ def open_file(path: Path, what: str) -> BufferedReader:
     return file
 
 
-def _check_kind(about: os.stat_result, what: str) -> None:
-    if not stat.S_ISREG(about.st_mode):
-        raise RefusedError(f"{what}: is {_KINDS.get(stat.S_IFMT(about.st_mode), 'something else')}, not a file")
+def _check_kind(status: os.stat_result, what: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(f"{what}: is {_KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, not a file")
 
 
 def read_bytes(path: Path, what: str, most: int = _MOST_TEXT) -> bytes:
@@ -93,19 +94,19 @@ def read_bytes(path: Path, what: str, most: int = _MOST_TEXT) -> bytes:
     Args:
         path: The file.
         what: As for `open_file`.
-        most: The most bytes that it may have.
+        most: The largest size to accept, in bytes.
 
     Raises:
-        RefusedError: It is not a file, or is larger.
+        RefusedError: It is not a file, or is too large.
         UserError: It cannot be read.
     """
     with open_file(path, what) as file:
         try:
             content = file.read(most + 1)
         except OSError as error:
-            raise UserError(f"{what}: cannot be read ({error.strerror or error})") from None
+            raise UserError(f"{what}: cannot be read ({os_reason(error)})") from None
     if len(content) > most:
-        raise RefusedError(f"{what}: is larger than {size(most)}, the most that is read of such a file")
+        raise RefusedError(f"{what}: is larger than {format_size(most)}, the limit for such a file")
     return content
 
 
@@ -115,10 +116,10 @@ def read_text(path: Path, what: str, most: int = _MOST_TEXT) -> str:
     Args:
         path: The file.
         what: As for `open_file`.
-        most: The most bytes that it may have.
+        most: The largest size to accept, in bytes.
 
     Raises:
-        UserError: As `read_bytes`, or it is not UTF-8.
+        UserError: As for `read_bytes`, or it is not UTF-8.
     """
     try:
         return read_bytes(path, what, most).decode("utf-8-sig")
@@ -127,14 +128,14 @@ def read_text(path: Path, what: str, most: int = _MOST_TEXT) -> str:
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Reads a YAML file; no tag in it can make an object.
+    """Reads a YAML file; tags in it cannot create objects.
 
     Args:
         path: The file.
         what: As for `open_file`.
 
     Raises:
-        UserError: It cannot be read, is not YAML, or its aliases stand for more than memory could hold.
+        UserError: It cannot be read, is not YAML, or is too large with its aliases expanded.
     """
     import yaml
 
@@ -147,27 +148,27 @@ def read_yaml(path: Path, what: str) -> Any:
     except (RefusedError, MemoryError):
         raise
     except Exception as error:
-        # Besides YAMLError, what constructors raise: of dates, say, that the calendar lacks.
+        # Besides YAMLError, whatever constructors raise, such as for dates that do not exist.
         raise UserError(f"{what}: is not valid YAML ({one_line(str(error) or type(error).__name__, 300)})") from None
 
 
 def _check_tree(text: str, what: str) -> None:
-    """Refuses what would take too long to build, from the parser's events, of which none is built."""
+    """Refuses what would take too long to build. Reads the parser's events only, without building any value."""
     import yaml
 
     anchors: dict[str | None, int | None] = {}
-    # Of each collection that is open: its anchor, and how many nodes it has so far.
-    open_ones: list[tuple[str | None, int]] = [(None, 0)]
+    # For each open collection: its anchor, and its number of nodes so far.
+    collections: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         nodes = 0
         if isinstance(event, yaml.CollectionStartEvent):
-            open_ones.append((event.anchor, 1))
+            collections.append((event.anchor, 1))
             if event.anchor is not None:
                 anchors[event.anchor] = None
-            if len(open_ones) > _DEEPEST:
+            if len(collections) > _DEEPEST:
                 raise RefusedError(f"{what}: is nested more than {_DEEPEST} levels deep")
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, nodes = open_ones.pop()
+            anchor, nodes = collections.pop()
             if anchor is not None:
                 anchors[anchor] = nodes
         elif isinstance(event, yaml.AliasEvent):
@@ -181,40 +182,40 @@ def _check_tree(text: str, what: str) -> None:
                 anchors[event.anchor] = 1
             if len(event.value) > _LONGEST_NUMBER and (event.implicit[0] or event.tag is not None):
                 raise RefusedError(f"{what}: has a value of {len(event.value)} characters; quote it if it is text")
-        parent, before = open_ones[-1]
-        open_ones[-1] = parent, before + nodes
+        parent, before = collections[-1]
+        collections[-1] = parent, before + nodes
         if before + nodes > _MOST_NODES:
-            raise RefusedError(f"{what}: holds more than {_MOST_NODES} values, aliases written out")
+            raise RefusedError(f"{what}: has more than {_MOST_NODES} values with its aliases expanded")
 
 
 # ---- digests ----------------------------------------------------------------------------------------------------
 
 
 def digest_of(path: Path, what: str | None = None) -> str:
-    """The SHA-256 of a file, in 64 hexadecimal digits.
+    """Returns the SHA-256 of a file, as 64 hexadecimal digits.
 
     Args:
         path: The file.
         what: As for `open_file`; the path by default.
 
     Raises:
-        UserError: As `open_file` does.
+        UserError: As for `open_file`.
     """
     with open_file(path, str(path) if what is None else what) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_digest(path: Path, digest: str, what: str, instead: str = TRAIN_AGAIN) -> None:
-    """Makes sure that a file is as it was when it was written.
+    """Checks that a file has not changed since it was written.
 
     Args:
         path: The file.
-        digest: Its SHA-256 then; empty where none was noted, which is not checked.
-        what: The file for the message.
-        instead: What the user can do where it is not.
+        digest: Its SHA-256 when it was written; if empty, nothing is checked.
+        what: As for `open_file`.
+        instead: What the user can do if it has changed.
 
     Raises:
-        UserError: It is another, or cannot be read.
+        UserError: It has changed, or cannot be read.
     """
     if digest and digest_of(path, what) != digest:
         raise UserError(f"{what}: was changed or damaged since it was written; {instead}")
@@ -224,36 +225,30 @@ def check_digest(path: Path, digest: str, what: str, instead: str = TRAIN_AGAIN)
 
 
 def check_fits(needed: int, what: str) -> None:
-    """Refuses to read what this machine has no memory for.
+    """Checks that something fits into this machine's free memory.
 
     Args:
-        needed: Bytes.
+        needed: The bytes that it needs.
         what: As for `open_file`.
 
     Raises:
-        RefusedError: There are fewer.
+        RefusedError: It does not fit.
     """
-    spare = _spare_memory()
-    if needed > spare:
-        raise RefusedError(f"{what}: takes {size(needed)} of memory, and this machine has {size(spare)} to spare")
+    free = _free_memory()
+    if needed > free:
+        raise RefusedError(
+            f"{what}: needs {format_size(needed)} of memory, but this machine has {format_size(free)} free"
+        )
 
 
-def _spare_memory() -> int:
+def _free_memory() -> int:
     import psutil
 
-    spare = int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
-        # A container's limit, which the system's figures do not show; `max` where there is none.
-        spare = min(spare, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return spare
-
-
-def size(amount: int) -> str:
-    """Bytes for people: `1.5 GB`."""
-    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
-        if amount >= 10**power:
-            return f"{amount / 10**power:,.1f}".removesuffix(".0") + f" {unit}"
-    return f"{amount} bytes"
+        # A container's limit, which the system's figures do not include; `max` if there is none.
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return free
 
 
 # ---- arrays -----------------------------------------------------------------------------------------------------
@@ -261,13 +256,13 @@ def size(amount: int) -> str:
 
 @dataclass(frozen=True)
 class Header:
-    """What a `.npy` file says of its array.
+    """The header of a `.npy` file.
 
     Attributes:
-        shape: Its shape.
-        dtype: Its type.
-        fortran: Whether it is stored column by column.
-        start: The byte that it begins at.
+        shape: The array's shape.
+        dtype: The array's type.
+        fortran: Whether the array is stored column by column.
+        start: The offset of the array's data, in bytes.
     """
 
     shape: tuple[int, ...]
@@ -277,12 +272,12 @@ class Header:
 
     @property
     def nbytes(self) -> int:
-        """What the array takes, in the file and in memory."""
+        """The array's size in bytes, in the file and in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Npz:
-    """An archive of arrays, as `np.savez` and `np.savez_compressed` write them; headers are read before arrays.
+    """An archive of arrays, written by `np.savez` or `np.savez_compressed`, whose headers are checked first.
 
     Example:
         >>> with Npz(Path("images.npz"), "data.path=images.npz") as archive:
@@ -295,10 +290,10 @@ class Npz:
 
         Args:
             path: The file.
-            what: Begins each message, as for `open_file`.
+            what: As for `open_file`.
 
         Raises:
-            UserError: It is not a file, or not such an archive.
+            UserError: It is not a file, or not an archive of arrays.
         """
         self._what = what
         self._file = open_file(path, what)
@@ -316,13 +311,13 @@ class Npz:
         return list(self._entries)
 
     def header(self, name: str) -> Header:
-        """What an array is said to be; no more of it is read than that.
+        """Returns an array's header, without reading the array.
 
         Args:
             name: One of `names`.
 
         Raises:
-            UserError: It is not an array of numbers or text, or is longer or shorter than that.
+            UserError: It is not an array of numbers or text, or does not have the size that its header gives.
         """
         if name not in self._headers:
             entry = self._entries[name]
@@ -335,14 +330,12 @@ class Npz:
             except Exception as error:
                 raise self._unreadable(error) from None
             if header is None:
-                raise UserError(f"{self._what}: {one_line(name, 100)} is no array")
+                raise UserError(f"{self._what}: {one_line(name, 100)} is not an array")
             if header.dtype.hasobject:
-                raise self._unreadable(ValueError("holds Python objects, not numbers"))
+                raise self._unreadable(ValueError("it contains Python objects, not numbers"))
             if header.start + header.nbytes != entry.file_size:
                 raise self._unreadable(
-                    ValueError(
-                        f"{name} says it holds {header.nbytes} bytes, but holds {entry.file_size - header.start}"
-                    )
+                    ValueError(f"{name} should have {header.nbytes} bytes, but has {entry.file_size - header.start}")
                 )
             self._headers[name] = header
         return self._headers[name]
@@ -351,11 +344,11 @@ class Npz:
         """Reads arrays.
 
         Args:
-            names: Which; all by default.
-            copies: How many times they must fit into memory, for what is to be made of them.
+            names: The arrays to read; all by default.
+            copies: How many copies of them must fit into memory, because the caller makes some.
 
         Raises:
-            RefusedError: They do not fit.
+            RefusedError: They do not fit into memory.
             UserError: One is damaged.
         """
         wanted = self.names if names is None else list(names)
@@ -363,7 +356,7 @@ class Npz:
         try:
             return {name: self._read(name) for name in wanted}
         except MemoryError:
-            raise RefusedError(f"{self._what}: its arrays take more memory than there is") from None
+            raise RefusedError(f"{self._what}: its arrays need more memory than there is") from None
         except Exception as error:
             raise self._unreadable(error) from None
 
@@ -378,7 +371,7 @@ class Npz:
             found = fill(raw, content, chunk)
         if found < len(raw):
             raise EOFError(f"{name} is cut off after {found} bytes")
-        # The end of the entry was reached, so that zipfile has compared its checksum.
+        # At the end of the entry, zipfile has compared its checksum.
         array = raw.view(header.dtype) if header.nbytes else np.empty(0, header.dtype)
         return array.reshape(header.shape[::-1]).T if header.fortran else array.reshape(header.shape)
 
@@ -401,25 +394,25 @@ def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
 
     Args:
         path: The file.
-        what: Begins the message, as for `open_file`.
+        what: As for `open_file`.
 
     Raises:
-        UserError: As `Npz` and its `read` do.
+        UserError: As for `Npz` and its `read`.
     """
     with Npz(path, what) as archive:
         return archive.read()
 
 
 def fill(array: NDArray[Any], content: _Readable, chunk: int = _CHUNK) -> int:
-    """Reads bytes into an array, as far as there are any.
+    """Fills an array with bytes from a file, as far as there are any.
 
     Args:
         array: (N,), uint8.
-        content: What to read from.
-        chunk: How many bytes to ask for at a time.
+        content: The file.
+        chunk: How many bytes to read at a time.
 
     Returns:
-        How many there were, at most N.
+        How many bytes were read, at most N.
     """
     view, done = array.data, 0
     while done < len(view) and (part := content.read(min(chunk, len(view) - done))):
@@ -437,8 +430,8 @@ def _header(content: _Readable) -> Header | None:
         return None
     version = npy.read_magic(BytesIO(magic))
     if version not in ((1, 0), (2, 0)):
-        # Only names of fields need a later one, and arrays with fields are of no use here.
-        raise ValueError(f"it is in version {version[0]}.{version[1]} of NumPy's format")
+        # Later versions are only for arrays with named fields, which are refused anyway.
+        raise ValueError(f"version {version[0]}.{version[1]} of NumPy's format is not supported")
     width = 2 if version == (1, 0) else 4
     length = content.read(width)
     if int.from_bytes(length, "little") > _LONGEST_HEADER:
@@ -448,7 +441,7 @@ def _header(content: _Readable) -> Header | None:
     try:
         shape, fortran, dtype = read(BytesIO(length + text))
     except Exception:
-        # Of Python's parser, which NumPy gives it to, also RecursionError and MemoryError.
+        # NumPy uses Python's parser, which may also raise RecursionError and MemoryError.
         raise ValueError("its header is damaged") from None
     if any(side < 0 for side in shape) or dtype.names is not None or not (dtype.itemsize or dtype.hasobject):
         raise ValueError("its header is damaged")

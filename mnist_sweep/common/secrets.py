@@ -1,4 +1,4 @@
-"""Passwords and tokens: kept out of everything that is printed, logged, stored or seen by other users."""
+"""Keeps passwords and tokens out of everything that is printed, logged, stored or visible to other users."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from urllib.parse import unquote
 
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 HIDDEN = "***"
-# No pattern here may look for its end from many beginnings of one long text: an error's message may have megabytes.
+# Every pattern must run in linear time: an error's message may have megabytes.
 _RUN, _AUTHORITY = re.compile(r"[^\s'\"]+"), re.compile(r"://(?!/)")
-# A user and password with quotes in them.
-_ODD_USER = re.compile(r"(?<=://)(?!/)[^\s/@]{0,200}['\"][^\s/]{0,200}@")
+# A user and password that contain quotes.
+_QUOTED_USER = re.compile(r"(?<=://)(?!/)[^\s/@]{0,200}['\"][^\s/]{0,200}@")
 _WORD = r"(?:password|passwd|pwd|passphrase|secret|token|(?:api|access|private|secret)[_-]?key|x-amz-signature)"
-# `password=…`, `"api_key": "…"`, `PWD=…`, `search.token=…` and the like; of a file called `keys/token:` it is no value.
+# `password=…`, `"api_key": "…"`, `PWD=…`, `search.token=…` and the like; not what follows a file's name, `keys/token:`.
 _NAMED = re.compile(
     rf"""(?P<key>(?:(?<![\w/.])(?:\w*{_WORD}|sig)["']?\s*(?:=|:|%3d)|(?<=[/.])\w*{_WORD}["']?\s*(?:=|%3d))\s*)
     (?P<value>"[^"\n]*"|'[^'\n]*'|\{{[^{{}}\n]*\}}|["']?(?:(?!%3b)[^\s&;,'"}})\]])+)""",
@@ -21,17 +21,18 @@ _NAMED = re.compile(
 )
 _OPTION = re.compile(rf"(?P<key>(?<!\S)--(?:[\w-]{{0,40}}[_-])?{_WORD}\s+)(?P<value>(?!-)\S+)", re.IGNORECASE)
 _BEARER = re.compile(r"\b(?P<key>(?:Bearer|Authorization: *Basic) +)(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE)
-# Tokens that tell what they are by how they begin: GitHub's, GitLab's, AWS's, Databricks's, OpenAI's, Slack's, Hugging
-# Face's, Google's, and any that are signed JSON.
+# Tokens with a known prefix: GitHub's, GitLab's, AWS's, Databricks's, OpenAI's, Slack's, Hugging Face's, Google's, and
+# JSON web tokens.
 _KNOWN = re.compile(
     r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16}|dapi[0-9a-f]{24,}|sk-[\w-]{20,}"
     r"|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}|eyJ[\w-]{8,4000}\.eyJ[\w-]{8,8000}\.[\w-]*)"
 )
 
-# From each URI as it may be shown to the whole one, for those that this process was given.
-_given: dict[str, str] = {}
-# Their passwords, which errors may tell without the rest; those that are part of many a word are left.
-_words: set[str] = set()
+# Hidden URI → whole URI, for those that `hide` got in this process.
+_hidden_uris: dict[str, str] = {}
+# Their passwords, which an error may contain without the rest of the URI. Short ones are left out: they would match
+# parts of ordinary words.
+_passwords: set[str] = set()
 _SHORTEST = 6
 _NUMBERED = re.compile(r"\*{3}\d+")
 
@@ -40,35 +41,35 @@ def masked(text: str) -> str:
     """Hides passwords and tokens.
 
     Args:
-        text: Any text: a URI, an error's message, a traceback, a file.
+        text: Any text, such as a URI, an error's message, a traceback or a file.
 
     Returns:
-        The text with `***` in place of what stands before the `@` of a URI, of the values of keys such as `password`,
-        `api_key`, `PWD` and `token`, and of tokens of well-known kinds.
+        The text with `***` in place of the user and password of URIs, the values of keys such as `password`,
+        `api_key`, `PWD` and `token`, and tokens of well-known kinds.
 
     Example:
         >>> masked("postgresql://alice:hunter2@db/runs?sslpassword=x")
         'postgresql://***@db/runs?sslpassword=***'
     """
-    for shown, whole in _given.items():
-        text = text.replace(whole, shown)
-    for word in _words:
-        text = text.replace(word, HIDDEN)
-    return _patterns(text)
+    for hidden, whole in _hidden_uris.items():
+        text = text.replace(whole, hidden)
+    for password in _passwords:
+        text = text.replace(password, HIDDEN)
+    return _mask_patterns(text)
 
 
-def _patterns(text: str) -> str:
-    text = _RUN.sub(_without_user, _ODD_USER.sub(f"{HIDDEN}@", text))
+def _mask_patterns(text: str) -> str:
+    text = _RUN.sub(_without_user, _QUOTED_USER.sub(f"{HIDDEN}@", text))
     for pattern in (_NAMED, _OPTION, _BEARER):
         text = pattern.sub(_without_value, text)
     return _KNOWN.sub(HIDDEN, text)
 
 
 def _without_user(found: re.Match[str]) -> str:
-    """A text without white space or quotes, and without what comes before the last @ of a URI in it."""
-    run, begun = found[0], _AUTHORITY.search(found[0])
+    """Hides the user and password, up to the last @, of a URI in a text without white space and quotes."""
+    run, start = found[0], _AUTHORITY.search(found[0])
     at = run.rfind("@")
-    return run if begun is None or at < begun.end() else f"{run[: begun.end()]}{HIDDEN}{run[at:]}"
+    return run if start is None or at < start.end() else f"{run[: start.end()]}{HIDDEN}{run[at:]}"
 
 
 def _without_value(found: re.Match[str]) -> str:
@@ -78,48 +79,48 @@ def _without_value(found: re.Match[str]) -> str:
 
 
 def hide(uri: str) -> str:
-    """Hides a URI's secrets, which `reveal` gives back in this process; `masked` then knows them in any text.
+    """Hides a URI's secrets; `reveal` restores them in this process, and `masked` hides them in any text.
 
     Args:
         uri: A tracking URI.
 
     Returns:
-        The URI with `***` in place of its user and password; `***2` and so on where that means another URI already.
+        The URI with `***` in place of its user and password; with `***2` and so on if that is another URI already.
     """
-    shown, number = _hidden(uri), 1
-    if shown == uri:
+    hidden, number = _hidden(uri), 1
+    if hidden == uri:
         return uri
-    while _given.get(shown, uri) != uri:
+    while _hidden_uris.get(hidden, uri) != uri:
         number += 1
-        shown = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
-    _given[shown] = uri
+        hidden = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
+    _hidden_uris[hidden] = uri
     password = _user(uri).partition(":")[2]
-    _words.update(word for word in (password, unquote(password)) if len(word) >= _SHORTEST)
-    return shown
+    _passwords.update(text for text in (password, unquote(password)) if len(text) >= _SHORTEST)
+    return hidden
 
 
 def reveal(uri: str) -> str | None:
-    """The URI whose secrets were hidden.
+    """Restores a URI whose secrets were hidden.
 
     Args:
-        uri: As `masked` or `hide` gives it, or one without secrets.
+        uri: A URI that `masked` or `hide` returned, or one without secrets.
 
     Returns:
-        The whole URI: `uri` itself where nothing in it is hidden, else what `hide` was given in this process or what
-        the variable MLFLOW_TRACKING_URI holds; None where neither is this one.
+        The whole URI: `uri` itself if nothing in it is hidden, else the one that `hide` got in this process or that
+        is in the variable MLFLOW_TRACKING_URI; None if neither fits.
     """
     if HIDDEN not in uri:
         return uri
-    given = os.environ.get(STORE_VARIABLE, "")
-    return _given.get(uri) or (given if _hidden(given) == _NUMBERED.sub(HIDDEN, uri) else None)
+    variable = os.environ.get(STORE_VARIABLE, "")
+    return _hidden_uris.get(uri) or (variable if _hidden(variable) == _NUMBERED.sub(HIDDEN, uri) else None)
 
 
 def _user(uri: str) -> str:
-    """What stands before the host in a URI, of which all is known to be one: there may be anything in a password."""
+    """Returns the user and password of a text that is one URI, so its password may have any characters."""
     rest = uri.partition("://")[2]
     return "" if rest.startswith("/") else rest.rpartition("@")[0]
 
 
 def _hidden(uri: str) -> str:
     user = _user(uri)
-    return _patterns(uri.replace(f"://{user}@", f"://{HIDDEN}@", 1) if user else uri)
+    return _mask_patterns(uri.replace(f"://{user}@", f"://{HIDDEN}@", 1) if user else uri)

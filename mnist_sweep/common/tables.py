@@ -20,12 +20,12 @@ _UNLIMITED = 1000
 
 @dataclass
 class Column:
-    """A column; what of its texts would break a line, or control a terminal, is escaped.
+    """A column; characters that would break a line or control a terminal are escaped.
 
     Attributes:
         heading: Its heading.
         cells: A text for each row.
-        weight: Where the width does not suffice, columns of lower weight go first, and of equal ones the last.
+        weight: In a narrow terminal, columns of lower weight are left out first, and of equal ones the last.
     """
 
     heading: str
@@ -33,19 +33,19 @@ class Column:
     weight: int = 0
 
     def __post_init__(self) -> None:
-        """Makes the texts, which may come from a user's names and values, fit for a table."""
+        """Escapes the texts, which may come from a user's names and values."""
         self.heading = one_line(self.heading)
         self.cells = [cell if isinstance(cell, Text) else one_line(cell) for cell in self.cells]
 
     @property
     def width(self) -> int:
-        """The characters that its widest cell takes."""
+        """The number of characters of its widest cell."""
         return max(len(self.heading), *(len(cell) for cell in self.cells), 0)
 
 
 class _Output(Console):
     def on_broken_pipe(self) -> None:
-        # Rich would exit with code 1 here, in the middle of a sweep, too.
+        # Rich would exit with code 1 here, even in the middle of a sweep.
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -53,15 +53,15 @@ class _Output(Console):
         try:
             super()._check_buffer()
         except OSError as error:
-            # What a terminal answers that was closed.
+            # EIO: the terminal was closed.
             if error.errno != errno.EIO:
                 raise
             self.on_broken_pipe()
 
 
 def standard_output() -> Console:
-    """The console to print on; a file or a pipe has lines as long as need be."""
-    # A process may be started without one.
+    """Returns the console to print on; a file or a pipe gets lines of any length."""
+    # A process may be started without a standard output.
     return _Output(width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED)
 
 
@@ -69,9 +69,9 @@ def show(console: Console, columns: Sequence[Column], title: str) -> int:
     """Prints a table.
 
     Args:
-        console: Where; columns that it has no room for are left out.
-        columns: All columns, in their order.
-        title: Of the table.
+        console: The console; columns that do not fit its width are left out.
+        columns: All columns, in order.
+        title: The table's title.
 
     Returns:
         How many columns were left out.
@@ -82,21 +82,21 @@ def show(console: Console, columns: Sequence[Column], title: str) -> int:
 
 
 def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, int]:
-    """Makes a table of as many columns as a line has room for.
+    """Makes a table with as many columns as fit into a line.
 
     Args:
-        columns: All columns, in their order.
-        title: Of the table.
-        limit: The characters that a line may have.
+        columns: All columns, in order.
+        title: The table's title.
+        limit: The most characters in a line.
 
     Returns:
         The table, and how many columns were left out.
     """
     kept = list(columns)
-    # Each column has two blanks behind it and one of the box.
+    # Each column is followed by two blanks of padding and one of the box.
     while len(kept) > 1 and sum(column.width + 3 for column in kept) + 1 > limit:
         kept.remove(min(reversed(kept), key=lambda column: column.weight))
-    # As Text, for brackets in a name or a value are no markup.
+    # As Text, because brackets in a name or a value are not markup.
     table = Table(
         title=Text(one_line(title)),
         title_justify="left",
@@ -128,7 +128,7 @@ def markdown(columns: Sequence[Column]) -> str:
 
 
 def line_printer(console: Console) -> Callable[[str], None]:
-    """Gives a function that prints a line as it is: not wrapped, and without markup or highlighting."""
+    """Returns a function that prints a line unchanged: not wrapped, without markup or highlighting."""
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

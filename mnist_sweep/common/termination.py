@@ -1,4 +1,4 @@
-"""An end in time, whatever a process is doing when it is told to end."""
+"""Ends a process in time when a signal asks for it, whatever the process is doing."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-# Of the 5 that whoever sends a SIGTERM may wait before SIGKILL.
+# Senders of SIGTERM commonly wait 5 seconds before they send SIGKILL.
 SECONDS = 4.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(KeyboardInterrupt):
-    """The process was told to end.
+    """A signal asked the process to end.
 
-    Python ends a process in which KeyboardInterrupt itself has left an `exec` by SIGINT, though it was caught later.
+    Python ends a process with SIGINT if KeyboardInterrupt itself has left an `exec`, even when it is caught later; a
+    subclass avoids that.
     """
 
 
 def raise_on_signals() -> threading.Event:
-    """Lets SIGINT, SIGTERM and SIGHUP raise `Ended`, and end the process within `SECONDS` in any case.
+    """Makes SIGINT, SIGTERM and SIGHUP raise `Ended`, and end the process within `SECONDS` in any case.
 
     Returns:
-        What is set by then, as the exception alone is lost where it comes upon a callback of the garbage collector's.
+        An event that is set when a signal arrives: an exception that is raised inside a callback of the garbage
+        collector is lost.
     """
     ended = threading.Event()
 
@@ -34,30 +36,30 @@ def raise_on_signals() -> threading.Event:
         raise Ended
 
     for number in SIGNALS:
-        # `nohup` ignores SIGHUP, for good reason.
+        # `nohup` ignores SIGHUP on purpose.
         if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, end)
     return ended
 
 
 def end_in_time() -> None:
-    """Ends this process after `SECONDS`, or after those that an earlier call has left."""
-    # Not a thread: code in C, such as TensorFlow's while it is loaded, may keep Python's threads from running.
+    """Ends this process after `SECONDS`, counted from the first call."""
+    # Not with a thread: C code, such as TensorFlow's while it loads, can keep Python's threads from running.
     if signal.getitimer(signal.ITIMER_REAL)[0] == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
 
 
-def ends() -> list[signal.Signals]:
-    """The signals that end this process, beside Ctrl-C; under nohup, a closed terminal is not one of them."""
+def ending_signals() -> list[signal.Signals]:
+    """Returns the signals besides Ctrl-C that end this process; under nohup, closing the terminal does not."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP do what Ctrl-C does, so that no temporary folder and no process stays behind."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in ends()}
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, so that no temporary folder or process is left behind."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ending_signals()}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Text that came from outside, made fit to be printed, logged and stored."""
+"""Makes text safe to print, log and store, and formats values for people."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# The longest message that is kept whole: what is longer is a dump that nobody reads in a table or a tag.
+# Characters of the longest message that is kept: nobody reads more in a table or a tag.
 LONGEST = 2000
+# Characters that fit into a line or a cell; the journal and MLflow have the whole text.
+LONGEST_REASON = 300
 # Cc: control characters, Cf: invisible ones, such as those that reverse the direction of writing, Cs: lone surrogates,
-# Cn: code points that stand for nothing, Zl and Zp: line and paragraph separators.
+# Cn: unassigned code points, Zl and Zp: line and paragraph separators.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
-# Printable ASCII, line feeds and tabs, which most text is made of.
+# Printable ASCII, line feeds and tabs: most text has nothing else.
 _PLAIN = re.compile(r"[\n\t -~]*")
-# These join letters and emoji into one, and are part of many languages' spelling.
+# These join letters or emoji into one, and are part of the spelling of many languages.
 _JOINERS = "\u200c\u200d"
 
 
@@ -22,12 +24,12 @@ def printable(text: str, most: int = LONGEST) -> str:
     r"""Makes text from outside safe to print, log and store.
 
     Args:
-        text: Any text: an error's message, a file's name, a line of a log.
+        text: Any text, such as an error's message, a file's name or a line of a log.
         most: The most characters to keep.
 
     Returns:
-        The text with every character that is invisible or would control a terminal written as an escape (`\x1b`,
-        `\udce9`), and cut to `most` characters with `…` at its end. Line feeds and tabs are kept.
+        The text with every character that is invisible or would control a terminal replaced by an escape (`\x1b`,
+        `\udce9`), and cut to `most` characters, with `…` at the end. Line feeds and tabs are kept.
 
     Example:
         >>> printable("caf\udce9 \x1b[31mred")
@@ -36,54 +38,54 @@ def printable(text: str, most: int = LONGEST) -> str:
     cut = len(text) > most
     kept = text[: max(0, most - 1)] if cut else text
     if _PLAIN.fullmatch(kept) is None:
-        kept = "".join(map(_shown, kept))
+        kept = "".join(map(_escaped, kept))
         if len(kept) > most:
             kept, cut = kept[: max(0, most - 1)], True
     return f"{kept}…" if cut else kept
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """Makes text from outside fit into one line.
+    """Makes text from outside safe to print, as one line.
 
     Args:
         text: Any text.
         most: The most characters to keep.
 
     Returns:
-        The text as `printable` gives it, with each run of white space replaced by one space.
+        The text as `printable` returns it, with each run of white space replaced by one space.
     """
-    # Cut first: to split a text of megabytes that is cut anyway takes memory for nothing.
+    # Cut first: splitting megabytes of text, only to cut it afterwards, wastes memory.
     return printable(" ".join(text[: 4 * most].split()), most)
 
 
 def first_line(error: BaseException, most: int = LONGEST) -> str:
-    """What an exception says, in one line.
+    """Returns the first line of an exception's message.
 
     Args:
         error: The exception.
         most: The most characters to keep.
 
     Returns:
-        The first line of its message that is not blank; the name of its type where there is none.
+        The first line that is not blank; the name of the exception's type if its message is empty.
     """
     try:
         text = str(error)
     except Exception:
-        # A user's own exception class may fail at that, too.
+        # A user's exception class may fail even here.
         text = ""
     lines = text[: 100 * most].strip().splitlines()
     return one_line(lines[0], most) if lines else type(error).__name__
 
 
 def kind_and_line(error: BaseException, most: int = LONGEST) -> str:
-    """What an unexpected exception is and says, in one line.
+    """Returns an unexpected exception's type and the first line of its message.
 
     Args:
         error: The exception.
-        most: The most characters to keep of its message.
+        most: The most characters of its message to keep.
 
     Returns:
-        The name of its type and the first line of its message; the name alone where there is no message.
+        The name of its type and the first line of its message; only the name if the message is empty.
 
     Example:
         >>> kind_and_line(KeyError("units"))
@@ -93,19 +95,20 @@ def kind_and_line(error: BaseException, most: int = LONGEST) -> str:
     return kind if line == kind else f"{kind}: {line}"
 
 
-def _shown(character: str) -> str:
+def os_reason(error: BaseException) -> str:
+    """Returns why a file or a socket cannot be used, such as `Permission denied`, without its error number and path."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+def _escaped(character: str) -> str:
     if character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _UNPRINTABLE:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-# Characters of a text from outside that a line or a cell has room for; journal and MLflow have all of it.
-LONGEST_REASON = 300
-
-
 def format_duration(seconds: float) -> str:
-    """Seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
+    """Formats seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -116,26 +119,34 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_size(amount: int) -> str:
+    """Formats an amount of memory for people, to four digits: `1.5 GB`."""
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if amount >= 10**power:
+            return f"{amount / 10**power:,.4g} {unit}"
+    return f"{amount} B"
+
+
 def format_value(value: object) -> str:
-    """A hyperparameter's value for people."""
+    """Formats a hyperparameter's value for people."""
     if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
         return str(int(value))
     return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
 
 
 def short_names(names: list[str]) -> dict[str, str]:
-    """The shortest ends of dotted names that still tell them apart.
+    """Shortens dotted names to the shortest ends that are still different.
 
     Args:
-        names: Such as `model.units` and `model.dense.units`.
+        names: Names such as `model.units` and `model.dense.units`.
 
     Returns:
-        From each name to its end: `units`, `dense.units`; `optimizer` for `optimizer.name`.
+        The short form of each name: `units`, `dense.units`; `optimizer` for `optimizer.name`.
     """
     short = {}
     for name in names:
         parts = name.removesuffix(".name").split(".")
-        # A layer's number alone says nothing.
+        # A layer's number alone is not a name.
         for size in range(2 if parts[-1].isdigit() else 1, len(parts) + 1):
             end = ".".join(parts[-size:])
             same = [n for n in names if f".{n.removesuffix('.name')}".endswith(f".{end}")]
@@ -146,11 +157,11 @@ def short_names(names: list[str]) -> dict[str, str]:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one mapping from dotted keys.
+    """Flattens nested groups into one mapping with dotted keys.
 
     Args:
-        tree: The groups; an empty one is a value.
-        prefix: What each key begins with.
+        tree: The groups; an empty group counts as a value.
+        prefix: The start of each key.
     """
     result: dict[str, Any] = {}
     for key, value in tree.items():

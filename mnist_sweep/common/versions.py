@@ -1,4 +1,4 @@
-"""The versions that a result depends on."""
+"""The versions of the software that a result depends on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _PACKAGES = ("mnist_sweep", "tensorflow", "jax", "keras", "keras-tuner", "mlflow
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and the packages that a result depends on, and the git commit where there is one."""
+    """Returns the versions of Python and the packages that a result depends on, and the git commit if there is one."""
     found = {"python": sys.version.split()[0]}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            # A source tree that is not installed.
+            # Not installed: an optional package, or this one in a source tree.
             continue
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)

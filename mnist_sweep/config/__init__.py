@@ -1,1 +1,1 @@
-"""What a config may say: its types, its checks, and the search space that it describes."""
+"""The config: its types, its checks, and the search space that it describes."""

@@ -1,4 +1,4 @@
-"""Checking a mapping against a pydantic model, with messages that name the key and the value."""
+"""Checks a mapping against a pydantic model, with messages that name the key and the value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys and converts no types."""
+    """A config model that refuses unknown keys and does not convert types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -25,13 +25,13 @@ def check(cls: type[M], raw: Mapping[str, Any], prefix: str = "") -> M:
     Args:
         cls: The model.
         raw: The mapping.
-        prefix: The dotted key under which the mapping stands in the config, with a dot at its end.
+        prefix: The dotted key of the mapping in the config, with a dot at its end.
 
     Returns:
         The typed object.
 
     Raises:
-        UserError: The first fault, as one line: `model.units=0: must be at least 1`.
+        UserError: The first error, as one line: `model.units=0: must be at least 1`.
     """
     try:
         return cls.model_validate(raw)
@@ -44,7 +44,7 @@ _MESSAGES = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "list_type": "must be a list",
     "dict_type": "must be a mapping of names to values",
     "model_type": "must be a group of keys",
@@ -59,18 +59,18 @@ _MESSAGES = {
 
 
 def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> str:
-    # A field of type `int | list[int]` reports a fault for each of the two; the one that fits what was written leads.
-    # Words that could stand there instead are named behind it.
-    def fits(details: Any) -> tuple[bool, bool, bool]:
+    # A field of type `int | list[int]` has an error for each of the two types. The one that fits the value best is
+    # reported, followed by the words that the field accepts.
+    def unlikeness(details: Any) -> tuple[bool, bool, bool]:
         in_list = any(str(part).startswith("list[") for part in details["loc"])
         is_list = isinstance(_value(raw, _path(raw, details["loc"], whole=True)), list)
         is_word = details["type"] == "literal_error"
         return (in_list != is_list, is_word or details["type"].endswith(("_type", "none_required")), is_word)
 
-    # A key that is missing may be the unknown one, misspelt.
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    first_key = _path(raw, faults[0]["loc"], whole=True)
-    details = min((f for f in faults if _path(raw, f["loc"], whole=True) == first_key), key=fits)
+    # Unknown keys first: an unknown key may be a missing one, misspelt.
+    errors = sorted(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
+    first_key = _path(raw, errors[0]["loc"], whole=True)
+    details = min((e for e in errors if _path(raw, e["loc"], whole=True) == first_key), key=unlikeness)
     path = _path(raw, details["loc"])
     key = (prefix + ".".join(_parts(raw, path))).rstrip(".")
     if details["type"] == "missing":
@@ -82,12 +82,12 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
     if details["type"] == "value_error":
         message = str(details["ctx"]["error"])
         if message.startswith("."):
-            # A check of several keys together names the one at fault itself.
+            # A check of several keys names the wrong one itself.
             return key + message
     else:
         message = _MESSAGES.get(details["type"], details["msg"].lower()).format(**details.get("ctx", {}))
         where = _path(raw, details["loc"])
-        for other in faults:
+        for other in errors:
             if other["type"] == "literal_error" and other is not details and _path(raw, other["loc"]) == where:
                 message += f" or {other['ctx']['expected']}"
         if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
@@ -96,12 +96,12 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
 
 
 def as_written(value: object) -> str:
-    """A value as it stands in YAML, on one line."""
+    """Returns a value as YAML, on one line."""
     return json.dumps(value) if value is None or isinstance(value, bool) else " ".join(str(value).split())
 
 
 def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[int | str]:
-    """The parts of a pydantic location that are keys of what was written, without pydantic's names of types."""
+    """Returns the parts of a pydantic location that are keys of the mapping, without pydantic's names of types."""
     path: list[int | str] = []
     for part in loc:
         in_list = isinstance(raw, list) and isinstance(part, int) and not whole
@@ -112,7 +112,7 @@ def _path(raw: Any, loc: Sequence[int | str], *, whole: bool = False) -> list[in
 
 
 def _parts(raw: Any, path: Sequence[int | str]) -> Iterator[str]:
-    """The parts of a dotted key; layers are counted from 1."""
+    """Yields the parts of a dotted key; layers are counted from 1."""
     for part in path:
         yield str(int(part) + 1 if isinstance(raw, list) else part)
         raw = raw[part]
@@ -137,7 +137,7 @@ def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> b
 
 
 def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:
-    """The config models that a field may hold; of several kinds, the one that was written."""
+    """Yields the config models that a field accepts; if there are several, only the one of the kind in the mapping."""
     types = [t for t in _types(annotation) if issubclass(t, BaseModel)]
     if len(types) > 1:
         kind = raw.get("kind") if isinstance(raw, Mapping) else None
@@ -146,11 +146,11 @@ def _models(annotation: Any, raw: Any) -> Iterator[type[BaseModel]]:
 
 
 def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:
-    """All keys that a config model knows, as dotted names.
+    """Yields all keys of a config model, as dotted names.
 
     Args:
         cls: The pydantic model.
-        raw: What was written, which tells which kind of model's keys are meant.
+        raw: The mapping, whose `kind` selects a model where a field accepts several.
 
     Yields:
         Names such as `model.pooling.size`.

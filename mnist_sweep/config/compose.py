@@ -1,4 +1,4 @@
-"""Where configs are found, and how Hydra is asked to put them together."""
+"""Finds the configs and composes them with Hydra."""
 
 from __future__ import annotations
 
@@ -28,43 +28,38 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
-from mnist_sweep.common.text import printable
+from mnist_sweep.common.text import first_line, one_line, printable
+from mnist_sweep.config import shipped
 from mnist_sweep.config.grammar import is_sweep, read_sweep
 from mnist_sweep.config.settings import TRIAL_GROUPS
 
 CONFIG = "config"
-# What Hydra lets through while it composes.
-_NONE = object()
+_MISSING = object()
+# What Hydra may raise while it composes.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
-def packaged() -> Path:
-    """The folder with the shipped configs: inside an installed package, beside it in a source tree."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
-
-
 def user_folder() -> Path | None:
-    """The user's `conf/` in the working directory; None where there is none, or it is the shipped one."""
+    """Returns the user's `conf/` in the working directory; None if there is none, or it is the shipped one."""
     folder = Path.cwd() / "conf"
-    return folder if folder.is_dir() and folder.resolve() != packaged().resolve() else None
+    return folder if folder.is_dir() and folder.resolve() != shipped.folder().resolve() else None
 
 
-class _OwnConfigs(SearchPathPlugin):
-    """Lets the user's `conf/` add to the shipped configs, and win over them."""
+class _UserConfigs(SearchPathPlugin):
+    """Adds the user's `conf/` to the search path, ahead of the shipped configs."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         folder = user_folder()
         if folder is not None:
-            search_path.prepend(provider="working directory", path=f"{_OwnFiles.scheme()}://{folder}")
+            search_path.prepend(provider="working directory", path=f"{_UserFiles.scheme()}://{folder}")
 
 
-class _OwnFiles(FileConfigSource):
-    """Reads the user's configs, once they are known to be files that Hydra can read in bounded time and memory."""
+class _UserFiles(FileConfigSource):
+    """Reads the user's configs, after checking that Hydra can read them in bounded time and memory."""
 
     @staticmethod
     def scheme() -> str:
-        return "own"
+        return "user"
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -77,39 +72,38 @@ def _experiment_name(*, _root_: DictConfig) -> str:
     chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
     if chosen is None and HydraConfig.initialized():
         chosen = HydraConfig.get().runtime.choices.get("experiment")
-    own = OmegaConf.select(_root_, "model.hypermodel")
-    named = str(own).rpartition(":")[2] if own else None
-    return str(chosen or named or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
+    hypermodel = str(OmegaConf.select(_root_, "model.hypermodel") or "").rpartition(":")[2]
+    return str(chosen or hypermodel or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
 
 
 def register() -> None:
-    """Tells Hydra of the user's configs and of what the shipped ones refer to. May be called again."""
-    if _OwnConfigs not in Plugins.instance().discover(SearchPathPlugin):
-        Plugins.instance().register(_OwnConfigs)
-        Plugins.instance().register(_OwnFiles)
+    """Registers the user's configs and the resolvers of the shipped ones with Hydra. May be called again."""
+    if _UserConfigs not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(_UserConfigs)
+        Plugins.instance().register(_UserFiles)
     OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
-    # Hydra makes the sweep's folder before the name is checked: no name may lead out of experiments/.
+    # Hydra creates the sweep's folder before the name is checked, so no name may lead out of experiments/.
     OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
 
 
 def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config as it is without a sweep, for commands that need only a part of it.
+    """Composes the config outside of a sweep, for commands that need only a part of it.
 
     Args:
         overrides: As on the command line.
 
     Raises:
-        UserError: The user's own `conf/` is at fault.
+        UserError: An override or the user's `conf/` is wrong.
     """
     register()
-    # While a sweep runs under Hydra, Hydra's one instance is that sweep's.
+    # While a sweep runs under Hydra, Hydra's only instance belongs to that sweep.
     before = Singleton.get_state()
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(packaged()), version_base="1.3"):
+        with initialize_config_dir(str(shipped.folder()), version_base="1.3"):
             composed = compose(CONFIG, overrides=list(overrides), return_hydra_config=True)
             with open_dict(composed):
-                # What is chosen is told by Hydra's own part, which the config has no more when a sweep gets it.
+                # The name depends on Hydra's part of the config, which sweeps do not get: resolve it first.
                 composed.name = composed.name
                 del composed["hydra"]
     except COMPOSITION_ERRORS as error:
@@ -122,21 +116,21 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
 def baseline(
     config: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, str | None]
 ) -> dict[str, Any] | None:
-    """A config as it would be without sweeps: what an experiment is to be better than.
+    """Returns the config without its sweeps: the default configuration, which a search has to beat.
 
     Args:
-        config: As Hydra composed it, resolved.
-        overrides: What was typed, sweeps quoted or not.
-        choices: The option that is chosen of each group.
+        config: The config as Hydra composed it, resolved.
+        overrides: The overrides of the command line, sweeps quoted or not.
+        choices: The chosen option of each group.
 
     Returns:
-        The groups model, optimizer and training. A value that was typed as a sweep is the one that it replaced; one
-        that an experiment's file gives as a sweep is the default of its group. None where there is no such value.
+        The groups model, optimizer and training. A sweep on the command line becomes the value that it replaced; a
+        sweep in an experiment's file becomes the default of its group. None if there is no such value.
     """
     typed = [o for o in overrides if not is_sweep(o)]
     groups = [f"{group}={option}" for group, option in choices.items() if group in TRIAL_GROUPS and option]
     try:
-        # To compose a config takes longer than all that is done with it here.
+        # Composing a config is slow, so it is done only if needed.
         first = config if len(typed) == len(overrides) else defaults(typed)
         try:
             found = {group: _without_sweeps(first[group], {}, group) for group in TRIAL_GROUPS}
@@ -144,9 +138,9 @@ def baseline(
             second = defaults(groups)
             found = {group: _without_sweeps(first[group], second[group], group) for group in TRIAL_GROUPS}
     except (KeyError, UserError):
-        # A key without a default, or a whole config of the user's own.
+        # A swept key without a default, or a config that is the user's as a whole.
         return None
-    # It says how to search, not what a model is.
+    # It configures the search, not the model.
     found["model"].pop("per_layer", None)
     return found
 
@@ -154,19 +148,21 @@ def baseline(
 def _without_sweeps(node: Any, default: Any, key: str) -> Any:
     if isinstance(node, Mapping):
         known = default if isinstance(default, Mapping) else {}
-        return {name: _without_sweeps(value, known.get(name, _NONE), f"{key}.{name}") for name, value in node.items()}
+        return {
+            name: _without_sweeps(value, known.get(name, _MISSING), f"{key}.{name}") for name, value in node.items()
+        }
     if isinstance(node, str) and read_sweep(node, key) is not None:
-        if default is _NONE:
+        if default is _MISSING:
             raise KeyError(key)
         return default
     return node
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain data, interpolations resolved.
+    """Converts a composed config to plain data, with interpolations resolved.
 
     Raises:
-        UserError: A value is missing, or refers to one that is not there.
+        UserError: A value is missing, or refers to a missing one.
     """
     try:
         result = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -177,58 +173,58 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def experiments() -> dict[str, str]:
-    """The experiments there are, by name, with their descriptions.
+    """Returns the available experiments, sorted by name, with their descriptions.
 
     Raises:
         UserError: A file cannot be read, or is not YAML.
     """
     found: dict[str, str] = {}
-    for folder in filter(None, (packaged(), user_folder())):
+    for folder in filter(None, (shipped.folder(), user_folder())):
         for file in sorted((folder / "experiment").glob("**/*.yaml")):
             content = read_yaml(file, printable(str(file)))
             name = str(file.relative_to(folder / "experiment").with_suffix(""))
             description = content.get("description") if isinstance(content, dict) else None
-            # Anything but text may be a list whose aliases stand for billions of values.
+            # Only text: a list may expand to billions of values through its aliases.
             found[name] = description if isinstance(description, str) else ""
     return dict(sorted(found.items()))
 
 
 def explained(error: Exception, overrides: Sequence[str] = ()) -> Exception:
-    """As `explain` where Hydra or OmegaConf raised an error; any other error itself."""
+    """Returns `explain`'s error for an error of Hydra or OmegaConf, and any other error unchanged."""
     return explain(error, overrides) if isinstance(error, HydraException | OmegaConfBaseException) else error
 
 
 def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
-    """One line for what Hydra, OmegaConf or YAML found wrong.
+    """Describes in one line what Hydra, OmegaConf or YAML found wrong.
 
     Args:
         error: One of `COMPOSITION_ERRORS`.
-        overrides: What was typed.
+        overrides: The overrides of the command line.
     """
     if isinstance(error, yaml.YAMLError):
-        return UserError(f"conf: a file is not valid YAML ({' '.join(str(error).split())})")
+        return UserError(f"conf: a file is not valid YAML ({one_line(str(error))})")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         return _no_such_option(str(error.missing_cfg_file), error.options or [])
     text = str(error)
     twice = re.search(r"Multiple values for (\w+)", text)
     if twice:
-        return UserError(f"{twice.group(1)}: has an option already; write {twice.group(1)}=NAME without a plus")
-    there = re.search(r"already at '([^']+)'", text)
-    if there:
+        return UserError(f"{twice.group(1)}: already has an option; write {twice.group(1)}=NAME without a plus")
+    existing = re.search(r"already at '([^']+)'", text)
+    if existing:
         added = [o for o in overrides if o.startswith("+")]
-        named = [o for o in added if o.lstrip("+").partition("=")[0].replace("/", ".") == there.group(1)]
-        which = (named or added or [there.group(1)])[0].lstrip("+")
-        return UserError(f"{which}: this key is there already; write it without a plus")
+        named = [o for o in added if o.lstrip("+").partition("=")[0].replace("/", ".") == existing.group(1)]
+        which = (named or added or [existing.group(1)])[0].lstrip("+")
+        return UserError(f"{which}: this key already exists; write it without a plus")
     nameless = next((o for o in overrides if o.startswith("=")), None)
     if nameless:
-        return UserError(f"{nameless}: there is no key before the equals sign")
+        return UserError(f"{nameless}: the key before the equals sign is missing")
     key = re.search(r"Could not (?:override|append to config|delete from config)\.? ?(?:Key )?'?([\w./@-]+)'?", text)
     if isinstance(error, ConfigCompositionException) and key is not None:
         return _no_such_key(key.group(1), text, overrides)
     if isinstance(error, MissingMandatoryValue):
-        return UserError(f"{error.full_key}: a value is needed; give {error.full_key}=…")
+        return UserError(f"{error.full_key}: a value is required; give {error.full_key}=…")
     if isinstance(error, OverrideParseException):
-        return UserError(f"{error.override}: cannot be parsed ({' '.join(str(error).splitlines()[:1])})")
+        return UserError(f"{error.override}: cannot be parsed ({first_line(error)})")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")]
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return UserError(f"{error.full_key}: {lines[0]}")
@@ -244,8 +240,8 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         return UserError(f"{file}: there is no such config")
     if "," in option or "(" in option:
         return UserError(
-            f"{group}={option}: a group cannot be searched; run one sweep for each with -m {group}=…, "
-            f"or search values inside the group"
+            f"{group}={option}: a group cannot be searched; run one sweep per option with -m {group}=…, "
+            "or search values inside the group"
         )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
     return UserError(f"{group}={option}: there is no such {what}{did_you_mean(option, options)}")
@@ -254,9 +250,9 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
 def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
     if "No match in the defaults list" in text:
         if key == "experiment":
-            return UserError(f"{key}: write it with a plus, +{key}=NAME, as a sweep needs none")
+            return UserError(f"{key}: write it with a plus, +{key}=NAME")
         return UserError(f"{key}: there is no such group{did_you_mean(key, _groups())}")
-    # The keys are those of the options that were chosen.
+    # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
     known = _keys(defaults(chosen))
     return UserError(
@@ -265,7 +261,7 @@ def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
 
 
 def _groups() -> list[str]:
-    return sorted(p.name for p in packaged().iterdir() if p.is_dir() and p.name != "hydra")
+    return sorted(p.name for p in shipped.folder().iterdir() if p.is_dir() and p.name != "hydra")
 
 
 def _keys(tree: Any, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""Hydra's sweep grammar as the language of search spaces, in YAML and on the command line alike.
+"""Hydra's sweep grammar as the language of search spaces, in YAML and on the command line.
 
 `choice(16, 64)` or `16,64`, `range(1, 4)`, `interval(0, 0.5)`, `int(interval(16, 512))`,
 `tag(log, interval(1e-4, 1e-1))`.
@@ -32,14 +32,13 @@ from mnist_sweep.common.errors import UserError
 _FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
 _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|float|str|bool)\s*\(")
 
-
-# Of a range; each of them is checked before a sweep begins.
+# Values of a range; each of them is checked before a sweep starts.
 _MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A list of values, of any JSON type, in the order in which they were written."""
+    """A list of values, of any JSON type, in the order of the config."""
 
     options: tuple[Any, ...]
 
@@ -49,7 +48,7 @@ class Choice:
 
     @property
     def size(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return len(self.options)
 
     @property
@@ -58,15 +57,15 @@ class Choice:
         return all(type(option) in (int, float) for option in self.options)
 
     def all(self) -> Iterator[Any]:
-        """Every value."""
+        """Returns every value."""
         return iter(self.options)
 
     def extremes(self) -> Sequence[Any]:
-        """The values to check a config at: all of them."""
+        """Returns the values to check a config with: all of them."""
         return self.options
 
     def sample(self, rng: random.Random) -> Any:
-        """A value drawn at random."""
+        """Draws a value at random."""
         return rng.choice(self.options)
 
 
@@ -75,10 +74,10 @@ class Interval:
     """Numbers from `low` to `high`, both included.
 
     Attributes:
-        low: The least.
-        high: The greatest.
-        integer: Whether they are whole numbers.
-        log: Whether they are drawn evenly in the logarithm.
+        low: The smallest value.
+        high: The largest value.
+        integer: Whether the values are whole numbers.
+        log: Whether values are drawn evenly on a logarithmic scale.
     """
 
     low: float
@@ -93,7 +92,7 @@ class Interval:
 
     @property
     def size(self) -> int | None:
-        """How many values there are; None where they cannot be counted."""
+        """The number of values; None if they cannot be counted."""
         return int(self.high) - int(self.low) + 1 if self.integer else None
 
     @property
@@ -102,20 +101,20 @@ class Interval:
         return True
 
     def all(self) -> Iterator[Any]:
-        """Every value of an interval of whole numbers."""
+        """Returns every value of an interval of whole numbers."""
         return iter(range(int(self.low), int(self.high) + 1))
 
     def extremes(self) -> Sequence[Any]:
-        """The values to check a config at: both ends."""
+        """Returns the values to check a config with: both ends."""
         return (self.low, self.high)
 
     def clamp(self, value: float) -> float:
-        """The nearest value inside, as an int or a float as it should be."""
+        """Returns the closest value inside the interval, as an int or a float."""
         inside = min(max(float(value), self.low), self.high)
         return round(inside) if self.integer else inside
 
     def sample(self, rng: random.Random) -> float:
-        """A value drawn at random."""
+        """Draws a value at random."""
         if self.log:
             return self.clamp(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
         if self.integer:
@@ -129,17 +128,17 @@ def _parser() -> OverridesParser:
 
 
 def read_sweep(text: str, key: str) -> Choice | Interval | None:
-    """Reads one value in Hydra's sweep grammar.
+    """Parses one value in Hydra's sweep grammar.
 
     Args:
-        text: The value as written.
-        key: Its key, for the message.
+        text: The value as text.
+        key: Its key, for error messages.
 
     Returns:
-        The domain, or None where the text is a plain value.
+        The domain, or None if the text is a plain value.
 
     Raises:
-        UserError: It is meant as a sweep, but cannot be read, or is empty.
+        UserError: The text looks like a sweep, but cannot be read or is empty.
     """
     text = text.strip()
     choice = re.fullmatch(r"choice\((.*)\)", text, re.DOTALL)
@@ -147,7 +146,7 @@ def read_sweep(text: str, key: str) -> Choice | Interval | None:
         try:
             parsed = _parser().parse_overrides([f"key={text}"])[0]
         except HydraException:
-            # Hydra's choice() takes no null, though null,1 is a choice.
+            # Hydra's choice() does not accept null, although null,1 is a choice.
             if choice is None or "null" not in text:
                 raise
             parsed = _parser().parse_overrides([f"key={choice.group(1)}"])[0]
@@ -159,9 +158,22 @@ def read_sweep(text: str, key: str) -> Choice | Interval | None:
     except (HydraException, ValueError) as error:
         if not _SWEEP_CALL.match(text):
             return None
-        # Hydra's first line may only repeat the sweep, under the key that stands for the real one here.
+        # Hydra's first line may only repeat the sweep, with the placeholder `key`.
         reasons = [line for line in str(error).splitlines() if "key=" not in line and "See http" not in line]
         raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [_FORMS])[0]})") from None
+
+
+def looks_like_sweep(text: str) -> bool:
+    """Returns whether a text is a sweep, readable or not."""
+    try:
+        return read_sweep(text, "") is not None
+    except UserError:
+        return True
+
+
+def is_number(value: object) -> bool:
+    """Returns whether a value is a number; booleans are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
@@ -169,20 +181,20 @@ def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
         raise UserError(f"{key}={text}: glob picks files of a config group, which cannot be searched; write choice(…)")
     unknown = sweep.tags - {"log"}
     if unknown:
-        raise UserError(f"{key}={text}: unknown tag {min(unknown)!r}; the one there is, is log")
+        raise UserError(f"{key}={text}: unknown tag {min(unknown)!r}; the only tag is log")
     if isinstance(sweep, IntervalSweep):
         return _interval(sweep, text, key)
     if sweep.tags:
-        raise UserError(f"{key}={text}: tag(log, …) goes with interval(…)")
+        raise UserError(f"{key}={text}: tag(log, …) works only with interval(…)")
     if isinstance(sweep, RangeSweep):
         start, stop, step = (float(number or 0) for number in (sweep.start, sweep.stop, sweep.step))
         if step and not abs((stop - start) / step) <= _MOST_VALUES:
-            raise UserError(f"{key}={text}: holds more than {_MOST_VALUES:,} values; write int(interval(…)) instead")
+            raise UserError(f"{key}={text}: has more than {_MOST_VALUES:,} values; write int(interval(…)) instead")
         options = _unique(list(sweep.range()))
     else:
         options = _unique([_plain(v) for v in sweep.list])
     if not options:
-        raise UserError(f"{key}={text}: holds no value")
+        raise UserError(f"{key}={text}: has no values")
     return Choice(options)
 
 
@@ -193,9 +205,9 @@ def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{key}={text}: both ends must be finite numbers")
     if low == high and isinstance(low, int):
-        raise UserError(f"{key}={text}: holds no whole number but {low}")
+        raise UserError(f"{key}={text}: contains only one whole number, {low}")
     if low >= high:
-        raise UserError(f"{key}={text}: the first number must be the smaller one")
+        raise UserError(f"{key}={text}: the first number must be smaller")
     if log and low <= 0:
         raise UserError(f"{key}={text}: a logarithmic interval must start above 0")
     return Interval(low, high, isinstance(low, int) and isinstance(high, int), log)
@@ -203,7 +215,7 @@ def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Sweep):
-        raise ValueError("a sweep cannot be a value of another")
+        raise ValueError("a sweep cannot contain another sweep")
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
@@ -214,7 +226,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unique(options: Sequence[Any]) -> tuple[Any, ...]:
-    # Their texts tell 1 from True and 1.0, which Python's equality does not.
+    # Compared as text: in Python, 1 equals True and 1.0.
     return tuple({_canonical(option): option for option in options}.values())
 
 
@@ -225,13 +237,13 @@ def _canonical(value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value as Hydra's grammar reads it."""
+    """Returns a value in Hydra's grammar."""
     if isinstance(value, str):
         try:
             plain = parse_value(value, "") == value
         except UserError:
             plain = False
-        # A backslash, plain by itself, escapes what follows it in a list.
+        # A backslash is plain outside a list, but escapes the next character in one.
         return value if plain and value and "\\" not in value else QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
@@ -243,32 +255,32 @@ def _written(value: Any) -> str:
 
 
 def parse_value(text: str, key: str) -> Any:
-    """Reads one plain value as Hydra reads it on the command line.
+    """Parses one plain value as Hydra does on the command line.
 
     Args:
-        text: Such as `20`, `null` or `2h`.
-        key: Its key, for the message.
+        text: A value such as `20`, `null` or `2h`.
+        key: Its key, for error messages.
 
     Raises:
-        UserError: It cannot be read, or is a sweep.
+        UserError: The text cannot be read, or is a sweep.
     """
     try:
         parsed = _parser().parse_overrides([f"key={text}"])[0]
     except HydraException:
         raise UserError(f"{key}={text}: cannot be read") from None
     if parsed.is_sweep_override():
-        raise UserError(f"{key}={text}: must be one value")
+        raise UserError(f"{key}={text}: must be a single value")
     return parsed.value()
 
 
 def values_of(override: str) -> list[str]:
-    """The texts that an override of the command line gives its key: one, or several where it is a sweep.
+    """Returns the values in an override of the command line, as text: one, or several if it is a sweep.
 
     Args:
-        override: Such as `tracking.uri=http://box:5000`.
+        override: An override such as `tracking.uri=http://box:5000`.
 
     Returns:
-        The texts without quotes; none where the override cannot be read.
+        The values without quotes; none if the override cannot be read.
     """
     try:
         parsed: Override = _parser().parse_overrides([override])[0]
@@ -280,7 +292,7 @@ def values_of(override: str) -> list[str]:
 
 
 def is_sweep(override: str) -> bool:
-    """Whether an override of the command line gives its key a sweep, quoted for Hydra or not."""
+    """Returns whether the value of a command-line override is a sweep, quoted for Hydra or not."""
     try:
         parsed: Override = _parser().parse_overrides([override])[0]
         if parsed.is_sweep_override():
@@ -292,7 +304,7 @@ def is_sweep(override: str) -> bool:
 
 
 def _quoted_choice(argument: str) -> str:
-    """An override that Hydra's parser refuses, quoted if it is a choice with a null, which `read_sweep` takes."""
+    """Quotes an override that Hydra cannot parse, if it is a choice with a null, which `read_sweep` accepts."""
     key, _, text = argument.partition("=")
     try:
         sweep = read_sweep(text, key)
@@ -302,15 +314,15 @@ def _quoted_choice(argument: str) -> str:
 
 
 def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:
-    """Quotes the command line's sweeps, which Hydra refuses outside multirun.
+    """Quotes the sweeps on a command line, which Hydra refuses outside of multirun.
 
     Args:
         overrides: Arguments such as `model.units=16,64`.
-        intervals_only: Leave the others to Hydra, which makes a sweep for each of their values under `-m`.
+        intervals_only: Whether to quote only intervals; under `-m`, Hydra runs one sweep per value of the others.
 
     Returns:
-        The same, with each sweep as a quoted text: `model.units='16,64'`. What cannot be parsed stays as it is, so
-        that Hydra reports it.
+        The arguments, with each sweep as quoted text: `model.units='16,64'`. Arguments that cannot be parsed are left
+        unchanged for Hydra to report.
     """
     quoted = []
     for argument in overrides:
@@ -319,8 +331,8 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
         except HydraException:
             quoted.append(argument if intervals_only else _quoted_choice(argument))
             continue
-        wanted = override.is_interval_sweep() if intervals_only else override.is_sweep_override()
-        if wanted and not override.is_hydra_override():
+        to_quote = override.is_interval_sweep() if intervals_only else override.is_sweep_override()
+        if to_quote and not override.is_hydra_override():
             text = argument.partition("=")[2]
             argument = f"{override.get_key_element()}={QuotedString(text, Quote.single).with_quotes()}"
         quoted.append(argument)

@@ -1,21 +1,21 @@
-"""A keras-tuner user's own hypermodel in the config's terms: its space as sweeps at `model.values`.
+"""Converts the search space of a keras-tuner hypermodel into sweeps at `model.values`.
 
-A worker asks the user's function what it searches (`training/discovery.py`); here that becomes texts of the sweep
-language, so that every algorithm, table and check takes it as it takes any other sweep. Nothing here loads Keras.
+A worker runs the user's function to discover its space (`training/discovery.py`). Here the space becomes text in the
+sweep language, so every algorithm, table and check handles it like any other sweep. Nothing here loads Keras.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.common.text import first_line, flat, printable
 from mnist_sweep.config.checks import as_written
-from mnist_sweep.config.grammar import Choice, Interval, read_sweep
-from mnist_sweep.config.hypermodel_space import Domain, Parameter, among, cast, is_number, key_of, read
+from mnist_sweep.config.grammar import Choice, Interval, is_number, looks_like_sweep, read_sweep
+from mnist_sweep.config.hypermodel_space import Domain, Parameter, cast, is_one_of, key_of, read
 from mnist_sweep.config.space import Condition, Space
 from mnist_sweep.config.trial_config import CNN, MLP
 
@@ -24,176 +24,169 @@ PREFIX = "model.values."
 
 @dataclass(frozen=True)
 class Expanded:
-    """A trial's groups with the sweeps of a hypermodel in them.
+    """A trial's groups with the sweeps of a hypermodel.
 
     Attributes:
-        trial: The groups model, optimizer and training; the optimizer is None, as the hypermodel brings its own.
-        conditions: When which of its hyperparameters mean anything.
-        keeping: Those that change neither the weights' shapes nor the optimizer's state.
-        defaults: The value that the user's function would take by itself for each of its hyperparameters.
+        trial: The groups model, optimizer and training; the optimizer is None because the hypermodel has its own.
+        conditions: The conditions under which its hyperparameters are active, by key.
+        keeps_weights: The hyperparameters that change neither the weights' shapes nor the optimizer's state.
+        defaults: The default value of each hyperparameter in the user's function.
     """
 
     trial: dict[str, Any]
     conditions: dict[str, tuple[Condition, ...]]
-    keeping: set[str]
+    keeps_weights: set[str]
     defaults: dict[str, Any]
 
     def space(self) -> Space:
-        """The search space."""
-        return Space(self.trial, self.conditions, self.keeping)
+        """Returns the search space."""
+        return Space(self.trial, self.conditions, self.keeps_weights)
 
     def baseline(self, groups: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What an experiment is to be better than: the function's own defaults, in place of `conf/`'s model.
+        """Returns the default configuration, which a search has to beat: the defaults of the user's function.
 
         Args:
-            groups: The groups model, optimizer and training as they are without sweeps, where they are known.
+            groups: The groups model, optimizer and training without their sweeps, if they are known.
         """
         return {**(groups or {}), "model": {"hypermodel": self.trial["model"]["hypermodel"], "values": self.defaults}}
 
 
 def named(trial: Mapping[str, Any]) -> str | None:
-    """The hypermodel that a config names, whose space must be discovered before there is one.
+    """Returns the hypermodel that a config names, whose space must be discovered.
 
     Args:
         trial: The groups model, optimizer and training.
 
     Returns:
-        `package.module:name`; None where there is none.
+        `package.module:name`; None if the config names none.
 
     Raises:
-        UserError: It contradicts another key.
+        UserError: The name is invalid, or contradicts another key.
     """
     model = trial["model"]
     name = model.get("hypermodel")
     if name is None:
         return None
     if model.get("builder") is not None:
-        raise UserError(f"model.hypermodel={name}: model.builder={model['builder']} is given too; take one of them")
+        raise UserError(f"model.hypermodel={name}: model.builder={model['builder']} is set too; set only one of them")
     if not isinstance(name, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
         raise UserError(
-            f"model.hypermodel={as_written(name)}: must be package.module:name, of a build_model(hp) or a "
+            f"model.hypermodel={as_written(name)}: must be package.module:name of a build_model(hp) or a "
             "keras_tuner.HyperModel"
         )
     for key in model:
-        # What the shipped models have stands in every config, and means nothing here.
+        # Every config has the keys of a shipped model, which a hypermodel ignores.
         if key not in {*MLP.model_fields, *CNN.model_fields, "per_layer", "values"}:
-            raise UserError(f"model.{key}: unknown key; a hypermodel's own hyperparameters are {PREFIX}{key}")
-    for key, value in _flat(trial["optimizer"] or {}):
+            raise UserError(f"model.{key}: unknown key; write a hypermodel's hyperparameters as {PREFIX}{key}")
+    for key, value in flat(trial["optimizer"] or {}).items():
         if isinstance(value, str) and read_sweep(value, f"optimizer.{key}") is not None:
             raise UserError(f"optimizer.{key}={value}: {name} compiles its own optimizer; search it there, with hp")
     return name
 
 
 def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:
-    """Puts a hypermodel's space into a trial's config.
+    """Adds a hypermodel's space to a trial's config.
 
     Args:
         trial: The groups as the user wrote them. `model.values` may fix hyperparameters, or search other values of
-            them: a text must be one that the function names, as another means nothing to it; a number may lie beyond,
-            unless other hyperparameters depend on it, as nobody knows which there would be.
-        discovered: What `discover` returned.
+            them. Text must be one of the function's own options. Numbers may be outside of the function's range,
+            unless other hyperparameters depend on them: which of those would be active is unknown.
+        discovered: What the worker discovered.
 
     Returns:
-        The groups to make a `Space` of, with what goes with them.
+        The groups for a `Space`, and what else the space needs.
 
     Raises:
-        UserError: The hypermodel's space cannot be expressed, or `model.values` does not go with it.
+        UserError: The hypermodel's space cannot be expressed, or `model.values` does not fit it.
     """
     name = trial["model"]["hypermodel"]
     parameters = _read(discovered, name)
     domains = {key: parameter.domain for key, parameter in parameters.items()}
     parents = {parent for parameter in parameters.values() for parent, _ in parameter.conditions}
-    for key, value in _flat(trial["model"].get("values") or {}):
+    for name_in_config, value in flat(trial["model"].get("values") or {}).items():
+        key = key_of(name_in_config)
         if key not in parameters:
             known = did_you_mean(key, parameters) if parameters else ""
             raise UserError(f"{PREFIX}{key}={as_written(value)}: {name} has no such hyperparameter{known}")
-        domains[key] = _overridden(parameters[key], value, key, within=key in parents, model=name)
+        domains[key] = _overridden(parameters[key], value, key, within_range=key in parents, model=name)
     values: dict[str, Any] = {}
     conditions: dict[str, tuple[Condition, ...]] = {}
     for key, parameter in parameters.items():
-        left = _left(parameter.conditions, domains, conditions)
-        if left is None:
+        remaining = _remaining(parameter.conditions, domains, conditions)
+        if remaining is None:
             continue
-        values[key], conditions[PREFIX + key] = _written(domains[key]), left
+        values[key], conditions[PREFIX + key] = _in_config(domains[key]), remaining
     groups = {**trial, "model": {"hypermodel": name, "values": values}, "optimizer": None}
     return Expanded(
         groups,
-        {key: left for key, left in conditions.items() if left},
-        {PREFIX + key_of(kept) for kept in map(str, discovered.get("keeping", ()))},
+        {key: remaining for key, remaining in conditions.items() if remaining},
+        {PREFIX + key_of(name) for name in map(str, discovered.get("keeping", ()))},
         {key: parameter.default for key, parameter in parameters.items()},
     )
 
 
 def _read(discovered: Mapping[str, Any], name: str) -> dict[str, Parameter]:
-    """What a worker has found, which runs the user's code and may have sent anything."""
-    waiting: list[Any] = [discovered]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            waiting += [*one, *one.values()]
-        elif isinstance(one, list):
-            waiting += one
-        elif isinstance(one, str) and printable(one, len(one) + 1) != one:
+    """Reads what a worker discovered; it ran the user's code, so it may have sent anything."""
+    unchecked: list[Any] = [discovered]
+    while unchecked:
+        part = unchecked.pop()
+        if isinstance(part, dict):
+            unchecked += [*part, *part.values()]
+        elif isinstance(part, list):
+            unchecked += part
+        elif isinstance(part, str) and printable(part, len(part) + 1) != part:
             raise UserError(
-                f"model.hypermodel={name}: its space has the text {printable(one, 100)}, which cannot be shown or "
-                "stored as it is; use visible characters"
+                f"model.hypermodel={name}: its search space contains the text {printable(part, 100)}, which cannot be "
+                "printed or stored; use visible characters only"
             )
     try:
         return read(discovered["space"], name)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"model.hypermodel={name}: its space cannot be understood ({first_line(error)})") from error
+        raise UserError(f"model.hypermodel={name}: its search space cannot be read ({first_line(error)})") from error
 
 
-def _left(
+def _remaining(
     conditions: tuple[Condition, ...],
     domains: Mapping[str, Domain],
     earlier: Mapping[str, tuple[Condition, ...]],
 ) -> tuple[Condition, ...] | None:
-    """What remains of conditions beside what the config fixes; None where they never hold."""
-    left: dict[str, tuple[Any, ...]] = {}
+    """Returns the conditions that the config does not already decide; None if they never hold."""
+    remaining: dict[str, tuple[Any, ...]] = {}
     for parent, allowed in conditions:
         key, domain = PREFIX + parent, domains[parent]
         options = domain.options if isinstance(domain, Choice) else sorted(v for v in allowed if _inside(domain, v))
-        possible = tuple(v for v in options if among(v, allowed))
+        possible = tuple(v for v in options if is_one_of(v, allowed))
         if key not in earlier or not possible:
             return None
         if len(possible) == domain.size:
-            # It says nothing more than that the parent is active.
-            left |= dict(earlier[key])
+            # The parent only has to be active.
+            remaining |= dict(earlier[key])
         else:
-            left[key] = possible
-    return tuple(left.items())
+            remaining[key] = possible
+    return tuple(remaining.items())
 
 
-# ---- what the config says of it -----------------------------------------------------------------------------------
+# ---- values in the config -----------------------------------------------------------------------------------------
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield key_of(f"{prefix}{key}"), value
-
-
-def _overridden(parameter: Parameter, written: Any, key: str, *, within: bool, model: str) -> Domain:
-    domain = read_sweep(written, PREFIX + key) if isinstance(written, str) else None
-    domain = Choice((written,)) if domain is None else domain
-    what = f"{PREFIX}{key}={as_written(written)}"
+def _overridden(parameter: Parameter, value: Any, key: str, *, within_range: bool, model: str) -> Domain:
+    domain = read_sweep(value, PREFIX + key) if isinstance(value, str) else None
+    domain = Choice((value,)) if domain is None else domain
+    what = f"{PREFIX}{key}={as_written(value)}"
     if isinstance(domain, Interval) and parameter.kind == "Int" and not domain.integer:
         raise UserError(f"{what}: must be whole numbers; write int({domain})")
-    for value in domain.extremes():
-        wrong = _fault(parameter, value)
-        if wrong:
-            raise UserError(f"{what}: {wrong}")
-        if within and not _inside(parameter.domain, value):
+    for extreme in domain.extremes():
+        problem = _problem(parameter, extreme)
+        if problem:
+            raise UserError(f"{what}: {problem}")
+        if within_range and not _inside(parameter.domain, extreme):
             raise UserError(f"{what}: other hyperparameters of {model} depend on it; it must be in {parameter.domain}")
     if isinstance(domain, Choice):
-        return Choice(tuple(cast(parameter.kind, parameter.domain, value) for value in domain.options))
+        return Choice(tuple(cast(parameter.kind, parameter.domain, option) for option in domain.options))
     return domain if parameter.kind == "Int" else Interval(float(domain.low), float(domain.high), False, domain.log)
 
 
-def _fault(parameter: Parameter, value: Any) -> str:
+def _problem(parameter: Parameter, value: Any) -> str:
     options = parameter.domain.options if isinstance(parameter.domain, Choice) else ()
     if options and isinstance(options[0], bool):
         return "" if isinstance(value, bool) else "must be true or false"
@@ -206,19 +199,12 @@ def _fault(parameter: Parameter, value: Any) -> str:
 
 
 def _inside(domain: Domain, value: Any) -> bool:
-    return among(value, domain.options) if isinstance(domain, Choice) else domain.low <= value <= domain.high
+    return is_one_of(value, domain.options) if isinstance(domain, Choice) else domain.low <= value <= domain.high
 
 
-def _written(domain: Domain) -> Any:
-    """A domain as it would stand in a config: a plain value where there is one only."""
+def _in_config(domain: Domain) -> Any:
+    """Returns a domain as a config has it: a plain value if there is only one."""
     if isinstance(domain, Interval) or len(domain.options) > 1:
         return str(domain)
     (value,) = domain.options
-    return str(domain) if isinstance(value, str) and _reads_as_sweep(value) else value
-
-
-def _reads_as_sweep(text: str) -> bool:
-    try:
-        return read_sweep(text, PREFIX) is not None
-    except UserError:
-        return True
+    return str(domain) if isinstance(value, str) and looks_like_sweep(value) else value

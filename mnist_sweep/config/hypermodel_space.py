@@ -1,7 +1,7 @@
-"""What keras-tuner says of a user's hyperparameters, in this project's terms.
+"""Converts keras-tuner's description of a hypermodel's hyperparameters to the domains and conditions of this project.
 
-It keeps a hyperparameter for each name *and* conditions, and any text for a name. A config has one key for each.
-Nothing here loads keras-tuner.
+keras-tuner has one hyperparameter for each name *and* set of conditions, and accepts any text as a name; a config has
+one key for each name. Nothing here loads keras-tuner.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.grammar import Choice, Interval, is_number
 from mnist_sweep.config.space import Condition
 
 Domain = Choice | Interval
 
-# More options than these are no list that anybody reads, or an algorithm learns from.
+# With more options than these, a list is useless for people and algorithms alike.
 _MOST_OPTIONS = 1000
 _OTHER = r"[^A-Za-z0-9_-]+"
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter of the user's.
+    """A hyperparameter of a hypermodel.
 
     Attributes:
-        name: The user's own name for it.
+        name: Its name in the user's code.
         kind: keras-tuner's class: Boolean, Choice, Fixed, Float or Int.
         domain: Its values.
-        default: The one that is taken where nothing is searched.
-        conditions: Keys of others, and the values for which this one is active.
+        default: Its value without a search.
+        conditions: Keys of other hyperparameters, with the values for which this one is active.
     """
 
     name: str
@@ -44,39 +44,39 @@ class Parameter:
 
 
 def key_of(name: str) -> str:
-    """The key at `model.values` for a hyperparameter's name, as a command line and MLflow can write it.
+    """Returns the key below `model.values` for a hyperparameter's name, valid on a command line and in MLflow.
 
     Args:
-        name: Any text; keras-tuner's own name scopes write `dense/units`.
+        name: Any text, such as `dense/units` from keras-tuner's name scopes.
 
     Returns:
-        The name with dots for slashes, and an underscore for what is no letter, digit, dash or underscore:
-        `dense.units`. Empty where nothing is left.
+        The name with dots instead of slashes, and underscores instead of characters other than letters, digits, dashes
+        and underscores: `dense.units`. Empty if nothing is left.
     """
     parts = (re.sub(rf"^{_OTHER}|{_OTHER}$", "", part) for part in re.split(r"[./]", name))
     return ".".join(re.sub(_OTHER, "_", part) for part in parts if part)
 
 
 def read(space: Sequence[Mapping[str, Any]], model: str) -> dict[str, Parameter]:
-    """Reads a space.
+    """Reads the search space of a hypermodel.
 
     Args:
-        space: The part of that name of `keras_tuner.HyperParameters.get_config()`.
-        model: The hypermodel, for the messages.
+        space: The entry `space` of `keras_tuner.HyperParameters.get_config()`.
+        model: The hypermodel, for error messages.
 
     Returns:
-        The hyperparameters by key, parents before their children. One that is asked for under several conditions is
-        one, active where any of them holds.
+        The hyperparameters by key, parents before their children. One that is defined under several conditions is
+        active if any of them holds.
 
     Raises:
-        UserError: Two of them cannot be told apart, or one cannot be expressed.
+        UserError: Two of them get the same key, or one cannot be expressed.
     """
     names = {entry["config"]["name"] for entry in space}
     keys: dict[str, str] = {}
     for name in sorted(names):
         key = key_of(name)
         if not key:
-            raise UserError(f"model.hypermodel={model}: a hyperparameter is called {name!r}; use letters and digits")
+            raise UserError(f"model.hypermodel={model}: a hyperparameter is named {name!r}; use letters and digits")
         if key in keys.values():
             other = next(n for n, k in keys.items() if k == key)
             raise UserError(
@@ -100,12 +100,12 @@ def read(space: Sequence[Mapping[str, Any]], model: str) -> dict[str, Parameter]
 
 
 def _merged(entries: list[Parameter], model: str) -> Parameter:
-    """One hyperparameter of those with the same name: it is active where any of them is."""
+    """Merges the hyperparameters of one name: the result is active if any of them is."""
     first = entries[0]
     for other in entries[1:]:
         if (other.kind, other.domain) != (first.kind, first.domain):
             raise UserError(
-                f"model.hypermodel={model}: {first.name!r} is asked for as {first.domain} and as {other.domain}; "
+                f"model.hypermodel={model}: {first.name!r} is defined as {first.domain} and as {other.domain}; "
                 "give the two different names"
             )
     alternatives = [dict(entry.conditions) for entry in entries]
@@ -117,14 +117,14 @@ def _merged(entries: list[Parameter], model: str) -> Parameter:
                 break
         else:
             raise UserError(
-                f"model.hypermodel={model}: {first.name!r} is asked for where "
-                f"{' or where '.join(' and '.join(a) for a in alternatives)} allow it; give it a name for each"
+                f"model.hypermodel={model}: {first.name!r} depends on "
+                f"{', or on '.join(' and '.join(a) for a in alternatives)}; give each case a name of its own"
             )
     return replace(first, conditions=tuple(alternatives[0].items()))
 
 
 def _either(a: dict[str, tuple[Any, ...]], b: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]] | None:
-    """The conjunction that holds where one of two does; None where none says it."""
+    """Returns the conjunction that holds if either of two does; None if there is no such conjunction."""
     for one, other in ((a, b), (b, a)):
         if all(parent in one and set(one[parent]) <= set(allowed) for parent, allowed in other.items()):
             return other
@@ -161,11 +161,11 @@ def _domain(entry: Mapping[str, Any], model: str) -> Domain:
 
 
 def steps(config: Mapping[str, Any], *, integer: bool) -> Iterator[float]:
-    """The values of a number with a step, as keras-tuner's documentation has them; its code leaves some ends out.
+    """Yields the values of a number with a step, as keras-tuner documents them; its code omits some maxima.
 
     Args:
-        config: Of the hyperparameter, with `min_value`, `max_value`, `step` and `sampling`.
-        integer: Whether they are whole numbers.
+        config: The hyperparameter's config, with `min_value`, `max_value`, `step` and `sampling`.
+        integer: Whether the values are whole numbers.
     """
     low, high, step, linear = config["min_value"], config["max_value"], config["step"], config["sampling"] == "linear"
     count = int((high - low) / step + 1e-8) if linear else int(math.log(high / low, step) + 1e-8)
@@ -177,19 +177,14 @@ def steps(config: Mapping[str, Any], *, integer: bool) -> Iterator[float]:
 
 
 def cast(kind: str, domain: Domain, value: Any) -> Any:
-    """A value as keras-tuner's own would be, to the type."""
+    """Converts a value to the type that keras-tuner would give it."""
     options = domain.options if isinstance(domain, Choice) else ()
-    equal = next((o for o in options if among(value, (o,)) and isinstance(o, bool) == isinstance(value, bool)), None)
-    if equal is not None:
-        return equal
+    for option in options:
+        if is_one_of(value, (option,)) and isinstance(option, bool) == isinstance(value, bool):
+            return option
     return float(value) if kind == "Float" or (options and isinstance(options[0], float)) else value
 
 
-def among(value: Any, allowed: tuple[Any, ...]) -> bool:
-    """Whether a value is one of some, rounding errors apart."""
+def is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
+    """Returns whether a value is in a tuple, ignoring rounding errors."""
     return any(v == value or (is_number(v) and is_number(value) and math.isclose(v, value)) for v in allowed)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a number, which True is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,7 +1,7 @@
-"""What Keras calls its optimizers, learning-rate schedules and activations.
+"""The names of Keras's optimizers, learning-rate schedules and activations.
 
-Checking a config must not load Keras (seconds, hundreds of megabytes), so its names stand here as plain
-data. `tests/test_keras_names.py` compares them with the installed Keras.
+Checking a config must not load Keras (seconds, hundreds of megabytes), so the names are plain data here.
+`tests/config/test_keras_names.py` compares them with the installed Keras.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COMMON = {
 }
 _ADAM = {"beta_1", "beta_2", "epsilon"}
 
-# Optimizer → its own arguments beside learning_rate.
+# Optimizer → its arguments besides learning_rate.
 OPTIMIZERS: dict[str, set[str]] = {
     "adadelta": _COMMON | {"rho", "epsilon"},
     "adafactor": _COMMON | {"beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step"},
@@ -61,11 +61,11 @@ OPTIMIZERS: dict[str, set[str]] = {
     "sgd": _COMMON | {"momentum", "nesterov"},
 }
 
-# Optimizer → Keras's own learning rate, where it is not the usual one.
+# Optimizer → its default learning rate in Keras, if it is not the usual one.
 _LEARNING_RATES = {"sgd": 0.01, "schedulefreeadamw": 0.0025}
 _USUAL_LEARNING_RATE = 0.001
 
-# Schedule → (required arguments, optional arguments), beside initial_learning_rate.
+# Schedule → (required arguments, optional arguments), besides initial_learning_rate.
 SCHEDULES: dict[str, tuple[set[str], set[str]]] = {
     "CosineDecay": ({"decay_steps"}, {"alpha", "warmup_target", "warmup_steps"}),
     "CosineDecayRestarts": ({"first_decay_steps"}, {"t_mul", "m_mul", "alpha"}),
@@ -114,7 +114,7 @@ ACTIVATIONS: set[str] = {
 
 
 def default_learning_rate(optimizer: str) -> float:
-    """The learning rate that Keras takes for an optimizer when it is told none.
+    """Returns Keras's default learning rate of an optimizer.
 
     Args:
         optimizer: A key of `OPTIMIZERS`.

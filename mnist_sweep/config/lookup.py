@@ -1,18 +1,18 @@
-"""Finds the value at a dotted key, and the member of a domain that a value stands for."""
+"""Finds the value at a dotted key, and the member of a domain that equals a value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.grammar import Choice, Interval, is_number
 from mnist_sweep.config.space import identity
 
 MISSING = object()
 
 
 def value_at(node: Any, name: str) -> Any:
-    """The value at a dotted key; one value for all layers is each layer's."""
+    """Returns the value at a dotted key, or `MISSING`; a value for all layers is the value of each layer."""
     if isinstance(node, Mapping):
         path = split_key(node, name)
         return MISSING if path is None else value_at(node[path[0]], path[1]) if path[1] else node[path[0]]
@@ -24,7 +24,7 @@ def value_at(node: Any, name: str) -> Any:
 
 
 def split_key(node: Mapping[str, Any], name: str) -> tuple[str, str] | None:
-    """A dotted key's first part and the rest: a key may have dots itself, as those of hypermodels do."""
+    """Splits a dotted key into its first part and the rest; a part may contain dots, as in hypermodels' keys."""
     parts = name.split(".")
     for i in range(len(parts), 0, -1):
         if ".".join(parts[:i]) in node:
@@ -33,8 +33,8 @@ def split_key(node: Mapping[str, Any], name: str) -> tuple[str, str] | None:
 
 
 def member(domain: Choice | Interval, value: Any) -> Any:
-    """The domain's own value that is meant, such as 0.0 for 0; `MISSING` where there is none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    """Returns the domain's member that equals a value, such as 0.0 for 0; `MISSING` if there is none."""
+    number = is_number(value)
     if isinstance(domain, Interval):
         fits = number and domain.low <= value <= domain.high and not (domain.integer and value != round(value))
         return domain.clamp(value) if fits else MISSING

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 
-# What every epoch logs, under Keras's names, and which way is better.
+# The metrics of every epoch, under Keras's names, and the better direction.
 METRICS: dict[str, Literal["max", "min"] | None] = {
     "accuracy": "max",
     "loss": "min",
@@ -19,16 +19,16 @@ METRICS: dict[str, Literal["max", "min"] | None] = {
     "epoch_seconds": "min",
 }
 
-# What is known of a trial when it has ended: objectives beside the first one.
+# Metrics that are known only when a trial has ended; they cannot be the first objective.
 SUMMARIES: dict[str, Literal["max", "min"] | None] = {"parameters": "min", "latency": "min"}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a sweep optimises.
+    """A metric to optimize.
 
     Attributes:
-        name: A metric logged at each epoch, or one of `SUMMARIES`.
+        name: One of `METRICS` or `SUMMARIES`.
         direction: `max` or `min`.
     """
 
@@ -42,7 +42,7 @@ class Objective:
 
     @property
     def sign(self) -> int:
-        """1 where larger values are better, -1 where smaller ones are: scores times this sort from worst to best."""
+        """1 if larger values are better, else -1: scores times this sort from worst to best."""
         return 1 if self.maximize else -1
 
     @property
@@ -51,11 +51,11 @@ class Objective:
         return f"{'larger' if self.maximize else 'smaller'} is better"
 
     def best(self, scores: Iterable[float]) -> float:
-        """The best of some scores, of which there is at least one."""
+        """Returns the best of at least one score."""
         return max(scores) if self.maximize else min(scores)
 
     def better(self, a: float, b: float | None, min_delta: float = 0.0) -> bool:
-        """Whether score `a` is better than score `b` by more than `min_delta`; NaN never is."""
+        """Returns whether score `a` is better than score `b` by more than `min_delta`; NaN never is."""
         if math.isnan(a):
             return False
         if b is None or math.isnan(b):
@@ -63,15 +63,15 @@ class Objective:
         return a > b + min_delta if self.maximize else a < b - min_delta
 
     def reached(self, score: float, target: float) -> bool:
-        """Whether a score is as good as the target."""
+        """Returns whether a score is at least as good as the target."""
         return score >= target if self.maximize else score <= target
 
     @classmethod
     def parse(cls, text: str) -> Objective:
-        """Reads `val_accuracy max`; the direction may be left out where there is a usual one.
+        """Parses an objective such as `val_accuracy max`; the direction is optional if the metric has a usual one.
 
         Raises:
-            UserError: The metric is not logged, or its direction is missing or no direction.
+            UserError: The metric is not logged, or its direction is missing or unknown.
         """
         name, _, direction = text.strip().partition(" ")
         known = METRICS | SUMMARIES

@@ -1,4 +1,4 @@
-"""What a search may be told: when it ends, and what its algorithm takes."""
+"""The config of a search: its budget, and the keys of each algorithm."""
 
 from __future__ import annotations
 
@@ -118,18 +118,13 @@ class PBTSearch(Budget):
 
 
 class CustomSearch(Budget):
-    """A user's own algorithm: a subclass of `mnist_sweep.search.Search` or of `keras_tuner.Oracle`."""
+    """A custom algorithm: a subclass of `mnist_sweep.search.Search` or of `keras_tuner.Oracle`."""
 
     model_config = ConfigDict(extra="allow")
 
+    # Only for messages: `_target_` takes the key's place.
     algorithm: Literal["own"] = "own"
     class_path: Annotated[str, Field(alias="_target_")]
-    max_trials: Count | None = 20
-    time_budget: Duration | None = None
-    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_failures: Count | None = 5
-    enqueue: list[Literal["default"] | dict[str, Any]] = Field(default_factory=list)
-    warm_start: list[str] = Field(default_factory=list)
 
 
 SearchConfig = (

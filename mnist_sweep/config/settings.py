@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.config import backend
+from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.objective import SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
@@ -55,20 +55,20 @@ class TrackingConfig(Strict):
     uri: str
     artifacts: str
     keep_models: Literal["all", "best"] | Count
-    # Older sweeps, which may be resumed, do not say the following; a field called `register` would hide a method.
+    # Defaults for old sweeps, which lack these keys; a field named `register` would hide a method of pydantic's.
     report: bool = True
     register_winner: Annotated[bool, Field(alias="register")] = True
 
 
 class ConfirmConfig(Strict):
-    """How the best trials are trained anew before one is called the winner."""
+    """How the best trials are retrained on new seeds to confirm the winner."""
 
     top: Count
     seeds: Annotated[int, Field(ge=2, le=100)]
 
 
 class LimitsConfig(Strict):
-    """What a trial's model may need at most."""
+    """The most that a trial's model may need."""
 
     parameters: Annotated[int, Field(ge=1)] | None
     memory: Size | None
@@ -76,23 +76,23 @@ class LimitsConfig(Strict):
 
 @dataclass(frozen=True)
 class Settings:
-    """A sweep's config but for the part that may be searched.
+    """A sweep's config, with everything checked that cannot be searched.
 
     Attributes:
         name: The MLflow experiment and the folder under `experiments/`.
-        description: A line on what the sweep is for.
-        seed: Of the validation split.
-        objectives: What is optimised; the first tells a trial's best epoch, and alone where there is one only.
-        validation: Whether a trial is scored on the held-out images or by cross-validation.
-        folds: The parts that cross-validation makes of the training images.
-        repeats: The seeds that each trial is trained on.
-        confirm: How the best trials are trained anew; None: they are not.
-        limits: What a trial's model may need at most.
-        data: Which images.
+        description: A line on the purpose of the sweep.
+        seed: The seed of the validation split.
+        objectives: What the sweep optimizes; the first one decides a trial's best epoch.
+        validation: Whether a trial is scored on held-out images or by cross-validation.
+        folds: The number of folds in cross-validation.
+        repeats: The number of seeds to train each trial on.
+        confirm: How the best trials are retrained to confirm the winner; None to skip that.
+        limits: The most that a trial's model may need.
+        data: Which images to train on.
         search: The algorithm and its budget.
         workers: Where trials run.
         tracking: Where runs are logged.
-        trial: The groups model, optimizer and training, possibly with sweeps in them.
+        trial: The groups model, optimizer and training, possibly with sweeps.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Settings:
 
     @property
     def objective(self) -> Objective:
-        """The first objective, which is known at each epoch."""
+        """The first objective, which is known at every epoch."""
         return self.objectives[0]
 
 
@@ -133,29 +133,30 @@ class _Top(Strict):
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
+    # Not stored with a sweep.
     resume: Literal["auto"] | None = None
 
 
 def check_settings(raw: Mapping[str, Any]) -> Settings:
-    """Checks a whole config but for the part that may be searched.
+    """Checks a whole config except for the groups that may be searched.
 
     Args:
         raw: The config as Hydra composed it, resolved.
 
     Raises:
-        UserError: A key is unknown or missing, its value of the wrong type or out of range, or a value that
-            cannot be searched is a sweep.
+        UserError: A key is unknown or missing, a value has the wrong type or is out of range, or a value that cannot
+            be searched is a sweep.
     """
     for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "resume"}:
         _refuse_sweeps(raw[key], key)
     for key in raw:
         if key == "experiment":
-            raise UserError("experiment: its file in conf/experiment/ must begin with the line # @package _global_")
+            raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")
         if key not in _Top.model_fields:
             raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
     top = check(_Top, raw)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
-        raise UserError(f"name={top.name}: use letters, digits, _, - and . only, as it names a folder")
+        raise UserError(f"name={top.name}: use only letters, digits, _, - and ., because it names a folder")
     settings = Settings(
         name=top.name,
         description=top.description,
@@ -167,7 +168,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         confirm=None if top.confirm is None else check(ConfirmConfig, top.confirm, "confirm."),
         limits=check(LimitsConfig, top.limits, "limits."),
         data=check(DataConfig, top.data, "data."),
-        search=check(_algorithm(top.search), _seeded(top.search, top.seed), "search."),
+        search=check(_algorithm(top.search), _with_budget(top.search, top.seed), "search."),
         workers=check(WorkersConfig, top.workers, "workers."),
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
@@ -185,16 +186,19 @@ def _check_backend(training: Mapping[str, Any]) -> None:
     name = training.get("backend", backend.DEFAULT)
     if isinstance(name, str) and _is_sweep(name, "training.backend"):
         raise UserError(
-            f"training.backend={name}: all trials of a sweep are trained on one; "
-            "run one sweep for each with -m training.backend=tensorflow,jax"
+            f"training.backend={name}: all trials of a sweep use the same backend; "
+            "run one sweep per backend with -m training.backend=tensorflow,jax"
         )
     if name not in backend.ALL:
         raise UserError(f"training.backend={as_written(name)}: must be 'tensorflow' or 'jax'")
 
 
-def _seeded(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
-    """With the sweep's seed, which a user's own search need not name; those of `conf/search/` do."""
-    return {"seed": seed, **search} if "_target_" in search else search
+def _with_budget(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    """Adds the defaults of the budget, which a custom search may leave out."""
+    if "_target_" not in search:
+        return search
+    # A custom search suggests its first trial itself, unless `enqueue` is set.
+    return {**shipped.values("search/base/budget"), "seed": seed, "enqueue": [], **search}
 
 
 def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
@@ -213,33 +217,30 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
 def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
     objectives = tuple(Objective.parse(text) for text in ([written] if isinstance(written, str) else written))
     if not objectives:
-        raise UserError("objective=[]: name at least one metric, such as 'val_accuracy max'")
+        raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     names = [objective.name for objective in objectives]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"objective={name}: is given twice")
+            raise UserError(f"objective={name}: is listed twice")
     if names[0] in SUMMARIES:
         raise UserError(
-            f"objective={names[0]}: is known at a trial's end only; put first a metric that each epoch has, "
+            f"objective={names[0]}: is known only at the end of a trial; put a metric of every epoch first, "
             f"'objective=[val_accuracy max, {names[0]} min]'"
         )
     return objectives
 
 
-# What people write here may have commas.
+# Free text, which may contain commas.
 _TEXTS = {"name", "description", "objective", "data.path", "tracking.uri", "tracking.artifacts"}
 
 
 def _is_sweep(value: str, key: str) -> bool:
     if key in _TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
         return False
-    # It imports Hydra, which only a config's check needs: not a table of runs, nor a worker.
-    from mnist_sweep.config.grammar import read_sweep
+    # Imported late because it loads Hydra, which workers and tables of runs do not need.
+    from mnist_sweep.config.grammar import looks_like_sweep
 
-    try:
-        return read_sweep(value, key) is not None
-    except UserError:
-        return True
+    return looks_like_sweep(value)
 
 
 def _refuse_sweeps(value: object, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The search space: a config with sweeps in it ⇄ hyperparameters ⇄ one trial's config."""
+"""The search space: converts a config with sweeps to hyperparameters, and their values to one trial's config."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mnist_sweep.config.grammar import Choice, Interval, read_sweep
 from mnist_sweep.config.trial_config import LAYERED, TrialConfig, check_trial
 
 Values = dict[str, Any]
-# A hyperparameter, and those of its values that a condition allows.
+# The name of a hyperparameter, and the values of it that a condition allows.
 Condition = tuple[str, tuple[Any, ...]]
 
-_CORNERS = 2000
+# All combinations of extremes are checked up to this many.
+_MOST_CORNERS = 2000
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Hyperparameter:
     """One dimension of the space.
 
     Attributes:
-        name: The config's key, `model.units`; for one layer's own value `model.units.1`, layers counted from 1.
+        name: The config's key, such as `model.units`, or `model.units.1` for the first layer only.
         domain: Its values.
-        conditions: Other hyperparameters, and the values for which this one is active; all of them must hold.
+        conditions: Other hyperparameters, with the values for which this one is active; all of them must hold.
         keeps_weights: Whether it is known to change neither the weights' shapes nor the optimizer's state.
     """
 
@@ -39,20 +40,20 @@ class Hyperparameter:
     keeps_weights: bool = False
 
     def active(self, values: Mapping[str, Any]) -> bool:
-        """Whether this hyperparameter means anything beside the values of those before it."""
+        """Returns whether this hyperparameter is active, given the values of those before it."""
         return all(parent in values and values[parent] in allowed for parent, allowed in self.conditions)
 
 
 @dataclass(frozen=True)
-class _Hole:
-    """Where a hyperparameter's value goes in the trial's config."""
+class _Placeholder:
+    """The place of a hyperparameter's value in a trial's config."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """Where the list of one field's values per layer goes."""
+    """The place of a list with one value per layer in a trial's config."""
 
     names: tuple[str, ...]
 
@@ -68,15 +69,15 @@ class Space:
         self,
         trial: Mapping[str, Any],
         conditions: Mapping[str, tuple[Condition, ...]] | None = None,
-        keeping: Collection[str] = (),
+        keeps_weights: Collection[str] = (),
     ) -> None:
-        """Reads a space.
+        """Reads a space from a config.
 
         Args:
             trial: The groups model, optimizer and training; any value may be a sweep.
-            conditions: When which sweeps mean anything, beside what the config's own layers say of it. They may name
-                only sweeps that stand before.
-            keeping: Which sweeps are known to change neither the weights' shapes nor the optimizer's state.
+            conditions: When each sweep is active, in addition to the conditions of layers. A condition may only name
+                earlier sweeps.
+            keeps_weights: The sweeps that are known to change neither the weights' shapes nor the optimizer's state.
 
         Raises:
             UserError: A sweep cannot be read, is empty, or contradicts another value.
@@ -88,16 +89,20 @@ class Space:
         self._found: dict[str, Choice | Interval] = {}
         self._template = _find(trial, "", self._found)
         self.hyperparameters = [
-            replace(h, conditions=h.conditions + (conditions or {}).get(h.name, ()), keeps_weights=h.name in keeping)
+            replace(
+                h,
+                conditions=h.conditions + (conditions or {}).get(h.name, ()),
+                keeps_weights=h.name in keeps_weights,
+            )
             for h in _with_layers(self._template, self._found, per_layer)
         ]
         _check_lists(self._template, self._template["model"], "model", self._found)
 
     @property
     def size(self) -> int | None:
-        """How many different settings the space holds; None where they cannot be counted."""
+        """The number of configurations in the space; None if they cannot be counted."""
         last = {parent: i for i, h in enumerate(self.hyperparameters) for parent, _ in h.conditions}
-        # Settings by the values that matter to the hyperparameters still to come: far fewer than the settings.
+        # Configurations are grouped by the values that later hyperparameters depend on: far fewer than all of them.
         counts: Counter[tuple[tuple[str, Any], ...]] = Counter({(): 1})
         for i, hyperparameter in enumerate(self.hyperparameters):
             before, counts = counts, Counter()
@@ -116,11 +121,11 @@ class Space:
         return counts.total()
 
     def grid(self) -> Iterator[Values]:
-        """Every setting once, the last hyperparameter changing fastest."""
+        """Yields every configuration once; the last hyperparameter changes fastest."""
         return _product(self.hyperparameters)
 
     def sample(self, rng: random.Random) -> Values:
-        """A setting drawn at random."""
+        """Draws a configuration at random."""
         values: Values = {}
         for hyperparameter in self.hyperparameters:
             if hyperparameter.active(values):
@@ -128,18 +133,18 @@ class Space:
         return values
 
     def config(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """One trial's config.
+        """Returns one trial's config.
 
         Args:
             values: A value for every active hyperparameter.
 
         Returns:
-            The groups model, optimizer and training, every value plain. Where a hyperparameter is inactive, its
-            first value stands, which the model does not use.
+            The groups model, optimizer and training without sweeps. An inactive hyperparameter has its first value,
+            which the model does not use.
         """
 
         def fill(node: Any) -> Any:
-            if isinstance(node, _Hole):
+            if isinstance(node, _Placeholder):
                 return values[node.name] if node.name in values else self._found[node.name].extremes()[0]
             if isinstance(node, _Layers):
                 return [values[name] for name in node.names if name in values]
@@ -151,22 +156,22 @@ class Space:
         return filled
 
     def inactive(self, values: Mapping[str, Any]) -> list[str]:
-        """The hyperparameters that mean nothing in a setting."""
+        """Returns the names of the hyperparameters that are inactive in a configuration."""
         return [h.name for h in self.hyperparameters if h.name not in values]
 
     def describe(self) -> dict[str, str]:
-        """Each hyperparameter's domain in the language of the config, and when it is active."""
+        """Returns each hyperparameter's domain in the language of the config, and when it is active."""
         return {h.name: f"{h.domain}{_when(h.conditions)}" for h in self.hyperparameters}
 
     def corners(self) -> Iterator[Values]:
-        """The settings to check before a sweep starts.
+        """Yields the configurations to check before a sweep starts.
 
         Yields:
-            All combinations of choices and ends of intervals where there are at most 2,000; else each choice and
-            each end once, in settings made of first and of last values, and 1,000 combinations drawn at random.
+            All combinations of choices and ends of intervals, if there are at most 2,000. Otherwise each choice and
+            each end, combined with the first and with the last values of all others, and 1,000 random combinations.
         """
         ends = [tuple(h.domain.extremes()) for h in self.hyperparameters]
-        if math.prod(len(e) for e in ends) <= _CORNERS:
+        if math.prod(len(e) for e in ends) <= _MOST_CORNERS:
             yield from (self._active(combination) for combination in itertools.product(*ends))
             return
         for base in ([e[0] for e in ends], [e[-1] for e in ends]):
@@ -182,7 +187,7 @@ class Space:
             The typed config at each corner.
 
         Raises:
-            UserError: The first corner whose config is not valid.
+            UserError: The config at a corner is invalid.
         """
         for values in self.corners():
             try:
@@ -203,7 +208,7 @@ class Space:
 
 
 def identity(values: Mapping[str, Any]) -> str:
-    """A text that two settings share exactly when they are the same."""
+    """Returns a text that is the same for two configurations if and only if they are equal."""
     return json.dumps(values, sort_keys=True)
 
 
@@ -230,7 +235,7 @@ def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
 
 
 def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:
-    """Replaces the sweeps in a config by holes, and collects their domains."""
+    """Replaces the sweeps in a config by placeholders, and collects their domains."""
     if isinstance(node, Mapping):
         return {name: _find(inner, f"{key}.{name}" if key else name, found) for name, inner in node.items()}
     if isinstance(node, list):
@@ -240,10 +245,10 @@ def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:
         return node
     if key == "model.kind":
         raise UserError(
-            f"{key}={node}: the kind of model cannot be searched; run one sweep for each with -m model=mlp,cnn"
+            f"{key}={node}: the kind of model cannot be searched; run one sweep per kind with -m model=mlp,cnn"
         )
     found[key] = domain
-    return _Hole(key)
+    return _Placeholder(key)
 
 
 # ---- layers -----------------------------------------------------------------------------------------------------
@@ -254,15 +259,15 @@ def _with_layers(
     found: Mapping[str, Choice | Interval],
     per_layer: Any,
 ) -> list[Hyperparameter]:
-    """Orders the hyperparameters, expands those searched apart for each layer, and ties layered ones to layers."""
+    """Orders the hyperparameters, expands those of `per_layer`, and makes those of layers depend on the layers."""
     if not (isinstance(per_layer, list) and all(isinstance(f, str) for f in per_layer)):
         raise UserError(f"model.per_layer={per_layer}: must be a list of fields such as [units, activation]")
-    apart = {f"model.{field}" for field in per_layer}
-    for key in sorted(apart):
+    expanded = {f"model.{field}" for field in per_layer}
+    for key in sorted(expanded):
         if key.rpartition(".")[2] not in LAYERED:
-            raise UserError(f"model.per_layer={per_layer}: {key} is not a field that layers have")
+            raise UserError(f"model.per_layer={per_layer}: {key} is not a field of layers")
         if key not in found:
-            raise UserError(f"model.per_layer={per_layer}: {key} is not a sweep; write choice(…) or leave it out")
+            raise UserError(f"model.per_layer={per_layer}: {key} is not a sweep; write choice(…) or remove it")
     counts = {_count_key(key) for key in found if _count_key(key)}
     ordered = sorted(found, key=lambda key: key not in counts)
     result: list[Hyperparameter] = []
@@ -270,23 +275,23 @@ def _with_layers(
         count = _count_key(key)
         layers = _layer_counts(template, found, count) if count else None
         if count is None or layers is None:
-            if key in apart:
-                raise UserError(f"model.per_layer={per_layer}: {key} needs {count}, a whole number")
+            if key in expanded:
+                raise UserError(f"model.per_layer={per_layer}: {key} needs a whole number for {count}")
             result.append(Hyperparameter(key, found[key]))
         elif not any(n >= _position(key) for n in layers):
-            # The config gives a value to a layer that there never is.
+            # The value is for a layer that never exists.
             continue
-        elif key in apart:
+        elif key in expanded:
             names = tuple(f"{key}.{i}" for i in range(1, max(layers) + 1))
             _put(template, key, _Layers(names))
             for i, name in enumerate(names, start=1):
-                result.append(_tied(name, found[key], count, layers, i, searched=count in found))
+                result.append(_for_layer(name, found[key], count, layers, i, searched=count in found))
         else:
-            result.append(_tied(key, found[key], count, layers, _position(key), searched=count in found))
+            result.append(_for_layer(key, found[key], count, layers, _position(key), searched=count in found))
     return result
 
 
-def _tied(
+def _for_layer(
     name: str, domain: Choice | Interval, count: str, layers: Sequence[int], layer: int, *, searched: bool
 ) -> Hyperparameter:
     if searched and min(layers) < layer:
@@ -295,24 +300,24 @@ def _tied(
 
 
 def _position(key: str) -> int:
-    """The first layer that a field's value is for: `model.units.2` → 2, `model.units` → 1."""
+    """Returns the first layer that a value applies to: `model.units.2` → 2, `model.units` → 1."""
     last = key.rpartition(".")[2]
     return int(last) if last.isdigit() else 1
 
 
 def _count_key(key: str) -> str | None:
-    """The key that counts the layers whose field a key is: `model.dense.units` → `model.dense.layers`."""
+    """Returns the key of the number of layers that a field belongs to: `model.dense.units` → `model.dense.layers`."""
     parts = key.split(".")
     if parts[-1].isdigit():
         parts.pop()
-    # A hypermodel's names are its own.
+    # The names of a hypermodel have no such meaning.
     if parts[0] != "model" or parts[1:2] == ["values"] or len(parts) < 2 or parts[-1] not in LAYERED:
         return None
     return ".".join([*parts[:-1], LAYERED[parts[-1]]])
 
 
 def _layer_counts(template: Mapping[str, Any], found: Mapping[str, Choice | Interval], key: str) -> list[int] | None:
-    """The numbers of layers there may be; None where the config has no such key, as a user's own model may not."""
+    """Returns the possible numbers of layers; None if the config has no such key, as with custom models."""
     node: Any = template
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else None
@@ -331,15 +336,15 @@ def _put(template: dict[str, Any], key: str, value: object) -> None:
 
 
 def _readable(option: list[Any], found: Mapping[str, Choice | Interval]) -> str:
-    if not any(isinstance(value, _Hole) for value in option):
+    if not any(isinstance(value, _Placeholder) for value in option):
         return str(option)
-    return f"[{', '.join(str(found[v.name] if isinstance(v, _Hole) else v) for v in option)}]"
+    return f"[{', '.join(str(found[v.name] if isinstance(v, _Placeholder) else v) for v in option)}]"
 
 
 def _check_lists(
     template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Choice | Interval]
 ) -> None:
-    """Refuses lists with more values than there can be layers, which would be left out without a word."""
+    """Refuses lists with more values than layers, because the surplus would be ignored silently."""
     for name, value in node.items():
         key = f"{prefix}.{name}"
         if isinstance(value, dict):
@@ -350,6 +355,7 @@ def _check_lists(
         for option in domain.options if isinstance(domain, Choice) else [value]:
             if isinstance(option, list) and layers and len(option) > max(layers):
                 raise UserError(
-                    f"{key}={_readable(option, found)}: gives {len(option)} values for {max(layers)} layers; "
+                    f"{key}={_readable(option, found)}: has {len(option)} values for {max(layers)} "
+                    f"layer{'s' if max(layers) > 1 else ''}; "
                     f"give one for each layer, or set {count}={len(option)}"
                 )

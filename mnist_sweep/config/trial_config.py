@@ -1,7 +1,7 @@
-"""The typed shape of one trial's config, and the checks that name the key and the value.
+"""The typed config of one trial, with checks that name the key and the value.
 
-A trial's config is what training needs and nothing else: the model, the optimizer and the training
-settings, every value plain (the search space is `space.py`'s).
+A trial's config is what training needs and nothing else: the model, the optimizer and the training options, without
+sweeps (`space.py` has the search space).
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from pydantic import (
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import keras_names
+from mnist_sweep.config.backend import DEFAULT as DEFAULT_BACKEND
 from mnist_sweep.config.checks import Strict, as_written, check
 
 T = TypeVar("T")
 
-# What TensorFlow takes for a size.
+# TensorFlow's limit for sizes.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-# Fields that may be one value for all layers or a list with a value for each, and the key that counts those layers.
+# Fields that are one value for all layers or a list with one per layer, and the key with the number of these layers.
 LAYERED = {
     "units": "layers",
     "filters": "layers",
@@ -43,17 +44,17 @@ LAYERED = {
 
 
 def at_layer(value: T | list[T], layer: int) -> T:
-    """The value of a field for one layer.
+    """Returns the value of a field for one layer.
 
     Args:
-        value: One value for all layers, or a list with a value for each.
+        value: One value for all layers, or a list with one per layer.
         layer: The layer, counted from 0.
     """
     return value[layer] if isinstance(value, list) else value
 
 
 class Layers(Strict):
-    """What convolution and dense layers have in common; each field is one value or a list per layer."""
+    """The fields of both convolution and dense layers; each is one value, or a list with one per layer."""
 
     activation: str | list[str]
     dropout: Rate | list[Rate]
@@ -75,7 +76,7 @@ class Layers(Strict):
         for name in LAYERED:
             value = getattr(self, name, None)
             if isinstance(value, list) and len(value) < layers:
-                raise ValueError(f".{name}={value}: gives {len(value)} values for {layers} layers")
+                raise ValueError(f".{name}={value}: has {len(value)} of {layers} values; give one for each layer")
         return self
 
 
@@ -91,22 +92,23 @@ class MLP(Dense):
 
     kind: Literal["mlp"]
     builder: None
+    # A default for old sweeps, which lack this key; the same below.
     hypermodel: None = None
 
 
 class Pooling(Strict):
-    """Pooling behind convolution layers."""
+    """Pooling after convolution layers."""
 
     kind: Literal["max", "average"] | None
     size: Count
     after: Literal["all", "last"] | list[Count]
 
     def follows(self, layer: int, layers: int) -> bool:
-        """Whether a pooling layer stands behind a convolution layer.
+        """Returns whether a convolution layer is followed by a pooling layer.
 
         Args:
             layer: The convolution layer, counted from 0.
-            layers: How many convolution layers there are.
+            layers: The number of convolution layers.
         """
         if self.kind is None:
             return False
@@ -137,7 +139,7 @@ def _module_and_name(value: str, what: str) -> str:
 
 
 class CustomModel(BaseModel):
-    """`model.builder=package.module:function`: the user's own keys are the function's business."""
+    """`model.builder=package.module:function`: the function gets all other keys, which are not checked."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -151,9 +153,9 @@ class CustomModel(BaseModel):
 
 
 class HyperModelConfig(Strict):
-    """`model.hypermodel=package.module:name`: a keras-tuner user's own `build_model(hp)` or `HyperModel`.
+    """`model.hypermodel=package.module:name`: a user's `build_model(hp)` or `HyperModel` of keras-tuner.
 
-    It compiles its own optimizer: the trial's is None.
+    It compiles its own optimizer, so the trial's optimizer is None.
     """
 
     hypermodel: str
@@ -162,7 +164,7 @@ class HyperModelConfig(Strict):
     @field_validator("hypermodel")
     @classmethod
     def _module_and_function_or_class(cls, value: str) -> str:
-        return _module_and_name(value, "name, of a build_model(hp) or a keras_tuner.HyperModel")
+        return _module_and_name(value, "name of a build_model(hp) or a keras_tuner.HyperModel")
 
 
 def _model_tag(raw: Any) -> str:
@@ -185,7 +187,7 @@ Model = Annotated[
 
 
 class Schedule(Strict):
-    """A Keras learning-rate schedule by name; it starts from the optimizer's learning rate."""
+    """A Keras learning-rate schedule, which starts from the optimizer's learning rate."""
 
     name: str | None
     arguments: dict[str, Any]
@@ -194,7 +196,7 @@ class Schedule(Strict):
     def _known_schedule(self) -> Schedule:
         if self.name is None:
             if self.arguments:
-                raise ValueError(f".arguments.{min(self.arguments)}: there is no schedule.name that it belongs to")
+                raise ValueError(f".arguments.{min(self.arguments)}: needs a schedule; set optimizer.schedule.name")
             return self
         if self.name not in keras_names.SCHEDULES:
             raise ValueError(
@@ -205,16 +207,16 @@ class Schedule(Strict):
         for key in self.arguments:
             if key not in required | optional:
                 raise ValueError(
-                    f".arguments.{key}: {self.name} takes no such argument{did_you_mean(key, required | optional)}"
+                    f".arguments.{key}: {self.name} has no such argument{did_you_mean(key, required | optional)}"
                 )
         missing = required - keras_names.SCHEDULE_STEPS - set(self.arguments)
         if missing:
-            raise ValueError(f".arguments.{min(missing)}: {self.name} needs it")
+            raise ValueError(f".arguments.{min(missing)}: {self.name} requires this argument")
         return self
 
 
 class Optimizer(Strict):
-    """A Keras optimizer by name."""
+    """A Keras optimizer."""
 
     name: str
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -239,22 +241,22 @@ class Optimizer(Strict):
         return value
 
     @model_validator(mode="after")
-    def _own_arguments(self) -> Optimizer:
+    def _known_arguments(self) -> Optimizer:
         known = keras_names.OPTIMIZERS[self.name]
         for key in self.arguments:
             if key not in known:
-                raise ValueError(f".arguments.{key}: {self.name} takes no such argument{did_you_mean(key, known)}")
+                raise ValueError(f".arguments.{key}: {self.name} has no such argument{did_you_mean(key, known)}")
         if self.arguments.get("use_ema") and not self.arguments.get("ema_overwrite_frequency"):
-            # Keras puts them into the model behind its last epoch, when the best one's weights have been kept.
+            # Keras copies them to the model after the last epoch, when the weights of the best one are already saved.
             raise ValueError(
-                ".arguments.use_ema=true: the averaged weights would be used nowhere; give ema_overwrite_frequency, "
-                "the batches after which they become the model's, such as 100"
+                ".arguments.use_ema=true: the averaged weights would never be used; set ema_overwrite_frequency, the "
+                "number of batches after which they replace the model's weights, such as 100"
             )
         return self
 
 
 class EarlyStopping(Strict):
-    """Ends a trial whose objective has not improved for a while."""
+    """Stops a trial whose objective no longer improves."""
 
     patience: Count | None
     min_delta: NonNegative
@@ -263,8 +265,8 @@ class EarlyStopping(Strict):
 class Training(Strict):
     """How one model is trained."""
 
-    # Configs of sweeps that began before there was a choice lack it.
-    backend: Literal["tensorflow", "jax"] = "tensorflow"
+    # A default for old sweeps, which lack this key.
+    backend: Literal["tensorflow", "jax"] = DEFAULT_BACKEND
     batch_size: Count
     epochs: Count
     early_stopping: EarlyStopping
@@ -276,12 +278,12 @@ class Training(Strict):
 
 
 class TrialConfig(Strict):
-    """Everything that training one model needs, besides the data.
+    """Everything that training one model needs besides the data.
 
     Attributes:
-        model: What to train.
-        optimizer: What to train it with; None where the user's hypermodel brings its own.
-        training: How.
+        model: The model to train.
+        optimizer: Its optimizer; None if a hypermodel has its own.
+        training: How to train it.
     """
 
     model: Model
@@ -293,34 +295,34 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     """Checks one trial's config.
 
     Args:
-        raw: The groups model, optimizer and training, every value plain.
+        raw: The groups model, optimizer and training, without sweeps.
 
     Returns:
-        The config, typed; `optimizer.learning_rate: null` is replaced by Keras's own.
+        The typed config; `optimizer.learning_rate: null` is replaced by Keras's default.
 
     Raises:
-        UserError: A key is unknown or missing, or its value is of the wrong type or out of range.
+        UserError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
     model = raw.get("model", {})
     if not isinstance(model, Mapping):
         raise UserError(f"model={as_written(model)}: must be a group of keys")
-    own = model.get("builder") is not None or model.get("hypermodel") is not None
-    if "model" in raw and not own and model.get("kind") not in ("mlp", "cnn"):
-        raise UserError(f"model.kind={as_written(model.get('kind'))}: must be mlp or cnn; take model=mlp or model=cnn")
+    custom = model.get("builder") is not None or model.get("hypermodel") is not None
+    if "model" in raw and not custom and model.get("kind") not in ("mlp", "cnn"):
+        raise UserError(f"model.kind={as_written(model.get('kind'))}: must be mlp or cnn; use model=mlp or model=cnn")
     if "optimizer" in raw and raw["optimizer"] is None and model.get("hypermodel") is None:
         raise UserError("optimizer=null: must be a group of keys")
     return check(TrialConfig, raw)
 
 
 def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
-    """Checks that no image gets smaller than the kernel or pool that comes next.
+    """Checks that the image stays at least as large as the window of each convolution and pooling layer.
 
     Args:
         config: One trial's config.
-        image: Height, width and channels of the images, in pixels.
+        image: Height, width and channels of the images.
 
     Raises:
-        UserError: A convolution or pooling layer would get an image smaller than its window.
+        UserError: A layer would get an image smaller than its window.
     """
     model = config.model
     if not isinstance(model, CNN):
@@ -332,13 +334,13 @@ def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
             if kernel > size:
                 raise UserError(
                     f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only {size} pixels; "
-                    "take fewer model.layers, less model.pooling or model.padding=same"
+                    "use fewer model.layers, less model.pooling or model.padding=same"
                 )
             size = size - kernel + 1
         if model.pooling.follows(layer, model.layers):
             if model.pooling.size > size:
                 raise UserError(
-                    f"model.pooling.size={model.pooling.size}: the pooling behind convolution layer {layer + 1} gets "
-                    f"images of only {size} pixels; take fewer model.layers or model.pooling.after=last"
+                    f"model.pooling.size={model.pooling.size}: the pooling after convolution layer {layer + 1} gets "
+                    f"images of only {size} pixels; use fewer model.layers or model.pooling.after=last"
                 )
             size //= model.pooling.size

@@ -1,24 +1,25 @@
-"""Durations and amounts of memory, as users write them."""
+"""Parses durations and amounts of memory, as users write them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BeforeValidator
 
 
 def seconds(duration: str) -> float:
-    """Reads a duration.
+    """Parses a duration.
 
     Args:
-        duration: Such as `90s`, `15m`, `2h` or `1h30m`.
+        duration: A text such as `90s`, `15m`, `2h` or `1h30m`.
 
     Returns:
-        Seconds.
+        The duration in seconds.
 
     Raises:
-        ValueError: It is not of that form, or zero.
+        ValueError: The text is not a duration, or is zero.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", duration)
@@ -26,26 +27,21 @@ def seconds(duration: str) -> float:
         raise ValueError("must be a duration such as 90s, 15m, 2h or 1h30m")
     total = sum(float(n) * units[u] for n, u in parts)
     if total <= 0:
-        raise ValueError("must be more than no time")
+        raise ValueError("must be longer than zero")
     return total
 
 
-def _duration(value: object) -> object:
-    seconds(str(value))
-    return value
-
-
 def size(text: str) -> int:
-    """Reads an amount of memory.
+    """Parses an amount of memory.
 
     Args:
-        text: Such as `512MB` or `2GB`; a kB is 1,000 bytes.
+        text: A text such as `512MB` or `2GB`; 1 kB is 1,000 bytes.
 
     Returns:
-        Bytes.
+        The amount in bytes.
 
     Raises:
-        ValueError: It is not of that form, or nothing.
+        ValueError: The text is not an amount of memory, or is zero.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(k|M|G)?B", text)
     amount = int(float(found.group(1)) * {None: 1, "k": 10**3, "M": 10**6, "G": 10**9}[found.group(2)]) if found else 0
@@ -54,12 +50,15 @@ def size(text: str) -> int:
     return amount
 
 
-def _size(value: object) -> object:
-    size(str(value))
-    return value
+def _checked_by(parse: Callable[[str], float]) -> BeforeValidator:
+    def check(value: object) -> object:
+        parse(str(value))
+        return value
+
+    return BeforeValidator(check)
 
 
-Duration = Annotated[str, BeforeValidator(_duration)]
-"""Text that `seconds` reads."""
-Size = Annotated[str, BeforeValidator(_size)]
-"""Text that `size` reads."""
+Duration = Annotated[str, _checked_by(seconds)]
+"""Text that `seconds` parses."""
+Size = Annotated[str, _checked_by(size)]
+"""Text that `size` parses."""

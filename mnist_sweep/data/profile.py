@@ -1,4 +1,4 @@
-"""What a data set's images look like: measured where they lie, to judge the pictures that come later."""
+"""Measures what a data set's images look like, to judge later whether another image is like them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from mnist_sweep.data.images import to_float
 
 Array = NDArray[Any]
 
-# Images that are looked at, of which each is compared with each.
+# Images to measure; each is compared with all others.
 _IMAGES = 2000
 _COMPONENTS = 40
 _NEIGHBOURS = 3
-# Of fewer images of its kind, nothing can be said on how unlike the others one may be.
+# The fewest images of a class that tell how much they vary.
 _FEWEST = 20
-# The side to which larger images are averaged first; cells along a side; directions.
+# Larger images are first reduced to this side; cells along a side; directions of edges.
 _SIDE, _CELLS, _DIRECTIONS = 32, 7, 8
+# The largest difference in brightness within a plain background.
 _PLAIN = 0.05
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How the strokes lie in images like MNIST's.
+    """How strokes are drawn in images like MNIST's.
 
     Attributes:
-        background: The ground's brightness, 0 or 1.
-        size: The longer side of what is drawn, in pixels.
-        centre: The row and column of its centre of mass, pixels counted from 0.
-        ink: The least and the greatest share of ink, in 0..1.
-        aspect: The least and the greatest width divided by height.
-        pieces: The most pieces that do not touch.
+        background: The brightness of the background, 0 or 1.
+        size: The longer side of the drawing, in pixels.
+        centre: The row and column of the drawing's centre of mass, in pixels from 0.
+        ink: The smallest and the largest fraction of ink, in 0..1.
+        aspect: The smallest and the largest ratio of width to height.
+        pieces: The largest number of separate pieces.
     """
 
     background: float
@@ -55,18 +56,18 @@ _DRAWING = TypeAdapter(Drawing)
 
 @dataclass(frozen=True)
 class Likeness:
-    """Some training images, with what it takes to tell how unlike them another image is.
+    """Some training images, to measure how different from them another image is.
 
-    An image is told by its edges (`edges`), as principal components; it is as far from a class as, in the mean, from
-    its nearest images of that class, in units of what is usual there.
+    Images are compared by the principal components of their edges (`_edges`). The distance of an image from a class is
+    its mean distance from the nearest images of that class, relative to the usual distance there.
 
     Attributes:
         mean: (D,), the mean of the edges.
-        components: (K, D), orthonormal.
-        codes: (N, K), the images.
-        classes: (N,), theirs.
-        usual: (classes,), the median distance of an image to the others of its class.
-        distances: (N,), sorted: each image's from its class, the others being known.
+        components: (K, D), the orthonormal components.
+        codes: (N, K), the images in these components.
+        classes: (N,), the class of each image.
+        usual: (classes,), the median distance of an image from the others of its class.
+        distances: (N,), the distance of each image from the others of its class, sorted.
     """
 
     mean: Array
@@ -77,7 +78,7 @@ class Likeness:
     distances: Array
 
     def fits(self) -> bool:
-        """Whether the arrays' shapes fit together, and each class that there is has images."""
+        """Returns whether the arrays' shapes fit together, and every class has images."""
         count, classes = len(self.codes), len(self.usual)
         return (
             (self.mean.ndim, self.components.ndim, self.codes.ndim, self.classes.ndim, self.usual.ndim)
@@ -90,18 +91,18 @@ class Likeness:
         )
 
     def rarity(self, image: Array, label: int) -> float:
-        """How many of the training images are as unlike the others of their class.
+        """Returns how many training images are at least as different from the others of their class.
 
         Args:
             image: (H, W, C), float32 in 0..1.
-            label: The class that it is said to be.
+            label: The predicted class.
 
         Returns:
-            A part of them, in 0..1.
+            A fraction of the training images, in 0..1.
         """
         away = _edges(image[np.newaxis])[0] - self.mean
         code = self.components @ away
-        # What the components do not hold is as far from every image.
+        # The part outside of the components is equally far from every image.
         rest = max(float(away @ away - code @ code), 0.0)
         near = np.square(self.codes[self.classes == label] - code).sum(axis=1) + rest
         distance = np.sqrt(np.sort(near)[:_NEIGHBOURS].mean()) / self.usual[label]
@@ -113,15 +114,16 @@ class Profile:
     """What training images look like.
 
     Attributes:
-        drawing: How strokes lie in them; None where they are no strokes on a plain ground, sized and centred alike.
-        likeness: To judge how like them a picture is; None where there are too few of them.
+        drawing: How strokes are drawn; None if the images are not strokes on a plain background, of similar size and
+            position.
+        likeness: To compare other images with them; None if there are too few.
     """
 
     drawing: Drawing | None = None
     likeness: Likeness | None = None
 
     def save(self, path: Path) -> None:
-        """Writes a `.npz` file, without Python objects in it."""
+        """Saves the profile as a `.npz` file without Python objects."""
         arrays: dict[str, Any] = {
             f"{part}.{name}": np.asarray(value)
             for part, content in asdict(self).items()
@@ -131,10 +133,10 @@ class Profile:
 
     @classmethod
     def load(cls, path: Path) -> Profile:
-        """Reads what `save` wrote.
+        """Loads a profile that `save` wrote.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The file is not a profile.
         """
         try:
             parts: dict[str, dict[str, Any]] = {"drawing": {}, "likeness": {}}
@@ -151,15 +153,15 @@ class Profile:
                 raise ValueError("its arrays do not fit together")
             return found
         except (UserError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: is no profile of images ({first_line(error)})") from None
+            raise ValueError(f"{path}: is not a profile of images ({first_line(error)})") from None
 
 
 def measure(images: Array, labels: Array | None = None) -> Profile:
     """Measures training images.
 
     Args:
-        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1; of many, some of each class are looked at.
-        labels: (N,), their classes; None to tell only how they are drawn.
+        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1; of many images, some of each class are measured.
+        labels: (N,), their classes; None to measure only how they are drawn.
     """
     if labels is None:
         return Profile(_drawing(to_float(images[:_IMAGES])))
@@ -169,7 +171,7 @@ def measure(images: Array, labels: Array | None = None) -> Profile:
 
 
 def _some_of_each(labels: Array) -> Array:
-    """Indices, in order, of as many images of each class, as far as there are."""
+    """Returns the sorted indices of images, equally many of each class if possible."""
     rank = np.empty(len(labels), dtype=np.int64)
     shuffled = np.random.default_rng(0).permutation(len(labels))
     for label in np.unique(labels):
@@ -218,17 +220,17 @@ def _drawing(pixels: Array) -> Drawing | None:
 
 
 def extent(ink: Array) -> tuple[int, int]:
-    """Height and width of the box around what is drawn.
+    """Returns the height and width of the box around a drawing.
 
     Args:
-        ink: (H, W), 0 where there is none.
+        ink: (H, W), 0 in the background.
     """
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     return (int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)) if len(rows) else (0, 0)
 
 
 def pieces(ink: Array) -> int:
-    """How many pieces there are that do not touch, specks left out.
+    """Returns the number of separate pieces of a drawing, without specks.
 
     Args:
         ink: (H, W), in 0..1.
@@ -250,16 +252,16 @@ def _likeness(pixels: Array, labels: Array) -> Likeness | None:
     edges = _edges(pixels)
     mean = edges.mean(axis=0)
     _, _, rows = np.linalg.svd(edges - mean, full_matrices=False)
-    # Of few images, more would hold what is peculiar to these, and any other would seem far from them.
+    # With few images, more components would fit only these images, and any other would seem far away.
     components = rows[: min(_COMPONENTS, len(pixels) // 20)]
     codes = (edges - mean) @ components.T
     rest = np.maximum(np.square(edges - mean).sum(axis=1) - np.square(codes).sum(axis=1), 0)
     distances, usual = np.empty(len(codes)), np.empty(len(counts))
     for label in range(len(counts)):
         members = np.flatnonzero(labels == label)
-        own = codes[members]
-        squares = np.square(own).sum(axis=1)
-        between = np.maximum(squares[:, None] + squares - 2 * own @ own.T, 0) + rest[members, None]
+        of_class = codes[members]
+        squares = np.square(of_class).sum(axis=1)
+        between = np.maximum(squares[:, None] + squares - 2 * of_class @ of_class.T, 0) + rest[members, None]
         np.fill_diagonal(between, np.inf)
         found = np.sqrt(np.sort(between, axis=1)[:, :_NEIGHBOURS].mean(axis=1))
         usual[label] = max(float(np.median(found)), 1e-6)
@@ -275,16 +277,16 @@ def _likeness(pixels: Array, labels: Array) -> Likeness | None:
 
 
 def _edges(pixels: Array) -> Array:
-    """How much edge of each direction there is in each part of an image: histograms of oriented gradients.
+    """Returns histograms of oriented gradients: how much edge of each direction each part of an image has.
 
-    N. Dalal, B. Triggs, *Histograms of Oriented Gradients for Human Detection*, CVPR 2005; with overlapping cells, and
-    normalised over the image as a whole. The square root lets faint edges count.
+    N. Dalal, B. Triggs, *Histograms of Oriented Gradients for Human Detection*, CVPR 2005; here with overlapping cells,
+    and normalized over the whole image. The square root gives faint edges more weight.
 
     Args:
         pixels: (N, H, W, C), float32 in 0..1.
 
     Returns:
-        (N, directions × cells × cells), each of length 1, or 0 where an image has no edge.
+        (N, directions × cells × cells), each of length 1, or 0 if an image has no edges.
     """
     grey = pixels.mean(axis=3)
     down, across = (_averaging(side, min(side, _SIDE)) for side in grey.shape[1:])
@@ -311,7 +313,7 @@ def _edges(pixels: Array) -> Array:
 
 
 def _averaging(side: int, fewer: int) -> Array:
-    """(fewer, side): each row averages a stretch of the side, all of the same length."""
+    """Returns (fewer, side): each row averages one of equally long sections of the side."""
     bounds = np.linspace(0, side, fewer + 1)
     pixels = np.arange(side)
     weights: Array = np.clip(np.minimum(bounds[1:, None], pixels + 1) - np.maximum(bounds[:-1, None], pixels), 0, 1)
@@ -320,7 +322,7 @@ def _averaging(side: int, fewer: int) -> Array:
 
 
 def _overlapping(side: int, cells: int) -> Array:
-    """(cells, side): each row sums a stretch of the side twice as long as a cell, the middle counting most."""
+    """Returns (cells, side): each row sums a section of the side twice as long as a cell, weighted to its middle."""
     width = side / cells
     centres = (np.arange(cells) + 0.5) * width
     return np.clip(1 - np.abs(np.arange(side) + 0.5 - centres[:, None]) / width, 0, 1)

@@ -19,7 +19,7 @@ from mnist_sweep.common.errors import MachineError, UserError, machine_fault, wr
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import first_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import Settings, check_settings
@@ -154,7 +154,7 @@ def _run(
             make_folder(arrays)
             dataset.save(arrays)
         except OSError as error:
-            raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
+            raise UserError(f"{arrays}: cannot be written ({os_reason(error)})") from error
         workers.set_up(arrays)
         if own is not None:
             say(f"Asking {own} what it searches …")

@@ -8,9 +8,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from mnist_sweep.common.files import make_own
+from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.common.text import os_reason, printable
 from mnist_sweep.journal.files import LOG
 
 # Of one record: a traceback through Keras and TensorFlow has some thousands of characters.
@@ -43,7 +43,7 @@ class _LogFile(logging.FileHandler):
 
 
 def _tell(path: Path, error: BaseException) -> None:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    reason = os_reason(error)
     print(f"mnist_sweep: {path}: cannot be written ({reason}); the sweep continues without it", file=sys.stderr)
 
 
@@ -59,7 +59,7 @@ def log_to(folder: Path) -> None:
         old.close()
     path = folder / LOG
     try:
-        make_own(path)
+        break_hard_links(path)
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         _tell(path, error)

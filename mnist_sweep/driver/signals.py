@@ -17,7 +17,7 @@ from mnist_sweep.driver.loop import Sweep
 def stopping_on_signals(sweep: Sweep, console: Console) -> Iterator[None]:
     """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
     # A terminal that is closed sends SIGHUP, a cluster's pre-emption SIGTERM.
-    kinds = (signal.SIGINT, *termination.ends())
+    kinds = (signal.SIGINT, *termination.ending_signals())
 
     def handler(number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name

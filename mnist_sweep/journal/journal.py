@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mnist_sweep.common.errors import MachineError, UserError
-from mnist_sweep.common.files import make_own
+from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.common.text import first_line, one_line
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
 from mnist_sweep.journal.files import FILE, LOCK
@@ -45,7 +45,7 @@ class Journal:
         try:
             self._lock = _acquire(folder / LOCK, folder)
             if resume:
-                make_own(self.path)
+                break_hard_links(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._file = os.open(self.path, flags if resume else flags | os.O_CREAT | os.O_EXCL, 0o666)
             # A line that was cut off had not been acted on; the next one must not be glued to it.
@@ -127,7 +127,7 @@ def _acquire(path: Path, folder: Path) -> int:
         raise UserError(f"{folder}: this sweep is being run by {holder}") from None
     if os.fstat(lock).st_nlink > 1:
         # Shared with a hard-linked copy, whose sweep is another. Nobody holds it now, so that it can be exchanged.
-        make_own(path)
+        break_hard_links(path)
         os.close(lock)
         return _acquire(path, folder)
     # Who holds it is for people to read, and a full disk that has no room for it keeps nobody from resuming.

@@ -16,7 +16,7 @@ from rich.console import Console
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.tables import Column, line_printer, markdown, show, standard_output
-from mnist_sweep.common.text import format_duration, format_value, printable, short_names
+from mnist_sweep.common.text import format_duration, format_value, os_reason, printable, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.leaderboard import NOTHING, Kind
 from mnist_sweep.results.columns import find_column, in_order, matching
@@ -284,4 +284,4 @@ def _save(path: Path, option: str, content: str | Callable[[Path], object]) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content, follow=True)
     except OSError as error:
-        raise UserError(f"{option}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{option}: cannot be written ({os_reason(error)})") from None

@@ -15,9 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_sweep.config import shipped
 from mnist_sweep.config.search_config import (
+    SEARCHES,
     ASHASearch,
     BayesianSearch,
+    Budget,
     CMAESSearch,
     CustomSearch,
     GPSearch,
@@ -79,18 +82,12 @@ def _nsga2(config: NSGA2Search, problem: Problem) -> Search:
 
 
 def _sampler(config: ASHASearch | MedianSearch, problem: Problem) -> Search:
-    """What proposes the trials that a stopping rule cuts: another algorithm, with its defaults."""
-    from mnist_sweep.search import oracles
-
-    if config.sampler == "random":
-        return oracles.random_search(problem)
-    if config.sampler == "bayesian":
-        return oracles.bayesian(problem)
-
-    from mnist_sweep.search import optuna_oracles
-
-    samplers = {"tpe": optuna_oracles.tpe, "gp": optuna_oracles.gp, "cmaes": optuna_oracles.cmaes}
-    return samplers[config.sampler](problem)
+    """What proposes the trials that a stopping rule cuts: another algorithm, with the defaults of `conf/search/`."""
+    kind = SEARCHES[config.sampler]
+    budget = config.model_dump(include=set(Budget.model_fields))
+    return ALGORITHMS[kind].build(
+        kind.model_validate({**budget, **shipped.values(f"search/{config.sampler}")}), problem
+    )
 
 
 def _hyperband(config: HyperbandSearch, problem: Problem) -> Search:

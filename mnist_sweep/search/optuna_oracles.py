@@ -35,7 +35,7 @@ Distributions = dict[str, BaseDistribution]
 _MakeSampler = Callable[[int], BaseSampler]
 
 
-def tpe(problem: Problem, *, startup_trials: int = 10) -> Search:
+def tpe(problem: Problem, *, startup_trials: int) -> Search:
     """`search=tpe`: the tree-structured Parzen estimator (Bergstra et al., 2011; https://arxiv.org/abs/2304.11127).
 
     Hyperparameters that are active under the same condition are drawn together (Falkner et al., 2018,
@@ -58,7 +58,7 @@ def tpe(problem: Problem, *, startup_trials: int = 10) -> Search:
     return _search(OptunaOracle(problem, make_sampler), problem, restores_by_values=True, cut_as_stopped=one_objective)
 
 
-def gp(problem: Problem, *, startup_trials: int = 10) -> Search:
+def gp(problem: Problem, *, startup_trials: int) -> Search:
     """`search=gp`: a Gaussian process; suggests the point with the largest expected improvement. Needs PyTorch.
 
     In place of an inactive hyperparameter, the process gets the middle of its domain, or the first of its options.
@@ -75,7 +75,7 @@ def gp(problem: Problem, *, startup_trials: int = 10) -> Search:
     return _search(OptunaOracle(problem, make_sampler, include_inactive=True), problem, restores_by_values=True)
 
 
-def cmaes(problem: Problem, *, startup_trials: int = 10) -> Search:
+def cmaes(problem: Problem, *, startup_trials: int) -> Search:
     """`search=cmaes`: an evolution strategy on the numbers (Hansen, 2016, https://arxiv.org/abs/1604.00772).
 
     The other hyperparameters are drawn at random. With 10 or more trials of earlier sweeps, it starts from the best
@@ -96,7 +96,7 @@ def cmaes(problem: Problem, *, startup_trials: int = 10) -> Search:
     return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
 
 
-def nsga2(problem: Problem, *, population: int = 20) -> Search:
+def nsga2(problem: Problem, *, population: int) -> Search:
     """`search=nsga2`: a genetic algorithm for several objectives (Deb et al., 2002, https://doi.org/10.1109/4235.996017).
 
     Args:

@@ -36,9 +36,7 @@ def random_search(problem: Problem) -> Search:
     )
 
 
-def bayesian(
-    problem: Problem, *, num_initial_points: int | None = None, alpha: float = 1e-4, beta: float = 2.6
-) -> Search:
+def bayesian(problem: Problem, *, num_initial_points: int | None, alpha: float, beta: float) -> Search:
     """`search=bayesian`: a Gaussian process; suggests the point with the best upper confidence bound.
 
     Args:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras.src.utils.dtype_utils import dtype_size
 
+from mnist_sweep.common.text import format_size
 from mnist_sweep.training import backends
 
 _WARM_UP = 3
@@ -37,8 +38,8 @@ def exceeded_limit(model: keras.Model, limits: Mapping[str, int], image: Sequenc
         needed = memory(model, image, batch_size)
         if needed > limits["memory"]:
             return (
-                f"limits.memory={_format_size(limits['memory'])}: a training step of the model needs about "
-                f"{_format_size(needed)}, for {parameters} parameters and batches of {batch_size} images"
+                f"limits.memory={_in_config(limits['memory'])}: a training step of the model needs about "
+                f"{_in_config(needed)}, for {parameters} parameters and batches of {batch_size} images"
             )
     return ""
 
@@ -114,9 +115,6 @@ def _bytes(dtype: str | None) -> int:
     return int(dtype_size(dtype or "float32")) // 8
 
 
-def _format_size(amount: int) -> str:
-    """Formats bytes as `units.size` parses them."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if amount >= size:
-            return f"{amount / size:.4g}{unit}"
-    return f"{amount}B"
+def _in_config(amount: int) -> str:
+    """Formats an amount of memory as users write it in a config."""
+    return format_size(amount).replace(" ", "")

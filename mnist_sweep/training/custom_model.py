@@ -16,6 +16,7 @@ import keras_tuner as kt
 import numpy as np
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import first_line
 from mnist_sweep.config.hypermodel_space import key_of
 from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
@@ -97,8 +98,8 @@ def code_error(name: str, problem: str, error: BaseException) -> UserError:
     file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" at {Path(str(file)).name}:{lines[-1]}" if lines else ""
-    text = str(error).strip().splitlines()
-    return UserError(f"{setting(name)}: {problem} ({type(error).__name__}{place}{': ' + text[0] if text else ''})")
+    kind, line = type(error).__name__, first_line(error)
+    return UserError(f"{setting(name)}: {problem} ({kind}{place}{'' if line == kind else f': {line}'})")
 
 
 def has_custom_fit(hypermodel: Any) -> bool:

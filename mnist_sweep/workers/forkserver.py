@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TypeVar
 
-from mnist_sweep.common.files import make_own
+from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.workers import imports, orphans
 
 _Popen = TypeVar("_Popen", bound="subprocess.Popen[bytes]")
@@ -113,7 +113,7 @@ class ForkServer:
         """
         self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        make_own(log)
+        break_hard_links(log)
         with theirs, open(log, "ab") as output:
             module, arguments = "mnist_sweep.workers.forkserver", [str(int(custom_code)), *modules]
             self.process = start_module(subprocess.Popen, module, theirs, environment, output, arguments)

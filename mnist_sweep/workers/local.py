@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from mnist_sweep.common.errors import MachineError
-from mnist_sweep.common.files import make_folder, make_own
+from mnist_sweep.common.files import break_hard_links, make_folder
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.workers import forkserver, orphans, wire
 from mnist_sweep.workers.base import (
@@ -297,7 +297,7 @@ class LocalWorkers:
         log = self._logs / f"{slot.name}.log"
         with contextlib.ExitStack() as cleanup:
             try:
-                make_own(log)
+                break_hard_links(log)
                 output = cleanup.enter_context(open(log, "ab"))
             except OSError as error:
                 raise _log_error(log, error) from error

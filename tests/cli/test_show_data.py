@@ -102,7 +102,7 @@ def test_images_of_every_class_are_plotted_even_if_they_are_sorted(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data=npz"], "data.path: a value is needed; give data.path="),
+        (["data=npz"], "data.path: a value is required; give data.path="),
         (["data=npz", "data.path=own.npz", "--to", "no/where.png"], "--to=no/where.png: cannot be written (No such"),
         (["data=npz", "data.path=own.npz", "--to", "data.xyz"], "--to=data.xyz: cannot be written (Format 'xyz'"),
     ],

@@ -18,25 +18,25 @@ from mnist_sweep.common.errors import MachineError, UserError, did_you_mean, mac
         ("adam", ["adam", "sgd"], "; did you mean 'adam'?"),
     ],
 )
-def test_suggests_the_nearest_known_name(name: str, known: list[str], suggestion: str) -> None:
+def test_suggests_the_closest_known_name(name: str, known: list[str], suggestion: str) -> None:
     assert did_you_mean(name, known) == suggestion
 
 
 @pytest.mark.parametrize("name", ["cosinedecay", "COSINEDECAY", "CosineDekay"])
-def test_ignores_case_but_suggests_the_name_as_it_is_spelt(name: str) -> None:
+def test_ignores_case_but_suggests_the_correct_spelling(name: str) -> None:
     assert did_you_mean(name, ["CosineDecay", "PolynomialDecay"]) == "; did you mean 'CosineDecay'?"
 
 
-def test_lists_all_names_in_order_where_none_is_near() -> None:
-    assert did_you_mean("zzz", {"sgd", "adam"}) == "; known: adam, sgd"
+def test_lists_all_names_in_order_if_none_is_close() -> None:
+    assert did_you_mean("zzz", {"sgd", "adam"}) == "; choose one of: adam, sgd"
 
 
-def test_takes_any_iterable_of_names() -> None:
+def test_accepts_any_iterable_of_names() -> None:
     assert did_you_mean("sdg", (name for name in ("adam", "sgd"))) == "; did you mean 'sgd'?"
     assert did_you_mean("sdg", {"adam": 1, "sgd": 2}) == "; did you mean 'sgd'?"
 
 
-def test_a_user_error_says_what_it_was_given() -> None:
+def test_a_user_errors_text_is_its_message() -> None:
     assert str(UserError("model.units=0: must be at least 1")) == "model.units=0: must be at least 1"
 
 
@@ -48,7 +48,7 @@ def test_a_user_error_says_what_it_was_given() -> None:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
         (OSError(errno.EIO, "Input/output error"), "the disk cannot be read or written"),
         (OSError(errno.ESTALE, "Stale file handle"), "the network folder is gone"),
-        # As NumPy, HDF5 and TensorFlow have been seen to say it on a full disk.
+        # Messages that NumPy, HDF5 and TensorFlow raised on a full disk.
         (OSError("78400 requested and 496 written"), "the disk is full"),
         (
             RuntimeError(
@@ -74,20 +74,20 @@ def test_a_user_error_says_what_it_was_given() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_is_the_machines_fault_is_told_from_what_is_not(error: Exception, fault: str | None) -> None:
+def test_errors_of_the_machine_are_distinguished_from_others(error: Exception, fault: str | None) -> None:
     assert machine_fault(error) == fault
     wrapped = RuntimeError("the trial failed")
     wrapped.__cause__ = error
     assert machine_fault(wrapped) == fault
 
 
-def test_a_device_that_is_full_is_recognised_as_the_machines_fault() -> None:
+def test_a_full_device_is_an_error_of_the_machine() -> None:
     with pytest.raises(OSError, match="No space left") as caught, open("/dev/full", "wb", buffering=0) as file:
         file.write(b"x")
     assert machine_fault(caught.value) == "the disk is full"
 
 
-def test_a_folder_that_is_gone_is_told_from_a_fault_of_what_is_written(tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_is_an_error_of_the_machine(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of its own"), writing_to(tmp_path):
         raise ValueError("of its own")
     with pytest.raises(MachineError, match=r": cannot be written \(the disk is full\)$"), writing_to(tmp_path):

@@ -1,4 +1,4 @@
-"""Where files are written and removed."""
+"""Writing and removing files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import mnist_sweep
 from mnist_sweep.common import files
 
 PACKAGE = Path(mnist_sweep.__file__).parent
-# What removes, renames or overwrites a file or a folder, as a method of a path or a function of os or shutil.
+# Methods of paths and functions of os and shutil that remove, rename or overwrite a file or a folder.
 DESTRUCTIVE = {
     *("unlink", "rmdir", "rmtree", "remove", "removedirs", "renames", "touch", "truncate"),
     *("write_text", "write_bytes", "move", "copy", "copy2", "copyfile", "copytree", "symlink_to", "hardlink_to"),
@@ -33,10 +33,10 @@ def destructive(source: str) -> Iterator[tuple[int, str]]:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         of = node.func.value if isinstance(node.func, ast.Attribute) else None
         if name in DESTRUCTIVE and (_is_of_os(of) or name not in ("remove", "copy", "move")):
-            # Lists and arrays have methods of these names.
+            # Lists and arrays have methods with these names too.
             yield node.lineno, name
         elif name in ("replace", "rename") and (len(node.args) == 1 or _is_of_os(of)) and not node.keywords:
-            # Of a path; those of a text take two arguments, those of a data frame and of a dataclass keywords.
+            # Methods of a path; those of text have two arguments, those of data frames and dataclasses keywords.
             yield node.lineno, name
         elif name == "open" and any(set(mode) & set("w+") for mode in _modes(node)):
             yield node.lineno, "open"
@@ -76,25 +76,25 @@ def test_nothing_else_in_the_package_removes_renames_or_overwrites_a_file() -> N
         *("p.open('wb')", "open(p, mode='r+')", "rmtree(x)", "os.rename(a, b)", "p.rmdir()"),
     ],
 )
-def test_the_reading_of_the_code_finds(code: str) -> None:
+def test_the_code_check_finds(code: str) -> None:
     assert list(destructive(code))
 
 
 @pytest.mark.parametrize(
     "code", ["a.replace('x', 'y')", "replace(a, b=1)", "open(p)", "items.remove(x)", "open(p, 'x')", "open(p, 'ab')"]
 )
-def test_the_reading_of_the_code_lets_pass(code: str) -> None:
+def test_the_code_check_accepts(code: str) -> None:
     assert not list(destructive(code))
 
 
-class TestWritingWhole:
-    def test_gives_a_file_its_name_when_it_is_whole(self, tmp_path: Path) -> None:
+class TestWriteWhole:
+    def test_renames_a_file_when_it_is_complete(self, tmp_path: Path) -> None:
         for content in ("größe", "größe".encode(), lambda path: path.write_text("größe", encoding="utf-8")):
             files.write_whole(tmp_path / "a.txt", content)
             assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "größe"
         assert os.listdir(tmp_path) == ["a.txt"]
 
-    def test_leaves_the_file_as_it_was_where_that_fails(self, tmp_path: Path) -> None:
+    def test_keeps_the_old_file_if_writing_fails(self, tmp_path: Path) -> None:
         def fail(path: Path) -> None:
             path.write_text("half")
             raise OSError(28, "No space left on device")
@@ -105,19 +105,19 @@ class TestWritingWhole:
         assert (tmp_path / "a.txt").read_text() == "old"
         assert os.listdir(tmp_path) == ["a.txt"]
 
-    def test_touches_no_file_of_a_like_name(self, tmp_path: Path) -> None:
+    def test_does_not_touch_files_with_similar_names(self, tmp_path: Path) -> None:
         (tmp_path / "partial-a.txt").write_text("mine")
         files.write_whole(tmp_path / "a.txt", "new")
         assert (tmp_path / "partial-a.txt").read_text() == "mine"
 
-    def test_replaces_what_a_link_points_to_not_the_link(self, tmp_path: Path) -> None:
+    def test_replaces_the_target_of_a_link_not_the_link(self, tmp_path: Path) -> None:
         (tmp_path / "target").write_text("old")
         (tmp_path / "link").symlink_to(tmp_path / "target")
         files.write_whole(tmp_path / "link", "new", follow=True)
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "target").read_text() == "new"
 
-    def test_writes_to_a_device_and_never_replaces_it(self, tmp_path: Path) -> None:
+    def test_writes_to_a_device_without_replacing_it(self, tmp_path: Path) -> None:
         files.write_whole(Path("/dev/null"), "nothing", follow=True)
         assert Path("/dev/null").is_char_device()
         with pytest.raises(OSError, match="it is not a regular file"):
@@ -133,7 +133,7 @@ class TestWritingWhole:
 
 
 class TestRemovingAFolder:
-    def test_takes_the_files_that_are_named_and_leaves_others(self, tmp_path: Path) -> None:
+    def test_removes_only_the_named_files(self, tmp_path: Path) -> None:
         for name in ("a.npy", "b.npy", "mine.txt"):
             (tmp_path / "arrays").mkdir(exist_ok=True)
             (tmp_path / "arrays" / name).touch()
@@ -149,14 +149,14 @@ class TestRemovingAFolder:
         assert not files.remove_folder(tmp_path / "arrays", ("*",))
         assert (tmp_path / "data" / "a.npy").exists()
 
-    def test_removes_no_folder_within_it(self, tmp_path: Path) -> None:
+    def test_does_not_remove_folders_inside_it(self, tmp_path: Path) -> None:
         (tmp_path / "arrays" / "mine").mkdir(parents=True)
         assert not files.remove_folder(tmp_path / "arrays", ("*",))
         assert (tmp_path / "arrays" / "mine").is_dir()
 
 
 class TestInASweepsFolder:
-    def test_a_link_is_replaced_not_what_it_points_to(self, tmp_path: Path) -> None:
+    def test_a_link_is_replaced_not_its_target(self, tmp_path: Path) -> None:
         (tmp_path / "precious").write_text("mine")
         (tmp_path / "config.yaml").symlink_to(tmp_path / "precious")
         files.write_whole(tmp_path / "config.yaml", "new")
@@ -166,12 +166,12 @@ class TestInASweepsFolder:
     def test_a_folder_that_is_a_link_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
         (tmp_path / "arrays").symlink_to(tmp_path / "data")
-        with pytest.raises(OSError, match="it is a link, not a folder of its own"):
+        with pytest.raises(OSError, match="it is a link, not a folder"):
             files.make_folder(tmp_path / "arrays")
         files.make_folder(tmp_path / "data")
 
     @pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "folder"])
-    def test_a_log_that_is_none_is_refused_at_once(self, tmp_path: Path, kind: str) -> None:
+    def test_a_log_that_is_not_a_regular_file_is_refused_at_once(self, tmp_path: Path, kind: str) -> None:
         log, precious = tmp_path / "driver.log", tmp_path / "precious"
         if kind == "pipe":
             os.mkfifo(log)
@@ -182,5 +182,5 @@ class TestInASweepsFolder:
         if kind == "link":
             precious.touch()
         with pytest.raises(OSError, match="it is not a regular file"):
-            files.make_own(log)
+            files.break_hard_links(log)
         assert precious.exists() == (kind == "link")

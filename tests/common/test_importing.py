@@ -12,7 +12,7 @@ import pytest
 from mnist_sweep.common import importing
 
 
-def test_what_is_hidden_from_one_thread_is_there_for_the_others(monkeypatch: pytest.MonkeyPatch):
+def test_packages_are_hidden_from_one_thread_only(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     finders = list(sys.meta_path)
     with importing.hidden({"colorsys"}), ThreadPoolExecutor() as other:
@@ -24,7 +24,7 @@ def test_what_is_hidden_from_one_thread_is_there_for_the_others(monkeypatch: pyt
     assert sys.meta_path == finders
 
 
-def test_the_collector_is_off_until_the_last_thread_that_wanted_it_off_is_done():
+def test_the_collector_is_off_until_no_thread_needs_it_off():
     assert gc.isenabled()
     one, other = importing.without_collector(), importing.without_collector()
     with ThreadPoolExecutor() as thread:

@@ -18,7 +18,7 @@ _SCRIPT = """
 import json, os, sys
 from mnist_sweep.common.light_keras import load
 
-class Mine:  # stands for a JAX that was imported before
+class Mine:  # stands for JAX, if it was imported before
     pass
 
 if sys.argv[1] == "jax":
@@ -69,7 +69,7 @@ def loaded(folder: Path, backend: str | None, jax: bool = False) -> dict[str, ob
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_keras_tuner_needs_neither_tensorflow_nor_jax_and_gets_the_rest_when_it_asks(tmp_path):
+def test_keras_tuner_needs_neither_tensorflow_nor_jax_and_loads_other_packages_on_first_use(tmp_path):
     assert loaded(tmp_path, None) == {
         "backend": None,
         "heavy": [],
@@ -85,14 +85,14 @@ def test_keras_tuner_needs_neither_tensorflow_nor_jax_and_gets_the_rest_when_it_
     }
 
 
-def test_backend_and_jax_that_were_there_before_are_there_again(tmp_path):
+def test_the_backend_and_jax_of_the_process_are_restored(tmp_path):
     found = loaded(tmp_path, "jax", jax=True)
     assert found["backend"] == "jax"
     assert found["mine"] is True
     assert found["heavy"] == ["jax", "jax.numpy"]
 
 
-def test_another_thread_may_import_meanwhile(monkeypatch: pytest.MonkeyPatch):
+def test_another_thread_may_import_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
     is_jax = light_keras._is_jax
 
     def meanwhile(name: str) -> bool:
@@ -107,7 +107,7 @@ def test_another_thread_may_import_meanwhile(monkeypatch: pytest.MonkeyPatch):
     assert "jax" not in sys.modules
 
 
-def test_scipy_can_be_used_by_another_thread_meanwhile() -> None:
+def test_another_thread_may_use_scipy_at_the_same_time() -> None:
     from scipy import stats
 
     with light_keras._without_jax():

@@ -1,4 +1,4 @@
-"""Files from outside: whatever is wrong with one is told in a line, in bounded time and memory."""
+"""Files from outside: every error is one line, and takes bounded time and memory."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import RefusedError
+from mnist_sweep.common.text import format_size
 from mnist_sweep.data import images as data
 from mnist_sweep.data.profile import Profile, measure
 
@@ -91,7 +92,7 @@ def damaged_lzma(path: Path) -> None:
 
 
 def zeros(path: Path, method: int, images: int, labels: int) -> None:
-    """An archive of black images, which takes a thousandth of their size."""
+    """Writes an archive of black images, a thousand times smaller than the images."""
     with zipfile.ZipFile(path, "w", method, compresslevel=1) as file:
         for key, count, side in (("x_train", images, 28), ("x_test", 8, 28)):
             with file.open(f"{key}.npy", "w", force_zip64=True) as entry:
@@ -103,7 +104,7 @@ def zeros(path: Path, method: int, images: int, labels: int) -> None:
 
 
 def long_header(path: Path) -> None:
-    """One that NumPy would read as a whole before it looks at its length."""
+    """Writes a header that NumPy would read completely before it checks its length."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for key in GOOD:
             with file.open(f"{key}.npy", "w") as entry:
@@ -112,7 +113,7 @@ def long_header(path: Path) -> None:
 
 
 def lying_size(path: Path) -> None:
-    """An entry that the archive's own tables say is shorter than what its data inflate to."""
+    """Writes an entry whose size in the archive's tables is smaller than its inflated data."""
     archive(path, x_train=header("(4000, 28, 28)") + bytes(4000 * 784))
     raw = bytearray(path.read_bytes())
     whole = struct.pack("<I", len(header("(4000, 28, 28)")) + 4000 * 784)
@@ -121,15 +122,15 @@ def lying_size(path: Path) -> None:
     path.write_bytes(bytes(raw).replace(header("(4000, 28, 28)"), header("(40, 8, 8)")))
 
 
-# What makes a file, and what is said of it.
+# How to make each file, and a part of the error about it.
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "shape of terabytes": (
         lambda p: archive(p, x_train=header("(1000000000000, 28, 28)") + b"abc"),
-        "(x_train says it holds 784000000000000 bytes, but holds 3)",
+        "(x_train should have 784000000000000 bytes, but has 3)",
     ),
     "shape beyond 64 bits": (
         lambda p: archive(p, x_train=header("(99999999999999999999, 28, 28)") + b"abc"),
-        "bytes, but holds 3)",
+        "bytes, but has 3)",
     ),
     "negative shape": (lambda p: archive(p, x_train=header("(-40, 8, 8)") + bytes(2560)), "(its header is damaged)"),
     "shape of text": (lambda p: archive(p, x_train=header("('a', 8)") + bytes(2560)), "(its header is damaged)"),
@@ -144,7 +145,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "header of gigabytes": (long_header, "(its header is damaged)"),
     "header that is cut off": (lambda p: archive(p, x_train=b"\x93NUMPY\x01\x00"), "(its header is damaged)"),
     "version 9": (lambda p: archive(p, x_train=b"\x93NUMPY\x09\x00" + bytes(80)), "version 9.0"),
-    "no array": (lambda p: archive(p, x_train=b""), "x_train is no array"),
+    "no array": (lambda p: archive(p, x_train=b""), "x_train is not an array"),
     "fields": (
         lambda p: archive(p, x_train=npy(np.zeros(3, dtype=[("a", "f4"), ("b", "i2")]))),
         "(its header is damaged)",
@@ -152,7 +153,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "texts": (lambda p: archive(p, x_train=npy(np.full((40, 8, 8), "a"))), "images must be numbers"),
     "objects": (
         lambda p: archive(p, x_train=header("(2,)", "|O") + b"\x80\x04N."),
-        "(holds Python objects, not numbers)",
+        "(it contains Python objects, not numbers)",
     ),
     "encrypted": (encrypted, "(x_train is encrypted)"),
     "odd method": (odd_method, "(That compression method is not supported)"),
@@ -189,7 +190,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_whatever_is_wrong_with_an_archive_is_told_in_a_line_in_little_memory(tmp_path: Path) -> None:
+def test_a_bad_archive_is_a_one_line_error_in_little_memory(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.npz" for number in range(len(BAD))]
     for (make, _), path in zip(BAD.values(), paths, strict=True):
         make(path)
@@ -202,12 +203,12 @@ def test_whatever_is_wrong_with_an_archive_is_told_in_a_line_in_little_memory(tm
     lines = done.stdout.splitlines()
     assert len(lines) == len(BAD)
     for (kind, (_, reason)), path, line in zip(BAD.items(), paths, lines, strict=True):
-        assert line.startswith((f"data.path={path}: ", "data=npz: takes more memory")), (kind, line)
+        assert line.startswith((f"data.path={path}: ", "data=npz: needs more memory")), (kind, line)
         assert reason in line, (kind, line)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_what_compresses_well_is_read_all_the_same(tmp_path: Path, method: int) -> None:
+def test_archives_that_compress_well_are_read(tmp_path: Path, method: int) -> None:
     zeros(tmp_path / "black.npz", method, 60_000, 60_000)
     assert data.load("npz", str(tmp_path / "black.npz")).x_train.shape == (60_000, 28, 28, 1)
 
@@ -215,7 +216,7 @@ def test_what_compresses_well_is_read_all_the_same(tmp_path: Path, method: int) 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("kind", ["u1", "<f4", ">f4", ">i8", "?", "<U3", "<c8"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (5,), (2, 3, 4)])
-def test_arrays_come_as_numpy_reads_them(tmp_path: Path, shape: tuple[int, ...], kind: str, order: Any) -> None:
+def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path, shape: tuple[int, ...], kind: str, order: Any) -> None:
     array = np.asarray(np.random.default_rng(1).integers(0, 2, shape)).astype(kind, order=order)
     np.savez_compressed(tmp_path / "a.npz", a=array, b=array)
     found = reading.read_npz(tmp_path / "a.npz", "a.npz")
@@ -223,18 +224,18 @@ def test_arrays_come_as_numpy_reads_them(tmp_path: Path, shape: tuple[int, ...],
     assert list(found) == ["a", "b"]
 
 
-def test_what_this_machine_has_no_memory_for_is_refused_before_it_is_read(
+def test_arrays_that_do_not_fit_into_memory_are_refused_before_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive(tmp_path / "a.npz")
     size = sum(array.nbytes for array in GOOD.values())
-    monkeypatch.setattr(reading, "_spare_memory", lambda: 2 * size)
+    monkeypatch.setattr(reading, "_free_memory", lambda: 2 * size)
     assert data.load("npz", str(tmp_path / "a.npz")).classes == 4
-    monkeypatch.setattr(reading, "_spare_memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(reading, "_free_memory", lambda: 2 * size - 1)
     with pytest.raises(RefusedError) as caught:
         data.load("npz", str(tmp_path / "a.npz"))
     assert str(caught.value) == (
-        f"data.path={tmp_path}/a.npz: takes 6.9 kB of memory, and this machine has 6.9 kB to spare"
+        f"data.path={tmp_path}/a.npz: needs 6.912 kB of memory, but this machine has 6.911 kB free"
     )
 
 
@@ -251,12 +252,12 @@ def idx_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "content", "reason"),
     [
-        ((40, 8, 8), bytes(50_000_000), "says it holds 2560 bytes, but holds more"),
-        ((2**32 - 1,) * 3, b"", "takes 158,456,324,917,848,224 TB of memory, and this machine has "),
-        ((40, 8, 8), bytes(100), "says it holds 2560 bytes, but holds 100"),
+        ((40, 8, 8), bytes(50_000_000), "should have 2560 bytes, but has more"),
+        ((2**32 - 1,) * 3, b"", "needs 1.585e+17 TB of memory, but this machine has "),
+        ((40, 8, 8), bytes(100), "should have 2560 bytes, but has 100"),
     ],
 )
-def test_gzipped_idx_files_are_read_no_further_than_they_say(
+def test_gzipped_idx_files_are_read_no_further_than_their_header_says(
     tmp_path: Path, sizes: tuple[int, ...], content: bytes, reason: str
 ) -> None:
     idx_files(tmp_path)
@@ -268,7 +269,7 @@ def test_gzipped_idx_files_are_read_no_further_than_they_say(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
-def test_what_is_not_a_file_in_a_folder_of_idx_files_is_named(tmp_path: Path, kind: str) -> None:
+def test_a_folder_of_idx_files_with_something_else_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     idx_files(tmp_path)
     path = tmp_path / IDX["y_test"]
     path.unlink()
@@ -305,16 +306,16 @@ def laughs(line: str) -> str:
 
 
 YAMLS = {
-    "a billion laughs": (laughs("[{}]"), "holds more than 50000 values, aliases written out"),
-    "a billion merged keys": (laughs("{{<<: [{}]}}"), "holds more than 50000 values, aliases written out"),
-    "too many values": ("[" + "1," * 60_000 + "]", "holds more than 50000 values, aliases written out"),
+    "a billion laughs": (laughs("[{}]"), "has more than 50000 values with its aliases expanded"),
+    "a billion merged keys": (laughs("{{<<: [{}]}}"), "has more than 50000 values with its aliases expanded"),
+    "too many values": ("[" + "1," * 60_000 + "]", "has more than 50000 values with its aliases expanded"),
     "nested lists": ("[" * 100_000, "is nested more than 50 levels deep"),
     "nested mappings": ("{a: " * 100_000, "is nested more than 50 levels deep"),
     "nested lines": ("\n".join(" " * i + "a:" for i in range(900)), "is nested more than 50 levels deep"),
     "itself": ("a: &a [*a]", "a refers to itself"),
     "a number of an hour": ("a: 1" + ":1" * 100_000, "has a value of 200001 characters; quote it if it is text"),
     "a number with a tag": ("a: !!int '1" + ":1" * 100_000 + "'", "has a value of 200001 characters; quote it if"),
-    "3 MB": ("a: " + "x" * 3_000_000, "is larger than 1 MB, the most that is read of such a file"),
+    "3 MB": ("a: " + "x" * 3_000_000, "is larger than 1 MB, the limit for such a file"),
     "Latin 1": (b"a: caf\xe9", "is not UTF-8 text (byte 0xe9 at 6)"),
     "a null byte": (b"a: \0", "is not valid YAML ("),
     "code": (
@@ -330,7 +331,7 @@ YAMLS = {
 
 
 @pytest.mark.parametrize(("content", "reason"), YAMLS.values(), ids=YAMLS)
-def test_whatever_is_wrong_with_yaml_is_told_in_a_line(tmp_path: Path, content: str | bytes, reason: str) -> None:
+def test_a_bad_yaml_file_is_a_one_line_error(tmp_path: Path, content: str | bytes, reason: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
@@ -339,7 +340,7 @@ def test_whatever_is_wrong_with_yaml_is_told_in_a_line(tmp_path: Path, content: 
     assert "\n" not in str(caught.value)
 
 
-def test_yaml_is_read_as_people_write_it(tmp_path: Path) -> None:
+def test_ordinary_yaml_is_read(tmp_path: Path) -> None:
     text = "\ufeffa: &all {b: [1, 2.5, true, null], 'c': é}\nd: *all\ne: {<<: *all, f: " + "'" + "x" * 9_000 + "'}\n"
     (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     assert reading.read_yaml(tmp_path / "a.yaml", "a") == yaml.safe_load(text)
@@ -368,7 +369,7 @@ def only_user_errors() -> Callable[[], contextlib.AbstractContextManager[None]]:
 
 @given(mutation=mutations(), method=st.sampled_from([0, 8, 12, 14]))
 @_FUZZ
-def test_no_archive_does_worse_than_a_line(tmp_path: Path, only_user_errors, mutation, method) -> None:
+def test_any_archive_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user_errors, mutation, method) -> None:
     path = tmp_path / "a.npz"
     archive(path, method)
     path.write_bytes(mutation(path.read_bytes()))
@@ -378,7 +379,7 @@ def test_no_archive_does_worse_than_a_line(tmp_path: Path, only_user_errors, mut
 
 @given(mutation=mutations(), name=st.sampled_from(list(IDX)))
 @_FUZZ
-def test_no_idx_file_does_worse_than_a_line(tmp_path: Path, only_user_errors, mutation, name) -> None:
+def test_any_idx_file_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user_errors, mutation, name) -> None:
     idx_files(tmp_path)
     path = tmp_path / IDX[name]
     path.write_bytes(mutation(path.read_bytes()))
@@ -388,7 +389,9 @@ def test_no_idx_file_does_worse_than_a_line(tmp_path: Path, only_user_errors, mu
 
 @given(mutation=mutations(), size=st.sampled_from([0, 2**31, 2**32 - 1, 61, 4]), axis=st.integers(0, 2))
 @_FUZZ
-def test_no_size_in_a_gzipped_header_does_worse_than_a_line(tmp_path, only_user_errors, mutation, size, axis) -> None:
+def test_any_size_in_a_gzipped_header_is_read_or_gives_a_one_line_error(
+    tmp_path, only_user_errors, mutation, size, axis
+) -> None:
     idx_files(tmp_path)
     path = tmp_path / IDX["x_train"]
     raw = bytearray(gzip.decompress(path.read_bytes()))
@@ -403,7 +406,7 @@ _CONFIG = yaml.safe_dump({"model": {"kind": "mlp", "units": [1, 2], "x": "1 2"},
 
 @given(mutation=mutations())
 @_FUZZ
-def test_no_config_does_worse_than_a_line(tmp_path: Path, only_user_errors, mutation) -> None:
+def test_any_config_is_read_or_gives_a_one_line_error(tmp_path: Path, only_user_errors, mutation) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(mutation(f"a: &a [1]\nb: *a\n{_CONFIG}".encode()))
     with only_user_errors():
@@ -420,13 +423,13 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @given(mutation=mutations())
 @_FUZZ
-def test_no_profile_does_worse_than_a_line_when_it_is_read_or_asked(tmp_path: Path, profile: bytes, mutation) -> None:
+def test_any_profile_works_or_gives_a_one_line_error(tmp_path: Path, profile: bytes, mutation) -> None:
     path = tmp_path / "data_profile.npz"
     path.write_bytes(mutation(profile))
     try:
         found = Profile.load(path)
     except ValueError as error:
-        assert str(error).startswith(f"{path}: is no profile of images (")
+        assert str(error).startswith(f"{path}: is not a profile of images (")
         return
     if found.likeness is not None:
         found.likeness.rarity(np.zeros((12, 12, 1), np.float32), 0)
@@ -456,7 +459,7 @@ def test_a_profile_whose_arrays_do_not_fit_together_is_refused(tmp_path: Path, p
 # ---- digests ----------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_compared_with_what_it_was(tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.h5"
     path.write_bytes(bytes(3_000_000))
     digest = reading.digest_of(path)
@@ -475,7 +478,7 @@ def test_a_file_is_compared_with_what_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1_000_000, "1 MB"), (3_136_000_000, "3.1 GB"), (5 * 10**15, "5,000 TB")],
+    [(0, "0 B"), (999, "999 B"), (1_000_000, "1 MB"), (3_136_000_000, "3.136 GB"), (5 * 10**15, "5,000 TB")],
 )
-def test_sizes_are_told_in_units_for_people(amount: int, text: str) -> None:
-    assert reading.size(amount) == text
+def test_sizes_have_units(amount: int, text: str) -> None:
+    assert format_size(amount) == text

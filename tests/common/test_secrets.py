@@ -1,4 +1,4 @@
-"""Passwords and tokens: what is hidden, what is not, and what comes back."""
+"""Passwords and tokens: what is hidden, what is not, and what is restored."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mnist_sweep.common import secrets
 
 @pytest.fixture(autouse=True)
 def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets, "_given", {})
-    monkeypatch.setattr(secrets, "_words", set())
+    monkeypatch.setattr(secrets, "_hidden_uris", {})
+    monkeypatch.setattr(secrets, "_passwords", set())
     monkeypatch.delenv(secrets.STORE_VARIABLE, raising=False)
 
 
@@ -46,7 +46,7 @@ def nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
         ("eyJhbGciOiJI.eyJzdWIiOiIx.HUSH", "***"),
     ],
 )
-def test_secrets_are_hidden_and_all_else_is_shown(text, shown):
+def test_only_secrets_are_hidden(text, shown):
     assert secrets.masked(text) == shown
     assert secrets.masked(shown) == shown
 
@@ -63,55 +63,55 @@ def test_secrets_are_hidden_and_all_else_is_shown(text, shown):
         "ms ui --token-file x",
     ],
 )
-def test_what_is_no_secret_is_shown(text):
+def test_text_without_secrets_is_unchanged(text):
     assert secrets.masked(text) == text
 
 
 @pytest.mark.parametrize("piece", ["a", "://", "://a", "token", "token=", "=", "--token ", "eyJ", "a.", "'", "{"])
-def test_a_text_of_megabytes_is_masked_in_time_that_grows_with_its_length(piece):
-    begun = time.monotonic()
+def test_masking_megabytes_takes_linear_time(piece):
+    start = time.monotonic()
     secrets.masked(piece * (1_000_000 // len(piece)))
     # A quadratic pattern takes hours.
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("uri", ["http://ann:HUSH@box:5000", "postgresql://box/mlflow?user=ann&password=HUSH"])
-def test_what_this_process_hid_comes_back(uri):
+def test_a_uri_hidden_in_this_process_is_restored(uri):
     shown = secrets.hide(uri)
     assert "HUSH" not in shown
     assert secrets.reveal(shown) == uri
     assert secrets.reveal("http://***@elsewhere:5000") is None
 
 
-def test_what_another_process_hid_comes_back_from_the_environment(monkeypatch):
+def test_a_uri_hidden_in_another_process_is_restored_from_the_environment(monkeypatch):
     uri = "http://ann:HUSH@box:5000"
     assert secrets.reveal(secrets.masked(uri)) is None
     monkeypatch.setenv(secrets.STORE_VARIABLE, uri)
     assert secrets.reveal(secrets.masked(uri)) == uri
 
 
-def test_what_hides_nothing_is_itself(monkeypatch):
+def test_a_uri_without_secrets_is_unchanged(monkeypatch):
     monkeypatch.setenv(secrets.STORE_VARIABLE, "http://ann:HUSH@box:5000")
     assert secrets.reveal("sqlite:////a/b.db") == "sqlite:////a/b.db"
     assert secrets.hide("sqlite:////a/b.db") == "sqlite:////a/b.db"
 
 
 @pytest.mark.parametrize("password", ["hunter'2x", 'hun"ter2', "hun ter2", "a/b@c:d", "hunter,2"])
-def test_a_uri_that_is_known_is_hidden_whatever_is_in_its_password(password: str) -> None:
+def test_a_known_uri_is_hidden_with_any_password(password: str) -> None:
     uri = f"http://alice:{password}@box:5000"
     assert secrets.hide(uri) == "http://***@box:5000"
-    told = f"cannot connect to {uri}; password {password!s} is wrong"
-    assert secrets.masked(told) == "cannot connect to http://***@box:5000; password *** is wrong"
+    text = f"cannot connect to {uri}; password {password!s} is wrong"
+    assert secrets.masked(text) == "cannot connect to http://***@box:5000; password *** is wrong"
     assert secrets.reveal("http://***@box:5000") == uri
 
 
-def test_two_uris_that_look_alike_without_their_passwords_are_told_apart() -> None:
+def test_uris_that_differ_only_in_their_passwords_are_distinguished() -> None:
     first, second = (secrets.hide(f"http://{user}@box") for user in ("alice:one111", "bob:two222"))
     assert (first, second) == ("http://***@box", "http://***2@box")
     assert secrets.hide("http://alice:one111@box") == first
     assert (secrets.reveal(first), secrets.reveal(second)) == ("http://alice:one111@box", "http://bob:two222@box")
 
 
-def test_a_numbered_one_comes_back_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_numbered_uri_is_restored_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(secrets.STORE_VARIABLE, "http://bob:two222@box")
     assert secrets.reveal("http://***2@box") == "http://bob:two222@box"

@@ -72,7 +72,7 @@ _WEIGHTS = [("a", 1), ("b", 0), ("c", 2), ("d", 0), ("e", 1)]
         (3, "c"),
     ],
 )
-def test_columns_of_least_weight_go_first_and_of_equal_ones_the_last(limit, kept):
+def test_columns_of_low_weight_are_left_out_first_and_of_equal_ones_the_last(limit, kept):
     columns = [Column(name, ["x" * 10], weight) for name, weight in _WEIGHTS]
     assert headings(columns, limit) == list(kept)
 
@@ -83,7 +83,7 @@ def test_lines_are_no_longer_than_the_terminal(width):
     assert max(map(cell_len, lines)) <= width
     shown = next(line.split() for line in lines if "c" in line.split())
     assert len(shown) + left_out == len(_WEIGHTS)
-    # What is shown is shown whole.
+    # The columns that are shown are complete.
     assert not any("…" in line for line in lines)
 
 
@@ -100,18 +100,18 @@ def test_table_without_rows_has_headings():
 
 
 @pytest.mark.parametrize("cell", ["[relu]", "[/x]", "[bold]512"])
-def test_cell_is_shown_as_it_is(cell):
+def test_a_cell_is_shown_unchanged(cell):
     lines, _ = printed([Column("model.builder", [cell])], 80)
     assert cell in [line.strip() for line in lines]
 
 
 @pytest.mark.parametrize("cell", ["[512, 256]", "['relu', 'tanh']", "512:16", "a\\b"])
-def test_lists_and_paths_are_shown_as_they_are(cell):
+def test_lists_and_paths_are_shown_unchanged(cell):
     lines, _ = printed([Column("model.units", [cell])], 80)
     assert cell in [line.strip() for line in lines]
 
 
-def test_pipe_has_lines_as_long_as_need_be(monkeypatch):
+def test_a_pipe_gets_lines_of_any_length(monkeypatch):
     pipe = StringIO()
     monkeypatch.setattr(sys, "stdout", pipe)
     columns = [Column(f"column_{i}", ["x" * 12]) for i in range(30)]
@@ -121,7 +121,7 @@ def test_pipe_has_lines_as_long_as_need_be(monkeypatch):
     assert "\x1b" not in pipe.getvalue()
 
 
-def test_a_reader_that_has_seen_enough_ends_nothing() -> None:
+def test_closing_the_pipe_does_not_end_the_program() -> None:
     code = (
         "from mnist_sweep.common.tables import standard_output\n"
         "console = standard_output()\n"
@@ -138,7 +138,7 @@ def test_a_reader_that_has_seen_enough_ends_nothing() -> None:
     assert done.stderr == "all\n"
 
 
-def test_a_terminal_that_is_closed_ends_nothing() -> None:
+def test_closing_the_terminal_does_not_end_the_program() -> None:
     code = (
         "import sys\n"
         "from mnist_sweep.common.tables import standard_output\n"
@@ -158,7 +158,7 @@ def test_a_terminal_that_is_closed_ends_nothing() -> None:
     assert started.returncode == 0
 
 
-def test_texts_of_others_neither_control_the_terminal_nor_break_a_line():
+def test_text_from_outside_neither_controls_the_terminal_nor_breaks_lines():
     hostile = "a\x1b[31m\nb\u202ec\udce9 [red]d[/red]"
     lines, _ = printed([Column(hostile, [hostile, Text("1")]), Column("units", ["8", "9"])], 200, hostile)
     shown = "a\\x1b[31m b\\u202ec\\udce9 [red]d[/red]"

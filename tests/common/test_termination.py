@@ -24,19 +24,19 @@ def ends(code: str, number: signal.Signals) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_an_exception(number: signal.Signals) -> None:
+def test_a_signal_raises_an_exception(number: signal.Signals) -> None:
     code = (
         "import time\ntry:\n print('here', flush=True); time.sleep(30)\nexcept KeyboardInterrupt: raise SystemExit(3)"
     )
     assert ends(code, number) == 3
 
 
-def test_the_exit_code_is_the_programs_own_also_where_the_signal_came_upon_an_exec() -> None:
+def test_the_program_chooses_its_exit_code_even_if_a_signal_interrupts_an_exec() -> None:
     code = "try: exec(\"import time; print('here', flush=True); time.sleep(30)\")\nexcept KeyboardInterrupt: pass\n"
     assert ends(code, signal.SIGTERM) == 0
 
 
-def test_code_that_takes_no_notice_is_ended_too() -> None:
+def test_code_that_ignores_the_signal_is_ended() -> None:
     # A lock that is never released, in code that swallows the exception.
     code = (
         "import threading\nlock = threading.Lock(); lock.acquire(); print('here', flush=True)\n"

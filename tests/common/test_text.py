@@ -24,12 +24,12 @@ from mnist_sweep.common.text import first_line, kind_and_line, one_line, printab
         ("\u2028", "\\u2028"),
     ],
 )
-def test_what_would_not_be_seen_is_escaped(text: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(st.text(st.characters(), max_size=300), st.integers(1, 50))
-def test_whatever_comes_is_printable_storable_and_short(text: str, most: int) -> None:
+def test_any_text_becomes_printable_storable_and_short(text: str, most: int) -> None:
     shown = printable(text, most)
     assert len(shown) <= most
     shown.encode()
@@ -37,7 +37,7 @@ def test_whatever_comes_is_printable_storable_and_short(text: str, most: int) ->
     assert "\n" not in one_line(text, most)
 
 
-def test_megabytes_are_cut() -> None:
+def test_megabytes_of_text_are_cut() -> None:
     assert printable("x" * 5_000_000, 10) == "xxxxxxxxx…"
     assert len(one_line("x y " * 5_000_000)) == 2000
 

@@ -1,4 +1,4 @@
-"""The choice of what Keras computes with: no backend is imported here."""
+"""Choosing the library that Keras computes with; no backend is imported."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mnist_sweep.driver import resume
 
 
 @pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch):
-    def installed(*names: str) -> None:
+def installed(monkeypatch: pytest.MonkeyPatch):
+    def install(*names: str) -> None:
         monkeypatch.setattr(backend, "is_installed", lambda name: name in names)
 
-    return installed
+    return install
 
 
-def test_one_that_is_not_there_is_refused_with_what_to_do(only) -> None:
-    only("tensorflow")
+def test_a_missing_backend_is_refused_with_what_to_install(installed) -> None:
+    installed("tensorflow")
     backend.check_installed("tensorflow")
-    expected = "pip install jax, or take training.backend=tensorflow$"
+    expected = "pip install jax, or use training.backend=tensorflow$"
     with pytest.raises(UserError, match=f"^training.backend=jax: is not installed; {expected}"):
         backend.check_installed("jax")
-    only()
+    installed()
     with pytest.raises(UserError, match="pip install tensorflow$"):
         backend.check_installed("tensorflow")
 
@@ -38,24 +38,24 @@ def test_one_that_is_not_there_is_refused_with_what_to_do(only) -> None:
         ({}, ("jax",), "jax"),
     ],
 )
-def test_a_saved_model_is_asked_on_its_own_or_on_what_is_there(only, config, there, expected: str) -> None:
-    only(*there)
+def test_a_saved_model_loads_with_its_own_backend_or_an_installed_one(installed, config, there, expected: str) -> None:
+    installed(*there)
     assert backend.to_load({"training": config}) == expected
 
 
 @pytest.mark.parametrize("value", ["choice(jax, tensorflow)", "jax,tensorflow"])
-def test_it_cannot_be_searched(compose_config, value: str) -> None:
+def test_the_backend_cannot_be_searched(compose_config, value: str) -> None:
     config = compose_config()
     config["training"]["backend"] = value
-    with pytest.raises(UserError, match="all trials of a sweep are trained on one; run one sweep for each"):
+    with pytest.raises(UserError, match="all trials of a sweep use the same backend; run one sweep per backend"):
         check_settings(config)
 
 
-def test_a_sweep_goes_on_with_the_one_that_it_began_with(compose_config) -> None:
+def test_a_resumed_sweep_keeps_its_backend(compose_config) -> None:
     old, new = compose_config(), compose_config("training.backend=jax")
     with pytest.raises(UserError, match=r"training.backend \(tensorflow → jax\)"):
         resume.check_unchanged(old, new)
-    # Begun before there was a choice.
+    # A sweep from before the key existed.
     del old["training"]["backend"]
     resume.check_unchanged(old, compose_config())
     with pytest.raises(UserError, match=r"training.backend \(tensorflow → jax\)"):

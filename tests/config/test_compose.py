@@ -1,4 +1,4 @@
-"""Where configs are found, how they are put together, and what is said about those that cannot be."""
+"""Finding and composing configs, and the errors when that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config import compose
+from mnist_sweep.config import compose, shipped
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.trial_config import check_trial
 from mnist_sweep.driver import launch
@@ -23,8 +23,9 @@ Config = dict[str, Any]
 Write = Callable[[str, str], None]
 
 GLOBAL = "# @package _global_\n"
-SHIPPED = sorted((compose.packaged() / "experiment").glob("**/*.yaml"))
-EXPERIMENTS = [str(file.relative_to(compose.packaged() / "experiment").with_suffix("")) for file in SHIPPED]
+SHIPPED = sorted((shipped.folder() / "experiment").glob("**/*.yaml"))
+EXPERIMENTS = [str(file.relative_to(shipped.folder() / "experiment").with_suffix("")) for file in SHIPPED]
+ALL = ", ".join(sorted(EXPERIMENTS))
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a file of the user's own conf/."""
+    """Returns a function that writes a file of the user's conf/."""
 
     def written(name: str, text: str) -> None:
         file = tmp_path / "conf" / name
@@ -53,10 +54,6 @@ def message(*overrides: str) -> str:
     with pytest.raises(UserError) as caught:
         composed(*overrides)
     return str(caught.value)
-
-
-def fault(*values: object, reason: str) -> Any:
-    return pytest.param(*values)
 
 
 # ---- the shipped experiments --------------------------------------------------------------------------------------
@@ -83,30 +80,30 @@ def test_a_shipped_experiment_has_a_description_of_one_line(experiment: str) -> 
     assert re.fullmatch(r"[A-Z].*[^.\n]", description)
 
 
-def test_the_experiments_are_listed_by_name() -> None:
+def test_experiments_are_listed_in_order_of_their_names() -> None:
     assert list(compose.experiments()) == sorted(EXPERIMENTS)
 
 
 @pytest.mark.parametrize(
     "group",
-    sorted(p.name for p in compose.packaged().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")),
+    sorted(p.name for p in shipped.folder().iterdir() if p.is_dir() and p.name not in ("hydra", "experiment")),
 )
 def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
-    for file in (compose.packaged() / group).glob("*.yaml"):
+    for file in (shipped.folder() / group).glob("*.yaml"):
         needed = ["data.path=images.npz"] if file.stem == "npz" else []
         launch.prepare(composed(f"{group}={file.stem}", *needed))
 
 
-# ---- the user's own configs ---------------------------------------------------------------------------------------
+# ---- user configs -------------------------------------------------------------------------------------------------
 
 
 def test_an_experiment_in_the_working_directory_is_found(write: Write) -> None:
-    write("experiment/mine.yaml", f"{GLOBAL}description: My own\nmodel:\n  units: choice(8, 24)\n")
+    write("experiment/mine.yaml", f"{GLOBAL}description: Mine\nmodel:\n  units: choice(8, 24)\n")
     settings, space, _ = launch.prepare(composed("+experiment=mine"))
 
-    assert settings.description == "My own"
+    assert settings.description == "Mine"
     assert [list(h.domain.all()) for h in space.hyperparameters] == [[8, 24]]
-    assert compose.experiments()["mine"] == "My own"
+    assert compose.experiments()["mine"] == "Mine"
     assert set(EXPERIMENTS) < set(compose.experiments())
 
 
@@ -119,14 +116,14 @@ def test_an_experiment_in_the_working_directory_wins_over_the_shipped_one(write:
     assert compose.experiments()["quick"] == "Mine is quicker"
 
 
-def test_an_own_experiment_may_choose_shipped_options(write: Write) -> None:
+def test_a_user_experiment_may_choose_shipped_options(write: Write) -> None:
     write("experiment/mine.yaml", f"{GLOBAL}defaults:\n  - override /model: cnn\n  - override /optimizer: sgd\n")
     config = composed("+experiment=mine")
 
     assert (config["model"]["kind"], config["optimizer"]["name"]) == ("cnn", "sgd")
 
 
-def test_an_own_option_of_a_group_is_found(write: Write) -> None:
+def test_a_user_option_of_a_group_is_found(write: Write) -> None:
     write("model/wide.yaml", "kind: wide\nbuilder: my.models:wide\nwidth: 3\nper_layer: []\n")
 
     assert composed("model=wide")["model"]["width"] == 3
@@ -134,7 +131,7 @@ def test_an_own_option_of_a_group_is_found(write: Write) -> None:
     assert message("model=wied") == "model=wied: there is no such option of the group model; did you mean 'wide'?"
 
 
-def test_an_own_experiment_in_a_subfolder_is_found(write: Write) -> None:
+def test_a_user_experiment_in_a_subfolder_is_found(write: Write) -> None:
     write("experiment/first/try.yaml", f"{GLOBAL}description: Deep\n")
 
     assert composed("+experiment=first/try")["description"] == "Deep"
@@ -148,7 +145,7 @@ def test_an_experiment_without_a_description_is_listed_without_one(write: Write)
     assert (compose.experiments()["bare"], compose.experiments()["odd"]) == ("", "")
 
 
-def test_a_misspelt_key_in_an_own_experiment_is_refused(write: Write) -> None:
+def test_a_misspelt_key_in_a_user_experiment_is_refused(write: Write) -> None:
     write("experiment/mine.yaml", f"{GLOBAL}model:\n  unitz: 3\n")
 
     with pytest.raises(UserError, match=r"^model.unitz: unknown key; did you mean 'model.units'\?$"):
@@ -162,19 +159,19 @@ def test_a_misspelt_key_in_an_own_experiment_is_refused(write: Write) -> None:
         ("/model: cnnn", "model=cnnn: there is no such option of the group model; did you mean 'cnn'?"),
     ],
 )
-def test_a_misspelt_choice_in_an_own_experiment_is_refused(write: Write, override: str, expected: str) -> None:
+def test_a_misspelt_choice_in_a_user_experiment_is_refused(write: Write, override: str, expected: str) -> None:
     write("experiment/mine.yaml", f"{GLOBAL}defaults:\n  - override {override}\n")
 
     assert message("+experiment=mine") == expected
 
 
-def test_an_own_experiment_without_its_first_line_is_told_what_that_is(write: Write) -> None:
+def test_a_user_experiment_without_its_package_line_is_refused(write: Write) -> None:
     write("experiment/mine.yaml", "model:\n  units: 8\n")
-    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must begin with the line #"):
+    with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must start with the line #"):
         launch.prepare(composed("+experiment=mine"))
 
 
-def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_path: Path) -> None:
+def test_listing_experiments_names_a_file_that_is_not_yaml(write: Write, tmp_path: Path) -> None:
     write("experiment/broken.yaml", f"{GLOBAL}model: [1\n")
     with pytest.raises(UserError) as caught:
         compose.experiments()
@@ -188,7 +185,7 @@ def test_the_list_of_experiments_names_a_file_that_is_no_yaml(write: Write, tmp_
     [
         (
             "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 12)),
-            "holds more than 50000",
+            "has more than 50000",
         ),
         ("[" * 100_000, "is nested more than 50 levels deep"),
         ("x" * 2_000_000, "is larger than 1 MB"),
@@ -213,7 +210,7 @@ def test_an_experiment_that_would_take_all_memory_or_run_code_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_an_experiment_that_is_not_a_file_is_named_and_not_waited_for(write: Write, tmp_path: Path, kind: str) -> None:
+def test_an_experiment_that_is_not_a_file_is_refused_without_waiting(write: Write, tmp_path: Path, kind: str) -> None:
     write("experiment/mine.yaml", "")
     path = tmp_path / "conf/experiment/odd.yaml"
     {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: os.symlink("/dev/zero", p)}[kind](path)
@@ -228,31 +225,31 @@ def test_a_description_that_is_not_text_is_not_shown(write: Write) -> None:
     assert compose.experiments()["odd"] == ""
 
 
-def test_composing_an_experiment_that_is_no_yaml_is_refused(write: Write) -> None:
+def test_composing_an_experiment_that_is_not_yaml_is_refused(write: Write) -> None:
     write("experiment/broken.yaml", f"{GLOBAL}model: [1\n")
 
     assert "\n" not in message("+experiment=broken")
 
 
-def test_there_need_be_no_own_configs(tmp_path: Path) -> None:
+def test_user_configs_are_optional(tmp_path: Path) -> None:
     assert compose.user_folder() is None
     (tmp_path / "conf").write_text("a file")
     assert compose.user_folder() is None
 
 
-def test_own_configs_are_those_of_the_working_directory(tmp_path: Path) -> None:
+def test_user_configs_are_in_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
 
     assert compose.user_folder() == tmp_path / "conf"
 
 
-def test_the_shipped_configs_are_not_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(compose.packaged().parent)
+def test_the_shipped_configs_are_not_user_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shipped.folder().parent)
 
     assert compose.user_folder() is None
 
 
-# ---- faults -------------------------------------------------------------------------------------------------------
+# ---- errors -------------------------------------------------------------------------------------------------------
 
 
 NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default groups, not of those that were chosen"
@@ -262,12 +259,15 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
     ("overrides", "expected"),
     [
         (["+experiment=quikc"], "experiment=quikc: there is no such experiment; did you mean 'quick'?"),
-        (["+experiment=zzz"], f"experiment=zzz: there is no such experiment; known: {', '.join(sorted(EXPERIMENTS))}"),
+        (
+            ["+experiment=zzz"],
+            f"experiment=zzz: there is no such experiment; choose one of: {', '.join(sorted(EXPERIMENTS))}",
+        ),
         (["+experiment=Quick"], "experiment=Quick: there is no such experiment; did you mean 'quick'?"),
-        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME, as a sweep needs none"),
+        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME"),
         (["model=mpl"], "model=mpl: there is no such option of the group model; did you mean 'mlp'?"),
         (["model=rnn"], "model=rnn: there is no such option of the group model; did you mean 'cnn'?"),
-        (["workers=ray"], "workers=ray: there is no such option of the group workers; known: local"),
+        (["workers=ray"], "workers=ray: there is no such option of the group workers; choose one of: local"),
         (["optimizer=Adamm"], "optimizer=Adamm: there is no such option of the group optimizer; did you mean 'adam'?"),
         (["data=mnist5k"], "data=mnist5k: there is no such option of the group data; did you mean 'mnist_5k'?"),
         (["modle=cnn"], "modle: unknown key; did you mean 'model'?"),
@@ -284,7 +284,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             "optimizer.arguments.clipnorm: unknown key; did you mean 'optimizer.arguments'? "
             "(+optimizer.arguments.clipnorm=… adds it)",
         ),
-        (["data=npz"], "data.path: a value is needed; give data.path=…"),
+        (["data=npz"], "data.path: a value is required; give data.path=…"),
         (["name=${foo}"], "name: Interpolation key 'foo' not found"),
         (["model.units=${model.foo}"], "model.units: Interpolation key 'model.foo' not found"),
         (["model.units=[1"], "model.units=[1: cannot be parsed (no viable alternative at input '[1')"),
@@ -296,7 +296,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         *(
             (
                 [f"{plus}{group}={sweep}"],
-                f"{group}={sweep}: a group cannot be searched; run one sweep for each with -m {group}=…, "
+                f"{group}={sweep}: a group cannot be searched; run one sweep per option with -m {group}=…, "
                 "or search values inside the group",
             )
             for plus, group, sweep in (
@@ -320,15 +320,15 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         ),
     ],
 )
-def test_what_cannot_be_composed_is_told_in_one_line(overrides: list[str], expected: str) -> None:
+def test_a_composition_error_is_one_line(overrides: list[str], expected: str) -> None:
     assert message(*overrides) == expected
 
 
-def test_adding_a_key_that_is_there_is_told_by_that_key() -> None:
+def test_adding_an_existing_key_is_refused() -> None:
     assert message("+model.units=3").startswith("model.units")
 
 
-def test_adding_an_option_of_a_group_that_has_one_is_told_by_that_group() -> None:
+def test_adding_a_second_option_of_a_group_is_refused() -> None:
     assert message("+search=grid").startswith("search")
 
 
@@ -336,7 +336,7 @@ def test_an_override_without_a_key_is_refused() -> None:
     assert message("=3").startswith("=3")
 
 
-def test_a_misspelt_experiment_group_is_told_the_right_one() -> None:
+def test_a_misspelt_experiment_group_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"did you mean 'experiment'"):
         launch.prepare(composed("+experimnt=quick"))
 
@@ -347,7 +347,7 @@ def test_a_misspelt_experiment_in_a_subfolder_is_refused(write: Write) -> None:
     assert "there is no such" in message("+experiment=first/tyr")
 
 
-def test_plain_data_comes_out_with_its_references_resolved() -> None:
+def test_plain_resolves_references() -> None:
     config = composed("seed=7", "+optimizer.arguments.clipnorm=1.0")
 
     assert (config["seed"], config["search"]["seed"], config["training"]["seed"]) == (7, 7, 7)
@@ -382,7 +382,7 @@ def name_on_the_command_line(*arguments: str) -> str:
         (["+experiment=quick", "name=mine"], "mine"),
     ],
 )
-def test_a_sweeps_name_is_its_experiments_else_its_models(write: Write, overrides: list[str], name: str) -> None:
+def test_a_sweep_is_named_after_its_experiment_or_else_its_model(write: Write, overrides: list[str], name: str) -> None:
     write("experiment/first/try.yaml", GLOBAL)
 
     assert name_on_the_command_line(*overrides) == name
@@ -396,7 +396,7 @@ def test_a_sweeps_name_is_its_experiments_else_its_models(write: Write, override
         pytest.param("+experiment=quick", "quick"),
     ],
 )
-def test_the_name_is_the_same_where_hydra_does_not_run(override: str, name: str) -> None:
+def test_the_name_is_the_same_without_a_hydra_run(override: str, name: str) -> None:
     assert composed(override)["name"] == name
 
 
@@ -409,7 +409,7 @@ class TestBaseline:
         quoted = quote_sweeps(overrides)
         return compose.baseline(compose.defaults(quoted), quoted, {**self.CHOICES, **choices})
 
-    def test_is_what_the_typed_sweeps_replaced(self) -> None:
+    def test_has_the_values_that_sweeps_on_the_command_line_replaced(self) -> None:
         found = self.baseline(
             "+experiment=tutorial_dense512", "model.units=64,128", "optimizer.name=adam,sgd", "training.epochs=7"
         )
@@ -417,22 +417,22 @@ class TestBaseline:
         assert (found["model"]["units"], found["optimizer"]["name"], found["training"]["epochs"]) == (512, "rmsprop", 7)
         assert "per_layer" not in found["model"]
 
-    def test_is_the_groups_default_where_an_experiment_sweeps(self) -> None:
+    def test_has_the_group_default_for_a_sweep_in_an_experiment(self) -> None:
         found = self.baseline("+experiment=cnn", model="cnn", optimizer="adam")
         assert found is not None
         model = found["model"]
         assert (model["filters"], model["padding"], found["optimizer"]["name"]) == (32, "same", "adam")
         assert check_trial(found).training.epochs == 12
 
-    def test_is_not_there_where_a_swept_key_has_no_default(self) -> None:
-        # A key of the user's own has none in conf/, but one that was typed as a sweep is only left out.
+    def test_is_none_if_a_swept_key_has_no_default(self) -> None:
+        # A custom key has no default in conf/; one that the command line adds as a sweep is left out.
         assert self.baseline("model.builder=own:build", "+model.width=32,64") is not None
         config = compose.defaults(["model.builder=own:build", "+model.width=32"])
         assert compose.baseline(config, [], self.CHOICES) is not None
         config["model"]["width"] = "choice(32, 64)"
         assert compose.baseline(config, [], self.CHOICES) is None
 
-    def test_is_composed_anew_only_where_there_are_sweeps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_composed_again_only_if_there_are_sweeps(self, monkeypatch: pytest.MonkeyPatch) -> None:
         plain, swept = compose.defaults(["model.units=64"]), compose.defaults(["+experiment=cnn"])
         asked: list[Sequence[str]] = []
         defaults = compose.defaults

@@ -38,12 +38,8 @@ def message(text: str) -> str:
 
 
 def same(a: object, b: object) -> bool:
-    """Equal, and of the same types: Python holds 1, 1.0 and true to be the same."""
+    """Returns whether two values are equal and have the same types; in Python, 1, 1.0 and True are equal."""
     return repr(a) == repr(b)
-
-
-def fault(*values: object, reason: str) -> Any:
-    return pytest.param(*values)
 
 
 # ---- choices ------------------------------------------------------------------------------------------------------
@@ -104,7 +100,7 @@ def test_a_list_of_values_is_a_choice(text: str, expected: list[Any]) -> None:
         ("range(1.0, 4)", [1.0, 2.0, 3.0]),
     ],
 )
-def test_a_range_is_a_choice_without_its_end(text: str, expected: list[Any]) -> None:
+def test_a_range_excludes_its_end(text: str, expected: list[Any]) -> None:
     assert same(options(text), expected)
 
 
@@ -156,11 +152,11 @@ def test_a_cast_applies_to_each_value(text: str, expected: list[Any]) -> None:
         ("choice(1, '1', true, 'true')", [1, "1", True, "true"]),
     ],
 )
-def test_values_written_twice_are_dropped_but_1_and_true_are_two(text: str, expected: list[Any]) -> None:
+def test_duplicate_values_are_dropped_but_1_and_true_differ(text: str, expected: list[Any]) -> None:
     assert same(options(text), expected)
 
 
-def test_the_order_of_a_mappings_keys_makes_no_second_value() -> None:
+def test_mappings_with_reordered_keys_are_duplicates() -> None:
     assert options("choice({a: 1, b: 2}, {b: 2, a: 1})") == [{"a": 1, "b": 2}]
 
 
@@ -186,7 +182,7 @@ def test_an_interval_is_read(text: str, expected: Interval) -> None:
     assert same(read(text), expected)
 
 
-def test_an_interval_of_whole_numbers_has_both_its_ends() -> None:
+def test_an_interval_of_whole_numbers_includes_both_ends() -> None:
     whole = Interval(1, 4, integer=True, log=False)
 
     assert list(whole.all()) == [1, 2, 3, 4]
@@ -212,7 +208,7 @@ def test_an_interval_of_real_numbers_cannot_be_counted() -> None:
         (True, math.inf, 4),
     ],
 )
-def test_clamp_gives_the_nearest_value_inside_of_the_intervals_type(
+def test_clamp_returns_the_closest_value_in_the_interval_with_its_type(
     integer: bool, value: float, expected: float
 ) -> None:
     low, high = (1, 4) if integer else (1.0, 4.0)
@@ -231,7 +227,7 @@ def test_clamp_gives_the_nearest_value_inside_of_the_intervals_type(
         "tag(log, int(interval(1, 1000)))",
     ],
 )
-def test_a_drawn_value_is_inside_and_of_the_right_type_and_the_seed_decides_it(text: str) -> None:
+def test_sampling_is_seeded_and_stays_within_the_domain_and_its_type(text: str) -> None:
     domain = read(text)
     assert domain is not None
     drawn = [domain.sample(random.Random(seed)) for seed in range(300)]
@@ -244,14 +240,14 @@ def test_a_drawn_value_is_inside_and_of_the_right_type_and_the_seed_decides_it(t
         assert {type(value) for value in drawn} == {int if domain.integer else float}
 
 
-def test_a_logarithmic_interval_is_drawn_evenly_in_the_logarithm() -> None:
+def test_a_logarithmic_interval_is_sampled_evenly_on_a_log_scale() -> None:
     domain, rng = Interval(1e-4, 1.0, integer=False, log=True), random.Random(0)
 
     assert sum(domain.sample(rng) < 1e-2 for _ in range(2000)) == pytest.approx(1000, abs=100)
 
 
 @pytest.mark.parametrize("text", ["int(interval(1, 3))", "range(1, 4)"])
-def test_whole_numbers_are_drawn_evenly_both_ends_included(text: str) -> None:
+def test_whole_numbers_are_sampled_evenly_including_both_ends(text: str) -> None:
     domain, rng = read(text), random.Random(0)
     assert domain is not None
     drawn = [domain.sample(rng) for _ in range(3000)]
@@ -295,38 +291,38 @@ def test_whole_numbers_are_drawn_evenly_both_ends_included(text: str) -> None:
         "é, ü: ß!",
     ],
 )
-def test_a_plain_value_is_no_sweep(text: str) -> None:
+def test_a_plain_value_is_not_a_sweep(text: str) -> None:
     assert read(text) is None
 
 
-# ---- faults -------------------------------------------------------------------------------------------------------
+# ---- errors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("range(4, 1)", "holds no value"),
-        ("range(1, 1)", "holds no value"),
-        ("range(0)", "holds no value"),
-        ("shuffle()", "holds no value"),
-        ("interval(5, 1)", "the first number must be the smaller one"),
-        ("interval(1, 1)", "the first number must be the smaller one"),
-        ("int(interval(5, 1))", "the first number must be the smaller one"),
+        ("range(4, 1)", "has no values"),
+        ("range(1, 1)", "has no values"),
+        ("range(0)", "has no values"),
+        ("shuffle()", "has no values"),
+        ("interval(5, 1)", "the first number must be smaller"),
+        ("interval(1, 1)", "the first number must be smaller"),
+        ("int(interval(5, 1))", "the first number must be smaller"),
         ("interval(0, inf)", "both ends must be finite numbers"),
         ("interval(-inf, 0)", "both ends must be finite numbers"),
         ("interval(nan, 1)", "both ends must be finite numbers"),
         ("tag(log, interval(0, 1))", "a logarithmic interval must start above 0"),
         ("tag(log, interval(-1, 1))", "a logarithmic interval must start above 0"),
         ("tag(log, int(interval(0, 9)))", "a logarithmic interval must start above 0"),
-        ("tag(log, choice(1, 2))", "tag(log, …) goes with interval(…)"),
-        ("tag(log, range(1, 3))", "tag(log, …) goes with interval(…)"),
-        ("tag(linear, interval(1, 2))", "unknown tag 'linear'; the one there is, is log"),
-        ("tag(log, b, a, interval(1, 2))", "unknown tag 'a'; the one there is, is log"),
+        ("tag(log, choice(1, 2))", "tag(log, …) works only with interval(…)"),
+        ("tag(log, range(1, 3))", "tag(log, …) works only with interval(…)"),
+        ("tag(linear, interval(1, 2))", "unknown tag 'linear'; the only tag is log"),
+        ("tag(log, b, a, interval(1, 2))", "unknown tag 'a'; the only tag is log"),
         ("glob(*)", "glob picks files of a config group, which cannot be searched; write choice(…)"),
         ("glob([a*, b])", "glob picks files of a config group, which cannot be searched; write choice(…)"),
         ("choice(1, 2", "cannot be read as a sweep (no viable alternative at input 'choice(1, 2')"),
         ("choice(, 1)", "cannot be read as a sweep (no viable alternative at input 'choice(, ')"),
-        pytest.param("int(interval(0.2, 0.8))", "holds no whole number but 0"),
+        pytest.param("int(interval(0.2, 0.8))", "contains only one whole number, 0"),
     ],
 )
 def test_a_faulty_sweep_is_refused_with_its_key(text: str, expected: str) -> None:
@@ -349,18 +345,18 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_what_is_meant_as_a_sweep_but_cannot_be_read_is_refused(text: str) -> None:
+def test_an_unreadable_sweep_is_refused(text: str) -> None:
     assert message(text).startswith(f"{KEY}={text}: cannot be read as a sweep (")
     assert "\n" not in message(text)
 
 
 @pytest.mark.parametrize("text", ["interval(1)", "choice(range(1, 3), 4)"])
-def test_the_message_about_a_sweep_that_cannot_be_read_says_why(text: str) -> None:
+def test_the_message_about_an_unreadable_sweep_says_why(text: str) -> None:
     assert "key=" not in message(text)
 
 
 @pytest.mark.parametrize("text", ["range(0, 1, 0)", "interval(1, 2),3", "choice(shuffle(1, 2), 3)"])
-def test_a_sweep_that_hydra_takes_but_cannot_be_searched_is_refused(text: str) -> None:
+def test_a_sweep_that_hydra_accepts_but_cannot_be_searched_is_refused(text: str) -> None:
     assert message(text).startswith(f"{KEY}={text}: ")
 
 
@@ -391,13 +387,13 @@ def test_a_plain_value_is_read_as_on_the_command_line(text: str, expected: objec
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1,2", "model.units=1,2: must be one value"),
-        ("choice(1)", "model.units=choice(1): must be one value"),
-        ("interval(0, 1)", "model.units=interval(0, 1): must be one value"),
+        ("1,2", "model.units=1,2: must be a single value"),
+        ("choice(1)", "model.units=choice(1): must be a single value"),
+        ("interval(0, 1)", "model.units=interval(0, 1): must be a single value"),
         ("[1", "model.units=[1: cannot be read"),
     ],
 )
-def test_a_sweep_is_no_plain_value(text: str, expected: str) -> None:
+def test_a_sweep_is_refused_as_a_plain_value(text: str, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_value(text, KEY)
 
@@ -419,7 +415,7 @@ def test_a_sweep_is_no_plain_value(text: str, expected: str) -> None:
         ("int(tag(log, interval(16, 512)))", "tag(log, int(interval(16, 512)))"),
     ],
 )
-def test_a_domain_is_written_as_it_could_be_in_a_config(text: str, expected: str) -> None:
+def test_a_domain_prints_as_it_would_be_written_in_a_config(text: str, expected: str) -> None:
     assert str(read(text)) == expected
 
 
@@ -454,7 +450,7 @@ SIX_DIGITS = "grammar.py, Interval.__str__: writes six digits"
         pytest.param("int(interval(1, 1234567))"),
     ],
 )
-def test_a_written_domain_reads_back_as_the_same(text: str) -> None:
+def test_a_printed_domain_reads_back_as_the_same_domain(text: str) -> None:
     domain = read(text)
 
     assert same(read(str(domain)), domain)
@@ -474,7 +470,7 @@ def test_a_written_domain_reads_back_as_the_same(text: str) -> None:
             "optimizer.learning_rate='tag(log, interval(1e-4, 1))'",
         ),
         ("model.units=[1,2],[3]", "model.units='[1,2],[3]'"),
-        # Hydra's own parser takes no null here.
+        # Hydra's parser does not accept null here.
         ("model.pooling.kind=choice(max,null)", "model.pooling.kind='choice(max,null)'"),
         ("+model.units=16,64", "+model.units='16,64'"),
         ("++model.units=16,64", "++model.units='16,64'"),
@@ -513,7 +509,7 @@ def test_a_sweep_on_the_command_line_is_quoted(override: str, expected: str) -> 
         "hydra.mode=MULTIRUN",
     ],
 )
-def test_an_argument_that_is_no_sweep_of_ours_is_left_alone(override: str) -> None:
+def test_an_argument_without_a_sweep_is_left_unchanged(override: str) -> None:
     assert quote_sweeps([override]) == [override]
 
 
@@ -526,7 +522,7 @@ def test_the_order_of_arguments_is_kept() -> None:
     ]
 
 
-def test_no_arguments_stay_none() -> None:
+def test_no_arguments_give_no_arguments() -> None:
     assert quote_sweeps([]) == []
 
 
@@ -537,7 +533,7 @@ def parsed(argument: str) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def test_any_texts_survive_the_command_line() -> None:
+def test_any_text_survives_the_command_line() -> None:
     rng = random.Random(0)
     for _ in range(300):
         texts = ["".join(rng.choices("'\"\\,()[]{} ab$:=#1é", k=rng.randint(0, 6))) for _ in range(rng.randint(2, 3))]
@@ -566,7 +562,7 @@ def test_any_texts_survive_the_command_line() -> None:
         "a b,c d",
     ],
 )
-def test_a_sweep_comes_through_hydra_as_it_was_meant(compose_config: Compose, sweep: str) -> None:
+def test_hydra_passes_sweeps_on_unchanged(compose_config: Compose, sweep: str) -> None:
     config = compose_config(f"model.units={sweep}", f"+model.added={sweep}", f"++model.layers={sweep}")
 
     for key in ("units", "added", "layers"):

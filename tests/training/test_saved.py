@@ -52,7 +52,7 @@ def _with_code(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[512:]), "cannot be loaded as a model ("),
         (_without_config, "cannot be loaded as a model (No model config found"),
         (_without_weights, "cannot be loaded as a model ("),
-        (_terabytes, "takes 4 TB of memory, and this machine has "),
+        (_terabytes, "needs 4 TB of memory, but this machine has "),
         (_with_code, "cannot be loaded as a model ("),
         (Path.unlink, "there is no such file"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe, not a file"),
@@ -100,8 +100,8 @@ def test_a_keras_file_that_decompresses_to_more_than_the_memory_is_refused(tmp_p
     path = tmp_path / "model.keras"
     small().save(path)
     _keras_bomb(path)
-    monkeypatch.setattr("mnist_sweep.common.reading._spare_memory", lambda: 2_000_000_000)
-    with pytest.raises(UserError, match=r"takes 4\.3 GB of memory, and this machine has 2 GB to spare"):
+    monkeypatch.setattr("mnist_sweep.common.reading._free_memory", lambda: 2_000_000_000)
+    with pytest.raises(UserError, match=r"needs 4\.295 GB of memory, but this machine has 2 GB free"):
         saved.load(path)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import move, remove, remove_folder, write_whole
-from mnist_sweep.common.reading import digest_of, read_text, size
+from mnist_sweep.common.reading import digest_of, read_text
 from mnist_sweep.common.tables import Column, line_printer, show, standard_output
+from mnist_sweep.common.text import format_size, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.results.models.conversion import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
@@ -59,7 +60,7 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
                 move(file.path, to / file.path.name)
             write_whole(to / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"--to={to}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"--to={to}: cannot be written ({os_reason(error)})") from None
     finally:
         if not existed:
             # Removed only if it is empty, because nothing was exported.
@@ -205,7 +206,7 @@ def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
     console = standard_output()
     columns = [
         Column("file", [file.format.file for file in checked], 5),
-        Column("size", [size(_size(to / file.format.file)) for file in checked], 4),
+        Column("size", [format_size(_size(to / file.format.file)) for file in checked], 4),
         Column("largest difference", [f"{file.difference:.1e}" for file in checked], 3),
         Column("one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2),
     ]

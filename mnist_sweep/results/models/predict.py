@@ -22,7 +22,7 @@ from rich.text import Text
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.tables import standard_output
-from mnist_sweep.common.text import printable
+from mnist_sweep.common.text import os_reason, printable
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.results.models.doubts import profile_of, why_doubtful
 from mnist_sweep.results.models.image_decoder import ImageDecoder, Shape
@@ -176,4 +176,4 @@ def _save(found: dict[Path, Prepared], to: Path) -> None:
             path = next(to / name for name in names if not os.path.lexists(to / name))
             write_whole(path, Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save)
     except OSError as error:
-        raise UserError(f"--save-input={to}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"--save-input={to}: cannot be written ({os_reason(error)})") from None

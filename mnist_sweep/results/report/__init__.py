@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.common.text import printable
+from mnist_sweep.common.text import os_reason, printable
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.leaderboard import leaderboard
@@ -61,7 +61,7 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
         path.parent.mkdir(parents=True, exist_ok=True)
         write(found, path)
     except OSError as error:
-        raise UserError(f"--to={path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"--to={path}: cannot be written ({os_reason(error)})") from None
     return path
 
 

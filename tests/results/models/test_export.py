@@ -60,7 +60,7 @@ def test_the_manifest_describes_each_file_and_how_to_use_it(project, new: str, t
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"exported trial 1 of {new} to {tmp_path}"
     assert next(line for line in lines if "int8" in line).split()[1:] == [
-        "22", "bytes", "1.0e-07", "1.5", "ms", "0.9375", "→", "0.9125",
+        "22", "B", "1.0e-07", "1.5", "ms", "0.9375", "→", "0.9125",
     ]  # fmt: skip
 
 

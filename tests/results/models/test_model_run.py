@@ -74,7 +74,7 @@ def test_a_model_of_an_earlier_version_has_no_digest_and_is_not_checked(artifact
         (b"model: caf\xe9\n", "is not UTF-8 text (byte 0xe9 at 10)"),
         (
             "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9 if i else 1}]\n" for i in range(12)).encode(),
-            "holds more than 50000",
+            "has more than 50000",
         ),
         (b"x" * 2_000_000, "is larger than 1 MB"),
     ],

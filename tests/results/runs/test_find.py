@@ -61,7 +61,7 @@ def test_store_may_be_given(project, monkeypatch, tmp_path):
     [
         ("alhpa", "sweep alhpa: there is no such experiment; did you mean 'alpha'?"),
         ("Alpha/2025", "sweep Alpha/2025: there is no such experiment; did you mean 'alpha'?"),
-        ("convolutions", "sweep convolutions: there is no such experiment; known: alpha, beta"),
+        ("convolutions", "sweep convolutions: there is no such experiment; choose one of: alpha, beta"),
         ("alpha/2020", "sweep alpha/2020: there is no such sweep in sqlite:///{project}/mlruns/mlflow.db"),
         ("al pha", "sweep al pha: write NAME, NAME/TIME or the sweep's folder"),
         ("alpha' OR 1=1", "sweep alpha' OR 1=1: write NAME, NAME/TIME or the sweep's folder"),
@@ -78,7 +78,7 @@ def test_unknown_sweep_is_reported_with_the_nearest_name(project, given, message
 def test_unknown_experiment_is_reported(project):
     with pytest.raises(UserError) as caught:
         load_runs(experiment="gamma")
-    assert str(caught.value) == "sweep gamma: there is no such experiment; known: alpha, beta"
+    assert str(caught.value) == "sweep gamma: there is no such experiment; choose one of: alpha, beta"
 
 
 def test_without_a_store_there_are_no_runs(tmp_path, monkeypatch):
