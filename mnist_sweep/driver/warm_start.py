@@ -15,18 +15,13 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values, identity
 from mnist_sweep.config.trial_config import LAYERED, check_trial
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.events import SweepStarted, TrialEnded, TrialStarted
-from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.journal.events import EpochEnded, SweepStarted
+from mnist_sweep.journal.state import SweepState
+from mnist_sweep.journal.trial import Outcome, Status
 
 # What may differ between trials whose scores are compared: luck, how long they train, and how fast.
 _SPEED = ("steps_per_execution", "validation_batch_size", "jit_compile", "backend")
 _MAY_DIFFER = ("seed", "epochs", "early_stopping", *_SPEED)
-
-
-# ---- settings to try first --------------------------------------------------------------------------------------
-
-
-# ---- earlier sweeps ---------------------------------------------------------------------------------------------
 
 
 def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str], Path]) -> list[dict[str, Any]]:
@@ -48,47 +43,36 @@ def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str],
     """
     found: list[dict[str, Any]] = []
     for sweep in settings.search.warm_start:
+        state = _read(sweep, find)
         try:
-            folder = find(sweep)
-        except UserError:
-            raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
-        started, trials, outcomes = _read(folder)
-        try:
-            there = None if started is None else (started.data["name"], started.data["digest"])
-            objectives = () if started is None else _objectives(started)
+            data = (state.started.data["name"], state.started.data["digest"]) if state.started else ("nothing", "")
+            objectives = _objectives(state.started) if state.started else ()
         except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
             raise UserError(f"search.warm_start={sweep}: its first event is damaged ({first_line(error)})") from None
-        if started is None or there is None or there[1] != digest:
-            other = "nothing" if there is None else f"{there[0]} ({there[1]})"
+        if state.started is None or data[1] != digest:
             raise UserError(
-                f"search.warm_start={sweep}: was run on {other}, this sweep's data is another ({digest}); "
-                "scores on different data cannot be compared"
+                f"search.warm_start={sweep}: was run on {data[0]}{f' ({data[1]})' if state.started else ''}, but this "
+                f"sweep's data is different ({digest}); scores on different data cannot be compared"
             )
-        went_on = {trials[number].parent for number in outcomes if outcomes[number].score is not None}
+        trials, outcomes = state.results.trials, state.results.outcomes
+        continued = {trials[number].parent for number in outcomes if outcomes[number].score is not None}
         for number, outcome in outcomes.items():
-            trial = trials[number]
             scores = _scores(outcome, objectives, settings.objectives)
-            if scores is None or trial.confirms is not None or number in went_on:
+            if scores is None or trials[number].confirms is not None or number in continued:
                 continue
-            values = _projected(trial.config, space)
+            values = _projected(trials[number].config, space)
             if values is not None:
-                found.append({"sweep": started.sweep, "trial": number, "values": values, "scores": list(scores)})
+                found.append({"sweep": state.started.sweep, "trial": number, "values": values, "scores": list(scores)})
     return found
 
 
-def _read(folder: Path) -> tuple[SweepStarted | None, dict[int, Trial], dict[int, Outcome]]:
-    """The start, the trials, and the outcomes of those that ended."""
-    started: SweepStarted | None = None
-    trials: dict[int, Trial] = {}
-    outcomes: dict[int, Outcome] = {}
-    for event in journal.read(folder):
-        if isinstance(event, SweepStarted):
-            started = event
-        elif isinstance(event, TrialStarted):
-            trials[event.trial.number] = event.trial
-        elif isinstance(event, TrialEnded) and event.trial in trials:
-            outcomes[event.trial] = event.outcome
-    return started, trials, outcomes
+def _read(sweep: str, find: Callable[[str], Path]) -> SweepState:
+    try:
+        folder = find(sweep)
+    except UserError:
+        raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
+    # Epochs, of which there are many, are not needed.
+    return SweepState.after(event for event in journal.read(folder) if not isinstance(event, EpochEnded))
 
 
 def _objectives(started: SweepStarted) -> tuple[Objective, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from mnist_sweep.common.text import printable
 from mnist_sweep.journal.trial import Outcome, Status, Trial
@@ -26,6 +26,13 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         """The event as plain data, with its kind."""
         return {"event": self.kind, **asdict(self)}
+
+
+class Listener(Protocol):
+    """Takes the events of a sweep as they happen: the journal, the loop's state, MLflow, the screen."""
+
+    def handle(self, event: Event) -> None:
+        """Takes an event."""
 
 
 @dataclass(frozen=True)

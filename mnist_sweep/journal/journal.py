@@ -24,7 +24,7 @@ _HOLDER = 200
 
 
 class Journal:
-    """Writes events, one JSON line each; a line is on the disk before `append` returns.
+    """Writes events, one JSON line each; a line is on the disk before `handle` returns.
 
     As long as it is open, no other process can open it. The lock is the operating system's, which releases it when its
     holder dies, however that happens.
@@ -56,7 +56,7 @@ class Journal:
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
 
-    def append(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Writes an event to the disk.
 
         Raises:

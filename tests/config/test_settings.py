@@ -12,7 +12,6 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import Settings, check_settings
-from mnist_sweep.driver import loop
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -437,15 +436,6 @@ def test_several_objectives_are_read_in_their_order(compose_config: Compose) -> 
 )
 def test_what_a_trial_consists_of_is_checked(compose_config: Compose, override: str, expected: str) -> None:
     assert message(compose_config(override)) == expected
-
-
-def test_executions_are_every_fold_on_every_seed(compose_config: Compose) -> None:
-    def executions(*overrides: str) -> list[tuple[int, int | None, int | None]]:
-        return [(e.seed, e.fold, e.folds) for e in loop.executions(check_settings(compose_config(*overrides)), 7)]
-
-    assert executions() == []
-    assert executions("repeats=2") == [(7, None, None), (8, None, None)]
-    assert executions("validation=kfold", "folds=2", "repeats=2") == [(7, 1, 2), (7, 2, 2), (8, 1, 2), (8, 2, 2)]
 
 
 def test_folds_need_no_images_held_out(compose_config: Compose) -> None:

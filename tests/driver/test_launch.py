@@ -17,6 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver import same_sweep, signals
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.journal.events import Event, SweepResumed, SweepStarted
+from mnist_sweep.journal.state import SweepState
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ class TestVersions:
             past.append(SweepResumed(2.0, {}, resumed))
         said: list[str] = []
         with mock.patch.object(same_sweep, "versions", return_value=NOW):
-            same_sweep.check_versions(past, Path("experiments/a/b"), backend, allowed, said.append)
+            same_sweep.check_versions(SweepState.after(past), Path("experiments/a/b"), backend, allowed, said.append)
         return said
 
     def test_that_differ_are_refused_by_name(self) -> None:
@@ -66,7 +67,7 @@ class TestVersions:
             self.check()
         assert str(caught.value) == (
             "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may give other "
-            "figures; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
+            "metrics; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
             "--other-versions"
         )
 
@@ -76,7 +77,7 @@ class TestVersions:
 
     def test_that_differ_are_said_where_that_is_allowed(self) -> None:
         assert self.check(allowed=True) == [
-            "Other versions than before, which may give other figures: tensorflow 2.20.0 (now 2.21.0)."
+            "Other versions than before, which may give other metrics: tensorflow 2.20.0 (now 2.21.0)."
         ]
 
     def test_are_those_of_the_last_time_that_tells(self) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeClock, FakeWorkers, InlineExecutor
+from fakes import Calls, FakeClock, FakeWorkers, InlineExecutor
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.config.settings import check_settings
@@ -112,7 +112,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         rule = stop or choose.create_stopping(settings)
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
-            settings, space, aside, rule, workers, folder=tmp_path, emit=emit, clock=clock,
+            settings, space, aside, rule, workers, folder=tmp_path, listeners=[Calls(emit)], clock=clock,
             packaging=packaging if settings.tracking.register_winner else None,
         )  # fmt: skip
         story = Story(sweep, workers, clock, events, packaging)
@@ -721,6 +721,27 @@ class TestResumed:
             story = tell(f"search={algorithm}", *overrides, slots=slots, history=states(past))
             story.sweep.replay(past)
             assert self.told(story.run(), past + story.events) == expected, f"cut after {cut} events"
+
+    def test_after_a_pause_whose_trial_has_ended_asks_again(self, tell: Tell) -> None:
+        whole = tell(own=Scripted(), slots=2)
+        whole.run()
+        for end in (i for i, event in enumerate(whole.events) if isinstance(event, TrialEnded)):
+            past = whole.events[: end + 1]
+            story = tell(own=Scripted(), slots=2, history=states(past))
+            story.sweep.replay(past)
+            assert len(story.run().outcomes) == 4
+
+    def test_with_an_unanswered_ask_does_not_ask_again_because_another_trial_was_retried(self, tell: Tell) -> None:
+        whole = tell("search=grid", slots=2)
+        whole.run()
+        asked = next(i for i, event in enumerate(whole.events) if isinstance(event, TrialAsked) and event.trial == 2)
+        started = next(event for event in whole.events if isinstance(event, TrialStarted) and event.trial.number == 1)
+        failed = AttemptFailed(whole.events[asked].time, 1, 1, "its worker died")
+        past = [*whole.events[: asked + 1], failed, replace(started, attempt=2)]
+        story = tell("search=grid", slots=2, history=states(past))
+        story.sweep.replay(past)
+        assert sorted(story.run().outcomes) == list(range(8))
+        assert [event.trial for event in story.of(TrialAsked)] == [3, 4, 5, 6, 7, 8]
 
     def test_twice_is_the_same(self, tell: Tell) -> None:
         whole = tell("search=grid", slots=2)

@@ -294,8 +294,7 @@ def test_best_is_the_best_that_has_ended(objective, scores, best):
         story.ends(number, score)
     story.starts(9)
     story.epoch(9, 1, 1.0 if objective is MAX else 0.0, name=objective.name)
-    found = seen.best()
-    assert (found.trial.number if found else None) == best
+    assert seen.best() == best
 
 
 def test_trial_that_is_tried_again_starts_from_nothing():
@@ -313,7 +312,8 @@ def test_trial_that_never_started_is_no_row():
     seen = progress()
     story = Story(seen)
     story.ends(4, None, Status.STOPPED, "stopped by Ctrl-C")
-    assert seen.rows == {}
+    assert seen.running == []
+    assert seen.counted == []
 
 
 # ---- lines ------------------------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ def test_worker_that_died_is_said():
         story.starts(3)
         screen.handle(AttemptFailed(1000.0, 3, 1, "its worker was killed by SIGKILL [out of memory?]"))
 
-    assert lines(tell, width=200) == ["trial 3: its worker was killed by SIGKILL [out of memory?]; it is tried again"]
+    assert lines(tell, width=200) == ["trial 3: its worker was killed by SIGKILL [out of memory?]; it is retried"]
 
 
 def test_slot_that_is_given_up_is_said_and_counted_no_more():

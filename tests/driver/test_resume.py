@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.driver import launch, resume, summary, sync
+from mnist_sweep.driver import resume, summary, sync
+from mnist_sweep.driver.stored_config import from_store, to_store
 from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.journal import Journal
@@ -28,9 +29,9 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
     def begun(folder: Path, config: dict[str, Any], *, ended: bool = False) -> Path:
         folder.mkdir(parents=True)
         with Journal(folder) as journal:
-            journal.append(SweepStarted(1.0, "a/b", config, {}, {}, {}))
+            journal.handle(SweepStarted(1.0, "a/b", config, {}, {}, {}))
             if ended:
-                journal.append(SweepEnded(2.0, Status.COMPLETED, "", 0))
+                journal.handle(SweepEnded(2.0, Status.COMPLETED, "", 0))
         return folder
 
     return begun
@@ -80,14 +81,14 @@ def test_what_a_sweep_of_another_project_logs_goes_into_that_project(
         (tmp_path / name).mkdir()
     config = {"tracking": {"uri": "sqlite:///mlruns/mlflow.db", "artifacts": "mlruns/artifacts"}, "seed": 1}
     monkeypatch.chdir(tmp_path / "other")
-    there = resume._with_store(config, Path("../project/experiments/cnn/1"))
+    there = from_store(config, Path("../project/experiments/cnn/1"))
     mlruns = tmp_path / "project" / "mlruns"
     assert there == {
         "tracking": {"uri": f"sqlite:///{mlruns}/mlflow.db", "artifacts": str(mlruns / "artifacts")},
         "seed": 1,
     }
     monkeypatch.chdir(tmp_path / "project")
-    assert resume._with_store(config, Path("experiments/cnn/1")) == config
+    assert from_store(config, Path("experiments/cnn/1")) == config
 
 
 def test_what_is_kept_of_a_config_names_no_place_in_its_own_project(
@@ -98,15 +99,15 @@ def test_what_is_kept_of_a_config_names_no_place_in_its_own_project(
     for name in (project, tmp_path / "other"):
         name.mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert launch._without_secrets(resume._with_store({"tracking": kept}, folder), folder)["tracking"] == kept
+    assert to_store(from_store({"tracking": kept}, folder), folder)["tracking"] == kept
     typed = {"uri": f"sqlite:///{tmp_path}/v%3F2/x.db", "artifacts": str(project / "files")}
     inside = {"uri": "sqlite:///x.db", "artifacts": "files"}
-    assert launch._without_secrets({"tracking": typed}, folder)["tracking"] == inside
+    assert to_store({"tracking": typed}, folder)["tracking"] == inside
     monkeypatch.chdir(project)
-    assert launch._without_secrets({"tracking": typed}, Path("experiments/cnn/1"))["tracking"] == inside
+    assert to_store({"tracking": typed}, Path("experiments/cnn/1"))["tracking"] == inside
     elsewhere = {"uri": "postgresql://ann:HUSH@box/x", "artifacts": "/big/disk"}
     hidden = {**elsewhere, "uri": "postgresql://***@box/x"}
-    assert launch._without_secrets({"tracking": elsewhere}, Path("experiments/cnn/1"))["tracking"] == hidden
+    assert to_store({"tracking": elsewhere}, Path("experiments/cnn/1"))["tracking"] == hidden
 
 
 def test_sync_logs_what_is_not_refused_and_says_what_is(
@@ -127,8 +128,8 @@ def test_sync_logs_what_is_not_refused_and_says_what_is(
 
     folder, output = begin(SWEEPS / "x" / "1", compose_config("name=x")), StringIO()
     with Journal(folder, resume=True) as journal:
-        journal.append(SweepEnded(2.0, Status.STOPPED, "", 0))
-        journal.append(SweepResumed(3.0, compose_config("name=x")))
+        journal.handle(SweepEnded(2.0, Status.STOPPED, "", 0))
+        journal.handle(SweepResumed(3.0, compose_config("name=x")))
     monkeypatch.setattr(sync, "Recorder", Refusing)
     assert sync.sync("x", Console(file=output, width=200)) == 1
     assert [type(event) for event in told] == [SweepStarted, SweepResumed]

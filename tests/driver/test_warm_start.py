@@ -181,7 +181,7 @@ class Past:
             raise UserError(f"resume {name}: there is no such sweep")
         with Journal(self.folder) as journal:
             for event in self.events:
-                journal.append(event)
+                journal.handle(event)
         return self.folder
 
 

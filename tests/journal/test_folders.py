@@ -23,7 +23,7 @@ def tree(folder: Path) -> set[str]:
 def begin(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder) as journal:
-        journal.append(SweepStarted(1.0, "a/b", {}, {}, {}, {}))
+        journal.handle(SweepStarted(1.0, "a/b", {}, {}, {}, {}))
 
 
 class TestClaiming:

@@ -64,7 +64,7 @@ STORY: list[Event] = [
 def written(tmp_path):
     with Journal(tmp_path) as journal_:
         for event in STORY:
-            journal_.append(event)
+            journal_.handle(event)
     return tmp_path / files.FILE
 
 
@@ -83,7 +83,7 @@ def test_event_can_be_read_as_soon_as_it_is_appended(tmp_path):
     with Journal(tmp_path) as journal_:
         assert list(journal.read(tmp_path)) == []
         for count, event in enumerate(STORY, start=1):
-            journal_.append(event)
+            journal_.handle(event)
             assert list(journal.read(tmp_path)) == STORY[:count]
 
 
@@ -167,7 +167,7 @@ def test_journal_that_is_open_cannot_be_opened_again(tmp_path):
                 f"{tmp_path}: this sweep is being run by process {os.getpid()} on {platform.node()}"
             )
         # The first goes on undisturbed.
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
     assert list(journal.read(tmp_path)) == STORY[:1]
     assert not folders.is_running(tmp_path)
 
@@ -176,10 +176,9 @@ _HOLDS = """
 import sys, time
 from pathlib import Path
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.tracking.store import as_seen_from
-from mnist_sweep.journal.trial import TrialAsked
+from mnist_sweep.journal.events import TrialAsked
 journal = Journal(Path(sys.argv[1]))
-journal.append(TrialAsked(1.0, 0))
+journal.handle(TrialAsked(1.0, 0))
 print("open", flush=True)
 time.sleep(60)
 """
@@ -206,14 +205,14 @@ def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
         process.communicate(timeout=60)
     assert not folders.is_running(tmp_path)
     with Journal(tmp_path, resume=True) as journal_:
-        journal_.append(TrialAsked(2.0, 1))
+        journal_.handle(TrialAsked(2.0, 1))
     assert list(journal.read(tmp_path)) == [TrialAsked(1.0, 0), TrialAsked(2.0, 1)]
 
 
 def test_going_on_appends_to_what_is_there(written):
     before = written.read_bytes()
     with Journal(written.parent, resume=True) as journal_:
-        journal_.append(STORY[1])
+        journal_.handle(STORY[1])
     assert written.read_bytes().startswith(before)
     assert list(journal.read(written.parent)) == [*STORY, STORY[1]]
 
@@ -224,7 +223,7 @@ def test_going_on_behind_a_torn_line_leaves_no_damage(written):
     for cut in (start, start + 1, len(whole) - 1):
         written.write_bytes(whole[:cut])
         with Journal(written.parent, resume=True) as journal_:
-            journal_.append(STORY[2])
+            journal_.handle(STORY[2])
         assert list(journal.read(written.parent)) == [*STORY[:-1], STORY[2]]
 
 
@@ -240,19 +239,19 @@ def test_full_disk_is_said_and_what_was_written_stays_whole(tmp_path, monkeypatc
 
     path = tmp_path / files.FILE
     with Journal(tmp_path) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         whole = path.read_bytes()
         with monkeypatch.context() as disk:
             disk.setattr(os, "fsync", full)
             with pytest.raises(MachineError) as caught:
-                journal_.append(STORY[1])
+                journal_.handle(STORY[1])
         assert str(caught.value) == f"{path}: cannot be written (No space left on device)"
         # There is room again, but what the disk has of the failed line is anybody's guess.
         with pytest.raises(MachineError):
-            journal_.append(STORY[2])
+            journal_.handle(STORY[2])
     assert path.read_bytes() == whole
     with Journal(tmp_path, resume=True) as journal_:
-        journal_.append(STORY[1])
+        journal_.handle(STORY[1])
     assert list(journal.read(tmp_path)) == STORY[:2]
 
 
@@ -266,16 +265,16 @@ def test_nothing_is_glued_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with Journal(tmp_path) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         with monkeypatch.context() as disk:
             disk.setattr(os, "write", torn)
             # Not even the torn half can be cut off.
             disk.setattr(os, "ftruncate", mock.Mock(side_effect=OSError(errno.EIO, "")))
             with pytest.raises(MachineError):
-                journal_.append(STORY[1])
+                journal_.handle(STORY[1])
     assert list(journal.read(tmp_path)) == STORY[:1]
     with Journal(tmp_path, resume=True) as journal_:
-        journal_.append(STORY[2])
+        journal_.handle(STORY[2])
     assert list(journal.read(tmp_path)) == [STORY[0], STORY[2]]
 
 
@@ -283,10 +282,10 @@ def test_a_folder_that_was_deleted_is_noticed(tmp_path):
     folder = tmp_path / "sweep"
     folder.mkdir()
     with Journal(folder) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         shutil.rmtree(folder)
         with pytest.raises(MachineError, match="was moved, deleted or replaced"):
-            journal_.append(STORY[1])
+            journal_.handle(STORY[1])
 
 
 def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
@@ -294,7 +293,7 @@ def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_p
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / files.FILE).hardlink_to(written)
     with Journal(tmp_path / "copy", resume=True) as journal_:
-        journal_.append(STORY[1])
+        journal_.handle(STORY[1])
     assert written.read_bytes() == before
     assert list(journal.read(tmp_path / "copy")) == [*STORY, STORY[1]]
 
@@ -330,19 +329,19 @@ def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_writt
 
 def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         shutil.copy(tmp_path / files.FILE, tmp_path / "copy")
         (tmp_path / "copy").replace(tmp_path / files.FILE)
         with pytest.raises(MachineError, match="was moved, deleted or replaced"):
-            journal_.append(STORY[1])
+            journal_.handle(STORY[1])
 
 
 def test_texts_of_old_journals_are_made_printable(tmp_path):
     outcome = Outcome(Status.FAILED, "cannot read caf\udce9 \x1b[2J")
     with Journal(tmp_path) as journal_:
-        journal_.append(STARTED)
-        journal_.append(AttemptFailed(1.0, 0, 1, "\u202e", "a\x00b"))
-        journal_.append(TrialEnded(1.0, 0, outcome))
+        journal_.handle(STARTED)
+        journal_.handle(AttemptFailed(1.0, 0, 1, "\u202e", "a\x00b"))
+        journal_.handle(TrialEnded(1.0, 0, outcome))
     _, attempt, ended = journal.read(tmp_path)
     assert attempt == AttemptFailed(1.0, 0, 1, "\\u202e", "a\\x00b")
     assert ended.outcome.reason == "cannot read caf\\udce9 \\x1b[2J"
@@ -352,7 +351,7 @@ def test_texts_of_old_journals_are_made_printable(tmp_path):
 def test_an_event_of_a_trial_that_was_never_started_is_refused(tmp_path, kind):
     (event,) = (event for event in STORY if event.kind == kind)
     with Journal(tmp_path) as journal_:
-        journal_.append(event)
+        journal_.handle(event)
     with pytest.raises(UserError, match="line 1 is damaged .trial 0 was never started"):
         list(journal.read(tmp_path))
 

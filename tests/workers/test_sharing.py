@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeClock, FakeWorkers, History, InlineExecutor
+from fakes import Calls, FakeClock, FakeWorkers, History, InlineExecutor
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import check_settings
@@ -70,6 +70,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         most: int | None = None,
         memory: Any = lambda gpu: (GB, 80 * GB),
         history: History | None = None,
+        sharing: Sharing | None = None,
         on_event: Callable[[Story, Event], None] = lambda story, event: None,
         **fakes: Any,
     ) -> Story:
@@ -88,8 +89,11 @@ def tell(compose_config, tmp_path: Path) -> Tell:
             events.append(event)
             on_event(story, event)
 
-        sharing = Sharing(places, shares=shares, most=most, memory=memory)
-        sweep = Sweep(settings, space, aside, None, workers, folder=tmp_path, emit=emit, clock=clock, sharing=sharing)
+        sharing = sharing or Sharing(places, shares=shares, most=most, memory=memory)
+        listeners = [Calls(emit)]
+        sweep = Sweep(
+            settings, space, aside, None, workers, folder=tmp_path, listeners=listeners, clock=clock, sharing=sharing
+        )
         story = Story(sweep, workers, events)
         return story
 
@@ -154,11 +158,10 @@ def test_trials_of_few_epochs_that_all_differ_are_told_by_their_mean(tell: Tell)
 def test_a_share_that_is_closed_while_it_is_idle_gets_no_trial(tell: Tell) -> None:
     class Closes(Sharing):
         def surplus(self, idle: Collection[str]) -> list[tuple[str, str]]:
-            ready = {"gpu0.0", "gpu1.0"} == set(story.sweep._idle)
+            ready = {"gpu0.0", "gpu1.0"} == set(story.sweep._attempts.idle)
             return [("gpu0.0", "it is not needed")] if ready else []
 
-    story = tell(gpus=2)
-    story.sweep._sharing = Closes()
+    story = tell(gpus=2, sharing=Closes())
     assert len(story.sweep.run().outcomes) == 12
     assert story.shares() == ["gpu1.0"]
     assert {e.slot for e in story.of(TrialStarted)} == {"gpu1.0"}
@@ -249,7 +252,7 @@ class TestALostSlot:
         story = tell(gpus=2, lost="gpu1.0")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes[0] == ("lost", "gpu1.0")
-        assert [device(slot) for slot in story.sweep._slots] == ["gpu0"] * 3
+        assert [device(slot) for slot in story.sweep._attempts.slots] == ["gpu0"] * 3
 
     def test_that_was_the_last_one_ends_the_sweep(self, tell: Tell) -> None:
         story = tell(lost="gpu0.0")
@@ -306,16 +309,16 @@ class TestMeasured:
     def start(sharing: Sharing, time: float, number: int, slot: str, batch_size: int = 32, **model: Any) -> None:
         training = {"batch_size": batch_size, "precision": "float32"}
         config = {"model": {"units": 16, **model}, "optimizer": {"name": "adam"}, "training": training}
-        sharing.take(TrialStarted(time, Trial(number, {}, config, 100), 1, slot))
+        sharing.handle(TrialStarted(time, Trial(number, {}, config, 100), 1, slot))
 
     @staticmethod
     def epochs(sharing: Sharing, number: int, times: list[float]) -> None:
         for epoch, time in enumerate(times, start=1):
-            sharing.take(EpochEnded(time, number, 1, epoch, {}))
+            sharing.handle(EpochEnded(time, number, 1, epoch, {}))
 
     def opened(self, sharing: Sharing, time: float) -> None:
         ((place, reason),) = sharing.wanted()
-        sharing.take(SlotOpened(time, place.name, reason))
+        sharing.handle(SlotOpened(time, place.name, reason))
 
     def test_the_first_epoch_in_which_a_trial_is_compiled_tells_nothing(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
@@ -328,7 +331,7 @@ class TestMeasured:
     def test_nor_does_that_of_a_later_trial(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [10])
-        sharing.take(TrialEnded(10, 0, Outcome(Status.COMPLETED)))
+        sharing.handle(TrialEnded(10, 0, Outcome(Status.COMPLETED)))
         self.start(sharing, 10, 1, "gpu0.0")
         self.epochs(sharing, 1, [20, 21, 22])
         assert not sharing.wanted()
@@ -338,7 +341,7 @@ class TestMeasured:
     def test_the_trial_that_another_is_put_beside_is_one_that_was_measured(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3])
-        sharing.take(TrialEnded(3, 0, Outcome(Status.COMPLETED)))
+        sharing.handle(TrialEnded(3, 0, Outcome(Status.COMPLETED)))
         self.start(sharing, 3, 1, "gpu0.0", units=512)
         self.epochs(sharing, 1, [10, 15])
         assert not sharing.wanted()
@@ -354,16 +357,16 @@ class TestMeasured:
 
     def test_beside_a_trial_that_is_about_to_end_another_would_not_be_seen(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
-        sharing.take(EpochEnded(1, 0, 1, 90, {}))
+        sharing.handle(EpochEnded(1, 0, 1, 90, {}))
         for epoch in range(91, 100):
-            sharing.take(EpochEnded(epoch - 89, 0, 1, epoch, {}))
+            sharing.handle(EpochEnded(epoch - 89, 0, 1, epoch, {}))
             assert not sharing.wanted()
 
     def test_little_of_the_same_work_tells_more_than_much_of_other_work(self, sharing: Sharing) -> None:
         for number in range(3):
             self.start(sharing, 10 * number, number, "gpu0.0", units=number)
             self.epochs(sharing, number, [10 * number + 5, 10 * number + 7, 10 * number + 9])
-            sharing.take(TrialEnded(10 * number + 10, number, Outcome(Status.COMPLETED)))
+            sharing.handle(TrialEnded(10 * number + 10, number, Outcome(Status.COMPLETED)))
         self.opened(sharing, 30)
         for number in range(3, 9, 2):
             begin = 100 * number
@@ -373,7 +376,7 @@ class TestMeasured:
                 self.epochs(sharing, number, [begin + time])
                 self.epochs(sharing, number + 1, [begin + time])
             for trial in (number, number + 1):
-                sharing.take(TrialEnded(begin + 91, trial, Outcome(Status.COMPLETED)))
+                sharing.handle(TrialEnded(begin + 91, trial, Outcome(Status.COMPLETED)))
         ((_, reason),) = sharing.wanted()
         assert reason == "gpu0 trains 2.00 times as much with 2 trials side by side as with 1"
 
@@ -389,8 +392,8 @@ class TestMeasured:
     def test_a_gpu_that_is_gone_gets_no_share(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2])
-        sharing.take(SlotLost(3, "gpu0.0", "cannot start"))
-        sharing.take(AttemptFailed(3, 0, 1, "its worker cannot start"))
+        sharing.handle(SlotLost(3, "gpu0.0", "cannot start"))
+        sharing.handle(AttemptFailed(3, 0, 1, "its worker cannot start"))
         assert not sharing.wanted()
 
     def test_nor_do_epochs_beside_a_share_that_begins(self, sharing: Sharing) -> None:
@@ -416,7 +419,7 @@ class TestMeasured:
         self.epochs(sharing, 1, [5])
         for number, time in zip(itertools.count(2), range(5, 60, 10), strict=False):
             # Half of the time the other slot has nothing to do.
-            sharing.take(TrialEnded(time + 5, number - 1, Outcome(Status.COMPLETED)))
+            sharing.handle(TrialEnded(time + 5, number - 1, Outcome(Status.COMPLETED)))
             self.start(sharing, time + 10, number, "gpu0.1")
             self.epochs(sharing, 0, [time + 10])
         assert not sharing.surplus({"gpu0.1"})
@@ -439,7 +442,7 @@ class TestMeasured:
         self.start(sharing, 0, 0, "gpu0.0", **before)
         self.epochs(sharing, 0, [1, 2, 3, 4])
         self.opened(sharing, 4)
-        sharing.take(TrialEnded(4, 0, Outcome(Status.COMPLETED)))
+        sharing.handle(TrialEnded(4, 0, Outcome(Status.COMPLETED)))
         for number, slot in ((1, "gpu0.0"), (2, "gpu0.1")):
             self.start(sharing, 5, number, slot, **after)
         for time in range(6, 14):
