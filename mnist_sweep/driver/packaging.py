@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mnist_sweep.common.errors import MachineError
+from mnist_sweep.driver.receive import receive
 from mnist_sweep.workers.base import Died, MachineFailed, Message, Package, Packaged, Workers
 
-_POLL = 0.2
 # As many as a process of its own would have.
 _SECONDS = 300.0
 
@@ -61,7 +61,5 @@ class Packaging:
         until = self._clock() + _SECONDS
         # What was trained and logged does not fail by a package that the disk has no room for.
         with contextlib.suppress(MachineError):
-            while self._slot in self._workers.slots() and self._clock() < until:
-                for message in self._workers.poll(_POLL):
-                    self.take(message)
+            receive(self._workers, self.take, lambda: self._slot not in self._workers.slots() or self._clock() >= until)
         return self._to if self._made else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
+from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.results.models import run_data
@@ -28,7 +29,6 @@ from mnist_sweep.workers.local import LocalWorkers
 # Time is not a result.
 _NOT_COMPARED = {"epoch_seconds"}
 _SHOWN = 10
-_POLL = 1.0
 _ENOUGH = "as many epochs as were logged"
 
 
@@ -150,76 +150,92 @@ def train_again(
 
     Args:
         workers: The pool.
-        slot: Where.
-        chain: The trials, as `lineage` gives them.
+        slot: The slot to train on.
+        chain: The trials, as `lineage` returns them.
         folder: Where their files go.
-        say: Takes a line for each epoch.
+        say: Prints a line for each epoch.
 
     Raises:
         UserError: A trial cannot be trained at all.
         MachineError: The machine is at fault.
     """
-    compared, said = Comparison(), _messages(workers)
-    for logged in chain:
-        before = compared.epochs
-        several = f"trial {logged.trial.number}, " if len(chain) > 1 else ""
-        task = Train(
-            logged.trial,
+    again = _Again(workers, slot, chain, folder, say)
+    receive(workers, again.handle, lambda: not again.chain)
+    return again.compared
+
+
+class _Again:
+    """Trains a chain of trials, of which those in `chain` are left."""
+
+    def __init__(
+        self, workers: Workers, slot: str, chain: Sequence[Logged], folder: Path, say: Callable[[str], object]
+    ) -> None:
+        self._workers, self._slot, self._folder, self._say = workers, slot, folder, say
+        self.chain, self._several = list(chain), len(chain) > 1
+        self.compared, self._epochs_before = Comparison(), 0
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, Died):
+            raise UserError(f"rerun: the worker {message.reason}")
+        if isinstance(message, MachineFailed):
+            raise MachineError(f"rerun: {message.reason}")
+        if not self.chain:
+            return
+        match message:
+            case Ready():
+                self._workers.submit(self._slot, self._task(self.chain[0]))
+            case Reported():
+                self._compare(message)
+                self._continue(message, message.epoch)
+            case Executed():
+                self._continue(message, 0)
+            case Done():
+                self._end(message.outcome)
+
+    def _task(self, logged: Logged) -> Train:
+        trial = logged.trial
+        return Train(
+            trial,
             _objective(logged),
-            str(trial_folder(folder, logged.trial.number)),
-            parent=None if logged.trial.parent is None else str(trial_folder(folder, logged.trial.parent)),
+            str(trial_folder(self._folder, trial.number)),
+            parent=None if trial.parent is None else str(trial_folder(self._folder, trial.parent)),
             waits=True,
         )
-        outcome = None
-        while outcome is None:
-            message = next(said)
-            if isinstance(message, Ready):
-                workers.submit(slot, task)
-            elif isinstance(message, Reported):
-                of = f"execution {message.execution}, " if logged.trial.executions else ""
-                where = f"{several}{of}epoch {message.epoch}"
-                curve: Curve = logged.curves.get(message.execution, {})
-                if message.epoch in curve:
-                    found = compared.compare(where, curve[message.epoch], message.metrics)
-                    say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
-                else:
-                    compared.notes.append(f"{where} was not trained then")
-                _go_on(workers, slot, logged, message)
-            elif isinstance(message, Executed):
-                _go_on(workers, slot, logged, message)
-            elif isinstance(message, Done):
-                outcome = message.outcome
-        _note_end(compared, logged, compared.epochs - before, several, outcome)
-    return compared
 
+    @property
+    def _prefix(self) -> str:
+        return f"trial {self.chain[0].trial.number}, " if self._several else ""
 
-def _messages(workers: Workers) -> Iterator[Message]:
-    """What the workers say, without end: one iterator, so that nothing is lost between two trials."""
-    while True:
-        for message in workers.poll(_POLL):
-            if isinstance(message, Died):
-                raise UserError(f"rerun: the worker {message.reason}")
-            if isinstance(message, MachineFailed):
-                raise MachineError(f"rerun: {message.reason}")
-            yield message
+    def _compare(self, message: Reported) -> None:
+        logged = self.chain[0]
+        execution = f"execution {message.execution}, " if logged.trial.executions else ""
+        where = f"{self._prefix}{execution}epoch {message.epoch}"
+        curve: Curve = logged.curves.get(message.execution, {})
+        if message.epoch in curve:
+            found = self.compared.compare(where, curve[message.epoch], message.metrics)
+            self._say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
+        else:
+            self.compared.notes.append(f"{where} was not trained then")
 
+    def _continue(self, message: Reported | Executed, epoch: int) -> None:
+        logged = self.chain[0]
+        enough = isinstance(message, Executed) or epoch >= max(logged.curves[logged.last])
+        if message.execution == logged.last and enough:
+            # A trial that was stopped early had the learning rate schedule of all its epochs, so it is stopped again.
+            self._workers.stop(self._slot, logged.trial.number, _ENOUGH)
+        else:
+            self._workers.go_on(self._slot, logged.trial.number, message.execution, epoch)
 
-def _go_on(workers: Workers, slot: str, logged: Logged, message: Reported | Executed) -> None:
-    epoch = message.epoch if isinstance(message, Reported) else 0
-    enough = isinstance(message, Executed) or message.epoch >= max(logged.curves[logged.last])
-    if message.execution == logged.last and enough:
-        # Where it was stopped then, its schedule was that of all its epochs: so it is told to stop now.
-        workers.stop(slot, logged.trial.number, _ENOUGH)
-    else:
-        workers.go_on(slot, logged.trial.number, message.execution, epoch)
-
-
-def _note_end(compared: Comparison, logged: Logged, epochs: int, several: str, outcome: Outcome) -> None:
-    wanted = sum(len(curve) for curve in logged.curves.values())
-    if epochs == 0 and outcome.status is Status.FAILED:
-        raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
-    if epochs < wanted:
-        compared.notes.append(f"{several}{epochs} of {_count(wanted, 'epoch')} trained: {outcome.reason}")
+    def _end(self, outcome: Outcome) -> None:
+        logged, epochs = self.chain[0], self.compared.epochs - self._epochs_before
+        expected = sum(len(curve) for curve in logged.curves.values())
+        if epochs == 0 and outcome.status is Status.FAILED:
+            raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
+        if epochs < expected:
+            epochs_trained = f"{epochs} of {_count(expected, 'epoch')} trained"
+            self.compared.notes.append(f"{self._prefix}{epochs_trained}: {outcome.reason}")
+        self._epochs_before = self.compared.epochs
+        del self.chain[0]
 
 
 def _objective(logged: Logged) -> tuple[str, str]:
