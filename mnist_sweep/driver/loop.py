@@ -12,12 +12,11 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
+from mnist_sweep.driver.attempts import Attempts
 from mnist_sweep.driver.packaging import Packaging
-from mnist_sweep.driver.phase import Course, Phase
 from mnist_sweep.driver.receive import receive
-from mnist_sweep.driver.runner import TrialRunner
-from mnist_sweep.driver.state import LoopState, answers
-from mnist_sweep.driver.suggestions import Suggestions
+from mnist_sweep.driver.state import LoopState, Phase, answers
+from mnist_sweep.driver.suggestions import SearchState, Suggestions
 from mnist_sweep.driver.winner import WinnerTest, candidates, retrainings
 from mnist_sweep.journal.events import (
     Event,
@@ -84,12 +83,11 @@ class Sweep:
         self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
         self._sharing, self._packaging = sharing or Sharing(), packaging
-        self.state, self._course, self._suggestions = LoopState(settings, stopping), Course(), Suggestions(search)
+        self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
         self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
-        self._runner = TrialRunner(
-            settings, folder, workers, self.state, self._course, self._suggestions, self._sharing, self.emit, clock
+        self._attempts = Attempts(
+            settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
-        self._attempts = self._runner.attempts
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
         self._started = clock()
 
@@ -101,7 +99,7 @@ class Sweep:
     @property
     def interrupted(self) -> bool:
         """Whether `stop` was called."""
-        return bool(self._course.interruption)
+        return bool(self.state.interruption)
 
     # ---- from start to end --------------------------------------------------------------------------------------
 
@@ -123,20 +121,20 @@ class Sweep:
                     unanswered = None
                 case TrialEnded():
                     unanswered = None if event.trial == unanswered else unanswered
-                    self._runner.tell(event.trial)
+                    self._suggestions.tell(event.trial, self.state.result(event.trial))
         self.state.end_session()
         self._suggestions.resume(unanswered=unanswered is not None)
-        self._runner.add_interrupted(confirming=False)
+        self._attempts.add_interrupted(confirming=False)
         self._started = self._clock()
         if self.state.reached:
-            self._course.stop(self.state.reached)
+            self.state.stop(self.state.reached)
 
     def stop(self, reason: str) -> None:
         """Interrupts the sweep: no more trials, and the running ones rest after their current epoch, to be resumed.
 
         May be called from a signal handler: the loop acts on it at its next turn.
         """
-        self._course.interruption = reason
+        self.state.interruption = reason
 
     def emit(self, event: Event) -> None:
         """Hands an event to all listeners."""
@@ -155,12 +153,12 @@ class Sweep:
         """
         try:
             self._receive(self._trained)
-            if not (self._course.interruption or self._course.failure):
+            if not (self.state.interruption or self.state.failure):
                 self._confirm()
-            if not self._course.interruption:
+            if not self.state.interruption:
                 self._test_winner()
-            if self._course.machine:
-                raise MachineError(self._course.machine)
+            if self.state.machine:
+                raise MachineError(self.state.machine)
         except BaseException as error:
             resumable = isinstance(error, KeyboardInterrupt | MachineError)
             reason = "interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error)
@@ -168,21 +166,21 @@ class Sweep:
             with contextlib.suppress(MachineError):
                 self._end(Status.STOPPED if resumable else Status.FAILED, reason)
             raise
-        if self._course.interruption:
-            self._end(Status.STOPPED, self._course.interruption)
-        elif self._course.failure or self.results.winner() is None:
+        if self.state.interruption:
+            self._end(Status.STOPPED, self.state.interruption)
+        elif self.state.failure or self.results.winner() is None:
             nothing = "no trial has a result" if self.results.outcomes else "the search has suggested no trial"
-            self._end(Status.FAILED, self._course.failure or self._course.stopped or nothing)
+            self._end(Status.FAILED, self.state.failure or self.state.stopped or nothing)
         else:
-            self._end(Status.COMPLETED, self._course.stopped)
-        if self._suggestions.finished:
+            self._end(Status.COMPLETED, self.state.stopped)
+        if self._suggestions.state is SearchState.FINISHED:
             # No trial will continue from another any more, as one might with a longer budget.
             for number in self.results.outcomes:
                 forget(trial_folder(self._folder, number))
         return self.results
 
     def _end(self, status: Status, reason: str) -> None:
-        self._course.phase = Phase.OVER
+        self.state.phase = Phase.OVER
         self.emit(SweepEnded(self._clock(), status, reason, self.results.winner()))
 
     def _confirm(self) -> None:
@@ -190,18 +188,18 @@ class Sweep:
         before, chosen = self.results.confirmed, candidates(self._settings, self.results)
         if not chosen:
             return
-        self._course.phase = Phase.CONFIRMING
-        self._runner.add_interrupted(confirming=True)
-        self._runner.add(retrainings(self._settings, self.results, chosen, self.state.next))
+        self.state.phase = Phase.CONFIRMING
+        self._attempts.add_interrupted(confirming=True)
+        self._attempts.add(retrainings(self._settings, self.results, chosen, self.state.next))
         self._receive(self._trained)
-        if self._course.interruption or self._course.failure:
+        if self.state.interruption or self.state.failure:
             return
         confirmed = confirm(self.results, chosen, self._clock())
         if confirmed is not None and (before is None or before.candidates != confirmed.candidates):
             self.emit(confirmed)
 
     def _test_winner(self) -> None:
-        self._course.phase = Phase.TESTING
+        self.state.phase = Phase.TESTING
         tested = self._test.run(self.results, 1 + self._settings.workers.retries, self._clock)
         if tested is None:
             return
@@ -216,30 +214,31 @@ class Sweep:
 
     def _receive(self, until: Callable[[], object]) -> None:
         def wait() -> float:
-            return _WAIT_FOR_SEARCH if self._suggestions.asked else _WAIT
+            return _WAIT_FOR_SEARCH if self._suggestions.state is SearchState.ASKED else _WAIT
 
         receive(self._workers, self._handle, until, before=self._turn, timeout=wait)
 
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
         self._attempts.check_silence()
-        if self._course.phase is not Phase.TESTING:
+        if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()
             self._take_answer()
             self._share()
-            if not self._course.interruption:
-                self._runner.start()
+            if not self.state.interruption:
+                self._attempts.start()
                 self._ask()
 
     def _trained(self) -> bool:
         """Whether no trial runs, and none will start in this phase."""
         if self._attempts.running:
             return False
-        if self._course.interruption:
+        if self.state.interruption:
             return True
-        if self._attempts.waiting or self._suggestions.asked:
+        if self._attempts.waiting or self._suggestions.state is SearchState.ASKED:
             return False
-        return self._course.phase is not Phase.SEARCHING or self._suggestions.finished or self._used_up()
+        finished = self._suggestions.state is SearchState.FINISHED
+        return self.state.phase is not Phase.SEARCHING or finished or self._used_up()
 
     def _used_up(self) -> bool:
         """Whether `search.max_trials` have started, or wait to start."""
@@ -249,19 +248,19 @@ class Sweep:
 
     def _check_interruption_and_time(self) -> None:
         budget, used = self._budget.time_budget, self.state.used + self._clock() - self._started
-        if self._course.interruption:
-            self._runner.interrupt(self._course.interruption)
-        elif self._course.phase is not Phase.CONFIRMING and budget is not None and used >= seconds(budget):
-            self._runner.stop(f"the time budget of {budget} is used up")
+        if self.state.interruption:
+            self._attempts.stop_running(self.state.interruption)
+        elif self.state.phase is not Phase.CONFIRMING and budget is not None and used >= seconds(budget):
+            self._attempts.stop(f"the time budget of {budget} is used up")
 
     def _take_answer(self) -> None:
-        answer = self._suggestions.answer(trials_open=bool(self._attempts))
+        answer = self._suggestions.answer(trials_open=bool(self._attempts.waiting or self._attempts.running))
         if answer is not None:
             number, suggestion = answer
             self.state.next = number + 1
-            if self._course.phase is Phase.SEARCHING:
+            if self.state.phase is Phase.SEARCHING:
                 # It does not start here: the slot that was idle at the ask may be gone or busy by now.
-                self._runner.add([trials.suggested(self._settings, self._space, number, suggestion)])
+                self._attempts.add([trials.suggested(self._settings, self._space, number, suggestion)])
 
     def _share(self) -> None:
         """Opens and closes shares of GPUs."""
@@ -271,23 +270,23 @@ class Sweep:
             self._attempts.retire(slot)
         # If every slot has one of the trials that are left, there is none for another slot.
         few = most is not None and most - len(self.state.searched) < len(slots)
-        suggests = self._suggestions.may_ask or self._suggestions.asked
-        if few or not suggests or self._course.phase is not Phase.SEARCHING:
+        suggests = self._suggestions.state in (SearchState.SUGGESTED, SearchState.ASKED)
+        if few or not suggests or self.state.phase is not Phase.SEARCHING:
             return
         for place, reason in self._sharing.wanted():
             self.emit(SlotOpened(self._clock(), place.name, reason))
             self._attempts.open(place)
 
     def _ask(self) -> None:
-        may_ask = self._course.phase is Phase.SEARCHING and self._suggestions.may_ask
+        may_ask = self.state.phase is Phase.SEARCHING and self._suggestions.state is SearchState.SUGGESTED
         if self._attempts.idle and may_ask and not self._used_up():
             number = self.state.next
             self.emit(TrialAsked(self._clock(), number))
             self._suggestions.ask(number)
 
     def _handle(self, message: Message) -> None:
-        self._runner.handle(message)
+        self._attempts.handle(message)
         if self._packaging is not None:
             self._packaging.take(message)
-        if self._course.phase is Phase.TESTING:
+        if self.state.phase is Phase.TESTING:
             self._test.handle(message)

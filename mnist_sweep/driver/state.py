@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import (
@@ -21,12 +22,32 @@ from mnist_sweep.search.base import Result, Suggestion
 from mnist_sweep.search.stopping import Stopping
 
 
+class Phase(Enum):
+    """What a sweep is doing."""
+
+    SEARCHING = auto()
+    """The search suggests trials."""
+    STOPPING = auto()
+    """The running trials end, as the budget is used up, the target is reached or too much has failed."""
+    CONFIRMING = auto()
+    """The best trials are retrained on new seeds."""
+    TESTING = auto()
+    """The winner is tested."""
+    OVER = auto()
+
+
 class LoopState(SweepState):
     """Follows a sweep, and decides which trials to cut and whether the target is reached.
 
     Each event must be handled once. The same events in the same order give the same decisions, also in a resumed sweep.
+    The phase and the reasons to end are those of this session.
 
     Attributes:
+        phase: What the sweep is doing.
+        stopped: Why the search was stopped; like the others "" unless it was.
+        failure: Why the sweep has failed.
+        interruption: Why it is to be resumed later; set at any time, also by a signal handler.
+        machine: What failed of the machine, which is why it was interrupted.
         cut: Why a trial is stopped early, by number.
         reached: That the target was reached; "" before that.
         used: Seconds that earlier sessions took, without retraining the best trials.
@@ -41,8 +62,9 @@ class LoopState(SweepState):
         """
         super().__init__(settings.objectives)
         self._settings, self._stopping = settings, stopping
+        self.phase = Phase.SEARCHING
+        self.stopped = self.failure = self.interruption = self.machine = self.reached = ""
         self.cut: dict[int, str] = {}
-        self.reached = ""
         self.used = self._session = self._last = 0.0
         self._confirming = False
 
@@ -68,6 +90,12 @@ class LoopState(SweepState):
         """Adds the time of the last session, which ended without another event."""
         self.used += self._last - self._session
         self._session = self._last
+
+    def stop(self, reason: str) -> None:
+        """Ends the search."""
+        self.stopped = self.stopped or reason
+        if self.phase is Phase.SEARCHING:
+            self.phase = Phase.STOPPING
 
     def may_be_cut(self, trial: Trial) -> bool:
         """Whether a trial may be stopped early, so that its worker must wait after each epoch."""

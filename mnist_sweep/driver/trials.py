@@ -22,14 +22,7 @@ SEED = "training.seed"
 
 
 def suggested(settings: Settings, space: Space, number: int, suggestion: Suggestion) -> Trial:
-    """Returns the trial that a search suggests.
-
-    Args:
-        settings: The config of the sweep.
-        space: Its search space.
-        number: The number of the trial.
-        suggestion: What the search answered.
-    """
+    """Returns the trial that a search suggests."""
     config = check_trial(space.config(suggestion.values))
     return Trial(
         number,
@@ -44,14 +37,7 @@ def suggested(settings: Settings, space: Space, number: int, suggestion: Suggest
 
 
 def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial:
-    """Returns a trial that trains another one's hyperparameter values from the start, on a new seed.
-
-    Args:
-        settings: The config of the sweep.
-        trial: The trial to retrain.
-        number: The number of the new trial.
-        seed: The new seed.
-    """
+    """Returns a trial that trains another one's hyperparameter values from the start, on a new seed."""
     folds = settings.validation == "kfold"
     return replace(
         trial,
@@ -66,15 +52,7 @@ def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial
 
 
 def executions(settings: Settings, seed: int) -> list[Execution]:
-    """Returns the trainings that a trial consists of.
-
-    Args:
-        settings: The config of the sweep.
-        seed: The seed of the trial.
-
-    Returns:
-        Every fold on the first seed, then on the next; empty if there is one training only.
-    """
+    """Returns the trainings that a trial consists of: every fold on its seed, then on the next; empty for a single one."""
     seeds = [(seed + i) % 2**31 for i in range(settings.repeats)]
     if settings.validation == "kfold":
         return [Execution(s, fold, settings.folds) for s in seeds for fold in range(1, settings.folds + 1)]
@@ -86,7 +64,7 @@ def task(settings: Settings, folder: Path, trial: Trial, state: LoopState, stop:
 
     Args:
         settings: The config of the sweep.
-        folder: Its folder.
+        folder: The sweep's folder.
         trial: The trial.
         state: The state of the sweep, which tells what an earlier attempt has trained.
         stop: Why the trial must not train any further epoch, only save what it has; "" to train.

@@ -26,10 +26,6 @@ def candidates(settings: Settings, results: Ranking) -> list[int]:
     """Returns the trials to retrain on new seeds, the best first; none if the config does not ask for it.
 
     Trials that differ only in their seed, or in how long Hyperband trained them, count as one.
-
-    Args:
-        settings: The config of the sweep.
-        results: What it has found.
     """
     if settings.confirm is None:
         return []
@@ -70,27 +66,14 @@ class WinnerTest:
         meanwhile: Callable[[], None],
         receive: Callable[[Callable[[], object]], None],
     ) -> None:
-        """Takes the parts.
-
-        Args:
-            folder: The sweep's folder.
-            attempts: The slots.
-            packaging: Makes the model an MLflow model; None if that is not wanted.
-            meanwhile: What to do during the test.
-            receive: Handles messages until a condition holds.
-        """
+        """Takes the parts of the sweep's loop, and what handles messages until a condition holds."""
         self._folder, self._attempts = folder, attempts
         self._packaging, self._meanwhile, self._receive = packaging, meanwhile, receive
         self._slot = ""
         self._tested: Evaluated | None = None
 
     def run(self, results: Ranking, tries: int, clock: Callable[[], float]) -> WinnerTested | None:
-        """Returns the result of the test; None if there is no winner.
-
-        Args:
-            results: What the sweep has found.
-            tries: How often to try.
-            clock: The time in seconds since 1970.
+        """Returns the result of the test, after some tries if it fails; None if there is no winner.
 
         Raises:
             MachineError: The machine is at fault.
