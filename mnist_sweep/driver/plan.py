@@ -106,11 +106,7 @@ class Plan:
         return backend.of(self.settings.trial)
 
     def start_workers(self, folder: Path) -> LocalWorkers:
-        """Starts the workers; they wait for the data.
-
-        Args:
-            folder: The sweep's folder.
-        """
+        """Starts the workers, which wait for the data."""
         custom_code = self.hypermodel is not None or self.settings.trial["model"].get("builder") is not None
         recycle = self.settings.workers.recycle_after
         return LocalWorkers(self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend)
@@ -141,14 +137,7 @@ class Plan:
     def first_event(
         self, folder: Path, stored: dict[str, Any], images: data.Images, dataset: data.Dataset, time: float
     ) -> SweepStarted:
-        """Returns the first event of the sweep.
-
-        Args:
-            folder: The sweep's folder.
-            stored: The config as the folder keeps it.
-            images: The data.
-            dataset: The data, split.
-            time: The time in seconds since 1970.
+        """Returns the first event of the sweep, with the config as its folder stores it.
 
         Raises:
             UserError: `search.enqueue` or `search.warm_start` does not fit.

@@ -52,7 +52,7 @@ def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial
 
 
 def executions(settings: Settings, seed: int) -> list[Execution]:
-    """Returns the trainings that a trial consists of: every fold on its seed, then on the next; empty for a single one."""
+    """Returns the trainings of a trial: every fold on its seed, then on the next one; none if there is only one."""
     seeds = [(seed + i) % 2**31 for i in range(settings.repeats)]
     if settings.validation == "kfold":
         return [Execution(s, fold, settings.folds) for s in seeds for fold in range(1, settings.folds + 1)]
