@@ -213,7 +213,7 @@ def test_ends_in_a_line_and_leaves_everything_as_it_was(
     assert tree(home.parent) == before
 
 
-def test_ctrl_c_before_a_sweep_has_begun_leaves_everything_as_it_was(
+def test_ctrl_c_before_a_sweep_has_started_leaves_everything_as_it_was(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mnist_sweep.data import images

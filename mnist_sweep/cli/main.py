@@ -142,7 +142,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     from mnist_sweep.tracking.uri import with_password
 
     claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
-    for killed in folders.never_begun(claim.folder.parent):
+    for killed in folders.never_started(claim.folder.parent):
         # With a copy of its images, which may be large, and nothing that could be continued.
         folders.discard(killed)
     plain = compose.plain(config)

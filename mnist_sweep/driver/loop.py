@@ -43,8 +43,8 @@ _WAIT, _WAIT_FOR_SEARCH = 0.2, 0.002
 class Sweep:
     """Runs one sweep to its end.
 
-    Every event is handed to the listeners, the journal first, before the loop acts on it. So the events alone tell the
-    state of a sweep: `replay` takes them, and `run` continues from there.
+    Every event is handed to the listeners, the journal first, before the loop acts on it. So the state of a
+    sweep follows from its events alone: `replay` takes them, and `run` continues from there.
 
     Attributes:
         state: The state of the sweep.

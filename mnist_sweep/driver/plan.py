@@ -66,7 +66,7 @@ class Plan:
         slots: Where trials run.
         corners: The trial configs at the space's corners; none with a hypermodel.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
-        known_space: The search space; None as long as only a worker can tell it.
+        known_space: The search space; None until a worker has built the hypermodel.
     """
 
     config: dict[str, Any]
@@ -123,16 +123,16 @@ class Plan:
         return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
 
     def discovered(self, workers: LocalWorkers) -> Plan:
-        """Returns the plan with the space of the hypermodel, which a worker tells.
+        """Returns the plan with the space of the hypermodel, which a worker builds.
 
         Raises:
             UserError: The hypermodel cannot be built, or its space cannot be searched.
         """
         assert self.hypermodel is not None
-        told = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS)
-        found = hypermodel.expand(self.settings.trial, told)
-        settings, space, _ = prepare(self.config, found)
-        return replace(self, settings=settings, known_space=space, baseline=found.baseline(self.baseline))
+        space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS)
+        found = hypermodel.expand(self.settings.trial, space)
+        settings, known, _ = prepare(self.config, found)
+        return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))
 
     def first_event(
         self, folder: Path, stored: dict[str, Any], images: data.Images, dataset: data.Dataset, time: float

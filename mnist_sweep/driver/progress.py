@@ -1,4 +1,4 @@
-"""Events → what the user sees while a sweep runs: a live table, or a line for each finished trial."""
+"""Shows a running sweep: as a live table, or a line for each finished trial."""
 
 from __future__ import annotations
 

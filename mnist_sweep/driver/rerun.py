@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep rerun`: trains a trial again from what was logged, and says whether it comes out the same."""
+"""`python -m mnist_sweep rerun`: trains a trial again from what was logged, and compares the metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Messag
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
 
-# Time is not a result.
+# Times differ from run to run.
 _NOT_COMPARED = {"epoch_seconds"}
 _SHOWN = 10
 _ENOUGH = "as many epochs as were logged"
@@ -34,13 +34,13 @@ _ENOUGH = "as many epochs as were logged"
 
 @dataclass(frozen=True)
 class Difference:
-    """A value that came out another.
+    """A value that is not the same as before.
 
     Attributes:
-        where: The epoch, and the trial and the execution where there are several.
-        metric: Its name.
-        logged: What was logged; None where nothing was.
-        now: What came out; None where nothing did.
+        where: The epoch, and the trial and the execution if there are several.
+        metric: The name of the metric.
+        logged: The value that was logged; None if there was none.
+        now: The value now; None if there is none.
     """
 
     where: str
@@ -54,13 +54,13 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """What has come out so far.
+    """The result of the comparison so far.
 
     Attributes:
-        epochs: Those that were compared.
-        metrics: The names of what was compared.
-        differences: In the order in which they came.
-        notes: What else is different: lines for the user.
+        epochs: How many epochs were compared.
+        metrics: The names of the metrics that were compared.
+        differences: The differences, in the order in which they were found.
+        notes: What else is different, in lines for the user.
     """
 
     epochs: int = 0
@@ -70,19 +70,19 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether everything came out as it was logged."""
+        """Whether everything is as it was logged."""
         return self.epochs > 0 and not self.differences and not self.notes
 
     def compare(self, where: str, logged: dict[str, float], now: dict[str, float]) -> list[Difference]:
         """Compares an epoch.
 
         Args:
-            where: Which.
-            logged: Its metrics, and whatever else was logged at this epoch.
-            now: Its metrics.
+            where: The epoch, for the user.
+            logged: Everything that was logged at this epoch.
+            now: The metrics now.
 
         Returns:
-            What differs.
+            The differences.
         """
         names = (set(now) | (set(METRICS) & set(logged))) - _NOT_COMPARED
         found = [
@@ -97,21 +97,21 @@ class Comparison:
 
 
 def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
-    """Trains a trial again, as long as it was trained, and compares every metric of every epoch.
+    """Trains a trial again for as many epochs as before, and compares every metric of every epoch.
 
-    Trials from whose weights it went on are trained before it. Neither the sweep nor MLflow is written to.
+    Trials from whose weights it continued are trained before it. Nothing is written to the sweep or to MLflow.
 
     Args:
-        run: As for `find_run`.
-        trial: As for `find_run`.
-        tracking_uri: As for `load_runs`.
+        run: The run, as for `find_run`.
+        trial: The trial, as for `find_run`.
+        tracking_uri: The store, as for `load_runs`.
         console: Where to print.
 
     Returns:
-        The exit code: 0 where all is identical, else 1.
+        The exit code: 0 if everything is identical, else 1.
 
     Raises:
-        UserError: There is no such run, its data are gone or others, or its model cannot be trained here.
+        UserError: There is no such run, its data is gone or different, or its model cannot be trained here.
     """
     client, found = find_run(run, trial, tracking_uri)
     chain = lineage(client, found)
@@ -127,9 +127,9 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         (folder / "arrays").mkdir()
         dataset.save(folder / "arrays")
         model = chain[-1].config["model"]
-        own = model.get("builder") is not None or model.get("hypermodel") is not None
+        custom = model.get("builder") is not None or model.get("hypermodel") is not None
         workers = LocalWorkers(
-            [slot], folder / "arrays", folder / "workers", len(chain) + 1, custom_code=own, backend=name
+            [slot], folder / "arrays", folder / "workers", len(chain) + 1, custom_code=custom, backend=name
         )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)
@@ -165,7 +165,7 @@ def train_again(
 
 
 class _Again:
-    """Trains a chain of trials, of which those in `chain` are left."""
+    """Trains a chain of trials; `chain` holds those that are left."""
 
     def __init__(
         self, workers: Workers, slot: str, chain: Sequence[Logged], folder: Path, say: Callable[[str], object]
@@ -245,7 +245,7 @@ def _objective(logged: Logged) -> tuple[str, str]:
 
 
 def _slot(logged: Logged) -> Slot:
-    """A slot as the sweep had it: on a GPU if that had one and one is here, else with as many threads."""
+    """Returns a slot like that of the sweep: on a GPU if it had one and one is visible, else with as many threads."""
     settings = check_settings({**logged.sweep_config, "tracking": {"uri": "", "artifacts": "", "keep_models": "all"}})
     most = settings.search.max_trials
     if hypermodel.named(settings.trial) is None:
@@ -273,14 +273,14 @@ def _explain(console: Console, say: Callable[[str], object], compared: Compariso
     values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
     say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
     if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
-        say(f"It was trained on {logged.slot}, and now on {slot.name}: that gives other last digits.")
+        say(f"It was trained on {logged.slot}, and now on {slot.name}: the last digits then differ.")
     changed = _changed_versions(logged)
     for name, (then, now) in changed.items():
         say(f"  {name} was {then}, now {now}")
     if not changed:
         say(
-            "The versions are the same. What else gives other digits: another processor or number of threads "
-            f"({slot.threads} here), model code that has changed, or a logged value that has."
+            "The versions are the same. The difference may come from another processor or number of threads "
+            f"({slot.threads} here), from changed model code, or from a changed value in MLflow."
         )
 
 

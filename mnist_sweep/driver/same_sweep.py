@@ -57,13 +57,13 @@ def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, 
     changed = [f"{name} {then[name]} (now {now.get(name, 'none')})" for name in names if then[name] != now.get(name)]
     if not changed:
         return
-    told = ", ".join(changed)
+    named = ", ".join(changed)
     if not allowed:
         raise UserError(
-            f"{folder}: its trials were trained with {told}, which may give other metrics; install those versions, or "
+            f"{folder}: its trials were trained with {named}, which may give other metrics; install those versions, or "
             f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
         )
-    say(f"Other versions than before, which may give other metrics: {told}.")
+    say(f"Other versions than before, which may give other metrics: {named}.")
 
 
 def _check_data(images: Images, started: SweepStarted, folder: Path) -> None:

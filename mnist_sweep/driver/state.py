@@ -103,7 +103,7 @@ class LoopState(SweepState):
         return trial.confirms is None and (judged or len(trial.executions) > 1)
 
     def result(self, number: int) -> Result | None:
-        """Returns what the search is told about a trial that has ended; None where it is not told."""
+        """Returns the result of a trial for the search; None if the search did not suggest it."""
         trial = self.results.trials.get(number)
         if trial is None:
             # It was stopped before it started.

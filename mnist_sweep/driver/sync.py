@@ -1,4 +1,4 @@
-"""Writes a sweep's journal into MLflow where MLflow lacks anything."""
+"""Writes to MLflow what it lacks of a sweep's journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
 
 
 def sync(sweep: str | None, console: Console) -> int:
-    """Writes a sweep's journal into MLflow, where it lacks anything.
+    """Writes to MLflow what it lacks of a sweep's journal.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
@@ -39,7 +39,7 @@ def sync(sweep: str | None, console: Console) -> int:
         raise UserError(f"sync: {SWEEPS}/ holds no sweep")
     folder = find(sweep, "sync") if sweep else folders[-1]
     if is_running(folder):
-        raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
+        raise UserError(f"{folder}: another process runs the sweep, and logs it")
     events = list(journal.read(folder))
     state = SweepState.after(events)
     settings = check_settings(from_store(last_config(state, folder), folder))

@@ -66,7 +66,7 @@ def task(settings: Settings, folder: Path, trial: Trial, state: LoopState, stop:
         settings: The config of the sweep.
         folder: The sweep's folder.
         trial: The trial.
-        state: The state of the sweep, which tells what an earlier attempt has trained.
+        state: The state of the sweep, with what an earlier attempt has trained.
         stop: Why the trial must not train any further epoch, only save what it has; "" to train.
     """
     objective, number = settings.objective, trial.number

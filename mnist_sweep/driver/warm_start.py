@@ -1,4 +1,4 @@
-"""What a search is given to begin with: settings to try first, and the trials of earlier sweeps."""
+"""The trials of earlier sweeps that a search learns from: `search.warm_start`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from mnist_sweep.journal.events import EpochEnded, SweepStarted
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status
 
-# What may differ between trials whose scores are compared: luck, how long they train, and how fast.
+# The keys of `training` that may differ between trials whose scores are compared.
 _SPEED = ("steps_per_execution", "validation_batch_size", "jit_compile", "backend")
 _MAY_DIFFER = ("seed", "epochs", "early_stopping", *_SPEED)
 
 
 def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str], Path]) -> list[dict[str, Any]]:
-    """The trials of `search.warm_start` that a search can learn from.
+    """Returns the trials of `search.warm_start` that a search can learn from.
 
     Args:
-        settings: The sweep's config.
+        settings: The config of the sweep.
         space: Its search space.
-        digest: Of its data.
-        find: Finds a sweep's folder by its name; raises `UserError` where there is none.
+        digest: The digest of its data.
+        find: Finds a sweep's folder by its name; raises `UserError` if there is none.
 
     Returns:
         `sweep`, `trial`, `values` (a value for every active hyperparameter of this space) and `scores` (one for each
-        objective) of every trial that has all scores and whose config lies in this space. Seeds, epochs and what only
-        changes the speed may differ; of trials that went on from one another, the last is taken.
+        objective) of every trial that has all scores and whose config is in this space. Seeds, epochs and what only
+        changes the speed may differ. Of trials that continue from one another, only the last one is returned.
 
     Raises:
         UserError: There is no such sweep, or it was run on other data.
@@ -71,7 +71,7 @@ def _read(sweep: str, find: Callable[[str], Path]) -> SweepState:
         folder = find(sweep)
     except UserError:
         raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
-    # Epochs, of which there are many, are not needed.
+    # The epochs, which need most of the memory, are not used.
     return SweepState.after(event for event in journal.read(folder) if not isinstance(event, EpochEnded))
 
 
@@ -90,7 +90,7 @@ def _scores(outcome: Outcome, theirs: tuple[Objective, ...], ours: tuple[Objecti
 
 
 def _projected(config: Mapping[str, Any], space: Space) -> Values | None:
-    """The setting of a space that is a trial's config; None where there is none."""
+    """Returns the values with which a space gives a trial's config; None if there are none."""
     values: Values = {}
     for hyperparameter in space.hyperparameters:
         if hyperparameter.active(values):
@@ -113,7 +113,7 @@ def _projected(config: Mapping[str, Any], space: Space) -> Values | None:
 
 
 def _compared(config: Mapping[str, Any]) -> str:
-    """What decides on a trial's score, in one form: fields of layers as lists of as many values as there are layers."""
+    """Returns what a trial's score depends on, with a list of one value per layer for each field of layers."""
     training = {key: value for key, value in config["training"].items() if key not in _MAY_DIFFER}
     return identity({**config, "model": _expanded(config["model"]), "training": training})
 
@@ -132,7 +132,7 @@ def _expanded(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _forget(node: Any, name: str) -> None:
-    """Takes the value at a dotted key away, where there is one."""
+    """Removes the value at a dotted key, if there is one."""
     path = split_key(node, name) if isinstance(node, dict) else None
     if path is not None and path[1]:
         _forget(node[path[0]], path[1])

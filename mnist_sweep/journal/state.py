@@ -1,4 +1,4 @@
-"""The state of a sweep, as its events tell it."""
+"""The state of a sweep, as it follows from its events."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from mnist_sweep.journal.trial import Outcome, Status
 class SweepState:
     """Follows a sweep, event by event, from the first one of its journal.
 
-    Whoever needs to know how a sweep is doing has an instance of its own. The same events may be handled twice, as when
-    MLflow failed in between: what follows from them does not change.
+    The loop, the screen and the recorder each have an instance. Events may be handled again, as after a failure of
+    MLflow, without changing the state.
 
     Attributes:
-        started: The first event; None before it, and where the journal begins with another one.
+        started: The first event; None before it, or if the journal starts with another one.
         config: The config of the last session.
         versions: The versions of the packages in the last session.
         results: The trials and their outcomes.

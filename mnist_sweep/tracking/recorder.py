@@ -1,4 +1,4 @@
-"""A sweep's events as MLflow's runs: what each of them writes."""
+"""Writes a sweep's events as MLflow runs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 
 class Plots(Protocol):
-    """Draws what a sweep's own run shows; `mnist_sweep.results.plots` does."""
+    """Draws the plots of a sweep's own run, as `mnist_sweep.results.plots` does."""
 
     def pareto_front(
         self, scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str
@@ -73,23 +73,24 @@ class Plots(Protocol):
         """Draws the trials by their objectives."""
 
     def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str) -> Figure:
-        """Draws how often each class was predicted as which."""
+        """Draws how often each class was predicted as each other."""
 
 
 class Recorder:
     """Writes one event after another.
 
-    An event that was written before, wholly or in part, may be written again: runs are found by their tags, and MLflow
-    drops a metric that it has with the same time and value. So a journal can be replayed into any store.
+    An event may be written again, whether it was written completely or in part: runs are found by their tags, and
+    MLflow drops a metric that it has with the same time and value. So a journal can be replayed into any store.
     """
 
     def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots]) -> None:
-        """Takes a sweep, and what draws its plots.
+        """Opens nothing yet.
 
         Args:
-            settings: The sweep's.
+            settings: The config of the sweep.
             folder: The sweep's folder, from which models are logged.
-            plots: Loads what draws; called when there is something to draw, as matplotlib takes a second to import.
+            plots: Loads what draws the plots. Called when there is something to draw, as matplotlib takes a second to
+                import.
         """
         self._settings, self._folder, self._plots = settings, folder, plots
         self._objective: Objective = settings.objective
@@ -113,14 +114,14 @@ class Recorder:
         self._unsure = 0
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the sweep has its own run, below which all others are."""
+    def has_started(self) -> bool:
+        """Whether the sweep has its own run, which is the parent of all others."""
         return bool(self._parent)
 
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
 
-        What was not written, or not wholly, may be handed over again, all of them or one after another.
+        If that fails, they may be handled again, all at once or one after another.
         """
         try:
             for event in events:
@@ -133,7 +134,7 @@ class Recorder:
             self._outdated, self._unsure = False, max(0, self._unsure - len(events))
         except Exception as error:
             if not is_refusal(error):
-                # A server that fell while it answered may have done what it was asked, for any of these.
+                # A server that failed while it answered may have written any of these.
                 self._unsure = max(self._unsure, len(events))
             raise
         finally:
@@ -236,7 +237,7 @@ class Recorder:
     # ---- runs ---------------------------------------------------------------------------------------------------
 
     def _run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
-        """The run that has these tags, reopened or created."""
+        """Reopens or creates the run that has these tags, and returns its id."""
         known = self._found.get(_key(tags))
         if known is None and self._unsure > 0:
             mine = " and ".join(tagged(key, tags[key]) for key in (PARENT_TAG, *_KEYS) if key in tags)
@@ -250,7 +251,7 @@ class Recorder:
         return str(known.info.run_id)
 
     def _mark_complete(self, run: str) -> None:
-        """Notes that a run has its parameters, config and data, so that an event that failed halfway is told again."""
+        """Notes that a run has its parameters, config and data; without this, they are written again."""
         self._write.input(run)
         self._write.tag(run, TAG_BEGUN, "true")
         self._completed_now.add(run)
@@ -258,7 +259,7 @@ class Recorder:
     def _close(self, run: str, status: Status, reason: str, time: float, *, has_result: bool = False) -> None:
         self._write.tag(run, TAG_STATUS, str(status))
         self._write.tag(run, TAG_REASON, reason)
-        # MLflow shows a killed run as it shows a failed one; a trial that a rule has stopped has done its part.
+        # MLflow shows a killed run like a failed one, but a trial that was stopped early has a result.
         self._write.end_run(run, Status.COMPLETED if has_result else status, time)
 
     # ---- trials -------------------------------------------------------------------------------------------------
@@ -301,7 +302,7 @@ class Recorder:
             self._write.metrics(run, event.metrics, event.epoch, event.time)
 
     def _execution(self, number: int, execution: int, event: Event) -> str:
-        """The run of one of a trial's executions, nested in the trial's."""
+        """Returns the run of one of a trial's executions, which is nested in the trial's."""
         about: Execution = self._trials[number].executions[execution - 1]
         values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
         if (number, execution) not in self._executions:
@@ -327,7 +328,7 @@ class Recorder:
         self._close(run, outcome.status, outcome.reason, event.time)
 
     def _summary(self, outcome: Outcome) -> dict[str, float]:
-        """What there is one value of: logged at step 0, of which MLflow draws bars beside each other, no curves."""
+        """Returns what has one value: logged at step 0, MLflow draws it as bars, not as curves."""
         final: dict[str, float] = {"seconds": round(outcome.seconds, 3)}
         if outcome.score is not None and outcome.best_epoch is not None:
             final |= {self._best_name: outcome.score, "best_epoch": outcome.best_epoch}
@@ -336,7 +337,7 @@ class Recorder:
         if outcome.parameters is not None:
             final["parameters"] = outcome.parameters
         others = [objective.name for objective in self._settings.objectives[1:]]
-        # Beside the curves of what every epoch has, the value that the search was told.
+        # In addition to the curves of the epochs, the value that the search got.
         return final | {f"best_{name}": outcome.metrics[name] for name in others if name in outcome.metrics}
 
     def _scores(self) -> dict[int, float]:
@@ -362,7 +363,7 @@ class Recorder:
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
         self._write.summary(run, self._summary(outcome), 0, event.time)
         self._write.text(run, event.log, "worker.log")
-        # Of several executions those that have ended count; where none has, the first as far as it came.
+        # The mean of the executions that have ended; if none has, the first one as far as it got.
         parts = [self._state.epochs.get((number, i), {}) for i in range(1, max(1, len(outcome.scores)) + 1)]
         epochs = _mean_curve(parts)
         if trial.executions:
@@ -387,23 +388,23 @@ class Recorder:
         return descriptions.trial_note(self._trials[number], self._results.outcomes[number], tested)
 
     def _done(self, number: int) -> bool:
-        """Whether a trial was logged to its end before the events were replayed."""
+        """Whether a trial was logged completely before the events were replayed."""
         known = self._found.get(f"trial {number}")
         return known is not None and TAG_DONE in known.data.tags
 
     def _keep_model(self, number: int) -> None:
-        """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
+        """Logs a trial's model if it is among those to keep, and deletes the one that no longer is."""
         keep, scores = self._settings.tracking.keep_models, self._scores()
         kept = set(scores)
         if keep != "all":
             sign = -self._objective.sign
-            # Of equal trials the earlier is the better, as in `Ranking.ranked`, in whatever order they ended.
+            # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
             ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
             kept = {n for _, n in ranked}
         folder = trial_folder(self._folder, number)
         files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in scores else [])]
         for path in [folder / name for name in files]:
-            # Replayed into another store, a model that was best once may be gone since, or all of a trial's files.
+            # When a journal is replayed into another store, earlier models may be gone, or all files of a trial.
             if path.exists():
                 self._write.file(self._runs[number], path)
         self._drop_models(sorted(set(scores) - kept - self._dropped), just_ended=number)
@@ -457,17 +458,17 @@ def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
     return {names.get(package, f"version.{package}"): version for package, version in versions.items()}
 
 
-# What tells a sweep's runs apart.
+# The tags that tell a sweep's runs apart.
 _KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION)
 
 
 def _key(tags: Mapping[str, str]) -> str:
-    """`sweep`, `trial 3` or `execution 3 2`."""
+    """Returns `sweep`, `trial 3` or `execution 3 2`."""
     return " ".join(tags[key] for key in _KEYS if key in tags)
 
 
 def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int, Mapping[str, float]]:
-    """The mean of each metric over the executions, for the epochs that all of them have."""
+    """Returns the mean of each metric over the executions, for the epochs that all of them have."""
     common = sorted(set.intersection(*(set(part) for part in parts))) if parts else []
     return {
         epoch: {name: statistics.fmean(part[epoch][name] for part in parts) for name in parts[0][epoch]}
@@ -476,15 +477,15 @@ def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int,
 
 
 def hyperparameters(trial: Trial) -> dict[str, Any]:
-    """A trial's config as flat parameters; what was searched but is inactive, or unused, is left out.
+    """Returns a trial's config as flat parameters, without hyperparameters that are inactive or unused.
 
     Args:
         trial: The trial.
 
     Returns:
-        Dotted names and plain values: `model.units`, and `model.units.1` where each layer was searched apart.
+        Plain values by dotted names: `model.units`, or `model.units.1` if each layer was searched separately.
     """
     values = {key: value for key, value in flat(trial.config).items() if value not in (None, [], {})}
-    apart = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
-    unused = apart | set(trial.inactive)
+    by_layer = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
+    unused = by_layer | set(trial.inactive)
     return {key: value for key, value in values.items() if key not in unused} | trial.values

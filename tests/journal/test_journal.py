@@ -1,4 +1,4 @@
-"""The record on the disk."""
+"""The journal on the disk."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def written(tmp_path):
     return tmp_path / files.FILE
 
 
-def test_story_is_read_back_as_it_was_written(written):
+def test_events_are_read_as_they_were_written(written):
     assert list(journal.read(written.parent)) == STORY
     assert {type(event) for event in STORY} == set(Event.__subclasses__())
 
@@ -79,7 +79,7 @@ def test_each_event_is_one_line_of_json(written):
     assert lines[-1] == b""
 
 
-def test_event_can_be_read_as_soon_as_it_is_appended(tmp_path):
+def test_event_can_be_read_as_soon_as_it_is_handled(tmp_path):
     with Journal(tmp_path) as journal_:
         assert list(journal.read(tmp_path)) == []
         for count, event in enumerate(STORY, start=1):
@@ -134,7 +134,7 @@ def test_damaged_line_is_refused_with_its_number(written, number, line, reason):
         assert str(caught.value) == f"{written}: line {number} is damaged ({reason})"
 
 
-def test_folder_without_a_journal_is_no_sweep(tmp_path):
+def test_folder_without_a_journal_is_not_a_sweep(tmp_path):
     with pytest.raises(UserError) as caught:
         list(journal.read(tmp_path))
     assert str(caught.value) == f"{tmp_path}: holds no journal.jsonl, so it is not a sweep's folder"
@@ -148,7 +148,7 @@ def test_second_journal_in_a_folder_is_refused_and_the_first_is_left_alone(writt
     assert written.read_bytes() == before
 
 
-def test_folder_that_is_not_there_is_said(tmp_path):
+def test_missing_folder_is_reported(tmp_path):
     with pytest.raises(UserError) as caught:
         Journal(tmp_path / "none")
     assert str(caught.value) == f"{tmp_path}/none: cannot be written (No such file or directory)"
@@ -184,7 +184,7 @@ time.sleep(60)
 """
 
 
-def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
+def test_journal_of_a_killed_process_can_be_continued(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLDS, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -209,7 +209,7 @@ def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
     assert list(journal.read(tmp_path)) == [TrialAsked(1.0, 0), TrialAsked(2.0, 1)]
 
 
-def test_going_on_appends_to_what_is_there(written):
+def test_continuing_appends_to_the_journal(written):
     before = written.read_bytes()
     with Journal(written.parent, resume=True) as journal_:
         journal_.handle(STORY[1])
@@ -217,7 +217,7 @@ def test_going_on_appends_to_what_is_there(written):
     assert list(journal.read(written.parent)) == [*STORY, STORY[1]]
 
 
-def test_going_on_behind_a_torn_line_leaves_no_damage(written):
+def test_continuing_after_a_torn_line_leaves_no_damage(written):
     whole = written.read_bytes()
     start = whole.rindex(b"\n", 0, -1) + 1
     for cut in (start, start + 1, len(whole) - 1):
@@ -227,13 +227,13 @@ def test_going_on_behind_a_torn_line_leaves_no_damage(written):
         assert list(journal.read(written.parent)) == [*STORY[:-1], STORY[2]]
 
 
-def test_folder_that_no_sweep_ran_in_is_not_running(tmp_path):
+def test_folder_without_a_sweep_is_not_running(tmp_path):
     assert not folders.is_running(tmp_path)
     assert not folders.is_running(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_is_said_and_what_was_written_stays_whole(tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_earlier_events_stay_intact(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -256,7 +256,7 @@ def test_full_disk_is_said_and_what_was_written_stays_whole(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("written", [0, 1, 30])
-def test_nothing_is_glued_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypatch, written):
+def test_nothing_is_appended_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypatch, written):
     write = os.write
 
     def torn(file: int, content: memoryview) -> int:
@@ -288,7 +288,7 @@ def test_a_folder_that_was_deleted_is_noticed(tmp_path):
             journal_.handle(STORY[1])
 
 
-def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
+def test_a_journal_shared_with_a_hard_linked_copy_is_copied(written, tmp_path):
     before = written.read_bytes()
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / files.FILE).hardlink_to(written)
@@ -298,7 +298,7 @@ def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_p
     assert list(journal.read(tmp_path / "copy")) == [*STORY, STORY[1]]
 
 
-def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
+def test_a_lock_shared_with_a_hard_linked_copy_is_replaced(written, tmp_path):
     original = tmp_path / files.LOCK
     before = original.read_bytes()
     (tmp_path / "copy").mkdir()
@@ -312,7 +312,7 @@ def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path
     assert not folders.is_running(tmp_path)
 
 
-def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_written(tmp_path):
+def test_a_lock_that_is_a_link_is_refused_and_a_foreign_one_is_not_written(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("mine")
     for name in ("link", "other"):
@@ -327,7 +327,7 @@ def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_writt
     assert (tmp_path / "other" / files.LOCK).read_text() == "another program's"
 
 
-def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
+def test_a_journal_that_was_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
         journal_.handle(STORY[0])
         shutil.copy(tmp_path / files.FILE, tmp_path / "copy")
@@ -358,7 +358,7 @@ def test_an_event_of_a_trial_that_was_never_started_is_refused(tmp_path, kind):
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_whatever_has_become_of_a_journal_it_is_read_or_refused_in_a_line(tmp_path_factory, data):
+def test_a_damaged_journal_is_read_or_refused_in_one_line(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     folder.mkdir(exist_ok=True)
     whole = "".join(json.dumps(event.to_json()) + "\n" for event in STORY).encode()
@@ -387,7 +387,7 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):
         ("http://localhost:5000", "http://localhost:5000"),
     ],
 )
-def test_a_relative_store_is_in_the_project_that_the_sweep_was_run_in(
+def test_a_relative_store_is_in_the_project_of_the_sweep(
     uri: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, other = tmp_path / "project", tmp_path / "other"
