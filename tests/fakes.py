@@ -10,6 +10,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from mnist_sweep.journal.events import Event
 from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.workers.base import (
     Died,
@@ -39,6 +40,13 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Calls:
+    """A listener that calls a function with each event."""
+
+    def __init__(self, handle: Callable[[Event], None]) -> None:
+        self.handle = handle
 
 
 class InlineExecutor(Executor):

@@ -266,8 +266,8 @@ class TestJournals:
         folder = tmp_path / "experiments" / "mlp" / "now"
         folder.mkdir(parents=True)
         with Journal(folder) as journal:
-            journal.append(SweepStarted(1.0, "mlp/now", {"objective": "val_loss min", "search": {}}, {}, {}, {}))
-            journal.append(TrialAsked(2.0, 0))
+            journal.handle(SweepStarted(1.0, "mlp/now", {"objective": "val_loss min", "search": {}}, {}, {}, {}))
+            journal.handle(TrialAsked(2.0, 0))
         return folder
 
     def test_a_torn_last_line_is_accepted(self, folder: Path) -> None:

@@ -176,7 +176,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sweep = work / "experiments" / "old" / "now"
     sweep.mkdir(parents=True)
     with Journal(sweep) as journal:
-        journal.append(SweepStarted(1.0, "old/now", CONFIG, {}, {}, {}))
+        journal.handle(SweepStarted(1.0, "old/now", CONFIG, {}, {}, {}))
     monkeypatch.chdir(work)
     for name in ("MLFLOW_TRACKING_URI", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)

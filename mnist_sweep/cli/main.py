@@ -142,7 +142,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     from mnist_sweep.tracking.uri import with_password
 
     claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
-    for killed in folders.never_begun(claim.folder.parent):
+    for killed in folders.never_started(claim.folder.parent):
         # There is nothing to continue, but a copy of the images, which may be large.
         folders.discard(killed)
     plain = compose.plain(config)

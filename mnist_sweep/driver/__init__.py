@@ -1,1 +1,1 @@
-"""The process that runs a sweep: its loop, its state, and what comes before and after."""
+"""The process that runs a sweep: its loop, its state, and what comes before and after it."""

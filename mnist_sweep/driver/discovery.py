@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.driver.receive import receive
 from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Workers
 
 
@@ -16,55 +16,67 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
 
     Args:
         workers: A pool, which may still be starting.
-        name: `package.module:name`.
-        timeout: Seconds to wait for the answer, once a worker is ready to be asked.
+        name: The hypermodel, `package.module:name`.
+        timeout: Seconds to wait for the answer, once a worker was asked.
 
     Returns:
-        As `keras_tuner.HyperParameters.get_config()`, and `keeping`: those that change no weights' shapes.
+        What `keras_tuner.HyperParameters.get_config()` returns, and `keeping`: the hyperparameters that change no
+        weights' shapes.
 
     Raises:
         UserError: The user's module or function is at fault, or no worker can start.
         MachineError: The machine is at fault.
     """
-    asked: str | None = None
-    deaths, until = 0, math.inf
-    found: Discovered | None = None
-    others: list[Message] = []
-    while found is None:
-        for message in workers.poll(1.0):
-            if isinstance(message, MachineFailed):
-                raise MachineError(message.reason)
-            if isinstance(message, Discovered):
-                found = message
-            else:
-                others.append(message)
-            if isinstance(message, Died):
-                if message.lost and not workers.slots():
-                    raise UserError(f"workers: {message.slot} {message.reason}")
-                if message.slot == asked:
-                    asked, until, deaths = None, math.inf, deaths + 1
-                    if deaths > 1:
-                        raise UserError(f"model.hypermodel={name}: the process that builds it {message.reason}")
-        waiting = _waiting(others)
-        if asked is None and waiting is not None:
-            # It may have been ready before the one that was asked died, and says so no more.
-            others = [message for message in others if message is not waiting]
-            asked, until = waiting.slot, time.monotonic() + timeout
-            workers.submit(asked, Discover(name))
-        if found is None and time.monotonic() > until:
-            raise UserError(f"model.hypermodel={name}: its space is not known after {timeout:.0f} s of building it")
-    if found.error:
-        raise UserError(found.error)
-    workers.put_back(others)
-    return found.space
+    discovery = _Discovery(workers, name, timeout)
+    receive(workers, discovery.handle, lambda: discovery.found is not None, before=discovery.ask)
+    assert discovery.found is not None
+    if discovery.found.error:
+        raise UserError(discovery.found.error)
+    workers.put_back(discovery.others)
+    return discovery.found.space
 
 
-def _waiting(messages: Sequence[Message]) -> Ready | None:
-    """The first slot that is ready: its process has not died since it said so."""
-    ready: dict[str, Ready] = {}
-    for message in messages:
-        if isinstance(message, Ready):
-            ready[message.slot] = message
-        elif isinstance(message, Died):
-            ready.pop(message.slot, None)
-    return next(iter(ready.values()), None)
+class _Discovery:
+    def __init__(self, workers: Workers, name: str, timeout: float) -> None:
+        self._workers, self._name, self._timeout = workers, name, timeout
+        self._asked: str | None = None
+        self._deaths, self._until = 0, math.inf
+        self.found: Discovered | None = None
+        self.others: list[Message] = []
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, MachineFailed):
+            raise MachineError(message.reason)
+        if isinstance(message, Discovered):
+            self.found = message
+            return
+        self.others.append(message)
+        if isinstance(message, Died):
+            if message.lost and not self._workers.slots():
+                raise UserError(f"workers: {message.slot} {message.reason}")
+            if message.slot == self._asked:
+                self._asked, self._until, self._deaths = None, math.inf, self._deaths + 1
+                if self._deaths > 1:
+                    raise UserError(f"model.hypermodel={self._name}: the process that builds it {message.reason}")
+
+    def ask(self) -> None:
+        """Asks a slot that is ready, unless one was asked, which must answer in time."""
+        ready = self._ready()
+        if self._asked is None and ready is not None:
+            self.others = [message for message in self.others if message is not ready]
+            self._asked, self._until = ready.slot, time.monotonic() + self._timeout
+            self._workers.submit(ready.slot, Discover(self._name))
+        elif time.monotonic() > self._until:
+            raise UserError(
+                f"model.hypermodel={self._name}: its space is not known after {self._timeout:.0f} s of building it"
+            )
+
+    def _ready(self) -> Ready | None:
+        """The first slot that has reported that it is ready, and whose process has not died since."""
+        ready: dict[str, Ready] = {}
+        for message in self.others:
+            if isinstance(message, Ready):
+                ready[message.slot] = message
+            elif isinstance(message, Died):
+                ready.pop(message.slot, None)
+        return next(iter(ready.values()), None)

@@ -17,20 +17,20 @@ _RATE, _OPTIMIZER = "optimizer.learning_rate", "optimizer.name"
 
 
 def enqueued(settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> list[Values]:
-    """The settings of `search.enqueue`.
+    """Returns the hyperparameter values of `search.enqueue`.
 
     Args:
-        settings: The sweep's config.
+        settings: The config of the sweep.
         space: Its search space.
-        baseline: The values that stand in `conf/`: the groups model, optimizer and training, all plain.
+        baseline: The values in `conf/`: the groups model, optimizer and training, without sweeps.
 
     Returns:
-        A value for every active hyperparameter of each setting, none twice. `default` is the baseline's setting; it is
-        left out where any of its values lies outside the space. What another item does not give is the baseline's, or
-        else, where that lies outside, the middle of an interval, the first of a choice.
+        For each item, a value for every active hyperparameter; no combination twice. `default` is the baseline, and is
+        left out if any of its values is outside the space. Values that another item does not give are those of the
+        baseline; if they are outside the space, the middle of an interval or the first option of a choice.
 
     Raises:
-        UserError: An item names what is not searched, or gives it a value that is not in its domain.
+        UserError: An item names a key that is not searched, or a value that is not in its domain.
     """
     found: dict[str, Values] = {}
     for item in settings.search.enqueue:
@@ -56,7 +56,7 @@ def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: 
         if name in given:
             value = member(domain, _plain(given, name, values, settings))
             if value is MISSING:
-                raise UserError(f"search.enqueue: {name}={given[name]}: lies outside {domain}; give a value inside")
+                raise UserError(f"search.enqueue: {name}={given[name]}: is outside {domain}; give a value inside")
             return value
         value = member(domain, _plain(baseline or {}, name, values, settings))
         return _middle(domain) if value is MISSING else value
@@ -65,9 +65,9 @@ def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: 
 
 
 def _filled(space: Space, pick: Callable[[Hyperparameter, Values], Any]) -> Values:
-    """A value for every active hyperparameter, in the space's order."""
+    """Picks a value for every active hyperparameter, in the order of the space."""
     values: Values = {}
-    # Keras's own learning rate depends on the optimizer.
+    # Keras's default learning rate depends on the optimizer.
     for hyperparameter in sorted(space.hyperparameters, key=lambda h: h.name == _RATE):
         if hyperparameter.active(values):
             values[hyperparameter.name] = pick(hyperparameter, values)
@@ -75,7 +75,7 @@ def _filled(space: Space, pick: Callable[[Hyperparameter, Values], Any]) -> Valu
 
 
 def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The hyperparameters that an item names, dotted or in groups, all layers at once or each apart."""
+    """Yields the hyperparameters that an item names, dotted or in groups, for all layers at once or for each."""
     for key, value in item.items():
         name = f"{prefix}{key}"
         layers = [hp for hp in known if hp.startswith(f"{name}.") and hp.removeprefix(f"{name}.").isdigit()]
@@ -91,7 +91,7 @@ def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterato
 
 
 def _plain(config: Mapping[str, Any], name: str, values: Values, settings: Settings) -> Any:
-    """The value at a key, where `learning_rate: null` is Keras's own for the optimizer."""
+    """Returns the value at a key; for `learning_rate: null`, Keras's default for the optimizer."""
     value = value_at(config, name)
     if name == _RATE and value is None:
         optimizer = values.get(_OPTIMIZER, settings.trial["optimizer"]["name"])

@@ -13,31 +13,31 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import os_reason, printable
 from mnist_sweep.journal.files import LOG
 
-# Of one record: a traceback through Keras and TensorFlow has some thousands of characters.
+# Characters of one record; a traceback through Keras and TensorFlow has some thousands.
 _LONGEST = 20_000
 
 
 class _Formatter(logging.Formatter):
-    """Writes records without passwords and without characters that would control a terminal."""
+    """Writes records without passwords and terminal control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked(printable(super().format(record), _LONGEST))
 
 
 class _LogFile(logging.FileHandler):
-    """A log that says once that it cannot be written, and is silent afterwards."""
+    """A log that reports once that it cannot be written."""
 
     _told = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Says that the log cannot be written; the sweep continues without it."""
+        """Reports that the log cannot be written; the sweep continues without it."""
         error = sys.exc_info()[1]
         if not self._told and error is not None:
             self._told = True
             _tell(Path(self.baseFilename), error)
 
     def close(self) -> None:
-        """Closes the log; what a full disk has no room for was told before."""
+        """Closes the log; that the disk is full was reported before."""
         with contextlib.suppress(OSError):
             super().close()
 
@@ -51,7 +51,7 @@ def log_to(folder: Path) -> None:
     """Sends this process's log to a sweep's folder, and no longer to any other file.
 
     Args:
-        folder: The sweep's folder. Where the log cannot be opened, a line on standard error says so.
+        folder: The sweep's folder. If the log cannot be opened, a line on standard error says so.
     """
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
@@ -72,5 +72,5 @@ def log_to(folder: Path) -> None:
 
 
 def shown_traceback(error: BaseException) -> str:
-    """An exception's traceback, without passwords and without characters that would control a terminal."""
+    """Returns an exception's traceback without passwords and terminal control characters."""
     return masked(printable("".join(traceback.format_exception(error)), 10 * _LONGEST))

@@ -14,6 +14,7 @@ import numpy as np
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.config import backend
 from mnist_sweep.data.images import Dataset
+from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import ARRAYS, PACKAGE, SAMPLE_FILE, WORKERS
 from mnist_sweep.workers.base import Died, MachineFailed, Message, Package, Packaged, Ready, Workers
 from mnist_sweep.workers.devices import Slot
@@ -22,7 +23,6 @@ from mnist_sweep.workers.local import LocalWorkers
 if TYPE_CHECKING:
     from mnist_sweep.results.models.model_run import ModelRun
 
-_POLL = 0.2
 _SECONDS = 300.0
 
 
@@ -73,9 +73,7 @@ class Packaging:
         until = self._clock() + _SECONDS
         # A full disk must not fail a sweep whose results are already logged.
         with contextlib.suppress(MachineError):
-            while self._slot in self._workers.slots() and self._clock() < until:
-                for message in self._workers.poll(_POLL):
-                    self.take(message)
+            receive(self._workers, self.take, lambda: self._slot not in self._workers.slots() or self._clock() >= until)
         return self._to if self._made else None
 
 
@@ -132,17 +130,17 @@ def run_task(workers: Workers, task: Package, clock: Callable[[], float], given_
         Why the worker failed; "" if it did not.
     """
     until = clock() + _SECONDS
-    while clock() < until and not given_up.is_set():
-        for message in workers.poll(_POLL):
-            if isinstance(message, Ready):
-                workers.submit(message.slot, task)
-            elif (error := _error(message)) is not None:
-                return error
+    errors: list[str] = []
+
+    def handle(message: Message) -> None:
+        if isinstance(message, Ready):
+            workers.submit(message.slot, task)
+        elif isinstance(message, Packaged):
+            errors.append(message.error)
+        elif isinstance(message, Died | MachineFailed):
+            errors.append(message.reason)
+
+    receive(workers, handle, lambda: errors or clock() >= until or given_up.is_set())
+    if errors:
+        return errors[0]
     return "interrupted" if given_up.is_set() else f"it takes more than {_SECONDS:.0f} s"
-
-
-def _error(message: Message) -> str | None:
-    """Why a worker could not package a model; "" if it could, and None for a message that does not tell."""
-    if isinstance(message, Packaged):
-        return message.error
-    return message.reason if isinstance(message, Died | MachineFailed) else None

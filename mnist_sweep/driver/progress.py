@@ -1,10 +1,9 @@
-"""Events → what the user sees while a sweep runs: a live table, or a line for each finished trial."""
+"""Shows a running sweep: as a live table, or a line for each finished trial."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,19 +14,8 @@ from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_valu
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.units import seconds
-from mnist_sweep.journal.events import (
-    AttemptFailed,
-    EpochEnded,
-    Event,
-    SlotClosed,
-    SlotLost,
-    SlotOpened,
-    SweepEnded,
-    SweepResumed,
-    SweepStarted,
-    TrialEnded,
-    TrialStarted,
-)
+from mnist_sweep.journal.events import AttemptFailed, Event, SlotClosed, SlotLost, SlotOpened, TrialEnded
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 _ROWS = 14
@@ -40,20 +28,30 @@ _COLOURS = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Row:
+    """A trial: where it runs, what it has reached, and how it ended."""
+
     trial: Trial
-    slot: str = ""
-    attempt: int = 1
-    epoch: int = 0
-    execution: int = 1
-    best: float | None = None
-    status: Status = Status.RUNNING
-    outcome: Outcome | None = None
+    slot: str
+    epoch: int
+    execution: int
+    best: float | None
+    outcome: Outcome | None
+
+    @property
+    def status(self) -> Status:
+        return Status.RUNNING if self.outcome is None else self.outcome.status
 
 
 class Progress:
-    """What is known of a running sweep, and its estimates."""
+    """How far a running sweep is, and when it is expected to end.
+
+    Attributes:
+        state: The state of the sweep.
+        started: When this session started.
+        most: The most trials that the search can have; None if there is no limit.
+    """
 
     def __init__(
         self, objective: Objective, budget: SearchConfig, slots: int, size: int | None, clock: Callable[[], float]
@@ -64,82 +62,82 @@ class Progress:
             objective: What is optimised.
             budget: When the sweep ends.
             slots: How many trials run at once.
-            size: How many settings the space holds; None where they cannot be counted.
+            size: How many combinations of values the space holds; None if they cannot be counted.
             clock: The time in seconds since 1970.
         """
-        self.objective, self.clock = objective, clock
-        self._places, self._more = slots, 0
-        self.rows: dict[int, _Row] = {}
-        self.names: list[str] = []
-        self.sweep = ""
-        self.started = clock()
-        self.ended = False
-        goes_on = budget.algorithm in ("hyperband", "pbt")
-        limits = [n for n in (budget.max_trials, None if goes_on else size) if n is not None]
-        self.most = min(limits, default=None)
+        self.objective, self.clock, self.started = objective, clock, clock()
+        self.state = SweepState((objective,))
+        self._slots = slots
+        repeats = budget.algorithm in ("hyperband", "pbt")
+        self.most = min((n for n in (budget.max_trials, None if repeats else size) if n is not None), default=None)
         self._seconds = seconds(budget.time_budget) if budget.time_budget else None
 
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
-        if isinstance(event, SweepStarted):
-            self.sweep, self.names = event.sweep, list(event.space)
-        elif isinstance(event, TrialStarted):
-            self.rows[event.trial.number] = _Row(event.trial, event.slot, event.attempt)
-        elif isinstance(event, EpochEnded):
-            row, score = self.rows[event.trial], event.metrics[self.objective.name]
-            row.epoch, row.execution = event.epoch, event.execution
-            if self.objective.better(score, row.best):
-                row.best = score
-        elif isinstance(event, TrialEnded) and event.trial in self.rows:
-            row = self.rows[event.trial]
-            row.status, row.outcome, row.best = event.outcome.status, event.outcome, event.outcome.score
-        elif isinstance(event, SlotOpened):
-            self._more += 1
-        elif isinstance(event, SlotClosed | SlotLost):
-            self._more -= 1
-        elif isinstance(event, SweepResumed):
-            self._more = 0
-        elif isinstance(event, SweepEnded):
-            self.ended = True
+        self.state.handle(event)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the hyperparameters."""
+        return list(self.state.started.space) if self.state.started else []
 
     @property
     def slots(self) -> int:
         """How many trials run at once."""
-        return self._places + self._more
-
-    @property
-    def finished(self) -> list[_Row]:
-        """The trials that have ended."""
-        return [row for row in self.rows.values() if row.outcome is not None]
-
-    @property
-    def counted(self) -> list[_Row]:
-        """Those of the finished that the search has had: not refused, and not confirming others."""
-        return [row for row in self.finished if row.trial.confirms is None and row.status is not Status.REFUSED]
+        return self._slots + self.state.slots_added
 
     @property
     def running(self) -> list[_Row]:
-        """The trials that run now."""
-        return [row for row in self.rows.values() if row.status is Status.RUNNING]
+        """The trials that run now, or wait to be retried."""
+        return [self.row(number) for number in self.state.open]
 
-    def best(self) -> _Row | None:
-        """The best trial so far, of those that have ended."""
-        best: _Row | None = None
-        for row in self.counted:
-            if row.best is not None and self.objective.better(row.best, best.best if best else None):
-                best = row
+    @property
+    def counted(self) -> list[int]:
+        """The trials of the search that have ended: without those that were refused, or retrain others."""
+        results = self.state.results
+        return [number for number in results.trials if number in results.outcomes and number in self.state.searched]
+
+    def row(self, number: int) -> _Row:
+        """Returns what is known of a trial that has started."""
+        state, results = self.state, self.state.results
+        trial, outcome = results.trials[number], results.outcomes.get(number)
+        start, latest, best = state.open.get(number), state.latest.get(number), None
+        if latest is not None and start is not None and latest.attempt < start.attempt:
+            # A new attempt has not reported anything yet.
+            latest = None
+        if outcome is not None:
+            best = outcome.score
+        elif latest is not None:
+            parts = [state.epochs.get((number, 1 + i), {}) for i in range(latest.execution)]
+            for score in (metrics[self.objective.name] for part in parts for metrics in part.values()):
+                best = score if self.objective.better(score, best) else best
+        slot, epoch, execution = (
+            start.slot if start else "",
+            latest.epoch if latest else 0,
+            latest.execution if latest else 1,
+        )
+        return _Row(trial, slot, epoch, execution, best, outcome)
+
+    def best(self) -> int | None:
+        """The best trial of those that have ended, the first of equal ones."""
+        best, score = None, None
+        for number in self.counted:
+            found = self.state.results.outcomes[number].score
+            if found is not None and self.objective.better(found, score):
+                best, score = number, found
         return best
 
     def seconds_left(self) -> float | None:
         """An estimate from the mean duration of the trials so far; None before there is one."""
         elapsed = self.clock() - self.started
         limit = None if self._seconds is None else max(0.0, self._seconds - elapsed)
-        done = [row.outcome.seconds for row in self.finished if row.outcome and row.outcome.seconds > 0]
+        done = [outcome.seconds for outcome in self.state.results.outcomes.values() if outcome.seconds > 0]
         if self.most is None or not done:
             return limit
-        ahead = self.most - len(self.counted) - sum(self._part(row) for row in self.running)
-        if any(row.trial.confirms is not None for row in self.running):
+        running = self.running
+        if any(row.trial.confirms is not None for row in running):
             return None
+        ahead = self.most - len(self.counted) - sum(self._part(row) for row in running)
         estimate = max(0.0, ahead) * sum(done) / len(done) / max(self.slots, 1)
         return estimate if limit is None else min(limit, estimate)
 
@@ -150,26 +148,26 @@ class Progress:
         return (row.execution - 1 + row.epoch / max(row.trial.epochs, 1)) / executions
 
     def headline(self, *, busy: bool = True) -> str:
-        """One line on how the sweep stands.
+        """One line on the sweep so far.
 
         Args:
-            busy: Whether to say how many slots are busy. When a trial has just ended, its own never is, which says
-                nothing.
+            busy: Whether to say how many slots are busy. When a trial has just ended, its slot never is.
         """
-        count = f"{len(self.counted)}" + (f" of {self.most}" if self.most is not None else "")
+        results, done = self.state.results, len(self.counted)
+        count = f"{done}" + (f" of {self.most}" if self.most is not None else "")
         parts = [f"{count} trial{'' if count == '1' or self.most == 1 else 's'} done"]
-        anew = [row for row in self.rows.values() if row.trial.confirms is not None]
-        if anew:
-            parts.append(f"{sum(row.outcome is not None for row in anew)} of the best trained anew")
+        retrained = [number for number, trial in results.trials.items() if trial.confirms is not None]
+        if retrained:
+            parts.append(f"{sum(number in results.outcomes for number in retrained)} retrainings of the best done")
         slots = f"{self.slots} slot{'' if self.slots == 1 else 's'}"
-        parts.append(f"{len(self.running)} of {slots} busy" if busy else slots)
+        parts.append(f"{len(self.state.open)} of {slots} busy" if busy else slots)
         parts.append(f"{format_duration(self.clock() - self.started)} elapsed")
         left = self.seconds_left()
-        if left is not None and not self.ended:
+        if left is not None and self.state.ended is None:
             parts.append(f"about {format_duration(left)} left")
         best = self.best()
-        if best is not None and best.best is not None:
-            parts.append(f"best {self.objective.name} {best.best:.4f} (trial {best.trial.number})")
+        if best is not None:
+            parts.append(f"best {self.objective.name} {results.outcomes[best].score:.4f} (trial {best})")
         return " · ".join(parts)
 
 
@@ -195,7 +193,7 @@ class Screen:
         self.progress.handle(event)
         if isinstance(event, AttemptFailed):
             self._console.print(
-                f"trial {event.trial}: {one_line(event.reason, LONGEST_REASON)}; it is tried again",
+                f"trial {event.trial}: {one_line(event.reason, LONGEST_REASON)}; it is retried",
                 style="yellow",
                 markup=False,
                 highlight=False,
@@ -206,12 +204,13 @@ class Screen:
             done = "opened" if isinstance(event, SlotOpened) else "closed"
             line = f"{event.slot} {done}: {event.reason}"
             self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
-        elif isinstance(event, TrialEnded) and event.trial in self.progress.rows and self._tells(event.outcome):
-            self._console.print(self._line(self.progress.rows[event.trial]), highlight=False, soft_wrap=True)
+        elif isinstance(event, TrialEnded) and event.trial in self.progress.state.results.trials:
+            self._print_end(event)
 
-    def _tells(self, outcome: Outcome) -> bool:
-        """Whether an end is worth a line: in a terminal, where the table shows the rest, a failure only."""
-        return not self._console.is_terminal or outcome.status is Status.FAILED
+    def _print_end(self, event: TrialEnded) -> None:
+        # In a terminal, the table shows all but the failures.
+        if not self._console.is_terminal or event.outcome.status is Status.FAILED:
+            self._console.print(self._line(self.progress.row(event.trial)), highlight=False, soft_wrap=True)
 
     def _line(self, row: _Row) -> Text:
         assert row.outcome is not None
@@ -221,30 +220,24 @@ class Screen:
             text.append(f"  {self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
         if row.outcome.reason:
             text.append(f"  {one_line(row.outcome.reason, LONGEST_REASON)}")
-        settings = self._values(row.trial.values)
-        text.append(f"  {format_duration(row.outcome.seconds)}  {' '.join(f'{n}={v}' for n, v in settings.items())}")
+        short = short_names(self.progress.names)
+        values = [f"{short.get(name, name)}={format_value(value)}" for name, value in row.trial.values.items()]
+        text.append(f"  {format_duration(row.outcome.seconds)}  {' '.join(values)}")
         if not self._console.is_terminal:
             text.append(f"  [{self.progress.headline(busy=False)}]")
         return text
 
-    def _values(self, values: Mapping[str, Any]) -> dict[str, str]:
-        short = short_names(self.progress.names)
-        return {short.get(name, name): format_value(value) for name, value in values.items()}
-
     def _table(self) -> RenderableType:
         progress = self.progress
-        finished = sorted(progress.finished, key=lambda row: row.trial.number)
-        best = progress.best()
-        room = max(1, min(_ROWS, self._console.height - 8) - len(progress.running))
-        rows = [
-            *([best] if best and best not in finished[-room:] else []),
-            *finished[-room:],
-            *progress.running,
-        ]
-        rows.sort(key=lambda row: row.trial.number)
+        finished, running, best = sorted(progress.state.results.outcomes), progress.running, progress.best()
+        room = max(1, min(_ROWS, self._console.height - 8) - len(running))
+        shown = {*finished[-room:], *([] if best is None else [best])}
+        rows = sorted([*map(progress.row, shown), *running], key=lambda row: row.trial.number)
         short = short_names(progress.names)
         columns = [
-            Column("trial", [f"{self._number(row)}{' ★' if row is best else ''}" for row in rows], weight=2),
+            Column(
+                "trial", [f"{self._number(row)}{' ★' if row.trial.number == best else ''}" for row in rows], weight=2
+            ),
             *(
                 Column(end, [format_value(row.trial.values.get(name, "–")) for row in rows], weight=1)
                 for name, end in short.items()
@@ -257,15 +250,16 @@ class Screen:
             ),
             Column("status", [self._status(row) for row in rows], weight=1),
         ]
-        table, _ = fitting(columns, progress.sweep, self._console.width)
+        title = progress.state.started.sweep if progress.state.started else ""
+        table, _ = fitting(columns, title, self._console.width)
         if rows:
             return Group(table, Text(progress.headline()))
         return Text("The workers are starting; importing Keras takes some seconds.", style="dim")
 
     @staticmethod
     def _number(row: _Row) -> str:
-        again = row.trial.confirms
-        return f"{row.trial.number}" + ("" if again is None else f" ({again} anew)")
+        retrains = row.trial.confirms
+        return f"{row.trial.number}" + ("" if retrains is None else f" (retrains {retrains})")
 
     @staticmethod
     def _epoch(row: _Row) -> str:

@@ -1,9 +1,9 @@
-"""`python -m mnist_sweep rerun`: trains a trial again from what was logged, and says whether it comes out the same."""
+"""`python -m mnist_sweep rerun`: trains a trial again from what was logged, and compares the metrics."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
+from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.results.models.training_data import load_training_data
@@ -25,22 +26,21 @@ from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Messag
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
 
-# Time is not a result.
+# Times differ from run to run.
 _NOT_COMPARED = {"epoch_seconds"}
 _SHOWN = 10
-_POLL = 1.0
 _ENOUGH = "as many epochs as were logged"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A value that came out another.
+    """A value that is not the same as before.
 
     Attributes:
-        where: The epoch, and the trial and the execution where there are several.
-        metric: Its name.
-        logged: What was logged; None where nothing was.
-        now: What came out; None where nothing did.
+        where: The epoch, and the trial and the execution if there are several.
+        metric: The name of the metric.
+        logged: The value that was logged; None if there was none.
+        now: The value now; None if there is none.
     """
 
     where: str
@@ -54,13 +54,13 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """What has come out so far.
+    """The result of the comparison so far.
 
     Attributes:
-        epochs: Those that were compared.
-        metrics: The names of what was compared.
-        differences: In the order in which they came.
-        notes: What else is different: lines for the user.
+        epochs: How many epochs were compared.
+        metrics: The names of the metrics that were compared.
+        differences: The differences, in the order in which they were found.
+        notes: What else is different, in lines for the user.
     """
 
     epochs: int = 0
@@ -70,19 +70,19 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether everything came out as it was logged."""
+        """Whether everything is as it was logged."""
         return self.epochs > 0 and not self.differences and not self.notes
 
     def compare(self, where: str, logged: dict[str, float], now: dict[str, float]) -> list[Difference]:
         """Compares an epoch.
 
         Args:
-            where: Which.
-            logged: Its metrics, and whatever else was logged at this epoch.
-            now: Its metrics.
+            where: The epoch, for the user.
+            logged: Everything that was logged at this epoch.
+            now: The metrics now.
 
         Returns:
-            What differs.
+            The differences.
         """
         names = (set(now) | (set(METRICS) & set(logged))) - _NOT_COMPARED
         found = [
@@ -97,21 +97,21 @@ class Comparison:
 
 
 def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
-    """Trains a trial again, as long as it was trained, and compares every metric of every epoch.
+    """Trains a trial again for as many epochs as before, and compares every metric of every epoch.
 
-    Trials from whose weights it went on are trained before it. Neither the sweep nor MLflow is written to.
+    Trials from whose weights it continued are trained before it. Nothing is written to the sweep or to MLflow.
 
     Args:
-        run: As for `find_run`.
-        trial: As for `find_run`.
-        tracking_uri: As for `load_runs`.
+        run: The run, as for `find_run`.
+        trial: The trial, as for `find_run`.
+        tracking_uri: The store, as for `load_runs`.
         console: Where to print.
 
     Returns:
-        The exit code: 0 where all is identical, else 1.
+        The exit code: 0 if everything is identical, else 1.
 
     Raises:
-        UserError: There is no such run, its data are gone or others, or its model cannot be trained here.
+        UserError: There is no such run, its data is gone or different, or its model cannot be trained here.
     """
     client, found = find_run(run, trial, tracking_uri)
     chain = lineage(client, found)
@@ -127,9 +127,9 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         (folder / "arrays").mkdir()
         dataset.save(folder / "arrays")
         model = chain[-1].config["model"]
-        own = model.get("builder") is not None or model.get("hypermodel") is not None
+        custom = model.get("builder") is not None or model.get("hypermodel") is not None
         workers = LocalWorkers(
-            [slot], folder / "arrays", folder / "workers", len(chain) + 1, custom_code=own, backend=name
+            [slot], folder / "arrays", folder / "workers", len(chain) + 1, custom_code=custom, backend=name
         )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)
@@ -150,76 +150,92 @@ def train_again(
 
     Args:
         workers: The pool.
-        slot: Where.
-        chain: The trials, as `lineage` gives them.
+        slot: The slot to train on.
+        chain: The trials, as `lineage` returns them.
         folder: Where their files go.
-        say: Takes a line for each epoch.
+        say: Prints a line for each epoch.
 
     Raises:
         UserError: A trial cannot be trained at all.
         MachineError: The machine is at fault.
     """
-    compared, said = Comparison(), _messages(workers)
-    for logged in chain:
-        before = compared.epochs
-        several = f"trial {logged.trial.number}, " if len(chain) > 1 else ""
-        task = Train(
-            logged.trial,
+    again = _Again(workers, slot, chain, folder, say)
+    receive(workers, again.handle, lambda: not again.chain)
+    return again.compared
+
+
+class _Again:
+    """Trains a chain of trials; `chain` holds those that are left."""
+
+    def __init__(
+        self, workers: Workers, slot: str, chain: Sequence[Logged], folder: Path, say: Callable[[str], object]
+    ) -> None:
+        self._workers, self._slot, self._folder, self._say = workers, slot, folder, say
+        self.chain, self._several = list(chain), len(chain) > 1
+        self.compared, self._epochs_before = Comparison(), 0
+
+    def handle(self, message: Message) -> None:
+        if isinstance(message, Died):
+            raise UserError(f"rerun: the worker {message.reason}")
+        if isinstance(message, MachineFailed):
+            raise MachineError(f"rerun: {message.reason}")
+        if not self.chain:
+            return
+        match message:
+            case Ready():
+                self._workers.submit(self._slot, self._task(self.chain[0]))
+            case Reported():
+                self._compare(message)
+                self._continue(message, message.epoch)
+            case Executed():
+                self._continue(message, 0)
+            case Done():
+                self._end(message.outcome)
+
+    def _task(self, logged: Logged) -> Train:
+        trial = logged.trial
+        return Train(
+            trial,
             _objective(logged),
-            str(trial_folder(folder, logged.trial.number)),
-            parent=None if logged.trial.parent is None else str(trial_folder(folder, logged.trial.parent)),
+            str(trial_folder(self._folder, trial.number)),
+            parent=None if trial.parent is None else str(trial_folder(self._folder, trial.parent)),
             waits=True,
         )
-        outcome = None
-        while outcome is None:
-            message = next(said)
-            if isinstance(message, Ready):
-                workers.submit(slot, task)
-            elif isinstance(message, Reported):
-                of = f"execution {message.execution}, " if logged.trial.executions else ""
-                where = f"{several}{of}epoch {message.epoch}"
-                curve: Curve = logged.curves.get(message.execution, {})
-                if message.epoch in curve:
-                    found = compared.compare(where, curve[message.epoch], message.metrics)
-                    say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
-                else:
-                    compared.notes.append(f"{where} was not trained then")
-                _go_on(workers, slot, logged, message)
-            elif isinstance(message, Executed):
-                _go_on(workers, slot, logged, message)
-            elif isinstance(message, Done):
-                outcome = message.outcome
-        _note_end(compared, logged, compared.epochs - before, several, outcome)
-    return compared
 
+    @property
+    def _prefix(self) -> str:
+        return f"trial {self.chain[0].trial.number}, " if self._several else ""
 
-def _messages(workers: Workers) -> Iterator[Message]:
-    """What the workers say, without end: one iterator, so that nothing is lost between two trials."""
-    while True:
-        for message in workers.poll(_POLL):
-            if isinstance(message, Died):
-                raise UserError(f"rerun: the worker {message.reason}")
-            if isinstance(message, MachineFailed):
-                raise MachineError(f"rerun: {message.reason}")
-            yield message
+    def _compare(self, message: Reported) -> None:
+        logged = self.chain[0]
+        execution = f"execution {message.execution}, " if logged.trial.executions else ""
+        where = f"{self._prefix}{execution}epoch {message.epoch}"
+        curve: Curve = logged.curves.get(message.execution, {})
+        if message.epoch in curve:
+            found = self.compared.compare(where, curve[message.epoch], message.metrics)
+            self._say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
+        else:
+            self.compared.notes.append(f"{where} was not trained then")
 
+    def _continue(self, message: Reported | Executed, epoch: int) -> None:
+        logged = self.chain[0]
+        enough = isinstance(message, Executed) or epoch >= max(logged.curves[logged.last])
+        if message.execution == logged.last and enough:
+            # A trial that was stopped early had the learning rate schedule of all its epochs, so it is stopped again.
+            self._workers.stop(self._slot, logged.trial.number, _ENOUGH)
+        else:
+            self._workers.go_on(self._slot, logged.trial.number, message.execution, epoch)
 
-def _go_on(workers: Workers, slot: str, logged: Logged, message: Reported | Executed) -> None:
-    epoch = message.epoch if isinstance(message, Reported) else 0
-    enough = isinstance(message, Executed) or message.epoch >= max(logged.curves[logged.last])
-    if message.execution == logged.last and enough:
-        # Where it was stopped then, its schedule was that of all its epochs: so it is told to stop now.
-        workers.stop(slot, logged.trial.number, _ENOUGH)
-    else:
-        workers.go_on(slot, logged.trial.number, message.execution, epoch)
-
-
-def _note_end(compared: Comparison, logged: Logged, epochs: int, several: str, outcome: Outcome) -> None:
-    wanted = sum(len(curve) for curve in logged.curves.values())
-    if epochs == 0 and outcome.status is Status.FAILED:
-        raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
-    if epochs < wanted:
-        compared.notes.append(f"{several}{epochs} of {_count(wanted, 'epoch')} trained: {outcome.reason}")
+    def _end(self, outcome: Outcome) -> None:
+        logged, epochs = self.chain[0], self.compared.epochs - self._epochs_before
+        expected = sum(len(curve) for curve in logged.curves.values())
+        if epochs == 0 and outcome.status is Status.FAILED:
+            raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
+        if epochs < expected:
+            epochs_trained = f"{epochs} of {_count(expected, 'epoch')} trained"
+            self.compared.notes.append(f"{self._prefix}{epochs_trained}: {outcome.reason}")
+        self._epochs_before = self.compared.epochs
+        del self.chain[0]
 
 
 def _objective(logged: Logged) -> tuple[str, str]:
@@ -229,7 +245,7 @@ def _objective(logged: Logged) -> tuple[str, str]:
 
 
 def _slot(logged: Logged) -> Slot:
-    """A slot as the sweep had it: on a GPU if that had one and one is here, else with as many threads."""
+    """Returns a slot like that of the sweep: on a GPU if it had one and one is visible, else with as many threads."""
     settings = check_settings({**logged.sweep_config, "tracking": {"uri": "", "artifacts": "", "keep_models": "all"}})
     most = settings.search.max_trials
     if hypermodel.named(settings.trial) is None:
@@ -257,14 +273,14 @@ def _explain(console: Console, say: Callable[[str], object], compared: Compariso
     values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
     say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
     if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
-        say(f"It was trained on {logged.slot}, and now on {slot.name}: that gives other last digits.")
+        say(f"It was trained on {logged.slot}, and now on {slot.name}: the last digits then differ.")
     changed = _changed_versions(logged)
     for name, (then, now) in changed.items():
         say(f"  {name} was {then}, now {now}")
     if not changed:
         say(
-            "The versions are the same. What else gives other digits: another processor or number of threads "
-            f"({slot.threads} here), model code that has changed, or a logged value that has."
+            "The versions are the same. The difference may come from another processor or number of threads "
+            f"({slot.threads} here), from changed model code, or from a changed value in MLflow."
         )
 
 

@@ -1,4 +1,4 @@
-"""Going on with an interrupted sweep, and bringing MLflow up to date with a journal."""
+"""Continues an interrupted sweep."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import launch, same_sweep
+from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal import files, journal
-from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted
-from mnist_sweep.journal.folders import SWEEPS, elsewhere, find, is_running, sweeps
-from mnist_sweep.journal.trial import Status
-from mnist_sweep.tracking.uri import as_seen_from, with_password
+from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
+from mnist_sweep.journal.state import SweepState
 
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
 
 def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, other_versions: bool = False) -> int:
-    """Goes on with a sweep.
+    """Continues a sweep.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
-        overrides: `KEY=VALUE` that lengthen its budget.
+        overrides: Its new, longer budget, as `KEY=VALUE`.
         console: Where to print.
         other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
 
@@ -47,18 +46,18 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
     folder = find(sweep, "resume") if sweep else last_unfinished(say)
     if folder is None:
         raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
-    events = list(journal.read(folder))
-    old = last_config(events, folder)
+    state = SweepState.after(journal.read(folder))
+    old = last_config(state, folder)
     new = _overridden(old, overrides)
     check_unchanged(old, new)
-    if is_finished(events) and new == old:
+    if state.completed and new == old:
         console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
         return 0
-    return launch.run(_with_store(new, folder), folder, console, resume=True, other_versions=other_versions)
+    return launch.run(from_store(new, folder), folder, console, resume=True, other_versions=other_versions)
 
 
 def last_unfinished(say: Say) -> Path | None:
-    """The last sweep that has not ended and that no process runs.
+    """Returns the last sweep that has not finished and that no process runs.
 
     Args:
         say: Prints which sweeps cannot be read.
@@ -67,17 +66,17 @@ def last_unfinished(say: Say) -> Path | None:
 
 
 def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | None:
-    """The last unfinished sweep of a config's name whose config differs by no more than a longer budget.
+    """Returns the last unfinished sweep of a config's name whose config differs by no more than a longer budget.
 
     Args:
-        config: What a sweep is to be run with.
+        config: The config of the sweep to run.
         wished: The folder that Hydra was told to run it in, which need not be one of `experiments/`.
-        say: Prints why one that is unfinished is left alone.
+        say: Prints why an unfinished sweep is not continued.
     """
     folders = [*sweeps(wished), *sweeps(SWEEPS / str(config["name"]))]
-    for folder, events in _unfinished(folders, say):
+    for folder, state in _unfinished(folders, say):
         try:
-            check_unchanged(last_config(events, folder), config)
+            check_unchanged(last_config(state, folder), config)
         except UserError as error:
             say(f"{folder} is not continued: {str(error).removeprefix('resume: ')}")
         else:
@@ -85,39 +84,33 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | Non
     return None
 
 
-def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, list[Event]]]:
-    """The sweeps to continue with their events, the last one first; a damaged journal stands in no other's way."""
+def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, SweepState]]:
+    """Yields the sweeps that can be continued, the last one first, without those whose journal is damaged."""
     for folder in reversed(folders):
         if is_running(folder):
             continue
         try:
-            events = list(journal.read(folder))
+            state = SweepState.after(journal.read(folder))
         except UserError as error:
             say(f"{folder} is left alone: {error}")
             continue
         # A sweep that was killed before its first event has nothing to continue.
-        if events and not is_finished(events):
-            yield folder, events
+        if state.last is not None and not state.completed:
+            yield folder, state
 
 
-def is_finished(events: Sequence[Event]) -> bool:
-    """Whether a sweep came to its own end, rather than being interrupted."""
-    return bool(events) and isinstance(events[-1], SweepEnded) and events[-1].status is Status.COMPLETED
-
-
-def last_config(events: Sequence[Event], folder: Path) -> dict[str, Any]:
-    """The config that a sweep was last run with.
+def last_config(state: SweepState, folder: Path) -> dict[str, Any]:
+    """Returns the config that a sweep was last run with.
 
     Raises:
         UserError: The journal does not begin with the sweep's start, or the config in it is damaged.
     """
-    same_sweep.first_event(events, folder)
-    config = [e.config for e in events if isinstance(e, SweepStarted | SweepResumed)][-1]
+    same_sweep.first_event(state, folder)
     try:
-        check_settings(config)
+        check_settings(state.config)
     except UserError as error:
         raise UserError(f"{folder / files.FILE}: the sweep's config cannot be used ({error})") from None
-    return config
+    return state.config
 
 
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -125,7 +118,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
     Args:
         old: What the sweep was run with.
-        new: What it is to go on with.
+        new: What it is to continue with.
 
     Raises:
         UserError: It names the keys that differ.
@@ -165,11 +158,3 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
         changed["search"][key.partition(".")[2]] = parse_value(text, key)
     check_settings(changed)
     return changed
-
-
-def _with_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    tracking, project = dict(config["tracking"]), elsewhere(folder)
-    tracking["uri"] = as_seen_from(with_password(tracking["uri"]), project)
-    if project is not None:
-        tracking["artifacts"] = str(project / tracking["artifacts"])
-    return {**config, "tracking": tracking}

@@ -8,81 +8,86 @@ from pathlib import Path
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config.space import Space
-from mnist_sweep.data import images as data
-from mnist_sweep.driver import summary
-from mnist_sweep.journal.events import Event, SweepResumed, SweepStarted, TrialStarted
+from mnist_sweep.data.images import Images
+from mnist_sweep.driver.plan import Plan
+from mnist_sweep.driver.summary import Say
+from mnist_sweep.journal.events import SweepStarted
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.workers.devices import Slot
 
-# Of these the figures of a trial depend, to the last digit.
+# The packages on which the metrics of a trial depend, to the last digit.
 _SAME_VERSIONS = ("tensorflow", "keras", "numpy", "jax")
 
 
-def first_event(events: Sequence[Event], folder: Path) -> SweepStarted:
-    """The start of a sweep, whose first event it must be.
+def check(past: SweepState, plan: Plan, images: Images, folder: Path) -> SweepStarted:
+    """Refuses to continue a sweep on other data or devices, or in another search space.
+
+    Returns:
+        Its first event.
 
     Raises:
-        UserError: It is not.
+        UserError: It names what differs.
     """
-    if not events or not isinstance(events[0], SweepStarted):
+    started = first_event(past, folder)
+    _check_data(images, started, folder)
+    _check_devices(plan.slots, past, folder)
+    _check_space(plan.space, started, folder)
+    return started
+
+
+def first_event(past: SweepState, folder: Path) -> SweepStarted:
+    """Returns the first event of a sweep.
+
+    Raises:
+        UserError: The journal begins with another event.
+    """
+    if past.started is None:
         raise UserError(f"{folder}: its journal does not begin with the sweep's start; there is nothing to continue")
-    return events[0]
+    return past.started
 
 
-def check_data(images: data.Images, started: SweepStarted, folder: Path) -> None:
-    """Refuses other data than the sweep was started on.
-
-    Raises:
-        UserError: Their digests differ.
-    """
-    if images.digest() != started.data["digest"]:
-        raise UserError(
-            f"{folder}: began on {started.data['name']} ({started.data['digest']}), but data={images.name} now is "
-            f"another ({images.digest()}); a sweep's trials are compared on the same data"
-        )
-
-
-def check_devices(places: Sequence[Slot], past: Sequence[Event], folder: Path) -> None:
-    """Refuses to continue on CPUs what was trained on GPUs.
+def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, say: Say) -> None:
+    """Refuses to continue with other versions of what trains; if they are allowed, only names them.
 
     Raises:
-        UserError: No slot has a GPU, and a trial had one.
+        UserError: It names the packages that differ.
     """
-    on_gpu = any(isinstance(event, TrialStarted) and event.slot.startswith("gpu") for event in past)
-    if on_gpu and all(place.gpu is None for place in places):
-        raise UserError(
-            f"{folder}: ran on a GPU, and none is visible now (nvidia-smi, CUDA_VISIBLE_DEVICES); on the CPU its "
-            "metrics would be others"
-        )
-
-
-def check_versions(past: Sequence[Event], folder: Path, backend: str, allowed: bool, say: summary.Say) -> None:
-    """Says, and unless it is allowed refuses, that what trains is not what trained the trials so far."""
-    then = [e.versions for e in past if isinstance(e, SweepStarted | SweepResumed) and e.versions][-1:]
-    now = versions()
-    names = [name for name in _SAME_VERSIONS if name != "jax" or backend == "jax"]
-    changed = [(n, then[0][n], now.get(n, "none")) for n in names if then and n in then[0] and then[0][n] != now.get(n)]
+    then, now = past.versions, versions()
+    names = [name for name in _SAME_VERSIONS if name in then and (name != "jax" or backend == "jax")]
+    changed = [f"{name} {then[name]} (now {now.get(name, 'none')})" for name in names if then[name] != now.get(name)]
     if not changed:
         return
-    told = ", ".join(f"{name} {before} (now {after})" for name, before, after in changed)
+    named = ", ".join(changed)
     if not allowed:
         raise UserError(
-            f"{folder}: its trials were trained with {told}, which may give other figures; install those versions, or "
+            f"{folder}: its trials were trained with {named}, which may give other metrics; install those versions, or "
             f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
         )
-    say(f"Other versions than before, which may give other figures: {told}.")
+    say(f"Other versions than before, which may give other metrics: {named}.")
 
 
-def check_space(space: Space, started: SweepStarted, folder: Path) -> None:
-    """Refuses a search space that is not the one that the sweep was started with.
+def _check_data(images: Images, started: SweepStarted, folder: Path) -> None:
+    if images.digest() != started.data["digest"]:
+        raise UserError(
+            f"{folder}: started on {started.data['name']} ({started.data['digest']}), but data={images.name} is "
+            f"different now ({images.digest()}); a sweep's trials are compared on the same data"
+        )
 
-    Raises:
-        UserError: It names the first hyperparameter that differs.
-    """
+
+def _check_devices(slots: Sequence[Slot], past: SweepState, folder: Path) -> None:
+    if any(slot.startswith("gpu") for slot in past.slots) and all(slot.gpu is None for slot in slots):
+        raise UserError(
+            f"{folder}: ran on a GPU, and none is visible now (nvidia-smi, CUDA_VISIBLE_DEVICES); on the CPU its "
+            "metrics would be different"
+        )
+
+
+def _check_space(space: Space, started: SweepStarted, folder: Path) -> None:
     now = space.describe()
     changed = [name for name in {**started.space, **now} if started.space.get(name) != now.get(name)]
     if changed:
         name = changed[0]
         raise UserError(
-            f"{folder}: began with {name} = {started.space.get(name)}, which now is {now.get(name)}; "
-            "undo the change of the model's code, or begin a new sweep"
+            f"{folder}: started with {name} = {started.space.get(name)}, but it is {now.get(name)} now; "
+            "undo the change of the model's code, or start a new sweep"
         )

@@ -15,8 +15,11 @@ from mnist_sweep.driver.loop import Sweep
 
 @contextmanager
 def stopping_on_signals(sweep: Sweep, console: Console) -> Iterator[None]:
-    """Ctrl-C once, or SIGTERM, lets the running epochs end; Ctrl-C twice ends at once. Both can be resumed."""
-    # A terminal that is closed sends SIGHUP, a cluster's pre-emption SIGTERM.
+    """Stops the sweep after the running epochs on Ctrl-C or SIGTERM, and at once on a second Ctrl-C.
+
+    In both cases, it can be resumed.
+    """
+    # A terminal sends SIGHUP when it is closed, a cluster SIGTERM when it needs the machine.
     kinds = (signal.SIGINT, *termination.ending_signals())
 
     def handler(number: int, _: FrameType | None) -> None:

@@ -1,13 +1,12 @@
-"""Where a sweep stands, as its events tell it."""
+"""The state of a sweep as its loop needs it: with what its budget and its stopping rule decide."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import (
-    AttemptFailed,
-    Confirmed,
     EpochEnded,
     Event,
     ExecutionEnded,
@@ -17,125 +16,135 @@ from mnist_sweep.journal.events import (
     TrialEnded,
     TrialStarted,
 )
-from mnist_sweep.journal.ranking import Ranking
-from mnist_sweep.journal.trial import Outcome, Status, Trial
-from mnist_sweep.search.base import Suggestion
+from mnist_sweep.journal.state import SweepState
+from mnist_sweep.journal.trial import Trial
+from mnist_sweep.search.base import Result, Suggestion
 from mnist_sweep.search.stopping import Stopping
 
 
-class SweepState:
-    """Takes every event, those of earlier sessions first, and knows what follows from them.
+class Phase(Enum):
+    """What a sweep is doing."""
+
+    SEARCHING = auto()
+    """The search suggests trials."""
+    STOPPING = auto()
+    """The running trials end, as the budget is used up, the target is reached or too much has failed."""
+    CONFIRMING = auto()
+    """The best trials are retrained on new seeds."""
+    TESTING = auto()
+    """The winner is tested."""
+    OVER = auto()
+
+
+class LoopState(SweepState):
+    """Follows a sweep, and decides which trials to cut and whether the target is reached.
+
+    Each event must be handled once. The same events in the same order give the same decisions, also in a resumed sweep.
+    The phase and the reasons to end are those of this session.
 
     Attributes:
-        results: The trials and their outcomes.
-        open: The trials that were started and have not ended, by number.
-        attempts: The number of each open trial's current attempt, from 1.
-        epochs: The last epoch of each execution, by trial and execution.
-        executions: The outcomes of an open trial's executions, by trial and execution.
-        cut: Why a stopping rule ends a trial.
+        phase: What the sweep is doing.
+        stopped: Why the search was stopped; like the others "" unless it was.
+        failure: Why the sweep has failed.
+        interruption: Why it is to be resumed later; set at any time, also by a signal handler.
+        machine: What failed of the machine, which is why it was interrupted.
+        cut: Why a trial is stopped early, by number.
         reached: That the target was reached; "" before that.
-        searched: How many trials the search has had; those that were refused, or confirm others, do not count.
-        next: The number of the next trial.
-        used: Seconds that earlier sessions took, but for training the best anew.
+        used: Seconds that earlier sessions took, without retraining the best trials.
     """
 
     def __init__(self, settings: Settings, stopping: Stopping | None) -> None:
-        """Begins with nothing.
+        """Starts before the first event.
 
         Args:
             settings: The objectives and the target.
             stopping: The rule that is asked after each epoch; None where every trial trains to its end.
         """
+        super().__init__(settings.objectives)
         self._settings, self._stopping = settings, stopping
-        self.results = Ranking(settings.objectives)
-        self.open: dict[int, Trial] = {}
-        self.attempts: dict[int, int] = {}
-        self.epochs: dict[tuple[int, int], int] = {}
-        self.executions: dict[int, dict[int, Outcome]] = {}
+        self.phase = Phase.SEARCHING
+        self.stopped = self.failure = self.interruption = self.machine = self.reached = ""
         self.cut: dict[int, str] = {}
-        self.reached = ""
-        self.searched = 0
-        self.next = 0
         self.used = self._session = self._last = 0.0
         self._confirming = False
 
-    def take(self, event: Event) -> None:
-        """Takes an event."""
+    def handle(self, event: Event) -> None:
+        """Follows an event."""
+        super().handle(event)
         if isinstance(event, SweepStarted | SweepResumed):
             self.end_session()
             self._session, self._confirming = event.time, False
         self._confirming |= isinstance(event, TrialStarted) and event.trial.confirms is not None
         if not self._confirming:
             self._last = event.time
-        if isinstance(event, TrialStarted):
-            self._started(event)
-        elif isinstance(event, EpochEnded):
-            self._epoch(event)
-        elif isinstance(event, ExecutionEnded):
-            self._execution(event)
-        elif isinstance(event, AttemptFailed):
-            self.attempts[event.trial] = event.attempt + 1
-        elif isinstance(event, TrialEnded):
-            self.open.pop(event.trial, None)
-            self.executions.pop(event.trial, None)
-            trial = self.results.trials.get(event.trial)
-            if trial is not None:
-                self.results.outcomes[event.trial] = event.outcome
+        match event:
+            case EpochEnded():
+                self._judge_epoch(event)
+            case ExecutionEnded():
+                self._judge_execution(event)
+            case TrialEnded() if (trial := self.results.trials.get(event.trial)) is not None:
                 if trial.executions and event.outcome.whole(trial):
                     self._compare_with_target(trial, event.outcome.score)
-                self.searched -= trial.confirms is None and event.outcome.status is Status.REFUSED
-        elif isinstance(event, Confirmed):
-            self.results.confirmed = event
 
     def end_session(self) -> None:
-        """Counts the time of the last session, which no event of a next one has counted yet."""
+        """Adds the time of the last session, which ended without another event."""
         self.used += self._last - self._session
         self._session = self._last
 
-    def _started(self, event: TrialStarted) -> None:
-        trial = event.trial
-        if trial.number not in self.results.trials:
-            self.searched += trial.confirms is None
-        self.open[trial.number] = self.results.trials[trial.number] = trial
-        self.attempts[trial.number] = event.attempt
-        self.next = max(self.next, trial.number + 1)
+    def stop(self, reason: str) -> None:
+        """Ends the search."""
+        self.stopped = self.stopped or reason
+        if self.phase is Phase.SEARCHING:
+            self.phase = Phase.STOPPING
 
-    def _epoch(self, event: EpochEnded) -> None:
-        self.epochs[event.trial, event.execution] = event.epoch
+    def may_be_cut(self, trial: Trial) -> bool:
+        """Whether a trial may be stopped early, so that its worker must wait after each epoch."""
+        judged = self._stopping is not None or self._settings.search.target is not None
+        return trial.confirms is None and (judged or len(trial.executions) > 1)
+
+    def result(self, number: int) -> Result | None:
+        """Returns the result of a trial for the search; None if the search did not suggest it."""
+        trial = self.results.trials.get(number)
+        if trial is None:
+            # It was stopped before it started.
+            return Result(None)
+        if trial.confirms is not None:
+            return None
+        whole = self.results.outcomes[number].whole(trial)
+        return Result(self.results.scores(number), self.last_epoch(number), number in self.cut, whole)
+
+    def _judge_epoch(self, event: EpochEnded) -> None:
         trial = self.results.trials[event.trial]
         if trial.confirms is not None:
             return
         score = event.metrics[self._settings.objective.name]
         if self._stopping is not None and event.execution == 1:
             reason = self._stopping.report(event.trial, event.epoch, score)
-            if reason and event.trial not in self.cut:
-                self.cut[event.trial] = reason
+            if reason:
+                self.cut.setdefault(event.trial, reason)
         if not trial.executions:
             self._compare_with_target(trial, score)
 
-    def _compare_with_target(self, trial: Trial, score: float | None) -> None:
-        """Of a trial with several executions it is their mean that counts, of any other each epoch."""
-        objective, target = self._settings.objective, self._settings.search.target
-        if target is not None and score is not None and trial.confirms is None and objective.reached(score, target):
-            self.reached = f"{objective.name} reached the target {target}"
-
-    def _execution(self, event: ExecutionEnded) -> None:
-        self.executions.setdefault(event.trial, {})[event.execution] = event.outcome
+    def _judge_execution(self, event: ExecutionEnded) -> None:
         searched = self.results.trials[event.trial].confirms is None
         first = event.execution == 1 and searched and event.trial not in self.cut
         if first and event.outcome.score is not None and self.results.hopeless(event.outcome.score):
             self.cut[event.trial] = "its first training is too far behind the best"
 
+    def _compare_with_target(self, trial: Trial, score: float | None) -> None:
+        """Checks the mean of a trial with several executions, and each epoch of any other."""
+        objective, target = self._settings.objective, self._settings.search.target
+        if target is not None and score is not None and trial.confirms is None and objective.reached(score, target):
+            self.reached = f"{objective.name} reached the target {target}"
 
-def answered(events: Sequence[Event]) -> dict[int, Suggestion]:
-    """The asks that were answered by a trial.
+
+def answers(events: Sequence[Event]) -> dict[int, Suggestion]:
+    """Returns the suggestions that a search made, by the position of the `TrialAsked` that each answered.
+
+    An ask that is not among them was answered by a pause or the end of the search, or nothing was done with its answer.
 
     Args:
-        events: Of a journal.
-
-    Returns:
-        From the position of each such `TrialAsked` to the answer; an ask without one was answered by a pause or the
-        end of the search, or its answer was never acted on.
+        events: The events of a journal.
     """
     asks: dict[int, int] = {}
     found: dict[int, Suggestion] = {}

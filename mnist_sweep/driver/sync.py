@@ -1,4 +1,4 @@
-"""Writes a sweep's journal into MLflow where MLflow lacks anything."""
+"""Writes to MLflow what it lacks of a sweep's journal."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.settings import check_settings
-from mnist_sweep.driver import same_sweep, summary
+from mnist_sweep.driver import summary
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.publish import load_plots, publish
-from mnist_sweep.driver.resume import _with_store, is_finished, last_config
+from mnist_sweep.driver.resume import last_config
+from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.events import WinnerTested
 from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps, tidy
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
 
 
 def sync(sweep: str | None, console: Console) -> int:
-    """Writes a sweep's journal into MLflow, where it lacks anything.
+    """Writes to MLflow what it lacks of a sweep's journal.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
@@ -38,9 +39,10 @@ def sync(sweep: str | None, console: Console) -> int:
         raise UserError(f"sync: {SWEEPS}/ holds no sweep")
     folder = find(sweep, "sync") if sweep else folders[-1]
     if is_running(folder):
-        raise UserError(f"{folder}: the sweep is being run, and is logged by that process")
+        raise UserError(f"{folder}: another process runs the sweep, and logs it")
     events = list(journal.read(folder))
-    settings = check_settings(_with_store(last_config(events, folder), folder))
+    state = SweepState.after(events)
+    settings = check_settings(from_store(last_config(state, folder), folder))
     recorder, refusals = Recorder(settings, folder, load_plots), Refusals()
     try:
         for start in range(0, len(events), AT_ONCE):
@@ -55,10 +57,9 @@ def sync(sweep: str | None, console: Console) -> int:
     say(f"{folder}: {len(events) - refusals.count} events are in {where}")
     if refusals.count:
         say(f"{refusals}.")
-    if is_finished(events):
+    if state.completed and state.started is not None:
         tidy(folder)
         log_to(folder)
-        tested = any(isinstance(event, WinnerTested) and not event.error for event in events)
-        sweep = same_sweep.first_event(events, folder).sweep
-        summary.tell_published(say, publish(sweep, settings, folder, say, has_winner=tested))
+        tested = any(not test.error for test in state.tests)
+        summary.tell_published(say, publish(state.started.sweep, settings, folder, say, has_winner=tested))
     return 1 if refusals.count else 0

@@ -1,4 +1,4 @@
-"""What a search is given to begin with: settings to try first, and the trials of earlier sweeps."""
+"""The trials of earlier sweeps that a search learns from: `search.warm_start`."""
 
 from __future__ import annotations
 
@@ -15,80 +15,64 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values, identity
 from mnist_sweep.config.trial_config import LAYERED, check_trial
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.events import SweepStarted, TrialEnded, TrialStarted
-from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.journal.events import EpochEnded, SweepStarted
+from mnist_sweep.journal.state import SweepState
+from mnist_sweep.journal.trial import Outcome, Status
 
-# What may differ between trials whose scores are compared: luck, how long they train, and how fast.
+# The keys of `training` that may differ between trials whose scores are compared.
 _SPEED = ("steps_per_execution", "validation_batch_size", "jit_compile", "backend")
 _MAY_DIFFER = ("seed", "epochs", "early_stopping", *_SPEED)
 
 
-# ---- settings to try first --------------------------------------------------------------------------------------
-
-
-# ---- earlier sweeps ---------------------------------------------------------------------------------------------
-
-
 def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str], Path]) -> list[dict[str, Any]]:
-    """The trials of `search.warm_start` that a search can learn from.
+    """Returns the trials of `search.warm_start` that a search can learn from.
 
     Args:
-        settings: The sweep's config.
+        settings: The config of the sweep.
         space: Its search space.
-        digest: Of its data.
-        find: Finds a sweep's folder by its name; raises `UserError` where there is none.
+        digest: The digest of its data.
+        find: Finds a sweep's folder by its name; raises `UserError` if there is none.
 
     Returns:
         `sweep`, `trial`, `values` (a value for every active hyperparameter of this space) and `scores` (one for each
-        objective) of every trial that has all scores and whose config lies in this space. Seeds, epochs and what only
-        changes the speed may differ; of trials that went on from one another, the last is taken.
+        objective) of every trial that has all scores and whose config is in this space. Seeds, epochs and what only
+        changes the speed may differ. Of trials that continue from one another, only the last one is returned.
 
     Raises:
         UserError: There is no such sweep, or it was run on other data.
     """
     found: list[dict[str, Any]] = []
     for sweep in settings.search.warm_start:
+        state = _read(sweep, find)
         try:
-            folder = find(sweep)
-        except UserError:
-            raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
-        started, trials, outcomes = _read(folder)
-        try:
-            there = None if started is None else (started.data["name"], started.data["digest"])
-            objectives = () if started is None else _objectives(started)
+            data = (state.started.data["name"], state.started.data["digest"]) if state.started else ("nothing", "")
+            objectives = _objectives(state.started) if state.started else ()
         except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
             raise UserError(f"search.warm_start={sweep}: its first event is damaged ({first_line(error)})") from None
-        if started is None or there is None or there[1] != digest:
-            other = "nothing" if there is None else f"{there[0]} ({there[1]})"
+        if state.started is None or data[1] != digest:
             raise UserError(
-                f"search.warm_start={sweep}: was run on {other}, this sweep's data is another ({digest}); "
-                "scores on different data cannot be compared"
+                f"search.warm_start={sweep}: was run on {data[0]}{f' ({data[1]})' if state.started else ''}, but this "
+                f"sweep's data is different ({digest}); scores on different data cannot be compared"
             )
-        went_on = {trials[number].parent for number in outcomes if outcomes[number].score is not None}
+        trials, outcomes = state.results.trials, state.results.outcomes
+        continued = {trials[number].parent for number in outcomes if outcomes[number].score is not None}
         for number, outcome in outcomes.items():
-            trial = trials[number]
             scores = _scores(outcome, objectives, settings.objectives)
-            if scores is None or trial.confirms is not None or number in went_on:
+            if scores is None or trials[number].confirms is not None or number in continued:
                 continue
-            values = _projected(trial.config, space)
+            values = _projected(trials[number].config, space)
             if values is not None:
-                found.append({"sweep": started.sweep, "trial": number, "values": values, "scores": list(scores)})
+                found.append({"sweep": state.started.sweep, "trial": number, "values": values, "scores": list(scores)})
     return found
 
 
-def _read(folder: Path) -> tuple[SweepStarted | None, dict[int, Trial], dict[int, Outcome]]:
-    """The start, the trials, and the outcomes of those that ended."""
-    started: SweepStarted | None = None
-    trials: dict[int, Trial] = {}
-    outcomes: dict[int, Outcome] = {}
-    for event in journal.read(folder):
-        if isinstance(event, SweepStarted):
-            started = event
-        elif isinstance(event, TrialStarted):
-            trials[event.trial.number] = event.trial
-        elif isinstance(event, TrialEnded) and event.trial in trials:
-            outcomes[event.trial] = event.outcome
-    return started, trials, outcomes
+def _read(sweep: str, find: Callable[[str], Path]) -> SweepState:
+    try:
+        folder = find(sweep)
+    except UserError:
+        raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
+    # The epochs, which need most of the memory, are not used.
+    return SweepState.after(event for event in journal.read(folder) if not isinstance(event, EpochEnded))
 
 
 def _objectives(started: SweepStarted) -> tuple[Objective, ...]:
@@ -106,7 +90,7 @@ def _scores(outcome: Outcome, theirs: tuple[Objective, ...], ours: tuple[Objecti
 
 
 def _projected(config: Mapping[str, Any], space: Space) -> Values | None:
-    """The setting of a space that is a trial's config; None where there is none."""
+    """Returns the values with which a space gives a trial's config; None if there are none."""
     values: Values = {}
     for hyperparameter in space.hyperparameters:
         if hyperparameter.active(values):
@@ -129,7 +113,7 @@ def _projected(config: Mapping[str, Any], space: Space) -> Values | None:
 
 
 def _compared(config: Mapping[str, Any]) -> str:
-    """What decides on a trial's score, in one form: fields of layers as lists of as many values as there are layers."""
+    """Returns what a trial's score depends on, with a list of one value per layer for each field of layers."""
     training = {key: value for key, value in config["training"].items() if key not in _MAY_DIFFER}
     return identity({**config, "model": _expanded(config["model"]), "training": training})
 
@@ -148,7 +132,7 @@ def _expanded(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _forget(node: Any, name: str) -> None:
-    """Takes the value at a dotted key away, where there is one."""
+    """Removes the value at a dotted key, if there is one."""
     path = split_key(node, name) if isinstance(node, dict) else None
     if path is not None and path[1]:
         _forget(node[path[0]], path[1])

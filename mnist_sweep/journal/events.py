@@ -1,10 +1,10 @@
-"""The events that tell a sweep's story."""
+"""The events of a sweep, from which everything else about it follows."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from mnist_sweep.common.text import printable
 from mnist_sweep.journal.trial import Outcome, Status, Trial
@@ -18,14 +18,21 @@ _LONGEST_LOG = 8000
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, at `time` (seconds since 1970)."""
+    """Something that happened at `time`, in seconds since 1970."""
 
     time: float
     kind: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The event as plain data, with its kind."""
+        """Returns the event as plain data, with its kind."""
         return {"event": self.kind, **asdict(self)}
+
+
+class Listener(Protocol):
+    """Takes the events of a sweep as they happen: the journal, the loop's state, MLflow, the screen."""
+
+    def handle(self, event: Event) -> None:
+        """Takes an event."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,12 @@ class SweepStarted(Event):
 
     Attributes:
         sweep: `name/time`, which is also the folder under `experiments/`.
-        config: The sweep's config as the user wrote it, sweeps included.
-        space: Each hyperparameter's domain, as text.
-        data: Name, digest and sizes of the data, and where it came from.
-        versions: Of Python and the packages that matter; the git commit where there is one.
-        enqueued: The settings to try first: values of hyperparameters.
-        earlier: What earlier sweeps tell: `values`, `scores` and `sweep` of each of their trials that fits.
+        config: The config as the user wrote it, sweeps included.
+        space: The domain of each hyperparameter, as text.
+        data: The name, digest, sizes and source of the data.
+        versions: The versions of Python and of the packages that matter, and the git commit if there is one.
+        enqueued: The hyperparameter values to try first.
+        earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
     """
 
     kind = "sweep_started"
@@ -57,7 +64,7 @@ class SweepResumed(Event):
     """An interrupted sweep continues.
 
     Attributes:
-        config: The one that it has now: the budget may be longer.
+        config: The config now; its budget may be longer than before.
         versions: As for `SweepStarted`; empty in journals of version 0.1.
     """
 
@@ -68,7 +75,7 @@ class SweepResumed(Event):
 
 @dataclass(frozen=True)
 class TrialAsked(Event):
-    """The search was asked for a trial; with `TrialEnded` this tells the order of its asks and tells."""
+    """The search was asked for a trial. With `TrialEnded`, this gives the order in which it was asked and told."""
 
     kind = "trial_asked"
     trial: int
@@ -76,7 +83,7 @@ class TrialAsked(Event):
 
 @dataclass(frozen=True)
 class TrialStarted(Event):
-    """A trial was handed to a worker, for the `attempt`-th time (from 1)."""
+    """A trial started on a slot; its attempts are counted from 1."""
 
     kind = "trial_started"
     trial: Trial
@@ -86,7 +93,7 @@ class TrialStarted(Event):
 
 @dataclass(frozen=True)
 class EpochEnded(Event):
-    """An epoch of a trial's execution, both counted from 1, with its metrics."""
+    """An epoch of a trial has ended; epochs and executions are counted from 1."""
 
     kind = "epoch_ended"
     trial: int
@@ -98,7 +105,7 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True)
 class ExecutionEnded(Event):
-    """One of a trial's several executions, counted from 1, has ended."""
+    """One of the several executions of a trial, counted from 1, has ended."""
 
     kind = "execution_ended"
     trial: int
@@ -108,7 +115,7 @@ class ExecutionEnded(Event):
 
 @dataclass(frozen=True)
 class AttemptFailed(Event):
-    """An attempt failed; the trial is tried again. `log` is the end of its worker's output."""
+    """An attempt failed, and the trial is retried. `log` is the end of its worker's output."""
 
     kind = "attempt_failed"
     trial: int
@@ -119,7 +126,7 @@ class AttemptFailed(Event):
 
 @dataclass(frozen=True)
 class TrialEnded(Event):
-    """The end of a trial; `log` is the end of its worker's output, where it failed."""
+    """A trial has ended. `log` is the end of its worker's output if it failed."""
 
     kind = "trial_ended"
     trial: int
@@ -129,13 +136,14 @@ class TrialEnded(Event):
 
 @dataclass(frozen=True)
 class Confirmed(Event):
-    """The best trials were trained anew on several seeds.
+    """The best trials were retrained on new seeds.
 
     Attributes:
-        candidates: Of each trial, the best mean first: `trial`, its new `scores` by seed, their `mean` and `std`.
+        candidates: Each retrained trial, the best first: `trial`, its new `scores` by seed, their `mean` and `std`.
         winner: The trial whose new scores have the best mean.
-        model: The trial among the new ones of the winner whose model is kept as the sweep's.
-        p_value: Of a paired t-test between the first two candidates; None where there is no second, or no difference.
+        model: The retraining of the winner whose model is kept as the sweep's.
+        p_value: The p-value of a paired t-test between the first two candidates; None if there is no second one, or
+            their differences do not vary.
     """
 
     kind = "confirmed"
@@ -152,8 +160,8 @@ class WinnerTested(Event):
     Attributes:
         trial: The winner.
         metrics: `test_loss` and `test_accuracy`.
-        confusion: Counts, a row per true class, a column per predicted class.
-        error: Why it could not be tested; metrics and confusion are then empty.
+        confusion: The counts, with a row for each true class and a column for each predicted class.
+        error: Why it could not be tested; then, metrics and confusion are empty.
     """
 
     kind = "winner_tested"
@@ -165,7 +173,7 @@ class WinnerTested(Event):
 
 @dataclass(frozen=True)
 class SlotLost(Event):
-    """A slot was given up, as no worker can start there, and the sweep goes on without it until it is resumed."""
+    """No worker can start on a slot, and the sweep continues without it until it is resumed."""
 
     kind = "slot_lost"
     slot: str
@@ -174,7 +182,7 @@ class SlotLost(Event):
 
 @dataclass(frozen=True)
 class SlotOpened(Event):
-    """A GPU gets another share, as what was measured so far speaks for it."""
+    """Another share of a GPU was opened, as the measurements so far speak for it."""
 
     kind = "slot_opened"
     slot: str
@@ -183,7 +191,7 @@ class SlotOpened(Event):
 
 @dataclass(frozen=True)
 class SlotClosed(Event):
-    """A GPU has a share less, as that one did not pay, or trials ran out of memory."""
+    """A share of a GPU was closed, as it did not pay, or trials ran out of memory."""
 
     kind = "slot_closed"
     slot: str
@@ -197,7 +205,7 @@ class SweepEnded(Event):
     Attributes:
         status: Completed, stopped (by the user, to be resumed) or failed.
         reason: Why it ended.
-        winner: The best trial; None where no trial has a score.
+        winner: The best trial; None if no trial has a score.
     """
 
     kind = "sweep_ended"
@@ -210,10 +218,10 @@ _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 
 
 def event_from_json(raw: dict[str, Any]) -> Event:
-    """The event that `Event.to_json` wrote.
+    """Returns the event that `Event.to_json` wrote.
 
     Raises:
-        ValueError: It is not an event, lacks a field, or has one of another type.
+        ValueError: It is not an event, lacks a field, or has a field of another type.
     """
     raw = dict(raw)
     kind = raw.pop("event", None)
@@ -241,7 +249,7 @@ def _adapter(kind: str) -> TypeAdapter[Event]:
 
 
 def _printable(event: Event) -> Event:
-    """The event with the texts that came from a user's code made printable, as those of old journals may not be."""
+    """Makes the texts that came from user code printable, which those of old journals may not be."""
     if isinstance(event, TrialEnded | ExecutionEnded):
         event = replace(event, outcome=replace(event.outcome, reason=printable(event.outcome.reason)))
     texts = {

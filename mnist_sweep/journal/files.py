@@ -29,30 +29,20 @@ PACKAGE = "package"
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
-    """Where a trial's files lie while its sweep runs.
-
-    Args:
-        sweep: The sweep's folder.
-        number: The trial.
-    """
+    """Returns the folder of a trial's files while its sweep runs."""
     return sweep / "trials" / f"{number:04d}"
 
 
 def execution_folder(trial: Path, execution: int) -> Path:
-    """Where the files of one of a trial's executions lie.
-
-    Args:
-        trial: The trial's folder, which is also that of its first execution.
-        execution: Counted from 1.
-    """
+    """Returns the folder of an execution, counted from 1; that of the first one is the trial's."""
     return trial if execution == 1 else trial / f"execution_{execution}"
 
 
 def forget(trial: Path) -> None:
-    """Deletes what an ended trial needs no more: the states of its executions, and all but its first one's other files.
+    """Deletes what an ended trial no longer needs: the states of its executions, and the files of all but the first.
 
-    What is left is its model, the sample of predictions, and what its test told. No trial can go on from it, nor can
-    it be resumed.
+    Its model, its sample of predictions and the results of its test are kept. No trial can continue from it any more,
+    nor can it be resumed.
 
     Args:
         trial: The trial's folder; it need not exist.

@@ -1,4 +1,4 @@
-"""A sweep's folder: which one a sweep may take, and how it is given up without touching anybody else's files."""
+"""The folders of sweeps: how a new sweep claims one, how it gives it up, and how commands find them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mnist_sweep.journal.files import ARRAYS, CONFIGS, FILE, LOCK, LOG, WORKERS
 
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
-# Seconds after which a folder in which there is no journal yet belongs to a process that has ended.
+# Seconds after which the process that claimed a folder without writing a journal is taken to have ended.
 _ABANDONED = 3600.0
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A folder that this process has taken for a sweep.
+    """A folder that this process has claimed for a sweep.
 
     Attributes:
         wished: The folder that was asked for, which another sweep may have.
-        folder: The one that was taken.
+        folder: The folder that was claimed.
         made: The folders that were created for it, itself first, then those above it.
     """
 
@@ -38,23 +38,23 @@ class Claim:
     made: tuple[Path, ...]
 
     def give_up(self) -> None:
-        """Removes what was written for a sweep that never began, and the folders that were created for it."""
-        if _has_begun(self.folder):
+        """Removes what was written for a sweep that never started, and the folders that were created for it."""
+        if _has_started(self.folder):
             return
         _remove_unused(self.folder)
         remove_empty(self.made)
 
 
 def claim(wished: Path, key: str = "hydra.run.dir") -> Claim:
-    """Makes a folder this process's own.
+    """Claims a folder for a sweep of this process.
 
     Args:
-        wished: The folder that is asked for. Where it holds a sweep, the first of `wished-2`, `wished-3` … that does
-            not is taken.
-        key: What it was named by, for messages.
+        wished: The folder that is asked for. If it holds a sweep, the first of `wished-2`, `wished-3` … that does not
+            is claimed.
+        key: The config key that names the folder, for messages.
 
     Raises:
-        UserError: The folder holds anything else, or cannot be written.
+        UserError: The folder holds something else, or cannot be written.
     """
     for number in itertools.count(1):
         candidate = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
@@ -65,7 +65,7 @@ def claim(wished: Path, key: str = "hydra.run.dir") -> Claim:
             made = _made(candidate)
             (candidate / LOCK).touch(exist_ok=False)
         except FileExistsError:
-            # Another process has just taken it.
+            # Another process has just claimed it.
             continue
         except OSError as error:
             raise UserError(f"{candidate}: cannot be written ({error.strerror})") from None
@@ -74,11 +74,11 @@ def claim(wished: Path, key: str = "hydra.run.dir") -> Claim:
 
 
 def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
-    """Refuses a folder that has anything in it, as a sweep replaces files in its folder.
+    """Refuses a folder that is not empty, as a sweep replaces files in its folder.
 
     Args:
         folder: The folder; it need not exist.
-        key: What it was named by, for the message.
+        key: The config key that names it, for the message.
 
     Raises:
         UserError: It is a file, or is not empty.
@@ -96,42 +96,42 @@ def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
 
 
 def holds_a_sweep(folder: Path) -> bool:
-    """Whether a folder is one that a sweep has taken, whatever has become of the sweep."""
+    """Whether a sweep has claimed a folder, whatever has become of the sweep."""
     if begins_a_sweep(folder):
         return True
-    # What a process has written so far that has just taken it, or that was killed then; or the journal was emptied.
+    # A process has just claimed it, or was killed then; or the journal was emptied.
     locked = (folder / LOCK).is_file() and _is_ours(folder / LOCK)
     if (folder / FILE).is_file():
         return locked and not (folder / FILE).stat().st_size
     return locked and {path.name for path in folder.iterdir()} <= {LOCK, LOG, CONFIGS}
 
 
-def never_begun(below: Path) -> list[Path]:
-    """The folders right below a folder in which a sweep was killed before its first event, with nothing else in them.
+def never_started(below: Path) -> list[Path]:
+    """Returns the folders directly below a folder in which a sweep was killed before its first event.
 
-    A sweep whose journal was emptied later has more in its folder than that, and is not among them.
+    They hold nothing else. A sweep whose journal was emptied later has more in its folder, and is not among them.
     """
     found = [path.parent for path in below.glob(f"*/{LOCK}") if path.is_file() and _is_ours(path)]
     return [folder for folder in found if _is_unused(folder) and not is_running(folder) and not list(_others(folder))]
 
 
 def discard(folder: Path) -> None:
-    """Removes the folder of a sweep that never began, file by file.
+    """Removes the folder of a sweep that never started, file by file.
 
     Args:
-        folder: As `never_begun` gives it.
+        folder: One that `never_started` returned.
     """
     _remove_unused(folder)
     remove_empty([folder])
 
 
 def tidy(folder: Path) -> None:
-    """Removes what a driver that was killed after a sweep's last event has left, as no resumption will use it."""
+    """Removes the copy of the data, which no session of the sweep will use any more."""
     remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
 
 
 def _made(folder: Path) -> tuple[Path, ...]:
-    """Creates a folder with those above it, and gives those that were not there before, itself first."""
+    """Creates a folder with those above it, and returns those that did not exist before, itself first."""
     new = tuple(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,12 +142,12 @@ def _made(folder: Path) -> tuple[Path, ...]:
 
 
 def _is_ours(lock: Path) -> bool:
-    """Whether a lock is as a sweep's process leaves it, which writes into it when it opens its journal."""
+    """Whether a lock looks as this program leaves it, which writes into it when it opens the journal."""
     with open(lock, "rb") as file:
         return file.read(8) in (b"", b"process ")
 
 
-def _has_begun(folder: Path) -> bool:
+def _has_started(folder: Path) -> bool:
     with contextlib.suppress(OSError):
         return (folder / FILE).stat().st_size > 0
     return False
@@ -156,7 +156,7 @@ def _has_begun(folder: Path) -> bool:
 def _is_unused(folder: Path) -> bool:
     if (folder / FILE).is_file():
         return not (folder / FILE).stat().st_size
-    # Another process may have taken it a moment ago, and be about to open its journal.
+    # Another process may have claimed it a moment ago, and be about to open its journal.
     return time.time() - (folder / LOCK).stat().st_mtime > _ABANDONED
 
 
@@ -169,7 +169,7 @@ def _remove_unused(folder: Path) -> None:
 
 
 def _others(folder: Path) -> Iterator[Path]:
-    """What a sweep that never began would not have in its folder."""
+    """Yields the files in a folder that a sweep that never started does not write."""
     patterns = (
         *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{WORKERS}/*.log"),
         *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
@@ -180,15 +180,15 @@ def _others(folder: Path) -> Iterator[Path]:
             yield path
 
 
-# Where sweeps have their folders, under the working directory.
+# The folders of the sweeps, below the working directory.
 SWEEPS = Path("experiments")
 
-# `name/time/number`, and one for who keeps the sweeps of each project in a folder.
+# `name/time/number`, and one more if the sweeps of each project are in a folder of their own.
 _DEEPEST = 4
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process runs the sweep now; one whose lock this user may not read is taken to be run."""
+    """Whether a process runs the sweep now, which is assumed if this user may not read the lock."""
     try:
         lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
@@ -207,9 +207,9 @@ def is_running(folder: Path) -> bool:
 
 
 def sweeps(below: Path) -> list[Path]:
-    """The folders of the sweeps below a folder, or that folder itself, the last one written to at the end.
+    """Returns the folders of the sweeps below a folder, or that folder itself, the most recently written one last.
 
-    One that was killed before its first event is not among them.
+    Sweeps that were killed before their first event are not among them.
     """
     found: list[tuple[float, Path]] = []
     top = len(below.parts)
@@ -217,18 +217,18 @@ def sweeps(below: Path) -> list[Path]:
         folder = Path(name)
         if FILE in files:
             with contextlib.suppress(OSError):
-                # It may have been removed meanwhile, or lead nowhere.
+                # It may have been removed in the meantime, or be a broken link.
                 stat = (folder / FILE).stat()
                 if (folder / FILE).is_file() and stat.st_size:
                     found.append((stat.st_mtime, folder))
         if FILE in files or len(folder.parts) - top >= _DEEPEST:
-            # No sweep lies within another; and somebody may have named the whole disk.
+            # No sweep is inside another one, and somebody may have named the whole disk.
             folders.clear()
     return [folder for _, folder in sorted(found)]
 
 
 def begins_a_sweep(folder: Path) -> bool:
-    """Whether a folder has a journal that begins as those of sweeps do."""
+    """Whether a folder has a journal that begins like that of a sweep."""
     try:
         with open(folder / FILE, "rb") as file:
             return file.read(32).startswith(b'{"event": "sweep_started"')
@@ -237,7 +237,7 @@ def begins_a_sweep(folder: Path) -> bool:
 
 
 def find(sweep: str, wanted_by: str) -> Path:
-    """Finds the folder of a sweep under the working directory.
+    """Finds the folder of a sweep below the working directory.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one.
@@ -256,12 +256,13 @@ def find(sweep: str, wanted_by: str) -> Path:
 
 
 def elsewhere(folder: Path) -> Path | None:
-    """The folder that a sweep was run in, from which its config's paths count; None where it is the working directory.
-
-    There they stay as they are, so that they are still true when the project is moved.
+    """Returns the project folder of a sweep, to which the paths in its config are relative.
 
     Args:
-        folder: The sweep's; it is taken for the working directory's if it lies in no `experiments/`.
+        folder: The sweep's folder. If it is not below an `experiments/`, its project is the working directory.
+
+    Returns:
+        The project folder; None if it is the working directory, where the paths can be used as they are.
     """
     parents = [parent for parent in folder.absolute().resolve().parents if parent.name == str(SWEEPS)]
     project = parents[0].parent if parents else Path.cwd().resolve()

@@ -1,4 +1,4 @@
-"""The append-only record of a sweep's events: the truth of which the search, MLflow and the screen are views."""
+"""The append-only record of a sweep's events, from which the search, MLflow and the screen can be rebuilt."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mnist_sweep.common.text import first_line, one_line
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
 from mnist_sweep.journal.files import FILE, LOCK
 
-# A line's bytes: the longest are those of a confusion matrix of a thousand classes, and of what earlier sweeps tell.
+# Bytes of a line; the longest hold a confusion matrix of a thousand classes, or the trials of earlier sweeps.
 _LONGEST_LINE = 64 * 2**20
 _HOLDER = 200
 
 
 class Journal:
-    """Writes events, one JSON line each; a line is on the disk before `append` returns.
+    """Writes events, one JSON line each; a line is on the disk before `handle` returns.
 
-    As long as it is open, no other process can open it. The lock is the operating system's, which releases it when its
-    holder dies, however that happens.
+    While it is open, no other process can open it. The lock belongs to the operating system, which releases it when
+    its holder dies in any way.
     """
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
@@ -35,7 +35,7 @@ class Journal:
 
         Args:
             folder: The sweep's folder, which exists.
-            resume: Whether to go on with the one that is there, rather than to begin a new one.
+            resume: Whether to continue the journal in the folder, rather than to start a new one.
 
         Raises:
             UserError: Another process runs the sweep, the folder already holds a journal, or it cannot be written.
@@ -48,7 +48,7 @@ class Journal:
                 break_hard_links(self.path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._file = os.open(self.path, flags if resume else flags | os.O_CREAT | os.O_EXCL, 0o666)
-            # A line that was cut off had not been acted on; the next one must not be glued to it.
+            # A line that was cut off was not acted on; the next one must not continue it.
             self._size = _whole(self.path) if resume else 0
             os.ftruncate(self._file, self._size)
         except FileExistsError:
@@ -56,11 +56,11 @@ class Journal:
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
 
-    def append(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Writes an event to the disk.
 
         Raises:
-            MachineError: It cannot be written. What was written before is whole, and nothing is written after it.
+            MachineError: It cannot be written. All earlier events are intact, and nothing is written afterwards.
         """
         if self._broken is not None:
             raise self._broken
@@ -72,7 +72,7 @@ class Journal:
             os.fsync(self._file)
             self._check_place()
         except OSError as error:
-            # After a failure to flush, what the disk has is not known, so that to try again would be no help.
+            # After a failure to flush, nobody knows what is on the disk, so trying again would not help.
             gone = error.errno in (errno.ENOENT, errno.ESTALE)
             self._broken = MachineError(
                 f"{self.path.parent}: was moved, deleted or replaced while its sweep ran"
@@ -85,7 +85,7 @@ class Journal:
         self._size += len(line)
 
     def _check_place(self) -> None:
-        """Sees that what is written is what will be found: a file that was deleted can still be written to."""
+        """Checks that the file is still in its place: one that was deleted can still be written to."""
         ours, there = os.fstat(self._file), os.stat(self.path)
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
             raise OSError(errno.ESTALE, "another file has taken its place")
@@ -102,7 +102,7 @@ class Journal:
 
 
 def _whole(path: Path) -> int:
-    """How many bytes the whole lines of a journal have."""
+    """Returns the number of bytes up to the end of the last whole line."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end:
@@ -116,8 +116,8 @@ def _whole(path: Path) -> int:
 
 
 def _acquire(path: Path, folder: Path) -> int:
-    """Takes the lock of a sweep, and gives the file that holds it as long as it is open."""
-    # Not waiting, as a pipe of that name would.
+    """Takes the lock of a sweep, and returns the file that holds it while it is open."""
+    # Without waiting, as a named pipe would.
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,10 +130,10 @@ def _acquire(path: Path, folder: Path) -> int:
         break_hard_links(path)
         os.close(lock)
         return _acquire(path, folder)
-    # Who holds it is for people to read, and a full disk that has no room for it keeps nobody from resuming.
+    # The holder is for people to read; a full disk must not prevent resuming.
     with contextlib.suppress(OSError):
         if os.read(lock, _HOLDER)[:8] not in (b"", b"process "):
-            # Not as this program leaves it: whatever it is, it stays.
+            # Not a lock of this program: it stays as it is.
             return lock
         os.ftruncate(lock, 0)
         os.lseek(lock, 0, os.SEEK_SET)
@@ -142,9 +142,9 @@ def _acquire(path: Path, folder: Path) -> int:
 
 
 def read(folder: Path) -> Iterator[Event]:
-    """Reads a sweep's events back, in order.
+    """Yields a sweep's events in order.
 
-    A last line that was cut off while it was written is left out: what it told had not been acted on.
+    A last line that was cut off while it was written is left out, as nothing was done about it yet.
 
     Args:
         folder: The sweep's folder.

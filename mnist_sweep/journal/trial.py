@@ -1,35 +1,32 @@
-"""A sweep's story: trials, their outcomes, and the events that tell them."""
+"""Trials and their outcomes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 class Status(StrEnum):
-    """How a trial stands."""
+    """Whether a trial runs, or how it ended."""
 
     RUNNING = "running"
     COMPLETED = "completed"
-    """It trained to its end, or to its early stopping."""
+    """It trained to its last epoch, or until early stopping."""
     STOPPED = "stopped"
-    """It was stopped before its end: a budget was used up, or the target reached."""
+    """It was stopped before its last epoch, as a budget was used up or the target reached."""
     FAILED = "failed"
     """It has no result: its loss was not finite, its model could not be built, or its worker died."""
     REFUSED = "refused"
-    """It was not trained: its model exceeds `limits`. It counts in no budget."""
+    """It was not trained, as its model exceeds `limits`. It does not count in any budget."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One training of a trial's setting.
+    """One of the trainings of a trial.
 
     Attributes:
-        seed: Of the weights, the shuffling and the dropout.
+        seed: The seed of the weights, the shuffling and the dropout.
         fold: The part of the training images to validate on, counted from 1; None for the sweep's validation images.
         folds: How many parts there are.
     """
@@ -41,18 +38,18 @@ class Execution:
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of the hyperparameters, to be trained once, or once for each of its executions.
+    """A combination of hyperparameter values, to be trained once, or once for each execution.
 
     Attributes:
-        number: Counted from 0 in the order of suggestion.
-        values: The active hyperparameters.
+        number: The number of the trial, counted from 0 in the order of suggestion.
+        values: The values of the active hyperparameters.
         config: The groups model, optimizer and training.
         epochs: The last epoch to train.
         initial_epoch: The epochs that `parent` has trained before.
-        parent: The trial from whose weights and optimizer state this one goes on.
-        inactive: Keys of the config whose value was to be searched, but means nothing in this setting.
-        executions: The trainings whose mean score is the trial's; empty for one with the config's own seed.
-        confirms: The trial whose setting this one trains anew, on another seed; None for a trial of the search.
+        parent: The trial from whose weights and optimizer state this one continues.
+        inactive: The keys of the config that are searched, but have no effect with these values.
+        executions: The trainings whose mean score is the trial's; empty for a single one with the config's seed.
+        confirms: The trial that this one retrains on a new seed; None for a trial of the search.
     """
 
     number: int
@@ -68,21 +65,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of a trial.
+    """The result of a trial.
 
     Attributes:
         status: Completed, stopped or failed.
-        reason: Why it ended so, for the user; empty where it trained to its last epoch.
-        score: The objective at its best epoch; None where no epoch ended.
+        reason: Why it ended, for the user; empty if it trained to its last epoch.
+        score: The objective at its best epoch; None if no epoch ended.
         best_epoch: That epoch, counted from 1.
-        metrics: All metrics at that epoch; but `epoch_seconds` is the mean of all epochs. Also `parameters`, and
-            `latency` where it is asked for.
-        parameters: The model's weights, trainable or not.
-        seconds: From its start in the worker to its end, saving included.
-        scores: The score of each execution that ended, where there are several; `score` is their mean.
-        phases: Seconds by what they were spent on: `build`, `trace`, `train`, `validate`, `checkpoint`, `wait` (for the
+        metrics: All metrics at that epoch, but `epoch_seconds` is the mean of all epochs. Also `parameters`, and
+            `latency` if it is an objective.
+        parameters: The number of the model's weights, trainable or not.
+        seconds: The time from its start in the worker to its end, saving included.
+        scores: The score of each execution that ended, if there are several; `score` is their mean.
+        phases: What the seconds were spent on: `build`, `trace`, `train`, `validate`, `checkpoint`, `wait` (for the
             driver) and `save`.
-        digest: The SHA-256 of its model's file as it was written; empty where there is no model, and in the journals of
+        digest: The SHA-256 of its model's file when it was written; empty if there is no model, and in the journals of
             earlier versions.
     """
 
@@ -98,5 +95,5 @@ class Outcome:
     digest: str = ""
 
     def whole(self, trial: Trial) -> bool:
-        """Whether each of the trial's executions has ended; of one without any this tells nothing, and is true."""
+        """Whether each of the trial's executions has ended; always true for a trial without executions."""
         return len(self.scores) == len(trial.executions)

@@ -1,10 +1,11 @@
-"""A sweep's events as MLflow's runs: what each of them writes."""
+"""Writes a sweep's events as MLflow runs."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
 import heapq
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
-from mnist_sweep.journal.ranking import Ranking, scores_of
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 
 
 class Plots(Protocol):
-    """Draws what a sweep's own run shows; `mnist_sweep.results.plots` does."""
+    """Draws the plots of a sweep's own run, as `mnist_sweep.results.plots` does."""
 
     def pareto_front(
         self, scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str
@@ -72,56 +73,55 @@ class Plots(Protocol):
         """Draws the trials by their objectives."""
 
     def confusion_matrix(self, counts: Sequence[Sequence[int]], title: str) -> Figure:
-        """Draws how often each class was predicted as which."""
+        """Draws how often each class was predicted as each other."""
 
 
 class Recorder:
     """Writes one event after another.
 
-    An event that was written before, wholly or in part, may be written again: runs are found by their tags, and MLflow
-    drops a metric that it has with the same time and value. So a journal can be replayed into any store.
+    An event may be written again, whether it was written completely or in part: runs are found by their tags, and
+    MLflow drops a metric that it has with the same time and value. So a journal can be replayed into any store.
     """
 
     def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots]) -> None:
-        """Takes a sweep, and what draws its plots.
+        """Opens nothing yet.
 
         Args:
-            settings: The sweep's.
+            settings: The config of the sweep.
             folder: The sweep's folder, from which models are logged.
-            plots: Loads what draws; called when there is something to draw, as matplotlib takes a second to import.
+            plots: Loads what draws the plots. Called when there is something to draw, as matplotlib takes a second to
+                import.
         """
         self._settings, self._folder, self._plots = settings, folder, plots
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
         self._write = Writer(settings.tracking, settings.name)
+        self._state = SweepState(settings.objectives)
+        self._results, self._trials = self._state.results, self._state.results.trials
+        # The ids of the runs: of the sweep, of each trial, of each execution of a trial.
         self._parent = ""
-        self._results = Ranking(settings.objectives)
-        self._trials = self._results.trials
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
-        self._epochs: dict[tuple[int, int], dict[int, Mapping[str, float]]] = {}
-        self._scores: dict[int, float] = {}
-        self._points: dict[int, tuple[float, ...]] = {}
+        # The runs that MLflow had before, and those that have their parameters, config and data.
+        self._found: dict[str, Run] = {}
+        self._complete: set[str] = set()
+        self._completed_now: set[str] = set()
+        # Versions that have changed since the start, the trials whose model was deleted, whether the description of the
+        # sweep is out of date, and how many events a server that failed may have written or not.
+        self._changed: dict[str, str] = {}
         self._dropped: set[int] = set()
-        self._best: float | None = None
-        self._tested: WinnerTested | None = None
-        # In which place each trial ended, and the best score then.
-        self._ended: dict[int, tuple[int, float | None]] = {}
-        self._known: dict[str, Run] = {}
-        self._begun: set[str] = set()
-        self._beginning: set[str] = set()
         self._outdated = False
         self._unsure = 0
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the sweep has its own run, below which all others are."""
+    def has_started(self) -> bool:
+        """Whether the sweep has its own run, which is the parent of all others."""
         return bool(self._parent)
 
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
 
-        What was not written, or not wholly, may be handed over again, all of them or one after another.
+        If that fails, they may be handled again, all at once or one after another.
         """
         try:
             for event in events:
@@ -130,78 +130,75 @@ class Recorder:
                 note = descriptions.progress_note(self._settings, self._results)
                 self._write.tag(self._parent, TAG_NOTE, note)
             self._write.flush()
-            self._begun |= self._beginning
+            self._complete |= self._completed_now
             self._outdated, self._unsure = False, max(0, self._unsure - len(events))
         except Exception as error:
             if not is_refusal(error):
-                # A server that fell while it answered may have done what it was asked, for any of these.
+                # A server that failed while it answered may have written any of these.
                 self._unsure = max(self._unsure, len(events))
             raise
         finally:
-            self._beginning.clear()
+            self._completed_now.clear()
             self._write.discard()
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, SweepStarted):
-            self._sweep_started(event)
-        elif isinstance(event, SweepResumed):
-            self._write.reopen(self._parent)
-            self._resumed(event)
-            self._outdated = True
-        elif isinstance(event, TrialStarted):
-            self._trial_started(event.trial, event)
-        elif isinstance(event, EpochEnded):
-            self._epoch_ended(event)
-        elif isinstance(event, ExecutionEnded):
-            self._execution_ended(event)
-        elif isinstance(event, AttemptFailed):
-            self._write.tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
-            self._write.text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
-        elif isinstance(event, TrialEnded) and event.trial in self._runs:
-            self._trial_ended(event.trial, event.outcome, event)
-        elif isinstance(event, Confirmed):
-            self._confirmed(event)
-        elif isinstance(event, SlotLost):
-            self._write.tag(self._parent, f"mnist_sweep.lost_{event.slot}", event.reason)
-        elif isinstance(event, SlotOpened):
-            self._write.tag(self._parent, f"mnist_sweep.opened_{event.slot}", event.reason)
-        elif isinstance(event, SlotClosed):
-            self._write.tag(self._parent, f"mnist_sweep.closed_{event.slot}", event.reason)
-        elif isinstance(event, WinnerTested):
-            self._winner_tested(event)
-        elif isinstance(event, SweepEnded):
-            self._sweep_ended(event)
+        versions, tested = self._state.versions, self._state.tested
+        self._state.handle(event)
+        match event:
+            case SweepStarted():
+                self._sweep_started(event)
+            case SweepResumed():
+                self._sweep_resumed(event, versions)
+            case TrialStarted():
+                self._trial_started(event)
+            case EpochEnded():
+                self._epoch_ended(event)
+            case ExecutionEnded():
+                self._execution_ended(event)
+            case AttemptFailed():
+                self._write.tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
+                self._write.text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
+            case TrialEnded() if event.trial in self._runs:
+                self._trial_ended(event)
+            case Confirmed():
+                self._confirmed(event)
+            case SlotLost() | SlotOpened() | SlotClosed():
+                self._write.tag(
+                    self._parent, f"{event.kind.replace('slot_', 'mnist_sweep.')}_{event.slot}", event.reason
+                )
+            case WinnerTested():
+                self._winner_tested(event, tested)
+            case SweepEnded():
+                self._sweep_ended(event)
 
     # ---- the sweep ----------------------------------------------------------------------------------------------
 
     def _sweep_started(self, event: SweepStarted) -> None:
-        self._started = event
-        self._shared_config = {key: event.config[key] for key in ("name", "seed", "objective", "data")}
-        self._versions, self._changed = _version_tags(event.versions), dict[str, str]()
+        self._changed = {}
         self._write.open(self._common_tags(event), event.data)
-        self._known = {_key(run.data.tags): run for run in self._write.find(tagged(TAG_SWEEP, event.sweep))}
-        self._begun |= {run.info.run_id for run in self._known.values() if TAG_BEGUN in run.data.tags}
+        self._found = {_key(run.data.tags): run for run in self._write.find(tagged(TAG_SWEEP, event.sweep))}
+        self._complete |= {run.info.run_id for run in self._found.values() if TAG_BEGUN in run.data.tags}
         tags = {TAG_KIND: "sweep", TAG_NOTE: descriptions.opening(self._settings)}
         self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
         confirmed = self._settings.confirm is not None
         view = saved_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
         self._write.view(view)
-        if self._parent not in self._begun:
+        if self._parent not in self._complete:
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
             self._write.yaml(self._parent, shared, "config.yaml")
             self._write.yaml(self._parent, event.space, "space.yaml")
-            self._mark_begun(self._parent)
+            self._mark_complete(self._parent)
 
-    def _resumed(self, event: SweepResumed) -> None:
-        tags = _version_tags(event.versions)
-        self._write.tag_new_runs(tags)
-        before, self._versions = self._versions, {**self._versions, **tags}
-        # Of what was begun with other versions, both are told.
-        other = [key for key in tags if before.get(key, tags[key]) != tags[key]]
-        self._changed |= {key: f"{before[key]}, then {tags[key]}" for key in other}
+    def _sweep_resumed(self, event: SweepResumed, before: Mapping[str, str]) -> None:
+        self._write.reopen(self._parent)
+        self._write.tag_new_runs(_version_tags(event.versions))
+        # Runs that were started with other versions name both.
+        other = {name: now for name, now in event.versions.items() if before.get(name, now) != now}
+        self._changed |= _version_tags({name: f"{before[name]}, then {now}" for name, now in other.items()})
         for key, value in self._changed.items():
             self._write.tag(self._parent, key, value)
+        self._outdated = True
 
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
@@ -218,19 +215,21 @@ class Recorder:
         return tags
 
     def _sweep_ended(self, event: SweepEnded) -> None:
-        objectives, points = self._settings.objectives, self._points
+        objectives = self._settings.objectives
+        points = {n: point for n in self._scores() if (point := self._results.scores(n)) is not None}
         if len(objectives) > 1 and points:
             title = f"{len(points)} trials of {self._settings.name}"
             self._write.figure(
                 [self._parent], self._plots().pareto_front(points, objectives, title), "pareto_front.png"
             )
-        # Not those that have ended since, which a journal of an earlier interruption is told about.
-        resting = {n: run for n, run in self._runs.items() if n not in self._ended and not self._done(n)}
+        # Not those that have ended since, if this is an earlier interruption.
+        resting = {n: run for n, run in self._runs.items() if n not in self._results.outcomes and not self._done(n)}
         executions = [run for (number, _), run in self._executions.items() if number in resting]
         for run in [*resting.values(), *executions]:
-            # It goes on when the sweep is resumed.
+            # It continues when the sweep is resumed.
             self._close(run, Status.STOPPED, event.reason, event.time)
-        note = descriptions.sweep_note(self._settings, self._started, self._results, self._tested, event)
+        assert self._state.started is not None
+        note = descriptions.sweep_note(self._settings, self._state.started, self._results, self._state.tested, event)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)
@@ -238,8 +237,8 @@ class Recorder:
     # ---- runs ---------------------------------------------------------------------------------------------------
 
     def _run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
-        """The run that has these tags, reopened or created."""
-        known = self._known.get(_key(tags))
+        """Reopens or creates the run that has these tags, and returns its id."""
+        known = self._found.get(_key(tags))
         if known is None and self._unsure > 0:
             mine = " and ".join(tagged(key, tags[key]) for key in (PARENT_TAG, *_KEYS) if key in tags)
             known = next(self._write.find(mine), None) if PARENT_TAG in tags else None
@@ -251,25 +250,24 @@ class Recorder:
                 self._write.tag(known.info.run_id, key, value)
         return str(known.info.run_id)
 
-    def _mark_begun(self, run: str) -> None:
-        """Notes that a run has its parameters, config and data, so that an event that failed halfway is told again."""
+    def _mark_complete(self, run: str) -> None:
+        """Notes that a run has its parameters, config and data; without this, they are written again."""
         self._write.input(run)
         self._write.tag(run, TAG_BEGUN, "true")
-        self._beginning.add(run)
+        self._completed_now.add(run)
 
     def _close(self, run: str, status: Status, reason: str, time: float, *, has_result: bool = False) -> None:
         self._write.tag(run, TAG_STATUS, str(status))
         self._write.tag(run, TAG_REASON, reason)
-        # MLflow shows a killed run as it shows a failed one; a trial that a rule has stopped has done its part.
+        # MLflow shows a killed run like a failed one, but a trial that was stopped early has a result.
         self._write.end_run(run, Status.COMPLETED if has_result else status, time)
 
     # ---- trials -------------------------------------------------------------------------------------------------
 
-    def _trial_started(self, trial: Trial, event: TrialStarted) -> None:
-        number = trial.number
-        self._trials[number] = trial
+    def _trial_started(self, event: TrialStarted) -> None:
+        trial, number = event.trial, event.trial.number
         if self._done(number):
-            self._runs[number] = self._known[f"trial {number}"].info.run_id
+            self._runs[number] = self._found[f"trial {number}"].info.run_id
             return
         if number in self._runs:
             self._write.reopen(self._runs[number])
@@ -289,13 +287,14 @@ class Recorder:
                 tags[TAG_CONFIRMS] = str(trial.confirms)
             self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
         run = self._runs[number]
-        if run not in self._begun:
+        if run not in self._complete:
             self._write.params(run, hyperparameters(trial))
-            self._write.yaml(run, {**self._shared_config, **trial.config}, "config.yaml")
-            self._mark_begun(run)
+            assert self._state.started is not None
+            shared = {key: self._state.started.config[key] for key in ("name", "seed", "objective", "data")}
+            self._write.yaml(run, {**shared, **trial.config}, "config.yaml")
+            self._mark_complete(run)
 
     def _epoch_ended(self, event: EpochEnded) -> None:
-        self._epochs.setdefault((event.trial, event.execution), {})[event.epoch] = event.metrics
         if not self._done(event.trial):
             run = self._runs[event.trial]
             if self._trials[event.trial].executions:
@@ -303,7 +302,7 @@ class Recorder:
             self._write.metrics(run, event.metrics, event.epoch, event.time)
 
     def _execution(self, number: int, execution: int, event: Event) -> str:
-        """The run of one of a trial's executions, nested in the trial's."""
+        """Returns the run of one of a trial's executions, which is nested in the trial's."""
         about: Execution = self._trials[number].executions[execution - 1]
         values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
         if (number, execution) not in self._executions:
@@ -316,9 +315,9 @@ class Recorder:
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
             self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
         run = self._executions[number, execution]
-        if run not in self._begun:
+        if run not in self._complete:
             self._write.params(run, values)
-            self._mark_begun(run)
+            self._mark_complete(run)
         return run
 
     def _execution_ended(self, event: ExecutionEnded) -> None:
@@ -329,7 +328,7 @@ class Recorder:
         self._close(run, outcome.status, outcome.reason, event.time)
 
     def _summary(self, outcome: Outcome) -> dict[str, float]:
-        """What there is one value of: logged at step 0, of which MLflow draws bars beside each other, no curves."""
+        """Returns what has one value: logged at step 0, MLflow draws it as bars, not as curves."""
         final: dict[str, float] = {"seconds": round(outcome.seconds, 3)}
         if outcome.score is not None and outcome.best_epoch is not None:
             final |= {self._best_name: outcome.score, "best_epoch": outcome.best_epoch}
@@ -338,23 +337,24 @@ class Recorder:
         if outcome.parameters is not None:
             final["parameters"] = outcome.parameters
         others = [objective.name for objective in self._settings.objectives[1:]]
-        # Beside the curves of what every epoch has, the value that the search was told.
+        # In addition to the curves of the epochs, the value that the search got.
         return final | {f"best_{name}": outcome.metrics[name] for name in others if name in outcome.metrics}
 
-    def _trial_ended(self, number: int, outcome: Outcome, event: TrialEnded) -> None:
+    def _scores(self) -> dict[int, float]:
+        """Returns the scores of the search's trials, in the order in which they ended."""
+        outcomes = {n: o for n, o in self._results.outcomes.items() if n in self._runs}
+        return {n: o.score for n, o in outcomes.items() if o.score is not None and self._trials[n].confirms is None}
+
+    def _trial_ended(self, event: TrialEnded) -> None:
+        number, outcome = event.trial, event.outcome
         run, trial = self._runs[number], self._trials[number]
-        self._results.outcomes[number] = outcome
-        if outcome.score is not None and trial.confirms is None:
-            self._scores[number] = outcome.score
-            point = scores_of(outcome, self._settings.objectives)
-            if point is not None:
-                self._points[number] = point
-            if self._objective.better(outcome.score, self._best):
-                self._best = outcome.score
-        # Handed over again, it has the same step and value as before.
-        step, best = self._ended.setdefault(number, (1 + len(self._ended), self._best))
-        if best is not None and trial.confirms is None:
-            self._write.summary(self._parent, {self._best_name: best}, step, event.time)
+        # An event that is handled again has the same step and value as before.
+        ended = [n for n in self._results.outcomes if n in self._runs]
+        step = 1 + ended.index(number)
+        scores = self._scores()
+        then = [scores[n] for n in ended[:step] if n in scores and not math.isnan(scores[n])]
+        if then and trial.confirms is None:
+            self._write.summary(self._parent, {self._best_name: self._objective.best(then)}, step, event.time)
         if self._done(number):
             return
         self._outdated = True
@@ -363,8 +363,8 @@ class Recorder:
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
         self._write.summary(run, self._summary(outcome), 0, event.time)
         self._write.text(run, event.log, "worker.log")
-        # Of several executions those that have ended count; where none has, the first as far as it came.
-        parts = [self._epochs.get((number, i), {}) for i in range(1, max(1, len(outcome.scores)) + 1)]
+        # The mean of the executions that have ended; if none has, the first one as far as it got.
+        parts = [self._state.epochs.get((number, i), {}) for i in range(1, max(1, len(outcome.scores)) + 1)]
         epochs = _mean_curve(parts)
         if trial.executions:
             for epoch, metrics in epochs.items():
@@ -383,30 +383,31 @@ class Recorder:
         self._write.tag(run, TAG_DONE, "true")
 
     def _note(self, number: int) -> str:
-        tested = self._tested if self._tested is not None and self._tested.trial == number else None
+        tested = self._state.tested
+        tested = tested if tested is not None and tested.trial == number else None
         return descriptions.trial_note(self._trials[number], self._results.outcomes[number], tested)
 
     def _done(self, number: int) -> bool:
-        """Whether a trial was logged to its end before the events were replayed."""
-        known = self._known.get(f"trial {number}")
+        """Whether a trial was logged completely before the events were replayed."""
+        known = self._found.get(f"trial {number}")
         return known is not None and TAG_DONE in known.data.tags
 
     def _keep_model(self, number: int) -> None:
-        """Logs a trial's model if it is among those to keep, and drops the one that no longer is."""
-        keep = self._settings.tracking.keep_models
-        kept = set(self._scores)
+        """Logs a trial's model if it is among those to keep, and deletes the one that no longer is."""
+        keep, scores = self._settings.tracking.keep_models, self._scores()
+        kept = set(scores)
         if keep != "all":
             sign = -self._objective.sign
-            # Of equal trials the earlier is the better, as in `Ranking.ranked`, in whatever order they ended.
-            ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in self._scores.items()))
+            # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
+            ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
             kept = {n for _, n in ranked}
         folder = trial_folder(self._folder, number)
-        files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in self._scores else [])]
+        files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in scores else [])]
         for path in [folder / name for name in files]:
-            # Replayed into another store, a model that was best once may be gone since, or all of a trial's files.
+            # When a journal is replayed into another store, earlier models may be gone, or all files of a trial.
             if path.exists():
                 self._write.file(self._runs[number], path)
-        self._drop_models(sorted(set(self._scores) - kept - self._dropped), just_ended=number)
+        self._drop_models(sorted(set(scores) - kept - self._dropped), just_ended=number)
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
         for number in numbers:
@@ -419,7 +420,6 @@ class Recorder:
     # ---- the winner ---------------------------------------------------------------------------------------------
 
     def _confirmed(self, event: Confirmed) -> None:
-        self._results.confirmed = event
         for row in event.candidates:
             name = f"confirmed_{self._objective.name}"
             metrics = {name: row["mean"], f"{name}_std": row["std"]}
@@ -427,10 +427,10 @@ class Recorder:
         about = {"candidates": event.candidates, "winner": event.winner, "p_value": event.p_value}
         self._write.json(self._parent, about, "confirmed.json")
         if self._settings.tracking.keep_models != "all":
-            anew = [n for n, trial in self._trials.items() if trial.confirms is not None and n in self._ended]
-            self._drop_models([n for n in sorted(anew) if n != event.model])
+            retrained = [n for n in self._results.outcomes if self._trials[n].confirms is not None]
+            self._drop_models([n for n in sorted(retrained) if n != event.model])
 
-    def _winner_tested(self, event: WinnerTested) -> None:
+    def _winner_tested(self, event: WinnerTested, before: WinnerTested | None) -> None:
         confirms = self._trials[event.trial].confirms
         tested = [event.trial, *([] if confirms is None else [confirms])]
         runs = [] if event.error else [*(self._runs[n] for n in tested), self._parent]
@@ -444,12 +444,10 @@ class Recorder:
                 path = trial_folder(self._folder, event.trial) / name
                 if path.exists():
                     self._write.file(run, path)
-        if self._tested is not None:
+        if before is not None:
             # A resumed sweep may have found a better one.
-            before, self._tested = self._tested.trial, None
-            self._write.tag(self._runs[before], TAG_WINNER, "false")
-            self._write.tag(self._runs[before], TAG_NOTE, self._note(before))
-        self._tested = event
+            self._write.tag(self._runs[before.trial], TAG_WINNER, "false")
+            self._write.tag(self._runs[before.trial], TAG_NOTE, self._note(before.trial))
         self._write.tag(self._runs[event.trial], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
@@ -460,17 +458,17 @@ def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
     return {names.get(package, f"version.{package}"): version for package, version in versions.items()}
 
 
-# What tells a sweep's runs apart.
+# The tags that tell a sweep's runs apart.
 _KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION)
 
 
 def _key(tags: Mapping[str, str]) -> str:
-    """`sweep`, `trial 3` or `execution 3 2`."""
+    """Returns `sweep`, `trial 3` or `execution 3 2`."""
     return " ".join(tags[key] for key in _KEYS if key in tags)
 
 
 def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int, Mapping[str, float]]:
-    """The mean of each metric over the executions, for the epochs that all of them have."""
+    """Returns the mean of each metric over the executions, for the epochs that all of them have."""
     common = sorted(set.intersection(*(set(part) for part in parts))) if parts else []
     return {
         epoch: {name: statistics.fmean(part[epoch][name] for part in parts) for name in parts[0][epoch]}
@@ -479,15 +477,15 @@ def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int,
 
 
 def hyperparameters(trial: Trial) -> dict[str, Any]:
-    """A trial's config as flat parameters; what was searched but is inactive, or unused, is left out.
+    """Returns a trial's config as flat parameters, without hyperparameters that are inactive or unused.
 
     Args:
         trial: The trial.
 
     Returns:
-        Dotted names and plain values: `model.units`, and `model.units.1` where each layer was searched apart.
+        Plain values by dotted names: `model.units`, or `model.units.1` if each layer was searched separately.
     """
     values = {key: value for key, value in flat(trial.config).items() if value not in (None, [], {})}
-    apart = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
-    unused = apart | set(trial.inactive)
+    by_layer = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
+    unused = by_layer | set(trial.inactive)
     return {key: value for key, value in values.items() if key not in unused} | trial.values

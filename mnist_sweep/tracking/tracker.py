@@ -1,4 +1,4 @@
-"""Events → MLflow, in a thread of its own; the only writer of MLflow."""
+"""Writes events to MLflow in a background thread, while the sweep runs."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ AT_ONCE = 500
 
 
 class Refusals:
-    """What MLflow did not take, though it answers: it is told, and keeps nothing else from being logged.
+    """Events that MLflow refused although it can be reached. They are reported, and everything else is logged.
 
     Attributes:
-        count: How many events are not in MLflow, or not wholly.
-        reason: What MLflow said of the first of them.
+        count: How many events are not in MLflow, or only in part.
+        reason: What MLflow answered to the first of them.
     """
 
     def __init__(self) -> None:
-        """Begins with none."""
+        """Starts with none."""
         self.count, self.reason = 0, ""
         self._told: set[str] = set()
 
     def __str__(self) -> str:
-        """All of it in one line; empty where there are none."""
+        """Returns one line about all of them; empty if there are none."""
         events = f"{self.count} event{'' if self.count == 1 else 's'}"
-        return f"{events} could not be logged wholly, as MLflow refuses a part: {self.reason}" if self.count else ""
+        return f"{events} could not be logged completely, as MLflow refuses a part: {self.reason}" if self.count else ""
 
     def add(self, event: Event, error: Exception) -> None:
-        """Counts an event, and logs why unless that was logged before."""
+        """Counts an event, and logs the reason once."""
         reason = masked(first_line(error))
         self.count += 1
         self.reason = self.reason or reason
@@ -53,20 +53,20 @@ class Refusals:
 
 
 def write(recorder: Recorder, events: Sequence[Event], refusals: Refusals) -> None:
-    """Writes events to MLflow, one by one where it refuses any.
+    """Writes events to MLflow, one by one if it refuses any.
 
     Args:
-        recorder: What writes them.
-        events: In their order; none, or more, may have been written before.
-        refusals: What is refused is added to these.
+        recorder: Writes them.
+        events: The events in their order; any of them may have been written before.
+        refusals: Collects what MLflow refuses.
 
     Raises:
-        Exception: MLflow cannot be reached; or it refuses the sweep's own run, without which nothing can be logged.
+        Exception: MLflow cannot be reached, or it refuses the sweep's own run, without which nothing can be logged.
     """
     try:
         recorder.handle(*events)
     except Exception as error:
-        if not is_refusal(error) or not recorder.has_begun:
+        if not is_refusal(error) or not recorder.has_started:
             raise
         if len(events) == 1:
             refusals.add(events[0], error)
@@ -76,13 +76,13 @@ def write(recorder: Recorder, events: Sequence[Event], refusals: Refusals) -> No
 
 
 class Tracker:
-    """Takes events without making anyone wait, and logs them in the background.
+    """Takes events without delay, and logs them in the background.
 
-    Where MLflow cannot be reached, events wait and are tried again; the sweep does not notice. What it refuses is left
-    out. What happens within a second is written together: calls to MLflow are what logging costs.
+    While MLflow cannot be reached, events wait and are retried, and the sweep continues. What MLflow refuses is left
+    out. The events of a second are written together, as each call to MLflow takes time.
 
     Attributes:
-        error: Why events are waiting, or, after `close`, were not logged; None where MLflow has them.
+        error: Why events are waiting, or, after `close`, were not logged; None if MLflow has them.
         refusals: What is left out.
     """
 
@@ -90,9 +90,9 @@ class Tracker:
         """Starts the thread, which imports MLflow and opens the store with the first event.
 
         Args:
-            settings: The sweep's settings.
+            settings: The config of the sweep.
             folder: The sweep's folder, from which models are logged.
-            plots: As for `Recorder`.
+            plots: Loads what draws the plots, as for `Recorder`.
         """
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._recorder = Recorder(settings, folder, plots)
@@ -108,7 +108,7 @@ class Tracker:
         self._events.put(event)
 
     def close(self) -> None:
-        """Waits until everything is logged, or `error` tells why it cannot be."""
+        """Waits until everything is logged, or `error` says why it cannot be."""
         self._events.put(None)
         self._closing.set()
         self._thread.join()
@@ -121,15 +121,15 @@ class Tracker:
     def _work(self) -> None:
         more = True
         while more:
-            begun = time.monotonic()
+            started = time.monotonic()
             events, more = self._take()
             if events and not self._log(events):
                 return
             self._taken = 0
-            self._closing.wait(max(0.0, begun + _EVERY - time.monotonic()))
+            self._closing.wait(max(0.0, started + _EVERY - time.monotonic()))
 
     def _take(self) -> tuple[list[Event], bool]:
-        """Waits for events, takes what there are, and says whether there may be more."""
+        """Waits for events, and returns those that have come and whether there may be more."""
         events: list[Event] = []
         while len(events) < AT_ONCE and not (events and self._events.empty()):
             event = self._events.get()
@@ -151,7 +151,7 @@ class Tracker:
             else:
                 self.error = None
                 return True
-        # One by one, so that what cannot be written holds up only what comes after it.
+        # One by one, so that an event that cannot be written delays only those after it.
         return all(self._log_one(event) for event in events)
 
     def _log_one(self, event: Event) -> bool:

@@ -73,7 +73,7 @@ class Sharing:
         self._most = most
         self._running: dict[int, tuple[_Gpu, _Run]] = {}
 
-    def take(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Takes an event of the running session. Those of earlier sessions say nothing about this machine."""
         if isinstance(event, TrialStarted) and device(event.slot) in self._gpus:
             gpu = self._gpus[device(event.slot)]

@@ -17,7 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose, shipped
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.trial_config import check_trial
-from mnist_sweep.driver import launch
+from mnist_sweep.driver import plan
 
 Config = dict[str, Any]
 Write = Callable[[str, str], None]
@@ -65,7 +65,7 @@ def test_experiments_are_shipped() -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_shipped_experiment_composes_and_is_valid(experiment: str) -> None:
-    settings, space, corners = launch.prepare(composed(f"+experiment={experiment}"))
+    settings, space, corners = plan.prepare(composed(f"+experiment={experiment}"))
 
     assert settings.description
     assert corners
@@ -91,7 +91,7 @@ def test_experiments_are_listed_in_order_of_their_names() -> None:
 def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
     for file in (shipped.folder() / group).glob("*.yaml"):
         needed = ["data.path=images.npz"] if file.stem == "npz" else []
-        launch.prepare(composed(f"{group}={file.stem}", *needed))
+        plan.prepare(composed(f"{group}={file.stem}", *needed))
 
 
 # ---- user configs -------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
 
 def test_an_experiment_in_the_working_directory_is_found(write: Write) -> None:
     write("experiment/mine.yaml", f"{GLOBAL}description: Mine\nmodel:\n  units: choice(8, 24)\n")
-    settings, space, _ = launch.prepare(composed("+experiment=mine"))
+    settings, space, _ = plan.prepare(composed("+experiment=mine"))
 
     assert settings.description == "Mine"
     assert [list(h.domain.all()) for h in space.hyperparameters] == [[8, 24]]
@@ -149,7 +149,7 @@ def test_a_misspelt_key_in_a_user_experiment_is_refused(write: Write) -> None:
     write("experiment/mine.yaml", f"{GLOBAL}model:\n  unitz: 3\n")
 
     with pytest.raises(UserError, match=r"^model.unitz: unknown key; did you mean 'model.units'\?$"):
-        launch.prepare(composed("+experiment=mine"))
+        plan.prepare(composed("+experiment=mine"))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_misspelt_choice_in_a_user_experiment_is_refused(write: Write, overrid
 def test_a_user_experiment_without_its_package_line_is_refused(write: Write) -> None:
     write("experiment/mine.yaml", "model:\n  units: 8\n")
     with pytest.raises(UserError, match="^experiment: its file in conf/experiment/ must start with the line #"):
-        launch.prepare(composed("+experiment=mine"))
+        plan.prepare(composed("+experiment=mine"))
 
 
 def test_listing_experiments_names_a_file_that_is_not_yaml(write: Write, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_an_override_without_a_key_is_refused() -> None:
 
 def test_a_misspelt_experiment_group_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"did you mean 'experiment'"):
-        launch.prepare(composed("+experimnt=quick"))
+        plan.prepare(composed("+experimnt=quick"))
 
 
 def test_a_misspelt_experiment_in_a_subfolder_is_refused(write: Write) -> None:

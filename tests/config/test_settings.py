@@ -13,7 +13,6 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import Settings, check_settings
-from mnist_sweep.driver import loop
 
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -420,15 +419,6 @@ def test_several_objectives_keep_their_order(compose_config: Compose) -> None:
 )
 def test_objectives_executions_and_limits_are_checked(compose_config: Compose, override: str, expected: str) -> None:
     assert message(compose_config(override)) == expected
-
-
-def test_every_fold_is_trained_on_every_seed(compose_config: Compose) -> None:
-    def executions(*overrides: str) -> list[tuple[int, int | None, int | None]]:
-        return [(e.seed, e.fold, e.folds) for e in loop.executions(check_settings(compose_config(*overrides)), 7)]
-
-    assert executions() == []
-    assert executions("repeats=2") == [(7, None, None), (8, None, None)]
-    assert executions("validation=kfold", "folds=2", "repeats=2") == [(7, 1, 2), (7, 2, 2), (8, 1, 2), (8, 2, 2)]
 
 
 def test_cross_validation_needs_no_held_out_images(compose_config: Compose) -> None:

@@ -1,4 +1,4 @@
-"""What the driver does with signals, and what it leaves."""
+"""Signals, and what may not change when a sweep is resumed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver import same_sweep, signals
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.journal.events import Event, SweepResumed, SweepStarted
+from mnist_sweep.journal.state import SweepState
 
 
 @pytest.fixture
 def hang_up() -> Iterator[None]:
-    """Puts back what SIGHUP did."""
+    """Restores the handler of SIGHUP."""
     before = signal.getsignal(signal.SIGHUP)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("nohup", [False, True])
-def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -> None:
+def test_a_closed_terminal_stops_a_sweep_unless_it_runs_under_nohup(hang_up, nohup: bool) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     sweep = mock.Mock(spec=Sweep)
     with termination.ended_by_signals(), signals.stopping_on_signals(sweep, Console(file=StringIO())):
@@ -37,7 +38,7 @@ def test_a_closed_terminal_stops_a_sweep_but_under_nohup(hang_up, nohup: bool) -
     assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if nohup else signal.SIG_DFL)
 
 
-def test_signals_outside_of_the_loop_end_the_driver_as_ctrl_c_does(hang_up) -> None:
+def test_signals_outside_the_loop_end_the_driver_like_ctrl_c(hang_up) -> None:
     # These tests may themselves run under nohup.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -58,7 +59,7 @@ class TestVersions:
             past.append(SweepResumed(2.0, {}, resumed))
         said: list[str] = []
         with mock.patch.object(same_sweep, "versions", return_value=NOW):
-            same_sweep.check_versions(past, Path("experiments/a/b"), backend, allowed, said.append)
+            same_sweep.check_versions(SweepState.after(past), Path("experiments/a/b"), backend, allowed, said.append)
         return said
 
     def test_that_differ_are_refused_by_name(self) -> None:
@@ -66,20 +67,20 @@ class TestVersions:
             self.check()
         assert str(caught.value) == (
             "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may give other "
-            "figures; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
+            "metrics; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
             "--other-versions"
         )
 
-    def test_of_jax_count_where_it_trains(self) -> None:
+    def test_of_jax_matter_if_it_trains(self) -> None:
         with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0., jax 0.9.0 .now 0.10.0."):
             self.check(backend="jax")
 
-    def test_that_differ_are_said_where_that_is_allowed(self) -> None:
+    def test_that_differ_are_printed_if_they_are_allowed(self) -> None:
         assert self.check(allowed=True) == [
-            "Other versions than before, which may give other figures: tensorflow 2.20.0 (now 2.21.0)."
+            "Other versions than before, which may give other metrics: tensorflow 2.20.0 (now 2.21.0)."
         ]
 
-    def test_are_those_of_the_last_time_that_tells(self) -> None:
+    def test_are_those_of_the_last_session_that_recorded_them(self) -> None:
         assert self.check(resumed=NOW) == []
         with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0."):
             # Version 0.1 did not write them down on resuming.

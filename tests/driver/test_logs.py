@@ -15,7 +15,7 @@ from mnist_sweep.journal.files import LOG
 
 @pytest.fixture(autouse=True)
 def root() -> Iterator[logging.Logger]:
-    """Puts back what logs to where."""
+    """Restores the handlers of the root logger."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     # Others may have been left by other tests, and say something of their own.
@@ -36,7 +36,7 @@ def test_goes_to_one_folder_at_a_time(tmp_path: Path) -> None:
     assert (tmp_path / "b" / LOG).read_text().endswith("[x][INFO] into b\n")
 
 
-def test_holds_no_password_and_nothing_that_moves_a_cursor(tmp_path: Path, root: logging.Logger) -> None:
+def test_contains_no_passwords_and_no_control_characters(tmp_path: Path, root: logging.Logger) -> None:
     logs.log_to(tmp_path)
     (log,) = [handler for handler in root.handlers if isinstance(handler, logs._LogFile)]
     try:
@@ -50,7 +50,7 @@ def test_holds_no_password_and_nothing_that_moves_a_cursor(tmp_path: Path, root:
     assert "hunter2" not in written.replace('"postgresql://alice:hunter2', "")
 
 
-def test_a_full_disk_is_told_once(tmp_path: Path, root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_reported_once(tmp_path: Path, root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     logs.log_to(tmp_path)
     (log,) = [handler for handler in root.handlers if isinstance(handler, logs._LogFile)]
     log.setStream(open("/dev/full", "w"))  # noqa: SIM115 - the handler closes it
@@ -62,14 +62,14 @@ def test_a_full_disk_is_told_once(tmp_path: Path, root: logging.Logger, capsys: 
     )
 
 
-def test_a_log_that_cannot_be_opened_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_opened_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / LOG).mkdir()
     logs.log_to(tmp_path)
     logging.getLogger("x").info("nowhere")
     assert capsys.readouterr().err.count("cannot be written (it is not a regular file)") == 1
 
 
-def test_a_traceback_holds_no_password() -> None:
+def test_a_traceback_contains_no_password() -> None:
     try:
         uri = "postgresql://alice:hunter2@db"
         raise ConnectionError(f"cannot connect to {uri}")
@@ -79,7 +79,7 @@ def test_a_traceback_holds_no_password() -> None:
     assert "hunter2" not in shown.replace('uri = "postgresql://', "")
 
 
-def test_a_log_that_a_hard_linked_copy_shares_is_made_its_own(tmp_path: Path) -> None:
+def test_a_log_shared_with_a_hard_linked_copy_is_copied(tmp_path: Path) -> None:
     for name in ("original", "copy"):
         (tmp_path / name).mkdir()
     (tmp_path / "original" / LOG).write_text("before\n")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeClock, FakeWorkers, InlineExecutor
+from fakes import Calls, FakeClock, FakeWorkers, InlineExecutor
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.config.settings import check_settings
@@ -56,7 +56,7 @@ def curve(values: dict[str, Any], epoch: int) -> float:
 
 
 def states(events: Sequence[Event]) -> dict[tuple[int, int], dict[int, dict[str, float]]]:
-    """What the trials' states on the disk hold after these events."""
+    """Returns what the states of the trials on the disk hold after these events."""
     found: dict[tuple[int, int], dict[int, dict[str, float]]] = {}
     for event in events:
         if isinstance(event, EpochEnded):
@@ -102,7 +102,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         space, clock, events = Space(settings.trial), FakeClock(), []
         workers = FakeWorkers(slots, curve, clock, objective=settings.objective.name, **fakes)
         given = {"enqueued": enqueued, "earlier": []}
-        aside = ThreadedSearch(lambda: own or choose.create_search(settings, space, **given), InlineExecutor())
+        threaded = ThreadedSearch(lambda: own or choose.create_search(settings, space, **given), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)
@@ -112,7 +112,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         rule = stop or choose.create_stopping(settings)
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
-            settings, space, aside, rule, workers, folder=tmp_path, emit=emit, clock=clock,
+            settings, space, threaded, rule, workers, folder=tmp_path, listeners=[Calls(emit)], clock=clock,
             packaging=packaging if settings.tracking.register_winner else None,
         )  # fmt: skip
         story = Story(sweep, workers, clock, events, packaging)
@@ -121,7 +121,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
     return told
 
 
-def test_every_trial_is_asked_started_reported_and_ended_in_this_order(tell: Tell) -> None:
+def test_each_trial_is_asked_for_started_reported_and_ended_in_this_order(tell: Tell) -> None:
     story = tell("search=grid")
     results = story.run()
     assert len(results.outcomes) == 8
@@ -147,7 +147,7 @@ def test_the_best_trial_wins_and_is_tested_once_at_the_end(tell: Tell) -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_the_winner_is_packaged_beside_its_test_or_after_it(tell: Tell, slots: int) -> None:
+def test_the_winner_is_packaged_during_its_test_or_after_it(tell: Tell, slots: int) -> None:
     story = tell("search=grid", slots=slots)
     story.run()
     (one, test), (other, package) = story.workers.tasks[-2:]
@@ -155,13 +155,13 @@ def test_the_winner_is_packaged_beside_its_test_or_after_it(tell: Tell, slots: i
     assert isinstance(package, Package)
     assert (one == other) == (slots == 1)
     assert (package.trial, Path(package.to).name) == (str(Path(test.model).parent), "package")
-    # Nobody has waited for it yet: what is still to be written is written meanwhile.
+    # Nobody has waited for it yet.
     before = story.clock()
     assert story.packaging.result() == Path(package.to)
     assert story.clock() > before
 
 
-def test_a_package_that_is_ready_in_the_same_moment_as_the_test_is_not_lost(tell: Tell) -> None:
+def test_a_package_that_is_ready_at_the_same_time_as_the_test_is_not_lost(tell: Tell) -> None:
     story = tell("search=grid", package_seconds=1.0)
     story.run()
     ended = story.clock()
@@ -174,7 +174,7 @@ def test_a_package_that_is_ready_in_the_same_moment_as_the_test_is_not_lost(tell
     [lambda slot: Packaged(slot, "OSError: full"), lambda slot: Died(slot, "was killed by SIGKILL"), Ready],
     ids=["fails", "dies", "says nothing"],
 )
-def test_a_winner_that_no_worker_could_package_is_left_to_another_process(tell: Tell, said) -> None:
+def test_a_winner_that_no_worker_can_package_is_left_to_another_process(tell: Tell, said) -> None:
     story = tell("search=grid", packaged=said)
     assert story.run().winner() == 7
     assert story.end.status is Status.COMPLETED
@@ -188,12 +188,12 @@ def test_a_winner_that_is_not_registered_or_cannot_be_tested_is_not_packaged(tel
         assert story.packaging.result() is None
 
 
-def test_of_equal_trials_the_earlier_wins(tell: Tell) -> None:
+def test_the_earlier_of_two_equal_trials_wins(tell: Tell) -> None:
     story = tell("search=grid", "model.units=1", "model.dropout=choice(0,0.1,0.2)")
     assert story.run().winner() == 0
 
 
-def test_a_loss_is_better_when_it_is_smaller(tell: Tell) -> None:
+def test_a_smaller_loss_is_better(tell: Tell) -> None:
     story = tell("search=grid", "objective=val_loss min")
     assert story.run().ranked()[0] == 0
 
@@ -213,7 +213,7 @@ def test_max_trials_counts_suggestions(tell: Tell) -> None:
     assert len(story.of(TrialAsked)) == 3
 
 
-def test_one_config_is_one_trial(tell: Tell) -> None:
+def test_a_config_without_sweeps_is_one_trial(tell: Tell) -> None:
     story = tell("model.units=5")
     results = story.run()
     assert [t.values for t in results.trials.values()] == [{}]
@@ -230,7 +230,7 @@ def test_the_time_budget_ends_running_trials_at_their_next_epoch_and_keeps_their
     assert story.clock() - story.events[0].time < 15
 
 
-def test_a_time_budget_too_short_for_any_epoch_leaves_no_result_and_says_so(tell: Tell) -> None:
+def test_a_time_budget_too_short_for_an_epoch_fails_the_sweep(tell: Tell) -> None:
     story = tell("search.time_budget=1s")
     assert story.run().winner() is None
     assert story.end == SweepEnded(story.clock(), Status.FAILED, "the time budget of 1s is used up", None)
@@ -244,7 +244,7 @@ def test_reaching_the_target_ends_the_sweep(tell: Tell) -> None:
     assert story.end.winner == 3
 
 
-def test_of_several_executions_the_mean_reaches_the_target(tell: Tell) -> None:
+def test_the_mean_of_several_executions_counts_for_the_target(tell: Tell) -> None:
     # Trial 1 reaches 0.24 in its second execution, trial 2 on the mean of both.
     story = tell(
         "search=grid", "repeats=2", "search.target=0.24", slots=1, spread=lambda execution: 0.01 * (execution.seed - 1)
@@ -256,7 +256,7 @@ def test_of_several_executions_the_mean_reaches_the_target(tell: Tell) -> None:
 
 
 class TestWhenAWorkerDies:
-    def test_its_trial_is_tried_again_and_the_sweep_goes_on(self, tell: Tell) -> None:
+    def test_its_trial_is_retried_and_the_sweep_continues(self, tell: Tell) -> None:
         story = tell("search=grid", faults={(2, 1): 1})
         results = story.run()
         assert len(results.outcomes) == 8
@@ -265,42 +265,42 @@ class TestWhenAWorkerDies:
         assert (failed.trial, failed.attempt, failed.reason) == (2, 1, "its worker was killed by SIGKILL")
         assert [e.attempt for e in story.of(TrialStarted) if e.trial.number == 2] == [1, 2]
 
-    def test_twice_the_trial_is_failed_with_the_reason(self, tell: Tell) -> None:
+    def test_twice_its_trial_fails_with_the_reason(self, tell: Tell) -> None:
         story = tell("search=grid", faults={(2, 1): 1, (2, 2): 0})
         results = story.run()
         assert results.outcomes[2] == Outcome(Status.FAILED, "its worker was killed by SIGKILL")
         assert sum(o.status is Status.COMPLETED for o in results.outcomes.values()) == 7
 
-    def test_retries_zero_fails_it_at_once(self, tell: Tell) -> None:
+    def test_its_trial_fails_at_once_without_retries(self, tell: Tell) -> None:
         story = tell("search=grid", "workers.retries=0", faults={(2, 1): 1})
         assert story.run().outcomes[2].status is Status.FAILED
         assert story.workers.attempts[2] == 1
 
-    def test_in_the_test_of_the_winner_it_is_tested_again(self, tell: Tell) -> None:
+    def test_during_the_test_of_the_winner_the_test_is_retried(self, tell: Tell) -> None:
         story = tell("search=grid", test_deaths=1)
         story.run()
         assert len(story.of(WinnerTested)) == 1
 
-    def test_in_every_test_of_the_winner_that_is_told(self, tell: Tell) -> None:
+    def test_during_every_test_of_the_winner_that_is_reported(self, tell: Tell) -> None:
         story = tell("search=grid", test_deaths=2)
         story.run()
         (tested,) = story.of(WinnerTested)
         assert (tested.trial, tested.error) == (7, "its worker was killed by SIGKILL")
         assert story.end.status is Status.COMPLETED
 
-    def test_and_none_can_start_there_the_others_do_its_work(self, tell: Tell) -> None:
+    def test_and_cannot_be_replaced_the_other_slots_train_its_trials(self, tell: Tell) -> None:
         story = tell("search=grid", lost="cpu1")
         assert len(story.run().outcomes) == 8
         assert [(e.slot, e.reason) for e in story.of(SlotLost)] == [("cpu1", "cannot start")]
 
-    def test_and_none_can_start_anywhere_the_sweep_ends_with_the_cause(self, tell: Tell) -> None:
+    def test_and_no_slot_is_left_the_sweep_ends_with_the_cause(self, tell: Tell) -> None:
         story = tell("search=grid", slots=1, lost="cpu0")
         with pytest.raises(UserError, match=r"^workers: cpu0 cannot start$"):
             story.run()
         assert story.end.reason == "workers: cpu0 cannot start"
 
 
-def test_a_failed_trial_is_told_and_never_wins(tell: Tell) -> None:
+def test_a_failed_trial_is_reported_and_never_wins(tell: Tell) -> None:
     nan = Outcome(Status.FAILED, "the loss became nan in epoch 1")
     story = tell("search=grid", faults={(7, 1): nan, (7, 2): nan})
     results = story.run()
@@ -318,7 +318,7 @@ def test_if_every_trial_fails_nothing_is_tested_and_the_sweep_has_failed(tell: T
     assert not [task for _, task in story.workers.tasks if isinstance(task, Evaluate)]
 
 
-def test_a_model_that_cannot_be_tested_is_told_and_loses_no_trial(tell: Tell) -> None:
+def test_a_model_that_cannot_be_tested_is_reported_and_loses_no_trial(tell: Tell) -> None:
     story = tell("search=grid", test_error="OSError: no such file")
     story.run()
     (tested,) = story.of(WinnerTested)
@@ -338,21 +338,21 @@ def test_too_many_failures_in_a_row_end_the_sweep_with_their_common_cause(tell: 
     assert story.end.winner == 1
 
 
-def test_a_second_attempt_is_made_on_another_slot(tell: Tell) -> None:
+def test_a_retry_runs_on_another_slot(tell: Tell) -> None:
     story = tell("search=grid", faults={(2, 1): 1})
     story.run()
     first, second = [e.slot for e in story.of(TrialStarted) if e.trial.number == 2]
     assert first != second
 
 
-def test_another_share_of_the_same_gpu_is_no_other_place(tell: Tell) -> None:
+def test_a_retry_avoids_all_shares_of_the_same_gpu(tell: Tell) -> None:
     story = tell("search=grid", names=["gpu0.0", "gpu0.1", "gpu1.0", "gpu1.1"], faults={(0, 1): 1})
     story.run()
     first, second = [e.slot for e in story.of(TrialStarted) if e.trial.number == 0]
     assert (first, second) == ("gpu0.0", "gpu1.0")
 
 
-def test_where_all_slots_are_shares_of_one_gpu_one_of_them_takes_the_second_attempt(tell: Tell) -> None:
+def test_a_retry_runs_on_the_same_gpu_if_there_is_no_other(tell: Tell) -> None:
     story = tell("search=grid", names=["gpu0.0", "gpu0.1"], faults={(7, 1): 1})
     assert story.run().outcomes[7].status is Status.COMPLETED
 
@@ -365,7 +365,7 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced(tell: Tell) -> None:
     assert failed.reason == "its worker gave no sign of life for 60s (workers.timeout)"
 
 
-def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_tried_again(tell: Tell) -> None:
+def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_retried(tell: Tell) -> None:
     story = tell("search=grid", "workers.timeout=60s", test_hangs=1)
     story.run()
     (tested,) = story.of(WinnerTested)
@@ -376,7 +376,7 @@ def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_tried_again(tell: Te
     assert tested.error == "its worker gave no sign of life for 60s (workers.timeout)"
 
 
-def test_silence_in_which_the_driver_itself_was_stopped_does_not_count(tell: Tell) -> None:
+def test_silence_while_the_driver_itself_was_stopped_does_not_count(tell: Tell) -> None:
     def stopped_for_two_hours(story: Story, event: Event) -> None:
         if isinstance(event, EpochEnded) and (event.trial, event.epoch) == (2, 1):
             story.clock.now += 7200
@@ -387,7 +387,7 @@ def test_silence_in_which_the_driver_itself_was_stopped_does_not_count(tell: Tel
     assert [outcome.status for outcome in results.outcomes.values()] == [Status.COMPLETED] * 8
 
 
-class TestWhereTheMachineFails:
+class TestWhenTheMachineFails:
     FULL = MachineFailed("", "the disk is full (model.h5)")
 
     def test_the_sweep_stops_without_a_failed_trial(self, tell: Tell) -> None:
@@ -398,7 +398,7 @@ class TestWhereTheMachineFails:
         assert story.of(AttemptFailed) == []
         assert {event.outcome.status for event in story.of(TrialEnded)} == {Status.COMPLETED}
 
-    def test_it_is_resumed_as_if_nothing_had_been(self, tell: Tell) -> None:
+    def test_the_sweep_can_be_resumed_as_if_nothing_had_happened(self, tell: Tell) -> None:
         whole = tell("search=grid").run()
         broken = tell("search=grid", faults={(3, 1): self.FULL})
         with pytest.raises(MachineError):
@@ -409,14 +409,14 @@ class TestWhereTheMachineFails:
         assert results.ranked() == whole.ranked()
         assert {n: results.scores(n) for n in results.outcomes} == {n: whole.scores(n) for n in whole.outcomes}
 
-    def test_in_the_test_of_the_winner_that_is_left_to_the_resumed_sweep(self, tell: Tell) -> None:
+    def test_during_the_test_of_the_winner_the_resumed_sweep_tests_it(self, tell: Tell) -> None:
         story = tell("search=grid", test_error=self.FULL)
         with pytest.raises(MachineError, match="the disk is full"):
             story.run()
         assert story.of(WinnerTested) == []
         assert story.end.status is Status.STOPPED
 
-    def test_a_journal_that_cannot_be_written_is_what_is_told(self, tell: Tell) -> None:
+    def test_a_journal_that_cannot_be_written_is_the_error_that_is_raised(self, tell: Tell) -> None:
         def full(story: Story, event: Event) -> None:
             if isinstance(event, SweepEnded) or (isinstance(event, EpochEnded) and event.trial == 2):
                 story.events.pop()
@@ -428,7 +428,7 @@ class TestWhereTheMachineFails:
         assert not isinstance(story.events[-1], SweepEnded)
 
 
-def test_what_a_slot_says_without_a_trial_is_not_heard(tell: Tell) -> None:
+def test_messages_of_a_slot_without_a_trial_are_dropped(tell: Tell) -> None:
     said = [
         *(
             Reported("cpu0", 7, 1, {"loss": 1.0, "val_accuracy": 1.0}),
@@ -443,7 +443,7 @@ def test_what_a_slot_says_without_a_trial_is_not_heard(tell: Tell) -> None:
     assert not said
 
 
-def test_stop_lets_running_epochs_end_and_leaves_the_rest_to_be_resumed(tell: Tell) -> None:
+def test_stop_lets_the_running_epochs_end_and_leaves_the_trials_to_be_resumed(tell: Tell) -> None:
     def stop_at_trial_2(story: Story, event: Event) -> None:
         if isinstance(event, EpochEnded) and event.trial == 2 and event.epoch == 1:
             story.sweep.stop("stopped by Ctrl-C")
@@ -456,7 +456,7 @@ def test_stop_lets_running_epochs_end_and_leaves_the_rest_to_be_resumed(tell: Te
     assert not story.of(WinnerTested)
 
 
-def test_an_interruption_at_once_records_only_that(tell: Tell) -> None:
+def test_an_immediate_interruption_records_nothing_else(tell: Tell) -> None:
     story = tell("search=grid", "training.epochs=50")
     story.workers.interrupt_at = story.clock() + 12
     with pytest.raises(KeyboardInterrupt):
@@ -465,7 +465,7 @@ def test_an_interruption_at_once_records_only_that(tell: Tell) -> None:
     assert story.end == SweepEnded(story.clock(), Status.STOPPED, "interrupted", None)
 
 
-def test_what_the_search_raises_ends_the_sweep_and_is_recorded(tell: Tell) -> None:
+def test_an_exception_of_the_search_ends_the_sweep_and_is_recorded(tell: Tell) -> None:
     class Broken(Search):
         def ask(self, number: int) -> Suggestion:
             raise UserError("search=broken: no idea")
@@ -479,7 +479,7 @@ def test_what_the_search_raises_ends_the_sweep_and_is_recorded(tell: Tell) -> No
 
 
 class Scripted(Search):
-    """Pauses while the trial before runs; stops hopeless trials."""
+    """Pauses while a trial runs."""
 
     def __init__(self, forever: bool = False) -> None:
         self.open: set[int] = set()
@@ -514,7 +514,7 @@ def test_a_paused_search_is_asked_again_when_a_trial_has_ended(tell: Tell) -> No
     assert story.workers.most_busy == 1
 
 
-def test_a_pause_with_nothing_running_does_not_last_for_ever(tell: Tell) -> None:
+def test_a_pause_without_a_running_trial_ends_the_search(tell: Tell) -> None:
     story = tell(own=Scripted(forever=True), slots=3)
     assert len(story.run().outcomes) == 2
 
@@ -530,14 +530,14 @@ def test_a_stopping_rule_ends_a_trial_at_the_epoch_that_it_judged(tell: Tell) ->
     assert dict(own.told)[1] == Result((curve({"model.units": 2}, 2),), epoch=2, cut=True)
 
 
-def test_a_trial_that_was_cut_trains_no_epoch_more_when_its_worker_died_of_it(tell: Tell) -> None:
+def test_a_trial_that_was_stopped_early_is_not_trained_further_after_its_worker_died(tell: Tell) -> None:
     story = tell("training.epochs=30", own=Scripted(), stop=Hopeless(), faults={(1, 1): 2})
     results = story.run()
     assert (results.outcomes[1].status, results.outcomes[1].reason) == (Status.STOPPED, "hopeless")
     assert [e.epoch for e in story.of(EpochEnded) if e.trial == 1] == [1, 2]
 
 
-def test_settings_that_were_asked_for_come_first(tell: Tell) -> None:
+def test_enqueued_values_come_first(tell: Tell) -> None:
     story = tell("search=random", "search.max_trials=4", enqueued=[{"model.units": 7}, {"model.units": 3}])
     trials = story.run().trials
     assert [trials[n].values["model.units"] for n in (0, 1)] == [7, 3]
@@ -560,7 +560,7 @@ class TestSeveralExecutions:
             (execution, epoch) for execution in (1, 2, 3) for epoch in (1, 2, 3)
         ]
 
-    def test_of_a_hopeless_trial_end_after_the_first(self, tell: Tell) -> None:
+    def test_end_after_the_first_if_it_is_hopeless(self, tell: Tell) -> None:
         settings = [{"model.units": n} for n in (8, 7, 6, 1, 5)]
         story = tell(
             "search=random", "search.max_trials=5", "repeats=3", enqueued=settings, slots=1, spread=self.spread
@@ -570,7 +570,7 @@ class TestSeveralExecutions:
         assert results.outcomes[3].status is Status.STOPPED
         assert results.outcomes[3].reason == "its first training is too far behind the best"
 
-    def test_of_five_folds_each_name_theirs(self, tell: Tell) -> None:
+    def test_are_one_for_each_fold(self, tell: Tell) -> None:
         story = tell("search=grid", "model.units=2", "validation=kfold", "folds=4", "seed=9")
         story.run()
         (task,) = [task for _, task in story.workers.tasks if isinstance(task, Train)]
@@ -578,7 +578,7 @@ class TestSeveralExecutions:
 
 
 class TestConfirmed:
-    def test_the_best_are_trained_anew_on_the_same_seeds_before_the_winner_is_tested(self, tell: Tell) -> None:
+    def test_the_best_are_retrained_on_the_same_seeds_before_the_winner_is_tested(self, tell: Tell) -> None:
         story = tell("search=grid", "confirm={top: 2, seeds: 3}", "seed=5")
         results = story.run()
         anew = {n: t for n, t in results.trials.items() if t.confirms is not None}
@@ -593,14 +593,14 @@ class TestConfirmed:
         assert story.end.winner == 7
         assert [type(e).__name__ for e in story.events[-3:]] == ["Confirmed", "WinnerTested", "SweepEnded"]
 
-    def test_a_time_budget_that_is_used_up_does_not_cut_them_short(self, tell: Tell) -> None:
+    def test_retraining_ignores_a_time_budget_that_is_used_up(self, tell: Tell) -> None:
         story = tell("search=grid", "confirm={top: 1, seeds: 2}", "search.time_budget=11s")
         results = story.run()
         assert story.end.reason == "the time budget of 11s is used up"
         anew = [results.outcomes[n] for n, t in results.trials.items() if t.confirms is not None]
         assert [(o.status, o.best_epoch) for o in anew] == [(Status.COMPLETED, 3)] * 2
 
-    def test_all_their_folds_are_trained_however_bad_the_first_is(self, tell: Tell) -> None:
+    def test_retraining_trains_all_folds_even_if_the_first_is_bad(self, tell: Tell) -> None:
         def second_is_bad(execution: Execution) -> float:
             return -0.5 if execution.seed > 1000 and execution.fold == 1 else 0.001 * (execution.fold or 0)
 
@@ -610,7 +610,7 @@ class TestConfirmed:
         results = story.run()
         assert {len(results.outcomes[n].scores) for n, t in results.trials.items() if t.confirms is not None} == {3}
 
-    def test_settings_are_compared_each_once_and_on_the_same_seeds_where_the_seed_is_searched(self, tell: Tell) -> None:
+    def test_trials_that_differ_in_their_seed_only_are_retrained_once(self, tell: Tell) -> None:
         story = tell(
             "search=grid", "model.units=choice(1,2,3)", "training.seed=choice(4,5)", "confirm={top: 2, seeds: 2}"
         )
@@ -621,7 +621,7 @@ class TestConfirmed:
         ]  # fmt: skip
         assert all(t.values["training.seed"] == t.config["training"]["seed"] for t in anew)
 
-    def test_their_time_is_none_of_the_budget(self, tell: Tell) -> None:
+    def test_retraining_does_not_use_the_time_budget(self, tell: Tell) -> None:
         budget = ("search=grid", "confirm={top: 2, seeds: 4}")
         short = tell(*budget, "search.time_budget=11s")
         searched = len([n for n, t in short.run().trials.items() if t.confirms is None])
@@ -631,7 +631,7 @@ class TestConfirmed:
         longer.sweep.replay(past)
         assert len([n for n, t in longer.run().trials.items() if t.confirms is None]) > searched
 
-    def test_those_that_fail_are_tried_again_and_then_left_out(self, tell: Tell) -> None:
+    def test_retrainings_that_fail_are_retried_and_then_left_out(self, tell: Tell) -> None:
         bad = Outcome(Status.FAILED, "bad")
         story = tell("search=grid", "confirm={top: 2, seeds: 2}", faults={(8, 1): 1, (9, 1): bad, (9, 2): bad})
         story.run()
@@ -644,7 +644,7 @@ class TestRefused:
     def weights(values: dict[str, Any]) -> int:
         return values["model.units"] * 100
 
-    def test_trials_cost_none_of_the_budget(self, tell: Tell) -> None:
+    def test_trials_do_not_count_in_the_budget(self, tell: Tell) -> None:
         story = tell("search=grid", "search.max_trials=3", "limits.parameters=650", parameters=self.weights, slots=1)
         results = story.run()
         assert [o.status for o in results.outcomes.values()] == [Status.COMPLETED] * 3
@@ -673,7 +673,7 @@ class TestRefused:
         assert "200 trials in a row were refused" in story.end.reason
 
 
-def test_hyperband_trials_go_on_from_their_parents_state(tell: Tell) -> None:
+def test_hyperband_trials_continue_from_the_state_of_their_parent(tell: Tell) -> None:
     story = tell("search=hyperband", "training.epochs=9", "model.units=int(interval(1,500))")
     story.run()
     tasks = [task for _, task in story.workers.tasks if isinstance(task, Train)]
@@ -706,12 +706,12 @@ class TestResumed:
     @staticmethod
     def told(results: Ranking, events: list[Event]) -> tuple:
         epochs = [(e.trial, e.execution, e.epoch, *e.metrics.items()) for e in events if isinstance(e, EpochEnded)]
-        assert len(epochs) == len(set(epochs)), "an epoch was told twice"
+        assert len(epochs) == len(set(epochs)), "an epoch was reported twice"
         assert len([e for e in events if isinstance(e, TrialEnded)]) == len(results.outcomes), "a trial ended twice"
         return sorted(epochs), results.trials, results.outcomes, results.winner()
 
     @pytest.mark.parametrize(("algorithm", "slots", "overrides"), CASES)
-    def test_is_the_same(self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]) -> None:
+    def test_it_is_the_same(self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]) -> None:
         whole = tell(f"search={algorithm}", *overrides, slots=slots)
         expected = self.told(whole.run(), whole.events)
         # keras-tuner's takes half a second for a suggestion.
@@ -722,7 +722,28 @@ class TestResumed:
             story.sweep.replay(past)
             assert self.told(story.run(), past + story.events) == expected, f"cut after {cut} events"
 
-    def test_twice_is_the_same(self, tell: Tell) -> None:
+    def test_it_asks_again_after_a_pause_whose_trial_has_ended(self, tell: Tell) -> None:
+        whole = tell(own=Scripted(), slots=2)
+        whole.run()
+        for end in (i for i, event in enumerate(whole.events) if isinstance(event, TrialEnded)):
+            past = whole.events[: end + 1]
+            story = tell(own=Scripted(), slots=2, history=states(past))
+            story.sweep.replay(past)
+            assert len(story.run().outcomes) == 4
+
+    def test_it_does_not_repeat_an_unanswered_ask_after_a_retry_of_another_trial(self, tell: Tell) -> None:
+        whole = tell("search=grid", slots=2)
+        whole.run()
+        asked = next(i for i, event in enumerate(whole.events) if isinstance(event, TrialAsked) and event.trial == 2)
+        started = next(event for event in whole.events if isinstance(event, TrialStarted) and event.trial.number == 1)
+        failed = AttemptFailed(whole.events[asked].time, 1, 1, "its worker died")
+        past = [*whole.events[: asked + 1], failed, replace(started, attempt=2)]
+        story = tell("search=grid", slots=2, history=states(past))
+        story.sweep.replay(past)
+        assert sorted(story.run().outcomes) == list(range(8))
+        assert [event.trial for event in story.of(TrialAsked)] == [3, 4, 5, 6, 7, 8]
+
+    def test_twice_it_is_the_same(self, tell: Tell) -> None:
         whole = tell("search=grid", slots=2)
         expected = self.told(whole.run(), whole.events)
         past: list[Event] = whole.events[:11]
@@ -733,7 +754,7 @@ class TestResumed:
             past = past + story.events[:more]
         assert self.told(results, past) == expected
 
-    def test_has_only_the_rest_of_its_time(self, tell: Tell) -> None:
+    def test_it_has_the_rest_of_the_time_budget(self, tell: Tell) -> None:
         budget = ("search.time_budget=30s", "search.max_trials=null", "training.epochs=100")
         whole = tell(*budget)
         whole.run()

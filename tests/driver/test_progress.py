@@ -39,7 +39,7 @@ SPACE = {"model.units": "16, 64", "optimizer.name": "adam, sgd", "optimizer.lear
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that stands still unless it is set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -54,7 +54,7 @@ def _shipped(algorithm: str) -> SearchConfig:
 
 
 def budget(max_trials: int | None = None, time_budget: str | None = None, algorithm: str = "random") -> SearchConfig:
-    """What is shipped for an algorithm, with another budget."""
+    """Returns the shipped config of an algorithm with another budget."""
     return _shipped(algorithm).model_copy(update={"max_trials": max_trials, "time_budget": time_budget})
 
 
@@ -64,7 +64,7 @@ def trial(number: int, epochs: int = 4, **values: Any) -> Trial:
 
 
 class Story:
-    """Tells a progress, or a screen, what happens."""
+    """Sends events to a progress or a screen."""
 
     def __init__(self, to: Progress | Screen) -> None:
         self._to = to
@@ -252,7 +252,7 @@ def test_headline_in_the_middle():
     )
 
 
-def test_headline_of_an_endless_search_knows_no_end():
+def test_headline_of_an_endless_search_has_no_estimate():
     seen = progress(budget=budget(), slots=1)
     story = Story(seen)
     story.starts(0)
@@ -294,11 +294,10 @@ def test_best_is_the_best_that_has_ended(objective, scores, best):
         story.ends(number, score)
     story.starts(9)
     story.epoch(9, 1, 1.0 if objective is MAX else 0.0, name=objective.name)
-    found = seen.best()
-    assert (found.trial.number if found else None) == best
+    assert seen.best() == best
 
 
-def test_trial_that_is_tried_again_starts_from_nothing():
+def test_trial_that_is_retried_starts_from_nothing():
     seen = progress()
     story = Story(seen)
     story.starts(0, "cpu0")
@@ -309,11 +308,12 @@ def test_trial_that_is_tried_again_starts_from_nothing():
     assert (row.slot, row.epoch, row.best) == ("cpu1", 0, None)
 
 
-def test_trial_that_never_started_is_no_row():
+def test_trial_that_never_started_is_ignored():
     seen = progress()
     story = Story(seen)
     story.ends(4, None, Status.STOPPED, "stopped by Ctrl-C")
-    assert seen.rows == {}
+    assert seen.running == []
+    assert seen.counted == []
 
 
 # ---- lines ------------------------------------------------------------------------------------------------------
@@ -356,15 +356,15 @@ def test_line_says_why_a_trial_has_no_score(status, reason, expected):
     assert line.startswith(expected)
 
 
-def test_worker_that_died_is_said():
+def test_worker_that_died_is_printed():
     def tell(story: Story, screen: Screen) -> None:
         story.starts(3)
         screen.handle(AttemptFailed(1000.0, 3, 1, "its worker was killed by SIGKILL [out of memory?]"))
 
-    assert lines(tell, width=200) == ["trial 3: its worker was killed by SIGKILL [out of memory?]; it is tried again"]
+    assert lines(tell, width=200) == ["trial 3: its worker was killed by SIGKILL [out of memory?]; it is retried"]
 
 
-def test_slot_that_is_given_up_is_said_and_counted_no_more():
+def test_slot_that_is_lost_is_printed_and_no_longer_counted():
     clock = Clock()
     seen = progress(clock)
 
@@ -378,7 +378,7 @@ def test_slot_that_is_given_up_is_said_and_counted_no_more():
     assert "0 of 2 slots busy" in seen.headline()
 
 
-def test_shares_that_are_opened_and_closed_are_said_and_counted():
+def test_shares_that_are_opened_and_closed_are_printed_and_counted():
     clock = Clock()
     seen = progress(clock)
     events = [
@@ -413,7 +413,7 @@ def test_other_events_print_nothing():
 
 
 def table(seen: Progress, width: int, height: int = 40) -> list[str]:
-    """The live table as it stands in the end."""
+    """Returns the last state of the live table."""
     file = StringIO()
     console = Console(file=file, force_terminal=True, width=width, height=height, color_system=None)
     with Screen(seen, console):
@@ -434,7 +434,7 @@ def ended(count: int, seen: Progress) -> Progress:
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_before_the_first_trial_the_table_says_what_is_going_on(width):
+def test_before_the_first_trial_a_line_says_that_the_workers_start(width):
     seen = progress()
     Story(seen)
     assert table(seen, width) == ["The workers are starting; importing Keras takes some seconds."]

@@ -1,4 +1,4 @@
-"""Training again what was logged, on workers that train nothing."""
+"""Training a logged trial again, on workers that train nothing."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def again(*chain: Logged, tmp_path: Path, **more: Any) -> tuple[rerun.Comparison
     return rerun.train_again(workers, "cpu0", chain, tmp_path, lines.append), workers, lines
 
 
-def test_every_metric_but_time_is_compared_at_each_epoch(tmp_path: Path) -> None:
+def test_every_metric_except_times_is_compared_at_each_epoch(tmp_path: Path) -> None:
     compared, _, lines = again(logged(Trial(4, {}, {}, 3), curve(range(1, 4))), tmp_path=tmp_path)
     assert compared.identical
     assert (compared.epochs, compared.metrics) == (3, {"loss", "val_accuracy"})
     assert lines == ["  epoch 1  identical", "  epoch 2  identical", "  epoch 3  identical"]
 
 
-def test_a_trial_that_a_rule_has_stopped_is_stopped_there_not_shortened(tmp_path: Path) -> None:
+def test_a_trial_that_was_stopped_early_is_stopped_again_rather_than_shortened(tmp_path: Path) -> None:
     compared, workers, _ = again(logged(Trial(0, {}, {}, 27), curve(range(1, 4))), tmp_path=tmp_path)
     assert compared.identical
     assert sorted(workers.history[0, 1]) == [1, 2, 3]
@@ -65,7 +65,7 @@ def test_the_smallest_difference_counts(tmp_path: Path) -> None:
     assert lines[1] == "  epoch 2  val_accuracy 0.2, was 0.20000000000000012"
 
 
-def test_a_metric_that_only_one_of_both_has_is_a_difference(tmp_path: Path) -> None:
+def test_a_metric_that_only_one_run_has_is_a_difference(tmp_path: Path) -> None:
     then = {1: {"loss": 0.1, "val_loss": 0.5, "best_epoch": 1.0}}
     compared, _, _ = again(logged(Trial(0, {}, {}, 1), then), tmp_path=tmp_path)
     assert list(map(str, compared.differences)) == [
@@ -74,7 +74,7 @@ def test_a_metric_that_only_one_of_both_has_is_a_difference(tmp_path: Path) -> N
     ]
 
 
-def test_executions_are_compared_each_and_those_that_never_ran_do_not_run(tmp_path: Path) -> None:
+def test_each_execution_is_compared_and_those_that_never_ran_are_left_out(tmp_path: Path) -> None:
     trial = Trial(0, {}, {}, 2, executions=[Execution(1), Execution(2), Execution(3)])
     run = logged(trial, curve(range(1, 3), 0.1), curve(range(1, 2), 0.2))
     compared, workers, lines = again(run, tmp_path=tmp_path, spread=lambda execution: execution.seed / 10)
@@ -83,7 +83,7 @@ def test_executions_are_compared_each_and_those_that_never_ran_do_not_run(tmp_pa
     assert sorted(workers.history) == [(0, 1), (0, 2)]
 
 
-def test_a_trial_that_went_on_from_another_is_trained_behind_it(tmp_path: Path) -> None:
+def test_a_trial_that_continued_from_another_is_trained_after_it(tmp_path: Path) -> None:
     first = logged(Trial(2, {}, {}, 2), curve(range(1, 3)))
     second = logged(Trial(5, {}, {}, 4, initial_epoch=2, parent=2), curve(range(3, 5)))
     compared, workers, lines = again(first, second, tmp_path=tmp_path)
@@ -95,14 +95,14 @@ def test_a_trial_that_went_on_from_another_is_trained_behind_it(tmp_path: Path) 
     assert child.parent == parent.folder
 
 
-def test_a_trial_that_ends_before_its_time_is_not_the_same(tmp_path: Path) -> None:
+def test_a_trial_that_ends_earlier_is_different(tmp_path: Path) -> None:
     # What was logged of a trial that early stopping has ended at another epoch than now.
     compared, _, _ = again(logged(Trial(0, {}, {}, 2), curve(range(1, 4))), tmp_path=tmp_path)
     assert not compared.identical
     assert compared.notes == ["2 of 3 epochs trained: "]
 
 
-def test_a_model_that_cannot_be_built_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_built_is_a_user_error(tmp_path: Path) -> None:
     failed = {(0, 1): Outcome(Status.FAILED, "model.builder=own:build: cannot be imported")}
     with pytest.raises(UserError, match=r"rerun: trial 0 cannot be trained: model.builder=own:build"):
         again(logged(Trial(0, {}, {}, 2), curve(range(1, 3))), tmp_path=tmp_path, faults=failed)
@@ -110,7 +110,7 @@ def test_a_model_that_cannot_be_built_is_the_users_to_mend(tmp_path: Path) -> No
         again(logged(Trial(0, {}, {}, 2), curve(range(1, 3))), tmp_path=tmp_path, faults={(0, 1): 1})
 
 
-def test_a_fault_of_the_machine_is_told_as_one(tmp_path: Path) -> None:
+def test_a_failure_of_the_machine_is_a_machine_error(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="^rerun: the disk is full$"):
         again(
             logged(Trial(0, {}, {}, 2), curve(range(1, 3))),
@@ -137,7 +137,7 @@ def test_other_versions_are_named_as_the_likely_reason(tmp_path: Path, capsys, m
     assert "-0.25" in output
 
 
-def test_the_slot_has_as_many_threads_as_the_sweeps_had(compose_config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slot_has_as_many_threads_as_those_of_the_sweep(compose_config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_sweep.workers.devices.cores", lambda: 4)
     monkeypatch.setattr(rerun, "visible_gpus", lambda: [])
 

@@ -1,4 +1,4 @@
-"""Which sweep is gone on with, and what may have changed."""
+"""Which sweep is continued, and what may have changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.driver import launch, resume, summary, sync
+from mnist_sweep.driver import resume, summary, sync
+from mnist_sweep.driver.stored_config import from_store, to_store
 from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.journal import Journal
@@ -28,15 +29,15 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
     def begun(folder: Path, config: dict[str, Any], *, ended: bool = False) -> Path:
         folder.mkdir(parents=True)
         with Journal(folder) as journal:
-            journal.append(SweepStarted(1.0, "a/b", config, {}, {}, {}))
+            journal.handle(SweepStarted(1.0, "a/b", config, {}, {}, {}))
             if ended:
-                journal.append(SweepEnded(2.0, Status.COMPLETED, "", 0))
+                journal.handle(SweepEnded(2.0, Status.COMPLETED, "", 0))
         return folder
 
     return begun
 
 
-def test_a_sweep_of_several_objectives_may_be_longer(compose_config) -> None:
+def test_the_budget_of_a_sweep_of_several_objectives_may_be_longer(compose_config) -> None:
     objective = "objective=[val_accuracy max, parameters min]"
     old, new = (compose_config(objective, f"search.max_trials={n}", "search.target=0.9") for n in (8, 9))
     resume.check_unchanged(old, new)
@@ -45,7 +46,7 @@ def test_a_sweep_of_several_objectives_may_be_longer(compose_config) -> None:
 
 
 class TestAuto:
-    def test_takes_the_last_of_the_name_that_has_the_config(self, compose_config, begin: Begin) -> None:
+    def test_continues_the_last_sweep_of_the_name_with_the_same_config(self, compose_config, begin: Begin) -> None:
         config, other = compose_config("name=x"), compose_config("name=x", "seed=2")
         begin(SWEEPS / "x" / "1", config)
         last = begin(SWEEPS / "x" / "2", config)
@@ -59,38 +60,38 @@ class TestAuto:
             "experiments/x/3 is not continued: the config has changed: search.seed (2 → 1), seed (2 → 1)"
         )
 
-    def test_looks_into_the_folder_that_hydra_was_told_to_take(self, compose_config, begin: Begin) -> None:
+    def test_searches_the_folder_that_hydra_was_given(self, compose_config, begin: Begin) -> None:
         config = compose_config("name=x")
         wished = begin(Path("out") / "auto", config)
         assert resume.to_continue(config, wished, print) == wished
         assert resume.to_continue(config, Path("out") / "other", print) is None
 
 
-def test_a_sweep_is_named_so_that_it_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_named_by_what_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert summary.as_argument("x/1", tmp_path / "experiments" / "x" / "1") == "x/1"
     assert summary.as_argument("x/auto", tmp_path / "out" / "auto") == "out/auto"
     assert summary.as_argument("x/auto", Path("/out/auto")) == "/out/auto"
 
 
-def test_what_a_sweep_of_another_project_logs_goes_into_that_project(
+def test_a_sweep_of_another_project_is_logged_to_the_store_of_that_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("project", "other"):
         (tmp_path / name).mkdir()
     config = {"tracking": {"uri": "sqlite:///mlruns/mlflow.db", "artifacts": "mlruns/artifacts"}, "seed": 1}
     monkeypatch.chdir(tmp_path / "other")
-    there = resume._with_store(config, Path("../project/experiments/cnn/1"))
+    there = from_store(config, Path("../project/experiments/cnn/1"))
     mlruns = tmp_path / "project" / "mlruns"
     assert there == {
         "tracking": {"uri": f"sqlite:///{mlruns}/mlflow.db", "artifacts": str(mlruns / "artifacts")},
         "seed": 1,
     }
     monkeypatch.chdir(tmp_path / "project")
-    assert resume._with_store(config, Path("experiments/cnn/1")) == config
+    assert from_store(config, Path("experiments/cnn/1")) == config
 
 
-def test_what_is_kept_of_a_config_names_no_place_in_its_own_project(
+def test_a_stored_config_has_no_absolute_paths_into_its_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, folder = tmp_path / "v?2", Path("../v?2/experiments/cnn/1")
@@ -98,27 +99,27 @@ def test_what_is_kept_of_a_config_names_no_place_in_its_own_project(
     for name in (project, tmp_path / "other"):
         name.mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert launch._without_secrets(resume._with_store({"tracking": kept}, folder), folder)["tracking"] == kept
+    assert to_store(from_store({"tracking": kept}, folder), folder)["tracking"] == kept
     typed = {"uri": f"sqlite:///{tmp_path}/v%3F2/x.db", "artifacts": str(project / "files")}
     inside = {"uri": "sqlite:///x.db", "artifacts": "files"}
-    assert launch._without_secrets({"tracking": typed}, folder)["tracking"] == inside
+    assert to_store({"tracking": typed}, folder)["tracking"] == inside
     monkeypatch.chdir(project)
-    assert launch._without_secrets({"tracking": typed}, Path("experiments/cnn/1"))["tracking"] == inside
+    assert to_store({"tracking": typed}, Path("experiments/cnn/1"))["tracking"] == inside
     elsewhere = {"uri": "postgresql://ann:HUSH@box/x", "artifacts": "/big/disk"}
     hidden = {**elsewhere, "uri": "postgresql://***@box/x"}
-    assert launch._without_secrets({"tracking": elsewhere}, Path("experiments/cnn/1"))["tracking"] == hidden
+    assert to_store({"tracking": elsewhere}, Path("experiments/cnn/1"))["tracking"] == hidden
 
 
-def test_sync_logs_what_is_not_refused_and_says_what_is(
+def test_sync_logs_what_is_accepted_and_prints_what_is_refused(
     compose_config, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Event] = []
 
     class Refusing:
-        has_begun = True
+        has_started = True
 
         def __init__(self, *_: Any) -> None:
-            """Takes a view's arguments."""
+            """Takes the arguments of a recorder."""
 
         def handle(self, *events: Event) -> None:
             if any(isinstance(event, SweepEnded) for event in events):
@@ -127,10 +128,10 @@ def test_sync_logs_what_is_not_refused_and_says_what_is(
 
     folder, output = begin(SWEEPS / "x" / "1", compose_config("name=x")), StringIO()
     with Journal(folder, resume=True) as journal:
-        journal.append(SweepEnded(2.0, Status.STOPPED, "", 0))
-        journal.append(SweepResumed(3.0, compose_config("name=x")))
+        journal.handle(SweepEnded(2.0, Status.STOPPED, "", 0))
+        journal.handle(SweepResumed(3.0, compose_config("name=x")))
     monkeypatch.setattr(sync, "Recorder", Refusing)
     assert sync.sync("x", Console(file=output, width=200)) == 1
     assert [type(event) for event in told] == [SweepStarted, SweepResumed]
     assert "2 events are in sqlite:///mlruns/mlflow.db" in output.getvalue()
-    assert "1 event could not be logged wholly, as MLflow refuses a part: it has no end." in output.getvalue()
+    assert "1 event could not be logged completely, as MLflow refuses a part: it has no end." in output.getvalue()

@@ -1,4 +1,4 @@
-"""What a search begins with: settings to try first, and earlier sweeps' trials."""
+"""What a search starts with: values to try first, and the trials of earlier sweeps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Compose = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def first(compose_config: Compose) -> Callable[..., list[Values]]:
-    """The settings to try first, beside the values of conf/ and some others."""
+    """Returns the values to try first for some items and overrides."""
 
     def found(items: list[Any], *overrides: str, baseline: tuple[str, ...] | None = ()) -> list[Values]:
         config = compose_config(*(overrides or SPACE))
@@ -55,7 +55,7 @@ DEFAULT = {
 
 
 class TestEnqueued:
-    def test_the_default_is_the_values_of_conf_with_keras_own_learning_rate(self, first) -> None:
+    def test_the_default_is_the_values_in_conf_with_the_default_learning_rate_of_keras(self, first) -> None:
         assert first(["default"]) == [DEFAULT]
         assert first(["default"], baseline=("optimizer=sgd", "model.units=[64,16]")) == [
             {
@@ -75,19 +75,19 @@ class TestEnqueued:
     def test_a_default_outside_the_space_is_left_out(self, first, baseline: tuple[str, ...] | None) -> None:
         assert first(["default"], baseline=baseline) == []
 
-    def test_a_default_is_taken_where_only_what_is_inactive_lies_outside(self, first) -> None:
+    def test_a_default_may_have_inactive_values_outside_the_space(self, first) -> None:
         values = first(["default"], baseline=("model.layers=1", "model.units=[16,999]"))
         assert values == [
             {k: v for k, v in {**DEFAULT, "model.layers": 1, "model.units.1": 16}.items() if k[-1] != "2"}
         ]
 
-    def test_a_setting_may_be_dotted_or_in_groups_and_is_filled_up(self, first) -> None:
+    def test_an_item_may_be_dotted_or_in_groups_and_is_completed(self, first) -> None:
         dotted = {"model.layers": 1, "optimizer.learning_rate": 5e-3}
         grouped = {"model": {"layers": 1}, "optimizer": {"learning_rate": 5e-3}}
         expected = {k: v for k, v in DEFAULT.items() if k != "model.units.2"}
         assert first([dotted, grouped]) == [{**expected, **dotted}]
 
-    def test_layers_may_be_given_at_once_in_a_list_or_apart(self, first) -> None:
+    def test_layers_may_be_given_by_one_value_a_list_or_separately(self, first) -> None:
         items = [
             {"model.layers": 3, "model.units": 16},
             {"model.layers": 3, "model.units": [16, 64]},
@@ -97,7 +97,7 @@ class TestEnqueued:
         units = [[v[f"model.units.{i}"] for i in (1, 2, 3)] for v in first(items)]
         assert units == [[16, 16, 16], [16, 64, 128], [128, 64, 128], [128, 64, 16]]
 
-    def test_without_conf_the_middle_or_the_first_stands_in(self, first) -> None:
+    def test_without_conf_missing_values_are_the_middle_or_the_first_option(self, first) -> None:
         values = first([{"model.layers": 1}], baseline=None)
         assert values == [
             {
@@ -109,11 +109,11 @@ class TestEnqueued:
             }
         ]
 
-    def test_the_learning_rate_null_is_that_of_the_optimizer_beside_it(self, first) -> None:
+    def test_the_learning_rate_null_is_the_default_of_the_given_optimizer(self, first) -> None:
         for item in ({"optimizer.name": "sgd"}, {"optimizer.name": "sgd", "optimizer.learning_rate": None}):
             assert first([item])[0]["optimizer.learning_rate"] == 0.01
 
-    def test_values_are_the_domains_own(self, first) -> None:
+    def test_values_have_the_types_of_their_domains(self, first) -> None:
         overrides = (
             "model.dropout=choice(0.0,0.5)",
             "model.batch_normalization=choice(true,false)",
@@ -124,7 +124,7 @@ class TestEnqueued:
         values = first([item], *overrides)[0]
         assert [repr(values[key]) for key in item] == ["0.0", "True", "1.0", "4"]
 
-    def test_settings_are_tried_once(self, first) -> None:
+    def test_the_same_values_are_enqueued_once(self, first) -> None:
         assert first(["default", {"model.layers": 2}, "default", {"model.layers": 1}])[0] == DEFAULT
         assert len(first(["default", {"model.layers": 2}, "default", {"model.layers": 1}])) == 2
 
@@ -133,13 +133,13 @@ class TestEnqueued:
         [
             (
                 {"model.units": 48},
-                "search.enqueue: model.units.1=48: lies outside choice(16, 64, 128); give a value inside",
+                "search.enqueue: model.units.1=48: is outside choice(16, 64, 128); give a value inside",
             ),
             (
                 {"model.dropout": 0.6},
-                "search.enqueue: model.dropout=0.6: lies outside interval(0.1, 0.5); give a value",
+                "search.enqueue: model.dropout=0.6: is outside interval(0.1, 0.5); give a value",
             ),
-            ({"model.dropout": True}, "search.enqueue: model.dropout=True: lies outside interval(0.1, 0.5); give a"),
+            ({"model.dropout": True}, "search.enqueue: model.dropout=True: is outside interval(0.1, 0.5); give a"),
             (
                 {"model": {"layer": 1}},
                 "search.enqueue: model.layer=1: model.layer is not searched; did you mean 'model.l",
@@ -151,7 +151,7 @@ class TestEnqueued:
             ({"optimizer": 3}, "search.enqueue: optimizer=3: optimizer is not searched; "),
         ],
     )
-    def test_what_does_not_go_with_the_space_is_refused(self, first, item: dict[str, Any], expected: str) -> None:
+    def test_an_item_that_does_not_fit_the_space_is_refused(self, first, item: dict[str, Any], expected: str) -> None:
         with pytest.raises(UserError) as caught:
             first([item])
         assert str(caught.value).startswith(expected)
@@ -161,7 +161,7 @@ DATA = {"name": "mnist_5k", "digest": "abc"}
 
 
 class Past:
-    """An earlier sweep, written as its journal."""
+    """An earlier sweep, of which a journal is written."""
 
     def __init__(self, folder: Path, config: dict[str, Any], objective: str | list[str] = "val_accuracy max") -> None:
         folder.mkdir()
@@ -181,13 +181,13 @@ class Past:
             raise UserError(f"resume {name}: there is no such sweep")
         with Journal(self.folder) as journal:
             for event in self.events:
-                journal.append(event)
+                journal.handle(event)
         return self.folder
 
 
 @pytest.fixture
 def learned(compose_config: Compose, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """What a sweep of some overrides learns from a past one of the others."""
+    """Returns what a sweep learns from an earlier one with other overrides."""
 
     def found(
         past: Callable[[Past], None],
@@ -224,7 +224,7 @@ class TestEarlier:
             {"sweep": "past/1", "trial": 2, "values": ONE, "scores": [0.7]},
         ]
 
-    def test_of_trials_that_went_on_from_one_another_the_last_is_taken(self, learned) -> None:
+    def test_the_last_of_trials_that_continue_from_one_another_is_taken(self, learned) -> None:
         def past(sweep: Past) -> None:
             sweep.trial(0, DEFAULT, 0.5)
             sweep.trial(1, DEFAULT, 0.6, parent=0)
@@ -252,18 +252,16 @@ class TestEarlier:
             (("training.seed=range(2,5)",), False),
         ],
     )
-    def test_a_trial_is_taken_where_its_config_lies_in_the_space(
-        self, learned, now: tuple[str, ...], taken: bool
-    ) -> None:
+    def test_a_trial_is_taken_if_its_config_is_in_the_space(self, learned, now: tuple[str, ...], taken: bool) -> None:
         assert len(learned(lambda sweep: sweep.trial(0, DEFAULT, 0.9), *SPACE, *now)) == taken
 
-    def test_units_searched_together_and_apart_are_the_same_setting(self, learned) -> None:
+    def test_units_searched_together_match_units_searched_by_layer(self, learned) -> None:
         together = tuple(o for o in SPACE if "per_layer" not in o)
         values = {k: v for k, v in DEFAULT.items() if "units" not in k} | {"model.units": 64}
         found = learned(lambda sweep: sweep.trial(0, values, 0.9), before=together)
         assert found[0]["values"] == {**DEFAULT, "model.units.1": 64, "model.units.2": 64}
 
-    def test_units_searched_apart_fit_into_one_value_where_they_are_equal(self, learned) -> None:
+    def test_units_searched_by_layer_match_one_value_if_they_are_equal(self, learned) -> None:
         def past(sweep: Past) -> None:
             sweep.trial(0, DEFAULT, 0.9)
             sweep.trial(1, {**DEFAULT, "model.units.2": 64}, 0.8)
@@ -292,7 +290,7 @@ class TestEarlier:
         found = learned(past, *SPACE, f"objective={now}", objective=before)
         assert [t["scores"] for t in found] == expected
 
-    def test_an_unknown_sweep_and_other_data_are_refused(self, compose_config: Compose, tmp_path: Path) -> None:
+    def test_an_unknown_sweep_and_different_data_are_refused(self, compose_config: Compose, tmp_path: Path) -> None:
         past = Past(tmp_path / "past", compose_config(*SPACE))
         config = compose_config(*SPACE)
         config["search"]["warm_start"] = ["past"]

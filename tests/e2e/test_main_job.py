@@ -177,7 +177,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work
     worker.kill()
     output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output
-    assert "its worker was killed by SIGKILL (out of memory?); it is tried again" in output
+    assert "its worker was killed by SIGKILL (out of memory?); it is retried" in output
     events = list(journal.read(found.parent))
     assert [e.outcome.status.value for e in events if isinstance(e, TrialEnded)] == ["completed"]
     curves = mnist_sweep.load_curves("killed", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
@@ -204,7 +204,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
     assert "Stopping when the running epochs have ended; Ctrl-C again to stop at once." in output
-    assert "Interrupted. To go on: python -m mnist_sweep resume mlp/" in output
+    assert "Interrupted. To continue: python -m mnist_sweep resume mlp/" in output
     events = list(journal.read(sweep_of(work, "mlp")))
     assert events[-1].reason == "stopped by Ctrl-C"
     assert not [e for e in events if isinstance(e, WinnerTested)]
@@ -236,7 +236,7 @@ def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_go_on(digits: Path,
     driver.send_signal(2)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
-    assert "Interrupted. To go on: python -m mnist_sweep resume mlp/" in output
+    assert "Interrupted. To continue: python -m mnist_sweep resume mlp/" in output
     assert "Traceback" not in output
     assert list(journal.read(sweep_of(work, "mlp")))[-1].reason == "interrupted"
 
@@ -352,7 +352,7 @@ def test_a_signal_while_the_report_is_written_leaves_a_whole_sweep_and_nothing_e
     driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, rest
-    assert "Interrupted. The sweep is whole; for the rest: python -m mnist_sweep sync late/" in rest
+    assert "Interrupted. The sweep is complete; for the rest: python -m mnist_sweep sync late/" in rest
     events = list(journal.read(sweep_of(work, "late")))
     assert isinstance(events[-1], SweepEnded)
     # Where a worker was making the winner an MLflow model.

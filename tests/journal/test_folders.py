@@ -1,4 +1,4 @@
-"""Which folder a sweep takes, and that nothing in it is removed but what a sweep made."""
+"""Which folder a sweep claims, and that nothing in it is removed except what a sweep made."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def tree(folder: Path) -> set[str]:
 def begin(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder) as journal:
-        journal.append(SweepStarted(1.0, "a/b", {}, {}, {}, {}))
+        journal.handle(SweepStarted(1.0, "a/b", {}, {}, {}, {}))
 
 
 class TestClaiming:
-    def test_a_new_folder_is_made_and_given_up_with_those_above_it(self, tmp_path: Path) -> None:
+    def test_a_new_folder_is_created_and_given_up_with_those_above_it(self, tmp_path: Path) -> None:
         (tmp_path / "there").mkdir()
         claim = folders.claim(tmp_path / "there" / "a" / "b")
         assert claim.folder == tmp_path / "there" / "a" / "b"
         claim.give_up()
         assert tree(tmp_path) == {"there"}
 
-    def test_an_empty_folder_that_was_there_stays(self, tmp_path: Path) -> None:
+    def test_an_empty_folder_that_existed_before_stays(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         folders.claim(tmp_path / "empty").give_up()
         assert tree(tmp_path) == {"empty"}
@@ -55,7 +55,7 @@ class TestClaiming:
         assert tree(tmp_path) == before
         assert file.read_text() == "a year of work"
 
-    def test_a_journal_of_something_else_is_not_taken_for_a_sweeps(self, tmp_path: Path) -> None:
+    def test_a_journal_of_another_program_is_not_mistaken_for_a_sweeps(self, tmp_path: Path) -> None:
         (tmp_path / FILE).write_text('{"day": 1}\n')
         with pytest.raises(UserError, match="holds files that are not a sweep's"):
             folders.claim(tmp_path)
@@ -68,7 +68,7 @@ class TestClaiming:
             folders.claim(tmp_path / "file" / "below")
 
     @pytest.mark.parametrize("state", ["begun", "without its lock", "emptied", "just taken"])
-    def test_beside_another_sweep_a_folder_of_its_own_is_taken(self, tmp_path: Path, state: str) -> None:
+    def test_the_folder_of_another_sweep_is_not_shared(self, tmp_path: Path, state: str) -> None:
         wished = tmp_path / "now"
         if state == "just taken":
             folders.claim(wished)
@@ -103,14 +103,14 @@ class TestGivingUp:
         claim.give_up()
         assert {name for name in tree(claim.folder) if (claim.folder / name).is_file()} == set(others)
 
-    def test_a_sweep_that_has_begun_stays(self, tmp_path: Path) -> None:
+    def test_a_sweep_that_has_started_stays(self, tmp_path: Path) -> None:
         claim = folders.claim(tmp_path / "now")
         begin(claim.folder)
         before = tree(tmp_path)
         claim.give_up()
         assert tree(tmp_path) == before
 
-    def test_what_a_link_points_to_stays(self, tmp_path: Path) -> None:
+    def test_the_target_of_a_link_stays(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "x_train.npy").touch()
         claim = folders.claim(tmp_path / "now")
@@ -119,40 +119,40 @@ class TestGivingUp:
         assert (tmp_path / "data" / "x_train.npy").exists()
 
 
-class TestNeverBegun:
-    def test_is_what_was_killed_before_its_first_event(self, tmp_path: Path) -> None:
+class TestNeverStarted:
+    def test_are_the_sweeps_that_were_killed_before_their_first_event(self, tmp_path: Path) -> None:
         for name in ("killed", "begins now"):
             (tmp_path / name / "arrays").mkdir(parents=True)
             (tmp_path / name / "arrays" / "x_train.npy").touch()
         begin(tmp_path / "begun")
         (tmp_path / "not a sweep").mkdir()
         with Journal(tmp_path / "killed"), Journal(tmp_path / "begins now"):
-            assert folders.never_begun(tmp_path) == []
+            assert folders.never_started(tmp_path) == []
         with Journal(tmp_path / "begins now", resume=True):
-            assert folders.never_begun(tmp_path) == [tmp_path / "killed"]
-        assert folders.never_begun(tmp_path / "none") == []
+            assert folders.never_started(tmp_path) == [tmp_path / "killed"]
+        assert folders.never_started(tmp_path / "none") == []
         folders.discard(tmp_path / "killed")
         assert not (tmp_path / "killed").exists()
 
-    def test_is_one_that_was_taken_long_ago_and_never_opened_its_journal(self, tmp_path: Path) -> None:
+    def test_are_the_folders_claimed_long_ago_without_a_journal(self, tmp_path: Path) -> None:
         for name, age in (("long ago", 4000), ("just now", 0)):
             folders.claim(tmp_path / name)
             (tmp_path / name / files.LOG).touch()
             then = time.time() - age
             os.utime(tmp_path / name / LOCK, (then, then))
-        assert folders.never_begun(tmp_path) == [tmp_path / "long ago"]
+        assert folders.never_started(tmp_path) == [tmp_path / "long ago"]
 
     @pytest.mark.parametrize("name", ["trials/0000/model.h5", "config.yaml", "report.html", "notes", "arrays/a/b.npy"])
-    def test_is_no_sweep_whose_journal_was_emptied(self, tmp_path: Path, name: str) -> None:
+    def test_is_not_a_sweep_whose_journal_was_emptied(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "x").mkdir()
         with Journal(tmp_path / "x"):
             pass
         (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "x" / name).touch()
-        assert folders.never_begun(tmp_path) == []
+        assert folders.never_started(tmp_path) == []
 
 
-def test_what_a_killed_driver_left_of_a_finished_sweep_is_removed(tmp_path: Path) -> None:
+def test_the_data_left_by_a_killed_driver_of_a_finished_sweep_is_removed(tmp_path: Path) -> None:
     for name in ("arrays/x_train.npy", "trials/0000/model.h5"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()

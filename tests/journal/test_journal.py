@@ -1,4 +1,4 @@
-"""The record on the disk."""
+"""The journal on the disk."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ STORY: list[Event] = [
 def written(tmp_path):
     with Journal(tmp_path) as journal_:
         for event in STORY:
-            journal_.append(event)
+            journal_.handle(event)
     return tmp_path / files.FILE
 
 
-def test_story_is_read_back_as_it_was_written(written):
+def test_events_are_read_as_they_were_written(written):
     assert list(journal.read(written.parent)) == STORY
     assert {type(event) for event in STORY} == set(Event.__subclasses__())
 
@@ -79,11 +79,11 @@ def test_each_event_is_one_line_of_json(written):
     assert lines[-1] == b""
 
 
-def test_event_can_be_read_as_soon_as_it_is_appended(tmp_path):
+def test_event_can_be_read_as_soon_as_it_is_handled(tmp_path):
     with Journal(tmp_path) as journal_:
         assert list(journal.read(tmp_path)) == []
         for count, event in enumerate(STORY, start=1):
-            journal_.append(event)
+            journal_.handle(event)
             assert list(journal.read(tmp_path)) == STORY[:count]
 
 
@@ -134,7 +134,7 @@ def test_damaged_line_is_refused_with_its_number(written, number, line, reason):
         assert str(caught.value) == f"{written}: line {number} is damaged ({reason})"
 
 
-def test_folder_without_a_journal_is_no_sweep(tmp_path):
+def test_folder_without_a_journal_is_not_a_sweep(tmp_path):
     with pytest.raises(UserError) as caught:
         list(journal.read(tmp_path))
     assert str(caught.value) == f"{tmp_path}: holds no journal.jsonl, so it is not a sweep's folder"
@@ -148,7 +148,7 @@ def test_second_journal_in_a_folder_is_refused_and_the_first_is_left_alone(writt
     assert written.read_bytes() == before
 
 
-def test_folder_that_is_not_there_is_said(tmp_path):
+def test_missing_folder_is_reported(tmp_path):
     with pytest.raises(UserError) as caught:
         Journal(tmp_path / "none")
     assert str(caught.value) == f"{tmp_path}/none: cannot be written (No such file or directory)"
@@ -167,7 +167,7 @@ def test_journal_that_is_open_cannot_be_opened_again(tmp_path):
                 f"{tmp_path}: this sweep is being run by process {os.getpid()} on {platform.node()}"
             )
         # The first goes on undisturbed.
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
     assert list(journal.read(tmp_path)) == STORY[:1]
     assert not folders.is_running(tmp_path)
 
@@ -176,16 +176,15 @@ _HOLDS = """
 import sys, time
 from pathlib import Path
 from mnist_sweep.journal.journal import Journal
-from mnist_sweep.tracking.uri import as_seen_from
 from mnist_sweep.journal.events import TrialAsked
 journal = Journal(Path(sys.argv[1]))
-journal.append(TrialAsked(1.0, 0))
+journal.handle(TrialAsked(1.0, 0))
 print("open", flush=True)
 time.sleep(60)
 """
 
 
-def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
+def test_journal_of_a_killed_process_can_be_continued(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLDS, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -206,58 +205,58 @@ def test_journal_of_a_process_that_was_killed_can_be_gone_on_with(tmp_path):
         process.communicate(timeout=60)
     assert not folders.is_running(tmp_path)
     with Journal(tmp_path, resume=True) as journal_:
-        journal_.append(TrialAsked(2.0, 1))
+        journal_.handle(TrialAsked(2.0, 1))
     assert list(journal.read(tmp_path)) == [TrialAsked(1.0, 0), TrialAsked(2.0, 1)]
 
 
-def test_going_on_appends_to_what_is_there(written):
+def test_continuing_appends_to_the_journal(written):
     before = written.read_bytes()
     with Journal(written.parent, resume=True) as journal_:
-        journal_.append(STORY[1])
+        journal_.handle(STORY[1])
     assert written.read_bytes().startswith(before)
     assert list(journal.read(written.parent)) == [*STORY, STORY[1]]
 
 
-def test_going_on_behind_a_torn_line_leaves_no_damage(written):
+def test_continuing_after_a_torn_line_leaves_no_damage(written):
     whole = written.read_bytes()
     start = whole.rindex(b"\n", 0, -1) + 1
     for cut in (start, start + 1, len(whole) - 1):
         written.write_bytes(whole[:cut])
         with Journal(written.parent, resume=True) as journal_:
-            journal_.append(STORY[2])
+            journal_.handle(STORY[2])
         assert list(journal.read(written.parent)) == [*STORY[:-1], STORY[2]]
 
 
-def test_folder_that_no_sweep_ran_in_is_not_running(tmp_path):
+def test_folder_without_a_sweep_is_not_running(tmp_path):
     assert not folders.is_running(tmp_path)
     assert not folders.is_running(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_is_said_and_what_was_written_stays_whole(tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_earlier_events_stay_intact(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / files.FILE
     with Journal(tmp_path) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         whole = path.read_bytes()
         with monkeypatch.context() as disk:
             disk.setattr(os, "fsync", full)
             with pytest.raises(MachineError) as caught:
-                journal_.append(STORY[1])
+                journal_.handle(STORY[1])
         assert str(caught.value) == f"{path}: cannot be written (No space left on device)"
         # There is room again, but what the disk has of the failed line is anybody's guess.
         with pytest.raises(MachineError):
-            journal_.append(STORY[2])
+            journal_.handle(STORY[2])
     assert path.read_bytes() == whole
     with Journal(tmp_path, resume=True) as journal_:
-        journal_.append(STORY[1])
+        journal_.handle(STORY[1])
     assert list(journal.read(tmp_path)) == STORY[:2]
 
 
 @pytest.mark.parametrize("written", [0, 1, 30])
-def test_nothing_is_glued_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypatch, written):
+def test_nothing_is_appended_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypatch, written):
     write = os.write
 
     def torn(file: int, content: memoryview) -> int:
@@ -266,16 +265,16 @@ def test_nothing_is_glued_to_a_line_that_a_full_disk_has_torn(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with Journal(tmp_path) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         with monkeypatch.context() as disk:
             disk.setattr(os, "write", torn)
             # Not even the torn half can be cut off.
             disk.setattr(os, "ftruncate", mock.Mock(side_effect=OSError(errno.EIO, "")))
             with pytest.raises(MachineError):
-                journal_.append(STORY[1])
+                journal_.handle(STORY[1])
     assert list(journal.read(tmp_path)) == STORY[:1]
     with Journal(tmp_path, resume=True) as journal_:
-        journal_.append(STORY[2])
+        journal_.handle(STORY[2])
     assert list(journal.read(tmp_path)) == [STORY[0], STORY[2]]
 
 
@@ -283,23 +282,23 @@ def test_a_folder_that_was_deleted_is_noticed(tmp_path):
     folder = tmp_path / "sweep"
     folder.mkdir()
     with Journal(folder) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         shutil.rmtree(folder)
         with pytest.raises(MachineError, match="was moved, deleted or replaced"):
-            journal_.append(STORY[1])
+            journal_.handle(STORY[1])
 
 
-def test_a_journal_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
+def test_a_journal_shared_with_a_hard_linked_copy_is_copied(written, tmp_path):
     before = written.read_bytes()
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / files.FILE).hardlink_to(written)
     with Journal(tmp_path / "copy", resume=True) as journal_:
-        journal_.append(STORY[1])
+        journal_.handle(STORY[1])
     assert written.read_bytes() == before
     assert list(journal.read(tmp_path / "copy")) == [*STORY, STORY[1]]
 
 
-def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path):
+def test_a_lock_shared_with_a_hard_linked_copy_is_replaced(written, tmp_path):
     original = tmp_path / files.LOCK
     before = original.read_bytes()
     (tmp_path / "copy").mkdir()
@@ -313,7 +312,7 @@ def test_a_lock_that_a_hard_linked_copy_shares_is_made_its_own(written, tmp_path
     assert not folders.is_running(tmp_path)
 
 
-def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_written(tmp_path):
+def test_a_lock_that_is_a_link_is_refused_and_a_foreign_one_is_not_written(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("mine")
     for name in ("link", "other"):
@@ -328,21 +327,21 @@ def test_a_lock_that_is_a_link_is_refused_and_one_of_something_else_is_not_writt
     assert (tmp_path / "other" / files.LOCK).read_text() == "another program's"
 
 
-def test_a_journal_that_another_has_replaced_is_noticed(tmp_path):
+def test_a_journal_that_was_replaced_is_noticed(tmp_path):
     with Journal(tmp_path) as journal_:
-        journal_.append(STORY[0])
+        journal_.handle(STORY[0])
         shutil.copy(tmp_path / files.FILE, tmp_path / "copy")
         (tmp_path / "copy").replace(tmp_path / files.FILE)
         with pytest.raises(MachineError, match="was moved, deleted or replaced"):
-            journal_.append(STORY[1])
+            journal_.handle(STORY[1])
 
 
 def test_texts_of_old_journals_are_made_printable(tmp_path):
     outcome = Outcome(Status.FAILED, "cannot read caf\udce9 \x1b[2J")
     with Journal(tmp_path) as journal_:
-        journal_.append(STARTED)
-        journal_.append(AttemptFailed(1.0, 0, 1, "\u202e", "a\x00b"))
-        journal_.append(TrialEnded(1.0, 0, outcome))
+        journal_.handle(STARTED)
+        journal_.handle(AttemptFailed(1.0, 0, 1, "\u202e", "a\x00b"))
+        journal_.handle(TrialEnded(1.0, 0, outcome))
     _, attempt, ended = journal.read(tmp_path)
     assert attempt == AttemptFailed(1.0, 0, 1, "\\u202e", "a\\x00b")
     assert ended.outcome.reason == "cannot read caf\\udce9 \\x1b[2J"
@@ -352,14 +351,14 @@ def test_texts_of_old_journals_are_made_printable(tmp_path):
 def test_an_event_of_a_trial_that_was_never_started_is_refused(tmp_path, kind):
     (event,) = (event for event in STORY if event.kind == kind)
     with Journal(tmp_path) as journal_:
-        journal_.append(event)
+        journal_.handle(event)
     with pytest.raises(UserError, match="line 1 is damaged .trial 0 was never started"):
         list(journal.read(tmp_path))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_whatever_has_become_of_a_journal_it_is_read_or_refused_in_a_line(tmp_path_factory, data):
+def test_a_damaged_journal_is_read_or_refused_in_one_line(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     folder.mkdir(exist_ok=True)
     whole = "".join(json.dumps(event.to_json()) + "\n" for event in STORY).encode()
@@ -388,7 +387,7 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):
         ("http://localhost:5000", "http://localhost:5000"),
     ],
 )
-def test_a_relative_store_is_in_the_project_that_the_sweep_was_run_in(
+def test_a_relative_store_is_in_the_project_of_the_sweep(
     uri: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, other = tmp_path / "project", tmp_path / "other"

@@ -1,4 +1,4 @@
-"""A sweep's story as plain data."""
+"""Events, trials and outcomes as plain data."""
 
 from __future__ import annotations
 
@@ -76,19 +76,19 @@ def test_event_survives_json(event):
     assert event_from_json(json.loads(json.dumps(event.to_json()))) == event
 
 
-def test_every_kind_of_event_is_tried_here():
+def test_every_kind_of_event_is_tested():
     assert {type(event) for event in EVENTS} == set(Event.__subclasses__())
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=ids)
-def test_reading_an_event_leaves_the_data_as_they_were(event):
+def test_reading_an_event_does_not_change_the_data(event):
     raw = json.loads(json.dumps(event.to_json()))
     before = copy.deepcopy(raw)
     event_from_json(raw)
     assert raw == before
 
 
-def test_status_is_a_status_again():
+def test_status_is_read_as_a_status():
     ended = event_from_json(json.loads(json.dumps(TrialEnded(1.0, 0, OUTCOME).to_json())))
     assert isinstance(ended, TrialEnded)
     assert ended.outcome.status is Status.STOPPED
@@ -120,12 +120,12 @@ def _without(event: Event, field: str) -> dict[str, object]:
         ),
     ],
 )
-def test_what_is_no_event_is_refused(raw, message):
+def test_anything_but_an_event_is_refused(raw, message):
     with pytest.raises(ValueError, match=".") as caught:
         event_from_json(raw)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "0000"), (17, "0017"), (12345, "12345")])
-def test_trials_have_folders_of_their_own_that_sort(number, name):
+def test_the_folders_of_trials_sort_by_number(number, name):
     assert trial_folder(Path("experiments/mlp/now"), number) == Path(f"experiments/mlp/now/trials/{name}")

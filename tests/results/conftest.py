@@ -113,7 +113,7 @@ def tell(project: Path, sweep: str, objective: str, trials: dict[int, Made], sta
     with Journal(folder) as journal:
         space = dict.fromkeys((name for made in trials.values() for name in made.values), "choice(…)")
         started = at(SweepStarted, sweep, config, space, data, {})
-        journal.append(started)
+        journal.handle(started)
         tracker.handle(started)
     for number, made in trials.items():
         trial = Trial(number, made.values, _nested(made.values), 3, inactive=made.inactive)

@@ -1,4 +1,4 @@
-"""How many trials share a GPU: the loop on fake workers, whose GPUs train so many trials at full speed and no more."""
+"""How many trials share a GPU: the loop on fake workers, whose GPUs train a number of trials at full speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeClock, FakeWorkers, History, InlineExecutor
+from fakes import Calls, FakeClock, FakeWorkers, History, InlineExecutor
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import check_settings
@@ -57,7 +57,7 @@ Tell = Callable[..., Story]
 
 
 def rooms(**fits: int) -> Callable[[dict[str, Any], str, int], float]:
-    """So many trials of a GPU do not slow each other down; more of them share what it can do."""
+    """This many trials on a GPU do not slow each other down; more of them share its throughput."""
     return lambda values, gpu, trials: max(1.0, trials / fits[gpu])
 
 
@@ -70,6 +70,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         most: int | None = None,
         memory: Any = lambda gpu: (GB, 80 * GB),
         history: History | None = None,
+        sharing: Sharing | None = None,
         on_event: Callable[[Story, Event], None] = lambda story, event: None,
         **fakes: Any,
     ) -> Story:
@@ -82,21 +83,24 @@ def tell(compose_config, tmp_path: Path) -> Tell:
 
         fakes.setdefault("pace", rooms(gpu0=3, gpu1=1))
         workers = FakeWorkers(gpus, curve, clock, names=[place.name for place in places], history=history, **fakes)
-        aside = ThreadedSearch(lambda: choose.create_search(settings, space, [], []), InlineExecutor())
+        threaded = ThreadedSearch(lambda: choose.create_search(settings, space, [], []), InlineExecutor())
 
         def emit(event: Event) -> None:
             events.append(event)
             on_event(story, event)
 
-        sharing = Sharing(places, shares=shares, most=most, memory=memory)
-        sweep = Sweep(settings, space, aside, None, workers, folder=tmp_path, emit=emit, clock=clock, sharing=sharing)
+        sharing = sharing or Sharing(places, shares=shares, most=most, memory=memory)
+        listeners = [Calls(emit)]
+        sweep = Sweep(
+            settings, space, threaded, None, workers, folder=tmp_path, listeners=listeners, clock=clock, sharing=sharing
+        )
         story = Story(sweep, workers, events)
         return story
 
     return told
 
 
-def test_shares_are_opened_while_they_raise_the_throughput_and_the_one_that_does_not_is_closed(tell: Tell) -> None:
+def test_shares_are_opened_while_they_raise_the_throughput_and_the_last_one_is_closed(tell: Tell) -> None:
     story = tell()
     results = story.sweep.run()
     assert {o.status for o in results.outcomes.values()} == {Status.COMPLETED}
@@ -115,20 +119,20 @@ def test_shares_are_opened_while_they_raise_the_throughput_and_the_one_that_does
     assert set(late) == set(story.shares())
 
 
-def test_a_gpu_that_one_trial_fills_keeps_one(tell: Tell) -> None:
+def test_a_gpu_that_one_trial_fills_keeps_one_share(tell: Tell) -> None:
     story = tell(pace=rooms(gpu0=1))
     story.sweep.run()
     assert [kind for kind, _ in story.changes] == ["opened", "closed"]
     assert len(story.shares()) == 1
 
 
-def test_gpus_are_decided_apart(tell: Tell) -> None:
+def test_each_gpu_is_judged_separately(tell: Tell) -> None:
     story = tell(gpus=2)
     story.sweep.run()
     assert [device(slot) for slot in story.shares()] == ["gpu0", "gpu0", "gpu0", "gpu1"]
 
 
-def test_trials_that_differ_in_their_work_do_not_mislead(tell: Tell) -> None:
+def test_trials_of_different_size_do_not_distort_the_measurement(tell: Tell) -> None:
     def pace(values: dict[str, Any], gpu: str, trials: int) -> float:
         return values["model.units"] / 10 * max(1.0, trials / 3)
 
@@ -138,13 +142,13 @@ def test_trials_that_differ_in_their_work_do_not_mislead(tell: Tell) -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_trials_of_few_epochs_are_measured_as_well(tell: Tell, epochs: int) -> None:
+def test_trials_of_few_epochs_are_measured(tell: Tell, epochs: int) -> None:
     story = tell(f"training.epochs={epochs}", "search.max_trials=80")
     story.sweep.run()
     assert len(story.shares()) == 3
 
 
-def test_trials_of_few_epochs_that_all_differ_are_told_by_their_mean(tell: Tell) -> None:
+def test_short_trials_that_all_differ_are_compared_by_their_mean(tell: Tell) -> None:
     story = tell("model.units=int(interval(1,500))", "training.epochs=3", "search.max_trials=60")
     story.sweep.run()
     assert len(story.shares()) == 3
@@ -154,17 +158,16 @@ def test_trials_of_few_epochs_that_all_differ_are_told_by_their_mean(tell: Tell)
 def test_a_share_that_is_closed_while_it_is_idle_gets_no_trial(tell: Tell) -> None:
     class Closes(Sharing):
         def surplus(self, idle: Collection[str]) -> list[tuple[str, str]]:
-            ready = {"gpu0.0", "gpu1.0"} == set(story.sweep._idle)
+            ready = {"gpu0.0", "gpu1.0"} == set(story.sweep._attempts.idle)
             return [("gpu0.0", "it is not needed")] if ready else []
 
-    story = tell(gpus=2)
-    story.sweep._sharing = Closes()
+    story = tell(gpus=2, sharing=Closes())
     assert len(story.sweep.run().outcomes) == 12
     assert story.shares() == ["gpu1.0"]
     assert {e.slot for e in story.of(TrialStarted)} == {"gpu1.0"}
 
 
-def test_the_metrics_are_those_of_a_gpu_that_trains_one_at_a_time(tell: Tell) -> None:
+def test_the_metrics_do_not_depend_on_the_number_of_shares(tell: Tell) -> None:
     def told(story: Story) -> Any:
         return sorted((e.trial, e.epoch, *e.metrics.items()) for e in story.of(EpochEnded))
 
@@ -177,7 +180,7 @@ def test_the_metrics_are_those_of_a_gpu_that_trains_one_at_a_time(tell: Tell) ->
 
 
 @pytest.mark.parametrize(("total", "shares"), [(6, 1), (7, 2), (9, 2), (10, 3), (13, 3), (14, 4)])
-def test_no_share_is_opened_that_the_memory_may_have_no_room_for(tell: Tell, total: int, shares: int) -> None:
+def test_no_share_is_opened_that_may_not_fit_into_the_memory(tell: Tell, total: int, shares: int) -> None:
     story: Story
 
     def memory(gpu: str) -> tuple[int, int]:
@@ -189,14 +192,14 @@ def test_no_share_is_opened_that_the_memory_may_have_no_room_for(tell: Tell, tot
     assert len(story.shares()) == shares
 
 
-def test_where_the_memory_is_not_known_no_share_is_opened(tell: Tell) -> None:
+def test_no_share_is_opened_if_the_memory_is_unknown(tell: Tell) -> None:
     story = tell(memory=lambda gpu: None)
     story.sweep.run()
     assert not story.changes
 
 
 @pytest.mark.parametrize(("trials", "most"), [(1, 1), (2, 2), (3, 2), (4, 3), (6, 4)])
-def test_no_share_is_opened_that_no_trial_is_left_for(tell: Tell, trials: int, most: int) -> None:
+def test_no_share_is_opened_without_a_trial_for_it(tell: Tell, trials: int, most: int) -> None:
     story = tell(f"search.max_trials={trials}", pace=rooms(gpu0=16))
     story.sweep.run()
     assert len(story.shares()) == most
@@ -211,7 +214,7 @@ def test_there_are_no_more_shares_than_the_bounds(tell: Tell, bounds: dict[str, 
 
 
 class TestOutOfMemory:
-    def test_beside_others_costs_a_share_and_none_of_the_trials_attempts(self, tell: Tell) -> None:
+    def test_next_to_others_closes_a_share_and_does_not_count_as_an_attempt(self, tell: Tell) -> None:
         story = tell("workers.retries=0", faults={(4, 1): NO_MEMORY, (4, 2): NO_MEMORY})
         results = story.sweep.run()
         assert results.outcomes[4].status is Status.COMPLETED
@@ -220,12 +223,12 @@ class TestOutOfMemory:
         assert len(story.shares()) == len(story.of(SlotOpened)) - 1
         assert max(e.time for e in story.of(SlotOpened)) < story.of(SlotClosed)[0].time
 
-    def test_alone_counts_as_any_failure(self, tell: Tell) -> None:
+    def test_alone_counts_like_any_failure(self, tell: Tell) -> None:
         story = tell("workers.retries=0", faults={(0, 1): NO_MEMORY})
         assert story.sweep.run().outcomes[0] == NO_MEMORY
         assert len(story.shares()) == 3
 
-    def test_of_a_trial_that_never_fits_ends_it_when_it_has_failed_alone(self, tell: Tell) -> None:
+    def test_ends_a_trial_that_fails_alone(self, tell: Tell) -> None:
         story = tell(faults={(4, attempt): NO_MEMORY for attempt in range(1, 9)})
         results = story.sweep.run()
         assert results.outcomes[4] == NO_MEMORY
@@ -240,7 +243,7 @@ class TestOutOfMemory:
 
 
 class TestALostSlot:
-    def test_that_was_opened_leaves_the_others_and_is_not_tried_again(self, tell: Tell) -> None:
+    def test_that_was_opened_leaves_the_others_and_is_not_opened_again(self, tell: Tell) -> None:
         story = tell(lost="gpu0.1")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes == [("opened", "gpu0.1"), ("lost", "gpu0.1")]
@@ -249,7 +252,7 @@ class TestALostSlot:
         story = tell(gpus=2, lost="gpu1.0")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes[0] == ("lost", "gpu1.0")
-        assert [device(slot) for slot in story.sweep._slots] == ["gpu0"] * 3
+        assert [device(slot) for slot in story.sweep._attempts.slots] == ["gpu0"] * 3
 
     def test_that_was_the_last_one_ends_the_sweep(self, tell: Tell) -> None:
         story = tell(lost="gpu0.0")
@@ -257,14 +260,14 @@ class TestALostSlot:
             story.sweep.run()
 
 
-def test_a_share_whose_worker_dies_is_measured_when_it_is_back(tell: Tell) -> None:
+def test_a_share_whose_worker_died_is_measured_when_it_is_ready_again(tell: Tell) -> None:
     story = tell(faults={(1, 1): 0})
     results = story.sweep.run()
     assert results.outcomes[1].status is Status.COMPLETED
     assert len(story.shares()) == 3
 
 
-def test_an_interruption_while_a_share_starts_ends_the_sweep_as_any(tell: Tell) -> None:
+def test_an_interruption_while_a_share_starts_ends_the_sweep(tell: Tell) -> None:
     def stop(story: Story, event: Event) -> None:
         if isinstance(event, SlotOpened):
             story.sweep.stop("stopped by Ctrl-C")
@@ -274,10 +277,10 @@ def test_an_interruption_while_a_share_starts_ends_the_sweep_as_any(tell: Tell) 
     assert story.events[-1].status is Status.STOPPED  # type: ignore[attr-defined]
 
 
-def test_a_sweep_killed_anywhere_measures_anew_and_ends_with_the_same_metrics(tell: Tell) -> None:
+def test_a_killed_sweep_measures_again_and_ends_with_the_same_metrics(tell: Tell) -> None:
     def told(results: Any, events: list[Event]) -> Any:
         epochs = [(e.trial, e.epoch, *e.metrics.items()) for e in events if isinstance(e, EpochEnded)]
-        assert len(epochs) == len(set(epochs)), "an epoch was told twice"
+        assert len(epochs) == len(set(epochs)), "an epoch was reported twice"
         scores = {number: outcome.score for number, outcome in results.outcomes.items()}
         return sorted(epochs), results.trials, scores, sum(isinstance(e, TrialEnded) for e in events)
 
@@ -306,18 +309,18 @@ class TestMeasured:
     def start(sharing: Sharing, time: float, number: int, slot: str, batch_size: int = 32, **model: Any) -> None:
         training = {"batch_size": batch_size, "precision": "float32"}
         config = {"model": {"units": 16, **model}, "optimizer": {"name": "adam"}, "training": training}
-        sharing.take(TrialStarted(time, Trial(number, {}, config, 100), 1, slot))
+        sharing.handle(TrialStarted(time, Trial(number, {}, config, 100), 1, slot))
 
     @staticmethod
     def epochs(sharing: Sharing, number: int, times: list[float]) -> None:
         for epoch, time in enumerate(times, start=1):
-            sharing.take(EpochEnded(time, number, 1, epoch, {}))
+            sharing.handle(EpochEnded(time, number, 1, epoch, {}))
 
     def opened(self, sharing: Sharing, time: float) -> None:
         ((place, reason),) = sharing.wanted()
-        sharing.take(SlotOpened(time, place.name, reason))
+        sharing.handle(SlotOpened(time, place.name, reason))
 
-    def test_the_first_epoch_in_which_a_trial_is_compiled_tells_nothing(self, sharing: Sharing) -> None:
+    def test_the_first_epoch_is_ignored_as_the_trial_is_compiled(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [10, 11, 12])
         assert not sharing.wanted()
@@ -325,20 +328,20 @@ class TestMeasured:
         ((place, _),) = sharing.wanted()
         assert place == Slot("gpu0.1", 1, "0")
 
-    def test_nor_does_that_of_a_later_trial(self, sharing: Sharing) -> None:
+    def test_the_first_epoch_of_a_later_trial_is_ignored(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [10])
-        sharing.take(TrialEnded(10, 0, Outcome(Status.COMPLETED)))
+        sharing.handle(TrialEnded(10, 0, Outcome(Status.COMPLETED)))
         self.start(sharing, 10, 1, "gpu0.0")
         self.epochs(sharing, 1, [20, 21, 22])
         assert not sharing.wanted()
         self.epochs(sharing, 1, [23])
         assert sharing.wanted()
 
-    def test_the_trial_that_another_is_put_beside_is_one_that_was_measured(self, sharing: Sharing) -> None:
+    def test_a_share_is_opened_next_to_a_trial_that_was_measured(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3])
-        sharing.take(TrialEnded(3, 0, Outcome(Status.COMPLETED)))
+        sharing.handle(TrialEnded(3, 0, Outcome(Status.COMPLETED)))
         self.start(sharing, 3, 1, "gpu0.0", units=512)
         self.epochs(sharing, 1, [10, 15])
         assert not sharing.wanted()
@@ -352,18 +355,18 @@ class TestMeasured:
         self.epochs(sharing, 0, [3.5])
         assert sharing.wanted()
 
-    def test_beside_a_trial_that_is_about_to_end_another_would_not_be_seen(self, sharing: Sharing) -> None:
+    def test_no_share_is_opened_next_to_a_trial_that_is_about_to_end(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
-        sharing.take(EpochEnded(1, 0, 1, 90, {}))
+        sharing.handle(EpochEnded(1, 0, 1, 90, {}))
         for epoch in range(91, 100):
-            sharing.take(EpochEnded(epoch - 89, 0, 1, epoch, {}))
+            sharing.handle(EpochEnded(epoch - 89, 0, 1, epoch, {}))
             assert not sharing.wanted()
 
-    def test_little_of_the_same_work_tells_more_than_much_of_other_work(self, sharing: Sharing) -> None:
+    def test_a_little_of_the_same_work_outweighs_much_of_other_work(self, sharing: Sharing) -> None:
         for number in range(3):
             self.start(sharing, 10 * number, number, "gpu0.0", units=number)
             self.epochs(sharing, number, [10 * number + 5, 10 * number + 7, 10 * number + 9])
-            sharing.take(TrialEnded(10 * number + 10, number, Outcome(Status.COMPLETED)))
+            sharing.handle(TrialEnded(10 * number + 10, number, Outcome(Status.COMPLETED)))
         self.opened(sharing, 30)
         for number in range(3, 9, 2):
             begin = 100 * number
@@ -373,11 +376,11 @@ class TestMeasured:
                 self.epochs(sharing, number, [begin + time])
                 self.epochs(sharing, number + 1, [begin + time])
             for trial in (number, number + 1):
-                sharing.take(TrialEnded(begin + 91, trial, Outcome(Status.COMPLETED)))
+                sharing.handle(TrialEnded(begin + 91, trial, Outcome(Status.COMPLETED)))
         ((_, reason),) = sharing.wanted()
         assert reason == "gpu0 trains 2.00 times as fast with 2 trials in parallel as with 1"
 
-    def test_what_ran_alone_when_a_share_was_opened_may_lack_its_memory(self, sharing: Sharing) -> None:
+    def test_a_trial_that_ran_when_a_share_was_opened_may_lack_memory(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3, 4])
         assert not sharing.excuses(0, NO_MEMORY.reason)
@@ -386,14 +389,14 @@ class TestMeasured:
         assert sharing.excuses(0, "its worker was killed by SIGKILL (out of memory?)")
         assert not sharing.excuses(0, "ValueError: out of range")
 
-    def test_a_gpu_that_is_gone_gets_no_share(self, sharing: Sharing) -> None:
+    def test_a_lost_gpu_gets_no_share(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2])
-        sharing.take(SlotLost(3, "gpu0.0", "cannot start"))
-        sharing.take(AttemptFailed(3, 0, 1, "its worker cannot start"))
+        sharing.handle(SlotLost(3, "gpu0.0", "cannot start"))
+        sharing.handle(AttemptFailed(3, 0, 1, "its worker cannot start"))
         assert not sharing.wanted()
 
-    def test_nor_do_epochs_beside_a_share_that_begins(self, sharing: Sharing) -> None:
+    def test_epochs_next_to_a_starting_share_are_ignored(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3, 4])
         self.opened(sharing, 4)
@@ -408,7 +411,7 @@ class TestMeasured:
         ((_, reason),) = sharing.wanted()
         assert reason == "gpu0 trains 2.00 times as fast with 2 trials in parallel as with 1"
 
-    def test_nor_do_epochs_in_part_of_which_a_slot_was_idle(self, sharing: Sharing) -> None:
+    def test_epochs_during_which_a_slot_was_idle_are_ignored(self, sharing: Sharing) -> None:
         self.start(sharing, 0, 0, "gpu0.0")
         self.epochs(sharing, 0, [1, 2, 3, 4])
         self.opened(sharing, 4)
@@ -416,7 +419,7 @@ class TestMeasured:
         self.epochs(sharing, 1, [5])
         for number, time in zip(itertools.count(2), range(5, 60, 10), strict=False):
             # Half of the time the other slot has nothing to do.
-            sharing.take(TrialEnded(time + 5, number - 1, Outcome(Status.COMPLETED)))
+            sharing.handle(TrialEnded(time + 5, number - 1, Outcome(Status.COMPLETED)))
             self.start(sharing, time + 10, number, "gpu0.1")
             self.epochs(sharing, 0, [time + 10])
         assert not sharing.surplus({"gpu0.1"})
@@ -439,7 +442,7 @@ class TestMeasured:
         self.start(sharing, 0, 0, "gpu0.0", **before)
         self.epochs(sharing, 0, [1, 2, 3, 4])
         self.opened(sharing, 4)
-        sharing.take(TrialEnded(4, 0, Outcome(Status.COMPLETED)))
+        sharing.handle(TrialEnded(4, 0, Outcome(Status.COMPLETED)))
         for number, slot in ((1, "gpu0.0"), (2, "gpu0.1")):
             self.start(sharing, 5, number, slot, **after)
         for time in range(6, 14):

@@ -107,7 +107,7 @@ def elsewhere(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder.mkdir(parents=True)
     config = {"tracking": {"uri": f"sqlite:///{project}/mlruns/mlflow.db"}}
     with Journal(folder) as journal:
-        journal.append(SweepStarted(0.0, "alpha/2025-01-01_10-00-00", config, {}, {}, {}))
+        journal.handle(SweepStarted(0.0, "alpha/2025-01-01_10-00-00", config, {}, {}, {}))
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -122,7 +122,7 @@ def test_store_is_the_one_that_the_last_local_sweep_was_logged_to(project, tmp_p
     folder.mkdir(parents=True)
     config = {"tracking": {"uri": f"sqlite:///{project}/mlruns/mlflow.db"}}
     with Journal(folder) as journal:
-        journal.append(SweepStarted(0.0, "alpha/2025-01-01_10-00-00/0", config, {}, {}, {}))
+        journal.handle(SweepStarted(0.0, "alpha/2025-01-01_10-00-00/0", config, {}, {}, {}))
     monkeypatch.chdir(tmp_path)
     assert find_sweep().sweep == "beta/2025-01-01_12-00-00"
     assert find_sweep("alpha").sweep == "alpha/2025-01-02_10-00-00"
@@ -133,7 +133,7 @@ def test_store_is_opened_with_the_password_that_the_journal_hides(project, tmp_p
     folder.mkdir(parents=True)
     with Journal(folder) as journal:
         config = {"tracking": {"uri": "http://***@box:5000"}}
-        journal.append(SweepStarted(0.0, "alpha/2025-01-01_10-00-00", config, {}, {}, {}))
+        journal.handle(SweepStarted(0.0, "alpha/2025-01-01_10-00-00", config, {}, {}, {}))
     client, asked = store.connect(f"sqlite:///{project}/mlruns/mlflow.db"), []
     monkeypatch.setattr(store, "connect", lambda uri, **_: asked.append(uri) or client)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:SECRET@box:5000")

@@ -85,7 +85,7 @@ def test_without_the_journal_executions_and_parents_are_read_from_mlflow(
     view = Recorder(check_settings(config), folder, load_plots)
     with Journal(folder) as journal:
         for event in events:
-            journal.append(event)
+            journal.handle(event)
             view.handle(event)
     client = connect("sqlite:///mlruns/mlflow.db")
     run = find_run("pop/1", 1, None)[1]

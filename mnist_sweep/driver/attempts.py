@@ -1,0 +1,298 @@
+"""Attempts to train a trial: which wait, which run on which slot, which have fallen silent, and which are retried."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.units import seconds
+from mnist_sweep.driver import trials
+from mnist_sweep.driver.state import LoopState, Phase
+from mnist_sweep.driver.suggestions import Suggestions
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    ExecutionEnded,
+    SlotLost,
+    TrialEnded,
+    TrialStarted,
+)
+from mnist_sweep.journal.files import forget, trial_folder
+from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.search.choose import spent
+from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Task, Workers
+from mnist_sweep.workers.devices import Slot, device
+from mnist_sweep.workers.sharing import Sharing
+
+# Seconds beyond two epochs in which a trial that was told to stop must stop, before its process is ended.
+_GRACE = 60.0
+# If this process did not listen to the workers for so many seconds, it was stopped itself, by Ctrl-Z or with its
+# machine. The workers' messages have yet to be read, so they were not silent.
+_STALL = 5.0
+# So many trials in a row that exceed the limits end the sweep, as no other is expected to keep within them.
+_MOST_REFUSED = 200
+
+
+@dataclass
+class _Attempt:
+    trial: Trial
+    number: int = 1
+    avoid: str | None = None
+    """The device on which the attempt before failed."""
+    slot: str = ""
+    stopping: bool = False
+    longest_epoch: float = 0.0
+
+
+class Attempts:
+    """The slots, and the trials that wait for one or run on one.
+
+    Attributes:
+        slots: All slots.
+        idle: The slots that are ready for a task.
+        waiting: The attempts that wait for a slot, the next one first.
+        running: The attempts that run, by slot.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        workers: Workers,
+        state: LoopState,
+        suggestions: Suggestions,
+        sharing: Sharing,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Takes the parts of the sweep's loop."""
+        self._settings, self._folder, self._workers, self._state = settings, folder, workers, state
+        self._suggestions, self._sharing, self._emit, self._clock = suggestions, sharing, emit, clock
+        self.slots = set(workers.slots())
+        self.idle: list[str] = []
+        self.waiting: deque[_Attempt] = deque()
+        self.running: dict[str, _Attempt] = {}
+        # When each slot with a task was last heard from, and when this process last listened.
+        self._heard: dict[str, float] = {}
+        self._listened = clock()
+
+    # ---- start and stop -----------------------------------------------------------------------------------------
+
+    def add(self, new: Iterable[Trial]) -> None:
+        """Adds trials, which start when a slot is idle."""
+        self.waiting.extend(map(_Attempt, new))
+
+    def add_interrupted(self, *, confirming: bool) -> None:
+        """Adds the trials that an interruption has cut off: those that retrain others, or those of the search."""
+        for _, start in sorted(self._state.open.items()):
+            if (start.trial.confirms is not None) == confirming:
+                self.waiting.append(_Attempt(start.trial, start.attempt))
+
+    def start(self) -> None:
+        """Starts the attempts that have a slot."""
+        state = self._state
+        for attempt in list(self.waiting):
+            slot, trial = self._slot_for(attempt), attempt.trial
+            if slot is None:
+                continue
+            self.waiting.remove(attempt)
+            self.idle.remove(slot)
+            self._emit(TrialStarted(self._clock(), trial, attempt.number, slot))
+            attempt.slot, self.running[slot] = slot, attempt
+            # A trial that was told to stop before its worker died must not train any further.
+            stop = state.cut.get(trial.number, state.stopped if state.phase is Phase.STOPPING else "")
+            self.submit(slot, trials.task(self._settings, self._folder, trial, state, stop))
+
+    def _slot_for(self, attempt: _Attempt) -> str | None:
+        """An idle slot, on another device than the one where the attempt before failed, if there is or will be one."""
+        others = [slot for slot in self.idle if device(slot) != attempt.avoid]
+        if others:
+            return others[0]
+        may_come = any(device(slot) != attempt.avoid for slot in self.slots)
+        return None if may_come or not self.idle else self.idle[0]
+
+    def submit(self, slot: str, task: Task) -> None:
+        """Gives a task to an idle slot, which must not be silent for too long until `end`."""
+        self._heard[slot] = self._clock()
+        self._workers.submit(slot, task)
+
+    def stop(self, reason: str) -> None:
+        """Ends the search, and all its trials."""
+        self._state.stop(reason)
+        self.stop_running(reason)
+        # Those that have trained an epoch start once more, to save what they have.
+        for attempt in [a for a in self.waiting if not self._state.last_epoch(a.trial.number)]:
+            self.waiting.remove(attempt)
+            self._ended(attempt.trial, Outcome(Status.STOPPED, reason))
+
+    def stop_running(self, reason: str) -> None:
+        """Asks the running trials to stop after their current epoch."""
+        for attempt in self.running.values():
+            self._stop(attempt, reason)
+
+    def _stop(self, attempt: _Attempt, reason: str) -> None:
+        if not attempt.stopping:
+            attempt.stopping, self._heard[attempt.slot] = True, self._clock()
+            self._workers.stop(attempt.slot, attempt.trial.number, reason)
+
+    def open(self, place: Slot) -> None:
+        """Adds a slot."""
+        self.slots.add(place.name)
+        self._workers.open(place)
+
+    def retire(self, slot: str) -> None:
+        """Takes a slot that runs nothing away for good."""
+        self.slots.discard(slot)
+        self._not_idle(slot)
+        self._workers.retire(slot)
+
+    def _not_idle(self, slot: str) -> None:
+        self.idle = [idle for idle in self.idle if idle != slot]
+
+    # ---- silence ------------------------------------------------------------------------------------------------
+
+    def check_silence(self) -> None:
+        """Ends the processes that have been silent for too long; `Died` follows."""
+        now, timeout = self._clock(), self._settings.workers.timeout
+        stalled, self._listened = now - self._listened, now
+        if stalled > _STALL:
+            self._heard = {slot: heard + stalled for slot, heard in self._heard.items()}
+        for slot, heard in self._heard.items():
+            silent, attempt = now - heard, self.running.get(slot)
+            if attempt is not None and attempt.stopping and silent > _GRACE + 2 * attempt.longest_epoch:
+                reason = f"did not stop within {silent:.0f} s"
+            elif timeout is not None and silent > seconds(timeout):
+                reason = f"gave no sign of life for {timeout} (workers.timeout)"
+            else:
+                continue
+            self._heard[slot] = now
+            self._workers.kill(slot, reason)
+
+    def heard(self, slot: str) -> float:
+        """Takes note of a message from a slot with a task, and returns the seconds since the one before."""
+        now = self._clock()
+        before, self._heard[slot] = self._heard[slot], now
+        return now - before
+
+    def end(self, slot: str) -> _Attempt | None:
+        """Takes note of the end of a slot's task, and returns the attempt if it was one."""
+        self._heard.pop(slot, None)
+        return self.running.pop(slot, None)
+
+    # ---- messages -----------------------------------------------------------------------------------------------
+
+    def handle(self, message: Message) -> None:
+        """Takes a message from a slot.
+
+        Raises:
+            UserError: No worker can start any more.
+        """
+        attempt = self.running.get(message.slot)
+        match message:
+            case Ready():
+                self.idle.append(message.slot)
+            case Died():
+                self._died(message)
+            case MachineFailed():
+                # Its trial, like the others, rests until the machine works again, and has not failed.
+                self.end(message.slot)
+                self._state.machine = self._state.machine or message.reason
+                self._state.interruption = self._state.machine
+            # Without an attempt, the slot had more to report when its trial was taken away.
+            case Reported() if attempt is not None:
+                self._reported(message, attempt)
+            case Executed() if attempt is not None:
+                self._executed(message, attempt)
+            case Done() if attempt is not None:
+                self._done(message, attempt)
+
+    def _reported(self, message: Reported, attempt: _Attempt) -> None:
+        attempt.longest_epoch = max(attempt.longest_epoch, self.heard(message.slot))
+        number, epoch, execution = message.trial, message.epoch, message.execution
+        # After a failure or an interruption, the same epoch may come again, with the same metrics.
+        if epoch > self._state.last_epoch(number, execution):
+            self._emit(EpochEnded(self._clock(), number, attempt.number, epoch, message.metrics, execution))
+        self._check_target()
+        self._go_on(attempt, execution, epoch)
+
+    def _executed(self, message: Executed, attempt: _Attempt) -> None:
+        self.heard(message.slot)
+        if message.execution not in self._state.executions.get(message.trial, {}):
+            self._emit(ExecutionEnded(self._clock(), message.trial, message.execution, message.outcome))
+        self._go_on(attempt, message.execution, 0)
+
+    def _go_on(self, attempt: _Attempt, execution: int, epoch: int) -> None:
+        number = attempt.trial.number
+        if number in self._state.cut:
+            self._stop(attempt, self._state.cut[number])
+        elif self._state.may_be_cut(attempt.trial):
+            self._workers.go_on(attempt.slot, number, execution, epoch)
+
+    def _done(self, message: Done, attempt: _Attempt) -> None:
+        self.end(message.slot)
+        if message.outcome.status is Status.FAILED:
+            self._failed(attempt, message.outcome, message.log)
+            return
+        stopped = message.outcome.status is Status.STOPPED and message.trial not in self._state.cut
+        # A trial that was interrupted only rests: resumed, it continues from the epoch that it has reached.
+        if not (stopped and self._state.interruption):
+            self._ended(attempt.trial, message.outcome)
+
+    def _died(self, message: Died) -> None:
+        self._not_idle(message.slot)
+        if message.lost:
+            self.slots.discard(message.slot)
+            if self.slots:
+                self._emit(SlotLost(self._clock(), message.slot, message.reason))
+        attempt = self.end(message.slot)
+        if attempt is not None:
+            self._failed(attempt, Outcome(Status.FAILED, f"its worker {message.reason}"), message.log)
+        if not self.slots:
+            raise UserError(f"workers: {message.slot} {message.reason}")
+
+    # ---- retry or end -------------------------------------------------------------------------------------------
+
+    def _failed(self, attempt: _Attempt, outcome: Outcome, log: str) -> None:
+        if self._state.interruption and attempt.stopping:
+            # It only rests, as the others do.
+            return
+        number = attempt.trial.number
+        excused = self._sharing.excuses(number, outcome.reason)
+        last = attempt.number > self._settings.workers.retries and not excused
+        if last or self._state.phase is Phase.STOPPING:
+            self._ended(attempt.trial, outcome, log)
+            return
+        self._emit(AttemptFailed(self._clock(), number, attempt.number, outcome.reason, log))
+        self.waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=device(attempt.slot)))
+
+    def _ended(self, trial: Trial, outcome: Outcome, log: str = "") -> None:
+        results = self._state.results
+        self._emit(TrialEnded(self._clock(), trial.number, outcome, log))
+        for number in spent(self._settings, trial.number, results.trials, results.outcomes):
+            forget(trial_folder(self._folder, number))
+        self._suggestions.tell(trial.number, self._state.result(trial.number))
+        self._check_target()
+        self._check_failures()
+
+    def _check_target(self) -> None:
+        if self._state.reached and self._state.phase is Phase.SEARCHING:
+            self.stop(self._state.reached)
+
+    def _check_failures(self) -> None:
+        results, limit = self._state.results, self._settings.search.max_failures
+        failed, refused = results.in_a_row(Status.FAILED), results.in_a_row(Status.REFUSED)
+        if self._state.phase is Phase.STOPPING:
+            return
+        if limit is not None and len(failed) >= limit:
+            reasons = [failure.reason for failure in failed]
+            common = max(reversed(reasons), key=reasons.count)
+            self._state.failure = f"{len(failed)} trials in a row failed: {common} (search.max_failures={limit})"
+        elif len(refused) >= _MOST_REFUSED:
+            self._state.failure = f"{len(refused)} trials in a row were refused: {refused[-1].reason}"
+        if self._state.failure:
+            self.stop(self._state.failure)

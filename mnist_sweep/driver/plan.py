@@ -1,0 +1,187 @@
+"""What a config makes a sweep do: its search space, its slots, and its first event."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.files import make_folder
+from mnist_sweep.common.versions import versions
+from mnist_sweep.config import backend, hypermodel
+from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.config.space import Space
+from mnist_sweep.config.trial_config import TrialConfig, check_shape
+from mnist_sweep.data import images as data
+from mnist_sweep.driver import discovery, enqueue, warm_start
+from mnist_sweep.journal.events import SweepStarted
+from mnist_sweep.journal.files import ARRAYS, WORKERS
+from mnist_sweep.journal.folders import find
+from mnist_sweep.search import compatibility
+from mnist_sweep.tracking.uri import absolute
+from mnist_sweep.workers.devices import Slot, slots
+from mnist_sweep.workers.local import LocalWorkers
+
+# As many builds of a user's hypermodel as it takes to know its space.
+_DISCOVERY_SECONDS = 1800
+
+
+def prepare(
+    config: dict[str, Any], found: hypermodel.Expanded | None = None
+) -> tuple[Settings, Space, list[TrialConfig]]:
+    """Checks a config as far as possible without the data.
+
+    Args:
+        config: The config as Hydra composed it, resolved.
+        found: What the hypermodel searches, if the config names one.
+
+    Returns:
+        The settings, the space, and the trial configs at the space's corners.
+
+    Raises:
+        UserError: Something is wrong with the config.
+    """
+    settings = check_settings(config)
+    if found is not None:
+        settings = replace(settings, trial=found.trial)
+    space = Space(settings.trial) if found is None else found.space()
+    corners = list(space.check())
+    compatibility.check(settings, space)
+    absolute(settings.tracking.uri)
+    return settings, space, corners
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to do.
+
+    Attributes:
+        config: The config.
+        settings: The config, checked.
+        hypermodel: The user's hypermodel, `package.module:name`; None if the config defines the models.
+        most: The most trials that may run at once; None if there is no limit.
+        slots: Where trials run.
+        corners: The trial configs at the space's corners; none with a hypermodel.
+        baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
+        known_space: The search space; None until a worker has built the hypermodel.
+    """
+
+    config: dict[str, Any]
+    settings: Settings
+    hypermodel: str | None
+    most: int | None
+    slots: list[Slot]
+    corners: list[TrialConfig]
+    baseline: Mapping[str, Any] | None
+    known_space: Space | None
+
+    @classmethod
+    def of(cls, config: dict[str, Any], baseline: Mapping[str, Any] | None) -> Plan:
+        """Makes the plan of a config.
+
+        Raises:
+            UserError: Something is wrong with the config.
+        """
+        settings = check_settings(config)
+        most, named = settings.search.max_trials, hypermodel.named(settings.trial)
+        space, corners = None, list[TrialConfig]()
+        if named is None:
+            settings, space, corners = prepare(config)
+            most = min((n for n in (most, space.size) if n is not None), default=None)
+        backend.check_installed(backend.of(settings.trial))
+        return cls(config, settings, named, most, slots(settings.workers, most), corners, baseline, space)
+
+    @property
+    def space(self) -> Space:
+        """The search space."""
+        assert self.known_space is not None
+        return self.known_space
+
+    @property
+    def backend(self) -> str:
+        """The Keras backend that trains."""
+        return backend.of(self.settings.trial)
+
+    def start_workers(self, folder: Path) -> LocalWorkers:
+        """Starts the workers, which wait for the data."""
+        custom_code = self.hypermodel is not None or self.settings.trial["model"].get("builder") is not None
+        recycle = self.settings.workers.recycle_after
+        return LocalWorkers(self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend)
+
+    def load_data(self) -> tuple[data.Images, data.Dataset]:
+        """Loads the data and splits it.
+
+        Raises:
+            UserError: It cannot be loaded, or does not fit the models.
+        """
+        images = data.load(self.settings.data.name, self.settings.data.path, self.settings.data.fallback)
+        for corner in self.corners:
+            check_shape(corner, images.shape)
+        return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
+
+    def discovered(self, workers: LocalWorkers) -> Plan:
+        """Returns the plan with the space of the hypermodel, which a worker builds.
+
+        Raises:
+            UserError: The hypermodel cannot be built, or its space cannot be searched.
+        """
+        assert self.hypermodel is not None
+        space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS)
+        found = hypermodel.expand(self.settings.trial, space)
+        settings, known, _ = prepare(self.config, found)
+        return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))
+
+    def first_event(
+        self, folder: Path, stored: dict[str, Any], images: data.Images, dataset: data.Dataset, time: float
+    ) -> SweepStarted:
+        """Returns the first event of the sweep, with the config as its folder stores it.
+
+        Raises:
+            UserError: `search.enqueue` or `search.warm_start` does not fit.
+        """
+        # With -m, the folder is experiments/NAME/TIME/NUMBER.
+        tail = folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:]
+        find_earlier = functools.partial(find, wanted_by="search.warm_start")
+        return SweepStarted(
+            time,
+            "/".join([self.settings.name, *tail]),
+            stored,
+            self.space.describe(),
+            _describe(images, dataset),
+            versions(),
+            enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
+            earlier=warm_start.earlier(self.settings, self.space, images.digest(), find_earlier),
+        )
+
+
+def save_for_workers(dataset: data.Dataset, folder: Path) -> Path:
+    """Writes the data into the sweep's folder, from where the workers map it into memory; returns its folder.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    arrays = folder / ARRAYS
+    try:
+        make_folder(arrays)
+        dataset.save(arrays)
+    except OSError as error:
+        raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
+    return arrays
+
+
+def _describe(images: data.Images, dataset: data.Dataset) -> dict[str, Any]:
+    height, width, channels = images.shape
+    return {
+        "name": images.name,
+        "digest": images.digest(),
+        "source": images.source,
+        "fallback_for": images.fallback,
+        "training_images": len(dataset.x_train),
+        "validation_images": len(dataset.x_val),
+        "test_images": len(dataset.x_test),
+        "image": f"{height}x{width}x{channels}",
+        "classes": images.classes,
+    }

@@ -1,0 +1,29 @@
+"""The config as a sweep's folder keeps it: without passwords, and without paths into its project, which may move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.journal.folders import elsewhere
+from mnist_sweep.tracking.uri import as_kept_in, as_seen_from, below, with_password
+
+
+def to_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns a config as the folder of its sweep keeps it."""
+    tracking, project = dict(config["tracking"]), elsewhere(folder) or Path.cwd()
+    tracking["uri"] = masked(as_kept_in(tracking["uri"], project))
+    artifacts = Path(tracking["artifacts"])
+    inside = below(artifacts, project) if artifacts.is_absolute() else None
+    tracking["artifacts"] = tracking["artifacts"] if inside is None else str(inside)
+    return {key: value for key, value in config.items() if key != "resume"} | {"tracking": tracking}
+
+
+def from_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns a config that a sweep's folder keeps as this process can use it: the inverse of `to_store`."""
+    tracking, project = dict(config["tracking"]), elsewhere(folder)
+    tracking["uri"] = as_seen_from(with_password(tracking["uri"]), project)
+    if project is not None:
+        tracking["artifacts"] = str(project / tracking["artifacts"])
+    return {**config, "tracking": tracking}

@@ -1,0 +1,86 @@
+"""Asks the search for trials, one at a time, and tells it how they end."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.search.in_thread import ThreadedSearch
+
+
+class SearchState(Enum):
+    """What the search said last."""
+
+    SUGGESTED = auto()
+    """It can be asked for another trial."""
+    ASKED = auto()
+    """Nothing yet."""
+    PAUSED = auto()
+    """It can be asked when another trial has ended."""
+    FINISHED = auto()
+    """It has nothing more to try."""
+
+
+class Suggestions:
+    """The questions to the search, and its answers.
+
+    Attributes:
+        state: What the search said last.
+    """
+
+    def __init__(self, search: ThreadedSearch) -> None:
+        """Takes the search."""
+        self._search = search
+        self.state = SearchState.SUGGESTED
+        self._ended_since_ask = False
+        # How many answers are still to come that an earlier session has acted on.
+        self._old_answers = 0
+
+    def ask(self, number: int) -> None:
+        """Asks for a trial."""
+        self.state, self._ended_since_ask = SearchState.ASKED, False
+        self._search.ask(number)
+
+    def ask_again(self, number: int, answer: Suggestion | None) -> None:
+        """Repeats a question of an earlier session, which was answered by a suggestion or not."""
+        if answer is None:
+            self.ask(number)
+            self._old_answers += 1
+        else:
+            self._search.restore(number, answer)
+
+    def resume(self, *, unanswered: bool) -> None:
+        """Ends the repetition; `unanswered` if nothing was done yet with the answer to the last question."""
+        self._old_answers -= unanswered
+        self.state = SearchState.ASKED if unanswered else SearchState.SUGGESTED
+
+    def answer(self, *, trials_open: bool) -> tuple[int, Suggestion] | None:
+        """Returns the suggestion that has come since the last call, with the number of its trial, without waiting.
+
+        Args:
+            trials_open: Whether a trial has not ended yet: a search that pauses without any would pause forever.
+
+        Raises:
+            Exception: What the search raised.
+        """
+        for answered in self._search.answers():
+            if self._old_answers:
+                self._old_answers -= 1
+                continue
+            self.state = SearchState.SUGGESTED
+            if isinstance(answered.answer, Suggestion):
+                return answered.number, answered.answer
+            if answered.answer is Answer.FINISHED:
+                self.state = SearchState.FINISHED
+            elif not self._ended_since_ask:
+                self.state = SearchState.PAUSED if trials_open else SearchState.FINISHED
+        return None
+
+    def tell(self, number: int, result: Result | None) -> None:
+        """Tells the search how a trial ended, unless the result is None."""
+        if result is None:
+            return
+        self._search.tell(number, result)
+        self._ended_since_ask = True
+        if self.state is SearchState.PAUSED:
+            self.state = SearchState.SUGGESTED

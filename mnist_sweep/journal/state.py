@@ -1,0 +1,137 @@
+"""The state of a sweep, as it follows from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    Confirmed,
+    EpochEnded,
+    Event,
+    ExecutionEnded,
+    SlotClosed,
+    SlotLost,
+    SlotOpened,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+    WinnerTested,
+)
+from mnist_sweep.journal.ranking import Ranking
+from mnist_sweep.journal.trial import Outcome, Status
+
+
+class SweepState:
+    """Follows a sweep, event by event, from the first one of its journal.
+
+    The loop, the screen and the recorder each have an instance. Events may be handled again, as after a failure of
+    MLflow, without changing the state.
+
+    Attributes:
+        started: The first event; None before it, or if the journal starts with another one.
+        config: The config of the last session.
+        versions: The versions of the packages in the last session.
+        results: The trials and their outcomes.
+        searched: The trials that count in the budget: not those that were refused, or retrain others.
+        open: The last start of each trial that has not ended; after a failed attempt, with the number of the next one.
+        slots: The slots on which trials have run.
+        latest: The last epoch of each trial.
+        epochs: The metrics of each epoch, by trial and execution.
+        executions: The outcomes of an open trial's executions, by trial and execution.
+        slots_added: How many more slots there are than when the session began.
+        tests: The tests of the winner; a resumed sweep may have found a better one.
+        next: The number of the next trial.
+        last: The last event.
+    """
+
+    def __init__(self, objectives: Sequence[Objective] = ()) -> None:
+        """Starts before the first event.
+
+        Args:
+            objectives: What is optimised; needed only to rank the trials.
+        """
+        self.started: SweepStarted | None = None
+        self.config: dict[str, Any] = {}
+        self.versions: dict[str, str] = {}
+        self.results = Ranking(tuple(objectives))
+        self.searched: set[int] = set()
+        self.open: dict[int, TrialStarted] = {}
+        self.slots: set[str] = set()
+        self.latest: dict[int, EpochEnded] = {}
+        self.epochs: dict[tuple[int, int], dict[int, Mapping[str, float]]] = {}
+        self.executions: dict[int, dict[int, Outcome]] = {}
+        self.slots_added = 0
+        self.tests: list[WinnerTested] = []
+        self.next = 0
+        self.last: Event | None = None
+
+    @classmethod
+    def after(cls, events: Iterable[Event], objectives: Sequence[Objective] = ()) -> SweepState:
+        """Returns the state after some events."""
+        state = cls(objectives)
+        for event in events:
+            state.handle(event)
+        return state
+
+    def handle(self, event: Event) -> None:
+        """Follows an event."""
+        match event:
+            case SweepStarted() | SweepResumed():
+                if isinstance(event, SweepStarted) and self.last is None:
+                    self.started = event
+                self.config, self.slots_added = event.config, 0
+                self.versions = self.versions | event.versions
+            case TrialStarted(trial=trial):
+                if trial.confirms is None and trial.number not in self.results.trials:
+                    self.searched.add(trial.number)
+                self.results.trials[trial.number] = trial
+                self.open[trial.number] = event
+                self.slots.add(event.slot)
+                self.next = max(self.next, trial.number + 1)
+            case EpochEnded():
+                self.latest[event.trial] = event
+                self.epochs.setdefault((event.trial, event.execution), {})[event.epoch] = event.metrics
+            case ExecutionEnded():
+                self.executions.setdefault(event.trial, {})[event.execution] = event.outcome
+            case AttemptFailed() if event.trial in self.open:
+                self.open[event.trial] = replace(self.open[event.trial], attempt=event.attempt + 1)
+            case TrialEnded() if event.trial in self.results.trials:
+                self.results.outcomes[event.trial] = event.outcome
+                self.open.pop(event.trial, None)
+                self.executions.pop(event.trial, None)
+                if event.outcome.status is Status.REFUSED:
+                    self.searched.discard(event.trial)
+            case Confirmed():
+                self.results.confirmed = event
+            case SlotOpened():
+                self.slots_added += 1
+            case SlotClosed() | SlotLost():
+                self.slots_added -= 1
+            case WinnerTested():
+                self.tests.append(event)
+        self.last = event
+
+    @property
+    def ended(self) -> SweepEnded | None:
+        """The end of the sweep, or of its last session; None while it runs, or where it was killed."""
+        return self.last if isinstance(self.last, SweepEnded) else None
+
+    @property
+    def completed(self) -> bool:
+        """Whether the sweep has come to its end, rather than being interrupted."""
+        return self.ended is not None and self.ended.status is Status.COMPLETED
+
+    @property
+    def tested(self) -> WinnerTested | None:
+        """The last test of the winner."""
+        return self.tests[-1] if self.tests else None
+
+    def last_epoch(self, trial: int, execution: int = 1) -> int:
+        """Returns the last epoch of a trial's execution; 0 before the first."""
+        return next(reversed(self.epochs.get((trial, execution), {})), 0)
