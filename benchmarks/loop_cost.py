@@ -29,7 +29,7 @@ from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.progress import Progress, Screen
-from mnist_sweep.journal.events import EpochEnded, Event
+from mnist_sweep.journal.events import EpochEnded, Event, Listener
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
@@ -50,6 +50,17 @@ SPACE = (
 _SEARCHES = (("search=random",), ("search=asha", "search.sampler=random"))
 
 
+class _Stopwatch:
+    """Notes when each epoch was reported, after the listeners before it have handled that."""
+
+    def __init__(self, times: list[tuple[float, float]]) -> None:
+        self._times = times
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            self._times.append((time.thread_time(), time.perf_counter()))
+
+
 def measure(trials: int, slots: int, overrides: Sequence[str], _: Path) -> Figures:
     """Runs a sweep, and returns the means of the first and the last tenth of its reports."""
     sys.path.insert(0, str(sweeps.ROOT / "tests"))
@@ -58,7 +69,7 @@ def measure(trials: int, slots: int, overrides: Sequence[str], _: Path) -> Figur
     settings = check_settings(compose.defaults(quote_sweeps([*SPACE, f"search.max_trials={trials}", *overrides])))
     space, clock = Space(settings.trial), FakeClock()
     workers = FakeWorkers(slots, lambda values, epoch: values["model.dropout"] + epoch / 100, clock)
-    aside = ThreadedSearch(lambda: choose.create_search(settings, space), InlineExecutor())
+    search = ThreadedSearch(lambda: choose.create_search(settings, space), InlineExecutor())
     progress = Progress(settings.objective, settings.search, slots, space.size, clock)
     # Processor time of this thread, and the time of the clock.
     times: list[tuple[float, float]] = []
@@ -68,15 +79,9 @@ def measure(trials: int, slots: int, overrides: Sequence[str], _: Path) -> Figur
         open(os.devnull, "w") as nowhere,
     ):
         screen = Screen(progress, Console(file=nowhere, width=120))
-
-        def emit(event: Event) -> None:
-            journal.append(event)
-            screen.handle(event)
-            if isinstance(event, EpochEnded):
-                times.append((time.thread_time(), time.perf_counter()))
-
+        listeners: list[Listener] = [journal, screen, _Stopwatch(times)]
         rule = choose.create_stopping(settings)
-        Sweep(settings, space, aside, rule, workers, folder=Path(folder), emit=emit, clock=clock).run()
+        Sweep(settings, space, search, rule, workers, folder=Path(folder), listeners=listeners, clock=clock).run()
     spent = [(1000 * (b[0] - a[0]), 1000 * (b[1] - a[1])) for a, b in itertools.pairwise(times)]
     tenth = len(spent) // 10
     figures: Figures = {}

@@ -14,7 +14,7 @@ from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.config import compose, hypermodel
 from mnist_sweep.config.grammar import quote_sweeps, read_sweep, values_of
 from mnist_sweep.config.settings import check_settings
-from mnist_sweep.driver import launch
+from mnist_sweep.driver import plan
 from mnist_sweep.search import Answer, Result, choose
 
 
@@ -106,7 +106,7 @@ def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arg
         if hypermodel.named(config) is not None:
             check_settings(config)
             continue
-        settings, space, corners = launch.prepare(config)
+        settings, space, corners = plan.prepare(config)
         assert corners
         if settings.search.algorithm == "own":
             own = choose.create_search(settings, space)

@@ -133,14 +133,19 @@ def run_task(workers: Workers, task: Package, clock: Callable[[], float], given_
     errors: list[str] = []
 
     def handle(message: Message) -> None:
-        if isinstance(message, Ready):
+        if isinstance(message, Ready) and not errors:
             workers.submit(message.slot, task)
-        elif isinstance(message, Packaged):
-            errors.append(message.error)
-        elif isinstance(message, Died | MachineFailed):
-            errors.append(message.reason)
+        elif (error := _error(message)) is not None:
+            errors.append(error)
 
     receive(workers, handle, lambda: errors or clock() >= until or given_up.is_set())
     if errors:
         return errors[0]
     return "interrupted" if given_up.is_set() else f"it takes more than {_SECONDS:.0f} s"
+
+
+def _error(message: Message) -> str | None:
+    """Why a worker could not package a model; "" if it could, and None for a message that does not tell."""
+    if isinstance(message, Packaged):
+        return message.error
+    return message.reason if isinstance(message, Died | MachineFailed) else None

@@ -20,7 +20,7 @@ from programs import Run, with_store
 from mnist_sweep.cli import ui
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.cli.main import main
-from mnist_sweep.driver import launch
+from mnist_sweep.driver import launch, plan
 from mnist_sweep.results.models import serve
 
 QUICK = f"{PROGRAM} +experiment=quick"
@@ -125,7 +125,7 @@ def test_every_command_that_a_page_shows_succeeds(
     monkeypatch.setattr(serve, "serve", lambda *_: 0)
     arguments = arguments_of(COMPANIONS[name], here)
     # tests/e2e/test_main_job.py resumes; here the budget and the config are checked.
-    monkeypatch.setattr(launch, "run", lambda config, *_, **__: 0 if launch.prepare(config) else 1)
+    monkeypatch.setattr(launch, "run", lambda config, *_, **__: 0 if plan.prepare(config) else 1)
     if arguments[0] == "export":
         shutil.rmtree(arguments[arguments.index("--to") + 1], ignore_errors=True)
     with pytest.raises(SystemExit) as end:
