@@ -11,10 +11,9 @@ import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO
+from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line, format_size, one_line, os_reason
@@ -45,10 +44,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 class RefusedError(UserError):
@@ -382,9 +377,7 @@ class Npz:
     def __enter__(self) -> Npz:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._archive.close()
         self._file.close()
 
@@ -403,7 +396,7 @@ def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
         return archive.read()
 
 
-def fill(array: NDArray[Any], content: _Readable, chunk: int = _CHUNK) -> int:
+def fill(array: NDArray[Any], content: BufferedIOBase, chunk: int = _CHUNK) -> int:
     """Fills an array with bytes from a file, as far as there are any.
 
     Args:
@@ -421,7 +414,7 @@ def fill(array: NDArray[Any], content: _Readable, chunk: int = _CHUNK) -> int:
     return done
 
 
-def _header(content: _Readable) -> Header | None:
+def _header(content: BufferedIOBase) -> Header | None:
     """Reads the header of a `.npy` file (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html)."""
     from numpy.lib import format as npy
 

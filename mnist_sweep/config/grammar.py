@@ -122,12 +122,16 @@ class Interval:
         return self.clamp(rng.uniform(self.low, self.high))
 
 
+Domain = Choice | Interval
+"""The values of a hyperparameter."""
+
+
 @functools.cache
 def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
-def read_sweep(text: str, key: str) -> Choice | Interval | None:
+def read_sweep(text: str, key: str) -> Domain | None:
     """Parses one value in Hydra's sweep grammar.
 
     Args:
@@ -176,7 +180,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
+def _domain(sweep: Any, text: str, key: str) -> Domain:
     if isinstance(sweep, Glob):
         raise UserError(f"{key}={text}: glob picks files of a config group, which cannot be searched; write choice(…)")
     unknown = sweep.tags - {"log"}
