@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line, format_size, one_line, os_reason
@@ -396,7 +396,7 @@ def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
         return archive.read()
 
 
-def fill(array: NDArray[Any], content: BufferedIOBase, chunk: int = _CHUNK) -> int:
+def fill(array: NDArray[Any], content: IO[bytes] | BufferedIOBase, chunk: int = _CHUNK) -> int:
     """Fills an array with bytes from a file, as far as there are any.
 
     Args:
@@ -414,7 +414,7 @@ def fill(array: NDArray[Any], content: BufferedIOBase, chunk: int = _CHUNK) -> i
     return done
 
 
-def _header(content: BufferedIOBase) -> Header | None:
+def _header(content: IO[bytes]) -> Header | None:
     """Reads the header of a `.npy` file (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html)."""
     from numpy.lib import format as npy
 

@@ -9,11 +9,10 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.search_config import (
     ASHASearch,
     CustomSearch,
-    GridSearch,
     HyperbandSearch,
     MedianSearch,
-    NoSearch,
     PBTSearch,
+    SearchConfig,
 )
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
@@ -29,7 +28,7 @@ def check(settings: Settings, space: Space) -> None:
     Raises:
         UserError: It cannot.
     """
-    config, algorithm = settings.search, ALGORITHMS[type(settings.search)]
+    config, algorithm = settings.search, ALGORITHMS[settings.search.algorithm]
     continuous = [h.name for h in space.hyperparameters if h.domain.size is None]
     if len(settings.objectives) > 1 and not algorithm.several_objectives:
         names = ", ".join(o.name for o in settings.objectives)
@@ -41,10 +40,10 @@ def check(settings: Settings, space: Space) -> None:
             f"search.warm_start={config.warm_start[0]}: search={config.algorithm} does not learn from earlier sweeps; "
             "use search=tpe or asha, or leave it out"
         )
-    if isinstance(config, NoSearch) and space.hyperparameters:
+    if config.algorithm == "none" and space.hyperparameters:
         first = space.hyperparameters[0].name
         raise UserError(f"search=none: {first} is a sweep; give it one value, or use search=random")
-    if isinstance(config, GridSearch):
+    if config.algorithm == "grid":
         _check_grid(config, space, continuous)
     if isinstance(config, CustomSearch):
         custom.check(config)
@@ -73,7 +72,7 @@ def _check_population(settings: Settings, space: Space) -> None:
         )
 
 
-def _check_grid(config: GridSearch, space: Space, continuous: list[str]) -> None:
+def _check_grid(config: SearchConfig, space: Space, continuous: list[str]) -> None:
     if continuous:
         raise UserError(
             f"search=grid: {continuous[0]} is an interval; write choice(…) or range(…), or use search=random"
@@ -119,7 +118,7 @@ def _check_epochs(settings: Settings, space: Space) -> None:
 
 def _check_sampler(settings: Settings, space: Space) -> None:
     config = settings.search
-    key, sampler = "search", str(config.algorithm)
+    key, sampler = "search", config.algorithm
     if isinstance(config, ASHASearch | MedianSearch):
         key, sampler = "search.sampler", config.sampler
     if sampler == "gp" and importlib.util.find_spec("torch") is None:

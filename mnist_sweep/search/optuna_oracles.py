@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from mnist_sweep.config.search_config import ModelSearch, NSGA2Search
 from mnist_sweep.config.space import Values
 from mnist_sweep.search.base import Problem, Search
 from mnist_sweep.search.dimensions import dimensions
@@ -35,7 +36,7 @@ Distributions = dict[str, BaseDistribution]
 _MakeSampler = Callable[[int], BaseSampler]
 
 
-def tpe(problem: Problem, *, startup_trials: int) -> Search:
+def tpe(config: ModelSearch, problem: Problem) -> Search:
     """`search=tpe`: the tree-structured Parzen estimator (Bergstra et al., 2011; https://arxiv.org/abs/2304.11127).
 
     Hyperparameters that are active under the same condition are drawn together (Falkner et al., 2018,
@@ -43,8 +44,8 @@ def tpe(problem: Problem, *, startup_trials: int) -> Search:
     values; trials that were cut count as worse than all that were not.
 
     Args:
+        config: Its `startup_trials` are random; fewer if there are trials of earlier sweeps.
         problem: What to search.
-        startup_trials: Random trials before the estimator is used, less those of earlier sweeps.
     """
     # Hyperparameters that are active under the same conditions; those that always are come first.
     groups: dict[str, Distributions] = {repr(()): {}}
@@ -52,67 +53,67 @@ def tpe(problem: Problem, *, startup_trials: int) -> Search:
         groups.setdefault(repr(dimension.hyperparameter.conditions), {})[dimension.name] = dimension.distribution
 
     def make_sampler(seed: int) -> BaseSampler:
-        return _GroupedTPE(seed, list(groups.values()), startup_trials)
+        return _GroupedTPE(seed, list(groups.values()), config.startup_trials)
 
     one_objective = len(problem.objectives) == 1
     return _search(OptunaOracle(problem, make_sampler), problem, restores_by_values=True, cut_as_stopped=one_objective)
 
 
-def gp(problem: Problem, *, startup_trials: int) -> Search:
+def gp(config: ModelSearch, problem: Problem) -> Search:
     """`search=gp`: a Gaussian process; suggests the point with the largest expected improvement. Needs PyTorch.
 
     In place of an inactive hyperparameter, the process gets the middle of its domain, or the first of its options.
 
     Args:
+        config: Its `startup_trials` are random; fewer if there are trials of earlier sweeps.
         problem: What to search, with one objective.
-        startup_trials: Random trials before the process is fitted, less those of earlier sweeps.
     """
     every = {d.name: d.distribution for d in dimensions(problem.space).values()}
 
     def make_sampler(seed: int) -> BaseSampler:
-        return _with_fixed_space(GPSampler, every)(seed=seed, n_startup_trials=startup_trials)
+        return _with_fixed_space(GPSampler, every)(seed=seed, n_startup_trials=config.startup_trials)
 
     return _search(OptunaOracle(problem, make_sampler, include_inactive=True), problem, restores_by_values=True)
 
 
-def cmaes(problem: Problem, *, startup_trials: int) -> Search:
+def cmaes(config: ModelSearch, problem: Problem) -> Search:
     """`search=cmaes`: an evolution strategy on the numbers (Hansen, 2016, https://arxiv.org/abs/1604.00772).
 
     The other hyperparameters are drawn at random. With 10 or more trials of earlier sweeps, it starts from the best
     tenth of them (Nomura et al., 2021, https://arxiv.org/abs/2012.06932).
 
     Args:
+        config: Its `startup_trials` are random; fewer if there are trials of earlier sweeps.
         problem: What to search, with one objective and at least one numeric hyperparameter.
-        startup_trials: Random trials before that, less those of earlier sweeps.
     """
     numbers = {d.name: d.distribution for d in dimensions(problem.space).values() if d.numeric}
     sources = _source_trials(problem, numbers) or None
 
     def make_sampler(seed: int) -> BaseSampler:
         return _with_fixed_space(CmaEsSampler, numbers)(
-            seed=seed, n_startup_trials=startup_trials, source_trials=sources
+            seed=seed, n_startup_trials=config.startup_trials, source_trials=sources
         )
 
     return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
 
 
-def nsga2(problem: Problem, *, population: int) -> Search:
+def nsga2(config: NSGA2Search, problem: Problem) -> Search:
     """`search=nsga2`: a genetic algorithm for several objectives (Deb et al., 2002, https://doi.org/10.1109/4235.996017).
 
     Args:
+        config: Its `population` is the number of trials in a generation.
         problem: What to search. Its `enqueued` values are members of the first generation.
-        population: Trials in a generation.
     """
     every = {d.name: d.distribution for d in dimensions(problem.space).values()}
 
     def make_sampler(seed: int) -> BaseSampler:
-        return _with_fixed_space(NSGAIISampler, every)(seed=seed, population_size=population)
+        return _with_fixed_space(NSGAIISampler, every)(seed=seed, population_size=config.population)
 
     return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
 
 
 def _search(oracle: BaseOracle, problem: Problem, **options: bool) -> Search:
-    return OracleSearch(oracle, problem.space, problem.objectives, enqueued=problem.enqueued, **options)
+    return OracleSearch(oracle, problem, len(problem.objectives), **options)
 
 
 class _GroupedTPE(TPESampler):

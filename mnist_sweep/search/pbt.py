@@ -38,14 +38,8 @@ def create(config: PBTSearch, problem: Problem) -> Search:
         problem: What to search. Its `enqueued` values are the first members'; those of the others are drawn at random.
 
     Raises:
-        UserError: Nothing in the space can change while a model trains, or more values are enqueued than there are
-            members.
+        UserError: More values are enqueued than there are members.
     """
-    if not perturbable(problem.space):
-        raise UserError(
-            "search=pbt: nothing in the space can change while a model trains; make optimizer.learning_rate, "
-            "training.batch_size, a dropout or an l2 a sweep of numbers, or use search=asha"
-        )
     if len(problem.enqueued) > config.population:
         raise UserError(
             f"search.population={config.population}: search.enqueue has {len(problem.enqueued)} entries, and each is a "
