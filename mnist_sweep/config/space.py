@@ -7,7 +7,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,13 +122,21 @@ class Space:
         """Yields every configuration once; the last hyperparameter changes fastest."""
         return _product(self.hyperparameters)
 
-    def sample(self, rng: random.Random) -> Values:
-        """Draws a configuration at random."""
+    def choose(self, value: Callable[[Hyperparameter], Any]) -> Values:
+        """Returns a configuration.
+
+        Args:
+            value: Called with each active hyperparameter, parents before their children; returns its value.
+        """
         values: Values = {}
         for hyperparameter in self.hyperparameters:
             if hyperparameter.active(values):
-                values[hyperparameter.name] = hyperparameter.domain.sample(rng)
+                values[hyperparameter.name] = value(hyperparameter)
         return values
+
+    def sample(self, rng: random.Random) -> Values:
+        """Draws a configuration at random."""
+        return self.choose(lambda hyperparameter: hyperparameter.domain.sample(rng))
 
     def config(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns one trial's config.
@@ -198,11 +206,8 @@ class Space:
                 raise
 
     def _active(self, combination: Sequence[Any]) -> Values:
-        values: Values = {}
-        for hyperparameter, value in zip(self.hyperparameters, combination, strict=True):
-            if hyperparameter.active(values):
-                values[hyperparameter.name] = value
-        return values
+        values = dict(zip((h.name for h in self.hyperparameters), combination, strict=True))
+        return self.choose(lambda hyperparameter: values[hyperparameter.name])
 
 
 def identity(values: Mapping[str, Any]) -> str:

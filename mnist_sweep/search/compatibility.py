@@ -6,14 +6,7 @@ import importlib.util
 import math
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.search_config import (
-    ASHASearch,
-    CustomSearch,
-    HyperbandSearch,
-    MedianSearch,
-    PBTSearch,
-    SearchConfig,
-)
+from mnist_sweep.config.search_config import ASHASearch, CustomSearch, HyperbandSearch, MedianSearch, PBTSearch
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.search import custom, pbt
@@ -44,7 +37,7 @@ def check(settings: Settings, space: Space) -> None:
         first = space.hyperparameters[0].name
         raise UserError(f"search=none: {first} is a sweep; give it one value, or use search=random")
     if config.algorithm == "grid":
-        _check_grid(config, space, continuous)
+        _check_grid(space, continuous, config.max_trials)
     if isinstance(config, CustomSearch):
         custom.check(config)
     if space.hyperparameters:
@@ -72,12 +65,12 @@ def _check_population(settings: Settings, space: Space) -> None:
         )
 
 
-def _check_grid(config: SearchConfig, space: Space, continuous: list[str]) -> None:
+def _check_grid(space: Space, continuous: list[str], max_trials: int | None) -> None:
     if continuous:
         raise UserError(
             f"search=grid: {continuous[0]} is an interval; write choice(…) or range(…), or use search=random"
         )
-    if config.max_trials is None and (space.size or 0) > _LARGEST_GRID:
+    if max_trials is None and (space.size or 0) > _LARGEST_GRID:
         raise UserError(
             f"search=grid: the space has {space.size} combinations; set search.max_trials, or use search=random"
         )

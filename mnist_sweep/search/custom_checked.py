@@ -124,17 +124,13 @@ class CheckedSearch(Search):
         for name in values:
             if name not in names:
                 raise self._error(f"suggested {name}, which is not searched{did_you_mean(str(name), names)}")
-        plain: Values = {}
-        for hyperparameter in self._space.hyperparameters:
-            if hyperparameter.active(plain):
-                if hyperparameter.name not in values:
-                    raise self._error(f"suggested no value for {hyperparameter.name}")
-                plain[hyperparameter.name] = self._checked_value(hyperparameter, values[hyperparameter.name])
-        return plain
+        return self._space.choose(lambda hyperparameter: self._checked_value(hyperparameter, values))
 
-    def _checked_value(self, hyperparameter: Hyperparameter, value: Any) -> Any:
-        domain = hyperparameter.domain
-        value = value.item() if hasattr(value, "item") else value
+    def _checked_value(self, hyperparameter: Hyperparameter, values: Mapping[str, Any]) -> Any:
+        name, domain = hyperparameter.name, hyperparameter.domain
+        if name not in values:
+            raise self._error(f"suggested no value for {name}")
+        value = values[name].item() if hasattr(values[name], "item") else values[name]
         if isinstance(domain, Choice):
             for option in domain.options:
                 if option == value and isinstance(option, bool) == isinstance(value, bool):
@@ -143,7 +139,7 @@ class CheckedSearch(Search):
             clamped = domain.clamp(value)
             if abs(clamped - value) <= _ROUNDING * abs(clamped):
                 return clamped
-        raise self._error(f"suggested {hyperparameter.name}={value!r}, which is not in {domain}")
+        raise self._error(f"suggested {name}={value!r}, which is not in {domain}")
 
 
 class CheckedStopping(Stopping):

@@ -165,9 +165,10 @@ class WorkerHandle:
             return self.kill_reason
         code = self.process.returncode
         if code is not None and code < 0:
-            return f"was killed by {_signal_name(-code)}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+            name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+            return f"was killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         lines = self.end_of_log().strip().splitlines()
-        return f"ended with exit code {code}" + (f" ({one_reason(lines[-1])})" if lines else "")
+        return f"ended with exit code {code}" + (f" ({base.one_reason(lines[-1])})" if lines else "")
 
     def end_of_log(self) -> str:
         """Returns the end of what the process has written since its current task began."""
@@ -193,10 +194,3 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
