@@ -280,22 +280,16 @@ def _with_layers(template: dict[str, Any], found: Mapping[str, Domain], per_laye
         elif not any(n >= _position(key) for n in layers):
             # The value is for a layer that never exists.
             continue
-        elif key in expanded:
-            names = tuple(f"{key}.{i}" for i in range(1, max(layers) + 1))
-            _put(template, key, _Layers(names))
-            for i, name in enumerate(names, start=1):
-                result.append(_for_layer(name, found[key], count, layers, i, searched=count in found))
         else:
-            result.append(_for_layer(key, found[key], count, layers, _position(key), searched=count in found))
+            names = {key: _position(key)}
+            if key in expanded:
+                names = {f"{key}.{layer}": layer for layer in range(1, max(layers) + 1)}
+                _put(template, key, _Layers(tuple(names)))
+            for name, layer in names.items():
+                enough = tuple(n for n in layers if n >= layer)
+                depends = count in found and min(layers) < layer
+                result.append(Hyperparameter(name, found[key], ((count, enough),) if depends else ()))
     return result
-
-
-def _for_layer(
-    name: str, domain: Domain, count: str, layers: Sequence[int], layer: int, *, searched: bool
-) -> Hyperparameter:
-    if searched and min(layers) < layer:
-        return Hyperparameter(name, domain, ((count, tuple(n for n in layers if n >= layer)),))
-    return Hyperparameter(name, domain)
 
 
 def _position(key: str) -> int:

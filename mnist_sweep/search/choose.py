@@ -100,7 +100,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "asha": Algorithm(_sampler, _asha_rule, sets_epochs=True),
     "median": Algorithm(_sampler, _median_rule, sets_epochs=True),
     "hyperband": Algorithm(_lazy("oracles", "hyperband"), learns=False, ends=True, sets_epochs=True, continues=True),
-    "pbt": Algorithm(_lazy("pbt", "create"), learns=False, ends=True, sets_epochs=True, continues=True),
+    "pbt": Algorithm(_lazy("pbt", "PBT"), learns=False, ends=True, sets_epochs=True, continues=True),
     "own": Algorithm(_lazy("custom", "create"), _custom_rule, several_objectives=True, ends=True, continues=True),
 }
 

@@ -296,6 +296,7 @@ class Dimension:
 
     Attributes:
         hyperparameter: The hyperparameter.
+        name: Its name.
         distribution: The distribution of its values in Optuna's terms.
         numeric: Whether its values are numbers.
     """
@@ -303,7 +304,7 @@ class Dimension:
     def __init__(self, hyperparameter: Hyperparameter) -> None:
         """Takes the hyperparameter."""
         self.hyperparameter, domain = hyperparameter, hyperparameter.domain
-        self.numeric = domain.numeric
+        self.name, self.numeric = hyperparameter.name, domain.numeric
         self._options: list[Any] = []
         self.distribution: BaseDistribution
         if isinstance(domain, Choice):
@@ -315,11 +316,6 @@ class Dimension:
             self.distribution = IntDistribution(int(domain.low), int(domain.high), domain.log)
         else:
             self.distribution = FloatDistribution(domain.low, domain.high, domain.log)
-
-    @property
-    def name(self) -> str:
-        """The hyperparameter's name."""
-        return self.hyperparameter.name
 
     def suggest(self, trial: Trial) -> Any:
         """Asks a trial for a value."""
