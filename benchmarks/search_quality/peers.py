@@ -92,11 +92,11 @@ def keras_tuner(kind: str, search: _Search) -> None:
     sys.modules["tensorboard.plugins.hparams"].api = None  # type: ignore[attr-defined]
     import keras_tuner as kt
 
-    from mnist_sweep.search.translation import from_keras_tuner, to_keras_tuner
+    from mnist_sweep.search.translation import Translation, to_keras_tuner
 
     class Model(kt.HyperModel):  # type: ignore[misc]
         def config(self, hp: Any) -> TrialConfig:
-            return check_trial(search.space.config(from_keras_tuner(hp.values, search.space)))
+            return check_trial(search.space.config(Translation(search.space).decode(hp.values)))
 
         def build(self, hp: Any) -> Any:
             return search.training.compiled(self.config(hp))

@@ -11,10 +11,9 @@ import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO
+from io import BufferedIOBase, BufferedReader, BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line, format_size, one_line, os_reason
@@ -31,7 +30,8 @@ _MOST_NODES = 50_000
 _DEEPEST = 50
 # Characters of a value that PyYAML parses as a number, which takes quadratic time.
 _LONGEST_NUMBER = 5_000
-# NumPy's own limit; NumPy checks it only after reading the whole header, which may be gigabytes long.
+# NumPy's own limit; NumPy checks it only after reading the whole header, which may be gigabytes long. Up to 12 bytes
+# precede the header.
 _LONGEST_HEADER = 10_000
 _CHUNK = 2**18
 # For other compression methods, zipfile inflates a whole chunk at once, to as much as 20,000 times its size.
@@ -45,10 +45,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 class RefusedError(UserError):
@@ -326,7 +322,7 @@ class Npz:
             try:
                 with self._archive.open(entry) as content, warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    header = _header(content)
+                    header = _header(content.read(_LONGEST_HEADER + 12))
             except Exception as error:
                 raise self._unreadable(error) from None
             if header is None:
@@ -382,9 +378,7 @@ class Npz:
     def __enter__(self) -> Npz:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._archive.close()
         self._file.close()
 
@@ -403,7 +397,7 @@ def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
         return archive.read()
 
 
-def fill(array: NDArray[Any], content: _Readable, chunk: int = _CHUNK) -> int:
+def fill(array: NDArray[Any], content: IO[bytes] | BufferedIOBase, chunk: int = _CHUNK) -> int:
     """Fills an array with bytes from a file, as far as there are any.
 
     Args:
@@ -421,28 +415,23 @@ def fill(array: NDArray[Any], content: _Readable, chunk: int = _CHUNK) -> int:
     return done
 
 
-def _header(content: _Readable) -> Header | None:
+def _header(start: bytes) -> Header | None:
     """Reads the header of a `.npy` file (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html)."""
     from numpy.lib import format as npy
 
-    magic = content.read(npy.MAGIC_LEN)
-    if not magic.startswith(npy.MAGIC_PREFIX):
+    content = BytesIO(start)
+    if not start.startswith(npy.MAGIC_PREFIX):
         return None
-    version = npy.read_magic(BytesIO(magic))
+    version = npy.read_magic(content)
     if version not in ((1, 0), (2, 0)):
         # Later versions are only for arrays with named fields, which are refused anyway.
         raise ValueError(f"version {version[0]}.{version[1]} of NumPy's format is not supported")
-    width = 2 if version == (1, 0) else 4
-    length = content.read(width)
-    if int.from_bytes(length, "little") > _LONGEST_HEADER:
-        raise ValueError("its header is damaged")
-    text = content.read(int.from_bytes(length, "little"))
-    read = npy.read_array_header_1_0 if width == 2 else npy.read_array_header_2_0
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
-        shape, fortran, dtype = read(BytesIO(length + text))
+        shape, fortran, dtype = read(content)
     except Exception:
         # NumPy uses Python's parser, which may also raise RecursionError and MemoryError.
         raise ValueError("its header is damaged") from None
     if any(side < 0 for side in shape) or dtype.names is not None or not (dtype.itemsize or dtype.hasobject):
         raise ValueError("its header is damaged")
-    return Header(shape, dtype, fortran, npy.MAGIC_LEN + width + len(text))
+    return Header(shape, dtype, fortran, content.tell())

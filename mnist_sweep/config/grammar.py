@@ -14,17 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.override_parser import types as hydra_types
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    Glob,
-    IntervalSweep,
-    Override,
-    Quote,
-    QuotedString,
-    RangeSweep,
-    Sweep,
-)
 from hydra.errors import HydraException
 
 from mnist_sweep.common.errors import UserError
@@ -122,12 +113,16 @@ class Interval:
         return self.clamp(rng.uniform(self.low, self.high))
 
 
+Domain = Choice | Interval
+"""The values of a hyperparameter."""
+
+
 @functools.cache
 def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
-def read_sweep(text: str, key: str) -> Choice | Interval | None:
+def read_sweep(text: str, key: str) -> Domain | None:
     """Parses one value in Hydra's sweep grammar.
 
     Args:
@@ -176,17 +171,17 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
-    if isinstance(sweep, Glob):
+def _domain(sweep: Any, text: str, key: str) -> Domain:
+    if isinstance(sweep, hydra_types.Glob):
         raise UserError(f"{key}={text}: glob picks files of a config group, which cannot be searched; write choice(…)")
     unknown = sweep.tags - {"log"}
     if unknown:
         raise UserError(f"{key}={text}: unknown tag {min(unknown)!r}; the only tag is log")
-    if isinstance(sweep, IntervalSweep):
+    if isinstance(sweep, hydra_types.IntervalSweep):
         return _interval(sweep, text, key)
     if sweep.tags:
         raise UserError(f"{key}={text}: tag(log, …) works only with interval(…)")
-    if isinstance(sweep, RangeSweep):
+    if isinstance(sweep, hydra_types.RangeSweep):
         start, stop, step = (float(number or 0) for number in (sweep.start, sweep.stop, sweep.step))
         if step and not abs((stop - start) / step) <= _MOST_VALUES:
             raise UserError(f"{key}={text}: has more than {_MOST_VALUES:,} values; write int(interval(…)) instead")
@@ -198,7 +193,7 @@ def _domain(sweep: Any, text: str, key: str) -> Choice | Interval:
     return Choice(options)
 
 
-def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
+def _interval(sweep: hydra_types.IntervalSweep, text: str, key: str) -> Interval:
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     assert low is not None
     assert high is not None
@@ -214,9 +209,9 @@ def _interval(sweep: IntervalSweep, text: str, key: str) -> Interval:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Sweep):
+    if isinstance(value, hydra_types.Sweep):
         raise ValueError("a sweep cannot contain another sweep")
-    if isinstance(value, QuotedString):
+    if isinstance(value, hydra_types.QuotedString):
         return value.text
     if isinstance(value, list):
         return [_plain(v) for v in value]
@@ -244,7 +239,7 @@ def _written(value: Any) -> str:
         except UserError:
             plain = False
         # A backslash is plain outside a list, but escapes the next character in one.
-        return value if plain and value and "\\" not in value else QuotedString(value, Quote.single).with_quotes()
+        return value if plain and value and "\\" not in value else _quoted(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, dict):
@@ -283,24 +278,28 @@ def values_of(override: str) -> list[str]:
         The values without quotes; none if the override cannot be read.
     """
     try:
-        parsed: Override = _parser().parse_overrides([override])[0]
+        parsed: hydra_types.Override = _parser().parse_overrides([override])[0]
         value = parsed.value()
     except (HydraException, ValueError):
         return []
-    found = value.list if isinstance(value, ChoiceSweep) else [value]
-    return [text.text if isinstance(text, QuotedString) else str(text) for text in found]
+    found = value.list if isinstance(value, hydra_types.ChoiceSweep) else [value]
+    return [text.text if isinstance(text, hydra_types.QuotedString) else str(text) for text in found]
 
 
 def is_sweep(override: str) -> bool:
     """Returns whether the value of a command-line override is a sweep, quoted for Hydra or not."""
     try:
-        parsed: Override = _parser().parse_overrides([override])[0]
+        parsed: hydra_types.Override = _parser().parse_overrides([override])[0]
         if parsed.is_sweep_override():
             return True
         value = parsed.value()
         return isinstance(value, str) and read_sweep(value, str(parsed.key_or_group)) is not None
     except (HydraException, UserError):
         return False
+
+
+def _quoted(text: str) -> str:
+    return hydra_types.QuotedString(text, hydra_types.Quote.single).with_quotes()
 
 
 def _quoted_choice(argument: str) -> str:
@@ -310,7 +309,7 @@ def _quoted_choice(argument: str) -> str:
         sweep = read_sweep(text, key)
     except UserError:
         return argument
-    return argument if sweep is None else f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+    return argument if sweep is None else f"{key}={_quoted(text)}"
 
 
 def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:
@@ -327,13 +326,12 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
     quoted = []
     for argument in overrides:
         try:
-            override: Override = _parser().parse_overrides([argument])[0]
+            override: hydra_types.Override = _parser().parse_overrides([argument])[0]
         except HydraException:
             quoted.append(argument if intervals_only else _quoted_choice(argument))
             continue
         to_quote = override.is_interval_sweep() if intervals_only else override.is_sweep_override()
         if to_quote and not override.is_hydra_override():
-            text = argument.partition("=")[2]
-            argument = f"{override.get_key_element()}={QuotedString(text, Quote.single).with_quotes()}"
+            argument = f"{override.get_key_element()}={_quoted(argument.partition('=')[2])}"
         quoted.append(argument)
     return quoted

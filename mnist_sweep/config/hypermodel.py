@@ -14,8 +14,8 @@ from typing import Any
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line, flat, printable
 from mnist_sweep.config.checks import as_written
-from mnist_sweep.config.grammar import Choice, Interval, is_number, looks_like_sweep, read_sweep
-from mnist_sweep.config.hypermodel_space import Domain, Parameter, cast, is_one_of, key_of, read
+from mnist_sweep.config.grammar import Choice, Domain, Interval, is_number, looks_like_sweep, read_sweep
+from mnist_sweep.config.hypermodel_space import Parameter, cast, is_one_of, key_of, read
 from mnist_sweep.config.space import Condition, Space
 from mnist_sweep.config.trial_config import CNN, MLP
 
@@ -146,9 +146,7 @@ def _read(discovered: Mapping[str, Any], name: str) -> dict[str, Parameter]:
 
 
 def _remaining(
-    conditions: tuple[Condition, ...],
-    domains: Mapping[str, Domain],
-    earlier: Mapping[str, tuple[Condition, ...]],
+    conditions: tuple[Condition, ...], domains: Mapping[str, Domain], earlier: Mapping[str, tuple[Condition, ...]]
 ) -> tuple[Condition, ...] | None:
     """Returns the conditions that the config does not already decide; None if they never hold."""
     remaining: dict[str, tuple[Any, ...]] = {}

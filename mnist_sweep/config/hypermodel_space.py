@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.grammar import Choice, Interval, is_number
+from mnist_sweep.config.grammar import Choice, Domain, Interval, is_number
 from mnist_sweep.config.space import Condition
-
-Domain = Choice | Interval
 
 # With more options than these, a list is useless for people and algorithms alike.
 _MOST_OPTIONS = 1000

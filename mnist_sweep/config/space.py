@@ -7,12 +7,12 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.grammar import Choice, Interval, read_sweep
+from mnist_sweep.config.grammar import Choice, Domain, Interval, read_sweep
 from mnist_sweep.config.trial_config import LAYERED, TrialConfig, check_trial
 
 Values = dict[str, Any]
@@ -35,7 +35,7 @@ class Hyperparameter:
     """
 
     name: str
-    domain: Choice | Interval
+    domain: Domain
     conditions: tuple[Condition, ...] = ()
     keeps_weights: bool = False
 
@@ -86,13 +86,11 @@ class Space:
         model = dict(trial["model"])
         per_layer = model.pop("per_layer", [])
         trial["model"] = model
-        self._found: dict[str, Choice | Interval] = {}
+        self._found: dict[str, Domain] = {}
         self._template = _find(trial, "", self._found)
         self.hyperparameters = [
             replace(
-                h,
-                conditions=h.conditions + (conditions or {}).get(h.name, ()),
-                keeps_weights=h.name in keeps_weights,
+                h, conditions=h.conditions + (conditions or {}).get(h.name, ()), keeps_weights=h.name in keeps_weights
             )
             for h in _with_layers(self._template, self._found, per_layer)
         ]
@@ -124,13 +122,21 @@ class Space:
         """Yields every configuration once; the last hyperparameter changes fastest."""
         return _product(self.hyperparameters)
 
-    def sample(self, rng: random.Random) -> Values:
-        """Draws a configuration at random."""
+    def choose(self, value: Callable[[Hyperparameter], Any]) -> Values:
+        """Returns a configuration.
+
+        Args:
+            value: Called with each active hyperparameter, parents before their children; returns its value.
+        """
         values: Values = {}
         for hyperparameter in self.hyperparameters:
             if hyperparameter.active(values):
-                values[hyperparameter.name] = hyperparameter.domain.sample(rng)
+                values[hyperparameter.name] = value(hyperparameter)
         return values
+
+    def sample(self, rng: random.Random) -> Values:
+        """Draws a configuration at random."""
+        return self.choose(lambda hyperparameter: hyperparameter.domain.sample(rng))
 
     def config(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns one trial's config.
@@ -200,11 +206,8 @@ class Space:
                 raise
 
     def _active(self, combination: Sequence[Any]) -> Values:
-        values: Values = {}
-        for hyperparameter, value in zip(self.hyperparameters, combination, strict=True):
-            if hyperparameter.active(values):
-                values[hyperparameter.name] = value
-        return values
+        values = dict(zip((h.name for h in self.hyperparameters), combination, strict=True))
+        return self.choose(lambda hyperparameter: values[hyperparameter.name])
 
 
 def identity(values: Mapping[str, Any]) -> str:
@@ -234,7 +237,7 @@ def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
 # ---- reading a config -------------------------------------------------------------------------------------------
 
 
-def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:
+def _find(node: Any, key: str, found: dict[str, Domain]) -> Any:
     """Replaces the sweeps in a config by placeholders, and collects their domains."""
     if isinstance(node, Mapping):
         return {name: _find(inner, f"{key}.{name}" if key else name, found) for name, inner in node.items()}
@@ -254,11 +257,7 @@ def _find(node: Any, key: str, found: dict[str, Choice | Interval]) -> Any:
 # ---- layers -----------------------------------------------------------------------------------------------------
 
 
-def _with_layers(
-    template: dict[str, Any],
-    found: Mapping[str, Choice | Interval],
-    per_layer: Any,
-) -> list[Hyperparameter]:
+def _with_layers(template: dict[str, Any], found: Mapping[str, Domain], per_layer: Any) -> list[Hyperparameter]:
     """Orders the hyperparameters, expands those of `per_layer`, and makes those of layers depend on the layers."""
     if not (isinstance(per_layer, list) and all(isinstance(f, str) for f in per_layer)):
         raise UserError(f"model.per_layer={per_layer}: must be a list of fields such as [units, activation]")
@@ -281,22 +280,16 @@ def _with_layers(
         elif not any(n >= _position(key) for n in layers):
             # The value is for a layer that never exists.
             continue
-        elif key in expanded:
-            names = tuple(f"{key}.{i}" for i in range(1, max(layers) + 1))
-            _put(template, key, _Layers(names))
-            for i, name in enumerate(names, start=1):
-                result.append(_for_layer(name, found[key], count, layers, i, searched=count in found))
         else:
-            result.append(_for_layer(key, found[key], count, layers, _position(key), searched=count in found))
+            names = {key: _position(key)}
+            if key in expanded:
+                names = {f"{key}.{layer}": layer for layer in range(1, max(layers) + 1)}
+                _put(template, key, _Layers(tuple(names)))
+            for name, layer in names.items():
+                enough = tuple(n for n in layers if n >= layer)
+                depends = count in found and min(layers) < layer
+                result.append(Hyperparameter(name, found[key], ((count, enough),) if depends else ()))
     return result
-
-
-def _for_layer(
-    name: str, domain: Choice | Interval, count: str, layers: Sequence[int], layer: int, *, searched: bool
-) -> Hyperparameter:
-    if searched and min(layers) < layer:
-        return Hyperparameter(name, domain, ((count, tuple(n for n in layers if n >= layer)),))
-    return Hyperparameter(name, domain)
 
 
 def _position(key: str) -> int:
@@ -313,10 +306,10 @@ def _count_key(key: str) -> str | None:
     # The names of a hypermodel have no such meaning.
     if parts[0] != "model" or parts[1:2] == ["values"] or len(parts) < 2 or parts[-1] not in LAYERED:
         return None
-    return ".".join([*parts[:-1], LAYERED[parts[-1]]])
+    return ".".join([*parts[:-1], "layers"])
 
 
-def _layer_counts(template: Mapping[str, Any], found: Mapping[str, Choice | Interval], key: str) -> list[int] | None:
+def _layer_counts(template: Mapping[str, Any], found: Mapping[str, Domain], key: str) -> list[int] | None:
     """Returns the possible numbers of layers; None if the config has no such key, as with custom models."""
     node: Any = template
     for part in key.split("."):
@@ -335,14 +328,14 @@ def _put(template: dict[str, Any], key: str, value: object) -> None:
     node[last] = value
 
 
-def _readable(option: list[Any], found: Mapping[str, Choice | Interval]) -> str:
+def _readable(option: list[Any], found: Mapping[str, Domain]) -> str:
     if not any(isinstance(value, _Placeholder) for value in option):
         return str(option)
     return f"[{', '.join(str(found[v.name] if isinstance(v, _Placeholder) else v) for v in option)}]"
 
 
 def _check_lists(
-    template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Choice | Interval]
+    template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Domain]
 ) -> None:
     """Refuses lists with more values than layers, because the surplus would be ignored silently."""
     for name, value in node.items():

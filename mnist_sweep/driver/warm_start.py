@@ -121,7 +121,7 @@ def _compared(config: Mapping[str, Any]) -> str:
 def _expanded(node: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in node.items():
-        count = node.get(LAYERED[key]) if key in LAYERED else None
+        count = node.get("layers") if key in LAYERED else None
         if isinstance(value, Mapping):
             result[key] = _expanded(value)
         elif type(count) is int:

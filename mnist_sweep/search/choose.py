@@ -2,8 +2,8 @@
 
 To add an algorithm NAME:
 
-1. Describe its config: a class in `config/search_config.py`, which `SearchConfig` and `SEARCHES` there list, and its
-   defaults in `conf/search/NAME.yaml`.
+1. Describe its config: a class in `config/search_config.py` if it has keys of its own, a row in `SEARCHES` there, and
+   its defaults in `conf/search/NAME.yaml`.
 2. Write a function that builds a `Search` from that config and a `Problem`, in a module of this folder.
 3. Add a row to `ALGORITHMS`. Only if it does not suit every space, add a check to `compatibility.py`.
 4. Run `pytest tests/search`: the contract of `tests/search/test_contract.py` includes every algorithm of `SEARCHES`.
@@ -11,29 +11,13 @@ To add an algorithm NAME:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mnist_sweep.config import shipped
-from mnist_sweep.config.search_config import (
-    SEARCHES,
-    ASHASearch,
-    BayesianSearch,
-    Budget,
-    CMAESSearch,
-    CustomSearch,
-    GPSearch,
-    GridSearch,
-    HyperbandSearch,
-    MedianSearch,
-    NoSearch,
-    NSGA2Search,
-    PBTSearch,
-    RandomSearch,
-    SearchConfig,
-    TPESearch,
-)
+from mnist_sweep.config.search_config import SEARCHES, ASHASearch, CustomSearch, MedianSearch, PBTSearch, SearchConfig
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.journal.trial import Outcome, Trial
@@ -41,71 +25,26 @@ from mnist_sweep.search import simple
 from mnist_sweep.search.base import Problem, Search
 from mnist_sweep.search.stopping import ASHA, Median, Stopping
 
-# ---- how each search is built; only the chosen one imports its module, which can take a second ------------------
+Build = Callable[[Any, Problem], Search]
+
+# ---- how each search is built -----------------------------------------------------------------------------------
 
 
-def _random(config: RandomSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import oracles
+def _lazy(module: str, function: str) -> Build:
+    """Returns a function of a module of this folder that is imported when the function is called: it takes a second."""
 
-    return oracles.random_search(problem)
+    def build(config: SearchConfig, problem: Problem) -> Search:
+        found: Build = getattr(importlib.import_module(f"mnist_sweep.search.{module}"), function)
+        return found(config, problem)
 
-
-def _bayesian(config: BayesianSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import oracles
-
-    initial, alpha, beta = config.num_initial_points, config.alpha, config.beta
-    return oracles.bayesian(problem, num_initial_points=initial, alpha=alpha, beta=beta)
-
-
-def _tpe(config: TPESearch, problem: Problem) -> Search:
-    from mnist_sweep.search import optuna_oracles
-
-    return optuna_oracles.tpe(problem, startup_trials=config.startup_trials)
-
-
-def _gp(config: GPSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import optuna_oracles
-
-    return optuna_oracles.gp(problem, startup_trials=config.startup_trials)
-
-
-def _cmaes(config: CMAESSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import optuna_oracles
-
-    return optuna_oracles.cmaes(problem, startup_trials=config.startup_trials)
-
-
-def _nsga2(config: NSGA2Search, problem: Problem) -> Search:
-    from mnist_sweep.search import optuna_oracles
-
-    return optuna_oracles.nsga2(problem, population=config.population)
+    return build
 
 
 def _sampler(config: ASHASearch | MedianSearch, problem: Problem) -> Search:
     """What proposes the trials that a stopping rule cuts: another algorithm, with the defaults of `conf/search/`."""
-    kind = SEARCHES[config.sampler]
-    budget = config.model_dump(include=set(Budget.model_fields))
-    return ALGORITHMS[kind].build(
-        kind.model_validate({**budget, **shipped.values(f"search/{config.sampler}")}), problem
-    )
-
-
-def _hyperband(config: HyperbandSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import oracles
-
-    return oracles.hyperband(problem, factor=config.factor, iterations=config.iterations)
-
-
-def _pbt(config: PBTSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import pbt
-
-    return pbt.create(config, problem)
-
-
-def _custom(config: CustomSearch, problem: Problem) -> Search:
-    from mnist_sweep.search import custom
-
-    return custom.create(config, problem)
+    budget = config.model_dump(include=set(SearchConfig.model_fields))
+    own = SEARCHES[config.sampler].model_validate({**budget, **shipped.values(f"search/{config.sampler}")})
+    return ALGORITHMS[config.sampler].build(own, problem)
 
 
 # ---- how each stopping rule is built ----------------------------------------------------------------------------
@@ -139,7 +78,7 @@ class Algorithm:
         continues: Whether its trials may continue from the saved state of others.
     """
 
-    build: Callable[[Any, Problem], Search]
+    build: Build
     stopping: Callable[[Any, Settings], Stopping | None] | None = None
     several_objectives: bool = False
     learns: bool = True
@@ -148,28 +87,26 @@ class Algorithm:
     continues: bool = False
 
 
-ALGORITHMS: dict[type[SearchConfig], Algorithm] = {
-    NoSearch: Algorithm(lambda *_: simple.single(), several_objectives=True, learns=False),
-    GridSearch: Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True, learns=False),
-    RandomSearch: Algorithm(_random, several_objectives=True),
-    BayesianSearch: Algorithm(_bayesian),
-    TPESearch: Algorithm(_tpe, several_objectives=True),
-    GPSearch: Algorithm(_gp),
-    CMAESSearch: Algorithm(_cmaes),
-    NSGA2Search: Algorithm(_nsga2, several_objectives=True),
-    ASHASearch: Algorithm(_sampler, _asha_rule, sets_epochs=True),
-    MedianSearch: Algorithm(_sampler, _median_rule, sets_epochs=True),
-    HyperbandSearch: Algorithm(_hyperband, learns=False, ends=True, sets_epochs=True, continues=True),
-    PBTSearch: Algorithm(_pbt, learns=False, ends=True, sets_epochs=True, continues=True),
-    CustomSearch: Algorithm(_custom, _custom_rule, several_objectives=True, ends=True, continues=True),
+# By `search.algorithm`; the one of a user's class is `own`.
+ALGORITHMS: dict[str, Algorithm] = {
+    "none": Algorithm(lambda *_: simple.single(), several_objectives=True, learns=False),
+    "grid": Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True, learns=False),
+    "random": Algorithm(_lazy("oracles", "random_search"), several_objectives=True),
+    "bayesian": Algorithm(_lazy("oracles", "bayesian")),
+    "tpe": Algorithm(_lazy("optuna_oracles", "tpe"), several_objectives=True),
+    "gp": Algorithm(_lazy("optuna_oracles", "gp")),
+    "cmaes": Algorithm(_lazy("optuna_oracles", "cmaes")),
+    "nsga2": Algorithm(_lazy("optuna_oracles", "nsga2"), several_objectives=True),
+    "asha": Algorithm(_sampler, _asha_rule, sets_epochs=True),
+    "median": Algorithm(_sampler, _median_rule, sets_epochs=True),
+    "hyperband": Algorithm(_lazy("oracles", "hyperband"), learns=False, ends=True, sets_epochs=True, continues=True),
+    "pbt": Algorithm(_lazy("pbt", "PBT"), learns=False, ends=True, sets_epochs=True, continues=True),
+    "own": Algorithm(_lazy("custom", "create"), _custom_rule, several_objectives=True, ends=True, continues=True),
 }
 
 
 def create_search(
-    settings: Settings,
-    space: Space,
-    enqueued: Sequence[Values] = (),
-    earlier: Sequence[Mapping[str, Any]] = (),
+    settings: Settings, space: Space, enqueued: Sequence[Values] = (), earlier: Sequence[Mapping[str, Any]] = ()
 ) -> Search:
     """Builds the search that a config names. May take seconds: it imports keras-tuner.
 
@@ -190,7 +127,7 @@ def create_search(
         return simple.single()
     epochs = settings.trial["training"]["epochs"]
     problem = Problem(space, settings.objectives, config.seed, epochs, enqueued, earlier)
-    return ALGORITHMS[type(config)].build(config, problem)
+    return ALGORITHMS[config.algorithm].build(config, problem)
 
 
 def create_stopping(settings: Settings) -> Stopping | None:
@@ -199,13 +136,13 @@ def create_stopping(settings: Settings) -> Stopping | None:
     Raises:
         UserError: A user's rule cannot be built.
     """
-    build = ALGORITHMS[type(settings.search)].stopping
+    build = ALGORITHMS[settings.search.algorithm].stopping
     return build(settings.search, settings) if build is not None else None
 
 
 def go_on(settings: Settings) -> bool:
     """Returns whether trials may continue from the saved state of others."""
-    return ALGORITHMS[type(settings.search)].continues
+    return ALGORITHMS[settings.search.algorithm].continues
 
 
 def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:

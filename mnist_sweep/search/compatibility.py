@@ -6,15 +6,7 @@ import importlib.util
 import math
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.search_config import (
-    ASHASearch,
-    CustomSearch,
-    GridSearch,
-    HyperbandSearch,
-    MedianSearch,
-    NoSearch,
-    PBTSearch,
-)
+from mnist_sweep.config.search_config import ASHASearch, CustomSearch, HyperbandSearch, MedianSearch, PBTSearch
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.search import custom, pbt
@@ -29,7 +21,7 @@ def check(settings: Settings, space: Space) -> None:
     Raises:
         UserError: It cannot.
     """
-    config, algorithm = settings.search, ALGORITHMS[type(settings.search)]
+    config, algorithm = settings.search, ALGORITHMS[settings.search.algorithm]
     continuous = [h.name for h in space.hyperparameters if h.domain.size is None]
     if len(settings.objectives) > 1 and not algorithm.several_objectives:
         names = ", ".join(o.name for o in settings.objectives)
@@ -41,11 +33,11 @@ def check(settings: Settings, space: Space) -> None:
             f"search.warm_start={config.warm_start[0]}: search={config.algorithm} does not learn from earlier sweeps; "
             "use search=tpe or asha, or leave it out"
         )
-    if isinstance(config, NoSearch) and space.hyperparameters:
+    if config.algorithm == "none" and space.hyperparameters:
         first = space.hyperparameters[0].name
         raise UserError(f"search=none: {first} is a sweep; give it one value, or use search=random")
-    if isinstance(config, GridSearch):
-        _check_grid(config, space, continuous)
+    if config.algorithm == "grid":
+        _check_grid(space, continuous, config.max_trials)
     if isinstance(config, CustomSearch):
         custom.check(config)
     if space.hyperparameters:
@@ -73,12 +65,12 @@ def _check_population(settings: Settings, space: Space) -> None:
         )
 
 
-def _check_grid(config: GridSearch, space: Space, continuous: list[str]) -> None:
+def _check_grid(space: Space, continuous: list[str], max_trials: int | None) -> None:
     if continuous:
         raise UserError(
             f"search=grid: {continuous[0]} is an interval; write choice(…) or range(…), or use search=random"
         )
-    if config.max_trials is None and (space.size or 0) > _LARGEST_GRID:
+    if max_trials is None and (space.size or 0) > _LARGEST_GRID:
         raise UserError(
             f"search=grid: the space has {space.size} combinations; set search.max_trials, or use search=random"
         )
@@ -119,7 +111,7 @@ def _check_epochs(settings: Settings, space: Space) -> None:
 
 def _check_sampler(settings: Settings, space: Space) -> None:
     config = settings.search
-    key, sampler = "search", str(config.algorithm)
+    key, sampler = "search", config.algorithm
     if isinstance(config, ASHASearch | MedianSearch):
         key, sampler = "search.sampler", config.sampler
     if sampler == "gp" and importlib.util.find_spec("torch") is None:

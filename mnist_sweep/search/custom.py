@@ -28,7 +28,6 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.machinery import PathFinder
 from typing import Any
@@ -38,7 +37,7 @@ from mnist_sweep.common.light_keras import load as load_keras
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import CustomSearch
 from mnist_sweep.search.base import Problem, Search
-from mnist_sweep.search.custom_checked import CheckedSearch, CheckedStopping, checked_oracle, user_code_error
+from mnist_sweep.search.custom_checked import CheckedSearch, CheckedStopping, call, checked_oracle, user_code_error
 from mnist_sweep.search.stopping import Stopping
 
 _import_lock = threading.Lock()
@@ -84,7 +83,7 @@ def create(config: CustomSearch, problem: Problem) -> Search:
     target, kind = config.class_path, _load(config)
     if issubclass(kind, Search):
         arguments = {"space": problem.space, "objectives": problem.objectives, "seed": problem.seed}
-        search = _build(target, kind, {**arguments, **_keys(config)})
+        search = call(target, "cannot be built", kind, **{**arguments, **_keys(config)})
         return CheckedSearch(search, target, problem)
     return CheckedSearch(_oracle_search(kind, config, problem), target, replace(problem, enqueued=(), earlier=()))
 
@@ -99,7 +98,8 @@ def stopping(config: CustomSearch, objectives: tuple[Objective, ...]) -> Stoppin
     make = getattr(kind, "stopping", None)
     if make is None:
         return None
-    rule = _build(target, make, {"objectives": objectives, "seed": config.seed, **_keys(config)})
+    arguments = {"objectives": objectives, "seed": config.seed, **_keys(config)}
+    rule = call(target, "cannot be built", make, **arguments)
     if not isinstance(rule, Stopping):
         raise UserError(f"search._target_={target}: its stopping returns {type(rule).__name__}; return a Stopping")
     return CheckedStopping(rule, target)
@@ -117,14 +117,13 @@ def _oracle_search(kind: type, config: CustomSearch, problem: Problem) -> Search
         if missing:
             raise UserError(f"search._target_={target}: its __init__ must take {min(missing)}, or **kwargs")
         arguments = {name: value for name, value in arguments.items() if name in parameters}
-    oracle = _build(target, checked_oracle(kind, target, problem.space), {**arguments, **_keys(config)})
+    checked = checked_oracle(kind, target, problem.space)
+    oracle = call(target, "cannot be built", checked, **{**arguments, **_keys(config)})
     # The loop counts and retries, whatever the oracle's __init__ set.
     oracle.max_trials, oracle.max_retries_per_trial, oracle.max_consecutive_failed_trials = None, 0, None
     oracles.add_earlier_trials(oracle, problem)
     hyperband = issubclass(kind, oracles.kt.oracles.HyperbandOracle)
-    return OracleSearch(
-        oracle, problem.space, problem.objectives[:1], enqueued=problem.enqueued, failed_as_worst=hyperband
-    )
+    return OracleSearch(oracle, problem, failed_as_worst=hyperband)
 
 
 def _load(config: CustomSearch) -> type:
@@ -145,15 +144,6 @@ def _load(config: CustomSearch) -> type:
             f"search._target_={target}: is not a subclass of mnist_sweep.search.Search or keras_tuner.Oracle"
         )
     return kind
-
-
-def _build(target: str, make: Any, arguments: Mapping[str, Any]) -> Any:
-    try:
-        return make(**arguments)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise user_code_error(target, "cannot be built", error) from error
 
 
 def _keys(config: CustomSearch) -> dict[str, Any]:

@@ -29,6 +29,27 @@ def user_code_error(target: str, what: str, error: BaseException) -> UserError:
     return UserError(f"search._target_={target}: {what} ({kind_and_line(error)})")
 
 
+def call(target: str, what: str, code: Callable[..., Any], /, *arguments: Any, **keys: Any) -> Any:
+    """Calls a user's code.
+
+    Args:
+        target: `search._target_`.
+        what: What an exception means: `cannot be built`.
+        code: The function, method or class to call.
+        *arguments: Its arguments.
+        **keys: Its keyword arguments.
+
+    Raises:
+        UserError: The code raised something.
+    """
+    try:
+        return code(*arguments, **keys)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise user_code_error(target, what, error) from error
+
+
 class CheckedSearch(Search):
     """Passes calls on to a user's search, and checks its answers."""
 
@@ -46,17 +67,17 @@ class CheckedSearch(Search):
         self._search, self._target = search, target
         self._space, self._enqueued = problem.space, problem.enqueued
         self._scored: set[int] = set()
-        self._learn: Callable[..., Any] | None = getattr(search, "learn", None)
-        if problem.earlier and self._learn is None:
+        self._learns = getattr(search, "learn", None) is not None
+        if problem.earlier and not self._learns:
             raise self._error("cannot learn from search.warm_start; give it a method learn(values, scores)")
         for trial in problem.earlier:
-            self._call("learn", self._learn, dict(trial["values"]), tuple(trial["scores"]))
+            self._call("learn", dict(trial["values"]), tuple(trial["scores"]))
 
     def ask(self, number: int) -> Suggestion | Answer:
         """Returns the search's next answer, with its values checked."""
         if number < len(self._enqueued):
             return Suggestion(dict(self._enqueued[number]))
-        answer = self._call("ask", self._search.ask, number)
+        answer = self._call("ask", number)
         if isinstance(answer, Answer):
             return answer
         if not isinstance(answer, Suggestion):
@@ -69,22 +90,17 @@ class CheckedSearch(Search):
         if result.scores is not None:
             self._scored.add(number)
         if number >= len(self._enqueued):
-            self._call("tell", self._search.tell, number, result)
-        elif self._learn is not None:
-            self._call("learn", self._learn, dict(self._enqueued[number]), result.scores)
+            self._call("tell", number, result)
+        elif self._learns:
+            self._call("learn", dict(self._enqueued[number]), result.scores)
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
         """Reports a suggestion of the search that was made before an interruption."""
         if number >= len(self._enqueued):
-            self._call("restore", self._search.restore, number, suggestion)
+            self._call("restore", number, suggestion)
 
-    def _call(self, name: str, method: Any, *arguments: Any) -> Any:
-        try:
-            return method(*arguments)
-        except UserError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise user_code_error(self._target, f"its {name} failed", error) from error
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return call(self._target, f"its {name} failed", getattr(self._search, name), *arguments)
 
     def _error(self, message: str) -> UserError:
         return UserError(f"search._target_={self._target}: {message}")
@@ -108,17 +124,13 @@ class CheckedSearch(Search):
         for name in values:
             if name not in names:
                 raise self._error(f"suggested {name}, which is not searched{did_you_mean(str(name), names)}")
-        plain: Values = {}
-        for hyperparameter in self._space.hyperparameters:
-            if hyperparameter.active(plain):
-                if hyperparameter.name not in values:
-                    raise self._error(f"suggested no value for {hyperparameter.name}")
-                plain[hyperparameter.name] = self._checked_value(hyperparameter, values[hyperparameter.name])
-        return plain
+        return self._space.choose(lambda hyperparameter: self._checked_value(hyperparameter, values))
 
-    def _checked_value(self, hyperparameter: Hyperparameter, value: Any) -> Any:
-        domain = hyperparameter.domain
-        value = value.item() if hasattr(value, "item") else value
+    def _checked_value(self, hyperparameter: Hyperparameter, values: Mapping[str, Any]) -> Any:
+        name, domain = hyperparameter.name, hyperparameter.domain
+        if name not in values:
+            raise self._error(f"suggested no value for {name}")
+        value = values[name].item() if hasattr(values[name], "item") else values[name]
         if isinstance(domain, Choice):
             for option in domain.options:
                 if option == value and isinstance(option, bool) == isinstance(value, bool):
@@ -127,7 +139,7 @@ class CheckedSearch(Search):
             clamped = domain.clamp(value)
             if abs(clamped - value) <= _ROUNDING * abs(clamped):
                 return clamped
-        raise self._error(f"suggested {hyperparameter.name}={value!r}, which is not in {domain}")
+        raise self._error(f"suggested {name}={value!r}, which is not in {domain}")
 
 
 class CheckedStopping(Stopping):

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from mnist_sweep.config.space import Values
+from mnist_sweep.config.grammar import Choice, Interval
+from mnist_sweep.config.search_config import ModelSearch, NSGA2Search
+from mnist_sweep.config.space import Hyperparameter, Space, Values, identity
 from mnist_sweep.search.base import Problem, Search
-from mnist_sweep.search.dimensions import dimensions
 from mnist_sweep.search.oracle_search import OracleSearch
 from mnist_sweep.search.oracles import BaseOracle, derive_seed, oracle_arguments
 
@@ -32,10 +34,11 @@ _ATTEMPTS = 5
 _FEWEST_TO_START_CMAES_FROM = 10
 
 Distributions = dict[str, BaseDistribution]
-_MakeSampler = Callable[[int], BaseSampler]
+# Called with `seed=…`.
+_MakeSampler = Callable[..., BaseSampler]
 
 
-def tpe(problem: Problem, *, startup_trials: int) -> Search:
+def tpe(config: ModelSearch, problem: Problem) -> Search:
     """`search=tpe`: the tree-structured Parzen estimator (Bergstra et al., 2011; https://arxiv.org/abs/2304.11127).
 
     Hyperparameters that are active under the same condition are drawn together (Falkner et al., 2018,
@@ -43,76 +46,66 @@ def tpe(problem: Problem, *, startup_trials: int) -> Search:
     values; trials that were cut count as worse than all that were not.
 
     Args:
+        config: Its `startup_trials` are random; fewer if there are trials of earlier sweeps.
         problem: What to search.
-        startup_trials: Random trials before the estimator is used, less those of earlier sweeps.
     """
     # Hyperparameters that are active under the same conditions; those that always are come first.
     groups: dict[str, Distributions] = {repr(()): {}}
     for dimension in dimensions(problem.space).values():
         groups.setdefault(repr(dimension.hyperparameter.conditions), {})[dimension.name] = dimension.distribution
 
-    def make_sampler(seed: int) -> BaseSampler:
-        return _GroupedTPE(seed, list(groups.values()), startup_trials)
-
+    make_sampler = partial(_GroupedTPE, groups=list(groups.values()), startup_trials=config.startup_trials)
     one_objective = len(problem.objectives) == 1
     return _search(OptunaOracle(problem, make_sampler), problem, restores_by_values=True, cut_as_stopped=one_objective)
 
 
-def gp(problem: Problem, *, startup_trials: int) -> Search:
+def gp(config: ModelSearch, problem: Problem) -> Search:
     """`search=gp`: a Gaussian process; suggests the point with the largest expected improvement. Needs PyTorch.
 
     In place of an inactive hyperparameter, the process gets the middle of its domain, or the first of its options.
 
     Args:
+        config: Its `startup_trials` are random; fewer if there are trials of earlier sweeps.
         problem: What to search, with one objective.
-        startup_trials: Random trials before the process is fitted, less those of earlier sweeps.
     """
     every = {d.name: d.distribution for d in dimensions(problem.space).values()}
-
-    def make_sampler(seed: int) -> BaseSampler:
-        return _with_fixed_space(GPSampler, every)(seed=seed, n_startup_trials=startup_trials)
-
+    make_sampler = partial(_with_fixed_space(GPSampler, every), n_startup_trials=config.startup_trials)
     return _search(OptunaOracle(problem, make_sampler, include_inactive=True), problem, restores_by_values=True)
 
 
-def cmaes(problem: Problem, *, startup_trials: int) -> Search:
+def cmaes(config: ModelSearch, problem: Problem) -> Search:
     """`search=cmaes`: an evolution strategy on the numbers (Hansen, 2016, https://arxiv.org/abs/1604.00772).
 
     The other hyperparameters are drawn at random. With 10 or more trials of earlier sweeps, it starts from the best
     tenth of them (Nomura et al., 2021, https://arxiv.org/abs/2012.06932).
 
     Args:
+        config: Its `startup_trials` are random; fewer if there are trials of earlier sweeps.
         problem: What to search, with one objective and at least one numeric hyperparameter.
-        startup_trials: Random trials before that, less those of earlier sweeps.
     """
     numbers = {d.name: d.distribution for d in dimensions(problem.space).values() if d.numeric}
-    sources = _source_trials(problem, numbers) or None
-
-    def make_sampler(seed: int) -> BaseSampler:
-        return _with_fixed_space(CmaEsSampler, numbers)(
-            seed=seed, n_startup_trials=startup_trials, source_trials=sources
-        )
-
+    make_sampler = partial(
+        _with_fixed_space(CmaEsSampler, numbers),
+        n_startup_trials=config.startup_trials,
+        source_trials=_source_trials(problem, numbers) or None,
+    )
     return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
 
 
-def nsga2(problem: Problem, *, population: int) -> Search:
+def nsga2(config: NSGA2Search, problem: Problem) -> Search:
     """`search=nsga2`: a genetic algorithm for several objectives (Deb et al., 2002, https://doi.org/10.1109/4235.996017).
 
     Args:
+        config: Its `population` is the number of trials in a generation.
         problem: What to search. Its `enqueued` values are members of the first generation.
-        population: Trials in a generation.
     """
     every = {d.name: d.distribution for d in dimensions(problem.space).values()}
-
-    def make_sampler(seed: int) -> BaseSampler:
-        return _with_fixed_space(NSGAIISampler, every)(seed=seed, population_size=population)
-
+    make_sampler = partial(_with_fixed_space(NSGAIISampler, every), population_size=config.population)
     return _search(PopulationOracle(problem, make_sampler, include_inactive=True), problem)
 
 
 def _search(oracle: BaseOracle, problem: Problem, **options: bool) -> Search:
-    return OracleSearch(oracle, problem.space, problem.objectives, enqueued=problem.enqueued, **options)
+    return OracleSearch(oracle, problem, len(problem.objectives), **options)
 
 
 class _GroupedTPE(TPESampler):
@@ -237,7 +230,7 @@ class OptunaOracle(BaseOracle):
         with warnings.catch_warnings():
             # Starting CMA-ES from other trials is experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return self._make_sampler(seed)
+            return self._make_sampler(seed=seed)
 
     def _draw(self, seed: int) -> tuple[Trial, Values]:
         """Asks the sampler for values."""
@@ -290,3 +283,67 @@ class PopulationOracle(OptunaOracle):
         # Reading it draws values, which are not used, and sets the trial's generation.
         _ = trial.relative_params
         return trial
+
+
+# ---- hyperparameters as the dimensions of Optuna's samplers ---------------------------------------------------------
+
+
+class Dimension:
+    """One hyperparameter with more than one value.
+
+    Optuna gets the positions of a choice's options, as the options can be of any type. Numbers are sorted first, so
+    that a sampler knows that 64 is between 32 and 128.
+
+    Attributes:
+        hyperparameter: The hyperparameter.
+        name: Its name.
+        distribution: The distribution of its values in Optuna's terms.
+        numeric: Whether its values are numbers.
+    """
+
+    def __init__(self, hyperparameter: Hyperparameter) -> None:
+        """Takes the hyperparameter."""
+        self.hyperparameter, domain = hyperparameter, hyperparameter.domain
+        self.name, self.numeric = hyperparameter.name, domain.numeric
+        self._options: list[Any] = []
+        self.distribution: BaseDistribution
+        if isinstance(domain, Choice):
+            self._options = sorted(domain.options) if self.numeric else list(domain.options)
+            self._positions = {identity({"": option}): i for i, option in enumerate(self._options)}
+            last = len(self._options) - 1
+            self.distribution = IntDistribution(0, last) if self.numeric else CategoricalDistribution(range(last + 1))
+        elif domain.integer:
+            self.distribution = IntDistribution(int(domain.low), int(domain.high), domain.log)
+        else:
+            self.distribution = FloatDistribution(domain.low, domain.high, domain.log)
+
+    def suggest(self, trial: Trial) -> Any:
+        """Asks a trial for a value."""
+        d = self.distribution
+        if isinstance(d, FloatDistribution):
+            return self._value(trial.suggest_float(self.name, d.low, d.high, log=d.log))
+        if isinstance(d, IntDistribution):
+            return self._value(trial.suggest_int(self.name, d.low, d.high, log=d.log))
+        return self._value(trial.suggest_categorical(self.name, range(len(self._options))))
+
+    def _value(self, parameter: Any) -> Any:
+        domain = self.hyperparameter.domain
+        return domain.clamp(parameter) if isinstance(domain, Interval) else self._options[parameter]
+
+    def parameter(self, value: Any) -> Any:
+        """Returns a value in Optuna's terms."""
+        return self._positions[identity({"": value})] if self._options else value
+
+    def middle(self) -> Any:
+        """Returns what Optuna gets in place of an inactive hyperparameter."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return 0
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        middle = (d.low * d.high) ** 0.5 if d.log else (d.low + d.high) / 2
+        return int(middle) if isinstance(d, IntDistribution) else middle
+
+
+def dimensions(space: Space) -> dict[str, Dimension]:
+    """Returns the hyperparameters that have more than one value, by name."""
+    return {h.name: Dimension(h) for h in space.hyperparameters if h.domain.size != 1}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.space import Space
-from mnist_sweep.search.base import Answer, Result, Search, Suggestion
+from mnist_sweep.search.base import Answer, Problem, Result, Search, Suggestion
 from mnist_sweep.search.translation import Translation
 
 
@@ -19,10 +17,9 @@ class OracleSearch(Search):
     def __init__(
         self,
         oracle: Any,
-        space: Space,
-        objectives: Sequence[Objective],
+        problem: Problem,
+        objectives: int = 1,
         *,
-        enqueued: Sequence[Mapping[str, Any]] = (),
         restores_by_values: bool = False,
         failed_as_worst: bool = False,
         cut_as_stopped: bool = False,
@@ -31,17 +28,17 @@ class OracleSearch(Search):
 
         Args:
             oracle: The oracle. Nothing else may call it.
-            space: The search space.
-            objectives: What to report to the oracle.
-            enqueued: Hyperparameter values to suggest first. Needs an oracle with `next_values`, as `BaseOracle` has.
+            problem: What to search. If it has `enqueued` values, the oracle needs `next_values`, as `BaseOracle` has.
+            objectives: How many of the objectives to report to the oracle.
             restores_by_values: Whether the oracle's suggestions depend only on its earlier suggestions and their
                 results. It is then restored by setting `next_values` instead of asking for each suggestion again.
             failed_as_worst: Whether to report a failed trial as a completed one with the worst score.
             cut_as_stopped: Whether to report a trial that was cut as `STOPPED` rather than `COMPLETED`.
         """
         oracle.verbose = 0
-        self._oracle, self._translation, self._objectives = oracle, Translation(space), objectives
-        self._enqueued, self._restores_by_values = enqueued, restores_by_values
+        self._oracle, self._translation = oracle, Translation(problem.space)
+        self._objectives, self._enqueued = problem.objectives[:objectives], problem.enqueued
+        self._restores_by_values = restores_by_values
         self._failed_as_worst, self._cut_as_stopped = failed_as_worst, cut_as_stopped
         self._trials: dict[int, Any] = {}
         self._numbers: dict[str, int] = {}

@@ -12,11 +12,13 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mnist_sweep.common.light_keras import load as load_keras
+from mnist_sweep.config.search_config import BayesianSearch, HyperbandSearch, SearchConfig
 from mnist_sweep.search.base import Problem, Search
 from mnist_sweep.search.oracle_search import OracleSearch
 from mnist_sweep.search.translation import Translation, to_keras_tuner
@@ -28,45 +30,40 @@ _DRAWS = 1000
 _MOST_TO_ENUMERATE = 1_000_000
 
 
-def random_search(problem: Problem) -> Search:
+def random_search(_: SearchConfig, problem: Problem) -> Search:
     """`search=random`: independent draws without repetition."""
     oracle = _patched(kt.oracles.RandomSearchOracle)(problem, **oracle_arguments(problem))
-    return OracleSearch(
-        oracle, problem.space, problem.objectives[:1], enqueued=problem.enqueued, restores_by_values=True
-    )
+    return OracleSearch(oracle, problem, restores_by_values=True)
 
 
-def bayesian(problem: Problem, *, num_initial_points: int | None, alpha: float, beta: float) -> Search:
+def bayesian(config: BayesianSearch, problem: Problem) -> Search:
     """`search=bayesian`: a Gaussian process; suggests the point with the best upper confidence bound.
 
     Args:
+        config: Its `num_initial_points` are random trials before the process is fitted, None for three per
+            hyperparameter; `alpha` is the noise that the process expects in the objective, `beta` how much it explores.
         problem: What to search.
-        num_initial_points: Random trials before the process is fitted; None for three per hyperparameter.
-        alpha: The noise that the process expects in the objective.
-        beta: How much it explores.
     """
-    oracle = _patched(kt.oracles.BayesianOptimizationOracle)(
-        problem, num_initial_points=num_initial_points, alpha=alpha, beta=beta, **oracle_arguments(problem)
-    )
+    own = config.model_dump(include={"num_initial_points", "alpha", "beta"})
+    oracle = _patched(kt.oracles.BayesianOptimizationOracle)(problem, **own, **oracle_arguments(problem))
     add_earlier_trials(oracle, problem)
-    return OracleSearch(oracle, problem.space, problem.objectives[:1], enqueued=problem.enqueued)
+    return OracleSearch(oracle, problem)
 
 
-def hyperband(problem: Problem, *, factor: int, iterations: int) -> Search:
+def hyperband(config: HyperbandSearch, problem: Problem) -> Search:
     """`search=hyperband` (Li et al., 2018, https://jmlr.org/papers/v18/16-558.html).
 
     Args:
+        config: A round promotes the best 1/`factor` of its trials; `iterations` is how often to run all brackets.
         problem: What to search. Its `enqueued` values replace the first new ones; `earlier` trials are not used.
-        factor: A round promotes the best 1/factor of its trials.
-        iterations: How often to run all brackets.
     """
     arguments = oracle_arguments(problem)
     del arguments["max_trials"]
     oracle = _patched(kt.oracles.HyperbandOracle)(
-        problem, max_epochs=problem.epochs, factor=factor, hyperband_iterations=iterations, **arguments
+        problem, max_epochs=problem.epochs, factor=config.factor, hyperband_iterations=config.iterations, **arguments
     )
     oracle.first_values.extend(map(oracle.translation.encode, problem.enqueued))
-    return OracleSearch(oracle, problem.space, problem.objectives[:1], failed_as_worst=True)
+    return OracleSearch(oracle, replace(problem, enqueued=()), failed_as_worst=True)
 
 
 def derive_seed(seed: int, *path: int) -> int:

@@ -30,30 +30,6 @@ _GROUPS = ("optimizer.arguments.", "optimizer.schedule.arguments.")
 _MOMENTUM, _ACCUMULATION = "optimizer.arguments.momentum", "optimizer.arguments.gradient_accumulation_steps"
 
 
-def create(config: PBTSearch, problem: Problem) -> Search:
-    """`search=pbt`.
-
-    Args:
-        config: The population and how it changes.
-        problem: What to search. Its `enqueued` values are the first members'; those of the others are drawn at random.
-
-    Raises:
-        UserError: Nothing in the space can change while a model trains, or more values are enqueued than there are
-            members.
-    """
-    if not perturbable(problem.space):
-        raise UserError(
-            "search=pbt: nothing in the space can change while a model trains; make optimizer.learning_rate, "
-            "training.batch_size, a dropout or an l2 a sweep of numbers, or use search=asha"
-        )
-    if len(problem.enqueued) > config.population:
-        raise UserError(
-            f"search.population={config.population}: search.enqueue has {len(problem.enqueued)} entries, and each is a "
-            "member of the population; use a larger one"
-        )
-    return PBT(config, problem)
-
-
 def perturbable(space: Space) -> list[str]:
     """Returns the hyperparameters that can change from one generation to the next.
 
@@ -91,7 +67,7 @@ class _Checkpoint:
 
 
 class PBT(Search):
-    """Population based training, without a barrier between generations.
+    """`search=pbt`: population based training, without a barrier between generations.
 
     `ask` continues the free member that has trained least, so that fast members do not run ahead while slow ones wait
     for a slot. A member is compared with those that have ended the same generation before it. As in Ray Tune, the
@@ -108,8 +84,17 @@ class PBT(Search):
 
         Args:
             config: The population and how it changes.
-            problem: What to search.
+            problem: What to search. Its `enqueued` values are the first members'; those of the others are drawn at
+                random.
+
+        Raises:
+            UserError: More values are enqueued than there are members.
         """
+        if len(problem.enqueued) > config.population:
+            raise UserError(
+                f"search.population={config.population}: search.enqueue has {len(problem.enqueued)} entries, and each "
+                "is a member of the population; use a larger one"
+            )
         space = problem.space
         self._space, self._config, self._epochs = space, config, problem.epochs
         self._sign = problem.objectives[0].sign

@@ -58,11 +58,6 @@ def to_keras_tuner(space: Space) -> Any:
     return result
 
 
-def from_keras_tuner(values: Mapping[str, Any], space: Space) -> Values:
-    """Returns plain values inside the space's bounds, without keras-tuner's own entries."""
-    return Translation(space).decode(values)
-
-
 def _encode(value: Any, domain: Choice | Interval) -> Any:
     """Returns a value as keras-tuner's Choice takes it, which does not accept lists, null or mixed types."""
     if isinstance(domain, Interval):

@@ -42,24 +42,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _About:
-    """What describes a checkpoint's arrays; `slots` are the optimizer's variables without its learning rate."""
+class _Checkpoint:
+    """Arrays and what describes them; `slots` are the optimizer's variables without its learning rate."""
 
     progress: Progress
     optimizer: str
     slots: list[str]
-
-
-_ABOUT = TypeAdapter(_About)
-
-
-@dataclass(frozen=True)
-class _Checkpoint(_About):
     arrays: dict[str, Any]
 
     def values(self, kind: str) -> list[Array]:
         count = sum(name.startswith(f"{kind}_") for name in self.arrays)
         return [self.arrays[f"{kind}_{i}"] for i in range(count)]
+
+
+_CHECKPOINT = TypeAdapter(_Checkpoint)
 
 
 def save(path: Path, model: keras.Model, progress: Progress, best_weights: list[Array] | None) -> None:
@@ -143,9 +139,8 @@ def inherit(path: Path, model: keras.Model) -> int:
 
 def _read(path: Path) -> _Checkpoint | None:
     try:
-        arrays: dict[str, Any] = dict(reading.read_npz(path, str(path)))
-        about = _ABOUT.validate_python(json.loads(arrays["about"].tobytes()))
-        found = _Checkpoint(about.progress, about.optimizer, about.slots, arrays)
+        arrays = reading.read_npz(path, str(path))
+        found = _CHECKPOINT.validate_python({**json.loads(arrays["about"].tobytes()), "arrays": arrays})
         # In a damaged or edited file, arrays may not match their description.
         shapes = [str(value.shape) for value in found.values("slot")]
         complete = shapes == [kind[kind.index("(") :] for kind in found.slots]

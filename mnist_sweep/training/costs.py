@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -82,12 +82,32 @@ def latency(model: keras.Model, image: Sequence[int]) -> float:
     height, width, channels = image
     predict = backends.compile_predict(model, (height, width, channels))
     images = np.zeros((1, *image), np.float32)
-    seconds = []
-    for _ in range(_WARM_UP + _CALLS):
+    return median_seconds(lambda: predict(images), _WARM_UP, _CALLS)
+
+
+def median_seconds(call: Callable[[], object], warm_up: int, calls: int, longest: float = math.inf) -> float:
+    """Measures how long a call takes.
+
+    Args:
+        call: What to measure.
+        warm_up: Calls before the first one that counts.
+        calls: The most calls that count.
+        longest: The seconds after which no further call is made.
+
+    Returns:
+        The median time of the calls that count.
+    """
+    seconds: list[float] = []
+    first = time.perf_counter()
+    for number in range(warm_up + calls):
         started = time.perf_counter()
-        predict(images)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[_WARM_UP:])
+        call()
+        ended = time.perf_counter()
+        if number >= warm_up:
+            seconds.append(ended - started)
+            if ended - first > longest:
+                break
+    return statistics.median(seconds)
 
 
 def _output_bytes(layer: Any) -> int:

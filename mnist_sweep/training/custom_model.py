@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,30 @@ _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_ac
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
 
 
-class _TrialHyperParameters(kt.HyperParameters):  # type: ignore[misc]
-    """Hyperparameters with a trial's values. keras-tuner decides which of them are active when they are requested."""
+class ChosenHyperParameters(kt.HyperParameters):  # type: ignore[misc]
+    """Hyperparameters with chosen values. keras-tuner decides which of them are active when they are requested.
 
-    def __init__(self, config: HyperModelConfig) -> None:
+    `choose` returns the value of a hyperparameter of keras-tuner's.
+    """
+
+    def __init__(self, choose: Callable[[Any], Any]) -> None:
         super().__init__()
-        self._given, self._name = config.values, config.hypermodel
+        self._choose = choose
 
     def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:
-        name = hyperparameter.name
-        if name not in self.values and self.is_active(hyperparameter):
-            if key_of(name) in self._given:
-                self.values[name] = _converted(hyperparameter, self._given[key_of(name)])
-            else:
-                missing = f"{name!r} was not found when the space was discovered; its default is used"
-                print(f"{setting(self._name)}: {missing}", file=sys.stderr)
+        if hyperparameter.name not in self.values and self.is_active(hyperparameter):
+            self.values[hyperparameter.name] = self._choose(hyperparameter)
         return super()._register(hyperparameter, overwrite)
 
 
-def _converted(hyperparameter: Any, value: Any) -> Any:
-    """Converts a value from JSON to the type that keras-tuner would pass to the user's function."""
+def _value(config: HyperModelConfig, hyperparameter: Any) -> Any:
+    """Returns a hyperparameter's value in a trial, of the type that keras-tuner would pass to the user's function."""
+    name = hyperparameter.name
+    if key_of(name) not in config.values:
+        missing = f"{name!r} was not found when the space was discovered; its default is used"
+        print(f"{setting(config.hypermodel)}: {missing}", file=sys.stderr)
+        return hyperparameter.default
+    value = config.values[key_of(name)]
     if isinstance(hyperparameter, kt.engine.hyperparameters.Float):
         return float(value)
     options = hyperparameter.values if isinstance(hyperparameter, kt.engine.hyperparameters.Choice) else ()
@@ -211,7 +216,7 @@ def build(config: HyperModelConfig, image: tuple[int, int, int], classes: int) -
     Raises:
         UserError: The user's code is at fault, or its model does not fit the images.
     """
-    return build_and_check(config.hypermodel, lambda: _TrialHyperParameters(config), image, classes)
+    return build_and_check(config.hypermodel, lambda: ChosenHyperParameters(partial(_value, config)), image, classes)
 
 
 def build_and_check(

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import keras_tuner as kt
 import numpy as np
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.hypermodel_space import steps
 from mnist_sweep.data.images import Dataset, to_float
 from mnist_sweep.training import custom_fit, custom_model
+from mnist_sweep.training.custom_model import ChosenHyperParameters
 
 # A hyperparameter with at most this many values is built with each of them, others with the ends of their range.
 _MOST_VALUES = 32
@@ -35,19 +35,6 @@ _IMAGES = 32
 _BUILDS_PER_COLLECTION = 16
 
 _Values = dict[str, Any]
-
-
-class _RecordedHyperParameters(kt.HyperParameters):  # type: ignore[misc]
-    """Hyperparameters that record what is requested and return chosen values."""
-
-    def __init__(self, choose: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self._choose = choose
-
-    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:
-        if hyperparameter.name not in self.values and self.is_active(hyperparameter):
-            self.values[hyperparameter.name] = self._choose(hyperparameter)
-        return super()._register(hyperparameter, overwrite)
 
 
 @dataclass(frozen=True)
@@ -134,7 +121,7 @@ class _Explorer:
     def _build_defaults(self) -> None:
         """Builds with the default values, which must give a model that can be trained."""
         built = custom_model.build_and_check(
-            self._name, lambda: _RecordedHyperParameters(lambda hp: hp.default), self._image, self._classes
+            self._name, lambda: ChosenHyperParameters(lambda hp: hp.default), self._image, self._classes
         )
         self._shape = built.input_shape
         if built.has_custom_fit:
@@ -148,7 +135,7 @@ class _Explorer:
     def _build(self, choose: Callable[[Any], Any]) -> _Build:
         # Garbage collection takes several times as long as a build.
         keras.utils.clear_session(free_memory=len(self._builds) % _BUILDS_PER_COLLECTION == 0)
-        hp, complete, weights = _RecordedHyperParameters(choose), True, None
+        hp, complete, weights = ChosenHyperParameters(choose), True, None
         hypermodel = custom_model.load(self._name)
         try:
             model = custom_model.call_build(self._name, hypermodel, hp)
@@ -161,7 +148,7 @@ class _Explorer:
                 custom_fit.dry_run(hypermodel, hp, model, self._sample)
         return self._record(hp, complete=complete, weights=weights)
 
-    def _record(self, hp: _RecordedHyperParameters, *, complete: bool, weights: tuple[Any, ...] | None) -> _Build:
+    def _record(self, hp: ChosenHyperParameters, *, complete: bool, weights: tuple[Any, ...] | None) -> _Build:
         for hyperparameter in hp.space:
             entries = self._space.setdefault(hyperparameter.name, [])
             if all(entry.conditions != hyperparameter.conditions for entry in entries):

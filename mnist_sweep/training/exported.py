@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.data.images import Array
-from mnist_sweep.training import saved
+from mnist_sweep.training import costs, saved
 
 # Predicts from images (N, H, W, C), float32 in 0..255, probabilities (N, classes), float32.
 Predict = Callable[[Array], Array]
@@ -104,17 +102,7 @@ def latency(predict: Predict, image: Array) -> float:
         Seconds: the median of 200 calls, or of as many as take 2 seconds, after 10 warm-up calls.
     """
     one = saved.to_raw(image[np.newaxis])
-    seconds: list[float] = []
-    first = time.perf_counter()
-    for call in range(_WARM_UP + _CALLS):
-        started = time.perf_counter()
-        predict(one)
-        ended = time.perf_counter()
-        if call >= _WARM_UP:
-            seconds.append(ended - started)
-            if ended - first > _LONGEST:
-                break
-    return statistics.median(seconds)
+    return costs.median_seconds(lambda: predict(one), _WARM_UP, _CALLS, _LONGEST)
 
 
 def _open_savedmodel(path: Path) -> Predict:

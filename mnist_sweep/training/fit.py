@@ -86,8 +86,7 @@ class Trainer:
 
     def __init__(self, dataset: Dataset) -> None:
         """Loads the training and validation images; `test` loads the test images."""
-        self._dataset = dataset
-        self._classes = dataset.classes
+        self._dataset, self._classes = dataset, dataset.classes
         self._splits, self._models = Splits(dataset), ModelCache()
 
     def train(self, job: Job, report: Report, stop: Stop) -> Outcome:

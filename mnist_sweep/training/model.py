@@ -93,30 +93,31 @@ def _dropout(stack: Layers, i: int) -> list[keras.layers.Layer]:
 
 
 def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> keras.Model:
+    setting = f"model.builder={model.builder}"
     module, _, function = model.builder.partition(":")
     try:
         builder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"model.builder={model.builder}: cannot be imported ({error})") from error
+        raise UserError(f"{setting}: cannot be imported ({error})") from error
     config = model.model_dump(exclude={"builder", "hypermodel"})
     try:
         built = builder(config, shape, classes)
     except Exception as error:
-        raise UserError(f"model.builder={model.builder}: raised {kind_and_line(error)}") from error
+        raise UserError(f"{setting}: raised {kind_and_line(error)}") from error
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
         raise UserError(
-            f"model.builder={model.builder}: returned {type(built).__name__}; return a Sequential or functional "
+            f"{setting}: returned {type(built).__name__}; return a Sequential or functional "
             "keras.Model (a subclassed one cannot be saved as .h5)"
         )
     if tuple(built.output_shape) != (None, classes):
         raise UserError(
-            f"model.builder={model.builder}: returned a model with outputs of shape {built.output_shape}; "
+            f"{setting}: returned a model with outputs of shape {built.output_shape}; "
             f"they must be probabilities, (None, {classes})"
         )
     probabilities = np.asarray(built(np.zeros((1, *shape), dtype=np.float32), training=False), dtype=np.float64)
     if not np.isclose(probabilities.sum(), 1, atol=1e-2) or probabilities.min() < 0:
         raise UserError(
-            f"model.builder={model.builder}: its outputs are not probabilities (they add up to "
+            f"{setting}: its outputs are not probabilities (they add up to "
             f"{probabilities.sum():.3g}); end with a softmax"
         )
     return built

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import one_line, printable
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers.devices import Slot
+
+T = TypeVar("T")
 
 # The most characters to keep of a log's end, and the most metrics of an epoch.
 LOG = 4000
@@ -312,16 +314,16 @@ def _finite(value: object) -> float:
     return number
 
 
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise GarbledError("sent something that is not a list")
-    return value
+def _of(kind: type[T], what: str) -> Callable[[Any], T]:
+    def read(value: object) -> T:
+        if not isinstance(value, kind):
+            raise GarbledError(f"sent something that is not {what}")
+        return value
+
+    return read
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise GarbledError("sent something that is not a string")
-    return value
+_list, _text = _of(list, "a list"), _of(str, "a string")
 
 
 def _metrics(value: object) -> dict[str, float]:
@@ -338,18 +340,10 @@ def _status(value: object) -> Status:
 
 
 def _outcome(value: object) -> Outcome:
-    if not isinstance(value, dict):
-        raise GarbledError("sent something that is not an outcome")
-    outcome: Outcome = _read(Outcome, {}, value)
+    outcome: Outcome = _read(Outcome, {}, _of(dict, "an outcome")(value))
     if outcome.status is Status.RUNNING:
         raise GarbledError("sent an outcome that is still running")
     return outcome
-
-
-def _space(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise GarbledError("sent something that is not a search space")
-    return value
 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {
@@ -360,7 +354,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "metrics": _metrics,
     "confusion": lambda value: [list(map(_number(0), _list(row))) for row in _list(value)],
     "outcome": _outcome,
-    "space": _space,
+    "space": _of(dict, "a search space"),
     "log": lambda value: end_of_log(_text(value)),
     "error": lambda value: one_reason(_text(value)),
     # ---- fields of an outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -94,20 +95,16 @@ def visible_gpus() -> list[str]:
     Returns:
         Names as in CUDA_VISIBLE_DEVICES: indices, or the UUIDs that it contains.
     """
+    present = _count_gpus()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return [str(i) for i in range(_count_gpus())]
-    present = _count_gpus()
-    visible: list[str] = []
-    for name in (part.strip() for part in chosen.split(",")):
-        # CUDA ignores the first invalid entry and everything after it.
-        if name.startswith(("GPU-", "MIG-")):
-            if not present:
-                break
-        elif not (name.isdigit() and int(name) < present):
-            break
-        visible.append(name)
-    return visible
+        return [str(i) for i in range(present)]
+
+    def is_valid(name: str) -> bool:
+        return present > 0 if name.startswith(("GPU-", "MIG-")) else name.isdigit() and int(name) < present
+
+    # CUDA ignores the first invalid entry and everything after it.
+    return list(itertools.takewhile(is_valid, (part.strip() for part in chosen.split(","))))
 
 
 def _count_gpus() -> int:

@@ -11,27 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mnist_sweep.workers.base import (
-    LOG,
-    Discover,
-    Discovered,
-    Done,
-    Evaluate,
-    Evaluated,
-    Executed,
-    GarbledError,
-    MachineFailed,
-    Message,
-    Package,
-    Packaged,
-    Ready,
-    Reported,
-    Task,
-    Train,
-    end_of_log,
-    message_from_json,
-    one_reason,
-)
+from mnist_sweep.workers import base
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import ForkedProcess
 from mnist_sweep.workers.wire import DriverChannel
@@ -42,7 +22,7 @@ _GROWTH = 0.1
 _LEAST_GROWTH = 24 * 2**20
 # Tasks before a process is replaced if a new one has to import TensorFlow.
 _TASKS = 25
-_ANSWERS = {Evaluated: Evaluate, Packaged: Package, Discovered: Discover}
+_ANSWERS = {base.Evaluated: base.Evaluate, base.Packaged: base.Package, base.Discovered: base.Discover}
 
 
 @dataclass
@@ -73,7 +53,7 @@ class WorkerHandle:
     log: Path
     ready: bool = False
     idle: bool = False
-    task: Task | None = None
+    task: base.Task | None = None
     progress: tuple[int, float] = (0, 0)
     tasks: int = 0
     first_memory: int | None = None
@@ -86,11 +66,11 @@ class WorkerHandle:
     @property
     def trial(self) -> int | None:
         """The number of the trial that it trains."""
-        return self.task.trial.number if isinstance(self.task, Train) else None
+        return self.task.trial.number if isinstance(self.task, base.Train) else None
 
     # ---- messages -----------------------------------------------------------------------------------------------
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: base.Task) -> None:
         """Gives it a task."""
         self.tasks += 1
         self.task, self.idle, self.progress = task, False, (0, 0)
@@ -101,10 +81,10 @@ class WorkerHandle:
         """Sends it a message; kills it if it does not read its messages."""
         try:
             self.channel.send(message)
-        except GarbledError as error:
+        except base.GarbledError as error:
             self.kill(str(error))
 
-    def receive(self, *, last: bool = False) -> Iterator[Message]:
+    def receive(self, *, last: bool = False) -> Iterator[base.Message]:
         """Yields the messages that have arrived; the caller must `record` each before the next.
 
         Args:
@@ -114,37 +94,37 @@ class WorkerHandle:
             GarbledError: The next message cannot be understood, or is out of place.
         """
         for raw in self.channel.receive(last=last):
-            message = message_from_json(self.slot.name, raw)
+            message = base.message_from_json(self.slot.name, raw)
             if not self._expects(message):
-                raise GarbledError(f"sent a message that does not belong to its task ({type(message).__name__})")
+                raise base.GarbledError(f"sent a message that does not belong to its task ({type(message).__name__})")
             yield message
 
-    def record(self, message: Message) -> None:
+    def record(self, message: base.Message) -> None:
         """Updates its state after a message."""
-        if isinstance(message, Reported):
+        if isinstance(message, base.Reported):
             self.progress = (message.execution, message.epoch)
-        elif isinstance(message, Executed):
+        elif isinstance(message, base.Executed):
             self.progress = (message.execution, math.inf)
-        elif isinstance(message, Ready):
+        elif isinstance(message, base.Ready):
             self.ready, self.idle, self.early_deaths = True, True, 0
         else:
             self.task = None
 
-    def _expects(self, message: Message) -> bool:
+    def _expects(self, message: base.Message) -> bool:
         """Returns whether a message is about its task, and new."""
         task = self.task
-        if isinstance(message, Ready):
+        if isinstance(message, base.Ready):
             return task is None and not self.idle
-        if isinstance(message, MachineFailed):
+        if isinstance(message, base.MachineFailed):
             return not self.idle
-        if isinstance(message, Evaluated | Packaged | Discovered):
+        if isinstance(message, base.Evaluated | base.Packaged | base.Discovered):
             return isinstance(task, _ANSWERS[type(message)])
-        assert isinstance(message, Reported | Executed | Done)
-        if not isinstance(task, Train) or message.trial != task.trial.number:
+        assert isinstance(message, base.Reported | base.Executed | base.Done)
+        if not isinstance(task, base.Train) or message.trial != task.trial.number:
             return False
-        if isinstance(message, Done):
+        if isinstance(message, base.Done):
             return True
-        epoch, last = (message.epoch, task.trial.epochs) if isinstance(message, Reported) else (math.inf, math.inf)
+        epoch, last = (message.epoch, task.trial.epochs) if isinstance(message, base.Reported) else (math.inf, math.inf)
         executions = max(1, len(task.trial.executions))
         return epoch <= last and message.execution <= executions and self.progress < (message.execution, epoch)
 
@@ -185,9 +165,10 @@ class WorkerHandle:
             return self.kill_reason
         code = self.process.returncode
         if code is not None and code < 0:
-            return f"was killed by {_signal_name(-code)}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+            name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+            return f"was killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         lines = self.end_of_log().strip().splitlines()
-        return f"ended with exit code {code}" + (f" ({one_reason(lines[-1])})" if lines else "")
+        return f"ended with exit code {code}" + (f" ({base.one_reason(lines[-1])})" if lines else "")
 
     def end_of_log(self) -> str:
         """Returns the end of what the process has written since its current task began."""
@@ -195,8 +176,8 @@ class WorkerHandle:
         try:
             with open(path, "rb") as log:
                 # Reads twice what is kept: passwords are masked first, and are recognized by what precedes them.
-                log.seek(max(start, file_size(path) - 2 * LOG))
-                return end_of_log(log.read(4 * LOG).decode(errors="replace"))
+                log.seek(max(start, file_size(path) - 2 * base.LOG))
+                return base.end_of_log(log.read(4 * base.LOG).decode(errors="replace"))
         except OSError:
             return ""
 
@@ -213,10 +194,3 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -16,19 +16,7 @@ from typing import IO, Literal
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.common.files import break_hard_links, make_folder
 from mnist_sweep.journal.trial import Status
-from mnist_sweep.workers import forkserver, orphans, wire
-from mnist_sweep.workers.base import (
-    Died,
-    Discovered,
-    Done,
-    Evaluated,
-    GarbledError,
-    MachineFailed,
-    Message,
-    Packaged,
-    Ready,
-    Task,
-)
+from mnist_sweep.workers import base, forkserver, orphans, wire
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import ForkedProcess, ForkServer
 from mnist_sweep.workers.handle import WorkerHandle, file_size
@@ -88,7 +76,7 @@ class LocalWorkers:
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
         self._sizes = _file_sizes(data)
-        self._put_back: list[Message] = []
+        self._put_back: list[base.Message] = []
         self._broken: MachineError | None = None
         self._server: ForkServer | None = None
         self._workers: dict[str, WorkerHandle] = {}
@@ -131,7 +119,7 @@ class LocalWorkers:
         """Removes a slot and kills its process."""
         self._workers.pop(slot).end()
 
-    def submit(self, slot: str, task: Task) -> None:
+    def submit(self, slot: str, task: base.Task) -> None:
         """Gives a task to a slot that is ready."""
         forkserver.reap()
         self._workers[slot].submit(task)
@@ -145,7 +133,7 @@ class LocalWorkers:
         message = {"task": "continue", "trial": trial, "execution": execution, "epoch": epoch}
         self._workers[slot].send(message)
 
-    def poll(self, timeout: float) -> list[Message]:
+    def poll(self, timeout: float) -> list[base.Message]:
         """Waits up to `timeout` seconds for messages.
 
         Raises:
@@ -163,7 +151,7 @@ class LocalWorkers:
             self._broken = error
         return messages
 
-    def put_back(self, messages: list[Message]) -> None:
+    def put_back(self, messages: list[base.Message]) -> None:
         """Makes the next poll return messages again, for other code that expects them."""
         self._put_back += messages
 
@@ -189,7 +177,7 @@ class LocalWorkers:
 
     # ---- messages -----------------------------------------------------------------------------------------------
 
-    def _listen(self, timeout: float, messages: list[Message]) -> None:
+    def _listen(self, timeout: float, messages: list[base.Message]) -> None:
         until = time.monotonic() + timeout
         while not messages:
             rest = max(0.0, until - time.monotonic())
@@ -202,7 +190,7 @@ class LocalWorkers:
             if rest == 0:
                 break
 
-    def _look_after(self, worker: WorkerHandle, messages: list[Message]) -> None:
+    def _look_after(self, worker: WorkerHandle, messages: list[base.Message]) -> None:
         """Notices a process that has died, and kills one that hangs or is disconnected."""
         now = time.monotonic()
         if worker.process.poll() is not None:
@@ -219,33 +207,33 @@ class LocalWorkers:
     def _has(self, worker: WorkerHandle) -> bool:
         return self._workers.get(worker.slot.name) is worker
 
-    def _receive(self, worker: WorkerHandle, messages: list[Message], *, last: bool = False) -> None:
+    def _receive(self, worker: WorkerHandle, messages: list[base.Message], *, last: bool = False) -> None:
         try:
             for message in worker.receive(last=last):
                 self._take(worker, message, messages)
                 if not self._has(worker):
                     return
-        except GarbledError as error:
+        except base.GarbledError as error:
             worker.channel.ended = True
             worker.kill(str(error))
 
-    def _take(self, worker: WorkerHandle, message: Message, messages: list[Message]) -> None:
+    def _take(self, worker: WorkerHandle, message: base.Message, messages: list[base.Message]) -> None:
         """Takes a message; replaces a process that should not have another task."""
-        if isinstance(message, MachineFailed):
+        if isinstance(message, base.MachineFailed):
             message = replace(message, trial=worker.trial)
-        elif isinstance(message, Done) and message.outcome.status is Status.FAILED:
+        elif isinstance(message, base.Done) and message.outcome.status is Status.FAILED:
             message = replace(message, log=worker.end_of_log())
         worker.record(message)
-        if isinstance(message, Ready) and worker.is_used_up(message.memory, self._recycle_after):
+        if isinstance(message, base.Ready) and worker.is_used_up(message.memory, self._recycle_after):
             # Its successor will be ready instead.
             self._replace(worker)
             return
         messages.append(message)
-        if isinstance(message, MachineFailed) and not worker.ready:
+        if isinstance(message, base.MachineFailed) and not worker.ready:
             # It counts as dead: the next process may fail in the same way, and this must end some time.
             worker.channel.ended = True
             worker.kill(f"hit a machine fault: {message.reason}")
-        elif _has_failed(message) or (isinstance(message, Done | Discovered) and self._is_tainted(worker)):
+        elif _has_failed(message) or (isinstance(message, base.Done | base.Discovered) and self._is_tainted(worker)):
             self._replace(worker)
 
     def _is_tainted(self, worker: WorkerHandle) -> bool:
@@ -254,7 +242,7 @@ class LocalWorkers:
 
     # ---- processes ----------------------------------------------------------------------------------------------
 
-    def _bury(self, worker: WorkerHandle, messages: list[Message]) -> None:
+    def _bury(self, worker: WorkerHandle, messages: list[base.Message]) -> None:
         """Reports a death; starts another process, or gives the slot up."""
         reason, log = worker.cause_of_death(), worker.end_of_log()
         code = worker.process.returncode or 0
@@ -263,12 +251,14 @@ class LocalWorkers:
         name = worker.slot.name
         if deaths < (_KILLS_BEFORE_READY if killed else _ENDS_BEFORE_READY):
             fault = self._check_images() if code == -signal.SIGBUS else ""
-            messages.append(MachineFailed(name, fault, worker.trial) if fault else Died(name, reason, log))
+            messages.append(base.MachineFailed(name, fault, worker.trial) if fault else base.Died(name, reason, log))
             self._replace(worker, early_deaths=deaths)
             return
         worker.end()
         del self._workers[name]
-        messages.append(Died(name, f"cannot start: it {reason}; see its log {worker.find_log()[0]}", log, lost=True))
+        messages.append(
+            base.Died(name, f"cannot start: it {reason}; see its log {worker.find_log()[0]}", log, lost=True)
+        )
 
     def _check_images(self) -> str:
         """Returns what is wrong with the files that workers map into memory; "" if nothing is."""
@@ -344,10 +334,12 @@ def _environment(slot: Slot, backend: str) -> dict[str, str]:
     }
 
 
-def _has_failed(message: Message) -> bool:
-    if isinstance(message, Evaluated | Packaged | Discovered):
+def _has_failed(message: base.Message) -> bool:
+    if isinstance(message, base.Evaluated | base.Packaged | base.Discovered):
         return bool(message.error)
-    return isinstance(message, MachineFailed) or (isinstance(message, Done) and message.outcome.status is Status.FAILED)
+    if isinstance(message, base.Done):
+        return message.outcome.status is Status.FAILED
+    return isinstance(message, base.MachineFailed)
 
 
 def _log_error(path: Path, error: OSError) -> MachineError:

@@ -24,19 +24,7 @@ import psutil
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.text import first_line, kind_and_line, one_line
 from mnist_sweep.journal.trial import Execution, Outcome, Status
-from mnist_sweep.workers import imports, orphans
-from mnist_sweep.workers.base import (
-    Discovered,
-    Done,
-    Evaluated,
-    Executed,
-    MachineFailed,
-    Message,
-    Packaged,
-    Ready,
-    Reported,
-    message_to_json,
-)
+from mnist_sweep.workers import base, imports, orphans
 from mnist_sweep.workers.wire import WorkerChannel
 
 
@@ -60,9 +48,9 @@ class _Driver:
             orphans.kill_pool_without_driver(self._pid)
         os._exit(0)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: base.Message) -> None:
         """Sends a message to the driver."""
-        self._channel.send(message_to_json(message))
+        self._channel.send(base.message_to_json(message))
 
     def stop_reason(self, trial: int, execution: int, epoch: int, *, wait: bool) -> str:
         """Returns why the driver wants to stop a trial after an epoch; "" to continue.
@@ -74,14 +62,11 @@ class _Driver:
             wait: Whether to wait for the driver's answer.
         """
         with self._changed:
-            while not self._must_stop(trial):
+            while self._stop is None or self._stop[0] != trial:
                 if not wait or (trial, execution, epoch) in self._continued:
                     return ""
                 self._changed.wait()
-            return self._stop[1] if self._stop else ""
-
-    def _must_stop(self, trial: int) -> bool:
-        return self._stop is not None and self._stop[0] == trial
+            return self._stop[1]
 
     def _take(self, message: dict[str, Any]) -> None:
         with self._changed:
@@ -163,11 +148,11 @@ def _work(driver: _Driver) -> NoReturn:
     except (OSError, ValueError, EOFError) as error:
         # The driver has written them, so no trial is to blame.
         _print_exception()
-        driver.send(MachineFailed("", machine_fault(error) or f"the sweep's images: {first_line(error)}"))
+        driver.send(base.MachineFailed("", machine_fault(error) or f"the sweep's images: {first_line(error)}"))
         os._exit(1)
     trainer = Trainer(dataset)
     while True:
-        driver.send(Ready("", _memory()))
+        driver.send(base.Ready("", _memory()))
         driver.send(_do(trainer, driver.tasks.get(), driver, data))
 
 
@@ -177,7 +162,7 @@ def _memory() -> int:
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Message:
+def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> base.Message:
     """Does a task; returns its result or how it failed."""
     kind = task["task"]
     try:
@@ -188,19 +173,19 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> Mess
             fault = f"the sweep's folder is gone ({data})"
         if fault is not None:
             _print_exception()
-            return MachineFailed("", fault)
+            return base.MachineFailed("", fault)
         fixable = isinstance(error, UserError) and kind in ("train", "discover")
         # Before the driver gets the answer, and kills this process.
         _flush() if fixable else _print_exception()
         reason = _summary(error)
         if kind == "train":
-            return Done("", task["trial"]["number"], Outcome(Status.FAILED, reason))
+            return base.Done("", task["trial"]["number"], Outcome(Status.FAILED, reason))
         if kind == "discover":
-            return Discovered("", error=reason if fixable else f"model.hypermodel={task['hypermodel']}: {reason}")
-        return Evaluated("", error=reason) if kind == "evaluate" else Packaged("", reason)
+            return base.Discovered("", error=reason if fixable else f"model.hypermodel={task['hypermodel']}: {reason}")
+        return base.Evaluated("", error=reason) if kind == "evaluate" else base.Packaged("", reason)
 
 
-def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
+def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> base.Message:
     from mnist_sweep.config.objective import Objective
     from mnist_sweep.config.trial_config import check_trial
     from mnist_sweep.training import executions
@@ -209,10 +194,10 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
     trial, number = task["trial"], task["trial"]["number"]
 
     def report(execution: int, epoch: int, metrics: dict[str, float]) -> None:
-        driver.send(Reported("", number, epoch, metrics, execution))
+        driver.send(base.Reported("", number, epoch, metrics, execution))
 
     def end(execution: int, outcome: Outcome) -> None:
-        driver.send(Executed("", number, execution, outcome))
+        driver.send(base.Executed("", number, execution, outcome))
 
     def stop(execution: int, epoch: int) -> str:
         return driver.stop_reason(number, execution, epoch, wait=task["waits"])
@@ -236,25 +221,25 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> Message:
         outcome = executions.train(trainer, job, several, known, report, end, stop)
     else:
         outcome = trainer.train(job, partial(report, 1), partial(stop, 1))
-    return Done("", number, outcome)
+    return base.Done("", number, outcome)
 
 
-def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:
+def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
     if task["made_by"]:
         # Registers the user's layers with Keras.
         importlib.import_module(task["made_by"].partition(":")[0])
-    return Evaluated("", *trainer.test(Path(task["model"]), task["digest"]))
+    return base.Evaluated("", *trainer.test(Path(task["model"]), task["digest"]))
 
 
-def _package(_: Any, task: dict[str, Any], __: _Driver) -> Message:
+def _package(_: Any, task: dict[str, Any], __: _Driver) -> base.Message:
     from mnist_sweep.training.packaged import package
 
     package(Path(task["trial"]), Path(task["to"]), task["made_by"], task["digest"])
-    return Packaged("")
+    return base.Packaged("")
 
 
-def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> Message:
-    return Discovered("", trainer.discover(task["hypermodel"]))
+def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
+    return base.Discovered("", trainer.discover(task["hypermodel"]))
 
 
 _TASKS = {"train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}

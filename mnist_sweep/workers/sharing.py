@@ -15,16 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from mnist_sweep.config.settings import WorkersConfig
-from mnist_sweep.journal.events import (
-    AttemptFailed,
-    EpochEnded,
-    Event,
-    SlotClosed,
-    SlotLost,
-    SlotOpened,
-    TrialEnded,
-    TrialStarted,
-)
+from mnist_sweep.journal import events
 from mnist_sweep.journal.trial import Status, Trial
 from mnist_sweep.workers.devices import Slot, device, memory, most_shares
 
@@ -54,12 +45,7 @@ class Sharing:
     """Takes a sweep's events, and decides which shares of its GPUs to open and to close."""
 
     def __init__(
-        self,
-        places: Sequence[Slot] = (),
-        *,
-        shares: int = 1,
-        most: int | None = None,
-        memory: Memory = memory,
+        self, places: Sequence[Slot] = (), *, shares: int = 1, most: int | None = None, memory: Memory = memory
     ) -> None:
         """Starts with one share of each GPU.
 
@@ -73,24 +59,25 @@ class Sharing:
         self._most = most
         self._running: dict[int, tuple[_Gpu, _Run]] = {}
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: events.Event) -> None:
         """Takes an event of the running session. Those of earlier sessions say nothing about this machine."""
-        if isinstance(event, TrialStarted) and device(event.slot) in self._gpus:
+        if isinstance(event, events.TrialStarted) and device(event.slot) in self._gpus:
             gpu = self._gpus[device(event.slot)]
             self._running[event.trial.number] = (gpu, gpu.start(event))
-        elif isinstance(event, EpochEnded) and event.trial in self._running:
+        elif isinstance(event, events.EpochEnded) and event.trial in self._running:
             gpu, run = self._running[event.trial]
             gpu.epoch(run, event)
-        elif isinstance(event, AttemptFailed | TrialEnded) and event.trial in self._running:
+        elif isinstance(event, events.AttemptFailed | events.TrialEnded) and event.trial in self._running:
             gpu, run = self._running.pop(event.trial)
             gpu.end(run, event.time)
             if run.shared and _is_out_of_memory(event):
                 gpu.lower("a trial ran out of memory while it shared the GPU")
-        elif isinstance(event, SlotOpened | SlotClosed | SlotLost) and device(event.slot) in self._gpus:
-            gpu = self._gpus[device(event.slot)]
-            gpu.change(event)
-            if not gpu.shares:
-                del self._gpus[device(event.slot)]
+        elif isinstance(event, events.SlotOpened | events.SlotClosed | events.SlotLost):
+            name = device(event.slot)
+            if name in self._gpus:
+                self._gpus[name].change(event)
+                if not self._gpus[name].shares:
+                    del self._gpus[name]
 
     def wanted(self) -> list[tuple[Slot, str]]:
         """Returns the shares to open now, each with the reason."""
@@ -137,8 +124,8 @@ def create(config: WorkersConfig, places: Sequence[Slot], most: int | None) -> S
     return Sharing(on_gpus, shares=most_shares(len(on_gpus)), most=most)
 
 
-def _is_out_of_memory(event: AttemptFailed | TrialEnded) -> bool:
-    if isinstance(event, AttemptFailed):
+def _is_out_of_memory(event: events.AttemptFailed | events.TrialEnded) -> bool:
+    if isinstance(event, events.AttemptFailed):
         return bool(_OUT_OF_MEMORY.search(event.reason))
     return event.outcome.status is Status.FAILED and bool(_OUT_OF_MEMORY.search(event.outcome.reason))
 
@@ -208,7 +195,7 @@ class _Gpu:
 
     # ---- events -------------------------------------------------------------------------------------------------
 
-    def start(self, event: TrialStarted) -> _Run:
+    def start(self, event: events.TrialStarted) -> _Run:
         self._advance(event.time)
         trial = event.trial
         short = trial.epochs - trial.initial_epoch < _SHORT
@@ -218,7 +205,7 @@ class _Gpu:
         self._runs.append(run)
         return run
 
-    def epoch(self, run: _Run, event: EpochEnded) -> None:
+    def epoch(self, run: _Run, event: events.EpochEnded) -> None:
         self._advance(event.time)
         steady = self._steady_since <= run.since and all(one.slot in self._reported for one in self._runs)
         first = run.execution != event.execution
@@ -242,14 +229,14 @@ class _Gpu:
         self._advance(time)
         self._runs.remove(run)
 
-    def change(self, event: SlotOpened | SlotClosed | SlotLost) -> None:
-        if isinstance(event, SlotOpened):
+    def change(self, event: events.SlotOpened | events.SlotClosed | events.SlotLost) -> None:
+        if isinstance(event, events.SlotOpened):
             self.shares.append(event.slot)
             for run in self._runs:
                 run.shared = True
             return
         self.shares.remove(event.slot)
-        if isinstance(event, SlotLost):
+        if isinstance(event, events.SlotLost):
             # It would be lost again.
             self.most = min(self.most, max(1, len(self.shares)))
 
@@ -273,7 +260,7 @@ class _Gpu:
         self._trial_seconds += len(self._runs) * (time - self._now)
         self._now = time
 
-    def _count(self, run: _Run, work: str, event: EpochEnded) -> None:
+    def _count(self, run: _Run, work: str, event: events.EpochEnded) -> None:
         seconds = event.time - run.since
         trials = (self._trial_seconds - run.trial_seconds) / seconds
         if abs(trials - round(trials)) <= min(_IDLE * trials, _MOST_IDLE):
@@ -289,7 +276,7 @@ class _Gpu:
             # small while a share starts, but not larger than before.
             self._used, self._per_share = max(self._used, used), max(self._per_share, used / len(self.shares))
 
-    def _is_measured_alone(self, run: _Run, event: EpochEnded) -> bool:
+    def _is_measured_alone(self, run: _Run, event: events.EpochEnded) -> bool:
         alone = self._paces.get(1, {})
         same = alone.get(run.work, _Pace())
         if same.enough and (run.epochs - event.epoch) * same.seconds / same.epochs >= _LONG:
