@@ -233,7 +233,7 @@ def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
     """The hyperparameters in which the trials differ."""
     search = of_search(frame)
     if wanted is None:
-        return [column.removeprefix("params.") for column in searched(search)]
+        return searched(search)
     known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
     for name in wanted:
         if name not in known:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search, order
+from mnist_sweep.results.leaderboard import ranked
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,13 +69,6 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
 def scores(frame: pd.DataFrame, objective: Objective) -> Floats:
     """Return the trials' scores (N,); NaN if there is none."""
     return numbers(frame, f"metrics.best_{objective.name}")
-
-
-def ranked(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """Return the search's trials that have a score, in the order of the leaderboard."""
-    search = of_search(frame)
-    ordered = search.iloc[order(search, [objective])]
-    return ordered[~np.isnan(scores(ordered, objective))]
 
 
 def by_status(frame: pd.DataFrame) -> list[tuple[str, Look, npt.NDArray[np.bool_]]]:

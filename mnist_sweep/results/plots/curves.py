@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
+from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
 
 # The colours and line styles of the trials after the best one.
@@ -47,8 +47,8 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     # A wide fence, as the first epochs are far below the others.
     low, high = common.limits(np.concatenate([line[:, 1] for line in lines.values()]), objective, fence=3)
     many = len(lines) > common.FEW
-    ranked = common.ranked(frame, objective)
-    top = [n for n in ranked["trial"] if n in lines][: len(_NEXT) + 1]
+    ordered = ranked(frame, objective)
+    top = [n for n in ordered["trial"] if n in lines][: len(_NEXT) + 1]
     rest = [line for number, line in lines.items() if number not in top]
     alpha = max(0.15, min(0.7, 35 / len(lines)))
     axes.add_collection(
@@ -62,7 +62,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
             marks |= {"s": 12, "linewidths": 0.8, "alpha": 0.5} if many else {"s": 30, "linewidths": 1.5, "alpha": 0.9}
             axes.scatter(ends[:, 0], np.clip(ends[:, 1], low, high), zorder=3, clip_on=False, **marks)
             handles.append(common.swatch(style.marker, style.colour, f"{status}, its last epoch"))
-    known = dict(zip(ranked["trial"], common.scores(ranked, objective), strict=True))
+    known = dict(zip(ordered["trial"], common.scores(ordered, objective), strict=True))
     for number, (colour, dashes) in zip(top[1:], _NEXT, strict=False):
         axes.plot(*lines[number].T, color=colour, linestyle=dashes, linewidth=1.6, zorder=4, label=f"trial {number}")
         label = f"trial {number} ({format_value(float(known[number]))})"

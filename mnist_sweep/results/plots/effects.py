@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
+from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
 from mnist_sweep.results.plots.scales import Scale, scale_of
 from mnist_sweep.results.runs.frames import searched
@@ -76,9 +76,9 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
         category.
     """
     search = of_search(frame)
-    varied = [column.removeprefix("params.") for column in searched(search)]
-    ranked = common.ranked(frame, objective)
-    rows = ranked.sort_values("trial")
+    varied = searched(search)
+    ordered = ranked(frame, objective)
+    rows = ordered.sort_values("trial")
     names = varied[:_MOST]
     across = min(max(len(names), 1), _ACROSS)
     down = max(math.ceil(len(names) / across), 1)
@@ -91,7 +91,7 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
     found = common.scores(rows, objective)
     low, high = common.limits(found, objective)
     heights = np.clip(found, low, high)
-    best = int(np.flatnonzero(rows["trial"] == ranked["trial"].iloc[0])[0])
+    best = int(np.flatnonzero(rows["trial"] == ordered["trial"].iloc[0])[0])
     statuses = common.by_status(rows)
     marks: dict[str, Any] = (
         {"s": 22, "alpha": 0.8} if len(rows) <= common.FEW else {"s": 8, "alpha": max(0.25, min(0.7, 150 / len(rows)))}
@@ -140,7 +140,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         values with the median score and the number of trials.
     """
     figure, axes = common.canvas(title, 5.2, 7.5)
-    rows = common.ranked(frame, objective)[::-1]
+    rows = ranked(frame, objective)[::-1]
     if rows.empty:
         return common.nothing(figure, "No trial has a score.")
     names = [name.removeprefix("params.") for name in (first, second)]

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
+from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
 
 _UNKNOWN = "unknown slot"
@@ -74,9 +74,9 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         style_of = {"fmt": "D", "color": common.PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
         axes.errorbar(shifted[told], means[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
         handles.append(common.swatch("D", common.PURPLE, label, markersize=5))
-    ranked = common.ranked(frame, objective)
-    if len(ranked):
-        best = int(ranked["trial"].iloc[0])
+    ordered = ranked(frame, objective)
+    if len(ordered):
+        best = int(ordered["trial"].iloc[0])
         common.star(axes, best, found[trials == best].item(), 15, "best")
         handles.insert(0, common.star_swatch(frame, objective))
     axes.set(xlim=(trials[0] - 0.5 - 0.01 * len(trials), trials[-1] + 0.5 + 0.01 * len(trials)), ylim=(low, high))
@@ -109,7 +109,7 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
         return common.nothing(figure, "No trial has run.")
     total = float(bars["to"].max())
     size, unit = next((size, unit) for least, size, unit in _UNITS if total >= least)
-    begin, to = bars["from"].to_numpy(float) / size, bars["to"].to_numpy(float) / size
+    begin, to = bars["begin"].to_numpy(float) / size, bars["to"].to_numpy(float) / size
     row = bars["row"].map({name: i for i, name in enumerate(rows)}).to_numpy(float)
     # Keeps very short trials visible.
     to = np.maximum(to, begin + 0.001 * total / size)
@@ -148,23 +148,16 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def _bars(frame: pd.DataFrame) -> pd.DataFrame:
-    """The trials that ran; `from` and `to` are in seconds since the first start."""
-    columns = ["trial", "status", "from", "to", "row", "retrains"]
-    ran = frame[frame["start"].notna() & (frame["status"] != "refused")]
-    if ran.empty:
-        return pd.DataFrame(columns=columns)
-    begin = (ran["start"] - ran["start"].min()).dt.total_seconds().to_numpy(dtype=np.float64)
-    end = begin + common.numbers(ran, "seconds")
-    if "end" in ran:
-        told = (ran["end"] - ran["start"].min()).dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan)
-        end = np.where(np.isnan(told), end, told)
-    latest = float(np.nanmax(np.concatenate([begin, end])))
+    """The trials that ran; `begin` and `to` are in seconds since the first start."""
+    ran = frame[frame["start"].notna() & (frame["status"] != "refused")].reset_index(drop=True)
+    since = {name: (ran[name] - ran["start"].min()).dt.total_seconds() for name in ("start", "end")}
+    begin, end = (common.numbers(pd.DataFrame(since), name) for name in since)
+    end = np.where(np.isnan(end), begin + common.numbers(ran, "seconds"), end)
+    latest = max([0.0, *begin, *end[~np.isnan(end)]])
     end = np.where(np.isnan(end), np.where(ran["status"] == "running", latest, begin), end)
-    slots = [None if "slot" not in ran or pd.isna(slot) else str(slot) for slot in ran.get("slot", ran["trial"])]
-    values = (ran["trial"], ran["status"], begin, np.maximum(begin, end), slots, ran["confirms"].notna())
-    bars = pd.DataFrame(dict(zip(columns, (list(v) for v in values), strict=True)))
+    bars = ran.assign(begin=begin, to=np.maximum(begin, end), row=ran["slot"], retrains=ran["confirms"].notna())
     lost = bars["row"].isna()
-    lanes = _lanes(bars.loc[lost, "from"].to_numpy(float), bars.loc[lost, "to"].to_numpy(float))
+    lanes = _lanes(bars.loc[lost, "begin"].to_numpy(float), bars.loc[lost, "to"].to_numpy(float))
     bars.loc[lost, "row"] = [f"{_UNKNOWN} {lane + 1}" for lane in lanes]
     return bars
 

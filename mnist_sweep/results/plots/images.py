@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from mnist_sweep.data.images import Array
 from mnist_sweep.results.plots import common
-
-Array = npt.NDArray[Any]
 
 _DIGITS, _MISTAKES, _FILTERS = 25, 25, 64
 _ACROSS = 5

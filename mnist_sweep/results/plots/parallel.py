@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
+from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
 from mnist_sweep.results.plots.scales import Scale, scale_of
 from mnist_sweep.results.runs.frames import searched
@@ -38,9 +38,9 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
         top. The scores are spaced by rank, so one bad trial does not squeeze the others together.
     """
     search = of_search(frame)
-    names = [column.removeprefix("params.") for column in searched(search)]
+    names = searched(search)
     figure, axes = common.canvas(title, 5.6, min(max(common.WIDTH, 0.85 * len(names)), 16))
-    rows = common.ranked(frame, objective)
+    rows = ranked(frame, objective)
     if rows.empty:
         return common.nothing(figure, "No trial has a score.")
     found = common.scores(rows, objective)

@@ -133,7 +133,7 @@ def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Ret
     row = frame[frame["trial"] == number].iloc[0]
     params = [str(column) for column in row.index if str(column).startswith("params.") and not pd.isna(row[column])]
     texts = {column.removeprefix("params."): format_value(row[column]) for column in params}
-    searched = found.domains
+    searched = found.space
     tested = TAG_WINNER in found.parent.data.tags
     test_accuracy = row.get("metrics.test_accuracy")
     return Winner(

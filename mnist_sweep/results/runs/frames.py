@@ -139,12 +139,12 @@ def _categories(codes: NDArray[np.signedinteger[Any]], names: Sequence[str]) -> 
 
 
 def searched(frame: pd.DataFrame) -> list[str]:
-    """The columns of the searched hyperparameters in which the trials differ.
+    """The names of the searched hyperparameters in which the trials differ.
 
     Args:
         frame: As `load_runs` returns it. For one sweep, `attrs["space"]` names the searched hyperparameters; without
             it, all parameters count as searched.
     """
-    space = [f"params.{name}" for name in frame.attrs.get("space", ())]
-    columns = space or [column for column in frame.columns if column.startswith("params.")]
-    return [column for column in columns if column in frame and frame[column].nunique(dropna=False) > 1]
+    known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
+    names = frame.attrs.get("space") or known
+    return [name for name in names if name in known and frame[f"params.{name}"].nunique(dropna=False) > 1]

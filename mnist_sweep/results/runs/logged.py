@@ -13,9 +13,10 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
+from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.trial import Execution, Trial
 from mnist_sweep.results.models.model_run import ModelRun
-from mnist_sweep.results.runs.find import find_sweep, sweep_folder
+from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_METRIC, originals
@@ -74,7 +75,7 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
     Raises:
         UserError: There is no such run, or several.
     """
-    if trial is None and run is not None and _ID.fullmatch(run) and not sweep_folder(run).exists():
+    if trial is None and run is not None and _ID.fullmatch(run) and not (SWEEPS / run).exists():
         client = find_sweep(None, tracking_uri).client
         found = _by_id(client, run)
         kind = found.data.tags.get(keys.TAG_KIND)
@@ -124,7 +125,7 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
 
 def _journal(sweep: str) -> list[Event]:
     """The events in a sweep's journal, which has more details than MLflow; empty if its folder is not here."""
-    folder = sweep_folder(sweep)
+    folder = SWEEPS / sweep
     if not (folder / files.FILE).is_file():
         return []
     events = list(journal.read(folder))

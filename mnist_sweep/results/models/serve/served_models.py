@@ -10,23 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names
+from mnist_sweep.data.images import Array
+from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.models.doubts import why_doubtful
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.models.preprocessing import Prepared
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.results.runs.frames import searched
 from mnist_sweep.tracking.tags import TAG_CONFIRMS
 
 if TYPE_CHECKING:
     from mnist_sweep.data.profile import Profile
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -159,15 +158,15 @@ def candidates(champion: ModelRun) -> list[Candidate]:
     same values, only the best is a candidate.
     """
     found = find_sweep(champion.sweep, champion.client.tracking_uri)
-    frame = found.frame()
     own = champion.run.data.tags.get(TAG_CONFIRMS, champion.trial)
-    ranked = _ranked(found, frame[frame["confirms"].isna()])
-    columns = searched(ranked)
-    first = ranked[ranked["trial"] == int(own)]
-    others = pd.concat([first, ranked]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
-    names = short_names([column.removeprefix("params.") for column in columns])
+    trials = ranked(found.frame(), found.objective)
+    names = searched(trials)
+    columns = [f"params.{name}" for name in names]
+    first = trials[trials["trial"] == int(own)]
+    others = pd.concat([first, trials]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
+    short = short_names(names)
     rows = pd.concat([first, others])
-    about = [describe({names[c.removeprefix("params.")]: row[c] for c in columns}) for _, row in rows.iterrows()]
+    about = [describe({short[name]: row[f"params.{name}"] for name in names}) for _, row in rows.iterrows()]
 
     def find(run: str) -> ModelRun:
         return ModelRun(champion.client, champion.client.get_run(run))
@@ -177,13 +176,6 @@ def candidates(champion: ModelRun) -> list[Candidate]:
         Candidate(champion.trial, about[0], lambda: champion),
         *map(Candidate, map(int, others["trial"]), about[1:], (partial(find, run) for run in others["run_id"])),
     ]
-
-
-def _ranked(found: SweepRuns, frame: pd.DataFrame) -> pd.DataFrame:
-    name, ascending = found.objective.name, not found.objective.maximize
-    by = [c for c in (f"metrics.confirmed_{name}", f"metrics.best_{name}") if c in frame]
-    scored = frame[frame[by[-1]].notna()] if by else frame[:0]
-    return scored.sort_values([*by, "trial"], ascending=[*[ascending] * len(by), True], na_position="last")
 
 
 def describe(values: dict[str, Any]) -> str:
