@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from mnist_sweep.data import profile as profiles
 from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.journal.files import PROFILE_FILE, SAMPLE_FILE
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.models.preprocessing import NOTHING, Prepared
-
-if TYPE_CHECKING:
-    from mnist_sweep.results.models.model_run import ModelRun
 
 # An image is doubtful if fewer than this part of the training images of its class are as unusual, or if a second class
 # is at least this likely, relative to the first. With a model that reads 98.0 % of MNIST's test digits right, 2.4 % of

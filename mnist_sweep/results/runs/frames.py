@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import TAGS, Points, Record, arrays
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # The columns that every data frame of runs has, with their types.
 _COLUMNS: dict[str, str] = {

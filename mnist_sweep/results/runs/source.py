@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # The tags that are read of a trial's run, by the data frame's columns that hold them.
 TAGS = {

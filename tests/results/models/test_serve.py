@@ -661,7 +661,7 @@ def test_the_page_needs_only_files_that_are_served(server):
 
 def test_the_champion_comes_first_and_then_the_best_of_the_others(project, new):
     found = candidates(find_model(new))
-    assert [candidate.name for candidate in found] == ["trial 1", "trial 4", "trial 0", "trial 3"]
+    assert [candidate.trial for candidate in found] == [1, 4, 0, 3]
     assert "units 16" in found[1].about
     assert "momentum" not in found[2].about  # inactive with adam
 

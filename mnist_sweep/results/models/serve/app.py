@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -17,15 +17,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import kind_and_line, one_line
 from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
 from mnist_sweep.results.models.serve.body_decoder import IMAGES, JSON
 from mnist_sweep.results.models.serve.served_models import ServedModels
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FOLDER = Path(__file__).parent
 _FILES = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names
 from mnist_sweep.data.images import Array
+from mnist_sweep.data.profile import Profile
 from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.models.doubts import why_doubtful
 from mnist_sweep.results.models.model_run import ModelRun
@@ -23,9 +24,6 @@ from mnist_sweep.results.models.preprocessing import Prepared
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.results.runs.frames import searched
 from mnist_sweep.tracking.tags import TAG_CONFIRMS
-
-if TYPE_CHECKING:
-    from mnist_sweep.data.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,6 @@ class Candidate:
     trial: int
     about: str
     find: Callable[[], ModelRun]
-
-    @property
-    def name(self) -> str:
-        """The model's name on the page."""
-        return f"trial {self.trial}"
 
 
 @dataclass(frozen=True)
@@ -215,7 +208,7 @@ def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Pa
         UserError: The champion has no model.
     """
     for candidate in queue:
-        place = folder / str(candidate.trial)
+        place, name = folder / str(candidate.trial), f"trial {candidate.trial}"
         place.mkdir()
         try:
             predict = candidate.find().load_quick(place, models.shape)
@@ -224,9 +217,9 @@ def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Pa
                 raise
             if not isinstance(error, UserError):
                 reason = masked(first_line(error))
-                print(f"mnist_sweep: {candidate.name} cannot be loaded: {reason}", file=sys.stderr)
+                print(f"mnist_sweep: {name} cannot be loaded: {reason}", file=sys.stderr)
             continue
-        models.loaded.append(LoadedModel(candidate.name, candidate.about, predict))
+        models.loaded.append(LoadedModel(name, candidate.about, predict))
         if len(models.loaded) == most:
             break
     models.complete = True
