@@ -113,7 +113,7 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
 
 
 def _load(sweeps: Sequence[str], tracking_uri: str | None, every: bool) -> tuple[list[SweepRuns], pd.DataFrame]:
-    found = [find_sweep(sweep, tracking_uri) for sweep in sweeps] or [find_sweep(None, tracking_uri)]
+    found = [find_sweep(sweep, tracking_uri) for sweep in sweeps or [None]]
     if every:
         found = [one for sweep in found for one in all_sweeps(sweep)]
     found = list({sweep.found.run_id: sweep for sweep in found}.values())
@@ -125,9 +125,8 @@ def _load(sweeps: Sequence[str], tracking_uri: str | None, every: bool) -> tuple
         # A hyperparameter may be a number in one sweep and a list in another.
         frame[column] = frame[column].astype("string")
     frame.attrs["space"] = list(dict.fromkeys(name for sweep in found for name in sweep.space))
-    kinds = [[column for column in frame.columns if column.startswith(kind)] for kind in ("params.", "metrics.")]
-    fixed = [column for column in frame.columns if column not in kinds[0] + kinds[1]]
-    return found, frame[[*fixed, *sorted(kinds[0]), *sorted(kinds[1])]]
+    params, metrics = (sorted(c for c in frame.columns if c.startswith(kind)) for kind in ("params.", "metrics."))
+    return found, frame[[*frame.columns.drop(params + metrics), *params, *metrics]]
 
 
 def _check_data(frame: pd.DataFrame, mix: bool) -> None:
@@ -143,7 +142,7 @@ def _check_data(frame: pd.DataFrame, mix: bool) -> None:
 
 def _headings(frame: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str, str]:
     """The columns by the headings that the user may call them by."""
-    varied = short_names([column.removeprefix("params.") for column in searched(frame)])
+    varied = short_names(searched(frame))
     return {
         **{objective.name: f"metrics.best_{objective.name}" for objective in objectives},
         "on new seeds": f"metrics.confirmed_{objectives[0].name}",

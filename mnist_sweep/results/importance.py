@@ -233,7 +233,7 @@ def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
     """The hyperparameters in which the trials differ."""
     search = of_search(frame)
     if wanted is None:
-        return [column.removeprefix("params.") for column in searched(search)]
+        return searched(search)
     known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
     for name in wanted:
         if name not in known:
@@ -250,7 +250,7 @@ def _is_scale(values: pd.Series[Any]) -> bool:
 def _trials(scored: pd.DataFrame, names: Sequence[str], goodness: pd.Series[Any]) -> list[optuna.trial.FrozenTrial]:
     """The rows as Optuna's trials. Numbers become ranks, so their scale does not matter."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-    from optuna.trial import create_trial
+    from optuna.trial import FrozenTrial, TrialState
 
     columns: dict[str, list[Any]] = {}
     distributions: dict[str, BaseDistribution] = {}
@@ -263,11 +263,22 @@ def _trials(scored: pd.DataFrame, names: Sequence[str], goodness: pd.Series[Any]
             distributions[name] = CategoricalDistribution(sorted(values.dropna().unique().tolist()))
         columns[name] = values.tolist()
     trials = []
-    for i, value in enumerate(goodness.tolist()):
-        active = [name for name in names if not pd.isna(columns[name][i])]
-        params = {name: columns[name][i] for name in active}
+    for number, value in enumerate(goodness.tolist()):
+        active = [name for name in names if not pd.isna(columns[name][number])]
         trials.append(
-            create_trial(value=value, params=params, distributions={name: distributions[name] for name in active})
+            FrozenTrial(
+                number,
+                TrialState.COMPLETE,
+                value,
+                datetime_start=None,
+                datetime_complete=None,
+                params={name: columns[name][number] for name in active},
+                distributions={name: distributions[name] for name in active},
+                user_attrs={},
+                system_attrs={},
+                intermediate_values={},
+                trial_id=number,
+            )
         )
     return trials
 
@@ -280,34 +291,14 @@ def _ped_anova(trials: Sequence[optuna.trial.FrozenTrial], names: Sequence[str])
     with warnings.catch_warnings():
         # Optuna warns if a hyperparameter is active in only one trial.
         warnings.simplefilter("ignore")
-        found = get_param_importances(
-            _study(trials),
-            evaluator=PedAnovaImportanceEvaluator(target_quantile=share),
-            params=present,
-        )
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=share)
+        found = get_param_importances(_study(trials), evaluator=evaluator, params=present)
     return [float(found.get(name, 0.0)) for name in names]
 
 
 def _study(trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
     """A study of these trials, possibly with repetitions. Adding them to a stored study takes ten times as long."""
     import optuna
-
-    copies = [
-        optuna.trial.FrozenTrial(
-            number=number,
-            state=trial.state,
-            value=trial.value,
-            datetime_start=None,
-            datetime_complete=None,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-            trial_id=number,
-        )
-        for number, trial in enumerate(trials)
-    ]
 
     class Given(optuna.Study):
         directions = [optuna.study.StudyDirection.MAXIMIZE]  # noqa: RUF012
@@ -316,6 +307,6 @@ def _study(trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
             """Skips the storage."""
 
         def get_trials(self, deepcopy: bool = True, states: object = None) -> list[optuna.trial.FrozenTrial]:
-            return copies
+            return list(trials)
 
     return Given()

@@ -37,6 +37,13 @@ def order(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[int]:
     return sorted(ranked, key=lambda place: confirms[place])
 
 
+def ranked(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    """Return the trials of the search that have a score, the best by this objective first."""
+    search = of_search(frame)
+    scored = _scores(search, [objective])
+    return search.iloc[[place for place in order(search, [objective]) if None not in scored[place]]]
+
+
 def leaderboard(
     frame: pd.DataFrame, objectives: Sequence[Objective], hyperparameters: Sequence[str] | None = None
 ) -> Leaderboard:
@@ -53,7 +60,7 @@ def leaderboard(
     frame = of_search(frame)
     first = objectives[0].name
     if hyperparameters is None:
-        hyperparameters = [column.removeprefix("params.") for column in searched(frame)]
+        hyperparameters = searched(frame)
     scores = _scores(frame, objectives)
     front = _front(frame, scores, objectives)
     ranks = {place: rank for rank, place in enumerate(order(frame, objectives), start=1)}

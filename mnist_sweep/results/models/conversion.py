@@ -88,6 +88,8 @@ def convert(
         raise UserError(f"{run.sweep}: trial {run.trial}'s model cannot be loaded ({_reason(error)})") from error
     # Only now, as loading data first would load Keras without a real backend.
     int8_check = _Int8Check(run, config) if any(format.tolerance is None for format in formats) else None
+    on_gpu = run.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
+    coarse = _COARSE if on_gpu or config["training"]["precision"] != "float32" else 0.0
     checked = []
     for format in formats:
         path = target / format.file
@@ -97,7 +99,7 @@ def convert(
         with _reporting(format, "cannot be run"):
             predict = exported.open_with_runtime(format.name, path)
             difference = float(np.abs(exported.ask(predict, images) - expected).max())
-        tolerance = None if format.tolerance is None else format.tolerance + _coarse(run, config)
+        tolerance = None if format.tolerance is None else format.tolerance + coarse
         # Not `>`, which is false for NaN.
         if tolerance is not None and not difference <= tolerance:
             raise UserError(
@@ -118,11 +120,6 @@ def _sample(run: ModelRun, source: Path) -> tuple[Array, Array]:
     if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
         raise UserError(f"{what}: does not hold images and predictions")
     return images, predictions
-
-
-def _coarse(run: ModelRun, config: dict[str, Any]) -> float:
-    on_gpu = run.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
-    return _COARSE if on_gpu or config["training"]["precision"] != "float32" else 0.0
 
 
 class _Int8Check:

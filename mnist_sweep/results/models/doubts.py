@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
 from mnist_sweep.data import profile as profiles
+from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.journal.files import PROFILE_FILE, SAMPLE_FILE
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.models.preprocessing import NOTHING, Prepared
-
-if TYPE_CHECKING:
-    from mnist_sweep.results.models.model_run import ModelRun
-
-Array = NDArray[Any]
 
 # An image is doubtful if fewer than this part of the training images of its class are as unusual, or if a second class
 # is at least this likely, relative to the first. With a model that reads 98.0 % of MNIST's test digits right, 2.4 % of

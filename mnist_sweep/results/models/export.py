@@ -42,10 +42,10 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
             the folder cannot be written.
     """
     model = find_model(what, tracking_uri)
-    earlier, existed = _earlier(to), to.exists()
+    (earlier_run, earlier), existed = _earlier(to), to.exists()
     wanted = [format.file for format in formats]
-    same = earlier["run_id"] == model.run.info.run_id
-    _check_ours(to, wanted, wanted if same else [*wanted, *earlier["files"]], earlier["files"])
+    of_another = [] if earlier_run == model.run.info.run_id else list(earlier)
+    _check_ours(to, wanted, [*wanted, *of_another], earlier)
     try:
         to.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=to) as temporary:
@@ -54,9 +54,14 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
             target.mkdir()
             config = model.config(source, ("model", "training"))
             checked = convert(model, config, formats, source, target)
-            manifest = _with_earlier(_manifest(model, config, checked), earlier, to)
+            manifest = _manifest(model, config, checked)
+            for name in of_another:
+                _remove(to / name, earlier)
+            kept = {name: earlier[name] for name in earlier if name not in of_another and (to / name).exists()}
+            files = kept | manifest["files"]
+            manifest["files"] = {format.file: files[format.file] for format in FORMATS.values() if format.file in files}
             for file in checked:
-                _remove(to / file.path.name, earlier["files"])
+                _remove(to / file.path.name, earlier)
                 move(file.path, to / file.path.name)
             write_whole(to / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
     except OSError as error:
@@ -129,15 +134,15 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _earlier(to: Path) -> dict[str, Any]:
-    """The `run_id` and `files` of an earlier export to a folder; None and empty if there was none.
+def _earlier(to: Path) -> tuple[str | None, dict[str, Any]]:
+    """The run's id and the files of an earlier export to a folder; None and empty if there was none.
 
     Raises:
         UserError: The folder has a manifest that no export wrote.
     """
     path = to / _MANIFEST
     if not os.path.lexists(path):
-        return {"run_id": None, "files": {}}
+        return None, {}
     what = f"--to={to}: holds {_MANIFEST}"
     try:
         manifest = json.loads(read_text(path, what, _LARGEST_MANIFEST))
@@ -147,7 +152,7 @@ def _earlier(to: Path) -> dict[str, Any]:
         ours = False
     if not ours:
         raise UserError(f"{what}, which no export wrote; give another folder")
-    return {"run_id": manifest["run_id"], "files": manifest["files"]}
+    return manifest["run_id"], manifest["files"]
 
 
 def _check_ours(to: Path, wanted: Sequence[str], replaced: Sequence[str], earlier: Mapping[str, Any]) -> None:
@@ -176,19 +181,6 @@ def _inside(folder: Path) -> list[str]:
 def _written(about: Mapping[str, Any]) -> Mapping[str, str]:
     """The files of an exported folder, with their digests; none for an exported file."""
     return about["sha256"] if isinstance(about["sha256"], dict) else {}
-
-
-def _with_earlier(manifest: dict[str, Any], earlier: dict[str, Any], to: Path) -> dict[str, Any]:
-    """Adds the files of an earlier export of the same model to a manifest; removes the files of another model."""
-    files = earlier["files"]
-    known = [format.file for format in FORMATS.values()]
-    if earlier["run_id"] != manifest["run_id"]:
-        for name in known:
-            if name in files:
-                _remove(to / name, files)
-        return manifest
-    files = {name: about for name, about in files.items() if (to / name).exists()} | manifest["files"]
-    return {**manifest, "files": {name: files[name] for name in known if name in files}}
 
 
 def _remove(path: Path, earlier: Mapping[str, Any]) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from mnist_sweep.data.images import Array
 
 # Foreground differs from the background by at least this much, in 0..1, and by so many times the background's noise.
 _FAINTEST, _NOISES = 0.08, 6.0

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -23,13 +22,12 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.tables import standard_output
 from mnist_sweep.common.text import os_reason, printable
+from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.results.models.doubts import profile_of, why_doubtful
-from mnist_sweep.results.models.image_decoder import ImageDecoder, Shape
+from mnist_sweep.results.models.image_decoder import ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun, find_model, quiet
 from mnist_sweep.results.models.preprocessing import NOTHING, Prepared
-
-Array = NDArray[Any]
 
 # A photograph of 60 million pixels takes 3.
 _SECONDS_PER_IMAGE = 30.0
@@ -88,7 +86,12 @@ def predict(
         model = find_model(what, tracking_uri)
         with tempfile.TemporaryDirectory() as temporary:
             profile = profile_of(model, Path(temporary))
-            found, errors = _prepared(decoder, files, model.image_shape, profile)
+            found, errors = dict[Path, Prepared](), list[UserError]()
+            for file in files:
+                try:
+                    found[file] = decoder.read_file(file, model.image_shape, profile)
+                except UserError as error:
+                    errors.append(error)
             answers = _classified(model, found, profile, Path(temporary)) if found else []
     if to is not None:
         _save(found, to)
@@ -102,21 +105,9 @@ def predict(
         print(json.dumps({"model": about, "predictions": [a.to_json() for a in answers]}, indent=2))
     elif answers:
         _show(standard_output(), model, answers, profile)
-    for error in errors:
-        print(f"mnist_sweep: {error}", file=sys.stderr)
+    for unreadable in errors:
+        print(f"mnist_sweep: {unreadable}", file=sys.stderr)
     return 2 if errors else 0
-
-
-def _prepared(
-    decoder: ImageDecoder, files: Sequence[Path], shape: Shape, profile: Profile | None
-) -> tuple[dict[Path, Prepared], list[UserError]]:
-    found, errors = {}, []
-    for file in files:
-        try:
-            found[file] = decoder.read_file(file, shape, profile)
-        except UserError as error:
-            errors.append(error)
-    return found, errors
 
 
 def _classified(model: ModelRun, found: dict[Path, Prepared], profile: Profile | None, folder: Path) -> list[_Answer]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Drawing, Profile
 from mnist_sweep.results.models.foreground import find_foreground
-
-Array = NDArray[Any]
 
 NOTHING = "nothing is drawn"
 # Larger images are first reduced to this many pixels along the longer side.

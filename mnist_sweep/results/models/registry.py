@@ -86,13 +86,16 @@ def _register(found: SweepRuns, packaged: Packager) -> Registered:
     name = re.sub(r"[^\w.-]", "-", f"{found.sweep.partition('/')[0]}-{run.data.tags['data.name']}")
     _create(client, name, run)
     mine = next((v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run.info.run_id), None)
-    before = _champion(client, name)
+    alias = client.get_registered_model(name).aliases.get(CHAMPION)
+    before = None if alias is None else client.get_model_version(name, alias)
     if mine is not None and before is not None:
         # The user may have moved the alias since.
         same = mine.version == before.version
         why = "it was registered before" if same else f"that is version {before.version}"
         return Registered(name, str(mine.version), same, why)
-    searched = _searched(found, run)
+    # The run of the search that has the winner's hyperparameter values: another one if the winner retrained it.
+    confirms = run.data.tags.get(TAG_CONFIRMS)
+    searched = run if confirms is None else found.run_of(int(confirms))
     if mine is None:
         mine = _new_version(found, name, run, searched, packaged)
     better, why = (True, "the first one") if before is None else _is_better(mine.tags, before, found.objective)
@@ -114,17 +117,6 @@ def _create(client: MlflowClient, name: str, run: Run) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    alias = client.get_registered_model(name).aliases.get(CHAMPION)
-    return None if alias is None else client.get_model_version(name, alias)
-
-
-def _searched(found: SweepRuns, run: Run) -> Run:
-    """The run of the search that has the winner's hyperparameter values: another one if the winner retrained it."""
-    confirms = run.data.tags.get(TAG_CONFIRMS)
-    return run if confirms is None else found.run_of(int(confirms))
 
 
 def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objective) -> tuple[bool, str]:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search, order
+from mnist_sweep.results.leaderboard import ranked
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,11 +71,10 @@ def scores(frame: pd.DataFrame, objective: Objective) -> Floats:
     return numbers(frame, f"metrics.best_{objective.name}")
 
 
-def ranking(frame: pd.DataFrame, objective: Objective) -> list[int]:
-    """Return the trials that have a score, in the order of the leaderboard, as places in `of_search(frame)`."""
-    search = of_search(frame)
-    own = scores(search, objective)
-    return [place for place in order(search, [objective]) if not np.isnan(own[place])]
+def by_status(frame: pd.DataFrame) -> list[tuple[str, Look, npt.NDArray[np.bool_]]]:
+    """Return each status that occurs, how it is drawn, and whether each trial (N,) has it."""
+    statuses = sorted(frame["status"].unique())
+    return [(str(status), look(status), (frame["status"] == status).to_numpy(dtype=bool)) for status in statuses]
 
 
 def labelled(objective: Objective) -> str:
@@ -115,7 +114,7 @@ def outside(
 ) -> str:
     """Return a note on the values, called `what`, beyond the limits of `edge`; empty if there are none."""
     beyond = [(int((values < low).sum()), "below"), (int((values > high).sum()), "above")]
-    return ", ".join(f"{count_of(n, what)} {where} {edge}" for n, where in beyond if n)
+    return ", ".join(filter(None, (note(n, what, f"{where} {edge}") for n, where in beyond)))
 
 
 def count_of(count: int, what: str) -> str:
@@ -123,21 +122,25 @@ def count_of(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def note(count: int, what: str, text: str = "left out") -> str:
+    """Return a note such as `2 trials left out`; empty if there are none."""
+    return f"{count_of(count, what)} {text}" if count else ""
+
+
 def best_label(frame: pd.DataFrame, objective: Objective) -> str:
     """Return the best trial and its score for a legend or a note; empty if no trial has a score."""
-    order = ranking(frame, objective)
-    if not order:
+    row = ranked(frame, objective)[:1]
+    if row.empty:
         return ""
-    row = of_search(frame).iloc[order[:1]]
     mean = numbers(row, f"metrics.confirmed_{objective.name}")[0]
     number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
     new = "" if np.isnan(mean) else f", on new seeds {format_value(float(mean))}"
     return f"best: trial {number} ({format_value(score)}{new})"
 
 
-def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> None:
-    """Put a legend under the plot, where it hides nothing, with notes above it."""
-    entries, text = list(handles), ". ".join(note[0].upper() + note[1:] for note in notes if note)
+def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> Figure:
+    """Put a legend under the plot, where it hides nothing, with notes above it, and return the plot."""
+    entries, text = list(handles), ". ".join(told[0].upper() + told[1:] for told in notes if told)
     if entries or text:
         figure.legend(
             handles=entries,
@@ -148,6 +151,7 @@ def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) ->
             fontsize=_FONT,
             frameon=False,
         )
+    return figure
 
 
 def _columns(labels: list[str], inches: float) -> int:
@@ -176,7 +180,9 @@ def star_swatch(frame: pd.DataFrame, objective: Objective) -> Line2D:
     return swatch("*", VERMILION, best_label(frame, objective), markersize=11)
 
 
-def nothing(axes: Axes, text: str) -> None:
-    """Write into an empty plot why it is empty."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=DARK)
-    axes.set(xticks=[], yticks=[])
+def nothing(figure: Figure, text: str) -> Figure:
+    """Write into an empty plot why it is empty, and return it."""
+    for axes in figure.axes:
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=DARK)
+        axes.set(xticks=[], yticks=[])
+    return figure

@@ -13,32 +13,16 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.common.text import format_value
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
-from mnist_sweep.results.plots.common import (
-    BLUE,
-    FEW,
-    GREEN,
-    GREY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    Floats,
-    best_label,
-    canvas,
-    count_of,
-    labelled,
-    legend,
-    limits,
-    look,
-    nothing,
-    ranking,
-    scores,
-    star,
-    swatch,
-)
+from mnist_sweep.results.leaderboard import of_search, ranked
+from mnist_sweep.results.plots import common
 
 # The colours and line styles of the trials after the best one.
-_NEXT: tuple[tuple[str, Any], ...] = ((BLUE, "--"), (GREEN, "-."), (PURPLE, (0, (5, 1, 1, 1, 1, 1))), (SKY, ":"))
+_NEXT: tuple[tuple[str, Any], ...] = (
+    (common.BLUE, "--"),
+    (common.GREEN, "-."),
+    (common.PURPLE, (0, (5, 1, 1, 1, 1, 1))),
+    (common.SKY, ":"),
+)
 
 
 def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective, title: str) -> Figure:
@@ -53,42 +37,44 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     Returns:
         A line for each trial, with a mark at its last epoch that shows its status.
     """
-    figure, axes = canvas(title, 5.2)
-    axes.set(xlabel="Epoch", ylabel=labelled(objective))
+    figure, axes = common.canvas(title, 5.2)
+    axes.set(xlabel="Epoch", ylabel=common.labelled(objective))
     search = of_search(frame)
     drawn = search[~search["status"].isin(["failed", "refused"])]
     lines = _lines(drawn, curves, objective)
     if not lines:
-        nothing(axes, f"No trial has a curve of {objective.name}.")
-        return figure
+        return common.nothing(figure, f"No trial has a curve of {objective.name}.")
     # A wide fence, as the first epochs are far below the others.
-    low, high = limits(np.concatenate([line[:, 1] for line in lines.values()]), objective, fence=3)
-    many = len(lines) > FEW
-    top = [n for n in search["trial"].iloc[ranking(frame, objective)] if n in lines][: len(_NEXT) + 1]
+    low, high = common.limits(np.concatenate([line[:, 1] for line in lines.values()]), objective, fence=3)
+    many = len(lines) > common.FEW
+    ordered = ranked(frame, objective)
+    top = [n for n in ordered["trial"] if n in lines][: len(_NEXT) + 1]
     rest = [line for number, line in lines.items() if number not in top]
     alpha = max(0.15, min(0.7, 35 / len(lines)))
-    axes.add_collection(LineCollection(rest, colors=GREY, linewidths=0.7 if many else 1.2, alpha=alpha, label="rest"))
+    axes.add_collection(
+        LineCollection(rest, colors=common.GREY, linewidths=0.7 if many else 1.2, alpha=alpha, label="rest")
+    )
     handles: list[Any] = []
-    for status, group in drawn.groupby("status", sort=True):
-        ends = np.array([lines[n][-1] for n in group["trial"] if n in lines])
+    for status, style, mine in common.by_status(drawn):
+        ends = np.array([lines[n][-1] for n in drawn.loc[mine, "trial"] if n in lines])
         if len(ends):
-            style = look(status)
-            marks: dict[str, Any] = {"marker": style.marker, "color": style.colour, "label": str(status)}
+            marks: dict[str, Any] = {"marker": style.marker, "color": style.colour, "label": status}
             marks |= {"s": 12, "linewidths": 0.8, "alpha": 0.5} if many else {"s": 30, "linewidths": 1.5, "alpha": 0.9}
             axes.scatter(ends[:, 0], np.clip(ends[:, 1], low, high), zorder=3, clip_on=False, **marks)
-            handles.append(swatch(style.marker, style.colour, f"{status}, its last epoch"))
-    known = dict(zip(search["trial"], scores(search, objective), strict=True))
+            handles.append(common.swatch(style.marker, style.colour, f"{status}, its last epoch"))
+    known = dict(zip(ordered["trial"], common.scores(ordered, objective), strict=True))
     for number, (colour, dashes) in zip(top[1:], _NEXT, strict=False):
         axes.plot(*lines[number].T, color=colour, linestyle=dashes, linewidth=1.6, zorder=4, label=f"trial {number}")
         label = f"trial {number} ({format_value(float(known[number]))})"
         handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.6, label=label))
     if top:
         best = lines[top[0]]
-        label = best_label(frame, objective)
-        axes.plot(*best.T, color=VERMILION, linewidth=2.6, zorder=5, label="best")
+        line: dict[str, Any] = {"color": common.VERMILION, "linewidth": 2.6}
+        axes.plot(*best.T, **line, zorder=5, label="best")
         at = best[int((np.nanargmax if objective.maximize else np.nanargmin)(best[:, 1]))]
-        star(axes, at[0], at[1], 13)
-        handles.insert(0, Line2D([], [], color=VERMILION, linewidth=2.6, marker="*", markersize=11, label=label))
+        common.star(axes, at[0], at[1], 13)
+        label = common.best_label(frame, objective)
+        handles.insert(0, Line2D([], [], **line, marker="*", markersize=11, label=label))
     epochs = np.concatenate([line[:, 0] for line in lines.values()])
     first, last = float(np.nanmin(epochs)), float(np.nanmax(epochs))
     axes.set(xlim=(first - 0.5, last + 0.5), ylim=(low, high))
@@ -97,14 +83,13 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     hidden = sum(not low <= line[-1, 1] <= high for line in lines.values() if not np.isnan(line[-1, 1]))
     failed = int((search["status"] == "failed").sum())
     notes = [
-        f"{count_of(failed, 'failed trial')} left out" if failed else "",
-        f"{count_of(hidden, 'curve')} ending outside the plot, marked at its edge" if hidden else "",
+        common.note(failed, "failed trial"),
+        common.note(hidden, "curve", "ending outside the plot, marked at its edge"),
     ]
-    legend(figure, handles, notes)
-    return figure
+    return common.legend(figure, handles, notes)
 
 
-def _lines(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective) -> dict[int, Floats]:
+def _lines(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective) -> dict[int, common.Floats]:
     """The points (epochs, 2) of each trial's curve, in order; NaN where a value is not finite."""
     chosen = curves[(curves["metric"] == objective.name) & curves["trial"].isin(frame["trial"])]
     if chosen.empty:

@@ -17,29 +17,8 @@ from matplotlib.lines import Line2D
 
 from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
-from mnist_sweep.results.plots.common import (
-    BLUE,
-    DARK,
-    FEW,
-    SCORES,
-    WIDTH,
-    Floats,
-    canvas,
-    count_of,
-    labelled,
-    legend,
-    limits,
-    look,
-    nothing,
-    numbers,
-    outside,
-    ranking,
-    scores,
-    star,
-    star_swatch,
-    swatch,
-)
+from mnist_sweep.results.leaderboard import of_search, ranked
+from mnist_sweep.results.plots import common
 from mnist_sweep.results.plots.scales import Scale, scale_of
 from mnist_sweep.results.runs.frames import searched
 
@@ -59,16 +38,15 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
     """
     known = importances[importances["importance"].notna()].sort_values("importance", ascending=False, kind="stable")
     told = known.head(_MOST)
-    figure, axes = canvas(title, max(2.2, 1.2 + 0.34 * len(told)))
+    figure, axes = common.canvas(title, max(2.2, 1.2 + 0.34 * len(told)))
     if told.empty:
-        nothing(axes, "There are no importances.")
-        return figure
+        return common.nothing(figure, "There are no importances.")
     names = [str(name).removeprefix("params.") for name in told["hyperparameter"]]
     short = short_names(names)
-    value = numbers(told, "importance")
-    low, high = numbers(told, "low"), numbers(told, "high")
+    value = common.numbers(told, "importance")
+    low, high = common.numbers(told, "low"), common.numbers(told, "high")
     rows = np.arange(len(told))
-    axes.barh(rows, value, color=BLUE, height=0.62, alpha=0.75)
+    axes.barh(rows, value, color=common.BLUE, height=0.62, alpha=0.75)
     spread = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
     axes.errorbar(value, rows, xerr=spread, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
     ends = np.fmax(value, high)
@@ -79,13 +57,9 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
     axes.set_xlabel("Importance, as a share of all")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    left_out = len(known) - len(told)
-    notes = [
-        "the lines are 90 % intervals: the range for other trials of the same search" if spread.any() else "",
-        f"{count_of(left_out, 'less important hyperparameter')} left out" if left_out else "",
-    ]
-    legend(figure, [], notes)
-    return figure
+    intervals = "the lines are 90 % intervals: the range for other trials of the same search" if spread.any() else ""
+    left_out = common.note(len(known) - len(told), "less important hyperparameter")
+    return common.legend(figure, [], [intervals, left_out])
 
 
 def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
@@ -102,31 +76,34 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
         category.
     """
     search = of_search(frame)
-    varied = [column.removeprefix("params.") for column in searched(search)]
-    rows = search.iloc[sorted(ranking(frame, objective))]
+    varied = searched(search)
+    ordered = ranked(frame, objective)
+    rows = ordered.sort_values("trial")
     names = varied[:_MOST]
     across = min(max(len(names), 1), _ACROSS)
     down = max(math.ceil(len(names) / across), 1)
-    figure = Figure(figsize=(WIDTH, 1.2 + 2.5 * down), layout="constrained")
+    figure = Figure(figsize=(common.WIDTH, 1.2 + 2.5 * down), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(down, across, squeeze=False, sharey=True)
     if rows.empty or not names:
-        for axes in panels.flat:
-            nothing(axes, "No trial has a score." if rows.empty else "No hyperparameter was searched.")
-        return figure
-    figure.supylabel(labelled(objective), fontsize=10)
-    found = scores(rows, objective)
-    low, high = limits(found, objective)
+        return common.nothing(figure, "No trial has a score." if rows.empty else "No hyperparameter was searched.")
+    figure.supylabel(common.labelled(objective), fontsize=10)
+    found = common.scores(rows, objective)
+    low, high = common.limits(found, objective)
     heights = np.clip(found, low, high)
-    best = int(np.flatnonzero(rows["trial"] == search["trial"].iloc[ranking(frame, objective)[0]])[0])
+    best = int(np.flatnonzero(rows["trial"] == ordered["trial"].iloc[0])[0])
+    statuses = common.by_status(rows)
+    marks: dict[str, Any] = (
+        {"s": 22, "alpha": 0.8} if len(rows) <= common.FEW else {"s": 8, "alpha": max(0.25, min(0.7, 150 / len(rows)))}
+    )
+    marks |= {"linewidths": 1.0, "clip_on": False}
     short = short_names(varied)
     for axes, name in zip(panels.flat, names, strict=False):
         scale = scale_of(rows[f"params.{name}"])
         places = _spread(scale)
-        for status in sorted(rows["status"].unique()):
-            mine = (rows["status"] == status).to_numpy(dtype=bool)
-            _points(axes, places[mine], heights[mine], str(status), len(rows))
-        star(axes, places[best], heights[best], 12)
+        for status, style, mine in statuses:
+            axes.scatter(places[mine], heights[mine], marker=style.marker, color=style.colour, label=status, **marks)
+        common.star(axes, places[best], heights[best], 12)
         if scale.labels is None:
             _median(axes, scale, heights)
         else:
@@ -139,14 +116,13 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
         axes.grid(alpha=0.3)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
-    handles: list[Any] = [star_swatch(frame, objective)]
-    for status in sorted(rows["status"].unique()):
-        handles.append(swatch(look(status).marker, look(status).colour, str(status)))
-    handles.append(Line2D([], [], color="black", linewidth=2, label="median"))
-    left_out = len(varied) - len(names)
-    notes = [outside(found, low, high), f"{count_of(left_out, 'hyperparameter')} left out" if left_out else ""]
-    legend(figure, handles, notes)
-    return figure
+    handles = [
+        common.star_swatch(frame, objective),
+        *(common.swatch(style.marker, style.colour, status) for status, style, _ in statuses),
+        Line2D([], [], color="black", linewidth=2, label="median"),
+    ]
+    notes = [common.outside(found, low, high), common.note(len(varied) - len(names), "hyperparameter")]
+    return common.legend(figure, handles, notes)
 
 
 def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, second: str, title: str) -> Figure:
@@ -163,22 +139,20 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         A point for each trial, coloured by its score. If both hyperparameters have few values, a cell for each pair of
         values with the median score and the number of trials.
     """
-    figure, axes = canvas(title, 5.2, 7.5)
-    order = ranking(frame, objective)[::-1]
-    if not order:
-        nothing(axes, "No trial has a score.")
-        return figure
-    rows = of_search(frame).iloc[order]
+    figure, axes = common.canvas(title, 5.2, 7.5)
+    rows = ranked(frame, objective)[::-1]
+    if rows.empty:
+        return common.nothing(figure, "No trial has a score.")
     names = [name.removeprefix("params.") for name in (first, second)]
     x, y = (scale_of(rows[f"params.{name}"]) for name in names)
-    found = scores(rows, objective)
+    found = common.scores(rows, objective)
     cells = x.labels is not None and y.labels is not None
     shown_scores = _cells(x, y, found)[0] if cells else found
-    low, high = limits(shown_scores.ravel(), objective)
+    low, high = common.limits(shown_scores.ravel(), objective)
     # Better is darker.
-    colours = colormaps[SCORES if objective.maximize else SCORES.removesuffix("_r")]
+    colours = colormaps[common.SCORES if objective.maximize else common.SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
-    notes = [outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
+    notes = [common.outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
     best = []
     if cells:
         _draw_cells(axes, x, y, found, norm, colours)
@@ -186,26 +160,24 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         left, up = _spread(x), _spread(y)
         # A numeric axis has no place for inactive values.
         there = ~(np.isnan(left) | np.isnan(up))
-        size = 60 if len(rows) <= FEW else 26
+        size = 60 if len(rows) <= common.FEW else 26
         marks: dict[str, Any] = {"cmap": colours, "norm": norm, "edgecolors": "white", "linewidths": 0.4}
         axes.scatter(left[there], up[there], c=found[there], s=size, **marks)
         if there[-1]:
-            star(axes, left[-1], up[-1], 15, "best")
-            best = [star_swatch(frame, objective)]
+            common.star(axes, left[-1], up[-1], 15, "best")
+            best = [common.star_swatch(frame, objective)]
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        if not there.all():
-            notes.append(f"{count_of(int((~there).sum()), 'trial')} left out in which one is not active")
+        notes.append(common.note(int((~there).sum()), "trial", "left out in which one is not active"))
     _ticks(axes, x)
     _ticks(axes, y, vertical=True)
     short = short_names(names)
     axes.set(xlabel=short[names[0]], ylabel=short[names[1]])
-    figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=labelled(objective))
-    legend(figure, best, notes)
-    return figure
+    figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=common.labelled(objective))
+    return common.legend(figure, best, notes)
 
 
-def _spread(scale: Scale) -> Floats:
+def _spread(scale: Scale) -> common.Floats:
     """Where to draw the trials (N,): those of a category next to each other, inactive ones after the last."""
     if scale.labels is None:
         return scale.places
@@ -213,15 +185,7 @@ def _spread(scale: Scale) -> Floats:
     return places + np.random.default_rng(0).uniform(-_SCATTER, _SCATTER, len(places))
 
 
-def _points(axes: Axes, x: Floats, y: Floats, status: str, trials: int) -> None:
-    style = look(status)
-    size: dict[str, Any] = (
-        {"s": 22, "alpha": 0.8} if trials <= FEW else {"s": 8, "alpha": max(0.25, min(0.7, 150 / trials))}
-    )
-    axes.scatter(x, y, marker=style.marker, color=style.colour, linewidths=1.0, label=status, clip_on=False, **size)
-
-
-def _median(axes: Axes, scale: Scale, heights: Floats) -> None:
+def _median(axes: Axes, scale: Scale, heights: common.Floats) -> None:
     """Draws a running median of the scores, each over a fifth of the trials, at least six."""
     there = ~np.isnan(scale.places)
     order = np.argsort(scale.places[there], kind="stable")
@@ -235,12 +199,12 @@ def _median(axes: Axes, scale: Scale, heights: Floats) -> None:
     axes.plot(*zip(*middle, strict=True), color="black", linewidth=2, zorder=5, label="median")
 
 
-def _boxes(axes: Axes, groups: list[Floats]) -> None:
+def _boxes(axes: Axes, groups: list[common.Floats]) -> None:
     """Draws the quartiles of each group with at least three scores."""
     enough = [(i, group) for i, group in enumerate(groups) if len(group) >= 3]
     if enough:
         places, values = zip(*enough, strict=True)
-        lines: dict[str, Any] = {"boxprops": {"color": DARK}, "whiskerprops": {"linewidth": 0}, "zorder": 4}
+        lines: dict[str, Any] = {"boxprops": {"color": common.DARK}, "whiskerprops": {"linewidth": 0}, "zorder": 4}
         lines |= {"medianprops": {"color": "black", "linewidth": 2}, "showcaps": False, "showfliers": False}
         axes.boxplot(values, positions=places, widths=0.6, manage_ticks=False, **lines)
 
@@ -260,7 +224,7 @@ def _ticks(axes: Axes, scale: Scale, vertical: bool = False) -> None:
         axes.tick_params(axis="x", rotation=30)
 
 
-def _cells(x: Scale, y: Scale, found: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+def _cells(x: Scale, y: Scale, found: common.Floats) -> tuple[common.Floats, npt.NDArray[np.int64]]:
     """The median score and the number of trials of each pair of categories (rows, columns), the inactive last."""
     shape = len(y.labels or ()) + bool(y.inactive), len(x.labels or ()) + bool(x.inactive)
     column = np.where(np.isnan(x.places), shape[1] - 1, x.places).astype(int)
@@ -272,11 +236,11 @@ def _cells(x: Scale, y: Scale, found: Floats) -> tuple[Floats, npt.NDArray[np.in
     return medians, counts
 
 
-def _draw_cells(axes: Axes, x: Scale, y: Scale, found: Floats, norm: Normalize, colours: Colormap) -> None:
+def _draw_cells(axes: Axes, x: Scale, y: Scale, found: common.Floats, norm: Normalize, colours: Colormap) -> None:
     medians, counts = _cells(x, y, found)
     for i, j in np.argwhere(counts).tolist():
         median, count = float(medians[i, j]), int(counts[i, j])
         dark = np.dot(colours(norm(median))[:3], (0.299, 0.587, 0.114)) < 0.5
-        text = str(count) if medians.size > 100 else f"{format_value(median)}\n{count_of(count, 'trial')}"
+        text = str(count) if medians.size > 100 else f"{format_value(median)}\n{common.count_of(count, 'trial')}"
         axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.imshow(medians, cmap=colours, norm=norm, origin="lower", aspect="auto")

@@ -14,28 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
-from mnist_sweep.results.plots.common import (
-    DARK,
-    FEW,
-    PURPLE,
-    WIDTH,
-    Floats,
-    canvas,
-    count_of,
-    labelled,
-    legend,
-    limits,
-    look,
-    nothing,
-    numbers,
-    outside,
-    ranking,
-    scores,
-    star,
-    star_swatch,
-    swatch,
-)
+from mnist_sweep.results.leaderboard import of_search, ranked
+from mnist_sweep.results.plots import common
 
 _UNKNOWN = "unknown slot"
 # Units of time: the shortest time for which to use it, its length in seconds, its name.
@@ -55,53 +35,50 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         A mark for each trial that shows its status, at the lower edge if it has no score; and the mean and standard
         deviation on new seeds of the trials that were retrained.
     """
-    figure, axes = canvas(title, 4.6)
-    axes.set(xlabel="Trial", ylabel=labelled(objective))
+    figure, axes = common.canvas(title, 4.6)
+    axes.set(xlabel="Trial", ylabel=common.labelled(objective))
     search = of_search(frame).sort_values("trial")
     if search.empty:
-        nothing(axes, "There are no trials.")
-        return figure
-    trials, found = search["trial"].to_numpy(dtype=np.float64), scores(search, objective)
-    means = numbers(search, f"metrics.confirmed_{objective.name}")
-    spread = np.nan_to_num(numbers(search, f"metrics.confirmed_{objective.name}_std"))
-    low, high = limits(np.concatenate([found, means - spread, means + spread]), objective)
+        return common.nothing(figure, "There are no trials.")
+    trials, found = search["trial"].to_numpy(dtype=np.float64), common.scores(search, objective)
+    means = common.numbers(search, f"metrics.confirmed_{objective.name}")
+    spread = np.nan_to_num(common.numbers(search, f"metrics.confirmed_{objective.name}_std"))
+    low, high = common.limits(np.concatenate([found, means - spread, means + spread]), objective)
     # Trials without a score get their own strip at the lower edge.
     strip = 0.08 * (high - low) if np.isnan(found).any() else 0.0
-    many = len(search) > 4 * FEW
+    many = len(search) > 4 * common.FEW
     handles: list[Any] = []
-    for status in sorted(search["status"].unique()):
-        mine = (search["status"] == status).to_numpy(dtype=bool)
-        style = look(status)
+    for status, style, mine in common.by_status(search):
         marks: dict[str, Any] = {"marker": style.marker, "color": style.colour, "linewidths": 1.0 if many else 1.5}
         marks |= {"s": 12 if many else 34, "alpha": 0.6 if many else 0.9}
         with_score = mine & ~np.isnan(found)
         heights = np.clip(found[with_score], low, high)
-        axes.scatter(trials[with_score], heights, **marks, zorder=3, clip_on=False, label=str(status))
+        axes.scatter(trials[with_score], heights, **marks, zorder=3, clip_on=False, label=status)
         without = mine & np.isnan(found)
         if without.any():
             heights = np.full(int(without.sum()), low - strip / 2)
             axes.scatter(trials[without], heights, **marks, zorder=3, label=f"{status}, no score")
         suffix = "" if with_score.any() else ", no score"
-        handles.append(swatch(style.marker, style.colour, f"{status}{suffix}"))
+        handles.append(common.swatch(style.marker, style.colour, f"{status}{suffix}"))
     best_so_far = np.fmax.accumulate(found) if objective.maximize else np.fmin.accumulate(found)
     scored = ~np.isnan(best_so_far)
     if scored.any():
         x, y = np.append(trials[scored], trials[-1] + 0.5), best_so_far[scored]
-        axes.step(x, np.append(y, y[-1]), where="post", color=DARK, linewidth=1.6, zorder=2, label="best so far")
-        handles.append(Line2D([], [], color=DARK, linewidth=1.6, label="best so far"))
+        axes.step(x, np.append(y, y[-1]), where="post", color=common.DARK, linewidth=1.6, zorder=2, label="best so far")
+        handles.append(Line2D([], [], color=common.DARK, linewidth=1.6, label="best so far"))
     told = ~np.isnan(means)
     if told.any():
         label = "on new seeds, mean ± standard deviation"
         # A little to the right, to not hide the trial's own score.
         shifted = trials + 0.008 * (len(trials) + 1)
-        style_of = {"fmt": "D", "color": PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
+        style_of = {"fmt": "D", "color": common.PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
         axes.errorbar(shifted[told], means[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
-        handles.append(swatch("D", PURPLE, label, markersize=5))
-    order = ranking(frame, objective)
-    if order:
-        best = int(of_search(frame)["trial"].iloc[order[0]])
-        star(axes, best, found[trials == best].item(), 15, "best")
-        handles.insert(0, star_swatch(frame, objective))
+        handles.append(common.swatch("D", common.PURPLE, label, markersize=5))
+    ordered = ranked(frame, objective)
+    if len(ordered):
+        best = int(ordered["trial"].iloc[0])
+        common.star(axes, best, found[trials == best].item(), 15, "best")
+        handles.insert(0, common.star_swatch(frame, objective))
     axes.set(xlim=(trials[0] - 0.5 - 0.01 * len(trials), trials[-1] + 0.5 + 0.01 * len(trials)), ylim=(low, high))
     if strip:
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
@@ -109,8 +86,7 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         axes.set_ylim(low - strip, high)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    legend(figure, handles, [outside(found, low, high)])
-    return figure
+    return common.legend(figure, handles, [common.outside(found, low, high)])
 
 
 def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
@@ -128,29 +104,26 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     bars = _bars(frame)
     rows = _rows(bars)
     height = max(0.16, min(0.5, 14 / max(len(rows), 1)))
-    figure, axes = canvas(title, min(max(2.2, 1.6 + height * len(rows)), 16))
+    figure, axes = common.canvas(title, min(max(2.2, 1.6 + height * len(rows)), 16))
     if bars.empty:
-        nothing(axes, "No trial has run.")
-        return figure
+        return common.nothing(figure, "No trial has run.")
     total = float(bars["to"].max())
     size, unit = next((size, unit) for least, size, unit in _UNITS if total >= least)
-    begin, to = bars["from"].to_numpy(float) / size, bars["to"].to_numpy(float) / size
+    begin, to = bars["begin"].to_numpy(float) / size, bars["to"].to_numpy(float) / size
     row = bars["row"].map({name: i for i, name in enumerate(rows)}).to_numpy(float)
     # Keeps very short trials visible.
     to = np.maximum(to, begin + 0.001 * total / size)
     corners = np.stack([begin, row - 0.42, begin, row + 0.42, to, row + 0.42, to, row - 0.42], 1).reshape(-1, 4, 2)
     handles: list[Any] = []
-    dense = len(bars) > 4 * FEW
-    for status in sorted(bars["status"].unique()):
-        style = look(status)
-        retrains = bars["retrains"].to_numpy(bool)
-        mine = (bars["status"] == status).to_numpy(bool)
+    dense = len(bars) > 4 * common.FEW
+    retrains = bars["retrains"].to_numpy(bool)
+    for status, style, mine in common.by_status(bars):
         shape: dict[str, Any] = {"facecolors": f"{style.colour}80", "hatch": style.hatch}
         for chosen, edge in ((mine & ~retrains, style.colour), (mine & retrains, "black")):
             if chosen.any():
                 width = (1.2 if edge == "black" else 0.6) * (0.5 if dense else 1)
                 axes.add_collection(
-                    PolyCollection(corners[chosen], edgecolors=edge, linewidths=width, label=str(status), **shape)
+                    PolyCollection(corners[chosen], edgecolors=edge, linewidths=width, label=status, **shape)
                 )
         handles.append(Patch(facecolor=f"{style.colour}80", edgecolor=style.colour, hatch=style.hatch, label=status))
     if bars["retrains"].any():
@@ -161,8 +134,8 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     # The width of a character, in units of time.
-    character = font * 0.66 / 72 * (total / size) / (WIDTH - 1.2)
-    hatches = [bool(look(status).hatch) for status in bars["status"]]
+    character = font * 0.66 / 72 * (total / size) / (common.WIDTH - 1.2)
+    hatches = [bool(common.look(status).hatch) for status in bars["status"]]
     for number, x, end, y, hatched in zip(
         bars["trial"], begin.tolist(), to.tolist(), row.tolist(), hatches, strict=True
     ):
@@ -171,34 +144,25 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
             text.set_in_layout(False)
             if hatched:
                 text.set_bbox({"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4})
-    left_out = len(frame) - len(bars)
-    legend(figure, handles, [f"{count_of(left_out, 'trial')} that never ran left out" if left_out else ""])
-    return figure
+    return common.legend(figure, handles, [common.note(len(frame) - len(bars), "trial", "that never ran left out")])
 
 
 def _bars(frame: pd.DataFrame) -> pd.DataFrame:
-    """The trials that ran; `from` and `to` are in seconds since the first start."""
-    columns = ["trial", "status", "from", "to", "row", "retrains"]
-    ran = frame[frame["start"].notna() & (frame["status"] != "refused")]
-    if ran.empty:
-        return pd.DataFrame(columns=columns)
-    begin = (ran["start"] - ran["start"].min()).dt.total_seconds().to_numpy(dtype=np.float64)
-    end = begin + numbers(ran, "seconds")
-    if "end" in ran:
-        told = (ran["end"] - ran["start"].min()).dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan)
-        end = np.where(np.isnan(told), end, told)
-    latest = float(np.nanmax(np.concatenate([begin, end])))
+    """The trials that ran; `begin` and `to` are in seconds since the first start."""
+    ran = frame[frame["start"].notna() & (frame["status"] != "refused")].reset_index(drop=True)
+    since = {name: (ran[name] - ran["start"].min()).dt.total_seconds() for name in ("start", "end")}
+    begin, end = (common.numbers(pd.DataFrame(since), name) for name in since)
+    end = np.where(np.isnan(end), begin + common.numbers(ran, "seconds"), end)
+    latest = max([0.0, *begin, *end[~np.isnan(end)]])
     end = np.where(np.isnan(end), np.where(ran["status"] == "running", latest, begin), end)
-    slots = [None if "slot" not in ran or pd.isna(slot) else str(slot) for slot in ran.get("slot", ran["trial"])]
-    values = (ran["trial"], ran["status"], begin, np.maximum(begin, end), slots, ran["confirms"].notna())
-    bars = pd.DataFrame(dict(zip(columns, (list(v) for v in values), strict=True)))
+    bars = ran.assign(begin=begin, to=np.maximum(begin, end), row=ran["slot"], retrains=ran["confirms"].notna())
     lost = bars["row"].isna()
-    lanes = _lanes(bars.loc[lost, "from"].to_numpy(float), bars.loc[lost, "to"].to_numpy(float))
+    lanes = _lanes(bars.loc[lost, "begin"].to_numpy(float), bars.loc[lost, "to"].to_numpy(float))
     bars.loc[lost, "row"] = [f"{_UNKNOWN} {lane + 1}" for lane in lanes]
     return bars
 
 
-def _lanes(begin: Floats, end: Floats) -> list[int]:
+def _lanes(begin: common.Floats, end: common.Floats) -> list[int]:
     """Assign spans of time to as few lanes as possible, so that those in one lane do not overlap."""
     ends: list[float] = []
     lanes = [0] * len(begin)

@@ -7,23 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from mnist_sweep.results.plots.common import (
-    BLUE,
-    ORANGE,
-    WIDTH,
-    Floats,
-    canvas,
-    nothing,
-)
-
-Array = npt.NDArray[Any]
+from mnist_sweep.data.images import Array
+from mnist_sweep.results.plots import common
 
 _DIGITS, _MISTAKES, _FILTERS = 25, 25, 64
 _ACROSS = 5
@@ -42,10 +33,9 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
     """
     count = min(len(images), _MISTAKES)
     down = math.ceil(count / _ACROSS)
-    figure, axes = canvas(title, 0.6 + 2.15 * down if count else 2.0)
+    figure, axes = common.canvas(title, 0.6 + 2.15 * down if count else 2.0)
     if not count:
-        nothing(axes, "There are no mistakes.")
-        return figure
+        return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
     told = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
@@ -65,11 +55,10 @@ def first_layer_filters(filters: Array, title: str) -> Figure:
     across = min(max(count, 1), 8 if count <= 32 else 16)
     down = max(math.ceil(count / across), 1)
     # A few filters do not fill the whole width.
-    cell = min(1.3, (WIDTH - 1.2) / across)
-    figure, axes = canvas(title, max(2.0, 0.6 + cell * down), max(4.0, cell * across + 1.2))
+    cell = min(1.3, (common.WIDTH - 1.2) / across)
+    figure, axes = common.canvas(title, max(2.0, 0.6 + cell * down), max(4.0, cell * across + 1.2))
     if not count:
-        nothing(axes, "There are no filters.")
-        return figure
+        return common.nothing(figure, "There are no filters.")
     drawn = np.asarray(filters[:count], dtype=np.float64)
     if drawn.shape[-1] == 3:
         most = np.abs(drawn).max(axis=(1, 2, 3), keepdims=True)
@@ -98,7 +87,7 @@ def digits_and_classes(
         title: The title of the plot.
         test_labels: The classes of the test images, if they are to be counted too.
     """
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    figure = Figure(figsize=(common.WIDTH, 5.2), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     count = min(len(images), _DIGITS)
@@ -115,7 +104,7 @@ def digits_and_classes(
 def _counts(axes: Axes, parts: list[Array], classes: int, names: Sequence[str] | None) -> None:
     """Draws a bar for each class and each of the parts, training and test images."""
     width = 0.8 / len(parts)
-    looks = (("training", BLUE, ""), ("test", ORANGE, "///"))
+    looks = (("training", common.BLUE, ""), ("test", common.ORANGE, "///"))
     for i, (labels, (what, colour, hatch)) in enumerate(zip(parts, looks, strict=False)):
         counts = np.bincount(labels.astype(np.int64), minlength=classes)
         rows = np.arange(classes) + (i - (len(parts) - 1) / 2) * width
@@ -144,7 +133,7 @@ def _percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %") if share < 0.995 else f"{math.floor(share * 1000) / 10:.1f} %"
 
 
-def _as_floats(image: Array) -> Floats:
+def _as_floats(image: Array) -> common.Floats:
     """An image (height, width[, channels]) as floats from 0 to 1. A single channel loses its axis."""
     scaled = np.asarray(image, dtype=np.float64) / (255 if np.issubdtype(image.dtype, np.integer) else 1)
     scaled = np.clip(scaled, 0, 1)
@@ -153,7 +142,7 @@ def _as_floats(image: Array) -> Floats:
 
 def _mosaic(
     axes: Axes,
-    images: list[Floats],
+    images: list[common.Floats],
     titles: list[str] | None,
     across: int,
     gap: float,

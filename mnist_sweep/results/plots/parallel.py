@@ -15,22 +15,8 @@ from matplotlib.patheffects import withStroke
 
 from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.leaderboard import of_search
-from mnist_sweep.results.plots.common import (
-    DARK,
-    FEW,
-    SCORES,
-    VERMILION,
-    WIDTH,
-    Floats,
-    best_label,
-    canvas,
-    count_of,
-    legend,
-    nothing,
-    ranking,
-    scores,
-)
+from mnist_sweep.results.leaderboard import of_search, ranked
+from mnist_sweep.results.plots import common
 from mnist_sweep.results.plots.scales import Scale, scale_of
 from mnist_sweep.results.runs.frames import searched
 
@@ -52,32 +38,31 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
         top. The scores are spaced by rank, so one bad trial does not squeeze the others together.
     """
     search = of_search(frame)
-    names = [column.removeprefix("params.") for column in searched(search)]
-    figure, axes = canvas(title, 5.6, min(max(WIDTH, 0.85 * len(names)), 16))
-    order = ranking(frame, objective)
-    if not order:
-        nothing(axes, "No trial has a score.")
-        return figure
-    rows, found = search.iloc[order], scores(search, objective)[order]
+    names = searched(search)
+    figure, axes = common.canvas(title, 5.6, min(max(common.WIDTH, 0.85 * len(names)), 16))
+    rows = ranked(frame, objective)
+    if rows.empty:
+        return common.nothing(figure, "No trial has a score.")
+    found = common.scores(rows, objective)
     scales = [scale_of(rows[f"params.{name}"]) for name in names]
     goodness = _goodness(found, objective)
     points = np.stack([*(_heights(scale, seed) for seed, scale in enumerate(scales)), goodness], axis=1)
     upwards = np.argsort(goodness, kind="stable")
     lines = np.stack([np.broadcast_to(np.arange(len(names) + 1.0), points.shape), points], axis=2)
-    colours = colormaps[SCORES](goodness)
+    colours = colormaps[common.SCORES](goodness)
     # Among many lines, the good ones stand out.
-    faint = max(0.1, min(0.7, 30 / len(order)))
+    faint = max(0.1, min(0.7, 30 / len(rows)))
     colours[:, 3] = faint + (0.9 - faint) * goodness**8
-    width = 1.0 if len(order) > 4 * FEW else 1.4
+    width = 1.0 if len(rows) > 4 * common.FEW else 1.4
     axes.add_collection(LineCollection(list(lines[upwards]), colors=colours[upwards], linewidths=width, label="trials"))
-    best: dict[str, Any] = {"color": VERMILION, "linewidth": 2.4, "marker": "o", "markersize": 4}
+    best: dict[str, Any] = {"color": common.VERMILION, "linewidth": 2.4, "marker": "o", "markersize": 4}
     axes.plot(*lines[0].T, **best, label="best", zorder=4)
     short = short_names(names)
     for x, (name, scale) in enumerate(zip(names, scales, strict=True)):
         _axis(axes, x, scale)
         axes.text(x, 1.04, short[name], rotation=25, fontsize=9, rotation_mode="anchor")
     last = len(names)
-    strip = colormaps[SCORES](np.linspace(0, 1, 256))[:, None]
+    strip = colormaps[common.SCORES](np.linspace(0, 1, 256))[:, None]
     axes.imshow(strip, extent=(last, last + 0.12, 0, 1), origin="lower", aspect="auto", zorder=3)
     told: list[str] = []
     for height in (1, 0.9, 0.75, 0.5, 0.25, 0):
@@ -89,26 +74,24 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     inactive = any(np.isnan(scale.places).any() for scale in scales)
     axes.set(xlim=(-0.35, len(names) + 0.5), ylim=(_INACTIVE - 0.05 if inactive else -0.07, 1.07), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    handle = Line2D([], [], **best, label=best_label(frame, objective))
-    left_out = len(search) - len(order)
+    handle = Line2D([], [], **best, label=common.best_label(frame, objective))
     notes = [
-        f"{count_of(left_out, 'trial')} without a score left out" if left_out else "",
+        common.note(len(search) - len(rows), "trial", "without a score left out"),
         "–: the hyperparameter is not active" if inactive else "",
         "the scores are spaced by rank",
     ]
-    legend(figure, [handle], notes)
-    return figure
+    return common.legend(figure, [handle], notes)
 
 
-def _goodness(found: Floats, objective: Objective) -> Floats:
+def _goodness(found: common.Floats, objective: Objective) -> common.Floats:
     """The ranks (N,) of the scores from 0 (worst) to 1 (best); ties have the best of their ranks."""
     ranks = pd.Series(found).rank(method="max", ascending=objective.maximize).to_numpy(dtype=np.float64)
     return np.asarray((ranks - 1) / max(len(found) - 1, 1)) if len(found) > 1 else np.ones(1)
 
 
-def _heights(scale: Scale, seed: int) -> Floats:
+def _heights(scale: Scale, seed: int) -> common.Floats:
     """The heights (N,) of a hyperparameter's values on its axis; those of a category are spread a little."""
-    heights = scale.shares()
+    heights = scale.share(scale.places)
     noise = np.random.default_rng(seed).uniform(-0.5, 0.5, len(heights))
     if scale.labels is not None:
         heights = heights + noise * 0.2 / max(len(scale.labels), 2)
@@ -116,14 +99,14 @@ def _heights(scale: Scale, seed: int) -> Floats:
 
 
 def _axis(axes: Axes, x: float, scale: Scale) -> None:
-    axes.axvline(x, ymin=0, color=DARK, linewidth=0.8, zorder=3)
+    axes.axvline(x, ymin=0, color=common.DARK, linewidth=0.8, zorder=3)
     told = scale.ticks()
     heights = scale.share(np.array([place for place, _ in told]))
     marks = [(float(height), label) for height, (_, label) in zip(heights, told, strict=True)]
     if scale.inactive:
         marks.append((_INACTIVE, "–"))
     for height, label in marks:
-        axes.plot([x - 0.03, x], [height, height], color=DARK, linewidth=0.8, zorder=5)
+        axes.plot([x - 0.03, x], [height, height], color=common.DARK, linewidth=0.8, zorder=5)
         _text(axes, x - 0.05, height, label, "right")
 
 

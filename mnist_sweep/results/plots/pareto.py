@@ -39,8 +39,7 @@ def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Obj
         axes.set(xlabel=labelled(objective), ylabel=labelled(first))
         axes.grid(alpha=0.3)
     figure.suptitle(title)
-    legend(figure, figure.axes[0].get_legend_handles_labels()[0])
-    return figure
+    return legend(figure, figure.axes[0].get_legend_handles_labels()[0])
 
 
 def _number(axes: Axes, points: list[tuple[float, float, int]]) -> None:

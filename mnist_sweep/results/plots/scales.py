@@ -38,10 +38,9 @@ class Scale:
         if self.labels is not None:
             step = max(-(-len(self.labels) // (2 * most)), 1)
             return [(float(i), label) for i, label in enumerate(self.labels)][::step]
-        known = self.places[~np.isnan(self.places)]
-        if not len(known):
+        if np.isnan(self.places).all():
             return []
-        low, high = float(known.min()), float(known.max())
+        low, high = self._ends()
         if not self.log:
             found = MaxNLocator(most, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
         else:
@@ -51,22 +50,19 @@ class Scale:
         inside = [float(value) for value in found if low <= value <= high]
         return [(value, f"{value:g}") for value in inside]
 
-    def shares(self) -> Floats:
-        """Return the trials' places (N,) on the axis from 0 (smallest) to 1 (largest)."""
-        return self.share(self.places)
-
     def share(self, places: Floats) -> Floats:
-        """Return where places (M,) are on the axis, from 0 to 1; 0.5 if it has only one place."""
-        known = self.places[~np.isnan(self.places)]
-        if self.labels is not None:
-            low, high = 0.0, float(len(self.labels) - 1)
-        else:
-            low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+        """Return where places (M,) are on the axis, from 0 (smallest) to 1 (largest); 0.5 if it has only one place."""
+        low, high = self._ends()
         if low == high:
             return np.where(np.isnan(places), np.nan, 0.5)
         if self.log:
             return np.asarray(np.log(places / low) / np.log(high / low))
         return np.asarray((places - low) / (high - low))
+
+    def _ends(self) -> tuple[float, float]:
+        if self.labels is not None:
+            return 0.0, float(len(self.labels) - 1)
+        return (0.0, 0.0) if np.isnan(self.places).all() else (np.nanmin(self.places), np.nanmax(self.places))
 
 
 # A number with at most so many values is drawn as categories.

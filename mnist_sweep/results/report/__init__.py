@@ -25,6 +25,7 @@ from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.leaderboard import leaderboard
 from mnist_sweep.results.report.plots import draw
+from mnist_sweep.results.report.winner import retraining, winner
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
 
 FILE = "report.html"
@@ -80,10 +81,11 @@ def write(found: SweepRuns, path: Path) -> None:
 
 def _page(found: SweepRuns) -> str:
     frame = found.frame()
-    table = leaderboard(frame, found.objectives, found.domains)
+    table = leaderboard(frame, found.objectives, found.space)
     with tempfile.TemporaryDirectory() as fetched:
-        content = gather(found, frame, table.board, Path(fetched))
-        drawn = draw(found, frame, found.curves(), content.winner, Path(fetched))
+        again = retraining(found, Path(fetched))
+        best = winner(found, frame, table.board, again)
+        drawn = draw(found, frame, found.curves(), best, Path(fetched))
     script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "axes.js", "parallel.js")) + "})();\n"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -93,7 +95,9 @@ def _page(found: SweepRuns) -> str:
         trim_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        content=content,
+        **gather(found, frame, best),
+        winner=best,
+        retraining=again,
         board=table,
         plots=drawn,
         objective=found.objective.name,

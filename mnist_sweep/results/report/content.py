@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mnist_sweep.common.text import format_duration
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
-from mnist_sweep.journal.leaderboard import Leaderboard
 from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
-from mnist_sweep.results.report.winner import Fact, Retraining, Winner, retraining, winner
+from mnist_sweep.results.report.winner import Fact, Winner
 from mnist_sweep.results.runs.find import SweepRuns, local_folder
 from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
 
 
-@dataclass(frozen=True)
-class Content:
-    """The texts of the report.
-
-    Attributes:
-        name: The experiment's name.
-        sweep: `name/time`.
-        status: The sweep's status.
-        reason: Why it ended.
-        description: The user's description.
-        warning: A warning if other data than the requested ones were used, else empty.
-        facts: What the sweep was.
-        space: The domain of each hyperparameter, as text.
-        versions: The versions of the packages, the git commit and the seed.
-        statuses: The meaning of the statuses that occur.
-        failures: How many trials have no result, by the reason, the most frequent first.
-        winner: The best trial; None if no trial has a score.
-        retraining: The retraining of the best trials.
-        commands: Commands to run next, and their purposes.
-    """
-
-    name: str
-    sweep: str
-    status: str
-    reason: str
-    description: str
-    warning: str
-    facts: list[Fact]
-    space: dict[str, str]
-    versions: dict[str, str]
-    statuses: dict[str, str]
-    failures: dict[str, int]
-    winner: Winner | None
-    retraining: Retraining
-    commands: list[tuple[str, str]]
-
-
-def gather(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, folder: Path) -> Content:
+def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[str, Any]:
     """Collect the texts of the report.
 
     Args:
         found: The sweep.
         frame: Its trials, as `load_runs` gives them.
-        board: Its leaderboard.
-        folder: The folder for downloaded files.
+        best: Its best trial; None if no trial has a score.
+
+    Returns:
+        What the template shows:
+        `name`: The experiment's name.
+        `sweep`: `name/time`.
+        `status`: The sweep's status.
+        `reason`: Why it ended.
+        `description`: The user's description.
+        `warning`: A warning if other data than the requested ones were used, else empty.
+        `facts`: What the sweep was.
+        `space`: The domain of each hyperparameter, as text.
+        `versions`: The versions of the packages, the git commit and the seed.
+        `statuses`: The meaning of the statuses that occur.
+        `failures`: How many trials have no result, by the reason, the most frequent first.
+        `commands`: Commands to run next, and their purposes.
     """
     params, tags = found.parent.data.params, found.parent.data.tags
     # A resumed sweep still has the tag of its interruption.
@@ -71,24 +46,20 @@ def gather(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, folder: Pa
     here = local_folder(None, found.sweep) if status == "running" else None
     if here is not None and not folders.is_running(here):
         status, reason = "stopped", "the process that ran it is gone"
-    again = retraining(found, folder)
-    best = winner(found, frame, board, again)
-    return Content(
-        name=found.sweep.partition("/")[0],
-        sweep=found.sweep,
-        status=status,
-        reason=reason,
-        description=_given(params, "description"),
-        warning=_warning(tags),
-        facts=_facts(found, frame),
-        space=found.domains,
-        versions=_versions(found),
-        statuses={s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
-        failures=_failures(frame),
-        winner=best,
-        retraining=again,
-        commands=_commands(found.sweep, status, best),
-    )
+    return {
+        "name": found.sweep.partition("/")[0],
+        "sweep": found.sweep,
+        "status": status,
+        "reason": reason,
+        "description": _given(params, "description"),
+        "warning": _warning(tags),
+        "facts": _facts(found, frame),
+        "space": found.space,
+        "versions": _versions(found),
+        "statuses": {s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
+        "failures": _failures(frame),
+        "commands": _commands(found.sweep, status, best),
+    }
 
 
 def _given(params: dict[str, str], key: str) -> str:

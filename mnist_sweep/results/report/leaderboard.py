@@ -81,11 +81,6 @@ class Page:
         return self.board.rows
 
     @property
-    def several(self) -> bool:
-        """Whether a Pareto front is marked."""
-        return any(row.on_front for row in self.rows)
-
-    @property
     def drawable(self) -> bool:
         """Whether the parallel coordinates have anything to show."""
         return len(self.rows) > 1 and any(column.axis for column in self.columns)
@@ -120,9 +115,8 @@ def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dic
         space: The domain of each hyperparameter that was searched, as text.
     """
     trials = in_order(ranked.of_search(frame), None, objectives, {})
-    varied = [column.removeprefix("params.") for column in searched(trials)]
     # Older stores may lack the space.
-    names = [name for name in (space or varied) if f"params.{name}" in trials]
+    names = [name for name in (space or searched(trials)) if f"params.{name}" in trials]
     board = ranked.leaderboard(trials, objectives, names)
     directions = {objective.name: objective for objective in objectives}
     # The scores on new seeds stay next to the first objective.

@@ -9,9 +9,10 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
@@ -23,9 +24,6 @@ from mnist_sweep.results.report.texts import TEXTS
 from mnist_sweep.results.report.winner import Winner, fetched
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.results.runs.frames import searched
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _LOG = logging.getLogger(__name__)
 # Dots per inch of the file, and CSS pixels per inch on the page. A higher resolution makes the file larger.

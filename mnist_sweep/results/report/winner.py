@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -95,17 +96,12 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
         return Retraining()
     try:
         told = json.loads(read_text(path, what))
-        rows, objective = told.get("candidates", []), found.objective
+        rows, text = told.get("candidates", []), partial(score_text, found.objective)
         candidates = [
-            Candidate(
-                row["trial"],
-                score_text(objective, row["mean"]),
-                score_text(objective, row["std"]),
-                {seed: score_text(objective, score) for seed, score in row["scores"].items()},
-            )
+            Candidate(row["trial"], text(row["mean"]), text(row["std"]), {s: text(v) for s, v in row["scores"].items()})
             for row in rows
         ]
-        return Retraining(candidates, verdict_on(objective, rows, told.get("p_value")) if rows else "")
+        return Retraining(candidates, verdict_on(found.objective, rows, told.get("p_value")) if rows else "")
     except (AttributeError, KeyError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what}: is damaged") from None
 
@@ -133,7 +129,7 @@ def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Ret
     row = frame[frame["trial"] == number].iloc[0]
     params = [str(column) for column in row.index if str(column).startswith("params.") and not pd.isna(row[column])]
     texts = {column.removeprefix("params."): format_value(row[column]) for column in params}
-    searched = found.domains
+    searched = found.space
     tested = TAG_WINNER in found.parent.data.tags
     test_accuracy = row.get("metrics.test_accuracy")
     return Winner(

@@ -13,7 +13,6 @@ import numpy as np
 from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import Parent, Points, Record, RunFilter, arrays, space_of
 from mnist_sweep.tracking import store, tags
-from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,16 +87,9 @@ def record(run: Run) -> Record:
     """What a data frame needs of a run."""
     steps = [metric.step for metric in getattr(run.data, "_metric_objs", ()) if metric.key in METRICS]
     info, data = run.info, run.data
-    return Record(
-        info.run_id,
-        info.start_time,
-        # A server returns 0 for a run that has not ended.
-        info.end_time or None,
-        data.tags,
-        originals(data.params, data.tags, TAG_PARAM),
-        originals(data.metrics, data.tags, TAG_METRIC),
-        max(steps, default=None),
-    )
+    # A server returns 0 for a run that has not ended.
+    end, epochs = info.end_time or None, max(steps, default=None)
+    return Record(info.run_id, info.start_time, end, data.tags, data.params, data.metrics, epochs)
 
 
 def _trial(run: Run) -> tuple[str, int]:

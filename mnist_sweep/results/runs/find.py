@@ -64,15 +64,10 @@ class SweepRuns:
     def selection(self) -> Selection:
         """Its trials, including those that retrained others on new seeds."""
         of_this = {TAG_KIND: "trial", PARENT_TAG: self.found.run_id}
-        return Selection(self.store, RunFilter((self.found.experiment,), of_this), self.space)
+        return Selection(self.store, RunFilter((self.found.experiment,), of_this), tuple(self.space))
 
     @property
-    def space(self) -> tuple[str, ...]:
-        """The names of the searched hyperparameters, in the order of the search space."""
-        return tuple(self.domains)
-
-    @property
-    def domains(self) -> dict[str, str]:
+    def space(self) -> dict[str, str]:
         """The domain of each searched hyperparameter, as text, in the order of the search space."""
         return dict(self.found.space)
 
@@ -274,11 +269,6 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
     return Selection(store, RunFilter(experiments, {TAG_KIND: "trial"}, query))
 
 
-def sweep_folder(sweep: str) -> Path:
-    """The folder of a sweep in the working directory, whether it exists or not."""
-    return SWEEPS / sweep
-
-
 def local_folder(given: str | None, sweep: str) -> Path | None:
     """The folder of a sweep; None if it is not on this machine.
 
@@ -286,7 +276,7 @@ def local_folder(given: str | None, sweep: str) -> Path | None:
         given: What the user wrote, which may be the sweep's folder, or its experiment's, anywhere.
         sweep: The sweep, `name/time`.
     """
-    for below in (*([] if given is None else [Path(given)]), sweep_folder(sweep)):
+    for below in (*([] if given is None else [Path(given)]), SWEEPS / sweep):
         for folder in reversed(sweeps(below)):
             if _started(folder).sweep == sweep:
                 return folder

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mnist_sweep.config.objective import METRICS
-from mnist_sweep.results.runs.source import Points, Record, arrays
-from mnist_sweep.tracking.tags import (
-    TAG_CONFIRMS,
-    TAG_GOES_ON_FROM,
-    TAG_REASON,
-    TAG_SLOT,
-    TAG_STATUS,
-    TAG_SWEEP,
-    TAG_TRIAL,
-)
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from mnist_sweep.results.runs.source import TAGS, Points, Record, arrays
+from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
 
 # The columns that every data frame of runs has, with their types.
 _COLUMNS: dict[str, str] = {
@@ -54,10 +44,7 @@ def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
     count, texts = 0, dict[str, str]()
     for page in pages:
         for record in page:
-            row = _fixed(record)
-            row |= {f"params.{key}": value for key, value in record.params.items()}
-            row |= {f"metrics.{key}": value for key, value in record.metrics.items() if key != "seconds"}
-            for name, value in row.items():
+            for name, value in _row(record).items():
                 column = columns.setdefault(name, [])
                 column += [None] * (count - len(column))
                 # Most texts occur many times, so only one copy of each is kept.
@@ -73,29 +60,17 @@ def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
     return frame.sort_values(["sweep", "trial", "run_id"], ignore_index=True)
 
 
-def _fixed(record: Record) -> dict[str, Any]:
-    tags = record.tags
-    return {
-        "sweep": tags[TAG_SWEEP],
-        "trial": int(tags[TAG_TRIAL]),
-        "confirms": _number(tags.get(TAG_CONFIRMS)),
-        "goes_on_from": _number(tags.get(TAG_GOES_ON_FROM)),
-        "status": tags.get(TAG_STATUS, "running"),
-        "reason": tags.get(TAG_REASON) or None,
-        "start": record.start,
-        "end": record.end,
-        "seconds": record.metrics.get("seconds"),
-        "epochs": record.epochs,
-        "slot": tags.get(TAG_SLOT),
-        "run_id": record.run_id,
-        "data.name": tags.get("data.name"),
-        "data.digest": tags.get("data.digest"),
-    }
-
-
-def _number(text: str | None) -> int | None:
-    """The number in a text like `3` or `trial 3`."""
-    return None if text is None else int(text.rpartition(" ")[2])
+def _row(record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {column: record.tags.get(tag) or None for column, tag in TAGS.items()}
+    for column in ("trial", "confirms", "goes_on_from"):
+        if row[column] is not None:
+            # A text like `3` or `trial 3`.
+            row[column] = int(row[column].rpartition(" ")[2])
+    metrics = originals(record.metrics, record.tags, TAG_METRIC)
+    row |= {"run_id": record.run_id, "start": record.start, "end": record.end, "epochs": record.epochs}
+    row |= {"status": row["status"] or "running", "seconds": metrics.pop("seconds", None)}
+    row |= {f"params.{key}": value for key, value in originals(record.params, record.tags, TAG_PARAM).items()}
+    return row | {f"metrics.{key}": value for key, value in metrics.items()}
 
 
 def _typed(name: str, values: list[Any]) -> pd.Series[Any]:
@@ -162,12 +137,12 @@ def _categories(codes: NDArray[np.signedinteger[Any]], names: Sequence[str]) -> 
 
 
 def searched(frame: pd.DataFrame) -> list[str]:
-    """The columns of the searched hyperparameters in which the trials differ.
+    """The names of the searched hyperparameters in which the trials differ.
 
     Args:
         frame: As `load_runs` returns it. For one sweep, `attrs["space"]` names the searched hyperparameters; without
             it, all parameters count as searched.
     """
-    space = [f"params.{name}" for name in frame.attrs.get("space", ())]
-    columns = space or [column for column in frame.columns if column.startswith("params.")]
-    return [column for column in columns if column in frame and frame[column].nunique(dropna=False) > 1]
+    known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
+    names = frame.attrs.get("space") or known
+    return [name for name in names if name in known and frame[f"params.{name}"].nunique(dropna=False) > 1]

@@ -13,20 +13,13 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
+from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.trial import Execution, Trial
 from mnist_sweep.results.models.model_run import ModelRun
-from mnist_sweep.results.runs.find import find_sweep, sweep_folder
+from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
+from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_METRIC, originals
-from mnist_sweep.tracking.tags import (
-    PARENT_TAG,
-    TAG_EXECUTION,
-    TAG_GOES_ON_FROM,
-    TAG_KIND,
-    TAG_SLOT,
-    TAG_SWEEP,
-    TAG_TRIAL,
-)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +53,7 @@ class Logged:
     @property
     def sweep(self) -> str:
         """The sweep, `name/time`."""
-        return self.tags[TAG_SWEEP]
+        return self.tags[keys.TAG_SWEEP]
 
     @property
     def last(self) -> int:
@@ -82,17 +75,17 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
     Raises:
         UserError: There is no such run, or several.
     """
-    if trial is None and run is not None and _ID.fullmatch(run) and not sweep_folder(run).exists():
+    if trial is None and run is not None and _ID.fullmatch(run) and not (SWEEPS / run).exists():
         client = find_sweep(None, tracking_uri).client
         found = _by_id(client, run)
-        kind = found.data.tags.get(TAG_KIND)
+        kind = found.data.tags.get(keys.TAG_KIND)
         if kind == "trial":
             return client, found
         if kind == "execution":
-            return client, client.get_run(found.data.tags[PARENT_TAG])
+            return client, client.get_run(found.data.tags[keys.PARENT_TAG])
         if kind != "sweep":
             raise UserError(f"rerun {run}: this run is not one of mnist_sweep's")
-        run, tracking_uri = found.data.tags[TAG_SWEEP], client.tracking_uri
+        run, tracking_uri = found.data.tags[keys.TAG_SWEEP], client.tracking_uri
     sweep = find_sweep(run, tracking_uri)
     if trial is None:
         return sweep.client, sweep.winner()
@@ -120,7 +113,7 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
     Raises:
         UserError: One of the trials has no run, or logged no epoch.
     """
-    sweep = find_sweep(run.data.tags[TAG_SWEEP], client.tracking_uri)
+    sweep = find_sweep(run.data.tags[keys.TAG_SWEEP], client.tracking_uri)
     events = _journal(sweep.sweep)
     with tempfile.TemporaryDirectory() as folder:
         sweep_config = ModelRun(client, sweep.parent).config(Path(folder))
@@ -132,7 +125,7 @@ def lineage(client: MlflowClient, run: Run) -> list[Logged]:
 
 def _journal(sweep: str) -> list[Event]:
     """The events in a sweep's journal, which has more details than MLflow; empty if its folder is not here."""
-    folder = sweep_folder(sweep)
+    folder = SWEEPS / sweep
     if not (folder / files.FILE).is_file():
         return []
     events = list(journal.read(folder))
@@ -141,31 +134,31 @@ def _journal(sweep: str) -> list[Event]:
 
 def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: dict[str, Any]) -> Logged:
     tags = run.data.tags
-    number = int(tags[TAG_TRIAL])
+    number = int(tags[keys.TAG_TRIAL])
     with tempfile.TemporaryDirectory() as folder:
         config = ModelRun(client, run).config(Path(folder))
-    inside = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
+    inside = f"tags.`{keys.PARENT_TAG}` = '{run.info.run_id}'"
     nested = {
-        int(found.data.tags[TAG_EXECUTION]): found
+        int(found.data.tags[keys.TAG_EXECUTION]): found
         for found in store.search_runs(client, [run.info.experiment_id], inside)
     }
     # The run of a trial with several executions only has their mean curve.
     curves = {execution: _curve(client, found) for execution, found in sorted((nested or {1: run}).items())}
     curves = {execution: curve for execution, curve in curves.items() if curve}
     if not curves:
-        raise UserError(f"rerun: trial {number} of {tags[TAG_SWEEP]} has logged no epoch to compare with")
+        raise UserError(f"rerun: trial {number} of {tags[keys.TAG_SWEEP]} has logged no epoch to compare with")
     starts = [event for event in events if isinstance(event, TrialStarted) and event.trial.number == number]
     if starts:
         trial, slot = starts[-1].trial, starts[-1].slot
     else:
-        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(TAG_SLOT, "")
+        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(keys.TAG_SLOT, "")
     return Logged(trial, curves, slot, config, sweep_config, tags)
 
 
 def _from_mlflow(number: int, run: Run, nested: Mapping[int, Run], config: dict[str, Any], first: int) -> Trial:
     executions = [_execution(nested[i].data.params) for i in sorted(nested)]
     groups = {group: config[group] for group in ("model", "optimizer", "training")}
-    parent = run.data.tags.get(TAG_GOES_ON_FROM)
+    parent = run.data.tags.get(keys.TAG_GOES_ON_FROM)
     return Trial(
         number,
         {},

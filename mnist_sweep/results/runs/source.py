@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
-from mnist_sweep.tracking.tags import (
-    TAG_CONFIRMS,
-    TAG_GOES_ON_FROM,
-    TAG_OBJECTIVE,
-    TAG_REASON,
-    TAG_SLOT,
-    TAG_STATUS,
-    TAG_SWEEP,
-    TAG_TRIAL,
-)
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-# The tags that are read of a trial's run.
-TAGS = (
-    TAG_SWEEP,
-    TAG_TRIAL,
-    TAG_CONFIRMS,
-    TAG_GOES_ON_FROM,
-    TAG_STATUS,
-    TAG_REASON,
-    TAG_SLOT,
-    "data.name",
-    "data.digest",
-)
+# The tags that are read of a trial's run, by the data frame's columns that hold them.
+TAGS = {
+    "sweep": keys.TAG_SWEEP,
+    "trial": keys.TAG_TRIAL,
+    "confirms": keys.TAG_CONFIRMS,
+    "goes_on_from": keys.TAG_GOES_ON_FROM,
+    "status": keys.TAG_STATUS,
+    "reason": keys.TAG_REASON,
+    "slot": keys.TAG_SLOT,
+    "data.name": "data.name",
+    "data.digest": "data.digest",
+}
 # The tags that are read of a sweep's own run.
-PARENT_TAGS = (TAG_SWEEP, TAG_OBJECTIVE)
+PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_OBJECTIVE)
 # The prefix of those parameters of a sweep's own run that describe its search space.
 SPACE = "space."
 
@@ -87,19 +76,19 @@ class Record:
         run_id: Its id in MLflow.
         start: When it started, in milliseconds since 1970.
         end: When it ended; None while it runs.
-        tags: The tags in `TAGS` that it has.
-        params: Its parameters.
-        metrics: The last value of each metric.
+        tags: The tags in `TAGS` that it has, and those that hold original names of parameters and metrics.
+        params: Its parameters, by MLflow's keys.
+        metrics: The last value of each metric, by MLflow's keys.
         epochs: The last epoch that it logged; None if it logged none.
     """
 
     run_id: str
     start: int | None
     end: int | None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    epochs: int | None = None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    epochs: int | None
 
 
 @dataclass(slots=True)

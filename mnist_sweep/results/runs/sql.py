@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mnist_sweep.common.text import printable
 from mnist_sweep.config.objective import METRICS
 from mnist_sweep.results.runs.source import PARENT_TAGS, TAGS, Parent, Points, Record, RunFilter, arrays, space_of
 from mnist_sweep.tracking import store
-from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, originals
+from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM
 from mnist_sweep.tracking.tags import TAG_SWEEP, TAG_TRIAL
 
 PAGE = 500
@@ -158,44 +158,39 @@ def _select(
     return database.execute(f"{query} {order}", (*page, *keys))
 
 
-def _marks(values: Sequence[str]) -> str:
+def _marks(values: Collection[str]) -> str:
     return ",".join("?" * len(values))
 
 
-def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, str]]:
-    tags: dict[str, dict[str, str]] = defaultdict(dict)
-    for run, key, value in _select(database, "run_uuid, key, value", "tags", page, keys):
-        tags[run][key] = value
-    return tags
-
-
-def _name_tags(database: sqlite3.Connection, page: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The tags that hold the original names of metrics and parameters whose names MLflow does not allow."""
-    tags: dict[str, dict[str, str]] = defaultdict(dict)
-    query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) AND (+key GLOB ? OR +key GLOB ?)"
-    for run, key, value in database.execute(query, (*page, f"{TAG_METRIC}*", f"{TAG_PARAM}*")):
-        tags[run][key] = value
-    return tags
+def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Collection[str]) -> dict[str, dict[str, str]]:
+    """The tags with these keys, and those that hold the original names of metrics and parameters, by run."""
+    wanted = f"+key IN ({_marks(keys)}) OR +key GLOB '{TAG_METRIC}*' OR +key GLOB '{TAG_PARAM}*'"
+    query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) AND ({wanted})"
+    return _by_run(database.execute(query, (*page, *keys)))
 
 
 def _params(database: sqlite3.Connection, page: Sequence[str], order: str = "") -> dict[str, dict[str, str]]:
-    params: dict[str, dict[str, str]] = defaultdict(dict)
-    for run, key, value in _select(database, "run_uuid, key, value", "params", page, order=order):
-        params[run][key] = value
-    return params
+    return _by_run(_select(database, "run_uuid, key, value", "params", page, order=order))
+
+
+def _by_run(rows: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for run, key, value in rows:
+        found[run][key] = value
+    return found
 
 
 def _parents(database: sqlite3.Connection, page: Sequence[str]) -> list[Parent]:
     with _snapshot(database):
         tags = _tags(database, page, PARENT_TAGS)
         # In the order in which they were logged, which is that of the search space.
-        params, names = _params(database, page, "ORDER BY rowid"), _name_tags(database, page)
+        params = _params(database, page, "ORDER BY rowid")
         experiments = dict(_select(database, "run_uuid, experiment_id", "runs", page))
-    return [Parent(run, str(experiments[run]), tags[run], space_of(params[run], names[run])) for run in page]
+    return [Parent(run, str(experiments[run]), tags[run], space_of(params[run], tags[run])) for run in page]
 
 
 def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
-    tags, params, names = _tags(database, page, TAGS), _params(database, page), _name_tags(database, page)
+    tags, params = _tags(database, page, TAGS.values()), _params(database, page)
     metrics: dict[str, dict[str, float]] = defaultdict(dict)
     epochs: dict[str, int] = {}
     for run, key, value, is_nan, step in _select(
@@ -205,15 +200,7 @@ def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
         if key in METRICS:
             epochs[run] = max(step, epochs.get(run, 0))
     return [
-        Record(
-            run,
-            start,
-            end,
-            tags[run],
-            originals(params[run], names[run], TAG_PARAM),
-            originals(metrics[run], names[run], TAG_METRIC),
-            epochs.get(run),
-        )
+        Record(run, start, end, tags[run], params[run], metrics[run], epochs.get(run))
         for run, start, end in _select(database, "run_uuid, start_time, end_time", "runs", page)
     ]
 

@@ -35,7 +35,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.models.image_decoder import ImageDecoder
 from mnist_sweep.results.models.model_run import ModelRun, find_model
 from mnist_sweep.results.models.preprocessing import prepare
-from mnist_sweep.results.models.serve import app, connections, image_decoders, request_body, served_models, server_of
+from mnist_sweep.results.models.serve import app, connections, image_decoders, served_models, server_of
 from mnist_sweep.results.models.serve.app import make_app
 from mnist_sweep.results.models.serve.served_models import (
     Candidate,
@@ -286,7 +286,7 @@ def test_the_largest_image_allowed_is_accepted(server):
 
 def test_a_body_declared_too_large_is_refused_before_it_arrives(server):
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    answer = server.raw(f"{head}Content-Length: {request_body.MOST_BYTES + 1}\r\n\r\n".encode())
+    answer = server.raw(f"{head}Content-Length: {app.MOST_BYTES + 1}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'{"error":"the body has more than' in answer
 
@@ -308,7 +308,7 @@ def test_a_body_of_undeclared_length_is_counted(server):
 
 @pytest.mark.parametrize("length", ["Content-Length: 500\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
 def test_a_body_that_never_ends_times_out(server, monkeypatch, length):
-    monkeypatch.setattr(request_body, "SECONDS_TO_SEND", 0.1)
+    monkeypatch.setattr(app, "SECONDS_TO_SEND", 0.1)
     answer = server.raw(
         f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}".encode()
     )
@@ -661,7 +661,7 @@ def test_the_page_needs_only_files_that_are_served(server):
 
 def test_the_champion_comes_first_and_then_the_best_of_the_others(project, new):
     found = candidates(find_model(new))
-    assert [candidate.name for candidate in found] == ["trial 1", "trial 4", "trial 0", "trial 3"]
+    assert [candidate.trial for candidate in found] == [1, 4, 0, 3]
     assert "units 16" in found[1].about
     assert "momentum" not in found[2].about  # inactive with adam
 

@@ -49,7 +49,9 @@ def frame_of(scores: Sequence[float | None], objective: Objective = ACCURACY, **
             "confirms": pd.array([None] * count, dtype="Int64"),
             "status": typed(["completed"] * count),
             "start": pd.Series([START + pd.Timedelta(10 * i, "s") for i in range(count)], dtype="datetime64[us, UTC]"),
+            "end": pd.array([pd.NaT] * count, dtype="datetime64[us, UTC]"),
             "seconds": pd.array([8.0] * count, dtype="Float64"),
+            "slot": pd.array([None] * count, dtype="string"),
             f"metrics.best_{objective.name}": pd.array(list(scores), dtype="Float64"),
         }
     )
@@ -400,7 +402,7 @@ def test_the_values_decide_the_scale(values, labels, log):
     scale = scale_of(pd.Series(typed(values)))
     assert (scale.labels, scale.log) == (labels, log)
     assert all(np.isnan(place) for place, value in zip(scale.places, values, strict=True) if value is None)
-    assert all(0 <= share <= 1 for share in scale.shares() if not np.isnan(share))
+    assert all(0 <= share <= 1 for share in scale.share(scale.places) if not np.isnan(share))
 
 
 # ---- which trial ran when -------------------------------------------------------------------------------------------

@@ -277,11 +277,11 @@ def test_without_runs_the_frame_is_empty_and_has_its_columns():
 
 def test_searched_columns_are_the_hyperparameters_in_which_trials_differ(frame):
     assert searched(frame) == [
-        "params.model.units",
-        "params.model.batch_normalization",
-        "params.optimizer.name",
-        "params.optimizer.learning_rate",
-        "params.optimizer.momentum",
+        "model.units",
+        "model.batch_normalization",
+        "optimizer.name",
+        "optimizer.learning_rate",
+        "optimizer.momentum",
     ]
     assert searched(frame[frame["trial"] == 1]) == []
     # The search space of several sweeps is not known.

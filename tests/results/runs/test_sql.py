@@ -243,8 +243,8 @@ def test_sweeps_found_through_tables_and_api_are_the_same(project, monkeypatch, 
     monkeypatch.setattr(stores, "sqlite_path", lambda _: None)
     monkeypatch.setattr(stores, "Database", None)
     same, others = find_sweep(given), all_sweeps(find_sweep(given))
-    assert (found.sweep, found.objectives, found.domains) == (same.sweep, same.objectives, same.domains)
-    assert list(found.domains) == list(same.domains)
+    assert (found.sweep, found.objectives, found.space) == (same.sweep, same.objectives, same.space)
+    assert list(found.space) == list(same.space)
     assert [one.sweep for one in every] == [one.sweep for one in others]
     for frame, one in zip(frames, others, strict=True):
         pd.testing.assert_frame_equal(frame, one.frame(), check_exact=True)

@@ -10,7 +10,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from mnist_sweep.results.models.image_decoder import ImageDecoder
+    from mnist_sweep.results.models.serve.served_models import ServedModels
 
 TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
 # Characters that a header can carry. A shorter token can be guessed.
@@ -71,13 +73,53 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
                 f"--host={host}: other machines can reach it, so a token is needed: set --token, or the variable "
                 f"{TOKEN_VARIABLE}; auto generates one"
             )
-        loading = _serve(what, tracking_uri, host, listening, wanted, generated, Path(folder), ended)
+        # This import takes seconds. An error about the port comes before.
+        from mnist_sweep.results.models.serve.app import make_app
+
+        models, load = _found(what, tracking_uri, Path(folder))
+        names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in ports.EVERYWHERE else [host]
+        with image_decoders() as decoders:
+            server = server_of(make_app(models, decoders, names, wanted))
+            failures: list[BaseException] = []
+
+            def load_all() -> None:
+                try:
+                    load()
+                except BaseException as error:
+                    failures.append(error)
+                    server.should_exit = True
+
+            if ended.is_set():
+                return 0
+            # TensorFlow takes seconds to import. The page opens at once, and shows that the model is loading.
+            loading = threading.Thread(target=load_all, daemon=True)
+            loading.start()
+            # A token that the user gave is not printed, as the output may be kept somewhere.
+            query = f"?token={wanted if generated else '…'}" if wanted else ""
+            link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{query}"
+            with contextlib.suppress(KeyboardInterrupt):
+                print(f"Draw at {link} (Ctrl-C ends it)", flush=True)
+                server.run(sockets=[listening])
+        if failures and not ended.is_set():
+            raise failures[0]
     if loading is not None and loading.is_alive():
         # Python would wait for the import that the thread is in, or crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _found(what: str | None, tracking_uri: str | None, folder: Path) -> tuple[ServedModels, Callable[[], None]]:
+    """Finds the models to serve, and returns a function that loads them."""
+    from mnist_sweep.results.models.doubts import profile_of
+    from mnist_sweep.results.models.model_run import find_model
+    from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
+
+    champion = find_model(what, tracking_uri)
+    queue, profile = candidates(champion), profile_of(champion, folder)
+    models = ServedModels(card(champion), champion.image_shape, profile, expected=min(len(queue), _MODELS))
+    return models, partial(load, models, queue, _MODELS, folder)
 
 
 def _checked(token: str) -> str:
@@ -87,54 +129,6 @@ def _checked(token: str) -> str:
             "a token must have at least 16 characters, of letters, digits and . _ ~ + / = -; auto generates one"
         )
     return token
-
-
-def _serve(
-    what: str | None,
-    tracking_uri: str | None,
-    host: str,
-    listening: socket.socket,
-    token: str,
-    generated: bool,
-    folder: Path,
-    ended: threading.Event,
-) -> threading.Thread | None:
-    # These imports take seconds. An error about the port comes before.
-    from mnist_sweep.results.models.doubts import profile_of
-    from mnist_sweep.results.models.model_run import find_model
-    from mnist_sweep.results.models.serve.app import make_app
-    from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
-
-    champion = find_model(what, tracking_uri)
-    queue = candidates(champion)
-    profile = profile_of(champion, folder)
-    models = ServedModels(card(champion), champion.image_shape, profile, expected=min(len(queue), _MODELS))
-    names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in ports.EVERYWHERE else [host]
-    failures: list[BaseException] = []
-    with image_decoders() as decoders:
-        server = server_of(make_app(models, decoders, names, token))
-
-        def load_all() -> None:
-            try:
-                load(models, queue, _MODELS, folder)
-            except BaseException as error:
-                failures.append(error)
-                server.should_exit = True
-
-        if ended.is_set():
-            return None
-        # TensorFlow takes seconds to import. The page opens at once, and shows that the model is loading.
-        loading = threading.Thread(target=load_all, daemon=True)
-        loading.start()
-        # A token that the user gave is not printed, as the output may be kept somewhere.
-        query = f"?token={token if generated else '…'}" if token else ""
-        link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{query}"
-        with contextlib.suppress(KeyboardInterrupt):
-            print(f"Draw at {link} (Ctrl-C ends it)", flush=True)
-            server.run(sockets=[listening])
-    if failures and not ended.is_set():
-        raise failures[0]
-    return loading
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -16,15 +16,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import kind_and_line, one_line
 from mnist_sweep.results.models.image_decoder import DecodingError, ImageDecoder
-from mnist_sweep.results.models.serve.request_body import read
+from mnist_sweep.results.models.serve.body_decoder import IMAGES, JSON
 from mnist_sweep.results.models.serve.served_models import ServedModels
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FOLDER = Path(__file__).parent
 _FILES = {
@@ -48,6 +47,9 @@ _HEADERS = {
 _COOKIE = "mnist_sweep"
 # A client that would wait longer for a free decoder is told to retry.
 _SECONDS_TO_WAIT = 15.0
+# 512 × 512 numbers of three digits fit.
+MOST_BYTES = 2 * 1024 * 1024
+SECONDS_TO_SEND = 15.0
 
 
 def make_app(
@@ -87,7 +89,7 @@ def make_app(
     async def predict(request: Request) -> dict[str, Any]:
         if not models.ready:
             raise HTTPException(503, "the model is still being loaded", {"Retry-After": "2"})
-        kind, body = await read(request)
+        kind, body = await _read(request)
         try:
             async with asyncio.timeout(_SECONDS_TO_WAIT):
                 await turns.acquire()
@@ -190,3 +192,46 @@ async def _failed(request: Request, error: Exception) -> Response:
     message = masked(f"{one_line(request.url.path, 200)}: unexpected {kind_and_line(error)}")
     print(f"mnist_sweep: {message}", file=sys.stderr)
     return _error(500, "something went wrong; the server's terminal shows what")
+
+
+# ---- the body of a request --------------------------------------------------------------------------------------
+
+
+async def _read(request: Request) -> tuple[str, bytes]:
+    """Reads a request's body.
+
+    Args:
+        request: Its body is `{"image": [[…]]}` or an image file, as its content type tells.
+
+    Returns:
+        The content type, and the body.
+
+    Raises:
+        HTTPException: 400 the client went away; 408 the body took too long; 413 it is too large; 415 it is of another
+            type.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON and kind not in IMAGES:
+        raise HTTPException(415, f"Content-Type must be {JSON}, {' or '.join(IMAGES)}")
+    try:
+        async with asyncio.timeout(SECONDS_TO_SEND):
+            return kind, await _body(request)
+    except ClientDisconnect:
+        # The client does not see this answer, but no error is logged either.
+        raise HTTPException(400, "the body did not arrive") from None
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not arrive within {SECONDS_TO_SEND:.0f} s") from None
+
+
+async def _body(request: Request) -> bytes:
+    # The declared length may be missing or wrong, so the bytes are counted as they arrive.
+    declared = request.headers.get("content-length", "")
+    body = bytearray()
+    if not declared.isdigit() or int(declared) <= MOST_BYTES:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                break
+        else:
+            return bytes(body)
+    raise HTTPException(413, f"the body has more than {MOST_BYTES} bytes")

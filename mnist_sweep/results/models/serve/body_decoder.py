@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
-import numpy.typing as npt
+from PIL.Image import Image
 from pydantic_core import from_json
 
 from mnist_sweep.common.text import first_line
+from mnist_sweep.data.images import Array
 from mnist_sweep.results.models.image_files import UnreadableError
 from mnist_sweep.results.models.image_files import decode as decode_image
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Array = npt.NDArray[Any]
 
 MOST_NUMBERS_A_SIDE = 512
 MOST_PIXELS_A_SIDE = 2048

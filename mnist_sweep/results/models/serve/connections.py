@@ -9,7 +9,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # For the lines before a request's body; and for a request from its first line until the client has received the answer.
-# The body has another limit, in request_body.py.
+# The body has another limit, in app.py.
 SECONDS_FOR_HEADERS = 10.0
 SECONDS_FOR_REQUEST = 60.0
 # Each may have a body of 2 MB.

@@ -7,26 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, format_value, short_names
+from mnist_sweep.data.images import Array
+from mnist_sweep.data.profile import Profile
+from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.models.doubts import why_doubtful
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.models.preprocessing import Prepared
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.results.runs.frames import searched
 from mnist_sweep.tracking.tags import TAG_CONFIRMS
-
-if TYPE_CHECKING:
-    from mnist_sweep.data.profile import Profile
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,6 @@ class Candidate:
     trial: int
     about: str
     find: Callable[[], ModelRun]
-
-    @property
-    def name(self) -> str:
-        """The model's name on the page."""
-        return f"trial {self.trial}"
 
 
 @dataclass(frozen=True)
@@ -159,15 +151,15 @@ def candidates(champion: ModelRun) -> list[Candidate]:
     same values, only the best is a candidate.
     """
     found = find_sweep(champion.sweep, champion.client.tracking_uri)
-    frame = found.frame()
     own = champion.run.data.tags.get(TAG_CONFIRMS, champion.trial)
-    ranked = _ranked(found, frame[frame["confirms"].isna()])
-    columns = searched(ranked)
-    first = ranked[ranked["trial"] == int(own)]
-    others = pd.concat([first, ranked]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
-    names = short_names([column.removeprefix("params.") for column in columns])
+    trials = ranked(found.frame(), found.objective)
+    names = searched(trials)
+    columns = [f"params.{name}" for name in names]
+    first = trials[trials["trial"] == int(own)]
+    others = pd.concat([first, trials]).drop_duplicates(columns or ["trial"], ignore_index=True)[len(first) :]
+    short = short_names(names)
     rows = pd.concat([first, others])
-    about = [describe({names[c.removeprefix("params.")]: row[c] for c in columns}) for _, row in rows.iterrows()]
+    about = [describe({short[name]: row[f"params.{name}"] for name in names}) for _, row in rows.iterrows()]
 
     def find(run: str) -> ModelRun:
         return ModelRun(champion.client, champion.client.get_run(run))
@@ -177,13 +169,6 @@ def candidates(champion: ModelRun) -> list[Candidate]:
         Candidate(champion.trial, about[0], lambda: champion),
         *map(Candidate, map(int, others["trial"]), about[1:], (partial(find, run) for run in others["run_id"])),
     ]
-
-
-def _ranked(found: SweepRuns, frame: pd.DataFrame) -> pd.DataFrame:
-    name, ascending = found.objective.name, not found.objective.maximize
-    by = [c for c in (f"metrics.confirmed_{name}", f"metrics.best_{name}") if c in frame]
-    scored = frame[frame[by[-1]].notna()] if by else frame[:0]
-    return scored.sort_values([*by, "trial"], ascending=[*[ascending] * len(by), True], na_position="last")
 
 
 def describe(values: dict[str, Any]) -> str:
@@ -223,7 +208,7 @@ def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Pa
         UserError: The champion has no model.
     """
     for candidate in queue:
-        place = folder / str(candidate.trial)
+        place, name = folder / str(candidate.trial), f"trial {candidate.trial}"
         place.mkdir()
         try:
             predict = candidate.find().load_quick(place, models.shape)
@@ -232,9 +217,9 @@ def load(models: ServedModels, queue: Sequence[Candidate], most: int, folder: Pa
                 raise
             if not isinstance(error, UserError):
                 reason = masked(first_line(error))
-                print(f"mnist_sweep: {candidate.name} cannot be loaded: {reason}", file=sys.stderr)
+                print(f"mnist_sweep: {name} cannot be loaded: {reason}", file=sys.stderr)
             continue
-        models.loaded.append(LoadedModel(candidate.name, candidate.about, predict))
+        models.loaded.append(LoadedModel(name, candidate.about, predict))
         if len(models.loaded) == most:
             break
     models.complete = True
