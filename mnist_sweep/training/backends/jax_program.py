@@ -141,8 +141,7 @@ class Program(Epochs):
             last: dict[str, Any] = {}
             if self._looped:
                 if is_overridden(step):
-                    shapes = jax.eval_shape(one, 0, state)[0]
-                    last = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)
+                    last = _zeros(jax.eval_shape(one, 0, state)[0])
 
                 def body(i: Any, carry: tuple[dict[str, Any], State]) -> tuple[dict[str, Any], State]:
                     logs, state = one(i, carry[1])
@@ -166,3 +165,7 @@ class Program(Epochs):
         finally:
             for number, value in zip(self._numbers, before, strict=True):
                 number.given = value
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)
