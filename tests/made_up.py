@@ -15,9 +15,8 @@ from mlflow.entities import FileInfo, Param, Run, RunData, RunInfo, RunTag
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.find import Store, SweepRuns
 from mnist_sweep.results.runs.source import Parent, space_of
-from mnist_sweep.results.runs.store import Store
 
 START = 1_700_000_000_000
 DOMAINS = {

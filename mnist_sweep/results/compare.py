@@ -113,8 +113,7 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
 
 
 def _load(sweeps: Sequence[str], tracking_uri: str | None, every: bool) -> tuple[list[SweepRuns], pd.DataFrame]:
-    named: Sequence[str | None] = sweeps or [None]
-    found = [find_sweep(sweep, tracking_uri) for sweep in named]
+    found = [find_sweep(sweep, tracking_uri) for sweep in sweeps or (None,)]
     if every:
         found = [one for sweep in found for one in all_sweeps(sweep)]
     found = list({sweep.found.run_id: sweep for sweep in found}.values())

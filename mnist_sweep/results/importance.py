@@ -66,8 +66,7 @@ def importances(
     Raises:
         UserError: The runs are on different data, or there is no such hyperparameter.
     """
-    objective = _parsed(objective)
-    scored, names = _scored(frame, objective), _names(frame, hyperparameters)
+    objective, scored, names = _read(frame, objective, hyperparameters)
     why = _too_few(scored, names, fewest_names=2)
     if why:
         return _nothing(["hyperparameter", "importance", "low", "high"], why)
@@ -112,8 +111,7 @@ def top_share(
     Raises:
         UserError: As for `importances`.
     """
-    objective = _parsed(objective)
-    scored, names = _scored(frame, objective), _names(frame, hyperparameters)
+    objective, scored, names = _read(frame, objective, hyperparameters)
     count = max(math.ceil(share * len(scored)), _FEWEST_TOP)
     why = _too_few(scored, names, fewest_names=1)
     if why:
@@ -176,8 +174,7 @@ def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: st
     """
     from scipy import stats
 
-    objective = _parsed(objective)
-    scored, _ = _scored(frame, objective), _names(frame, [hyperparameter])
+    objective, scored, _ = _read(frame, objective, [hyperparameter])
     column = f"params.{hyperparameter}"
     scored = scored[scored[column].notna()]
     values, scores = scored[column], scored[_score(objective)].astype(float)
@@ -209,32 +206,27 @@ def _nothing(columns: Sequence[str], why: str) -> pd.DataFrame:
     return empty
 
 
-def _parsed(objective: Objective | str) -> Objective:
-    return Objective.parse(objective) if isinstance(objective, str) else objective
-
-
 def _score(objective: Objective) -> str:
     return f"metrics.best_{objective.name}"
 
 
-def _scored(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """The trials of the search that have a score."""
+def _read(
+    frame: pd.DataFrame, objective: Objective | str, hyperparameters: Sequence[str] | None
+) -> tuple[Objective, pd.DataFrame, list[str]]:
+    """The objective, the trials of the search that have a score, and the hyperparameters in which the trials differ."""
+    if isinstance(objective, str):
+        objective = Objective.parse(objective)
     if frame["data.digest"].nunique() > 1:
         raise UserError("importances: the runs are on different data, so their scores cannot be compared")
-    column = _score(objective)
-    if column not in frame:
-        return frame.iloc[:0]
-    trials = of_search(frame)
+    search, column = of_search(frame), _score(objective)
+    scored = search[search[column].notna()] if column in search else search.iloc[:0]
+    names = searched(search) if hyperparameters is None else _chosen(search, hyperparameters)
     # The resamples are the same however the user has sorted the trials.
-    return trials[trials[column].notna()].sort_values(["sweep", "trial"], kind="stable")
+    return objective, scored.sort_values(["sweep", "trial"], kind="stable"), names
 
 
-def _names(frame: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
-    """The hyperparameters in which the trials differ."""
-    search = of_search(frame)
-    if wanted is None:
-        return searched(search)
-    known = [column.removeprefix("params.") for column in frame.columns if column.startswith("params.")]
+def _chosen(search: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
+    known = [column.removeprefix("params.") for column in search.columns if column.startswith("params.")]
     for name in wanted:
         if name not in known:
             raise UserError(f"{name}: there is no such hyperparameter{did_you_mean(name, known)}")

@@ -123,11 +123,12 @@ def _search(params: dict[str, str]) -> tuple[str, str]:
 def _budget(found: SweepRuns) -> tuple[str, str]:
     params = found.parent.data.params
     trials, time, target = (_given(params, f"search.{key}") for key in ("max_trials", "time_budget", "target"))
-    limits = [
+    limits = (
         f"{trials} trial{'' if trials == '1' else 's'}" if trials else "",
         format_duration(seconds(time)).removesuffix(" 00 s") if time else "",
         f"{found.objective.name} of {target}" if target else "",
-    ]
+    )
+    given = list(filter(None, limits))
     how = []
     if _given(params, "validation") == "kfold":
         how.append(f"each trial is the mean of {params.get('folds')} folds of the training images")
@@ -136,7 +137,6 @@ def _budget(found: SweepRuns) -> tuple[str, str]:
     epochs = _given(params, "training.epochs")
     if epochs.isdigit():
         how.append(f"at most {epochs} epochs a trial")
-    given = [limit for limit in limits if limit]
     if len(given) > 1:
         how.insert(0, "whichever comes first")
     return " or ".join(given) or "until every combination is tried", "; ".join(how)

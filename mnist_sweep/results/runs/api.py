@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -63,21 +63,19 @@ class Client:
 
     def points(self, wanted: RunFilter) -> Iterator[Points]:
         """As for `Source`."""
+        runs = self.runs(wanted)
         with ThreadPoolExecutor(_THREADS) as threads:
-            curves = (
-                (run.info.run_id, _trial(run), [name for name in METRICS if name in run.data.metrics])
-                for run in self.runs(wanted)
-            )
             # Not all at once, because what is fetched is kept in memory.
-            while some := list(islice(curves, 4 * _THREADS)):
-                yield from threads.map(self._points, *zip(*some, strict=True))
+            while some := list(islice(runs, 4 * _THREADS)):
+                yield from threads.map(self._points, some)
 
-    def _points(self, run: str, trial: tuple[str, int], metrics: Sequence[str]) -> Points:
+    def _points(self, run: Run) -> Points:
+        trial = run.data.tags[tags.TAG_SWEEP], int(run.data.tags[tags.TAG_TRIAL])
         rows = [
             (number, point.step, point.value)
             for number, name in enumerate(METRICS)
-            if name in metrics
-            for point in sorted(self._client.get_metric_history(run, name), key=_order)
+            if name in run.data.metrics
+            for point in sorted(self._client.get_metric_history(run.info.run_id, name), key=_order)
         ]
         metric, epoch, value = zip(*rows, strict=True) if rows else ((), (), ())
         return Points([trial], *arrays(np.zeros(len(rows)), metric, epoch, value))
@@ -90,10 +88,6 @@ def record(run: Run) -> Record:
     # A server returns 0 for a run that has not ended.
     end, epochs = info.end_time or None, max(steps, default=None)
     return Record(info.run_id, info.start_time, end, data.tags, data.params, data.metrics, epochs)
-
-
-def _trial(run: Run) -> tuple[str, int]:
-    return run.data.tags[tags.TAG_SWEEP], int(run.data.tags[tags.TAG_TRIAL])
 
 
 def _order(point: Metric) -> tuple[int, int, bool, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.secrets import masked
@@ -16,17 +17,55 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.folders import SWEEPS, elsewhere, sweeps
+from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import Parent, RunFilter, Source
-from mnist_sweep.results.runs.store import Store
+from mnist_sweep.results.runs.sql import Database, UnknownSchema
 from mnist_sweep.tracking import store as mlflow_store
 from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
-from mnist_sweep.tracking.uri import as_seen_from, existing, with_password
+from mnist_sweep.tracking.uri import as_seen_from, existing, sqlite_path, with_password
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+_LOG = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An existing store. An SQLite file is read directly if its tables are known; any other through MLflow's API.
+
+    Attributes:
+        uri: Its tracking URI, as `tracking.uri.existing` returns it.
+    """
+
+    uri: str
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client for it. The first one in a process takes seconds, because it imports MLflow."""
+        return mlflow_store.connect(self.uri)
+
+    def read(self, ask: Callable[[Source], _Result]) -> _Result:
+        """Reads from it.
+
+        Args:
+            ask: Reads everything it needs from a source. It may be called again with another source.
+
+        Raises:
+            UserError: It is an SQLite store whose file is not a database.
+            MlflowException: The store cannot be read, or a query is invalid.
+        """
+        path = sqlite_path(self.uri)
+        if path is not None:
+            try:
+                return ask(Database(path))
+            except UnknownSchema as error:
+                _LOG.info("%s is read through MLflow's API: %s", path, error)
+        return ask(Client(self.client))
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,12 @@ import pandas as pd
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.results.runs import store as stores
+from mnist_sweep.results.runs import find
 from mnist_sweep.results.runs.api import Client
-from mnist_sweep.results.runs.find import Selection, all_sweeps, find_sweep, load_curves, load_runs
+from mnist_sweep.results.runs.find import Selection, Store, all_sweeps, find_sweep, load_curves, load_runs
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import RunFilter
 from mnist_sweep.results.runs.sql import Database
-from mnist_sweep.results.runs.store import Store
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.tracking.uri import sqlite_path
@@ -166,7 +165,7 @@ def _read_a_copy(
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("VACUUM INTO ?", (str(other),))
     change(other)
-    monkeypatch.setattr(stores, "Database", lambda _: Database(other))
+    monkeypatch.setattr(find, "Database", lambda _: Database(other))
 
 
 @pytest.mark.parametrize("change", [_without_table, _without_column, Path.unlink])
@@ -240,8 +239,8 @@ def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
 def test_sweeps_found_through_tables_and_api_are_the_same(project, monkeypatch, given):
     found, every = find_sweep(given), all_sweeps(find_sweep(given))
     frames = [one.frame() for one in every]
-    monkeypatch.setattr(stores, "sqlite_path", lambda _: None)
-    monkeypatch.setattr(stores, "Database", None)
+    monkeypatch.setattr(find, "sqlite_path", lambda _: None)
+    monkeypatch.setattr(find, "Database", None)
     same, others = find_sweep(given), all_sweeps(find_sweep(given))
     assert (found.sweep, found.objectives, found.space) == (same.sweep, same.objectives, same.space)
     assert list(found.space) == list(same.space)
