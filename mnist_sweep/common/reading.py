@@ -48,7 +48,7 @@ _KINDS = {
 
 
 class RefusedError(UserError):
-    """A file that must not be read: reading it would never end, or need more memory than there is."""
+    """A file that must not be read: reading it would never end, or need more memory than is available."""
 
 
 def open_file(path: Path, what: str) -> BufferedReader:
@@ -67,7 +67,7 @@ def open_file(path: Path, what: str) -> BufferedReader:
         # O_NONBLOCK: a pipe may have replaced the file in the meantime.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UserError(f"{what}: there is no such file") from None
+        raise UserError(f"{what}: no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{what}: cannot be opened ({os_reason(error)})") from None
     file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
@@ -352,7 +352,7 @@ class Npz:
         try:
             return {name: self._read(name) for name in wanted}
         except MemoryError:
-            raise RefusedError(f"{self._what}: its arrays need more memory than there is") from None
+            raise RefusedError(f"{self._what}: its arrays need more memory than is available") from None
         except Exception as error:
             raise self._unreadable(error) from None
 

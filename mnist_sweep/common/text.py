@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# Characters of the longest message that is kept: nobody reads more in a table or a tag.
+# Characters of the longest message that is kept: more is of no use in a table or a tag.
 LONGEST = 2000
-# Characters that fit into a line or a cell; the journal and MLflow have the whole text.
+# Characters that fit into a line or a cell; the journal and MLflow have the full text.
 LONGEST_REASON = 300
 # Cc: control characters, Cf: invisible ones, such as those that reverse the direction of writing, Cs: lone surrogates,
 # Cn: unassigned code points, Zl and Zp: line and paragraph separators.
