@@ -228,7 +228,7 @@ def _file(given: str | None) -> tuple[str, Arrays]:
         # RuntimeError: the home folder of an unknown user.
         raise UserError(f"data.path={given}: cannot be read ({first_line(error)})") from None
     if not exists:
-        raise UserError(f"{where}: there is no such file or folder")
+        raise UserError(f"{where}: no such file or folder")
     with reading.open_file(path, where) as file:
         try:
             kind = file.read(6)
