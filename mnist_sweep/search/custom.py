@@ -47,7 +47,7 @@ def check(config: CustomSearch) -> None:
     """Checks what can be known of a target without importing it.
 
     Raises:
-        UserError: It is not of the form `package.module.Class`, or there is no such module.
+        UserError: It is not of the form `package.module.Class`, or the module does not exist.
     """
     target = config.class_path
     module, name = _split(target)
