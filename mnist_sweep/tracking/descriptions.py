@@ -27,7 +27,7 @@ _SHORT = {"learning_rate": "lr", "batch_size": "batch", "batch_normalization": "
 
 
 def sweep_name(sweep: str) -> str:
-    """Return the name of a sweep's run: `quick 2026-11-23 05:32`.
+    """Returns the name of a sweep's run: `quick 2026-11-23 05:32`.
 
     Args:
         sweep: `name/time`, or `name/time/number` for one of several.
@@ -40,10 +40,10 @@ def sweep_name(sweep: str) -> str:
 
 
 def trial_name(trial: Trial) -> str:
-    """Return the name of a trial's run, at most 60 characters: `trial 7: 2 layers, 128 units, adam`.
+    """Returns the name of a trial's run, at most 60 characters: `trial 7: 2 layers, 128 units, adam`.
 
     Args:
-        trial: The trial. Hyperparameters for which there is no room are left out.
+        trial: The trial. Hyperparameters that do not fit are left out.
     """
     name = f"trial {trial.number}"
     if trial.confirms is not None:
@@ -56,7 +56,7 @@ def trial_name(trial: Trial) -> str:
 
 
 def _parts(values: Mapping[str, Any]) -> list[str]:
-    """Each hyperparameter in a word or two, the most telling first; those of all layers are one part."""
+    """Each hyperparameter in a word or two, the most informative first; those of all layers are one part."""
     found: dict[str, list[Any]] = {}
     for key, value in values.items():
         stem, _, last = key.rpartition(".")
@@ -88,7 +88,7 @@ def _part(key: str, short: str, values: list[Any]) -> tuple[int, str]:
 
 
 def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> str:
-    """Return a trial's description; empty if there is nothing to add to its metrics.
+    """Returns a trial's description; empty if there is nothing to add to its metrics.
 
     Args:
         trial: The trial.
@@ -110,12 +110,12 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
 
 
 def opening(settings: Settings) -> str:
-    """Return the user's description, or a default one."""
+    """Returns the user's description, or a default one."""
     return settings.description or f"A sweep of {settings.name}."
 
 
 def progress_note(settings: Settings, results: Ranking) -> str:
-    """Return the description of a running sweep.
+    """Returns the description of a running sweep.
 
     Args:
         settings: The sweep's settings.
@@ -134,7 +134,7 @@ def progress_note(settings: Settings, results: Ranking) -> str:
 def sweep_note(
     settings: Settings, started: SweepStarted, results: Ranking, tested: WinnerTested | None, ended: SweepEnded
 ) -> str:
-    """Return the description of a sweep that has ended, at most 8,000 characters.
+    """Returns the description of a sweep that has ended, at most 8,000 characters.
 
     Args:
         settings: The sweep's settings.

@@ -139,7 +139,7 @@ def with_password(uri: str) -> str:
     """
     whole = reveal(uri)
     if whole is None:
-        raise UserError(f"tracking.uri={uri}: its password is not stored; set {STORE_VARIABLE} to the whole URI")
+        raise UserError(f"tracking.uri={uri}: its password is not stored; set {STORE_VARIABLE} to the full URI")
     return whole
 
 
