@@ -101,7 +101,7 @@ class _Launch:
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
-            say(f"Asking {self._plan.hypermodel} what it searches …")
+            say(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers)
         self._first: SweepStarted | SweepResumed
         if self._past:
@@ -187,7 +187,7 @@ class _Launch:
 
 
 def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
-    """Waits until MLflow has everything, and says what it has not."""
+    """Waits until MLflow has everything, and reports what it lacks."""
     if tracker.behind:
         say("Writing the last results to MLflow …")
     tracker.close()

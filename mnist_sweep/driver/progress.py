@@ -254,7 +254,7 @@ class Screen:
         table, _ = fitting(columns, title, self._console.width)
         if rows:
             return Group(table, Text(progress.headline()))
-        return Text("The workers are starting; importing Keras takes some seconds.", style="dim")
+        return Text("The workers are starting; importing Keras takes a few seconds.", style="dim")
 
     @staticmethod
     def _number(row: _Row) -> str:

@@ -58,7 +58,7 @@ class LoopState(SweepState):
 
         Args:
             settings: The objectives and the target.
-            stopping: The rule that is asked after each epoch; None where every trial trains to its end.
+            stopping: The rule that is asked after each epoch; None if every trial trains to its end.
         """
         super().__init__(settings.objectives)
         self._settings, self._stopping = settings, stopping

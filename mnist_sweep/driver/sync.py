@@ -1,4 +1,4 @@
-"""Writes to MLflow what it lacks of a sweep's journal."""
+"""Adds to MLflow what is missing of a sweep's journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
 
 
 def sync(sweep: str | None, console: Console) -> int:
-    """Writes to MLflow what it lacks of a sweep's journal.
+    """Adds to MLflow what is missing of a sweep's journal.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
@@ -32,11 +32,11 @@ def sync(sweep: str | None, console: Console) -> int:
         The exit code.
 
     Raises:
-        UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
+        UserError: The sweep does not exist, a process runs it, or MLflow cannot be written.
     """
     folders = sweeps(SWEEPS)
     if sweep is None and not folders:
-        raise UserError(f"sync: {SWEEPS}/ holds no sweep")
+        raise UserError(f"sync: {SWEEPS}/ contains no sweep")
     folder = find(sweep, "sync") if sweep else folders[-1]
     if is_running(folder):
         raise UserError(f"{folder}: another process runs the sweep, and logs it")

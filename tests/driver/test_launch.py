@@ -77,7 +77,7 @@ class TestVersions:
 
     def test_that_differ_are_printed_if_they_are_allowed(self) -> None:
         assert self.check(allowed=True) == [
-            "Other versions than before, which may give other metrics: tensorflow 2.20.0 (now 2.21.0)."
+            "Versions have changed, which may change the metrics: tensorflow 2.20.0 (now 2.21.0)."
         ]
 
     def test_are_those_of_the_last_session_that_recorded_them(self) -> None:
