@@ -29,7 +29,7 @@ _SCATTER = 0.18
 
 
 def importance(importances: pd.DataFrame, title: str) -> Figure:
-    """Plot how much each hyperparameter matters, the most important one on top.
+    """Plots how much each hyperparameter matters, the most important one on top.
 
     Args:
         importances: As `mnist_sweep.results.importance.importances` gives it, a row per hyperparameter: its
@@ -63,7 +63,7 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
 
 
 def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot the score over each searched hyperparameter.
+    """Plots the score over each searched hyperparameter.
 
     Args:
         frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that retrain others, are left
@@ -126,7 +126,7 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
 
 
 def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, second: str, title: str) -> Figure:
-    """Plot the score over two hyperparameters.
+    """Plots the score over two hyperparameters.
 
     Args:
         frame: As for `marginal_effects`.
@@ -152,7 +152,9 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     # Better is darker.
     colours = colormaps[common.SCORES if objective.maximize else common.SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
-    notes = [common.outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
+    notes = [
+        common.outside(shown_scores, low, high, "the scale, in the colour of its end", "median" if cells else "score")
+    ]
     best = []
     if cells:
         _draw_cells(axes, x, y, found, norm, colours)
@@ -168,7 +170,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
             best = [common.star_swatch(frame, objective)]
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        notes.append(common.note(int((~there).sum()), "trial", "left out in which one is not active"))
+        notes.append(common.note(int((~there).sum()), "trial", "left out because one of the two is not active"))
     _ticks(axes, x)
     _ticks(axes, y, vertical=True)
     short = short_names(names)

@@ -24,7 +24,7 @@ _FONT = 7.0
 
 
 def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot the score of each trial, and the best score so far.
+    """Plots the score of each trial, and the best score so far.
 
     Args:
         frame: As `load_runs` gives it, of one sweep.
@@ -90,7 +90,7 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
 
 
 def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
-    """Plot which trial ran when, and in which slot.
+    """Plots which trial ran when, and in which slot.
 
     Args:
         frame: As `load_runs` gives it, of one sweep. A trial without an `end` ends `seconds` after its `start`; if it
@@ -163,7 +163,7 @@ def _bars(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lanes(begin: common.Floats, end: common.Floats) -> list[int]:
-    """Assign spans of time to as few lanes as possible, so that those in one lane do not overlap."""
+    """Assigns spans of time to as few lanes as possible, so that those in one lane do not overlap."""
     ends: list[float] = []
     lanes = [0] * len(begin)
     for i in np.argsort(begin, kind="stable"):

@@ -26,7 +26,7 @@ _HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
 def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot each trial as a line through its searched hyperparameters to its score, which gives the line its colour.
+    """Plots each trial as a line through its searched hyperparameters to its score, which gives the line its colour.
 
     Args:
         frame: As for `marginal_effects`.

@@ -56,7 +56,7 @@ class Plot:
 def draw(
     found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame, winner: Winner | None, folder: Path
 ) -> list[Plot]:
-    """Draw the plots for which there are data.
+    """Draws the plots for which there are data.
 
     Args:
         found: The sweep.
