@@ -76,7 +76,7 @@ class Ranking:
         return row[::-1]
 
     def hopeless(self, first: float) -> bool:
-        """Tells whether a trial's first execution is so bad that the others cannot make it the best.
+        """Returns whether a trial's first execution is so bad that the others cannot make it the best.
 
         That is a score more than three standard errors below the best mean. The error of one execution is pooled over
         the trials so far (Snedecor and Cochran, Statistical Methods, 8th ed., 6.3).

@@ -1,8 +1,8 @@
 """Optuna's samplers (https://optuna.org) as keras-tuner oracles.
 
-An oracle asks an Optuna study in memory for suggestions, and reports to it how trials ended. Each suggestion is drawn with
-its own seed, so it depends only on the sweep's seed, the trial's number and the results so far, also after the sweep was
-interrupted and resumed.
+An oracle asks an Optuna study in memory for suggestions, and reports to it how trials ended. Each suggestion is drawn
+with its own seed, so it depends only on the sweep's seed, the trial's number and the results so far, also after the
+sweep was interrupted and resumed.
 """
 
 from __future__ import annotations
