@@ -179,7 +179,7 @@ class _Launch:
                         name, settings, self._folder, self._say, has_winner=has_winner, packaged=package
                     )
             except KeyboardInterrupt:
-                self._say(f"Interrupted. The sweep is complete; for the rest: python -m mnist_sweep sync {self._name}")
+                self._say(f"Interrupted. The sweep is complete; to log the rest: python -m mnist_sweep sync {self._name}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
         summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
@@ -193,7 +193,7 @@ def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
     tracker.close()
     if tracker.error is not None:
         reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
-        say(f"MLflow could not be written ({reason}).")
-        say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
+        say(f"The last results could not be written to MLflow ({reason}).")
+        say(f"The journal has them; when MLflow is available again: python -m mnist_sweep sync {sweep}")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")

@@ -215,7 +215,7 @@ class _Again:
             found = self.compared.compare(where, curve[message.epoch], message.metrics)
             self._say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
         else:
-            self.compared.notes.append(f"{where} was not trained then")
+            self.compared.notes.append(f"{where} was not trained in the logged run")
 
     def _continue(self, message: Reported | Executed, epoch: int) -> None:
         logged = self.chain[0]

@@ -92,7 +92,7 @@ def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, Sweep
         try:
             state = SweepState.after(journal.read(folder))
         except UserError as error:
-            say(f"{folder} is left alone: {error}")
+            say(f"{folder} is skipped: {error}")
             continue
         # A sweep that was killed before its first event has nothing to continue.
         if state.last is not None and not state.completed:

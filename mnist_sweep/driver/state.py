@@ -28,7 +28,7 @@ class Phase(Enum):
     SEARCHING = auto()
     """The search suggests trials."""
     STOPPING = auto()
-    """The running trials end, as the budget is used up, the target is reached or too much has failed."""
+    """The running trials end, because the budget is used up, the target is reached or too much has failed."""
     CONFIRMING = auto()
     """The best trials are retrained on new seeds."""
     TESTING = auto()

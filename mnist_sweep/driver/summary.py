@@ -130,7 +130,7 @@ def next_steps(
         tell_published(say, published)
     say("Next:")
     named = as_argument(sweep, folder)
-    commands = {f"sync {named}": "write it into MLflow"} if published is None else _next_commands(named)
+    commands = {f"sync {named}": "write it to MLflow"} if published is None else _next_commands(named)
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")

@@ -32,7 +32,7 @@ def sync(sweep: str | None, console: Console) -> int:
         The exit code.
 
     Raises:
-        UserError: The sweep does not exist, a process runs it, or MLflow cannot be written.
+        UserError: The sweep does not exist, a process runs it, or writing to MLflow fails.
     """
     folders = sweeps(SWEEPS)
     if sweep is None and not folders:
@@ -51,7 +51,7 @@ def sync(sweep: str | None, console: Console) -> int:
         raise
     except Exception as error:
         reason = machine_fault(error) or masked(first_line(error))
-        raise UserError(f"sync: MLflow cannot be written ({reason})") from error
+        raise UserError(f"sync: cannot write to MLflow ({reason})") from error
     where = masked(settings.tracking.uri)
     say = line_printer(console)
     say(f"{folder}: {len(events) - refusals.count} events are in {where}")

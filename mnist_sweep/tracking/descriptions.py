@@ -170,7 +170,7 @@ def _result(results: Ranking, tested: WinnerTested | None, ended: SweepEnded) ->
     if tested is not None and tested.metrics:
         text += f"; on the test images: {metrics_text(tested.metrics)}"
     model = "" if confirmed is None else f" Its model is that of trial {confirmed.model}."
-    return f"{text}.{model}" + (f" The sweep ended as {ended.reason}." if ended.reason else "")
+    return f"{text}.{model}" + (f" The sweep ended because {ended.reason}." if ended.reason else "")
 
 
 def _count(results: Ranking) -> int:
