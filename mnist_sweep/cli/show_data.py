@@ -77,7 +77,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is a PNG with a text chunk which tells that this command wrote it.
+    """Whether a file is a PNG whose text chunk says that this command wrote it.
 
     https://www.w3.org/TR/png-3/#11tEXt
     """

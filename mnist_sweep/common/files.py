@@ -85,7 +85,7 @@ def break_hard_links(path: Path) -> None:
         path: The file; it need not exist.
 
     Raises:
-        OSError: It cannot be written, or is a link, a pipe or anything else but a regular file.
+        OSError: It cannot be written, or is a link, a pipe or anything other than a regular file.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))

@@ -398,7 +398,7 @@ def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
 
 
 def fill(array: NDArray[Any], content: IO[bytes] | BufferedIOBase, chunk: int = _CHUNK) -> int:
-    """Fills an array with bytes from a file, as far as there are any.
+    """Fills an array with bytes from a file, until either ends.
 
     Args:
         array: (N,), uint8.

@@ -51,8 +51,8 @@ def masked(text: str) -> str:
         >>> masked("postgresql://alice:hunter2@db/runs?sslpassword=x")
         'postgresql://***@db/runs?sslpassword=***'
     """
-    for hidden, whole in _hidden_uris.items():
-        text = text.replace(whole, hidden)
+    for hidden, full in _hidden_uris.items():
+        text = text.replace(full, hidden)
     for password in _passwords:
         text = text.replace(password, HIDDEN)
     return _mask_patterns(text)

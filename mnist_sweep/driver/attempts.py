@@ -29,7 +29,7 @@ from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Messag
 from mnist_sweep.workers.devices import Slot, device
 from mnist_sweep.workers.sharing import Sharing
 
-# Seconds beyond two epochs in which a trial that was told to stop must stop, before its process is ended.
+# Seconds beyond two epochs in which a trial that was asked to stop must stop, before its process is ended.
 _GRACE = 60.0
 # If this process did not listen to the workers for so many seconds, it was stopped itself, by Ctrl-Z or with its
 # machine. The workers' messages have yet to be read, so they were not silent.
@@ -104,7 +104,7 @@ class Attempts:
             self.idle.remove(slot)
             self._emit(TrialStarted(self._clock(), trial, attempt.number, slot))
             attempt.slot, self.running[slot] = slot, attempt
-            # A trial that was told to stop before its worker died must not train any further.
+            # A trial that was asked to stop before its worker died must not train any further.
             stop = state.cut.get(trial.number, state.stopped if state.phase is Phase.STOPPING else "")
             self.submit(slot, trials.task(self._settings, self._folder, trial, state, stop))
 

@@ -173,13 +173,13 @@ class _Launch:
         if self._tracker.error is None:
             has_winner, package = any(not test.error for test in sweep.state.tests), self._packaging.result
             try:
-                # The pool is closed here, so that another signal does not end that halfway.
+                # The pool is closed here, so another signal cannot interrupt that halfway.
                 with self._pool:
                     published = publish(
                         name, settings, self._folder, self._say, has_winner=has_winner, packaged=package
                     )
             except KeyboardInterrupt:
-                self._say(f"Interrupted. The sweep is complete; to log the rest: python -m mnist_sweep sync {self._name}")
+                self._say(f"Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync {self._name}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
         summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)

@@ -46,7 +46,7 @@ class LoopState(SweepState):
         phase: What the sweep is doing.
         stopped: Why the search was stopped; like the others "" unless it was.
         failure: Why the sweep has failed.
-        interruption: Why it is to be resumed later; set at any time, also by a signal handler.
+        interruption: Why it stops, to be resumed later; set at any time, also by a signal handler.
         machine: What failed of the machine, which is why it was interrupted.
         cut: Why a trial is stopped early, by number.
         reached: That the target was reached; "" before that.

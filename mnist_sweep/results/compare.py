@@ -133,8 +133,8 @@ def _check_data(frame: pd.DataFrame, mix: bool) -> None:
     different = frame[["sweep", "data.name", "data.digest"]].drop_duplicates("data.digest")
     if len(different) < 2 or mix:
         return
-    told = ", ".join(f"{sweep} is on {name} ({digest})" for sweep, name, digest in different.itertuples(index=False))
-    raise UserError(f"compare: {told}: scores on different data cannot be compared; --mix-data shows them anyway")
+    listed = ", ".join(f"{sweep} is on {name} ({digest})" for sweep, name, digest in different.itertuples(index=False))
+    raise UserError(f"compare: {listed}: scores on different data cannot be compared; --mix-data shows them anyway")
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------

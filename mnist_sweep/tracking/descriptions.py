@@ -95,18 +95,18 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
         outcome: Its outcome.
         tested: The result on the test images, if its model is the sweep's.
     """
-    told = []
+    lines = []
     if tested is not None:
         scores = tested.error or metrics_text(tested.metrics)
-        told.append(f"**The sweep's model.** On the test images: {scores}.")
+        lines.append(f"**The sweep's model.** On the test images: {scores}.")
     if trial.confirms is not None:
-        told.append(f"Retrains trial {trial.confirms} on a new seed.")
+        lines.append(f"Retrains trial {trial.confirms} on a new seed.")
     if trial.parent is not None:
-        told.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
+        lines.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
     if outcome.reason:
         how = "Ended" if outcome.status is Status.COMPLETED else str(outcome.status).capitalize()
-        told.append(f"{how}: {outcome.reason}.")
-    return "\n\n".join(told)
+        lines.append(f"{how}: {outcome.reason}.")
+    return "\n\n".join(lines)
 
 
 def opening(settings: Settings) -> str:
@@ -178,9 +178,9 @@ def _count(results: Ranking) -> int:
 
 
 def _data(about: Mapping[str, Any]) -> str:
-    told = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
-    told += [f"{about['image']}, {about['classes']} classes"] if "image" in about else []
-    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(told)])) + "."
+    parts = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
+    parts += [f"{about['image']}, {about['classes']} classes"] if "image" in about else []
+    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(parts)])) + "."
     if about.get("fallback_for"):
         text += f" They replace {about['fallback_for']}, which could not be downloaded."
     return text

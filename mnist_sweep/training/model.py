@@ -128,7 +128,7 @@ def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
 
     Args:
         config: The trial's optimizer config.
-        steps: Batches of the whole trial, the default of a schedule's `decay_steps`.
+        steps: Batches of the entire trial, the default of a schedule's `decay_steps`.
 
     Raises:
         UserError: Keras rejects the arguments.

@@ -221,7 +221,7 @@ def test_a_name_with_several_conditions_is_active_if_any_of_them_holds(condition
 def test_a_name_with_conditions_that_cannot_be_merged_is_refused() -> None:
     either = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["relu"], ("pool", ["max"]))
     assert message(KIND, choice("pool", ["max", "none"]), *either) == (
-        "model.hypermodel=own:build: 'act' depends on kind, or on pool; give each case a name of its own"
+        "model.hypermodel=own:build: 'act' depends on kind, or on pool; give each case its own name"
     )
     other = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["tanh"], ("kind", ["cnn"]))
     assert message(KIND, *other) == (

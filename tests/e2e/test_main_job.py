@@ -353,7 +353,7 @@ def test_a_signal_while_the_report_is_written_leaves_a_whole_sweep_and_nothing_e
     driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, rest
-    assert "Interrupted. The sweep is complete; to log the rest: python -m mnist_sweep sync late/" in rest
+    assert "Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync late/" in rest
     events = list(journal.read(sweep_of(work, "late")))
     assert isinstance(events[-1], SweepEnded)
     # Where a worker was making the winner an MLflow model.

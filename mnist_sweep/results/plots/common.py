@@ -140,7 +140,7 @@ def best_label(frame: pd.DataFrame, objective: Objective) -> str:
 
 def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> Figure:
     """Puts a legend under the plot, where it hides nothing, with notes above it, and returns the plot."""
-    entries, text = list(handles), ". ".join(told[0].upper() + told[1:] for told in notes if told)
+    entries, text = list(handles), ". ".join(one[0].upper() + one[1:] for one in notes if one)
     if entries or text:
         figure.legend(
             handles=entries,

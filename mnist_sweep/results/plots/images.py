@@ -38,8 +38,8 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
-    told = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
-    _mosaic(axes, drawn, told, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
+    captions = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
+    _mosaic(axes, drawn, captions, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
     return figure
 
 
@@ -91,10 +91,10 @@ def digits_and_classes(
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     count = min(len(images), _DIGITS)
-    told = [_name(int(label), names) for label in labels[:count]]
+    captions = [_name(int(label), names) for label in labels[:count]]
     drawn = [_as_floats(image) for image in images[:count]]
     gray: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
-    _mosaic(left, drawn, told, across=_ACROSS, gap=0.1, head=0.24, font=7.5 if names else 9, **gray)
+    _mosaic(left, drawn, captions, across=_ACROSS, gap=0.1, head=0.24, font=7.5 if names else 9, **gray)
     both = [np.asarray(labels).ravel(), *([] if test_labels is None else [np.asarray(test_labels).ravel()])]
     classes = max([len(names or ()), *(int(part.max()) + 1 for part in both if len(part))])
     _counts(right, both, classes, names)

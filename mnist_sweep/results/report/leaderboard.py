@@ -55,12 +55,12 @@ class PageColumn(Column):
 
     def for_script(self) -> dict[str, Any]:
         """Returns what the page's script needs."""
-        told: dict[str, Any] = {"heading": self.heading, "values": self.values, "descending": self.descending}
+        data: dict[str, Any] = {"heading": self.heading, "values": self.values, "descending": self.descending}
         if not self.axis:
-            return told
+            return data
         # The better scores are at the top.
         turned = self.kind == "score" and not self.descending
-        return told | {"axis": self.axis, "options": self.options, "turned": turned}
+        return data | {"axis": self.axis, "options": self.options, "turned": turned}
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,13 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
     if path is None:
         return Retraining()
     try:
-        told = json.loads(read_text(path, what))
-        rows, text = told.get("candidates", []), partial(score_text, found.objective)
+        content = json.loads(read_text(path, what))
+        rows, text = content.get("candidates", []), partial(score_text, found.objective)
         candidates = [
             Candidate(row["trial"], text(row["mean"]), text(row["std"]), {s: text(v) for s, v in row["scores"].items()})
             for row in rows
         ]
-        return Retraining(candidates, verdict_on(found.objective, rows, told.get("p_value")) if rows else "")
+        return Retraining(candidates, verdict_on(found.objective, rows, content.get("p_value")) if rows else "")
     except (AttributeError, KeyError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what}: is damaged") from None
 
