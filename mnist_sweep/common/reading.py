@@ -242,7 +242,7 @@ def _free_memory() -> int:
 
     free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
-        # A container's limit, which the system's figures do not include; `max` if there is none.
+        # A container's limit, which the system's numbers do not include; `max` if there is none.
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return free
 

@@ -59,7 +59,7 @@ class Progress:
         """Starts the clock.
 
         Args:
-            objective: What is optimised.
+            objective: What is optimized.
             budget: When the sweep ends.
             slots: How many trials run at once.
             size: How many combinations of values the space holds; None if they cannot be counted.

@@ -1,4 +1,4 @@
-"""Ends the processes that user code starts in a worker: with the worker, or at the latest with the pool.
+"""Ends the processes that user code starts in a worker: with the worker, or at latest with the pool.
 
 Each worker leads a process group, in which most of its child processes stay. A process that leaves the group (a daemon,
 a new session) still has the environment that it was started with, which contains a mark of the pool.

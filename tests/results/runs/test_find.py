@@ -417,4 +417,4 @@ def test_invalid_query_is_reported(project, query):
 def test_sweep_and_experiment_together_are_refused(project):
     with pytest.raises(UserError) as caught:
         load_runs("alpha", experiment="beta")
-    assert str(caught.value) == "alpha and experiment=beta: give one of them"
+    assert str(caught.value) == "alpha and experiment=beta: give only one of them"
