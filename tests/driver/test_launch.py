@@ -66,8 +66,8 @@ class TestVersions:
         with pytest.raises(UserError) as caught:
             self.check()
         assert str(caught.value) == (
-            "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may change "
-            "the metrics; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
+            "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may change the "
+            "metrics; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
             "--other-versions"
         )
 
