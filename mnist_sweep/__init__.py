@@ -1,7 +1,7 @@
 """Hyperparameter sweeps and experiment tracking for Keras.
 
 In Python, `load_runs` and `load_curves` load a sweep's runs as pandas data frames, `find_sweep` finds a sweep and its
-objectives, `importances` tells which hyperparameters matter, and `marginal` how the score depends on one of them. The
+objectives, `importances` shows which hyperparameters matter, and `marginal` how the score depends on one of them. The
 command line does everything else: `python -m mnist_sweep --help`.
 """
 

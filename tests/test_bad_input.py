@@ -24,16 +24,16 @@ LEARN = "choice(…) or range(…), or use search=random"
 CONFIG = [
     (
         "quikc",
-        "quikc: there is no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
+        "quikc: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
         "serve, show-data, sync, ui",
     ),
-    ("compar", "compar: there is no such command; did you mean 'compare'?"),
-    ("+experiment=quikc", "experiment=quikc: there is no such experiment; did you mean 'quick'?"),
+    ("compar", "compar: no such command; did you mean 'compare'?"),
+    ("+experiment=quikc", "experiment=quikc: no such experiment; did you mean 'quick'?"),
     ("experiment=quick", "experiment: write it with a plus, +experiment=NAME"),
     ("modle=cnn", "modle: unknown key; did you mean 'model'?"),
-    ("model=cnnn", "model=cnnn: there is no such option of the group model; did you mean 'cnn'?"),
-    ("optimizer=adm", "optimizer=adm: there is no such option of the group optimizer; did you mean 'adam'?"),
-    ("search=hyperbnd", "search=hyperbnd: there is no such option of the group search; did you mean 'hyperband'?"),
+    ("model=cnnn", "model=cnnn: no such option of the group model; did you mean 'cnn'?"),
+    ("optimizer=adm", "optimizer=adm: no such option of the group optimizer; did you mean 'adam'?"),
+    ("search=hyperbnd", "search=hyperbnd: no such option of the group search; did you mean 'hyperband'?"),
     ("model.unts=3", "model.unts: unknown key; did you mean 'model.units'?"),
     ("training.epoch=3", "training.epoch: unknown key; did you mean 'training.epochs'?"),
     ("serch.max_trials=3", "serch.max_trials: unknown key; did you mean 'search.max_trials'?"),
@@ -123,7 +123,10 @@ CONFIG = [
         "search=hyperband training.epochs=3,9",
         "search=hyperband: it sets the number of epochs itself; give training.epochs one value, the maximum",
     ),
-    ("model.units=int(interval(64,16))", "model.units=int(interval(64,16)): the first number must be smaller"),
+    (
+        "model.units=int(interval(64,16))",
+        "model.units=int(interval(64,16)): the first number must be smaller than the second",
+    ),
     (
         "optimizer.learning_rate=tag(log,interval(0,1))",
         "optimizer.learning_rate=tag(log,interval(0,1)): a logarithmic interval must start above 0",
@@ -149,10 +152,10 @@ CONFIG = [
         "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto",
     ),
     ("data=npz", "data.path: a value is required; give data.path=…"),
-    ("data=npz data.path=none.npz", "data.path=none.npz: there is no such file or folder"),
-    ("resume", "resume: experiments/ holds no unfinished sweep"),
-    ("resume cnn", "resume cnn: there is no such sweep in experiments/; write NAME, NAME/TIME or its folder"),
-    ("sync", "sync: experiments/ holds no sweep"),
+    ("data=npz data.path=none.npz", "data.path=none.npz: no such file or folder"),
+    ("resume", "resume: experiments/ contains no unfinished sweep"),
+    ("resume cnn", "resume cnn: no such sweep in experiments/; write NAME, NAME/TIME or its folder"),
+    ("sync", "sync: experiments/ contains no sweep"),
     ("compare ../x?", "sweep ../x?: write NAME, NAME/TIME or the sweep's folder"),
 ]
 

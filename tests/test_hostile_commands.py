@@ -37,7 +37,7 @@ FILES = (
     "theirs/0/main.log",
 )
 CONFIG = {"objective": "val_loss min", "search": {}, "tracking": {"uri": "sqlite:///mlruns/mlflow.db"}}
-NOT_A_SWEEP = "holds files that are not a sweep's"
+NOT_A_SWEEP = "contains files that do not belong to a sweep"
 # Run in the folder of FILES: the arguments, and what the message must contain.
 COMMANDS = [
     # Folders that are not a sweep's.
@@ -52,9 +52,9 @@ COMMANDS = [
     (("hydra.run.dir=results/package",), NOT_A_SWEEP),
     (("hydra.run.dir=results/arrays",), NOT_A_SWEEP),
     (("hydra.run.dir=link",), NOT_A_SWEEP),
-    (("hydra.run.dir=dangling",), "is a link to nothing"),
+    (("hydra.run.dir=dangling",), "is a broken link"),
     (("hydra.run.dir=",), "hydra.run.dir: is empty"),
-    (("hydra.run.dir=../new/run", "data=npz", "data.path=typo.npz"), "there is no such file"),
+    (("hydra.run.dir=../new/run", "data=npz", "data.path=typo.npz"), "no such file"),
     (("hydra.output_subdir=../code", "model.units=0"), "hydra.output_subdir=../code: .hydra/ is written without it"),
     (("-m", "hydra.output_subdir=../code", "seed=1,2"), "hydra.output_subdir=../code: .hydra/ is written without it"),
     (("hydra.job.chdir=true",), "hydra.job.chdir=true: must be false"),
@@ -73,9 +73,9 @@ COMMANDS = [
     (("-m", "hydra.sweep.dir=data.csv", "seed=1,2"), "is a file"),
     (("hydra.mode=MULTIRUN", "hydra.sweep.dir=results", "seed=1,2"), NOT_A_SWEEP),
     # A mistake that is found after a new folder was claimed.
-    (("hydra.run.dir=new", "data=npz", "data.path=typo.npz"), "there is no such file"),
-    (("hydra.run.dir=a/b/c", "data=npz", "data.path=typo.npz"), "there is no such file"),
-    (("hydra.run.dir=empty", "data=npz", "data.path=typo.npz"), "there is no such file"),
+    (("hydra.run.dir=new", "data=npz", "data.path=typo.npz"), "no such file"),
+    (("hydra.run.dir=a/b/c", "data=npz", "data.path=typo.npz"), "no such file"),
+    (("hydra.run.dir=empty", "data=npz", "data.path=typo.npz"), "no such file"),
     (("hydra.run.dir=empty", "model.units=0"), "model.units=0"),
     (("name=x", "data=npz", "data.path=data.csv"), "data.path=data.csv"),
     (("name=x", "data=npz", "data.path=results"), "data.path=results"),
@@ -122,8 +122,8 @@ COMMANDS = [
     (("hydra.run.dir=null",), "hydra.run.dir=null"),
     (("hydra.job_logging=null",), "hydra.job_logging=null"),
     (("hydra/launcher=nothing",), ""),
-    (("+experiment=../../../etc/passwd",), "there is no such"),
-    (("+experiment=/etc/passwd",), "there is no such"),
+    (("+experiment=../../../etc/passwd",), "no such"),
+    (("+experiment=/etc/passwd",), "no such"),
     (("model.builder=/etc/passwd:x",), "model.builder"),
     (("objective={a:1}",), "objective"),
     (("objective=[]",), "objective"),
@@ -136,7 +136,7 @@ COMMANDS = [
     (("resume", "x" * 5000), ""),
     (("resume", "a", "b"), "continues one sweep, not a, b"),
     (("sync", "results"), "journal"),
-    (("sync", "pipe"), "there is no such sweep"),
+    (("sync", "pipe"), "no such sweep"),
     (("report", "results"), ""),
     (("compare", "results"), ""),
     (("compare", "' or 1=1 --"), "write NAME, NAME/TIME or the sweep's folder"),
@@ -156,7 +156,7 @@ COMMANDS = [
     (("serve", "--host", "a..b"), "--host=a..b: is not an address of this machine"),
     (("ui", "--port", "-1"), ""),
     (("rerun", "0123456789abcdef"), ""),
-    (("show-data", "data=npz", "data.path=mnist"), "name a file with --to=FILE"),
+    (("show-data", "data=npz", "data.path=mnist"), "name another file with --to=FILE"),
     (("show-data", "data=npz", "data.path=pipe", "--to", "new.png"), "data.path=pipe"),
     (("show-data", "data=npz", "data.path=data.csv", "--to", "code/main.py"), "data.path=data.csv"),
 ]

@@ -57,7 +57,7 @@ def _resume(given: list[str]) -> int:
 
 
 def _sync(given: list[str]) -> int:
-    parser = _Parser("sync", "Writes to MLflow what it lacks of a sweep, from the sweep's journal.")
+    parser = _Parser("sync", "Adds to MLflow what is missing of a sweep, from the sweep's journal.")
     parser.add_sweep()
     options = parser.parse_args(given)
     from mnist_sweep.driver import sync
@@ -85,8 +85,8 @@ def _compare(given: list[str]) -> int:
     parser.add_argument("--all", action="store_true", help="all sweeps of each experiment, not only the last one")
     parser.add_argument("--mix-data", action="store_true", help="allow sweeps on different data")
     condition = (
-        "only runs such as 'val_accuracy > 0.97', 'optimizer == adam' or 'momentum != NA' (has a value); repeatable. "
-        "The objective's name means each run's best value, metrics.NAME that of the last epoch"
+        "only runs that match, such as 'val_accuracy > 0.97', 'optimizer == adam' or 'momentum != NA' (has a value); "
+        "repeatable. The objective's name means each run's best value, metrics.NAME that of the last epoch"
     )
     parser.add_argument("--filter", metavar="CONDITION", action="append", default=[], help=condition)
     sort = "sort by this column instead of the score: metrics from the best value, -COLUMN in reverse"
@@ -142,7 +142,7 @@ def _export(given: list[str]) -> int:
 
 
 def _predict(given: list[str]) -> int:
-    parser = _Parser("predict", "Reads digits from image files, and tells why an answer may be wrong.")
+    parser = _Parser("predict", "Reads digits from image files, and explains why an answer may be wrong.")
     images = "PNG, JPEG, BMP, GIF or WebP files of any usual size"
     parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help=images)
     parser.add_argument("--model", metavar="MODEL", help=_MODEL)
@@ -162,8 +162,8 @@ def _serve(given: list[str]) -> int:
     parser.add_argument("model", nargs="?", metavar="MODEL", help=_MODEL)
     parser.add_address("127.0.0.1", 8000)
     token = (
-        "the token that requests must carry, needed with any other --host; auto generates and prints one (default: the "
-        "variable MNIST_SWEEP_TOKEN, which other users of this machine do not see)"
+        "the token that requests must carry, required with any other --host; auto generates and prints one (default: "
+        "the variable MNIST_SWEEP_TOKEN, which other users of this machine cannot see)"
     )
     parser.add_argument("--token", help=token)
     parser.add_store()
@@ -175,11 +175,11 @@ def _serve(given: list[str]) -> int:
 
 def _rerun(given: list[str]) -> int:
     about = (
-        "Trains a trial again from what was logged, and tells whether every metric of every epoch is the same. "
+        "Trains a trial again from what was logged, and checks whether every metric of every epoch is the same. "
         "The exit code is 0 if it is, and 1 if not."
     )
     parser = _Parser("rerun", about)
-    run = f"an MLflow run's id or its first digits; or {_SWEEP} (default: the last one)"
+    run = f"an MLflow run ID or its first digits; or {_SWEEP} (default: the last one)"
     parser.add_argument("run", nargs="?", metavar="RUN", help=run)
     parser.add_argument("trial", nargs="?", type=int, metavar="TRIAL", help="a trial of that sweep (default: the best)")
     parser.add_store()

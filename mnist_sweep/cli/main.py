@@ -87,7 +87,7 @@ def _run(given: list[str]) -> int:
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
     if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
-        raise UserError(f"{given[0]}: there is no such command{did_you_mean(given[0], COMMANDS)}")
+        raise UserError(f"{given[0]}: no such command{did_you_mean(given[0], COMMANDS)}")
     return _sweep(given)
 
 

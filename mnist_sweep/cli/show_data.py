@@ -40,7 +40,9 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     if to is None:
         to = _DEFAULT
         if os.path.lexists(to) and not _is_ours(to):
-            raise UserError(f"show-data: {to} is another file, and would be replaced; name a file with --to=FILE")
+            raise UserError(
+                f"show-data: {to} was not written by show-data, and would be replaced; name another file with --to=FILE"
+            )
     settings = check_settings(compose.defaults(quote_sweeps(overrides)))
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
     from mnist_sweep.results.plots import digits_and_classes
@@ -75,7 +77,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is a PNG with a text chunk which tells that this command wrote it.
+    """Whether a file is a PNG whose text chunk says that this command wrote it.
 
     https://www.w3.org/TR/png-3/#11tEXt
     """

@@ -2,7 +2,7 @@
 
 `python -I supervisor.py COMMAND…`, with a pipe as standard input: the command ends when the other end of the pipe is
 closed, which the system does even after a `kill -9`. The id of the command's process group is printed on standard
-output. This file imports nothing of the package, so that it starts at once.
+output. This file imports nothing from the package, so it starts immediately.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
             found = found or _last(uri)
             if open_to_others:
                 _warn(host)
-            print(f"MLflow shows the runs at {saved_view.home(address)} (Ctrl-C ends it)", flush=True)
+            print(f"MLflow shows the runs at {saved_view.home(address)} (Ctrl-C stops it)", flush=True)
             _show(found, address, open_browser)
             server.wait()
             raise UserError(f"MLflow's server has ended ({_last_line(errors) or server.returncode})")

@@ -58,7 +58,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     """
     gone = f"{folder}: cannot be written (the folder is gone)"
     if not folder.is_dir():
-        # Keras would create the folder again, where nobody looks for the model.
+        # Keras would create the folder again, where nothing would find the model.
         raise MachineError(gone)
     try:
         yield

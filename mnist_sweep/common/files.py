@@ -50,7 +50,7 @@ def write_whole(
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # NumPy and Python's own `write` do not name the file.
+        # NumPy and Python's `write` do not name the file.
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
@@ -85,7 +85,7 @@ def break_hard_links(path: Path) -> None:
         path: The file; it need not exist.
 
     Raises:
-        OSError: It cannot be written, or is a link, a pipe or anything else but a regular file.
+        OSError: It cannot be written, or is a link, a pipe or anything other than a regular file.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -100,7 +100,7 @@ def make_folder(folder: Path) -> None:
         folder: The folder.
 
     Raises:
-        OSError: It cannot be created, or is a link, whose target may belong to somebody else.
+        OSError: It cannot be created, or is a link, whose target may belong to someone else.
     """
     if folder.is_symlink():
         raise OSError(errno.ENOTDIR, "it is a link, not a folder", str(folder))
@@ -128,7 +128,7 @@ def remove_folder(folder: Path, files: Iterable[str]) -> bool:
         Whether the folder is gone.
     """
     if folder.is_symlink():
-        # Its target may belong to somebody else.
+        # Its target may belong to someone else.
         return False
     for pattern in files:
         for path in folder.glob(pattern):

@@ -48,7 +48,7 @@ _KINDS = {
 
 
 class RefusedError(UserError):
-    """A file that must not be read: reading it would never end, or need more memory than there is."""
+    """A file that must not be read: reading it would never end, or need more memory than is available."""
 
 
 def open_file(path: Path, what: str) -> BufferedReader:
@@ -67,7 +67,7 @@ def open_file(path: Path, what: str) -> BufferedReader:
         # O_NONBLOCK: a pipe may have replaced the file in the meantime.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UserError(f"{what}: there is no such file") from None
+        raise UserError(f"{what}: no such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{what}: cannot be opened ({os_reason(error)})") from None
     file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
@@ -242,7 +242,7 @@ def _free_memory() -> int:
 
     free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
-        # A container's limit, which the system's figures do not include; `max` if there is none.
+        # A container's limit, which the system's numbers do not include; `max` if there is none.
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return free
 
@@ -352,7 +352,7 @@ class Npz:
         try:
             return {name: self._read(name) for name in wanted}
         except MemoryError:
-            raise RefusedError(f"{self._what}: its arrays need more memory than there is") from None
+            raise RefusedError(f"{self._what}: its arrays need more memory than is available") from None
         except Exception as error:
             raise self._unreadable(error) from None
 
@@ -398,7 +398,7 @@ def read_npz(path: Path, what: str) -> dict[str, NDArray[Any]]:
 
 
 def fill(array: NDArray[Any], content: IO[bytes] | BufferedIOBase, chunk: int = _CHUNK) -> int:
-    """Fills an array with bytes from a file, as far as there are any.
+    """Fills an array with bytes from a file, until either ends.
 
     Args:
         array: (N,), uint8.

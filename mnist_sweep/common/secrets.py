@@ -28,7 +28,7 @@ _KNOWN = re.compile(
     r"|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}|eyJ[\w-]{8,4000}\.eyJ[\w-]{8,8000}\.[\w-]*)"
 )
 
-# Hidden URI → whole URI, for those that `hide` got in this process.
+# Hidden URI → full URI, for those that `hide` got in this process.
 _hidden_uris: dict[str, str] = {}
 # Their passwords, which an error may contain without the rest of the URI. Short ones are left out: they would match
 # parts of ordinary words.
@@ -51,8 +51,8 @@ def masked(text: str) -> str:
         >>> masked("postgresql://alice:hunter2@db/runs?sslpassword=x")
         'postgresql://***@db/runs?sslpassword=***'
     """
-    for hidden, whole in _hidden_uris.items():
-        text = text.replace(whole, hidden)
+    for hidden, full in _hidden_uris.items():
+        text = text.replace(full, hidden)
     for password in _passwords:
         text = text.replace(password, HIDDEN)
     return _mask_patterns(text)
@@ -106,7 +106,7 @@ def reveal(uri: str) -> str | None:
         uri: A URI that `masked` or `hide` returned, or one without secrets.
 
     Returns:
-        The whole URI: `uri` itself if nothing in it is hidden, else the one that `hide` got in this process or that
+        The full URI: `uri` itself if nothing in it is hidden, else the one that `hide` got in this process or that
         is in the variable MLFLOW_TRACKING_URI; None if neither fits.
     """
     if HIDDEN not in uri:

@@ -93,7 +93,7 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
         The table, and how many columns were left out.
     """
     kept = list(columns)
-    # Each column is followed by two blanks of padding and one of the box.
+    # Each column is followed by two spaces of padding and one of the box.
     while len(kept) > 1 and sum(column.width + 3 for column in kept) + 1 > limit:
         kept.remove(min(reversed(kept), key=lambda column: column.weight))
     # As Text, because brackets in a name or a value are not markup.
@@ -119,7 +119,7 @@ def markdown(columns: Sequence[Column]) -> str:
         columns: The columns, in their order.
 
     Returns:
-        Lines that end with a line feed. Bars in texts are escaped, as they would end the cell.
+        Lines that end with a line feed. Pipes in texts are escaped, because they would end the cell.
     """
     headings = [column.heading for column in columns]
     rows = [headings, ["---"] * len(columns), *zip(*(column.cells for column in columns), strict=True)]

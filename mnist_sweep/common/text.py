@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# Characters of the longest message that is kept: nobody reads more in a table or a tag.
+# Characters of the longest message that is kept: more is of no use in a table or a tag.
 LONGEST = 2000
-# Characters that fit into a line or a cell; the journal and MLflow have the whole text.
+# Characters that fit into a line or a cell; the journal and MLflow have the full text.
 LONGEST_REASON = 300
 # Cc: control characters, Cf: invisible ones, such as those that reverse the direction of writing, Cs: lone surrogates,
 # Cn: unassigned code points, Zl and Zp: line and paragraph separators.
@@ -111,12 +111,12 @@ def format_duration(seconds: float) -> str:
     """Formats seconds for people: `2.4 s`, `45 s`, `3 min 20 s`, `1 h 05 min`."""
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
 def format_size(amount: int) -> str:

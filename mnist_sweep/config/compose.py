@@ -120,7 +120,7 @@ def baseline(
 
     Returns:
         The groups model, optimizer and training. A sweep on the command line becomes the value that it replaced; a
-        sweep in an experiment's file becomes the default of its group. None if there is no such value.
+        sweep in an experiment's file becomes the default of its group. None if there is none.
     """
     typed = [o for o in overrides if not is_sweep(o)]
     groups = [f"{group}={option}" for group, option in choices.items() if group in TRIAL_GROUPS and option]
@@ -133,7 +133,7 @@ def baseline(
             second = defaults(groups)
             found = {group: _without_sweeps(first[group], second[group], group) for group in TRIAL_GROUPS}
     except (KeyError, UserError):
-        # A swept key without a default, or a config that is the user's as a whole.
+        # A swept key without a default, or a config that is entirely the user's.
         return None
     # It configures the search, not the model.
     found["model"].pop("per_layer", None)
@@ -232,21 +232,21 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         group, _, option = file.partition("/")
         options = list(experiments())
     if not group:
-        return UserError(f"{file}: there is no such config")
+        return UserError(f"{file}: no such config")
     if "," in option or "(" in option:
         return UserError(
             f"{group}={option}: a group cannot be searched; run one sweep per option with -m {group}=…, "
             "or search values inside the group"
         )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
-    return UserError(f"{group}={option}: there is no such {what}{did_you_mean(option, options)}")
+    return UserError(f"{group}={option}: no such {what}{did_you_mean(option, options)}")
 
 
 def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
     if "No match in the defaults list" in text:
         if key == "experiment":
             return UserError(f"{key}: write it with a plus, +{key}=NAME")
-        return UserError(f"{key}: there is no such group{did_you_mean(key, _groups())}")
+        return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
     known = _keys(defaults(chosen))

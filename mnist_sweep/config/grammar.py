@@ -200,9 +200,9 @@ def _interval(sweep: hydra_types.IntervalSweep, text: str, key: str) -> Interval
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{key}={text}: both ends must be finite numbers")
     if low == high and isinstance(low, int):
-        raise UserError(f"{key}={text}: contains only one whole number, {low}")
+        raise UserError(f"{key}={text}: contains only one whole number; write {key}={low}")
     if low >= high:
-        raise UserError(f"{key}={text}: the first number must be smaller")
+        raise UserError(f"{key}={text}: the first number must be smaller than the second")
     if log and low <= 0:
         raise UserError(f"{key}={text}: a logarithmic interval must start above 0")
     return Interval(low, high, isinstance(low, int) and isinstance(high, int), log)

@@ -116,7 +116,7 @@ def _merged(entries: list[Parameter], model: str) -> Parameter:
         else:
             raise UserError(
                 f"model.hypermodel={model}: {first.name!r} depends on "
-                f"{', or on '.join(' and '.join(a) for a in alternatives)}; give each case a name of its own"
+                f"{', or on '.join(' and '.join(a) for a in alternatives)}; give each case its own name"
             )
     return replace(first, conditions=tuple(alternatives[0].items()))
 

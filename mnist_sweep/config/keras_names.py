@@ -74,7 +74,7 @@ SCHEDULES: dict[str, tuple[set[str], set[str]]] = {
     "PiecewiseConstantDecay": ({"boundaries", "values"}, set()),
     "PolynomialDecay": ({"decay_steps"}, {"end_learning_rate", "power", "cycle"}),
 }
-# Arguments that default to the number of training steps of the whole trial.
+# Arguments that default to the number of training steps of the entire trial.
 SCHEDULE_STEPS = {"decay_steps", "first_decay_steps"}
 
 ACTIVATIONS: set[str] = {

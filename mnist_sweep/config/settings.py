@@ -1,4 +1,4 @@
-"""The typed shape of a whole sweep's config: data, search, workers, tracking and the objective."""
+"""The typed config of a sweep: data, search, workers, tracking and the objective."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class _Top(Strict):
 
 
 def check_settings(raw: Mapping[str, Any]) -> Settings:
-    """Checks a whole config except for the groups that may be searched.
+    """Checks a config, except for the groups that may be searched.
 
     Args:
         raw: The config as Hydra composed it, resolved.

@@ -228,7 +228,7 @@ def _file(given: str | None) -> tuple[str, Arrays]:
         # RuntimeError: the home folder of an unknown user.
         raise UserError(f"data.path={given}: cannot be read ({first_line(error)})") from None
     if not exists:
-        raise UserError(f"{where}: there is no such file or folder")
+        raise UserError(f"{where}: no such file or folder")
     with reading.open_file(path, where) as file:
         try:
             kind = file.read(6)
@@ -378,8 +378,8 @@ def _scaled(images: Array, brightest: float) -> Array:
     """Scales images to uint8 in 0..255 or float32 in 0..1, by the brightest pixel of training and test images."""
     if images.dtype.kind == "f":
         return images.astype(np.float32) / np.float32(255 if brightest > 1 else 1)
-    whole = images.astype(np.uint8, copy=False)
-    return whole * np.uint8(255) if brightest <= 1 else whole
+    pixels = images.astype(np.uint8, copy=False)
+    return pixels * np.uint8(255) if brightest <= 1 else pixels
 
 
 def _checked_labels(labels: Array, where: str) -> Array:

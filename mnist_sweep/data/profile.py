@@ -22,7 +22,7 @@ Array = NDArray[Any]
 _IMAGES = 2000
 _COMPONENTS = 40
 _NEIGHBOURS = 3
-# The fewest images of a class that tell how much they vary.
+# The fewest images of a class that show how much they vary.
 _FEWEST = 20
 # Larger images are first reduced to this side; cells along a side; directions of edges.
 _SIDE, _CELLS, _DIRECTIONS = 32, 7, 8

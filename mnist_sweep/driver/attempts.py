@@ -1,4 +1,4 @@
-"""Attempts to train a trial: which wait, which run on which slot, which have fallen silent, and which are retried."""
+"""Attempts to train a trial: which wait, which run on which slot, which do not respond, and which are retried."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Messag
 from mnist_sweep.workers.devices import Slot, device
 from mnist_sweep.workers.sharing import Sharing
 
-# Seconds beyond two epochs in which a trial that was told to stop must stop, before its process is ended.
+# Seconds beyond two epochs in which a trial that was asked to stop must stop, before its process is ended.
 _GRACE = 60.0
 # If this process did not listen to the workers for so many seconds, it was stopped itself, by Ctrl-Z or with its
 # machine. The workers' messages have yet to be read, so they were not silent.
 _STALL = 5.0
-# So many trials in a row that exceed the limits end the sweep, as no other is expected to keep within them.
+# The sweep ends after so many trials in a row exceed the limits: others are not expected to keep within them.
 _MOST_REFUSED = 200
 
 
@@ -104,7 +104,7 @@ class Attempts:
             self.idle.remove(slot)
             self._emit(TrialStarted(self._clock(), trial, attempt.number, slot))
             attempt.slot, self.running[slot] = slot, attempt
-            # A trial that was told to stop before its worker died must not train any further.
+            # A trial that was asked to stop before its worker died must not train any further.
             stop = state.cut.get(trial.number, state.stopped if state.phase is Phase.STOPPING else "")
             self.submit(slot, trials.task(self._settings, self._folder, trial, state, stop))
 
@@ -146,7 +146,7 @@ class Attempts:
         self._workers.open(place)
 
     def retire(self, slot: str) -> None:
-        """Takes a slot that runs nothing away for good."""
+        """Removes an idle slot for good."""
         self.slots.discard(slot)
         self._not_idle(slot)
         self._workers.retire(slot)
@@ -167,7 +167,7 @@ class Attempts:
             if attempt is not None and attempt.stopping and silent > _GRACE + 2 * attempt.longest_epoch:
                 reason = f"did not stop within {silent:.0f} s"
             elif timeout is not None and silent > seconds(timeout):
-                reason = f"gave no sign of life for {timeout} (workers.timeout)"
+                reason = f"did not respond for {timeout} (workers.timeout)"
             else:
                 continue
             self._heard[slot] = now
@@ -199,7 +199,7 @@ class Attempts:
             case Died():
                 self._died(message)
             case MachineFailed():
-                # Its trial, like the others, rests until the machine works again, and has not failed.
+                # Its trial has not failed. Like the others, it waits until the machine works again.
                 self.end(message.slot)
                 self._state.machine = self._state.machine or message.reason
                 self._state.interruption = self._state.machine
@@ -239,7 +239,7 @@ class Attempts:
             self._failed(attempt, message.outcome, message.log)
             return
         stopped = message.outcome.status is Status.STOPPED and message.trial not in self._state.cut
-        # A trial that was interrupted only rests: resumed, it continues from the epoch that it has reached.
+        # An interrupted trial has not ended: when resumed, it continues from the last epoch that it reached.
         if not (stopped and self._state.interruption):
             self._ended(attempt.trial, message.outcome)
 
@@ -259,7 +259,7 @@ class Attempts:
 
     def _failed(self, attempt: _Attempt, outcome: Outcome, log: str) -> None:
         if self._state.interruption and attempt.stopping:
-            # It only rests, as the others do.
+            # It has not ended either: it continues when the sweep is resumed.
             return
         number = attempt.trial.number
         excused = self._sharing.excuses(number, outcome.reason)

@@ -68,7 +68,7 @@ class _Discovery:
             self._workers.submit(ready.slot, Discover(self._name))
         elif time.monotonic() > self._until:
             raise UserError(
-                f"model.hypermodel={self._name}: its space is not known after {self._timeout:.0f} s of building it"
+                f"model.hypermodel={self._name}: discovering its search space took more than {self._timeout:.0f} s"
             )
 
     def _ready(self) -> Ready | None:

@@ -56,7 +56,7 @@ def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: 
         if name in given:
             value = member(domain, _plain(given, name, values, settings))
             if value is MISSING:
-                raise UserError(f"search.enqueue: {name}={given[name]}: is outside {domain}; give a value inside")
+                raise UserError(f"search.enqueue: {name}={given[name]}: must be in {domain}")
             return value
         value = member(domain, _plain(baseline or {}, name, values, settings))
         return _middle(domain) if value is MISSING else value

@@ -101,7 +101,7 @@ class _Launch:
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
-            say(f"Asking {self._plan.hypermodel} what it searches …")
+            say(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers)
         self._first: SweepStarted | SweepResumed
         if self._past:
@@ -173,13 +173,13 @@ class _Launch:
         if self._tracker.error is None:
             has_winner, package = any(not test.error for test in sweep.state.tests), self._packaging.result
             try:
-                # The pool is closed here, so that another signal does not end that halfway.
+                # The pool is closed here, so another signal cannot interrupt that halfway.
                 with self._pool:
                     published = publish(
                         name, settings, self._folder, self._say, has_winner=has_winner, packaged=package
                     )
             except KeyboardInterrupt:
-                self._say(f"Interrupted. The sweep is complete; for the rest: python -m mnist_sweep sync {self._name}")
+                self._say(f"Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync {self._name}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
         summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
@@ -187,13 +187,13 @@ class _Launch:
 
 
 def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
-    """Waits until MLflow has everything, and says what it has not."""
+    """Waits until MLflow has everything, and reports what it lacks."""
     if tracker.behind:
         say("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
         reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
-        say(f"MLflow could not be written ({reason}).")
-        say(f"The journal has everything; when MLflow is back: python -m mnist_sweep sync {sweep}")
+        say(f"The last results could not be written to MLflow ({reason}).")
+        say(f"The journal has them; when MLflow is available again: python -m mnist_sweep sync {sweep}")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")

@@ -68,7 +68,7 @@ class Sweep:
         """Takes the parts.
 
         Args:
-            settings: The objectives, the budget, and how failures are met.
+            settings: The objectives, the budget, and how failures are handled.
             space: The search space.
             search: The algorithm.
             stopping: The rule that ends hopeless trials; None if there is none.
@@ -77,7 +77,7 @@ class Sweep:
             listeners: They take each event, one after another, the journal first.
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
-            packaging: Makes the winner an MLflow model; None if that is not wanted.
+            packaging: Makes the winner an MLflow model; None to skip that.
             meanwhile: What to do while the winner is tested.
         """
         self._settings, self._budget, self._space = settings, settings.search, space
@@ -104,7 +104,7 @@ class Sweep:
     # ---- from start to end --------------------------------------------------------------------------------------
 
     def replay(self, events: Sequence[Event]) -> None:
-        """Continues an interrupted sweep: repeats to the search all that it was asked and told, in the same order.
+        """Continues an interrupted sweep: repeats all calls to the search in the same order.
 
         Args:
             events: What the journal holds.
@@ -130,7 +130,7 @@ class Sweep:
             self.state.stop(self.state.reached)
 
     def stop(self, reason: str) -> None:
-        """Interrupts the sweep: no more trials, and the running ones rest after their current epoch, to be resumed.
+        """Interrupts the sweep: no more trials, and the running ones pause after their current epoch, to be resumed.
 
         May be called from a signal handler: the loop acts on it at its next turn.
         """

@@ -145,7 +145,7 @@ def run_task(workers: Workers, task: Package, clock: Callable[[], float], given_
 
 
 def _error(message: Message) -> str | None:
-    """Why a worker could not package a model; "" if it could, and None for a message that does not tell."""
+    """Why a worker could not package a model; "" if it could, and None for a message that does not say."""
     if isinstance(message, Packaged):
         return message.error
     return message.reason if isinstance(message, Died | MachineFailed) else None

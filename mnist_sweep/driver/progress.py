@@ -59,7 +59,7 @@ class Progress:
         """Starts the clock.
 
         Args:
-            objective: What is optimised.
+            objective: What is optimized.
             budget: When the sweep ends.
             slots: How many trials run at once.
             size: How many combinations of values the space holds; None if they cannot be counted.
@@ -254,7 +254,7 @@ class Screen:
         table, _ = fitting(columns, title, self._console.width)
         if rows:
             return Group(table, Text(progress.headline()))
-        return Text("The workers are starting; importing Keras takes some seconds.", style="dim")
+        return Text("The workers are starting; importing Keras takes a few seconds.", style="dim")
 
     @staticmethod
     def _number(row: _Row) -> str:

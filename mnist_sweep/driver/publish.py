@@ -68,7 +68,7 @@ def prepare(settings: Settings, trials: int) -> None:
                 importance.load(trials)
         except Exception:
             # The error is reported when the import is needed.
-            _LOG.info("what the end of the sweep needs cannot be imported", exc_info=True)
+            _LOG.info("a package that the end of the sweep needs cannot be imported", exc_info=True)
         # Later collections need not look through the imported modules.
         gc.freeze()
 
@@ -154,7 +154,7 @@ def _link(settings: Settings, sweep: str) -> str | None:
     try:
         experiment = store.connect(uri).get_experiment_by_name(settings.name)
     except Exception:
-        _LOG.exception("the link to the sweep's view is not known")
+        _LOG.exception("the link to the sweep's view could not be found")
         return None
     pages = uri if uri.startswith(("http:", "https:")) else f"http://{HOST}:{PORT}"
     return saved_view.link(pages, experiment.experiment_id, saved_view.key(sweep)) if experiment else None

@@ -19,7 +19,7 @@ def receive(
 ) -> None:
     """Hands over what the workers report, until a condition holds.
 
-    All messages that have come by then are handed over, so that none is lost.
+    All messages that have come by then are handed over, so none is lost.
 
     Args:
         workers: The pool.

@@ -111,7 +111,7 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         The exit code: 0 if everything is identical, else 1.
 
     Raises:
-        UserError: There is no such run, its data is gone or different, or its model cannot be trained here.
+        UserError: The run does not exist, its data is gone or different, or its model cannot be trained here.
     """
     client, found = find_run(run, trial, tracking_uri)
     chain = lineage(client, found)
@@ -215,7 +215,7 @@ class _Again:
             found = self.compared.compare(where, curve[message.epoch], message.metrics)
             self._say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
         else:
-            self.compared.notes.append(f"{where} was not trained then")
+            self.compared.notes.append(f"{where} was not trained in the logged run")
 
     def _continue(self, message: Reported | Executed, epoch: int) -> None:
         logged = self.chain[0]
@@ -273,7 +273,7 @@ def _explain(console: Console, say: Callable[[str], object], compared: Compariso
     values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
     say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
     if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
-        say(f"It was trained on {logged.slot}, and now on {slot.name}: the last digits then differ.")
+        say(f"It was trained on {logged.slot}, and now on {slot.name}, so the last digits differ.")
     changed = _changed_versions(logged)
     for name, (then, now) in changed.items():
         say(f"  {name} was {then}, now {now}")

@@ -40,12 +40,12 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
         The exit code, as that of `launch.run`.
 
     Raises:
-        UserError: There is no such sweep, another process runs it, or a value changes more than the budget.
+        UserError: The sweep does not exist, another process runs it, or a value changes more than the budget.
     """
     say = line_printer(console)
     folder = find(sweep, "resume") if sweep else last_unfinished(say)
     if folder is None:
-        raise UserError(f"resume: {SWEEPS}/ holds no unfinished sweep")
+        raise UserError(f"resume: {SWEEPS}/ contains no unfinished sweep")
     state = SweepState.after(journal.read(folder))
     old = last_config(state, folder)
     new = _overridden(old, overrides)
@@ -70,7 +70,7 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Path | Non
 
     Args:
         config: The config of the sweep to run.
-        wished: The folder that Hydra was told to run it in, which need not be one of `experiments/`.
+        wished: The folder that Hydra uses for it, which need not be in `experiments/`.
         say: Prints why an unfinished sweep is not continued.
     """
     folders = [*sweeps(wished), *sweeps(SWEEPS / str(config["name"]))]
@@ -92,7 +92,7 @@ def _unfinished(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, Sweep
         try:
             state = SweepState.after(journal.read(folder))
         except UserError as error:
-            say(f"{folder} is left alone: {error}")
+            say(f"{folder} is skipped: {error}")
             continue
         # A sweep that was killed before its first event has nothing to continue.
         if state.last is not None and not state.completed:
@@ -103,7 +103,7 @@ def last_config(state: SweepState, folder: Path) -> dict[str, Any]:
     """Returns the config that a sweep was last run with.
 
     Raises:
-        UserError: The journal does not begin with the sweep's start, or the config in it is damaged.
+        UserError: The journal lacks the start of the sweep, or the config in it is damaged.
     """
     same_sweep.first_event(state, folder)
     try:
@@ -136,7 +136,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     ]
     if changed:
         shown = ", ".join(f"{key} ({before.get(key)} → {after.get(key)})" for key in changed[:5])
-        raise UserError(f"resume: the config has changed: {shown}; only a budget may change, and only to be longer")
+        raise UserError(f"resume: the config has changed: {shown}; only a budget may change, and it may only grow")
 
 
 def _longer(key: str, old: Any, new: Any, objective: Objective) -> bool:

@@ -39,10 +39,10 @@ def first_event(past: SweepState, folder: Path) -> SweepStarted:
     """Returns the first event of a sweep.
 
     Raises:
-        UserError: The journal begins with another event.
+        UserError: The journal starts with another event.
     """
     if past.started is None:
-        raise UserError(f"{folder}: its journal does not begin with the sweep's start; there is nothing to continue")
+        raise UserError(f"{folder}: its journal lacks the start of the sweep; there is nothing to continue")
     return past.started
 
 
@@ -60,17 +60,17 @@ def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, 
     named = ", ".join(changed)
     if not allowed:
         raise UserError(
-            f"{folder}: its trials were trained with {named}, which may give other metrics; install those versions, or "
+            f"{folder}: its trials were trained with {named}, which may change the metrics; install those versions, or "
             f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
         )
-    say(f"Other versions than before, which may give other metrics: {named}.")
+    say(f"Versions have changed, which may change the metrics: {named}.")
 
 
 def _check_data(images: Images, started: SweepStarted, folder: Path) -> None:
     if images.digest() != started.data["digest"]:
         raise UserError(
             f"{folder}: started on {started.data['name']} ({started.data['digest']}), but data={images.name} is "
-            f"different now ({images.digest()}); a sweep's trials are compared on the same data"
+            f"different now ({images.digest()}); all trials of a sweep need the same data"
         )
 
 

@@ -28,7 +28,7 @@ class Phase(Enum):
     SEARCHING = auto()
     """The search suggests trials."""
     STOPPING = auto()
-    """The running trials end, as the budget is used up, the target is reached or too much has failed."""
+    """The running trials end, because the budget is used up, the target is reached or too much has failed."""
     CONFIRMING = auto()
     """The best trials are retrained on new seeds."""
     TESTING = auto()
@@ -46,7 +46,7 @@ class LoopState(SweepState):
         phase: What the sweep is doing.
         stopped: Why the search was stopped; like the others "" unless it was.
         failure: Why the sweep has failed.
-        interruption: Why it is to be resumed later; set at any time, also by a signal handler.
+        interruption: Why it stops, to be resumed later; set at any time, also by a signal handler.
         machine: What failed of the machine, which is why it was interrupted.
         cut: Why a trial is stopped early, by number.
         reached: That the target was reached; "" before that.
@@ -58,7 +58,7 @@ class LoopState(SweepState):
 
         Args:
             settings: The objectives and the target.
-            stopping: The rule that is asked after each epoch; None where every trial trains to its end.
+            stopping: The rule that is asked after each epoch; None if every trial trains to its end.
         """
         super().__init__(settings.objectives)
         self._settings, self._stopping = settings, stopping

@@ -1,4 +1,4 @@
-"""Asks the search for trials, one at a time, and tells it how they end."""
+"""Asks the search for trials, one at a time, and reports to it how they end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mnist_sweep.search.in_thread import ThreadedSearch
 
 
 class SearchState(Enum):
-    """What the search said last."""
+    """The search's last answer."""
 
     SUGGESTED = auto()
     """It can be asked for another trial."""
@@ -25,7 +25,7 @@ class Suggestions:
     """The questions to the search, and its answers.
 
     Attributes:
-        state: What the search said last.
+        state: The search's last answer.
     """
 
     def __init__(self, search: ThreadedSearch) -> None:
@@ -77,7 +77,7 @@ class Suggestions:
         return None
 
     def tell(self, number: int, result: Result | None) -> None:
-        """Tells the search how a trial ended, unless the result is None."""
+        """Reports to the search how a trial ended, unless the result is None."""
         if result is None:
             return
         self._search.tell(number, result)

@@ -67,7 +67,7 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
 
 
 def leaderboard(console: Console, space: Space, results: Ranking) -> None:
-    """Prints the best trials, including the whole Pareto front if there are several objectives."""
+    """Prints the best trials, including the full Pareto front if there are several objectives."""
     board = make_leaderboard(results, [hyperparameter.name for hyperparameter in space.hyperparameters])
     front = sum(row.on_front for row in board.rows)
     board = board.best(max(_LEADERS, front))
@@ -130,7 +130,7 @@ def next_steps(
         tell_published(say, published)
     say("Next:")
     named = as_argument(sweep, folder)
-    commands = {f"sync {named}": "write it into MLflow"} if published is None else _next_commands(named)
+    commands = {f"sync {named}": "write it to MLflow"} if published is None else _next_commands(named)
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")

@@ -1,4 +1,4 @@
-"""Writes to MLflow what it lacks of a sweep's journal."""
+"""Adds to MLflow what is missing of a sweep's journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
 
 
 def sync(sweep: str | None, console: Console) -> int:
-    """Writes to MLflow what it lacks of a sweep's journal.
+    """Adds to MLflow what is missing of a sweep's journal.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all.
@@ -32,11 +32,11 @@ def sync(sweep: str | None, console: Console) -> int:
         The exit code.
 
     Raises:
-        UserError: There is no such sweep, a process runs it, or MLflow cannot be written.
+        UserError: The sweep does not exist, a process runs it, or writing to MLflow fails.
     """
     folders = sweeps(SWEEPS)
     if sweep is None and not folders:
-        raise UserError(f"sync: {SWEEPS}/ holds no sweep")
+        raise UserError(f"sync: {SWEEPS}/ contains no sweep")
     folder = find(sweep, "sync") if sweep else folders[-1]
     if is_running(folder):
         raise UserError(f"{folder}: another process runs the sweep, and logs it")
@@ -51,7 +51,7 @@ def sync(sweep: str | None, console: Console) -> int:
         raise
     except Exception as error:
         reason = machine_fault(error) or masked(first_line(error))
-        raise UserError(f"sync: MLflow cannot be written ({reason})") from error
+        raise UserError(f"sync: cannot write to MLflow ({reason})") from error
     where = masked(settings.tracking.uri)
     say = line_printer(console)
     say(f"{folder}: {len(events) - refusals.count} events are in {where}")

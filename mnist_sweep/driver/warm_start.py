@@ -39,7 +39,7 @@ def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str],
         changes the speed may differ. Of trials that continue from one another, only the last one is returned.
 
     Raises:
-        UserError: There is no such sweep, or it was run on other data.
+        UserError: The sweep does not exist, or it was run on other data.
     """
     found: list[dict[str, Any]] = []
     for sweep in settings.search.warm_start:
@@ -70,7 +70,7 @@ def _read(sweep: str, find: Callable[[str], Path]) -> SweepState:
     try:
         folder = find(sweep)
     except UserError:
-        raise UserError(f"search.warm_start={sweep}: there is no such sweep; write NAME/TIME") from None
+        raise UserError(f"search.warm_start={sweep}: no such sweep; write NAME/TIME") from None
     # The epochs, which need most of the memory, are not used.
     return SweepState.after(event for event in journal.read(folder) if not isinstance(event, EpochEnded))
 

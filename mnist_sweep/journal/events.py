@@ -75,7 +75,7 @@ class SweepResumed(Event):
 
 @dataclass(frozen=True)
 class TrialAsked(Event):
-    """The search was asked for a trial. With `TrialEnded`, this gives the order in which it was asked and told."""
+    """The search was asked for a trial. With `TrialEnded`, this gives the order of the calls to the search."""
 
     kind = "trial_asked"
     trial: int
@@ -182,7 +182,7 @@ class SlotLost(Event):
 
 @dataclass(frozen=True)
 class SlotOpened(Event):
-    """Another share of a GPU was opened, as the measurements so far speak for it."""
+    """Another share of a GPU was opened, because the measurements so far favor it."""
 
     kind = "slot_opened"
     slot: str
@@ -191,7 +191,7 @@ class SlotOpened(Event):
 
 @dataclass(frozen=True)
 class SlotClosed(Event):
-    """A share of a GPU was closed, as it did not pay, or trials ran out of memory."""
+    """A share of a GPU was closed, because it did not pay off, or trials ran out of memory."""
 
     kind = "slot_closed"
     slot: str

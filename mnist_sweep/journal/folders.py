@@ -28,7 +28,7 @@ class Claim:
     """A folder that this process has claimed for a sweep.
 
     Attributes:
-        wished: The folder that was asked for, which another sweep may have.
+        wished: The folder that was asked for, which may belong to another sweep.
         folder: The folder that was claimed.
         made: The folders that were created for it, itself first, then those above it.
     """
@@ -84,13 +84,13 @@ def check_free(folder: Path, key: str = "hydra.run.dir") -> None:
         UserError: It is a file, or is not empty.
     """
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-        what = "is a file" if folder.exists() else "is a link to nothing"
+        what = "is a file" if folder.exists() else "is a broken link"
         raise UserError(f"{key}={printable(str(folder))}: {what}; name a folder that is new or empty")
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if there:
         shown = printable(", ".join(there[:_SHOWN]) + (" …" if len(there) > _SHOWN else ""))
         raise UserError(
-            f"{key}={printable(str(folder))}: holds files that are not a sweep's ({shown}); "
+            f"{key}={printable(str(folder))}: contains files that do not belong to a sweep ({shown}); "
             "name a folder that is new or empty"
         )
 
@@ -222,13 +222,13 @@ def sweeps(below: Path) -> list[Path]:
                 if (folder / FILE).is_file() and stat.st_size:
                     found.append((stat.st_mtime, folder))
         if FILE in files or len(folder.parts) - top >= _DEEPEST:
-            # No sweep is inside another one, and somebody may have named the whole disk.
+            # Sweeps are never nested, and the user may have named the root of the disk.
             folders.clear()
     return [folder for _, folder in sorted(found)]
 
 
 def begins_a_sweep(folder: Path) -> bool:
-    """Whether a folder has a journal that begins like that of a sweep."""
+    """Whether a folder has a journal that starts like that of a sweep."""
     try:
         with open(folder / FILE, "rb") as file:
             return file.read(32).startswith(b'{"event": "sweep_started"')
@@ -244,7 +244,7 @@ def find(sweep: str, wanted_by: str) -> Path:
         wanted_by: The command or the key of the config, for the message.
 
     Raises:
-        UserError: There is no such sweep.
+        UserError: The sweep does not exist.
     """
     for folder in (Path(sweep), SWEEPS / sweep):
         if (folder / FILE).is_file():
@@ -252,7 +252,7 @@ def find(sweep: str, wanted_by: str) -> Path:
         found = sweeps(folder)
         if found:
             return found[-1]
-    raise UserError(f"{wanted_by} {sweep}: there is no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
+    raise UserError(f"{wanted_by} {sweep}: no such sweep in {SWEEPS}/; write NAME, NAME/TIME or its folder")
 
 
 def elsewhere(folder: Path) -> Path | None:

@@ -52,7 +52,7 @@ class Journal:
             self._size = _whole(self.path) if resume else 0
             os.ftruncate(self._file, self._size)
         except FileExistsError:
-            raise UserError(f"{folder}: already holds a sweep; choose another folder with hydra.run.dir") from None
+            raise UserError(f"{folder}: already contains a sweep; choose another folder with hydra.run.dir") from None
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
 
@@ -72,7 +72,7 @@ class Journal:
             os.fsync(self._file)
             self._check_place()
         except OSError as error:
-            # After a failure to flush, nobody knows what is on the disk, so trying again would not help.
+            # After a failure to flush, the content of the disk is unknown, so trying again would not help.
             gone = error.errno in (errno.ENOENT, errno.ESTALE)
             self._broken = MachineError(
                 f"{self.path.parent}: was moved, deleted or replaced while its sweep ran"
@@ -102,7 +102,7 @@ class Journal:
 
 
 def _whole(path: Path) -> int:
-    """Returns the number of bytes up to the end of the last whole line."""
+    """Returns the number of bytes up to the end of the last complete line."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end:
@@ -126,7 +126,7 @@ def _acquire(path: Path, folder: Path) -> int:
         os.close(lock)
         raise UserError(f"{folder}: this sweep is being run by {holder}") from None
     if os.fstat(lock).st_nlink > 1:
-        # Shared with a hard-linked copy, whose sweep is another. Nobody holds it now, so that it can be exchanged.
+        # Shared with a hard-linked copy, which is another sweep. No process holds it now, so it can be replaced.
         break_hard_links(path)
         os.close(lock)
         return _acquire(path, folder)
@@ -154,7 +154,7 @@ def read(folder: Path) -> Iterator[Event]:
     """
     path = folder / FILE
     if not path.is_file():
-        raise UserError(f"{folder}: holds no {FILE}, so it is not a sweep's folder")
+        raise UserError(f"{folder}: contains no {FILE}, so it is not a sweep folder")
     started: set[int] = set()
     number = 0
     try:

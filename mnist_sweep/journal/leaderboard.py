@@ -92,13 +92,13 @@ class Leaderboard:
     title: str = "Leaderboard"
 
     def best(self, count: int) -> Leaderboard:
-        """Return the leaderboard of the best `count` trials. Trials without a rank are left out."""
+        """Returns the leaderboard of the best `count` trials. Trials without a rank are left out."""
         ranked = [row for row in self.rows if row.rank is not None]
         title = f"Leaderboard: the best {count} of {len(ranked)}" if len(ranked) > count else "Leaderboard"
         return replace(self, rows=ranked[:count], title=title)
 
     def columns(self) -> list[Column]:
-        """Return the columns that have a value; the trial's number is always one of them."""
+        """Returns the columns that have a value; the trial's number is always one of them."""
         first, *others = self.objectives
         rows, short = self.rows, short_names(list(self.hyperparameters))
         columns = [
@@ -137,7 +137,7 @@ def _scores(
 
 
 def leaderboard(results: Ranking, hyperparameters: Sequence[str] = ()) -> Leaderboard:
-    """Make the leaderboard of a sweep.
+    """Makes the leaderboard of a sweep.
 
     Args:
         results: The sweep's trials and their outcomes. Trials that retrain others are left out.
@@ -180,7 +180,7 @@ def _spread(outcome: Outcome) -> float | None:
 
 
 def score_text(objective: Objective, value: float, spread: float | None = None) -> str:
-    """Format a score for people.
+    """Formats a score for people.
 
     Args:
         objective: The objective.
@@ -206,12 +206,12 @@ def _amount(value: float) -> str:
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Format metrics for people: `test_loss 0.1234, test_accuracy 0.9512`."""
+    """Formats metrics for people: `test_loss 0.1234, test_accuracy 0.9512`."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def verdict(results: Ranking) -> str:
-    """Return the winner's score, and how sure it is that it is the best; empty if no trial has a score."""
+    """Returns the winner's score, and how sure it is that it is the best; empty if no trial has a score."""
     winner, confirmed, objective = results.winner(), results.confirmed, results.objectives[0]
     if winner is None:
         return ""
@@ -223,7 +223,7 @@ def verdict(results: Ranking) -> str:
 
 
 def verdict_on(objective: Objective, candidates: Sequence[Mapping[str, Any]], p_value: float | None) -> str:
-    """Compare the best of the retrained trials with the second best.
+    """Compares the best of the retrained trials with the second best.
 
     Args:
         objective: The sweep's first objective.

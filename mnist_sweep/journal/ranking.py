@@ -35,11 +35,11 @@ class Ranking:
     confirmed: Confirmed | None = None
 
     def scores(self, number: int) -> tuple[float, ...] | None:
-        """Return a trial's value for each objective; None if one is missing."""
+        """Returns a trial's value for each objective; None if one is missing."""
         return scores_of(self.outcomes[number], self.objectives)
 
     def ranked(self) -> list[int]:
-        """Return the search's trials that have a score, the best first; ties are in the order of their numbers.
+        """Returns the search's trials that have a score, the best first; ties are in the order of their numbers.
 
         With several objectives, the trials on the Pareto front come first, and the first objective orders the rest.
         """
@@ -47,25 +47,25 @@ class Ranking:
         return best_first(scored, self.objectives, marked(scored, self.objectives))
 
     def pareto(self) -> list[int]:
-        """Return the trials on the Pareto front, the best in the first objective first."""
+        """Returns the trials on the Pareto front, the best in the first objective first."""
         front = set(pareto(self._scored(), self.objectives))
         return [number for number in self.ranked() if number in front]
 
     def winner(self) -> int | None:
-        """Return the best trial: by the scores on new seeds if the best were retrained, else by the search's scores."""
+        """Returns the best trial: by scores on new seeds if the best were retrained, else by the search's scores."""
         if self.confirmed is not None:
             return self.confirmed.winner
         return next(iter(self.ranked()), None)
 
     def model(self) -> int | None:
-        """Return the trial whose model is the sweep's: the winner, or the best of the trials that retrained it."""
+        """Returns the trial whose model is the sweep's: the winner, or the best of the trials that retrained it."""
         return self.winner() if self.confirmed is None else self.confirmed.model
 
     def in_a_row(self, status: Status) -> list[Outcome]:
-        """Return the latest outcomes up to the first with another status, in the order in which they came.
+        """Returns the latest outcomes up to the first with another status, in the order in which they came.
 
         Args:
-            status: Failed or refused. A refused trial between two failed ones does not end the row.
+            status: Failed or refused. A refused trial between two failed ones does not interrupt them.
         """
         row: list[Outcome] = []
         for outcome in reversed(self.outcomes.values()):
@@ -76,7 +76,7 @@ class Ranking:
         return row[::-1]
 
     def hopeless(self, first: float) -> bool:
-        """Tell whether a trial's first execution is so bad that the others cannot make it the best.
+        """Returns whether a trial's first execution is so bad that the others cannot make it the best.
 
         That is a score more than three standard errors below the best mean. The error of one execution is pooled over
         the trials so far (Snedecor and Cochran, Statistical Methods, 8th ed., 6.3).
@@ -96,7 +96,7 @@ class Ranking:
         return best - sign * first > margin
 
     def confirmations(self, number: int) -> dict[int, int]:
-        """Return the trials that retrain a trial, by their seed."""
+        """Returns the trials that retrain a trial, by their seed."""
         return {t.config["training"]["seed"]: n for n, t in self.trials.items() if t.confirms == number}
 
     def _scored(self) -> dict[int, tuple[float, ...]]:
@@ -105,7 +105,7 @@ class Ranking:
 
 
 def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """Return a trial's value for each objective at its best epoch; None if one is missing.
+    """Returns a trial's value for each objective at its best epoch; None if one is missing.
 
     Args:
         outcome: The trial's outcome.
@@ -124,7 +124,7 @@ def best_first(
     front: Collection[_Key] = (),
     retrained: Mapping[_Key, float] | None = None,
 ) -> list[_Key]:
-    """Sort trials from the best to the worst. Every table and plot of trials is in this order.
+    """Sorts trials from the best to the worst. Every table and plot of trials is in this order.
 
     Args:
         scores: A value for each objective, by trial; None where it is missing.
@@ -152,7 +152,7 @@ def _key(objective: Objective, value: float | None) -> tuple[bool, float]:
 
 
 def marked(scores: Mapping[_Key, Sequence[float | None]], objectives: Sequence[Objective]) -> set[_Key]:
-    """Return the trials to mark as being on the Pareto front; none if there is only one objective.
+    """Returns the trials to mark as being on the Pareto front; none if there is only one objective.
 
     Args:
         scores: A value for each objective, by trial. Trials that lack one are never on the front.
@@ -165,7 +165,7 @@ def marked(scores: Mapping[_Key, Sequence[float | None]], objectives: Sequence[O
 
 
 def pareto(scores: Mapping[_Key, tuple[float, ...]], objectives: Sequence[Objective]) -> list[_Key]:
-    """Return the Pareto front: the trials that no other trial beats.
+    """Returns the Pareto front: the trials that no other trial beats.
 
     A trial beats another one if it is at least as good in every objective and better in one.
 
@@ -188,7 +188,7 @@ def pareto(scores: Mapping[_Key, tuple[float, ...]], objectives: Sequence[Object
 
 
 def confirm(results: Ranking, candidates: Sequence[int], time: float) -> Confirmed | None:
-    """Decide which of the retrained trials is the best.
+    """Decides which of the retrained trials is the best.
 
     Args:
         results: The sweep's trials, including those that retrain others.

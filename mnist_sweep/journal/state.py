@@ -54,7 +54,7 @@ class SweepState:
         """Starts before the first event.
 
         Args:
-            objectives: What is optimised; needed only to rank the trials.
+            objectives: What is optimized; needed only to rank the trials.
         """
         self.started: SweepStarted | None = None
         self.config: dict[str, Any] = {}

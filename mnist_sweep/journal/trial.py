@@ -14,7 +14,7 @@ class Status(StrEnum):
     COMPLETED = "completed"
     """It trained to its last epoch, or until early stopping."""
     STOPPED = "stopped"
-    """It was stopped before its last epoch, as a budget was used up or the target reached."""
+    """It was stopped before its last epoch, because a budget was used up or the target reached."""
     FAILED = "failed"
     """It has no result: its loss was not finite, its model could not be built, or its worker died."""
     REFUSED = "refused"

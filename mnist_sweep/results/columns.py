@@ -27,7 +27,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], option: str) -> str:
-    """Find a column by its name.
+    """Finds a column by its name.
 
     Args:
         frame: As `load_runs` gives it.
@@ -36,7 +36,7 @@ def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], opt
         option: The option that the user gave, for the message.
 
     Raises:
-        UserError: There is no such column, or several end in the name.
+        UserError: The column does not exist, or several end in the name.
     """
     columns = [str(column) for column in frame.columns]
     if name in columns:
@@ -56,7 +56,7 @@ def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], opt
 
 
 def matching(frame: pd.DataFrame, conditions: Iterable[str], headings: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rows for which all conditions hold.
+    """Returns the rows for which all conditions hold.
 
     Args:
         frame: As `load_runs` gives it.
@@ -94,7 +94,7 @@ def _holds(column: pd.Series[Any], sign: str, text: str, option: str) -> pd.Seri
         value = _read(_time, text, f"{option}: {text or 'nothing'} is not a time such as 2026-11-01T12:00")
     else:
         if not equal:
-            raise UserError(f"{option}: the column has texts; write == or !=")
+            raise UserError(f"{option}: the column contains text; write == or !=")
         value = re.sub(r"""^(['"])(.*)\1$""", r"\2", text)
     holds: pd.Series[bool] = _COMPARISONS[sign](column, value).fillna(False).astype(bool) & column.notna()
     return holds
@@ -116,7 +116,7 @@ def _time(text: str) -> pd.Timestamp:
 def in_order(
     frame: pd.DataFrame, sort: str | None, objectives: Sequence[Objective], headings: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Sort the rows. Those that lack the value come last.
+    """Sorts the rows. Those that lack the value come last.
 
     Args:
         frame: As `load_runs` gives it.
@@ -126,7 +126,7 @@ def in_order(
         headings: As for `find_column`.
 
     Raises:
-        UserError: There is no such column.
+        UserError: The column does not exist.
     """
     if sort is None:
         return frame.iloc[order(frame, objectives)]

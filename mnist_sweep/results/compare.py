@@ -56,7 +56,7 @@ class View:
 
 
 def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, every: bool = False) -> None:
-    """Print the runs of sweeps, the best first, or write them to a file.
+    """Prints the runs of sweeps, the best first, or writes them to a file.
 
     Args:
         sweeps: The sweeps, each as for `load_runs`; if there are none, the last sweep.
@@ -65,7 +65,7 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
         every: Whether an experiment's name stands for all of its sweeps.
 
     Raises:
-        UserError: There is no such sweep or column, the sweeps are on different data, or the file cannot be written.
+        UserError: The sweep or column does not exist, the sweeps are on different data, or the file cannot be written.
     """
     form = _form(view)
     found, frame = _load(sweeps, tracking_uri, every)
@@ -133,8 +133,8 @@ def _check_data(frame: pd.DataFrame, mix: bool) -> None:
     different = frame[["sweep", "data.name", "data.digest"]].drop_duplicates("data.digest")
     if len(different) < 2 or mix:
         return
-    told = ", ".join(f"{sweep} is on {name} ({digest})" for sweep, name, digest in different.itertuples(index=False))
-    raise UserError(f"compare: {told}: scores on different data cannot be compared; --mix-data shows them anyway")
+    listed = ", ".join(f"{sweep} is on {name} ({digest})" for sweep, name, digest in different.itertuples(index=False))
+    raise UserError(f"compare: {listed}: scores on different data cannot be compared; --mix-data shows them anyway")
 
 
 # ---- columns ----------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def _form(view: View) -> str:
             )
     form = form or "table"
     if form not in FORMATS:
-        raise UserError(f"--format={form}: there is no such format{did_you_mean(form, FORMATS)}")
+        raise UserError(f"--format={form}: no such format{did_you_mean(form, FORMATS)}")
     if form == "parquet" and view.to is None:
         raise UserError("--format=parquet: this is a binary format; give --to FILE")
     for option, given in (("csv", view.csv), ("importance", view.importance)):

@@ -33,7 +33,7 @@ _TOLD = 3
 
 
 def load(trials: int) -> None:
-    """Import what `importances` needs for this number of trials, which takes half a second."""
+    """Imports what `importances` needs for this number of trials, which takes half a second."""
     if trials >= _FEWEST:
         importlib.import_module("optuna.importance")
 
@@ -41,7 +41,7 @@ def load(trials: int) -> None:
 def importances(
     frame: pd.DataFrame, objective: Objective | str, hyperparameters: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Return how much each hyperparameter decides whether a trial is among the best.
+    """Returns how much each hyperparameter decides whether a trial is among the best.
 
     The method is PED-ANOVA in Optuna (Watanabe et al., IJCAI 2023, https://arxiv.org/abs/2304.10255; for conditional
     hyperparameters https://arxiv.org/abs/2601.20800): how far the distribution of a hyperparameter among the best 10 %,
@@ -64,7 +64,7 @@ def importances(
         score, or fewer than two hyperparameters, there are no rows, and `attrs["why"]` says why.
 
     Raises:
-        UserError: The runs are on different data, or there is no such hyperparameter.
+        UserError: The runs are on different data, or the hyperparameter does not exist.
     """
     objective, scored, names = _read(frame, objective, hyperparameters)
     why = _too_few(scored, names, fewest_names=2)
@@ -91,7 +91,7 @@ def top_share(
     share: float = TOP,
     hyperparameters: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return what the best trials have in common.
+    """Returns what the best trials have in common.
 
     Args:
         frame: As for `importances`.
@@ -152,7 +152,7 @@ def _told(some: pd.Series[Any], values: pd.Series[Any]) -> str:
 
 
 def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: str) -> pd.DataFrame:
-    """Return the mean score of the trials by one hyperparameter.
+    """Returns the mean score of the trials by one hyperparameter.
 
     The means are over the trials of the sweep, without a model. So they also contain the effects of other
     hyperparameters, and of a search that tries more trials in good regions. Trials that were stopped early count with
@@ -229,7 +229,7 @@ def _chosen(search: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
     known = [column.removeprefix("params.") for column in search.columns if column.startswith("params.")]
     for name in wanted:
         if name not in known:
-            raise UserError(f"{name}: there is no such hyperparameter{did_you_mean(name, known)}")
+            raise UserError(f"{name}: no such hyperparameter{did_you_mean(name, known)}")
     return [name for name in wanted if search[f"params.{name}"].nunique(dropna=False) > 1]
 
 

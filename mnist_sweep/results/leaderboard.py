@@ -15,12 +15,12 @@ from mnist_sweep.results.runs.frames import searched
 
 
 def of_search(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials of the search, without those that retrain others."""
+    """Returns the trials of the search, without those that retrain others."""
     return frame[frame["confirms"].isna()]
 
 
 def order(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[int]:
-    """Sort trials, the best first, as in every leaderboard.
+    """Sorts trials, the best first, as in every leaderboard.
 
     Args:
         frame: As `load_runs` gives it.
@@ -38,7 +38,7 @@ def order(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[int]:
 
 
 def ranked(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """Return the trials of the search that have a score, the best by this objective first."""
+    """Returns the trials of the search that have a score, the best by this objective first."""
     search = of_search(frame)
     scored = _scores(search, [objective])
     return search.iloc[[place for place in order(search, [objective]) if None not in scored[place]]]
@@ -47,7 +47,7 @@ def ranked(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
 def leaderboard(
     frame: pd.DataFrame, objectives: Sequence[Objective], hyperparameters: Sequence[str] | None = None
 ) -> Leaderboard:
-    """Make the leaderboard of trials.
+    """Makes the leaderboard of trials.
 
     Args:
         frame: As `load_runs` gives it. Trials that retrain others are left out.

@@ -47,7 +47,7 @@ def check(config: CustomSearch) -> None:
     """Checks what can be known of a target without importing it.
 
     Raises:
-        UserError: It is not of the form `package.module.Class`, or there is no such module.
+        UserError: It is not of the form `package.module.Class`, or the module does not exist.
     """
     target = config.class_path
     module, name = _split(target)
@@ -57,7 +57,7 @@ def check(config: CustomSearch) -> None:
     parts = module.split(".")
     spec = importlib.util.find_spec(parts[0])
     for i in range(1, len(parts)):
-        # find_spec with the whole name would import the packages above the module.
+        # find_spec with the full name would import the packages above the module.
         path = None if spec is None else spec.submodule_search_locations
         spec = None if path is None else PathFinder.find_spec(".".join(parts[: i + 1]), path)
     if spec is None:

@@ -54,7 +54,7 @@ class CheckedSearch(Search):
     """Passes calls on to a user's search, and checks its answers."""
 
     def __init__(self, search: Search, target: str, problem: Problem) -> None:
-        """Takes the search, and tells it about earlier trials.
+        """Takes the search, and passes it the earlier trials.
 
         Args:
             search: The user's search.
@@ -109,7 +109,7 @@ class CheckedSearch(Search):
         epochs, first, parent = answer.epochs, answer.initial_epoch, answer.parent
         if type(first) is not int or first < 0 or (epochs is not None and (type(epochs) is not int or epochs <= first)):
             raise self._error(
-                f"suggested epochs={epochs} from initial_epoch={first}; both must be whole, epochs the larger"
+                f"suggested epochs={epochs} from initial_epoch={first}; both must be whole numbers, epochs the larger"
             )
         if (parent is None) != (first == 0):
             raise self._error(f"suggested initial_epoch={first} with parent={parent}; set both or neither")
@@ -156,9 +156,7 @@ class CheckedStopping(Stopping):
         except (Exception, SystemExit) as error:
             raise user_code_error(self._target, "its stopping failed", error) from error
         if not isinstance(reason, str):
-            raise UserError(
-                f"search._target_={self._target}: its stopping answered {reason!r}; answer with a reason, or with ''"
-            )
+            raise UserError(f"search._target_={self._target}: its stopping returned {reason!r}; return a reason, or ''")
         return reason
 
 

@@ -1,4 +1,4 @@
-"""Runs a search in a thread of its own, so that a slow suggestion does not block the loop."""
+"""Runs a search in its own thread, so that a slow suggestion does not block the loop."""
 
 from __future__ import annotations
 

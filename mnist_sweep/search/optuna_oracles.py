@@ -1,8 +1,8 @@
 """Optuna's samplers (https://optuna.org) as keras-tuner oracles.
 
-An oracle asks an Optuna study in memory for suggestions, and tells it how trials ended. Each suggestion is drawn with a
-seed of its own, so it depends only on the sweep's seed, the trial's number and the results so far, also after the sweep
-was interrupted and resumed.
+An oracle asks an Optuna study in memory for suggestions, and reports to it how trials ended. Each suggestion is drawn
+with its own seed, so it depends only on the sweep's seed, the trial's number and the results so far, also after the
+sweep was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class OptunaOracle(BaseOracle):
         return {"status": "RUNNING", "values": encoded}
 
     def end_trial(self, trial: Any) -> None:
-        """Tells the study how a trial ended; the status of a trial that was cut is `STOPPED`."""
+        """Reports to the study how a trial ended; the status of a trial that was cut is `STOPPED`."""
         super().end_trial(trial)
         asked, ended = self._asked.pop(trial.trial_id), self.trials[trial.trial_id]
         if ended.status == "COMPLETED":

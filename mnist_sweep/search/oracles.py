@@ -107,7 +107,7 @@ def add_earlier_trials(oracle: Any, problem: Problem) -> None:
 
 
 class RestorableOracle(_Oracle):  # type: ignore[misc]
-    """An oracle that can be told what to suggest next, and writes no files: the journal is the record.
+    """An oracle whose next suggestion can be set, and which writes no files: the journal is the record.
 
     Attributes:
         next_values: What to suggest next, encoded for keras-tuner; None to let the oracle decide.
@@ -128,7 +128,7 @@ class RestorableOracle(_Oracle):  # type: ignore[misc]
 
 
 class BaseOracle(RestorableOracle):
-    """An oracle that can be told what to suggest next, and that does not repeat hyperparameter values.
+    """An oracle whose next suggestion can be set, and which does not repeat hyperparameter values.
 
     Attributes:
         translation: Between the space's values and keras-tuner's.

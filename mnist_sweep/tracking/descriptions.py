@@ -27,7 +27,7 @@ _SHORT = {"learning_rate": "lr", "batch_size": "batch", "batch_normalization": "
 
 
 def sweep_name(sweep: str) -> str:
-    """Return the name of a sweep's run: `quick 2026-11-23 05:32`.
+    """Returns the name of a sweep's run: `quick 2026-11-23 05:32`.
 
     Args:
         sweep: `name/time`, or `name/time/number` for one of several.
@@ -40,10 +40,10 @@ def sweep_name(sweep: str) -> str:
 
 
 def trial_name(trial: Trial) -> str:
-    """Return the name of a trial's run, at most 60 characters: `trial 7: 2 layers, 128 units, adam`.
+    """Returns the name of a trial's run, at most 60 characters: `trial 7: 2 layers, 128 units, adam`.
 
     Args:
-        trial: The trial. Hyperparameters for which there is no room are left out.
+        trial: The trial. Hyperparameters that do not fit are left out.
     """
     name = f"trial {trial.number}"
     if trial.confirms is not None:
@@ -56,7 +56,7 @@ def trial_name(trial: Trial) -> str:
 
 
 def _parts(values: Mapping[str, Any]) -> list[str]:
-    """Each hyperparameter in a word or two, the most telling first; those of all layers are one part."""
+    """Each hyperparameter in a word or two, the most informative first; those of all layers are one part."""
     found: dict[str, list[Any]] = {}
     for key, value in values.items():
         stem, _, last = key.rpartition(".")
@@ -88,34 +88,34 @@ def _part(key: str, short: str, values: list[Any]) -> tuple[int, str]:
 
 
 def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> str:
-    """Return a trial's description; empty if there is nothing to add to its metrics.
+    """Returns a trial's description; empty if there is nothing to add to its metrics.
 
     Args:
         trial: The trial.
         outcome: Its outcome.
         tested: The result on the test images, if its model is the sweep's.
     """
-    told = []
+    lines = []
     if tested is not None:
         scores = tested.error or metrics_text(tested.metrics)
-        told.append(f"**The sweep's model.** On the test images: {scores}.")
+        lines.append(f"**The sweep's model.** On the test images: {scores}.")
     if trial.confirms is not None:
-        told.append(f"Retrains trial {trial.confirms} on a new seed.")
+        lines.append(f"Retrains trial {trial.confirms} on a new seed.")
     if trial.parent is not None:
-        told.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
+        lines.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
     if outcome.reason:
         how = "Ended" if outcome.status is Status.COMPLETED else str(outcome.status).capitalize()
-        told.append(f"{how}: {outcome.reason}.")
-    return "\n\n".join(told)
+        lines.append(f"{how}: {outcome.reason}.")
+    return "\n\n".join(lines)
 
 
 def opening(settings: Settings) -> str:
-    """Return the user's description, or a default one."""
+    """Returns the user's description, or a default one."""
     return settings.description or f"A sweep of {settings.name}."
 
 
 def progress_note(settings: Settings, results: Ranking) -> str:
-    """Return the description of a running sweep.
+    """Returns the description of a running sweep.
 
     Args:
         settings: The sweep's settings.
@@ -134,7 +134,7 @@ def progress_note(settings: Settings, results: Ranking) -> str:
 def sweep_note(
     settings: Settings, started: SweepStarted, results: Ranking, tested: WinnerTested | None, ended: SweepEnded
 ) -> str:
-    """Return the description of a sweep that has ended, at most 8,000 characters.
+    """Returns the description of a sweep that has ended, at most 8,000 characters.
 
     Args:
         settings: The sweep's settings.
@@ -170,7 +170,7 @@ def _result(results: Ranking, tested: WinnerTested | None, ended: SweepEnded) ->
     if tested is not None and tested.metrics:
         text += f"; on the test images: {metrics_text(tested.metrics)}"
     model = "" if confirmed is None else f" Its model is that of trial {confirmed.model}."
-    return f"{text}.{model}" + (f" The sweep ended as {ended.reason}." if ended.reason else "")
+    return f"{text}.{model}" + (f" The sweep ended because {ended.reason}." if ended.reason else "")
 
 
 def _count(results: Ranking) -> int:
@@ -178,9 +178,9 @@ def _count(results: Ranking) -> int:
 
 
 def _data(about: Mapping[str, Any]) -> str:
-    told = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
-    told += [f"{about['image']}, {about['classes']} classes"] if "image" in about else []
-    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(told)])) + "."
+    parts = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
+    parts += [f"{about['image']}, {about['classes']} classes"] if "image" in about else []
+    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(parts)])) + "."
     if about.get("fallback_for"):
         text += f" They replace {about['fallback_for']}, which could not be downloaded."
     return text

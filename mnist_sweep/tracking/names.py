@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mnist_sweep.common.text import printable
 
-# Prefixes of the tags with the original name of a metric or parameter whose name MLflow refuses.
+# Prefixes of the tags with the original name of a metric or parameter whose name MLflow rejects.
 TAG_METRIC, TAG_PARAM = "mnist_sweep.metric.", "mnist_sweep.param."
 _REFUSED = re.compile(r"[^\w./: -]")
 # MLflow allows 250 characters, which must suffice for a tag's prefix, too.

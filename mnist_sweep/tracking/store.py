@@ -166,11 +166,11 @@ def _rewrite_locations(path: Path, here: Path) -> None:
             )
             database.execute("COMMIT")
     except OSError as error:
-        _LOG.info("%s is read-only (%s): its files are expected where they were", path, error.strerror)
+        _LOG.info("%s is read-only (%s): its artifacts are looked up in their old folder", path, error.strerror)
     except sqlite3.Error as error:
         if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UserError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
-        _LOG.info("%s cannot be changed (%s): its files are expected where they were", path, error)
+        _LOG.info("%s cannot be changed (%s): its artifacts are looked up in their old folder", path, error)
     else:
         for old, new in moves.items():
             _LOG.info("%s and its files have moved from %s to %s", path, old, new)

@@ -40,7 +40,11 @@ class Refusals:
     def __str__(self) -> str:
         """Returns one line about all of them; empty if there are none."""
         events = f"{self.count} event{'' if self.count == 1 else 's'}"
-        return f"{events} could not be logged completely, as MLflow refuses a part: {self.reason}" if self.count else ""
+        return (
+            f"{events} could not be logged completely, because MLflow rejects a part: {self.reason}"
+            if self.count
+            else ""
+        )
 
     def add(self, event: Event, error: Exception) -> None:
         """Counts an event, and logs the reason once."""
@@ -49,7 +53,7 @@ class Refusals:
         self.reason = self.reason or reason
         if reason not in self._told:
             self._told.add(reason)
-            _LOG.error("MLflow refuses (a part of) %s: %s", type(event).__name__, reason)
+            _LOG.error("MLflow rejects (a part of) %s: %s", type(event).__name__, reason)
 
 
 def write(recorder: Recorder, events: Sequence[Event], refusals: Refusals) -> None:
@@ -58,7 +62,7 @@ def write(recorder: Recorder, events: Sequence[Event], refusals: Refusals) -> No
     Args:
         recorder: Writes them.
         events: The events in their order; any of them may have been written before.
-        refusals: Collects what MLflow refuses.
+        refusals: Collects what MLflow rejects.
 
     Raises:
         Exception: MLflow cannot be reached, or it refuses the sweep's own run, without which nothing can be logged.
@@ -78,7 +82,7 @@ def write(recorder: Recorder, events: Sequence[Event], refusals: Refusals) -> No
 class Tracker:
     """Takes events without delay, and logs them in the background.
 
-    While MLflow cannot be reached, events wait and are retried, and the sweep continues. What MLflow refuses is left
+    While MLflow cannot be reached, events wait and are retried, and the sweep continues. What MLflow rejects is left
     out. The events of a second are written together, as each call to MLflow takes time.
 
     Attributes:

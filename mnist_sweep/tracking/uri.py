@@ -137,10 +137,10 @@ def with_password(uri: str) -> str:
     Raises:
         UserError: Neither this process nor MLFLOW_TRACKING_URI contains it.
     """
-    whole = reveal(uri)
-    if whole is None:
-        raise UserError(f"tracking.uri={uri}: its password is not stored; set {STORE_VARIABLE} to the whole URI")
-    return whole
+    revealed = reveal(uri)
+    if revealed is None:
+        raise UserError(f"tracking.uri={uri}: its password is not stored; set {STORE_VARIABLE} to the full URI")
+    return revealed
 
 
 def file_path(uri: str) -> Path | None:

@@ -178,7 +178,7 @@ class Writer:
             for key in saved_view.outdated(self._client.get_experiment(self.experiment)):
                 self._client.delete_experiment_tag(self.experiment, key)
         except MlflowException as error:
-            _LOG.warning("MLflow refuses the saved view: %s", masked(first_line(error)))
+            _LOG.warning("MLflow rejects the saved view: %s", masked(first_line(error)))
 
     def input(self, run: str) -> None:
         """Logs the data as the run's input."""
@@ -198,7 +198,7 @@ class Writer:
             pending[keys[name], float(value), stamp, step] = Metric(keys[name], float(value), stamp, step)
 
     def _keys(self, run: str, names: Mapping[str, Any], prefix: str) -> dict[str, str]:
-        """Returns MLflow's keys for metrics or parameters. If MLflow refuses a name, a tag stores the original."""
+        """Returns MLflow's keys for metrics or parameters. If MLflow rejects a name, a tag stores the original."""
         keys = keys_of(names)
         for name, key in keys.items():
             if key != name:
@@ -268,7 +268,7 @@ class Writer:
             if len(refusals) > already:
                 batch["tags"] = [tag for tag in batch.get("tags", ()) if tag.key not in _MARKS]
             if not accepted(self._client.log_batch, run, **batch):
-                # MLflow refuses a batch as a whole. Log its items one by one, so that only refused ones are missing.
+                # MLflow rejects a batch as a whole. Log its items one by one, so that only refused ones are missing.
                 items = [(kind, item) for kind, values in batch.items() for item in values]
                 for kind, item in items if len(items) > 1 else ():
                     if kind != "tags" or item.key not in _MARKS:

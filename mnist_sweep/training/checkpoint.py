@@ -123,12 +123,12 @@ def inherit(path: Path, model: keras.Model) -> int:
         raise UserError(f"{path}: the parent trial's state cannot be read")
     if not _same_layers(found, model):
         raise UserError(
-            f"model: cannot continue from {path}, which belongs to a model with other layers; "
+            f"model: cannot continue from {path}, which belongs to a model with different layers; "
             "do not search the layers with an algorithm whose trials continue from others"
         )
     name = _optimizer(model)
     if found.optimizer != name or found.slots != _kinds(_variables(model)[0]):
-        other = f"{name} with other arguments" if found.optimizer == name else found.optimizer
+        other = f"{name} with different arguments" if found.optimizer == name else found.optimizer
         raise UserError(
             f"optimizer={name}: cannot continue from {path}, which belongs to {other}; "
             "do not search the optimizer with an algorithm whose trials continue from others"

@@ -147,7 +147,7 @@ class Trainer:
         with clock("build"):
             to_save = built.from_images() if built else models.without_subclass(weights_owner)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
-                # Before hours of training.
+                # Checked before hours of training.
                 _check_loadable(to_save, job.config.model)
         callback = _TrialCallback(job, report, stop, built, clock)
         callback.restore(model)

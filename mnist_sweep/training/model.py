@@ -128,17 +128,17 @@ def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
 
     Args:
         config: The trial's optimizer config.
-        steps: Batches of the whole trial, the default of a schedule's `decay_steps`.
+        steps: Batches of the entire trial, the default of a schedule's `decay_steps`.
 
     Raises:
-        UserError: Keras refuses the arguments.
+        UserError: Keras rejects the arguments.
     """
     # keras.optimizers.get does not know all of them.
     classes = {name.lower(): value for name, value in vars(keras.optimizers).items() if isinstance(value, type)}
     try:
         return classes[config.name](**config.arguments, learning_rate=_learning_rate(config, steps))
     except (ValueError, TypeError) as error:
-        raise UserError(f"optimizer={config.name}: Keras refuses it ({first_line(error)})") from error
+        raise UserError(f"optimizer={config.name}: Keras rejects it ({first_line(error)})") from error
 
 
 def _learning_rate(config: Optimizer, steps: int) -> Any:

@@ -118,7 +118,7 @@ class ModelCache:
 
         Args:
             config: The trial's config; its model is an MLP or a CNN.
-            steps: Batches of the whole trial, which a learning rate schedule may depend on.
+            steps: Batches of the entire trial, which a learning rate schedule may depend on.
             split: The images.
             classes: The number of classes.
             compile_: Compiles a model according to the config.

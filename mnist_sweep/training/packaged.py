@@ -46,7 +46,7 @@ def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> No
     model = saved.of_raw_images(saved.load(folder / MODEL_FILE))
     images = read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE)).get("images")
     if images is None or images.shape[1:] != model.input_shape[1:]:
-        raise UserError(f"{folder / SAMPLE_FILE}: does not hold images that the model takes")
+        raise UserError(f"{folder / SAMPLE_FILE}: does not contain images that the model takes")
     example = saved.to_raw(images[:_EXAMPLES])
     tensorflow.save_model(
         model,

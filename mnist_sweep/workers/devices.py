@@ -63,7 +63,7 @@ def slots(config: WorkersConfig, most: int | None = None) -> list[Slot]:
     count = config.count or max(1, cores() // (config.threads or 1))
     if most is not None:
         count = min(count, most)
-    # A single trial gets the whole machine; for parallel ones, one thread each wastes least.
+    # A single trial gets all cores; for parallel ones, one thread each wastes least.
     threads = config.threads or (cores() if count == 1 and config.count is None else 1)
     return [Slot(f"cpu{i}", threads) for i in range(count)]
 
@@ -127,7 +127,7 @@ def memory(gpu: str) -> tuple[int, int] | None:
         gpu: As CUDA_VISIBLE_DEVICES names it.
 
     Returns:
-        Bytes in use, by any program, and in total; None if the GPU's driver does not tell.
+        Bytes in use, by any program, and in total; None if the GPU's driver does not report it.
     """
     import pynvml
 

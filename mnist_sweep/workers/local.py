@@ -93,7 +93,7 @@ class LocalWorkers:
             raise
 
     def set_up(self, data: Path) -> None:
-        """Tells the processes where the data is, which they wait for.
+        """Sends the processes the place of the data, which they wait for.
 
         Args:
             data: The folder that `Dataset.save` wrote.

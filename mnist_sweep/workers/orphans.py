@@ -1,4 +1,4 @@
-"""Ends the processes that user code starts in a worker: with the worker, or at the latest with the pool.
+"""Ends the processes that user code starts in a worker: with the worker, or at latest with the pool.
 
 Each worker leads a process group, in which most of its child processes stay. A process that leaves the group (a daemon,
 a new session) still has the environment that it was started with, which contains a mark of the pool.
@@ -40,7 +40,7 @@ class GroupLeader(subprocess.Popen[bytes]):
 def has_ended(pid: int) -> bool:
     """Returns whether a child of this process has ended, without taking its exit code.
 
-    Until the exit code is taken, no other process gets its id. Returns False where the system cannot tell.
+    Until the exit code is taken, no other process gets its id. Returns False if the system cannot tell.
     """
     with contextlib.suppress(ChildProcessError):
         return hasattr(os, "waitid") and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -58,7 +58,7 @@ class _Driver:
         Args:
             trial: The trial. Answers about other trials, executions and epochs do not count.
             execution: Counted from 1.
-            epoch: The epoch that has ended; 0 if the whole execution has.
+            epoch: The epoch that has ended; 0 if the execution has ended.
             wait: Whether to wait for the driver's answer.
         """
         with self._changed:

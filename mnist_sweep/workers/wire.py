@@ -71,7 +71,7 @@ class DriverChannel:
         except BlockingIOError:
             return
         except OSError:
-            # The worker is dead; its process tells how it died.
+            # The worker is dead; its exit code shows how it died.
             self._unsent.clear()
 
     def receive(self, *, last: bool = False) -> Iterator[Any]:

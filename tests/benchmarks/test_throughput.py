@@ -129,7 +129,7 @@ def test_data_that_are_not_there_are_one_line(main, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--data", "nowhere.npz", "--to", str(tmp_path), *(["--systems", OURS] if main is throughput else [])])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith("error: data.path=nowhere.npz: there is no such file or folder\n")
+    assert capsys.readouterr().err.endswith("error: data.path=nowhere.npz: no such file or folder\n")
 
 
 def test_a_peer_that_is_not_installed_is_told_before_anything_is_measured(tmp_path, capsys, monkeypatch):

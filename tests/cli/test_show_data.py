@@ -66,7 +66,8 @@ def test_another_file_called_data_png_is_not_replaced(
         main(["show-data", "data=npz", "data.path=own.npz"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "mnist_sweep: show-data: data.png is another file, and would be replaced; name a file with --to=FILE\n"
+        "mnist_sweep: show-data: data.png was not written by show-data, and would be replaced; "
+        "name another file with --to=FILE\n"
     )
     assert mine.lstat() == before
     if kind == "photo":

@@ -169,8 +169,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a pipe": (os.mkfifo, "is a pipe, not a file"),
     "a device": (lambda p: p.symlink_to("/dev/zero"), "is a device, not a file"),
-    "itself": (lambda p: p.symlink_to(p), "there is no such file or folder"),
-    "nowhere": (lambda p: p.symlink_to("nowhere"), "there is no such file or folder"),
+    "itself": (lambda p: p.symlink_to(p), "no such file or folder"),
+    "nowhere": (lambda p: p.symlink_to("nowhere"), "no such file or folder"),
 }
 
 
@@ -472,7 +472,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         reading.check_digest(path, digest, "model.h5", "train it again")
     assert str(caught.value) == "model.h5: was changed or damaged since it was written; train it again"
     path.unlink()
-    with pytest.raises(UserError, match=r"^model\.h5: there is no such file$"):
+    with pytest.raises(UserError, match=r"^model\.h5: no such file$"):
         reading.check_digest(path, digest, "model.h5", "train it again")
 
 

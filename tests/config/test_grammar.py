@@ -305,9 +305,9 @@ def test_a_plain_value_is_not_a_sweep(text: str) -> None:
         ("range(1, 1)", "has no values"),
         ("range(0)", "has no values"),
         ("shuffle()", "has no values"),
-        ("interval(5, 1)", "the first number must be smaller"),
-        ("interval(1, 1)", "the first number must be smaller"),
-        ("int(interval(5, 1))", "the first number must be smaller"),
+        ("interval(5, 1)", "the first number must be smaller than the second"),
+        ("interval(1, 1)", "the first number must be smaller than the second"),
+        ("int(interval(5, 1))", "the first number must be smaller than the second"),
         ("interval(0, inf)", "both ends must be finite numbers"),
         ("interval(-inf, 0)", "both ends must be finite numbers"),
         ("interval(nan, 1)", "both ends must be finite numbers"),
@@ -322,7 +322,7 @@ def test_a_plain_value_is_not_a_sweep(text: str) -> None:
         ("glob([a*, b])", "glob picks files of a config group, which cannot be searched; write choice(…)"),
         ("choice(1, 2", "cannot be read as a sweep (no viable alternative at input 'choice(1, 2')"),
         ("choice(, 1)", "cannot be read as a sweep (no viable alternative at input 'choice(, ')"),
-        pytest.param("int(interval(0.2, 0.8))", "contains only one whole number, 0"),
+        pytest.param("int(interval(0.2, 0.8))", "contains only one whole number; write model.units=0"),
     ],
 )
 def test_a_faulty_sweep_is_refused_with_its_key(text: str, expected: str) -> None:

@@ -221,7 +221,7 @@ def test_a_name_with_several_conditions_is_active_if_any_of_them_holds(condition
 def test_a_name_with_conditions_that_cannot_be_merged_is_refused() -> None:
     either = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["relu"], ("pool", ["max"]))
     assert message(KIND, choice("pool", ["max", "none"]), *either) == (
-        "model.hypermodel=own:build: 'act' depends on kind, or on pool; give each case a name of its own"
+        "model.hypermodel=own:build: 'act' depends on kind, or on pool; give each case its own name"
     )
     other = choice("act", ["relu"], ("kind", ["mlp"])), choice("act", ["tanh"], ("kind", ["cnn"]))
     assert message(KIND, *other) == (
@@ -271,7 +271,7 @@ def test_nested_keys_match_name_scopes() -> None:
                                      "did you mean 'tanh'?"),
         ({"num_layers": "1,5"}, "model.values.num_layers=1,5: other hyperparameters of own:build depend on it; "
                                 "it must be in int(interval(1, 3))"),
-        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be smaller"),
+        ({"lr": "interval(2, 1)"}, "model.values.lr=interval(2, 1): the first number must be smaller than the second"),
     ],
 )  # fmt: skip
 def test_values_that_do_not_fit_the_model_are_refused(values: dict[str, Any], expected: str) -> None:
@@ -481,5 +481,5 @@ def test_an_unreadable_space_is_a_one_line_error(space: dict[str, Any], why: str
 
 
 def test_a_build_that_never_ends_times_out() -> None:
-    with pytest.raises(UserError, match="own:build: its space is not known after 0 s"):
+    with pytest.raises(UserError, match="own:build: discovering its search space took more than 0 s"):
         discovery.discover(Pool([Ready("cpu0")]), NAME, 0)

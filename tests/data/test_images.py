@@ -282,7 +282,7 @@ def _damage_data(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (Path.unlink, "there is no such file or folder"),
+        (Path.unlink, "no such file or folder"),
         (_cut, "cannot be read as .npz (File is not a zip file)"),
         (_damage_data, "cannot be read as .npz (Bad CRC-32 for file 'x_train.npy')"),
         (lambda path: path.write_bytes(b""), "is not an .npz file"),
@@ -621,7 +621,7 @@ def test_given_path_is_read_instead_of_keras_data(tmp_path, monkeypatch, name):
 
 
 def test_a_wrong_path_is_an_error_despite_a_fallback(tmp_path):
-    with pytest.raises(UserError, match="there is no such file or folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         data.load("mnist", str(tmp_path / "none.npz"), fallback="mnist_5k")
 
 

@@ -66,7 +66,7 @@ class TestVersions:
         with pytest.raises(UserError) as caught:
             self.check()
         assert str(caught.value) == (
-            "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may give other "
+            "experiments/a/b: its trials were trained with tensorflow 2.20.0 (now 2.21.0), which may change the "
             "metrics; install those versions, or add --other-versions: python -m mnist_sweep resume experiments/a/b "
             "--other-versions"
         )
@@ -77,7 +77,7 @@ class TestVersions:
 
     def test_that_differ_are_printed_if_they_are_allowed(self) -> None:
         assert self.check(allowed=True) == [
-            "Other versions than before, which may give other metrics: tensorflow 2.20.0 (now 2.21.0)."
+            "Versions have changed, which may change the metrics: tensorflow 2.20.0 (now 2.21.0)."
         ]
 
     def test_are_those_of_the_last_session_that_recorded_them(self) -> None:

@@ -362,7 +362,7 @@ def test_a_worker_that_gives_no_sign_of_life_is_replaced(tell: Tell) -> None:
     results = story.run()
     assert results.outcomes[3].status is Status.COMPLETED
     (failed,) = story.of(AttemptFailed)
-    assert failed.reason == "its worker gave no sign of life for 60s (workers.timeout)"
+    assert failed.reason == "its worker did not respond for 60s (workers.timeout)"
 
 
 def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_retried(tell: Tell) -> None:
@@ -373,7 +373,7 @@ def test_a_test_of_the_winner_that_gives_no_sign_of_life_is_retried(tell: Tell) 
     story = tell("search=grid", "workers.timeout=60s", "workers.retries=0", test_hangs=1)
     story.run()
     (tested,) = story.of(WinnerTested)
-    assert tested.error == "its worker gave no sign of life for 60s (workers.timeout)"
+    assert tested.error == "its worker did not respond for 60s (workers.timeout)"
 
 
 def test_silence_while_the_driver_itself_was_stopped_does_not_count(tell: Tell) -> None:

@@ -437,7 +437,7 @@ def ended(count: int, seen: Progress) -> Progress:
 def test_before_the_first_trial_a_line_says_that_the_workers_start(width):
     seen = progress()
     Story(seen)
-    assert table(seen, width) == ["The workers are starting; importing Keras takes some seconds."]
+    assert table(seen, width) == ["The workers are starting; importing Keras takes a few seconds."]
 
 
 def test_table_shows_running_and_ended_trials():

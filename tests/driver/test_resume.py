@@ -134,4 +134,4 @@ def test_sync_logs_what_is_accepted_and_prints_what_is_refused(
     assert sync.sync("x", Console(file=output, width=200)) == 1
     assert [type(event) for event in told] == [SweepStarted, SweepResumed]
     assert "2 events are in sqlite:///mlruns/mlflow.db" in output.getvalue()
-    assert "1 event could not be logged completely, as MLflow refuses a part: it has no end." in output.getvalue()
+    assert "1 event could not be logged completely, because MLflow rejects a part: it has no end." in output.getvalue()

@@ -133,13 +133,13 @@ class TestEnqueued:
         [
             (
                 {"model.units": 48},
-                "search.enqueue: model.units.1=48: is outside choice(16, 64, 128); give a value inside",
+                "search.enqueue: model.units.1=48: must be in choice(16, 64, 128)",
             ),
             (
                 {"model.dropout": 0.6},
-                "search.enqueue: model.dropout=0.6: is outside interval(0.1, 0.5); give a value",
+                "search.enqueue: model.dropout=0.6: must be in interval(0.1, 0.5)",
             ),
-            ({"model.dropout": True}, "search.enqueue: model.dropout=True: is outside interval(0.1, 0.5); give a"),
+            ({"model.dropout": True}, "search.enqueue: model.dropout=True: must be in interval(0.1, 0.5)"),
             (
                 {"model": {"layer": 1}},
                 "search.enqueue: model.layer=1: model.layer is not searched; did you mean 'model.l",
@@ -178,7 +178,7 @@ class Past:
 
     def find(self, name: str) -> Path:
         if name != "past":
-            raise UserError(f"resume {name}: there is no such sweep")
+            raise UserError(f"resume {name}: no such sweep")
         with Journal(self.folder) as journal:
             for event in self.events:
                 journal.handle(event)
@@ -300,7 +300,7 @@ class TestEarlier:
         ):
             earlier(settings, past.space, "xyz", past.find)
         config["search"]["warm_start"] = ["nothing"]
-        with pytest.raises(UserError, match="^search.warm_start=nothing: there is no such sweep; "):
+        with pytest.raises(UserError, match="^search.warm_start=nothing: no such sweep; "):
             earlier(check_settings(config), past.space, "abc", past.find)
 
     @pytest.mark.parametrize("objective", [None, 5, [5], [None], {"a": 1}, "val_accuracy up"])

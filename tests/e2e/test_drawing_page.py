@@ -37,7 +37,7 @@ def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFac
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.fullmatch(r"Draw at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
+        found = re.fullmatch(r"Draw at (http://127\.0\.0\.1:\d+/) \(Ctrl-C stops it\)\n", line)
         assert found, line
         yield found[1]
         process.send_signal(signal.SIGINT)

@@ -158,7 +158,8 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
         sample.write_bytes(whole)
     assert done.returncode == 2
     complaint = (
-        "model.h5: its predictions differ from the logged ones by 0.01, and 1e-05 is allowed; nothing was exported"
+        "model.h5: its predictions differ from the logged ones by 0.01, but at most 1e-05 is allowed; "
+        "nothing was exported"
     )
     assert complaint in done.stderr
     assert not (tmp_path / "out").exists()
@@ -210,7 +211,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     assert not [e for e in events if isinstance(e, WinnerTested)]
     refused = run(work, "resume", "mlp", "search.max_trials=1")
     assert refused.returncode == 2
-    assert "search.max_trials (20 → 1); only a budget may change, and only to be longer" in refused.stderr
+    assert "search.max_trials (20 → 1); only a budget may change, and it may only grow" in refused.stderr
     done = run(work, "resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Winner: trial " in done.stdout
@@ -352,7 +353,7 @@ def test_a_signal_while_the_report_is_written_leaves_a_whole_sweep_and_nothing_e
     driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, rest
-    assert "Interrupted. The sweep is complete; for the rest: python -m mnist_sweep sync late/" in rest
+    assert "Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync late/" in rest
     events = list(journal.read(sweep_of(work, "late")))
     assert isinstance(events[-1], SweepEnded)
     # Where a worker was making the winner an MLflow model.

@@ -50,14 +50,16 @@ class TestClaiming:
             # A program's own lock is not a sweep's where there is more beside it.
             (file.parent / "data.csv").touch()
         before = tree(tmp_path)
-        with pytest.raises(UserError, match=r"results: holds files that are not a sweep's \(.+\); name a folder"):
+        with pytest.raises(
+            UserError, match=r"results: contains files that do not belong to a sweep \(.+\); name a folder"
+        ):
             folders.claim(tmp_path / "results")
         assert tree(tmp_path) == before
         assert file.read_text() == "a year of work"
 
     def test_a_journal_of_another_program_is_not_mistaken_for_a_sweeps(self, tmp_path: Path) -> None:
         (tmp_path / FILE).write_text('{"day": 1}\n')
-        with pytest.raises(UserError, match="holds files that are not a sweep's"):
+        with pytest.raises(UserError, match="contains files that do not belong to a sweep"):
             folders.claim(tmp_path)
 
     def test_a_file_is_refused(self, tmp_path: Path) -> None:

@@ -137,14 +137,14 @@ def test_damaged_line_is_refused_with_its_number(written, number, line, reason):
 def test_folder_without_a_journal_is_not_a_sweep(tmp_path):
     with pytest.raises(UserError) as caught:
         list(journal.read(tmp_path))
-    assert str(caught.value) == f"{tmp_path}: holds no journal.jsonl, so it is not a sweep's folder"
+    assert str(caught.value) == f"{tmp_path}: contains no journal.jsonl, so it is not a sweep folder"
 
 
 def test_second_journal_in_a_folder_is_refused_and_the_first_is_left_alone(written):
     before = written.read_bytes()
     with pytest.raises(UserError) as caught:
         Journal(written.parent)
-    assert str(caught.value) == f"{written.parent}: already holds a sweep; choose another folder with hydra.run.dir"
+    assert str(caught.value) == f"{written.parent}: already contains a sweep; choose another folder with hydra.run.dir"
     assert written.read_bytes() == before
 
 
@@ -375,7 +375,7 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):
     assert not folders.is_running(tmp_path)
     os.mkfifo(tmp_path / files.FILE)
     assert folders.sweeps(tmp_path) == []
-    with pytest.raises(UserError, match=r"holds no journal\.jsonl"):
+    with pytest.raises(UserError, match=r"contains no journal\.jsonl"):
         list(journal.read(tmp_path))
 
 

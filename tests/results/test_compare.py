@@ -237,7 +237,7 @@ def test_filters_keep_the_runs_for_which_all_conditions_hold(project, new, capsy
         ({"filters": ["unit > 64"]}, "--filter=unit > 64: there is no column unit; did you mean 'units'?"),
         ({"filters": ["units > many"]}, "--filter=units > many: many is not a number"),
         ({"filters": ["units >"]}, "--filter=units >: nothing is not a number"),
-        ({"filters": ["optimizer > adam"]}, "--filter=optimizer > adam: the column has texts; write == or !="),
+        ({"filters": ["optimizer > adam"]}, "--filter=optimizer > adam: the column contains text; write == or !="),
         (
             {"filters": ["batch_normalization == 1"]},
             "--filter=batch_normalization == 1: the column is true or false; write == true or == false",
@@ -245,7 +245,7 @@ def test_filters_keep_the_runs_for_which_all_conditions_hold(project, new, capsy
         ({"filters": ["end < soon"]}, "--filter=end < soon: soon is not a time such as 2026-11-01T12:00"),
         ({"sort": "-moment"}, "--sort=-moment: there is no column moment; did you mean 'momentum'?"),
         ({"columns": ["trial", "unit"]}, "--columns=unit: there is no column unit; did you mean 'units'?"),
-        ({"format": "cvs"}, "--format=cvs: there is no such format; did you mean 'csv'?"),
+        ({"format": "cvs"}, "--format=cvs: no such format; did you mean 'csv'?"),
         ({"format": "parquet"}, "--format=parquet: this is a binary format; give --to FILE"),
         ({"format": "json", "importance": True}, "--importance: it works with the table only, not with --format=json"),
         (

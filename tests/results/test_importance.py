@@ -156,7 +156,7 @@ def test_an_unknown_hyperparameter_is_an_error_with_a_suggestion():
     for ask in (importances, lambda *given: top_share(*given[:2], hyperparameters=given[2])):
         with pytest.raises(UserError) as caught:
             ask(drawn(20, _narrow), ACCURACY, ["model.unit"])
-        assert str(caught.value) == "model.unit: there is no such hyperparameter; did you mean 'model.units'?"
+        assert str(caught.value) == "model.unit: no such hyperparameter; did you mean 'model.units'?"
 
 
 # ---- what the best have in common -------------------------------------------------------------------------------

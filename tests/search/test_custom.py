@@ -288,11 +288,11 @@ class TestWrongAnswers:
             ),
             (
                 "Suggestion(good, epochs=0)",
-                "suggested epochs=0 from initial_epoch=0; both must be whole, epochs the larger",
+                "suggested epochs=0 from initial_epoch=0; both must be whole numbers, epochs the larger",
             ),
             (
                 "Suggestion(good, epochs=2.0)",
-                "suggested epochs=2.0 from initial_epoch=0; both must be whole, epochs the larger",
+                "suggested epochs=2.0 from initial_epoch=0; both must be whole numbers, epochs the larger",
             ),
             (
                 "Suggestion(good, initial_epoch=1)",
@@ -475,7 +475,7 @@ class TestStopping:
     @pytest.mark.parametrize(
         ("answer", "expected"),
         [
-            ("True", "its stopping answered True; answer with a reason, or with ''"),
+            ("True", "its stopping returned True; return a reason, or ''"),
             ("1 / 0", "its stopping failed (ZeroDivisionError: division by zero)"),
         ],
     )

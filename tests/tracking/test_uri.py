@@ -120,7 +120,7 @@ def test_a_masked_password_is_restored_from_the_environment(monkeypatch, uri):
         with pytest.raises(UserError) as caught:
             with_password(hidden)
         assert str(caught.value) == (
-            f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the whole URI"
+            f"tracking.uri={hidden}: its password is not stored; set MLFLOW_TRACKING_URI to the full URI"
         )
 
 

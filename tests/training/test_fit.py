@@ -145,10 +145,13 @@ class TestContinuingFromAnotherTrial:
                 ("optimizer=rmsprop", "+optimizer.arguments.momentum=0.5"),
                 "optimizer=rmsprop: .* which belongs to adam;",
             ),
-            (("+optimizer.arguments.amsgrad=true",), "optimizer=adam: .* which belongs to adam with other arguments;"),
+            (
+                ("+optimizer.arguments.amsgrad=true",),
+                "optimizer=adam: .* which belongs to adam with different arguments;",
+            ),
             (
                 ("model.units=17",),
-                "model: cannot continue from .*state.npz, which belongs to a model with other layers",
+                "model: cannot continue from .*state.npz, which belongs to a model with different layers",
             ),
         ],
     )

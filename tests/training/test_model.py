@@ -141,7 +141,7 @@ def test_an_optimizer_that_keras_refuses_is_a_one_line_error(trial_config) -> No
     from mnist_sweep.training import model as models
 
     config = trial_config("+optimizer.arguments.clipnorm=1.0", "+optimizer.arguments.clipvalue=1.0")
-    with pytest.raises(UserError, match=r"optimizer=adam: Keras refuses it \(.*clip.*\)"):
+    with pytest.raises(UserError, match=r"optimizer=adam: Keras rejects it \(.*clip.*\)"):
         models.optimizer(config.optimizer, steps=1)
 
 

@@ -54,7 +54,7 @@ def _with_code(path: Path) -> None:
         (_without_weights, "cannot be loaded as a model ("),
         (_terabytes, "needs 4 TB of memory, but this machine has "),
         (_with_code, "cannot be loaded as a model ("),
-        (Path.unlink, "there is no such file"),
+        (Path.unlink, "no such file"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe, not a file"),
     ],
     ids=["empty", "text", "cut off", "no beginning", "no config", "no weights", "terabytes", "code", "gone", "pipe"],

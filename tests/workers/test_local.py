@@ -333,9 +333,9 @@ def test_the_error_says_that_no_process_can_be_started(
 def test_a_process_is_killed_with_the_given_reason(pool: LocalWorkers, task) -> None:
     pool.submit("cpu0", task(number=11, epochs=5000))
     wait_for(pool, Reported)
-    pool.kill("cpu0", "gave no sign of life for 1h")
+    pool.kill("cpu0", "did not respond for 1h")
     died = next(m for m in wait_for(pool, Died) if isinstance(m, Died))
-    assert died.reason == "gave no sign of life for 1h"
+    assert died.reason == "did not respond for 1h"
     wait_for(pool, Ready)
 
 

@@ -103,8 +103,8 @@ def convert(
         # Not `>`, which is false for NaN.
         if tolerance is not None and not difference <= tolerance:
             raise UserError(
-                f"{format.file}: its predictions differ from the logged ones by {difference:.2g}, and "
-                f"{tolerance:.2g} is allowed; nothing was exported"
+                f"{format.file}: its predictions differ from the logged ones by {difference:.2g}, but at "
+                f"most {tolerance:.2g} is allowed; nothing was exported"
             )
         accuracy = quantised.judge(format, predict, lambda raw: np.asarray(model(raw))) if quantised else {}
         latency = exported.latency(predict, images[0])
@@ -118,7 +118,7 @@ def _sample(run: ModelRun, source: Path) -> tuple[Array, Array]:
     arrays = read_npz(run.fetch(SAMPLE_FILE, source), what)
     images, predictions = arrays.get("images"), arrays.get("predictions")
     if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
-        raise UserError(f"{what}: does not hold images and predictions")
+        raise UserError(f"{what}: does not contain images and predictions")
     return images, predictions
 
 

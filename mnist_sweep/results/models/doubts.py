@@ -1,4 +1,4 @@
-"""Tells why a model's answer may be wrong."""
+"""Explains why a model's answer may be wrong."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def profile_of(run: ModelRun, folder: Path) -> Profile | None:
 
 
 def why_doubtful(prepared: Prepared, probabilities: Array, profile: Profile | None = None) -> list[str]:
-    """Tells why a prediction may be wrong.
+    """Explains why a prediction may be wrong.
 
     Args:
         prepared: What the model saw.

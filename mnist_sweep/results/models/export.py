@@ -38,7 +38,7 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
         formats: The formats, as `formats.chosen` returns them.
 
     Raises:
-        UserError: There is no such sweep, it has no model, a format cannot express it, a file's predictions differ, or
+        UserError: The sweep does not exist or has no model, a format cannot express it, a file's predictions differ, or
             the folder cannot be written.
     """
     model = find_model(what, tracking_uri)
@@ -143,7 +143,7 @@ def _earlier(to: Path) -> tuple[str | None, dict[str, Any]]:
     path = to / _MANIFEST
     if not os.path.lexists(path):
         return None, {}
-    what = f"--to={to}: holds {_MANIFEST}"
+    what = f"--to={to}: contains {_MANIFEST}"
     try:
         manifest = json.loads(read_text(path, what, _LARGEST_MANIFEST))
         files = {str(name): about["sha256"] for name, about in manifest["files"].items()}
@@ -151,7 +151,7 @@ def _earlier(to: Path) -> tuple[str | None, dict[str, Any]]:
     except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         ours = False
     if not ours:
-        raise UserError(f"{what}, which no export wrote; give another folder")
+        raise UserError(f"{what}, which export did not write; give another folder")
     return manifest["run_id"], manifest["files"]
 
 
@@ -159,12 +159,12 @@ def _check_ours(to: Path, wanted: Sequence[str], replaced: Sequence[str], earlie
     """Refuses a folder in which a file that no export wrote would be replaced or removed."""
     for name in wanted:
         if os.path.lexists(to / name) and name not in earlier:
-            raise UserError(f"--to={to}: holds {name}, which no export wrote; give another folder")
+            raise UserError(f"--to={to}: contains {name}, which export did not write; give another folder")
     for name in replaced:
         listed = _written(earlier[name]) if name in earlier else {}
         others = [file for file in _inside(to / name) if file not in listed]
         if others:
-            raise UserError(f"--to={to}: holds {name}/{others[0]}, which no export wrote; give another folder")
+            raise UserError(f"--to={to}: contains {name}/{others[0]}, which export did not write; give another folder")
 
 
 def _inside(folder: Path) -> list[str]:

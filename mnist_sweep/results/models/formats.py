@@ -107,14 +107,14 @@ def chosen(text: str) -> list[Format]:
         The formats, in the order of `FORMATS`.
 
     Raises:
-        UserError: There is no such format, or a package that it needs is not installed.
+        UserError: The format does not exist, or a package that it needs is not installed.
     """
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     if not names:
         raise UserError(f"--format={text}: name at least one of {', '.join(FORMATS)}")
     for name in names:
         if name not in FORMATS:
-            raise UserError(f"--format={name}: there is no such format{did_you_mean(name, FORMATS)}")
+            raise UserError(f"--format={name}: no such format{did_you_mean(name, FORMATS)}")
     formats = [format for format in FORMATS.values() if format.name in names]
     for format in formats:
         missing = [package for package in format.packages if find_spec(package) is None]

@@ -44,7 +44,7 @@ class DecodingError(Exception):
     """An image could not be read.
 
     Attributes:
-        status: The HTTP status: 400 or 422 for a bad image, 500 for a bug, 503 while the server is ending.
+        status: The HTTP status: 400 or 422 for a bad image, 500 for a bug, 503 while the server is shutting down.
     """
 
     def __init__(self, status: int, text: str) -> None:
@@ -161,7 +161,7 @@ class ImageDecoder:
     def _replaced(self, error: Exception, subject: str) -> DecodingError:
         """Replaces a process that has ended or hangs, and returns what that means for the image."""
         if self._closed:
-            return DecodingError(503, "the server is ending")
+            return DecodingError(503, "the server is shutting down")
         self._process.kill()
         code = self._process.wait()
         if not self._ready:

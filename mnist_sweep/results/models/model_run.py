@@ -70,7 +70,7 @@ class ModelRun:
             folder: Where to put it. The folder exists.
 
         Raises:
-            UserError: There is no such artifact.
+            UserError: The artifact does not exist.
         """
         from mlflow.exceptions import MlflowException
 
@@ -86,7 +86,7 @@ class ModelRun:
             folder: Where to put it. The folder exists.
 
         Raises:
-            UserError: There is no model, or it was changed or damaged since it was written, which cannot be told for
+            UserError: There is no model, or it was changed or damaged since it was written, which is unknown for
                 sweeps of early versions.
         """
         path = self.fetch(MODEL_FILE, folder)
@@ -99,7 +99,7 @@ class ModelRun:
         return f"{self.sweep}: {name} of {self._who}"
 
     def config(self, folder: Path, groups: Sequence[str] = ("model",)) -> dict[str, Any]:
-        """The trial's whole config, as it was logged.
+        """The trial's config, as it was logged.
 
         Args:
             folder: Where to put the file.
@@ -167,7 +167,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Mode
         tracking_uri: As for `load_runs`.
 
     Raises:
-        UserError: There is no such sweep or model.
+        UserError: The sweep or model does not exist.
     """
     if what is None or not what.startswith("models:"):
         found = find_sweep(what, tracking_uri)
@@ -189,7 +189,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Mode
             version = client.get_model_version(named["name"], named["version"])
         return ModelRun(client, client.get_run(str(version.run_id)))
     except MlflowException:
-        raise UserError(f"{what}: there is no such model in {masked(tracking_uri)}") from None
+        raise UserError(f"{what}: no such model in {masked(tracking_uri)}") from None
 
 
 def _import(key: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep predict`: classifies image files, and tells why an answer may be wrong."""
+"""`python -m mnist_sweep predict`: classifies image files, and explains why an answer may be wrong."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def predict(
         The exit code: 0, or 2 if an image could not be read.
 
     Raises:
-        UserError: There is no such model, or the folder cannot be written.
+        UserError: The model does not exist, or the folder cannot be written.
     """
     # First, so that it starts while MLflow is imported.
     with ImageDecoder(_SECONDS_PER_IMAGE) as decoder:

@@ -25,7 +25,7 @@ def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wante
     try:
         given, seed = dict(config["data"]), int(config["seed"])
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{wanted_by}: the run's config.yaml does not tell which images it was trained on") from None
+        raise UserError(f"{wanted_by}: the run's config.yaml does not say which images it was trained on") from None
     settings = check(DataConfig, given, "data.")
     images = data.load(settings.name, settings.path, settings.fallback)
     if images.digest() != tags["data.digest"]:

@@ -47,19 +47,19 @@ LOOKS = {
 
 
 def look(status: object) -> Look:
-    """Return how a trial's status is drawn."""
+    """Returns how a trial's status is drawn."""
     return LOOKS.get(str(status), LOOKS["completed"])
 
 
 def canvas(title: str, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return a figure with a title and one pair of axes; the sizes are in inches."""
+    """Returns a figure with a title and one pair of axes; the sizes are in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title)
     return figure, figure.subplots()
 
 
 def numbers(frame: pd.DataFrame, column: str) -> Floats:
-    """Return a column's values (N,); NaN if a value is missing or not finite, or the column does not exist."""
+    """Returns a column's values (N,); NaN if a value is missing or not finite, or the column does not exist."""
     if column not in frame:
         return np.full(len(frame), np.nan)
     values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -67,24 +67,24 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
 
 
 def scores(frame: pd.DataFrame, objective: Objective) -> Floats:
-    """Return the trials' scores (N,); NaN if there is none."""
+    """Returns the trials' scores (N,); NaN if there is none."""
     return numbers(frame, f"metrics.best_{objective.name}")
 
 
 def by_status(frame: pd.DataFrame) -> list[tuple[str, Look, npt.NDArray[np.bool_]]]:
-    """Return each status that occurs, how it is drawn, and whether each trial (N,) has it."""
+    """Returns each status that occurs, how it is drawn, and whether each trial (N,) has it."""
     statuses = sorted(frame["status"].unique())
     return [(str(status), look(status), (frame["status"] == status).to_numpy(dtype=bool)) for status in statuses]
 
 
 def labelled(objective: Objective) -> str:
-    """Return the label of an axis that shows an objective."""
+    """Returns the label of an axis that shows an objective."""
     unit = " in seconds" if objective.name in ("latency", "epoch_seconds") else ""
     return f"{objective.name}{unit}, {objective.hint}"
 
 
 def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[float, float]:
-    """Return the range of scores to draw. Bad outliers are cut off, as they would squeeze the other scores together.
+    """Returns the range of scores to draw. Bad outliers are cut off, as they would squeeze the other scores together.
 
     Args:
         values: Scores (N,); NaN is ignored.
@@ -112,23 +112,23 @@ def limits(values: Floats, objective: Objective, fence: float = 1.5) -> tuple[fl
 def outside(
     values: Floats, low: float, high: float, edge: str = "the plot, drawn at its edge", what: str = "score"
 ) -> str:
-    """Return a note on the values, called `what`, beyond the limits of `edge`; empty if there are none."""
+    """Returns a note on the values, called `what`, beyond the limits of `edge`; empty if there are none."""
     beyond = [(int((values < low).sum()), "below"), (int((values > high).sum()), "above")]
     return ", ".join(filter(None, (note(n, what, f"{where} {edge}") for n, where in beyond)))
 
 
 def count_of(count: int, what: str) -> str:
-    """Return `1 trial` or `2 trials`."""
+    """Returns `1 trial` or `2 trials`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def note(count: int, what: str, text: str = "left out") -> str:
-    """Return a note such as `2 trials left out`; empty if there are none."""
+    """Returns a note such as `2 trials left out`; empty if there are none."""
     return f"{count_of(count, what)} {text}" if count else ""
 
 
 def best_label(frame: pd.DataFrame, objective: Objective) -> str:
-    """Return the best trial and its score for a legend or a note; empty if no trial has a score."""
+    """Returns the best trial and its score for a legend or a note; empty if no trial has a score."""
     row = ranked(frame, objective)[:1]
     if row.empty:
         return ""
@@ -139,8 +139,8 @@ def best_label(frame: pd.DataFrame, objective: Objective) -> str:
 
 
 def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> Figure:
-    """Put a legend under the plot, where it hides nothing, with notes above it, and return the plot."""
-    entries, text = list(handles), ". ".join(told[0].upper() + told[1:] for told in notes if told)
+    """Puts a legend under the plot, where it hides nothing, with notes above it, and returns the plot."""
+    entries, text = list(handles), ". ".join(one[0].upper() + one[1:] for one in notes if one)
     if entries or text:
         figure.legend(
             handles=entries,
@@ -166,22 +166,22 @@ def _columns(labels: list[str], inches: float) -> int:
 
 
 def swatch(marker: str, colour: str, label: str, **more: Any) -> Line2D:
-    """Return a mark for a legend."""
+    """Returns a mark for a legend."""
     return Line2D([], [], linestyle="none", marker=marker, color=colour, label=label, **more)
 
 
 def star(axes: Axes, x: float, y: float, size: float, label: str | None = None) -> None:
-    """Mark the best trial."""
+    """Marks the best trial."""
     axes.plot([x], [y], "*", markersize=size, color=VERMILION, markeredgecolor="white", zorder=6, label=label)
 
 
 def star_swatch(frame: pd.DataFrame, objective: Objective) -> Line2D:
-    """Return the best trial's mark for a legend."""
+    """Returns the best trial's mark for a legend."""
     return swatch("*", VERMILION, best_label(frame, objective), markersize=11)
 
 
 def nothing(figure: Figure, text: str) -> Figure:
-    """Write into an empty plot why it is empty, and return it."""
+    """Writes into an empty plot why it is empty, and returns it."""
     for axes in figure.axes:
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=DARK)
         axes.set(xticks=[], yticks=[])

@@ -20,7 +20,7 @@ _NAMED = 5
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
-    """Plot how often each class was predicted as which.
+    """Plots how often each class was predicted as which.
 
     Args:
         counts: A row for each true class, a column for each predicted class.

@@ -26,7 +26,7 @@ _NEXT: tuple[tuple[str, Any], ...] = (
 
 
 def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot the objective over the epochs of all trials, and highlight the best ones.
+    """Plots the objective over the epochs of all trials, and highlights the best ones.
 
     Args:
         frame: As `load_runs` gives it, of one sweep. Failed trials, and those that retrain others, are left out.

@@ -29,7 +29,7 @@ _SCATTER = 0.18
 
 
 def importance(importances: pd.DataFrame, title: str) -> Figure:
-    """Plot how much each hyperparameter matters, the most important one on top.
+    """Plots how much each hyperparameter matters, the most important one on top.
 
     Args:
         importances: As `mnist_sweep.results.importance.importances` gives it, a row per hyperparameter: its
@@ -37,15 +37,15 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
         title: The title of the plot.
     """
     known = importances[importances["importance"].notna()].sort_values("importance", ascending=False, kind="stable")
-    told = known.head(_MOST)
-    figure, axes = common.canvas(title, max(2.2, 1.2 + 0.34 * len(told)))
-    if told.empty:
+    drawn = known.head(_MOST)
+    figure, axes = common.canvas(title, max(2.2, 1.2 + 0.34 * len(drawn)))
+    if drawn.empty:
         return common.nothing(figure, "There are no importances.")
-    names = [str(name).removeprefix("params.") for name in told["hyperparameter"]]
+    names = [str(name).removeprefix("params.") for name in drawn["hyperparameter"]]
     short = short_names(names)
-    value = common.numbers(told, "importance")
-    low, high = common.numbers(told, "low"), common.numbers(told, "high")
-    rows = np.arange(len(told))
+    value = common.numbers(drawn, "importance")
+    low, high = common.numbers(drawn, "low"), common.numbers(drawn, "high")
+    rows = np.arange(len(drawn))
     axes.barh(rows, value, color=common.BLUE, height=0.62, alpha=0.75)
     spread = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
     axes.errorbar(value, rows, xerr=spread, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
@@ -53,17 +53,17 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
     for row, end, share in zip(rows, ends, value, strict=True):
         axes.annotate(f"{share:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(rows, [short[name] for name in names])
-    axes.set(ylim=(len(told) - 0.4, -0.6), xlim=(0, float(ends.max()) * 1.08 or 1.0))
+    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, float(ends.max()) * 1.08 or 1.0))
     axes.set_xlabel("Importance, as a share of all")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     intervals = "the lines are 90 % intervals: the range for other trials of the same search" if spread.any() else ""
-    left_out = common.note(len(known) - len(told), "less important hyperparameter")
+    left_out = common.note(len(known) - len(drawn), "less important hyperparameter")
     return common.legend(figure, [], [intervals, left_out])
 
 
 def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot the score over each searched hyperparameter.
+    """Plots the score over each searched hyperparameter.
 
     Args:
         frame: As `load_runs` gives it, of one sweep. Trials without a score, and those that retrain others, are left
@@ -126,7 +126,7 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
 
 
 def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, second: str, title: str) -> Figure:
-    """Plot the score over two hyperparameters.
+    """Plots the score over two hyperparameters.
 
     Args:
         frame: As for `marginal_effects`.
@@ -152,7 +152,9 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     # Better is darker.
     colours = colormaps[common.SCORES if objective.maximize else common.SCORES.removesuffix("_r")]
     norm = Normalize(low, high)
-    notes = [common.outside(shown_scores, low, high, "the scale, coloured as its end", "median" if cells else "score")]
+    notes = [
+        common.outside(shown_scores, low, high, "the scale, in the colour of its end", "median" if cells else "score")
+    ]
     best = []
     if cells:
         _draw_cells(axes, x, y, found, norm, colours)
@@ -168,7 +170,7 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
             best = [common.star_swatch(frame, objective)]
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-        notes.append(common.note(int((~there).sum()), "trial", "left out in which one is not active"))
+        notes.append(common.note(int((~there).sum()), "trial", "left out because one of the two is not active"))
     _ticks(axes, x)
     _ticks(axes, y, vertical=True)
     short = short_names(names)
@@ -213,14 +215,14 @@ def _ticks(axes: Axes, scale: Scale, vertical: bool = False) -> None:
     axis = axes.yaxis if vertical else axes.xaxis
     if scale.log:
         (axes.set_yscale if vertical else axes.set_xscale)("log")
-    told = scale.ticks(5)
+    marks = scale.ticks(5)
     if scale.labels is not None:
-        told = [*told, (float(len(scale.labels)), "–")] if scale.inactive else told
+        marks = [*marks, (float(len(scale.labels)), "–")] if scale.inactive else marks
         last = len(scale.labels) + (0.5 if scale.inactive else -0.5)
         (axes.set_ylim if vertical else axes.set_xlim)(-0.5, last)
-    axis.set_ticks([place for place, _ in told], [label for _, label in told])
+    axis.set_ticks([place for place, _ in marks], [label for _, label in marks])
     axis.set_ticks([], minor=True)
-    if not vertical and sum(len(label) for _, label in told) > 30:
+    if not vertical and sum(len(label) for _, label in marks) > 30:
         axes.tick_params(axis="x", rotation=30)
 
 

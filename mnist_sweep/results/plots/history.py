@@ -24,7 +24,7 @@ _FONT = 7.0
 
 
 def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot the score of each trial, and the best score so far.
+    """Plots the score of each trial, and the best score so far.
 
     Args:
         frame: As `load_runs` gives it, of one sweep.
@@ -66,13 +66,13 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         x, y = np.append(trials[scored], trials[-1] + 0.5), best_so_far[scored]
         axes.step(x, np.append(y, y[-1]), where="post", color=common.DARK, linewidth=1.6, zorder=2, label="best so far")
         handles.append(Line2D([], [], color=common.DARK, linewidth=1.6, label="best so far"))
-    told = ~np.isnan(means)
-    if told.any():
+    with_mean = ~np.isnan(means)
+    if with_mean.any():
         label = "on new seeds, mean ± standard deviation"
         # A little to the right, to not hide the trial's own score.
         shifted = trials + 0.008 * (len(trials) + 1)
         style_of = {"fmt": "D", "color": common.PURPLE, "markersize": 5, "capsize": 4, "zorder": 7}
-        axes.errorbar(shifted[told], means[told], yerr=spread[told], **style_of, label=label)  # type: ignore[arg-type]
+        axes.errorbar(shifted[with_mean], means[with_mean], yerr=spread[with_mean], **style_of, label=label)  # type: ignore[arg-type]
         handles.append(common.swatch("D", common.PURPLE, label, markersize=5))
     ordered = ranked(frame, objective)
     if len(ordered):
@@ -90,7 +90,7 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
 
 
 def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
-    """Plot which trial ran when, and in which slot.
+    """Plots which trial ran when, and in which slot.
 
     Args:
         frame: As `load_runs` gives it, of one sweep. A trial without an `end` ends `seconds` after its `start`; if it
@@ -163,7 +163,7 @@ def _bars(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lanes(begin: common.Floats, end: common.Floats) -> list[int]:
-    """Assign spans of time to as few lanes as possible, so that those in one lane do not overlap."""
+    """Assigns spans of time to as few lanes as possible, so that those in one lane do not overlap."""
     ends: list[float] = []
     lanes = [0] * len(begin)
     for i in np.argsort(begin, kind="stable"):

@@ -21,7 +21,7 @@ _ACROSS = 5
 
 
 def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: Array, title: str) -> Figure:
-    """Plot the test images that were misclassified with the highest confidence.
+    """Plots the test images that were misclassified with the highest confidence.
 
     Args:
         images: (M, height, width, channels), 0 to 255 or floats from 0 to 1, the most confident mistake first. The
@@ -38,13 +38,13 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
-    told = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
-    _mosaic(axes, drawn, told, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
+    captions = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
+    _mosaic(axes, drawn, captions, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
     return figure
 
 
 def first_layer_filters(filters: Array, title: str) -> Figure:
-    """Plot the weights of the first layer.
+    """Plots the weights of the first layer.
 
     Args:
         filters: (F, height, width, channels). The first 64 are drawn: with three channels as colours, each filter on
@@ -54,7 +54,7 @@ def first_layer_filters(filters: Array, title: str) -> Figure:
     count = min(len(filters), _FILTERS)
     across = min(max(count, 1), 8 if count <= 32 else 16)
     down = max(math.ceil(count / across), 1)
-    # A few filters do not fill the whole width.
+    # A few filters do not fill the full width.
     cell = min(1.3, (common.WIDTH - 1.2) / across)
     figure, axes = common.canvas(title, max(2.0, 0.6 + cell * down), max(4.0, cell * across + 1.2))
     if not count:
@@ -78,7 +78,7 @@ def digits_and_classes(
     title: str = "The first images and the classes",
     test_labels: Array | None = None,
 ) -> Figure:
-    """Plot the first 25 images, and the number of images in each class.
+    """Plots the first 25 images, and the number of images in each class.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255 or floats from 0 to 1.
@@ -91,10 +91,10 @@ def digits_and_classes(
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     count = min(len(images), _DIGITS)
-    told = [_name(int(label), names) for label in labels[:count]]
+    captions = [_name(int(label), names) for label in labels[:count]]
     drawn = [_as_floats(image) for image in images[:count]]
     gray: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
-    _mosaic(left, drawn, told, across=_ACROSS, gap=0.1, head=0.24, font=7.5 if names else 9, **gray)
+    _mosaic(left, drawn, captions, across=_ACROSS, gap=0.1, head=0.24, font=7.5 if names else 9, **gray)
     both = [np.asarray(labels).ravel(), *([] if test_labels is None else [np.asarray(test_labels).ravel()])]
     classes = max([len(names or ()), *(int(part.max()) + 1 for part in both if len(part))])
     _counts(right, both, classes, names)

@@ -26,7 +26,7 @@ _HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
 def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) -> Figure:
-    """Plot each trial as a line through its searched hyperparameters to its score, which gives the line its colour.
+    """Plots each trial as a line through its searched hyperparameters to its score, which gives the line its colour.
 
     Args:
         frame: As for `marginal_effects`.
@@ -64,11 +64,11 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     last = len(names)
     strip = colormaps[common.SCORES](np.linspace(0, 1, 256))[:, None]
     axes.imshow(strip, extent=(last, last + 0.12, 0, 1), origin="lower", aspect="auto", zorder=3)
-    told: list[str] = []
+    listed: list[str] = []
     for height in (1, 0.9, 0.75, 0.5, 0.25, 0):
         value = format_value(float(np.quantile(found, height if objective.maximize else 1 - height)))
-        if value not in told:
-            told.append(value)
+        if value not in listed:
+            listed.append(value)
             _text(axes, last + 0.16, height, value, "left")
     axes.text(last, 1.04, objective.name, rotation=25, fontsize=9, rotation_mode="anchor", weight="bold")
     inactive = any(np.isnan(scale.places).any() for scale in scales)
@@ -100,9 +100,9 @@ def _heights(scale: Scale, seed: int) -> common.Floats:
 
 def _axis(axes: Axes, x: float, scale: Scale) -> None:
     axes.axvline(x, ymin=0, color=common.DARK, linewidth=0.8, zorder=3)
-    told = scale.ticks()
-    heights = scale.share(np.array([place for place, _ in told]))
-    marks = [(float(height), label) for height, (_, label) in zip(heights, told, strict=True)]
+    labelled = scale.ticks()
+    heights = scale.share(np.array([place for place, _ in labelled]))
+    marks = [(float(height), label) for height, (_, label) in zip(heights, labelled, strict=True)]
     if scale.inactive:
         marks.append((_INACTIVE, "–"))
     for height, label in marks:

@@ -13,7 +13,7 @@ from mnist_sweep.results.plots.common import GREY, VERMILION, labelled, legend
 
 
 def pareto_front(scores: Mapping[int, Sequence[float]], objectives: Sequence[Objective], title: str) -> Figure:
-    """Plot the trials by their objectives, and mark the Pareto front.
+    """Plots the trials by their objectives, and marks the Pareto front.
 
     Args:
         scores: A value for each objective, by trial.

@@ -34,7 +34,7 @@ class Scale:
         return int(np.isnan(self.places).sum())
 
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Return about `most` places to label, and their labels."""
+        """Returns about `most` places to label, and their labels."""
         if self.labels is not None:
             step = max(-(-len(self.labels) // (2 * most)), 1)
             return [(float(i), label) for i, label in enumerate(self.labels)][::step]
@@ -51,7 +51,7 @@ class Scale:
         return [(value, f"{value:g}") for value in inside]
 
     def share(self, places: Floats) -> Floats:
-        """Return where places (M,) are on the axis, from 0 (smallest) to 1 (largest); 0.5 if it has only one place."""
+        """Returns where places (M,) are on the axis, from 0 (smallest) to 1 (largest); 0.5 if it has only one place."""
         low, high = self._ends()
         if low == high:
             return np.where(np.isnan(places), np.nan, 0.5)
@@ -70,7 +70,7 @@ _CATEGORIES = 8
 
 
 def scale_of(column: pd.Series[Any]) -> Scale:
-    """Choose the axis of a hyperparameter.
+    """Chooses the axis of a hyperparameter.
 
     Args:
         column: Its values (N,), with the type that `load_runs` gives them.

@@ -33,7 +33,7 @@ _HERE = Path(__file__).parent
 
 
 def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path:
-    """Write the report of a sweep.
+    """Writes the report of a sweep.
 
     Args:
         sweep: As for `load_runs`.
@@ -44,7 +44,7 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
         The file.
 
     Raises:
-        UserError: There is no such sweep, the sweep's folder is not here and no file is given, or the file cannot be
+        UserError: The sweep does not exist, the sweep's folder is not here and no file is given, or the file cannot be
             written.
     """
     found = find_sweep(sweep, tracking_uri)
@@ -67,7 +67,7 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
 
 
 def write(found: SweepRuns, path: Path) -> None:
-    """Write the report of a sweep, which may still be running.
+    """Writes the report of a sweep, which may still be running.
 
     Args:
         found: The sweep.

@@ -17,7 +17,7 @@ from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
 
 
 def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[str, Any]:
-    """Collect the texts of the report.
+    """Collects the texts of the report.
 
     Args:
         found: The sweep.

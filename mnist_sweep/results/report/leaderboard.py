@@ -18,11 +18,11 @@ from mnist_sweep.results.runs.frames import searched
 # The columns in the order in which the page shows them, and their tooltips.
 _TITLES: dict[Kind, str] = {
     "rank": "The place by the score on new seeds if there is one, then by the score.",
-    "trial": "Counted from 0 in the order of suggestion.",
+    "trial": "Counted from 0, in the order in which the trials were suggested.",
     "parent": "The trial from whose weights this one continues.",
     "score": "{better}; at its best epoch.",
     "retrained": "The scores of its retraining: mean ± standard deviation over new seeds.",
-    "status": "How it ended; point at one to see why.",
+    "status": "How it ended; hover over one to see why.",
     "hyperparameter": "",
     "best epoch": "The epoch whose weights were kept.",
     "parameters": "The number of the model's weights.",
@@ -54,13 +54,13 @@ class PageColumn(Column):
     options: Sequence[str] = ()
 
     def for_script(self) -> dict[str, Any]:
-        """Return what the page's script needs."""
-        told: dict[str, Any] = {"heading": self.heading, "values": self.values, "descending": self.descending}
+        """Returns what the page's script needs."""
+        data: dict[str, Any] = {"heading": self.heading, "values": self.values, "descending": self.descending}
         if not self.axis:
-            return told
+            return data
         # The better scores are at the top.
         turned = self.kind == "score" and not self.descending
-        return told | {"axis": self.axis, "options": self.options, "turned": turned}
+        return data | {"axis": self.axis, "options": self.options, "turned": turned}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Page:
         return [None if score is None else round(places[score], 3) for score in scores]
 
     def for_script(self) -> dict[str, Any]:
-        """Return what the page's script needs."""
+        """Returns what the page's script needs."""
         return {
             "trials": [row.trial for row in self.rows],
             "columns": [column.for_script() for column in self.columns],
@@ -107,7 +107,7 @@ class Page:
 
 
 def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dict[str, str]) -> Page:
-    """Make the leaderboard of a sweep.
+    """Makes the leaderboard of a sweep.
 
     Args:
         frame: As `load_runs` gives it, of one sweep.

@@ -322,7 +322,7 @@ function parallel() {
     bright.setAttribute("d", path);
     const cells = i === null ? [] : [...rows[i].cells];
     document.getElementById("readout").textContent = i === null
-      ? "Point at a line or at a row of the leaderboard."
+      ? "Hover over a line, or over a row of the leaderboard."
       : data.columns.map((column, k) => `${column.heading} ${cells[k].textContent.trim()}${why(cells[k])}`).join(" · ");
   }
 

@@ -56,7 +56,7 @@ class Plot:
 def draw(
     found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame, winner: Winner | None, folder: Path
 ) -> list[Plot]:
-    """Draw the plots for which there are data.
+    """Draws the plots for which there are data.
 
     Args:
         found: The sweep.
@@ -137,8 +137,8 @@ def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:
     counts = None if path is None else _counts(path)
     if counts is not None:
         right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
-        told = f"{right:,} of {total:,} test images are classified correctly"
-        yield _plot("confusion", plots.confusion_matrix(counts, told), f"{told}.{_most_confused(counts)}")
+        summary = f"{right:,} of {total:,} test images are classified correctly"
+        yield _plot("confusion", plots.confusion_matrix(counts, summary), f"{summary}.{_most_confused(counts)}")
     details = _arrays(winner, folder)
     if len(details.get("mistakes_images", ())):
         images, truth, wrong, sure = (details[f"mistakes_{n}"] for n in ("images", "true", "predicted", "probability"))

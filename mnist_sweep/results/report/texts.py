@@ -40,13 +40,13 @@ TEXTS = {
     "history": (
         "How the search went",
         "Each mark is a trial, from the first to the last. The line is the best score so far. If it rises early and "
-        "then stays flat, more trials would probably have found little more.",
+        "then stays flat, more trials would probably have gained little.",
     ),
     "curves": (
         "Learning curves",
         "Each line is a trial: its score after every epoch, which is one pass through the training images. A line that "
         "ends early was stopped there. A line that still improves at its end might have gained from more epochs. A "
-        "line that turns back is overfitting: the model learns the training images by heart.",
+        "line that turns back is overfitting: the model memorizes the training images.",
     ),
     "importance": (
         "Which hyperparameters matter",

@@ -35,7 +35,7 @@ class Winner:
 
     Attributes:
         trial: Its number.
-        tested: Whether it is the best of the whole sweep, not only the best so far.
+        tested: Whether it is the best of the complete sweep, not only the best so far.
         scores: What it scored, on which images.
         story: How it was found to be the best.
         values: Its hyperparameters that were searched.
@@ -81,7 +81,7 @@ class Retraining:
 
 
 def retraining(found: SweepRuns, folder: Path) -> Retraining:
-    """Read what the sweep logged of its retraining.
+    """Reads what the sweep logged of its retraining.
 
     Args:
         found: The sweep.
@@ -95,25 +95,25 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
     if path is None:
         return Retraining()
     try:
-        told = json.loads(read_text(path, what))
-        rows, text = told.get("candidates", []), partial(score_text, found.objective)
+        content = json.loads(read_text(path, what))
+        rows, text = content.get("candidates", []), partial(score_text, found.objective)
         candidates = [
             Candidate(row["trial"], text(row["mean"]), text(row["std"]), {s: text(v) for s, v in row["scores"].items()})
             for row in rows
         ]
-        return Retraining(candidates, verdict_on(found.objective, rows, told.get("p_value")) if rows else "")
+        return Retraining(candidates, verdict_on(found.objective, rows, content.get("p_value")) if rows else "")
     except (AttributeError, KeyError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what}: is damaged") from None
 
 
 def fetched(model: ModelRun, name: str, folder: Path) -> Path | None:
-    """Download one of a run's artifacts; None if it does not have it."""
+    """Downloads one of a run's artifacts; None if it does not have it."""
     listed = {artifact.path for artifact in model.client.list_artifacts(model.run.info.run_id)}
     return model.fetch(name, folder) if name in listed else None
 
 
 def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Retraining) -> Winner | None:
-    """Find the best trial; None if no trial has a score.
+    """Finds the best trial; None if no trial has a score.
 
     Args:
         found: The sweep.
@@ -160,7 +160,7 @@ def _scores(found: SweepRuns, row: Row, test_accuracy: float | None) -> list[Fac
         if value is not None
     ]
     if test_accuracy is not None and not pd.isna(test_accuracy):
-        note = "test images, which only the winner has seen: expect this accuracy on similar new images"
+        note = "test images, used only for the winner: expect this accuracy on similar new images"
         facts.append(Fact("test_accuracy", f"{test_accuracy:.4f}", note))
     return facts
 

@@ -122,15 +122,15 @@ class SweepRuns:
         """The run of a trial.
 
         Raises:
-            UserError: There is no such trial.
+            UserError: The trial does not exist.
         """
         wanted = self.selection.wanted
         of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
         found = next(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 1), None)
         if found is None:
             frame = self.frame()
-            known = f"there are 0 to {frame['trial'].max()}" if len(frame) else "there is none yet"
-            raise UserError(f"{self.sweep}: there is no trial {trial}; {known}")
+            known = f"its trials are 0 to {frame['trial'].max()}" if len(frame) else "it has no trials yet"
+            raise UserError(f"{self.sweep}: has no trial {trial}; {known}")
         return found
 
     def winner(self) -> Run:
@@ -197,24 +197,22 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         tracking_uri: The store; None for the one that the sweep's folder names, or the configured one.
 
     Raises:
-        UserError: There is no such sweep.
+        UserError: The sweep does not exist.
     """
     wanted = _as_name(sweep) if sweep else None
     store = _store(tracking_uri, sweep)
     experiments = store.read(lambda source: source.experiments())
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
-        raise UserError(
-            f"sweep {sweep}: there is no such experiment{did_you_mean(name, set(experiments) - {'Default'})}"
-        )
+        raise UserError(f"sweep {sweep}: no such experiment{did_you_mean(name, set(experiments) - {'Default'})}")
     ids = tuple(experiments.values()) if name is None else (experiments[name],)
     tags = {TAG_KIND: "sweep", **({TAG_SWEEP: wanted} if wanted and "/" in wanted else {})}
     found = store.read(lambda source: source.parents(RunFilter(ids, tags), 1))
     if not found:
         where = masked(store.uri)
         if sweep is None:
-            raise UserError(f"tracking.uri={where}: there is no sweep yet")
-        raise UserError(f"sweep {sweep}: there is no such sweep in {where}")
+            raise UserError(f"tracking.uri={where}: no sweep is logged there yet")
+        raise UserError(f"sweep {sweep}: no such sweep in {where}")
     return _sweep(store, found[0])
 
 
@@ -262,7 +260,7 @@ def load_runs(
         the names of the searched hyperparameters.
 
     Raises:
-        UserError: There is no such sweep or experiment, or the query is invalid.
+        UserError: The sweep or experiment does not exist, or the query is invalid.
     """
     return _select(what, experiment, query, tracking_uri).frame()
 
@@ -295,7 +293,7 @@ def load_curves(
 
 def _select(what: str | None, experiment: str | None, query: str | None, tracking_uri: str | None) -> Selection:
     if what is not None and experiment is not None:
-        raise UserError(f"{what} and experiment={experiment}: give one of them")
+        raise UserError(f"{what} and experiment={experiment}: give only one of them")
     if experiment is None and (what is not None or not query):
         selection = find_sweep(what, tracking_uri).selection
         return replace(selection, wanted=replace(selection.wanted, query=query))
@@ -335,12 +333,12 @@ def _as_name(sweep: str) -> str:
 def _started(folder: Path) -> SweepStarted:
     first = next(iter(journal.read(folder)), None)
     if not isinstance(first, SweepStarted):
-        raise UserError(f"{folder / files.FILE}: does not begin with the sweep's start")
+        raise UserError(f"{folder / files.FILE}: lacks the start of the sweep")
     return first
 
 
 def uri_of(sweep: str | None) -> str:
-    """The tracking URI that a local sweep was logged to; the configured one if there is no such sweep."""
+    """The tracking URI that a local sweep was logged to; the configured one if the sweep does not exist."""
     folders = (sweeps(Path(sweep)) if sweep else []) or sweeps(SWEEPS / (sweep or ""))
     if folders:
         uri = with_password(str(_started(folders[-1]).config["tracking"]["uri"]))

@@ -73,7 +73,7 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
         The store, and the trial's run. The run of an execution stands for its trial; a sweep's run for its best.
 
     Raises:
-        UserError: There is no such run, or several.
+        UserError: No run matches, or several do.
     """
     if trial is None and run is not None and _ID.fullmatch(run) and not (SWEEPS / run).exists():
         client = find_sweep(None, tracking_uri).client
@@ -84,7 +84,7 @@ def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tu
         if kind == "execution":
             return client, client.get_run(found.data.tags[keys.PARENT_TAG])
         if kind != "sweep":
-            raise UserError(f"rerun {run}: this run is not one of mnist_sweep's")
+            raise UserError(f"rerun {run}: mnist_sweep did not log this run")
         run, tracking_uri = found.data.tags[keys.TAG_SWEEP], client.tracking_uri
     sweep = find_sweep(run, tracking_uri)
     if trial is None:
@@ -97,9 +97,9 @@ def _by_id(client: MlflowClient, beginning: str) -> Run:
     found = list(store.search_runs(client, experiments, f"attributes.run_id LIKE '{beginning}%'"))
     where = masked(client.tracking_uri)
     if not found:
-        raise UserError(f"rerun {beginning}: no run's id begins with it in {where}; write a run's id, or SWEEP TRIAL")
+        raise UserError(f"rerun {beginning}: no run ID in {where} starts with it; write a run ID, or SWEEP TRIAL")
     if len(found) > 1:
-        raise UserError(f"rerun {beginning}: the ids of {len(found)} runs begin with it in {where}; write more digits")
+        raise UserError(f"rerun {beginning}: {len(found)} run IDs in {where} start with it; write more digits")
     return found[0]
 
 

@@ -78,7 +78,7 @@ def dropout(inputs: Any, rate: Number, generator: keras.random.SeedGenerator) ->
     return jnp.where(kept, inputs / keep.astype(inputs.dtype), jnp.zeros((), inputs.dtype))
 
 
-# Keras's own layer is as fast as it gets.
+# Keras's layer is already as fast as possible.
 Conv2D = keras.layers.Conv2D
 
 

@@ -86,7 +86,9 @@ def test_a_folder_of_an_earlier_export_with_other_files_is_refused(
     else:
         path.write_text("years of work")
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=f": holds savedmodel/{mine}, which no export wrote; give another folder"):
+    with pytest.raises(
+        UserError, match=f": contains savedmodel/{mine}, which export did not write; give another folder"
+    ):
         exported(new if again == "same" else old, "savedmodel" if again == "same" else "h5", tmp_path)
     assert tree(tmp_path) == before
 
@@ -136,14 +138,14 @@ def test_a_manifest_that_no_export_wrote_is_not_replaced(project, new: str, tmp_
     (tmp_path / "manifest.json").write_bytes(content)
     (tmp_path / "savedmodel").mkdir()
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=r": holds manifest\.json, which no export wrote; give another folder$"):
+    with pytest.raises(UserError, match=r": contains manifest\.json, which export did not write; give another folder$"):
         exported(new, "h5", tmp_path)
     assert tree(tmp_path) == before
 
 
 def test_a_pipe_in_place_of_a_manifest_does_not_hang(project, new: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(UserError, match="which no export wrote"):
+    with pytest.raises(UserError, match="which export did not write"):
         exported(new, "h5", tmp_path)
 
 
@@ -159,7 +161,7 @@ def test_files_that_no_export_wrote_are_not_replaced(project, new: str, tmp_path
     mine = tmp_path / name / "mine.txt" if name == "savedmodel" else tmp_path / name
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("years of work")
-    with pytest.raises(UserError, match=f": holds {name}, which no export wrote; give another folder"):
+    with pytest.raises(UserError, match=f": contains {name}, which export did not write; give another folder"):
         exported(new, "h5,keras,savedmodel", tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine.read_text() == "years of work"
@@ -168,7 +170,7 @@ def test_files_that_no_export_wrote_are_not_replaced(project, new: str, tmp_path
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ("h5,tflit", "--format=tflit: there is no such format; did you mean 'tflite'?"),
+        ("h5,tflit", "--format=tflit: no such format; did you mean 'tflite'?"),
         (" ,", "--format= ,: name at least one of h5, keras, savedmodel, tflite, tflite-int8, onnx"),
     ],
 )

@@ -343,7 +343,7 @@ def test_a_cell_far_below_the_others_has_the_colour_of_the_end_of_the_scale():
     frame = frame_of(scores, model__kind=list("abcabc"), model__layers=[1, 1, 1, 2, 2, 2])
     figure = pairwise_effects(frame, ACCURACY, "model.kind", "model.layers", "")
     assert figure.axes[0].get_images()[0].norm.vmin > 0.5
-    assert legend_of(figure)[0] == "1 median below the scale, coloured as its end."
+    assert legend_of(figure)[0] == "1 median below the scale, in the colour of its end."
 
 
 @pytest.mark.parametrize("objective", [ACCURACY, LOSS])
@@ -368,7 +368,7 @@ def test_pairs_of_numbers_are_points_and_the_best_is_the_darkest(objective):
     ]
     brightness = drawn.get_facecolors()[:, :3].sum(axis=1)
     assert brightness[-1] == brightness.min()
-    assert legend_of(figure)[0] == "1 trial left out in which one is not active."
+    assert legend_of(figure)[0] == "1 trial left out because one of the two is not active."
 
 
 def test_a_number_and_a_category_are_points_next_to_the_category():

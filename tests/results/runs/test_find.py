@@ -59,10 +59,10 @@ def test_store_may_be_given(project, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("alhpa", "sweep alhpa: there is no such experiment; did you mean 'alpha'?"),
-        ("Alpha/2025", "sweep Alpha/2025: there is no such experiment; did you mean 'alpha'?"),
-        ("convolutions", "sweep convolutions: there is no such experiment; choose one of: alpha, beta"),
-        ("alpha/2020", "sweep alpha/2020: there is no such sweep in sqlite:///{project}/mlruns/mlflow.db"),
+        ("alhpa", "sweep alhpa: no such experiment; did you mean 'alpha'?"),
+        ("Alpha/2025", "sweep Alpha/2025: no such experiment; did you mean 'alpha'?"),
+        ("convolutions", "sweep convolutions: no such experiment; choose one of: alpha, beta"),
+        ("alpha/2020", "sweep alpha/2020: no such sweep in sqlite:///{project}/mlruns/mlflow.db"),
         ("al pha", "sweep al pha: write NAME, NAME/TIME or the sweep's folder"),
         ("alpha' OR 1=1", "sweep alpha' OR 1=1: write NAME, NAME/TIME or the sweep's folder"),
         ("alpha//x", "sweep alpha//x: write NAME, NAME/TIME or the sweep's folder"),
@@ -78,7 +78,7 @@ def test_unknown_sweep_is_reported_with_the_nearest_name(project, given, message
 def test_unknown_experiment_is_reported(project):
     with pytest.raises(UserError) as caught:
         load_runs(experiment="gamma")
-    assert str(caught.value) == "sweep gamma: there is no such experiment; choose one of: alpha, beta"
+    assert str(caught.value) == "sweep gamma: no such experiment; choose one of: alpha, beta"
 
 
 def test_without_a_store_there_are_no_runs(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_store_without_sweeps_has_no_last_one(tmp_path, template):
     path.write_bytes(template.read_bytes())
     with pytest.raises(UserError) as caught:
         load_runs(tracking_uri=f"sqlite:///{path}")
-    assert str(caught.value).endswith(": there is no sweep yet")
+    assert str(caught.value).endswith(": no sweep is logged there yet")
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_folder_whose_journal_does_not_begin_with_a_start_is_refused(tmp_path):
     (tmp_path / "journal.jsonl").write_text('{"event": "trial_asked", "time": 1, "trial": 0}\n')
     with pytest.raises(UserError) as caught:
         find_sweep(str(tmp_path))
-    assert str(caught.value) == f"{tmp_path}/journal.jsonl: does not begin with the sweep's start"
+    assert str(caught.value) == f"{tmp_path}/journal.jsonl: lacks the start of the sweep"
 
 
 # ---- runs -------------------------------------------------------------------------------------------------------
@@ -417,4 +417,4 @@ def test_invalid_query_is_reported(project, query):
 def test_sweep_and_experiment_together_are_refused(project):
     with pytest.raises(UserError) as caught:
         load_runs("alpha", experiment="beta")
-    assert str(caught.value) == "alpha and experiment=beta: give one of them"
+    assert str(caught.value) == "alpha and experiment=beta: give only one of them"

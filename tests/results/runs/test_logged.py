@@ -39,9 +39,9 @@ def test_a_trial_is_found_by_its_runs_id_or_by_its_sweep(project, new: str, othe
 @pytest.mark.parametrize(
     ("run", "trial", "complaint"),
     [
-        ("alpha", 9, "alpha/2025-01-02_10-00-00: there is no trial 9; there are 0 to 4"),
-        ("0123456789abcdef", None, "rerun 0123456789abcdef: no run's id begins with it in sqlite:"),
-        ("alfa", None, "there is no such experiment; did you mean 'alpha'?"),
+        ("alpha", 9, "alpha/2025-01-02_10-00-00: has no trial 9; its trials are 0 to 4"),
+        ("0123456789abcdef", None, "rerun 0123456789abcdef: no run ID in sqlite:"),
+        ("alfa", None, "no such experiment; did you mean 'alpha'?"),
     ],
 )
 def test_an_unknown_run_or_trial_is_refused(project, run: str, trial: int | None, complaint: str) -> None:

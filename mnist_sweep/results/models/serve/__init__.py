@@ -31,7 +31,7 @@ TOKEN_VARIABLE = "MNIST_SWEEP_TOKEN"
 # Characters that a header can carry. A shorter token can be guessed.
 _TOKEN = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)
 _MODELS = 5
-# How many images are read at a time, so that many clients do not take the whole machine; and how long one may take: the
+# How many images are read at a time, so that many clients do not take all cores; and how long one may take: the
 # page's drawing takes 0.1 s, the largest image 1 s.
 _AT_A_TIME, _SECONDS_PER_IMAGE = 2, 5.0
 
@@ -51,7 +51,7 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
         The exit code.
 
     Raises:
-        UserError: There is no such model, the port is taken, or a token is missing or too short.
+        UserError: The model does not exist, the port is taken, or a token is missing or too short.
     """
     # More threads are not faster on images this small, and take three times the CPU time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -98,7 +98,7 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
             query = f"?token={wanted if generated else '…'}" if wanted else ""
             link = f"http://{ports.in_url(host)}:{listening.getsockname()[1]}/{query}"
             with contextlib.suppress(KeyboardInterrupt):
-                print(f"Draw at {link} (Ctrl-C ends it)", flush=True)
+                print(f"Draw at {link} (Ctrl-C stops it)", flush=True)
                 server.run(sockets=[listening])
         if failures and not ended.is_set():
             raise failures[0]

@@ -64,7 +64,7 @@ def make_app(
         token: The token that requests must carry; empty to answer everyone.
 
     Returns:
-        The application. `GET /` is the page, `GET /about` tells which models answer and how many are loaded,
+        The application. `GET /` is the page, `GET /about` reports which models answer and how many are loaded,
         `GET /health` whether it can answer, and `POST /predict` takes an image and returns what `ServedModels.answer`
         does. An error is `{"error": "…"}`.
     """
@@ -137,7 +137,7 @@ class _Guard:
 
         headers, by_link = Headers(scope=scope), False
         if not self._is_known(headers.get("host", "")):
-            answer: ASGIApp = _error(400, "this server does not answer to that host name")
+            answer: ASGIApp = _error(400, "this server does not accept that host name")
         elif self._token and not self._admits(headers):
             # Not `parse_qs`, which reads a plus sign as a space.
             query = scope["query_string"].decode("latin-1").split("&")
@@ -158,7 +158,7 @@ class _Guard:
         )
 
     def _is_token(self, given: str) -> bool:
-        # In constant time, which does not tell how much of it is right.
+        # In constant time, which does not reveal how much of it is right.
         return hmac.compare_digest(given.encode(), self._token)
 
     def _is_known(self, host: str) -> bool:
@@ -201,7 +201,7 @@ async def _read(request: Request) -> tuple[str, bytes]:
     """Reads a request's body.
 
     Args:
-        request: Its body is `{"image": [[…]]}` or an image file, as its content type tells.
+        request: Its body is `{"image": [[…]]}` or an image file, depending on its content type.
 
     Returns:
         The content type, and the body.

@@ -54,14 +54,14 @@ def _from_json(body: bytes) -> Array:
         raise UnreadableError(f"image has more than {MOST_NUMBERS_A_SIDE} rows or columns")
     # Checked before NumPy sees them: it would reserve the length of the longest text for each value.
     if not _are_numbers(rows):
-        raise UnreadableError("image must hold nothing but numbers")
+        raise UnreadableError("image must contain only numbers")
     try:
         image = np.array(rows)
     except (ValueError, OverflowError):
         raise UnreadableError("image's rows must all have the same length") from None
     # Integers of more than 64 bits give another type.
     if image.dtype.kind not in "iuf":
-        raise UnreadableError("image must hold nothing but numbers")
+        raise UnreadableError("image must contain only numbers")
     if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
         shape = " × ".join(map(str, image.shape))
         raise UnreadableError(f"image is {shape}; it must be height × width, or height × width × 1 or 3")

@@ -60,7 +60,7 @@ class LimitedProtocol(H11Protocol):
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:
-            # The answer to the request before it has begun.
+            # The answer to the previous request has started.
             self.transport.abort()
 
     @property

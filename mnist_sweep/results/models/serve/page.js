@@ -5,9 +5,9 @@ import { DrawingCanvas } from "./canvas.js";
 const byId = (id) => document.getElementById(id);
 const canvas = new DrawingCanvas(byId("canvas"), byId("cursor"));
 const MOST_BARS = 12;
-const NO_SERVER = "The server does not answer. Is it still running?";
+const NO_SERVER = "The server does not respond. Is it still running?";
 
-let about = null;      // what the server tells about its models
+let about = null;      // what the server reports about its models
 let asking = false;    // one request at a time: what is drawn meanwhile makes one more request, not a queue
 let again = false;
 let shown = null;      // the answer that is shown; null for none
@@ -124,7 +124,7 @@ function show(answer) {
   byId("clear").disabled = canvas.empty;
   byId("digit").textContent = answer ? answer.digit : "?";
   byId("sure").textContent = answer ? percent(answer.probability) : about?.ready ? "Nothing yet" : "Loading the model…";
-  byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "The answer appears while you draw." : "You can draw already.";
+  byId("agreement").textContent = answer ? agreement(answer) : about?.ready ? "The answer appears while you draw." : "You can already draw.";
   showBars(answer);
   showSeen(answer);
   showOthers(answer);
@@ -239,6 +239,6 @@ addEventListener("drop", (event) => {
 });
 addEventListener("paste", (event) => open(event.clipboardData.files[0]));
 
-// Removes a token from the address, so that nobody copies it from there. The browser has a cookie now.
+// Removes a token from the address, so that it is not copied by accident. The browser has a cookie now.
 if (location.search) history.replaceState(null, "", location.pathname);
 watch();

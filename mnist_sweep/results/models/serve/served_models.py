@@ -61,7 +61,7 @@ class ServedModels:
     """The models that answer, as far as they are loaded.
 
     Attributes:
-        card: What the page tells about the champion and its data.
+        card: What the page shows about the champion and its data.
         shape: Height, width and channels of the images that the models take.
         profile: What the training images look like, if known.
         loaded: The loaded models, the champion first. A thread that loads models may append to it at any time.
@@ -130,7 +130,7 @@ class ServedModels:
 
 
 def card(champion: ModelRun) -> dict[str, Any]:
-    """What the page tells about the champion: its sweep, trial, scores and data."""
+    """What the page shows about the champion: its sweep, trial, scores and data."""
     tags, metrics = champion.run.data.tags, champion.run.data.metrics
     return {
         "sweep": champion.sweep,
