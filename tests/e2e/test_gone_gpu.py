@@ -195,9 +195,7 @@ def test_a_sweep_whose_only_gpu_disappears_is_resumed_when_it_is_back(sweeps: Sw
 
 
 @pytest.mark.slow
-def test_a_gpu_whose_shares_are_measured_has_the_results_of_one_without(
-    digits: Path, store: Path, tmp_path: Path
-) -> None:
+def test_shares_of_a_gpu_give_the_same_results_as_a_whole_gpu(digits: Path, store: Path, tmp_path: Path) -> None:
     sweeps = {}
     for shares in ("1", "auto"):
         (tmp_path / shares).mkdir()
@@ -218,7 +216,7 @@ def test_a_gpu_whose_shares_are_measured_has_the_results_of_one_without(
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_gone_at_the_start_is_told_and_the_others_do_its_work(
+def test_a_gpu_missing_at_the_start_is_reported_and_the_others_train_its_trials(
     expected: Sweep, digits: Path, store: Path, tmp_path: Path
 ) -> None:
     sweep = Sweep(tmp_path, digits, store)
