@@ -103,7 +103,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("arguments", sweeps().values(), ids=sweeps())
 def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arguments: list[str]) -> None:
-    """As it would be checked before it starts; without workers, and without its data."""
+    """Checks the config as before a start, but without workers and data."""
     if "units=0," in " ".join(arguments):
         return  # the example of an error, which tests/e2e/test_docs_commands.py compares
     several = "-m" in arguments
@@ -123,7 +123,7 @@ def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arg
 
 
 def expanded(given: list[str]) -> Iterator[list[str]]:
-    """The sweeps that `-m` runs, one for each value of the one list there is."""
+    """The sweeps that `-m` runs, one for each value of its only list."""
     (swept,) = [argument for argument in given if "," in argument]
     key = swept.partition("=")[0]
     for value in values_of(swept) or swept.partition("=")[2].split(","):
@@ -168,7 +168,7 @@ def test_every_field_in_a_table_of_fields_exists(known: set[str]) -> None:
 
 
 def test_commands_are_found_in_blocks_in_output_and_in_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the reader of pages itself, so that a command is not overlooked without notice."""
+    """Tests the reader of pages itself: it must not overlook a command."""
     monkeypatch.setattr("pages.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(

@@ -1,4 +1,4 @@
-"""Who may import whom: docs/architecture.md, held to by reading every import."""
+"""Who may import whom: docs/architecture.md, checked by reading every import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The harness measures what is missing in turns, and keeps it."""
+"""The harness runs the missing measurements in turns, and keeps the results."""
 
 from __future__ import annotations
 

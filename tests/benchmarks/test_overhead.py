@@ -1,4 +1,4 @@
-"""A sweep's profile tells where all of the slots' time went."""
+"""A sweep's profile shows where all of the slots' time went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulated pool counts right, and the shipped curves are whole."""
+"""The simulated pool counts correctly, and the shipped curves are complete."""
 
 from __future__ import annotations
 

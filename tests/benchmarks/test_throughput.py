@@ -1,4 +1,4 @@
-"""Every system is given the same trials, and ratios compare what ran side by side."""
+"""Every system gets the same trials, and ratios compare runs of the same round."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_listing_experiments_names_a_file_that_is_not_yaml(write: Write, tmp_pat
         ("a: !!python/object/apply:os.system [exit]\n", "is not valid YAML (could not determine a constructor"),
         ("a: 2026-13-45\n", "is not valid YAML (month must be in 1..12)"),
     ],
-    ids=["laughs", "nested", "large", "Latin 1", "code", "date"],
+    ids=["billion laughs", "nested", "large", "Latin 1", "code", "date"],
 )
 def test_an_experiment_that_would_take_all_memory_or_run_code_is_refused(
     write: Write, tmp_path: Path, content: str | bytes, reason: str

@@ -172,7 +172,7 @@ def test_a_package_that_is_ready_at_the_same_time_as_the_test_is_not_lost(tell: 
 @pytest.mark.parametrize(
     "said",
     [lambda slot: Packaged(slot, "OSError: full"), lambda slot: Died(slot, "was killed by SIGKILL"), Ready],
-    ids=["fails", "dies", "says nothing"],
+    ids=["fails", "dies", "no answer"],
 )
 def test_a_winner_that_no_worker_can_package_is_left_to_another_process(tell: Tell, said) -> None:
     story = tell("search=grid", packaged=said)
@@ -711,7 +711,9 @@ class TestResumed:
         return sorted(epochs), results.trials, results.outcomes, results.winner()
 
     @pytest.mark.parametrize(("algorithm", "slots", "overrides"), CASES)
-    def test_it_is_the_same(self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]) -> None:
+    def test_it_gives_the_same_results(
+        self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]
+    ) -> None:
         whole = tell(f"search={algorithm}", *overrides, slots=slots)
         expected = self.told(whole.run(), whole.events)
         # keras-tuner's takes half a second for a suggestion.
@@ -743,7 +745,7 @@ class TestResumed:
         assert sorted(story.run().outcomes) == list(range(8))
         assert [event.trial for event in story.of(TrialAsked)] == [3, 4, 5, 6, 7, 8]
 
-    def test_twice_it_is_the_same(self, tell: Tell) -> None:
+    def test_resumed_twice_it_gives_the_same_results(self, tell: Tell) -> None:
         whole = tell("search=grid", slots=2)
         expected = self.told(whole.run(), whole.events)
         past: list[Event] = whole.events[:11]

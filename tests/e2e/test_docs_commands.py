@@ -109,7 +109,7 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arguments_of(command: Command, folder: Path) -> list[str]:
-    """What follows `python -m mnist_sweep`, with the sweep that there is in the place of the one on the page."""
+    """What follows `python -m mnist_sweep`, with the sweep that exists instead of the one on the page."""
     (sweep,) = (path.name for path in (folder / "experiments" / "quick").iterdir())
     words = [re.sub(TIME, f"/{sweep}", word) for word in command.words[3:]]
     # No other experiment has been run.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CheckedSearch, page_of, until
+from browser import WatchedPage, page_of, until
 from browser import browser as browser
 from PIL import Image
 from programs import Run, command, environment, with_store
@@ -49,7 +49,7 @@ def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def opened(browser, address: str) -> Iterator[CheckedSearch]:
+def opened(browser, address: str) -> Iterator[WatchedPage]:
     with page_of(browser, has_touch=True) as watched:
         watched.page.goto(address)
         # The first test waits for TensorFlow.

@@ -1,4 +1,4 @@
-"""GPUs that disappear from a real sweep. The devices alone are made up (`fake_gpus/`): they compute on the CPU."""
+"""GPUs that disappear from a real sweep. Only the devices are fake (`fake_gpus/`): they compute on the CPU."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Sweep:
         return [event for event in self.events() if isinstance(event, kind)]
 
     def result(self) -> dict[str, Any]:
-        """Trials, values and metrics, without what tells of time; an epoch or an end told twice shows, too."""
+        """Trials, values and metrics, without times; an epoch or an end that is reported twice would show."""
         return {
             "values": {e.trial.number: e.trial.values for e in self.of(TrialStarted)},
             "ends": sorted((e.trial, e.outcome.status, e.outcome.score) for e in self.of(TrialEnded)),
@@ -79,7 +79,7 @@ class Sweep:
         }
 
     def logged(self) -> list[tuple[Any, ...]]:
-        """The same out of MLflow."""
+        """The same, read from MLflow."""
         curves = mnist_sweep.load_curves("gone", tracking_uri=self.uri)
         curves = curves[curves["metric"] != "epoch_seconds"]
         return sorted(curves[["trial", "epoch", "metric", "value"]].itertuples(index=False, name=None))

@@ -1,4 +1,4 @@
-"""A keras-tuner user's own function, searched from the command line as it is."""
+"""A keras-tuner user's `build_model` function, searched unchanged from the command line."""
 
 from __future__ import annotations
 

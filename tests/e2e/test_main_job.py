@@ -338,7 +338,7 @@ class TestConfigs:
         assert not (tmp_path / "experiments").exists()
 
 
-# A proxy that nobody answers at, so that the tests are the same on a machine with a network.
+# A proxy that never answers, so the tests are the same on a machine with a network.
 OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 

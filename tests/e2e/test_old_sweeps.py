@@ -1,7 +1,7 @@
 """Sweeps of version 0.1: whatever has changed since, they are read, resumed, logged and used.
 
-`tests/fixtures/sweeps_0_1.tar.xz` is a project that commit 9942b9e left: a finished sweep of four trials, one that was
-interrupted in its second trial of 300 epochs, their MLflow store without its pictures, and their data. The store still
+`tests/fixtures/sweeps_0_1.tar.xz` is a project made by commit 9942b9e: a finished sweep of four trials, one that was
+interrupted in its second trial of 300 epochs, their MLflow store without its plots, and their data. The store still
 names the folder that it was made in, which is gone.
 """
 

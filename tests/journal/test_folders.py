@@ -47,7 +47,7 @@ class TestClaiming:
         file.parent.mkdir(parents=True)
         file.write_text("a year of work")
         if name == "lock":
-            # A program's own lock is not a sweep's where there is more beside it.
+            # With other files next to it, a lock belongs to another program and not to a sweep.
             (file.parent / "data.csv").touch()
         before = tree(tmp_path)
         with pytest.raises(UserError, match=r"results: holds files that are not a sweep's \(.+\); name a folder"):

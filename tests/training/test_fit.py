@@ -85,7 +85,7 @@ def test_ending_an_interrupted_trial_trains_nothing_and_keeps_its_results(
     before = sample.read_bytes()
     model.unlink()
     sample.unlink()
-    # Killed before it could end: it is told to end again, and does not ask.
+    # It was killed before it could end: it is told to end again, and does not ask.
     second, again = train(trainer, config, tmp_path, ending="enough", stop=None)
     assert timeless(again) == timeless(reports)
     assert (second.status, second.reason, second.score) == (Status.STOPPED, "enough", first.score)

@@ -112,7 +112,7 @@ def test_shares_are_opened_while_they_raise_the_throughput_and_the_last_one_is_c
         "gpu0 trains 1.50 times as fast with 3 trials in parallel as with 2",
     ]
     assert [e.reason for e in closed] == ["gpu0 trains 1.00 times as fast with 4 trials in parallel as with 3"]
-    # It was not cut off, and the next shares go on for the rest of the sweep.
+    # It was not cut off, and the next shares continue for the rest of the sweep.
     assert len(story.shares()) == 3
     assert not story.of(AttemptFailed)
     late = [e.slot for e in story.of(TrialStarted) if e.time > closed[0].time]
@@ -243,12 +243,12 @@ class TestOutOfMemory:
 
 
 class TestALostSlot:
-    def test_that_was_opened_leaves_the_others_and_is_not_opened_again(self, tell: Tell) -> None:
+    def test_that_was_a_new_share_is_not_opened_again_and_the_others_continue(self, tell: Tell) -> None:
         story = tell(lost="gpu0.1")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes == [("opened", "gpu0.1"), ("lost", "gpu0.1")]
 
-    def test_that_was_a_gpus_only_one_leaves_the_other_gpu(self, tell: Tell) -> None:
+    def test_that_was_a_gpus_only_slot_does_not_affect_the_other_gpu(self, tell: Tell) -> None:
         story = tell(gpus=2, lost="gpu1.0")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes[0] == ("lost", "gpu1.0")

@@ -15,7 +15,7 @@ from mnist_sweep.journal.trial import Status
 
 @pytest.fixture(scope="module")
 def confirmed(run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A sweep as `experiment=mlp` makes it: ASHA on TPE, the best trained anew; its working directory and output."""
+    """A sweep as `experiment=mlp` makes it: ASHA on TPE, the best retrained; its working directory and output."""
     folder = tmp_path_factory.mktemp("confirmed")
     done = run(
         folder, "search=asha", "search.max_trials=5", "training.epochs=3", "training.batch_size=16", "data=npz",
