@@ -1,4 +1,4 @@
-# `make sweep` and `make test` need nothing but Python 3.11 to 3.13 and make; each sets up .venv the first time.
+# `make sweep` and `make test` need only Python 3.11 to 3.13 and make; each sets up .venv the first time.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 sweep: $(VENV)/installed ## set up, then run the convolutional sweep
@@ -17,21 +17,21 @@ sweep: $(VENV)/installed ## set up, then run the convolutional sweep
 test: $(VENV)/installed-test $(VENV)/browser ## set up, then run the tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed-test ## the tests that take minutes
+test-slow: $(VENV)/installed-test ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/installed-test ## kill, disturb, poison and starve drivers, workers, servers and disks 605 times, and compare; takes over an hour
+chaos: $(VENV)/installed-test ## disturb sweeps 605 times (kills, full disks, clock changes) and check that nothing is lost; takes over an hour
 	$(BIN)/python tests/chaos.py
 
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes
 	$(BIN)/python -m benchmarks.search_quality
 
-bench: $(VENV)/installed-bench ## speed beside keras-tuner, Optuna and Ray Tune, and overhead (DATA=mnist.npz); 80 minutes on 2 cores
+bench: $(VENV)/installed-bench ## compare the speed with keras-tuner, Optuna and Ray Tune, and measure the overhead (DATA=mnist.npz); 80 minutes on 2 cores
 	$(BIN)/python -m benchmarks.limit
 	$(BIN)/python -m benchmarks.throughput $(if $(DATA),--data $(DATA)) $(ARGS)
 	$(BIN)/python -m benchmarks.overhead $(if $(DATA),--data $(DATA))
 
-check: $(VENV)/installed-dev ## ruff and mypy
+check: $(VENV)/installed-dev ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,11 +44,11 @@ clean: ## remove the environment and the caches, not the results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; give one with make PYTHON=/path/to/python"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; set it with make PYTHON=/path/to/python"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing into $(VENV): TensorFlow, Keras, MLflow and what they need; some minutes the first time."
+	@echo "Installing into $(VENV): TensorFlow, Keras, MLflow and their dependencies; takes some minutes the first time."
 	$(PIP) --editable .
 	@touch $@
 
@@ -64,14 +64,14 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-# The tests of pages drive headless Chromium. Debian's is installed in a container (as root); elsewhere bring your own.
+# The tests of web pages use headless Chromium. As root on Debian or Ubuntu it is installed; elsewhere, install it yourself.
 $(VENV)/browser: | $(BIN)/python
 	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 \
 	&& test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
-		echo "Installing Chromium for the tests of pages"; \
+		echo "Installing Chromium for the tests of web pages"; \
 		apt-get update -qq >/dev/null 2>&1; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core fonts-liberation >/dev/null 2>&1 || \
-		{ echo "It cannot be installed; those tests will be skipped."; exit 0; }; \
+		{ echo "Chromium cannot be installed; the tests of web pages will be skipped."; exit 0; }; \
 	fi; touch $@
 
 .PHONY: help sweep test test-slow chaos bench-search bench check format clean

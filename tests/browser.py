@@ -1,4 +1,4 @@
-"""A browser without a window, for the tests of pages, and what a page of it said and asked for."""
+"""A headless browser for the tests of web pages, which records each page's messages and requests."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _FLAGS = (
 
 
 @dataclass
-class CheckedSearch:
+class WatchedPage:
     """A page, and what happened on it.
 
     Attributes:
         page: Playwright's.
         errors: What it wrote to its console as errors or warnings, and the exceptions that its scripts did not catch.
-        requests: The addresses that it asked for, but for those that hold their content themselves (data:, blob:).
+        requests: The addresses that it requested, except those that contain their content (data:, blob:).
     """
 
     page: Page
@@ -45,14 +45,14 @@ class CheckedSearch:
 
     @property
     def hosts(self) -> set[str]:
-        """The hosts that it asked for anything."""
+        """The hosts that it sent requests to."""
         return {host for address in self.requests if (host := urlsplit(address).hostname)}
 
 
 # Not once for the session: as long as playwright is there, nothing else can run an event loop, as notebooks do.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, started once for a file of tests; those that ask for it are skipped where there is none."""
+    """Chromium, started once for a file of tests; tests that use it are skipped if it is not installed."""
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'"
     )
@@ -68,8 +68,8 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: Any) -> Iterator[CheckedSearch]:
-    """A page that knows nothing of the others, and is closed in the end.
+def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: Any) -> Iterator[WatchedPage]:
+    """Opens a page that shares nothing with the others, and closes it at the end.
 
     Args:
         browser: The fixture.
@@ -78,7 +78,7 @@ def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: A
         more: What else Playwright's `new_context` takes, such as `color_scheme="dark"` or `has_touch=True`.
     """
     context = browser.new_context(viewport={"width": width, "height": height}, **more)
-    watched = CheckedSearch(context.new_page())
+    watched = WatchedPage(context.new_page())
     page = watched.page
     page.set_default_timeout(20_000)
     page.on("console", lambda m: watched.errors.append(m.text) if m.type in ("error", "warning") else None)
@@ -95,7 +95,7 @@ def page_of(browser: Browser, *, width: int = 1280, height: int = 900, **more: A
 
 
 def until(page: Page, condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Waits for something to become true, while the page goes on.
+    """Waits for something to become true, while the page keeps running.
 
     Playwright's `wait_for_function` cannot be used where a page allows no script but its own.
     """

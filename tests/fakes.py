@@ -64,7 +64,7 @@ class InlineExecutor(Executor):
 class FakeWorkers:
     """Each epoch of a trial takes `epoch_seconds`, unless `faults` says otherwise.
 
-    As with real workers, a trial that waits trains its next epoch, or execution, only when it is told to go on. Until
+    As with real workers, a waiting trial trains its next epoch, or execution, only when it is told to continue. Until
     then the clock does not move.
 
     Args:

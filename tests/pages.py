@@ -40,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """A shell command, and what the page says that it prints."""
+    """A shell command, and the output that the page shows."""
 
     page: str
     text: str

@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: in a process of its own, with nothing from this one's environment."""
+"""Runs the command line as a user does: in a process of its own, without the environment of this process."""
 
 from __future__ import annotations
 

@@ -273,12 +273,12 @@ class TestJournals:
             journal.handle(TrialAsked(2.0, 0))
         return folder
 
-    def test_a_torn_last_line_is_accepted(self, folder: Path) -> None:
+    def test_an_incomplete_last_line_of_a_journal_is_accepted(self, folder: Path) -> None:
         with open(folder / FILE, "a") as file:
             file.write('{"event": "trial_as')
         assert len(list(read(folder))) == 2
 
-    def test_a_damaged_middle_is_refused_with_its_line(self, capsys, folder: Path) -> None:
+    def test_a_damaged_line_in_the_middle_of_a_journal_is_refused_with_its_number(self, capsys, folder: Path) -> None:
         lines = (folder / FILE).read_text().splitlines()
         (folder / FILE).write_text("\n".join([lines[0], "{damaged", lines[1], ""]))
         assert error_of(capsys, "resume", "mlp").startswith(f"experiments/mlp/now/{FILE}: line 2 is damaged (")

@@ -43,7 +43,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{link}: there is no such heading"
 
 
-def test_every_page_is_in_the_table_of_contents_and_every_image_on_a_page() -> None:
+def test_every_page_is_in_the_table_of_contents_and_every_image_is_on_a_page() -> None:
     docs = ROOT / "docs"
     contents = {(docs / link.partition("#")[0]).resolve() for link in links(docs / "index.md")}
     assert {page for page in docs.rglob("*.md") if page.name != "index.md"} <= contents
@@ -51,7 +51,7 @@ def test_every_page_is_in_the_table_of_contents_and_every_image_on_a_page() -> N
     assert set(docs.rglob("*.png")) <= shown
 
 
-def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+def test_the_readme_is_short_and_starts_with_the_two_commands() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
     first = [" ".join(c.words) for c in commands(ROOT / "README.md")][:2]
     assert first == ["make sweep", "make test"]
@@ -68,7 +68,7 @@ def test_every_make_target_is_in_the_makefile(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=ids)
-def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
+def test_every_code_block_is_in_a_language_that_is_tested(page: Path) -> None:
     _, blocks = split(page)
     tested, for_developers = {"", "console", "sh", "python", "yaml"}, {"mermaid", "py", "text"}
     kinds = {block.language for block in blocks}
@@ -103,7 +103,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("arguments", sweeps().values(), ids=sweeps())
 def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arguments: list[str]) -> None:
-    """As it would be checked before it starts; without workers, and without its data."""
+    """Checks the config as before a start, but without workers and data."""
     if "units=0," in " ".join(arguments):
         return  # the example of an error, which tests/e2e/test_docs_commands.py compares
     several = "-m" in arguments
@@ -123,7 +123,7 @@ def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arg
 
 
 def expanded(given: list[str]) -> Iterator[list[str]]:
-    """The sweeps that `-m` runs, one for each value of the one list there is."""
+    """The sweeps that `-m` runs, one for each value of its only list."""
     (swept,) = [argument for argument in given if "," in argument]
     key = swept.partition("=")[0]
     for value in values_of(swept) or swept.partition("=")[2].split(","):
@@ -168,7 +168,7 @@ def test_every_field_in_a_table_of_fields_exists(known: set[str]) -> None:
 
 
 def test_commands_are_found_in_blocks_in_output_and_in_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the reader of pages itself, so that a command is not overlooked without notice."""
+    """Tests the reader of pages itself: it must not overlook a command."""
     monkeypatch.setattr("pages.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(

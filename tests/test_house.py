@@ -1,4 +1,4 @@
-"""Who may import whom: docs/architecture.md, held to by reading every import."""
+"""Who may import whom: docs/architecture.md, checked by reading every import."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name in MODULES or f"{name}.__init__" in MODULES} - {"mnist_sweep"}
 
 
-def test_every_part_has_its_floor() -> None:
+def test_every_part_has_a_floor() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("__")}
     assert folders - {"conf"} == set(FLOOR)
     assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py", "_old_paths.py"}

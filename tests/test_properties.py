@@ -79,7 +79,7 @@ def test_an_accepted_space_has_only_valid_configurations_and_a_refused_one_names
 
 @given(sweep)
 @settings(max_examples=400, deadline=None)
-def test_a_domain_reads_back_from_its_text(text: str) -> None:
+def test_a_domain_can_be_read_back_from_its_text(text: str) -> None:
     try:
         domain = read_sweep(text, "model.units")
     except UserError as error:

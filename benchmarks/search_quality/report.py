@@ -95,7 +95,9 @@ def tables(results: Results) -> Iterable[Table]:
                     if any(spreads):
                         cells = ["" if spread is None else spread.text(decimals=1) for spread in spreads]
                         rows.append([f"{family}: {name}", *cells])
-                title = f"{dataset}: {what} to the {percentile}th-percentile setting, by workers; median (quartiles)"
+                title = (
+                    f"{dataset}: {what} to the {percentile}th-percentile configuration, by workers; median (quartiles)"
+                )
                 yield Table(title, ["algorithm", *map(str, results.workers)], rows)
 
 
@@ -131,7 +133,7 @@ def _ratio(ours: tuple[str, float] | None, theirs: tuple[str, float] | None, *, 
 
 
 def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None:
-    """Draws the seconds to the 95th-percentile setting of some algorithms (family, name), from top to bottom."""
+    """Draws the seconds to the 95th-percentile configuration of some algorithms (family, name), from top to bottom."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     shown = [pair for pair in shown if pair in results.algorithms and pair[0] in _COLORS]
@@ -158,8 +160,8 @@ def plot(results: Results, path: Path, shown: Sequence[tuple[str, str]]) -> None
             for label, (family, _) in zip(row[0].get_yticklabels(), shown, strict=True):
                 label.set_color(_COLORS[family])
         figure.supxlabel(
-            "simulated seconds to the 95th-percentile setting: median and quartiles, > for never (left is better); "
-            "hollow: with this program's training",
+            "simulated seconds to the 95th-percentile configuration: median and quartiles, > for never "
+            "(left is better); hollow: with this program's training",
             fontsize=10,
         )
         figure.tight_layout()

@@ -71,12 +71,26 @@ def _experiment_name(*, _root_: DictConfig) -> str:
     return str(chosen or hypermodel or OmegaConf.select(_root_, "model.kind")).replace("/", "_")
 
 
+def groups_and_options() -> str:
+    """Returns a line for each group and its options, as `--help` shows them; the `base` groups cannot be chosen."""
+    options: dict[str, set[str]] = {}
+    for folder in filter(None, (shipped.folder(), user_folder())):
+        for file in folder.glob("*/**/*.yaml"):
+            group = file.relative_to(folder).parent
+            if group.parts[0] != "hydra" and group.name != "base":
+                options.setdefault(group.as_posix(), set()).add(file.stem)
+    lines = [f"{group}: {', '.join(sorted(names))}" for group, names in sorted(options.items())]
+    # Hydra reads a dollar sign as the start of a variable of its template.
+    return "\n".join(printable(line).replace("$", "$$") for line in lines)
+
+
 def register() -> None:
     """Registers the user's configs and the resolvers of the shipped ones with Hydra. May be called again."""
     if _UserConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_UserConfigs)
         Plugins.instance().register(_UserFiles)
     OmegaConf.register_new_resolver("experiment_name", _experiment_name, replace=True)
+    OmegaConf.register_new_resolver("groups_and_options", groups_and_options, replace=True)
     # Hydra creates the sweep's folder before the name is checked, so no name may lead out of experiments/.
     OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
 

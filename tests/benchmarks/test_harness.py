@@ -1,4 +1,4 @@
-"""The harness measures what is missing in turns, and keeps it."""
+"""The harness runs the missing measurements in turns, and keeps the results."""
 
 from __future__ import annotations
 
@@ -70,20 +70,20 @@ def test_a_benchmark_that_does_not_resume_always_measures(tmp_path):
     assert len(Store(tmp_path / "example.json").records) == 6
 
 
-def test_quick_changes_the_defaults_only(tmp_path):
+def test_quick_changes_only_the_defaults(tmp_path):
     for arguments, trials in ((["--quick"], 1), (["--quick", "--trials", "5"], 5), ([], 9)):
         benchmark([]).main(["--to", str(tmp_path), *arguments])
         assert Store(tmp_path / "example.json").records[-1].work == {"trials": trials}
 
 
-def test_a_file_of_another_version_is_one_line(tmp_path, capsys):
+def test_a_file_of_another_version_is_a_one_line_error(tmp_path, capsys):
     (tmp_path / "example.json").write_text('{"runs": [{"shape": "small"}], "machine": null}')
     with pytest.raises(SystemExit):
         benchmark([]).main(["--to", str(tmp_path)])
     assert capsys.readouterr().err.endswith("is not a file of this version of the benchmark; remove it\n")
 
 
-def test_only_the_newest_work_of_a_variant_is_shown(tmp_path):
+def test_only_the_newest_configuration_of_a_variant_is_shown(tmp_path):
     store = Store(tmp_path / "example.json")
     for variant, trials in (("a", 1), ("b", 1), ("a", 2), ("a", 2)):
         store.add("part", variant, 1, {"trials": trials}, {}, machine.describe())
@@ -91,7 +91,7 @@ def test_only_the_newest_work_of_a_variant_is_shown(tmp_path):
     assert {variant: [r.work["trials"] for r in runs] for variant, runs in found.items()} == {"a": [2, 2], "b": [1]}
 
 
-def test_a_spread_tells_median_ends_and_how_many_never_got_there():
+def test_a_spread_shows_the_median_the_range_and_the_number_that_never_finished():
     assert Spread.of([1.0, 20.0, 300.0]).text() == "20.0 (1.00–300)"
     assert Spread.of([20.0]).text() == "20.0"
     assert Spread.quartiles([1.0, 2.0, 3.0, 4.0, 5.0]).text(decimals=1) == "3.0 (2.0–4.0)"
@@ -99,7 +99,7 @@ def test_a_spread_tells_median_ends_and_how_many_never_got_there():
     assert math.isinf(Spread.quartiles([None]).median)
 
 
-def test_ratios_are_taken_within_each_round_against_the_greatest_of_that_round():
+def test_ratios_compare_with_the_largest_value_of_the_same_round():
     seconds = {(1, "us"): 2, (1, "a"): 1, (1, "b"): 4, (2, "us"): 9, (2, "a"): 3, (3, "us"): 1, (3, "b"): 1}
     found: dict[str, list[Record]] = {}
     for (number, variant), value in seconds.items():
@@ -110,7 +110,7 @@ def test_ratios_are_taken_within_each_round_against_the_greatest_of_that_round()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_processor_time_of_what_a_command_leaves_behind_counts(tmp_path):
+def test_processor_time_of_processes_that_outlive_the_command_counts(tmp_path):
     # In a process of its own, as it becomes the parent of everything that its children leave behind.
     code = """if True:
         import os, sys

@@ -1,4 +1,4 @@
-"""A sweep's profile tells where all of the slots' time went."""
+"""A sweep's profile shows where all of the slots' time went."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ EVENTS: list[Event] = [
 ]
 
 
-def test_what_a_slot_did_adds_up_to_the_time_from_the_command_to_its_exit():
+def test_a_slots_activities_add_up_to_the_time_from_start_to_exit():
     slots = activities.by_slot(EVENTS, BEGIN, END)
 
     assert {slot: sum(seconds.values()) for slot, seconds in slots.items()} == pytest.approx({"cpu0": 50, "cpu1": 50})
@@ -70,7 +70,7 @@ def test_what_a_slot_did_adds_up_to_the_time_from_the_command_to_its_exit():
     )
 
 
-def test_shares_are_those_of_training_and_validation_steps():
+def test_shares_count_training_and_validation_steps():
     seconds = activities.together(activities.by_slot(EVENTS, BEGIN, END))
 
     assert sum(seconds.values()) == pytest.approx(2 * (END - BEGIN))
@@ -82,7 +82,7 @@ def test_the_first_step_ends_when_a_batch_of_the_first_epoch_is_done():
     assert measure.first_step(swept, batches=12) == pytest.approx((7, 7.5))
 
 
-def test_a_worker_s_memory_is_that_of_the_process_which_trained():
+def test_a_workers_memory_is_that_of_the_process_that_trained():
     samples = [
         Sample(time, slot, pid, rss, rss / 2)
         for time, slot, pid, rss in (
@@ -97,7 +97,7 @@ def test_a_worker_s_memory_is_that_of_the_process_which_trained():
     assert [(one["pid"], one["rss"]) for one in measure.memory(swept)] == [(7, 300), (7, 300), (8, 310)]
 
 
-def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
+def test_the_parts_to_switch_off_exist_in_the_program(tmp_path):
     code = """if True:
         from pathlib import Path
         from mnist_sweep.common import files
@@ -124,7 +124,7 @@ def test_parts_that_are_to_be_off_are_those_of_the_program(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_sweeps_are_measured_with_and_without_what_can_be_switched_off(tmp_path, digits, capsys):
+def test_sweeps_are_measured_with_and_without_logging(tmp_path, digits, capsys):
     main(["--quick", "--parts", "trivial,logging", "--data", str(digits), "--to", str(tmp_path)])
     printed = capsys.readouterr().out
     for expected in ("trivial, round 1, without MLflow", "logging, round 1, Dense 512-512, off", "on / off"):
@@ -133,7 +133,7 @@ def test_sweeps_are_measured_with_and_without_what_can_be_switched_off(tmp_path,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its memory is told otherwise")
-def test_a_command_is_measured_without_what_its_parent_has(tmp_path):
+def test_a_commands_memory_excludes_that_of_its_parent(tmp_path):
     (tmp_path / "tensorflow.py").touch()
     ballast = bytearray(200 * 2**20)
 

@@ -1,4 +1,4 @@
-"""The simulated pool counts right, and the shipped curves are whole."""
+"""The simulated pool counts correctly, and the shipped curves are complete."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_clock_counts_start_up_epochs_and_waiting(workers: int, pauses: bool
     assert outcome.reached[1] is None
 
 
-def test_a_trial_that_is_cut_or_goes_on_costs_its_own_epochs_only() -> None:
+def test_a_trial_that_is_stopped_or_continues_another_costs_only_its_own_epochs() -> None:
     player = InOrder([Job(0, 3), Job(1, 3, first=1)], cut_at=2)
     outcome = simulate(player, 1, target=0.5)
     assert player.ended == [(0, 0.2, 2, True), (1, 0.5, 2, True)]
@@ -78,7 +78,7 @@ def test_a_worker_traces_an_architecture_once(workers: int, seconds: float) -> N
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize(("dataset", "settings", "epochs"), [("mlp", 432, 27), ("cnn", 192, 15)])
-def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs: int, trainer: str) -> None:
+def test_the_shipped_curves_cover_the_whole_grid(dataset: str, settings: int, epochs: int, trainer: str) -> None:
     table = curves.load(dataset, trainer=trainer)
     assert math.prod(len(options) for options in table.options().values()) == settings == len(table.rows)
     assert table.accuracy.shape == (settings, epochs)
@@ -92,7 +92,7 @@ def test_the_shipped_curves_are_a_whole_grid(dataset: str, settings: int, epochs
         assert 0 < share <= 2 * (1 - percentile / 100)
 
 
-def test_beside_the_epochs_trials_that_were_traced_count_apart() -> None:
+def test_start_up_time_is_separate_for_trials_with_and_without_tracing() -> None:
     def recorded(trace: float, seconds: float) -> Trained:
         outcome = Outcome(Status.COMPLETED, phases={"trace": trace, "train": 1.5, "validate": 0.5})
         return Trained({}, epochs=4, started=100.0, outcome=outcome, ended=100.0 + seconds)
@@ -103,14 +103,14 @@ def test_beside_the_epochs_trials_that_were_traced_count_apart() -> None:
     assert seconds[("traced",)] == (0.5, pytest.approx(1.0), pytest.approx(0.1))
 
 
-def test_each_peer_is_there_with_its_own_training_and_with_ours() -> None:
+def test_each_peer_is_compared_with_its_own_training_and_with_ours() -> None:
     peers = {(e.family, e.name) for e in FIELD if e.trainer == KERAS}
     assert {family for family, _ in peers} == set(report.THEIRS)
     assert {(at_our_speed(family), name) for family, name in peers} <= {(e.family, e.name) for e in FIELD}
     assert {e.trainer for e in FIELD if (e.family, e.name) not in peers} == {OURS}
 
 
-def test_ratios_are_told_for_both() -> None:
+def test_ratios_are_reported_for_both_kinds_of_training() -> None:
     seconds = {
         ("mnist_sweep", DEFAULT): 10.0,
         ("mnist_sweep", "random"): 8.0,

@@ -1,4 +1,4 @@
-"""Every system is given the same trials, and ratios compare what ran side by side."""
+"""Every system gets the same trials, and ratios compare runs of the same round."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mnist_sweep.driver import enqueue
 
 
 @pytest.mark.parametrize("shape", shapes.SHAPES)
-def test_this_program_is_given_the_settings_that_the_peers_are_given(shape, tmp_path, monkeypatch):
+def test_this_program_and_its_peers_train_the_same_configurations(shape, tmp_path, monkeypatch):
     chosen = shapes.settings(shape, 24)
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "these.yaml").write_text(shapes.experiment(shape, 24, 3))
@@ -49,7 +49,7 @@ def test_this_program_is_given_the_settings_that_the_peers_are_given(shape, tmp_
         assert config.training.epochs == 3
 
 
-def test_fewer_trials_are_the_first_of_more():
+def test_fewer_trials_are_the_first_ones_of_a_longer_run():
     assert shapes.settings("mixed", 5) == shapes.settings("mixed", 24)[:5]
 
 
@@ -95,7 +95,7 @@ def test_only_the_same_work_is_compared():
     assert [sorted(group) for group in report.by_work([record(), other])] == [[OURS], ["ray"]]
 
 
-def test_a_system_that_trains_something_else_is_told():
+def test_a_system_that_trains_something_else_is_reported():
     assert report.doubts(grouped(record(), record("ray", best=0.953))) == []
     assert [
         text.partition(":")[0] for text in report.doubts(grouped(record(), record("ray", best=0.90, ended=23)))
@@ -105,13 +105,13 @@ def test_a_system_that_trains_something_else_is_told():
     ]
 
 
-def test_more_processor_time_than_there_was_is_told():
+def test_more_processor_time_than_was_available_is_reported():
     # The record's process had 60 s on 2 cores.
     (told,) = report.doubts(grouped(record(), record(number=2, cpu_seconds=130)))
     assert told == "mnist_sweep, round 2: more processor time was counted than there was; was the machine paused?"
 
 
-def test_operations_are_those_of_the_layers():
+def test_operations_are_counted_for_the_shapes_of_the_layers():
     cnn = limit.layers(shapes.settings("cnn", 1)[0])
     assert cnn == [
         ("conv", 28, 28, 1, 32, 0),
@@ -125,14 +125,14 @@ def test_operations_are_those_of_the_layers():
 
 
 @pytest.mark.parametrize("main", [throughput, overhead])
-def test_data_that_are_not_there_are_one_line(main, tmp_path, capsys):
+def test_missing_data_are_a_one_line_error(main, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--data", "nowhere.npz", "--to", str(tmp_path), *(["--systems", OURS] if main is throughput else [])])
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith("error: data.path=nowhere.npz: no such file or folder\n")
 
 
-def test_a_peer_that_is_not_installed_is_told_before_anything_is_measured(tmp_path, capsys, monkeypatch):
+def test_a_peer_that_is_not_installed_is_reported_before_anything_is_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as ended:
         throughput(["--to", str(tmp_path)])

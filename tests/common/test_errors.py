@@ -87,7 +87,7 @@ def test_a_full_device_is_an_error_of_the_machine() -> None:
     assert machine_fault(caught.value) == "the disk is full"
 
 
-def test_a_folder_that_is_gone_is_an_error_of_the_machine(tmp_path: Path) -> None:
+def test_a_deleted_folder_is_an_error_of_the_machine(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of its own"), writing_to(tmp_path):
         raise ValueError("of its own")
     with pytest.raises(MachineError, match=r": cannot be written \(the disk is full\)$"), writing_to(tmp_path):

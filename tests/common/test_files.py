@@ -76,14 +76,14 @@ def test_nothing_else_in_the_package_removes_renames_or_overwrites_a_file() -> N
         *("p.open('wb')", "open(p, mode='r+')", "rmtree(x)", "os.rename(a, b)", "p.rmdir()"),
     ],
 )
-def test_the_code_check_finds(code: str) -> None:
+def test_the_code_check_finds_destructive_calls(code: str) -> None:
     assert list(destructive(code))
 
 
 @pytest.mark.parametrize(
     "code", ["a.replace('x', 'y')", "replace(a, b=1)", "open(p)", "items.remove(x)", "open(p, 'x')", "open(p, 'ab')"]
 )
-def test_the_code_check_accepts(code: str) -> None:
+def test_the_code_check_accepts_harmless_calls(code: str) -> None:
     assert not list(destructive(code))
 
 

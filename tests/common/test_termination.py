@@ -1,4 +1,4 @@
-"""An end in time."""
+"""Ending soon after a signal."""
 
 from __future__ import annotations
 

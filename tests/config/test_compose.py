@@ -129,6 +129,9 @@ def test_a_user_option_of_a_group_is_found(write: Write) -> None:
     assert composed("model=wide")["model"]["width"] == 3
     assert composed("model=cnn")["model"]["kind"] == "cnn"
     assert message("model=wied") == "model=wied: no such option of the group model; did you mean 'wide'?"
+    listed = compose.groups_and_options().splitlines()
+    assert "model: cnn, mlp, wide" in listed
+    assert not [line for line in listed if "base" in line]
 
 
 def test_a_user_experiment_in_a_subfolder_is_found(write: Write) -> None:
@@ -193,7 +196,7 @@ def test_listing_experiments_names_a_file_that_is_not_yaml(write: Write, tmp_pat
         ("a: !!python/object/apply:os.system [exit]\n", "is not valid YAML (could not determine a constructor"),
         ("a: 2026-13-45\n", "is not valid YAML (month must be in 1..12)"),
     ],
-    ids=["laughs", "nested", "large", "Latin 1", "code", "date"],
+    ids=["billion laughs", "nested", "large", "Latin 1", "code", "date"],
 )
 def test_an_experiment_that_would_take_all_memory_or_run_code_is_refused(
     write: Write, tmp_path: Path, content: str | bytes, reason: str

@@ -70,7 +70,7 @@ def test_rarity_is_the_fraction_of_training_images_that_are_as_unusual(images) -
     assert np.mean(of_next < 0.05) > 0.8
 
 
-def test_enough_images_of_any_size_have_a_likeness() -> None:
+def test_likeness_is_measured_for_images_of_any_size_if_there_are_enough() -> None:
     rng = np.random.default_rng(3)
     labels = np.arange(60) % 3
     x = rng.random((60, 70, 45, 3)).astype(np.float32)

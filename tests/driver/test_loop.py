@@ -172,7 +172,7 @@ def test_a_package_that_is_ready_at_the_same_time_as_the_test_is_not_lost(tell: 
 @pytest.mark.parametrize(
     "said",
     [lambda slot: Packaged(slot, "OSError: full"), lambda slot: Died(slot, "was killed by SIGKILL"), Ready],
-    ids=["fails", "dies", "says nothing"],
+    ids=["fails", "dies", "no answer"],
 )
 def test_a_winner_that_no_worker_can_package_is_left_to_another_process(tell: Tell, said) -> None:
     story = tell("search=grid", packaged=said)
@@ -265,7 +265,7 @@ class TestWhenAWorkerDies:
         assert (failed.trial, failed.attempt, failed.reason) == (2, 1, "its worker was killed by SIGKILL")
         assert [e.attempt for e in story.of(TrialStarted) if e.trial.number == 2] == [1, 2]
 
-    def test_twice_its_trial_fails_with_the_reason(self, tell: Tell) -> None:
+    def test_twice_in_one_trial_the_trial_fails_with_the_reason(self, tell: Tell) -> None:
         story = tell("search=grid", faults={(2, 1): 1, (2, 2): 0})
         results = story.run()
         assert results.outcomes[2] == Outcome(Status.FAILED, "its worker was killed by SIGKILL")
@@ -549,7 +549,7 @@ class TestSeveralExecutions:
     def spread(execution: Execution) -> float:
         return 0.001 * (execution.seed % 3)
 
-    def test_give_their_mean(self, tell: Tell) -> None:
+    def test_the_score_is_the_mean_of_the_executions(self, tell: Tell) -> None:
         story = tell("search=grid", "model.units=choice(1,2)", "repeats=3", "seed=3", spread=self.spread)
         results = story.run()
         assert results.outcomes[1].scores == pytest.approx([0.23, 0.231, 0.232])
@@ -560,7 +560,7 @@ class TestSeveralExecutions:
             (execution, epoch) for execution in (1, 2, 3) for epoch in (1, 2, 3)
         ]
 
-    def test_end_after_the_first_if_it_is_hopeless(self, tell: Tell) -> None:
+    def test_the_others_are_skipped_if_the_first_is_hopeless(self, tell: Tell) -> None:
         settings = [{"model.units": n} for n in (8, 7, 6, 1, 5)]
         story = tell(
             "search=random", "search.max_trials=5", "repeats=3", enqueued=settings, slots=1, spread=self.spread
@@ -570,7 +570,7 @@ class TestSeveralExecutions:
         assert results.outcomes[3].status is Status.STOPPED
         assert results.outcomes[3].reason == "its first training is too far behind the best"
 
-    def test_are_one_for_each_fold(self, tell: Tell) -> None:
+    def test_there_is_one_execution_for_each_fold(self, tell: Tell) -> None:
         story = tell("search=grid", "model.units=2", "validation=kfold", "folds=4", "seed=9")
         story.run()
         (task,) = [task for _, task in story.workers.tasks if isinstance(task, Train)]
@@ -644,7 +644,7 @@ class TestRefused:
     def weights(values: dict[str, Any]) -> int:
         return values["model.units"] * 100
 
-    def test_trials_do_not_count_in_the_budget(self, tell: Tell) -> None:
+    def test_refused_trials_do_not_count_in_the_budget(self, tell: Tell) -> None:
         story = tell("search=grid", "search.max_trials=3", "limits.parameters=650", parameters=self.weights, slots=1)
         results = story.run()
         assert [o.status for o in results.outcomes.values()] == [Status.COMPLETED] * 3
@@ -711,7 +711,9 @@ class TestResumed:
         return sorted(epochs), results.trials, results.outcomes, results.winner()
 
     @pytest.mark.parametrize(("algorithm", "slots", "overrides"), CASES)
-    def test_it_is_the_same(self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]) -> None:
+    def test_it_gives_the_same_results(
+        self, tell: Tell, algorithm: str, slots: int, overrides: tuple[str, ...]
+    ) -> None:
         whole = tell(f"search={algorithm}", *overrides, slots=slots)
         expected = self.told(whole.run(), whole.events)
         # keras-tuner's takes half a second for a suggestion.
@@ -743,7 +745,7 @@ class TestResumed:
         assert sorted(story.run().outcomes) == list(range(8))
         assert [event.trial for event in story.of(TrialAsked)] == [3, 4, 5, 6, 7, 8]
 
-    def test_twice_it_is_the_same(self, tell: Tell) -> None:
+    def test_resumed_twice_it_gives_the_same_results(self, tell: Tell) -> None:
         whole = tell("search=grid", slots=2)
         expected = self.told(whole.run(), whole.events)
         past: list[Event] = whole.events[:11]

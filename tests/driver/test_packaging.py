@@ -30,7 +30,9 @@ def pool(clock: FakeClock, **more: Any) -> FakeWorkers:
 
 
 @pytest.mark.parametrize(("message", "error"), RESULTS, ids=lambda value: type(value).__name__)
-def test_the_sweeps_worker_is_waited_for_whatever_it_answers(tmp_path: Path, message: Message, error: str) -> None:
+def test_the_driver_waits_for_the_workers_answer_whether_or_not_it_is_a_package(
+    tmp_path: Path, message: Message, error: str
+) -> None:
     clock = FakeClock()
     begun = Packaging(pool(clock, packaged=lambda slot: message), tmp_path, clock)
     begun.begin("cpu0", tmp_path / "trial", None)
@@ -50,14 +52,14 @@ def test_a_pool_that_fails_makes_no_package(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("message", "error"), RESULTS, ids=lambda value: type(value).__name__)
-def test_a_worker_of_its_own_is_waited_for_until_it_is_ready_and_then_done(message: Message, error: str) -> None:
+def test_a_new_worker_gets_the_task_when_it_is_ready_and_its_answer_is_returned(message: Message, error: str) -> None:
     clock, task = FakeClock(), Package("trial", "to")
     workers = pool(clock, packaged=lambda slot: message)
     assert packaging.run_task(workers, task, clock, threading.Event()) == error
     assert workers.tasks == [("cpu0", task)]
 
 
-def test_a_worker_that_takes_too_long_or_that_nobody_waits_for_any_more_is_given_up() -> None:
+def test_a_worker_that_takes_too_long_or_is_no_longer_needed_is_abandoned() -> None:
     clock, given_up = FakeClock(), threading.Event()
     hangs = pool(clock, package_seconds=1e6)
     assert packaging.run_task(hangs, Package("trial", "to"), clock, given_up) == "it takes more than 300 s"
@@ -80,7 +82,7 @@ class LoggedRun(SimpleNamespace):
         return {group: {} for group in groups}
 
 
-def test_a_model_that_mlflow_has_is_packaged_in_a_worker_that_is_closed_again(tmp_path: Path) -> None:
+def test_a_model_in_mlflow_is_packaged_in_a_temporary_worker(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     model.save(tmp_path / "model.h5", include_optimizer=False)
     np.savez(tmp_path / "sample_predictions.npz", images=np.zeros((3, 4, 4, 1), np.uint8))

@@ -116,7 +116,7 @@ def progress(clock: Clock | None = None, **changes: Any) -> Progress:
         (90000, "25 h 00 min"),
     ],
 )
-def test_duration_is_written_for_people(seconds, text):
+def test_duration_is_written_in_readable_units(seconds, text):
     assert format_duration(seconds) == text
 
 
@@ -153,7 +153,7 @@ def test_value_is_shown_with_few_digits(value, text):
         (["model.subunits", "model.units"], ["subunits", "units"]),
     ],
 )
-def test_names_are_as_short_as_tells_them_apart(names, expected):
+def test_names_are_as_short_as_they_can_be_without_ambiguity(names, expected):
     assert short_names(names) == dict(zip(names, expected, strict=True))
     assert len(set(short_names(names).values())) == len(names)
 
@@ -175,7 +175,7 @@ def test_names_are_as_short_as_tells_them_apart(names, expected):
         ({"algorithm": "hyperband", "max_trials": 20}, 6, 20),
     ],
 )
-def test_most_trials_come_from_the_budget_and_the_space(limits, size, most):
+def test_the_number_of_trials_is_limited_by_the_budget_and_the_space(limits, size, most):
     assert progress(budget=budget(**limits), size=size).most == most
 
 
@@ -187,7 +187,7 @@ def test_without_a_finished_trial_there_is_no_estimate():
     assert seen.seconds_left() is None
 
 
-def test_estimate_is_of_the_mean_duration_over_the_slots():
+def test_estimate_is_based_on_the_mean_duration_and_the_number_of_slots():
     seen = progress(budget=budget(max_trials=10), slots=2)
     story = Story(seen)
     for number, seconds in ((0, 10.0), (1, 30.0)):
@@ -222,7 +222,7 @@ def test_estimate_may_be_shorter_than_the_time_budget():
     assert seen.seconds_left() == 14
 
 
-def test_estimate_is_never_below_nothing():
+def test_estimate_is_never_negative():
     seen = progress(budget=budget(max_trials=1), slots=1)
     story = Story(seen)
     for number in (0, 1):
@@ -286,7 +286,7 @@ def test_headline_at_the_end_has_no_estimate():
         (MAX, {}, None),
     ],
 )
-def test_best_is_the_best_that_has_ended(objective, scores, best):
+def test_best_is_the_best_trial_that_has_ended(objective, scores, best):
     seen = progress(objective=objective)
     story = Story(seen)
     for number, score in scores.items():
@@ -297,7 +297,7 @@ def test_best_is_the_best_that_has_ended(objective, scores, best):
     assert seen.best() == best
 
 
-def test_trial_that_is_retried_starts_from_nothing():
+def test_retried_trial_starts_at_epoch_zero():
     seen = progress()
     story = Story(seen)
     story.starts(0, "cpu0")
@@ -364,7 +364,7 @@ def test_worker_that_died_is_printed():
     assert lines(tell, width=200) == ["trial 3: its worker was killed by SIGKILL [out of memory?]; it is retried"]
 
 
-def test_slot_that_is_lost_is_printed_and_no_longer_counted():
+def test_lost_slot_is_printed_and_no_longer_counted():
     clock = Clock()
     seen = progress(clock)
 
@@ -378,7 +378,7 @@ def test_slot_that_is_lost_is_printed_and_no_longer_counted():
     assert "0 of 2 slots busy" in seen.headline()
 
 
-def test_shares_that_are_opened_and_closed_are_printed_and_counted():
+def test_opened_and_closed_shares_are_printed_and_counted():
     clock = Clock()
     seen = progress(clock)
     events = [

@@ -55,7 +55,7 @@ def test_a_model_that_a_worker_has_packaged_is_registered(settings, said: list[s
     assert done.registered == "here of a/b in sqlite:///x.db"
 
 
-def test_what_a_report_needs_is_imported_beforehand_and_a_failure_there_is_no_error(settings, monkeypatch) -> None:
+def test_the_reports_modules_are_imported_beforehand_and_a_failed_import_is_ignored(settings, monkeypatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(importance, "load", asked.append)
     publish.prepare(settings("tracking.report=false"), 100)

@@ -67,7 +67,7 @@ class TestAuto:
         assert resume.to_continue(config, Path("out") / "other", print) is None
 
 
-def test_a_sweep_is_named_by_what_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_named_by_an_argument_that_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert summary.as_argument("x/1", tmp_path / "experiments" / "x" / "1") == "x/1"
     assert summary.as_argument("x/auto", tmp_path / "out" / "auto") == "out/auto"

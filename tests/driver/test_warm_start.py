@@ -161,7 +161,7 @@ DATA = {"name": "mnist_5k", "digest": "abc"}
 
 
 class Past:
-    """An earlier sweep, of which a journal is written."""
+    """An earlier sweep, with its journal."""
 
     def __init__(self, folder: Path, config: dict[str, Any], objective: str | list[str] = "val_accuracy max") -> None:
         folder.mkdir()

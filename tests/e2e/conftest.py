@@ -13,7 +13,7 @@ from mnist_sweep.tracking import store as mlflow_store
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store, which takes seconds to create; sweeps that are not about that begin with a copy."""
+    """An empty MLflow store, which takes seconds to create; most tests start with a copy of it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     mlflow_store.connect(f"sqlite:///{path}", create=True)
     return path

@@ -35,6 +35,8 @@ def slow(*values: Any) -> Any:
         ("stop_server", {"algorithm": "random", "times": 1}),
     ],
 )
-def test_faults_lose_repeat_and_leave_nothing(chaos: Chaos, fault: str, arguments: dict[str, Any]) -> None:
+def test_faults_lose_and_repeat_no_trial_and_leave_nothing_behind(
+    chaos: Chaos, fault: str, arguments: dict[str, Any]
+) -> None:
     getattr(chaos, fault)(**arguments)
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)

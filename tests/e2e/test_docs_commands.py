@@ -109,7 +109,7 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arguments_of(command: Command, folder: Path) -> list[str]:
-    """What follows `python -m mnist_sweep`, with the sweep that there is in the place of the one on the page."""
+    """What follows `python -m mnist_sweep`, with the sweep that exists instead of the one on the page."""
     (sweep,) = (path.name for path in (folder / "experiments" / "quick").iterdir())
     words = [re.sub(TIME, f"/{sweep}", word) for word in command.words[3:]]
     # No other experiment has been run.
@@ -138,7 +138,9 @@ def test_every_command_that_a_page_shows_succeeds(
 
 
 @pytest.mark.parametrize("name", [name for name, c in shown().items() if c.output.startswith("mnist_sweep: ")])
-def test_errors_are_those_that_the_page_shows(here: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_error_that_a_page_shows_is_the_real_one(
+    here: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         main(shown()[name].words[3:])
     assert end.value.code == 2
@@ -146,7 +148,7 @@ def test_errors_are_those_that_the_page_shows(here: Path, name: str, capsys: pyt
 
 
 @pytest.mark.parametrize("page", [page for page in GUIDES if snippets(page)], ids=lambda page: page.stem)
-def test_the_python_of_a_page_runs_from_its_top_to_its_end(here: Path, run: Run, page: Path) -> None:
+def test_the_python_code_of_a_page_runs_from_top_to_bottom(here: Path, run: Run, page: Path) -> None:
     code = snippets(page)
     if "exported/" in code:
         with pytest.raises(SystemExit, match="0|None"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CheckedSearch, page_of, until
+from browser import WatchedPage, page_of, until
 from browser import browser as browser
 from PIL import Image
 from programs import Run, command, environment, with_store
@@ -49,7 +49,7 @@ def address(browser, run: Run, store: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def opened(browser, address: str) -> Iterator[CheckedSearch]:
+def opened(browser, address: str) -> Iterator[WatchedPage]:
     with page_of(browser, has_touch=True) as watched:
         watched.page.goto(address)
         # The first test waits for TensorFlow.
@@ -78,7 +78,7 @@ def answer(page) -> str:
     return page.inner_text("#digit")
 
 
-def test_a_digit_is_read_while_it_is_drawn_with_the_mouse(opened):
+def test_a_digit_is_recognized_while_it_is_drawn_with_the_mouse(opened):
     page, under_way, most, requests = opened.page, 0, 0, 0
 
     def started(request) -> None:
@@ -160,7 +160,7 @@ def test_clearing_can_be_undone(opened):
     assert page.is_disabled("#undo")
 
 
-def test_an_opened_image_is_read_and_a_new_stroke_starts_a_new_drawing(opened, tmp_path: Path):
+def test_an_opened_image_is_recognized_and_a_new_stroke_starts_a_new_drawing(opened, tmp_path: Path):
     page, images = opened.page, data.load("mnist_5k")
     digit = images.x_test[images.y_test == 3][0, ..., 0]
     image = tmp_path / "three.png"
@@ -174,7 +174,7 @@ def test_an_opened_image_is_read_and_a_new_stroke_starts_a_new_drawing(opened, t
     until(page, lambda: "cannot open" in page.inner_text("#agreement"))
 
 
-def test_the_page_tells_why_an_answer_is_doubtful(opened):
+def test_the_page_says_why_an_answer_is_doubtful(opened):
     page = opened.page
     draw(page, [(0, 140), (279, 150)])
     answer(page)

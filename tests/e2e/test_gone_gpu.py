@@ -1,4 +1,4 @@
-"""GPUs that disappear from a real sweep. The devices alone are made up (`fake_gpus/`): they compute on the CPU."""
+"""GPUs that disappear from a real sweep. Only the devices are fake (`fake_gpus/`): they compute on the CPU."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Sweep:
         return [event for event in self.events() if isinstance(event, kind)]
 
     def result(self) -> dict[str, Any]:
-        """Trials, values and metrics, without what tells of time; an epoch or an end told twice shows, too."""
+        """Trials, values and metrics, without times; an epoch or an end that is reported twice would show."""
         return {
             "values": {e.trial.number: e.trial.values for e in self.of(TrialStarted)},
             "ends": sorted((e.trial, e.outcome.status, e.outcome.score) for e in self.of(TrialEnded)),
@@ -79,7 +79,7 @@ class Sweep:
         }
 
     def logged(self) -> list[tuple[Any, ...]]:
-        """The same out of MLflow."""
+        """The same, read from MLflow."""
         curves = mnist_sweep.load_curves("gone", tracking_uri=self.uri)
         curves = curves[curves["metric"] != "epoch_seconds"]
         return sorted(curves[["trial", "epoch", "metric", "value"]].itertuples(index=False, name=None))
@@ -195,9 +195,7 @@ def test_a_sweep_whose_only_gpu_disappears_is_resumed_when_it_is_back(sweeps: Sw
 
 
 @pytest.mark.slow
-def test_a_gpu_whose_shares_are_measured_has_the_results_of_one_without(
-    digits: Path, store: Path, tmp_path: Path
-) -> None:
+def test_shares_of_a_gpu_give_the_same_results_as_a_whole_gpu(digits: Path, store: Path, tmp_path: Path) -> None:
     sweeps = {}
     for shares in ("1", "auto"):
         (tmp_path / shares).mkdir()
@@ -218,7 +216,7 @@ def test_a_gpu_whose_shares_are_measured_has_the_results_of_one_without(
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_gone_at_the_start_is_told_and_the_others_do_its_work(
+def test_a_gpu_missing_at_the_start_is_reported_and_the_others_train_its_trials(
     expected: Sweep, digits: Path, store: Path, tmp_path: Path
 ) -> None:
     sweep = Sweep(tmp_path, digits, store)

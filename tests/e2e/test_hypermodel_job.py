@@ -1,4 +1,4 @@
-"""A keras-tuner user's own function, searched from the command line as it is."""
+"""A keras-tuner user's `build_model` function, searched unchanged from the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mnist_sweep
 EXAMPLES = Path(__file__).parent.parent / "hypermodels.py"
 
 
-def test_a_users_own_function_runs_unchanged(run, digits: Path, tmp_path: Path) -> None:
+def test_a_users_hypermodel_function_runs_unchanged(run, digits: Path, tmp_path: Path) -> None:
     shutil.copy(EXAMPLES, tmp_path / "own.py")
     done = run(
         tmp_path, "model.hypermodel=own:build_model", "data=npz", f"data.path={digits}", "search.max_trials=3",
@@ -32,7 +32,9 @@ def test_a_users_own_function_runs_unchanged(run, digits: Path, tmp_path: Path) 
     assert not [column for column in frame.columns if column.startswith("params.optimizer.")]
 
 
-def test_a_mistake_in_it_is_one_line_and_leaves_nothing_behind(run, digits: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_a_hypermodel_is_a_one_line_error_and_leaves_nothing_behind(
+    run, digits: Path, tmp_path: Path
+) -> None:
     shutil.copy(EXAMPLES, tmp_path / "own.py")
     done = run(tmp_path, "model.hypermodel=own:raises", "data=npz", f"data.path={digits}", "workers.count=1")
     assert done.returncode == 2

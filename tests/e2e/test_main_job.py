@@ -33,7 +33,7 @@ def sweep_of(folder: Path, name: str) -> Path:
     return found
 
 
-def test_the_output_tells_data_space_trials_leaderboard_and_next_commands(swept) -> None:
+def test_the_output_shows_data_space_trials_leaderboard_and_next_commands(swept) -> None:
     _, output = swept
     for text in (
         "data     npz: 360 training, 40 validation and 200 test images of 28x28x1, 10 classes",
@@ -53,7 +53,7 @@ def test_the_output_tells_data_space_trials_leaderboard_and_next_commands(swept)
     assert len(re.findall(r"^trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d\)", output, re.M)) == 4
 
 
-def test_everything_lies_in_the_sweeps_folder_and_nothing_else_appears(swept) -> None:
+def test_everything_is_in_the_sweeps_folder_and_nothing_else_appears(swept) -> None:
     folder, _ = swept
     assert sorted(p.name for p in folder.iterdir()) == ["experiments", "mlruns"]
     sweep = sweep_of(folder, "four")
@@ -165,7 +165,7 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing_but_time(digits: Path, work: Path) -> None:
+def test_a_worker_killed_in_the_middle_costs_only_time(digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
         command(
             "model.units=4", "training.epochs=600", "data=npz", f"data.path={digits}", "name=killed",
@@ -222,7 +222,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     assert losses == [list(range(1, 301))] * 2
 
 
-def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_go_on(digits: Path, work: Path) -> None:
+def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_continue(digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
         command("training.batch_size=1", "model.units=4096", "workers.count=1", "data=npz", f"data.path={digits}"),
         cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -242,7 +242,9 @@ def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_go_on(digits: Path,
     assert list(journal.read(sweep_of(work, "mlp")))[-1].reason == "interrupted"
 
 
-def test_hyperband_trains_on_from_its_parents_and_loads_no_tensorflow_in_the_driver(digits: Path, work: Path) -> None:
+def test_hyperband_trials_continue_from_their_parents_and_the_driver_loads_no_tensorflow(
+    digits: Path, work: Path
+) -> None:
     code = (
         "import sys\nfrom mnist_sweep.cli.main import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit as end: print('code', end.code)\n"
@@ -262,7 +264,9 @@ def test_hyperband_trains_on_from_its_parents_and_loads_no_tensorflow_in_the_dri
 
 
 class TestConfigs:
-    def test_a_users_own_experiment_and_model_beside_the_working_directory(self, run, digits: Path, work: Path) -> None:
+    def test_a_users_experiment_and_model_in_the_working_directory_are_found(
+        self, run, digits: Path, work: Path
+    ) -> None:
         (work / "conf" / "experiment").mkdir(parents=True)
         (work / "conf" / "experiment" / "mine.yaml").write_text(
             "# @package _global_\ndefaults:\n  - override /data: npz\n  - override /search: bayesian\n"
@@ -291,7 +295,7 @@ class TestConfigs:
         assert done.returncode == 0, done.stdout + done.stderr
         return folder, done.stdout
 
-    def test_multirun_is_one_whole_sweep_after_another(self, two_offline) -> None:
+    def test_multirun_runs_one_whole_sweep_after_another(self, two_offline) -> None:
         folder, _ = two_offline
         frame = mnist_sweep.load_runs(experiment="mlp", tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
         assert frame["params.training.seed"].tolist() == [1, 2]
@@ -303,7 +307,7 @@ class TestConfigs:
         assert done.stderr == "mnist_sweep: model.units=0: must be at least 1\n"
         assert list(tmp_path.iterdir()) == []
 
-    def test_the_debug_flag_shows_where(self, run, tmp_path: Path) -> None:
+    def test_the_debug_flag_shows_a_traceback(self, run, tmp_path: Path) -> None:
         done = run(tmp_path, "--debug", "model.units=0")
         assert done.returncode == 2
         assert "Traceback" in done.stderr
@@ -311,13 +315,13 @@ class TestConfigs:
     @pytest.mark.parametrize(
         "arguments", [["--help"], ["--cfg", "job"], ["+experiment=cnn", "--cfg", "job"], ["experiments"]]
     )
-    def test_looking_runs_nothing(self, run, tmp_path: Path, arguments: list[str]) -> None:
+    def test_commands_that_only_show_something_run_nothing(self, run, tmp_path: Path, arguments: list[str]) -> None:
         done = run(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout
         assert list(tmp_path.iterdir()) == []
 
-    def test_without_network_the_small_digits_stand_in_and_everybody_is_told(self, two_offline) -> None:
+    def test_without_network_the_5000_digits_are_used_and_the_fallback_is_shown(self, two_offline) -> None:
         folder, output = two_offline
         assert "data=mnist CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of mnist_5k instead" in output
         from mlflow import MlflowClient
@@ -335,11 +339,11 @@ class TestConfigs:
         assert not (tmp_path / "experiments").exists()
 
 
-# A proxy that nobody answers at, so that the tests are the same on a machine with a network.
+# A proxy that never answers, so the tests are the same on a machine with a network.
 OFFLINE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
 
 
-def test_a_signal_while_the_report_is_written_leaves_a_whole_sweep_and_nothing_else(digits: Path, work: Path) -> None:
+def test_a_signal_while_the_report_is_written_leaves_a_complete_sweep_and_no_process(digits: Path, work: Path) -> None:
     driver = subprocess.Popen(
         command(
             "model.units=4", "training.epochs=1", "data=npz", f"data.path={digits}", "name=late", published=True,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CheckedSearch, page_of, until
+from browser import WatchedPage, page_of, until
 from browser import browser as browser
 from programs import command, environment
 
@@ -94,7 +94,7 @@ def pages(swept: tuple[Path, str], swept_runs: SweepRuns) -> Iterator[Pages]:
 
 
 @pytest.fixture(scope="module")
-def watched(browser, pages: Pages) -> Iterator[CheckedSearch]:
+def watched(browser, pages: Pages) -> Iterator[WatchedPage]:
     """One page for all tests, as loading MLflow's scripts takes longer than the tests."""
     with page_of(browser, width=1500, height=1400) as watched:
         # Otherwise MLflow opens its assistant on the first visit.
@@ -104,11 +104,11 @@ def watched(browser, pages: Pages) -> Iterator[CheckedSearch]:
         yield watched
 
 
-def _names(watched: CheckedSearch) -> list[str]:
+def _names(watched: WatchedPage) -> list[str]:
     return watched.page.locator(".ag-row a[href*='/runs/']").all_inner_texts()
 
 
-def test_the_sweeps_view_shows_its_trials_the_best_first_with_charts(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_sweeps_view_shows_its_trials_with_charts_best_first(watched: WatchedPage, pages: Pages) -> None:
     page = watched.page
     page.goto(pages.view)
     until(page, lambda: len(_names(watched)) == 4, _SECONDS)
@@ -134,7 +134,7 @@ def test_the_sweeps_view_shows_its_trials_the_best_first_with_charts(watched: Ch
         until(page, lambda points=points: points.count() == 4)
 
 
-def test_the_table_has_the_hyperparameters_and_scores_as_columns(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_table_has_the_hyperparameters_and_scores_as_columns(watched: WatchedPage, pages: Pages) -> None:
     page = watched.page
     page.goto(pages.view.replace("compareRunsMode=CHART&", ""))
     cells = page.locator("[col-id='params.`model.units`'][role=gridcell]")
@@ -146,7 +146,7 @@ def test_the_table_has_the_hyperparameters_and_scores_as_columns(watched: Checke
     assert all(re.fullmatch(r"0\.\d{1,3}", score) for score in scores)
 
 
-def test_the_trials_are_nested_below_their_sweep_in_the_list_of_runs(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_trials_are_nested_below_their_sweep_in_the_list_of_runs(watched: WatchedPage, pages: Pages) -> None:
     page = watched.page
     # Otherwise MLflow's page keeps the view's filter.
     page.goto("about:blank")
@@ -156,7 +156,7 @@ def test_the_trials_are_nested_below_their_sweep_in_the_list_of_runs(watched: Ch
     until(page, lambda: len(_names(watched)) == 5)
 
 
-def test_the_sweeps_page_describes_the_results_and_shows_the_report(watched: CheckedSearch, pages: Pages) -> None:
+def test_the_sweeps_page_describes_the_results_and_shows_the_report(watched: WatchedPage, pages: Pages) -> None:
     page, run = watched.page, pages.found.parent.info
     page.goto(f"{pages.home}#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning")
     until(page, lambda: page.get_by_text("Winner: trial").count() > 0)
@@ -169,7 +169,7 @@ def test_the_sweeps_page_describes_the_results_and_shows_the_report(watched: Che
 
 
 def test_the_winner_is_in_the_model_registry(
-    watched: CheckedSearch, pages: Pages, registered: registry.Registered
+    watched: WatchedPage, pages: Pages, registered: registry.Registered
 ) -> None:
     page = watched.page
     page.goto(f"{pages.home}#/models/{registered.name}/versions/{registered.version}?workflowType=machine_learning")
@@ -178,7 +178,7 @@ def test_the_winner_is_in_the_model_registry(
     assert page.get_by_text("Takes raw images (N, 28, 28, 1), float32 in 0..255").count()
 
 
-def test_no_page_had_an_error_or_made_a_request_to_another_host(watched: CheckedSearch) -> None:
+def test_no_page_had_an_error_or_made_a_request_to_another_host(watched: WatchedPage) -> None:
     assert watched.hosts == {"127.0.0.1"}
     assert [error for error in watched.errors if not (_NOISE.search(error) or error.endswith(_MISSING))] == []
 

@@ -1,7 +1,7 @@
 """Sweeps of version 0.1: whatever has changed since, they are read, resumed, logged and used.
 
-`tests/fixtures/sweeps_0_1.tar.xz` is a project that commit 9942b9e left: a finished sweep of four trials, one that was
-interrupted in its second trial of 300 epochs, their MLflow store without its pictures, and their data. The store still
+`tests/fixtures/sweeps_0_1.tar.xz` is a project made by commit 9942b9e: a finished sweep of four trials, one that was
+interrupted in its second trial of 300 epochs, their MLflow store without its plots, and their data. The store still
 names the folder that it was made in, which is gone.
 """
 
@@ -28,7 +28,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_finished_one_is_compared_and_loaded(old: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_old_sweep_is_compared_and_loaded(old: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(old, "compare", "finished", "--columns", "trial,units,val_accuracy", "--format", "csv")
     assert done.returncode == 0, done.stderr
     assert [line.count(",") for line in done.stdout.splitlines()] == [2] * 5
@@ -38,7 +38,7 @@ def test_a_finished_one_is_compared_and_loaded(old: Path, run, monkeypatch: pyte
     assert load_curves("finished").groupby("trial")["epoch"].max().tolist() == [2] * 4
 
 
-def test_a_finished_one_is_reported_exported_and_asked(old: Path, run) -> None:
+def test_a_finished_old_sweep_is_reported_exported_and_used_for_predictions(old: Path, run) -> None:
     done = run(old, "report", "finished", "--to", "report.html")
     assert done.returncode == 0, done.stderr
     assert "finished" in (old / "report.html").read_text(encoding="utf-8")
@@ -47,14 +47,14 @@ def test_a_finished_one_is_reported_exported_and_asked(old: Path, run) -> None:
     assert set(json.loads((old / "exported" / "manifest.json").read_text())["files"]) == {"model.h5", "model.keras"}
 
 
-def test_a_finished_one_is_synced_without_doubling_anything(old: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_old_sweep_is_synced_without_duplicates(old: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(old, "sync", "finished")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(old)
     assert len(load_runs("finished")) == 4
 
 
-def test_an_interrupted_one_is_resumed_from_where_it_stood(old: Path, run) -> None:
+def test_an_interrupted_old_sweep_is_resumed_where_it_stopped(old: Path, run) -> None:
     # Its versions are those that it was made with, and are no longer these one day.
     done = run(old, "resume", "interrupted", "--other-versions")
     assert done.returncode == 0, done.stdout + done.stderr

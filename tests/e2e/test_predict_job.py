@@ -25,7 +25,9 @@ def image_files(digits: Path, tmp_path: Path) -> list[Path]:
     return [tmp_path / name for name in ("zero.jpg", "text.png", "one.png", "two digits.png")]
 
 
-def test_images_are_read_and_doubts_are_reported(swept, run, image_files: list[Path], tmp_path: Path) -> None:
+def test_digits_in_images_are_recognized_and_doubts_are_reported(
+    swept, run, image_files: list[Path], tmp_path: Path
+) -> None:
     folder, _ = swept
     seen = tmp_path / "seen"
     done = run(

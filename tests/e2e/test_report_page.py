@@ -184,7 +184,7 @@ def test_a_row_highlights_its_line_and_a_line_its_row(opened):
     assert page.locator("#readout").inner_text().startswith("rank 1 ")
 
 
-def test_arrow_keys_go_from_row_to_row(opened):
+def test_arrow_keys_move_between_rows(opened):
     page = opened.page
     page.locator("#trials tbody tr").first.focus()
     page.keyboard.press("ArrowDown")

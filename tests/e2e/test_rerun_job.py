@@ -1,4 +1,4 @@
-"""A trial trained again: really, in a worker, from what MLflow and the journal hold."""
+"""Trains a trial again in a real worker, from what MLflow and the journal contain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_logged_metric_that_was_changed_is_found(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run_id = mnist_sweep.load_runs("four").set_index("trial")["run_id"][1]
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as store, sqlite3.connect(tmp_path / "mlflow.db") as database:
-        # Not as a file, beside which the latest pages may lie in another.
+        # Through SQLite, as the latest pages may still be in a second file.
         store.backup(database)
         changed = database.execute(
             "UPDATE metrics SET value = value + 1e-9 WHERE run_uuid = ? AND key = 'val_loss' AND step = 2", [run_id]
@@ -42,7 +42,7 @@ def test_a_logged_metric_that_was_changed_is_found(
         assert changed.rowcount == 1
     store.close()
     database.close()
-    # Where a store lies, its files are looked for.
+    # MLflow looks for files next to the store.
     shutil.copytree(folder / "mlruns" / "artifacts", tmp_path / "artifacts")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert rerun.rerun(run_id[:12], None, uri, Console(width=200)) == 1

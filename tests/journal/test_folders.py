@@ -27,7 +27,7 @@ def begin(folder: Path) -> None:
 
 
 class TestClaiming:
-    def test_a_new_folder_is_created_and_given_up_with_those_above_it(self, tmp_path: Path) -> None:
+    def test_a_new_folder_and_its_new_parents_are_created_and_removed_again(self, tmp_path: Path) -> None:
         (tmp_path / "there").mkdir()
         claim = folders.claim(tmp_path / "there" / "a" / "b")
         assert claim.folder == tmp_path / "there" / "a" / "b"
@@ -47,7 +47,7 @@ class TestClaiming:
         file.parent.mkdir(parents=True)
         file.write_text("a year of work")
         if name == "lock":
-            # A program's own lock is not a sweep's where there is more beside it.
+            # With other files next to it, a lock belongs to another program and not to a sweep.
             (file.parent / "data.csv").touch()
         before = tree(tmp_path)
         with pytest.raises(

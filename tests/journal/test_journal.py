@@ -166,7 +166,7 @@ def test_journal_that_is_open_cannot_be_opened_again(tmp_path):
             assert str(caught.value) == (
                 f"{tmp_path}: this sweep is being run by process {os.getpid()} on {platform.node()}"
             )
-        # The first goes on undisturbed.
+        # The first continues undisturbed.
         journal_.handle(STORY[0])
     assert list(journal.read(tmp_path)) == STORY[:1]
     assert not folders.is_running(tmp_path)
@@ -306,7 +306,7 @@ def test_a_lock_shared_with_a_hard_linked_copy_is_replaced(written, tmp_path):
     (tmp_path / "copy" / files.FILE).write_bytes(written.read_bytes())
     with Journal(tmp_path / "copy", resume=True):
         assert original.read_bytes() == before
-        # Each can be run beside the other.
+        # Both can run at the same time.
         with Journal(tmp_path, resume=True):
             assert folders.is_running(tmp_path / "copy")
     assert not folders.is_running(tmp_path)

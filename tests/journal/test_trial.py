@@ -72,7 +72,7 @@ def ids(event: Event) -> str:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=ids)
-def test_event_survives_json(event):
+def test_event_is_the_same_after_conversion_to_json_and_back(event):
     assert event_from_json(json.loads(json.dumps(event.to_json()))) == event
 
 

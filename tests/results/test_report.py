@@ -119,7 +119,7 @@ def test_an_unwritable_file_is_an_error_that_names_it(project, old, undrawn, tmp
     assert str(caught.value).startswith(f"--to={tmp_path}/file/report.html: cannot be written (")
 
 
-def test_a_damaged_file_only_leaves_out_its_own_plots(project, new, monkeypatch, tmp_path):
+def test_a_damaged_file_leaves_out_only_its_own_plots(project, new, monkeypatch, tmp_path):
     made = made_up.sweep(tmp_path, 3, epochs=1, files={"test_details.npz": b"not an archive"})
     text = page(made, tmp_path)
     assert 'id="mistakes"' not in text
@@ -398,7 +398,7 @@ def test_invisible_characters_are_written_as_escapes(undrawn, tmp_path):
     "content",
     ["", "{}", "null", "[]", '{"rows are true classes": [[1, 2], [3]]}', '{"rows are true classes": "x"}', "["],
 )
-def test_a_damaged_confusion_matrix_only_leaves_out_its_plot(tmp_path: Path, content: str) -> None:
+def test_a_damaged_confusion_matrix_leaves_out_only_its_plot(tmp_path: Path, content: str) -> None:
     (tmp_path / "confusion_matrix.json").write_text(content)
     assert plots._counts(tmp_path / "confusion_matrix.json") is None
     (tmp_path / "confusion_matrix.json").write_text('{"rows are true classes": [[1, 2], [3, 4]]}')

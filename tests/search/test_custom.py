@@ -304,7 +304,7 @@ class TestWrongAnswers:
             ),
         ],
     )
-    def test_are_errors(self, write: Write, make: Make, answer: str, expected: str) -> None:
+    def test_wrong_answers_of_ask_are_errors(self, write: Write, make: Make, answer: str, expected: str) -> None:
         write(f"""
         good = {GOOD}
         class Mine(Search):
@@ -388,7 +388,7 @@ class TestOracle:
             assert isinstance(search.ask(number), Suggestion)
             search.tell(number, Result(None if number % 3 else (random.random(),), 2))
 
-    def test_failures_do_not_end_it_as_the_loop_counts_them(self, write: Write, make: Make) -> None:
+    def test_failed_trials_do_not_end_an_oracle(self, write: Write, make: Make) -> None:
         write(f"""
         class Mine(keras_tuner.Oracle):
             def __init__(self, objective, hyperparameters):
@@ -426,7 +426,9 @@ class TestOracle:
             ("1 / 0", "its ask failed (ZeroDivisionError: division by zero)"),
         ],
     )
-    def test_wrong_answers_are_errors(self, write: Write, make: Make, response: str, expected: str) -> None:
+    def test_wrong_answers_of_an_oracle_are_errors(
+        self, write: Write, make: Make, response: str, expected: str
+    ) -> None:
         write(f"""
         good = {GOOD}
         class Mine(keras_tuner.Oracle):
@@ -479,7 +481,7 @@ class TestStopping:
             ("1 / 0", "its stopping failed (ZeroDivisionError: division by zero)"),
         ],
     )
-    def test_its_mistakes_are_errors(self, write: Write, configured, answer: str, expected: str) -> None:
+    def test_mistakes_in_a_stopping_rule_are_errors(self, write: Write, configured, answer: str, expected: str) -> None:
         write(self.RULE.replace("ANSWER", answer))
         rule = create_stopping(configured(worst=0.5))
         assert rule is not None

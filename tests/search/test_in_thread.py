@@ -37,7 +37,7 @@ def answers(search_thread: ThreadedSearch, count: int) -> list[Answered]:
     return found
 
 
-def test_a_slow_suggestion_does_not_block_and_calls_keep_their_order() -> None:
+def test_a_slow_suggestion_does_not_block_the_loop_and_calls_keep_their_order() -> None:
     search = Slow()
     search_thread = ThreadedSearch(lambda: search)
     search_thread.restore(1, Suggestion({"model.units": 1}))

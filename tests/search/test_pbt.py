@@ -304,7 +304,7 @@ class TestPerturbing:
     ) -> None:
         assert sorted(self.moves(make, sweep, value)) == pytest.approx(sorted(expected))
 
-    def test_zero_changes_too(self, make: Make) -> None:
+    def test_a_value_of_zero_is_changed_too(self, make: Make) -> None:
         assert min(self.moves(make, "model.dropout=interval(0,0.5)", 0.0)) > 0
 
     def test_resamples_with_the_given_probability(self, make: Make) -> None:
@@ -316,7 +316,7 @@ class TestPerturbing:
 
 class TestFailures:
     @pytest.mark.parametrize("slots", [1, 4, 8])
-    def test_block_nothing_and_are_never_continued(self, make: Make, slots: int) -> None:
+    def test_of_trials_block_no_member_and_are_never_continued(self, make: Make, slots: int) -> None:
         for order in range(10):
             rng, failed = random.Random(order), set()
 

@@ -62,7 +62,7 @@ def test_searches_that_do_not_learn_accept_several_objectives(make: Make, algori
     assert len(play(made.search, slots=2, most=100, score=lambda _: (0.5, 10.0))) == 6
 
 
-def test_a_trial_that_was_cut_counts_as_worse_than_the_others(make: Make) -> None:
+def test_a_trial_that_was_stopped_counts_as_worse_than_the_others(make: Make) -> None:
     made = make("tpe", *LINE, "search.startup_trials=1")
     for number in range(40):
         asked = made.search.ask(number)

@@ -47,7 +47,7 @@ def test_dropout_depends_on_the_seed_only_and_has_the_right_gradient() -> None:
         {"activation": "elu", "dtype": "mixed_bfloat16"},
     ],
 )
-def test_a_convolution_has_the_outputs_and_gradients_of_kerass(arguments) -> None:
+def test_a_convolution_has_the_same_outputs_and_gradients_as_in_keras(arguments) -> None:
     if keras.backend.backend() != "tensorflow":
         pytest.skip("JAX uses Keras's layer")
     import tensorflow as tf

@@ -13,13 +13,15 @@ from mnist_sweep.journal.trial import Status
 VALUES = {"units": 16, "batch_size": 64, "shuffle": True}
 
 
-def test_its_hyperparameters_matter(trained, trial_of) -> None:
+def test_hyperparameters_of_a_custom_fit_change_the_result(trained, trial_of) -> None:
     few, many = (trained(trial_of("TunesFit", {**VALUES, "batch_size": size}))[1] for size in (64, 32))
     assert [r["epoch"] for r in few] == [r["epoch"] for r in many] == [1, 2, 3]
     assert many[-1]["loss"] < few[-1]["loss"]
 
 
-def test_after_an_interruption_it_starts_again_and_gives_the_same(trainer, trained, trial_of, tmp_path: Path) -> None:
+def test_after_an_interruption_a_custom_fit_starts_again_and_gives_the_same_result(
+    trainer, trained, trial_of, tmp_path: Path
+) -> None:
     config = trial_of("TunesFit", VALUES)
     train(trainer, config, tmp_path / "cut", epochs=2)
     outcome, rest = train(trainer, config, tmp_path / "rest", epochs=3, parent=tmp_path / "cut")
@@ -32,7 +34,7 @@ def test_after_an_interruption_it_starts_again_and_gives_the_same(trainer, train
 
 
 @pytest.mark.parametrize("name", ["CustomLoop", "TwoStages"])
-def test_it_ends_when_it_is_told_to_stop(trainer, trial_of, tmp_path: Path, name: str) -> None:
+def test_a_custom_fit_ends_when_the_trial_is_stopped(trainer, trial_of, tmp_path: Path, name: str) -> None:
     outcome, reports = train(
         trainer, trial_of(name, {}), tmp_path, epochs=9, stop=lambda epoch: "enough" if epoch == 2 else ""
     )
@@ -62,7 +64,7 @@ def test_a_custom_training_loop_reports_through_the_callbacks(trainer, trial_of,
         ("Broken", "model.hypermodel=hypermodels:Broken: its fit raised (KeyError at hypermodels.py:"),
     ],
 )
-def test_a_mistake_in_it_is_reported(trainer, trial_of, tmp_path: Path, name: str, message: str) -> None:
+def test_a_mistake_in_a_custom_fit_is_reported(trainer, trial_of, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         train(trainer, trial_of(name, {}), tmp_path)
     assert str(error.value).startswith(message)

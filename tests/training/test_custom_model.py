@@ -18,7 +18,7 @@ DENSE = {"num_layers": 2, "units_0": 16, "units_1": 8, "activation": "tanh", "dr
 CONDITIONAL = {"model_type": "mlp", "units": 16, "act": "relu", "optimizer": "adam"}
 
 
-def test_it_trains_as_its_user_compiled_it(trained, trial_of) -> None:
+def test_a_hypermodel_is_trained_as_its_user_compiled_it(trained, trial_of) -> None:
     outcome, reports, _ = trained(trial_of("build_model", DENSE))
     assert outcome.status is Status.COMPLETED
     assert outcome.parameters == 784 * 16 + 16 + 16 * 8 + 8 + 8 * 10 + 10
@@ -97,7 +97,7 @@ def test_only_active_branches_are_built(built) -> None:
     assert built("conditional", {**values, "model_type": "cnn"}).model.count_params() == 20 + 72 * 10 + 10
 
 
-def test_an_instance_is_used_as_it_is(built) -> None:
+def test_an_instance_of_a_hypermodel_is_used_unchanged(built) -> None:
     assert built("instance", {**DENSE, "num_layers": 1}).model.count_params() == 784 * 16 + 16 + 16 * 10 + 10
 
 
@@ -112,7 +112,9 @@ def test_an_instance_is_used_as_it_is(built) -> None:
         ("breaks", (28, 28, 1), (28, 28, 1)),
     ],
 )
-def test_images_are_reshaped_to_its_input_shape(built, tmp_path: Path, name: str, image: Any, shape: Any) -> None:
+def test_images_are_reshaped_to_the_models_input_shape(
+    built, tmp_path: Path, name: str, image: Any, shape: Any
+) -> None:
     from mnist_sweep.training import saved
 
     found = built(name, {}, image)

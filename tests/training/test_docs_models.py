@@ -23,14 +23,14 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_the_function_that_builds_a_model_is_one_that_can_be_trained(trainer, trial_config, tmp_path: Path) -> None:
+def test_the_model_function_on_the_page_builds_a_trainable_model(trainer, trial_config, tmp_path: Path) -> None:
     (builder,) = {w for c in commands(PAGE) for w in shlex.split(c.text) if w.startswith("model.builder=")}
     outcome, reports = train(trainer, trial_config(builder, "+model.width=32", "training.epochs=1"), tmp_path)
     assert outcome.status is Status.COMPLETED, outcome.reason
     assert len(reports) == 1
 
 
-def test_the_hypermodels_space_is_the_one_that_the_page_shows(trainer) -> None:
+def test_the_hypermodel_on_the_page_has_the_space_that_the_page_shows(trainer) -> None:
     (command,) = [c for c in commands(PAGE) if "hypermodel=" in c.text and c.output]
     (name,) = re.findall(r"model\.hypermodel=(\S+)", command.text)
     trial = {"model": {"hypermodel": name}, "optimizer": {}, "training": {}}

@@ -85,7 +85,7 @@ def test_ending_an_interrupted_trial_trains_nothing_and_keeps_its_results(
     before = sample.read_bytes()
     model.unlink()
     sample.unlink()
-    # Killed before it could end: it is told to end again, and does not ask.
+    # It was killed before it could end: it is told to end again, and does not ask.
     second, again = train(trainer, config, tmp_path, ending="enough", stop=None)
     assert timeless(again) == timeless(reports)
     assert (second.status, second.reason, second.score) == (Status.STOPPED, "enough", first.score)
@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_fails_the_trial(trainer, trial_config, tmp_pa
     assert reports == []
 
 
-def test_a_trial_that_is_told_to_stop_ends_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:
+def test_a_stopped_trial_ends_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:
     config = trial_config(*SMALL, "training.epochs=9")
     outcome, reports = train(trainer, config, tmp_path, stop=lambda epoch: "enough" if epoch == 2 else "")
     assert len(reports) == 2
@@ -313,7 +313,7 @@ CONVOLUTIONS = ("model=cnn", "model.filters=[4,8]", "model.dense.units=16", "mod
         ("adam", CONVOLUTIONS),
     ],
 )
-def test_an_epoch_gives_what_keras_fit_gives(trainer, dataset, trial_config, tmp_path: Path, optimizer, model) -> None:
+def test_an_epoch_gives_the_same_as_keras_fit(trainer, dataset, trial_config, tmp_path: Path, optimizer, model) -> None:
     """With the same batches in the same order, and the same initial weights."""
     import keras
 
@@ -359,7 +359,7 @@ def test_a_model_that_cannot_be_loaded_again_is_not_trained(
     assert reports == []
 
 
-def test_a_stopped_trial_trains_reported_epochs_again_that_its_checkpoint_lacks(
+def test_a_stopped_trial_retrains_reported_epochs_that_its_checkpoint_lacks(
     trainer, trial_config, tmp_path: Path
 ) -> None:
     config = trial_config(*SMALL, "training.epochs=4")

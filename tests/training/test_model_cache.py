@@ -41,7 +41,7 @@ def test_a_trial_is_the_same_whatever_the_model_trained_before(
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_last_batch_as_large_as_another_trials_batches_does_not_affect_that(
+def test_a_last_batch_as_large_as_another_trials_batches_does_not_affect_the_trial(
     dataset, trial_config, tmp_path: Path
 ) -> None:
     """With 320 images. What runs once per epoch may be compiled differently, with different rounding."""

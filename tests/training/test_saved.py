@@ -57,7 +57,7 @@ def _with_code(path: Path) -> None:
         (Path.unlink, "no such file"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is a pipe, not a file"),
     ],
-    ids=["empty", "text", "cut off", "no beginning", "no config", "no weights", "terabytes", "code", "gone", "pipe"],
+    ids=["empty", "text", "cut off", "no beginning", "no config", "no weights", "terabytes", "code", "missing", "pipe"],
 )
 def test_a_damaged_h5_file_is_a_one_line_error(tmp_path: Path, damage, reason: str) -> None:
     path = tmp_path / "model.h5"

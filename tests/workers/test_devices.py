@@ -93,7 +93,7 @@ def test_visible_gpus_are_those_that_cuda_sees(machine, gpus, visible, expected)
         ({}, 2, 20, [Slot("gpu0", 4, "0"), Slot("gpu1", 4, "1")]),
     ],
 )
-def test_gpu_slots(machine, config, gpus, most, expected):
+def test_each_gpu_has_its_slots_and_its_part_of_the_threads(machine, config, gpus, most, expected):
     machine(gpus=gpus)
     assert slots(workers(**config), most) == expected
 
@@ -171,7 +171,7 @@ def test_more_gpu_slots_than_cores_have_a_thread_each(machine):
     ],
 )
 @pytest.mark.parametrize("kind", ["auto", "cpu"])
-def test_cpu_slots(machine, kind, config, cores, most, count, threads):
+def test_slots_on_cpu_divide_the_cores(machine, kind, config, cores, most, count, threads):
     machine(cores=cores)
     assert slots(workers(devices=kind, **config), most) == [Slot(f"cpu{i}", threads) for i in range(count)]
 

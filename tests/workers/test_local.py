@@ -125,7 +125,7 @@ def test_a_stop_ends_the_trial_that_it_names_and_no_other(pool: LocalWorkers, ta
     assert 1 <= sum(isinstance(m, Reported) for m in messages) < 5000
 
 
-def test_a_waiting_trial_trains_the_next_epoch_only_when_it_is_told_to_go_on(pool: LocalWorkers, task) -> None:
+def test_a_waiting_trial_trains_the_next_epoch_only_when_told_to_continue(pool: LocalWorkers, task) -> None:
     pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
     # The first answer may come before the trial waits for it; the others are for another trial, execution or epoch.
     for trial, execution, epoch in ((5, 1, 1), (4, 1, 2), (5, 2, 2), (5, 1, 3)):
@@ -247,7 +247,7 @@ def test_processes_are_recycled_between_tasks_without_a_death(arrays: Path, task
         workers.close()
 
 
-def test_a_retired_slot_ends_with_its_process_and_sends_nothing_more(tmp_path: Path) -> None:
+def test_a_retired_slot_ends_with_its_process_and_sends_no_more_messages(tmp_path: Path) -> None:
     workers = LocalWorkers([], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     workers.open(Slot("gpu0.0", 1, "0"))
     workers.open(Slot("gpu0.1", 1, "0"))
@@ -283,7 +283,7 @@ def test_a_process_is_replaced_when_it_has_grown_since_its_first_task(
     assert (replaced.index(True) if True in replaced else None) == replaced_at
 
 
-def test_a_process_that_hangs_at_its_start_is_replaced_and_then_given_up(
+def test_a_process_that_hangs_at_its_start_is_replaced_once_and_then_abandoned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_LONGEST_START", 0.2)
@@ -296,7 +296,7 @@ def test_a_process_that_hangs_at_its_start_is_replaced_and_then_given_up(
     assert second.lost
 
 
-def test_a_slot_where_processes_cannot_start_is_given_up_with_their_log(tmp_path: Path) -> None:
+def test_a_slot_where_no_process_can_start_is_abandoned_with_their_log(tmp_path: Path) -> None:
     workers = LocalWorkers([Slot("cpu0", "many")], tmp_path / "nothing", tmp_path / "logs", recycle_after=1)
     try:
         first, second = (next(m for m in wait_for(workers, Died) if isinstance(m, Died)) for _ in range(2))

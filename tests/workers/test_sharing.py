@@ -112,7 +112,7 @@ def test_shares_are_opened_while_they_raise_the_throughput_and_the_last_one_is_c
         "gpu0 trains 1.50 times as fast with 3 trials in parallel as with 2",
     ]
     assert [e.reason for e in closed] == ["gpu0 trains 1.00 times as fast with 4 trials in parallel as with 3"]
-    # It was not cut off, and the next shares go on for the rest of the sweep.
+    # It was not cut off, and the next shares continue for the rest of the sweep.
     assert len(story.shares()) == 3
     assert not story.of(AttemptFailed)
     late = [e.slot for e in story.of(TrialStarted) if e.time > closed[0].time]
@@ -132,7 +132,7 @@ def test_each_gpu_is_judged_separately(tell: Tell) -> None:
     assert [device(slot) for slot in story.shares()] == ["gpu0", "gpu0", "gpu0", "gpu1"]
 
 
-def test_trials_of_different_size_do_not_distort_the_measurement(tell: Tell) -> None:
+def test_trials_of_different_sizes_do_not_distort_the_measurement(tell: Tell) -> None:
     def pace(values: dict[str, Any], gpu: str, trials: int) -> float:
         return values["model.units"] / 10 * max(1.0, trials / 3)
 
@@ -148,7 +148,7 @@ def test_trials_of_few_epochs_are_measured(tell: Tell, epochs: int) -> None:
     assert len(story.shares()) == 3
 
 
-def test_short_trials_that_all_differ_are_compared_by_their_mean(tell: Tell) -> None:
+def test_different_short_trials_are_compared_by_their_mean(tell: Tell) -> None:
     story = tell("model.units=int(interval(1,500))", "training.epochs=3", "search.max_trials=60")
     story.sweep.run()
     assert len(story.shares()) == 3
@@ -207,14 +207,14 @@ def test_no_share_is_opened_without_a_trial_for_it(tell: Tell, trials: int, most
 
 
 @pytest.mark.parametrize(("bounds", "most"), [({"shares": 2}, 4), ({"most": 3}, 3), ({"most": 2}, 2)])
-def test_there_are_no_more_shares_than_the_bounds(tell: Tell, bounds: dict[str, int], most: int) -> None:
+def test_the_number_of_shares_stays_within_its_limits(tell: Tell, bounds: dict[str, int], most: int) -> None:
     story = tell("search.max_trials=40", gpus=2, pace=rooms(gpu0=16, gpu1=16), **bounds)
     story.sweep.run()
     assert len(story.shares()) == most
 
 
 class TestOutOfMemory:
-    def test_next_to_others_closes_a_share_and_does_not_count_as_an_attempt(self, tell: Tell) -> None:
+    def test_of_a_trial_on_a_shared_gpu_closes_a_share_and_does_not_count_as_an_attempt(self, tell: Tell) -> None:
         story = tell("workers.retries=0", faults={(4, 1): NO_MEMORY, (4, 2): NO_MEMORY})
         results = story.sweep.run()
         assert results.outcomes[4].status is Status.COMPLETED
@@ -223,19 +223,19 @@ class TestOutOfMemory:
         assert len(story.shares()) == len(story.of(SlotOpened)) - 1
         assert max(e.time for e in story.of(SlotOpened)) < story.of(SlotClosed)[0].time
 
-    def test_alone_counts_like_any_failure(self, tell: Tell) -> None:
+    def test_of_a_trial_alone_on_its_gpu_counts_like_any_failure(self, tell: Tell) -> None:
         story = tell("workers.retries=0", faults={(0, 1): NO_MEMORY})
         assert story.sweep.run().outcomes[0] == NO_MEMORY
         assert len(story.shares()) == 3
 
-    def test_ends_a_trial_that_fails_alone(self, tell: Tell) -> None:
+    def test_fails_a_trial_that_also_runs_out_of_memory_alone(self, tell: Tell) -> None:
         story = tell(faults={(4, attempt): NO_MEMORY for attempt in range(1, 9)})
         results = story.sweep.run()
         assert results.outcomes[4] == NO_MEMORY
         assert len(story.shares()) == 1
         assert sum(o.status is Status.COMPLETED for o in results.outcomes.values()) == 11
 
-    def test_another_failure_closes_nothing(self, tell: Tell) -> None:
+    def test_another_kind_of_failure_closes_no_share(self, tell: Tell) -> None:
         bad = Outcome(Status.FAILED, "ValueError: out of range")
         story = tell("workers.retries=0", shares=3, faults={(4, 1): bad})
         assert story.sweep.run().outcomes[4] == bad
@@ -243,12 +243,12 @@ class TestOutOfMemory:
 
 
 class TestALostSlot:
-    def test_that_was_opened_leaves_the_others_and_is_not_opened_again(self, tell: Tell) -> None:
+    def test_that_was_a_new_share_is_not_opened_again_and_the_others_continue(self, tell: Tell) -> None:
         story = tell(lost="gpu0.1")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes == [("opened", "gpu0.1"), ("lost", "gpu0.1")]
 
-    def test_that_was_a_gpus_only_one_leaves_the_other_gpu(self, tell: Tell) -> None:
+    def test_that_was_a_gpus_only_slot_does_not_affect_the_other_gpu(self, tell: Tell) -> None:
         story = tell(gpus=2, lost="gpu1.0")
         assert len(story.sweep.run().outcomes) == 12
         assert story.changes[0] == ("lost", "gpu1.0")

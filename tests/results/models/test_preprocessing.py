@@ -105,14 +105,14 @@ def test_an_image_of_the_data_set_is_left_unchanged(known) -> None:
     assert all(np.corrcoef(prepare(d, SHAPE, profile).image.ravel(), d.ravel())[0, 1] > 0.7 for d in digits[::10])
 
 
-def test_the_notes_tell_what_was_done(known) -> None:
+def test_the_notes_say_what_was_done(known) -> None:
     digits, _, profile = known
     assert prepare(off_centre(inverted(large(digits[0]))), SHAPE, profile).notes[0] == "dark on light: inverted"
     assert prepare(large(digits[0]), SHAPE, profile).notes[0].startswith("cut out and scaled from ")
     assert "put on white" in prepare(transparent(large(digits[0])), SHAPE, profile).notes[0]
 
 
-def test_models_of_dark_digits_on_light_are_given_such_digits(known) -> None:
+def test_models_trained_on_dark_digits_on_light_get_such_digits(known) -> None:
     digits, labels, _ = known
     profile = measure(255 - digits[..., None], labels)
     assert profile.drawing is not None

@@ -170,7 +170,7 @@ def test_an_image_is_classified_by_all_models(server, body, headers):
     assert answer["notes"]
 
 
-def test_the_answer_has_its_doubts(server):
+def test_the_answer_contains_the_doubts(server):
     _, answer = server.predict(as_json(np.zeros((9, 9), dtype=int)))
     assert any("nothing is drawn" in doubt for doubt in answer["doubts"])
     _, answer = server.predict(as_json(VERTICAL))

@@ -15,7 +15,7 @@ from mnist_sweep.journal.trial import Status
 
 @pytest.fixture(scope="module")
 def confirmed(run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A sweep as `experiment=mlp` makes it: ASHA on TPE, the best trained anew; its working directory and output."""
+    """A sweep as `experiment=mlp` makes it: ASHA on TPE, the best retrained; its working directory and output."""
     folder = tmp_path_factory.mktemp("confirmed")
     done = run(
         folder, "search=asha", "search.max_trials=5", "training.epochs=3", "training.batch_size=16", "data=npz",
@@ -32,7 +32,7 @@ def events(folder: Path, name: str, kind: type) -> list:
     return [event for event in journal.read(path.parent) if isinstance(event, kind)]
 
 
-def test_trial_0_is_the_default_and_those_that_are_not_among_the_best_are_cut(confirmed) -> None:
+def test_trial_0_is_the_default_and_trials_that_are_not_among_the_best_are_stopped(confirmed) -> None:
     folder, _ = confirmed
     ends = {e.trial: e.outcome for e in events(folder, "asked", TrialEnded)}
     refused = [n for n, outcome in ends.items() if outcome.status is Status.REFUSED]
@@ -48,7 +48,7 @@ def test_trial_0_is_the_default_and_those_that_are_not_among_the_best_are_cut(co
     assert len(ends) - len(refused) - len(anew) == 5
 
 
-def test_the_best_are_trained_anew_before_one_is_tested(confirmed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_are_retrained_before_the_winner_is_tested(confirmed, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, output = confirmed
     (told,), (tested,) = events(folder, "asked", Confirmed), events(folder, "asked", WinnerTested)
     assert sorted(len(row["scores"]) for row in told.candidates) == [2, 2]
@@ -61,7 +61,9 @@ def test_the_best_are_trained_anew_before_one_is_tested(confirmed, monkeypatch: 
     assert frame.set_index("trial")["metrics.confirmed_val_accuracy"][told.winner] == pytest.approx(mean)
 
 
-def test_a_sweep_knows_an_earlier_one_and_takes_several_objectives_and_folds(confirmed, run, digits: Path) -> None:
+def test_a_sweep_learns_from_an_earlier_one_and_takes_several_objectives_and_folds(
+    confirmed, run, digits: Path
+) -> None:
     folder, _ = confirmed
     done = run(
         folder, "search=tpe", "search.max_trials=2", "search.enqueue=[{model.units: 7}]", "search.warm_start=[asked]",
