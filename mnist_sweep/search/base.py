@@ -98,7 +98,7 @@ class Problem:
         objectives: What to optimize, one or several.
         seed: Any number from 0.
         epochs: The most epochs that a trial trains.
-        enqueued: Hyperparameter values to suggest before any others, each once.
+        enqueued: Hyperparameter values to suggest before any others, in their order.
         earlier: Trials of earlier sweeps: `values` are hyperparameters of this space, `scores` has one number for each
             objective. Algorithms that learn start from them; their values are not tried again while there are others.
     """

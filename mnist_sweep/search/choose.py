@@ -1,12 +1,6 @@
 """The table of search algorithms, and what a config chooses from it.
 
-To add an algorithm NAME:
-
-1. Describe its config: a class in `config/search_config.py` if it has keys of its own, a row in `SEARCHES` there, and
-   its defaults in `conf/search/NAME.yaml`.
-2. Write a function that builds a `Search` from that config and a `Problem`, in a module of this folder.
-3. Add a row to `ALGORITHMS`. Only if it does not suit every space, add a check to `compatibility.py`.
-4. Run `pytest tests/search`: the contract of `tests/search/test_contract.py` includes every algorithm of `SEARCHES`.
+`docs/contributing.md` has the steps for adding an algorithm.
 """
 
 from __future__ import annotations
