@@ -25,6 +25,7 @@ from mnist_sweep.driver.publish import load_plots
 from mnist_sweep.journal.events import AttemptFailed, SlotOpened, SweepStarted
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.results.runs.api import Client
+from mnist_sweep.results.runs.frames import runs_frame
 from mnist_sweep.results.runs.source import RunFilter
 from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.tracking import store
@@ -132,9 +133,9 @@ def test_a_metric_whose_name_mlflow_refuses_is_logged_under_another_name(make_st
     assert "" in own
     assert story.replay().everything() == logged.everything()
     for source in (Client(store.connect(story.uri)), Database(story.folder.parents[2] / "mlflow.db")):
-        ((record,),) = source.records(RunFilter(["1"], {TAG_KIND: "trial"}))
-        assert record.metrics["top@3"] == 0.875
-        assert set(own) <= set(record.metrics)
+        frame = runs_frame(source.records(RunFilter(["1"], {TAG_KIND: "trial"})))
+        assert frame["metrics.top@3"].tolist() == [0.875]
+        assert {f"metrics.{name}" for name in own} - {"metrics.seconds"} <= set(frame.columns)
 
 
 _HOSTILE = "caf\udce9 \x1b[31mred\x00 \u202etxt" + "x" * 9000

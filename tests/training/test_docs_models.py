@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "extending.md"
 
 @pytest.fixture(autouse=True)
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("own.py", "tuned.py"):
+    for name in ("my_model.py", "tuned.py"):
         (tmp_path / name).write_text(files(PAGE)[name])
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -237,7 +237,7 @@ def test_closing_ends_a_process_that_is_reading_an_image(tmp_path: Path) -> None
     ended = process(decoder)
     os.kill(ended.pid, signal.SIGSTOP)
     threading.Timer(0.3, decoder.close).start()
-    with pytest.raises(DecodingError, match="is ending"):
+    with pytest.raises(DecodingError, match="is shutting down"):
         decoder.read_body("image/png", saved("PNG"), SHAPE, None)
     assert gone([ended])
 
