@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +65,15 @@ class Objective:
     def reached(self, score: float, target: float) -> bool:
         """Returns whether a score is at least as good as the target."""
         return score >= target if self.maximize else score <= target
+
+    @classmethod
+    def parse_all(cls, written: str | Sequence[str]) -> tuple[Objective, ...]:
+        """Parses the config's `objective`: one, or a list.
+
+        Raises:
+            UserError: As for `parse`.
+        """
+        return tuple(cls.parse(text) for text in ([written] if isinstance(written, str) else written))
 
     @classmethod
     def parse(cls, text: str) -> Objective:

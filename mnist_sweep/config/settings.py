@@ -215,7 +215,7 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
 
 
 def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
-    objectives = tuple(Objective.parse(text) for text in ([written] if isinstance(written, str) else written))
+    objectives = Objective.parse_all(written)
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     names = [objective.name for objective in objectives]

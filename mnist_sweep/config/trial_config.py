@@ -146,6 +146,16 @@ class HyperModelConfig(Strict):
     values: dict[str, Any]
 
 
+def made_by(model: Mapping[str, Any]) -> str | None:
+    """Returns the user's `package.module:name` that builds a model; None for a model of this package.
+
+    Args:
+        model: The group `model` of a checked config.
+    """
+    name: str | None = model.get("builder") or model.get("hypermodel")
+    return name
+
+
 def _model_tag(raw: Any) -> str:
     fields = raw if isinstance(raw, Mapping) else getattr(raw, "__dict__", {})
     if fields.get("hypermodel") is not None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.config import backend
+from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.data.images import Dataset
 from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import ARRAYS, PACKAGE, SAMPLE_FILE, WORKERS
@@ -95,7 +96,7 @@ def package(run: ModelRun, folder: Path, given_up: threading.Event) -> Path:
     run.fetch_model(folder)
     run.fetch(SAMPLE_FILE, folder)
     config = run.config(folder, ("model", "training"))
-    made_by = config["model"].get("builder") or config["model"].get("hypermodel")
+    builder = made_by(config["model"])
     # A worker opens a data set before it takes a task. Packaging does not look at it.
     (folder / ARRAYS).mkdir()
     images, labels = np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int64)
@@ -105,11 +106,11 @@ def package(run: ModelRun, folder: Path, given_up: threading.Event) -> Path:
         [Slot("cpu0", 1)],
         folder / ARRAYS,
         folder / WORKERS,
-        custom_code=made_by is not None,
+        custom_code=builder is not None,
         backend=backend.to_load(config),
     )
     try:
-        error = run_task(workers, Package(str(folder), str(folder / PACKAGE), made_by), time.monotonic, given_up)
+        error = run_task(workers, Package(str(folder), str(folder / PACKAGE), builder), time.monotonic, given_up)
     finally:
         workers.close()
     if error:

@@ -10,11 +10,12 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import make_folder
+from mnist_sweep.common.text import os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space
-from mnist_sweep.config.trial_config import TrialConfig, check_shape
+from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import discovery, enqueue, warm_start
 from mnist_sweep.journal.events import SweepStarted
@@ -107,7 +108,7 @@ class Plan:
 
     def start_workers(self, folder: Path) -> LocalWorkers:
         """Starts the workers, which wait for the data."""
-        custom_code = self.hypermodel is not None or self.settings.trial["model"].get("builder") is not None
+        custom_code = made_by(self.settings.trial["model"]) is not None
         recycle = self.settings.workers.recycle_after
         return LocalWorkers(self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend)
 
@@ -168,7 +169,7 @@ def save_for_workers(dataset: data.Dataset, folder: Path) -> Path:
         make_folder(arrays)
         dataset.save(arrays)
     except OSError as error:
-        raise UserError(f"{arrays}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{arrays}: cannot be written ({os_reason(error)})") from error
     return arrays
 
 

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,8 +16,9 @@ from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
+from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.driver.receive import receive
-from mnist_sweep.journal.files import trial_folder
+from mnist_sweep.journal.files import ARRAYS, WORKERS, trial_folder
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.results.models.training_data import load_training_data
 from mnist_sweep.results.runs.logged import Curve, Logged, find_run, lineage
@@ -124,12 +124,11 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
     say(f"Trial {number} of {sweep} again ({found.info.run_id}), on {slot.name} with {_count(slot.threads, 'thread')}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
-        (folder / "arrays").mkdir()
-        dataset.save(folder / "arrays")
-        model = chain[-1].config["model"]
-        custom = model.get("builder") is not None or model.get("hypermodel") is not None
+        (folder / ARRAYS).mkdir()
+        dataset.save(folder / ARRAYS)
+        custom = made_by(chain[-1].config["model"]) is not None
         workers = LocalWorkers(
-            [slot], folder / "arrays", folder / "workers", len(chain) + 1, custom_code=custom, backend=name
+            [slot], folder / ARRAYS, folder / WORKERS, len(chain) + 1, custom_code=custom, backend=name
         )
         try:
             compared = train_again(workers, slot.name, chain, folder, say)
@@ -239,8 +238,7 @@ class _Again:
 
 
 def _objective(logged: Logged) -> tuple[str, str]:
-    written: Any = logged.config["objective"]
-    objective = Objective.parse(written if isinstance(written, str) else written[0])
+    objective = Objective.parse_all(logged.config["objective"])[0]
     return objective.name, objective.direction
 
 

@@ -127,8 +127,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key in ("resume", "tracking.uri", "tracking.artifacts", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)
-    written = new["objective"]
-    objective = Objective.parse(written if isinstance(written, str) else written[0])
+    objective = Objective.parse_all(new["objective"])[0]
     changed = [
         key
         for key in sorted(before.keys() | after.keys())

@@ -15,7 +15,7 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values, identity
 from mnist_sweep.config.trial_config import LAYERED, check_trial
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.events import EpochEnded, SweepStarted
+from mnist_sweep.journal.events import EpochEnded
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status
 
@@ -46,7 +46,7 @@ def earlier(settings: Settings, space: Space, digest: str, find: Callable[[str],
         state = _read(sweep, find)
         try:
             data = (state.started.data["name"], state.started.data["digest"]) if state.started else ("nothing", "")
-            objectives = _objectives(state.started) if state.started else ()
+            objectives = Objective.parse_all(state.started.config["objective"]) if state.started else ()
         except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
             raise UserError(f"search.warm_start={sweep}: its first event is damaged ({first_line(error)})") from None
         if state.started is None or data[1] != digest:
@@ -73,11 +73,6 @@ def _read(sweep: str, find: Callable[[str], Path]) -> SweepState:
         raise UserError(f"search.warm_start={sweep}: no such sweep; write NAME/TIME") from None
     # The epochs, which need most of the memory, are not used.
     return SweepState.after(event for event in journal.read(folder) if not isinstance(event, EpochEnded))
-
-
-def _objectives(started: SweepStarted) -> tuple[Objective, ...]:
-    written = started.config["objective"]
-    return tuple(Objective.parse(text) for text in ([written] if isinstance(written, str) else written))
 
 
 def _scores(outcome: Outcome, theirs: tuple[Objective, ...], ours: tuple[Objective, ...]) -> tuple[float, ...] | None:

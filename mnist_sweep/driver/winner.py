@@ -9,6 +9,7 @@ from pathlib import Path
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import identity
+from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.driver.attempts import Attempts
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.trials import SEED, retrained
@@ -126,6 +127,4 @@ class WinnerTest:
 
 def _made_by(results: Ranking, number: int) -> str | None:
     """Returns the user's `package.module:name` that built a trial's model."""
-    model = results.trials[number].config["model"]
-    made_by: str | None = model.get("builder") or model.get("hypermodel")
-    return made_by
+    return made_by(results.trials[number].config["model"])

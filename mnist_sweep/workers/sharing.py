@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from mnist_sweep.config.settings import WorkersConfig
+from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.journal import events
 from mnist_sweep.journal.trial import Status, Trial
 from mnist_sweep.workers.devices import Slot, device, memory, most_shares
@@ -317,7 +318,7 @@ class _Gpu:
 def _work(trial: Trial) -> str:
     """Returns what an epoch's time depends on; of rates and penalties only whether they are 0, which drops a layer."""
     model, training = trial.config["model"], trial.config["training"]
-    if not (model.get("builder") or model.get("hypermodel")):
+    if made_by(model) is None:
         model = _without_rates(model)
     optimizer = (trial.config.get("optimizer") or {}).get("name")
     return json.dumps([model, optimizer, training["batch_size"], training["precision"]], sort_keys=True)

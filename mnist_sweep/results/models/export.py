@@ -17,6 +17,7 @@ from mnist_sweep.common.reading import digest_of, read_text
 from mnist_sweep.common.tables import Column, line_printer, show, standard_output
 from mnist_sweep.common.text import format_size, os_reason
 from mnist_sweep.common.versions import versions
+from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.results.models.conversion import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
 from mnist_sweep.results.models.model_run import ModelRun, find_model
@@ -96,8 +97,8 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
 
 
 def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:
-    made_by = model.get("builder") or model.get("hypermodel")
-    imports = [f"import {made_by.partition(':')[0]}  # registers the model's custom layers"] if made_by else []
+    builder = made_by(model)
+    imports = [f"import {builder.partition(':')[0]}  # registers the model's custom layers"] if builder else []
     return {
         "format": file.format.name,
         "bytes": _size(file.path),

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.common.text import first_line, os_reason, printable
 
 # Pillow's names. It opens other formats, too, but EPS starts Ghostscript, and few are as well tested against damage.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -46,7 +46,7 @@ def read(path: Path) -> Image.Image:
     except UnreadableError as error:
         raise UserError(f"{name}: {error}") from None
     except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror or first_line(error)})") from None
+        raise UserError(f"{name}: cannot be read ({os_reason(error)})") from None
 
 
 def decode(content: bytes, formats: tuple[str, ...] = FORMATS, most_a_side: int | None = None) -> Image.Image:
