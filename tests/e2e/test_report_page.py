@@ -54,10 +54,10 @@ def axis(page, name: str):
 def drag(page, box: dict[str, float], start: float, end: float) -> None:
     """Drags along an axis: from one height to another, 0 its lower end and 1 its upper one."""
     x, top = box["x"] + box["width"] / 2, box["y"] + 6
-    page.mouse.move(x, top + (1 - start) * 290)
+    page.mouse.move(x, top + (1 - start) * 220)
     page.mouse.down()
-    page.mouse.move(x, top + (1 - (start + end) / 2) * 290)
-    page.mouse.move(x, top + (1 - end) * 290)
+    page.mouse.move(x, top + (1 - (start + end) / 2) * 220)
+    page.mouse.move(x, top + (1 - end) * 220)
     page.mouse.up()
 
 

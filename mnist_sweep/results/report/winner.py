@@ -122,7 +122,7 @@ def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Ret
         again: Its retraining.
     """
     try:
-        run = found.winner()
+        run = found.winner(frame)
     except UserError:
         return None
     number = int(run.data.tags.get(TAG_CONFIRMS, run.data.tags[TAG_TRIAL]))
@@ -130,7 +130,10 @@ def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Ret
     params = [str(column) for column in row.index if str(column).startswith("params.") and not pd.isna(row[column])]
     texts = {column.removeprefix("params."): format_value(row[column]) for column in params}
     searched = found.space
-    tested = TAG_WINNER in found.parent.data.tags
+    # A resumed sweep runs again, and has the mark of its last session's winner.
+    tested = (
+        found.parent.data.tags.get(TAG_WINNER) == run.data.tags[TAG_TRIAL] and found.parent.info.status != "RUNNING"
+    )
     test_accuracy = row.get("metrics.test_accuracy")
     return Winner(
         number,
