@@ -32,6 +32,8 @@ FEW = 50
 # With more marks than this, a page gets a picture of them: it would be too large, and pointing at one of them a feat.
 _MOST_MARKS = 2000
 _TITLE, _FONT = 11.0, 8.5
+# A colour that is not seen, but can be pointed at.
+INVISIBLE = (1.0, 1.0, 1.0, 0.004)
 # The id of a picture in natural colours.
 PHOTO = "photo"
 
@@ -177,9 +179,12 @@ def values_of(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def about(frame: pd.DataFrame, objective: Objective) -> list[str]:
-    """Returns for each trial (N,) what to tell of it: `trial 3: val_accuracy 0.9512, completed; units 64`."""
+    """Returns for each trial (N,) what to tell of it: `trial 3: val_accuracy 0.9512, completed; units 64`.
+
+    Of many trials, only the leaderboard has the hyperparameters, as a page would be large.
+    """
     texts = []
-    values = values_of(frame, searched(frame))
+    values = values_of(frame, searched(frame) if len(frame) <= 4 * FEW else [])
     columns = zip(frame["trial"], scores(frame, objective), frame["status"], values, strict=True)
     for number, score, status, known in columns:
         got = "no score" if np.isnan(score) else f"{objective.name} {format_value(float(score))}"

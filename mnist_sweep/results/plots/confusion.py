@@ -12,7 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.results.plots.common import Floats, legend, tell
+from mnist_sweep.results.plots.common import INVISIBLE, Floats, legend, tell
 
 # With more classes than this, the cells have no numbers.
 _WRITTEN = 20
@@ -58,7 +58,7 @@ def _tell(axes: Any, counts: Sequence[Sequence[int]], shares: Floats) -> None:
     """Lays an invisible square on each cell, which tells its count."""
     cells = [(i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n]
     corners = [[(j + x, i + y) for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))] for i, j in cells]
-    squares = axes.add_collection(PolyCollection(corners, facecolors="none", linewidths=0, zorder=5))
+    squares = axes.add_collection(PolyCollection(corners, facecolors=INVISIBLE, linewidths=0, zorder=5))
     texts = [f"{i} predicted as {j}: {counts[i][j]:,} ({100 * shares[i, j]:.1f} %)" for i, j in cells]
     tell(squares, texts)
 

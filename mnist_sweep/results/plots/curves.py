@@ -31,7 +31,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
     *({"color": colour, "linewidth": 1.6, "linestyle": dashes} for colour, dashes in _NEXT),
 )
 # A page gets a picture of the other curves if they have more points, and the values of a curve with at most so many.
-_MOST_POINTS, _MOST_DOTS = 40_000, 60
+_MOST_POINTS, _MOST_DOTS = 4000, 60
 # The most hyperparameters that the legend names.
 _MOST_NAMED = 6
 
@@ -117,7 +117,10 @@ def _draw(
     if sum(map(len, rest.values())) > _MOST_POINTS:
         drawn.set_rasterized(True)
     elif rest:
-        common.tell(drawn, [texts[number] for number in rest])
+        # A thin line is hard to point at.
+        wide = LineCollection(list(rest.values()), colors=[common.INVISIBLE], linewidths=6, label="wide")
+        axes.add_collection(wide)
+        common.tell(wide, [texts[number] for number in rest])
     for place, (number, style) in enumerate(styles.items()):
         if number not in lines:
             continue

@@ -34,13 +34,13 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
     count = min(len(images), _MISTAKES)
     across = 2 * _ACROSS
     down = math.ceil(count / across)
-    figure, axes = common.canvas(title, 0.1 + 1.45 * down if count else 1.5, common.WIDTH)
+    figure, axes = common.canvas(title, 0.2 + 1.6 * down if count else 1.5, common.WIDTH)
     if not count:
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
     captions = [f"true {a}\npredicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
-    _mosaic(axes, drawn, captions, across=across, gap=0.1, head=0.36, font=8, cmap="gray_r", vmin=0, vmax=1)
+    _mosaic(axes, drawn, captions, across=across, gap=0.1, head=0.36, font=7, cmap="gray_r", vmin=0, vmax=1)
     return figure
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ _COLOURS = {
 _VARIABLES = {colour.lower(): variable for colour, variable in _COLOURS.items()}
 _PLACES = ("d", "x", "y", "width", "height", "points", "transform")
 _NUMBER = re.compile(r"-?\d+\.\d+")
-_REFERENCE = re.compile(r"(?<=#)[\w-]+")
+_REFERENCE = re.compile(r"(?<=url\(#)[\w-]+|(?<=^#)[\w-]+$")
 _FONT = re.compile(r"font: (?:(\w+) )?(?:(\d+) )?([\d.]+)px [^;]*")
 
 
@@ -62,7 +62,9 @@ def as_svg(figure: Figure, name: str, alt: str) -> str:
         element.tail = None
         element.text = printable(element.text or "", sys.maxsize) if element.tag == "text" else None
     _remove(root, ("metadata", "style"))
-    used = {found for element in root.iter() for value in _references(element) for found in _REFERENCE.findall(value)}
+    # Short ones, as every mark names one.
+    used = dict.fromkeys(found for element in root.iter() for found in _references(element))
+    ids = {found: f"{name}{place}" for place, found in enumerate(used)}
     inside = {inner for definitions in root.iter("defs") for inner in definitions.iter()}
     for element in root.iter():
         told = element.get("id", "")
@@ -70,9 +72,7 @@ def as_svg(figure: Figure, name: str, alt: str) -> str:
             _tell(element, json.loads(told), inside)
     photos = {picture for group in root.iter("g") if group.get("id") == common.PHOTO for picture in group.iter("image")}
     for element in root.iter():
-        if element.get("id") not in used:
-            element.attrib.pop("id", None)
-        _restyle(element, name, digits=2 if element in inside else 1, photo=element in photos)
+        _restyle(element, ids, digits=2 if element in inside else 1, photo=element in photos)
     for group in list(root.iter("g")):
         _share_style(group)
     _unwrap(root)
@@ -89,14 +89,16 @@ def _remove(element: ET.Element, tags: tuple[str, ...]) -> None:
 
 
 def _references(element: ET.Element) -> Iterator[str]:
-    return (value for key, value in element.attrib.items() if key != "id" and "#" in value)
+    """Yields the ids that an element refers to. Colours begin with # too."""
+    for key, value in element.attrib.items():
+        if key == "href" or "url(#" in value:
+            yield from _REFERENCE.findall(value)
 
 
 def _tell(group: ET.Element, told: dict[str, list[str]], definitions: set[ET.Element]) -> None:
     """Gives marks their values, as titles."""
     texts = told["texts"]
-    if "map" in told:
-        group.set("class", "map")
+    group.set("class", "told map" if "map" in told else "told")
     marks = [mark for mark in group.iter() if mark.tag in ("use", "path") and mark not in definitions]
     for mark, text in zip([group] if len(texts) == 1 else marks, texts, strict=False):
         title = ET.Element("title")
@@ -104,14 +106,17 @@ def _tell(group: ET.Element, told: dict[str, list[str]], definitions: set[ET.Ele
         mark.insert(0, title)
 
 
-def _restyle(element: ET.Element, name: str, digits: int, *, photo: bool) -> None:
+def _restyle(element: ET.Element, ids: Mapping[str, str], digits: int, *, photo: bool) -> None:
+    named = element.attrib.pop("id", None)
     for key, value in element.attrib.items():
-        if key != "id" and "#" in value and not value.startswith("data:"):
-            value = re.sub(r"url\(#", f"url(#{name}-", value) if key != "href" else f"#{name}-{value[1:]}"
+        if key == "href" or "url(#" in value:
+            value = _REFERENCE.sub(lambda found: ids.get(found[0], found[0]), value)
         if key in _PLACES and element.tag != "image":
             value = _NUMBER.sub(lambda found: f"{float(found[0]):.{digits}f}".rstrip("0").rstrip("."), value)
             value = " ".join(value.split())
-        element.attrib[key] = f"{name}-{value}" if key == "id" else value
+        element.attrib[key] = value
+    if named in ids:
+        element.set("id", ids[named])
     style = element.attrib.pop("style", "")
     if element.tag == "image" and not photo:
         element.set("class", "map")

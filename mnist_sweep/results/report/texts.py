@@ -63,8 +63,8 @@ TEXTS = {
         "points.",
     ),
     "pair": (
-        "The two most important hyperparameters",
-        "The score over {pair}. If the good values of one depend on the other, choose them together.",
+        "Hyperparameter interaction",
+        "The score over {pair}, the two most important hyperparameters. If the good values of one depend on the other, choose them together.",
     ),
     "pareto": (
         "Pareto front",
@@ -90,7 +90,7 @@ TEXTS = {
     ),
     "filters": (
         "First layer",
-        "What the winner detects in an image. Each tile is a unit of the first layer, drawn as the image that activates "
+        "What the winner detects. Each tile is a unit of the first layer, drawn as the image that activates "
         "it most: bright pixels raise its output where the tile is red, and lower it where the tile is blue. Smooth "
         "strokes and edges are learned features. Tiles that look like noise have learned little.",
     ),

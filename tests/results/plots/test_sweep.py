@@ -134,7 +134,7 @@ def test_among_many_curves_the_five_best_have_their_own_styles():
     scores = [0.5 + 0.0004 * n for n in range(1000)]
     figure = all_learning_curves(frame_of(scores), curves_of({n: [0.4, s] for n, s in enumerate(scores)}), ACCURACY, "")
     (axes,) = figure.axes
-    (rest,) = [c for c in axes.collections if isinstance(c, LineCollection)]
+    rest = next(c for c in axes.collections if isinstance(c, LineCollection))
     assert len(rest.get_segments()) == 995
     assert rest.get_alpha() < 0.3
     assert [label.split(" (")[0] for label in legend_of(figure)[1]] == [
