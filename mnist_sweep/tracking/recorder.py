@@ -33,6 +33,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.ranking import marked
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, saved_view
@@ -400,7 +401,8 @@ class Recorder:
             sign = -self._objective.sign
             # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
             ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
-            kept = {n for _, n in ranked}
+            # Which member of the Pareto front is the best is the user's choice.
+            kept = {n for _, n in ranked} | self._front(scores)
         folder = trial_folder(self._folder, number)
         files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in scores else [])]
         for path in [folder / name for name in files]:
@@ -408,6 +410,11 @@ class Recorder:
             if path.exists():
                 self._write.file(self._runs[number], path)
         self._drop_models(sorted(set(scores) - kept - self._dropped), just_ended=number)
+
+    def _front(self, scores: Mapping[int, float]) -> set[int]:
+        """Returns those of the scored trials that are on the Pareto front; none if there is only one objective."""
+        points = {n: point for n in scores if (point := self._results.scores(n)) is not None}
+        return marked(points, self._settings.objectives)
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
         for number in numbers:

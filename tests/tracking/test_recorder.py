@@ -275,6 +275,17 @@ def test_models_that_are_not_kept_are_deleted_immediately(make_story, keep, obje
     assert all("sample_predictions.npz" in logged.artifacts(run) for run in logged.trials.values())
 
 
+@pytest.mark.parametrize("keep", ["best", 1])
+def test_of_several_objectives_every_member_of_the_pareto_front_keeps_its_model(make_story, keep):
+    story = make_story({"objective": ["val_accuracy max", "parameters min"]}, keep_models=keep)
+    story.starts()
+    # Trial 1 was on the front until trial 3 ended, and trial 4 never was.
+    for number, (score, size) in enumerate([(0.5, 10.0), (0.75, 30.0), (0.875, 40.0), (0.75, 20.0), (0.75, 50.0)]):
+        story.trial(number)
+        story.ends(number, score, metrics={"parameters": size})
+    assert models(story, story.logged()) == ([0, 2, 3], [0, 2, 3])
+
+
 def test_only_the_kept_models_stay_in_the_sweep_folder(make_story):
     story = make_story(keep_models=2)
     story.starts()

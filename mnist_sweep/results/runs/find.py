@@ -200,7 +200,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: The sweep does not exist.
     """
     wanted = _as_name(sweep) if sweep else None
-    store = _store(tracking_uri, sweep)
+    store = store_of(tracking_uri, sweep)
     experiments = store.read(lambda source: source.experiments())
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
@@ -228,7 +228,8 @@ def _sweep(store: Store, parent: Parent) -> SweepRuns:
     return SweepRuns(parent.tags[TAG_SWEEP], store, parent, objectives)
 
 
-def _store(tracking_uri: str | None, sweep: str | None) -> Store:
+def store_of(tracking_uri: str | None, sweep: str | None) -> Store:
+    """The store that is given, or else the one of a sweep, as for `find_sweep`."""
     return Store(existing(tracking_uri or uri_of(sweep)))
 
 
@@ -298,7 +299,7 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
         selection = find_sweep(what, tracking_uri).selection
         return replace(selection, wanted=replace(selection.wanted, query=query))
     if experiment is None:
-        store = _store(tracking_uri, None)
+        store = store_of(tracking_uri, None)
         experiments = tuple(store.read(lambda source: source.experiments()).values())
     else:
         last = find_sweep(experiment, tracking_uri)
