@@ -126,7 +126,9 @@ def _ui(given: list[str]) -> int:
 def _export(given: list[str]) -> int:
     from mnist_sweep.results.models import formats
 
-    about = "Writes a sweep's best model, or a trial's, in other formats with a manifest. Checks each file's predictions."
+    about = (
+        "Writes a sweep's best model, or a trial's, in other formats with a manifest. Checks each file's predictions."
+    )
     parser = _Parser("export", about)
     parser.add_trial("the trial whose model to write")
     parser.add_store()
@@ -156,11 +158,11 @@ def _predict(given: list[str]) -> int:
     options = parser.parse_intermixed_args(given)
     from mnist_sweep.results.models import predict
 
-    sweep, trial, images = _model_and_images(options.model, options.trial, options.images)
-    if not images:
+    sweep, trial, files = _model_and_images(options.model, options.trial, options.images)
+    if not files:
         raise UserError("predict: name at least one image file")
     return predict.predict(
-        images, sweep, trial, options.tracking_uri, as_json=options.format == "json", to=options.save_input
+        files, sweep, trial, options.tracking_uri, as_json=options.format == "json", to=options.save_input
     )
 
 
@@ -193,6 +195,40 @@ def _rerun(given: list[str]) -> int:
 
     with ended_by_signals():
         return rerun.rerun(options.sweep, trial, options.tracking_uri, _console())
+
+
+def _retrain(given: list[str]) -> int:
+    about = (
+        "Trains a trial's hyperparameter values once more from the start, longer or on all training images. It gets a "
+        "folder and an MLflow run of its own, which export, predict and serve take."
+    )
+    parser = _Parser("retrain", about)
+    what = (
+        f"{_TRIAL} (default: the last sweep); a trial of that sweep (default: the best); and what to change, such as "
+        "training.epochs=50, data.validation_split=0 (train on all training images) or seed=2"
+    )
+    parser.add_argument("given", nargs="*", metavar="SWEEP|TRIAL|KEY=VALUE", help=what)
+    parser.add_argument("--trial", metavar="N", type=int, help="the same as TRIAL")
+    test = "test the model on the test images. Do that for one model only: a choice by test scores makes them too good"
+    parser.add_argument("--test", action="store_true", help=test)
+    parser.add_argument("--register", action="store_true", help="add the model to MLflow's model registry")
+    parser.add_argument("--champion", action="store_true", help="the same, and make it the champion")
+    parser.add_store()
+    options = parser.parse_intermixed_args(given)
+    overrides = [text for text in options.given if "=" in text and not Path(text).exists()]
+    sweep, trial = parser.trial_of([text for text in options.given if text not in overrides], options.trial)
+    from mnist_sweep.driver import retrain
+
+    return retrain.retrain(
+        sweep,
+        trial,
+        overrides,
+        options.tracking_uri,
+        _console(),
+        test=options.test,
+        register=options.register,
+        champion=options.champion,
+    )
 
 
 def _model_and_images(
@@ -241,8 +277,8 @@ class _Parser(argparse.ArgumentParser):
     def add_trial(self, purpose: str) -> None:
         """Adds `SWEEP [TRIAL]` and `--trial N`, which every command about one trial takes."""
         self.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_TRIAL} (default: the last sweep)")
-        self.add_argument("trial", nargs="?", metavar="TRIAL", help=f"{purpose} (default: the best)")
-        self.add_argument("--trial", dest="number", metavar="N", type=int, help="the same as TRIAL")
+        self.add_argument("number", nargs="?", metavar="TRIAL", help=f"{purpose} (default: the best)")
+        self.add_argument("--trial", metavar="N", type=int, help="the same as TRIAL")
 
     def parse_trial(self, given: list[str]) -> tuple[argparse.Namespace, int | None]:
         """Returns the options of a command with `add_trial`, and the trial's number.
@@ -251,12 +287,29 @@ class _Parser(argparse.ArgumentParser):
             UserError: They cannot be understood.
         """
         options = self.parse_intermixed_args(given)
-        if options.trial is not None and not options.trial.isdecimal():
-            self.error(f"TRIAL must be a number, not {options.trial}")
-        trial = None if options.trial is None else int(options.trial)
-        if None not in (trial, options.number):
-            self.error(f"trial {trial} and --trial {options.number}: give only one of them")
-        return options, options.number if trial is None else trial
+        named = [text for text in (options.sweep, options.number) if text is not None]
+        return options, self.trial_of(named, options.trial)[1]
+
+    def trial_of(self, named: list[str], trial: int | None) -> tuple[str | None, int | None]:
+        """Returns the sweep and the trial that arguments name.
+
+        Args:
+            named: `SWEEP` and `TRIAL`, as far as they are given.
+            trial: What `--trial` says.
+
+        Raises:
+            UserError: They cannot be understood.
+        """
+        if len(named) > 2:
+            self.error(f"unrecognized arguments: {' '.join(named[2:])}")
+        sweep, number = (dict(enumerate(named)).get(place) for place in (0, 1))
+        if number is None:
+            return sweep, trial
+        if not number.isdecimal():
+            self.error(f"TRIAL must be a number, not {number}")
+        if trial is not None:
+            self.error(f"trial {number} and --trial {trial}: give only one of them")
+        return sweep, int(number)
 
     def add_store(self) -> None:
         self.add_argument("--tracking-uri", metavar="URI", help="the MLflow store (default: the one the sweep used)")
@@ -281,4 +334,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict,
     "serve": _serve,
     "rerun": _rerun,
+    "retrain": _retrain,
 }

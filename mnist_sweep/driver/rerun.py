@@ -122,7 +122,8 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     slot = _slot(chain[-1])
     say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep
-    say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {slot.name} with {_count(slot.threads, 'thread')}")
+    place = f"{slot.name} with {_count(slot.threads, 'thread')}"
+    say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
         (folder / ARRAYS).mkdir()

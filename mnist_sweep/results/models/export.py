@@ -26,9 +26,7 @@ _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 10_000_000
 
 
-def export(
-    what: str | None, trial: int | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]
-) -> None:
+def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
     """Writes a model in several formats, with a manifest.
 
     Each file is loaded again by its own runtime and must give the predictions that the run logged, before anything

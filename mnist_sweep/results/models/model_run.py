@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,9 +125,18 @@ class ModelRun:
         return f"python -m mnist_sweep retrain {self.sweep} {self.trial}"
 
     def on_the_same_data(self) -> Iterator[ModelRun]:
-        """Yields the run of its sweep, which has the files about the data that its winner has."""
-        if parent := self.run.data.tags.get(keys.PARENT_TAG):
+        """Yields the run of its sweep, which has the files about the data that its winner has.
+
+        If the trial retrains one of another sweep on the same data, that sweep's run follows.
+        """
+        tags = self.run.data.tags
+        if parent := tags.get(keys.PARENT_TAG):
             yield ModelRun(self.client, self.client.get_run(parent))
+        if retrains := tags.get(keys.TAG_RETRAINS):
+            with suppress(UserError):
+                earlier = find_sweep(retrains, self.client.tracking_uri).parent
+                if earlier.data.tags.get("data.digest") == tags.get("data.digest"):
+                    yield ModelRun(self.client, earlier)
 
     def what(self, name: str) -> str:
         """Names one of the run's artifacts, for messages."""
