@@ -148,11 +148,19 @@ class Plan:
         """Returns the first event of the sweep, with the config as its folder stores it.
 
         Raises:
-            UserError: `search.enqueue` or `search.warm_start` does not fit.
+            UserError: `search.enqueue` or `search.warm_start` does not fit, or the data of the trial to retrain have
+                changed.
         """
         if retrains is not None:
+            if retrains.digest not in ("", images.digest()):
+                raise UserError(
+                    f"retrain: trial {retrains.trial} of {retrains.sweep} was trained on data with the digest "
+                    f"{retrains.digest}, but data={images.name} from {images.source} is different now "
+                    f"({images.digest()}); to train on other data, name them, such as data.path=FILE"
+                )
             name = f"{retrains.sweep}/{folder.name}"
-            return SweepStarted(time, name, stored, {}, _describe(images, dataset), versions(), retrains=retrains)
+            space = self.space.describe()
+            return SweepStarted(time, name, stored, space, _describe(images, dataset), versions(), retrains=retrains)
         # With -m, the folder is experiments/NAME/TIME/NUMBER.
         tail = folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:]
         find_earlier = functools.partial(find, wanted_by="search.warm_start")

@@ -15,21 +15,29 @@ from mnist_sweep.common.secrets import hide
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import compose
-from mnist_sweep.config.grammar import parse_value
+from mnist_sweep.config.grammar import Choice, looks_like_sweep, parse_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
 from mnist_sweep.driver import launch
 from mnist_sweep.driver.plan import prepare
-from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal.folders import SWEEPS, retraining
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
-from mnist_sweep.results.runs.find import find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
+from mnist_sweep.tracking.tags import TAG_GOES_ON_FROM
 
-# What decides the result besides the trial's groups.
-_SHARED = ("data", "seed", "objective", "limits")
-_ALLOWED = (*TRIAL_GROUPS, *_SHARED, "workers", "description")
-_PATIENCE = ("training", "early_stopping", "patience")
+_ALLOWED = (*TRIAL_GROUPS, "data", "seed", "objective", "limits", "workers", "description")
+# What decides the result.
+_COMPARED = (*TRIAL_GROUPS, "data", "seed", "objective", "validation", "repeats")
+_EXAMPLES = {
+    "model": "model.units=64",
+    "optimizer": "optimizer.name=sgd",
+    "training": "training.epochs=50",
+    "limits": "limits.memory=2GB",
+    "workers": "workers.devices=cpu",
+}
+# Keys that name the images, not only how they are split.
+_DATA = ("data", "data.name", "data.path", "data.fallback")
 
 
 def retrain(
@@ -62,75 +70,92 @@ def retrain(
         UserError: The trial does not exist, or a value cannot be changed or is invalid.
     """
     found, say = find_trial(what, trial, tracking_uri), line_printer(console)
-    before = _config_of(found)
-    config = changed(before, overrides, found.run.data.metrics.get("best_epoch"), say)
+    sweep, tags = find_sweep(found.sweep, found.client.tracking_uri), found.run.data.tags
+    before = _config_of(found, sweep)
+    config, notes = changed(before, overrides, found.run.data.metrics.get("best_epoch"))
+    if TAG_GOES_ON_FROM in tags:
+        notes.insert(
+            0, f"It continued from the weights of {tags[TAG_GOES_ON_FROM]}, but is trained from the start now."
+        )
     config["tracking"] |= {"uri": found.client.tracking_uri, "register": register or champion}
-    differences = _differences(before, config, found)
+    differences = _differences(before, config, sweep)
     if config["description"] == before["description"]:
-        what_changed = ", ".join(f"{key}={value}" for key, value in differences.items()) or "nothing changed"
+        what_changed = ", ".join(f"{key} = {text}" for key, text in differences.items()) or "nothing changed"
         config["description"] = f"Retrains trial {found.trial} of {found.sweep}: {what_changed}."
     check(config)
     hide(config["tracking"]["uri"])
-    retrains = Retrains(found.sweep, found.trial, found.run.info.run_id, differences, test, champion)
+    digest = "" if any(text.partition("=")[0] in _DATA for text in overrides) else tags["data.digest"]
+    retrains = Retrains(found.sweep, found.trial, found.run.info.run_id, digest, differences, test, champion)
     claim = retraining(local_folder(what, found.sweep) or SWEEPS / found.sweep, found.trial)
+    for note in notes:
+        say(note)
     try:
         return launch.run(config, claim.folder, console, retrains=retrains)
     finally:
         claim.give_up()
 
 
-def _config_of(found: ModelRun) -> dict[str, Any]:
-    """Returns the config of a run of one trial, as its sweep trained it."""
-    parent = find_sweep(found.sweep, found.client.tracking_uri).parent
+def _config_of(found: ModelRun, sweep: SweepRuns) -> dict[str, Any]:
+    """Returns the config of a sweep with the values of one of its trials, and without a search."""
     with tempfile.TemporaryDirectory() as folder:
-        sweep = ModelRun(found.client, parent).config(Path(folder))
+        shared = ModelRun(found.client, sweep.parent).config(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         trial = found.config(Path(folder), ("model", "training"))
-    # A sweep of an early version lacks some keys.
-    config = {**compose.defaults(("search=none",)), **{key: sweep[key] for key in sweep if key != "search"}}
-    # A hypermodel has its own optimizer.
-    config |= {group: trial[group] for group in TRIAL_GROUPS if trial.get(group) is not None}
-    # One model is trained, on one seed, and validated on images that are held out.
-    config |= {"confirm": None, "repeats": 1, "validation": "holdout"}
+    # A sweep of an early version lacks some keys, and a hypermodel has its own optimizer.
+    config = compose.defaults(("search=none",))
+    config |= {key: value for key, value in shared.items() if key != "search"}
+    config |= {group: _fixed(trial[group]) for group in TRIAL_GROUPS if trial.get(group) is not None}
+    # Only the first objective matters to a single training: it decides which epoch is the best.
+    first = Objective.parse_all(config["objective"])[0]
+    config["objective"] = f"{first.name} {first.direction}"
     return {key: value for key, value in config.items() if key != "resume"}
 
 
-def changed(config: Mapping[str, Any], overrides: Sequence[str], best_epoch: float | None, say: Say) -> dict[str, Any]:
-    """Returns a trial's config with what the user changes, and with what follows from that.
+def _fixed(node: Any) -> Any:
+    """Returns a part of a trial's config as the config of a sweep has it: a text such as `a,b` is not a sweep."""
+    if isinstance(node, dict):
+        return {key: _fixed(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fixed(value) for value in node]
+    return str(Choice((node,))) if isinstance(node, str) and looks_like_sweep(node) else node
+
+
+def changed(
+    config: Mapping[str, Any], overrides: Sequence[str], best_epoch: float | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Changes a trial's config as the user says, and what follows from that.
 
     Args:
-        config: The config of a run of one trial.
+        config: The config of a sweep, with the values of one of its trials.
         overrides: What is different, as `KEY=VALUE`.
         best_epoch: The trial's best epoch, if it is known.
-        say: Prints what follows.
+
+    Returns:
+        The config of one training, and what the user must know about it, in lines.
 
     Raises:
         UserError: A key cannot be changed, or its value cannot be read.
     """
     new: dict[str, Any] = json.loads(json.dumps(config))
+    new |= {"confirm": None, "repeats": 1, "validation": "holdout"}
     given = [_apply(new, override) for override in overrides]
     if "seed" in given and "training.seed" not in given:
         new["training"]["seed"] = new["seed"]
-    objectives = Objective.parse_all(new["objective"])
-    validated = [o for o in objectives if o.name.startswith("val_")]
-    if new["data"]["validation_split"] == 0 and validated and "objective" not in given:
-        others = [f"{o.name} {o.direction}" for o in objectives if o not in validated]
-        new["objective"] = ["loss min", *(text for text in others if not text.startswith("loss "))]
-        new["objective"] = new["objective"] if len(new["objective"]) > 1 else "loss min"
-        _without_validation(new, given, best_epoch, say)
-    return new
-
-
-def _without_validation(config: dict[str, Any], given: Sequence[str], best_epoch: float | None, say: Say) -> None:
-    """Sets how long to train where no validation image shows when to stop."""
-    training = config["training"]
-    if training["early_stopping"]["patience"] is not None and ".".join(_PATIENCE) not in given:
+    validates = new["data"]["validation_split"] != 0 or not str(new["objective"]).startswith("val_")
+    if validates or "objective" in given:
+        return new, []
+    new["objective"], training, notes = "loss min", new["training"], []
+    if training["early_stopping"]["patience"] is not None and "training.early_stopping.patience" not in given:
         training["early_stopping"]["patience"] = None
-        say("Without validation images there is no early stopping.")
+        notes.append("There is no early stopping without validation images.")
     if "training.epochs" not in given and best_epoch is not None:
         training["epochs"] = int(best_epoch)
-        say(f"Without validation images nothing shows when to stop: it trains for {int(best_epoch)}, the trial's best.")
-    say("The model of the epoch with the lowest training loss is kept, usually the last one.")
+        epochs = f"{int(best_epoch)} epoch{'' if best_epoch == 1 else 's'}"
+        notes.append(f"It trains for {epochs}, as the best epoch of the trial was that; training.epochs=N changes it.")
+    return new, [
+        *notes,
+        "It keeps the model of the epoch with the lowest training loss, which is usually the last one.",
+    ]
 
 
 def _apply(config: dict[str, Any], override: str) -> str:
@@ -138,17 +163,16 @@ def _apply(config: dict[str, Any], override: str) -> str:
     key, equals, text = override.lstrip("+").partition("=")
     top, *path = key.split(".")
     if not equals or top not in _ALLOWED:
-        known = did_you_mean(top, _ALLOWED)
-        raise UserError(f"retrain: {override}: only keys of {', '.join(_ALLOWED)} can be changed{known}")
+        raise UserError(f"retrain: {override}: cannot be changed{did_you_mean(top, _ALLOWED)}")
     if key == "data":
         # The only group whose options fit any trial.
         config["data"] = compose.defaults((override,))["data"]
         return key
     if not path and isinstance(config[top], dict):
-        raise UserError(f"retrain: {override}: write the keys of {key} that are different, such as {_example(key)}")
+        raise UserError(f"retrain: {override}: {key} is a group; name the keys that change, such as {_EXAMPLES[key]}")
     value, node = parse_value(text, key), config
     for part in [top, *path][:-1]:
-        # What is unknown is reported by the check of the whole config.
+        # A key that does not exist is reported by the check of the whole config.
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise UserError(f"retrain: {override}: {part} is a value, not a group")
@@ -156,30 +180,24 @@ def _apply(config: dict[str, Any], override: str) -> str:
     return key
 
 
-def _example(group: str) -> str:
-    return {"training": "training.epochs=50", "optimizer": "optimizer.name=sgd"}.get(group, f"{group}.KEY=VALUE")
-
-
 def check(config: Mapping[str, Any]) -> None:
-    """Checks a config of one trial before anything starts.
+    """Checks a config of one training before anything starts.
 
     Raises:
         UserError: A value is invalid, or is a sweep.
     """
     settings = check_settings(config)
     if settings.trial["model"].get("hypermodel") is None:
-        _, space, _ = prepare(dict(config))
-        for name, domain in space.describe().items():
-            raise UserError(f"retrain: {name}={domain}: must be a single value")
+        for hyperparameter in prepare(dict(config))[1].hyperparameters:
+            if hyperparameter.domain.size != 1:
+                raise UserError(f"retrain: {hyperparameter.name}={hyperparameter.domain}: must be a single value")
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], found: ModelRun) -> dict[str, str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], sweep: SweepRuns) -> dict[str, str]:
     """Returns the values that are not those of the trial, as `Retrains.changed` has them."""
-    searched = find_sweep(found.sweep, found.client.tracking_uri).space
-    keys = (*TRIAL_GROUPS, *_SHARED)
-    old, new = (flat({key: config[key] for key in keys}) for config in (before, now))
+    old, new = (flat({key: config[key] for key in _COMPARED}) for config in (before, now))
     return {
-        key: f"{new.get(key)} (was {old.get(key)}{', which was searched' if key in searched else ''})"
+        key: f"{new.get(key)} (was {old.get(key)}{', which was searched' if key in sweep.space else ''})"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     }
