@@ -25,7 +25,7 @@ CONFIG = [
     (
         "quikc",
         "quikc: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
-        "serve, show-data, sync, ui",
+        "retrain, serve, show-data, sync, ui",
     ),
     ("compar", "compar: no such command; did you mean 'compare'?"),
     ("+experiment=quikc", "experiment=quikc: no such experiment; did you mean 'quick'?"),

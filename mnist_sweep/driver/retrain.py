@@ -18,6 +18,7 @@ from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import Choice, looks_like_sweep, parse_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
+from mnist_sweep.config.space import Space
 from mnist_sweep.driver import launch
 from mnist_sweep.driver.plan import prepare
 from mnist_sweep.journal.folders import SWEEPS, retraining
@@ -186,11 +187,12 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: A value is invalid, or is a sweep.
     """
-    settings = check_settings(config)
-    if settings.trial["model"].get("hypermodel") is None:
-        for hyperparameter in prepare(dict(config))[1].hyperparameters:
-            if hyperparameter.domain.size != 1:
-                raise UserError(f"retrain: {hyperparameter.name}={hyperparameter.domain}: must be a single value")
+    trial = check_settings(config).trial
+    for hyperparameter in Space(trial).hyperparameters:
+        if hyperparameter.domain.size != 1:
+            raise UserError(f"retrain: {hyperparameter.name}={hyperparameter.domain}: must be a single value")
+    if trial["model"].get("hypermodel") is None:
+        prepare(dict(config))
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], sweep: SweepRuns) -> dict[str, str]:
