@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
+from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.trial_config import Count
@@ -153,7 +154,8 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         if key == "experiment":
             raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")
         if key not in _Top.model_fields:
-            raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
+            others = {name: value for name, value in raw.items() if name != key}
+            raise UserError(unknown_key(key, ["experiment", *nested_keys(others)]))
     top = check(_Top, raw)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
         raise UserError(f"name={top.name}: use only letters, digits, _, - and ., because it names a folder")
