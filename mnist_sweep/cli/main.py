@@ -133,8 +133,7 @@ def _sweep(given: list[str]) -> int:
             raise SystemExit(130)
 
     compose.register()
-    ignored = compose.ignored_config()
-    if ignored is not None:
+    for ignored in filter(None, (compose.ignored_config(), compose.ignored_experiment_name())):
         print(f"mnist_sweep: {ignored}", file=sys.stderr)
     multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
@@ -164,6 +163,8 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     from mnist_sweep.cli import hydra_folder
     from mnist_sweep.common.tables import standard_output
     from mnist_sweep.config import compose
+    from mnist_sweep.config.settings import check_settings
+    from mnist_sweep.config.unused import refuse_unused
     from mnist_sweep.driver import launch, resume
     from mnist_sweep.journal import folders
     from mnist_sweep.tracking.uri import with_password
@@ -173,6 +174,8 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
         # There is nothing to continue, but a copy of the images, which may be large.
         folders.discard(killed)
     plain = compose.plain(config)
+    check_settings(plain)
+    refuse_unused(plain)
     plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
     hide(plain["tracking"]["uri"])
     if plain["resume"] == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,10 +29,12 @@ from mnist_sweep.config import shipped
 from mnist_sweep.config.grammar import is_sweep, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected
-from mnist_sweep.config.settings import TRIAL_GROUPS
+from mnist_sweep.config.settings import TRIAL_GROUPS, is_name
 
 CONFIG = "config"
 _MISSING = object()
+# MLflow's own variable for the experiment of a run, and so the default name of sweeps.
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 _TEXTS = ("name", "description")
 # What Hydra may raise while it composes.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
@@ -93,7 +96,18 @@ class _UserFiles(FileConfigSource):
         return super().load_config(config_path)
 
 
+def ignored_experiment_name() -> str | None:
+    """Returns a line on MLFLOW_EXPERIMENT_NAME if it cannot be the name of sweeps; None if it is not set, or can."""
+    name = os.environ.get(EXPERIMENT_VARIABLE)
+    if not name or is_name(name):
+        return None
+    return f"{EXPERIMENT_VARIABLE}={printable(name)} is ignored, as it cannot name a folder; write name=NAME instead"
+
+
 def _experiment_name(*, _root_: DictConfig) -> str:
+    named = os.environ.get(EXPERIMENT_VARIABLE, "")
+    if is_name(named):
+        return named
     chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
     if chosen is None and HydraConfig.initialized():
         chosen = HydraConfig.get().runtime.choices.get("experiment")

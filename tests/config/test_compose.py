@@ -466,3 +466,20 @@ def test_an_option_that_a_users_file_replaces_is_named(tmp_path: Path) -> None:
 def test_a_name_that_looks_like_a_number_is_text(name: str) -> None:
     (argument,) = quote_sweeps([f"name={name}"])
     assert compose.defaults([argument])["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("variable", "overrides", "name"),
+    [
+        ("mine", [], "mine"),
+        ("mine", ["+experiment=quick"], "mine"),
+        ("mine", ["name=typed"], "typed"),
+        ("/Users/me/mine", ["+experiment=quick"], "quick"),
+    ],
+)
+def test_mlflows_experiment_variable_names_sweeps(
+    monkeypatch: pytest.MonkeyPatch, variable: str, overrides: list[str], name: str
+) -> None:
+    monkeypatch.setenv(compose.EXPERIMENT_VARIABLE, variable)
+    assert compose.defaults(overrides)["name"] == name
+    assert (compose.ignored_experiment_name() is None) == (variable == "mine")
