@@ -10,15 +10,17 @@ from typing import Any
 
 from rich.console import Console
 
-from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import hide
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
-from mnist_sweep.config import compose
+from mnist_sweep.config import compose, shipped
 from mnist_sweep.config.grammar import Choice, looks_like_sweep, parse_value
+from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
 from mnist_sweep.config.space import Space
+from mnist_sweep.config.unused import refuse_unused
 from mnist_sweep.driver import launch
 from mnist_sweep.driver.plan import prepare
 from mnist_sweep.journal.folders import SWEEPS, retraining
@@ -138,8 +140,14 @@ def changed(
         UserError: A key cannot be changed, or its value cannot be read.
     """
     new: dict[str, Any] = json.loads(json.dumps(config))
-    new |= {"confirm": None, "repeats": 1, "validation": "holdout"}
+    new |= {"confirm": None, "repeats": 1, "validation": "holdout", "folds": shipped.values("config")["folds"]}
     given = [_apply(new, override) for override in overrides]
+    try:
+        refuse_unused(new)
+    except UserError as error:
+        # What the sweep did not use either is not the user's concern now.
+        if str(error).partition("=")[0] in given:
+            raise
     if "seed" in given and "training.seed" not in given:
         new["training"]["seed"] = new["seed"]
     validates = new["data"]["validation_split"] != 0 or not str(new["objective"]).startswith("val_")
@@ -163,8 +171,12 @@ def _apply(config: dict[str, Any], override: str) -> str:
     """Sets the value of an override, and returns its key."""
     key, equals, text = override.lstrip("+").partition("=")
     top, *path = key.split(".")
-    if not equals or top not in _ALLOWED:
-        raise UserError(f"retrain: {override}: cannot be changed{did_you_mean(top, _ALLOWED)}")
+    if not equals:
+        raise UserError(f"retrain: {override}: write KEY=VALUE")
+    if top not in config:
+        raise UserError(unknown_key(key, nested_keys({group: config[group] for group in _ALLOWED})))
+    if top not in _ALLOWED:
+        raise UserError(f"retrain: {override}: cannot be changed; keys of {', '.join(_ALLOWED)} can")
     if key == "data":
         # The only group whose options fit any trial.
         config["data"] = compose.defaults((override,))["data"]

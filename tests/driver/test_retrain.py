@@ -74,8 +74,12 @@ def test_an_option_of_the_group_data_can_be_chosen(changed: Changed) -> None:
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("search.max_trials=3", "retrain: search.max_trials=3: cannot be changed; choose one of: data, "),
-        ("trainin.epochs=3", "retrain: trainin.epochs=3: cannot be changed; did you mean 'training'?"),
+        ("search.max_trials=3", "retrain: search.max_trials=3: cannot be changed; keys of model, optimizer, "),
+        ("epochs=3", "epochs: unknown key; did you mean 'training.epochs'?"),
+        ("trainin.epochs=3", "trainin.epochs: unknown key; did you mean 'training.epochs'?"),
+        ("lr=3", "lr: unknown key; did you mean 'optimizer.learning_rate'?"),
+        ("folds=3", "retrain: folds=3: cannot be changed"),
+        ("training.early_stopping.min_delta=0.1", "training.early_stopping.min_delta=0.1: is not used; set "),
         ("confirm=null", "retrain: confirm=null: cannot be changed"),
         (
             "optimizer=sgd",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
@@ -122,7 +123,7 @@ class ModelRun:
 
     @property
     def _retrain(self) -> str:
-        return f"python -m mnist_sweep retrain {self.sweep} {self.trial}"
+        return command(f"retrain {self.sweep} {self.trial}")
 
     def on_the_same_data(self) -> Iterator[ModelRun]:
         """Yields the run of its sweep, which has the files about the data that its winner has.

@@ -12,6 +12,7 @@ import pytest
 
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.reading import digest_of
 from mnist_sweep.driver import packaging, rerun
 from mnist_sweep.results import report
@@ -20,6 +21,7 @@ from mnist_sweep.results.models import model_run as model_run_module
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
 from mnist_sweep.results.runs.find import find_sweep
 
+RETRAIN = command("retrain quick/now 3")
 CONFIG = "model: {kind: mlp}\ntraining: {backend: tensorflow}\n"
 
 
@@ -56,7 +58,7 @@ def test_a_model_with_flipped_bits_is_neither_loaded_nor_packaged(artifacts: Pat
             use(tmp_path / "here")
         assert str(caught.value) == (
             "quick/now: model.h5 of trial 3 (run3): was changed or damaged since it was written; train it again with "
-            "`python -m mnist_sweep retrain quick/now 3`, or take another trial"
+            f"`{RETRAIN}`, or take another trial"
         )
     with pytest.raises(UserError, match="was changed or damaged since it was written"):
         packaging.package(model, tmp_path / "here", threading.Event())
@@ -136,7 +138,7 @@ def test_the_run_of_one_trial_and_another_trial_contradict_each_other(project, n
         (
             {"mnist_sweep.status": "completed"},
             "trial 3 has no model any more: tracking.keep_models keeps only the best; train it again with "
-            "`python -m mnist_sweep retrain quick/now 3`",
+            f"`{RETRAIN}`",
         ),
         ({"mnist_sweep.status": "running"}, "trial 3 has no model yet: it is still running"),
         (
