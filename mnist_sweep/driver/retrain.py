@@ -87,7 +87,7 @@ def retrain(
         config["description"] = f"Retrains trial {found.trial} of {found.sweep}: {what_changed}."
     check(config)
     hide(config["tracking"]["uri"])
-    digest = "" if any(text.partition("=")[0] in _DATA for text in overrides) else tags["data.digest"]
+    digest = "" if any(text.partition("=")[0] in _DATA for text in overrides) else tags.get("data.digest", "")
     retrains = Retrains(found.sweep, found.trial, found.run.info.run_id, digest, differences, test, champion)
     claim = retraining(local_folder(what, found.sweep) or SWEEPS / found.sweep, found.trial)
     for note in notes:

@@ -137,8 +137,7 @@ def test_the_run_of_one_trial_and_another_trial_contradict_each_other(project, n
     [
         (
             {"mnist_sweep.status": "completed"},
-            "trial 3 has no model any more: tracking.keep_models keeps only the best; train it again with "
-            f"`{RETRAIN}`",
+            f"trial 3 has no model any more: tracking.keep_models keeps only the best; train it again with `{RETRAIN}`",
         ),
         ({"mnist_sweep.status": "running"}, "trial 3 has no model yet: it is still running"),
         (
@@ -182,8 +181,8 @@ def test_export_serve_rerun_and_report_take_a_trial_in_the_same_way(
     for module in (export, rerun, model_run_module):
         monkeypatch.setattr(module, "find_trial", found)
     monkeypatch.setattr(report, "find_named", found)
-    for command in ("export --to exported", "serve --port 0", "rerun", "report --to page.html"):
-        name, *options = command.split()
+    for line in ("export --to exported", "serve --port 0", "rerun", "report --to page.html"):
+        name, *options = line.split()
         for arguments in ([*given, *options], [*options, *given]):
             with pytest.raises(UserError, match="found"):
                 COMMANDS[name](arguments)
