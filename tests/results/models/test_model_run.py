@@ -12,7 +12,6 @@ import pytest
 
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.invocation import command
 from mnist_sweep.common.reading import digest_of
 from mnist_sweep.driver import packaging, rerun
 from mnist_sweep.results import report
@@ -21,7 +20,7 @@ from mnist_sweep.results.models import model_run as model_run_module
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
 from mnist_sweep.results.runs.find import find_sweep
 
-RETRAIN = command("retrain quick/now 3")
+RETRAIN = "python -m mnist_sweep retrain quick/now 3"
 CONFIG = "model: {kind: mlp}\ntraining: {backend: tensorflow}\n"
 
 
