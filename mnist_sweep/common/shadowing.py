@@ -7,51 +7,12 @@ import sys
 from collections.abc import Iterator
 
 # What this program and its libraries import. A folder without `__init__.py` hides nothing.
-_LIBRARIES = [
-    "PIL",
-    "absl",
-    "alembic",
-    "antlr4",
-    "cmaes",
-    "docker",
-    "fastapi",
-    "flask",
-    "google",
-    "graphene",
-    "grpc",
-    "h5py",
-    "hydra",
-    "jax",
-    "jinja2",
-    "joblib",
-    "keras",
-    "keras_tuner",
-    "matplotlib",
-    "mlflow",
-    "mlxtend",
-    "namex",
-    "numpy",
-    "omegaconf",
-    "onnx",
-    "optree",
-    "optuna",
-    "packaging",
-    "pandas",
-    "psutil",
-    "pyarrow",
-    "pydantic",
-    "pynvml",
-    "requests",
-    "rich",
-    "scipy",
-    "sklearn",
-    "sqlalchemy",
-    "tensorflow",
-    "torch",
-    "tqdm",
-    "uvicorn",
-    "yaml",
-]
+_LIBRARIES = """
+    PIL absl alembic antlr4 cmaes docker fastapi flask google graphene grpc h5py hydra jax jinja2 joblib
+    keras keras_tuner matplotlib mlflow mlxtend namex numpy omegaconf onnx optree optuna packaging
+    pandas psutil pyarrow pydantic pynvml requests rich scipy sklearn sqlalchemy tensorflow torch tqdm
+    uvicorn yaml
+""".split()  # noqa: SIM905 - a list of that length would fill the page
 
 
 class HidesLibrary(Exception):  # noqa: N818 - reported as a user's mistake

@@ -90,6 +90,6 @@ def _try(package: Path, made_by: str) -> None:
         print(done.stderr, file=sys.stderr)
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(
-            f"{made_by}: its model does not work in another folder ({one_line(lines[-1])}); import the modules that its "
-            "layers need at the top of that module"
+            f"{made_by}: its model does not work in another folder ({one_line(lines[-1])}); import at the top "
+            "of that module what its layers need"
         )
