@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import most_common
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
 from mnist_sweep.driver.state import LoopState, Phase
 from mnist_sweep.driver.suggestions import Suggestions
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     EpochEnded,
     Event,
@@ -34,8 +37,9 @@ _GRACE = 60.0
 # If this process did not listen to the workers for so many seconds, it was stopped itself, by Ctrl-Z or with its
 # machine. The workers' messages have yet to be read, so they were not silent.
 _STALL = 5.0
-# The sweep ends after so many trials in a row exceed the limits: others are not expected to keep within them.
-_MOST_REFUSED = 200
+# The search ends after so many refused trials in a row: if their models exceed the limits, or others have been trained;
+# if no model could be built yet, each try of which takes a second; and whatever the trials are.
+_MOST_REFUSED, _MOST_UNBUILT, _MOST_OF_ALL = 200, 20, 2000
 
 
 @dataclass
@@ -69,8 +73,10 @@ class Attempts:
         sharing: Sharing,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
+        space: Space,
     ) -> None:
         """Takes the parts of the sweep's loop."""
+        self._searched = {h.name for h in space.hyperparameters if h.domain.size != 1}
         self._settings, self._folder, self._workers, self._state = settings, folder, workers, state
         self._suggestions, self._sharing, self._emit, self._clock = suggestions, sharing, emit, clock
         self.slots = set(workers.slots())
@@ -86,6 +92,12 @@ class Attempts:
     def add(self, new: Iterable[Trial]) -> None:
         """Adds trials, which start when a slot is idle."""
         self.waiting.extend(map(_Attempt, new))
+
+    def refuse(self, trial: Trial, reason: str) -> None:
+        """Ends a trial that cannot be trained, before it starts on a slot."""
+        # With its start, the journal has its values: they are what the search has suggested.
+        self._emit(TrialStarted(self._clock(), trial, 1, NO_SLOT))
+        self._ended(trial, Outcome(Status.REFUSED, reason))
 
     def add_interrupted(self, *, confirming: bool) -> None:
         """Adds the trials that an interruption has cut off: those that retrain others, or those of the search."""
@@ -236,12 +248,12 @@ class Attempts:
     def _done(self, message: Done, attempt: _Attempt) -> None:
         self.end(message.slot)
         if message.outcome.status is Status.FAILED:
-            self._failed(attempt, message.outcome, message.log)
+            self._failed(attempt, message.outcome, message.log, lasting=message.lasting)
             return
         stopped = message.outcome.status is Status.STOPPED and message.trial not in self._state.cut
         # An interrupted trial has not ended: when resumed, it continues from the last epoch that it reached.
         if not (stopped and self._state.interruption):
-            self._ended(attempt.trial, message.outcome)
+            self._ended(attempt.trial, message.outcome, message.log)
 
     def _died(self, message: Died) -> None:
         self._not_idle(message.slot)
@@ -257,13 +269,13 @@ class Attempts:
 
     # ---- retry or end -------------------------------------------------------------------------------------------
 
-    def _failed(self, attempt: _Attempt, outcome: Outcome, log: str) -> None:
+    def _failed(self, attempt: _Attempt, outcome: Outcome, log: str, *, lasting: bool = False) -> None:
         if self._state.interruption and attempt.stopping:
             # It has not ended either: it continues when the sweep is resumed.
             return
         number = attempt.trial.number
         excused = self._sharing.excuses(number, outcome.reason)
-        last = attempt.number > self._settings.workers.retries and not excused
+        last = lasting or (attempt.number > self._settings.workers.retries and not excused)
         if last or self._state.phase is Phase.STOPPING:
             self._ended(attempt.trial, outcome, log)
             return
@@ -284,15 +296,36 @@ class Attempts:
             self.stop(self._state.reached)
 
     def _check_failures(self) -> None:
-        results, limit = self._state.results, self._settings.search.max_failures
-        failed, refused = results.in_a_row(Status.FAILED), results.in_a_row(Status.REFUSED)
         if self._state.phase is Phase.STOPPING:
             return
+        limit = self._settings.search.max_failures
+        failed = self._state.results.in_a_row(Status.FAILED)
         if limit is not None and len(failed) >= limit:
-            reasons = [failure.reason for failure in failed]
-            common = max(reversed(reasons), key=reasons.count)
+            common = most_common(outcome.reason for outcome in failed.values())
             self._state.failure = f"{len(failed)} trials in a row failed: {common} (search.max_failures={limit})"
-        elif len(refused) >= _MOST_REFUSED:
-            self._state.failure = f"{len(refused)} trials in a row were refused: {refused[-1].reason}"
-        if self._state.failure:
             self.stop(self._state.failure)
+        elif reason := self._refused_too_often():
+            # If some of the space was searched before, its results are those of the sweep.
+            self._state.failure = reason if self._state.results.winner() is None else ""
+            self.stop(reason)
+
+    def _refused_too_often(self) -> str:
+        """Returns why no other trial of the space is expected to be possible; "" if one may be."""
+        results = self._state.results
+        row = results.in_a_row(Status.REFUSED)
+        if len(row) < _MOST_UNBUILT:
+            return ""
+        tried = all(outcome.seconds and outcome.parameters is None for outcome in row.values())
+        built = any(outcome.parameters is not None for outcome in results.outcomes.values())
+        if len(row) < (_MOST_UNBUILT if tried and not built else _MOST_REFUSED):
+            return ""
+        # A value that all of them have may be the cause, as in a grid, whose first hyperparameters change last.
+        shared = set.intersection(*(self._choices(results.trials[number]) for number in row))
+        if shared and len(row) < _MOST_OF_ALL:
+            return ""
+        common = most_common(outcome.reason for outcome in row.values())
+        return f"{len(row)} trials in a row were refused: {common}"
+
+    def _choices(self, trial: Trial) -> set[str]:
+        """Returns the values of the hyperparameters that have several, each with its name."""
+        return {identity({name: value}) for name, value in trial.values.items() if name in self._searched}

@@ -133,6 +133,7 @@ class _Launch:
             folder=self._folder,
             listeners=[journal, self._tracker, screen],
             clock=clock,
+            image=self._images.shape,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if settings.tracking.register_winner else None,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),

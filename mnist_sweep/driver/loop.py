@@ -61,6 +61,7 @@ class Sweep:
         folder: Path,
         listeners: Sequence[Listener],
         clock: Callable[[], float],
+        image: Sequence[int],
         sharing: Sharing | None = None,
         packaging: Packaging | None = None,
         meanwhile: Callable[[], None] = lambda: None,
@@ -76,17 +77,18 @@ class Sweep:
             folder: The sweep's folder, under which models are written.
             listeners: They take each event, one after another, the journal first.
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
+            image: Height, width and channels of the images.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
             packaging: Makes the winner an MLflow model; None to skip that.
             meanwhile: What to do while the winner is tested.
         """
-        self._settings, self._budget, self._space = settings, settings.search, space
+        self._settings, self._budget, self._space, self._image = settings, settings.search, space, image
         self._workers, self._folder, self._clock = workers, folder, clock
         self._sharing, self._packaging = sharing or Sharing(), packaging
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
         self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
         self._attempts = Attempts(
-            settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
+            settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock, space
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
         self._started = clock()
@@ -259,8 +261,12 @@ class Sweep:
             number, suggestion = answer
             self.state.next = number + 1
             if self.state.phase is Phase.SEARCHING:
-                # It does not start here: the slot that was idle at the ask may be gone or busy by now.
-                self._attempts.add([trials.suggested(self._settings, self._space, number, suggestion)])
+                trial, impossible = trials.suggested(self._settings, self._space, self._image, number, suggestion)
+                if impossible:
+                    self._attempts.refuse(trial, impossible)
+                else:
+                    # It does not start here: the slot that was idle at the ask may be gone or busy by now.
+                    self._attempts.add([trial])
 
     def _share(self) -> None:
         """Opens and closes shares of GPUs."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
-from mnist_sweep.config.trial_config import check_trial
+from mnist_sweep.config.trial_config import check_shape, check_trial
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.driver.state import LoopState
 from mnist_sweep.journal.files import trial_folder
@@ -21,19 +22,36 @@ from mnist_sweep.workers.base import Train
 SEED = "training.seed"
 
 
-def suggested(settings: Settings, space: Space, number: int, suggestion: Suggestion) -> Trial:
-    """Returns the trial that a search suggests."""
-    config = check_trial(space.config(suggestion.values))
-    return Trial(
+def suggested(
+    settings: Settings, space: Space, image: Sequence[int], number: int, suggestion: Suggestion
+) -> tuple[Trial, str]:
+    """Returns the trial that a search suggests, and why it cannot be trained: "" if it can.
+
+    Args:
+        settings: The sweep's config.
+        space: Its search space.
+        image: Height, width and channels of the images.
+        number: The trial's number.
+        suggestion: What the search suggests.
+    """
+    config, impossible = space.config(suggestion.values), ""
+    try:
+        checked = check_trial(config)
+        check_shape(checked, image)
+        config = checked.model_dump(mode="json")
+    except UserError as error:
+        impossible = str(error)
+    trial = Trial(
         number,
         suggestion.values,
-        config.model_dump(mode="json"),
-        suggestion.epochs or config.training.epochs,
+        config,
+        suggestion.epochs or config["training"]["epochs"],
         suggestion.initial_epoch,
         suggestion.parent,
         space.inactive(suggestion.values),
-        executions(settings, config.training.seed),
+        executions(settings, config["training"]["seed"]),
     )
+    return trial, impossible
 
 
 def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial:

@@ -96,6 +96,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         stop: Stopping | None = None,
         enqueued: Sequence[Values] = (),
         on_event: Any = None,
+        image: tuple[int, int, int] = (28, 28, 1),
         **fakes: Any,
     ) -> Story:
         settings = check_settings(compose_config(*SPACE, *overrides))
@@ -113,6 +114,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
             settings, space, threaded, rule, workers, folder=tmp_path, listeners=[Calls(emit)], clock=clock,
+            image=image,
             packaging=packaging if settings.tracking.register_winner else None,
         )  # fmt: skip
         story = Story(sweep, workers, clock, events, packaging)

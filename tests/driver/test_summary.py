@@ -71,7 +71,7 @@ def test_the_best_trial_is_first_and_refused_trials_are_counted(printed: Printed
     output = printed(0.5, 0.75, None)
     assert row(output, "1 1")[:4] == ["1", "1", "8", "0.7500"]
     assert row(output, "2 0")[3] == "0.5000"
-    assert "1 trial refused." in output
+    assert "1 trial refused: too large.\n" in output
     assert "Winner: trial 1, val_accuracy 0.7500" in output
 
 
