@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class _Attempt:
     number: int = 1
     avoid: str | None = None
     """The device on which the attempt before failed."""
+    impossible: str = ""
+    """Why it cannot be trained."""
     slot: str = ""
     stopping: bool = False
     longest_epoch: float = 0.0
@@ -66,6 +68,8 @@ class Attempts:
     def __init__(
         self,
         settings: Settings,
+        space: Space,
+        image: Sequence[int],
         folder: Path,
         workers: Workers,
         state: LoopState,
@@ -73,9 +77,9 @@ class Attempts:
         sharing: Sharing,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
-        space: Space,
     ) -> None:
         """Takes the parts of the sweep's loop."""
+        self._image = image
         self._searched = {h.name for h in space.hyperparameters if h.domain.size != 1}
         self._settings, self._folder, self._workers, self._state = settings, folder, workers, state
         self._suggestions, self._sharing, self._emit, self._clock = suggestions, sharing, emit, clock
@@ -90,24 +94,28 @@ class Attempts:
     # ---- start and stop -----------------------------------------------------------------------------------------
 
     def add(self, new: Iterable[Trial]) -> None:
-        """Adds trials, which start when a slot is idle."""
-        self.waiting.extend(map(_Attempt, new))
-
-    def refuse(self, trial: Trial, reason: str) -> None:
-        """Ends a trial that cannot be trained, before it starts on a slot."""
-        # With its start, the journal has its values: they are what the search has suggested.
-        self._emit(TrialStarted(self._clock(), trial, 1, NO_SLOT))
-        self._ended(trial, Outcome(Status.REFUSED, reason))
+        """Adds trials, which start when a slot is idle; those that are impossible are refused."""
+        for trial in new:
+            self._add(trial)
 
     def add_interrupted(self, *, confirming: bool) -> None:
         """Adds the trials that an interruption has cut off: those that retrain others, or those of the search."""
         for _, start in sorted(self._state.open.items()):
             if (start.trial.confirms is not None) == confirming:
-                self.waiting.append(_Attempt(start.trial, start.attempt))
+                self._add(start.trial, start.attempt)
+
+    def _add(self, trial: Trial, number: int = 1) -> None:
+        self.waiting.append(_Attempt(trial, number, impossible=trials.impossible(trial, self._image)))
 
     def start(self) -> None:
-        """Starts the attempts that have a slot."""
+        """Starts the attempts that have a slot, and ends those that cannot be trained."""
         state = self._state
+        for attempt in [attempt for attempt in self.waiting if attempt.impossible]:
+            self.waiting.remove(attempt)
+            if attempt.trial.number not in state.open:
+                # The journal needs the values that the search has suggested.
+                self._emit(TrialStarted(self._clock(), attempt.trial, attempt.number, NO_SLOT))
+            self._ended(attempt.trial, Outcome(Status.REFUSED, attempt.impossible))
         for attempt in list(self.waiting):
             slot, trial = self._slot_for(attempt), attempt.trial
             if slot is None:

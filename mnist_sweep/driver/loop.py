@@ -82,13 +82,13 @@ class Sweep:
             packaging: Makes the winner an MLflow model; None to skip that.
             meanwhile: What to do while the winner is tested.
         """
-        self._settings, self._budget, self._space, self._image = settings, settings.search, space, image
+        self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
         self._sharing, self._packaging = sharing or Sharing(), packaging
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
         self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
         self._attempts = Attempts(
-            settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock, space
+            settings, space, image, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
         self._started = clock()
@@ -261,12 +261,8 @@ class Sweep:
             number, suggestion = answer
             self.state.next = number + 1
             if self.state.phase is Phase.SEARCHING:
-                trial, impossible = trials.suggested(self._settings, self._space, self._image, number, suggestion)
-                if impossible:
-                    self._attempts.refuse(trial, impossible)
-                else:
-                    # It does not start here: the slot that was idle at the ask may be gone or busy by now.
-                    self._attempts.add([trial])
+                # It does not start here: the slot that was idle at the ask may be gone or busy by now.
+                self._attempts.add([trials.suggested(self._settings, self._space, number, suggestion)])
 
     def _share(self) -> None:
         """Opens and closes shares of GPUs."""

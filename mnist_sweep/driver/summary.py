@@ -153,7 +153,8 @@ def _failures(results: Ranking) -> list[str]:
     lines = []
     for (status, _), reasons in sorted(groups.items(), key=lambda group: -len(group[1])):
         count = f"{len(reasons)} trials {status} alike" if len(reasons) > 1 else f"1 trial {status}"
-        lines.append(f"{count}: {one_line(reasons[0], LONGEST_REASON)}.")
+        reason = one_line(reasons[0], LONGEST_REASON)
+        lines.append(f"{count}: {reason}{'' if reason.endswith(('.', '?', '!', '…')) else '.'}")
     more = f"{len(lines) - _MOST_FAILURES} more reasons for which trials failed are in the report and in MLflow."
     return lines if len(lines) <= _MOST_FAILURES + 1 else [*lines[:_MOST_FAILURES], more]
 

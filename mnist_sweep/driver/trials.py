@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,26 +23,12 @@ from mnist_sweep.workers.base import Train
 SEED = "training.seed"
 
 
-def suggested(
-    settings: Settings, space: Space, image: Sequence[int], number: int, suggestion: Suggestion
-) -> tuple[Trial, str]:
-    """Returns the trial that a search suggests, and why it cannot be trained: "" if it can.
-
-    Args:
-        settings: The sweep's config.
-        space: Its search space.
-        image: Height, width and channels of the images.
-        number: The trial's number.
-        suggestion: What the search suggests.
-    """
-    config, impossible = space.config(suggestion.values), ""
-    try:
-        checked = check_trial(config)
-        check_shape(checked, image)
-        config = checked.model_dump(mode="json")
-    except UserError as error:
-        impossible = str(error)
-    trial = Trial(
+def suggested(settings: Settings, space: Space, number: int, suggestion: Suggestion) -> Trial:
+    """Returns the trial that a search suggests; see `impossible`."""
+    config = space.config(suggestion.values)
+    with contextlib.suppress(UserError):
+        config = check_trial(config).model_dump(mode="json")
+    return Trial(
         number,
         suggestion.values,
         config,
@@ -51,7 +38,20 @@ def suggested(
         space.inactive(suggestion.values),
         executions(settings, config["training"]["seed"]),
     )
-    return trial, impossible
+
+
+def impossible(trial: Trial, image: Sequence[int]) -> str:
+    """Returns why a trial cannot be trained, as far as its config tells; "" if nothing speaks against it.
+
+    Args:
+        trial: The trial.
+        image: Height, width and channels of the images.
+    """
+    try:
+        check_shape(check_trial(trial.config), image)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial:

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from pydantic import TypeAdapter
 
-from mnist_sweep.common.errors import UserError, writing_to
+from mnist_sweep.common.errors import ImpossibleError, UserError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import read_text
 from mnist_sweep.config.objective import Objective
@@ -74,7 +74,13 @@ def train(
             reason = stop(number - 1, 0) if finished and not job.stop else ""
             if reason:
                 break
-            outcome, history = _train(trainer, own_job, partial(report, number), partial(stop, number))
+            try:
+                outcome, history = _train(trainer, own_job, partial(report, number), partial(stop, number))
+            except ImpossibleError as error:
+                if not finished:
+                    raise
+                # With these values, a model was built and trained before.
+                raise UserError(f"execution {number} of {len(executions)}: {error}") from error
             seconds += outcome.seconds
             phases.update(outcome.phases)
             if outcome.status is Status.FAILED:

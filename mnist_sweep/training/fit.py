@@ -410,10 +410,12 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 # Only a custom fit or training step can leave one out.
                 raise UserError(f"objective={self._job.objective.name}: the model's fit does not log {name}")
         found = next((name for name in needed if not math.isfinite(metrics[name])), "")
-        if not found and not math.isfinite(metrics.get("val_loss", 0.0)):
-            # The last batches have broken the weights, after the training loss was computed. If they have not, it is
-            # only a loss that is not finite for some images.
-            found = "" if all(np.isfinite(weight).all() for weight in self.model.get_weights()) else "val_loss"
+        validation = metrics.get("val_loss", 0.0)
+        if not found and not math.isfinite(validation):
+            # The last batches have broken the weights, after the training loss was computed. An infinite loss alone may
+            # come from a single image.
+            broken = math.isnan(validation) or not all(np.isfinite(w).all() for w in self.model.get_weights())
+            found = "val_loss" if broken else ""
         return found
 
     def _advance(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -433,7 +435,8 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Stops early, or asks whether to stop, after an epoch."""
         patience = self._job.config.training.early_stopping.patience
         if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
-            self.early = f"no better {self._job.objective.name} for {patience} epochs"
+            epochs = f"{patience} epoch{'' if patience == 1 else 's'}"
+            self.early = f"no better {self._job.objective.name} for {epochs}"
         if self.completed:
             return
         if not self._job.stop:
