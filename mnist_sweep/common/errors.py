@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mnist_sweep.common.text import first_line
+
 # Errors of disks, quotas and mounts, which no hyperparameter can cause or fix.
 _MACHINE = {
     code: what
@@ -113,7 +115,7 @@ def may_pass(error: BaseException, *, gpu: bool) -> bool:
         if isinstance(one, OSError) and not isinstance(one, _LASTING_OS_ERRORS):
             return True
         unspecific = isinstance(one, RuntimeError) and not isinstance(one, NotImplementedError | RecursionError)
-        if unspecific and (gpu or _PASSING_TEXT.search(str(one))):
+        if unspecific and (gpu or _PASSING_TEXT.search(first_line(one))):
             return True
     return False
 

@@ -323,7 +323,7 @@ def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
         if model.padding == "valid":
             if kernel > size:
                 raise ImpossibleError(
-                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only {size} pixels; "
+                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only {_pixels(size)}; "
                     "use fewer model.layers, less model.pooling or model.padding=same"
                 )
             size = size - kernel + 1
@@ -331,6 +331,10 @@ def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
             if model.pooling.size > size:
                 raise ImpossibleError(
                     f"model.pooling.size={model.pooling.size}: the pooling after convolution layer {layer + 1} gets "
-                    f"images of only {size} pixels; use fewer model.layers or model.pooling.after=last"
+                    f"images of only {_pixels(size)}; use fewer model.layers or model.pooling.after=last"
                 )
             size //= model.pooling.size
+
+
+def _pixels(size: int) -> str:
+    return f"{size} pixel{'' if size == 1 else 's'}"

@@ -310,7 +310,8 @@ class Attempts:
         failed = self._state.results.in_a_row(Status.FAILED)
         if limit is not None and len(failed) >= limit:
             common = most_common(outcome.reason for outcome in failed.values())
-            self._state.failure = f"{len(failed)} trials in a row failed: {common} (search.max_failures={limit})"
+            row = f"{len(failed)} trial{'' if len(failed) == 1 else 's'} in a row"
+            self._state.failure = f"{row} failed (search.max_failures={limit}): {common}"
             self.stop(self._state.failure)
         elif reason := self._refused_too_often():
             # If some of the space was searched before, its results are those of the sweep.

@@ -153,7 +153,8 @@ class Progress:
         """An estimate from the mean duration of the trials so far; None before there is one."""
         elapsed = self.clock() - self.started
         limit = None if self._seconds is None else max(0.0, self._seconds - elapsed)
-        done = [outcome.seconds for outcome in self.state.results.outcomes.values() if outcome.seconds > 0]
+        ended = self.state.results.outcomes.items()
+        done = [o.seconds for number, o in ended if o.seconds > 0 and number not in self.state.refused]
         if self.most is None or not done:
             return limit
         running = self.running

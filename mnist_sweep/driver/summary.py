@@ -117,6 +117,9 @@ def next_steps(
         reason, failures = only.reason or reason, []
     for line in failures:
         say(line)
+    if " in a row " in reason:
+        # What comes after it was said above.
+        say(f"The search has ended early: {reason.partition(': ')[0]}.")
     if winner is None:
         # The reason of a sweep whose trials have all failed is theirs.
         why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"

@@ -183,12 +183,9 @@ class Trainer:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
         if job.latency:
             metrics["latency"] = costs.latency(to_save, split.image_shape)
-        if callback.divergence:
-            status = Status.DIVERGED
-        else:
-            status = Status.STOPPED if callback.stopped else Status.COMPLETED
+        status = Status.STOPPED if callback.stopped else Status.COMPLETED
         return outcome(
-            status,
+            Status.DIVERGED if callback.divergence else status,
             callback.divergence or callback.stopped or callback.early,
             score=progress.best.get(job.objective.name),
             best_epoch=progress.best_epoch,
@@ -456,7 +453,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _impossible_if_it_fails() -> Iterator[None]:
-    """Raises an `ImpossibleError` where no model can be made with a trial's values; its cause tells if that may pass."""
+    """Raises an `ImpossibleError` where a trial's model cannot be made; its cause tells whether that may pass."""
     try:
         yield
     except Exception as error:

@@ -338,7 +338,7 @@ def test_too_many_failures_in_a_row_end_the_sweep_with_their_common_cause(tell: 
     results = story.run()
     assert sorted(results.outcomes) == list(range(7))
     assert story.end.status is Status.FAILED
-    assert story.end.reason == "5 trials in a row failed: bad builder (search.max_failures=5)"
+    assert story.end.reason == "5 trials in a row failed (search.max_failures=5): bad builder"
     assert story.end.winner == 1
 
 
@@ -735,7 +735,9 @@ class TestImpossibleCorners:
 
     @pytest.mark.parametrize("values", ["[2,1]", "[1,2]"])
     def test_cost_no_trial(self, tell: Tell, values: str) -> None:
-        story = tell("model.layers=choice(2,3)", f"model.units={values}", "model.dropout=0.1,0.2", "search.max_trials=2")
+        story = tell(
+            "model.layers=choice(2,3)", f"model.units={values}", "model.dropout=0.1,0.2", "search.max_trials=2"
+        )
         outcomes = story.run().outcomes.values()
         assert sum(outcome.status is Status.COMPLETED for outcome in outcomes) == 2
 

@@ -162,7 +162,6 @@ class TestHyperband:
         assert isinstance(asked, Suggestion)
         assert asked.parent == 4
 
-
     def test_a_trial_that_diverged_is_not_promoted_however_good_it_was(self, make: Make) -> None:
         search = make("hyperband").search
         for number in range(9):

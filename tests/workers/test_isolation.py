@@ -153,7 +153,11 @@ def test_a_process_is_replaced_after_a_failed_trial(workers: LocalWorkers, code:
         ("raise UserError('fix it')", Status.FAILED, True),
         ("found['outcome'] = Outcome(Status.FAILED, 'nan')", Status.FAILED, True),
         ("raise MemoryError", Status.FAILED, False),
-        ("try: raise ConnectionResetError\nexcept OSError as e: raise ImpossibleError('x') from e", Status.FAILED, False),
+        (
+            "try: raise ConnectionResetError\nexcept OSError as e: raise ImpossibleError('x') from e",
+            Status.FAILED,
+            False,
+        ),
         ("pass", Status.COMPLETED, False),
     ],
 )
