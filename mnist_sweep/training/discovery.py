@@ -30,8 +30,8 @@ from mnist_sweep.training.custom_model import BuiltModel, ChosenHyperParameters
 # A hyperparameter with at most this many values is built with each of them, others with the ends of their range.
 _MOST_VALUES = 32
 _MOST_BUILDS = 400
-# Random configurations if the default one is impossible, and as many at the end, which may refute conditions that follow
-# from changing one value at a time.
+# Random configurations if the default one is impossible, and as many at the end, which may refute conditions that
+# follow from changing one value at a time.
 _RANDOM_BUILDS = 16
 _IMAGES = 32
 _BUILDS_PER_COLLECTION = 16

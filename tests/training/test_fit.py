@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fitting import ACCURACY, timeless, train
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError, may_pass
 from mnist_sweep.common.reading import digest_of
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.data import images as data
@@ -210,6 +210,18 @@ def test_a_loss_that_is_not_finite_fails_the_trial(trainer, trial_config, tmp_pa
     assert outcome.reason.startswith(("the loss became nan in epoch 1;", "the loss became inf in epoch 1;"))
     assert outcome.score is None
     assert reports == []
+
+
+def test_a_model_that_cannot_be_made_is_impossible(trainer, trial_config, trial_of, tmp_path: Path) -> None:
+    small = trial_config("model=cnn", "model.layers=4", "model.filters=4", "model.pooling.after=all")
+    with pytest.raises(ImpossibleError, match="ValueError: .*negative"):
+        train(trainer, small, tmp_path)
+    with pytest.raises(ImpossibleError, match=r"^optimizer=sgd: Keras rejects it"):
+        train(trainer, trial_config(*SMALL, "optimizer=sgd", "+optimizer.arguments.momentum=7"), tmp_path)
+    with pytest.raises(ImpossibleError, match=r"raised \(FailedTrialError at hypermodels.py:.*: too small\)$") as caught:
+        train(trainer, trial_of("impossible_default", {"size": 1}), tmp_path)
+    assert not may_pass(caught.value, gpu=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def diverging(trial_config, at: int, *overrides: str):
