@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 
 from mnist_sweep.cli import supervisor
-from mnist_sweep.common import ports, termination
+from mnist_sweep.common import invocation, ports, termination
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import one_line
@@ -65,7 +65,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         raise UserError(
-            f"tracking.uri={masked(uri)}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+            f"tracking.uri={masked(uri)}: there are no runs yet; start with {invocation.command('+experiment=quick')}"
         )
     if path is not None:
         check_database(path)

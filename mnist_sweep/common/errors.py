@@ -50,6 +50,8 @@ _LASTING_OS_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, Not
 _PASSING_TEXT = re.compile(
     "^(RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE|UNKNOWN|ABORTED|CANCELLED)|out of memory|can't start new thread"
 )
+# Names that fit into a message.
+_MOST_NAMES = 40
 
 
 class UserError(Exception):
@@ -170,4 +172,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
     if near:
         return f"; did you mean {next(n for n in names if n.lower() == near[0])!r}?"
-    return f"; choose one of: {', '.join(names)}"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"; choose one of: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -218,7 +218,9 @@ def test_a_model_that_cannot_be_made_is_impossible(trainer, trial_config, trial_
         train(trainer, small, tmp_path)
     with pytest.raises(ImpossibleError, match=r"^optimizer=sgd: Keras rejects it"):
         train(trainer, trial_config(*SMALL, "optimizer=sgd", "+optimizer.arguments.momentum=7"), tmp_path)
-    with pytest.raises(ImpossibleError, match=r"raised \(FailedTrialError at hypermodels.py:.*: too small\)$") as caught:
+    with pytest.raises(
+        ImpossibleError, match=r"raised \(FailedTrialError at hypermodels.py:.*: too small\)$"
+    ) as caught:
         train(trainer, trial_of("impossible_default", {"size": 1}), tmp_path)
     assert not may_pass(caught.value, gpu=True)
     assert list(tmp_path.iterdir()) == []
