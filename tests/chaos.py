@@ -74,8 +74,8 @@ SPACE = (
 )
 
 
-# Harm that user code can do to its process. It ends in ways that may pass, so that the trial is retried; others must not
-# be affected.
+# Harm that user code can do to its process. It ends in ways that may pass, so that the trial is retried. Other trials
+# must not be affected.
 _POISONS = {
     "break numpy": "import numpy; numpy.asarray = None; raise MemoryError",
     "break random": "import random; random.seed = lambda *_: None",
