@@ -110,7 +110,7 @@ class Attempts:
     def start(self) -> None:
         """Starts the attempts that have a slot, and ends those that cannot be trained."""
         state = self._state
-        for attempt in [attempt for attempt in self.waiting if attempt.impossible]:
+        while (attempt := next((one for one in self.waiting if one.impossible), None)) is not None:
             self.waiting.remove(attempt)
             if attempt.trial.number not in state.open:
                 # The journal needs the values that the search has suggested.
