@@ -104,6 +104,13 @@ def breaks(hp):
     return model
 
 
+def impossible_default(hp):
+    """Cannot be built with its default."""
+    if hp.Choice("size", [1, 2, 3]) == 1:
+        raise kt.errors.FailedTrialError("too small")
+    return build_model(hp)
+
+
 class CustomLoop(kt.HyperModel):
     """From "Getting started": a custom training loop."""
 

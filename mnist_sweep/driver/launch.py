@@ -144,6 +144,7 @@ class _Launch:
             folder=self._folder,
             listeners=[journal, self._tracker, screen],
             clock=clock,
+            image=self._images.shape,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if settings.tracking.register_winner else None,
             tests=self._retrains is None or self._retrains.test,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.common.files import make_folder
 from mnist_sweep.common.text import os_reason
 from mnist_sweep.common.versions import versions
@@ -41,7 +41,7 @@ def prepare(
         found: What the hypermodel searches, if the config names one.
 
     Returns:
-        The settings, the space, and the trial configs at the space's corners.
+        The settings, the space, and the trial configs at those of the space's corners that are possible.
 
     Raises:
         UserError: Something is wrong with the config.
@@ -66,7 +66,7 @@ class Plan:
         hypermodel: The user's hypermodel, `package.module:name`; None if the config defines the models.
         most: The most trials that may run at once; None if there is no limit.
         slots: Where trials run.
-        corners: The trial configs at the space's corners; none with a hypermodel.
+        corners: The trial configs at those of the space's corners that are possible; none with a hypermodel.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
         known_space: The search space; None until a worker has built the hypermodel.
     """
@@ -117,11 +117,10 @@ class Plan:
         """Loads the data and splits it.
 
         Raises:
-            UserError: It cannot be loaded, or does not fit the models.
+            UserError: It cannot be loaded, or fits none of the models.
         """
         images = data.load(self.settings.data.name, self.settings.data.path, self.settings.data.fallback)
-        for corner in self.corners:
-            check_shape(corner, images.shape)
+        _check_any_fits(self.corners, images.shape)
         return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
 
     def discovered(self, workers: LocalWorkers) -> Plan:
@@ -175,6 +174,19 @@ class Plan:
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
             earlier=warm_start.earlier(self.settings, self.space, images.digest(), find_earlier),
         )
+
+
+def _check_any_fits(corners: Sequence[TrialConfig], image: tuple[int, int, int]) -> None:
+    """Refuses images that are too small for every model; trials with some of the models can still be trained."""
+    first: ImpossibleError | None = None
+    for corner in corners:
+        try:
+            check_shape(corner, image)
+            return
+        except ImpossibleError as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def save_for_workers(dataset: data.Dataset, folder: Path) -> Path:

@@ -9,6 +9,7 @@ becomes conditional on it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -24,12 +25,13 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.hypermodel_space import steps
 from mnist_sweep.data.images import Dataset, to_float
 from mnist_sweep.training import custom_fit, custom_model
-from mnist_sweep.training.custom_model import ChosenHyperParameters
+from mnist_sweep.training.custom_model import BuiltModel, ChosenHyperParameters
 
 # A hyperparameter with at most this many values is built with each of them, others with the ends of their range.
 _MOST_VALUES = 32
 _MOST_BUILDS = 400
-# Random configurations at the end, which may refute conditions that follow from changing one value at a time.
+# Random configurations if the default one is impossible, and as many at the end, which may refute conditions that
+# follow from changing one value at a time.
 _RANDOM_BUILDS = 16
 _IMAGES = 32
 _BUILDS_PER_COLLECTION = 16
@@ -120,10 +122,8 @@ class _Explorer:
         return plain
 
     def _build_defaults(self) -> None:
-        """Builds with the default values, which must give a model that can be trained."""
-        built = custom_model.build_and_check(
-            self._name, lambda: ChosenHyperParameters(lambda hp: hp.default), self._image, self._classes
-        )
+        """Builds a model that can be trained: with the default values, or if these are impossible, with others."""
+        built = self._first_model()
         self._shape = built.input_shape
         if built.has_custom_fit:
             before = set(built.hp.values)
@@ -133,6 +133,26 @@ class _Explorer:
                 self._varied = set(built.hp.values) - before
         self._vary(self._record(built.hp, complete=True, weights=_weights(built.model, built.input_shape)))
         built.check_logs(self._objectives, *built.arrays(*self._sample))
+
+    def _first_model(self) -> BuiltModel:
+        rng = random.Random(0)
+        defaults: list[ChosenHyperParameters] = []
+
+        def with_defaults() -> ChosenHyperParameters:
+            defaults.append(ChosenHyperParameters(lambda hp: hp.default))
+            return defaults[-1]
+
+        def with_others() -> ChosenHyperParameters:
+            return ChosenHyperParameters(lambda hp: hp.random_sample(seed=rng.random()))
+
+        try:
+            return custom_model.build_and_check(self._name, with_defaults, self._image, self._classes)
+        except UserError:
+            for _ in range(_RANDOM_BUILDS if defaults and defaults[-1].space else 0):
+                with contextlib.suppress(UserError):
+                    return custom_model.build_and_check(self._name, with_others, self._image, self._classes)
+            # No trial can be expected to succeed.
+            raise
 
     def _build(self, choose: Callable[[Any], Any]) -> _Build:
         # Garbage collection takes several times as long as a build.

@@ -7,12 +7,13 @@ was interrupted and continues from a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -21,10 +22,16 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mnist_sweep.common.errors import MachineError, UserError, machine_fault, writing_to
+from mnist_sweep.common.errors import (
+    ImpossibleError,
+    MachineError,
+    UserError,
+    machine_fault,
+    writing_to,
+)
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import first_line, kind_and_line
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig
 from mnist_sweep.data.images import Array, Dataset
@@ -105,7 +112,8 @@ class Trainer:
             if requested, `latency` in seconds are added.
 
         Raises:
-            UserError: The model or the optimizer cannot be built.
+            ImpossibleError: The model or the optimizer cannot be built, compiled or saved with these values.
+            UserError: The user's own training fails.
             MachineError: The folder is gone, or its disk is full or broken.
         """
         started, clock = time.monotonic(), Stopwatch()
@@ -120,7 +128,8 @@ class Trainer:
             _reset_keras(job.config)
             keras.config.set_dtype_policy(training.precision)
             split = self._splits.fold(*job.fold) if job.fold else self._splits.holdout()
-            built, compiled = self._build(job, split)
+            with _impossible_if_it_fails():
+                built, compiled = self._build(job, split)
         model = compiled.model
         parameters = model.count_params()
 
@@ -144,7 +153,7 @@ class Trainer:
         except OSError as error:
             raise MachineError(f"{job.folder}: cannot be written ({error.strerror})") from error
         weights_owner = model if compiled.standard is None else compiled.standard
-        with clock("build"):
+        with clock("build"), _impossible_if_it_fails():
             to_save = built.from_images() if built else models.without_subclass(weights_owner)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Checked before hours of training.
@@ -156,12 +165,13 @@ class Trainer:
                 self._custom_fit(built, job, split, callback)
             else:
                 self._fit(compiled, job, split, callback)
-        if callback.failure:
-            return outcome(Status.FAILED, callback.failure)
         progress = callback.progress
+        if callback.divergence and not progress.history:
+            # Of a trial that continues another one, the result is that of the other.
+            return outcome(Status.FAILED, callback.divergence)
         if callback.stopped and not progress.history:
             return outcome(Status.STOPPED, callback.stopped)
-        if job.keep:
+        if job.keep and not callback.divergence:
             callback.save()
         with clock("save"), writing_to(job.folder):
             weights_owner.set_weights(model.get_weights() if callback.best_weights is None else callback.best_weights)
@@ -173,9 +183,10 @@ class Trainer:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
         if job.latency:
             metrics["latency"] = costs.latency(to_save, split.image_shape)
+        status = Status.STOPPED if callback.stopped else Status.COMPLETED
         return outcome(
-            Status.STOPPED if callback.stopped else Status.COMPLETED,
-            callback.stopped or callback.early,
+            Status.DIVERGED if callback.divergence else status,
+            callback.divergence or callback.stopped or callback.early,
             score=progress.best.get(job.objective.name),
             best_epoch=progress.best_epoch,
             metrics=metrics,
@@ -234,7 +245,7 @@ class Trainer:
             callback.on_epoch_begin(epoch)
             with clock("train"):
                 logs = program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
-            if callback.failure:
+            if callback.divergence:
                 return
             with clock("validate"):
                 logs |= program.validate(split, training.validation_batch_size)
@@ -296,7 +307,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         best_weights: The weights of the best epoch.
         early: Why early stopping has ended the trial, else "".
         stopped: Why someone else has stopped the trial, else "".
-        failure: Why the trial has failed, else "".
+        divergence: What became NaN or infinite and when, else "".
     """
 
     def __init__(self, job: Job, report: Report, stop: Stop, built: BuiltModel | None, clock: Stopwatch) -> None:
@@ -306,7 +317,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._saved_epoch = 0
         self.progress = checkpoint.Progress()
         self.best_weights: list[Array] | None = None
-        self.early = self.stopped = self.failure = ""
+        self.early = self.stopped = self.divergence = ""
 
     def restore(self, model: keras.Model) -> None:
         """Continues from the trial's own checkpoint or from its parent's, if there is one."""
@@ -336,7 +347,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def ended(self) -> bool:
         """Whether the trial must not train any longer, for whatever reason."""
-        return self.completed or bool(self.stopped or self.failure)
+        return self.completed or bool(self.stopped or self.divergence)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
@@ -351,11 +362,11 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_loss(self, loss: float) -> bool:
         """Checks the loss within an epoch; returns whether to continue."""
         if not math.isfinite(loss):
-            self._fail(self.progress.epoch + 1, loss)
-        return not self.failure
+            self._diverge("loss", loss)
+        return not self.divergence
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self.failure:
+        if self.divergence:
             return
         if self.ended:
             # Only a user's own training loop ignores `stop_training`.
@@ -368,9 +379,8 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         now = time.monotonic()
         metrics["epoch_seconds"], self._started = now - self._started, now
-        score = self._score(metrics)
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(score):
-            self._fail(epoch + 1, next(v for v in (metrics["loss"], score) if not math.isfinite(v)))
+        if name := self._not_finite(metrics):
+            self._diverge(name, metrics[name])
             return
         self._advance(epoch + 1, metrics)
         if time.monotonic() - self._saved >= self._job.checkpoint_every:
@@ -389,12 +399,21 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             checkpoint.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
         self._saved, self._saved_epoch = time.monotonic(), self.progress.epoch
 
-    def _score(self, metrics: Mapping[str, float]) -> float:
-        for name in ("loss", self._job.objective.name):
+    def _not_finite(self, metrics: Mapping[str, float]) -> str:
+        """Returns the metric from which it follows that the training has diverged; "" if there is none."""
+        needed = ("loss", self._job.objective.name)
+        for name in needed:
             if name not in metrics:
                 # Only a custom fit or training step can leave one out.
                 raise UserError(f"objective={self._job.objective.name}: the model's fit does not log {name}")
-        return metrics[self._job.objective.name]
+        found = next((name for name in needed if not math.isfinite(metrics[name])), "")
+        validation = metrics.get("val_loss", 0.0)
+        if not found and not math.isfinite(validation):
+            # The last batches have broken the weights, after the training loss was computed. An infinite loss alone may
+            # come from a single image.
+            broken = math.isnan(validation) or not all(np.isfinite(w).all() for w in self.model.get_weights())
+            found = "val_loss" if broken else ""
+        return found
 
     def _advance(self, epoch: int, metrics: dict[str, float]) -> None:
         progress, objective = self.progress, self._job.objective
@@ -413,7 +432,8 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Stops early, or asks whether to stop, after an epoch."""
         patience = self._job.config.training.early_stopping.patience
         if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
-            self.early = f"no better {self._job.objective.name} for {patience} epochs"
+            epochs = f"{patience} epoch{'' if patience == 1 else 's'}"
+            self.early = f"no better {self._job.objective.name} for {epochs}"
         if self.completed:
             return
         if not self._job.stop:
@@ -421,10 +441,25 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         elif self.progress.epoch >= self._job.known:
             self.stopped = self._job.stop
 
-    def _fail(self, epoch: int, loss: float) -> None:
-        rate = "learning rate" if self._built else "optimizer.learning_rate"
-        self.failure = f"the loss became {loss} in epoch {epoch}; a smaller {rate} may help"
+    def _diverge(self, metric: str, value: float) -> None:
+        progress, rate = self.progress, "learning rate" if self._built else "optimizer.learning_rate"
+        what = f"the {metric} became {value} in epoch {progress.epoch + 1}"
+        if progress.history:
+            self.divergence = f"diverged after epoch {progress.epoch}: {what}; best epoch {progress.best_epoch} kept"
+        else:
+            self.divergence = f"{what}; a smaller {rate} may help"
         self.model.stop_training = True
+
+
+@contextlib.contextmanager
+def _impossible_if_it_fails() -> Iterator[None]:
+    """Raises an `ImpossibleError` where a trial's model cannot be made; its cause tells whether that may pass."""
+    try:
+        yield
+    except Exception as error:
+        if machine_fault(error) is not None:
+            raise
+        raise ImpossibleError(str(error) if isinstance(error, UserError) else kind_and_line(error)) from error
 
 
 def _save_sample(model: keras.Model, images: Array, path: Path) -> None:

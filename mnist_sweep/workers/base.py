@@ -131,11 +131,27 @@ class Executed(Message):
 
 @dataclass(frozen=True)
 class Done(Message):
-    """The slot's trial has ended; `log` is the end of the worker's output if the trial failed."""
+    """The slot's trial has ended.
+
+    Attributes:
+        trial: The trial.
+        outcome: How it ended.
+        log: The end of the worker's output if the trial failed.
+        lasting: Whether the trial failed in a way in which it would fail again if it were retried.
+    """
 
     trial: int
     outcome: Outcome
     log: str = ""
+    lasting: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether code has failed, so that its output explains it and its process may be broken."""
+        outcome = self.outcome
+        # A trial that exceeds a limit is refused after its model was built.
+        unbuilt = outcome.status is Status.REFUSED and outcome.parameters is None
+        return unbuilt or outcome.status is Status.FAILED
 
 
 @dataclass(frozen=True)
@@ -356,6 +372,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "confusion": lambda value: [list(map(_number(0), _list(row))) for row in _list(value)],
     "outcome": _outcome,
     "space": _of(dict, "a search space"),
+    "lasting": _of(bool, "true or false"),
     "log": lambda value: end_of_log(_text(value)),
     "error": lambda value: one_reason(_text(value)),
     # ---- fields of an outcome

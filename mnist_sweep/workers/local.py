@@ -15,7 +15,6 @@ from typing import IO, Literal
 
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.common.files import break_hard_links, make_folder
-from mnist_sweep.journal.trial import Status
 from mnist_sweep.workers import base, forkserver, orphans, wire
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import ForkedProcess, ForkServer
@@ -221,7 +220,7 @@ class LocalWorkers:
         """Takes a message; replaces a process that should not have another task."""
         if isinstance(message, base.MachineFailed):
             message = replace(message, trial=worker.trial)
-        elif isinstance(message, base.Done) and message.outcome.status is Status.FAILED:
+        elif isinstance(message, base.Done) and message.failed:
             message = replace(message, log=worker.end_of_log())
         worker.record(message)
         if isinstance(message, base.Ready) and worker.is_used_up(message.memory, self._recycle_after):
@@ -338,7 +337,7 @@ def _has_failed(message: base.Message) -> bool:
     if isinstance(message, base.Evaluated | base.Packaged | base.Discovered):
         return bool(message.error)
     if isinstance(message, base.Done):
-        return message.outcome.status is Status.FAILED
+        return message.failed
     return isinstance(message, base.MachineFailed)
 
 

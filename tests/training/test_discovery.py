@@ -86,6 +86,17 @@ def test_configurations_that_cannot_be_built_do_not_hide_others(discovered) -> N
     assert described["model.values.filters_2"].endswith("if model.values.convolutions in [3, 4]")
 
 
+def test_a_default_that_cannot_be_built_does_not_hide_the_space(discovered) -> None:
+    described = discovered("impossible_default").space().describe()
+    assert described["model.values.size"] == "choice(1, 2, 3)"
+    assert set(discovered("build_model").space().describe()) < set(described)
+
+
+def test_a_hypermodel_that_can_never_be_built_is_an_error(trainer) -> None:
+    with pytest.raises(UserError, match=r"^model.hypermodel=hypermodels:raises: raised \(ZeroDivisionError at"):
+        trainer.discover("hypermodels:raises")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

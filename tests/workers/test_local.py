@@ -104,11 +104,11 @@ def test_a_trial_reports_each_epoch_and_its_end(pool: LocalWorkers, task) -> Non
     assert done.outcome.score == max(m.metrics["val_accuracy"] for m in messages if isinstance(m, Reported))
 
 
-def test_an_error_of_the_users_model_fails_the_trial_and_replaces_the_process(pool: LocalWorkers, task) -> None:
+def test_a_users_model_that_cannot_be_built_is_refused_and_the_process_replaced(pool: LocalWorkers, task) -> None:
     before = pool.pids()
     (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
     assert isinstance(done, Done)
-    assert done.outcome.status is Status.FAILED
+    assert (done.outcome.status, done.lasting) == (Status.REFUSED, True)
     assert done.outcome.reason == "model.builder=nowhere:build: cannot be imported (No module named 'nowhere')"
     assert isinstance(ready, Ready)
     assert pool.pids() != before
