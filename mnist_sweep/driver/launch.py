@@ -97,7 +97,7 @@ class _Launch:
         """Starts the workers, loads the data, and checks that a resumed sweep is still the same."""
         folder, say = self._folder, self._say
         # Before the data, as they take seconds to start. If something is wrong below, they are closed.
-        self._workers = self._plan.start_workers(folder)
+        self._workers = self._plan.start_workers(folder, say)
         self._pool.callback(self._workers.close)
         self._past = list(read(folder)) if resume else []
         before = SweepState.after(self._past)
@@ -110,7 +110,9 @@ class _Launch:
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
             say(f"Discovering the search space of {self._plan.hypermodel} …")
-            self._plan = self._plan.discovered(self._workers)
+            self._plan = self._plan.discovered(self._workers, say)
+        elif not self._past:
+            self._plan.check_builder(self._workers)
         self._first: SweepStarted | SweepResumed
         if self._past:
             self._started = same_sweep.check(before, self._plan, self._images, folder)

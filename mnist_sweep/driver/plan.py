@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.common.files import make_folder
-from mnist_sweep.common.text import os_reason
+from mnist_sweep.common.text import one_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import Settings, check_settings
@@ -29,6 +29,8 @@ from mnist_sweep.workers.local import LocalWorkers
 
 # As many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
+# Lines on values with which no model can be built.
+_MOST_NOTES = 5
 
 
 def prepare(
@@ -107,11 +109,13 @@ class Plan:
         """The Keras backend that trains."""
         return backend.of(self.settings.trial)
 
-    def start_workers(self, folder: Path) -> LocalWorkers:
-        """Starts the workers, which wait for the data."""
+    def start_workers(self, folder: Path, say: Callable[[str], None]) -> LocalWorkers:
+        """Starts the workers, which wait for the data; `say` prints what they have to say."""
         custom_code = made_by(self.settings.trial["model"]) is not None
         recycle = self.settings.workers.recycle_after
-        return LocalWorkers(self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend)
+        return LocalWorkers(
+            self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend, say=say
+        )
 
     def load_data(self) -> tuple[data.Images, data.Dataset]:
         """Loads the data and splits it.
@@ -123,8 +127,21 @@ class Plan:
         _check_any_fits(self.corners, images.shape)
         return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
 
-    def discovered(self, workers: LocalWorkers) -> Plan:
+    def check_builder(self, workers: LocalWorkers) -> None:
+        """Lets a worker check the user's function that builds the models, if there is one.
+
+        Raises:
+            UserError: It cannot be imported, or its models could not be loaded after training.
+        """
+        if self.settings.trial["model"].get("builder") is not None:
+            discovery.check(workers, self.corners[0].model_dump(mode="json"), _DISCOVERY_SECONDS)
+
+    def discovered(self, workers: LocalWorkers, say: Callable[[str], None]) -> Plan:
         """Returns the plan with the space of the hypermodel, which a worker builds.
+
+        Args:
+            workers: The workers.
+            say: Prints what no trial can train.
 
         Raises:
             UserError: The hypermodel cannot be built, or its space cannot be searched.
@@ -132,6 +149,8 @@ class Plan:
         assert self.hypermodel is not None
         names = [objective.name for objective in self.settings.objectives]
         space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS, names)
+        for note in list(space.get("notes", []))[:_MOST_NOTES]:
+            say(f"model.hypermodel={self.hypermodel}: {one_line(str(note))}")
         found = hypermodel.expand(self.settings.trial, space)
         settings, known, _ = prepare(self.config, found)
         return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,13 +30,13 @@ from mnist_sweep.common.errors import (
 )
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
-from mnist_sweep.common.text import first_line, kind_and_line
+from mnist_sweep.common.text import kind_and_line
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig
+from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.images import Array, Dataset
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved
+from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, user_code
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure
 from mnist_sweep.training.model_cache import CompiledModel, ModelCache
@@ -157,7 +156,7 @@ class Trainer:
             to_save = built.from_images() if built else models.without_subclass(weights_owner)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Checked before hours of training.
-                _check_loadable(to_save, job.config.model)
+                user_code.check_loadable(to_save, _setting(job.config.model))
         callback = _TrialCallback(job, report, stop, built, clock)
         callback.restore(model)
         if not callback.ended:
@@ -227,6 +226,27 @@ class Trainer:
             traceback.print_exc()
         return metrics, confusion.tolist()
 
+    def check(self, raw: Mapping[str, Any]) -> None:
+        """Imports a user's model function, builds a model with it, and checks that the model can be loaded again.
+
+        Args:
+            raw: A trial's config. If no model can be built with its values, that is no fault: others may work.
+
+        Raises:
+            UserError: The function cannot be imported, or its model could not be loaded.
+        """
+        config = check_trial(raw)
+        assert isinstance(config.model, CustomModel)
+        models.load_builder(config.model)
+        _reset_keras(config)
+        keras.config.set_dtype_policy(config.training.precision)
+        try:
+            model = models.build(config, self._splits.holdout().image_shape, self._classes)
+        except Exception:
+            traceback.print_exc()
+            return
+        user_code.check_loadable(models.without_subclass(model), _setting(config.model))
+
     def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""
         from mnist_sweep.training import discovery
@@ -276,6 +296,12 @@ class Trainer:
             _compile(model, config, steps)
             return None, CompiledModel(model, split)
         return None, self._models.get(config, steps, split, self._classes, lambda model: _compile(model, config, steps))
+
+
+def _setting(model: CustomModel | HyperModelConfig) -> str:
+    return (
+        f"model.builder={model.builder}" if isinstance(model, CustomModel) else f"model.hypermodel={model.hypermodel}"
+    )
 
 
 def _reset_keras(config: TrialConfig) -> None:
@@ -465,25 +491,3 @@ def _impossible_if_it_fails() -> Iterator[None]:
 def _save_sample(model: keras.Model, images: Array, path: Path) -> None:
     predictions = saved.predict(model, images)
     write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
-
-
-def _check_loadable(model: keras.Model, config: CustomModel | HyperModelConfig) -> None:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MODEL_FILE
-            model.save(path, include_optimizer=False)
-            saved.load(path)
-    except Exception as error:
-        if machine_fault(error):
-            raise
-        line = first_line(error.__cause__ or error)
-        if isinstance(config, CustomModel):
-            setting = f"model.builder={config.builder}"
-        else:
-            setting = f"model.hypermodel={config.hypermodel}"
-        if isinstance(error, OSError):
-            raise UserError(f"{setting}: its model cannot be saved ({line})") from error
-        raise UserError(
-            f"{setting}: the saved model cannot be loaded again ({line}); "
-            "decorate custom layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"
-        ) from error

@@ -93,7 +93,14 @@ class Discover:
     objectives: tuple[str, ...] = ()
 
 
-Task = Train | Evaluate | Package | Discover
+@dataclass(frozen=True)
+class Check:
+    """A trial's config, with a user's function that builds its model, to check before the first trial."""
+
+    config: dict[str, Any]
+
+
+Task = Train | Evaluate | Package | Discover | Check
 
 
 @dataclass(frozen=True)
@@ -172,10 +179,20 @@ class Packaged(Message):
 
 @dataclass(frozen=True)
 class Discovered(Message):
-    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why it was not found."""
+    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why it was not found.
+
+    Also the answer to a `Check`, without a space.
+    """
 
     space: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Noted(Message):
+    """Something that the user should know while the slot's task goes on, such as a slow import."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -387,5 +404,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "digest": lambda value: one_line(_text(value), 64),
 }
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, MachineFailed)
+    kind.__name__: kind
+    for kind in (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, Noted, MachineFailed)
 }

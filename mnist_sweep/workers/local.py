@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal
@@ -56,6 +57,7 @@ class LocalWorkers:
         *,
         custom_code: bool = True,
         backend: str = "tensorflow",
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Starts a process for each slot. They become ready some seconds later, once there is data.
 
@@ -66,12 +68,13 @@ class LocalWorkers:
             recycle_after: Tasks before a process is replaced; `auto` to replace it when its memory has grown.
             custom_code: Whether the tasks run user code, which may use any part of Keras.
             backend: The Keras backend.
+            say: Prints what a process wants the user to know while it works.
 
         Raises:
             MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
-        self._custom_code, self._backend = custom_code, backend
+        self._custom_code, self._backend, self._say = custom_code, backend, say
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
         self._sizes = _file_sizes(data)
@@ -223,6 +226,10 @@ class LocalWorkers:
         elif isinstance(message, base.Done) and message.failed:
             message = replace(message, log=worker.end_of_log())
         worker.record(message)
+        if isinstance(message, base.Noted):
+            lines = worker.end_of_log().strip().splitlines()[-1:]
+            self._say(message.reason + "".join(f"; the end of its output: {base.one_reason(line)}" for line in lines))
+            return
         if isinstance(message, base.Ready) and worker.is_used_up(message.memory, self._recycle_after):
             # Its successor will be ready instead.
             self._replace(worker)

@@ -153,6 +153,9 @@ def _work(driver: _Driver) -> NoReturn:
         _print_exception()
         driver.send(base.MachineFailed("", machine_fault(error) or f"the sweep's images: {first_line(error)}"))
         os._exit(1)
+    from mnist_sweep.training import user_code
+
+    user_code.announce = lambda text: driver.send(base.Noted("", text))
     trainer = Trainer(dataset)
     trained = False
     while True:
@@ -198,7 +201,7 @@ def _do(
         if fault is not None:
             _print_exception()
             return base.MachineFailed("", fault)
-        fixable = isinstance(error, UserError) and kind in ("train", "discover")
+        fixable = isinstance(error, UserError) and kind in ("train", "discover", "check")
         # Before the driver gets the answer, and kills this process.
         _flush() if fixable else _print_exception()
         reason = _summary(error)
@@ -208,8 +211,10 @@ def _do(
             refused = lasting and isinstance(error, ImpossibleError)
             outcome = Outcome(Status.REFUSED if refused else Status.FAILED, reason, seconds=seconds)
             return base.Done("", task["trial"]["number"], outcome, lasting=lasting)
-        if kind == "discover":
-            return base.Discovered("", error=reason if fixable else f"model.hypermodel={task['hypermodel']}: {reason}")
+        if kind in ("discover", "check"):
+            made_by = task["hypermodel"] if kind == "discover" else task["config"]["model"]["builder"]
+            key = "model.hypermodel" if kind == "discover" else "model.builder"
+            return base.Discovered("", error=reason if fixable else f"{key}={made_by}: {reason}")
         return base.Evaluated("", error=reason) if kind == "evaluate" else base.Packaged("", reason)
 
 
@@ -270,7 +275,12 @@ def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
     return base.Discovered("", trainer.discover(task["hypermodel"], task["objectives"]))
 
 
-_TASKS = {"train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}
+def _check(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
+    trainer.check(task["config"])
+    return base.Discovered("")
+
+
+_TASKS = {"check": _check, "train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}
 
 
 def _summary(error: BaseException) -> str:
