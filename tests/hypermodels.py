@@ -226,6 +226,18 @@ def other_metrics(hp):
     return model
 
 
+class Unregistered(layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+def unregistered(hp):
+    """With a layer that Keras cannot find when it loads the model."""
+    model = keras.Sequential([keras.Input((784,)), Unregistered(), layers.Dense(10, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 def one_output(hp):
     model = keras.Sequential([layers.Flatten(), layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["accuracy"])

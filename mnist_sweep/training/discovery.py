@@ -129,21 +129,24 @@ class _Explorer:
         return plain
 
     def _impossible(self) -> Iterator[str]:
-        """Yields a line on each value, and on each scope, with which no model could be built."""
+        """Yields a line on each value, and on each hyperparameter, with which no model could be built."""
         values: dict[tuple[str, str], list[_Build]] = {}
         for build in self._builds:
             for name, value in build.values.items():
                 values.setdefault((name, json.dumps(value, default=str)), []).append(build)
         working = {name for build in self._builds if build.complete for name in build.values}
+        explained: list[_Build] = []
         for (name, value), builds in values.items():
             if name in working and not any(build.complete for build in builds):
-                others = [key for key in builds[0].values if key not in working]
-                if not others:
-                    yield f"{name}={value}: no model can be built with this value ({builds[0].error})"
+                explained += builds
+                yield f"{name}={value}: no model can be built with this value ({self._bare(builds[0])})"
         for name in self._space:
             failed = [build for build in self._builds if name in build.values]
-            if failed and name not in working:
-                yield f"{name}: no model can be built that has this hyperparameter ({failed[0].error})"
+            if failed and name not in working and not all(build in explained for build in failed):
+                yield f"{name}: no model can be built that has this hyperparameter ({self._bare(failed[0])})"
+
+    def _bare(self, build: _Build) -> str:
+        return build.error.removeprefix(f"{custom_model.setting(self._name)}: ")
 
     def _build_defaults(self) -> None:
         """Builds a model that can be trained: with the default values, or if these are impossible, with others."""

@@ -74,7 +74,8 @@ class LocalWorkers:
             MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
-        self._custom_code, self._backend, self._say = custom_code, backend, say
+        self._custom_code, self._backend = custom_code, backend
+        self._say, self._said = say, set[str]()
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
         self._sizes = _file_sizes(data)
@@ -228,6 +229,9 @@ class LocalWorkers:
         worker.record(message)
         if isinstance(message, base.Noted):
             lines = worker.end_of_log().strip().splitlines()[-1:]
+            if message.reason in self._said:
+                return
+            self._said.add(message.reason)
             self._say(message.reason + "".join(f"; the end of its output: {base.one_reason(line)}" for line in lines))
             return
         if isinstance(message, base.Ready) and worker.is_used_up(message.memory, self._recycle_after):

@@ -96,8 +96,8 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         stop: Stopping | None = None,
         enqueued: Sequence[Values] = (),
         on_event: Any = None,
-        tests: bool = True,
         image: tuple[int, int, int] = (28, 28, 1),
+        tests: bool = True,
         **fakes: Any,
     ) -> Story:
         # A CNN has no key model.units.
@@ -117,7 +117,8 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
             settings, space, threaded, rule, workers, folder=tmp_path, listeners=[Calls(emit)], clock=clock,
-            image=image, packaging=packaging if settings.tracking.register_winner else None, tests=tests,
+            image=image, tests=tests,
+            packaging=packaging if settings.tracking.register_winner else None,
         )  # fmt: skip
         story = Story(sweep, workers, clock, events, packaging)
         return story

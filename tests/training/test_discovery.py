@@ -142,3 +142,15 @@ def test_the_objectives_must_be_logged(built, name: str, objectives: list[str], 
     with pytest.raises(UserError) as error:
         model.check_logs(objectives, *model.arrays(images, labels))
     assert str(error.value).startswith(message)
+
+
+def test_values_with_which_no_model_can_be_built_are_told(trainer) -> None:
+    (note,) = trainer.discover("hypermodels:breaks")["notes"]
+    assert note.startswith(
+        "convolutions=4: no model can be built with this value (raised (ValueError at hypermodels.py:"
+    )
+
+
+def test_a_model_that_could_not_be_loaded_again_is_refused_before_the_first_trial(trainer) -> None:
+    with pytest.raises(UserError, match="hypermodels:unregistered: the saved model cannot be loaded again"):
+        trainer.discover("hypermodels:unregistered")

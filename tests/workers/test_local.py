@@ -24,7 +24,9 @@ from mnist_sweep.data import images
 from mnist_sweep.journal.trial import Execution, Status, Trial
 from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
+    Check,
     Died,
+    Discovered,
     Done,
     Evaluate,
     Evaluated,
@@ -35,6 +37,7 @@ from mnist_sweep.workers.base import (
     Packaged,
     Ready,
     Reported,
+    Task,
     Train,
 )
 from mnist_sweep.workers.devices import Slot
@@ -90,7 +93,7 @@ def wait_for(workers: LocalWorkers, kind: type[Message], seconds: float = 60) ->
     raise AssertionError(f"no {kind.__name__} in {seconds} s, only {seen}")
 
 
-def run(workers: LocalWorkers, task: Train) -> list[Message]:
+def run(workers: LocalWorkers, task: Task) -> list[Message]:
     workers.submit("cpu0", task)
     return wait_for(workers, Ready)
 
@@ -109,9 +112,17 @@ def test_a_users_model_that_cannot_be_built_is_refused_and_the_process_replaced(
     (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
     assert isinstance(done, Done)
     assert (done.outcome.status, done.lasting) == (Status.REFUSED, True)
-    assert done.outcome.reason == "model.builder=nowhere:build: cannot be imported (No module named 'nowhere')"
+    assert done.outcome.reason == (
+        "model.builder=nowhere:build: cannot be imported (ModuleNotFoundError: No module named 'nowhere')"
+    )
     assert isinstance(ready, Ready)
     assert pool.pids() != before
+
+
+def test_a_users_function_that_cannot_be_imported_is_found_before_the_first_trial(pool: LocalWorkers, task) -> None:
+    answer, _ = run(pool, Check(task(model={"builder": "nowhere:build"}).trial.config))
+    assert isinstance(answer, Discovered)
+    assert answer.error.startswith("model.builder=nowhere:build: cannot be imported")
 
 
 def test_a_stop_ends_the_trial_that_it_names_and_no_other(pool: LocalWorkers, task) -> None:
