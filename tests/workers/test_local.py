@@ -204,11 +204,11 @@ def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
 def test_a_model_becomes_an_mlflow_model_with_the_users_code(pool: LocalWorkers, task, tmp_path) -> None:
     trained, to = task(number=1), tmp_path / "package"
     run(pool, trained)
-    # Any module will do.
-    pool.submit("cpu0", Package(trained.folder, str(to), "colorsys:build"))
+    # Any module that is not installed will do.
+    pool.submit("cpu0", Package(trained.folder, str(to), "benchmarks:build"))
     assert wait_for(pool, Ready)[0] == Packaged("cpu0")
     assert yaml.safe_load((to / "MLmodel").read_text())["flavors"]["tensorflow"]["model_type"] == "keras"
-    assert [file.name for file in (to / "code").iterdir()] == ["colorsys.py"]
+    assert [file.name for file in (to / "code").iterdir()] == ["benchmarks"]
     pool.submit("cpu0", Package("/nowhere", str(to)))
     (packaged, _) = wait_for(pool, Ready)
     assert isinstance(packaged, Packaged)
