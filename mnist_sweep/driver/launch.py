@@ -113,7 +113,7 @@ class _Launch:
             self._first = self._started = self._plan.first_event(folder, config, self._images, dataset, self._clock())
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
-        summary.announce(say, self._started, [slot.name for slot in self._plan.slots])
+        summary.announce(say, self._started, [slot.name for slot in self._plan.slots], self._plan.space.notes)
 
     def assemble(self, journal: Journal, views: contextlib.ExitStack) -> None:
         """Puts the loop together with its search and its listeners, and brings all of them up to date."""

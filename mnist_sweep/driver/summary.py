@@ -46,8 +46,8 @@ def warn_of_fallback(console: Console, images: Images) -> None:
         )
 
 
-def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
-    """Prints what a sweep is about to do, and on which workers."""
+def announce(say: Say, started: SweepStarted, places: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Prints what a sweep is about to do, on which workers, and what the user may want to know about it."""
     about = started.data
     say(f"Sweep {started.sweep}")
     say(
@@ -58,6 +58,8 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
         say(f"  {'search' if i == 0 else '':8} {one_line(name)} = {one_line(domain)}")
     if not started.space:
         say("  search   nothing: one run")
+    for note in notes:
+        say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
         say(f"  knows    {len(started.earlier)} trials of {sweeps}")

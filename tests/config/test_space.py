@@ -635,13 +635,6 @@ def test_an_invalid_value_is_found_at_the_corners(trial: Trial, changes: dict[st
     assert str(caught.value) == expected
 
 
-def test_an_argument_that_not_all_optimizers_have_is_found_at_the_corners(trial: Trial) -> None:
-    space = Space(trial({"optimizer.name": "sgd,adam", "optimizer.arguments": {"momentum": "0.5,0.9"}}))
-
-    with pytest.raises(UserError, match=r"^optimizer.arguments.momentum: adam has no such argument"):
-        list(space.check())
-
-
 def test_a_large_spaces_corners_are_checked_too(trial: Trial) -> None:
     space = Space(trial({**LARGE, "model.units": f"choice({MANY}, 0, 40)"}))
 
