@@ -177,9 +177,7 @@ def _decided(where: str, comparison: Comparison, value: Any) -> bool:
     return value in _between(comparison)
 
 
-def _allowed(
-    where: str, comparison: Comparison, domain: Domain
-) -> tuple[tuple[Any, ...] | Between, list[Any]]:
+def _allowed(where: str, comparison: Comparison, domain: Domain) -> tuple[tuple[Any, ...] | Between, list[Any]]:
     """Returns the values of a searched key for which a comparison holds, and the ones it names that are not searched.
 
     Raises:
@@ -200,7 +198,9 @@ def _allowed(
     for value in missing:
         # Narrowing a space on the command line leaves values in the conditions of an experiment's file.
         if not members or not _may_be_left_out(key, value, domain):
-            raise UserError(f"{where}: {key} is never {as_written(value)}; it is searched in {domain}{_near(key, value, domain)}")
+            raise UserError(
+                f"{where}: {key} is never {as_written(value)}; it is searched in {domain}{_near(key, value, domain)}"
+            )
     if isinstance(domain, Choice):
         wanted = operator == "in"
         return tuple(o for o in domain.options if any(_same(o, v) for v in members) == wanted), missing
@@ -283,7 +283,7 @@ def implied(key: str, domains: Mapping[str, Domain], plain: Mapping[str, Any]) -
         yield from _taking(argument, "optimizer.schedule.name", arguments, domains)
     if key not in domains:
         return
-    unused = {
+    unused: dict[str, tuple[str, Any]] = {
         "model.pooling.size": ("model.pooling.kind", None),
         "model.pooling.after": ("model.pooling.kind", None),
         "training.early_stopping.min_delta": ("training.early_stopping.patience", None),

@@ -208,7 +208,9 @@ class Space:
                 active = known.conditions is not None and holds(known.conditions, values)
                 return node.value if active else known.default
             if isinstance(node, _Layers):
-                count = self._value(node.count, values) if node.count in self._found else _at(self._template, node.count)
+                count = (
+                    self._value(node.count, values) if node.count in self._found else _at(self._template, node.count)
+                )
                 return [self._value(name, values) for name in node.names[: fill(count)]]
             if isinstance(node, dict):
                 return {key: value for key, inner in node.items() if (value := fill(inner)) is not _ABSENT}
@@ -277,9 +279,10 @@ class Space:
         """Returns the values to check, with one for which each condition on the hyperparameter holds."""
         domain = hyperparameter.domain
         ends = list(domain.extremes())
-        for allowed in self._conditions_on.get(hyperparameter.name, ()) if isinstance(domain, Interval) else ():
-            if not any(end in allowed for end in ends):
-                ends.append(allowed.some_value(domain) if isinstance(allowed, Between) else allowed[0])
+        if isinstance(domain, Interval):
+            for allowed in self._conditions_on.get(hyperparameter.name, ()):
+                if not any(end in allowed for end in ends):
+                    ends.append(allowed.some_value(domain) if isinstance(allowed, Between) else allowed[0])
         return tuple(ends)
 
     def _active(self, combination: Sequence[Any]) -> Values:
@@ -332,7 +335,9 @@ class Space:
             self._conditional[name] = _Conditional(together, own.get(name, ()), default)
             if name in plain:
                 _put(self._template, name, _Fixed(name, plain[name]))
-        self.notes += [f"{key} is {as_written(value)} where its condition does not hold" for key, value in elsewhere.items()]
+        self.notes += [
+            f"{key} is {as_written(value)} where its condition does not hold" for key, value in elsewhere.items()
+        ]
         found_conditions = {h.name: self._conditional[h.name].conditions for h in hyperparameters if h.name in decided}
         return [
             replace(h, conditions=conditions)

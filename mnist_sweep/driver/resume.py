@@ -123,7 +123,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         UserError: It names the keys that differ.
     """
-    before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
+    before, after = ({"training.backend": backend.DEFAULT, "conditions": {}, **flat(config)} for config in (old, new))
     for key in ("resume", "tracking.uri", "tracking.artifacts", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)

@@ -62,10 +62,11 @@ def to_keras_tuner(space: Space) -> Any:
 
 
 class _Numbers(list[float]):
-    """The numbers of an interval as a list, which is what keras-tuner takes for a condition and asks what it contains."""
+    """The numbers of an interval, as the list that keras-tuner takes for a condition and asks whether it has a value."""
 
     def __init__(self, between: Between) -> None:
-        super().__init__([between.low, between.high])
+        # A list that starts with a whole number would be copied.
+        super().__init__([float(between.low), float(between.high)])
         self._between = between
 
     def __contains__(self, value: object) -> bool:

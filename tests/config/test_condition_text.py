@@ -68,7 +68,10 @@ def test_groups_and_dotted_keys_are_the_same_and_null_is_no_condition() -> None:
         ("model.layers == 2 2", "'2' is not expected there; write KEY"),
         ("model.layers == and model.units == 2", "a value is missing before 'and'"),
         ("model.layers and model.units == 2", "model.layers is compared with nothing; write model.layers == true, "),
-        ("model.layers == 2 or model.layers == 3", "'or' is not supported; for several values of one key, write KEY in"),
+        (
+            "model.layers == 2 or model.layers == 3",
+            "'or' is not supported; for several values of one key, write KEY in",
+        ),
         ("not model.layers == 2", "'not' goes after the key; write KEY not in [a, b] or KEY != value"),
         ("2 == model.layers", "'2' is not a key; the key comes first"),
         ("1 < model.layers < 3", "'1' is not a key; the key comes first"),

@@ -41,7 +41,7 @@ def when(key: str, condition: str) -> str:
 
 
 def grid(space: Space, key: str) -> list[tuple[Any, ...]]:
-    """Returns each configuration of a small space, as its values and the value that the trial's config has for a key."""
+    """Returns each configuration of a small space: its values, and the value of a key in the trial's config."""
     found = [(*values.values(), value_at(space.config(values), key)) for values in space.grid()]
     assert len(found) == len({json.dumps(space.config(values)) for values in space.grid()}) == space.size
     return found
@@ -225,9 +225,7 @@ def test_the_number_of_layers_can_have_a_condition(space: MakeSpace) -> None:
 
 
 def test_a_group_can_have_a_condition(space: MakeSpace) -> None:
-    built = space(
-        "model=cnn", "model.layers=1,2", "model.pooling.size=2,3", when("model.pooling", "model.layers == 2")
-    )
+    built = space("model=cnn", "model.layers=1,2", "model.pooling.size=2,3", when("model.pooling", "model.layers == 2"))
     assert built.size == 3
 
 
@@ -260,8 +258,16 @@ def test_values_that_a_narrower_search_leaves_out_may_stay_in_the_condition(spac
         ("model.units", "data.name == mnist", "data.name is not a part of the search space; name a key of model"),
         ("model.units", "model.units == 16", "model.units depends on itself"),
         ("model.units", "training.early_stopping == 3", "is a group; name one of its keys, such as training.early_"),
-        ("model.units", "optimizer.name == rmsprop", "optimizer.name is never rmsprop; it is searched in choice(sgd, a"),
-        ("model.units", "optimizer.name in [sgd, admm]", "optimizer.name is never admm; it is searched in choice(sgd, "),
+        (
+            "model.units",
+            "optimizer.name == rmsprop",
+            "optimizer.name is never rmsprop; it is searched in choice(sgd, a",
+        ),
+        (
+            "model.units",
+            "optimizer.name in [sgd, admm]",
+            "optimizer.name is never admm; it is searched in choice(sgd, ",
+        ),
         ("model.units", "optimizer.name == sdg", "; did you mean 'sgd'?"),
         ("model.units", "optimizer.name > 3", "is searched in choice(sgd, adam), which are not numbers; use in, =="),
         ("model.units", "model.l2 > 1", "never holds; model.l2 is searched in choice(0.1, 0.2)"),
@@ -283,7 +289,9 @@ def test_a_wrong_condition_is_said_in_one_line(space: MakeSpace, key: str, condi
 
 
 def test_conditions_in_a_circle_are_named(space: MakeSpace) -> None:
-    with pytest.raises(UserError, match=r"^conditions.model.units: is circular: model.units depends on model.l2 depend"):
+    with pytest.raises(
+        UserError, match=r"^conditions.model.units: is circular: model.units depends on model.l2 depend"
+    ):
         space(
             *("model.units=16,64", "model.l2=0.1,0.2"),
             *(when("model.units", "model.l2 == 0.1"), when("model.l2", "model.units == 16")),
@@ -292,7 +300,11 @@ def test_conditions_in_a_circle_are_named(space: MakeSpace) -> None:
 
 def test_the_command_line_replaces_and_removes_conditions_of_an_experiment(compose_config: Compose) -> None:
     overrides = (*SGD_OR_ADAM, "model.units=16,64", "conditions={model.units: 'optimizer.name == sgd'}")
-    for more, size in [((), 5), (("conditions.model.units=optimizer.name == adam",), 4), (("conditions.model.units=null",), 6)]:
+    for more, size in [
+        ((), 5),
+        (("conditions.model.units=optimizer.name == adam",), 4),
+        (("conditions.model.units=null",), 6),
+    ]:
         settings = check_settings(compose_config(*overrides, *more))
         assert Space(settings.trial, written=settings.conditions).size == size
 
