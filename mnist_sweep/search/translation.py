@@ -62,7 +62,7 @@ def to_keras_tuner(space: Space) -> Any:
 
 
 class _Numbers(list[float]):
-    """The numbers of an interval, as the list that keras-tuner takes for a condition and asks whether it has a value."""
+    """The numbers of an interval, as the list that keras-tuner takes for a condition."""
 
     def __init__(self, between: Between) -> None:
         # A list that starts with a whole number would be copied.
