@@ -372,7 +372,7 @@ class Recorder:
         if len(epochs) > 1:
             title = f"Trial {number}" + (f", mean of {len(parts)}" if len(parts) > 1 else "")
             best = None if trial.executions else outcome.best_epoch
-            self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
+            self._write.bytes(run, learning_curves(epochs, best, title, self._objective.name), "learning_curves.png")
         if outcome.score is not None:
             self._keep_model(number)
         if outcome.digest:
