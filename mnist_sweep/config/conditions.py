@@ -258,10 +258,12 @@ class Implied:
     Attributes:
         condition: The condition.
         why: What is wrong with the other values.
+        needed: Whether a trial is impossible without it.
     """
 
     condition: Condition
     why: str
+    needed: bool
 
 
 def implied(key: str, domains: Mapping[str, Domain], plain: Mapping[str, Any]) -> Iterator[Implied]:
@@ -299,7 +301,7 @@ def implied(key: str, domains: Mapping[str, Domain], plain: Mapping[str, Any]) -
     if isinstance(domain, Choice):
         used = tuple(option for option in domain.options if not _same(option, off))
         if 0 < len(used) < len(domain.options):
-            yield Implied((parent, used), f"with {as_written(off)} it has no effect")
+            yield Implied((parent, used), f"with {as_written(off)} it has no effect", needed=False)
 
 
 def _arguments_of(optimizer: Any) -> set[str]:
@@ -319,4 +321,4 @@ def _taking(
     if any(takes.values()) and lacking:
         have = "have" if len(lacking) > 1 else "has"
         allowed = tuple(o for o in domain.options if takes[str(o)])
-        yield Implied((parent, allowed), f"{' and '.join(lacking)} {have} no such argument")
+        yield Implied((parent, allowed), f"{' and '.join(lacking)} {have} no such argument", needed=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import shipped
 from mnist_sweep.config.checks import as_written
@@ -260,20 +260,28 @@ class Space:
         """Checks every corner of the space.
 
         Yields:
-            The typed config at each corner.
+            The typed config at each corner that is possible.
 
         Raises:
-            UserError: The config at a corner is invalid.
+            UserError: A value at a corner is invalid, or no corner is possible.
         """
+        possible, impossible = False, None
         for values in self.corners():
             try:
-                yield check_trial(self.config(values))
+                config = check_trial(self.config(values))
+            except ImpossibleError as error:
+                impossible = impossible or error
             except UserError as error:
                 key = str(error).partition("=")[0]
                 domain = self._found.get(key)
                 if isinstance(domain, Interval) and not domain.integer and "whole number" in str(error):
                     raise UserError(f"{key}={domain}: must be whole numbers; write int({domain})") from None
                 raise
+            else:
+                possible = True
+                yield config
+        if impossible is not None and not possible:
+            raise impossible
 
     def _ends(self, hyperparameter: Hyperparameter) -> tuple[Any, ...]:
         """Returns the values to check, with one for which each condition on the hyperparameter holds."""
@@ -320,7 +328,12 @@ class Space:
         for name in [*domains, *(key for key in plain if key.startswith(_ARGUMENTS))]:
             for found in implied(name, domains, plain):
                 before = decided.get(name, ())
-                if before is not None and found.condition[0] not in named.get(name, ()):
+                parent, allowed = found.condition
+                if parent in named.get(name, ()):
+                    # The config has a condition on it, which may be narrower.
+                    if found.needed and any(set(map(str, dict(before or ()).get(parent, ()))) - set(map(str, allowed))):
+                        raise UserError(f"conditions.{name}: {found.why}")
+                elif before is not None:
                     decided[name] = merged((*before, found.condition))
                     does = "is searched" if name in domains else "is used"
                     self.notes.append(f"{name} {does} only if {_either(found.condition)}: {found.why}")

@@ -153,7 +153,7 @@ def test_that_value_is_checked(space: MakeSpace) -> None:
 def test_a_written_condition_takes_the_place_of_the_one_without_writing(space: MakeSpace) -> None:
     built = space("optimizer.name=sgd,rmsprop,adam", f"+{MOMENTUM}=0.0,0.9", when(MOMENTUM, "optimizer.name == sgd"))
     assert built.size == 4
-    with pytest.raises(UserError, match=r"^optimizer.arguments.momentum: adam has no such argument"):
+    with pytest.raises(UserError, match=r"^conditions.optimizer.arguments.momentum: adam has no such argument$"):
         space(*SGD_OR_ADAM, when(MOMENTUM, "optimizer.name in [sgd, adam]"))
 
 
