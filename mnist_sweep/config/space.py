@@ -331,7 +331,10 @@ class Space:
                 parent, allowed = found.condition
                 if parent in named.get(name, ()):
                     # The config has a condition on it, which may be narrower.
-                    if found.needed and any(set(map(str, dict(before or ()).get(parent, ()))) - set(map(str, allowed))):
+                    theirs = dict(before or ()).get(parent, ())
+                    if found.needed and any(
+                        option in theirs and option not in allowed for option in domains[parent].all()
+                    ):
                         raise UserError(f"conditions.{name}: {found.why}")
                 elif before is not None:
                     decided[name] = merged((*before, found.condition))
