@@ -47,6 +47,7 @@ class SweepStarted(Event):
         versions: The versions of Python and of the packages that matter, and the git commit if there is one.
         enqueued: The hyperparameter values to try first.
         earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
+        id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
     """
 
     kind = "sweep_started"
@@ -57,6 +58,7 @@ class SweepStarted(Event):
     versions: dict[str, str]
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    id: str = ""
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,9 @@ def _new_location(location: str | None, moves: dict[Path, Path]) -> str | None:
     return location
 
 
-def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:
+def search_runs(
+    client: MlflowClient, experiments: list[str], query: str, page: int = 1000, *, deleted: bool = False
+) -> Iterator[Run]:
     """Yields all runs that match a query, page by page.
 
     Args:
@@ -231,10 +233,13 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, page: 
         experiments: The ids of the experiments to search.
         query: A query in MLflow's search language.
         page: How many runs to request at a time.
+        deleted: Whether to include deleted runs.
     """
-    token = None
+    from mlflow.entities import ViewType
+
+    view, token = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY, None
     while True:
-        found = client.search_runs(experiments, query, max_results=page, page_token=token)
+        found = client.search_runs(experiments, query, view, max_results=page, page_token=token)
         yield from found
         token = found.token
         if not token:

@@ -19,6 +19,8 @@ from mnist_sweep.tracking.writer import is_refusal
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
+# How MLflow answers when something is written to a deleted run or experiment.
+_DELETED = "must be in the 'active' state"
 # Seconds between one writing and the next, and how many events one takes.
 _EVERY = 1.0
 AT_ONCE = 500
@@ -49,6 +51,8 @@ class Refusals:
     def add(self, event: Event, error: Exception) -> None:
         """Counts an event, and logs the reason once."""
         reason = masked(first_line(error))
+        if _DELETED in reason:
+            reason = "its run or experiment was deleted while the sweep ran; python -m mnist_sweep sync restores it"
         self.count += 1
         self.reason = self.reason or reason
         if reason not in self._told:
@@ -116,6 +120,11 @@ class Tracker:
         self._events.put(None)
         self._closing.set()
         self._thread.join()
+
+    @property
+    def mended(self) -> str:
+        """What was deleted of the sweep in MLflow, and is restored; empty if nothing was."""
+        return str(self._recorder.mended)
 
     @property
     def behind(self) -> int:
