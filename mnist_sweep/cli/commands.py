@@ -63,8 +63,8 @@ def _resume(given: list[str]) -> int:
 
 def _sync(given: list[str]) -> int:
     about = (
-        "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted, and "
-        "ends the runs of killed sweeps."
+        "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted "
+        "there, and ends the runs of killed sweeps."
     )
     parser = _Parser("sync", about)
     parser.add_sweep()

@@ -1,4 +1,4 @@
-"""Adds to MLflow what is missing of a sweep's journal, restores what was deleted, and ends the runs of killed sweeps."""
+"""Adds to MLflow what is missing of a sweep, restores what was deleted, and ends the runs of killed sweeps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import identity, store
 from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
-
 
 _KILLED = "its process was killed"
 
@@ -110,7 +109,7 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         say(f"Cannot be brought back: the model of {trials}, which neither MLflow nor {folder}/trials has.")
     named = summary.as_argument(state.started.sweep, folder)
     if killed:
-        say(f"Its process was killed, so its open runs are now KILLED. To continue: python -m mnist_sweep resume {named}")
+        say(f"Its process was killed, so its open runs are KILLED. To continue: python -m mnist_sweep resume {named}")
     if refusals.count:
         say(f"{refusals}.")
     if state.completed:

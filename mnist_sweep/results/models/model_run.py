@@ -17,8 +17,7 @@ from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
 from mnist_sweep.journal.files import MODEL_FILE
-from mnist_sweep.results.runs.find import find_sweep
-from mnist_sweep.tracking import store
+from mnist_sweep.results.runs.find import find_sweep, store_of
 from mnist_sweep.tracking.tags import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
 
 if TYPE_CHECKING:
@@ -177,11 +176,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Mode
     named = _REGISTERED.fullmatch(what)
     if named is None:
         raise UserError(f"{what}: write models:/NAME@champion or models:/NAME/VERSION")
-    if tracking_uri is None:
-        from mnist_sweep.config.compose import defaults
-
-        tracking_uri = str(defaults()["tracking"]["uri"])
-    client = store.connect(tracking_uri)
+    client = store_of(None, tracking_uri).client
     try:
         if named["alias"]:
             version = client.get_model_version_by_alias(named["name"], named["alias"])
@@ -189,7 +184,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Mode
             version = client.get_model_version(named["name"], named["version"])
         return ModelRun(client, client.get_run(str(version.run_id)))
     except MlflowException:
-        raise UserError(f"{what}: no such model in {masked(tracking_uri)}") from None
+        raise UserError(f"{what}: no such model in {masked(client.tracking_uri)}") from None
 
 
 def _import(key: str, name: str) -> None:

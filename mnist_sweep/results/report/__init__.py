@@ -26,7 +26,8 @@ from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.leaderboard import leaderboard
 from mnist_sweep.results.report.plots import draw
 from mnist_sweep.results.report.winner import retraining, winner
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.local import local_folder
 
 FILE = "report.html"
 _HERE = Path(__file__).parent
