@@ -100,7 +100,8 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         raise
     except Exception as error:
         reason = machine_fault(error) or masked(first_line(error))
-        raise UserError(f"sync: cannot write to MLflow ({reason})") from error
+        where = "if the store is elsewhere now, name it with --tracking-uri or MLFLOW_TRACKING_URI"
+        raise UserError(f"sync: cannot write to {masked(settings.tracking.uri)} ({reason}); {where}") from error
     say(f"{folder}: {len(events) - refusals.count} events are in {masked(settings.tracking.uri)}")
     if mended := str(recorder.mended):
         say(f"Brought back: {mended}.")

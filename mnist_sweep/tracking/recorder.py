@@ -156,6 +156,8 @@ class Recorder:
 
         If that fails, they may be handled again, all at once or one after another.
         """
+        if self.has_started:
+            self._write.check_store()
         try:
             for event in events:
                 self._handle(event)

@@ -49,6 +49,16 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     return _client(uri)
 
 
+def place(uri: str) -> tuple[int, int] | None:
+    """Returns what tells an SQLite store's file from one that has replaced it; None if there is none."""
+    path = sqlite_path(uri)
+    with contextlib.suppress(OSError):
+        if path is not None:
+            stat = path.stat()
+            return stat.st_dev, stat.st_ino
+    return None
+
+
 def check_database(path: Path) -> None:
     """Checks that a database can be read. MLflow itself would retry for minutes, and print each time.
 

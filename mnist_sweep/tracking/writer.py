@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove, write_whole
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, one_line, printable
@@ -107,7 +108,7 @@ class Writer:
         # The name of the experiment if it was deleted, and `open` has restored it.
         self.restored_experiment = ""
 
-    def open(self, sweep: str, tags: Mapping[str, str], data: Mapping[str, Any], *, repair: bool) -> list[Run]:
+    def open(self, sweep: str, tags: Mapping[str, str], data: Mapping[str, Any], *, repair: bool = False) -> list[Run]:
         """Opens the store and the sweep's experiment, and creates or restores them if needed.
 
         Args:
@@ -124,6 +125,7 @@ class Writer:
         """
         tracking = self._tracking
         self._client = store.connect(tracking.uri, create=True)
+        self._place = store.place(tracking.uri)
         self._tags, self._dataset = dict(tags), _dataset(data)
         named = self._client.get_experiment_by_name(self._name)
         found = identity.find_runs(self._client, sweep, None if named is None else named.experiment_id)
@@ -139,6 +141,15 @@ class Writer:
             self.restored_experiment = experiment.name
         self._artifact_uris |= {run.info.run_id: run.info.artifact_uri for run in found}
         return found
+
+    def check_store(self) -> None:
+        """Checks that an open SQLite store is still in its place: one that was deleted can still be written to.
+
+        Raises:
+            UserError: It was deleted or replaced.
+        """
+        if store.place(self._tracking.uri) != self._place:
+            raise UserError(f"tracking.uri={masked(self._tracking.uri)}: was deleted or replaced while the sweep ran")
 
     def _new_experiment(self) -> str:
         tracking = self._tracking

@@ -124,28 +124,41 @@ class SweepRuns:
         Raises:
             UserError: The trial does not exist.
         """
-        wanted = self.selection.wanted
-        of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
-        found = next(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 1), None)
+        found = self._logged(trial)
+        if found is not None and found.info.lifecycle_stage == identity.DELETED:
+            raise self._without(f"the run of trial {trial} is deleted in MLflow")
         if found is None:
             frame = self.frame()
             known = f"its trials are 0 to {frame['trial'].max()}" if len(frame) else "it has no trials yet"
             raise UserError(f"{self.sweep}: has no trial {trial}; {known}")
         return found
 
+    def _logged(self, trial: int) -> Run | None:
+        """The run of a trial, even if it is deleted."""
+        wanted = self.selection.wanted
+        of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
+        found = list(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 2, deleted=True))
+        return min(found, key=lambda run: run.info.lifecycle_stage == identity.DELETED, default=None)
+
+    def _without(self, what: str) -> UserError:
+        """The error that something of the sweep is missing in MLflow."""
+        here = local.last(self.sweep)
+        how = "restore it in MLflow" if here is None else f"to bring it back: {here.sync(None)}"
+        return UserError(f"{self.sweep}: {what}; {how}")
+
     def winner(self) -> Run:
         """The run with the sweep's best model: the one that was tested, or the best so far.
 
         Raises:
-            UserError: No trial has a score.
+            UserError: No trial has a score, or the run of the best one is deleted.
         """
         frame, score = self.frame(), f"metrics.best_{self.objective.name}"
         number = self.parent.data.tags.get(TAG_WINNER, "")
         tested = frame[frame["trial"].astype("string") == number]
-        if tested.empty and number:
-            here = local.last(self.sweep)
-            how = "restore it in MLflow" if here is None else f"to restore it: {here.sync(None)}"
-            raise UserError(f"{self.sweep}: the run of its best trial, {number}, is deleted; {how}")
+        if tested.empty and number.isdigit():
+            run = self._logged(int(number))
+            if run is None or run.info.lifecycle_stage == identity.DELETED:
+                raise self._without(f"the run of its best trial, {number}, is deleted in MLflow")
         if tested.empty:
             if score not in frame or frame[score].isna().all():
                 raise UserError(f"{self.sweep}: no trial has a score yet")
