@@ -27,6 +27,7 @@ from mnist_sweep.tracking import identity, store
 from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
 
+_RUNNING = "{}: another process runs the sweep, and logs it"
 _KILLED = "its process was killed"
 
 
@@ -34,8 +35,8 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
     """Adds to MLflow what is missing of sweeps' journals.
 
     Args:
-        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all, and for those that
-            MLflow shows as running although they were killed.
+        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all that no process runs,
+            and for those that MLflow shows as running although they were killed.
         console: Where to print.
         tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
         every: Whether to log all sweeps that no process runs.
@@ -51,9 +52,15 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
         raise UserError(f"sync: {SWEEPS}/ contains no sweep")
     if every:
         return max([_sync_or_explain(folder, say, tracking_uri) for folder in folders])
-    folder = find(sweep, "sync") if sweep else folders[-1]
-    code, uri = _sync(folder, say, tracking_uri)
-    killed = _killed(folders[:-1], uri) if sweep is None else []
+    if sweep is not None:
+        return _sync(find(sweep, "sync"), say, tracking_uri)[0]
+    running = is_running(folders[-1])
+    idle = [folder for folder in folders if not is_running(folder)] if running else folders
+    if running and idle:
+        say(_RUNNING.format(folders[-1]))
+    last = (idle or folders)[-1]
+    code, uri = _sync(last, say, tracking_uri)
+    killed = _killed([folder for folder in folders if folder != last], uri)
     return max([code, *(_sync_or_explain(folder, say, tracking_uri) for folder in killed)])
 
 
@@ -82,7 +89,7 @@ def _sync_or_explain(folder: Path, say: summary.Say, tracking_uri: str | None) -
 def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int, str]:
     """Logs one sweep; returns the exit code and the store."""
     if is_running(folder):
-        raise UserError(f"{folder}: another process runs the sweep, and logs it")
+        raise UserError(_RUNNING.format(folder))
     events = list(journal.read(folder))
     state = SweepState.after(events)
     settings = check_settings(from_store(last_config(state, folder), folder, tracking_uri))
@@ -100,8 +107,10 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         raise
     except Exception as error:
         reason = machine_fault(error) or masked(first_line(error))
-        where = "if the store is elsewhere now, name it with --tracking-uri or MLFLOW_TRACKING_URI"
-        raise UserError(f"sync: cannot write to {masked(settings.tracking.uri)} ({reason}); {where}") from error
+        raise UserError(
+            f"sync: cannot write to {masked(settings.tracking.uri)}; if the store is elsewhere now, name it with "
+            f"--tracking-uri or MLFLOW_TRACKING_URI ({reason})"
+        ) from error
     say(f"{folder}: {len(events) - refusals.count} events are in {masked(settings.tracking.uri)}")
     if mended := str(recorder.mended):
         say(f"Brought back: {mended}.")

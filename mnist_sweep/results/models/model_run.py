@@ -16,7 +16,8 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
-from mnist_sweep.journal.files import MODEL_FILE
+from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.find import find_sweep, store_of
 from mnist_sweep.tracking.tags import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
 
@@ -76,7 +77,17 @@ class ModelRun:
         try:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
         except (MlflowException, OSError):
-            raise UserError(f"{self.sweep}: {self._who} has no artifact {name} in MLflow") from None
+            here = local.last(self.sweep)
+            again = (
+                f"; to bring it back: {here.sync(None)}" if here is not None and self._is_in(here.folder, name) else ""
+            )
+            raise UserError(f"{self.sweep}: {self._who} has no artifact {name} in MLflow{again}") from None
+
+    def _is_in(self, folder: Path, name: str) -> bool:
+        """Whether `sync` can log an artifact of the run again: from a file in the sweep's folder, or its journal."""
+        if name not in (MODEL_FILE, SAMPLE_FILE) or TAG_TRIAL not in self.run.data.tags:
+            return name == "config.yaml"
+        return (trial_folder(folder, self.trial) / name).exists()
 
     def fetch_model(self, folder: Path) -> Path:
         """Downloads the trial's model.

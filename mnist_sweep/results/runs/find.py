@@ -321,7 +321,7 @@ def store_of(sweep: str | None, tracking_uri: str | None) -> Store:
     path = sqlite_path(uri)
     if path is not None and not path.exists() and (here := local.last(sweep) or local.last(None)):
         raise UserError(
-            f"tracking.uri={uri}: does not exist, but the folder of {here.name} has everything; to bring it "
+            f"tracking.uri={uri}: does not exist, but the journal of {here.name} has everything; to bring it "
             f"back: {here.sync(tracking_uri)} (--all: all sweeps)"
         )
     return Store(existing(uri))

@@ -66,7 +66,7 @@ class LocalSweep:
             return UserError(f"{self.name}: has just started, and is not in {where} yet; try again in a moment")
         if what:
             return UserError(f"{self.name}: its {what} is deleted in {where}; to restore it: {command}")
-        return UserError(f"{self.name}: is not in {where}, but its folder has everything; to log it there: {command}")
+        return UserError(f"{self.name}: is not in {where}, but its journal has everything; to log it there: {command}")
 
     def warn_if_passed_over(self, uri: str, instead: str, tracking_uri: str | None) -> None:
         """Warns that a store lacks it, so that an earlier sweep is the last one there.
