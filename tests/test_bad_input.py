@@ -23,10 +23,17 @@ LEARN = "choice(…) or range(…), or use search=random"
 
 CONFIG = [
     (
-        "quikc",
-        "quikc: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
+        "zzz",
+        "zzz: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
         "serve, show-data, sync, ui",
     ),
+    ("epochs=3", "epochs: unknown key; did you mean 'training.epochs'?"),
+    ("optimizer.lr=0.1", "optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?"),
+    ("optimizer.momentum=0.9", "optimizer.momentum: unknown key; did you mean '+optimizer.arguments.momentum'?"),
+    ("filters=8", "filters: unknown key; it exists only with model=cnn, as model.filters"),
+    ("search.factor=3", "search.factor: unknown key; it exists only with search=asha or search=hyperband"),
+    ("data.path=a#b.npz", "data.path=a#b.npz: cannot be parsed as typed; write 'data.path=\"a#b.npz\"'"),
+    ("--lr=0.1", "--lr=0.1: no such option; keys have no dashes: optimizer.learning_rate=0.1"),
     ("compar", "compar: no such command; did you mean 'compare'?"),
     ("+experiment=quikc", "experiment=quikc: no such experiment; did you mean 'quick'?"),
     ("experiment=quick", "experiment: write it with a plus, +experiment=NAME"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide
 from mnist_sweep.common.termination import ended_by_signals
@@ -221,7 +222,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(
-            prog=f"python -m mnist_sweep {command}",
+            prog=invocation.command(command),
             description=description,
             epilog="--debug, anywhere on the command line, shows the traceback of an error.",
         )

@@ -34,6 +34,10 @@ _TEXTS = (
 )
 
 
+# Names that fit into a message.
+_MOST_NAMES = 40
+
+
 class UserError(Exception):
     """A mistake that the user can fix.
 
@@ -123,4 +127,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
     if near:
         return f"; did you mean {next(n for n in names if n.lower() == near[0])!r}?"
-    return f"; choose one of: {', '.join(names)}"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"; choose one of: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.key_names import unknown_key
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -77,7 +78,7 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
         return f"{prefix}{'.'.join(map(str, [*path, details['loc'][-1]]))}: this key is missing"
     if details["type"] == "extra_forbidden":
         known = [prefix + k for k in dotted_keys(cls, raw)]
-        return f"{key}: unknown key{did_you_mean(key, known)}"
+        return unknown_key(key, known)
     value = _value(raw, path)
     if details["type"] == "value_error":
         message = str(details["ctx"]["error"])

@@ -23,6 +23,8 @@ from mnist_sweep.common.errors import UserError
 _FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
 _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|float|str|bool)\s*\(")
 
+# Keys of which every value is text.
+_NAMES = ("name", "description")
 # Values of a range; each of them is checked before a sweep starts.
 _MOST_VALUES = 100_000
 
@@ -331,6 +333,9 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
             quoted.append(argument if intervals_only else _quoted_choice(argument))
             continue
         to_quote = override.is_interval_sweep() if intervals_only else override.is_sweep_override()
+        if override.key_or_group in _NAMES and not override.is_sweep_override() and override.value() is not None:
+            # A name such as 2026, nan or 1e3 is text as it was typed.
+            to_quote = not isinstance(override.value(), str | hydra_types.QuotedString)
         if to_quote and not override.is_hydra_override():
             argument = f"{override.get_key_element()}={_quoted(argument.partition('=')[2])}"
         quoted.append(argument)

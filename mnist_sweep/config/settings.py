@@ -13,12 +13,20 @@ from pydantic import Field, model_validator
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
-from mnist_sweep.config.objective import SUMMARIES, Objective
+from mnist_sweep.config.key_names import nested_keys, unknown_key
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
+# Metrics that only a mistake would optimize in the other direction.
+_LEARNED = ("accuracy", "loss", "val_accuracy", "val_loss")
 TRIAL_GROUPS = ("model", "optimizer", "training")
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a text can be the name of a sweep, which is also that of a folder."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text) is not None
 
 
 class DataConfig(Strict):
@@ -153,9 +161,10 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         if key == "experiment":
             raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")
         if key not in _Top.model_fields:
-            raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
+            others = {name: value for name, value in raw.items() if name != key}
+            raise UserError(unknown_key(key, ["experiment", *nested_keys(others)]))
     top = check(_Top, raw)
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
+    if not is_name(top.name):
         raise UserError(f"name={top.name}: use only letters, digits, _, - and ., because it names a folder")
     settings = Settings(
         name=top.name,
@@ -218,6 +227,13 @@ def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
     objectives = Objective.parse_all(written)
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
+    for objective in objectives:
+        if objective.name in _LEARNED and METRICS[objective.name] != objective.direction:
+            better = METRICS[objective.name]
+            raise UserError(
+                f"objective={objective.name} {objective.direction}: a good model has a "
+                f"{'high' if better == 'max' else 'low'} {objective.name}; write {objective.name} {better}"
+            )
     names = [objective.name for objective in objectives]
     for name in names:
         if names.count(name) > 1:

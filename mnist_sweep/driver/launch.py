@@ -101,6 +101,8 @@ class _Launch:
         same_sweep.check_versions(before, folder, self._plan.backend, other_versions, say)
         self._images, dataset = self._plan.load_data()
         summary.warn_of_fallback(self._console, self._images)
+        for note in self._images.notes:
+            say(note)
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:

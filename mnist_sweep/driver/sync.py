@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
@@ -119,7 +120,8 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         say(f"Cannot be brought back: the model of {trials}, which neither MLflow nor {folder}/trials has.")
     named = summary.as_argument(state.started.sweep, folder)
     if killed:
-        say(f"Its process was killed, so its open runs are KILLED. To continue: python -m mnist_sweep resume {named}")
+        again = invocation.command(f"resume {named}")
+        say(f"Its process was killed, so its open runs are KILLED. To continue: {again}")
     if refusals.count:
         say(f"{refusals}.")
     if state.completed:

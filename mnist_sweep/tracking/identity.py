@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.secrets import STORE_VARIABLE, masked
+from mnist_sweep.journal.folders import SWEEPS, sweeps
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.store import search_runs
 from mnist_sweep.tracking.tags import TAG_KIND, TAG_SWEEP
@@ -83,10 +85,24 @@ def check_experiment(uri: str, name: str) -> None:
 
 def experiment_deleted(uri: str, name: str, number: object) -> UserError:
     """Returns the error that a new sweep cannot be logged to a deleted experiment."""
+    here = sweeps(SWEEPS / name)
+    restore = invocation.command(f"sync {name}") if here else restore_command(uri, "experiment", number)
     return UserError(
         f"name={name}: this experiment is deleted in {masked(uri)}; choose another name, or restore it with its runs: "
-        f"python -m mnist_sweep sync {name}, or mlflow experiments restore --experiment-id {number}"
+        f"{restore}"
     )
+
+
+def restore_command(uri: str, what: str, number: object) -> str:
+    """Returns MLflow's command that restores what was deleted.
+
+    Args:
+        uri: The store.
+        what: `experiment` or `run`.
+        number: Its id.
+    """
+    program = f"{STORE_VARIABLE}={masked(uri)} {invocation.interpreter()} -m mlflow"
+    return f"{program} {what}s restore --{what}-id {number}"
 
 
 def _experiments(client: MlflowClient) -> Iterator[str]:

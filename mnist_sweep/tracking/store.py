@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL, remove, write_whole
 from mnist_sweep.common.importing import without_collector
@@ -266,7 +267,7 @@ def _client(uri: str) -> MlflowClient:
         # MLflow does not install the drivers of databases.
         raise UserError(
             f"tracking.uri={masked(uri)}: needs the Python package {error.name}, which is not installed; "
-            f"pip install {error.name}"
+            f"{invocation.pip_install(str(error.name))}"
         ) from None
 
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, printable
 from mnist_sweep.config.settings import Settings
@@ -52,7 +53,8 @@ class Refusals:
         """Counts an event, and logs the reason once."""
         reason = masked(first_line(error))
         if _DELETED in reason:
-            reason = "its run or experiment was deleted while the sweep ran; python -m mnist_sweep sync restores it"
+            sync = invocation.command("sync")
+            reason = f"its run or experiment was deleted while the sweep ran; {sync} restores it"
         self.count += 1
         self.reason = self.reason or reason
         if reason not in self._told:

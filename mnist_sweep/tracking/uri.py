@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import STORE_VARIABLE, masked, reveal
 from mnist_sweep.common.text import printable
@@ -136,7 +137,7 @@ def existing(uri: str) -> str:
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         raise UserError(
-            f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+            f"tracking.uri={uri}: there are no runs yet; start with {invocation.command('+experiment=quick')}"
         )
     return uri
 

@@ -368,7 +368,7 @@ def test_a_sweep_outside_model_optimizer_and_training_is_refused(compose_config:
     assert message(changed(compose_config(), {key: sweep})) == expected
 
 
-@pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss max"])
+@pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss min"])
 def test_a_validation_objective_needs_validation_images(compose_config: Compose, objective: str) -> None:
     config = changed(compose_config(), {"objective": objective, "data.validation_split": 0})
 
@@ -401,7 +401,11 @@ def test_several_objectives_keep_their_order(compose_config: Compose) -> None:
     ("override", "expected"),
     [
         ("objective=[]", "objective=[]: give at least one metric, such as 'val_accuracy max'"),
-        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is listed twice"),
+        ("objective=[val_loss, val_loss min]", "objective=val_loss: is listed twice"),
+        (
+            "objective=val_accuracy min",
+            "objective=val_accuracy min: a good model has a high val_accuracy; write val_accuracy max",
+        ),
         (
             "objective=parameters min",
             "objective=parameters: is known only at the end of a trial; put a metric of every epoch first, "

@@ -97,12 +97,12 @@ def test_a_sweep_stays_in_its_experiment_when_another_one_has_got_its_name(lost:
     assert client.get_run(parent.info.run_id).info.lifecycle_stage == "active"
 
 
-def test_a_new_sweep_is_not_logged_to_a_deleted_experiment(lost: Lost, template: Path) -> None:
+def test_a_new_sweep_is_not_logged_to_a_deleted_experiment(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
     client, number = lost.now.client, lost.now.parent.info.experiment_id
     client.delete_experiment(number)
     message = (
         f"name=story: this experiment is deleted in {lost.uri}; choose another name, or restore it with its runs: "
-        f"python -m mnist_sweep sync story, or mlflow experiments restore --experiment-id {number}"
+        f"MLFLOW_TRACKING_URI={lost.uri} python -m mlflow experiments restore --experiment-id {number}"
     )
     started = lost.story.events[0]
     assert isinstance(started, SweepStarted)
@@ -113,6 +113,11 @@ def test_a_new_sweep_is_not_logged_to_a_deleted_experiment(lost: Lost, template:
     with pytest.raises(UserError) as caught:
         identity.check_experiment(lost.uri, "story")
     assert str(caught.value) == message
+    monkeypatch.chdir(lost.folder)
+    (lost.folder / "experiments" / "story" / "1").mkdir(parents=True)
+    (lost.folder / "experiments" / "story" / "1" / "journal.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="with its runs: python -m mnist_sweep sync story$"):
+        identity.check_experiment(lost.uri, "story")
     for uri, name in ((lost.uri, "other"), (f"sqlite:///{lost.folder}/none.db", "story"), ("http://box", "story")):
         identity.check_experiment(uri, name)
 

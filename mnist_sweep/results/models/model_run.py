@@ -78,10 +78,10 @@ class ModelRun:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
         except (MlflowException, OSError):
             here = local.last(self.sweep)
-            again = (
-                f"; to bring it back: {here.sync(None)}" if here is not None and self._is_in(here.folder, name) else ""
-            )
-            raise UserError(f"{self.sweep}: {self._who} has no artifact {name} in MLflow{again}") from None
+            error = f"{self.sweep}: {self._who} has no artifact {name} in MLflow"
+            if here is not None and self._is_in(here.folder, name):
+                error += f"; to bring it back: {here.sync(None)}"
+            raise UserError(error) from None
 
     def _is_in(self, folder: Path, name: str) -> bool:
         """Whether `sync` can log an artifact of the run again: from a file in the sweep's folder, or its journal."""

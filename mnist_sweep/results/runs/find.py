@@ -289,10 +289,10 @@ def _deleted(store: Store, wanted: str | None) -> tuple[str, str]:
         own = next((run for run in runs if run.data.tags[TAG_KIND] == "sweep"), None)
         experiment = store.client.get_experiment(own.info.experiment_id) if own else experiment
         if own is not None and experiment is not None and experiment.lifecycle_stage != identity.DELETED:
-            return "run", f"mlflow runs restore --run-id {own.info.run_id}"
+            return "run", identity.restore_command(store.uri, "run", own.info.run_id)
     if experiment is None or experiment.lifecycle_stage != identity.DELETED:
         return "", ""
-    return "experiment", f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+    return "experiment", identity.restore_command(store.uri, "experiment", experiment.experiment_id)
 
 
 def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:

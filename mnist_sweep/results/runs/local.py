@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal import files, journal
@@ -51,7 +52,7 @@ class LocalSweep:
         """
         named = self.name if self.folder == SWEEPS / self.name else self.folder
         store = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
-        return f"python -m mnist_sweep sync {named}{store}"
+        return invocation.command(f"sync {named}{store}")
 
     def missing(self, uri: str, what: str, tracking_uri: str | None) -> UserError:
         """Returns the error that a store lacks it.

@@ -182,7 +182,7 @@ def test_a_deleted_sweep_is_named_with_the_command_that_restores_it(mine):
     found.client.delete_experiment(found.found.experiment)
     assert refused("beta") == message.replace("run is", "experiment is")
     shutil.rmtree(mine / "experiments")
-    message = f"sweep beta: its experiment is deleted in {where}; to restore it: mlflow experiments restore"
+    message = f"sweep beta: its experiment is deleted in {where}; to restore it: MLFLOW_TRACKING_URI="
     assert refused("beta").startswith(message)
 
 

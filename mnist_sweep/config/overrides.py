@@ -1,0 +1,109 @@
+"""Says how to write an argument that Hydra's grammar refuses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+_OPEN, _CLOSE = "([{", ")]}"
+_NUMBER = r"\s*[-+]?[\d.]+(?:e[-+]?\d+)?\s*"
+# Other tools' names for our sweeps.
+_CALLS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (
+        rf"(?:log|log_?uniform|log_?range|log_?space|geomspace|reverselog\w*)\(({_NUMBER}),({_NUMBER})(?:,.*)?\)",
+        lambda m: f"tag(log,interval({m[1].strip()},{m[2].strip()}))",
+    ),
+    (
+        rf"(?:uniform|float|quniform|linspace)\(({_NUMBER}),({_NUMBER})(?:,.*)?\)",
+        lambda m: f"interval({m[1].strip()},{m[2].strip()})",
+    ),
+    (
+        rf"(?:randint|int|integer|int_?uniform)\(({_NUMBER}),({_NUMBER})(?:,.*)?\)",
+        lambda m: f"int(interval({m[1].strip()},{m[2].strip()}))",
+    ),
+    (rf"range\(({_NUMBER})\s({_NUMBER})(?:\s({_NUMBER}))?\)", lambda m: f"range({','.join(filter(None, m.groups()))})"),
+    (r"(?:choice|choices|categorical|grid_search|values)?\s*[\[({](.*)[\])}]", lambda m: _compact(m[1])),
+)
+
+
+def corrected(argument: str, following: Sequence[str] = ()) -> str | None:
+    r"""Returns an argument that Hydra cannot parse as it has to be written, quoted for the shell.
+
+    Args:
+        argument: The argument, `KEY=VALUE`.
+        following: The arguments after it: the shell may have split one at its spaces.
+
+    Returns:
+        What to type instead; None if there is no good guess.
+
+    Example:
+        >>> corrected("model.units=16,", ["32"])
+        'model.units=16,32'
+        >>> corrected("data.path=mnist (1).npz")
+        '\'data.path="mnist (1).npz"\''
+    """
+    for candidate in _candidates(argument, following):
+        if candidate != argument and _parses(candidate):
+            return candidate if re.fullmatch(r"[\w.,/:+=@~-]+", candidate) else shlex.quote(candidate)
+    return None
+
+
+def _candidates(argument: str, following: Sequence[str]) -> Iterator[str]:
+    key, equals, value = argument.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not key:
+        return
+    yield f"{key}={value}"
+    joined = " ".join([value, *_rest(value, following)])
+    if joined != value:
+        yield f"{key}={_compact(joined)}"
+    yield f"{key}={_compact(joined).strip(',')}"
+    for pattern, rewrite in _CALLS:
+        found = re.fullmatch(pattern, joined, re.IGNORECASE)
+        if found and rewrite(found):
+            yield f"{key}={rewrite(found)}"
+    yield f"{key}={joined}{_missing_brackets(joined)}"
+    # Quoted, a sweep that is not one would be text; and names allow no such characters.
+    if not re.fullmatch(r"\w+\s*\(.*\)", value) and key.lstrip("+") != "name":
+        yield f"{key}={_in_quotes(value)}"
+
+
+def _rest(value: str, following: Sequence[str]) -> Iterator[str]:
+    """Yields the arguments that the shell has split off a list with spaces."""
+    for argument in following:
+        if "=" in argument or not (value.endswith(",") or argument.startswith(",") or _missing_brackets(value)):
+            return
+        value = f"{value} {argument}"
+        yield argument
+
+
+def _compact(text: str) -> str:
+    return re.sub(r"\s*,\s*", ",", text.strip())
+
+
+def _missing_brackets(text: str) -> str:
+    stack: list[str] = []
+    for character in text:
+        if character in _OPEN:
+            stack.append(_CLOSE[_OPEN.index(character)])
+        elif stack and character == stack[-1]:
+            stack.pop()
+    return "".join(reversed(stack))
+
+
+def _in_quotes(value: str) -> str:
+    # Double quotes are easier to read inside the single ones of a shell.
+    return QuotedString(value, Quote.single if '"' in value else Quote.double).with_quotes()
+
+
+def _parses(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([argument])
+    except (HydraException, ValueError):
+        return False
+    return True
