@@ -80,7 +80,7 @@ class ModelRun:
             here = local.last(self.sweep)
             error = f"{self.sweep}: {self._who} has no artifact {name} in MLflow"
             if here is not None and self._is_in(here.folder, name):
-                error += f"; to bring it back: {here.sync(None)}"
+                error += f"; to bring it back: {here.sync(self.client.tracking_uri)}"
             raise UserError(error) from None
 
     def _is_in(self, folder: Path, name: str) -> bool:

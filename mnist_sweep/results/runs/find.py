@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -142,8 +143,8 @@ class SweepRuns:
 
     def _without(self, what: str) -> UserError:
         """The error that something of the sweep is missing in MLflow."""
-        here = local.last(self.sweep)
-        how = "restore it in MLflow" if here is None else f"to bring it back: {here.sync(None)}"
+        here = _here(self.sweep)
+        how = "restore it in MLflow" if here is None else f"to bring it back: {here.sync(self.store.uri)}"
         return UserError(f"{self.sweep}: {what}; {how}")
 
     def winner(self) -> Run:
@@ -219,7 +220,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: The sweep does not exist. If its folder is here, it names the command that brings it back.
     """
     wanted = _as_name(sweep) if sweep else None
-    store, here = store_of(sweep, tracking_uri), local.last(sweep)
+    store, here = store_of(sweep, tracking_uri), _here(sweep)
     experiments = store.read(lambda source: source.experiments())
     found = _parent(store, experiments, wanted, here)
     if here is not None and (found is None or found.tags[TAG_SWEEP] != here.name):
@@ -231,6 +232,13 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
     if found is None:
         raise _not_found(sweep, wanted, store, experiments, here, tracking_uri)
     return _sweep(store, found)
+
+
+def _here(sweep: str | None) -> local.LocalSweep | None:
+    """The last local sweep that an argument stands for, if its journal can be read."""
+    with contextlib.suppress(UserError):
+        return local.last(sweep)
+    return None
 
 
 def _parent(
@@ -319,7 +327,7 @@ def store_of(sweep: str | None, tracking_uri: str | None) -> Store:
     """
     uri = absolute(tracking_uri or local.uri_of(sweep))
     path = sqlite_path(uri)
-    if path is not None and not path.exists() and (here := local.last(sweep) or local.last(None)):
+    if path is not None and not path.exists() and (here := _here(sweep) or _here(None)):
         raise UserError(
             f"tracking.uri={uri}: does not exist, but the journal of {here.name} has everything; to bring it "
             f"back: {here.sync(tracking_uri)} (--all: all sweeps)"

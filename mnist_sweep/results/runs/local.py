@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,18 @@ class LocalSweep:
         """The command that writes it to a store.
 
         Args:
-            tracking_uri: The store if the user gave it as an argument.
+            tracking_uri: The store; None for the one that the command uses by itself.
         """
         named = self.name if self.folder == SWEEPS / self.name else self.folder
-        store = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
+        store = (
+            "" if tracking_uri is None or self._is_default(tracking_uri) else f" --tracking-uri {masked(tracking_uri)}"
+        )
         return invocation.command(f"sync {named}{store}")
+
+    def _is_default(self, uri: str) -> bool:
+        with contextlib.suppress(UserError):
+            return absolute(uri) == absolute(given_now() or self.uri)
+        return False
 
     def missing(self, uri: str, what: str, tracking_uri: str | None) -> UserError:
         """Returns the error that a store lacks it.
@@ -82,17 +90,26 @@ class LocalSweep:
             _LOG.warning("%s is not in %s: this is %s. To log it there: %s", self.name, masked(uri), instead, command)
 
 
-def last(sweep: str | None) -> LocalSweep | None:
+def last(sweep: str | None, *, warn: bool = False) -> LocalSweep | None:
     """The last local sweep that an argument stands for; None if there is none.
 
     Args:
         sweep: `name/time`, a folder, or a name; None for all.
+        warn: Whether to name those whose journals are damaged, which are skipped.
 
     Raises:
-        UserError: Its journal is damaged.
+        UserError: All of their journals are damaged.
     """
     folders = (sweeps(Path(sweep)) if sweep else []) or sweeps(SWEEPS / (sweep or ""))
-    return LocalSweep(folders[-1], started(folders[-1])) if folders else None
+    for folder in reversed(folders):
+        try:
+            return LocalSweep(folder, started(folder))
+        except UserError as error:
+            if folder == folders[0]:
+                raise
+            if warn:
+                _LOG.warning("%s is skipped: %s", folder, error)
+    return None
 
 
 def started(folder: Path) -> SweepStarted:
@@ -121,7 +138,7 @@ def uri_of(sweep: str | None) -> str:
     """
     if now := given_now():
         return now
-    if here := last(sweep):
+    if here := last(sweep, warn=True):
         return here.uri
     from mnist_sweep.config.compose import defaults
 

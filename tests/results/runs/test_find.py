@@ -178,7 +178,7 @@ def test_a_deleted_sweep_is_named_with_the_command_that_restores_it(mine):
     found.client.delete_run(found.found.run_id)
     message = f"{OTHER}: its run is deleted in {where}; to restore it: python -m mnist_sweep sync {OTHER}"
     assert [refused(given) for given in (OTHER, "beta", f"experiments/{OTHER}")] == [message] * 3
-    assert refused("beta", where) == f"{message} --tracking-uri {where}"
+    assert refused("beta", where) == message
     found.client.delete_experiment(found.found.experiment)
     assert refused("beta") == message.replace("run is", "experiment is")
     shutil.rmtree(mine / "experiments")
@@ -196,6 +196,17 @@ def test_a_sweep_that_is_not_logged_is_named_with_the_command_that_logs_it(mine,
         )
     with Journal(mine / "experiments" / OTHER, resume=True):
         assert refused("beta", "sqlite:///empty.db").startswith(f"{OTHER}: has just started")
+
+
+def test_a_damaged_journal_beside_is_skipped(mine, caplog):
+    folder = mine / "experiments" / "beta" / "damaged"
+    folder.mkdir()
+    (folder / "journal.jsonl").write_text("{\n")
+    assert find_sweep().sweep == OTHER
+    (line,) = caplog.messages
+    assert line.startswith("experiments/beta/damaged is skipped: experiments/beta/damaged/journal.jsonl: line 1")
+    shutil.rmtree(mine / "experiments" / OTHER)
+    assert find_sweep("beta", "sqlite:///mlruns/mlflow.db").sweep == OTHER
 
 
 def test_a_deleted_store_is_named_with_the_command_that_brings_it_back(mine):
