@@ -16,7 +16,16 @@ from typing import Any
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.common.text import first_line, one_line
-from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    ExecutionEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialStarted,
+    event_from_json,
+)
 from mnist_sweep.journal.files import FILE, LOCK
 
 # Bytes of a line; the longest hold a confusion matrix of a thousand classes, or the trials of earlier sweeps.
@@ -190,7 +199,8 @@ def last_config(folder: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
                 if line.startswith((b'{"event": "sweep_started"', b'{"event": "sweep_resumed"')):
-                    config = json.loads(line)["config"]
+                    event = event_from_json(json.loads(line))
+                    config = event.config if isinstance(event, SweepStarted | SweepResumed) else config
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.tracking import identity, store
 from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tags import PARENT_TAG, TAG_ID, TAG_KIND
+from mnist_sweep.tracking.tracker import Tracker
 from mnist_sweep.tracking.uri import file_path
 
 
@@ -193,6 +195,28 @@ def test_what_is_deleted_while_the_sweep_runs_is_restored_afterwards(
     again = Recorder(story.settings, told.folder, load_plots, repair=True)
     again.handle(*told.events)
     assert Logged(story.uri).everything() == logged.everything()
+
+
+def test_the_tracker_says_what_was_deleted_and_what_it_has_restored(make_story: Any) -> None:
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    parent = story.logged().parent.info.run_id
+    client = store.connect(story.uri)
+    client.delete_run(parent)
+    tracker = Tracker(story.settings, story.folder, load_plots)
+    for event in story.events:
+        tracker.handle(event)
+    story.tracker = tracker
+    while tracker.behind:
+        time.sleep(0.01)
+    assert tracker.mended == "1 deleted run"
+    client.delete_run(parent)
+    story.ended()
+    tracker.close()
+    assert "its run or experiment was deleted while the sweep ran; python -m mnist_sweep sync restores it" in str(
+        tracker.refusals
+    )
 
 
 def test_a_sweep_of_the_same_name_from_another_machine_is_another_sweep(

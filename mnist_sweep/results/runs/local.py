@@ -40,10 +40,13 @@ class LocalSweep:
         """The tracking URI of the store that it was logged to last.
 
         Raises:
-            UserError: Its password is not known here.
+            UserError: Its password is not known here, or the journal is damaged.
         """
-        uri = with_password(str(journal.last_config(self.folder)["tracking"]["uri"]))
-        return as_seen_from(uri, elsewhere(self.folder))
+        try:
+            uri = str(journal.last_config(self.folder)["tracking"]["uri"])
+        except (KeyError, TypeError):
+            raise UserError(f"{self.folder / files.FILE}: the sweep's config names no store (tracking.uri)") from None
+        return as_seen_from(with_password(uri), elsewhere(self.folder))
 
     def sync(self, tracking_uri: str | None) -> str:
         """The command that writes it to a store.

@@ -11,6 +11,7 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.journal import Journal
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs import api, sql
 from mnist_sweep.results.runs.api import record
 from mnist_sweep.results.runs.find import find_sweep, load_curves, load_runs
@@ -239,6 +240,21 @@ def test_a_deleted_trial_is_named_with_the_command_that_restores_it(mine):
     with pytest.raises(UserError) as caught:
         found.winner()
     assert str(caught.value) == f"{NEW}: the run of its best trial, 1, is {restore}"
+
+
+def test_a_lost_file_is_named_with_the_command_that_brings_it_back_if_there_is_one(mine, tmp_path):
+    found = find_sweep(NEW)
+    model, config = ModelRun(found.client, found.winner()), "config.yaml"
+    shutil.rmtree(mine / "mlruns" / "artifacts")
+    for name, is_there in (("model.h5", True), (config, True), ("other.png", False)):
+        with pytest.raises(UserError) as caught:
+            model.fetch(name, tmp_path)
+        message = f"{NEW}: trial 1 ({model.run.info.run_id}) has no artifact {name} in MLflow"
+        again = f"; to bring it back: python -m mnist_sweep sync {NEW}"
+        assert str(caught.value) == message + (again if is_there else "")
+    shutil.rmtree(mine / "experiments" / NEW / "trials")
+    with pytest.raises(UserError, match=r"no artifact model\.h5 in MLflow$"):
+        model.fetch("model.h5", tmp_path)
 
 
 def test_a_store_in_the_variable_wins_over_the_recorded_one(mine, monkeypatch, template):
