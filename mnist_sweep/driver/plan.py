@@ -131,7 +131,8 @@ class Plan:
             UserError: The hypermodel cannot be built, or its space cannot be searched.
         """
         assert self.hypermodel is not None
-        space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS)
+        names = [objective.name for objective in self.settings.objectives]
+        space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS, names)
         found = hypermodel.expand(self.settings.trial, space)
         settings, known, _ = prepare(self.config, found)
         return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))

@@ -446,7 +446,8 @@ class Recorder:
             parts = max(1, len(event.outcome.scores))
             title = f"Trial {event.trial}" + (f", mean of {parts}" if parts > 1 else "")
             best = None if executions else event.outcome.best_epoch
-            self._write.bytes(self._runs[event.trial], learning_curves(epochs, best, title), CURVES_FILE)
+            image = learning_curves(epochs, best, title, self._objective.name)
+            self._write.bytes(self._runs[event.trial], image, CURVES_FILE)
 
     def _bring_back(self, event: TrialEnded) -> None:
         """Writes the files that MLflow has lost of a trial that was logged completely."""
