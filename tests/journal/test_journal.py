@@ -377,8 +377,8 @@ def test_a_damaged_journal_is_read_or_refused_in_one_line(tmp_path_factory, data
 
 def test_the_last_config_is_that_of_the_last_session(tmp_path):
     with Journal(tmp_path) as journal_:
-        journal_.handle(STARTED)
-        assert journal.last_config(tmp_path) == STARTED.config
+        journal_.handle(SweepStarted(1.0, "a/b", {"seed": 1}, {}, {}, {}))
+        assert journal.last_config(tmp_path) == {"seed": 1}
         journal_.handle(SweepResumed(2.0, {"seed": 7}))
         journal_.handle(TrialAsked(3.0, 0))
     assert journal.last_config(tmp_path) == {"seed": 7}
