@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide
 from mnist_sweep.common.termination import ended_by_signals
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _resume(given: list[str]) -> int:
     parser.add_argument("given", nargs="*", metavar="SWEEP|KEY=VALUE", help=what)
     versions = "continue even with another version of TensorFlow, Keras or NumPy, which may change the results"
     parser.add_argument("--other-versions", action="store_true", help=versions)
+    parser.add_store()
     options = parser.parse_args(given)
     from mnist_sweep.driver import resume
 
@@ -54,17 +56,28 @@ def _resume(given: list[str]) -> int:
     sweeps = [text for text in options.given if text not in longer]
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
-    return resume.resume(next(iter(sweeps), None), longer, _console(), other_versions=options.other_versions)
+    for text in longer:
+        hide(text.partition("=")[2])
+    sweep, console, uri = next(iter(sweeps), None), _console(), options.tracking_uri
+    return resume.resume(sweep, longer, console, other_versions=options.other_versions, tracking_uri=uri)
 
 
 def _sync(given: list[str]) -> int:
-    parser = _Parser("sync", "Adds to MLflow what is missing of a sweep, from the sweep's journal.")
+    about = (
+        "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted "
+        "there, and ends the runs of killed sweeps."
+    )
+    parser = _Parser("sync", about)
     parser.add_sweep()
+    parser.add_argument("--all", action="store_true", help="all sweeps in experiments/, as after a store was deleted")
+    parser.add_store()
     options = parser.parse_args(given)
+    if options.all and options.sweep is not None:
+        raise UserError(f"sync: give {options.sweep} or --all, not both")
     from mnist_sweep.driver import sync
 
     with ended_by_signals():
-        return sync.sync(options.sweep, _console())
+        return sync.sync(options.sweep, _console(), tracking_uri=options.tracking_uri, every=options.all)
 
 
 def _report(given: list[str]) -> int:
@@ -252,6 +265,12 @@ def _names_a_model(text: str) -> bool:
     return text.startswith("models:/") or not (path.suffix or path.exists())
 
 
+def _hidden(uri: str) -> str:
+    """Takes a URI, whose password is hidden from here on whenever it is printed."""
+    hide(uri)
+    return uri
+
+
 def _console() -> Console:
     # Imported on demand: `--help` does not need rich.
     from mnist_sweep.common.tables import standard_output
@@ -313,7 +332,8 @@ class _Parser(argparse.ArgumentParser):
         return sweep, int(number)
 
     def add_store(self) -> None:
-        self.add_argument("--tracking-uri", metavar="URI", help="the MLflow store (default: the one the sweep used)")
+        default = f"{STORE_VARIABLE}, or else the one the sweep used"
+        self.add_argument("--tracking-uri", metavar="URI", type=_hidden, help=f"the MLflow store (default: {default})")
 
     def add_file(self, option: str, text: str) -> None:
         self.add_argument(option, metavar="FILE", type=Path, help=text)

@@ -37,6 +37,7 @@ from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
+from mnist_sweep.tracking import identity
 from mnist_sweep.tracking.tracker import Tracker
 from mnist_sweep.workers import sharing
 
@@ -96,7 +97,9 @@ class _Launch:
 
     def prepare(self, *, resume: bool, other_versions: bool) -> None:
         """Starts the workers, loads the data, and checks that a resumed sweep is still the same."""
-        folder, say = self._folder, self._say
+        folder, say, settings = self._folder, self._say, self._plan.settings
+        if not resume:
+            identity.check_experiment(settings.tracking.uri, settings.name)
         # Before the data, as they take seconds to start. If something is wrong below, they are closed.
         self._workers = self._plan.start_workers(folder, say)
         self._pool.callback(self._workers.close)
@@ -223,5 +226,7 @@ def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
         reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
         say(f"The journal has them; when MLflow is available again: python -m mnist_sweep sync {sweep}")
+    if tracker.mended:
+        say(f"MLflow: restored {tracker.mended}.")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,6 +193,7 @@ class Plan:
             versions(),
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
             earlier=warm_start.earlier(self.settings, self.space, images.digest(), find_earlier),
+            id=uuid.uuid4().hex,
         )
 
 

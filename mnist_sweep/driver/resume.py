@@ -24,17 +24,26 @@ from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
 from mnist_sweep.journal.state import SweepState
 
+_STORE = "tracking.uri="
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
 
-def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, other_versions: bool = False) -> int:
+def resume(
+    sweep: str | None,
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    other_versions: bool = False,
+    tracking_uri: str | None = None,
+) -> int:
     """Continues a sweep.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
-        overrides: Its new, longer budget, or more values of what it searches, as `KEY=VALUE`.
+        overrides: Its new, longer budget, more values of what it searches, or another store, as `KEY=VALUE`.
         console: Where to print.
         other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
+        tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
 
     Returns:
         The exit code, as that of `launch.run`.
@@ -48,14 +57,16 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
         raise UserError(f"resume: {SWEEPS}/ contains no unfinished sweep")
     state = SweepState.after(journal.read(folder))
     old = last_config(state, folder)
-    new = _overridden(old, overrides)
+    stores = [text.removeprefix(_STORE) for text in overrides if text.startswith(_STORE)]
+    new = _overridden(old, [text for text in overrides if not text.startswith(_STORE)])
     if larger_space.changed(old, new):
         larger_space.check(old, new, state)
     check_unchanged(larger_space.with_space_of(old, new), new)
     if state.completed and new == old:
         console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
         return 0
-    return launch.run(from_store(new, folder), folder, console, resume=True, other_versions=other_versions)
+    config = from_store(new, folder, tracking_uri or next(reversed(stores), None))
+    return launch.run(config, folder, console, resume=True, other_versions=other_versions)
 
 
 def last_unfinished(say: Say) -> Path | None:
@@ -159,8 +170,8 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
             continue
         if not equals or key not in _BUDGET:
             raise UserError(
-                f"resume: {override}: only {', '.join(_BUDGET)} can be changed, and values can be added to what is "
-                "searched"
+                f"resume: {override}: only {', '.join(_BUDGET)} and tracking.uri can be changed, and values can be "
+                "added to what is searched"
             )
         changed["search"][key.partition(".")[2]] = parse_value(text, key)
     check_settings(changed)

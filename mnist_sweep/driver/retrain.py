@@ -26,7 +26,8 @@ from mnist_sweep.driver.plan import prepare
 from mnist_sweep.journal.folders import SWEEPS, retraining
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.local import local_folder
 from mnist_sweep.tracking.tags import TAG_GOES_ON_FROM
 
 _ALLOWED = (*TRIAL_GROUPS, "data", "seed", "objective", "limits", "workers", "description")

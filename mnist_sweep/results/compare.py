@@ -21,8 +21,9 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.leaderboard import NOTHING, Kind
 from mnist_sweep.results.columns import find_column, in_order, matching
 from mnist_sweep.results.leaderboard import leaderboard, of_search
-from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep
 from mnist_sweep.results.runs.frames import searched
+from mnist_sweep.results.runs.local import local_folder
 
 # The columns of the leaderboard before and after what only MLflow has; those with the lowest weight are left out first.
 _SCORES: dict[Kind, int] = {"trial": 5, "parent": 1, "hyperparameter": 2, "score": 4, "retrained": 4}

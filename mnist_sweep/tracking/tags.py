@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TAG_SWEEP = "mnist_sweep.sweep"
+# Tells sweeps apart that have the same name and started in the same second. Sweeps of early versions have none.
+TAG_ID = "mnist_sweep.id"
 TAG_KIND = "mnist_sweep.kind"
 TAG_TRIAL = "mnist_sweep.trial"
 TAG_EXECUTION = "mnist_sweep.execution"
