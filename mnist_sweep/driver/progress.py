@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mnist_sweep.common.tables import Column, fitting
-from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
+from mnist_sweep.common.text import LONGEST_REASON, alike, format_duration, format_value, one_line, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.units import seconds
@@ -23,9 +23,17 @@ _COLOURS = {
     Status.RUNNING: "cyan",
     Status.COMPLETED: "green",
     Status.STOPPED: "yellow",
+    Status.DIVERGED: "yellow",
     Status.REFUSED: "yellow",
     Status.FAILED: "red",
 }
+
+
+_WITHOUT_RESULT = (Status.FAILED, Status.REFUSED)
+
+
+def _failure(outcome: Outcome) -> tuple[Status, str]:
+    return outcome.status, alike(outcome.reason)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,6 @@ class Progress:
     Attributes:
         state: The state of the sweep.
         started: When this session started.
-        most: The most trials that the search can have; None if there is no limit.
     """
 
     def __init__(
@@ -69,17 +76,32 @@ class Progress:
         self.state = SweepState((objective,))
         self._slots = slots
         repeats = budget.algorithm in ("hyperband", "pbt")
-        self.most = min((n for n in (budget.max_trials, None if repeats else size) if n is not None), default=None)
+        self._budget, self._size = budget.max_trials, None if repeats else size
+        self._failed_alike: dict[tuple[Status, str], int] = {}
         self._seconds = seconds(budget.time_budget) if budget.time_budget else None
 
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
         self.state.handle(event)
+        if isinstance(event, TrialEnded) and event.outcome.status in _WITHOUT_RESULT:
+            self._failed_alike.setdefault(_failure(event.outcome), event.trial)
+
+    def first_alike(self, number: int) -> int | None:
+        """Returns the first trial that failed, or was refused, for the same reason; None if it was not before this."""
+        first = self._failed_alike.get(_failure(self.state.results.outcomes[number]), number)
+        return None if first == number else first
+
+    @property
+    def most(self) -> int | None:
+        """The most trials that the search can have; None if there is no limit."""
+        refused = len(self.state.refused)
+        left = None if self._size is None else self._size - refused
+        return min((n for n in (self._budget, left) if n is not None), default=None)
 
     @property
     def names(self) -> list[str]:
         """The names of the hyperparameters."""
-        return list(self.state.started.space) if self.state.started else []
+        return list(self.state.space)
 
     @property
     def slots(self) -> int:
@@ -131,7 +153,8 @@ class Progress:
         """An estimate from the mean duration of the trials so far; None before there is one."""
         elapsed = self.clock() - self.started
         limit = None if self._seconds is None else max(0.0, self._seconds - elapsed)
-        done = [outcome.seconds for outcome in self.state.results.outcomes.values() if outcome.seconds > 0]
+        ended = self.state.results.outcomes.items()
+        done = [o.seconds for number, o in ended if o.seconds > 0 and number not in self.state.refused]
         if self.most is None or not done:
             return limit
         running = self.running
@@ -208,17 +231,23 @@ class Screen:
             self._print_end(event)
 
     def _print_end(self, event: TrialEnded) -> None:
-        # In a terminal, the table shows all but the failures.
-        if not self._console.is_terminal or event.outcome.status is Status.FAILED:
-            self._console.print(self._line(self.progress.row(event.trial)), highlight=False, soft_wrap=True)
+        failed, terminal = event.outcome.status in _WITHOUT_RESULT, self._console.is_terminal
+        first = self.progress.first_alike(event.trial) if failed else None
+        # The summary has the number of trials that failed alike. In a terminal, the table shows those with a result.
+        repeats = first is not None and (terminal or event.outcome.status is Status.REFUSED)
+        if not repeats and (failed or not terminal):
+            self._console.print(self._line(self.progress.row(event.trial), first), highlight=False, soft_wrap=True)
 
-    def _line(self, row: _Row) -> Text:
+    def _line(self, row: _Row, first: int | None) -> Text:
+        """Returns the line of a trial that has ended; `first` is an earlier one that failed alike."""
         assert row.outcome is not None
         text = Text(f"trial {self._number(row)}  ")
         text.append(str(row.status), style=_COLOURS[row.status])
         if row.best is not None:
             text.append(f"  {self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
-        if row.outcome.reason:
+        if first is not None:
+            text.append(f"  like trial {first}")
+        elif row.outcome.reason:
             text.append(f"  {one_line(row.outcome.reason, LONGEST_REASON)}")
         short = short_names(self.progress.names)
         values = [f"{short.get(name, name)}={format_value(value)}" for name, value in row.trial.values.items()]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import Column, show
-from mnist_sweep.common.text import LONGEST_REASON, one_line
+from mnist_sweep.common.text import LONGEST_REASON, alike, one_line
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
@@ -22,6 +22,8 @@ from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Status
 
 _LEADERS = 10
+# Different reasons for which trials failed.
+_MOST_FAILURES = 5
 # The columns of the leaderboard; in a narrow terminal, those with the lowest weight are left out first.
 _WEIGHTS: dict[Kind, int] = {
     "rank": 0,
@@ -46,18 +48,26 @@ def warn_of_fallback(console: Console, images: Images) -> None:
         )
 
 
-def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
-    """Prints what a sweep is about to do, and on which workers."""
+def announce(say: Say, started: SweepStarted, places: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Prints what a sweep is about to do, on which workers, and what the user may want to know about it."""
     about = started.data
-    say(f"Sweep {started.sweep}")
+    if (retrains := started.retrains) is None:
+        say(f"Sweep {started.sweep}")
+    else:
+        say(f"Retraining trial {retrains.trial} of {retrains.sweep}: {started.sweep}")
     say(
         f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} validation "
         f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes"
     )
     for i, (name, domain) in enumerate(started.space.items()):
         say(f"  {'search' if i == 0 else '':8} {one_line(name)} = {one_line(domain)}")
-    if not started.space:
+    if retrains is not None:
+        for i, (name, value) in enumerate((retrains.changed or {"nothing": ""}).items()):
+            say(f"  {'' if i else 'changed':8} {one_line(name)}{f' = {one_line(value)}' if value else ''}")
+    elif not started.space:
         say("  search   nothing: one run")
+    for note in notes:
+        say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
         say(f"  knows    {len(started.earlier)} trials of {sweeps}")
@@ -106,13 +116,22 @@ def next_steps(
         reason: Why the sweep ended; "" if the search was complete.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
-    for status in (Status.STOPPED, Status.FAILED, Status.REFUSED):
+    for status in (Status.STOPPED, Status.DIVERGED):
         if count := ended.count(status):
             say(f"{count} trial{'s' if count > 1 else ''} {status}.")
-    winner = results.winner()
+    winner, failures = results.winner(), _failures(results)
+    if winner is None and len(results.outcomes) == 1:
+        (only,) = results.outcomes.values()
+        reason, failures = only.reason or reason, []
+    for line in failures:
+        say(line)
+    if " in a row " in reason:
+        # What comes after it was said above.
+        say(f"The search has ended early: {reason.partition(': ')[0]}.")
     if winner is None:
-        reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
-        say(f"No trial has a result: {one_line(min(reasons, default=reason), LONGEST_REASON)}.")
+        # The reason of a sweep whose trials have all failed is theirs.
+        why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"
+        say(f"No trial has a result{why}.")
         say(f"The workers' output is in {folder / 'workers'}.")
         if published is not None:
             tell_published(say, published)
@@ -121,6 +140,8 @@ def next_steps(
     for event in tested:
         scores = metrics_text(event.metrics)
         say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
+    if not tested:
+        say("  not tested on the test images, which the sweep's winner has used; retrain --test tests it")
     say(f"Sweep folder: {_shown_path(folder)}")
     say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
     if published is not None:
@@ -134,6 +155,21 @@ def next_steps(
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
+
+
+def _failures(results: Ranking) -> list[str]:
+    """Returns a line for each group of trials that failed, or were refused, alike; the largest first."""
+    groups: dict[tuple[Status, str], list[str]] = {}
+    for outcome in results.outcomes.values():
+        if outcome.status in (Status.FAILED, Status.REFUSED):
+            groups.setdefault((outcome.status, alike(outcome.reason)), []).append(outcome.reason)
+    lines = []
+    for (status, _), reasons in sorted(groups.items(), key=lambda group: -len(group[1])):
+        count = f"{len(reasons)} trials {status} alike" if len(reasons) > 1 else f"1 trial {status}"
+        reason = one_line(reasons[0], LONGEST_REASON)
+        lines.append(f"{count}: {reason}{'' if reason.endswith(('.', '?', '!', '…')) else '.'}")
+    more = f"{len(lines) - _MOST_FAILURES} more reasons for which trials failed are in the report and in MLflow."
+    return lines if len(lines) <= _MOST_FAILURES + 1 else [*lines[:_MOST_FAILURES], more]
 
 
 def tell_published(say: Say, published: Published) -> None:

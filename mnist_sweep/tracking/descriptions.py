@@ -39,6 +39,13 @@ def sweep_name(sweep: str) -> str:
     return " ".join(filter(None, (name, when, more and f"#{more}")))
 
 
+def run_name(started: SweepStarted) -> str:
+    """Returns the name of the run of a sweep, as `sweep_name`; or of one that retrains a trial."""
+    if (retrains := started.retrains) is None:
+        return sweep_name(started.sweep)
+    return f"{sweep_name(retrains.sweep)} trial {retrains.trial} retrained"
+
+
 def trial_name(trial: Trial) -> str:
     """Returns the name of a trial's run, at most 60 characters: `trial 7: 2 layers, 128 units, adam`.
 
@@ -104,7 +111,8 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
     if trial.parent is not None:
         lines.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
     if outcome.reason:
-        how = "Ended" if outcome.status is Status.COMPLETED else str(outcome.status).capitalize()
+        ended = outcome.status in (Status.COMPLETED, Status.DIVERGED)
+        how = "Ended" if ended else str(outcome.status).capitalize()
         lines.append(f"{how}: {outcome.reason}.")
     return "\n\n".join(lines)
 

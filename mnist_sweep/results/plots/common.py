@@ -40,6 +40,7 @@ class Look(NamedTuple):
 LOOKS = {
     "completed": Look(BLUE, "o", ""),
     "stopped": Look(ORANGE, "x", "////"),
+    "diverged": Look(SKY, "^", "\\\\\\\\"),
     "running": Look(GREEN, ">", "...."),
     "failed": Look(VERMILION, "v", "xxxx"),
     "refused": Look(GREY, "s", "||||"),
