@@ -147,7 +147,7 @@ def _store(uri: str | None) -> str:
     """The store that is given, or that the last sweep was logged to, as for the other commands."""
     from mnist_sweep.results.runs.find import store_of
 
-    return store_of(None, uri).uri
+    return store_of(uri, None).uri
 
 
 def _last(uri: str) -> SweepRuns | None:

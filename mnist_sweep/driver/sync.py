@@ -21,7 +21,7 @@ from mnist_sweep.driver.resume import last_config
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import SweepEnded, SweepStarted
-from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps, tidy
+from mnist_sweep.journal.folders import SWEEPS, find, is_running, retrainings, sweeps, tidy
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import identity, store
@@ -36,8 +36,8 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
     """Adds to MLflow what is missing of sweeps' journals.
 
     Args:
-        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all that no process runs,
-            and for those that MLflow shows as running although they were killed.
+        sweep: `NAME/TIME`, its folder, or NAME for its last one, with the runs that retrain its trials; None for the
+            last sweep of all that no process runs, and for those that MLflow shows as running although they were killed.
         console: Where to print.
         tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
         every: Whether to log all sweeps that no process runs.
@@ -52,17 +52,23 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
     if not folders and (sweep is None or every):
         raise UserError(f"sync: {SWEEPS}/ contains no sweep")
     if every:
-        return max([_sync_or_explain(folder, say, tracking_uri) for folder in folders])
+        return max([_sync_or_explain(folder, say, tracking_uri) for folder in _with_retrainings(folders)])
     if sweep is not None:
-        return _sync(find(sweep, "sync"), say, tracking_uri)[0]
-    running = is_running(folders[-1])
-    idle = [folder for folder in folders if not is_running(folder)] if running else folders
-    if running and idle:
-        say(_RUNNING.format(folders[-1]))
-    last = (idle or folders)[-1]
-    code, uri = _sync(last, say, tracking_uri)
-    killed = _killed([folder for folder in folders if folder != last], uri)
-    return max([code, *(_sync_or_explain(folder, say, tracking_uri) for folder in killed)])
+        first, others = find(sweep, "sync"), list[Path]()
+    else:
+        idle = [folder for folder in folders if not is_running(folder)]
+        if idle and idle[-1] != folders[-1]:
+            say(_RUNNING.format(folders[-1]))
+        first = (idle or folders)[-1]
+        others = [folder for folder in folders if folder != first]
+    code, uri = _sync(first, say, tracking_uri)
+    rest = [folder for folder in retrainings(first) if not is_running(folder)]
+    rest += _killed(_with_retrainings(others), uri)
+    return max([code, *(_sync_or_explain(folder, say, tracking_uri) for folder in rest)])
+
+
+def _with_retrainings(folders: Sequence[Path]) -> list[Path]:
+    return [each for folder in folders for each in (folder, *retrainings(folder))]
 
 
 def _killed(folders: Sequence[Path], uri: str) -> list[Path]:

@@ -53,10 +53,11 @@ def find_runs(client: MlflowClient, sweep: str, likely: str | None = None) -> li
 
 def open_sweeps(client: MlflowClient) -> set[str]:
     """Returns the sweeps whose own run is still open in a store: they run, or were killed."""
-    query, experiments = f"attributes.status = 'RUNNING' and {tagged(TAG_KIND, 'sweep')}", _experiments(client)
-    found = set()
+    experiments, found = _experiments(client), set[str]()
     while some := list(islice(experiments, _AT_A_TIME)):
-        found |= {run.data.tags[TAG_SWEEP] for run in search_runs(client, some, query)}
+        for kind in (SWEEP, RETRAINING):
+            query = f"attributes.status = 'RUNNING' and {tagged(TAG_KIND, kind)}"
+            found |= {run.data.tags[TAG_SWEEP] for run in search_runs(client, some, query)}
     return found
 
 

@@ -288,7 +288,7 @@ def _registered(what: str, tracking_uri: str | None) -> ModelRun:
     named = _REGISTERED.fullmatch(what)
     if named is None:
         raise UserError(f"{what}: write models:/NAME@champion or models:/NAME/VERSION")
-    client = store_of(None, tracking_uri).client
+    client = store_of(tracking_uri, None).client
     try:
         if named["alias"]:
             version = client.get_model_version_by_alias(named["name"], named["alias"])

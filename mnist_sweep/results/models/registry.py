@@ -110,11 +110,12 @@ def _register(found: SweepRuns, packaged: Packager, champion: bool | None) -> Re
     searched = run if confirms is None else found.run_of(int(confirms))
     if mine is None:
         mine = _new_version(found, name, run, searched, packaged)
-    first = "the first one" if not lost else f"the files of version {alias} are lost"
     if champion is not None:
         better, why = champion, "as --champion says" if champion else "retrain with --champion to make it that"
+    elif before is None:
+        better, why = True, f"the files of version {alias} are lost" if lost else "the first one"
     else:
-        better, why = (True, first) if before is None else _is_better(mine.tags, before, found.objective)
+        better, why = _is_better(mine.tags, before, found.objective)
     if better:
         client.set_registered_model_alias(name, CHAMPION, str(mine.version))
     return Registered(name, str(mine.version), better, why)

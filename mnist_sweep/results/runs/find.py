@@ -232,7 +232,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: The sweep does not exist. If its folder is here, it names the command that brings it back.
     """
     wanted = _as_name(sweep) if sweep else None
-    store, here = store_of(sweep, tracking_uri), _here(sweep)
+    store, here = store_of(tracking_uri, sweep), _here(sweep)
     experiments = store.read(lambda source: source.experiments())
     found = _parent(store, experiments, wanted, here)
     if here is not None and (found is None or found.tags[TAG_SWEEP] != here.name):
@@ -261,10 +261,8 @@ def _parent(
     everywhere, tags, kinds = tuple(experiments.values()), dict[str, str](), [SWEEP]
     places = [everywhere] if wanted is None else [(experiments[name],)] if name in experiments else []
     if time:
-        # The experiment may have another name now.
-        tags, places = {TAG_SWEEP: str(wanted)}, [*places, everywhere]
-        # A run that retrains a trial is found by its own name only, not as the last sweep.
-        kinds = [SWEEP, RETRAINING]
+        # The experiment may have another name now. A run that retrains a trial is found by its own name only.
+        tags, places, kinds = {TAG_SWEEP: str(wanted)}, [*places, everywhere], [SWEEP, RETRAINING]
     for ids, kind in itertools.product(places, kinds):
         found = store.read(partial(_parents, RunFilter(ids, {TAG_KIND: kind, **tags}), None if time else 1))
         if found:
@@ -329,12 +327,12 @@ def _sweep(store: Store, parent: Parent) -> SweepRuns:
     return SweepRuns(parent.tags[TAG_SWEEP], store, parent, objectives)
 
 
-def store_of(sweep: str | None, tracking_uri: str | None) -> Store:
+def store_of(tracking_uri: str | None, sweep: str | None) -> Store:
     """The store of a sweep.
 
     Args:
-        sweep: As for `find_sweep`.
         tracking_uri: As for `find_sweep`.
+        sweep: As for `find_sweep`.
 
     Raises:
         UserError: It does not exist.
@@ -415,7 +413,7 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
         selection = find_sweep(what, tracking_uri).selection
         return replace(selection, wanted=replace(selection.wanted, query=query))
     if experiment is None:
-        store = store_of(None, tracking_uri)
+        store = store_of(tracking_uri, None)
         experiments = tuple(store.read(lambda source: source.experiments()).values())
     else:
         last = find_sweep(experiment, tracking_uri)
