@@ -24,9 +24,10 @@ from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.plan import Plan, save_for_workers
-from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.driver.progress import Progress
 from mnist_sweep.driver.publish import load_plots, publish
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
+from mnist_sweep.driver.screen import Screen
 from mnist_sweep.driver.signals import stopping_on_signals
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
@@ -122,7 +123,15 @@ class _Launch:
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots)
         views.callback(_close, self._tracker, self._say, self._name)
-        progress = Progress(settings.objective, settings.search, len(plan.slots), plan.space.size, clock)
+        progress = Progress(
+            settings.objective,
+            settings.search,
+            len(plan.slots),
+            plan.space.size,
+            clock,
+            confirm=settings.confirm,
+            single=not plan.space.hyperparameters,
+        )
         screen = views.enter_context(Screen(progress, self._console))
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
@@ -138,6 +147,7 @@ class _Launch:
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if settings.tracking.register_winner else None,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
+            tick=screen.tick,
         )
         for event in self._past:
             self._tracker.handle(event)

@@ -64,6 +64,7 @@ class Sweep:
         sharing: Sharing | None = None,
         packaging: Packaging | None = None,
         meanwhile: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the parts.
 
@@ -79,6 +80,7 @@ class Sweep:
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
             packaging: Makes the winner an MLflow model; None to skip that.
             meanwhile: What to do while the winner is tested.
+            tick: Called several times a second.
         """
         self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
@@ -89,7 +91,7 @@ class Sweep:
             settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
-        self._started = clock()
+        self._started, self._tick = clock(), tick
 
     @property
     def results(self) -> Ranking:
@@ -220,6 +222,7 @@ class Sweep:
 
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
+        self._tick()
         self._attempts.check_silence()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()
