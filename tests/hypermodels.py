@@ -209,6 +209,16 @@ def no_accuracy(hp):
     return model
 
 
+def other_metrics(hp):
+    """Without accuracy, and with a metric whose name MLflow refuses."""
+    model = keras.Sequential(
+        [keras.Input((784,)), layers.Dense(hp.Choice("units", [4, 8])), layers.Dense(10, "softmax")]
+    )
+    top = keras.metrics.SparseTopKCategoricalAccuracy(3, name="top@3")
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[top])
+    return model
+
+
 def one_output(hp):
     model = keras.Sequential([layers.Flatten(), layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["accuracy"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.cli import hints
 from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
@@ -69,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 "--tracking-uri or MLFLOW_TRACKING_URI"
             )
             _end(2, message, error, debug)
+        try:
+            shadowing.check()
+        except shadowing.HidesLibrary as cause:
+            _end(2, str(cause), error, debug)
         what = f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
         _end(1, what, error, debug)
 

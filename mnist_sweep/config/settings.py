@@ -170,7 +170,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         name=top.name,
         description=top.description,
         seed=top.seed,
-        objectives=_objectives(top.objective),
+        objectives=_objectives(top.objective, top.model),
         validation=top.validation,
         folds=top.folds,
         repeats=top.repeats,
@@ -223,8 +223,13 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
     return SEARCHES[algorithm]
 
 
-def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
+def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Objective, ...]:
     objectives = Objective.parse_all(written)
+    if model.get("hypermodel") is None:
+        # What a hypermodel's model logs is known when it is built.
+        known = {**METRICS, **SUMMARIES}
+        for name in (o.name for o in objectives if o.name not in known):
+            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     for objective in objectives:

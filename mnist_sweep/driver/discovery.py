@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from mnist_sweep.common.errors import MachineError, UserError
@@ -11,13 +12,14 @@ from mnist_sweep.driver.receive import receive
 from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Workers
 
 
-def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
+def discover(workers: Workers, name: str, timeout: float, objectives: Sequence[str] = ()) -> dict[str, Any]:
     """Asks a worker for the space of a hypermodel. The pool can be used for trials afterwards.
 
     Args:
         workers: A pool, which may still be starting.
         name: The hypermodel, `package.module:name`.
         timeout: Seconds to wait for the answer, once a worker was asked.
+        objectives: The names of the metrics that its training must log.
 
     Returns:
         What `keras_tuner.HyperParameters.get_config()` returns, and `keeping`: the hyperparameters that change no
@@ -27,7 +29,7 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
         UserError: The user's module or function is at fault, or no worker can start.
         MachineError: The machine is at fault.
     """
-    discovery = _Discovery(workers, name, timeout)
+    discovery = _Discovery(workers, Discover(name, tuple(objectives)), timeout)
     receive(workers, discovery.handle, lambda: discovery.found is not None, before=discovery.ask)
     assert discovery.found is not None
     if discovery.found.error:
@@ -37,8 +39,8 @@ def discover(workers: Workers, name: str, timeout: float) -> dict[str, Any]:
 
 
 class _Discovery:
-    def __init__(self, workers: Workers, name: str, timeout: float) -> None:
-        self._workers, self._name, self._timeout = workers, name, timeout
+    def __init__(self, workers: Workers, task: Discover, timeout: float) -> None:
+        self._workers, self._task, self._name, self._timeout = workers, task, task.hypermodel, timeout
         self._asked: str | None = None
         self._deaths, self._until = 0, math.inf
         self.found: Discovered | None = None
@@ -65,7 +67,7 @@ class _Discovery:
         if self._asked is None and ready is not None:
             self.others = [message for message in self.others if message is not ready]
             self._asked, self._until = ready.slot, time.monotonic() + self._timeout
-            self._workers.submit(ready.slot, Discover(self._name))
+            self._workers.submit(ready.slot, self._task)
         elif time.monotonic() > self._until:
             raise UserError(
                 f"model.hypermodel={self._name}: discovering its search space took more than {self._timeout:.0f} s"

@@ -34,6 +34,7 @@ from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import tidy
 from mnist_sweep.journal.journal import Journal, read
 from mnist_sweep.journal.state import SweepState
+from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.tracking.tracker import Tracker
@@ -50,6 +51,7 @@ def run(
     resume: bool = False,
     other_versions: bool = False,
     baseline: Mapping[str, Any] | None = None,
+    retrains: Retrains | None = None,
 ) -> int:
     """Runs a sweep from its config to its leaderboard.
 
@@ -60,6 +62,7 @@ def run(
         resume: Whether the folder holds a sweep to continue.
         other_versions: Whether to continue it even with other versions of what trains.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
+        retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
         The exit code: 0; 1 if no trial has a result; 130 if the user interrupted it.
@@ -69,7 +72,7 @@ def run(
     """
     # The workers stay until the best model is registered, as one of them packages it.
     with termination.ended_by_signals(), contextlib.ExitStack() as pool:
-        launch = _Launch(Plan.of(config, baseline), folder, console, pool)
+        launch = _Launch(Plan.of(config, baseline), folder, console, pool, retrains)
         with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as views:
             log_to(folder)
             # Not if the driver is killed: the resumed sweep uses the copy of the data again.
@@ -84,8 +87,11 @@ def run(
 class _Launch:
     """The steps from a sweep's plan to its results, in the order in which they are called."""
 
-    def __init__(self, plan: Plan, folder: Path, console: Console, pool: contextlib.ExitStack) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, console: Console, pool: contextlib.ExitStack, retrains: Retrains | None
+    ) -> None:
         self._plan, self._folder, self._console, self._pool = plan, folder, console, pool
+        self._retrains = retrains
         self._say, self._clock = line_printer(console), SteadyClock()
 
     def prepare(self, *, resume: bool, other_versions: bool) -> None:
@@ -111,7 +117,10 @@ class _Launch:
             self._started = same_sweep.check(before, self._plan, self._images, folder)
             self._first = SweepResumed(self._clock(), config, versions())
         else:
-            self._first = self._started = self._plan.first_event(folder, config, self._images, dataset, self._clock())
+            self._first = self._started = self._plan.first_event(
+                folder, config, self._images, dataset, self._clock(), self._retrains
+            )
+        self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
         summary.announce(say, self._started, [slot.name for slot in self._plan.slots])
@@ -146,6 +155,7 @@ class _Launch:
             clock=clock,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if settings.tracking.register_winner else None,
+            tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
             tick=screen.tick,
         )
@@ -183,12 +193,18 @@ class _Launch:
             return INTERRUPTED
         published = None
         if self._tracker.error is None:
-            has_winner, package = any(not test.error for test in sweep.state.tests), self._packaging.result
+            champion = None if self._retrains is None else self._retrains.champion
             try:
                 # The pool is closed here, so another signal cannot interrupt that halfway.
                 with self._pool:
                     published = publish(
-                        name, settings, self._folder, self._say, has_winner=has_winner, packaged=package
+                        name,
+                        settings,
+                        self._folder,
+                        self._say,
+                        has_winner=sweep.state.has_model,
+                        champion=champion,
+                        packaged=self._packaging.result,
                     )
             except KeyboardInterrupt:
                 self._say(f"Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync {self._name}")

@@ -63,6 +63,7 @@ class Sweep:
         clock: Callable[[], float],
         sharing: Sharing | None = None,
         packaging: Packaging | None = None,
+        tests: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
@@ -79,12 +80,13 @@ class Sweep:
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
             packaging: Makes the winner an MLflow model; None to skip that.
+            tests: Whether the winner is tested on the test images.
             meanwhile: What to do while the winner is tested.
             tick: Called several times a second.
         """
         self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
-        self._sharing, self._packaging = sharing or Sharing(), packaging
+        self._sharing, self._packaging, self._tests = sharing or Sharing(), packaging, tests
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
         self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
         self._attempts = Attempts(
@@ -202,15 +204,17 @@ class Sweep:
 
     def _test_winner(self) -> None:
         self.state.phase = Phase.TESTING
-        tested = self._test.run(self.results, 1 + self._settings.workers.retries, self._clock)
-        if tested is None:
-            return
-        self.emit(tested)
-        if not tested.error:
-            # The slot is about to report that it is ready.
-            until = self._clock() + _WAIT
-            self._receive(lambda: self._attempts.idle or self._clock() >= until)
-            self._test.package(self.results)
+        if self._tests:
+            tested = self._test.run(self.results, 1 + self._settings.workers.retries, self._clock)
+            if tested is None:
+                return
+            self.emit(tested)
+            if tested.error:
+                return
+        # The slot is about to report that it is ready.
+        until = self._clock() + _WAIT
+        self._receive(lambda: self._attempts.idle or self._clock() >= until)
+        self._test.package(self.results)
 
     # ---- one turn -----------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from mnist_sweep.driver import discovery, enqueue, warm_start
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS
 from mnist_sweep.journal.folders import find
+from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
 from mnist_sweep.tracking.uri import absolute
 from mnist_sweep.workers.devices import Slot, slots
@@ -130,19 +131,37 @@ class Plan:
             UserError: The hypermodel cannot be built, or its space cannot be searched.
         """
         assert self.hypermodel is not None
-        space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS)
+        names = [objective.name for objective in self.settings.objectives]
+        space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS, names)
         found = hypermodel.expand(self.settings.trial, space)
         settings, known, _ = prepare(self.config, found)
         return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))
 
     def first_event(
-        self, folder: Path, stored: dict[str, Any], images: data.Images, dataset: data.Dataset, time: float
+        self,
+        folder: Path,
+        stored: dict[str, Any],
+        images: data.Images,
+        dataset: data.Dataset,
+        time: float,
+        retrains: Retrains | None = None,
     ) -> SweepStarted:
         """Returns the first event of the sweep, with the config as its folder stores it.
 
         Raises:
-            UserError: `search.enqueue` or `search.warm_start` does not fit.
+            UserError: `search.enqueue` or `search.warm_start` does not fit, or the data of the trial to retrain have
+                changed.
         """
+        if retrains is not None:
+            if retrains.digest not in ("", images.digest()):
+                raise UserError(
+                    f"retrain: trial {retrains.trial} of {retrains.sweep} was trained on data with the digest "
+                    f"{retrains.digest}, but data={images.name} from {images.source} is different now "
+                    f"({images.digest()}); to train on other data, name them, such as data.path=FILE"
+                )
+            name = f"{retrains.sweep}/{folder.name}"
+            space = self.space.describe()
+            return SweepStarted(time, name, stored, space, _describe(images, dataset), versions(), retrains=retrains)
         # With -m, the folder is experiments/NAME/TIME/NUMBER.
         tail = folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:]
         find_earlier = functools.partial(find, wanted_by="search.warm_start")

@@ -20,8 +20,9 @@ from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import ARRAYS, WORKERS, trial_folder
 from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.results.models.model_run import find_trial
 from mnist_sweep.results.models.training_data import load_training_data
-from mnist_sweep.results.runs.logged import Curve, Logged, find_run, lineage
+from mnist_sweep.results.runs.logged import Curve, Logged, lineage
 from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
@@ -96,14 +97,14 @@ class Comparison:
         return found
 
 
-def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
+def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
     """Trains a trial again for as many epochs as before, and compares every metric of every epoch.
 
     Trials from whose weights it continued are trained before it. Nothing is written to the sweep or to MLflow.
 
     Args:
-        run: The run, as for `find_run`.
-        trial: The trial, as for `find_run`.
+        what: As for `find_trial`.
+        trial: As for `find_trial`.
         tracking_uri: The store, as for `load_runs`.
         console: Where to print.
 
@@ -113,15 +114,16 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
     Raises:
         UserError: The run does not exist, its data is gone or different, or its model cannot be trained here.
     """
-    client, found = find_run(run, trial, tracking_uri)
-    chain = lineage(client, found)
+    found = find_trial(what, trial, tracking_uri)
+    chain = lineage(found)
     name = backend.of(chain[-1].config)
     backend.check_installed(name)
     dataset = load_training_data(chain[-1].config, chain[-1].tags, "rerun")
     slot = _slot(chain[-1])
     say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep
-    say(f"Trial {number} of {sweep} again ({found.info.run_id}), on {slot.name} with {_count(slot.threads, 'thread')}")
+    place = f"{slot.name} with {_count(slot.threads, 'thread')}"
+    say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
         (folder / ARRAYS).mkdir()

@@ -49,14 +49,20 @@ def warn_of_fallback(console: Console, images: Images) -> None:
 def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
     """Prints what a sweep is about to do, and on which workers."""
     about = started.data
-    say(f"Sweep {started.sweep}")
+    if (retrains := started.retrains) is None:
+        say(f"Sweep {started.sweep}")
+    else:
+        say(f"Retraining trial {retrains.trial} of {retrains.sweep}: {started.sweep}")
     say(
         f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} validation "
         f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes"
     )
     for i, (name, domain) in enumerate(started.space.items()):
         say(f"  {'search' if i == 0 else '':8} {one_line(name)} = {one_line(domain)}")
-    if not started.space:
+    if retrains is not None:
+        for i, (name, value) in enumerate((retrains.changed or {"nothing": ""}).items()):
+            say(f"  {'' if i else 'changed':8} {one_line(name)}{f' = {one_line(value)}' if value else ''}")
+    elif not started.space:
         say("  search   nothing: one run")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
@@ -121,6 +127,8 @@ def next_steps(
     for event in tested:
         scores = metrics_text(event.metrics)
         say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
+    if not tested:
+        say("  not tested on the test images, which the sweep's winner has used; retrain --test tests it")
     say(f"Sweep folder: {_shown_path(folder)}")
     say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
     if published is not None:

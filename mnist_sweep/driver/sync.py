@@ -60,6 +60,7 @@ def sync(sweep: str | None, console: Console) -> int:
     if state.completed and state.started is not None:
         tidy(folder)
         log_to(folder)
-        tested = any(not test.error for test in state.tests)
-        summary.tell_published(say, publish(state.started.sweep, settings, folder, say, has_winner=tested))
+        champion = None if state.retrains is None else state.retrains.champion
+        published = publish(state.started.sweep, settings, folder, say, has_winner=state.has_model, champion=champion)
+        summary.tell_published(say, published)
     return 1 if refusals.count else 0

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.journal.trial import Outcome, Retrains, Status, Trial
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -47,6 +47,7 @@ class SweepStarted(Event):
         versions: The versions of Python and of the packages that matter, and the git commit if there is one.
         enqueued: The hyperparameter values to try first.
         earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
+        retrains: The trial that this run retrains; None for a sweep.
     """
 
     kind = "sweep_started"
@@ -57,6 +58,7 @@ class SweepStarted(Event):
     versions: dict[str, str]
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    retrains: Retrains | None = None
 
 
 @dataclass(frozen=True)

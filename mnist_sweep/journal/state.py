@@ -24,7 +24,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.ranking import Ranking
-from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.journal.trial import Outcome, Retrains, Status
 
 
 class SweepState:
@@ -126,6 +126,18 @@ class SweepState:
     def completed(self) -> bool:
         """Whether the sweep has come to its end, rather than being interrupted."""
         return self.ended is not None and self.ended.status is Status.COMPLETED
+
+    @property
+    def retrains(self) -> Retrains | None:
+        """The trial that this run retrains; None if it is a sweep."""
+        return None if self.started is None else self.started.retrains
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to publish. That of a sweep has been tested."""
+        if self.retrains is not None and not self.retrains.test:
+            return self.ended is not None and self.ended.winner is not None
+        return any(not test.error for test in self.tests)
 
     @property
     def tested(self) -> WinnerTested | None:

@@ -64,6 +64,29 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Retrains:
+    """What a run retrains: a trial of a sweep, with its hyperparameter values.
+
+    Attributes:
+        sweep: The sweep, `name/time`.
+        trial: The number of the trial.
+        run: The ID of the trial's run in MLflow.
+        digest: The digest of the data that it must be trained on; empty if the user names other data.
+        changed: The values that are not those of the trial, by key: `50 (was 10)`.
+        test: Whether the model is tested on the test images.
+        champion: Whether the model becomes the champion if it is registered.
+    """
+
+    sweep: str
+    trial: int
+    run: str
+    digest: str = ""
+    changed: dict[str, str] = field(default_factory=dict)
+    test: bool = False
+    champion: bool = False
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of a trial.
 

@@ -29,12 +29,12 @@ class ListSearch(Search):
 
 
 def grid(problem: Problem) -> Search:
-    """`search=grid`: every combination once, the enqueued ones first."""
+    """`search=grid`: every combination once, the enqueued ones first; and `search=none`, if there is only one."""
     first = {identity(values) for values in problem.enqueued}
     rest = (values for values in problem.space.grid() if identity(values) not in first)
     return ListSearch(itertools.chain(map(dict, problem.enqueued), rest))
 
 
 def single() -> Search:
-    """`search=none`: one trial, for a config without sweeps."""
+    """One trial, for a config without sweeps, whatever the algorithm."""
     return ListSearch(iter([{}]))

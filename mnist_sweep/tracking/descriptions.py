@@ -39,6 +39,13 @@ def sweep_name(sweep: str) -> str:
     return " ".join(filter(None, (name, when, more and f"#{more}")))
 
 
+def run_name(started: SweepStarted) -> str:
+    """Returns the name of the run of a sweep, as `sweep_name`; or of one that retrains a trial."""
+    if (retrains := started.retrains) is None:
+        return sweep_name(started.sweep)
+    return f"{sweep_name(retrains.sweep)} trial {retrains.trial} retrained"
+
+
 def trial_name(trial: Trial) -> str:
     """Returns the name of a trial's run, at most 60 characters: `trial 7: 2 layers, 128 units, adam`.
 

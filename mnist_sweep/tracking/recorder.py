@@ -33,13 +33,18 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.ranking import marked
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.tags import (
+    EXECUTION,
+    NESTED,
     PARENT_TAG,
+    RETRAINING,
+    SWEEP,
     TAG_BACKEND,
     TAG_BEGUN,
     TAG_CONFIRMS,
@@ -51,6 +56,9 @@ from mnist_sweep.tracking.tags import (
     TAG_NOTE,
     TAG_OBJECTIVE,
     TAG_REASON,
+    TAG_RETRAINS,
+    TAG_RETRAINS_RUN,
+    TAG_RETRAINS_TRIAL,
     TAG_SLOT,
     TAG_STATUS,
     TAG_SWEEP,
@@ -99,7 +107,7 @@ class Recorder:
         self._state = SweepState(settings.objectives)
         self._results, self._trials = self._state.results, self._state.results.trials
         # The ids of the runs: of the sweep, of each trial, of each execution of a trial.
-        self._parent = ""
+        self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
         # The runs that MLflow had before, and those that have their parameters, config and data.
@@ -178,10 +186,18 @@ class Recorder:
         self._write.open(self._common_tags(event), event.data)
         self._found = {_key(run.data.tags): run for run in self._write.find(tagged(TAG_SWEEP, event.sweep))}
         self._complete |= {run.info.run_id for run in self._found.values() if TAG_BEGUN in run.data.tags}
-        tags = {TAG_KIND: "sweep", TAG_NOTE: descriptions.opening(self._settings)}
-        self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
+        self._kind = SWEEP if event.retrains is None else RETRAINING
+        tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings)}
+        self._parent = self._run(descriptions.run_name(event), tags, event)
         confirmed = self._settings.confirm is not None
-        view = saved_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
+        view = saved_view.tags(
+            event.sweep,
+            event.space,
+            self._settings.objectives,
+            event.time,
+            confirmed=confirmed,
+            kind=NESTED[self._kind],
+        )
         self._write.view(view)
         if self._parent not in self._complete:
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
@@ -208,6 +224,9 @@ class Recorder:
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
             **_version_tags(event.versions),
         }
+        if (retrains := event.retrains) is not None:
+            tags[TAG_RETRAINS], tags[TAG_RETRAINS_TRIAL] = retrains.sweep, str(retrains.trial)
+            tags[TAG_RETRAINS_RUN] = retrains.run
         tags["mlflow.source.name"] = "mnist_sweep"
         with contextlib.suppress(OSError, KeyError):
             # In a container, a user may have no name.
@@ -267,7 +286,7 @@ class Recorder:
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
         if self._done(number):
-            self._runs[number] = self._found[f"trial {number}"].info.run_id
+            self._runs[number] = self._found[f"{NESTED[self._kind]} {number}"].info.run_id
             return
         if number in self._runs:
             self._write.reopen(self._runs[number])
@@ -276,7 +295,7 @@ class Recorder:
                 self._write.tag(self._runs[number], key, value)
         else:
             tags = {
-                TAG_KIND: "trial",
+                TAG_KIND: NESTED[self._kind],
                 TAG_TRIAL: str(number),
                 TAG_SLOT: event.slot,
                 PARENT_TAG: self._parent,
@@ -307,7 +326,7 @@ class Recorder:
         values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
         if (number, execution) not in self._executions:
             tags = {
-                TAG_KIND: "execution",
+                TAG_KIND: EXECUTION,
                 TAG_TRIAL: str(number),
                 TAG_EXECUTION: str(execution),
                 PARENT_TAG: self._runs[number],
@@ -372,7 +391,7 @@ class Recorder:
         if len(epochs) > 1:
             title = f"Trial {number}" + (f", mean of {len(parts)}" if len(parts) > 1 else "")
             best = None if trial.executions else outcome.best_epoch
-            self._write.bytes(run, learning_curves(epochs, best, title), "learning_curves.png")
+            self._write.bytes(run, learning_curves(epochs, best, title, self._objective.name), "learning_curves.png")
         if outcome.score is not None:
             self._keep_model(number)
         if outcome.digest:
@@ -389,7 +408,7 @@ class Recorder:
 
     def _done(self, number: int) -> bool:
         """Whether a trial was logged completely before the events were replayed."""
-        known = self._found.get(f"trial {number}")
+        known = self._found.get(f"{NESTED[self._kind]} {number}")
         return known is not None and TAG_DONE in known.data.tags
 
     def _keep_model(self, number: int) -> None:
@@ -400,7 +419,8 @@ class Recorder:
             sign = -self._objective.sign
             # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
             ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
-            kept = {n for _, n in ranked}
+            # Which member of the Pareto front is the best is the user's choice.
+            kept = {n for _, n in ranked} | self._front(scores)
         folder = trial_folder(self._folder, number)
         files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in scores else [])]
         for path in [folder / name for name in files]:
@@ -408,6 +428,11 @@ class Recorder:
             if path.exists():
                 self._write.file(self._runs[number], path)
         self._drop_models(sorted(set(scores) - kept - self._dropped), just_ended=number)
+
+    def _front(self, scores: Mapping[int, float]) -> set[int]:
+        """Returns those of the scored trials that are on the Pareto front; none if there is only one objective."""
+        points = {n: point for n in scores if (point := self._results.scores(n)) is not None}
+        return marked(points, self._settings.objectives)
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
         for number in numbers:

@@ -6,7 +6,7 @@ import importlib
 import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.hypermodel_space import key_of
+from mnist_sweep.config.objective import METRICS, SUMMARIES
 from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
@@ -143,7 +144,7 @@ class BuiltModel:
         image_shape: Height, width and channels of the images.
         input_shape: The shape that an image is reshaped to.
         one_hot: The number of classes if the model expects one-hot labels, else None.
-        accuracy: Keras's name for its accuracy; None if only its custom fit knows.
+        accuracy: Keras's name for its accuracy; None if it has none, or only its custom fit knows.
         probabilities: Whether its outputs are probabilities; otherwise they are logits or scores.
     """
 
@@ -171,6 +172,31 @@ class BuiltModel:
         """Does the same as `adapt` for arrays."""
         labels = labels if self.one_hot is None else np.eye(self.one_hot, dtype=np.float32)[labels]
         return images.reshape(-1, *self.input_shape), labels
+
+    def check_logs(self, wanted: Sequence[str], images: Array, labels: Array) -> None:
+        """Checks that Keras's fit will log the objectives.
+
+        Args:
+            wanted: The objectives' names.
+            images: A few images, as arrays that `arrays` returned.
+            labels: Their labels.
+
+        Raises:
+            UserError: It will not.
+        """
+        fixed = {*METRICS, *SUMMARIES} - {"accuracy", "val_accuracy"}
+        if self.has_custom_fit or not set(wanted) - fixed - ({"accuracy", "val_accuracy"} if self.accuracy else set()):
+            return
+        logged = self.metrics(self.model.evaluate(images, labels, verbose=0, return_dict=True))
+        known = {*fixed, *(f"{prefix}{name}" for name in logged for prefix in ("", "val_"))}
+        for name in wanted:
+            if name not in known and name.endswith("accuracy") and self.accuracy is None:
+                raise UserError(
+                    f"{setting(self.name)}: compiles its model without accuracy; pass metrics=['accuracy'], or set "
+                    "objective to a metric that it has"
+                )
+            if name not in known:
+                raise UserError(f"objective={name}: {self.name} does not log it{did_you_mean(name, known)}")
 
     def metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
         """Returns the scalars of Keras's logs under this project's names."""
@@ -246,8 +272,6 @@ def build_and_check(
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
     accuracy = _accuracy(model)
-    if accuracy is None and not has_custom_fit(hypermodel):
-        raise UserError(f"{setting(name)}: compiles its model without accuracy; pass metrics=['accuracy']")
     try:
         one_hot = classes if _expects_one_hot(model, accuracy) else None
     except ValueError as error:

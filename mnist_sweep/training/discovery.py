@@ -52,25 +52,26 @@ class _Build:
     weights: tuple[Any, ...] | None = None
 
 
-def discover(name: str, dataset: Dataset) -> dict[str, Any]:
+def discover(name: str, dataset: Dataset, objectives: Sequence[str] = ()) -> dict[str, Any]:
     """Discovers the search space of a hypermodel.
 
     Args:
         name: `package.module:name`.
         dataset: The images that it will be trained on; its custom fit gets a few of them, if it has one.
+        objectives: The names of the metrics that its training must log.
 
     Returns:
         Plain data as from `keras_tuner.HyperParameters.get_config()`: `space` with declared and inferred conditions,
         the default `values`, and `keeping`, the names of hyperparameters that do not change the weights' shapes.
 
     Raises:
-        UserError: The user's code is wrong, or its model does not match the images.
+        UserError: The user's code is wrong, its model does not match the images, or it does not log an objective.
     """
     custom_model.load(name)
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
-    explorer = _Explorer(name, dataset)
+    explorer = _Explorer(name, dataset, objectives)
     explorer.explore()
     return explorer.config()
 
@@ -78,8 +79,8 @@ def discover(name: str, dataset: Dataset) -> dict[str, Any]:
 class _Explorer:
     """Builds a hypermodel with more and more configurations and infers conditions from what it requests."""
 
-    def __init__(self, name: str, dataset: Dataset) -> None:
-        self._name, self._classes = name, dataset.classes
+    def __init__(self, name: str, dataset: Dataset, objectives: Sequence[str]) -> None:
+        self._name, self._classes, self._objectives = name, dataset.classes, objectives
         self._image: tuple[int, int, int] = dataset.x_train.shape[1:]
         self._sample = to_float(np.asarray(dataset.x_train[:_IMAGES])), np.asarray(dataset.y_train[:_IMAGES])
         # By name, in order of discovery: the hyperparameters of that name, one per condition.
@@ -131,6 +132,7 @@ class _Explorer:
                 # A custom training loop takes too long to run again, so its hyperparameters are not varied.
                 self._varied = set(built.hp.values) - before
         self._vary(self._record(built.hp, complete=True, weights=_weights(built.model, built.input_shape)))
+        built.check_logs(self._objectives, *built.arrays(*self._sample))
 
     def _build(self, choose: Callable[[Any], Any]) -> _Build:
         # Garbage collection takes several times as long as a build.

@@ -12,7 +12,7 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -216,11 +216,11 @@ class Trainer:
             traceback.print_exc()
         return metrics, confusion.tolist()
 
-    def discover(self, name: str) -> dict[str, Any]:
+    def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""
         from mnist_sweep.training import discovery
 
-        return discovery.discover(name, self._dataset)
+        return discovery.discover(name, self._dataset, objectives)
 
     def _fit(self, compiled: CompiledModel, job: Job, split: Split, callback: _TrialCallback) -> None:
         training, clock = job.config.training, callback.clock

@@ -87,9 +87,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Discover:
-    """A user's hypermodel, `package.module:name`, to find the search space of."""
+    """A user's hypermodel, `package.module:name`, to find the search space of, and the metrics that it must log."""
 
     hypermodel: str
+    objectives: tuple[str, ...] = ()
 
 
 Task = Train | Evaluate | Package | Discover

@@ -239,7 +239,7 @@ def _package(_: Any, task: dict[str, Any], __: _Driver) -> base.Message:
 
 
 def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
-    return base.Discovered("", trainer.discover(task["hypermodel"]))
+    return base.Discovered("", trainer.discover(task["hypermodel"], task["objectives"]))
 
 
 _TASKS = {"train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}

@@ -10,6 +10,11 @@ import pytest
 from mnist_sweep.common import invocation
 
 
+@pytest.fixture(scope="module", autouse=True)
+def plain_python() -> None:
+    """Leaves the interpreter as it is."""
+
+
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A virtual environment's interpreter, which runs."""

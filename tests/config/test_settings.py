@@ -10,7 +10,7 @@ import pytest
 from changes import MISSING, changed
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import Settings, check_settings
 
@@ -71,9 +71,7 @@ def test_the_usual_direction_of_an_objective_is_inferred(text: str, name: str, d
         ("loss up", "objective=loss up: say which is better, 'loss max' or 'loss min'"),
         ("loss MIN", "objective=loss MIN: say which is better, 'loss max' or 'loss min'"),
         ("loss min max", "objective=loss min max: say which is better, 'loss max' or 'loss min'"),
-        ("val_acuracy max", "objective=val_acuracy: no such metric is logged; did you mean 'val_accuracy'?"),
-        ("max", f"objective=max: no such metric is logged; choose one of: {METRIC_NAMES}"),
-        ("", f"objective=: no such metric is logged; choose one of: {METRIC_NAMES}"),
+        ("val_own", "objective=val_own: say which is better, 'val_own max' or 'val_own min'"),
     ],
 )
 def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -> None:
@@ -81,6 +79,39 @@ def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -
         Objective.parse(text)
 
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("val_acuracy max", "objective=val_acuracy: no such metric is logged; did you mean 'val_accuracy'?"),
+        ("own max", f"objective=own: no such metric is logged; choose one of: {METRIC_NAMES}"),
+        ("val_f1", f"objective=val_f1: no such metric is logged; choose one of: {METRIC_NAMES}"),
+    ],
+)
+def test_a_metric_that_no_model_logs_is_refused(compose_config: Compose, objective: str, expected: str) -> None:
+    assert message(changed(compose_config(), {"objective": objective})) == expected
+    hypermodel = {"objective": objective, "model.hypermodel": "own:build"}
+    assert check_settings(changed(compose_config(), hypermodel)).objective.name == objective.split()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("val_f1_score", "max"),
+        ("auc", "max"),
+        ("val_top@3", "max"),
+        ("val_top_k_categorical_accuracy", "max"),
+        ("val_mean_absolute_error", "min"),
+        ("mse", "min"),
+        ("val_false_positives", "min"),
+        ("val_own", None),
+        ("parameters", "min"),
+        ("learning_rate", None),
+    ],
+)
+def test_the_better_direction_is_known_for_keras_metrics(name: str, direction: str | None) -> None:
+    assert direction_of(name) == direction
 
 
 @pytest.mark.parametrize(

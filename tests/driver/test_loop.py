@@ -96,6 +96,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         stop: Stopping | None = None,
         enqueued: Sequence[Values] = (),
         on_event: Any = None,
+        tests: bool = True,
         **fakes: Any,
     ) -> Story:
         settings = check_settings(compose_config(*SPACE, *overrides))
@@ -113,7 +114,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
             settings, space, threaded, rule, workers, folder=tmp_path, listeners=[Calls(emit)], clock=clock,
-            packaging=packaging if settings.tracking.register_winner else None,
+            packaging=packaging if settings.tracking.register_winner else None, tests=tests,
         )  # fmt: skip
         story = Story(sweep, workers, clock, events, packaging)
         return story
@@ -159,6 +160,16 @@ def test_the_winner_is_packaged_during_its_test_or_after_it(tell: Tell, slots: i
     before = story.clock()
     assert story.packaging.result() == Path(package.to)
     assert story.clock() > before
+
+
+def test_a_model_that_is_not_to_be_tested_is_packaged(tell: Tell) -> None:
+    story = tell("search=grid", tests=False)
+    story.run()
+    _, package = story.workers.tasks[-1]
+    assert isinstance(package, Package)
+    assert story.of(WinnerTested) == []
+    assert story.end == SweepEnded(story.clock(), Status.COMPLETED, "", 7)
+    assert story.packaging.result() == Path(package.to)
 
 
 def test_a_package_that_is_ready_at_the_same_time_as_the_test_is_not_lost(tell: Tell) -> None:

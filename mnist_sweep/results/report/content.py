@@ -175,7 +175,9 @@ def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, s
     if status in ("stopped", "failed"):
         found.append((f"resume {sweep}", "resume the sweep"))
     if best is not None:
-        found.append((f"export {sweep} --to exported", "write its model to a folder"))
-        found.append((f"serve {sweep}", "draw a digit and see what it predicts"))
+        which = f"{sweep} {best.trial}" if best.named else sweep
+        found.append((f"export {which} --to exported", "write its model to a folder"))
+        found.append((f"serve {which}", "draw a digit and see what it predicts"))
+        found.append((f"retrain {which} data.validation_split=0", "train it once more, on all training images"))
     found.append((f"ui {sweep}", "see every run in MLflow"))
     return [(f"python -m mnist_sweep {command}", purpose) for command, purpose in found]

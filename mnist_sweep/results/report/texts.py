@@ -42,6 +42,11 @@ TEXTS = {
         "Each mark is a trial, from the first to the last. The line is the best score so far. If it rises early and "
         "then stays flat, more trials would probably have gained little.",
     ),
+    "own_curves": (
+        "The trial's learning curves",
+        "The loss and the accuracy after every epoch, on the training and the validation images. If the training curve "
+        "still improves while the other one gets worse, the model memorizes the training images.",
+    ),
     "curves": (
         "Learning curves",
         "Each line is a trial: its score after every epoch, which is one pass through the training images. A line that "

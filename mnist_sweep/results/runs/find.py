@@ -22,7 +22,17 @@ from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import Parent, RunFilter, Source
 from mnist_sweep.results.runs.sql import Database, UnknownSchema
 from mnist_sweep.tracking import store as mlflow_store
-from mnist_sweep.tracking.tags import PARENT_TAG, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.tags import (
+    PARENT_TAG,
+    RETRAINING,
+    SWEEP,
+    TAG_KIND,
+    TAG_OBJECTIVE,
+    TAG_SWEEP,
+    TAG_TRIAL,
+    TAG_WINNER,
+    TRIAL,
+)
 from mnist_sweep.tracking.uri import as_seen_from, existing, sqlite_path, with_password
 
 if TYPE_CHECKING:
@@ -102,7 +112,7 @@ class SweepRuns:
     @property
     def selection(self) -> Selection:
         """Its trials, including those that retrained others on new seeds."""
-        of_this = {TAG_KIND: "trial", PARENT_TAG: self.found.run_id}
+        of_this = {PARENT_TAG: self.found.run_id}
         return Selection(self.store, RunFilter((self.found.experiment,), of_this), tuple(self.space))
 
     @property
@@ -200,14 +210,16 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: The sweep does not exist.
     """
     wanted = _as_name(sweep) if sweep else None
-    store = _store(tracking_uri, sweep)
+    store = store_of(tracking_uri, sweep)
     experiments = store.read(lambda source: source.experiments())
     name = wanted.partition("/")[0] if wanted else None
     if name is not None and name not in experiments:
         raise UserError(f"sweep {sweep}: no such experiment{did_you_mean(name, set(experiments) - {'Default'})}")
     ids = tuple(experiments.values()) if name is None else (experiments[name],)
-    tags = {TAG_KIND: "sweep", **({TAG_SWEEP: wanted} if wanted and "/" in wanted else {})}
-    found = store.read(lambda source: source.parents(RunFilter(ids, tags), 1))
+    # A run that retrains a trial is found by its own name only, not as the last sweep.
+    named = {TAG_SWEEP: wanted} if wanted and "/" in wanted else {}
+    kinds = [RunFilter(ids, {TAG_KIND: kind, **named}) for kind in ((SWEEP, RETRAINING) if named else (SWEEP,))]
+    found = store.read(lambda source: next(filter(None, (source.parents(kind, 1) for kind in kinds)), []))
     if not found:
         where = masked(store.uri)
         if sweep is None:
@@ -218,7 +230,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
 
 def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
     """All sweeps of a sweep's experiment, the oldest first."""
-    wanted = RunFilter((sweep.found.experiment,), {TAG_KIND: "sweep"})
+    wanted = RunFilter((sweep.found.experiment,), {TAG_KIND: SWEEP})
     found = sweep.store.read(lambda source: source.parents(wanted))
     return [_sweep(sweep.store, parent) for parent in reversed(found)]
 
@@ -228,7 +240,8 @@ def _sweep(store: Store, parent: Parent) -> SweepRuns:
     return SweepRuns(parent.tags[TAG_SWEEP], store, parent, objectives)
 
 
-def _store(tracking_uri: str | None, sweep: str | None) -> Store:
+def store_of(tracking_uri: str | None, sweep: str | None) -> Store:
+    """The store that is given, or else the one of a sweep, as for `find_sweep`."""
     return Store(existing(tracking_uri or uri_of(sweep)))
 
 
@@ -298,12 +311,12 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
         selection = find_sweep(what, tracking_uri).selection
         return replace(selection, wanted=replace(selection.wanted, query=query))
     if experiment is None:
-        store = _store(tracking_uri, None)
+        store = store_of(tracking_uri, None)
         experiments = tuple(store.read(lambda source: source.experiments()).values())
     else:
         last = find_sweep(experiment, tracking_uri)
         store, experiments = last.store, (last.found.experiment,)
-    return Selection(store, RunFilter(experiments, {TAG_KIND: "trial"}, query))
+    return Selection(store, RunFilter(experiments, {TAG_KIND: TRIAL}, query))
 
 
 def local_folder(given: str | None, sweep: str) -> Path | None:

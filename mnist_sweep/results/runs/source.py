@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_sweep.config.objective import SUMMARIES
 from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
 
@@ -98,20 +99,35 @@ class Points:
     Attributes:
         trials: The sweep and the number of each trial.
         trial: Each point's index into `trials`.
-        metric: Each point's index into `METRICS`.
+        metrics: The names of the metrics, as Keras logged them.
+        metric: Each point's index into `metrics`.
         epoch: Each point's epoch. Of several points for the same epoch, the last counts.
         value: Each point's value.
     """
 
     trials: Sequence[tuple[str, int]]
+    metrics: Sequence[str]
     trial: NDArray[np.int32]
-    metric: NDArray[np.int8]
+    metric: NDArray[np.int32]
     epoch: NDArray[np.int32]
     value: NDArray[np.float64]
 
 
+# Metrics of a whole trial, which were not always logged at step 0.
+_SUMMARIES = {*SUMMARIES, "seconds", "best_epoch"}
+_PREFIXES = ("best_", "confirmed_", "test_", "system/")
 # The types of the arrays in `Points`.
-_TYPES = (np.int32, np.int8, np.int32, np.float64)
+_TYPES = (np.int32, np.int32, np.int32, np.float64)
+
+
+def of_epochs(key: str, step: int) -> bool:
+    """Returns whether a metric with a value at this step has one value per epoch, and not one per trial.
+
+    Args:
+        key: The metric's key in MLflow. MLflow's metrics of the system have steps, too.
+        step: The step of a value. Epochs count from 1.
+    """
+    return step > 0 and key not in _SUMMARIES and not key.startswith(_PREFIXES)
 
 
 def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
