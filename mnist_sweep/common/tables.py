@@ -31,7 +31,7 @@ class Column:
 
     heading: str
     cells: Sequence[str | Text] = field(default_factory=list)
-    weight: int = 0
+    weight: float = 0
 
     def __post_init__(self) -> None:
         """Escapes the texts, which may come from a user's names and values."""

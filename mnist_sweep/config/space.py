@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import counted
 from mnist_sweep.config.grammar import Choice, Domain, Interval, read_sweep
 from mnist_sweep.config.trial_config import LAYERED, TrialConfig, check_trial
 
@@ -348,7 +349,7 @@ def _check_lists(
         for option in domain.options if isinstance(domain, Choice) else [value]:
             if isinstance(option, list) and layers and len(option) > max(layers):
                 raise UserError(
-                    f"{key}={_readable(option, found)}: has {len(option)} values for {max(layers)} "
-                    f"layer{'s' if max(layers) > 1 else ''}; "
+                    f"{key}={_readable(option, found)}: has {counted(len(option), 'value')} for "
+                    f"{counted(max(layers), 'layer')}; "
                     f"give one for each layer, or set {count}={len(option)}"
                 )

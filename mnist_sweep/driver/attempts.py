@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import counted
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
@@ -291,7 +292,9 @@ class Attempts:
         if limit is not None and len(failed) >= limit:
             reasons = [failure.reason for failure in failed]
             common = max(reversed(reasons), key=reasons.count)
-            self._state.failure = f"{len(failed)} trials in a row failed: {common} (search.max_failures={limit})"
+            self._state.failure = (
+                f"{counted(len(failed), 'trial')} in a row failed: {common} (search.max_failures={limit})"
+            )
         elif len(refused) >= _MOST_REFUSED:
             self._state.failure = f"{len(refused)} trials in a row were refused: {refused[-1].reason}"
         if self._state.failure:

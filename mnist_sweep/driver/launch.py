@@ -33,12 +33,13 @@ from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import tidy
 from mnist_sweep.journal.journal import Journal, read
+from mnist_sweep.journal.last_run import last_run
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.tracking.tracker import Tracker
-from mnist_sweep.workers import sharing
+from mnist_sweep.workers import neighbours, sharing
 
 INTERRUPTED = 130
 
@@ -123,7 +124,10 @@ class _Launch:
         self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
-        summary.announce(say, self._started, [slot.name for slot in self._plan.slots])
+        summary.announce(say, self._started, [slot.name for slot in self._plan.slots], self._console.width)
+        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, self._plan.slots))
+        for line in neighbours.warnings(self._plan.slots, others):
+            say(line)
 
     def assemble(self, journal: Journal, views: contextlib.ExitStack) -> None:
         """Puts the loop together with its search and its listeners, and brings all of them up to date."""
@@ -210,7 +214,18 @@ class _Launch:
                 self._say(f"Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync {self._name}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
-        summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
+        summary.next_steps(
+            self._say,
+            settings,
+            self._folder,
+            name,
+            sweep.results,
+            tests,
+            published,
+            reason,
+            single=sweep.state.single,
+            last=last_run(self._folder, sweep.state, settings.objectives),
+        )
         return 0 if sweep.results.winner() is not None else 1
 
 

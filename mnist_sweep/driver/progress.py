@@ -170,8 +170,8 @@ class Progress:
         results, seeds = self.state.results, self._confirm.seeds
         if begun:
             best = results.ranked()[: self._confirm.top]
-            done = [n for trial in best for n in results.confirmations(trial).values() if n in results.outcomes]
-            ahead = len(best) * seeds - len(done)
+            retrained = [n for trial in best for n in results.confirmations(trial).values() if n in results.outcomes]
+            ahead = len(best) * seeds - len(retrained)
         else:
             ahead = seeds * min(self._confirm.top, self.most or self._confirm.top)
         # It is trained to its last epoch, and once.

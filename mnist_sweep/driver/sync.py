@@ -7,7 +7,7 @@ from rich.console import Console
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import counted, first_line
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.logs import log_to
@@ -54,7 +54,8 @@ def sync(sweep: str | None, console: Console) -> int:
         raise UserError(f"sync: cannot write to MLflow ({reason})") from error
     where = masked(settings.tracking.uri)
     say = line_printer(console)
-    say(f"{folder}: {len(events) - refusals.count} events are in {where}")
+    count = len(events) - refusals.count
+    say(f"{folder}: {counted(count, 'event')} {'is' if count == 1 else 'are'} in {where}")
     if refusals.count:
         say(f"{refusals}.")
     if state.completed and state.started is not None:
