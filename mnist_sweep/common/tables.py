@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
@@ -17,6 +20,9 @@ from mnist_sweep.common.text import one_line
 
 # Characters of the longest line in a file, a pipe or a notebook, unless the variable COLUMNS says otherwise.
 LONGEST_LINE = 160
+# The time before each line of progress, and how many characters that leaves.
+_STAMP = "%m-%d %H:%M:%S"
+PROGRESS_LINE = LONGEST_LINE - len("MM-DD HH:MM:SS  ")
 
 
 @dataclass
@@ -138,6 +144,32 @@ def markdown(columns: Sequence[Column]) -> str:
     rows = [headings, ["---"] * len(columns), *zip(*(column.cells for column in columns), strict=True)]
     lines = [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows]
     return "".join(f"| {line} |\n" for line in lines)
+
+
+class ProgressPrinter(Protocol):
+    """Prints a line on what happens now, in a style of rich."""
+
+    def __call__(self, line: str, style: str = "") -> None:
+        """Prints the line."""
+
+
+def progress_printer(console: Console) -> ProgressPrinter:
+    """Returns a function that prints a line on what happens now.
+
+    Where nothing can be redrawn, as in a log file, the line starts with the time, and a long one becomes several.
+    """
+    redraws = can_redraw(console)
+
+    def say(line: str, style: str = "") -> None:
+        lines = [line]
+        if not redraws:
+            stamp = time.strftime(_STAMP)
+            wrapped = textwrap.wrap(line, PROGRESS_LINE, subsequent_indent="  ", break_on_hyphens=False)
+            lines = [f"{stamp}  {part}" for part in wrapped]
+        for text in lines:
+            console.print(Text(text, style), highlight=False, soft_wrap=True)
+
+    return say
 
 
 def line_printer(console: Console) -> Callable[[str], None]:

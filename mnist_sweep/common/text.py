@@ -149,6 +149,11 @@ def format_value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
 
 
+def format_setting(value: object) -> str:
+    """Formats a value of a config as the config has it: `null`, `true`, `0.001`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else format_value(value)
+
+
 def short_names(names: list[str]) -> dict[str, str]:
     """Shortens dotted names to the shortest ends that are still different.
 

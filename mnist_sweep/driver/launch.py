@@ -16,7 +16,7 @@ from mnist_sweep.common.clock import SteadyClock
 from mnist_sweep.common.errors import MachineError, machine_fault, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.tables import line_printer
+from mnist_sweep.common.tables import line_printer, progress_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
 from mnist_sweep.driver import same_sweep, summary
@@ -93,7 +93,7 @@ class _Launch:
     ) -> None:
         self._plan, self._folder, self._console, self._pool = plan, folder, console, pool
         self._retrains = retrains
-        self._say, self._clock = line_printer(console), SteadyClock()
+        self._say, self._tell, self._clock = line_printer(console), progress_printer(console), SteadyClock()
 
     def prepare(self, *, resume: bool, other_versions: bool) -> None:
         """Starts the workers, loads the data, and checks that a resumed sweep is still the same."""
@@ -111,7 +111,7 @@ class _Launch:
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
-            say(f"Discovering the search space of {self._plan.hypermodel} …")
+            self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers)
         self._first: SweepStarted | SweepResumed
         if self._past:
@@ -135,7 +135,7 @@ class _Launch:
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots)
-        views.callback(_close, self._tracker, self._say, self._name)
+        views.callback(_close, self._tracker, self._tell, self._name)
         progress = Progress(
             settings.objective,
             settings.search,
@@ -205,7 +205,7 @@ class _Launch:
                         name,
                         settings,
                         self._folder,
-                        self._say,
+                        self._tell,
                         has_winner=sweep.state.has_model,
                         champion=champion,
                         packaged=self._packaging.result,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-import time
 from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mnist_sweep.common.tables import LONGEST_LINE, Column, can_redraw, fitting
+from mnist_sweep.common.tables import PROGRESS_LINE, Column, can_redraw, fitting, progress_printer
 from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
 from mnist_sweep.driver.progress import Progress, Row
 from mnist_sweep.journal.events import (
@@ -38,6 +36,8 @@ _STARTING = "The workers are starting; importing Keras takes a few seconds."
 _SOON, _SILENCE, _LONG_SILENCE = 10.0, 60.0, 600.0
 # Narrower tables say what a trial does, but not where.
 _WITH_SLOTS = 60
+# Seconds of an epoch that are not rounded to nothing.
+_WORTH_SAYING = 0.05
 # Characters that the hyperparameters get at least in the line of a trial.
 _VALUES = 30
 
@@ -51,7 +51,7 @@ class Screen:
     def __init__(self, progress: Progress, console: Console) -> None:
         """Takes what to show and where."""
         self.progress, self._console = progress, console
-        self._redraws = can_redraw(console)
+        self._redraws, self._print = can_redraw(console), progress_printer(console)
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
         self._has_table = self._redraws and not progress.single
         self._told, self._silence = progress.clock(), _SOON
@@ -92,31 +92,22 @@ class Screen:
     def tick(self) -> None:
         """Prints what runs, if nothing was printed for some time. Called again and again."""
         progress = self.progress
-        if (
-            self._has_table
-            or progress.clock() - self._told < self._silence
-            or isinstance(progress.state.last, SweepEnded)
-        ):
+        silence = _LONG_SILENCE if progress.state.results.outcomes else self._silence
+        if self._has_table or progress.clock() - self._told < silence or isinstance(progress.state.last, SweepEnded):
             return
         self._say(self._heartbeat())
-        self._silence = _LONG_SILENCE if progress.state.results.outcomes else _SILENCE
+        self._silence = _SILENCE
 
     # ---- lines --------------------------------------------------------------------------------------------------
 
     def _say(self, line: str, style: str = "") -> None:
-        """Prints a line; where nothing can be redrawn, with the time, and as several lines if it is long."""
         self._told = self.progress.clock()
-        lines = [line]
-        if not self._redraws:
-            stamp = time.strftime("%m-%d %H:%M:%S", time.localtime(self._told))
-            lines = [f"{stamp}  {part}" for part in _wrapped(line, self._room)]
-        for text in lines:
-            self._console.print(Text(text, style), highlight=False, soft_wrap=True)
+        self._print(line, style)
 
     @property
     def _room(self) -> int:
         """The most characters in a line, without the time."""
-        return self._console.width if self._redraws else LONGEST_LINE - len("MM-DD HH:MM:SS  ")
+        return self._console.width if self._redraws else PROGRESS_LINE
 
     def _colour(self, row: Row) -> str:
         return "" if row.status is Status.COMPLETED else _COLOURS[row.status]
@@ -163,7 +154,7 @@ class Screen:
             name: f"{name} {_figure(event.metrics[name])}"
             for name in sorted(names, key=lambda name: (name.startswith("val_"), not name.endswith("loss"), name))
         }
-        if (took := event.metrics.get("epoch_seconds")) is not None:
+        if (took := event.metrics.get("epoch_seconds", 0.0)) >= _WORTH_SAYING:
             texts["took"] = format_duration(took)
         if left:
             texts["left"] = f"about {format_duration(left)} left"
@@ -229,8 +220,3 @@ def _as_many_as_fit(texts: Iterable[str], separator: str, room: int) -> str:
             return separator.join([*kept, "…"])
         kept.append(text)
     return separator.join(kept)
-
-
-def _wrapped(line: str, room: int) -> list[str]:
-    """Breaks a line into lines, of which all but the first are indented."""
-    return textwrap.wrap(line, room, subsequent_indent="  ", break_on_hyphens=False, drop_whitespace=True) or [""]

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
-from mnist_sweep.common.text import LONGEST_REASON, counted, flat, format_value, one_line
+from mnist_sweep.common.text import LONGEST_REASON, counted, flat, format_setting, one_line
 from mnist_sweep.config.settings import TRIAL_GROUPS, Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
@@ -90,7 +90,7 @@ def _tell_settings(say: Say, groups: Mapping[str, Any], width: int) -> None:
     """Prints groups of the config as they are written on the command line, without the keys that are not set."""
     keys = {key: value for key, value in flat(groups).items() if value is not None and value not in ([], {})}
     # A line must not break at the blanks in a value.
-    text = " ".join(f"{key}={format_value(value)}".replace(" ", "\0") for key, value in keys.items())
+    text = " ".join(f"{key}={format_setting(value)}".replace(" ", "\0") for key, value in keys.items())
     lines = textwrap.wrap(text, max(20, width - 11), break_on_hyphens=False, break_long_words=False)
     for i, line in enumerate(lines):
         say(f"  {'settings' if i == 0 else '':9}{line}".replace("\0", " "))
@@ -171,15 +171,20 @@ def next_steps(
     if last is not None:
         _tell_last_run(say, last)
     say(f"{'Folder' if single else 'Sweep folder'}: {_shown_path(folder)}")
-    say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
+    local = not settings.tracking.uri.startswith(("http:", "https:"))
+    shown = ", shown while python -m mnist_sweep ui runs" if local and published is not None and published.link else ""
+    say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}{shown}")
     if published is not None:
         if published.link is not None:
-            local = not settings.tracking.uri.startswith(("http:", "https:"))
-            say(f"  {published.link}{' (while python -m mnist_sweep ui runs)' if local else ''}")
+            say(f"  {published.link}")
         tell_published(say, published)
     say("Next:")
     named = as_argument(sweep, folder)
-    commands = {f"sync {named}": "write it to MLflow"} if published is None else _next_commands(named, single)
+    commands = (
+        {f"sync {named}": "write it to MLflow"}
+        if published is None
+        else _next_commands(named, sweep.partition("/")[0] if single else None)
+    )
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
@@ -210,14 +215,14 @@ def _tell_last_run(say: Say, last: LastRun) -> None:
         say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
 
 
-def _next_commands(sweep: str, single: bool) -> dict[str, str]:
-    experiment = sweep.partition("/")[0]
+def _next_commands(sweep: str, single_of: str | None) -> dict[str, str]:
+    """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
-    if single:
-        compare = {f"compare {experiment} --all": f"all runs of {experiment} as a table, CSV …"}
-    model = "model" if single else "best model"
+    if single_of is not None:
+        compare = {f"compare {single_of} --all": f"all runs of {single_of} as a table, CSV …"}
+    model = "best model" if single_of is None else "model"
     return {
-        f"ui {sweep}": f"its {'charts and model' if single else 'runs, charts and models'} in MLflow",
+        f"ui {sweep}": f"its {'runs, charts and models' if single_of is None else 'charts and model'} in MLflow",
         **compare,
         f"serve {sweep}": f"draw a digit and see what the {model} predicts",
         f"export {sweep} --to exported": f"the {model} as files",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import flat, format_duration, format_value, one_line
+from mnist_sweep.common.text import flat, format_duration, format_setting, one_line
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.folders import SWEEPS, sweeps
@@ -151,7 +151,4 @@ def _results(before: SweepState, now: SweepState, objectives: tuple[Objective, .
 
 
 def _text(value: object) -> str:
-    """A value as a config has it."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else one_line(format_value(value), _LONGEST_VALUE)
+    return one_line(format_setting(value), _LONGEST_VALUE)

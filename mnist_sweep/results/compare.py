@@ -184,8 +184,9 @@ def _leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[C
     if frame["data.digest"].nunique() > 1:
         columns.append(Column("data", [f"{n} {d[:6]}" for n, d in frame[["data.name", "data.digest"]].values], 9))
     found = {kind: [column for column in board.columns() if column.kind == kind] for kind in _WEIGHTS}
+    short = _short(frame)
     for kind in _WEIGHTS:
-        columns += [Column(column.heading, column.cells, _WEIGHTS[kind]) for column in found[kind]]
+        columns += [Column(short.get(c.name, c.heading), c.cells, _WEIGHTS[kind]) for c in found[kind]]
         if kind == "retrained" and "metrics.test_accuracy" in frame:
             columns.append(_column(frame, "metrics.test_accuracy", "test_accuracy", 3))
         elif kind == "parent":
@@ -209,10 +210,14 @@ def _varied(frame: pd.DataFrame) -> list[str]:
     return names
 
 
+def _short(frame: pd.DataFrame) -> dict[str, str]:
+    """The headings of the hyperparameters, none of which is also that of another column."""
+    return {name: name if end in frame else end for name, end in short_names(_varied(frame)).items()}
+
+
 def _weigh(columns: Sequence[Column], frame: pd.DataFrame, objective: Objective, width: int) -> None:
     """Gives the hyperparameters that matter least the lowest weight, if not all of them fit."""
-    short = short_names(_varied(frame))
-    names = {end: name for name, end in short.items()}
+    names = {end: name for name, end in _short(frame).items()}
     left_out = fitting(columns, "", width)[1]
     if not any(heading in names for heading in left_out):
         return

@@ -24,6 +24,8 @@ from mnist_sweep.workers.devices import Slot, cores, identity_of, usable_cores
 
 _LOG = logging.getLogger(__name__)
 _LONGEST = 2**16
+# Characters of a folder; its end is the name of the sweep.
+_LONGEST_FOLDER = 60
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Neighbour:
 
     def __str__(self) -> str:
         """Which sweep it is."""
-        return f"{one_line(self.sweep, 80)} in {one_line(self.folder, 200)}, process {self.process}"
+        folder = one_line(self.folder)
+        short = folder if len(folder) <= _LONGEST_FOLDER else f"…{folder[1 - _LONGEST_FOLDER :]}"
+        return f"{short}, process {self.process}"
 
 
 @contextlib.contextmanager
@@ -90,21 +94,19 @@ def warnings(slots: Sequence[Slot], others: Sequence[Neighbour]) -> list[str]:
     if threads and on_cores and sum(threads) + sum(other.threads for other in on_cores) > cores():
         share = max(1, cores() // (1 + len(on_cores)) // max(threads))
         lines.append(
-            f"{_named(on_cores)} on the same {counted(cores(), 'core')}, with "
-            f"{counted(sum(other.workers for other in on_cores), 'worker')}: each is slower. To share the cores, give "
-            f"each sweep workers.count={share}."
+            f"{_named(on_cores)} on the same {counted(cores(), 'core')}, so each is slower. "
+            f"To share: workers.count={share}"
         )
     mine = {identity_of(slot.gpu): slot for slot in slots if slot.gpu is not None}
     on_gpus = [other for other in others if mine.keys() & set(other.gpus)]
     if on_gpus:
         both = sorted(mine[gpu].gpu or "" for gpu in mine if any(gpu in other.gpus for other in on_gpus))
-        todo = "wait for it to end, or train one of them with workers.devices=cpu"
+        todo = "To avoid that: workers.devices=cpu"
         if len(mine) > 1:
             half = [slot.gpu or "" for slot in mine.values()][len(mine) // 2 :]
-            todo = f"give each sweep GPUs of its own, such as CUDA_VISIBLE_DEVICES={','.join(half)} for this one"
+            todo = f"To share: CUDA_VISIBLE_DEVICES={','.join(half)} for this one"
         lines.append(
-            f"{_named(on_gpus)} on the same {counted(len(both), 'GPU')} ({', '.join(both)}): each is slower, and "
-            f"they share its memory. To avoid that, {todo}."
+            f"{_named(on_gpus)} on the same {counted(len(both), 'GPU')} ({', '.join(both)}), so each is slower. {todo}"
         )
     return lines
 
