@@ -104,6 +104,13 @@ def breaks(hp):
     return model
 
 
+def impossible_default(hp):
+    """Cannot be built with its default."""
+    if hp.Choice("size", [1, 2, 3]) == 1:
+        raise kt.errors.FailedTrialError("too small")
+    return build_model(hp)
+
+
 class CustomLoop(kt.HyperModel):
     """From "Getting started": a custom training loop."""
 
@@ -216,6 +223,18 @@ def other_metrics(hp):
     )
     top = keras.metrics.SparseTopKCategoricalAccuracy(3, name="top@3")
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=[top])
+    return model
+
+
+class Unregistered(layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+def unregistered(hp):
+    """With a layer that Keras cannot find when it loads the model."""
+    model = keras.Sequential([keras.Input((784,)), Unregistered(), layers.Dense(10, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

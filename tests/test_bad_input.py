@@ -248,9 +248,9 @@ def test_a_sweep_killed_before_its_first_event_is_removed_by_the_next_one(capsys
     assert not killed.exists()
 
 
-def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_images_smaller_than_every_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "own.npz").write_bytes(zipped())
-    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (
+    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=9,10") == (
         "model.kernel_size=9: convolution layer 1 gets images of only 8 pixels; use fewer model.layers, less "
         "model.pooling or model.padding=same"
     )

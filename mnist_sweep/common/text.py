@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Characters of the longest message that is kept: more is of no use in a table or a tag.
@@ -16,6 +16,8 @@ LONGEST_REASON = 300
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 # Printable ASCII, line feeds and tabs: most text has nothing else.
 _PLAIN = re.compile(r"[\n\t -~]*")
+# A number in a message, also at the end of a name that Keras has made: `max_pooling2d_3`.
+_NUMBER = re.compile(r"(_\d+\b|\d+(\.\d+)?(e[+-]?\d+)?)")
 # These join letters or emoji into one, and are part of the spelling of many languages.
 _JOINERS = "\u200c\u200d"
 
@@ -56,6 +58,19 @@ def one_line(text: str, most: int = LONGEST) -> str:
     """
     # Cut first: splitting megabytes of text, only to cut it afterwards, wastes memory.
     return printable(" ".join(text[: 4 * most].split()), most)
+
+
+def alike(reason: str) -> str:
+    """Returns a text that is the same for two reasons that differ only in their numbers, such as those of a shape."""
+    return _NUMBER.sub("#", reason)
+
+
+def most_common(reasons: Iterable[str]) -> str:
+    """Returns the first of those reasons that most are `alike`; of two equally common ones, the one that came later."""
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        groups.setdefault(alike(reason), []).append(reason)
+    return max(reversed(groups.values()), key=len)[0]
 
 
 def first_line(error: BaseException, most: int = LONGEST) -> str:

@@ -224,12 +224,14 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
 
 
 def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Objective, ...]:
-    objectives = Objective.parse_all(written)
     if model.get("hypermodel") is None:
         # What a hypermodel's model logs is known when it is built.
         known = {**METRICS, **SUMMARIES}
-        for name in (o.name for o in objectives if o.name not in known):
-            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
+        for text in [written] if isinstance(written, str) else written:
+            name = text.strip().partition(" ")[0]
+            if name not in known:
+                raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
+    objectives = Objective.parse_all(written)
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     for objective in objectives:

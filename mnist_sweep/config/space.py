@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.common.text import counted
 from mnist_sweep.config.grammar import Choice, Domain, Interval, read_sweep
 from mnist_sweep.config.trial_config import LAYERED, TrialConfig, check_trial
@@ -191,20 +191,28 @@ class Space:
         """Checks every corner of the space.
 
         Yields:
-            The typed config at each corner.
+            The typed config at each corner that is possible.
 
         Raises:
-            UserError: The config at a corner is invalid.
+            UserError: A value at a corner is invalid, or no corner is possible.
         """
+        possible, impossible = False, None
         for values in self.corners():
             try:
-                yield check_trial(self.config(values))
+                config = check_trial(self.config(values))
+            except ImpossibleError as error:
+                impossible = impossible or error
             except UserError as error:
                 key = str(error).partition("=")[0]
                 domain = self._found.get(key)
                 if isinstance(domain, Interval) and not domain.integer and "whole number" in str(error):
                     raise UserError(f"{key}={domain}: must be whole numbers; write int({domain})") from None
                 raise
+            else:
+                possible = True
+                yield config
+        if impossible is not None and not possible:
+            raise impossible
 
     def _active(self, combination: Sequence[Any]) -> Values:
         values = dict(zip((h.name for h in self.hyperparameters), combination, strict=True))

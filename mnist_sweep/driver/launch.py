@@ -16,7 +16,7 @@ from mnist_sweep.common.clock import SteadyClock
 from mnist_sweep.common.errors import MachineError, machine_fault, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.tables import line_printer, progress_printer
+from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
 from mnist_sweep.driver import same_sweep, summary
@@ -99,7 +99,7 @@ class _Launch:
         """Starts the workers, loads the data, and checks that a resumed sweep is still the same."""
         folder, say = self._folder, self._say
         # Before the data, as they take seconds to start. If something is wrong below, they are closed.
-        self._workers = self._plan.start_workers(folder)
+        self._workers = self._plan.start_workers(folder, say)
         self._pool.callback(self._workers.close)
         self._past = list(read(folder)) if resume else []
         before = SweepState.after(self._past)
@@ -112,7 +112,9 @@ class _Launch:
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
             self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
-            self._plan = self._plan.discovered(self._workers)
+            self._plan = self._plan.discovered(self._workers, say)
+        elif not self._past:
+            self._plan.check_builder(self._workers)
         self._first: SweepStarted | SweepResumed
         if self._past:
             self._started = same_sweep.check(before, self._plan, self._images, folder)
@@ -135,7 +137,7 @@ class _Launch:
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots)
-        views.callback(_close, self._tracker, self._tell, self._name)
+        views.callback(_close, self._tracker, self._tell, self._say, self._name)
         progress = Progress(
             settings.objective,
             settings.search,
@@ -157,6 +159,7 @@ class _Launch:
             folder=self._folder,
             listeners=[journal, self._tracker, screen],
             clock=clock,
+            image=self._images.shape,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if settings.tracking.register_winner else None,
             tests=self._retrains is None or self._retrains.test,
@@ -229,10 +232,10 @@ class _Launch:
         return 0 if sweep.results.winner() is not None else 1
 
 
-def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
+def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str) -> None:
     """Waits until MLflow has everything, and reports what it lacks."""
     if tracker.behind:
-        say("Writing the last results to MLflow …")
+        tell("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
         reason = machine_fault(tracker.error) or masked(first_line(tracker.error))

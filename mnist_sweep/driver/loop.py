@@ -61,6 +61,7 @@ class Sweep:
         folder: Path,
         listeners: Sequence[Listener],
         clock: Callable[[], float],
+        image: Sequence[int],
         sharing: Sharing | None = None,
         packaging: Packaging | None = None,
         tests: bool = True,
@@ -78,6 +79,7 @@ class Sweep:
             folder: The sweep's folder, under which models are written.
             listeners: They take each event, one after another, the journal first.
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
+            image: Height, width and channels of the images.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
             packaging: Makes the winner an MLflow model; None to skip that.
             tests: Whether the winner is tested on the test images.
@@ -90,7 +92,7 @@ class Sweep:
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
         self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
         self._attempts = Attempts(
-            settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
+            settings, space, image, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
         self._started, self._tick = clock(), tick

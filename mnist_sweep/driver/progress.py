@@ -6,14 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-from mnist_sweep.common.text import counted, format_duration
+from mnist_sweep.common.text import alike, counted, format_duration
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.settings import ConfirmConfig
 from mnist_sweep.config.units import seconds
-from mnist_sweep.journal.events import Event
+from mnist_sweep.journal.events import Event, TrialEnded
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status, Trial
+
+WITHOUT_RESULT = (Status.FAILED, Status.REFUSED)
+
+
+def _failure(outcome: Outcome) -> tuple[Status, str]:
+    return outcome.status, alike(outcome.reason)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,6 @@ class Progress:
     Attributes:
         state: The state of the sweep.
         started: When this session started.
-        most: The most trials that the search can have; None if there is no limit.
         single: Whether nothing is searched.
     """
 
@@ -85,12 +90,27 @@ class Progress:
         self.state = SweepState((objective,))
         self._slots, self._confirm = slots, confirm
         repeats = budget.algorithm in ("hyperband", "pbt")
-        self.most = min((n for n in (budget.max_trials, None if repeats else size) if n is not None), default=None)
+        self._budget, self._size = budget.max_trials, None if repeats else size
+        self._failed_alike: dict[tuple[Status, str], int] = {}
         self._seconds = seconds(budget.time_budget) if budget.time_budget else None
 
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
         self.state.handle(event)
+        if isinstance(event, TrialEnded) and event.outcome.status in WITHOUT_RESULT:
+            self._failed_alike.setdefault(_failure(event.outcome), event.trial)
+
+    def first_alike(self, number: int) -> int | None:
+        """Returns the first trial that failed, or was refused, for the same reason; None if it was not before this."""
+        first = self._failed_alike.get(_failure(self.state.results.outcomes[number]), number)
+        return None if first == number else first
+
+    @property
+    def most(self) -> int | None:
+        """The most trials that the search can have; None if there is no limit."""
+        refused = len(self.state.refused)
+        left = None if self._size is None else self._size - refused
+        return min((n for n in (self._budget, left) if n is not None), default=None)
 
     @property
     def names(self) -> list[str]:
@@ -157,7 +177,8 @@ class Progress:
 
     def _search_left(self, running: list[Row]) -> float | None:
         left = None if self._seconds is None else max(0.0, self._seconds - (self.clock() - self.started))
-        done = [outcome.seconds for outcome in self.state.results.outcomes.values() if outcome.seconds > 0]
+        ended = self.state.results.outcomes.items()
+        done = [o.seconds for number, o in ended if o.seconds > 0 and number not in self.state.refused]
         done = done or [passed for _, passed in self._expected()]
         if self.most is None or not done:
             return left
@@ -175,7 +196,8 @@ class Progress:
         else:
             ahead = seeds * min(self._confirm.top, self.most or self._confirm.top)
         # It is trained to its last epoch, and once.
-        ended = {n: outcome for n, outcome in results.outcomes.items() if outcome.seconds > 0}
+        refused = self.state.refused
+        ended = {n: outcome for n, outcome in results.outcomes.items() if outcome.seconds > 0 and n not in refused}
         complete = {n: outcome for n, outcome in ended.items() if outcome.status is Status.COMPLETED} or ended
         done = [outcome.seconds / self.row(n).executions for n, outcome in complete.items()]
         done = done or [passed / row.executions for row, passed in self._expected()]

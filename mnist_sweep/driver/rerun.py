@@ -231,7 +231,7 @@ class _Again:
     def _end(self, outcome: Outcome) -> None:
         logged, epochs = self.chain[0], self.compared.epochs - self._epochs_before
         expected = sum(len(curve) for curve in logged.curves.values())
-        if epochs == 0 and outcome.status is Status.FAILED:
+        if epochs == 0 and outcome.status in (Status.FAILED, Status.REFUSED):
             raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
         if epochs < expected:
             epochs_trained = f"{epochs} of {counted(expected, 'epoch')} trained"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mnist_sweep.common.tables import PROGRESS_LINE, Column, can_redraw, fitting, progress_printer
 from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
-from mnist_sweep.driver.progress import Progress, Row
+from mnist_sweep.driver.progress import WITHOUT_RESULT, Progress, Row
 from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
@@ -28,6 +28,7 @@ _COLOURS = {
     Status.RUNNING: "cyan",
     Status.COMPLETED: "green",
     Status.STOPPED: "yellow",
+    Status.DIVERGED: "yellow",
     Status.REFUSED: "yellow",
     Status.FAILED: "red",
 }
@@ -85,9 +86,8 @@ class Screen:
             row = self.progress.row(event.trial)
             if self.progress.single and row.trial.confirms is None:
                 self._say(self._end_of_run(row), _COLOURS[row.status])
-            elif not self._has_table or event.outcome.status is Status.FAILED:
-                # The table shows all but the failures.
-                self._say(self._end_line(row, is_best=self.progress.best() != before), self._colour(row))
+            else:
+                self._say_end(row, is_best=self.progress.best() != before)
 
     def tick(self) -> None:
         """Prints what runs, if nothing was printed for some time. Called again and again."""
@@ -109,16 +109,25 @@ class Screen:
         """The most characters in a line, without the time."""
         return self._console.width if self._redraws else PROGRESS_LINE
 
-    def _colour(self, row: Row) -> str:
-        return "" if row.status is Status.COMPLETED else _COLOURS[row.status]
+    def _say_end(self, row: Row, *, is_best: bool) -> None:
+        failed = row.status in WITHOUT_RESULT
+        first = self.progress.first_alike(row.trial.number) if failed else None
+        # The summary has the number of trials that failed alike. The table shows those with a result.
+        repeats = first is not None and (self._has_table or row.status is Status.REFUSED)
+        if not repeats and (failed or not self._has_table):
+            style = "" if row.status is Status.COMPLETED else _COLOURS[row.status]
+            self._say(self._end_line(row, first, is_best=is_best), style)
 
-    def _end_line(self, row: Row, *, is_best: bool) -> str:
+    def _end_line(self, row: Row, first: int | None, *, is_best: bool) -> str:
+        """Returns the line of a trial that has ended; `first` is an earlier one that failed alike."""
         assert row.outcome is not None
         parts = [f"trial {_number(row)}", str(row.status)]
         if row.best is not None:
             best = ", the best so far" if is_best else ""
             parts.append(f"{self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch}{best})")
-        if row.outcome.reason:
+        if first is not None:
+            parts.append(f"like trial {first}")
+        elif row.outcome.reason:
             parts.append(one_line(row.outcome.reason, LONGEST_REASON))
         parts.append(format_duration(row.outcome.seconds))
         left = self.progress.seconds_left()

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
-from mnist_sweep.common.text import LONGEST_REASON, counted, flat, format_setting, one_line
+from mnist_sweep.common.text import LONGEST_REASON, alike, counted, flat, format_setting, one_line
 from mnist_sweep.config.settings import TRIAL_GROUPS, Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
@@ -27,6 +27,8 @@ from mnist_sweep.journal.trial import Status
 _LEADERS = 10
 # Keys that differ from the last run.
 _MOST_CHANGES = 20
+# Different reasons for which trials failed.
+_MOST_FAILURES = 5
 # The columns of the leaderboard; in a narrow terminal, those with the lowest weight are left out first.
 _WEIGHTS: dict[Kind, int] = {
     "rank": 0,
@@ -149,14 +151,22 @@ def next_steps(
         last: How a single run differs from the last one; None if there is nothing to compare it with.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
-    for status in (Status.STOPPED, Status.FAILED, Status.REFUSED):
+    for status in (Status.STOPPED, Status.DIVERGED):
         if (count := ended.count(status)) and not (single and len(ended) == 1):
             say(f"{counted(count, 'trial')} {status}.")
-    winner = results.winner()
+    winner, failures = results.winner(), _failures(results)
+    if winner is None and len(results.outcomes) == 1:
+        (only,) = results.outcomes.values()
+        reason, failures = only.reason or reason, []
+    for line in failures:
+        say(line)
+    if " in a row " in reason:
+        # What comes after it was said above.
+        say(f"The search has ended early: {reason.partition(': ')[0]}.")
     if winner is None:
-        reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
-        what = "The run has no result" if single else "No trial has a result"
-        say(f"{what}: {one_line(min(reasons, default=reason), LONGEST_REASON)}.")
+        # The reason of a sweep whose trials have all failed is theirs.
+        why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"
+        say(f"{'The run has no result' if single else 'No trial has a result'}{why}.")
         say(f"The workers' output is in {folder / 'workers'}.")
         if published is not None:
             tell_published(say, published)
@@ -188,6 +198,22 @@ def next_steps(
     width = max(map(len, commands))
     for command, purpose in commands.items():
         say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
+
+
+def _failures(results: Ranking) -> list[str]:
+    """Returns a line for each group of trials that failed, or were refused, alike; the largest first."""
+    groups: dict[tuple[Status, str], list[str]] = {}
+    for outcome in results.outcomes.values():
+        if outcome.status in (Status.FAILED, Status.REFUSED):
+            groups.setdefault((outcome.status, alike(outcome.reason)), []).append(outcome.reason)
+    lines = []
+    for (status, _), reasons in sorted(groups.items(), key=lambda group: -len(group[1])):
+        count = f"{counted(len(reasons), 'trial')} {status}{' alike' if len(reasons) > 1 else ''}"
+        reason = one_line(reasons[0], LONGEST_REASON)
+        lines.append(f"{count}: {reason}{'' if reason.endswith(('.', '?', '!', '…')) else '.'}")
+    more = counted(len(lines) - _MOST_FAILURES, "more reason")
+    more += " for which trials failed are in the report and in MLflow."
+    return lines if len(lines) <= _MOST_FAILURES + 1 else [*lines[:_MOST_FAILURES], more]
 
 
 def tell_published(say: Say, published: Published) -> None:

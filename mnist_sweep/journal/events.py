@@ -12,6 +12,8 @@ from mnist_sweep.journal.trial import Outcome, Retrains, Status, Trial
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+# Where a trial started that was refused before it was given to a slot.
+NO_SLOT = ""
 # Characters of a worker's output that an event keeps.
 _LONGEST_LOG = 8000
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     Confirmed,
     EpochEnded,
@@ -39,6 +40,7 @@ class SweepState:
         versions: The versions of the packages in the last session.
         results: The trials and their outcomes.
         searched: The trials that count in the budget: not those that were refused, or retrain others.
+        refused: The trials that were refused.
         open: The last start of each trial that has not ended; after a failed attempt, with the number of the next one.
         slots: The slots on which trials have run.
         latest: The last epoch of each trial.
@@ -61,6 +63,7 @@ class SweepState:
         self.versions: dict[str, str] = {}
         self.results = Ranking(tuple(objectives))
         self.searched: set[int] = set()
+        self.refused: set[int] = set()
         self.open: dict[int, TrialStarted] = {}
         self.slots: set[str] = set()
         self.latest: dict[int, EpochEnded] = {}
@@ -92,7 +95,8 @@ class SweepState:
                     self.searched.add(trial.number)
                 self.results.trials[trial.number] = trial
                 self.open[trial.number] = event
-                self.slots.add(event.slot)
+                if event.slot != NO_SLOT:
+                    self.slots.add(event.slot)
                 self.next = max(self.next, trial.number + 1)
             case EpochEnded():
                 self.latest[event.trial] = event
@@ -107,6 +111,8 @@ class SweepState:
                 self.executions.pop(event.trial, None)
                 if event.outcome.status is Status.REFUSED:
                     self.searched.discard(event.trial)
+                    if self.results.trials[event.trial].confirms is None:
+                        self.refused.add(event.trial)
             case Confirmed():
                 self.results.confirmed = event
             case SlotOpened():

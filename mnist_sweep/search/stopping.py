@@ -76,7 +76,9 @@ class ASHA(Stopping):
             scores = self._rungs[rung]
             better = len(scores) - bisect.bisect_right(scores, then)
             if better >= math.ceil(len(scores) / self._factor) or then == -math.inf:
-                return f"not among the best {_part(self._factor)} at epoch {rung}"
+                # A trial that was among the best at a rung may no longer be when others have reached it, too.
+                since = "" if rung == epoch else f", which {len(scores)} trials have reached by now"
+                return f"not among the best {_part(self._factor)} at epoch {rung}{since}"
             if len(scores) >= self._factor:
                 del at[rung]
         return ""

@@ -112,7 +112,8 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
     if trial.parent is not None:
         lines.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
     if outcome.reason:
-        how = "Ended" if outcome.status is Status.COMPLETED else str(outcome.status).capitalize()
+        ended = outcome.status in (Status.COMPLETED, Status.DIVERGED)
+        how = "Ended" if ended else str(outcome.status).capitalize()
         lines.append(f"{how}: {outcome.reason}.")
     return "\n\n".join(lines)
 

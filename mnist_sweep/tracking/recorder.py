@@ -17,6 +17,7 @@ from mnist_sweep.config import backend
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     Confirmed,
     EpochEnded,
@@ -300,9 +301,10 @@ class Recorder:
             tags = {
                 TAG_KIND: NESTED[self._kind],
                 TAG_TRIAL: str(number),
-                TAG_SLOT: event.slot,
                 PARENT_TAG: self._parent,
             }
+            if event.slot != NO_SLOT:
+                tags[TAG_SLOT] = event.slot
             if trial.parent is not None:
                 tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,12 +14,12 @@ import keras_tuner as kt
 import numpy as np
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.common.text import first_line
 from mnist_sweep.config.hypermodel_space import key_of
 from mnist_sweep.config.objective import METRICS, SUMMARIES
 from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
+from mnist_sweep.training import user_code
 
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
@@ -74,9 +71,10 @@ def load(name: str) -> Any:
         UserError: It cannot be imported, or is something else.
     """
     module, _, attribute = name.partition(":")
+    loaded = user_code.load(setting(name), module)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
+        found = getattr(loaded, attribute)
+    except AttributeError as error:
         raise code_error(name, "cannot be imported", error) from error
     if isinstance(found, type) and issubclass(found, kt.HyperModel):
         try:
@@ -100,12 +98,7 @@ def load(name: str) -> Any:
 
 def code_error(name: str, problem: str, error: BaseException) -> UserError:
     """Describes an exception in a user's code in one line with its place; prints the traceback to the worker's log."""
-    traceback.print_exception(error)
-    file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    place = f" at {Path(str(file)).name}:{lines[-1]}" if lines else ""
-    kind, line = type(error).__name__, first_line(error)
-    return UserError(f"{setting(name)}: {problem} ({kind}{place}{'' if line == kind else f': {line}'})")
+    return user_code.code_error(setting(name), name.partition(":")[0], problem, error)
 
 
 def has_custom_fit(hypermodel: Any) -> bool:

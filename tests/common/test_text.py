@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_sweep.common.text import (
+    alike,
     counted,
     first_line,
     format_duration,
     format_value,
     kind_and_line,
+    most_common,
     one_line,
     printable,
     short_names,
@@ -67,6 +69,14 @@ class BrokenError(Exception):
 )
 def test_an_exceptions_first_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+def test_reasons_that_differ_in_numbers_only_are_alike() -> None:
+    reasons = ["(None, 1, 4) in max_pooling2d_3", "it is full", "(None, 12, 4) in max_pooling2d_11"]
+    assert [alike(reason) == alike(reasons[0]) for reason in reasons] == [True, False, True]
+    assert most_common(reasons) == reasons[0]
+    assert most_common(["first", "second"]) == "second"
+    assert alike("took 0.5 s, then 1e-07") == alike("took 12 s, then 2.5e+3")
 
 
 @pytest.mark.parametrize(

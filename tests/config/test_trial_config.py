@@ -581,16 +581,20 @@ def test_pooling_follows_the_listed_layers(after: Any, layers: int, expected: li
     assert not any(Pooling(kind=None, size=2, after=after).follows(layer, layers) for layer in range(layers))
 
 
+def pixels(size: int) -> str:
+    return "1 pixel" if size == 1 else f"{size} pixels"
+
+
 def kernel_error(kernel: int, layer: int, size: int) -> str:
     return (
-        f"model.kernel_size={kernel}: convolution layer {layer} gets images of only {size} pixels; "
+        f"model.kernel_size={kernel}: convolution layer {layer} gets images of only {pixels(size)}; "
         "use fewer model.layers, less model.pooling or model.padding=same"
     )
 
 
 def pooling_error(pool: int, layer: int, size: int) -> str:
     return (
-        f"model.pooling.size={pool}: the pooling after convolution layer {layer} gets images of only {size} pixels; "
+        f"model.pooling.size={pool}: the pooling after convolution layer {layer} gets images of only {pixels(size)}; "
         "use fewer model.layers or model.pooling.after=last"
     )
 

@@ -30,6 +30,15 @@ def test_the_number_of_trials_is_limited_by_the_budget_and_the_space(limits, siz
     assert progress(budget=budget(**limits), size=size).most == most
 
 
+def test_refused_trials_are_not_among_those_that_a_space_has_left():
+    seen = progress(size=8)
+    story = Story(seen)
+    for number in range(3):
+        story.starts(number)
+        story.ends(number, None, Status.REFUSED, "too large")
+    assert seen.most == 5
+
+
 def test_without_a_finished_trial_there_is_no_estimate():
     seen = progress()
     story = Story(seen)

@@ -76,6 +76,22 @@ def test_without_a_terminal_each_end_is_a_line():
     ]
 
 
+def test_trials_that_fail_alike_are_explained_once():
+    def tell(story: Story, screen: Screen) -> None:
+        for number in range(6):
+            story.starts(number)
+            status = Status.REFUSED if number % 2 else Status.FAILED
+            story.ends(number, None, status, f"cannot build layer_{number}")
+
+    found = [re.sub("  units=.*", "", line) for line in lines(tell)]
+    assert found == [
+        "trial 0  failed  cannot build layer_0  10 s",
+        "trial 1  refused  cannot build layer_1  10 s",
+        "trial 2  failed  like trial 0  10 s",
+        "trial 4  failed  like trial 0  10 s",
+    ]
+
+
 def test_a_long_reason_is_several_lines():
     def tell(story: Story, screen: Screen) -> None:
         story.starts(0, **{f"model.field_number_{i}": i for i in range(40)})

@@ -69,6 +69,28 @@ def test_the_summary_says_why_no_trial_has_a_result(printed: Printed) -> None:
     assert "No trial has a result: too large.\n" in printed(None, reason="no trial has a result")
 
 
+def test_the_summary_counts_trials_that_failed_alike(compose_config) -> None:
+    settings = check_settings(compose_config())
+    results = Ranking(settings.objectives)
+    reasons = ["layer_1 is too small", "out of memory", "layer_2 is too small?", "layer_1 is too small"]
+    for number, reason in enumerate([*reasons, *reasons[:1]]):
+        results.trials[number] = Trial(number, {}, {}, 3)
+        results.outcomes[number] = Outcome(Status.REFUSED if number == 4 else Status.FAILED, reason)
+    results.outcomes[5], results.trials[5] = Outcome(Status.DIVERGED, "diverged"), Trial(5, {}, {}, 3)
+    lines: list[str] = []
+    why = "2 trials in a row failed (search.max_failures=2): layer_1 is too small"
+    summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], None, why)
+    assert lines[:7] == [
+        "1 trial diverged.",
+        "2 trials failed alike: layer_1 is too small.",
+        "1 trial failed: out of memory.",
+        "1 trial failed: layer_2 is too small?",
+        "1 trial refused: layer_1 is too small.",
+        "The search has ended early: 2 trials in a row failed (search.max_failures=2).",
+        "No trial has a result.",
+    ]
+
+
 def test_a_warm_start_without_usable_trials_is_announced() -> None:
     lines: list[str] = []
     about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
@@ -169,7 +191,7 @@ def test_the_best_trial_is_first_and_refused_trials_are_counted(printed: Printed
     output = printed(0.5, 0.75, None)
     assert row(output, "1 1")[:4] == ["1", "1", "8", "0.7500"]
     assert row(output, "2 0")[3] == "0.5000"
-    assert "1 trial refused." in output
+    assert "1 trial refused: too large.\n" in output
     assert "Winner: trial 1, val_accuracy 0.7500" in output
 
 

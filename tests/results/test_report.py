@@ -17,8 +17,10 @@ import pytest
 from mnist_sweep.cli import commands
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.trial import Status
 from mnist_sweep.results import report
-from mnist_sweep.results.report import content, plots
+from mnist_sweep.results.plots.common import LOOKS
+from mnist_sweep.results.report import content, plots, texts
 from mnist_sweep.results.report.leaderboard import Page, PageColumn, leaderboard
 from mnist_sweep.results.runs.find import find_sweep
 
@@ -222,8 +224,12 @@ def test_a_damaged_file_of_the_retraining_is_an_error(undrawn, tmp_path, content
         page(made_up.sweep(tmp_path, 3), tmp_path)
 
 
+def test_every_status_has_words_and_a_look():
+    assert set(texts.STATUSES) == set(Status) == set(LOOKS)
+
+
 def test_a_sweep_whose_trials_all_failed_says_why(undrawn, tmp_path):
-    reasons = ["the loss became nan in epoch 1", "its worker was killed by SIGKILL", "the loss became nan in epoch 1"]
+    reasons = ["the loss became nan in epoch 1", "its worker was killed by SIGKILL", "the loss became nan in epoch 2"]
     made = made_up.sweep(
         tmp_path, 3, status="failed", reason=reasons, metrics__best_val_accuracy=scores(None, None, None)
     )

@@ -162,6 +162,16 @@ class TestHyperband:
         assert isinstance(asked, Suggestion)
         assert asked.parent == 4
 
+    def test_a_trial_that_diverged_is_not_promoted_however_good_it_was(self, make: Make) -> None:
+        search = make("hyperband").search
+        for number in range(9):
+            search.ask(number)
+        for number in range(9):
+            best = number == 4
+            search.tell(number, Result((0.9 if best else number / 100,), 1, whole=not best, diverged=best))
+        promoted = [search.ask(number) for number in range(9, 12)]
+        assert [p.parent for p in promoted if isinstance(p, Suggestion)] == [8, 7, 6]
+
 
 def test_a_thousand_random_trials_take_seconds(make: Make) -> None:
     assert len(play(make("random").search, slots=8, most=1000)) == 1000

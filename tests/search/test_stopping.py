@@ -74,7 +74,8 @@ class TestASHA:
         assert rule.report(0, 1, 0.5) == ""
         assert rule.report(0, 2, 0.7) == ""
         assert rule.report(1, 1, 0.6) == ""
-        assert rule.report(0, 3, 0.8) == "not among the best third at epoch 1"
+        later = "not among the best third at epoch 1, which 2 trials have reached by now"
+        assert rule.report(0, 3, 0.8) == later
         assert rule.report(2, 1, 0.55) == "not among the best third at epoch 1"
         assert rule.report(1, 2, 0.1) == "", "three have reached it: the best of them continues"
         for number in range(3, 6):

@@ -14,6 +14,7 @@ from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, Story
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver.publish import load_plots
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     Confirmed,
     EpochEnded,
@@ -345,6 +346,24 @@ def test_smaller_scores_may_be_better(make_story):
     logged = story.logged()
     assert logged.history(logged.parent, "best_val_loss") == [(1, 0.5), (2, 0.5), (3, 0.25)]
     assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_loss min"
+
+
+def test_a_trial_that_was_refused_has_no_slot_and_one_that_diverged_has_a_result(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
+    reason = "diverged after epoch 1: the loss became nan in epoch 2; best epoch 1 kept"
+    story.ends(0, 0.5, status=Status.DIVERGED, reason=reason)
+    story.tell(TrialStarted, Trial(1, {}, {}, 3), 1, NO_SLOT)
+    story.ends(1, status=Status.REFUSED, reason="too small")
+    story.ended()
+    diverged, refused = story.logged().trials.values()
+    assert (diverged.info.status, diverged.data.tags[TAG_STATUS]) == ("FINISHED", "diverged")
+    assert diverged.data.tags[TAG_NOTE] == f"Ended: {reason}."
+    assert diverged.data.metrics["best_val_accuracy"] == 0.5
+    assert (refused.info.status, refused.data.tags[TAG_STATUS]) == ("KILLED", "refused")
+    assert TAG_SLOT not in refused.data.tags
 
 
 @pytest.mark.parametrize(

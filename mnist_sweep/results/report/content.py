@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_sweep.common.text import format_duration
+from mnist_sweep.common.text import alike, format_duration
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
@@ -165,7 +165,10 @@ def _versions(found: SweepRuns) -> dict[str, str]:
 
 def _failures(frame: pd.DataFrame) -> dict[str, int]:
     reasons = frame.loc[frame["status"].isin(["failed", "refused"]), "reason"].dropna()
-    return {str(reason): int(count) for reason, count in reasons[reasons != ""].value_counts().items()}
+    groups: dict[str, list[str]] = {}
+    for reason in map(str, reasons[reasons != ""]):
+        groups.setdefault(alike(reason), []).append(reason)
+    return {group[0]: len(group) for group in sorted(groups.values(), key=len, reverse=True)}
 
 
 def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:

@@ -21,8 +21,9 @@ ALGORITHMS = {
 STATUSES = {
     "completed": "trained to the last epoch, or until it stopped improving",
     "stopped": "stopped early by the search, or because the budget was used up",
+    "diverged": "its loss became NaN or infinite; the best epoch before that counts",
     "failed": "has no result",
-    "refused": "not trained, because its model would exceed the limits",
+    "refused": "not trained, because its model cannot be built or would exceed the limits",
     "running": "still training",
 }
 # What an objective measures.
