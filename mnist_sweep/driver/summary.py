@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
 from mnist_sweep.common.text import LONGEST_REASON, alike, counted, flat, format_setting, one_line
@@ -182,7 +183,8 @@ def next_steps(
         _tell_last_run(say, last)
     say(f"{'Folder' if single else 'Sweep folder'}: {_shown_path(folder)}")
     local = not settings.tracking.uri.startswith(("http:", "https:"))
-    shown = ", shown while python -m mnist_sweep ui runs" if local and published is not None and published.link else ""
+    has_link = published is not None and published.link is not None
+    shown = f", shown while {invocation.command('ui')} runs" if local and has_link else ""
     say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}{shown}")
     if published is not None:
         if published.link is not None:
@@ -195,9 +197,10 @@ def next_steps(
         if published is None
         else _next_commands(named, sweep.partition("/")[0] if single else None)
     )
-    width = max(map(len, commands))
-    for command, purpose in commands.items():
-        say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
+    lines = {invocation.command(command): purpose for command, purpose in commands.items()}
+    width = max(map(len, lines))
+    for line, purpose in lines.items():
+        say(f"  {line:{width}}  # {purpose}")
 
 
 def _failures(results: Ranking) -> list[str]:

@@ -18,14 +18,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mnist_sweep.common.files import PARTIAL, move, remove
+from mnist_sweep.common.files import PARTIAL, move, remove, remove_empty
 from mnist_sweep.common.text import counted, one_line
 from mnist_sweep.workers.devices import Slot, cores, identity_of, usable_cores
 
 _LOG = logging.getLogger(__name__)
 _LONGEST = 2**16
 # Characters of a folder; its end is the name of the sweep.
-_LONGEST_FOLDER = 60
+_LONGEST_FOLDER = 50
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def registered(sweep: str, folder: Path, slots: Sequence[Slot]) -> Iterator[list
         others: list[Neighbour] = []
         try:
             shared = _shared_folder()
+            cleanup.callback(remove_empty, [shared])
             others = _others(shared)
             cleanup.enter_context(_lock(shared, mine))
         except OSError:
