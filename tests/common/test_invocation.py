@@ -9,10 +9,14 @@ import pytest
 
 from mnist_sweep.common import invocation
 
+# As it is before the tests of other modules replace it.
+INTERPRETER = invocation.interpreter
 
-@pytest.fixture(scope="module", autouse=True)
-def plain_python() -> None:
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the interpreter as it is."""
+    monkeypatch.setattr(invocation, "interpreter", INTERPRETER)
 
 
 @pytest.fixture
