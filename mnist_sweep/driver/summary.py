@@ -54,13 +54,20 @@ def warn_of_fallback(console: Console, images: Images) -> None:
         )
 
 
-def announce(say: Say, started: SweepStarted, places: Sequence[str], width: int = LONGEST_LINE) -> None:
+def announce(
+    say: Say,
+    started: SweepStarted,
+    places: Sequence[str],
+    notes: Sequence[str] = (),
+    width: int = LONGEST_LINE,
+) -> None:
     """Prints what a sweep is about to do, and on which workers.
 
     Args:
         say: Prints a line.
         started: The sweep's first event.
         places: The names of its slots.
+        notes: What else the user may want to know about it.
         width: The most characters in a line.
     """
     about, width = started.data, min(width, LONGEST_LINE)
@@ -80,6 +87,8 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str], width: int 
             say(f"  {'' if i else 'changed':8} {one_line(name)}{f' = {one_line(value)}' if value else ''}")
     elif not started.space:
         _tell_settings(say, {group: started.config.get(group, {}) for group in TRIAL_GROUPS}, width)
+    for note in notes:
+        say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
         say(f"  knows    {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 30)}")

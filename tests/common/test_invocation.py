@@ -9,13 +9,12 @@ import pytest
 
 from mnist_sweep.common import invocation
 
-# As it is before the tests of other modules replace it.
+# As it is before tests/conftest.py replaces it for all tests.
 INTERPRETER = invocation.interpreter
 
 
 @pytest.fixture(autouse=True)
-def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the interpreter as it is."""
+def _real_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invocation, "interpreter", INTERPRETER)
 
 

@@ -105,7 +105,7 @@ def test_a_single_run_is_announced_with_its_settings_as_the_command_line_has_the
     about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
     about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
     config = compose_config("search=none", "model.units=[512,256]")
-    summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"], 80)
+    summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"], width=80)
     assert lines[0] == "Run a/b"
     assert "1 test image of 28x28x1" in lines[1]
     assert lines[2].startswith("  settings model.kind=mlp model.layers=2 model.units=[512, 256]")
