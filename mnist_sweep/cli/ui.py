@@ -55,6 +55,8 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     Raises:
         UserError: The store or the sweep does not exist, or the port is taken.
     """
+    # At once: it imports MLflow and starts its server.
+    print("Opening MLflow's pages; their server takes about 10 seconds to start …", flush=True)
     tracking = defaults()["tracking"]
     found = _find(sweep, tracking_uri) if sweep else None
     uri = found.client.tracking_uri if found else _store(tracking_uri)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import most_common
+from mnist_sweep.common.text import counted, most_common
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.units import seconds
@@ -310,7 +310,7 @@ class Attempts:
         failed = self._state.results.in_a_row(Status.FAILED)
         if limit is not None and len(failed) >= limit:
             common = most_common(outcome.reason for outcome in failed.values())
-            row = f"{len(failed)} trial{'' if len(failed) == 1 else 's'} in a row"
+            row = f"{counted(len(failed), 'trial')} in a row"
             self._state.failure = f"{row} failed (search.max_failures={limit}): {common}"
             self.stop(self._state.failure)
         elif reason := self._refused_too_often():

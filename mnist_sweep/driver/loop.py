@@ -67,6 +67,7 @@ class Sweep:
         packaging: Packaging | None = None,
         tests: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the parts.
 
@@ -84,6 +85,7 @@ class Sweep:
             packaging: Makes the winner an MLflow model; None to skip that.
             tests: Whether the winner is tested on the test images.
             meanwhile: What to do while the winner is tested.
+            tick: Called several times a second.
         """
         self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
@@ -94,7 +96,7 @@ class Sweep:
             settings, space, image, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
-        self._started = clock()
+        self._started, self._tick = clock(), tick
 
     @property
     def results(self) -> Ranking:
@@ -233,6 +235,7 @@ class Sweep:
 
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
+        self._tick()
         self._attempts.check_silence()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.tables import Column, line_printer, show
+from mnist_sweep.common.text import counted
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
@@ -122,7 +123,7 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     slot = _slot(chain[-1])
     say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep
-    place = f"{slot.name} with {_count(slot.threads, 'thread')}"
+    place = f"{slot.name} with {counted(slot.threads, 'thread')}"
     say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
@@ -233,7 +234,7 @@ class _Again:
         if epochs == 0 and outcome.status in (Status.FAILED, Status.REFUSED):
             raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
         if epochs < expected:
-            epochs_trained = f"{epochs} of {_count(expected, 'epoch')} trained"
+            epochs_trained = f"{epochs} of {counted(expected, 'epoch')} trained"
             self.compared.notes.append(f"{self._prefix}{epochs_trained}: {outcome.reason}")
         self._epochs_before = self.compared.epochs
         del self.chain[0]
@@ -272,7 +273,7 @@ def _explain(console: Console, say: Callable[[str], object], compared: Compariso
         show(console, columns, f"Differences{of}")
     for note in compared.notes:
         say(note)
-    values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
+    values = f"{counted(len(differences), 'value')} of {counted(compared.epochs, 'epoch')}"
     say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
     if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
         say(f"It was trained on {logged.slot}, and now on {slot.name}, so the last digits differ.")
@@ -302,7 +303,3 @@ def _by(difference: Difference) -> str:
 
 def _shown(value: float | None) -> str:
     return "nothing" if value is None else repr(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
@@ -63,7 +64,7 @@ def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, 
     if not allowed:
         raise UserError(
             f"{folder}: its trials were trained with {named}, which may change the metrics; install those versions, or "
-            f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
+            f"add --other-versions: {command(f'resume {folder} --other-versions')}"
         )
     say(f"Versions have changed, which may change the metrics: {named}.")
 

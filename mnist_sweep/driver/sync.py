@@ -12,7 +12,7 @@ from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError, machine_fault
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import counted, first_line
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.logs import log_to
@@ -37,7 +37,8 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one, with the runs that retrain its trials; None for the
-            last sweep of all that no process runs, and for those that MLflow shows as running although they were killed.
+            last sweep of all that no process runs, and for those that MLflow shows as running although they were
+            killed.
         console: Where to print.
         tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
         every: Whether to log all sweeps that no process runs.
@@ -118,7 +119,8 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
             f"sync: cannot write to {masked(settings.tracking.uri)}; if the store is elsewhere now, name it with "
             f"--tracking-uri or MLFLOW_TRACKING_URI ({reason})"
         ) from error
-    say(f"{folder}: {len(events) - refusals.count} events are in {masked(settings.tracking.uri)}")
+    count = len(events) - refusals.count
+    say(f"{folder}: {counted(count, 'event')} {'is' if count == 1 else 'are'} in {masked(settings.tracking.uri)}")
     if mended := str(recorder.mended):
         say(f"Brought back: {mended}.")
     if recorder.lost:

@@ -132,6 +132,11 @@ class SweepState:
         return self.last if isinstance(self.last, SweepEnded) else None
 
     @property
+    def single(self) -> bool:
+        """Whether it is a single run, which searches nothing."""
+        return self.started is not None and not self.started.space
+
+    @property
     def completed(self) -> bool:
         """Whether the sweep has come to its end, rather than being interrupted."""
         return self.ended is not None and self.ended.status is Status.COMPLETED

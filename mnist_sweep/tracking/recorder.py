@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.files import remove
-from mnist_sweep.common.text import flat
+from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
@@ -37,6 +37,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.last_run import last_run
 from mnist_sweep.journal.ranking import marked
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
@@ -173,7 +174,7 @@ class Recorder:
             for event in events:
                 self._handle(event)
             if self._outdated:
-                note = descriptions.progress_note(self._settings, self._results)
+                note = descriptions.progress_note(self._settings, self._results, single=self._state.single)
                 self._write.tag(self._parent, TAG_NOTE, note)
             self._write.flush()
             self._complete |= self._completed_now
@@ -228,7 +229,7 @@ class Recorder:
         self._restore_deleted()
         self._complete |= {run.info.run_id for run in self._found.values() if TAG_BEGUN in run.data.tags}
         self._kind = SWEEP if event.retrains is None else RETRAINING
-        tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings)}
+        tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings, single=not event.space)}
         self._parent = self._run(descriptions.run_name(event), tags, event)
         confirmed = self._settings.confirm is not None
         view = saved_view.tags(
@@ -298,7 +299,7 @@ class Recorder:
         objectives = self._settings.objectives
         points = {n: point for n in self._scores() if (point := self._results.scores(n)) is not None}
         if len(objectives) > 1 and points:
-            title = f"{len(points)} trials of {self._settings.name}"
+            title = f"{counted(len(points), 'trial')} of {self._settings.name}"
             self._write.figure(
                 [self._parent], self._plots().pareto_front(points, objectives, title), "pareto_front.png"
             )
@@ -310,7 +311,9 @@ class Recorder:
             self._close(run, Status.STOPPED, event.reason, event.time)
         assert self._state.started is not None
         started = replace(self._state.started, space=self._state.space)
-        note = descriptions.sweep_note(self._settings, started, self._results, self._state.tested, event)
+        last = last_run(self._folder, self._state, objectives)
+        tested = self._state.tested
+        note = descriptions.sweep_note(self._settings, started, self._results, tested, event, last)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)

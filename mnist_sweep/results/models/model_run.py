@@ -266,7 +266,7 @@ def find_named(what: str | None, trial: int | None, tracking_uri: str | None) ->
 
 def _by_id(beginning: str, tracking_uri: str | None) -> tuple[Run | None, str]:
     """Returns the run whose ID begins like this, and the store; no run if an experiment has this name."""
-    found_in = store_of(None, tracking_uri)
+    found_in = store_of(tracking_uri, None)
     experiments = found_in.read(lambda source: source.experiments())
     if beginning in experiments:
         return None, found_in.uri
