@@ -26,7 +26,7 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config import shipped
-from mnist_sweep.config.grammar import is_sweep, read_sweep
+from mnist_sweep.config.grammar import FORMS, is_sweep, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected
 from mnist_sweep.config.settings import TRIAL_GROUPS, is_name
@@ -289,6 +289,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
 def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> UserError:
     following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
     right = corrected(argument, following)
+    if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):
+        return UserError(f"{argument}: cannot be parsed; to search values, {FORMS}")
     return UserError(
         f"{argument}: cannot be parsed {f'as typed; write {right}' if right else f'({first_line(error)})'}"
     )

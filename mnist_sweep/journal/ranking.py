@@ -114,7 +114,7 @@ def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float,
     if outcome.score is None:
         return None
     others = [outcome.metrics.get(objective.name) for objective in objectives[1:]]
-    known = [value for value in others if value is not None]
+    known = [value for value in others if value is not None and not math.isnan(value)]
     return (outcome.score, *known) if len(known) == len(others) else None
 
 
