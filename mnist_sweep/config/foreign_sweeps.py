@@ -78,7 +78,8 @@ def meant_as_sweep(value: Any) -> str | None:
         'range(16,64,16)'
     """
     if isinstance(value, list | tuple):
-        plain = len(value) > 1 and all(isinstance(v, str | int | float) and str(v).strip() for v in value)
+        plain = all(isinstance(v, str | int | float) and str(v).strip() for v in value)
+        plain = plain and len(set(map(str, value))) == len(value) > 1
         return ",".join(map(_written, value)) if plain else None
     if isinstance(value, Mapping):
         return _of_mapping({str(key): inner for key, inner in value.items()})
