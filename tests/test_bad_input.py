@@ -81,6 +81,14 @@ CONFIG = [
         "optimizer.arguments.momentum: adam has no such argument; did you mean 'ema_momentum'?",
     ),
     (
+        "conditions.model.units=model.layers>1or2 model.units=16,32",
+        "conditions.model.units=model.layers>1or2: > needs a number after it",
+    ),
+    (
+        "conditions.model.units=model.lyers==1 model.units=16,32",
+        "conditions.model.units=model.lyers==1: model.lyers: unknown key; did you mean 'model.layers'?",
+    ),
+    (
         "optimizer.schedule.name=ExponentialDecay",
         "optimizer.schedule.arguments.decay_rate: ExponentialDecay requires this argument",
     ),

@@ -25,6 +25,8 @@ _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|f
 
 # Keys of which every value is text.
 _NAMES = ("name", "description")
+# The group of conditions, and how values of it start that Hydra can read.
+_CONDITIONS, _NOT_QUOTED = "conditions", ("'", '"', "{")
 # Values of a range; each of them is checked before a sweep starts.
 _MOST_VALUES = 100_000
 
@@ -315,7 +317,7 @@ def _quoted_choice(argument: str) -> str:
 
 
 def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:
-    """Quotes the sweeps on a command line, which Hydra refuses outside of multirun.
+    """Quotes the sweeps on a command line, which Hydra refuses outside of multirun, and the conditions.
 
     Args:
         overrides: Arguments such as `model.units=16,64`.
@@ -327,6 +329,11 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
     """
     quoted = []
     for argument in overrides:
+        key, equals, text = argument.partition("=")
+        if equals and key.strip().lstrip("+").partition(".")[0] == _CONDITIONS:
+            # Hydra's grammar has no comparisons, and its config has no such key yet.
+            quoted.append(f"++{key.strip().lstrip('+')}={text if text[:1] in _NOT_QUOTED else _quoted(text.strip())}")
+            continue
         try:
             override: hydra_types.Override = _parser().parse_overrides([argument])[0]
         except HydraException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
-from mnist_sweep.driver import same_sweep, summary
+from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
@@ -114,9 +115,12 @@ class _Launch:
         elif not self._past:
             self._plan.check_builder(self._workers)
         self._first: SweepStarted | SweepResumed
+        self._grown: dict[str, str] = {}
         if self._past:
             self._started = same_sweep.check(before, self._plan, self._images, folder)
-            self._first = SweepResumed(self._clock(), config, versions())
+            space = self._plan.space.describe()
+            self._grown = space if larger_space.changed(before.config, self._plan.config) else {}
+            self._first = SweepResumed(self._clock(), config, versions(), self._grown)
         else:
             self._first = self._started = self._plan.first_event(
                 folder, config, self._images, dataset, self._clock(), self._retrains
@@ -124,7 +128,10 @@ class _Launch:
         self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
-        summary.announce(say, self._started, [slot.name for slot in self._plan.slots])
+        grown = [key for key, domain in before.space.items() if self._grown.get(key, domain) != domain]
+        notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
+        about = replace(self._started, space=self._plan.space.describe())
+        summary.announce(say, about, [slot.name for slot in self._plan.slots], notes)
 
     def assemble(self, journal: Journal, views: contextlib.ExitStack) -> None:
         """Puts the loop together with its search and its listeners, and brings all of them up to date."""
@@ -155,7 +162,7 @@ class _Launch:
         for event in self._past:
             self._tracker.handle(event)
             progress.handle(event)
-        self._sweep.replay(self._past)
+        self._sweep.replay(self._past, grown=bool(self._grown))
         self._sweep.emit(self._first)
 
     def run_loop(self) -> bool:

@@ -24,6 +24,7 @@ from mnist_sweep.journal.events import (
     SlotClosed,
     SlotOpened,
     SweepEnded,
+    SweepResumed,
     TrialAsked,
     TrialEnded,
     TrialStarted,
@@ -107,17 +108,23 @@ class Sweep:
 
     # ---- from start to end --------------------------------------------------------------------------------------
 
-    def replay(self, events: Sequence[Event]) -> None:
+    def replay(self, events: Sequence[Event], *, grown: bool = False) -> None:
         """Continues an interrupted sweep: repeats all calls to the search in the same order.
 
         Args:
             events: What the journal holds.
+            grown: Whether the search space is larger now.
         """
         suggestions = answers(events)
+        larger = [i for i, event in enumerate(events) if isinstance(event, SweepResumed) and event.space]
+        last_growth = len(events) if grown else max(larger, default=-1)
         unanswered: int | None = None
         for position, event in enumerate(events):
             self.state.handle(event)
             match event:
+                case TrialAsked() if position < last_growth and position not in suggestions:
+                    # The end of the smaller space; in the larger one it would be a suggestion.
+                    unanswered = None
                 case TrialAsked():
                     unanswered = event.trial
                     self._suggestions.ask_again(event.trial, suggestions.get(position))

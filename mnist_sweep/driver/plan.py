@@ -51,7 +51,7 @@ def prepare(
     settings = check_settings(config)
     if found is not None:
         settings = replace(settings, trial=found.trial)
-    space = Space(settings.trial) if found is None else found.space()
+    space = Space(settings.trial, written=settings.conditions) if found is None else found.space(settings.conditions)
     corners = list(space.check())
     compatibility.check(settings, space)
     absolute(settings.tracking.uri)

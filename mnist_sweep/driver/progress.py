@@ -101,7 +101,7 @@ class Progress:
     @property
     def names(self) -> list[str]:
         """The names of the hyperparameters."""
-        return list(self.state.started.space) if self.state.started else []
+        return list(self.state.space)
 
     @property
     def slots(self) -> int:

@@ -249,7 +249,9 @@ def _slot(logged: Logged) -> Slot:
     settings = check_settings({**logged.sweep_config, "tracking": {"uri": "", "artifacts": "", "keep_models": "all"}})
     most = settings.search.max_trials
     if hypermodel.named(settings.trial) is None:
-        most = min((n for n in (most, Space(settings.trial).size) if n is not None), default=None)
+        most = min(
+            (n for n in (most, Space(settings.trial, written=settings.conditions).size) if n is not None), default=None
+        )
     on_gpu = logged.slot.startswith("gpu") and visible_gpus()
     places = slots(settings.workers.model_copy(update={"devices": "gpu" if on_gpu else "cpu"}), most)
     return next((place for place in places if place.name == logged.slot), places[0])

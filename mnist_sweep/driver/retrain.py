@@ -111,6 +111,8 @@ def _config_of(found: ModelRun, sweep: SweepRuns) -> dict[str, Any]:
     # Only the first objective matters to a single training: it decides which epoch is the best.
     first = Objective.parse_all(config["objective"])[0]
     config["objective"] = f"{first.name} {first.direction}"
+    # The trial's config has the values that follow from them.
+    config["conditions"] = {}
     return {key: value for key, value in config.items() if key != "resume"}
 
 

@@ -48,8 +48,8 @@ def warn_of_fallback(console: Console, images: Images) -> None:
         )
 
 
-def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
-    """Prints what a sweep is about to do, and on which workers."""
+def announce(say: Say, started: SweepStarted, places: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Prints what a sweep is about to do, on which workers, and what the user may want to know about it."""
     about = started.data
     if (retrains := started.retrains) is None:
         say(f"Sweep {started.sweep}")
@@ -66,6 +66,8 @@ def announce(say: Say, started: SweepStarted, places: Sequence[str]) -> None:
             say(f"  {'' if i else 'changed':8} {one_line(name)}{f' = {one_line(value)}' if value else ''}")
     elif not started.space:
         say("  search   nothing: one run")
+    for note in notes:
+        say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
         say(f"  knows    {len(started.earlier)} trials of {sweeps}")

@@ -70,11 +70,13 @@ class SweepResumed(Event):
     Attributes:
         config: The config now; its budget may be longer than before.
         versions: As for `SweepStarted`; empty in journals of version 0.1.
+        space: As for `SweepStarted`, if values were added to the search space; else empty.
     """
 
     kind = "sweep_resumed"
     config: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
+    space: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

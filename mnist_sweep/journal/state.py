@@ -38,6 +38,7 @@ class SweepState:
         started: The first event; None before it, or if the journal starts with another one.
         config: The config of the last session.
         versions: The versions of the packages in the last session.
+        space: The domain of each hyperparameter in the last session, as text.
         results: The trials and their outcomes.
         searched: The trials that count in the budget: not those that were refused, or retrain others.
         refused: The trials that were refused.
@@ -61,6 +62,7 @@ class SweepState:
         self.started: SweepStarted | None = None
         self.config: dict[str, Any] = {}
         self.versions: dict[str, str] = {}
+        self.space: dict[str, str] = {}
         self.results = Ranking(tuple(objectives))
         self.searched: set[int] = set()
         self.refused: set[int] = set()
@@ -90,6 +92,7 @@ class SweepState:
                     self.started = event
                 self.config, self.slots_added = event.config, 0
                 self.versions = self.versions | event.versions
+                self.space = event.space or self.space
             case TrialStarted(trial=trial):
                 if trial.confirms is None and trial.number not in self.results.trials:
                     self.searched.add(trial.number)

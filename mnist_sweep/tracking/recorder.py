@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import getpass
 import heapq
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,6 +63,7 @@ from mnist_sweep.tracking.tags import (
     TAG_RETRAINS_RUN,
     TAG_RETRAINS_TRIAL,
     TAG_SLOT,
+    TAG_SPACE,
     TAG_STATUS,
     TAG_SWEEP,
     TAG_TRIAL,
@@ -215,7 +218,19 @@ class Recorder:
         self._changed |= _version_tags({name: f"{before[name]}, then {now}" for name, now in other.items()})
         for key, value in self._changed.items():
             self._write.tag(self._parent, key, value)
+        if event.space:
+            self._space_grown(event)
         self._outdated = True
+
+    def _space_grown(self, event: SweepResumed) -> None:
+        started = self._state.started
+        assert started is not None
+        # MLflow's parameters cannot change.
+        grown = {name: domain for name, domain in event.space.items() if started.space.get(name) != domain}
+        self._write.tag(self._parent, TAG_SPACE, json.dumps(grown))
+        shared = {key: value for key, value in event.config.items() if key != "tracking"}
+        self._write.yaml(self._parent, shared, "config.yaml")
+        self._write.yaml(self._parent, event.space, "space.yaml")
 
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
@@ -249,7 +264,8 @@ class Recorder:
             # It continues when the sweep is resumed.
             self._close(run, Status.STOPPED, event.reason, event.time)
         assert self._state.started is not None
-        note = descriptions.sweep_note(self._settings, self._state.started, self._results, self._state.tested, event)
+        started = replace(self._state.started, space=self._state.space)
+        note = descriptions.sweep_note(self._settings, started, self._results, self._state.tested, event)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)

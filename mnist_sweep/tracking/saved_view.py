@@ -43,7 +43,7 @@ _SECTIONS = {
 _WORKFLOW = "workflowType=machine_learning"
 _RUN_NAME = "attributes.`Run Name`"
 # How `Space.describe` writes the condition of a hyperparameter.
-_CONDITION = re.compile(r" if \S+ in \[")
+_CONDITION = re.compile(r" if (\S+ in \[|\S+ [<>])")
 
 
 def key(sweep: str) -> str:

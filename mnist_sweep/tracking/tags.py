@@ -17,6 +17,8 @@ TAG_SLOT = "mnist_sweep.slot"
 TAG_BACKEND = "mnist_sweep.backend"
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"
+# The search space as JSON, if it has grown: MLflow's parameters cannot change.
+TAG_SPACE = "mnist_sweep.space"
 # The sweep and the trial that a run retrains, and that trial's run.
 TAG_RETRAINS = "mnist_sweep.retrains"
 TAG_RETRAINS_TRIAL = "mnist_sweep.retrains_trial"

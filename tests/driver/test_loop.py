@@ -654,6 +654,31 @@ class TestConfirmed:
         assert {row["trial"]: len(row["scores"]) for row in confirmed.candidates} == {7: 2, 6: 1}
 
 
+@pytest.mark.parametrize("budget", [("search=grid",), ("search=random", "search.max_trials=40")])
+@pytest.mark.parametrize("cut", [9, 30, None])
+def test_in_a_larger_space_only_what_is_new_is_trained(tell: Tell, budget: tuple[str, ...], cut: int | None) -> None:
+    small = tell(*budget, "model.units=choice(2,4,6)")
+    small.run()
+    past = [SweepResumed(small.events[0].time, {}), *small.events[:cut]]
+    larger = tell(*budget, "model.units=choice(1,2,3,4,5,6,7)", history=states(past))
+    larger.sweep.replay(past, grown=True)
+    before = len(small.sweep.results.trials) if cut is None else len(larger.sweep.results.trials)
+    larger.sweep.emit(SweepResumed(larger.clock(), {}, {}, {"model.units": "choice(1, 2, 3, 4, 5, 6, 7)"}))
+    killed = len(past) + len(larger.events)
+    larger.run()
+    assert sorted(t.values["model.units"] for t in larger.sweep.results.trials.values()) == [1, 2, 3, 4, 5, 6, 7]
+    assert sorted(larger.sweep.results.trials) == list(range(7))
+    assert len({event.trial.number for event in larger.of(TrialStarted)} - set(range(before))) == 7 - before
+    # Killed again, it goes the same way.
+    events = [*past, *larger.events][: killed + 8]
+    again = tell(*budget, "model.units=choice(1,2,3,4,5,6,7)", history=states(events))
+    again.sweep.replay(events)
+    again.run()
+    assert {n: t.values for n, t in again.sweep.results.trials.items()} == {
+        n: t.values for n, t in larger.sweep.results.trials.items()
+    }
+
+
 class TestRefused:
     @staticmethod
     def weights(values: dict[str, Any]) -> int:

@@ -32,7 +32,7 @@ def distance(values: Values) -> float:
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_the_last_suggestions_are_better_than_random_ones(make: Make, algorithm: str, direction: str) -> None:
     more = ("search.population=10",) if algorithm == "nsga2" else ()
-    made = make(algorithm, *LINE, *more, objectives=f"loss {direction}")
+    made = make(algorithm, *LINE, *more, objectives=f"{'accuracy' if direction == 'max' else 'loss'} {direction}")
     sign = -1 if direction == "max" else 1
     most = {"gp": 20, "nsga2": 120}.get(algorithm, 50)
     suggestions = play(made.search, slots=2, most=most, score=lambda values: (sign * distance(values),))

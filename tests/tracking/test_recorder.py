@@ -30,6 +30,7 @@ from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Execution, Outcome, Retrains, Status, Trial
 from mnist_sweep.results.runs import find_sweep, load_runs
+from mnist_sweep.results.runs.source import space_of
 from mnist_sweep.tracking import saved_view, store
 from mnist_sweep.tracking.recorder import Recorder, hyperparameters
 from mnist_sweep.tracking.tags import (
@@ -548,8 +549,9 @@ def test_a_better_winner_of_a_resumed_sweep_takes_over_the_mark(make_story):
         story.ends(number, score)
         story.tell(WinnerTested, number, {"test_loss": 0.5, "test_accuracy": score}, [[1, 0], [0, 1]])
         story.ended(winner=number)
-        story.tell(SweepResumed, story.config)
+        story.tell(SweepResumed, story.config, {}, {"model.units": "choice(16, 32, 64)"} if number else {})
     logged = story.logged()
+    assert space_of(logged.parent.data.params, logged.parent.data.tags)["model.units"] == "choice(16, 32, 64)"
     assert logged.parent.data.tags[TAG_WINNER] == "1"
     assert logged.parent.data.metrics["test_accuracy"] == 0.75
     marks = [run.data.tags[TAG_WINNER] for run in logged.trials.values()]
