@@ -16,6 +16,7 @@ from mnist_sweep.common import termination
 from mnist_sweep.common.clock import SteadyClock
 from mnist_sweep.common.errors import MachineError, machine_fault, writing_to
 from mnist_sweep.common.files import write_whole
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import first_line
@@ -175,11 +176,11 @@ class _Launch:
                     write_whole(self._folder / "config.yaml", config)
                 self._sweep.run()
             except KeyboardInterrupt:
-                self._say(f"Interrupted. To continue: python -m mnist_sweep resume {self._name}")
+                self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
                 return False
             except MachineError as error:
                 first = "free space or repair it" if self._folder.is_dir() else "put the folder back"
-                todo = f"{first}, then: python -m mnist_sweep resume {self._name}"
+                todo = f"{first}, then: {command(f'resume {self._name}')}"
                 raise MachineError(f"{error}; {todo}") from error
         return True
 
@@ -189,7 +190,7 @@ class _Launch:
         summary.leaderboard(self._console, self._plan.space, sweep.results)
         summary.warn_of_fallback(self._console, self._images)
         if sweep.interrupted:
-            self._say(f"Interrupted. To continue: python -m mnist_sweep resume {self._name}")
+            self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
             return INTERRUPTED
         published = None
         if self._tracker.error is None:
@@ -207,7 +208,7 @@ class _Launch:
                         packaged=self._packaging.result,
                     )
             except KeyboardInterrupt:
-                self._say(f"Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync {self._name}")
+                self._say(f"Interrupted; the sweep is complete. To log it: {command(f'sync {self._name}')}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
         summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
@@ -222,6 +223,6 @@ def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
     if tracker.error is not None:
         reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
-        say(f"The journal has them; when MLflow is available again: python -m mnist_sweep sync {sweep}")
+        say(f"The journal has them; when MLflow is available again: {command(f'sync {sweep}')}")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")
