@@ -283,6 +283,16 @@ class LogsAnother(TwoStages):
             callback.on_epoch_end(0, logs={"loss": 1.0, "my_metric": 2.0})
 
 
+class LateScore(TwoStages):
+    """Logs a score that has no value in the first epochs."""
+
+    def fit(self, hp, model, x, y, callbacks, **kwargs):
+        for epoch in range(3):
+            score = float("nan") if epoch < hp.Int("without", 0, 3) else 0.5 - epoch / 10
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, logs={"loss": 1.0, "val_f1": score})
+
+
 class Broken(TwoStages):
     def fit(self, hp, model, x, y, **kwargs):
         return {}["loss"]

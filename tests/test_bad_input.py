@@ -154,7 +154,7 @@ CONFIG = [
     (
         "optimizer=adam,sgd",
         "optimizer=adam,sgd: a group cannot be searched; run one sweep per option with -m optimizer=…, or search "
-        "values inside the group",
+        "optimizer.name=adam,sgd",
     ),
     (
         "tracking.uri=ftp://box/runs",

@@ -228,7 +228,13 @@ def _retrain(given: list[str]) -> int:
     parser.add_argument("--register", action="store_true", help="add the model to MLflow's model registry")
     parser.add_argument("--champion", action="store_true", help="the same, and make it the champion")
     parser.add_store()
-    options = parser.parse_intermixed_args(given)
+    options, unknown = parser.parse_known_intermixed_args(given)
+    if unknown:
+        # `hints` lists the commands of this module.
+        from mnist_sweep.cli.hints import check_options
+
+        check_options(given[given.index(unknown[0]) :][:2])
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     overrides = [text for text in options.given if "=" in text and not Path(text).exists()]
     sweep, trial = parser.trial_of([text for text in options.given if text not in overrides], options.trial)
     from mnist_sweep.driver import retrain

@@ -9,9 +9,13 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mnist_sweep.common.errors import ImpossibleError, UserError
+from mnist_sweep.config.foreign_sweeps import meant_as_sweep
 from mnist_sweep.config.key_names import unknown_key
 
 M = TypeVar("M", bound=BaseModel)
+
+# The groups whose values can be searched.
+_SEARCHED = ("model.", "optimizer.", "training.")
 
 
 class Strict(BaseModel):
@@ -98,6 +102,9 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
                 message += f" or {other['ctx']['expected']}"
         if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
             message += " or null"
+    sweep = meant_as_sweep(value) if key.startswith(_SEARCHED) else None
+    if sweep is not None:
+        message += f"; to search values, write {key}={sweep}"
     return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={as_written(value)}: {message}"
 
 

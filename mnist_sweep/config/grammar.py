@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 
 from mnist_sweep.common.errors import UserError
 
-_FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
+FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
 _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|float|str|bool)\s*\(")
 
 # Keys of which every value is text.
@@ -159,7 +159,7 @@ def read_sweep(text: str, key: str) -> Domain | None:
             return None
         # Hydra's first line may only repeat the sweep, with the placeholder `key`.
         reasons = [line for line in str(error).splitlines() if "key=" not in line and "See http" not in line]
-        raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [_FORMS])[0]})") from None
+        raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [FORMS])[0]})") from None
 
 
 def looks_like_sweep(text: str) -> bool:

@@ -234,8 +234,11 @@ def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Obj
         # What a hypermodel's model logs is known when it is built.
         known = {**METRICS, **SUMMARIES}
         for text in [written] if isinstance(written, str) else written:
-            name = text.strip().partition(" ")[0]
-            if name not in known:
+            if "," in text:
+                # Refused below.
+                continue
+            name = re.sub(r" +(max|min)?$", "", text.strip())
+            if name not in known and name.partition(" ")[0] not in known:
                 raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
     objectives = Objective.parse_all(written)
     if not objectives:

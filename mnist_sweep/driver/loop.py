@@ -183,6 +183,9 @@ class Sweep:
             self._end(Status.STOPPED, self.state.interruption)
         elif self.state.failure or self.results.winner() is None:
             nothing = "no trial has a result" if self.results.outcomes else "the search has suggested no trial"
+            if any(outcome.score is not None for outcome in self.results.outcomes.values()):
+                names = [objective.name for objective in self.results.objectives]
+                nothing = f"no trial has a value of each objective ({', '.join(names)})"
             self._end(Status.FAILED, self.state.failure or self.state.stopped or nothing)
         else:
             self._end(Status.COMPLETED, self.state.stopped)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mnist_sweep.common.text import counted, format_duration, format_value, short_names
 from mnist_sweep.config.objective import SUMMARIES, Objective
-from mnist_sweep.journal.ranking import Ranking, best_first, marked
+from mnist_sweep.journal.ranking import Ranking, best_first, marked, others_of
 from mnist_sweep.journal.trial import Outcome
 
 NOTHING = "–"
@@ -145,8 +145,7 @@ def leaderboard(results: Ranking, hyperparameters: Sequence[str] = ()) -> Leader
     """
     objectives = results.objectives
     ended = {n: outcome for n, outcome in sorted(results.outcomes.items()) if results.trials[n].confirms is None}
-    others = [objective.name for objective in objectives[1:]]
-    scores = {n: (outcome.score, *map(outcome.metrics.get, others)) for n, outcome in ended.items()}
+    scores = {n: (outcome.score, *others_of(outcome, objectives)) for n, outcome in ended.items()}
     retrained = {row["trial"]: row for row in results.confirmed.candidates} if results.confirmed else {}
     front = marked(scores, objectives)
     order = best_first(scores, objectives, front, {n: row["mean"] for n, row in retrained.items()})

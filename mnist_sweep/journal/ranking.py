@@ -113,9 +113,15 @@ def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float,
     """
     if outcome.score is None:
         return None
-    others = [outcome.metrics.get(objective.name) for objective in objectives[1:]]
+    others = others_of(outcome, objectives)
     known = [value for value in others if value is not None]
     return (outcome.score, *known) if len(known) == len(others) else None
+
+
+def others_of(outcome: Outcome, objectives: Sequence[Objective]) -> list[float | None]:
+    """Returns a trial's values of the objectives after the first; None for one that is missing, NaN or infinite."""
+    values = [outcome.metrics.get(objective.name) for objective in objectives[1:]]
+    return [value if value is not None and math.isfinite(value) else None for value in values]
 
 
 def best_first(

@@ -23,6 +23,9 @@ from mnist_sweep.training import user_code
 
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+# Names and their beginnings under which this program logs figures of a whole trial.
+_OUR_NAMES = {*SUMMARIES, "seconds", "best_epoch", "epoch_seconds"}
+_OUR_BEGINNINGS = ("best_", "confirmed_", "test_")
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
 
 
@@ -199,6 +202,8 @@ class BuiltModel:
             if np.ndim(value) == 0:
                 prefix = "val_" if name.startswith("val_") else ""
                 rest = name.removeprefix("val_")
+                if _is_ours(name):
+                    raise UserError(f"{setting(self.name)}: {_taken(name)}")
                 named[prefix + ("accuracy" if rest == accuracy else rest)] = float(value)
         return named
 
@@ -264,6 +269,8 @@ def build_and_check(
         )
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
+    if taken := next((metric for metric in _compiled_metrics(model) if _is_ours(metric)), None):
+        raise UserError(f"{setting(name)}: {_taken(taken)}")
     accuracy = _accuracy(model)
     try:
         one_hot = classes if _expects_one_hot(model, accuracy) else None
@@ -323,10 +330,23 @@ def _input_shape(name: str, model: keras.Model, image: tuple[int, int, int]) -> 
 
 def _accuracy(model: keras.Model) -> str | None:
     """Returns the name under which Keras logs a model's accuracy."""
-    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
-    metrics = {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+    metrics = _compiled_metrics(model)
     standard = next((name for name in _ACCURACIES if name in metrics), None)
     return standard or next((name for name, m in metrics.items() if isinstance(m, _ACCURACY_CLASSES)), None)
+
+
+def _compiled_metrics(model: keras.Model) -> dict[str, Any]:
+    """Returns the metrics that a model was compiled with, by name."""
+    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
+    return {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+
+
+def _is_ours(metric: str) -> bool:
+    return metric in _OUR_NAMES or metric.startswith(_OUR_BEGINNINGS)
+
+
+def _taken(metric: str) -> str:
+    return f"has a metric {metric!r}, a name that mnist_sweep uses itself; give it another name"
 
 
 def _name(metric: Any) -> str:

@@ -172,6 +172,10 @@ class Trainer:
             return outcome(Status.STOPPED, callback.stopped)
         if job.keep and not callback.divergence:
             callback.save()
+        if not progress.best and progress.history:
+            last = progress.history[-1][job.objective.name]
+            failure = callback.divergence or f"{job.objective.name} was {last} in every epoch"
+            return outcome(Status.STOPPED, callback.stopped) if callback.stopped else outcome(Status.FAILED, failure)
         with clock("save"), writing_to(job.folder):
             weights_owner.set_weights(model.get_weights() if callback.best_weights is None else callback.best_weights)
             write_whole(job.folder / MODEL_FILE, lambda path: to_save.save(path, include_optimizer=False))
@@ -427,11 +431,13 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _not_finite(self, metrics: Mapping[str, float]) -> str:
         """Returns the metric from which it follows that the training has diverged; "" if there is none."""
-        needed = ("loss", self._job.objective.name)
-        for name in needed:
+        objective = self._job.objective.name
+        for name in ("loss", objective):
             if name not in metrics:
                 # Only a custom fit or training step can leave one out.
-                raise UserError(f"objective={self._job.objective.name}: the model's fit does not log {name}")
+                raise UserError(f"objective={objective}: the model's fit does not log {name}")
+        # Another metric may have no value in an epoch, such as an F1 score before anything is recognized.
+        needed = ("loss", "val_loss") if objective == "val_loss" else ("loss",)
         found = next((name for name in needed if not math.isfinite(metrics[name])), "")
         validation = metrics.get("val_loss", 0.0)
         if not found and not math.isfinite(validation):
@@ -451,7 +457,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = self.model.get_weights()
         if objective.better(score, progress.bar, self._job.config.training.early_stopping.min_delta):
             progress.bar, progress.waited = score, 0
-        else:
+        elif progress.bar is not None:
             progress.waited += 1
 
     def _check_stop(self) -> None:
@@ -469,7 +475,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _diverge(self, metric: str, value: float) -> None:
         progress, rate = self.progress, "learning rate" if self._built else "optimizer.learning_rate"
         what = f"the {metric} became {value} in epoch {progress.epoch + 1}"
-        if progress.history:
+        if progress.best:
             self.divergence = f"diverged after epoch {progress.epoch}: {what}; best epoch {progress.best_epoch} kept"
         else:
             self.divergence = f"{what}; a smaller {rate} may help"

@@ -107,20 +107,35 @@ def check_loadable(model: keras.Model, setting: str) -> None:
 @contextlib.contextmanager
 def _refusing_to_train(setting: str) -> Iterator[None]:
     """Raises a `UserError` if a model is trained: every worker would train it again before its first trial."""
+    refused: list[UserError] = []
 
-    def fit(*_: Any, **__: Any) -> None:
-        frames = [frame for frame in traceback.extract_stack() if "importlib" not in frame.filename][:-1]
+    def train(*_: Any, **__: Any) -> None:
+        frames = [frame for frame in traceback.extract_stack()[:-1] if not _is_librarys(frame.filename)]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "a module"
-        raise UserError(
-            f'{setting}: {where} trains a model when it is imported; move that below `if __name__ == "__main__":`'
+        refused.append(
+            UserError(
+                f'{setting}: {where} trains a model when it is imported; move that below `if __name__ == "__main__":`'
+            )
         )
+        raise refused[0]
 
-    # In the class itself, before those from which it inherits `fit`.
-    keras.Model.fit = fit
+    # In the class itself, before those from which it inherits the methods.
+    keras.Model.fit = keras.Model.train_on_batch = train
     try:
         yield
+    except Exception:
+        if refused:
+            raise refused[0] from None
+        raise
     finally:
-        del keras.Model.fit
+        del keras.Model.fit, keras.Model.train_on_batch
+    if refused:
+        # keras-tuner's `search` catches errors.
+        raise refused[0]
+
+
+def _is_librarys(file: str) -> bool:
+    return "importlib" in file or "site-packages" in file
 
 
 def _place(module: str, stack: traceback.StackSummary) -> str:

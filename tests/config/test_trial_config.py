@@ -58,7 +58,16 @@ def test_the_shipped_defaults_are_valid(trial: Trial, model: str) -> None:
         ("model.units", 16.0, "model.units=16.0: must be a whole number"),
         ("model.units", None, "model.units=null: must be a whole number"),
         ("model.units", {"first": 16}, "model.units: must be a whole number"),
-        ("model.layers", [1, 2], "model.layers=[1, 2]: must be a whole number"),
+        (
+            "model.layers",
+            [1, 2],
+            "model.layers=[1, 2]: must be a whole number; to search values, write model.layers=1,2",
+        ),
+        (
+            "model.units",
+            {"min": 16, "max": 64},
+            "model.units: must be a whole number; to search values, write model.units=int(interval(16,64))",
+        ),
         ("model.activation", 3, "model.activation=3: must be text"),
         ("model.activation", None, "model.activation=null: must be text"),
         ("model.dropout", "a lot", "model.dropout=a lot: must be a number"),

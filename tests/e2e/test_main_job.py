@@ -209,7 +209,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
     assert "Stopping when the running epochs have ended; Ctrl-C again to stop at once." in output
-    assert re.search(r"Interrupted. To continue: \S*python -m mnist_sweep resume mlp/", output)
+    assert re.search(r"Interrupted\. To continue: \S+ -m mnist_sweep resume mlp/", output)
     events = list(journal.read(sweep_of(work, "mlp")))
     assert events[-1].reason == "stopped by Ctrl-C"
     assert not [e for e in events if isinstance(e, WinnerTested)]
@@ -241,7 +241,7 @@ def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_continue(digits: Pa
     driver.send_signal(2)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
-    assert re.search(r"Interrupted. To continue: \S*python -m mnist_sweep resume mlp/", output)
+    assert re.search(r"Interrupted\. To continue: \S+ -m mnist_sweep resume mlp/", output)
     assert "Traceback" not in output
     assert list(journal.read(sweep_of(work, "mlp")))[-1].reason == "interrupted"
 
@@ -361,7 +361,7 @@ def test_a_signal_while_the_report_is_written_leaves_a_complete_sweep_and_no_pro
     driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, rest
-    assert re.search(r"Interrupted; the sweep is complete. To log it: \S*python -m mnist_sweep sync late/", rest)
+    assert re.search(r"Interrupted; the sweep is complete\. To log it: \S+ -m mnist_sweep sync late/", rest)
     events = list(journal.read(sweep_of(work, "late")))
     assert isinstance(events[-1], SweepEnded)
     # Where a worker was making the winner an MLflow model.

@@ -180,6 +180,11 @@ class TestBoth:
         assert rule.report(40, 1, bad) != "", "also if there are many"
         assert rule.report(41, 1, 0.5) == "", "and others are compared as before"
 
+    def test_no_trial_is_stopped_while_none_has_a_score(self, make) -> None:
+        rule = make(ACCURACY)
+        assert {rule.report(number, 1, math.nan) for number in range(10)} == {""}
+        assert {rule.report(number, 2, 0.5) for number in range(10)} == {""}
+
     def test_the_same_calls_give_the_same_answers(self, make) -> None:
         def answers() -> list[str]:
             rule, draw = make(), random.Random(5)
