@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mnist_sweep.common import invocation
 from mnist_sweep.config import compose
 
 Config = dict[str, Any]
@@ -35,6 +36,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from mnist_sweep.training.fit import configure
 
         configure(1, gpu=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_python() -> Iterator[None]:
+    """Lets messages name the interpreter `python`, as in an active environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(invocation, "interpreter", lambda: "python")
+        yield
 
 
 @pytest.fixture

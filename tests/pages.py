@@ -68,7 +68,8 @@ def split(page: Path) -> tuple[str, list[Block]]:
         elif fence:
             indent = None
         elif indent is not None:
-            blocks[-1].lines.append(line.removeprefix(indent))
+            # In the README, the program is called as `make sweep` leaves it: in an environment that is not active.
+            blocks[-1].lines.append(line.removeprefix(indent).replace(f".venv/bin/{PROGRAM}", PROGRAM))
         else:
             prose.append(line)
     assert indent is None, f"{page}: a block is not closed"

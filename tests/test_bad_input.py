@@ -23,10 +23,17 @@ LEARN = "choice(…) or range(…), or use search=random"
 
 CONFIG = [
     (
-        "quikc",
-        "quikc: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
-        "serve, show-data, sync, ui",
+        "zzz",
+        "zzz: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
+        "retrain, serve, show-data, sync, ui",
     ),
+    ("epochs=3", "epochs: unknown key; did you mean 'training.epochs'?"),
+    ("optimizer.lr=0.1", "optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?"),
+    ("optimizer.momentum=0.9", "optimizer.momentum: unknown key; did you mean '+optimizer.arguments.momentum'?"),
+    ("filters=8", "filters: unknown key; it exists only with model=cnn, as model.filters"),
+    ("search.factor=3", "search.factor: unknown key; it exists only with search=asha or search=hyperband"),
+    ("data.path=a#b.npz", "data.path=a#b.npz: cannot be parsed as typed; write 'data.path=\"a#b.npz\"'"),
+    ("--lr=0.1", "--lr=0.1: no such option; keys have no dashes: optimizer.learning_rate=0.1"),
     ("compar", "compar: no such command; did you mean 'compare'?"),
     ("+experiment=quikc", "experiment=quikc: no such experiment; did you mean 'quick'?"),
     ("experiment=quick", "experiment: write it with a plus, +experiment=NAME"),
@@ -72,6 +79,14 @@ CONFIG = [
     (
         "+optimizer.arguments.momentum=0.9",
         "optimizer.arguments.momentum: adam has no such argument; did you mean 'ema_momentum'?",
+    ),
+    (
+        "conditions.model.units=model.layers>1or2 model.units=16,32",
+        "conditions.model.units=model.layers>1or2: > needs a number after it",
+    ),
+    (
+        "conditions.model.units=model.lyers==1 model.units=16,32",
+        "conditions.model.units=model.lyers==1: model.lyers: unknown key; did you mean 'model.layers'?",
     ),
     (
         "optimizer.schedule.name=ExponentialDecay",
@@ -139,7 +154,7 @@ CONFIG = [
     (
         "optimizer=adam,sgd",
         "optimizer=adam,sgd: a group cannot be searched; run one sweep per option with -m optimizer=…, or search "
-        "values inside the group",
+        "optimizer.name=adam,sgd",
     ),
     (
         "tracking.uri=ftp://box/runs",
@@ -241,9 +256,9 @@ def test_a_sweep_killed_before_its_first_event_is_removed_by_the_next_one(capsys
     assert not killed.exists()
 
 
-def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_images_smaller_than_every_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "own.npz").write_bytes(zipped())
-    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (
+    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=9,10") == (
         "model.kernel_size=9: convolution layer 1 gets images of only 8 pixels; use fewer model.layers, less "
         "model.pooling or model.padding=same"
     )

@@ -23,6 +23,8 @@ def sweeps() -> dict[str, list[str]]:
     """The arguments of each command that starts a sweep."""
     shown = [command for page in GUIDES for command in commands(page)]
     program = [c for c in shown if c.words[:3] == PROGRAM.split()]
+    # tests/e2e/test_docs_commands.py compares the errors.
+    program = [c for c in program if not c.output.startswith("mnist_sweep: ")]
     started = [c for c in program if c.words[3:4] and c.words[3] not in {*COMMANDS, "--help"}]
     return {" ".join(c.words[3:]): c.words[3:] for c in started}
 
@@ -104,8 +106,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("arguments", sweeps().values(), ids=sweeps())
 def test_every_sweep_that_a_page_shows_has_a_config_that_can_run(work: Path, arguments: list[str]) -> None:
     """Checks the config as before a start, but without workers and data."""
-    if "units=0," in " ".join(arguments):
-        return  # the example of an error, which tests/e2e/test_docs_commands.py compares
     several = "-m" in arguments
     given = [argument for argument in arguments if argument not in ("-m", "--cfg", "job")]
     for each in expanded(given) if several else [given]:
@@ -154,7 +154,7 @@ def test_every_key_that_a_page_names_exists(page: Path, known: set[str]) -> None
         key, _, value = override.partition("=")
         if key.startswith("+"):
             continue
-        assert key in known, override
+        assert key.removeprefix("conditions.") in known, override
         if re.search(r"\w\(", value):
             assert read_sweep(value, key) is not None, override
 

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from mnist_sweep.cli import hints
 from mnist_sweep.cli.commands import COMMANDS
-from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common import shadowing
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import interpreter, pip_install
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
 from mnist_sweep.common.termination import ended_by_signals
 from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         _end(2, _unusable(error), error, debug)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("mnist_sweep"):
+            _end(2, missing_package(error), error, debug)
         # MLflow is not imported here, as most errors occur before it is needed.
         mlflow = sys.modules.get("mlflow.exceptions")
         if mlflow is not None and isinstance(error, mlflow.MlflowException):
@@ -65,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
                 "--tracking-uri or MLFLOW_TRACKING_URI"
             )
             _end(2, message, error, debug)
+        try:
+            shadowing.check()
+        except shadowing.HidesLibrary as cause:
+            _end(2, str(cause), error, debug)
         what = f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
         _end(1, what, error, debug)
 
@@ -83,11 +92,30 @@ def _unusable(error: OSError) -> str:
     return f"{error.filename or 'disk'}: cannot be used ({os_reason(error)})"
 
 
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Returns what to do about a package that is not installed.
+
+    Args:
+        error: What the import raised.
+    """
+    package = str(error.name or error).partition(".")[0]
+    source = Path(__file__).parents[2]
+    environment = source / ".venv" / "bin" / "python"
+    # The interpreter of an environment may be a link to the one that runs.
+    if environment.exists() and Path(sys.prefix).resolve() != environment.parents[1].resolve():
+        todo = f"run this command with {os.path.relpath(environment)}, which has it"
+    elif (source / "pyproject.toml").exists():
+        todo = f"to install it: {pip_install('-e', os.path.relpath(source))}"
+    else:
+        todo = f"to install it: {pip_install('mnist_sweep')}"
+    return f"the package {package} is not installed for {interpreter()}; {todo}"
+
+
 def _run(given: list[str]) -> int:
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
     if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
-        raise UserError(f"{given[0]}: no such command{did_you_mean(given[0], COMMANDS)}")
+        raise hints.no_such_command(given)
     return _sweep(given)
 
 
@@ -99,6 +127,7 @@ def _sweep(given: list[str]) -> int:
     from mnist_sweep.config import compose, shipped
     from mnist_sweep.config.grammar import quote_sweeps
 
+    hints.check_options(given)
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:
@@ -109,6 +138,8 @@ def _sweep(given: list[str]) -> int:
             raise SystemExit(130)
 
     compose.register()
+    for ignored in filter(None, (compose.ignored_config(), compose.ignored_experiment_name())):
+        print(f"mnist_sweep: {ignored}", file=sys.stderr)
     multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
     rest = [_without_secret(argument) for argument in given if argument not in flags]
@@ -137,6 +168,8 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     from mnist_sweep.cli import hydra_folder
     from mnist_sweep.common.tables import standard_output
     from mnist_sweep.config import compose
+    from mnist_sweep.config.settings import check_settings
+    from mnist_sweep.config.unused import refuse_unused
     from mnist_sweep.driver import launch, resume
     from mnist_sweep.journal import folders
     from mnist_sweep.tracking.uri import with_password
@@ -146,12 +179,16 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
         # There is nothing to continue, but a copy of the images, which may be large.
         folders.discard(killed)
     plain = compose.plain(config)
+    check_settings(plain)
+    refuse_unused(plain)
     plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
     hide(plain["tracking"]["uri"])
     if plain["resume"] == "auto":
         old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
         if old is not None:
             return launch.run(plain, old, standard_output(), resume=True)
+    for line in compose.replaced_options(hydra_config.runtime.choices):
+        print(line, flush=True)
     hydra_folder.save_configs(config, hydra_config, claim.folder)
     before = compose.baseline(plain, hydra_config.overrides.task, hydra_config.runtime.choices)
     return launch.run(plain, claim.folder, standard_output(), baseline=before)

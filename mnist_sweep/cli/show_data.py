@@ -12,10 +12,11 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import open_file
 from mnist_sweep.common.tables import Column, show, standard_output
-from mnist_sweep.common.text import os_reason
+from mnist_sweep.common.text import counted, os_reason
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.unused import refuse_unused
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import summary
 
@@ -43,7 +44,9 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
             raise UserError(
                 f"show-data: {to} was not written by show-data, and would be replaced; name another file with --to=FILE"
             )
-    settings = check_settings(compose.defaults(quote_sweeps(overrides)))
+    config = compose.defaults(quote_sweeps(overrides))
+    settings = check_settings(config)
+    refuse_unused(config)
     images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
     from mnist_sweep.results.plots import digits_and_classes
 
@@ -58,8 +61,10 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
         raise UserError(f"--to={to}: cannot be written ({os_reason(error)})") from None
     console = standard_output()
     summary.warn_of_fallback(console, images)
+    for note in images.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     height, width, channels = images.shape
-    sizes = f"{len(images.x_train):,} training and {len(images.x_test):,} test images"
+    sizes = f"{len(images.x_train):,} training and {counted(len(images.x_test), 'test image')}"
     lines = {
         "data": f"{images.name}, from {images.source}",
         "digest": images.digest(),
@@ -72,7 +77,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     columns = [Column("class", [str(label) for label in range(images.classes)], 2)]
     for heading, found in zip(("training", "test"), counts, strict=True):
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
-    show(console, columns, f"{images.classes} classes")
+    show(console, columns, f"{counted(images.classes, 'class', 'classes')}")
     console.print(f"{which}, plotted in {to}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Final
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 
 # For configs that were logged before `training.backend` existed; `conf/` names the default of new sweeps.
@@ -30,7 +31,7 @@ def check_installed(name: str) -> None:
     """
     if not is_installed(name):
         other = next((f", or use training.backend={each}" for each in ALL if is_installed(each)), "")
-        raise UserError(f"training.backend={name}: is not installed; pip install {name}{other}")
+        raise UserError(f"training.backend={name}: is not installed; {invocation.pip_install(name)}{other}")
 
 
 def is_installed(name: str) -> bool:

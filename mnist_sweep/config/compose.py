@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,16 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config import shipped
-from mnist_sweep.config.grammar import is_sweep, read_sweep
-from mnist_sweep.config.settings import TRIAL_GROUPS
+from mnist_sweep.config.grammar import FORMS, is_sweep, read_sweep
+from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
+from mnist_sweep.config.overrides import corrected
+from mnist_sweep.config.settings import TRIAL_GROUPS, is_name
 
 CONFIG = "config"
 _MISSING = object()
+# MLflow's own variable for the experiment of a run, and so the default name of sweeps.
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+_TEXTS = ("name", "description")
 # What Hydra may raise while it composes.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
@@ -38,6 +44,29 @@ def user_folder() -> Path | None:
     """Returns the user's `conf/` in the working directory; None if there is none, or it is the shipped one."""
     folder = Path.cwd() / "conf"
     return folder if folder.is_dir() and folder.resolve() != shipped.folder().resolve() else None
+
+
+def ignored_config() -> str | None:
+    """Returns a line on the `conf/config.yaml` of the working directory, which is not used; None if there is none."""
+    folder = user_folder()
+    if folder is None or not any((folder / f"{CONFIG}{suffix}").exists() for suffix in (".yaml", ".yml")):
+        return None
+    return (
+        f"conf/{CONFIG}.yaml is ignored: only the groups and experiments in conf/ are used. To change defaults, write "
+        "an experiment, conf/experiment/NAME.yaml"
+    )
+
+
+def replaced_options(choices: Mapping[str, str | None]) -> Iterator[str]:
+    """Yields a line on each option that a file in the working directory replaces, such as another project's.
+
+    Args:
+        choices: The chosen option of each group.
+    """
+    for group, option in choices.items():
+        own, ours = (folder / group / f"{option}.yaml" for folder in (user_folder() or Path(), shipped.folder()))
+        if user_folder() is not None and own.exists() and ours.exists():
+            yield f"conf/{group}/{option}.yaml of the working directory is used instead of the one of mnist_sweep"
 
 
 class _UserConfigs(SearchPathPlugin):
@@ -56,6 +85,10 @@ class _UserFiles(FileConfigSource):
     def scheme() -> str:
         return "user"
 
+    def is_config(self, config_path: str) -> bool:
+        # The main config of another Hydra project must not replace the defaults of this program.
+        return config_path != CONFIG and super().is_config(config_path)
+
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         if path.exists():
@@ -63,7 +96,18 @@ class _UserFiles(FileConfigSource):
         return super().load_config(config_path)
 
 
+def ignored_experiment_name() -> str | None:
+    """Returns a line on MLFLOW_EXPERIMENT_NAME if it cannot be the name of sweeps; None if it is not set, or can."""
+    name = os.environ.get(EXPERIMENT_VARIABLE)
+    if not name or is_name(name):
+        return None
+    return f"{EXPERIMENT_VARIABLE}={printable(name)} is ignored, as it cannot name a folder; write name=NAME instead"
+
+
 def _experiment_name(*, _root_: DictConfig) -> str:
+    named = os.environ.get(EXPERIMENT_VARIABLE, "")
+    if is_name(named):
+        return named
     chosen = OmegaConf.select(_root_, "hydra.runtime.choices.experiment")
     if chosen is None and HydraConfig.initialized():
         chosen = HydraConfig.get().runtime.choices.get("experiment")
@@ -95,11 +139,12 @@ def register() -> None:
     OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
 
 
-def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
+def defaults(overrides: Sequence[str] = (), *, whole: bool = True) -> dict[str, Any]:
     """Composes the config outside of a sweep, for commands that need only a part of it.
 
     Args:
         overrides: As on the command line.
+        whole: Whether to refuse a config in which a value is missing.
 
     Raises:
         UserError: An override or the user's `conf/` is wrong.
@@ -119,7 +164,7 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise explain(error, overrides) from error
     finally:
         Singleton.set_state(before)
-    return plain(composed)
+    return plain(composed, whole=whole)
 
 
 def baseline(
@@ -167,18 +212,24 @@ def _without_sweeps(node: Any, default: Any, key: str) -> Any:
     return node
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
     """Converts a composed config to plain data, with interpolations resolved.
+
+    Args:
+        config: The config.
+        whole: Whether to refuse a config in which a value is missing.
 
     Raises:
         UserError: A value is missing, or refers to a missing one.
     """
     try:
-        result = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        result = OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
     except OmegaConfBaseException as error:
         raise explain(error) from error
     assert isinstance(result, dict)
-    return {str(key): value for key, value in result.items()}
+    # A name such as 2026 is a number in YAML.
+    texts = {key: str(result[key]) for key in _TEXTS if type(result.get(key)) in (int, float)}
+    return {str(key): value for key, value in result.items()} | texts
 
 
 def experiments() -> dict[str, str]:
@@ -233,11 +284,21 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{error.full_key}: a value is required; give {error.full_key}=…")
     if isinstance(error, OverrideParseException):
-        return UserError(f"{error.override}: cannot be parsed ({first_line(error)})")
+        return _unparsable(str(error.override), error, overrides)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")]
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return UserError(f"{error.full_key}: {lines[0]}")
     return UserError(" ".join(lines[:2]) or type(error).__name__)
+
+
+def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> UserError:
+    following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
+    right = corrected(argument, following)
+    if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):
+        return UserError(f"{argument}: cannot be parsed; to search values, {FORMS}")
+    return UserError(
+        f"{argument}: cannot be parsed {f'as typed; write {right}' if right else f'({first_line(error)})'}"
+    )
 
 
 def _no_such_option(file: str, options: Sequence[str]) -> UserError:
@@ -247,10 +308,22 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         options = list(experiments())
     if not group:
         return UserError(f"{file}: no such config")
-    if "," in option or "(" in option:
+    top, _, value = file.partition("/")
+    if top == "data" and ("/" in value or value.endswith((".npz", ".gz", ".npy"))):
         return UserError(
-            f"{group}={option}: a group cannot be searched; run one sweep per option with -m {group}=…, "
-            "or search values inside the group"
+            f"data={value}: no such option of the group data; for a file, write data=npz data.path={value}"
+        )
+    if top == "model" and re.fullmatch(r"[\w.]+:\w+", value):
+        return UserError(
+            f"model={value}: no such option of the group model; for your own code, write model.hypermodel={value} or "
+            f"model.builder={value}"
+        )
+    if "," in option or "(" in option:
+        plus = "+" if group == "experiment" else ""
+        inside = f"optimizer.name={option}" if group == "optimizer" else "values inside the group"
+        return UserError(
+            f"{plus}{group}={option}: a group cannot be searched; run one sweep per option with -m {plus}{group}=…, "
+            f"or search {inside}"
         )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
     return UserError(f"{group}={option}: no such {what}{did_you_mean(option, options)}")
@@ -263,18 +336,23 @@ def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
         return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
-    known = _keys(defaults(chosen))
-    return UserError(
-        f"{key}: unknown key{did_you_mean(key, known)}" + (f" (+{key}=… adds it)" if "arguments" in key else "")
-    )
+    known = list(nested_keys(defaults(chosen, whole=False)))
+    elsewhere = list(_options_with(key))
+    if elsewhere and not same_end(key, known):
+        return UserError(f"{key}: unknown key; it exists only with {' or '.join(elsewhere)}")
+    message = unknown_key(key, known)
+    return UserError(message + (f" (+{key}=… adds it)" if "arguments" in key else ""))
 
 
 def _groups() -> list[str]:
     return sorted(p.name for p in shipped.folder().iterdir() if p.is_dir() and p.name != "hydra")
 
 
-def _keys(tree: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in tree.items() if isinstance(tree, dict) else ():
-        keys += [f"{prefix}{name}", *_keys(value, f"{prefix}{name}.")]
-    return keys
+def _options_with(key: str) -> Iterator[str]:
+    """Yields the options that have a key, such as `model=cnn` for `model.filters` or `filters`."""
+    group, _, end = key.rpartition(".")
+    for name in _groups():
+        for file in sorted((shipped.folder() / name).glob("*.yaml")) if name != "experiment" else ():
+            has = [k for k in nested_keys(shipped.values(f"{name}/{file.stem}")) if k.rpartition(".")[2] == end]
+            if has and (not group or group.partition(".")[0] == name):
+                yield f"{name}={file.stem}" + (f", as {name}.{has[0]}" if key != f"{name}.{has[0]}" else "")

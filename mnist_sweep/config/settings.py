@@ -13,12 +13,21 @@ from pydantic import Field, model_validator
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
-from mnist_sweep.config.objective import SUMMARIES, Objective
+from mnist_sweep.config.condition_text import Written, read_conditions
+from mnist_sweep.config.key_names import nested_keys, unknown_key
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
+# Metrics that only a mistake would optimize in the other direction.
+_LEARNED = ("accuracy", "loss", "val_accuracy", "val_loss")
 TRIAL_GROUPS = ("model", "optimizer", "training")
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a text can be the name of a sweep, which is also that of a folder."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text) is not None
 
 
 class DataConfig(Strict):
@@ -93,6 +102,7 @@ class Settings:
         workers: Where trials run.
         tracking: Where runs are logged.
         trial: The groups model, optimizer and training, possibly with sweeps.
+        conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
     """
 
     name: str
@@ -109,6 +119,7 @@ class Settings:
     workers: WorkersConfig
     tracking: TrackingConfig
     trial: dict[str, Any]
+    conditions: dict[str, Written] | None
 
     @property
     def objective(self) -> Objective:
@@ -133,6 +144,8 @@ class _Top(Strict):
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
+    # A default for old sweeps, which lack this key.
+    conditions: dict[str, Any] | None = None
     # Not stored with a sweep.
     resume: Literal["auto"] | None = None
 
@@ -147,21 +160,22 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         UserError: A key is unknown or missing, a value has the wrong type or is out of range, or a value that cannot
             be searched is a sweep.
     """
-    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "resume"}:
+    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "conditions", "resume"}:
         _refuse_sweeps(raw[key], key)
     for key in raw:
         if key == "experiment":
             raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")
         if key not in _Top.model_fields:
-            raise UserError(f"{key}: unknown key{did_you_mean(key, {*_Top.model_fields, 'experiment'})}")
+            others = {name: value for name, value in raw.items() if name != key}
+            raise UserError(unknown_key(key, ["experiment", *nested_keys(others)]))
     top = check(_Top, raw)
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", top.name):
+    if not is_name(top.name):
         raise UserError(f"name={top.name}: use only letters, digits, _, - and ., because it names a folder")
     settings = Settings(
         name=top.name,
         description=top.description,
         seed=top.seed,
-        objectives=_objectives(top.objective),
+        objectives=_objectives(top.objective, top.model),
         validation=top.validation,
         folds=top.folds,
         repeats=top.repeats,
@@ -172,6 +186,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         workers=check(WorkersConfig, top.workers, "workers."),
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
+        conditions=None if top.conditions is None else read_conditions(top.conditions),
     )
     _check_backend(settings.trial["training"])
     holdout = settings.validation == "holdout"
@@ -214,10 +229,27 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
     return SEARCHES[algorithm]
 
 
-def _objectives(written: str | list[str]) -> tuple[Objective, ...]:
+def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Objective, ...]:
+    if model.get("hypermodel") is None:
+        # What a hypermodel's model logs is known when it is built.
+        known = {**METRICS, **SUMMARIES}
+        for text in [written] if isinstance(written, str) else written:
+            if "," in text:
+                # Refused below.
+                continue
+            name = re.sub(r" +(max|min)?$", "", text.strip())
+            if name not in known and name.partition(" ")[0] not in known:
+                raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
     objectives = Objective.parse_all(written)
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
+    for objective in objectives:
+        if objective.name in _LEARNED and METRICS[objective.name] != objective.direction:
+            better = METRICS[objective.name]
+            raise UserError(
+                f"objective={objective.name} {objective.direction}: a good model has a "
+                f"{'high' if better == 'max' else 'low'} {objective.name}; write {objective.name} {better}"
+            )
     names = [objective.name for objective in objectives]
     for name in names:
         if names.count(name) > 1:

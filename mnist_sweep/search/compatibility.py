@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.search_config import ASHASearch, CustomSearch, HyperbandSearch, MedianSearch, PBTSearch
 from mnist_sweep.config.settings import Settings
@@ -33,8 +34,8 @@ def check(settings: Settings, space: Space) -> None:
             f"search.warm_start={config.warm_start[0]}: search={config.algorithm} does not learn from earlier sweeps; "
             "use search=tpe or asha, or leave it out"
         )
-    if config.algorithm == "none" and space.hyperparameters:
-        first = space.hyperparameters[0].name
+    if config.algorithm == "none" and (several := [h.name for h in space.hyperparameters if h.domain.size != 1]):
+        first = several[0]
         raise UserError(f"search=none: {first} is a sweep; give it one value, or use search=random")
     if config.algorithm == "grid":
         _check_grid(space, continuous, config.max_trials)
@@ -115,7 +116,7 @@ def _check_sampler(settings: Settings, space: Space) -> None:
     if isinstance(config, ASHASearch | MedianSearch):
         key, sampler = "search.sampler", config.sampler
     if sampler == "gp" and importlib.util.find_spec("torch") is None:
-        raise UserError(f"{key}=gp: needs PyTorch; pip install torch greenlet, or use {key}=tpe")
+        raise UserError(f"{key}=gp: needs PyTorch; {invocation.pip_install('torch', 'greenlet')}, or use {key}=tpe")
     if sampler == "cmaes" and not any(h.domain.numeric and h.domain.size != 1 for h in space.hyperparameters):
         raise UserError(
             f"{key}=cmaes: varies numbers only, and none of the searched hyperparameters is one; use {key}=tpe"

@@ -26,7 +26,6 @@ _FRAMES = ((74, 62, 440, 312), (524, 62, 890, 312))
 # With more points than this, only the line is drawn.
 _DOTS = 100
 _HUGE = 1e300
-_PAIRS = (("loss", "Loss"), ("accuracy", "Accuracy"))
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,20 @@ class Panel:
     best_epoch: int | None = None
 
 
-def panels(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None) -> list[Panel]:
-    """Returns the panels of loss and accuracy.
+def panels(
+    epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None, objective: str = "val_accuracy"
+) -> list[Panel]:
+    """Returns the panels of the loss and of the objective; of the accuracy if the loss is the objective.
 
     Args:
         epochs: The metrics of each epoch, by its number from 1.
         best_epoch: The epoch whose weights were kept; None if there is none.
+        objective: The objective's name.
     """
     found = []
-    for metric, label in _PAIRS:
+    second = objective.removeprefix("val_")
+    for metric in ("loss", "accuracy" if second == "loss" else second):
+        label = metric.capitalize() if metric.isalpha() else metric
         given = {
             part: [(epoch, values[name]) for epoch, values in sorted(epochs.items()) if name in values]
             for part, name in (("training", metric), ("validation", f"val_{metric}"))
@@ -61,13 +65,16 @@ def panels(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None) ->
     return found
 
 
-def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None, title: str) -> bytes:
-    """Plots a trial's loss and accuracy over its epochs.
+def learning_curves(
+    epochs: Mapping[int, Mapping[str, float]], best_epoch: int | None, title: str, objective: str = "val_accuracy"
+) -> bytes:
+    """Plots a trial's loss and its objective over its epochs.
 
     Args:
         epochs: The metrics of each epoch, by its number from 1; values that are not finite are gaps.
         best_epoch: The epoch whose weights were kept, which is marked by a line.
         title: The plot's title.
+        objective: The objective's name.
 
     Returns:
         A PNG of 900 × 360 pixels.
@@ -75,7 +82,7 @@ def learning_curves(epochs: Mapping[int, Mapping[str, float]], best_epoch: int |
     image = Image.new("RGB", (_SCALE * _WIDTH, _SCALE * _HEIGHT), _BACKGROUND)
     pen = ImageDraw.Draw(image)
     pen.text((_SCALE * _WIDTH // 2, _SCALE * 16), title, _TEXT, _font(15), anchor="mm")
-    for frame, panel in zip(_FRAMES, panels(epochs, best_epoch), strict=True):
+    for frame, panel in zip(_FRAMES, panels(epochs, best_epoch, objective), strict=True):
         left, top, right, bottom = (_SCALE * edge for edge in frame)
         _draw(pen, panel, (left, top, right, bottom))
     file = io.BytesIO()

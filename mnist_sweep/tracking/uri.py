@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import STORE_VARIABLE, masked, reveal
 from mnist_sweep.common.text import printable
@@ -18,6 +20,18 @@ _ENCODED = "sqlite+pysqlite:///"
 # Characters that end a URI's path, or that SQLAlchemy decodes.
 _SPECIAL = re.compile(r"[%?#\x00-\x1f]")
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
+
+
+def given_now(uri: str | None = None) -> str | None:
+    """Returns the tracking URI that the user gives now, which wins over the one that a sweep was logged to.
+
+    Args:
+        uri: What an option or an argument gives.
+
+    Returns:
+        That, or else the variable MLFLOW_TRACKING_URI; None if neither is given.
+    """
+    return uri or os.environ.get(STORE_VARIABLE) or None
 
 
 def absolute(uri: str) -> str:
@@ -123,7 +137,7 @@ def existing(uri: str) -> str:
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         raise UserError(
-            f"tracking.uri={uri}: there are no runs yet; start with python -m mnist_sweep +experiment=quick"
+            f"tracking.uri={uri}: there are no runs yet; start with {invocation.command('+experiment=quick')}"
         )
     return uri
 

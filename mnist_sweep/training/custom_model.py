@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner as kt
 import numpy as np
 
-from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.hypermodel_space import key_of
+from mnist_sweep.config.objective import METRICS, SUMMARIES
 from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
+from mnist_sweep.training import user_code
 
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+# Names and their beginnings under which this program logs figures of a whole trial.
+_OUR_NAMES = {*SUMMARIES, "seconds", "best_epoch", "epoch_seconds"}
+_OUR_BEGINNINGS = ("best_", "confirmed_", "test_")
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
 
 
@@ -73,9 +74,10 @@ def load(name: str) -> Any:
         UserError: It cannot be imported, or is something else.
     """
     module, _, attribute = name.partition(":")
+    loaded = user_code.load(setting(name), module)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
+        found = getattr(loaded, attribute)
+    except AttributeError as error:
         raise code_error(name, "cannot be imported", error) from error
     if isinstance(found, type) and issubclass(found, kt.HyperModel):
         try:
@@ -99,12 +101,7 @@ def load(name: str) -> Any:
 
 def code_error(name: str, problem: str, error: BaseException) -> UserError:
     """Describes an exception in a user's code in one line with its place; prints the traceback to the worker's log."""
-    traceback.print_exception(error)
-    file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    place = f" at {Path(str(file)).name}:{lines[-1]}" if lines else ""
-    kind, line = type(error).__name__, first_line(error)
-    return UserError(f"{setting(name)}: {problem} ({kind}{place}{'' if line == kind else f': {line}'})")
+    return user_code.code_error(setting(name), name.partition(":")[0], problem, error)
 
 
 def has_custom_fit(hypermodel: Any) -> bool:
@@ -143,7 +140,7 @@ class BuiltModel:
         image_shape: Height, width and channels of the images.
         input_shape: The shape that an image is reshaped to.
         one_hot: The number of classes if the model expects one-hot labels, else None.
-        accuracy: Keras's name for its accuracy; None if only its custom fit knows.
+        accuracy: Keras's name for its accuracy; None if it has none, or only its custom fit knows.
         probabilities: Whether its outputs are probabilities; otherwise they are logits or scores.
     """
 
@@ -172,6 +169,31 @@ class BuiltModel:
         labels = labels if self.one_hot is None else np.eye(self.one_hot, dtype=np.float32)[labels]
         return images.reshape(-1, *self.input_shape), labels
 
+    def check_logs(self, wanted: Sequence[str], images: Array, labels: Array) -> None:
+        """Checks that Keras's fit will log the objectives.
+
+        Args:
+            wanted: The objectives' names.
+            images: A few images, as arrays that `arrays` returned.
+            labels: Their labels.
+
+        Raises:
+            UserError: It will not.
+        """
+        fixed = {*METRICS, *SUMMARIES} - {"accuracy", "val_accuracy"}
+        if self.has_custom_fit or not set(wanted) - fixed - ({"accuracy", "val_accuracy"} if self.accuracy else set()):
+            return
+        logged = self.metrics(self.model.evaluate(images, labels, verbose=0, return_dict=True))
+        known = {*fixed, *(f"{prefix}{name}" for name in logged for prefix in ("", "val_"))}
+        for name in wanted:
+            if name not in known and name.endswith("accuracy") and self.accuracy is None:
+                raise UserError(
+                    f"{setting(self.name)}: compiles its model without accuracy; pass metrics=['accuracy'], or set "
+                    "objective to a metric that it has"
+                )
+            if name not in known:
+                raise UserError(f"objective={name}: {self.name} does not log it{did_you_mean(name, known)}")
+
     def metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
         """Returns the scalars of Keras's logs under this project's names."""
         accuracy = self.accuracy or next((name for name in _ACCURACIES if name in logs), None)
@@ -180,6 +202,8 @@ class BuiltModel:
             if np.ndim(value) == 0:
                 prefix = "val_" if name.startswith("val_") else ""
                 rest = name.removeprefix("val_")
+                if _is_ours(name):
+                    raise UserError(f"{setting(self.name)}: {_taken(name)}")
                 named[prefix + ("accuracy" if rest == accuracy else rest)] = float(value)
         return named
 
@@ -245,9 +269,9 @@ def build_and_check(
         )
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
+    if taken := next((metric for metric in _compiled_metrics(model) if _is_ours(metric)), None):
+        raise UserError(f"{setting(name)}: {_taken(taken)}")
     accuracy = _accuracy(model)
-    if accuracy is None and not has_custom_fit(hypermodel):
-        raise UserError(f"{setting(name)}: compiles its model without accuracy; pass metrics=['accuracy']")
     try:
         one_hot = classes if _expects_one_hot(model, accuracy) else None
     except ValueError as error:
@@ -306,10 +330,23 @@ def _input_shape(name: str, model: keras.Model, image: tuple[int, int, int]) -> 
 
 def _accuracy(model: keras.Model) -> str | None:
     """Returns the name under which Keras logs a model's accuracy."""
-    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
-    metrics = {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+    metrics = _compiled_metrics(model)
     standard = next((name for name in _ACCURACIES if name in metrics), None)
     return standard or next((name for name, m in metrics.items() if isinstance(m, _ACCURACY_CLASSES)), None)
+
+
+def _compiled_metrics(model: keras.Model) -> dict[str, Any]:
+    """Returns the metrics that a model was compiled with, by name."""
+    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
+    return {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+
+
+def _is_ours(metric: str) -> bool:
+    return metric in _OUR_NAMES or metric.startswith(_OUR_BEGINNINGS)
+
+
+def _taken(metric: str) -> str:
+    return f"has a metric {metric!r}, a name that mnist_sweep uses itself; give it another name"
 
 
 def _name(metric: Any) -> str:

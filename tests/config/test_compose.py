@@ -273,6 +273,20 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         (["workers=ray"], "workers=ray: no such option of the group workers; choose one of: local"),
         (["optimizer=Adamm"], "optimizer=Adamm: no such option of the group optimizer; did you mean 'adam'?"),
         (["data=mnist5k"], "data=mnist5k: no such option of the group data; did you mean 'mnist_5k'?"),
+        (
+            ["data=./my data/digits.npz"],
+            "data=./my data/digits.npz: no such option of the group data; for a file, write data=npz "
+            "data.path=./my data/digits.npz",
+        ),
+        (
+            ["model=own:build"],
+            "model=own:build: no such option of the group model; for your own code, write model.hypermodel=own:build "
+            "or model.builder=own:build",
+        ),
+        (["data=npz", "data.path=a.npz", "lr=3"], "lr: unknown key; did you mean 'optimizer.learning_rate'?"),
+        (["direction=max"], "direction: unknown key; did you mean 'objective'?"),
+        (["objective.name=val_loss"], "objective.name: unknown key; did you mean 'objective'?"),
+        (["optimizer.momentum=0.9"], "optimizer.momentum: unknown key; did you mean '+optimizer.arguments.momentum'?"),
         (["modle=cnn"], "modle: unknown key; did you mean 'model'?"),
         (["serach=grid"], "serach: unknown key; did you mean 'search'?"),
         (["model.unit=16"], "model.unit: unknown key; did you mean 'model.units'?"),
@@ -290,16 +304,16 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         (["data=npz"], "data.path: a value is required; give data.path=…"),
         (["name=${foo}"], "name: Interpolation key 'foo' not found"),
         (["model.units=${model.foo}"], "model.units: Interpolation key 'model.foo' not found"),
-        (["model.units=[1"], "model.units=[1: cannot be parsed (no viable alternative at input '[1')"),
+        (["model.units=[1"], "model.units=[1: cannot be parsed as typed; write 'model.units=[1]'"),
         (
             ["model.units=choice(1"],
-            "model.units=choice(1: cannot be parsed (no viable alternative at input 'choice(1')",
+            "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
         (["quick"], "quick: cannot be parsed (Error parsing override 'quick')"),
         *(
             (
                 [f"{plus}{group}={sweep}"],
-                f"{group}={sweep}: a group cannot be searched; run one sweep per option with -m {group}=…, "
+                f"{plus}{group}={sweep}: a group cannot be searched; run one sweep per option with -m {plus}{group}=…, "
                 "or search values inside the group",
             )
             for plus, group, sweep in (
@@ -444,3 +458,42 @@ class TestBaseline:
         assert asked == []
         compose.baseline(swept, ["+experiment=cnn"], {**self.CHOICES, "model": "cnn"})
         assert asked == [["model=cnn", "optimizer=rmsprop", "training=default"]]
+
+
+def test_the_main_config_of_another_project_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    before = compose.defaults()
+    assert compose.ignored_config() is None
+    (tmp_path / "conf" / "config.yaml").write_text("db: mysql\nlr: 1e-3\n")
+    assert compose.defaults() == before
+    assert str(compose.ignored_config()).startswith("conf/config.yaml is ignored: ")
+
+
+def test_an_option_that_a_users_file_replaces_is_named(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "optimizer").mkdir(parents=True)
+    (tmp_path / "conf" / "optimizer" / "adam.yaml").write_text("lr: 1e-3\n")
+    found = list(compose.replaced_options({"optimizer": "adam", "model": "mlp", "experiment": None}))
+    assert found == ["conf/optimizer/adam.yaml of the working directory is used instead of the one of mnist_sweep"]
+
+
+@pytest.mark.parametrize("name", ["2026", "nan", "1e3", "true", "0x10"])
+def test_a_name_that_looks_like_a_number_is_text(name: str) -> None:
+    (argument,) = quote_sweeps([f"name={name}"])
+    assert compose.defaults([argument])["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("variable", "overrides", "name"),
+    [
+        ("mine", [], "mine"),
+        ("mine", ["+experiment=quick"], "mine"),
+        ("mine", ["name=typed"], "typed"),
+        ("/Users/me/mine", ["+experiment=quick"], "quick"),
+    ],
+)
+def test_mlflows_experiment_variable_names_sweeps(
+    monkeypatch: pytest.MonkeyPatch, variable: str, overrides: list[str], name: str
+) -> None:
+    monkeypatch.setenv(compose.EXPERIMENT_VARIABLE, variable)
+    assert compose.defaults(overrides)["name"] == name
+    assert (compose.ignored_experiment_name() is None) == (variable == "mine")

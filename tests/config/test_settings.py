@@ -10,7 +10,7 @@ import pytest
 from changes import MISSING, changed
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES
 from mnist_sweep.config.settings import Settings, check_settings
 
@@ -71,9 +71,9 @@ def test_the_usual_direction_of_an_objective_is_inferred(text: str, name: str, d
         ("loss up", "objective=loss up: say which is better, 'loss max' or 'loss min'"),
         ("loss MIN", "objective=loss MIN: say which is better, 'loss max' or 'loss min'"),
         ("loss min max", "objective=loss min max: say which is better, 'loss max' or 'loss min'"),
-        ("val_acuracy max", "objective=val_acuracy: no such metric is logged; did you mean 'val_accuracy'?"),
-        ("max", f"objective=max: no such metric is logged; choose one of: {METRIC_NAMES}"),
-        ("", f"objective=: no such metric is logged; choose one of: {METRIC_NAMES}"),
+        ("val_f1,val_loss", "objective=val_f1,val_loss: write several as a list, 'objective=[val_f1, val_loss]'"),
+        ("my own metric", "objective=my own metric: say which is better, 'my own metric max' or 'my own metric min'"),
+        ("val_own", "objective=val_own: say which is better, 'val_own max' or 'val_own min'"),
     ],
 )
 def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -> None:
@@ -81,6 +81,39 @@ def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -
         Objective.parse(text)
 
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("val_acuracy max", "objective=val_acuracy: no such metric is logged; did you mean 'val_accuracy'?"),
+        ("own max", f"objective=own: no such metric is logged; choose one of: {METRIC_NAMES}"),
+        ("val_f1", f"objective=val_f1: no such metric is logged; choose one of: {METRIC_NAMES}"),
+    ],
+)
+def test_a_metric_that_no_model_logs_is_refused(compose_config: Compose, objective: str, expected: str) -> None:
+    assert message(changed(compose_config(), {"objective": objective})) == expected
+    hypermodel = {"objective": objective, "model.hypermodel": "own:build"}
+    assert check_settings(changed(compose_config(), hypermodel)).objective.name == objective.split()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("val_f1_score", "max"),
+        ("auc", "max"),
+        ("val_top@3", "max"),
+        ("val_top_k_categorical_accuracy", "max"),
+        ("val_mean_absolute_error", "min"),
+        ("mse", "min"),
+        ("val_false_positives", "min"),
+        ("val_own", None),
+        ("parameters", "min"),
+        ("learning_rate", None),
+    ],
+)
+def test_the_better_direction_is_known_for_keras_metrics(name: str, direction: str | None) -> None:
+    assert direction_of(name) == direction
 
 
 @pytest.mark.parametrize(
@@ -96,8 +129,8 @@ def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -
         ("min", 0.9, 0.9, 0.0, False),
         ("min", 0.5, 0.75, 0.25, False),
         ("min", 0.49, 0.75, 0.25, True),
-        ("max", -math.inf, None, 0.0, True),
-        ("min", math.inf, None, 0.5, True),
+        ("max", math.inf, None, 0.0, False),
+        ("min", -math.inf, 0.5, 0.0, False),
         ("max", 0.1, math.nan, 0.5, True),
         ("min", 0.1, math.nan, 0.5, True),
         ("max", math.nan, 0.1, 0.0, False),
@@ -108,7 +141,7 @@ def test_an_objective_that_cannot_be_read_is_refused(text: str, expected: str) -
         ("min", math.nan, math.nan, 0.0, False),
     ],
 )
-def test_a_score_is_better_by_more_than_min_delta_and_nan_never_is(
+def test_a_score_is_better_by_more_than_min_delta_and_nan_and_infinity_never_are(
     direction: Literal["max", "min"], a: float, b: float | None, min_delta: float, expected: bool
 ) -> None:
     assert Objective("loss", direction).better(a, b, min_delta) is expected
@@ -368,7 +401,7 @@ def test_a_sweep_outside_model_optimizer_and_training_is_refused(compose_config:
     assert message(changed(compose_config(), {key: sweep})) == expected
 
 
-@pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss max"])
+@pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss min"])
 def test_a_validation_objective_needs_validation_images(compose_config: Compose, objective: str) -> None:
     config = changed(compose_config(), {"objective": objective, "data.validation_split": 0})
 
@@ -401,7 +434,11 @@ def test_several_objectives_keep_their_order(compose_config: Compose) -> None:
     ("override", "expected"),
     [
         ("objective=[]", "objective=[]: give at least one metric, such as 'val_accuracy max'"),
-        ("objective=[val_loss min, val_loss max]", "objective=val_loss: is listed twice"),
+        ("objective=[val_loss, val_loss min]", "objective=val_loss: is listed twice"),
+        (
+            "objective=val_accuracy min",
+            "objective=val_accuracy min: a good model has a high val_accuracy; write val_accuracy max",
+        ),
         (
             "objective=parameters min",
             "objective=parameters: is known only at the end of a trial; put a metric of every epoch first, "

@@ -162,11 +162,7 @@ _UNIT = np.array([0.0, 0.2, 0.5, 1.0])
         (_UNIT, _UNIT, np.float32, _UNIT, _UNIT),
         (_UNIT.astype(np.float16), _UNIT, np.float32, _UNIT.astype(np.float16), _UNIT),
         (_BYTES.astype(np.float64), _BYTES.astype(np.float32), np.float32, _BYTES / 255, _BYTES / 255),
-        # Only one of the two has pixels above 1, but both are scaled by 255.
-        (_BYTES.astype(np.uint8), _BITS.astype(np.uint8), np.uint8, _BYTES / 255, _BITS / 255),
-        (_BITS.astype(np.uint8), _BYTES.astype(np.uint8), np.uint8, _BITS / 255, _BYTES / 255),
-        (_BYTES.astype(np.float32), _BITS.astype(np.float32), np.float32, _BYTES / 255, _BITS / 255),
-        (_BITS.astype(np.float32), _BYTES.astype(np.float32), np.float32, _BITS / 255, _BYTES / 255),
+        (_BYTES.astype(np.uint8), np.zeros(4, np.uint8), np.uint8, _BYTES / 255, np.zeros(4)),
         # Different types: both become floats.
         (_BYTES.astype(np.uint8), _BYTES.astype(np.float32), np.float32, _BYTES / 255, _BYTES / 255),
         (_BITS.astype(bool), _UNIT.astype(np.float32), np.float32, _BITS, _UNIT),
@@ -178,6 +174,48 @@ def test_training_and_test_pixels_are_scaled_alike(tmp_path, train, test, dtype,
     assert images.x_train.dtype == images.x_test.dtype == dtype
     np.testing.assert_allclose(data.to_float(images.x_train)[0].ravel(), expected_train, rtol=1e-6)
     np.testing.assert_allclose(data.to_float(images.x_test)[0].ravel(), expected_test, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(("dark", "bright"), [("x_test", "x_train"), ("x_train", "x_test")])
+def test_parts_of_different_scale_are_refused(tmp_path, dark, bright, dtype):
+    parts = {dark: _BITS.astype(dtype), bright: _BYTES.astype(dtype)}
+    arrays = {name: np.stack([part.reshape(2, 2)] * (6 if name == "x_train" else 3)) for name, part in parts.items()}
+    with pytest.raises(UserError, match=f"pixels of {dark} are in 0..1, but those of {bright} are in 0..255"):
+        load(npz(tmp_path, **arrays))
+
+
+def test_floats_slightly_above_1_are_refused(tmp_path):
+    pixels = np.array([0, 0.5, 0.9, 1.05], np.float32).reshape(2, 2)
+    with pytest.raises(UserError, match="the largest pixel of x_train is 1.05, so it is not clear"):
+        load(npz(tmp_path, x_train=np.stack([pixels] * 6), x_test=np.stack([pixels] * 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_first_are_moved_last_with_a_note(tmp_path, channels):
+    rng = np.random.default_rng(0)
+    first = {
+        f"x_{part}": rng.integers(0, 255, (n, channels, 8, 8), np.uint8) for part, n in (("train", 6), ("test", 3))
+    }
+    images = load(npz(tmp_path, **first))
+    np.testing.assert_array_equal(images.x_train, first["x_train"].transpose(0, 2, 3, 1))
+    assert images.shape == (8, 8, channels)
+    assert len(images.notes) == 2
+    assert f"x_train has shape (6, {channels}, 8, 8), with the channels first" in images.notes[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 16, 9), (8, 8, 3), (8, 8, 8)])
+def test_other_shapes_stay_as_they_are(tmp_path, shape):
+    arrays = {f"x_{part}": np.full((n, *shape), 200, np.uint8) for part, n in (("train", 6), ("test", 3))}
+    images = load(npz(tmp_path, **arrays))
+    assert images.shape == shape
+    assert images.notes == ()
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path):
+    images = load(npz(tmp_path, x_val=np.zeros((2, 2, 2), np.uint8), y_val=np.zeros(2)))
+    (note,) = images.notes
+    assert note.endswith("only x_train, y_train, x_test, y_test are read; not used: x_val, y_val")
 
 
 @pytest.mark.parametrize(
@@ -749,7 +787,7 @@ def test_each_image_is_in_one_fold_and_classes_are_spread_evenly():
 
 def test_more_folds_than_images_are_an_error():
     assert sorted(data.folds(np.array([0, 1, 1]), 3, seed=1)) == [1, 2, 3]
-    with pytest.raises(UserError, match="folds=4: there are only 3 images to train and validate on"):
+    with pytest.raises(UserError, match="folds=4: only 3 images to train and validate on"):
         data.folds(np.array([0, 1, 1]), 4, seed=1)
 
 

@@ -204,7 +204,7 @@ def test_the_gaussian_process_needs_pytorch(
     monkeypatch.setattr(importlib.util, "find_spec", found.get)
     with pytest.raises(UserError) as caught:
         check(*overrides, "model.units=16,64")
-    assert str(caught.value) == f"{key}=gp: needs PyTorch; pip install torch greenlet, or use {key}=tpe"
+    assert str(caught.value) == f"{key}=gp: needs PyTorch; python -m pip install torch greenlet, or use {key}=tpe"
     found["torch"] = object()
     check(*overrides, "model.units=16,64")
 

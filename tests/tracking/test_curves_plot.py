@@ -47,6 +47,13 @@ def test_the_panels_show_loss_and_accuracy():
     assert accuracy.series["validation"][0] == (1, 0.9 - 0.5)
 
 
+def test_the_second_panel_shows_the_objective():
+    with_own = {n: {**metrics, "val_top@3": n / 3} for n, metrics in epochs(3).items()}
+    assert [panel.label for panel in panels(with_own, 2, "val_top@3")] == ["Loss", "top@3"]
+    assert panels(with_own, 2, "val_top@3")[1].series == {"validation": [(1, 1 / 3), (2, 2 / 3), (3, 1.0)]}
+    assert [panel.label for panel in panels(with_own, 2, "val_loss")] == ["Loss", "Accuracy"]
+
+
 def test_the_plot_has_both_curves_in_both_panels():
     plot = drawn(epochs(5))
     assert plot.shape == (360, 900, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mnist_sweep.common.errors import UserError
@@ -85,6 +86,17 @@ def test_configurations_that_cannot_be_built_do_not_hide_others(discovered) -> N
     assert described["model.values.filters_2"].endswith("if model.values.convolutions in [3, 4]")
 
 
+def test_a_default_that_cannot_be_built_does_not_hide_the_space(discovered) -> None:
+    described = discovered("impossible_default").space().describe()
+    assert described["model.values.size"] == "choice(1, 2, 3)"
+    assert set(discovered("build_model").space().describe()) < set(described)
+
+
+def test_a_hypermodel_that_can_never_be_built_is_an_error(trainer) -> None:
+    with pytest.raises(UserError, match=r"^model.hypermodel=hypermodels:raises: raised \(ZeroDivisionError at"):
+        trainer.discover("hypermodels:raises")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -94,7 +106,6 @@ def test_configurations_that_cannot_be_built_do_not_hide_others(discovered) -> N
         ("raises", "raised (ZeroDivisionError at hypermodels.py:"),
         ("no_model", "returned str; return a Sequential or functional keras.Model"),
         ("not_compiled", "returned a model that is not compiled; call model.compile(…) first"),
-        ("no_accuracy", "compiles its model without accuracy; pass metrics=['accuracy']"),
         ("one_output", "returned a model with outputs of shape (None, 1); for 10 classes they must be (None, 10)"),
         ("no_loss", "compiles with a loss that Keras does not know (Could not interpret loss identifier"),
         ("other_images", "takes inputs of shape (32, 32, 3); the images are 28x28x1"),
@@ -104,3 +115,41 @@ def test_a_mistake_is_reported_before_the_sweep(built, name: str, message: str) 
     with pytest.raises(UserError) as error:
         built(name, {})
     assert str(error.value).startswith(f"model.hypermodel=hypermodels:{name}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "objectives", "message"),
+    [
+        ("other_metrics", ["val_top@3"], ""),
+        ("other_metrics", ["val_top@3", "parameters", "val_loss"], ""),
+        (
+            "other_metrics",
+            ["val_accuracy"],
+            "model.hypermodel=hypermodels:other_metrics: compiles its model without ",
+        ),
+        ("other_metrics", ["val_top3"], "objective=val_top3: hypermodels:other_metrics does not log it; did you mean "),
+        ("unrolled", ["val_accuracy"], ""),
+        ("unrolled", ["val_f1"], "objective=val_f1: hypermodels:unrolled does not log it; "),
+        ("LogsAnother", ["my_metric"], ""),
+    ],
+)
+def test_the_objectives_must_be_logged(built, name: str, objectives: list[str], message: str) -> None:
+    model = built(name, {"units": 4})
+    images, labels = np.zeros((4, 28, 28, 1), np.float32), np.arange(4)
+    if not message:
+        model.check_logs(objectives, *model.arrays(images, labels))
+        return
+    with pytest.raises(UserError) as error:
+        model.check_logs(objectives, *model.arrays(images, labels))
+    assert str(error.value).startswith(message)
+
+
+def test_values_with_which_no_model_can_be_built_are_told(trainer) -> None:
+    notes = trainer.discover("hypermodels:breaks")["notes"]
+    what = "no model can be built with this value (raised (ValueError at hypermodels.py:"
+    assert [note.partition(what)[0] for note in notes] == ["convolutions=4: ", "convolutions=3: "]
+
+
+def test_a_model_that_could_not_be_loaded_again_is_refused_before_the_first_trial(trainer) -> None:
+    with pytest.raises(UserError, match="hypermodels:unregistered: the saved model cannot be loaded again"):
+        trainer.discover("hypermodels:unregistered")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError, did_you_mean
 
 _SCALING = "the arithmetic is the same; only the scaling of the pixels may round differently"
@@ -120,5 +121,5 @@ def chosen(text: str) -> list[Format]:
         missing = [package for package in format.packages if find_spec(package) is None]
         if missing:
             packages = missing if missing == ["tensorflow"] else [p for p in format.packages if p != "tensorflow"]
-            raise UserError(f"--format={format.name}: needs {', '.join(missing)}; pip install {' '.join(packages)}")
+            raise UserError(f"--format={format.name}: needs {', '.join(missing)}; {invocation.pip_install(*packages)}")
     return formats

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.common.text import format_value, short_names
+from mnist_sweep.common.text import counted, format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import ranked
 from mnist_sweep.results.runs.frames import searched
@@ -49,6 +49,7 @@ class Look(NamedTuple):
 LOOKS = {
     "completed": Look(BLUE, "o", ""),
     "stopped": Look(ORANGE, "x", "////"),
+    "diverged": Look(SKY, "^", "\\\\\\\\"),
     "running": Look(GREEN, ">", "...."),
     "failed": Look(VERMILION, "v", "xxxx"),
     "refused": Look(GREY, "s", "||||"),
@@ -149,7 +150,7 @@ def outside(
 
 def count_of(count: int, what: str) -> str:
     """Returns `1 trial` or `2 trials`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return counted(count, what)
 
 
 def note(count: int, what: str, text: str = "left out") -> str:

@@ -128,7 +128,7 @@ def _draw(
         axes.plot(*line.T, **style, zorder=5 - 0.1 * place, label="best" if place == 0 else f"trial {number}")
         known = line[~np.isnan(line[:, 1])]
         if len(known) <= _MOST_DOTS:
-            dots = axes.scatter(*known.T, s=9, color=style["color"], zorder=5)
+            dots = axes.scatter(known[:, 0], known[:, 1], s=9, color=style["color"], zorder=5)
             common.tell(dots, [f"trial {number}, epoch {e:.0f}: {name} {format_value(float(v))}" for e, v in known])
 
 

@@ -55,11 +55,11 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
         )
     spread = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
     axes.errorbar(value, rows, xerr=spread, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
-    ends = np.fmax(value, high)
-    for row, end, share in zip(rows, ends, value, strict=True):
+    rights = np.fmax(value, high)
+    for row, end, share in zip(rows, rights, value, strict=True):
         axes.annotate(f"{share:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(rows, [short[name] for name in names])
-    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, float(ends.max()) * 1.08 or 1.0))
+    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, float(rights.max()) * 1.08 or 1.0))
     axes.set_xlabel("Importance, as a share of all")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)

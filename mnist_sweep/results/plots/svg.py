@@ -115,7 +115,7 @@ def _restyle(element: ET.Element, ids: Mapping[str, str], digits: int, *, photo:
             value = _NUMBER.sub(lambda found: f"{float(found[0]):.{digits}f}".rstrip("0").rstrip("."), value)
             value = " ".join(value.split())
         element.attrib[key] = value
-    if named in ids:
+    if named is not None and named in ids:
         element.set("id", ids[named])
     style = element.attrib.pop("style", "")
     if element.tag == "image" and not photo:

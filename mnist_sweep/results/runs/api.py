@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnist_sweep.config.objective import METRICS
-from mnist_sweep.results.runs.source import Parent, Points, Record, RunFilter, arrays, space_of
+from mnist_sweep.results.runs.source import Parent, Points, Record, RunFilter, arrays, of_epochs, space_of
 from mnist_sweep.tracking import store, tags
+from mnist_sweep.tracking.names import TAG_METRIC, originals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,23 +72,29 @@ class Client:
 
     def _points(self, run: Run) -> Points:
         trial = run.data.tags[tags.TAG_SWEEP], int(run.data.tags[tags.TAG_TRIAL])
+        keys = [metric.key for metric in _latest(run) if of_epochs(metric.key, metric.step)]
         rows = [
             (number, point.step, point.value)
-            for number, name in enumerate(METRICS)
-            if name in run.data.metrics
-            for point in sorted(self._client.get_metric_history(run.info.run_id, name), key=_order)
+            for number, key in enumerate(keys)
+            for point in sorted(self._client.get_metric_history(run.info.run_id, key), key=_order)
         ]
         metric, epoch, value = zip(*rows, strict=True) if rows else ((), (), ())
-        return Points([trial], *arrays(np.zeros(len(rows)), metric, epoch, value))
+        names = list(originals(dict.fromkeys(keys, 0), run.data.tags, TAG_METRIC))
+        return Points([trial], names, *arrays(np.zeros(len(rows)), metric, epoch, value))
 
 
 def record(run: Run) -> Record:
     """What a data frame needs of a run."""
-    steps = [metric.step for metric in getattr(run.data, "_metric_objs", ()) if metric.key in METRICS]
+    steps = [metric.step for metric in _latest(run) if metric.key in METRICS]
     info, data = run.info, run.data
     # A server returns 0 for a run that has not ended.
     end, epochs = info.end_time or None, max(steps, default=None)
     return Record(info.run_id, info.start_time, end, data.tags, data.params, data.metrics, epochs)
+
+
+def _latest(run: Run) -> list[Metric]:
+    """The last value of each metric; unlike `run.data.metrics` with their steps."""
+    return list(run.data._metric_objs)
 
 
 def _order(point: Metric) -> tuple[int, int, bool, float]:

@@ -31,7 +31,6 @@ _COLUMNS: dict[str, str] = {
     "data.digest": "string",
 }
 _WHOLE = ("metrics.best_epoch", "metrics.parameters")
-_METRICS = tuple(METRICS)
 
 
 def runs_frame(pages: Iterable[Sequence[Record]]) -> pd.DataFrame:
@@ -79,7 +78,9 @@ def _typed(name: str, values: list[Any]) -> pd.Series[Any]:
         return _parameter(pd.Series(values, dtype="object"))
     if kind is not None and kind.startswith("datetime"):
         return pd.Series(np.array(values, dtype=kind)).dt.tz_localize("UTC")
-    as_type: Any = kind or ("Int64" if name in _WHOLE else "Float64")
+    # A model's own metric may have the same name.
+    whole = name in _WHOLE and all(value is None or float(value).is_integer() for value in values)
+    as_type: Any = kind or ("Int64" if whole else "Float64")
     return pd.Series(values, dtype="object").astype(as_type)
 
 
@@ -103,8 +104,10 @@ def curves_frame(pages: Iterable[Points]) -> pd.DataFrame:
     """
     trials: list[tuple[str, int]] = []
     parts = [arrays((), (), (), ())]
+    known = {name: number for number, name in enumerate(METRICS)}
     for page in pages:
-        parts.append((page.trial + len(trials), page.metric, page.epoch, page.value))
+        metrics = np.array([known.setdefault(name, len(known)) for name in page.metrics], np.int32)
+        parts.append((page.trial + len(trials), metrics[page.metric], page.epoch, page.value))
         trials += page.trials
     trial, metric, epoch, value = (np.concatenate(part) for part in zip(*parts, strict=True))
     parts.clear()
@@ -124,7 +127,7 @@ def curves_frame(pages: Iterable[Points]) -> pd.DataFrame:
             "sweep": _categories(sweep_of[trial], list(sweeps)),
             "trial": numbers[trial],
             "epoch": epoch,
-            "metric": _categories(metric, _METRICS),
+            "metric": _categories(metric, list(known)),
             "value": value,
         }
     )

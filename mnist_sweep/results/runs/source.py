@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_sweep.config.objective import SUMMARIES
 from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
 
@@ -25,7 +28,7 @@ TAGS = {
     "data.digest": "data.digest",
 }
 # The tags that are read of a sweep's own run.
-PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_OBJECTIVE)
+PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_ID, keys.TAG_OBJECTIVE, keys.TAG_SPACE)
 # The prefix of those parameters of a sweep's own run that describe its search space.
 SPACE = "space."
 
@@ -98,20 +101,35 @@ class Points:
     Attributes:
         trials: The sweep and the number of each trial.
         trial: Each point's index into `trials`.
-        metric: Each point's index into `METRICS`.
+        metrics: The names of the metrics, as Keras logged them.
+        metric: Each point's index into `metrics`.
         epoch: Each point's epoch. Of several points for the same epoch, the last counts.
         value: Each point's value.
     """
 
     trials: Sequence[tuple[str, int]]
+    metrics: Sequence[str]
     trial: NDArray[np.int32]
-    metric: NDArray[np.int8]
+    metric: NDArray[np.int32]
     epoch: NDArray[np.int32]
     value: NDArray[np.float64]
 
 
+# Metrics of a whole trial, which were not always logged at step 0.
+_SUMMARIES = {*SUMMARIES, "seconds", "best_epoch"}
+_PREFIXES = ("best_", "confirmed_", "test_", "system/")
 # The types of the arrays in `Points`.
-_TYPES = (np.int32, np.int8, np.int32, np.float64)
+_TYPES = (np.int32, np.int32, np.int32, np.float64)
+
+
+def of_epochs(key: str, step: int) -> bool:
+    """Returns whether a metric with a value at this step has one value per epoch, and not one per trial.
+
+    Args:
+        key: The metric's key in MLflow. MLflow's metrics of the system have steps, too.
+        step: The step of a value. Epochs count from 1.
+    """
+    return step > 0 and key not in _SUMMARIES and not key.startswith(_PREFIXES)
 
 
 def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
@@ -122,7 +140,13 @@ def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
 def space_of(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
     """The search space of a `Parent`, from its run's parameters and tags."""
     named = originals(params, tags, TAG_PARAM)
-    return {key.removeprefix(SPACE): value for key, value in named.items() if key.startswith(SPACE)}
+    space = {key.removeprefix(SPACE): value for key, value in named.items() if key.startswith(SPACE)}
+    with contextlib.suppress(ValueError):
+        # Unless the tag was too long to be kept whole.
+        grown = json.loads(tags.get(keys.TAG_SPACE, "{}"))
+        # Those that are new come last.
+        space |= {str(name): str(domain) for name, domain in grown.items()}
+    return space
 
 
 class Source(Protocol):

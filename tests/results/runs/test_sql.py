@@ -22,6 +22,7 @@ from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import RunFilter
 from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.tracking import store
+from mnist_sweep.tracking.names import TAG_METRIC
 from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
 from mnist_sweep.tracking.uri import sqlite_path
 
@@ -61,7 +62,13 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selecti
 
     whole = [("loss", 1 / n, n, n) for n in range(1, 4)]
     run(first, 10, {"a": "1", "b": "True"}, [*whole, ("val_loss", 0.25, 1, 1), ("seconds", 2.5, 9, 0)])
-    run(first, 2, {"a": "2"}, [("loss", math.nan, 1, 1), ("val_loss", math.inf, 1, 1), ("own", 1.0, 1, 7)])
+    run(
+        first,
+        2,
+        {"a": "2"},
+        [("loss", math.nan, 1, 1), ("val_loss", math.inf, 1, 1), ("top_3", 1.0, 1, 7), ("system/cpu", 1.0, 1, 7)],
+        **{f"{TAG_METRIC.replace('.', '__')}top_3": "top@3"},
+    )
     # A trial whose first attempt was lost, so that its epochs were trained again.
     twice = [("loss", 3.0, 1, 1), ("loss", 2.0, 2, 2), ("loss", 4.0, 11, 1), ("loss", math.nan, 12, 2)]
     run(first, 3, {"a": "0.5", "c": "ünïcode"}, twice, mnist_sweep__confirms="2", mnist_sweep__reason="")
@@ -113,6 +120,9 @@ def test_frames_are_the_same_through_tables_and_api(awkward, monkeypatch, more, 
 def test_unusual_runs_are_read_correctly(awkward):
     frame = awkward.frame().set_index("trial")
     assert frame["epochs"].tolist() == [1, 2, pd.NA, 3, 1]
+    curves = awkward.curves().set_index("metric")
+    assert curves.loc["top@3", ["trial", "epoch", "value"]].tolist() == [2, 7, 1.0]
+    assert set(curves.index) == {"loss", "val_loss", "top@3"}
     assert frame["metrics.loss"].tolist() == [pd.NA, pd.NA, pd.NA, 1 / 3, -1.0]
     assert frame["seconds"].tolist() == [pd.NA, pd.NA, pd.NA, 2.5, pd.NA]
     assert frame["confirms"].tolist() == [pd.NA, 2, pd.NA, pd.NA, pd.NA]

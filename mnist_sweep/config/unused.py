@@ -1,0 +1,132 @@
+"""Refuses values that a sweep would ignore, as the data, the model or another key make no use of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import flat
+from mnist_sweep.config import shipped
+from mnist_sweep.config.checks import as_written
+
+Config = Mapping[str, Any]
+# The keys, whose values differ from their defaults; whether the config ignores them; and the reason, or what to do.
+_Rule = tuple[tuple[str, ...], Callable[[Config], bool], str]
+
+_LAYER_KEYS = ("activation", "dropout", "batch_normalization", "l2")
+_HYPERMODEL = ("model.hypermodel", "model.values", "model.builder")
+_RULES: tuple[_Rule, ...] = (
+    (
+        ("data.path",),
+        lambda c: c["data"]["name"] == "mnist_5k",
+        "data=mnist_5k reads no file; to use this one, write data=npz",
+    ),
+    (("data.fallback",), lambda c: c["data"]["name"] in ("mnist_5k", "npz"), "these data are not downloaded"),
+    (("folds",), lambda c: c["validation"] == "holdout", "write validation=kfold to use folds"),
+    (
+        ("data.validation_split",),
+        lambda c: c["validation"] == "kfold" and c["data"]["validation_split"] != 0,
+        "validation=kfold holds out one fold after another; set folds instead",
+    ),
+    (
+        ("training.early_stopping.min_delta",),
+        lambda c: c["training"]["early_stopping"]["patience"] is None,
+        "set training.early_stopping.patience, which switches early stopping on",
+    ),
+    (
+        ("training.jit_compile",),
+        lambda c: c["training"].get("backend") == "jax",
+        "training.backend=jax compiles every model",
+    ),
+    (
+        ("workers.trials_per_gpu",),
+        lambda c: c["workers"]["devices"] == "cpu",
+        "workers.devices=cpu uses no GPU; set workers.count",
+    ),
+    (
+        ("workers.count",),
+        lambda c: c["workers"]["devices"] == "gpu",
+        "it counts workers on CPU; choose the GPUs with CUDA_VISIBLE_DEVICES, and set workers.trials_per_gpu",
+    ),
+    (
+        ("optimizer.*",),
+        lambda c: c["model"].get("hypermodel") is not None,
+        "the hypermodel compiles its own optimizer; set it there",
+    ),
+    (
+        ("model.*",),
+        lambda c: c["model"].get("hypermodel") is not None,
+        "the hypermodel builds its own layers; set its hyperparameters as model.values.NAME",
+    ),
+    (
+        ("model.units", *(f"model.{key}" for key in _LAYER_KEYS)),
+        lambda c: _is_shipped(c, "mlp") and c["model"].get("layers") == 0,
+        "model.layers=0 leaves no hidden layer",
+    ),
+    (
+        ("model.dense.units", *(f"model.dense.{key}" for key in _LAYER_KEYS)),
+        lambda c: _is_shipped(c, "cnn") and _dense_layers(c) == 0,
+        "model.dense.layers=0 leaves no hidden dense layer",
+    ),
+    (
+        ("model.pooling.size", "model.pooling.after"),
+        lambda c: _is_shipped(c, "cnn") and _pooling(c).get("kind", "max") is None,
+        "model.pooling.kind=null switches pooling off",
+    ),
+)
+
+
+def refuse_unused(config: Config) -> None:
+    """Refuses values that differ from their defaults and that the rest of the config makes useless.
+
+    Args:
+        config: The config of a new sweep, checked. Configs of earlier sweeps need not pass.
+
+    Raises:
+        UserError: A value would be ignored.
+    """
+    values = flat(config)
+    for keys, ignored, why in _RULES:
+        if not ignored(config):
+            continue
+        defaults = flat(_defaults(config))
+        for key in _matching(keys, values):
+            if key not in defaults or values[key] != defaults[key]:
+                raise UserError(f"{key}={as_written(values[key])}: is not used; {why}")
+
+
+def _defaults(config: Config) -> dict[str, Any]:
+    """Returns the shipped defaults of the groups that the rules are about."""
+    kind = config["model"].get("kind", "mlp")
+    data = {name: value for name, value in shipped.values(f"data/{config['data']['name']}").items() if value != "???"}
+    return {
+        **shipped.values("config"),
+        "data": data,
+        "model": shipped.values(f"model/{kind}") if kind in ("mlp", "cnn") else {},
+        "optimizer": {**shipped.values("optimizer/base/any"), **shipped.values("optimizer/adam")},
+        "training": shipped.values("training/default"),
+        "workers": shipped.values("workers/local"),
+    }
+
+
+def _matching(keys: tuple[str, ...], values: Mapping[str, Any]) -> Iterator[str]:
+    for key in keys:
+        if key.endswith(".*"):
+            yield from (name for name in values if name.startswith(key[:-1]) and not name.startswith(_HYPERMODEL))
+        elif key in values:
+            yield key
+
+
+def _is_shipped(config: Config, kind: str) -> bool:
+    model = config["model"]
+    return model.get("kind") == kind and model.get("builder") is None and model.get("hypermodel") is None
+
+
+def _dense_layers(config: Config) -> Any:
+    return config["model"]["dense"]["layers"]
+
+
+def _pooling(config: Config) -> Config:
+    pooling: Config = config["model"]["pooling"]
+    return pooling
