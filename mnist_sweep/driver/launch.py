@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.clock import SteadyClock
-from mnist_sweep.common.errors import MachineError, machine_fault, writing_to
+from mnist_sweep.common.errors import NOT_LOGGED, MachineError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
@@ -62,7 +62,8 @@ def run(
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
 
     Returns:
-        The exit code: 0; 1 if no trial has a result; 130 if the user interrupted it.
+        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results; 130 if the user
+        interrupted it.
 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
@@ -123,7 +124,7 @@ class _Launch:
         plan, settings, clock, started = self._plan, self._plan.settings, self._clock, self._started
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
-        self._tracker = Tracker(settings, self._folder, load_plots)
+        self._tracker = Tracker(settings, self._folder, load_plots, self._say)
         views.callback(_close, self._tracker, self._say, self._name)
         progress = Progress(settings.objective, settings.search, len(plan.slots), plan.space.size, clock)
         screen = views.enter_context(Screen(progress, self._console))
@@ -188,7 +189,9 @@ class _Launch:
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
         summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
-        return 0 if sweep.results.winner() is not None else 1
+        if sweep.results.winner() is None:
+            return 1
+        return 0 if self._tracker.complete else NOT_LOGGED
 
 
 def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
@@ -197,7 +200,7 @@ def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
         say("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
-        reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
+        reason = tracker.fault or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
         say(f"The journal has them; when MLflow is available again: python -m mnist_sweep sync {sweep}")
     if tracker.mended:

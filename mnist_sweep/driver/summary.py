@@ -20,6 +20,7 @@ from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, verdict
 from mnist_sweep.journal.leaderboard import leaderboard as make_leaderboard
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Status
+from mnist_sweep.tracking.uri import is_database
 
 _LEADERS = 10
 # The columns of the leaderboard; in a narrow terminal, those with the lowest weight are left out first.
@@ -125,7 +126,7 @@ def next_steps(
     say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
     if published is not None:
         if published.link is not None:
-            local = not settings.tracking.uri.startswith(("http:", "https:"))
+            local = is_database(settings.tracking.uri)
             say(f"  {published.link}{' (while python -m mnist_sweep ui runs)' if local else ''}")
         tell_published(say, published)
     say("Next:")

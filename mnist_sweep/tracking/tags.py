@@ -23,3 +23,5 @@ TAG_NOTE = "mlflow.note.content"
 # Of an experiment: the path of its database. In a copied database, it still names the original.
 TAG_STORE = "mnist_sweep.store"
 PARENT_TAG = "mlflow.parentRunId"
+# Without these, a run cannot be found as part of its sweep.
+IDENTIFYING = (TAG_SWEEP, TAG_ID, TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_OBJECTIVE, PARENT_TAG)
