@@ -55,7 +55,7 @@ class MachineError(UserError):
     """The machine failed: a disk is full or broken, or a folder is gone. No trial caused it."""
 
 
-class Unreachable(UserError):
+class UnreachableError(UserError):
     """A store or server does not answer now, but may later."""
 
 

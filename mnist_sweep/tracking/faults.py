@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mnist_sweep.common import invocation
-from mnist_sweep.common.errors import Unreachable, UserError, machine_fault, with_causes
+from mnist_sweep.common.errors import UnreachableError, UserError, machine_fault, with_causes
 from mnist_sweep.common.secrets import STORE_VARIABLE, masked
 from mnist_sweep.common.text import first_line
 from mnist_sweep.tracking.uri import is_database
@@ -19,7 +19,7 @@ _LOGIN = (
 _CODES = {
     "UNAUTHENTICATED": f"the server rejects the login (401); {_LOGIN}",
     "CUSTOMER_UNAUTHORIZED": f"the server rejects the login (401); {_LOGIN}",
-    "PERMISSION_DENIED": "the server does not allow it (403); ask its owner for the permission, or log in as another user",
+    "PERMISSION_DENIED": "the server does not allow it (403); ask its owner to, or log in as another user",
     "ENDPOINT_NOT_FOUND": "the address is not that of an MLflow tracking server (404); check tracking.uri",
 }
 _SCHEMA = re.compile(
@@ -47,7 +47,6 @@ _TEXTS = (
         re.compile(r"readonly database|read-only transaction|unable to open database file"),
         "the database cannot be written; give this user the right to write to the file and its folder",
     ),
-    (re.compile(r"database or disk is full"), "the disk is full; free space on it"),
     (
         re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed"),
         "the server's certificate is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file",
@@ -66,7 +65,7 @@ def lasting_fault(error: BaseException, uri: str) -> str | None:
         One line without passwords; None for an outage, such as a server that is down, and for input that the store
         rejects.
     """
-    if isinstance(error, Unreachable):
+    if isinstance(error, UnreachableError):
         return None
     if isinstance(error, UserError):
         return masked(first_line(error))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common import invocation
-from mnist_sweep.common.errors import Unreachable, UserError
+from mnist_sweep.common.errors import UnreachableError, UserError
 from mnist_sweep.common.files import PARTIAL, remove, write_whole
 from mnist_sweep.common.importing import without_collector
 from mnist_sweep.common.ports import keep_loopback_direct
@@ -82,7 +82,7 @@ def _answering_client(uri: str) -> MlflowClient:
         if isinstance(found, Exception):
             raise found
         return found
-    raise Unreachable(
+    raise UnreachableError(
         f"tracking.uri={masked(uri)}: does not answer within {ANSWER_WITHIN:.0f} s; start the server again, or name "
         "another store with --tracking-uri or MLFLOW_TRACKING_URI"
     )
@@ -146,7 +146,7 @@ def database_fault(path: Path, error: sqlite3.Error) -> UserError | None:
         sqlite3.SQLITE_LOCKED: locked,
     }
     reason = reasons.get(_primary_code(error))
-    kind = Unreachable if reason == locked else UserError
+    kind = UnreachableError if reason == locked else UserError
     return None if reason is None else kind(f"tracking.uri={sqlite_uri(path)}: {reason}")
 
 
@@ -219,7 +219,7 @@ def _rewrite_locations(path: Path, here: Path) -> None:
         _LOG.info("%s is read-only (%s): its artifacts are looked up in their old folder", path, error.strerror)
     except sqlite3.Error as error:
         if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Unreachable(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
+            raise UnreachableError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
         _LOG.info("%s cannot be changed (%s): its artifacts are looked up in their old folder", path, error)
     else:
         for old, new in moves.items():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_sweep.common import invocation
-from mnist_sweep.common.errors import Unreachable
+from mnist_sweep.common.errors import UnreachableError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, printable
 from mnist_sweep.config.settings import Settings
@@ -151,7 +151,7 @@ class Tracker:
             if asked is not None and time.monotonic() - max(asked, started) > _PATIENCE:
                 # The thread does not keep the process from ending.
                 self._given_up = True
-                self.error = Unreachable(f"it does not answer within {_PATIENCE:.0f} s")
+                self.error = UnreachableError(f"it does not answer within {_PATIENCE:.0f} s")
                 return
 
     @property

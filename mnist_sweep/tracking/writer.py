@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import json
@@ -422,7 +423,7 @@ class Writer:
                 raise
             self._pending_of(run).refusals.append(error)
 
-    def _write_bytes(self, run: str, content: bytes, file: str) -> None:
+    def _write_bytes(self, run: str, content: builtins.bytes, file: str) -> None:
         folder = self._local_folder(run)
         if folder is not None:
             write_whole(folder / file, content, flush=False)
