@@ -127,6 +127,7 @@ class _Launch:
         self._tracker = Tracker(settings, self._folder, load_plots, self._say)
         views.callback(_close, self._tracker, self._say, self._name)
         progress = Progress(settings.objective, settings.search, len(plan.slots), plan.space.size, clock)
+        progress.store = self._tracker.status
         screen = views.enter_context(Screen(progress, self._console))
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)

@@ -51,6 +51,7 @@ class Progress:
         state: The state of the sweep.
         started: When this session started.
         most: The most trials that the search can have; None if there is no limit.
+        store: Says why MLflow waits; "" if it does not.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Progress:
         """
         self.objective, self.clock, self.started = objective, clock, clock()
         self.state = SweepState((objective,))
+        self.store: Callable[[], str] = str
         self._slots = slots
         repeats = budget.algorithm in ("hyperband", "pbt")
         self.most = min((n for n in (budget.max_trials, None if repeats else size) if n is not None), default=None)
@@ -168,6 +170,8 @@ class Progress:
         best = self.best()
         if best is not None:
             parts.append(f"best {self.objective.name} {results.outcomes[best].score:.4f} (trial {best})")
+        if store := self.store():
+            parts.append(store)
         return " · ".join(parts)
 
 

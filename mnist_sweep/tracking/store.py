@@ -219,7 +219,9 @@ def _rewrite_locations(path: Path, here: Path) -> None:
         _LOG.info("%s is read-only (%s): its artifacts are looked up in their old folder", path, error.strerror)
     except sqlite3.Error as error:
         if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise UnreachableError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
+            raise UnreachableError(
+                f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again"
+            ) from None
         _LOG.info("%s cannot be changed (%s): its artifacts are looked up in their old folder", path, error)
     else:
         for old, new in moves.items():

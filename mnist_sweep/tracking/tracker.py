@@ -159,6 +159,12 @@ class Tracker:
         """What `error` says about the store, if somebody must mend it."""
         return None if self.error is None else lasting_fault(self.error, self._uri)
 
+    def status(self) -> str:
+        """Says in a few words that events are waiting for the store; empty if it works."""
+        if self.error is None:
+            return ""
+        return "MLflow cannot be used" if self._told else "MLflow does not answer, and is tried again"
+
     @property
     def complete(self) -> bool:
         """Whether MLflow has everything that was handled so far."""
@@ -201,7 +207,7 @@ class Tracker:
                 write(self._recorder, events, self.refusals)
             except Exception as error:
                 self._failed(error)
-                if is_refusal(error):
+                if self._is_final(error):
                     return False
                 self._closing.wait(1.0)
             else:
@@ -218,7 +224,7 @@ class Tracker:
                 write(self._recorder, [event], self.refusals)
             except Exception as error:
                 self._failed(error)
-                if last or is_refusal(error) or self._given_up:
+                if last or self._is_final(error):
                     return False
             else:
                 self._succeeded()
@@ -232,9 +238,14 @@ class Tracker:
             return
         self.error = error
         fault = masked(first_line(error)) if is_refusal(error) else lasting_fault(error, self._uri)
-        if fault is not None and fault not in self._told:
+        if fault is not None and fault not in self._told and not self._closing.is_set():
             self._told.add(fault)
             self._tell(f"MLflow: {fault}. Training continues, and the journal keeps everything.")
+
+    def _is_final(self, error: Exception) -> bool:
+        """Returns whether to give up: trying again would not help, or would keep the sweep from ending."""
+        waited = self._closing.is_set() and isinstance(error, UnreachableError)
+        return is_refusal(error) or waited or self._given_up
 
     def _succeeded(self) -> None:
         if self._given_up:
