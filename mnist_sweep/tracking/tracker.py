@@ -26,6 +26,8 @@ _LONGEST_PAUSE = 30.0
 _DELETED = "must be in the 'active' state"
 # Seconds that the end of a sweep waits for a store that does not answer.
 _PATIENCE = 10.0
+# Reasons that are printed; each may name another run.
+_MOST_REASONS = 5
 # Seconds between one writing and the next, and how many events one takes.
 _EVERY = 1.0
 AT_ONCE = 500
@@ -69,7 +71,7 @@ class Refusals:
             reason = f"its run or experiment was deleted while the sweep ran; {sync} restores it"
         self.count += 1
         self.reason = self.reason or reason
-        if reason not in self._told:
+        if reason not in self._told and len(self._told) < _MOST_REASONS:
             self._told.add(reason)
             _LOG.error("MLflow rejects (a part of) %s: %s", type(event).__name__, reason)
             self._tell(f"MLflow rejects a part of what is logged: {reason}. Everything else is logged.")

@@ -25,7 +25,7 @@ import yaml
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove, write_whole
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, one_line, printable
+from mnist_sweep.common.text import first_line, one_line, os_reason, printable
 from mnist_sweep.config.settings import TrackingConfig
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import identity, saved_view, store, uri
@@ -87,6 +87,10 @@ def is_refusal(error: BaseException) -> bool:
         return error.error_code not in _OUTAGES
     refusals = (DataError, IntegrityError, ValueError, TypeError, LookupError, OverflowError)
     return isinstance(error, refusals) and not isinstance(error, RequestException)
+
+
+class RefusedFileError(ValueError):
+    """A store takes a run, but not its files."""
 
 
 def is_refused_file(error: Exception) -> bool:
@@ -421,7 +425,10 @@ class Writer:
         except Exception as error:
             if not is_refused_file(error):
                 raise
-            self._pending_of(run).refusals.append(error)
+            reason = fault_of_code(error) or (os_reason(error) if isinstance(error, OSError) else first_line(error))
+            # Without the file's path, so that the reason is the same for all files.
+            self._pending_of(run).refusals.append(RefusedFileError(f"files cannot be logged ({reason})"))
+            _LOG.info("a file of run %s cannot be logged", run, exc_info=True)
 
     def _write_bytes(self, run: str, content: builtins.bytes, file: str) -> None:
         folder = self._local_folder(run)
