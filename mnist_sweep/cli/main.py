@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.cli import hints
 from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
 from mnist_sweep.common.ports import keep_loopback_direct
@@ -68,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         mlflow = sys.modules.get("mlflow.exceptions")
         if mlflow is not None and isinstance(error, mlflow.MlflowException):
             _end(2, _mlflow_failed(error), error, debug)
+        try:
+            shadowing.check()
+        except shadowing.HidesLibrary as cause:
+            _end(2, str(cause), error, debug)
         what = f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
         _end(1, what, error, debug)
 

@@ -55,6 +55,8 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     Raises:
         UserError: The store or the sweep does not exist, or the port is taken.
     """
+    # At once: it imports MLflow and starts its server.
+    print("Opening MLflow's pages; their server takes about 10 seconds to start …", flush=True)
     tracking = defaults()["tracking"]
     found = _find(sweep, tracking_uri) if sweep else None
     uri = found.client.tracking_uri if found else _store(tracking_uri)
@@ -150,7 +152,7 @@ def _store(uri: str | None) -> str:
     """The store that is given, or that the last sweep was logged to, as for the other commands."""
     from mnist_sweep.results.runs.find import store_of
 
-    return store_of(None, uri).uri
+    return store_of(uri, None).uri
 
 
 def _last(uri: str) -> SweepRuns | None:

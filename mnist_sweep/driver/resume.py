@@ -17,7 +17,7 @@ from mnist_sweep.config.grammar import parse_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.units import seconds
-from mnist_sweep.driver import launch, same_sweep
+from mnist_sweep.driver import larger_space, launch, same_sweep
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal import files, journal
@@ -40,7 +40,7 @@ def resume(
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished.
-        overrides: Its new, longer budget, or another store, as `KEY=VALUE`.
+        overrides: Its new, longer budget, more values of what it searches, or another store, as `KEY=VALUE`.
         console: Where to print.
         other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
         tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
@@ -59,7 +59,9 @@ def resume(
     old = last_config(state, folder)
     stores = [text.removeprefix(_STORE) for text in overrides if text.startswith(_STORE)]
     new = _overridden(old, [text for text in overrides if not text.startswith(_STORE)])
-    check_unchanged(old, new)
+    if larger_space.changed(old, new):
+        larger_space.check(old, new, state)
+    check_unchanged(larger_space.with_space_of(old, new), new)
     if state.completed and new == old:
         console.print(f"{folder} is finished; there is nothing to continue.", markup=False, highlight=False)
         return 0
@@ -134,7 +136,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         UserError: It names the keys that differ.
     """
-    before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
+    before, after = ({"training.backend": backend.DEFAULT, "conditions": {}, **flat(config)} for config in (old, new))
     for key in ("resume", "tracking.uri", "tracking.artifacts", "tracking.report", "tracking.register"):
         before.pop(key, None)
         after.pop(key, None)
@@ -163,8 +165,14 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     changed: dict[str, Any] = json.loads(json.dumps(config))
     for override in overrides:
         key, equals, text = override.partition("=")
+        if equals and larger_space.is_searched(config, key):
+            changed = larger_space.replaced(changed, key, text)
+            continue
         if not equals or key not in _BUDGET:
-            raise UserError(f"resume: {override}: only {', '.join(_BUDGET)} and tracking.uri can be changed")
+            raise UserError(
+                f"resume: {override}: only {', '.join(_BUDGET)} and tracking.uri can be changed, and values can be "
+                "added to what is searched"
+            )
         changed["search"][key.partition(".")[2]] = parse_value(text, key)
     check_settings(changed)
     return changed

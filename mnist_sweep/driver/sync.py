@@ -12,7 +12,7 @@ from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import NOT_LOGGED, UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import counted, first_line
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.logs import log_to
@@ -21,7 +21,7 @@ from mnist_sweep.driver.resume import last_config
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import SweepEnded, SweepStarted
-from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps, tidy
+from mnist_sweep.journal.folders import SWEEPS, find, is_running, retrainings, sweeps, tidy
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import identity, store
@@ -37,8 +37,9 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
     """Adds to MLflow what is missing of sweeps' journals.
 
     Args:
-        sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last sweep of all that no process runs,
-            and for those that MLflow shows as running although they were killed.
+        sweep: `NAME/TIME`, its folder, or NAME for its last one, with the runs that retrain its trials; None for the
+            last sweep of all that no process runs, and for those that MLflow shows as running although they were
+            killed.
         console: Where to print.
         tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
         every: Whether to log all sweeps that no process runs.
@@ -53,17 +54,23 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
     if not folders and (sweep is None or every):
         raise UserError(f"sync: {SWEEPS}/ contains no sweep")
     if every:
-        return max([_sync_or_explain(folder, say, tracking_uri) for folder in folders])
+        return max([_sync_or_explain(folder, say, tracking_uri) for folder in _with_retrainings(folders)])
     if sweep is not None:
-        return _sync(find(sweep, "sync"), say, tracking_uri)[0]
-    running = is_running(folders[-1])
-    idle = [folder for folder in folders if not is_running(folder)] if running else folders
-    if running and idle:
-        say(_RUNNING.format(folders[-1]))
-    last = (idle or folders)[-1]
-    code, uri = _sync(last, say, tracking_uri)
-    killed = _killed([folder for folder in folders if folder != last], uri)
-    return max([code, *(_sync_or_explain(folder, say, tracking_uri) for folder in killed)])
+        first, others = find(sweep, "sync"), list[Path]()
+    else:
+        idle = [folder for folder in folders if not is_running(folder)]
+        if idle and idle[-1] != folders[-1]:
+            say(_RUNNING.format(folders[-1]))
+        first = (idle or folders)[-1]
+        others = [folder for folder in folders if folder != first]
+    code, uri = _sync(first, say, tracking_uri)
+    rest = [folder for folder in retrainings(first) if not is_running(folder)]
+    rest += _killed(_with_retrainings(others), uri)
+    return max([code, *(_sync_or_explain(folder, say, tracking_uri) for folder in rest)])
+
+
+def _with_retrainings(folders: Sequence[Path]) -> list[Path]:
+    return [each for folder in folders for each in (folder, *retrainings(folder))]
 
 
 def _killed(folders: Sequence[Path], uri: str) -> list[Path]:
@@ -113,7 +120,8 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
             f"sync: cannot write to {masked(settings.tracking.uri)}; if the store is elsewhere now, name it with "
             f"--tracking-uri or MLFLOW_TRACKING_URI ({reason})"
         ) from error
-    say(f"{folder}: {len(events) - refusals.count} events are in {masked(settings.tracking.uri)}")
+    count = len(events) - refusals.count
+    say(f"{folder}: {counted(count, 'event')} {'is' if count == 1 else 'are'} in {masked(settings.tracking.uri)}")
     if mended := str(recorder.mended):
         say(f"Brought back: {mended}.")
     if recorder.lost:
@@ -128,6 +136,7 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
     if state.completed:
         tidy(folder)
         log_to(folder)
-        tested = any(not test.error for test in state.tests)
-        summary.tell_published(say, publish(state.started.sweep, settings, folder, say, has_winner=tested))
+        champion = None if state.retrains is None else state.retrains.champion
+        published = publish(state.started.sweep, settings, folder, say, has_winner=state.has_model, champion=champion)
+        summary.tell_published(say, published)
     return NOT_LOGGED if refusals.count else 0, settings.tracking.uri

@@ -14,7 +14,7 @@ from mnist_sweep.common.secrets import STORE_VARIABLE, masked
 from mnist_sweep.journal.folders import SWEEPS, sweeps
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.store import search_runs
-from mnist_sweep.tracking.tags import TAG_KIND, TAG_SWEEP
+from mnist_sweep.tracking.tags import RETRAINING, SWEEP, TAG_KIND, TAG_SWEEP
 from mnist_sweep.tracking.uri import absolute, sqlite_path
 
 if TYPE_CHECKING:
@@ -44,17 +44,20 @@ def find_runs(client: MlflowClient, sweep: str, likely: str | None = None) -> li
     others = (number for number in _experiments(client) if number != likely)
     while some := list(islice(others, _AT_A_TIME)):
         if found := list(search_runs(client, some, query, deleted=True)):
-            home = next((run for run in found if run.data.tags[TAG_KIND] == "sweep"), found[0]).info.experiment_id
+            home = next(
+                (run for run in found if run.data.tags[TAG_KIND] in (SWEEP, RETRAINING)), found[0]
+            ).info.experiment_id
             return [run for run in found if run.info.experiment_id == home]
     return []
 
 
 def open_sweeps(client: MlflowClient) -> set[str]:
     """Returns the sweeps whose own run is still open in a store: they run, or were killed."""
-    query, experiments = f"attributes.status = 'RUNNING' and {tagged(TAG_KIND, 'sweep')}", _experiments(client)
-    found = set()
+    experiments, found = _experiments(client), set[str]()
     while some := list(islice(experiments, _AT_A_TIME)):
-        found |= {run.data.tags[TAG_SWEEP] for run in search_runs(client, some, query)}
+        for kind in (SWEEP, RETRAINING):
+            query = f"attributes.status = 'RUNNING' and {tagged(TAG_KIND, kind)}"
+            found |= {run.data.tags[TAG_SWEEP] for run in search_runs(client, some, query)}
     return found
 
 

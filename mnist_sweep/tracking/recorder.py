@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import getpass
 import heapq
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.files import remove
-from mnist_sweep.common.text import flat
+from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     Confirmed,
     EpochEnded,
@@ -35,13 +37,19 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.last_run import last_run
+from mnist_sweep.journal.ranking import marked
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, identity, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.tags import (
+    EXECUTION,
+    NESTED,
     PARENT_TAG,
+    RETRAINING,
+    SWEEP,
     TAG_BACKEND,
     TAG_BEGUN,
     TAG_CONFIRMS,
@@ -54,7 +62,11 @@ from mnist_sweep.tracking.tags import (
     TAG_NOTE,
     TAG_OBJECTIVE,
     TAG_REASON,
+    TAG_RETRAINS,
+    TAG_RETRAINS_RUN,
+    TAG_RETRAINS_TRIAL,
     TAG_SLOT,
+    TAG_SPACE,
     TAG_STATUS,
     TAG_SWEEP,
     TAG_TRIAL,
@@ -129,7 +141,7 @@ class Recorder:
         self._state = SweepState(settings.objectives)
         self._results, self._trials = self._state.results, self._state.results.trials
         # The ids of the runs: of the sweep, of each trial, of each execution of a trial.
-        self._parent = ""
+        self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
         # The runs that MLflow had before, and those that have their parameters, config and data.
@@ -167,7 +179,7 @@ class Recorder:
             for event in events:
                 self._handle(event)
             if self._outdated:
-                note = descriptions.progress_note(self._settings, self._results)
+                note = descriptions.progress_note(self._settings, self._results, single=self._state.single)
                 self._write.tag(self._parent, TAG_NOTE, note)
             self._write.flush()
             self._complete |= self._completed_now
@@ -221,10 +233,18 @@ class Recorder:
         self._found = {_key(run.data.tags): run for run in sorted(mine, key=_is_active)}
         self._restore_deleted()
         self._complete |= {run.info.run_id for run in self._found.values() if TAG_BEGUN in run.data.tags}
-        tags = {TAG_KIND: "sweep", TAG_NOTE: descriptions.opening(self._settings)}
-        self._parent = self._run(descriptions.sweep_name(event.sweep), tags, event)
+        self._kind = SWEEP if event.retrains is None else RETRAINING
+        tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings, single=not event.space)}
+        self._parent = self._run(descriptions.run_name(event), tags, event)
         confirmed = self._settings.confirm is not None
-        view = saved_view.tags(event.sweep, event.space, self._settings.objectives, event.time, confirmed=confirmed)
+        view = saved_view.tags(
+            event.sweep,
+            event.space,
+            self._settings.objectives,
+            event.time,
+            confirmed=confirmed,
+            kind=NESTED[self._kind],
+        )
         self._write.view(view)
         if self._parent not in self._complete or self._has_lost(self._parent, "config.yaml", "space.yaml"):
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
@@ -248,7 +268,19 @@ class Recorder:
         self._changed |= _version_tags({name: f"{before[name]}, then {now}" for name, now in other.items()})
         for key, value in self._changed.items():
             self._write.tag(self._parent, key, value)
+        if event.space:
+            self._space_grown(event)
         self._outdated = True
+
+    def _space_grown(self, event: SweepResumed) -> None:
+        started = self._state.started
+        assert started is not None
+        # MLflow's parameters cannot change.
+        grown = {name: domain for name, domain in event.space.items() if started.space.get(name) != domain}
+        self._write.tag(self._parent, TAG_SPACE, json.dumps(grown))
+        shared = {key: value for key, value in event.config.items() if key != "tracking"}
+        self._write.yaml(self._parent, shared, "config.yaml")
+        self._write.yaml(self._parent, event.space, "space.yaml")
 
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
@@ -259,6 +291,9 @@ class Recorder:
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
             **_version_tags(event.versions),
         }
+        if (retrains := event.retrains) is not None:
+            tags[TAG_RETRAINS], tags[TAG_RETRAINS_TRIAL] = retrains.sweep, str(retrains.trial)
+            tags[TAG_RETRAINS_RUN] = retrains.run
         tags["mlflow.source.name"] = "mnist_sweep"
         with contextlib.suppress(OSError, KeyError):
             # In a container, a user may have no name.
@@ -269,7 +304,7 @@ class Recorder:
         objectives = self._settings.objectives
         points = {n: point for n in self._scores() if (point := self._results.scores(n)) is not None}
         if len(objectives) > 1 and points:
-            title = f"{len(points)} trials of {self._settings.name}"
+            title = f"{counted(len(points), 'trial')} of {self._settings.name}"
             self._write.figure(
                 [self._parent], self._plots().pareto_front(points, objectives, title), "pareto_front.png"
             )
@@ -280,7 +315,10 @@ class Recorder:
             # It continues when the sweep is resumed.
             self._close(run, Status.STOPPED, event.reason, event.time)
         assert self._state.started is not None
-        note = descriptions.sweep_note(self._settings, self._state.started, self._results, self._state.tested, event)
+        started = replace(self._state.started, space=self._state.space)
+        last = last_run(self._folder, self._state, objectives)
+        tested = self._state.tested
+        note = descriptions.sweep_note(self._settings, started, self._results, tested, event, last)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)
@@ -322,7 +360,7 @@ class Recorder:
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
         if self._done(number):
-            known = self._found[f"trial {number}"]
+            known = self._found[f"{NESTED[self._kind]} {number}"]
             self._runs[number] = known.info.run_id
             if known.data.tags.get(PARENT_TAG) != self._parent:
                 # The sweep's own run was deleted for good, and is a new one now.
@@ -335,11 +373,12 @@ class Recorder:
                 self._write.tag(self._runs[number], key, value)
         else:
             tags = {
-                TAG_KIND: "trial",
+                TAG_KIND: NESTED[self._kind],
                 TAG_TRIAL: str(number),
-                TAG_SLOT: event.slot,
                 PARENT_TAG: self._parent,
             }
+            if event.slot != NO_SLOT:
+                tags[TAG_SLOT] = event.slot
             if trial.parent is not None:
                 tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:
@@ -369,7 +408,7 @@ class Recorder:
         values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
         if (number, execution) not in self._executions:
             tags = {
-                TAG_KIND: "execution",
+                TAG_KIND: EXECUTION,
                 TAG_TRIAL: str(number),
                 TAG_EXECUTION: str(execution),
                 PARENT_TAG: self._runs[number],
@@ -496,7 +535,7 @@ class Recorder:
 
     def _done(self, number: int) -> bool:
         """Whether a trial was logged completely before the events were replayed."""
-        known = self._found.get(f"trial {number}")
+        known = self._found.get(f"{NESTED[self._kind]} {number}")
         return known is not None and TAG_DONE in known.data.tags
 
     def _kept(self) -> set[int]:
@@ -507,7 +546,8 @@ class Recorder:
         sign = -self._objective.sign
         # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
         ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
-        return {n for _, n in ranked}
+        # Which member of the Pareto front is the best is the user's choice.
+        return {n for _, n in ranked} | self._front(scores)
 
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and deletes the one that no longer is."""
@@ -519,6 +559,11 @@ class Recorder:
             if path.exists():
                 self._write.file(self._runs[number], path)
         self._drop_models(sorted(set(scores) - kept - self._dropped), just_ended=number)
+
+    def _front(self, scores: Mapping[int, float]) -> set[int]:
+        """Returns those of the scored trials that are on the Pareto front; none if there is only one objective."""
+        points = {n: point for n in scores if (point := self._results.scores(n)) is not None}
+        return marked(points, self._settings.objectives)
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
         for number in numbers:

@@ -19,9 +19,20 @@ TAG_SLOT = "mnist_sweep.slot"
 TAG_BACKEND = "mnist_sweep.backend"
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"
+# The search space as JSON, if it has grown: MLflow's parameters cannot change.
+TAG_SPACE = "mnist_sweep.space"
+# The sweep and the trial that a run retrains, and that trial's run.
+TAG_RETRAINS = "mnist_sweep.retrains"
+TAG_RETRAINS_TRIAL = "mnist_sweep.retrains_trial"
+TAG_RETRAINS_RUN = "mnist_sweep.retrains_run"
 TAG_NOTE = "mlflow.note.content"
 # Of an experiment: the path of its database. In a copied database, it still names the original.
 TAG_STORE = "mnist_sweep.store"
 PARENT_TAG = "mlflow.parentRunId"
 # Without these, a run cannot be found as part of its sweep.
 IDENTIFYING = (TAG_SWEEP, TAG_ID, TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_OBJECTIVE, PARENT_TAG)
+
+SWEEP, TRIAL, EXECUTION = "sweep", "trial", "execution"
+# The kinds of runs, as `TAG_KIND`: the trials nested in a sweep's run, and in that of a run that retrains one.
+RETRAINING, RETRAINED = "retraining", "retrained"
+NESTED = {SWEEP: TRIAL, RETRAINING: RETRAINED}

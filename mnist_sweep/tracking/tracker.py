@@ -13,7 +13,7 @@ from pathlib import Path
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UnreachableError
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.common.text import counted, first_line, printable
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import Event
 from mnist_sweep.tracking.faults import lasting_fault
@@ -56,7 +56,7 @@ class Refusals:
 
     def __str__(self) -> str:
         """Returns one line about all of them; empty if there are none."""
-        events = f"{self.count} event{'' if self.count == 1 else 's'}"
+        events = f"{counted(self.count, 'event')}"
         return (
             f"{events} could not be logged completely, because MLflow rejects a part: {self.reason}"
             if self.count

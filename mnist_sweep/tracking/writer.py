@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MLFLOW_STATUS = {
     Status.COMPLETED: "FINISHED",
+    Status.DIVERGED: "FINISHED",
     Status.STOPPED: "KILLED",
     Status.REFUSED: "KILLED",
     Status.FAILED: "FAILED",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +24,18 @@ from mnist_sweep.results.runs.source import Parent, RunFilter, Source
 from mnist_sweep.results.runs.sql import Database, UnknownSchema
 from mnist_sweep.tracking import identity
 from mnist_sweep.tracking import store as mlflow_store
-from mnist_sweep.tracking.tags import PARENT_TAG, TAG_ID, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.tags import (
+    PARENT_TAG,
+    RETRAINING,
+    SWEEP,
+    TAG_ID,
+    TAG_KIND,
+    TAG_OBJECTIVE,
+    TAG_SWEEP,
+    TAG_TRIAL,
+    TAG_WINNER,
+    TRIAL,
+)
 from mnist_sweep.tracking.uri import absolute, existing, sqlite_path
 
 if TYPE_CHECKING:
@@ -103,7 +115,7 @@ class SweepRuns:
     @property
     def selection(self) -> Selection:
         """Its trials, including those that retrained others on new seeds."""
-        of_this = {TAG_KIND: "trial", PARENT_TAG: self.found.run_id}
+        of_this = {PARENT_TAG: self.found.run_id}
         return Selection(self.store, RunFilter((self.found.experiment,), of_this), tuple(self.space))
 
     @property
@@ -220,7 +232,7 @@ def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> Swe
         UserError: The sweep does not exist. If its folder is here, it names the command that brings it back.
     """
     wanted = _as_name(sweep) if sweep else None
-    store, here = store_of(sweep, tracking_uri), _here(sweep)
+    store, here = store_of(tracking_uri, sweep), _here(sweep)
     experiments = store.read(lambda source: source.experiments())
     found = _parent(store, experiments, wanted, here)
     if here is not None and (found is None or found.tags[TAG_SWEEP] != here.name):
@@ -246,13 +258,13 @@ def _parent(
 ) -> Parent | None:
     """The own run of a sweep, or of the last one of an experiment, or of all."""
     name, _, time = (wanted or "").partition("/")
-    everywhere, tags = tuple(experiments.values()), {TAG_KIND: "sweep"}
+    everywhere, tags, kinds = tuple(experiments.values()), dict[str, str](), [SWEEP]
     places = [everywhere] if wanted is None else [(experiments[name],)] if name in experiments else []
     if time:
-        # The experiment may have another name now.
-        tags, places = {**tags, TAG_SWEEP: str(wanted)}, [*places, everywhere]
-    for ids in places:
-        found = store.read(partial(_parents, RunFilter(ids, tags), None if time else 1))
+        # The experiment may have another name now. A run that retrains a trial is found by its own name only.
+        tags, places, kinds = {TAG_SWEEP: str(wanted)}, [*places, everywhere], [SWEEP, RETRAINING]
+    for ids, kind in itertools.product(places, kinds):
+        found = store.read(partial(_parents, RunFilter(ids, {TAG_KIND: kind, **tags}), None if time else 1))
         if found:
             # A sweep of another machine may have the same name.
             mine = here.started.id if here is not None and here.name == wanted else ""
@@ -294,7 +306,7 @@ def _deleted(store: Store, wanted: str | None) -> tuple[str, str]:
     experiment = store.client.get_experiment_by_name(name)
     if time:
         runs = identity.find_runs(store.client, wanted, experiment.experiment_id if experiment else None)
-        own = next((run for run in runs if run.data.tags[TAG_KIND] == "sweep"), None)
+        own = next((run for run in runs if run.data.tags[TAG_KIND] in (SWEEP, RETRAINING)), None)
         experiment = store.client.get_experiment(own.info.experiment_id) if own else experiment
         if own is not None and experiment is not None and experiment.lifecycle_stage != identity.DELETED:
             return "run", identity.restore_command(store.uri, "run", own.info.run_id)
@@ -305,7 +317,7 @@ def _deleted(store: Store, wanted: str | None) -> tuple[str, str]:
 
 def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
     """All sweeps of a sweep's experiment, the oldest first."""
-    wanted = RunFilter((sweep.found.experiment,), {TAG_KIND: "sweep"})
+    wanted = RunFilter((sweep.found.experiment,), {TAG_KIND: SWEEP})
     found = sweep.store.read(lambda source: source.parents(wanted))
     return [_sweep(sweep.store, parent) for parent in reversed(found)]
 
@@ -315,12 +327,12 @@ def _sweep(store: Store, parent: Parent) -> SweepRuns:
     return SweepRuns(parent.tags[TAG_SWEEP], store, parent, objectives)
 
 
-def store_of(sweep: str | None, tracking_uri: str | None) -> Store:
+def store_of(tracking_uri: str | None, sweep: str | None) -> Store:
     """The store of a sweep.
 
     Args:
-        sweep: As for `find_sweep`.
         tracking_uri: As for `find_sweep`.
+        sweep: As for `find_sweep`.
 
     Raises:
         UserError: It does not exist.
@@ -401,12 +413,12 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
         selection = find_sweep(what, tracking_uri).selection
         return replace(selection, wanted=replace(selection.wanted, query=query))
     if experiment is None:
-        store = store_of(None, tracking_uri)
+        store = store_of(tracking_uri, None)
         experiments = tuple(store.read(lambda source: source.experiments()).values())
     else:
         last = find_sweep(experiment, tracking_uri)
         store, experiments = last.store, (last.found.experiment,)
-    return Selection(store, RunFilter(experiments, {TAG_KIND: "trial"}, query))
+    return Selection(store, RunFilter(experiments, {TAG_KIND: TRIAL}, query))
 
 
 def _as_name(sweep: str) -> str:

@@ -39,7 +39,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def exported(sweep: str, wanted: str, to: Path) -> dict[str, Any]:
-    export.export(sweep, None, to, [formats.FORMATS[name] for name in wanted.split(",")])
+    export.export(sweep, None, None, to, [formats.FORMATS[name] for name in wanted.split(",")])
     manifest: dict[str, Any] = json.loads((to / "manifest.json").read_text())
     assert sorted(manifest["files"]) == sorted(p.name for p in to.iterdir() if p.name != "manifest.json")
     return manifest
@@ -114,7 +114,7 @@ def test_files_of_another_model_are_removed(project, old: str, new: str, tmp_pat
 def test_other_files_in_the_folder_are_left_alone(project, old: str, new: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "model.onnx").touch()
-    export.export(new, None, tmp_path, [formats.FORMATS["h5"]])
+    export.export(new, None, None, tmp_path, [formats.FORMATS["h5"]])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model.h5", "model.onnx", "notes.txt"]
 
 
