@@ -116,7 +116,7 @@ def may_pass(error: BaseException, *, gpu: bool) -> bool:
         error: The exception; its causes and contexts are searched too.
         gpu: Whether the trial ran on a GPU, whose errors can be of any kind that a backend raises.
     """
-    chain = list(_with_causes(error))
+    chain = list(with_causes(error))
     if any(type(one).__name__ == "FailedTrialError" for one in chain):
         # With it, users of keras-tuner say that the values are at fault, whatever came before.
         return False
