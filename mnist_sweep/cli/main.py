@@ -16,7 +16,8 @@ from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
-from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
+from mnist_sweep.common.ports import keep_loopback_direct
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide, hide_login, masked
 from mnist_sweep.common.termination import ended_by_signals
 from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
 
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.environ[_DEBUG] = "1"
     # From here on, its password is hidden whenever it is printed.
     hide(os.environ.get(STORE_VARIABLE, ""))
+    hide_login()
+    keep_loopback_direct()
     debug = os.environ.get(_DEBUG, "0") == "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -65,11 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # MLflow is not imported here, as most errors occur before it is needed.
         mlflow = sys.modules.get("mlflow.exceptions")
         if mlflow is not None and isinstance(error, mlflow.MlflowException):
-            message = (
-                f"MLflow does not answer ({first_line(error)}); start the server, or name another store with "
-                "--tracking-uri or MLFLOW_TRACKING_URI"
-            )
-            _end(2, message, error, debug)
+            _end(2, _mlflow_failed(error), error, debug)
         try:
             shadowing.check()
         except shadowing.HidesLibrary as cause:
@@ -85,6 +84,16 @@ def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
         print(shown_traceback(error), file=sys.stderr, end="")
     print(f"mnist_sweep: {masked(one_line(message))}", file=sys.stderr)
     sys.exit(code)
+
+
+def _mlflow_failed(error: Exception) -> str:
+    from mnist_sweep.tracking.faults import lasting_fault
+
+    other = "name another store with --tracking-uri or MLFLOW_TRACKING_URI"
+    fault = lasting_fault(error, "")
+    if fault is not None:
+        return f"MLflow cannot be used: {fault}; or {other}"
+    return f"MLflow does not answer ({first_line(error)}); start the server, or {other}"
 
 
 def _unusable(error: OSError) -> str:
