@@ -71,7 +71,8 @@ def shows(page, number: int) -> None:
 def test_the_page_opens_offline_and_shows_every_plot(opened):
     page = opened.page
     assert page.title() == "made/2026-01-02_03-04-05 – sweep report"
-    sizes = page.evaluate("[...document.images].map((image) => [image.alt.length > 0, image.naturalWidth > 300])")
+    drawn = "[...document.querySelectorAll('figure.plot svg')]"
+    sizes = page.evaluate(f"{drawn}.map((svg) => [svg.ariaLabel.length > 0, svg.getBoundingClientRect().width > 300])")
     assert len(sizes) == 8
     assert all(all(size) for size in sizes)
 

@@ -113,7 +113,7 @@ def test_a_trial_that_is_named_takes_the_place_of_the_winner(project, new, capsy
     assert "Winner" not in shown
     assert "the score that selected it" not in shown
     assert f"python -m mnist_sweep export {new} 0 --to exported" in shown
-    assert '<section id="own_curves">' in text
+    assert '<section id="own_curves" class="wide">' in text
     # Only the winner has seen the test images.
     assert 'id="confusion"' not in text
     assert 'title="the trial of this report"' in text
@@ -269,7 +269,7 @@ def test_a_sweep_whose_process_was_killed_is_not_shown_as_running(undrawn, tmp_p
 def test_empty_sections_are_left_out(trials, tmp_path):
     made = made_up.sweep(tmp_path, trials, epochs=1)
     text = page(made, tmp_path)
-    assert "Parallel coordinates" not in text
+    assert "<h2>Parallel coordinates" not in text
     assert ("Leaderboard" in text) == (trials == 1)
     assert (
         re.findall(r'<section id="(next|leaderboard|curves)"', text)

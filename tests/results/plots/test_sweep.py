@@ -139,8 +139,8 @@ def test_among_many_curves_the_five_best_have_their_own_styles():
     assert rest.get_alpha() < 0.3
     assert [label.split(" (")[0] for label in legend_of(figure)[1]] == [
         "best: trial 999",
-        "completed, its last epoch",
         *(f"trial {n}" for n in (998, 997, 996, 995)),
+        "completed, its last epoch",
     ]
     told_apart = [line for line in axes.get_lines() if str(line.get_label()).startswith("trial")]
     assert len({str(line._unscaled_dash_pattern) for line in told_apart}) == 4
