@@ -179,9 +179,9 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
     hide(plain["tracking"]["uri"])
     if plain["resume"] == "auto":
-        old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
-        if old is not None:
-            return launch.run(plain, old, standard_output(), resume=True)
+        found = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
+        if found is not None:
+            return launch.run(found[1], found[0], standard_output(), resume=True)
     for line in compose.replaced_options(hydra_config.runtime.choices):
         print(line, flush=True)
     hydra_folder.save_configs(config, hydra_config, claim.folder)

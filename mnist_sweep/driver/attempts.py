@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +87,15 @@ class Attempts:
         """Adds trials, which start when a slot is idle."""
         self.waiting.extend(map(_Attempt, new))
 
-    def add_interrupted(self, *, confirming: bool) -> None:
-        """Adds the trials that an interruption has cut off: those that retrain others, or those of the search."""
-        for _, start in sorted(self._state.open.items()):
-            if (start.trial.confirms is not None) == confirming:
+    def add_interrupted(self, *, confirming: bool, only: Container[int] | None = None) -> None:
+        """Adds the trials that an interruption has cut off: those that retrain others, or those of the search.
+
+        Args:
+            confirming: Which of the two.
+            only: Leaves out all others; None for all of them.
+        """
+        for number, start in sorted(self._state.open.items()):
+            if (start.trial.confirms is not None) == confirming and (only is None or number in only):
                 self.waiting.append(_Attempt(start.trial, start.attempt))
 
     def start(self) -> None:
@@ -263,7 +268,8 @@ class Attempts:
             return
         number = attempt.trial.number
         excused = self._sharing.excuses(number, outcome.reason)
-        last = attempt.number > self._settings.workers.retries and not excused
+        tries = attempt.number - self._state.spent.get(number, 0)
+        last = tries > self._settings.workers.retries and not excused
         if last or self._state.phase is Phase.STOPPING:
             self._ended(attempt.trial, outcome, log)
             return

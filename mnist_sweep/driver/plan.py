@@ -14,7 +14,7 @@ from mnist_sweep.common.text import os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import Settings, check_settings
-from mnist_sweep.config.space import Space
+from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import discovery, enqueue, warm_start
@@ -147,6 +147,9 @@ class Plan:
         # With -m, the folder is experiments/NAME/TIME/NUMBER.
         tail = folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:]
         find_earlier = functools.partial(find, wanted_by="search.warm_start")
+        known = warm_start.earlier(self.settings, self.space, images.digest(), find_earlier)
+        if self.settings.search.algorithm == "grid" and len({identity(t["values"]) for t in known}) == self.space.size:
+            raise UserError("search.warm_start: the earlier sweeps have trained every combination of the grid")
         return SweepStarted(
             time,
             "/".join([self.settings.name, *tail]),
@@ -155,7 +158,7 @@ class Plan:
             _describe(images, dataset),
             versions(),
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
-            earlier=warm_start.earlier(self.settings, self.space, images.digest(), find_earlier),
+            earlier=known,
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import Column, show
 from mnist_sweep.common.text import LONGEST_REASON, one_line
@@ -114,6 +115,9 @@ def next_steps(
         reasons = {outcome.reason for outcome in results.outcomes.values() if outcome.reason}
         say(f"No trial has a result: {one_line(min(reasons, default=reason), LONGEST_REASON)}.")
         say(f"The workers' output is in {folder / 'workers'}.")
+        if ended:
+            again = command(f"resume --retry-failed {as_argument(sweep, folder)}")
+            say(f"To train the trials again, after mending the cause: {again}")
         if published is not None:
             tell_published(say, published)
         return
@@ -131,9 +135,11 @@ def next_steps(
     say("Next:")
     named = as_argument(sweep, folder)
     commands = {f"sync {named}": "write it to MLflow"} if published is None else _next_commands(named)
+    if Status.FAILED in ended:
+        commands[f"resume --retry-failed {named}"] = "train the failed trials again, after mending what failed"
     width = max(map(len, commands))
-    for command, purpose in commands.items():
-        say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
+    for arguments, purpose in commands.items():
+        say(f"  python -m mnist_sweep {arguments:{width}}  # {purpose}")
 
 
 def tell_published(say: Say, published: Published) -> None:

@@ -29,6 +29,7 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     SweepStarted,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -51,6 +52,7 @@ from mnist_sweep.tracking.tags import (
     TAG_NOTE,
     TAG_OBJECTIVE,
     TAG_REASON,
+    TAG_RETRIED,
     TAG_SLOT,
     TAG_STATUS,
     TAG_SWEEP,
@@ -102,6 +104,11 @@ class Recorder:
         self._parent = ""
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
+        # A trial that is retried by the user's wish gets another run. When each was retried, how often before the event
+        # that is handled, and the runs of the trial and of its executions at other times.
+        self._retried: dict[int, list[float]] = {}
+        self._retries: dict[int, int] = {}
+        self._other_runs: dict[tuple[int, int], tuple[str, dict[int, str]]] = {}
         # The runs that MLflow had before, and those that have their parameters, config and data.
         self._found: dict[str, Run] = {}
         self._complete: set[str] = set()
@@ -144,6 +151,9 @@ class Recorder:
     def _handle(self, event: Event) -> None:
         versions, tested = self._state.versions, self._state.tested
         self._state.handle(event)
+        number = event.trial.number if isinstance(event, TrialStarted) else getattr(event, "trial", None)
+        if number in self._retried:
+            self._switch(number, event.time)
         match event:
             case SweepStarted():
                 self._sweep_started(event)
@@ -155,6 +165,8 @@ class Recorder:
                 self._epoch_ended(event)
             case ExecutionEnded():
                 self._execution_ended(event)
+            case TrialsRetried():
+                self._trials_retried(event)
             case AttemptFailed():
                 self._write.tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
                 self._write.text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
@@ -267,7 +279,7 @@ class Recorder:
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
         if self._done(number):
-            self._runs[number] = self._found[f"trial {number}"].info.run_id
+            self._runs[number] = self._found[self._trial_key(number)].info.run_id
             return
         if number in self._runs:
             self._write.reopen(self._runs[number])
@@ -280,6 +292,7 @@ class Recorder:
                 TAG_TRIAL: str(number),
                 TAG_SLOT: event.slot,
                 PARENT_TAG: self._parent,
+                **self._retry_tags(number),
             }
             if trial.parent is not None:
                 tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
@@ -293,6 +306,35 @@ class Recorder:
             shared = {key: self._state.started.config[key] for key in ("name", "seed", "objective", "data")}
             self._write.yaml(run, {**shared, **trial.config}, "config.yaml")
             self._mark_complete(run)
+
+    def _trials_retried(self, event: TrialsRetried) -> None:
+        """Keeps the runs of the failed attempts, but no longer as those of trials."""
+        for number in event.trials:
+            times = self._retried.setdefault(number, [])
+            if event.time in times:
+                times.remove(event.time)
+            self._switch(number, event.time)
+            runs = [self._runs.get(number), *(run for (n, _), run in self._executions.items() if n == number)]
+            for run in filter(None, runs):
+                self._write.tag(run, TAG_KIND, _ATTEMPT)
+            times.append(event.time)
+            self._switch(number, event.time)
+
+    def _switch(self, number: int, time: float) -> None:
+        """Makes the runs of a trial those that it had at some time, as events may be handled again."""
+        before, now = self._retries.get(number, 0), sum(retried <= time for retried in self._retried[number])
+        if now != before:
+            executions = {i: self._executions.pop((n, i)) for n, i in list(self._executions) if n == number}
+            self._other_runs[number, before] = self._runs.pop(number, ""), executions
+            run, executions = self._other_runs.pop((number, now), ("", {}))
+            if run:
+                self._runs[number] = run
+            self._executions |= {(number, i): nested for i, nested in executions.items()}
+            self._retries[number] = now
+
+    def _retry_tags(self, number: int) -> dict[str, str]:
+        retries = self._retries.get(number, 0)
+        return {TAG_RETRIED: str(retries)} if retries else {}
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         if not self._done(event.trial):
@@ -311,6 +353,7 @@ class Recorder:
                 TAG_TRIAL: str(number),
                 TAG_EXECUTION: str(execution),
                 PARENT_TAG: self._runs[number],
+                **self._retry_tags(number),
             }
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
             self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
@@ -389,8 +432,11 @@ class Recorder:
 
     def _done(self, number: int) -> bool:
         """Whether a trial was logged completely before the events were replayed."""
-        known = self._found.get(f"trial {number}")
+        known = self._found.get(self._trial_key(number))
         return known is not None and TAG_DONE in known.data.tags
+
+    def _trial_key(self, number: int) -> str:
+        return _key({TAG_KIND: "trial", TAG_TRIAL: str(number), **self._retry_tags(number)})
 
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and deletes the one that no longer is."""
@@ -459,12 +505,18 @@ def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 # The tags that tell a sweep's runs apart.
-_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION)
+_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_RETRIED)
+# The kind of the runs of attempts that failed before their trial was retried by the user's wish.
+_ATTEMPT = "attempt"
 
 
 def _key(tags: Mapping[str, str]) -> str:
-    """Returns `sweep`, `trial 3` or `execution 3 2`."""
-    return " ".join(tags[key] for key in _KEYS if key in tags)
+    """Returns `sweep`, `trial 3` or `execution 3 2`; with a colon and how often it was retried, if it was."""
+    kind = tags.get(TAG_KIND, "")
+    if kind == _ATTEMPT:
+        kind = "execution" if TAG_EXECUTION in tags else "trial"
+    retried = [f":{tags[TAG_RETRIED]}"] if TAG_RETRIED in tags else []
+    return " ".join([kind, *(tags[key] for key in (TAG_TRIAL, TAG_EXECUTION) if key in tags), *retried])
 
 
 def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int, Mapping[str, float]]:
