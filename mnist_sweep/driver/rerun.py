@@ -102,7 +102,8 @@ class Comparison:
 def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
     """Trains a trial again for as many epochs as before, and compares every metric of every epoch.
 
-    A trial that failed is trained to its end. Trials from whose weights it continued are trained before it. Nothing is written to the sweep or to MLflow.
+    A trial that failed is trained to its end. Trials from whose weights it continued are trained before it. Nothing is
+    written to the sweep or to MLflow.
 
     Args:
         run: The run, as for `find_run`.
@@ -138,7 +139,7 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
         finally:
             workers.close()
     if compared.outcome is not None:
-        return _tell_of_failed(say, chain[-1], compared.outcome)
+        return tell_of_failed(say, chain[-1], compared.outcome)
     if compared.identical:
         epochs = "the epoch" if compared.epochs == 1 else f"all {compared.epochs} epochs"
         say(f"identical: all {len(compared.metrics)} metrics of {epochs}")
@@ -269,7 +270,8 @@ def _slot(logged: Logged) -> Slot:
     return next((place for place in places if place.name == logged.slot), places[0])
 
 
-def _tell_of_failed(say: Callable[[str], object], logged: Logged, outcome: Outcome) -> int:
+def tell_of_failed(say: Callable[[str], object], logged: Logged, outcome: Outcome) -> int:
+    """Prints what became of a trial that failed before, and returns the exit code: 0 if it has a result now, else 1."""
     number, then = logged.trial.number, f" ({logged.failed})" if logged.failed else ""
     if outcome.score is None:
         same = "for the same reason" if outcome.reason == logged.failed else f"now because: {outcome.reason}"

@@ -110,8 +110,8 @@ def create_search(
         enqueued: Hyperparameter values to suggest before any others, each once; Hyperband starts its first trials with
             them.
         earlier: Trials of earlier sweeps, as in `Problem`. TPE, the Gaussian processes, CMA-ES and NSGA-II learn from
-            them. They and random search repeat none of their values while there are others, and grid search none at all.
-            Hyperband and PBT do not use them.
+            them. They and random search repeat none of their values while there are others, and grid search none of
+            them ever. Hyperband and PBT do not use them.
 
     Raises:
         UserError: The algorithm cannot search this space.

@@ -298,7 +298,7 @@ class Recorder:
                 tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:
                 tags[TAG_CONFIRMS] = str(trial.confirms)
-            self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
+            self._runs[number] = self._run(self._named(descriptions.trial_name(trial), number), tags, event)
         run = self._runs[number]
         if run not in self._complete:
             self._write.params(run, hyperparameters(trial))
@@ -314,8 +314,13 @@ class Recorder:
             if event.time in times:
                 times.remove(event.time)
             self._switch(number, event.time)
+            mine = {TAG_TRIAL: str(number), **self._retry_tags(number)}
             runs = [self._runs.get(number), *(run for (n, _), run in self._executions.items() if n == number)]
-            for run in filter(None, runs):
+            for found in self._found.values():
+                # Those of its executions were not looked at if the trial was logged completely.
+                if {key: v for key in (TAG_TRIAL, TAG_RETRIED) if (v := found.data.tags.get(key))} == mine:
+                    runs.append(found.info.run_id)
+            for run in set(filter(None, runs)):
                 self._write.tag(run, TAG_KIND, _ATTEMPT)
             times.append(event.time)
             self._switch(number, event.time)
@@ -331,6 +336,10 @@ class Recorder:
                 self._runs[number] = run
             self._executions |= {(number, i): nested for i, nested in executions.items()}
             self._retries[number] = now
+
+    def _named(self, name: str, number: int) -> str:
+        retries = self._retries.get(number, 0)
+        return f"{name}, retry {retries}" if retries else name
 
     def _retry_tags(self, number: int) -> dict[str, str]:
         retries = self._retries.get(number, 0)
@@ -356,7 +365,8 @@ class Recorder:
                 **self._retry_tags(number),
             }
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
-            self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
+            named = self._named(f"trial {number}, {name}", number)
+            self._executions[number, execution] = self._run(named, tags, event)
         run = self._executions[number, execution]
         if run not in self._complete:
             self._write.params(run, values)
