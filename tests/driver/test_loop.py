@@ -895,7 +895,7 @@ class TestRetried:
         gone = f"Trial {child.number} cannot be retried: it continued from trial {child.parent}, whose state is gone"
         assert said == [gone]
 
-    @pytest.mark.parametrize(("key", "value"), [("search.time_budget", "4s"), ("search.target", 0.6)])
+    @pytest.mark.parametrize(("key", "value"), [("search.time_budget", "12s"), ("search.target", 0.6)])
     def test_a_budget_that_is_used_up_must_be_longer_first(self, tell: Tell, key: str, value: object) -> None:
         budget = ("search=grid", f"{key}={value}")
         story = tell(*budget, slots=1, faults={(0, 1): self.BUG, (0, 2): self.BUG})
