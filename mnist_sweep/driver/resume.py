@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mnist_sweep.driver.summary import Say, as_argument
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
 from mnist_sweep.journal.state import SweepState
+from mnist_sweep.journal.trial import Status
 
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 # Addresses, and what changes neither the values that are tried nor their scores. The digest of the data is compared
@@ -95,16 +97,42 @@ def last_unfinished(say: Say, *, retry_failed: bool = False) -> Path | None:
     return next((f for f, state in found if not state.completed or (retry_failed and state.failed)), None)
 
 
-def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> tuple[Path, dict[str, Any]] | None:
+@dataclass(frozen=True)
+class Continued:
+    """How a command continues a sweep.
+
+    Attributes:
+        folder: The folder of the sweep.
+        config: The config to continue it with.
+        complete: Whether there is nothing left to do.
+        retry_failed: Whether its failed trials must be trained again, because the whole sweep has failed.
+        said: What is different now, in lines for the user.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    complete: bool
+    retry_failed: bool
+    said: tuple[str, ...]
+
+    def run(self, console: Console) -> int:
+        """Continues the sweep, and returns the exit code."""
+        say = line_printer(console)
+        for line in self.said:
+            say(line)
+        return launch.run(self.config, self.folder, console, resume=True, retry_failed=self.retry_failed)
+
+
+def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Continued | None:
     """Finds the last unfinished sweep of a config's name that a config can continue.
 
     Args:
         config: The config of the sweep to run.
         wished: The folder that Hydra uses for it, which need not be in `experiments/`.
-        say: Prints why an unfinished sweep is not continued, and what is different in one that is.
+        say: Prints why an unfinished sweep is not continued.
 
     Returns:
-        Its folder and the config to continue it with; None if there is no such sweep.
+        How to continue it; None if there is no such sweep.
 
     Raises:
         UserError: The data cannot be loaded.
@@ -112,40 +140,52 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> tuple[Path
     folders = [*sweeps(wished), *sweeps(SWEEPS / str(config["name"]))]
     digest = functools.cache(lambda: _digest(config))
     for folder, state in _readable(folders, say):
-        if not state.completed and (new := continued(config, folder, state, digest, say)) is not None:
-            return folder, new
+        if state.completed:
+            continue
+        try:
+            return continued(config, folder, state, digest)
+        except NotContinuedError as error:
+            say(str(error))
     return None
 
 
-def continued(
-    config: Mapping[str, Any], folder: Path, state: SweepState, digest: Callable[[], str], say: Say
-) -> dict[str, Any] | None:
-    """Returns the config with which a command continues a sweep; None if it is that of another sweep.
+class NotContinuedError(Exception):
+    """A command is for another sweep. The message names the sweep and says why."""
+
+
+def continued(config: Mapping[str, Any], folder: Path, state: SweepState, digest: Callable[[], str]) -> Continued:
+    """Returns how a command continues a sweep.
 
     Args:
         config: The config of the command.
         folder: The folder of the sweep.
         state: The state of the sweep.
         digest: Loads the data of the command and returns its digest.
-        say: Prints why the sweep is not continued, or what is different now.
+
+    Raises:
+        NotContinuedError: The command is for another sweep.
+        UserError: The data cannot be loaded.
     """
     try:
         old = from_store(last_config(state, folder), folder)
         assert state.started is not None
         new = _with_longer_budget(config, old, state.started.config)
         check_unchanged(old, new)
-        if state.started.data.get("digest", "") not in ("", digest()):
-            raise UserError(f"its data is different now ({state.started.data['digest']} → {digest()})")
     except UserError as error:
-        say(f"{folder} is not continued: {str(error).removeprefix('resume: ')}")
-        return None
+        raise NotContinuedError(f"{folder} is not continued: {str(error).removeprefix('resume: ')}") from None
+    then, now = state.started.data.get("digest", ""), digest()
+    if then not in ("", now):
+        raise NotContinuedError(f"{folder} is not continued: its data is different now ({then} → {now})")
     new[_NAME] = old[_NAME]
+    said = []
     if changed := _changed(old, new, free=True):
-        say(f"{folder} is continued, now with {changed}; its trials, search space and seeds stay")
+        said.append(f"{folder} is continued, now with {changed}; its trials, search space and seeds stay")
     kept = [f"{key}={as_written(flat(new)[key])}" for key in (_NAME, *_BUDGET) if flat(new)[key] != flat(config)[key]]
     if kept:
-        say(f"{folder} keeps {', '.join(kept)}")
-    return new
+        said.append(f"{folder} keeps {', '.join(kept)}")
+    complete = state.completed and all(flat(new)[key] == flat(old).get(key) for key in _BUDGET)
+    failed = state.ended is not None and state.ended.status is Status.FAILED and bool(state.failed)
+    return Continued(folder, new, complete, failed, tuple(said))
 
 
 def _digest(config: Mapping[str, Any]) -> str:

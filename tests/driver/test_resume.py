@@ -48,6 +48,13 @@ def test_the_budget_of_a_sweep_of_several_objectives_may_be_longer(compose_confi
         resume.check_unchanged(new, old)
 
 
+def found(config: dict[str, Any], wished: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    continued = resume.to_continue(config, wished, say)
+    for line in continued.said if continued is not None else ():
+        say(line)
+    return None if continued is None else (continued.folder, continued.config)
+
+
 class TestAuto:
     def test_continues_the_last_sweep_of_the_name_with_the_same_config(self, compose_config, begin: Begin) -> None:
         config, other = compose_config("name=x"), compose_config("name=x", "seed=2")
@@ -57,7 +64,7 @@ class TestAuto:
         begin(SWEEPS / "x" / "4", config, ended=True)
         begin(SWEEPS / "y" / "5", config)
         said: list[str] = []
-        assert resume.to_continue(config, Path("nowhere"), said.append) == (last, config)
+        assert found(config, Path("nowhere"), said.append) == (last, config)
         assert len(said) == 1
         assert said[0].startswith(
             "experiments/x/3 is not continued: the config has changed: search.seed (2 → 1), seed (2 → 1)"
@@ -66,7 +73,7 @@ class TestAuto:
     def test_searches_the_folder_that_hydra_was_given(self, compose_config, begin: Begin) -> None:
         config = compose_config("name=x")
         wished = begin(Path("out") / "auto", config)
-        assert resume.to_continue(config, wished, print) == (wished, config)
+        assert found(config, wished, print) == (wished, config)
         assert resume.to_continue(config, Path("out") / "other", print) is None
 
     def test_takes_over_what_does_not_change_the_results_and_says_so(self, compose_config, begin: Begin) -> None:
@@ -75,7 +82,7 @@ class TestAuto:
         free = ("workers.count=1", "workers.timeout=2h", "tracking.uri=http://ann:HUSH@box:1", "tracking.keep_models=3")
         new = compose_config("name=x", "model.units='choice(16,64)'", "objective=val_accuracy", *free)
         said: list[str] = []
-        assert resume.to_continue(new, Path("nowhere"), said.append) == (folder, new)
+        assert found(new, Path("nowhere"), said.append) == (folder, new)
         assert said == [
             "experiments/x/1 is continued, now with tracking.keep_models (all → 3), tracking.uri "
             "(sqlite:///mlruns/mlflow.db → http://***@box:1), workers.count (null → 1), workers.timeout (1h → 2h); its "
@@ -92,7 +99,7 @@ class TestAuto:
         folder = begin(SWEEPS / "x" / "1", compose_config("name=x", "data=npz", f"data.path={digits}"), data=data)
         said: list[str] = []
         same = compose_config("name=x", "data=npz", "data.path=same.npz")
-        assert resume.to_continue(same, Path("nowhere"), said.append) == (folder, same)
+        assert found(same, Path("nowhere"), said.append) == (folder, same)
         assert f"now with data.path ({digits} → same.npz)" in said[0]
         other = compose_config("name=x", "data=npz", "data.path=other.npz")
         assert resume.to_continue(other, Path("nowhere"), said.append) is None
@@ -104,7 +111,7 @@ class TestAuto:
         with Journal(folder, resume=True) as journal:
             journal.handle(SweepResumed(3.0, longer))
         said: list[str] = []
-        assert resume.to_continue(config, Path("nowhere"), said.append) == (folder, longer)
+        assert found(config, Path("nowhere"), said.append) == (folder, longer)
         assert said == ["experiments/x/1 keeps search.max_trials=50"]
         assert resume.to_continue(compose_config("name=x", "search.max_trials=10"), Path("nowhere"), print) is None
 
@@ -112,8 +119,21 @@ class TestAuto:
         old = compose_config("name=x")
         folder = begin(SWEEPS / "y" / "1", old)
         said: list[str] = []
-        assert resume.to_continue(compose_config("name=y"), Path("nowhere"), said.append) == (folder, old)
+        assert found(compose_config("name=y"), Path("nowhere"), said.append) == (folder, old)
         assert said == ["experiments/y/1 keeps name=x"]
+
+    @pytest.mark.parametrize(("status", "again"), [(Status.STOPPED, False), (Status.FAILED, True)])
+    def test_trains_failed_trials_again_if_the_whole_sweep_has_failed(
+        self, compose_config, begin: Begin, status: Status, again: bool
+    ) -> None:
+        config = compose_config("name=x")
+        with Journal(begin(SWEEPS / "x" / "1", config), resume=True) as journal:
+            journal.handle(TrialStarted(2.0, Trial(0, {}, {}, 1), 1, "cpu0"))
+            journal.handle(TrialEnded(3.0, 0, Outcome(Status.FAILED, "a bug")))
+            journal.handle(SweepEnded(4.0, status, "", None))
+        continued = resume.to_continue(config, Path("nowhere"), print)
+        assert continued is not None
+        assert (continued.retry_failed, continued.complete) == (again, False)
 
 
 class TestOverrides:
