@@ -52,15 +52,20 @@ class ClaimFolder(Callback):
             from mnist_sweep.cli.multirun import Multirun
             from mnist_sweep.common.tables import line_printer, standard_output
 
+            _check_sweep_folder(config)
             # May change the time in the name of the folder.
             _multiruns.append(Multirun(config, line_printer(standard_output())))
-            folder = Path(str(config.hydra.sweep.dir))
-            if not _holds_a_multirun(folder):
-                check_free(folder, "hydra.sweep.dir")
+            _check_sweep_folder(config)
             # Changes only the copy that is written: the config of each sweep is composed again.
             tracking = OmegaConf.to_container(config.tracking, resolve=False)
             if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
                 config.tracking.uri = hide(tracking["uri"])
+
+
+def _check_sweep_folder(config: DictConfig) -> None:
+    folder = Path(str(config.hydra.sweep.dir))
+    if not _holds_a_multirun(folder):
+        check_free(folder, "hydra.sweep.dir")
 
 
 def _check_unused(config: DictConfig) -> None:
