@@ -28,7 +28,8 @@ from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.driver.loop import Sweep
-from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.driver.progress import Progress
+from mnist_sweep.driver.screen import Screen
 from mnist_sweep.journal.events import EpochEnded, Event, Listener
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.search import choose
@@ -81,7 +82,17 @@ def measure(trials: int, slots: int, overrides: Sequence[str], _: Path) -> Figur
         screen = Screen(progress, Console(file=nowhere, width=120))
         listeners: list[Listener] = [journal, screen, _Stopwatch(times)]
         rule = choose.create_stopping(settings)
-        Sweep(settings, space, search, rule, workers, folder=Path(folder), listeners=listeners, clock=clock).run()
+        Sweep(
+            settings,
+            space,
+            search,
+            rule,
+            workers,
+            folder=Path(folder),
+            listeners=listeners,
+            clock=clock,
+            image=(28, 28, 1),
+        ).run()
     spent = [(1000 * (b[0] - a[0]), 1000 * (b[1] - a[1])) for a, b in itertools.pairwise(times)]
     tenth = len(spent) // 10
     figures: Figures = {}

@@ -5,9 +5,20 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:
+    # Their module imports half of Python's library, and this module is the first of the program that Python runs.
+    class Loader:
+        """Stands for `importlib.abc.Loader`."""
+
+    class MetaPathFinder:
+        """Stands for `importlib.abc.MetaPathFinder`."""
+
 
 _MOVED = {
     "mnist_sweep.errors": "mnist_sweep.common.errors",
@@ -23,6 +34,9 @@ class _Finder(MetaPathFinder, Loader):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name in _MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
         # An import returns what is in `sys.modules` afterwards.

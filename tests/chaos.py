@@ -74,17 +74,18 @@ SPACE = (
 )
 
 
-# Harm that user code can do to its process; the trial is retried, and others must not be affected.
+# Harm that user code can do to its process. It ends in ways that may pass, so that the trial is retried. Other trials
+# must not be affected.
 _POISONS = {
-    "break numpy": "import numpy; numpy.asarray = None",
+    "break numpy": "import numpy; numpy.asarray = None; raise MemoryError",
     "break random": "import random; random.seed = lambda *_: None",
     "leave a child": "import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)",
     "write into every socket": (
         "import os\nfor fd in range(3, 64):\n    try: os.write(fd, bytes(range(256)) * 9)\n    except OSError: pass"
     ),
-    "raise five megabytes": "raise ValueError('\\udce9\\x1b[2J' * 1_000_000)",
+    "raise five megabytes": "raise ConnectionError('\\udce9\\x1b[2J' * 1_000_000)",
     "exit": "import os; os._exit(3)",
-    "close its output": "import os; os.close(1); os.close(2); raise RuntimeError",
+    "close its output": "import os; os.close(1); os.close(2); raise MemoryError",
 }
 _BUILDER = """
 import os

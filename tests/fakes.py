@@ -71,8 +71,8 @@ class FakeWorkers:
         slots: The number of slots.
         curve: Returns the objective for hyperparameters and an epoch.
         clock: Advanced by `poll`.
-        faults: Maps (trial, attempt) to the epoch after which its worker dies, to an Outcome or a MachineFailed with
-            which it ends at once, or to "hang".
+        faults: Maps (trial, attempt) to the epoch after which its worker dies, to an Outcome, a Done or a MachineFailed
+            with which it ends at once, or to "hang".
         test_error: How every test of the winner ends.
         test_deaths: How many tests kill their worker.
         test_hangs: How many tests, before those, never end.
@@ -92,7 +92,7 @@ class FakeWorkers:
         clock: FakeClock,
         *,
         epoch_seconds: float = 1.0,
-        faults: dict[tuple[int, int], int | str | Outcome | MachineFailed] | None = None,
+        faults: dict[tuple[int, int], int | str | Outcome | Done | MachineFailed] | None = None,
         objective: str = "val_accuracy",
         test_error: str | MachineFailed = "",
         test_deaths: int = 0,
@@ -227,6 +227,9 @@ class FakeWorkers:
         fault = self.faults.get((number, self.attempts[number]))
         if isinstance(fault, Outcome):
             self._end(slot, number, fault)
+        elif isinstance(fault, Done):
+            self._later(0.0, replace(fault, slot=slot, trial=number))
+            self._later(0.0, Ready(slot))
         elif isinstance(fault, MachineFailed):
             self._later(0.0, replace(fault, slot=slot, trial=number))
             self._later(5.0, Ready(slot))

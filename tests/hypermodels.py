@@ -104,6 +104,13 @@ def breaks(hp):
     return model
 
 
+def impossible_default(hp):
+    """Cannot be built with its default."""
+    if hp.Choice("size", [1, 2, 3]) == 1:
+        raise kt.errors.FailedTrialError("too small")
+    return build_model(hp)
+
+
 class CustomLoop(kt.HyperModel):
     """From "Getting started": a custom training loop."""
 
@@ -219,6 +226,18 @@ def other_metrics(hp):
     return model
 
 
+class Unregistered(layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+def unregistered(hp):
+    """With a layer that Keras cannot find when it loads the model."""
+    model = keras.Sequential([keras.Input((784,)), Unregistered(), layers.Dense(10, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 def one_output(hp):
     model = keras.Sequential([layers.Flatten(), layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["accuracy"])
@@ -262,6 +281,16 @@ class LogsAnother(TwoStages):
     def fit(self, hp, model, x, y, callbacks, **kwargs):
         for callback in callbacks:
             callback.on_epoch_end(0, logs={"loss": 1.0, "my_metric": 2.0})
+
+
+class LateScore(TwoStages):
+    """Logs a score that has no value in the first epochs."""
+
+    def fit(self, hp, model, x, y, callbacks, **kwargs):
+        for epoch in range(3):
+            score = float("nan") if epoch < hp.Int("without", 0, 3) else 0.5 - epoch / 10
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, logs={"loss": 1.0, "val_f1": score})
 
 
 class Broken(TwoStages):

@@ -59,6 +59,23 @@ MIXED = (
     "model.batch_normalization=choice(true,false)",
     "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
 )
+# With conditions on choices and on numbers, two of them in a row.
+CONDITIONAL = (
+    "optimizer.name=adam,sgd,rmsprop",
+    "+optimizer.arguments.momentum=0.0,0.5,0.9",
+    "model.units=int(interval(2,1000))",
+    "model.dropout=interval(0,0.5)",
+    "training.batch_size=32,64,128",
+    "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))",
+    "conditions.training.batch_size=model.dropout > 0.2",
+    "conditions.model.dropout=model.units >= 100 and model.units < 900",
+)
+SMALL_CONDITIONAL = (
+    "optimizer.name=adam,sgd",
+    "+optimizer.arguments.momentum=0.0,0.9",
+    "model.units=choice(16,32,64)",
+    "conditions.model.units=optimizer.arguments.momentum == 0.9",
+)
 SMALL = ("model.units=choice(16,32,64)", "optimizer.name=adam,sgd")
 
 

@@ -25,7 +25,7 @@ CONFIG = [
     (
         "zzz",
         "zzz: no such command; choose one of: compare, experiments, export, predict, report, rerun, resume, "
-        "serve, show-data, sync, ui",
+        "retrain, serve, show-data, sync, ui",
     ),
     ("epochs=3", "epochs: unknown key; did you mean 'training.epochs'?"),
     ("optimizer.lr=0.1", "optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?"),
@@ -79,6 +79,14 @@ CONFIG = [
     (
         "+optimizer.arguments.momentum=0.9",
         "optimizer.arguments.momentum: adam has no such argument; did you mean 'ema_momentum'?",
+    ),
+    (
+        "conditions.model.units=model.layers>1or2 model.units=16,32",
+        "conditions.model.units=model.layers>1or2: > needs a number after it",
+    ),
+    (
+        "conditions.model.units=model.lyers==1 model.units=16,32",
+        "conditions.model.units=model.lyers==1: model.lyers: unknown key; did you mean 'model.layers'?",
     ),
     (
         "optimizer.schedule.name=ExponentialDecay",
@@ -146,7 +154,7 @@ CONFIG = [
     (
         "optimizer=adam,sgd",
         "optimizer=adam,sgd: a group cannot be searched; run one sweep per option with -m optimizer=…, or search "
-        "values inside the group",
+        "optimizer.name=adam,sgd",
     ),
     (
         "tracking.uri=ftp://box/runs",
@@ -248,9 +256,9 @@ def test_a_sweep_killed_before_its_first_event_is_removed_by_the_next_one(capsys
     assert not killed.exists()
 
 
-def test_images_smaller_than_a_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_images_smaller_than_every_kernel_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "own.npz").write_bytes(zipped())
-    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=3,9") == (
+    assert error_of(capsys, "data=npz", "data.path=own.npz", "model=cnn", "model.kernel_size=9,10") == (
         "model.kernel_size=9: convolution layer 1 gets images of only 8 pixels; use fewer model.layers, less "
         "model.pooling or model.padding=same"
     )

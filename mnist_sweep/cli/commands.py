@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide
 from mnist_sweep.common.termination import ended_by_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _SWEEP = "NAME/TIME, a sweep's folder, or NAME for its last sweep"
-_MODEL = f"{_SWEEP}, or models:/NAME@champion (default: the last sweep)"
+_TRIAL = f"{_SWEEP}; the ID of an MLflow run, or its first digits; or models:/NAME@champion"
 
 
 def _experiments(given: list[str]) -> int:
@@ -52,6 +53,7 @@ def _resume(given: list[str]) -> int:
     parser.add_argument("--other-versions", action="store_true", help=versions)
     failed = "also train the failed trials again, for example after correcting your code"
     parser.add_argument("--retry-failed", action="store_true", help=failed)
+    parser.add_store()
     options = parser.parse_intermixed_args(given)
     from mnist_sweep.driver import resume
 
@@ -59,34 +61,45 @@ def _resume(given: list[str]) -> int:
     sweeps = [text for text in options.given if text not in changes]
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
+    for text in changes:
+        hide(text.partition("=")[2])
     return resume.resume(
         next(iter(sweeps), None),
         changes,
         _console(),
         other_versions=options.other_versions,
         retry_failed=options.retry_failed,
+        tracking_uri=options.tracking_uri,
     )
 
 
 def _sync(given: list[str]) -> int:
-    parser = _Parser("sync", "Adds to MLflow what is missing of a sweep, from the sweep's journal.")
+    about = (
+        "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted "
+        "there, and ends the runs of killed sweeps."
+    )
+    parser = _Parser("sync", about)
     parser.add_sweep()
+    parser.add_argument("--all", action="store_true", help="all sweeps in experiments/, as after a store was deleted")
+    parser.add_store()
     options = parser.parse_args(given)
+    if options.all and options.sweep is not None:
+        raise UserError(f"sync: give {options.sweep} or --all, not both")
     from mnist_sweep.driver import sync
 
     with ended_by_signals():
-        return sync.sync(options.sweep, _console())
+        return sync.sync(options.sweep, _console(), tracking_uri=options.tracking_uri, every=options.all)
 
 
 def _report(given: list[str]) -> int:
     parser = _Parser("report", "Writes a report on a sweep as one HTML file that works offline, and prints its path.")
-    parser.add_sweep()
+    parser.add_trial("a trial to show in detail in place of the winner")
     parser.add_store()
-    parser.add_file("--to", "where to write it (default: report.html in the sweep's folder)")
-    options = parser.parse_args(given)
+    parser.add_file("--to", "where to write it (default: report.html or report-trial-N.html in the sweep's folder)")
+    options, trial = parser.parse_trial(given)
     from mnist_sweep.results import report
 
-    print(report.report(options.sweep, options.tracking_uri, options.to))
+    print(report.report(options.sweep, trial, options.tracking_uri, options.to))
     return 0
 
 
@@ -138,40 +151,49 @@ def _ui(given: list[str]) -> int:
 def _export(given: list[str]) -> int:
     from mnist_sweep.results.models import formats
 
-    about = "Writes a sweep's best model in other formats, with a manifest. Checks each file's predictions."
+    about = (
+        "Writes a sweep's best model, or a trial's, in other formats with a manifest. Checks each file's predictions."
+    )
     parser = _Parser("export", about)
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=_MODEL)
+    parser.add_trial("the trial whose model to write")
     parser.add_store()
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write to")
     names = f"some of {', '.join(formats.FORMATS)} (default: {formats.DEFAULT})"
     parser.add_argument("--format", metavar="A,B", default=formats.DEFAULT, help=names)
-    options = parser.parse_args(given)
+    options, trial = parser.parse_trial(given)
     wanted = formats.chosen(options.format)
     from mnist_sweep.results.models import export
 
-    export.export(options.model, options.tracking_uri, options.to, wanted)
+    export.export(options.sweep, trial, options.tracking_uri, options.to, wanted)
     return 0
 
 
 def _predict(given: list[str]) -> int:
     parser = _Parser("predict", "Reads digits from image files, and explains why an answer may be wrong.")
-    images = "PNG, JPEG, BMP, GIF or WebP files of any usual size"
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help=images)
-    parser.add_argument("--model", metavar="MODEL", help=_MODEL)
+    images = (
+        "PNG, JPEG, BMP, GIF or WebP files of any usual size. SWEEP, or SWEEP TRIAL, may precede them: they have no "
+        "ending such as .png"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=images)
+    parser.add_argument("--model", metavar="SWEEP", help=f"{_TRIAL} (default: the last sweep)")
+    parser.add_argument("--trial", metavar="N", type=int, help="a trial of that sweep (default: the best)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--save-input", metavar="DIR", type=Path, help="write PNGs of what the model sees to DIR")
     parser.add_store()
     options = parser.parse_intermixed_args(given)
     from mnist_sweep.results.models import predict
 
+    sweep, trial, files = _model_and_images(options.model, options.trial, options.images)
+    if not files:
+        raise UserError("predict: name at least one image file")
     return predict.predict(
-        options.images, options.model, options.tracking_uri, as_json=options.format == "json", to=options.save_input
+        files, sweep, trial, options.tracking_uri, as_json=options.format == "json", to=options.save_input
     )
 
 
 def _serve(given: list[str]) -> int:
     parser = _Parser("serve", "Serves a page to draw digits on, which shows the answers of a sweep's models.")
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=_MODEL)
+    parser.add_trial("the trial whose model answers first")
     parser.add_address("127.0.0.1", 8000)
     token = (
         "the token that requests must carry, required with any other --host; auto generates and prints one (default: "
@@ -179,10 +201,10 @@ def _serve(given: list[str]) -> int:
     )
     parser.add_argument("--token", help=token)
     parser.add_store()
-    options = parser.parse_args(given)
+    options, trial = parser.parse_trial(given)
     from mnist_sweep.results.models import serve
 
-    return serve.serve(options.model, options.tracking_uri, options.host, options.port, options.token)
+    return serve.serve(options.sweep, trial, options.tracking_uri, options.host, options.port, options.token)
 
 
 def _rerun(given: list[str]) -> int:
@@ -191,15 +213,79 @@ def _rerun(given: list[str]) -> int:
         "The exit code is 0 if it is, and 1 if not. A failed trial is trained to its end."
     )
     parser = _Parser("rerun", about)
-    run = f"an MLflow run ID or its first digits; or {_SWEEP} (default: the last one)"
-    parser.add_argument("run", nargs="?", metavar="RUN", help=run)
-    parser.add_argument("trial", nargs="?", type=int, metavar="TRIAL", help="a trial of that sweep (default: the best)")
+    parser.add_trial("the trial to train")
     parser.add_store()
-    options = parser.parse_args(given)
+    options, trial = parser.parse_trial(given)
     from mnist_sweep.driver import rerun
 
     with ended_by_signals():
-        return rerun.rerun(options.run, options.trial, options.tracking_uri, _console())
+        return rerun.rerun(options.sweep, trial, options.tracking_uri, _console())
+
+
+def _retrain(given: list[str]) -> int:
+    about = (
+        "Trains a trial's hyperparameter values once more from the start, longer or on all training images. It gets a "
+        "folder and an MLflow run of its own, which export, predict and serve take."
+    )
+    parser = _Parser("retrain", about)
+    what = (
+        f"{_TRIAL} (default: the last sweep); a trial of that sweep (default: the best); and what to change, such as "
+        "training.epochs=50, data.validation_split=0 (train on all training images) or seed=2"
+    )
+    parser.add_argument("given", nargs="*", metavar="SWEEP|TRIAL|KEY=VALUE", help=what)
+    parser.add_argument("--trial", metavar="N", type=int, help="the same as TRIAL")
+    test = "test the model on the test images. Do that for one model only: a choice by test scores makes them too good"
+    parser.add_argument("--test", action="store_true", help=test)
+    parser.add_argument("--register", action="store_true", help="add the model to MLflow's model registry")
+    parser.add_argument("--champion", action="store_true", help="the same, and make it the champion")
+    parser.add_store()
+    options, unknown = parser.parse_known_intermixed_args(given)
+    if unknown:
+        # `hints` lists the commands of this module.
+        from mnist_sweep.cli.hints import check_options
+
+        check_options(given[given.index(unknown[0]) :][:2])
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    overrides = [text for text in options.given if "=" in text and not Path(text).exists()]
+    sweep, trial = parser.trial_of([text for text in options.given if text not in overrides], options.trial)
+    from mnist_sweep.driver import retrain
+
+    return retrain.retrain(
+        sweep,
+        trial,
+        overrides,
+        options.tracking_uri,
+        _console(),
+        test=options.test,
+        register=options.register,
+        champion=options.champion,
+    )
+
+
+def _model_and_images(
+    sweep: str | None, trial: int | None, given: list[str]
+) -> tuple[str | None, int | None, list[Path]]:
+    """Tells the arguments that name a model from those that name images."""
+    if sweep is None and _names_a_model(given[0]):
+        sweep, given = given[0], given[1:]
+        if given and trial is None and given[0].isdecimal() and not Path(given[0]).exists():
+            trial, given = int(given[0]), given[1:]
+    return sweep, trial, [Path(image) for image in given]
+
+
+def _names_a_model(text: str) -> bool:
+    from mnist_sweep.journal.folders import sweeps
+
+    path = Path(text)
+    if path.is_dir():
+        return bool(sweeps(path))
+    return text.startswith("models:/") or not (path.suffix or path.exists())
+
+
+def _hidden(uri: str) -> str:
+    """Takes a URI, whose password is hidden from here on whenever it is printed."""
+    hide(uri)
+    return uri
 
 
 def _console() -> Console:
@@ -225,8 +311,46 @@ class _Parser(argparse.ArgumentParser):
     def add_sweep(self) -> None:
         self.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_SWEEP} (default: the last one)")
 
+    def add_trial(self, purpose: str) -> None:
+        """Adds `SWEEP [TRIAL]` and `--trial N`, which every command about one trial takes."""
+        self.add_argument("sweep", nargs="?", metavar="SWEEP", help=f"{_TRIAL} (default: the last sweep)")
+        self.add_argument("number", nargs="?", metavar="TRIAL", help=f"{purpose} (default: the best)")
+        self.add_argument("--trial", metavar="N", type=int, help="the same as TRIAL")
+
+    def parse_trial(self, given: list[str]) -> tuple[argparse.Namespace, int | None]:
+        """Returns the options of a command with `add_trial`, and the trial's number.
+
+        Raises:
+            UserError: They cannot be understood.
+        """
+        options = self.parse_intermixed_args(given)
+        named = [text for text in (options.sweep, options.number) if text is not None]
+        return options, self.trial_of(named, options.trial)[1]
+
+    def trial_of(self, named: list[str], trial: int | None) -> tuple[str | None, int | None]:
+        """Returns the sweep and the trial that arguments name.
+
+        Args:
+            named: `SWEEP` and `TRIAL`, as far as they are given.
+            trial: What `--trial` says.
+
+        Raises:
+            UserError: They cannot be understood.
+        """
+        if len(named) > 2:
+            self.error(f"unrecognized arguments: {' '.join(named[2:])}")
+        sweep, number = (dict(enumerate(named)).get(place) for place in (0, 1))
+        if number is None:
+            return sweep, trial
+        if not number.isdecimal():
+            self.error(f"TRIAL must be a number, not {number}")
+        if trial is not None:
+            self.error(f"trial {number} and --trial {trial}: give only one of them")
+        return sweep, int(number)
+
     def add_store(self) -> None:
-        self.add_argument("--tracking-uri", metavar="URI", help="the MLflow store (default: the one the sweep used)")
+        default = f"{STORE_VARIABLE}, or else the one the sweep used"
+        self.add_argument("--tracking-uri", metavar="URI", type=_hidden, help=f"the MLflow store (default: {default})")
 
     def add_file(self, option: str, text: str) -> None:
         self.add_argument(option, metavar="FILE", type=Path, help=text)
@@ -248,4 +372,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict,
     "serve": _serve,
     "rerun": _rerun,
+    "retrain": _retrain,
 }

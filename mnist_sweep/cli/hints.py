@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.invocation import command
 
 # Words with which other programs start training: here, a sweep runs without a command.
-_RUN = ("run", "train", "start", "sweep", "search", "tune", "fit", "experiment")
+_RUN = ("run", "train", "start", "sweep", "search", "tune", "fit", "experiment", "optimize", "study", "launch", "agent")
+# Other programs' options for a file with a config.
+_FILES = ("config", "config_file", "yaml", "params", "f")
 # Other programs' names of commands.
 _SYNONYMS = {
     "help": "--help",
@@ -83,6 +86,12 @@ def check_options(given: Sequence[str]) -> None:
         following = given[number + 1] if number + 1 < len(given) else ""
         if not equals and following and not following.startswith("-") and "=" not in following:
             value = following
+        if key in _FILES and value:
+            stem = PurePath(value).stem
+            raise UserError(
+                f"{argument}: no such option; save the file as conf/experiment/{stem}.yaml, and write "
+                f"{shlex.quote(f'+experiment={stem}')}"
+            )
         if not key.replace(".", "").isidentifier():
             raise UserError(f"{argument}: no such option; see {command('--help')}")
         value = shlex.quote(value) if value else "…"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.cli import hints
 from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
@@ -78,6 +79,10 @@ def _explained(error: Exception) -> tuple[int, str]:
             "--tracking-uri or MLFLOW_TRACKING_URI"
         )
         return 2, message
+    try:
+        shadowing.check()
+    except shadowing.HidesLibrary as cause:
+        return 2, str(cause)
     return 1, f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
 
 

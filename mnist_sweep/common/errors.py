@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mnist_sweep.common.text import first_line
+
 # Errors of disks, quotas and mounts, which no hyperparameter can cause or fix.
 _MACHINE = {
     code: what
@@ -34,6 +36,20 @@ _TEXTS = (
 )
 
 
+# Errors of TensorFlow and JAX by name, as this module imports neither.
+_PASSING_KINDS = {
+    "AbortedError",
+    "CancelledError",
+    "DeadlineExceededError",
+    "InternalError",
+    "ResourceExhaustedError",
+    "UnavailableError",
+    "UnknownError",
+}
+_LASTING_OS_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+_PASSING_TEXT = re.compile(
+    "^(RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE|UNKNOWN|ABORTED|CANCELLED)|out of memory|can't start new thread"
+)
 # Names that fit into a message.
 _MOST_NAMES = 40
 
@@ -44,6 +60,10 @@ class UserError(Exception):
     Its message is one line that names the key, the value and what to do. The command line prints it and exits with
     code 2.
     """
+
+
+class ImpossibleError(UserError):
+    """Hyperparameter values that are each allowed, but not together: no trial can train with them."""
 
 
 class MachineError(UserError):
@@ -75,6 +95,31 @@ def writing_to(folder: Path) -> Iterator[None]:
         if not folder.is_dir():
             raise MachineError(gone) from error
         raise
+
+
+def may_pass(error: BaseException, *, gpu: bool) -> bool:
+    """Returns whether a trial that failed may succeed when it is retried.
+
+    Memory, a connection, a file of a network folder or a GPU may be there again. Any other error comes from the trial's
+    values and the user's code, and would come again.
+
+    Args:
+        error: The exception; its causes and contexts are searched too.
+        gpu: Whether the trial ran on a GPU, whose errors can be of any kind that a backend raises.
+    """
+    chain = list(_with_causes(error))
+    if any(type(one).__name__ == "FailedTrialError" for one in chain):
+        # With it, users of keras-tuner say that the values are at fault, whatever came before.
+        return False
+    for one in chain:
+        if isinstance(one, MachineError | MemoryError) or type(one).__name__ in _PASSING_KINDS:
+            return True
+        if isinstance(one, OSError) and not isinstance(one, _LASTING_OS_ERRORS):
+            return True
+        unspecific = isinstance(one, RuntimeError) and not isinstance(one, NotImplementedError | RecursionError)
+        if unspecific and (gpu or _PASSING_TEXT.search(first_line(one))):
+            return True
+    return False
 
 
 def machine_fault(error: BaseException) -> str | None:

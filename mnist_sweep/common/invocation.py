@@ -34,7 +34,12 @@ def pip_install(*requirements: str) -> str:
 
 def interpreter() -> str:
     """Returns the shortest way to call the running interpreter from the working directory, quoted for the shell."""
-    return _interpreter(sys.executable, os.environ.get("PATH", ""), os.getcwd())
+    try:
+        working = os.getcwd()
+    except OSError:
+        # It was removed.
+        working = "/nowhere"
+    return _interpreter(sys.executable, os.environ.get("PATH", ""), working)
 
 
 @functools.cache
@@ -52,4 +57,8 @@ def _interpreter(executable: str, path: str, working: str) -> str:
 def _same(one: str, other: str) -> bool:
     """Whether two paths start the same Python with the same packages."""
     # The interpreter of a virtual environment may be a link to one without its packages.
-    return os.path.samefile(one, other) and os.path.realpath(Path(one).parent) == os.path.realpath(Path(other).parent)
+    return (
+        os.path.exists(other)
+        and os.path.samefile(one, other)
+        and os.path.realpath(Path(one).parent) == os.path.realpath(Path(other).parent)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Characters of the longest message that is kept: more is of no use in a table or a tag.
@@ -16,6 +16,8 @@ LONGEST_REASON = 300
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 # Printable ASCII, line feeds and tabs: most text has nothing else.
 _PLAIN = re.compile(r"[\n\t -~]*")
+# A number in a message, also at the end of a name that Keras has made: `max_pooling2d_3`.
+_NUMBER = re.compile(r"(_\d+\b|\d+(\.\d+)?(e[+-]?\d+)?)")
 # These join letters or emoji into one, and are part of the spelling of many languages.
 _JOINERS = "\u200c\u200d"
 
@@ -56,6 +58,19 @@ def one_line(text: str, most: int = LONGEST) -> str:
     """
     # Cut first: splitting megabytes of text, only to cut it afterwards, wastes memory.
     return printable(" ".join(text[: 4 * most].split()), most)
+
+
+def alike(reason: str) -> str:
+    """Returns a text that is the same for two reasons that differ only in their numbers, such as those of a shape."""
+    return _NUMBER.sub("#", reason)
+
+
+def most_common(reasons: Iterable[str]) -> str:
+    """Returns the first of those reasons that most are `alike`; of two equally common ones, the one that came later."""
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        groups.setdefault(alike(reason), []).append(reason)
+    return max(reversed(groups.values()), key=len)[0]
 
 
 def first_line(error: BaseException, most: int = LONGEST) -> str:
@@ -127,11 +142,31 @@ def format_size(amount: int) -> str:
     return f"{amount} B"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Counts something in the singular or the plural: `1 trial`, `2 trials`, `1,200 trials`.
+
+    Args:
+        number: How many there are.
+        noun: What is counted, in the singular.
+        plural: Its plural; by default the singular with an `s`.
+
+    Example:
+        >>> counted(2, "class", "classes")
+        '2 classes'
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def format_value(value: object) -> str:
     """Formats a hyperparameter's value for people."""
     if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
         return str(int(value))
     return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
+
+
+def format_setting(value: object) -> str:
+    """Formats a value of a config as the config has it: `null`, `true`, `0.001`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else format_value(value)
 
 
 def short_names(names: list[str]) -> dict[str, str]:

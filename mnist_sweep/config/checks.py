@@ -8,10 +8,14 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
+from mnist_sweep.config.foreign_sweeps import meant_as_sweep
 from mnist_sweep.config.key_names import unknown_key
 
 M = TypeVar("M", bound=BaseModel)
+
+# The groups whose values can be searched.
+_SEARCHED = ("model.", "optimizer.", "training.")
 
 
 class Strict(BaseModel):
@@ -33,11 +37,13 @@ def check(cls: type[M], raw: Mapping[str, Any], prefix: str = "") -> M:
 
     Raises:
         UserError: The first error, as one line: `model.units=0: must be at least 1`.
+        ImpossibleError: Each value is allowed, but not together with another one.
     """
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
-        raise UserError(_one_line(error, cls, raw, prefix)) from None
+        kind = ImpossibleError if all(_of_several_keys(details, raw) for details in error.errors()) else UserError
+        raise kind(_one_line(error, cls, raw, prefix)) from None
 
 
 _MESSAGES = {
@@ -68,8 +74,11 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
         is_word = details["type"] == "literal_error"
         return (in_list != is_list, is_word or details["type"].endswith(("_type", "none_required")), is_word)
 
+    def order(details: Any) -> tuple[bool, bool]:
+        return _of_several_keys(details, raw), details["type"] != "extra_forbidden"
+
     # Unknown keys first: an unknown key may be a missing one, misspelt.
-    errors = sorted(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
+    errors = sorted(error.errors(), key=order)
     first_key = _path(raw, errors[0]["loc"], whole=True)
     details = min((e for e in errors if _path(raw, e["loc"], whole=True) == first_key), key=unlikeness)
     path = _path(raw, details["loc"])
@@ -93,7 +102,15 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
                 message += f" or {other['ctx']['expected']}"
         if details["type"] == "literal_error" and _may_be_null(cls, raw, where):
             message += " or null"
+    sweep = meant_as_sweep(value) if key.startswith(_SEARCHED) else None
+    if sweep is not None:
+        message += f"; to search values, write {key}={sweep}"
     return f"{key}: {message}" if isinstance(value, Mapping) or not key else f"{key}={as_written(value)}: {message}"
+
+
+def _of_several_keys(details: Any, raw: Mapping[str, Any]) -> bool:
+    """Returns whether an error is about values that do not go together, rather than about one of them."""
+    return details["type"] == "value_error" and isinstance(_value(raw, _path(raw, details["loc"])), Mapping)
 
 
 def as_written(value: object) -> str:

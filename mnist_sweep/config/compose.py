@@ -26,7 +26,7 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config import shipped
-from mnist_sweep.config.grammar import is_sweep, read_sweep
+from mnist_sweep.config.grammar import FORMS, is_sweep, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected
 from mnist_sweep.config.settings import TRIAL_GROUPS, is_name
@@ -139,11 +139,12 @@ def register() -> None:
     OmegaConf.register_new_resolver("folder_name", lambda name: re.sub(r"^\.+|[^\w.-]", "_", str(name)), replace=True)
 
 
-def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
+def defaults(overrides: Sequence[str] = (), *, whole: bool = True) -> dict[str, Any]:
     """Composes the config outside of a sweep, for commands that need only a part of it.
 
     Args:
         overrides: As on the command line.
+        whole: Whether to refuse a config in which a value is missing.
 
     Raises:
         UserError: An override or the user's `conf/` is wrong.
@@ -163,7 +164,7 @@ def defaults(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise explain(error, overrides) from error
     finally:
         Singleton.set_state(before)
-    return plain(composed)
+    return plain(composed, whole=whole)
 
 
 def baseline(
@@ -211,14 +212,18 @@ def _without_sweeps(node: Any, default: Any, key: str) -> Any:
     return node
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, *, whole: bool = True) -> dict[str, Any]:
     """Converts a composed config to plain data, with interpolations resolved.
+
+    Args:
+        config: The config.
+        whole: Whether to refuse a config in which a value is missing.
 
     Raises:
         UserError: A value is missing, or refers to a missing one.
     """
     try:
-        result = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        result = OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
     except OmegaConfBaseException as error:
         raise explain(error) from error
     assert isinstance(result, dict)
@@ -289,6 +294,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
 def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> UserError:
     following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
     right = corrected(argument, following)
+    if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):
+        return UserError(f"{argument}: cannot be parsed; to search values, {FORMS}")
     return UserError(
         f"{argument}: cannot be parsed {f'as typed; write {right}' if right else f'({first_line(error)})'}"
     )
@@ -301,10 +308,22 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         options = list(experiments())
     if not group:
         return UserError(f"{file}: no such config")
-    if "," in option or "(" in option:
+    top, _, value = file.partition("/")
+    if top == "data" and ("/" in value or value.endswith((".npz", ".gz", ".npy"))):
         return UserError(
-            f"{group}={option}: a group cannot be searched; run one sweep per option with -m {group}=…, "
-            "or search values inside the group"
+            f"data={value}: no such option of the group data; for a file, write data=npz data.path={value}"
+        )
+    if top == "model" and re.fullmatch(r"[\w.]+:\w+", value):
+        return UserError(
+            f"model={value}: no such option of the group model; for your own code, write model.hypermodel={value} or "
+            f"model.builder={value}"
+        )
+    if "," in option or "(" in option:
+        plus = "+" if group == "experiment" else ""
+        inside = f"optimizer.name={option}" if group == "optimizer" else "values inside the group"
+        return UserError(
+            f"{plus}{group}={option}: a group cannot be searched; run one sweep per option with -m {plus}{group}=…, "
+            f"or search {inside}"
         )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
     return UserError(f"{group}={option}: no such {what}{did_you_mean(option, options)}")
@@ -317,13 +336,11 @@ def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
         return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]
-    known = list(nested_keys(defaults(chosen)))
+    known = list(nested_keys(defaults(chosen, whole=False)))
     elsewhere = list(_options_with(key))
     if elsewhere and not same_end(key, known):
         return UserError(f"{key}: unknown key; it exists only with {' or '.join(elsewhere)}")
     message = unknown_key(key, known)
-    if "'optimizer.arguments'" in message and "arguments" not in key:
-        return UserError(f"{key}: unknown key; did you mean '+optimizer.arguments.{key.rpartition('.')[2]}'?")
     return UserError(message + (f" (+{key}=… adds it)" if "arguments" in key else ""))
 
 

@@ -20,11 +20,13 @@ from hydra.errors import HydraException
 
 from mnist_sweep.common.errors import UserError
 
-_FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
+FORMS = "write choice(a, b), range(start, stop), interval(low, high), int(interval(…)) or tag(log, interval(…))"
 _SWEEP_CALL = re.compile(r"\s*(choice|range|interval|tag|shuffle|sort|glob|int|float|str|bool)\s*\(")
 
 # Keys of which every value is text.
 _NAMES = ("name", "description")
+# The group of conditions, and how values of it start that Hydra can read.
+_CONDITIONS, _NOT_QUOTED = "conditions", ("'", '"', "{")
 # Values of a range; each of them is checked before a sweep starts.
 _MOST_VALUES = 100_000
 
@@ -157,7 +159,7 @@ def read_sweep(text: str, key: str) -> Domain | None:
             return None
         # Hydra's first line may only repeat the sweep, with the placeholder `key`.
         reasons = [line for line in str(error).splitlines() if "key=" not in line and "See http" not in line]
-        raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [_FORMS])[0]})") from None
+        raise UserError(f"{key}={text}: cannot be read as a sweep ({(reasons or [FORMS])[0]})") from None
 
 
 def looks_like_sweep(text: str) -> bool:
@@ -315,7 +317,7 @@ def _quoted_choice(argument: str) -> str:
 
 
 def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> list[str]:
-    """Quotes the sweeps on a command line, which Hydra refuses outside of multirun.
+    """Quotes the sweeps on a command line, which Hydra refuses outside of multirun, and the conditions.
 
     Args:
         overrides: Arguments such as `model.units=16,64`.
@@ -327,6 +329,11 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
     """
     quoted = []
     for argument in overrides:
+        key, equals, text = argument.partition("=")
+        if equals and key.strip().lstrip("+").partition(".")[0] == _CONDITIONS:
+            # Hydra's grammar has no comparisons, and its config has no such key yet.
+            quoted.append(f"++{key.strip().lstrip('+')}={text if text[:1] in _NOT_QUOTED else _quoted(text.strip())}")
+            continue
         try:
             override: hydra_types.Override = _parser().parse_overrides([argument])[0]
         except HydraException:

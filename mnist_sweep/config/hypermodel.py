@@ -14,9 +14,11 @@ from typing import Any
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.text import first_line, flat, printable
 from mnist_sweep.config.checks import as_written
+from mnist_sweep.config.condition_text import Written
+from mnist_sweep.config.conditions import Listed
 from mnist_sweep.config.grammar import Choice, Domain, Interval, is_number, looks_like_sweep, read_sweep
 from mnist_sweep.config.hypermodel_space import Parameter, cast, is_one_of, key_of, read
-from mnist_sweep.config.space import Condition, Space
+from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import CNN, MLP
 
 PREFIX = "model.values."
@@ -34,13 +36,18 @@ class Expanded:
     """
 
     trial: dict[str, Any]
-    conditions: dict[str, tuple[Condition, ...]]
+    conditions: dict[str, tuple[Listed, ...]]
     keeps_weights: set[str]
     defaults: dict[str, Any]
 
-    def space(self) -> Space:
-        """Returns the search space."""
-        return Space(self.trial, self.conditions, self.keeps_weights)
+    def space(self, written: Mapping[str, Written] | None = None) -> Space:
+        """Returns the search space.
+
+        Args:
+            written: The conditions of the config, in addition to those of the hypermodel.
+        """
+        defaults = {PREFIX + key: value for key, value in self.defaults.items()}
+        return Space(self.trial, self.conditions, self.keeps_weights, written=written, defaults=defaults)
 
     def baseline(self, groups: Mapping[str, Any] | None) -> dict[str, Any]:
         """Returns the default configuration, which a search has to beat: the defaults of the user's function.
@@ -110,7 +117,7 @@ def expand(trial: Mapping[str, Any], discovered: Mapping[str, Any]) -> Expanded:
             raise UserError(f"{PREFIX}{key}={as_written(value)}: {name} has no such hyperparameter{known}")
         domains[key] = _overridden(parameters[key], value, key, within_range=key in parents, model=name)
     values: dict[str, Any] = {}
-    conditions: dict[str, tuple[Condition, ...]] = {}
+    conditions: dict[str, tuple[Listed, ...]] = {}
     for key, parameter in parameters.items():
         remaining = _remaining(parameter.conditions, domains, conditions)
         if remaining is None:
@@ -146,8 +153,8 @@ def _read(discovered: Mapping[str, Any], name: str) -> dict[str, Parameter]:
 
 
 def _remaining(
-    conditions: tuple[Condition, ...], domains: Mapping[str, Domain], earlier: Mapping[str, tuple[Condition, ...]]
-) -> tuple[Condition, ...] | None:
+    conditions: tuple[Listed, ...], domains: Mapping[str, Domain], earlier: Mapping[str, tuple[Listed, ...]]
+) -> tuple[Listed, ...] | None:
     """Returns the conditions that the config does not already decide; None if they never hold."""
     remaining: dict[str, tuple[Any, ...]] = {}
     for parent, allowed in conditions:

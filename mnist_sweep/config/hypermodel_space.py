@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.conditions import Listed
 from mnist_sweep.config.grammar import Choice, Domain, Interval, is_number
-from mnist_sweep.config.space import Condition
 
 # With more options than these, a list is useless for people and algorithms alike.
 _MOST_OPTIONS = 1000
@@ -38,7 +38,7 @@ class Parameter:
     kind: str
     domain: Domain
     default: Any
-    conditions: tuple[Condition, ...]
+    conditions: tuple[Listed, ...]
 
 
 def key_of(name: str) -> str:

@@ -31,7 +31,7 @@ _ALIASES = {
         ("trial ntrial numtrial maxtrial numsample maxeval iteration niter", "search.max_trials"),
         ("time timeout maxtime duration", "search.time_budget"),
         ("algorithm algo sampler strategy tuner method", "search"),
-        ("metric monitor score", "objective"),
+        ("metric monitor score direction mode goal", "objective"),
         ("worker nworker numworker njob job process cpu parallel parallelism core", "workers.count"),
         ("gpu device", "workers.devices"),
         ("randomseed randomstate rng", "seed"),
@@ -59,6 +59,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """
     keys = list(dict.fromkeys(known))
     near = nearest(key, keys)
+    if near == _ALIASES.get(_bare(key)) == ["optimizer.arguments"] and "arguments" not in key:
+        near = [f"+optimizer.arguments.{key.rpartition('.')[2]}"]
     if near:
         return f"{key}: unknown key; did you mean {' or '.join(map(repr, near))}?"
     group = key.rpartition(".")[0]
@@ -76,6 +78,9 @@ def nearest(key: str, known: list[str]) -> list[str]:
         known: The valid keys, dotted.
     """
     group, _, last = key.rpartition(".")
+    if group in known and not any(k.startswith(f"{group}.") for k in known):
+        # The group is a single value here, as `objective` is.
+        return [group]
     same = same_end(key, known)
     inside = [k for k in same if group and k.startswith(f"{group}.")]
     if inside or same:

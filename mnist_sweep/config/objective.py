@@ -83,16 +83,19 @@ class Objective:
         return max(scores) if self.maximize else min(scores)
 
     def better(self, a: float, b: float | None, min_delta: float = 0.0) -> bool:
-        """Returns whether score `a` is better than score `b` by more than `min_delta`; NaN never is."""
-        if math.isnan(a):
+        """Returns whether score `a` is better than score `b` by more than `min_delta`.
+
+        NaN and infinity never are.
+        """
+        if not math.isfinite(a):
             return False
-        if b is None or math.isnan(b):
+        if b is None or not math.isfinite(b):
             return True
         return a > b + min_delta if self.maximize else a < b - min_delta
 
     def reached(self, score: float, target: float) -> bool:
-        """Returns whether a score is at least as good as the target."""
-        return score >= target if self.maximize else score <= target
+        """Returns whether a score is at least as good as the target; NaN and infinity never are."""
+        return math.isfinite(score) and (score >= target if self.maximize else score <= target)
 
     @classmethod
     def parse_all(cls, written: str | Sequence[str]) -> tuple[Objective, ...]:
@@ -107,13 +110,21 @@ class Objective:
     def parse(cls, text: str) -> Objective:
         """Parses an objective such as `val_accuracy max`; the direction is optional if the metric has a usual one.
 
+        Args:
+            text: The metric and its direction. A metric with spaces in its name needs the direction.
+
         Raises:
             UserError: Its direction is missing or unknown.
         """
-        name, _, direction = text.strip().partition(" ")
-        chosen = direction.strip() or direction_of(name)
-        if chosen == "max":
-            return cls(name, "max")
-        if chosen == "min":
-            return cls(name, "min")
+        if "," in text:
+            several = ", ".join(part.strip() for part in text.strip(" []").split(","))
+            raise UserError(f"objective={text}: write several as a list, 'objective=[{several}]'")
+        name, _, last = text.strip().rpartition(" ")
+        if name and last in ("max", "min") and not name.endswith((" max", " min")):
+            return cls(name.strip(), "max" if last == "max" else "min")
+        direction = direction_of(last)
+        if direction is not None and not name:
+            return cls(last, direction)
+        first = text.split(" ")[0]
+        name = first if direction_of(first) else text.strip()
         raise UserError(f"objective={text}: say which is better, '{name} max' or '{name} min'")

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from mnist_sweep.config.foreign_sweeps import from_call
+
 _OPEN, _CLOSE = "([{", ")]}"
-_NUMBER = r"\s*[-+]?[\d.]+(?:e[-+]?\d+)?\s*"
-# Other tools' names for our sweeps.
-_CALLS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (
-        rf"(?:log|log_?uniform|log_?range|log_?space|geomspace|reverselog\w*)\(({_NUMBER}),({_NUMBER})(?:,.*)?\)",
-        lambda m: f"tag(log,interval({m[1].strip()},{m[2].strip()}))",
-    ),
-    (
-        rf"(?:uniform|float|quniform|linspace)\(({_NUMBER}),({_NUMBER})(?:,.*)?\)",
-        lambda m: f"interval({m[1].strip()},{m[2].strip()})",
-    ),
-    (
-        rf"(?:randint|int|integer|int_?uniform)\(({_NUMBER}),({_NUMBER})(?:,.*)?\)",
-        lambda m: f"int(interval({m[1].strip()},{m[2].strip()}))",
-    ),
-    (rf"range\(({_NUMBER})\s({_NUMBER})(?:\s({_NUMBER}))?\)", lambda m: f"range({','.join(filter(None, m.groups()))})"),
-    (r"(?:choice|choices|categorical|grid_search|values)?\s*[\[({](.*)[\])}]", lambda m: _compact(m[1])),
-)
 
 
 def corrected(argument: str, following: Sequence[str] = ()) -> str | None:
@@ -63,13 +47,20 @@ def _candidates(argument: str, following: Sequence[str]) -> Iterator[str]:
     if joined != value:
         yield f"{key}={_compact(joined)}"
     yield f"{key}={_compact(joined).strip(',')}"
-    for pattern, rewrite in _CALLS:
-        found = re.fullmatch(pattern, joined, re.IGNORECASE)
-        if found and rewrite(found):
-            yield f"{key}={rewrite(found)}"
+    numbers = re.fullmatch(r"range\(([-+\d.e]+) ([-+\d.e]+)(?: ([-+\d.e]+))?\)", joined)
+    if numbers is not None:
+        yield f"{key}=range({','.join(filter(None, numbers.groups()))})"
+    sweep = from_call(joined)
+    if sweep is not None:
+        yield f"{key}={sweep}"
+    brackets = re.fullmatch(r"[\[({](.*)[\])}]", joined)
+    if brackets is not None and key == "objective":
+        yield f"{key}=[{','.join(_in_quotes(name.strip()) for name in brackets[1].split(','))}]"
+    elif brackets is not None:
+        yield f"{key}={_compact(brackets[1])}"
     yield f"{key}={joined}{_missing_brackets(joined)}"
     # Quoted, a sweep that is not one would be text; and names allow no such characters.
-    if not re.fullmatch(r"\w+\s*\(.*\)", value) and key.lstrip("+") != "name":
+    if not re.fullmatch(r"[\w.]*\w\s*\(.*\)", value) and key.lstrip("+") != "name":
         yield f"{key}={_in_quotes(value)}"
 
 

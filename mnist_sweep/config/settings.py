@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
+from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
@@ -101,6 +102,7 @@ class Settings:
         workers: Where trials run.
         tracking: Where runs are logged.
         trial: The groups model, optimizer and training, possibly with sweeps.
+        conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Settings:
     workers: WorkersConfig
     tracking: TrackingConfig
     trial: dict[str, Any]
+    conditions: dict[str, Written] | None
 
     @property
     def objective(self) -> Objective:
@@ -141,6 +144,8 @@ class _Top(Strict):
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
+    # A default for old sweeps, which lack this key.
+    conditions: dict[str, Any] | None = None
     # Not stored with a sweep.
     resume: Literal["auto"] | None = None
 
@@ -155,7 +160,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         UserError: A key is unknown or missing, a value has the wrong type or is out of range, or a value that cannot
             be searched is a sweep.
     """
-    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "resume"}:
+    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "conditions", "resume"}:
         _refuse_sweeps(raw[key], key)
     for key in raw:
         if key == "experiment":
@@ -181,6 +186,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         workers=check(WorkersConfig, top.workers, "workers."),
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
+        conditions=None if top.conditions is None else read_conditions(top.conditions),
     )
     _check_backend(settings.trial["training"])
     holdout = settings.validation == "holdout"
@@ -224,12 +230,17 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
 
 
 def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Objective, ...]:
-    objectives = Objective.parse_all(written)
     if model.get("hypermodel") is None:
         # What a hypermodel's model logs is known when it is built.
         known = {**METRICS, **SUMMARIES}
-        for name in (o.name for o in objectives if o.name not in known):
-            raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
+        for text in [written] if isinstance(written, str) else written:
+            if "," in text:
+                # Refused below.
+                continue
+            name = re.sub(r" +(max|min)?$", "", text.strip())
+            if name not in known and name.partition(" ")[0] not in known:
+                raise UserError(f"objective={name}: no such metric is logged{did_you_mean(name, known)}")
+    objectives = Objective.parse_all(written)
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     for objective in objectives:

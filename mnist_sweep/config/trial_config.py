@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.errors import ImpossibleError, UserError, did_you_mean
+from mnist_sweep.common.text import counted
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.backend import DEFAULT as DEFAULT_BACKEND
 from mnist_sweep.config.checks import Strict, as_written, check
@@ -178,17 +179,20 @@ class Schedule(Strict):
     name: str | None
     arguments: dict[str, Any]
 
+    @field_validator("name")
+    @classmethod
+    def _known_schedule(cls, value: str | None) -> str | None:
+        if value is not None and value not in keras_names.SCHEDULES:
+            known = did_you_mean(value, keras_names.SCHEDULES)
+            raise ValueError(f"Keras has no learning-rate schedule {value!r}{known}")
+        return value
+
     @model_validator(mode="after")
-    def _known_schedule(self) -> Schedule:
+    def _known_arguments(self) -> Schedule:
         if self.name is None:
             if self.arguments:
                 raise ValueError(f".arguments.{min(self.arguments)}: needs a schedule; set optimizer.schedule.name")
             return self
-        if self.name not in keras_names.SCHEDULES:
-            raise ValueError(
-                f".name={self.name}: Keras has no learning-rate schedule {self.name!r}"
-                f"{did_you_mean(self.name, keras_names.SCHEDULES)}"
-            )
         required, optional = keras_names.SCHEDULES[self.name]
         for key in self.arguments:
             if key not in required | optional:
@@ -288,6 +292,7 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
 
     Raises:
         UserError: A key is unknown or missing, or a value has the wrong type or is out of range.
+        ImpossibleError: Each value is allowed, but not together with another one.
     """
     model = raw.get("model", {})
     if not isinstance(model, Mapping):
@@ -308,7 +313,7 @@ def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
         image: Height, width and channels of the images.
 
     Raises:
-        UserError: A layer would get an image smaller than its window.
+        ImpossibleError: A layer would get an image smaller than its window.
     """
     model = config.model
     if not isinstance(model, CNN):
@@ -318,15 +323,15 @@ def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
         kernel = at_layer(model.kernel_size, layer)
         if model.padding == "valid":
             if kernel > size:
-                raise UserError(
-                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only {size} pixels; "
-                    "use fewer model.layers, less model.pooling or model.padding=same"
+                raise ImpossibleError(
+                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only "
+                    f"{counted(size, 'pixel')}; use fewer model.layers, less model.pooling or model.padding=same"
                 )
             size = size - kernel + 1
         if model.pooling.follows(layer, model.layers):
             if model.pooling.size > size:
-                raise UserError(
+                raise ImpossibleError(
                     f"model.pooling.size={model.pooling.size}: the pooling after convolution layer {layer + 1} gets "
-                    f"images of only {size} pixels; use fewer model.layers or model.pooling.after=last"
+                    f"images of only {counted(size, 'pixel')}; use fewer model.layers or model.pooling.after=last"
                 )
             size //= model.pooling.size

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import counted, most_common
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
 from mnist_sweep.driver.state import LoopState, Phase
 from mnist_sweep.driver.suggestions import Suggestions
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     EpochEnded,
     Event,
@@ -34,8 +37,9 @@ _GRACE = 60.0
 # If this process did not listen to the workers for so many seconds, it was stopped itself, by Ctrl-Z or with its
 # machine. The workers' messages have yet to be read, so they were not silent.
 _STALL = 5.0
-# The sweep ends after so many trials in a row exceed the limits: others are not expected to keep within them.
-_MOST_REFUSED = 200
+# The search ends after so many refused trials in a row: if their models exceed the limits, or others have been trained;
+# if no model could be built yet, each try of which takes a second; and whatever the trials are.
+_MOST_REFUSED, _MOST_UNBUILT, _MOST_OF_ALL = 200, 20, 2000
 
 
 @dataclass
@@ -44,6 +48,8 @@ class _Attempt:
     number: int = 1
     avoid: str | None = None
     """The device on which the attempt before failed."""
+    impossible: str = ""
+    """Why it cannot be trained."""
     slot: str = ""
     stopping: bool = False
     longest_epoch: float = 0.0
@@ -62,6 +68,8 @@ class Attempts:
     def __init__(
         self,
         settings: Settings,
+        space: Space,
+        image: Sequence[int],
         folder: Path,
         workers: Workers,
         state: LoopState,
@@ -71,6 +79,8 @@ class Attempts:
         clock: Callable[[], float],
     ) -> None:
         """Takes the parts of the sweep's loop."""
+        self._image = image
+        self._searched = {h.name for h in space.hyperparameters if h.domain.size != 1}
         self._settings, self._folder, self._workers, self._state = settings, folder, workers, state
         self._suggestions, self._sharing, self._emit, self._clock = suggestions, sharing, emit, clock
         self.slots = set(workers.slots())
@@ -84,8 +94,9 @@ class Attempts:
     # ---- start and stop -----------------------------------------------------------------------------------------
 
     def add(self, new: Iterable[Trial]) -> None:
-        """Adds trials, which start when a slot is idle."""
-        self.waiting.extend(map(_Attempt, new))
+        """Adds trials, which start when a slot is idle; those that are impossible are refused."""
+        for trial in new:
+            self._add(trial)
 
     def add_interrupted(self, *, confirming: bool, only: Container[int] | None = None) -> None:
         """Adds the trials that an interruption has cut off: those that retrain others, or those of the search.
@@ -96,11 +107,20 @@ class Attempts:
         """
         for number, start in sorted(self._state.open.items()):
             if (start.trial.confirms is not None) == confirming and (only is None or number in only):
-                self.waiting.append(_Attempt(start.trial, start.attempt))
+                self._add(start.trial, start.attempt)
+
+    def _add(self, trial: Trial, number: int = 1) -> None:
+        self.waiting.append(_Attempt(trial, number, impossible=trials.impossible(trial, self._image)))
 
     def start(self) -> None:
-        """Starts the attempts that have a slot."""
+        """Starts the attempts that have a slot, and ends those that cannot be trained."""
         state = self._state
+        while (attempt := next((one for one in self.waiting if one.impossible), None)) is not None:
+            self.waiting.remove(attempt)
+            if attempt.trial.number not in state.open:
+                # The journal needs the values that the search has suggested.
+                self._emit(TrialStarted(self._clock(), attempt.trial, attempt.number, NO_SLOT))
+            self._ended(attempt.trial, Outcome(Status.REFUSED, attempt.impossible))
         for attempt in list(self.waiting):
             slot, trial = self._slot_for(attempt), attempt.trial
             if slot is None:
@@ -241,12 +261,12 @@ class Attempts:
     def _done(self, message: Done, attempt: _Attempt) -> None:
         self.end(message.slot)
         if message.outcome.status is Status.FAILED:
-            self._failed(attempt, message.outcome, message.log)
+            self._failed(attempt, message.outcome, message.log, lasting=message.lasting)
             return
         stopped = message.outcome.status is Status.STOPPED and message.trial not in self._state.cut
         # An interrupted trial has not ended: when resumed, it continues from the last epoch that it reached.
         if not (stopped and self._state.interruption):
-            self._ended(attempt.trial, message.outcome)
+            self._ended(attempt.trial, message.outcome, message.log)
 
     def _died(self, message: Died) -> None:
         self._not_idle(message.slot)
@@ -262,14 +282,14 @@ class Attempts:
 
     # ---- retry or end -------------------------------------------------------------------------------------------
 
-    def _failed(self, attempt: _Attempt, outcome: Outcome, log: str) -> None:
+    def _failed(self, attempt: _Attempt, outcome: Outcome, log: str, *, lasting: bool = False) -> None:
         if self._state.interruption and attempt.stopping:
             # It has not ended either: it continues when the sweep is resumed.
             return
         number = attempt.trial.number
         excused = self._sharing.excuses(number, outcome.reason)
         tries = attempt.number - self._state.spent.get(number, 0)
-        last = tries > self._settings.workers.retries and not excused
+        last = lasting or (tries > self._settings.workers.retries and not excused)
         if last or self._state.phase is Phase.STOPPING:
             self._ended(attempt.trial, outcome, log)
             return
@@ -290,15 +310,37 @@ class Attempts:
             self.stop(self._state.reached)
 
     def _check_failures(self) -> None:
-        results, limit = self._state.results, self._settings.search.max_failures
-        failed, refused = results.in_a_row(Status.FAILED), results.in_a_row(Status.REFUSED)
         if self._state.phase is Phase.STOPPING:
             return
+        limit = self._settings.search.max_failures
+        failed = self._state.results.in_a_row(Status.FAILED)
         if limit is not None and len(failed) >= limit:
-            reasons = [failure.reason for failure in failed]
-            common = max(reversed(reasons), key=reasons.count)
-            self._state.failure = f"{len(failed)} trials in a row failed: {common} (search.max_failures={limit})"
-        elif len(refused) >= _MOST_REFUSED:
-            self._state.failure = f"{len(refused)} trials in a row were refused: {refused[-1].reason}"
-        if self._state.failure:
+            common = most_common(outcome.reason for outcome in failed.values())
+            row = f"{counted(len(failed), 'trial')} in a row"
+            self._state.failure = f"{row} failed (search.max_failures={limit}): {common}"
             self.stop(self._state.failure)
+        elif reason := self._refused_too_often():
+            # If some of the space was searched before, its results are those of the sweep.
+            self._state.failure = reason if self._state.results.winner() is None else ""
+            self.stop(reason)
+
+    def _refused_too_often(self) -> str:
+        """Returns why no other trial of the space is expected to be possible; "" if one may be."""
+        results = self._state.results
+        row = results.in_a_row(Status.REFUSED)
+        if len(row) < _MOST_UNBUILT:
+            return ""
+        tried = all(outcome.seconds and outcome.parameters is None for outcome in row.values())
+        built = any(outcome.parameters is not None for outcome in results.outcomes.values())
+        if len(row) < (_MOST_UNBUILT if tried and not built else _MOST_REFUSED):
+            return ""
+        # A value that all of them have may be the cause, as in a grid, whose first hyperparameters change last.
+        shared = set.intersection(*(self._choices(results.trials[number]) for number in row))
+        if shared and len(row) < _MOST_OF_ALL:
+            return ""
+        common = most_common(outcome.reason for outcome in row.values())
+        return f"{len(row)} trials in a row were refused: {common}"
+
+    def _choices(self, trial: Trial) -> set[str]:
+        """Returns the values of the hyperparameters that have several, each with its name."""
+        return {identity({name: value}) for name, value in trial.values.items() if name in self._searched}

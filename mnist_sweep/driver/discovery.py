@@ -1,4 +1,4 @@
-"""Asks a worker what a user's hypermodel searches."""
+"""Asks a worker what a user's hypermodel searches, or to check the user's model function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.driver.receive import receive
-from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Workers
+from mnist_sweep.workers.base import Check, Died, Discover, Discovered, MachineFailed, Message, Ready, Workers
 
 
 def discover(workers: Workers, name: str, timeout: float, objectives: Sequence[str] = ()) -> dict[str, Any]:
@@ -29,18 +29,36 @@ def discover(workers: Workers, name: str, timeout: float, objectives: Sequence[s
         UserError: The user's module or function is at fault, or no worker can start.
         MachineError: The machine is at fault.
     """
-    discovery = _Discovery(workers, Discover(name, tuple(objectives)), timeout)
-    receive(workers, discovery.handle, lambda: discovery.found is not None, before=discovery.ask)
+    return _ask(_Discovery(workers, Discover(name, tuple(objectives)), f"model.hypermodel={name}", timeout))
+
+
+def check(workers: Workers, config: dict[str, Any], timeout: float) -> None:
+    """Lets a worker check the user's function that builds the models. The pool can be used for trials afterwards.
+
+    Args:
+        workers: A pool, which may still be starting.
+        config: A trial's config, whose model names the function.
+        timeout: Seconds to wait for the answer, once a worker was asked.
+
+    Raises:
+        UserError: The function cannot be imported, or its model could not be loaded after training.
+        MachineError: The machine is at fault.
+    """
+    _ask(_Discovery(workers, Check(config), f"model.builder={config['model']['builder']}", timeout))
+
+
+def _ask(discovery: _Discovery) -> dict[str, Any]:
+    receive(discovery.workers, discovery.handle, lambda: discovery.found is not None, before=discovery.ask)
     assert discovery.found is not None
     if discovery.found.error:
         raise UserError(discovery.found.error)
-    workers.put_back(discovery.others)
+    discovery.workers.put_back(discovery.others)
     return discovery.found.space
 
 
 class _Discovery:
-    def __init__(self, workers: Workers, task: Discover, timeout: float) -> None:
-        self._workers, self._task, self._name, self._timeout = workers, task, task.hypermodel, timeout
+    def __init__(self, workers: Workers, task: Discover | Check, setting: str, timeout: float) -> None:
+        self.workers, self._task, self._setting, self._timeout = workers, task, setting, timeout
         self._asked: str | None = None
         self._deaths, self._until = 0, math.inf
         self.found: Discovered | None = None
@@ -54,12 +72,12 @@ class _Discovery:
             return
         self.others.append(message)
         if isinstance(message, Died):
-            if message.lost and not self._workers.slots():
+            if message.lost and not self.workers.slots():
                 raise UserError(f"workers: {message.slot} {message.reason}")
             if message.slot == self._asked:
                 self._asked, self._until, self._deaths = None, math.inf, self._deaths + 1
                 if self._deaths > 1:
-                    raise UserError(f"model.hypermodel={self._name}: the process that builds it {message.reason}")
+                    raise UserError(f"{self._setting}: the process that builds it {message.reason}")
 
     def ask(self) -> None:
         """Asks a slot that is ready, unless one was asked, which must answer in time."""
@@ -67,11 +85,9 @@ class _Discovery:
         if self._asked is None and ready is not None:
             self.others = [message for message in self.others if message is not ready]
             self._asked, self._until = ready.slot, time.monotonic() + self._timeout
-            self._workers.submit(ready.slot, self._task)
+            self.workers.submit(ready.slot, self._task)
         elif time.monotonic() > self._until:
-            raise UserError(
-                f"model.hypermodel={self._name}: discovering its search space took more than {self._timeout:.0f} s"
-            )
+            raise UserError(f"{self._setting}: building it took more than {self._timeout:.0f} s")
 
     def _ready(self) -> Ready | None:
         """The first slot that has reported that it is ready, and whose process has not died since."""

@@ -61,14 +61,22 @@ def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: 
         value = member(domain, _plain(baseline or {}, name, values, settings))
         return _middle(domain) if value is MISSING else value
 
-    return _filled(space, pick)
+    values = _filled(space, pick)
+    for name in given:
+        if name not in values and name not in space.unused(values):
+            raise UserError(f"search.enqueue: {name}={given[name]}: its condition does not hold with the other values")
+    return values
 
 
 def _filled(space: Space, pick: Callable[[Hyperparameter, Values], Any]) -> Values:
     """Picks a value for every active hyperparameter, in the order of the space."""
     values: Values = {}
     # Keras's default learning rate depends on the optimizer.
-    for hyperparameter in sorted(space.hyperparameters, key=lambda h: h.name == _RATE):
+    late = {_RATE}
+    for hyperparameter in space.hyperparameters:
+        if any(parent in late for parent, _ in hyperparameter.conditions):
+            late.add(hyperparameter.name)
+    for hyperparameter in sorted(space.hyperparameters, key=lambda h: h.name in late):
         if hyperparameter.active(values):
             values[hyperparameter.name] = pick(hyperparameter, values)
     return {h.name: values[h.name] for h in space.hyperparameters if h.name in values}

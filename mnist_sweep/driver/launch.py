@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,33 @@ from mnist_sweep.common.errors import MachineError, UserError, machine_fault, wr
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.tables import line_printer
+from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
-from mnist_sweep.config.space import identity
+from mnist_sweep.config import space
 from mnist_sweep.data import images as data
-from mnist_sweep.driver import same_sweep, summary
+from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.plan import Plan, save_for_workers
-from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.driver.progress import Progress
 from mnist_sweep.driver.publish import load_plots, publish
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
+from mnist_sweep.driver.screen import Screen
 from mnist_sweep.driver.signals import stopping_on_signals
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import tidy
 from mnist_sweep.journal.journal import Journal, read
+from mnist_sweep.journal.last_run import last_run
 from mnist_sweep.journal.state import SweepState
+from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
+from mnist_sweep.tracking import identity
 from mnist_sweep.tracking.tracker import Tracker
-from mnist_sweep.workers import sharing
+from mnist_sweep.workers import neighbours, sharing
 
 INTERRUPTED = 130
 
@@ -53,6 +58,7 @@ def run(
     other_versions: bool = False,
     retry_failed: bool = False,
     baseline: Mapping[str, Any] | None = None,
+    retrains: Retrains | None = None,
 ) -> int:
     """Runs a sweep from its config to its leaderboard.
 
@@ -64,6 +70,7 @@ def run(
         other_versions: Whether to continue it even with other versions of what trains.
         retry_failed: Whether to train its failed trials again.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
+        retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
         The exit code: 0; 1 if no trial has a result; 130 if the user interrupted it.
@@ -73,7 +80,7 @@ def run(
     """
     # The workers stay until the best model is registered, as one of them packages it.
     with termination.ended_by_signals(), contextlib.ExitStack() as pool:
-        launch = _Launch(Plan.of(config, baseline), folder, console, pool)
+        launch = _Launch(Plan.of(config, baseline), folder, console, pool, retrains)
         with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as views:
             log_to(folder)
             # Not if the driver is killed: the resumed sweep uses the copy of the data again.
@@ -88,15 +95,20 @@ def run(
 class _Launch:
     """The steps from a sweep's plan to its results, in the order in which they are called."""
 
-    def __init__(self, plan: Plan, folder: Path, console: Console, pool: contextlib.ExitStack) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, console: Console, pool: contextlib.ExitStack, retrains: Retrains | None
+    ) -> None:
         self._plan, self._folder, self._console, self._pool = plan, folder, console, pool
-        self._say, self._clock = line_printer(console), SteadyClock()
+        self._retrains = retrains
+        self._say, self._tell, self._clock = line_printer(console), progress_printer(console), SteadyClock()
 
     def prepare(self, *, resume: bool, other_versions: bool) -> None:
         """Starts the workers, loads the data, and checks that a resumed sweep is still the same."""
-        folder, say = self._folder, self._say
+        folder, say, settings = self._folder, self._say, self._plan.settings
+        if not resume:
+            identity.check_experiment(settings.tracking.uri, settings.name)
         # Before the data, as they take seconds to start. If something is wrong below, they are closed.
-        self._workers = self._plan.start_workers(folder)
+        self._workers = self._plan.start_workers(folder, say)
         self._pool.callback(self._workers.close)
         self._past = list(read(folder)) if resume else []
         before = SweepState.after(self._past)
@@ -108,17 +120,31 @@ class _Launch:
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
-            say(f"Discovering the search space of {self._plan.hypermodel} …")
-            self._plan = self._plan.discovered(self._workers)
+            self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
+            self._plan = self._plan.discovered(self._workers, say)
+        elif not self._past:
+            self._plan.check_builder(self._workers)
         self._first: SweepStarted | SweepResumed
+        self._grown: dict[str, str] = {}
         if self._past:
             self._started = same_sweep.check(before, self._plan, self._images, folder, say)
-            self._first = SweepResumed(self._clock(), config, versions())
+            grown = larger_space.changed(before.config, self._plan.config)
+            self._grown = self._plan.space.describe() if grown else {}
+            self._first = SweepResumed(self._clock(), config, versions(), self._grown)
         else:
-            self._first = self._started = self._plan.first_event(folder, config, self._images, dataset, self._clock())
+            self._first = self._started = self._plan.first_event(
+                folder, config, self._images, dataset, self._clock(), self._retrains
+            )
+        self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
-        summary.announce(say, self._started, [slot.name for slot in self._plan.slots])
+        grown = [key for key, domain in before.space.items() if self._grown.get(key, domain) != domain]
+        notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
+        about = replace(self._started, space=self._plan.space.describe())
+        summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
+        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, self._plan.slots))
+        for line in neighbours.warnings(self._plan.slots, others):
+            say(line)
 
     def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
         path = self._plan.settings.data.path
@@ -136,11 +162,19 @@ class _Launch:
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots)
-        views.callback(_close, self._tracker, self._say, self._name)
+        views.callback(_close, self._tracker, self._tell, self._say, self._name)
         size = plan.space.size
         if size is not None and settings.search.algorithm == "grid":
-            size -= len({identity(trial["values"]) for trial in started.earlier})
-        progress = Progress(settings.objective, settings.search, len(plan.slots), size, clock)
+            size -= len({space.identity(trial["values"]) for trial in started.earlier})
+        progress = Progress(
+            settings.objective,
+            settings.search,
+            len(plan.slots),
+            size,
+            clock,
+            confirm=settings.confirm,
+            single=not plan.space.hyperparameters,
+        )
         screen = views.enter_context(Screen(progress, self._console))
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
@@ -153,14 +187,17 @@ class _Launch:
             folder=self._folder,
             listeners=[journal, self._tracker, screen],
             clock=clock,
+            image=self._images.shape,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if settings.tracking.register_winner else None,
+            tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
+            tick=screen.tick,
         )
         for event in self._past:
             self._tracker.handle(event)
             progress.handle(event)
-        self._sweep.replay(self._past)
+        self._sweep.replay(self._past, grown=bool(self._grown))
         again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
         if again:
@@ -176,11 +213,11 @@ class _Launch:
                     write_whole(self._folder / "config.yaml", config)
                 self._sweep.run()
             except KeyboardInterrupt:
-                self._say(f"Interrupted. To continue: python -m mnist_sweep resume {self._name}")
+                self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
                 return False
             except MachineError as error:
                 first = "free space or repair it" if self._folder.is_dir() else "put the folder back"
-                todo = f"{first}, then: python -m mnist_sweep resume {self._name}"
+                todo = f"{first}, then: {command(f'resume {self._name}')}"
                 raise MachineError(f"{error}; {todo}") from error
         return True
 
@@ -190,33 +227,52 @@ class _Launch:
         summary.leaderboard(self._console, self._plan.space, sweep.results)
         summary.warn_of_fallback(self._console, self._images)
         if sweep.interrupted:
-            self._say(f"Interrupted. To continue: python -m mnist_sweep resume {self._name}")
+            self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
             return INTERRUPTED
         published = None
         if self._tracker.error is None:
-            has_winner, package = any(not test.error for test in sweep.state.tests), self._packaging.result
+            champion = None if self._retrains is None else self._retrains.champion
             try:
                 # The pool is closed here, so another signal cannot interrupt that halfway.
                 with self._pool:
                     published = publish(
-                        name, settings, self._folder, self._say, has_winner=has_winner, packaged=package
+                        name,
+                        settings,
+                        self._folder,
+                        self._tell,
+                        has_winner=sweep.state.has_model,
+                        champion=champion,
+                        packaged=self._packaging.result,
                     )
             except KeyboardInterrupt:
-                self._say(f"Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync {self._name}")
+                self._say(f"Interrupted; the sweep is complete. To log it: {command(f'sync {self._name}')}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
-        summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
+        summary.next_steps(
+            self._say,
+            settings,
+            self._folder,
+            name,
+            sweep.results,
+            tests,
+            published,
+            reason,
+            single=sweep.state.single,
+            last=last_run(self._folder, sweep.state, settings.objectives),
+        )
         return 0 if sweep.results.winner() is not None else 1
 
 
-def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
+def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str) -> None:
     """Waits until MLflow has everything, and reports what it lacks."""
     if tracker.behind:
-        say("Writing the last results to MLflow …")
+        tell("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
         reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
-        say(f"The journal has them; when MLflow is available again: python -m mnist_sweep sync {sweep}")
+        say(f"The journal has them; when MLflow is available again: {command(f'sync {sweep}')}")
+    if tracker.mended:
+        say(f"MLflow: restored {tracker.mended}.")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")

@@ -24,6 +24,7 @@ from mnist_sweep.journal.events import (
     SlotClosed,
     SlotOpened,
     SweepEnded,
+    SweepResumed,
     TrialAsked,
     TrialEnded,
     TrialsRetried,
@@ -62,9 +63,12 @@ class Sweep:
         folder: Path,
         listeners: Sequence[Listener],
         clock: Callable[[], float],
+        image: Sequence[int],
         sharing: Sharing | None = None,
         packaging: Packaging | None = None,
+        tests: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the parts.
 
@@ -77,20 +81,23 @@ class Sweep:
             folder: The sweep's folder, under which models are written.
             listeners: They take each event, one after another, the journal first.
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
+            image: Height, width and channels of the images.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
             packaging: Makes the winner an MLflow model; None to skip that.
+            tests: Whether the winner is tested on the test images.
             meanwhile: What to do while the winner is tested.
+            tick: Called several times a second.
         """
         self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
-        self._sharing, self._packaging = sharing or Sharing(), packaging
+        self._sharing, self._packaging, self._tests = sharing or Sharing(), packaging, tests
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
         self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
         self._attempts = Attempts(
-            settings, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
+            settings, space, image, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
-        self._started = clock()
+        self._started, self._tick = clock(), tick
 
     @property
     def results(self) -> Ranking:
@@ -104,17 +111,23 @@ class Sweep:
 
     # ---- from start to end --------------------------------------------------------------------------------------
 
-    def replay(self, events: Sequence[Event]) -> None:
+    def replay(self, events: Sequence[Event], *, grown: bool = False) -> None:
         """Continues an interrupted sweep: repeats all calls to the search in the same order.
 
         Args:
             events: What the journal holds.
+            grown: Whether the search space is larger now.
         """
         suggestions = answers(events)
+        larger = [i for i, event in enumerate(events) if isinstance(event, SweepResumed) and event.space]
+        last_growth = len(events) if grown else max(larger, default=-1)
         unanswered: int | None = None
         for position, event in enumerate(events):
             self.state.handle(event)
             match event:
+                case TrialAsked() if position < last_growth and position not in suggestions:
+                    # The end of the smaller space; in the larger one it would be a suggestion.
+                    unanswered = None
                 case TrialAsked():
                     unanswered = event.trial
                     self._suggestions.ask_again(event.trial, suggestions.get(position))
@@ -203,6 +216,9 @@ class Sweep:
             self._end(Status.STOPPED, self.state.interruption)
         elif self.state.failure or self.results.winner() is None:
             nothing = "no trial has a result" if self.results.outcomes else "the search has suggested no trial"
+            if any(outcome.score is not None for outcome in self.results.outcomes.values()):
+                names = [objective.name for objective in self.results.objectives]
+                nothing = f"no trial has a value of each objective ({', '.join(names)})"
             self._end(Status.FAILED, self.state.failure or self.state.stopped or nothing)
         else:
             self._end(Status.COMPLETED, self.state.stopped)
@@ -233,15 +249,17 @@ class Sweep:
 
     def _test_winner(self) -> None:
         self.state.phase = Phase.TESTING
-        tested = self._test.run(self.results, 1 + self._settings.workers.retries, self._clock)
-        if tested is None:
-            return
-        self.emit(tested)
-        if not tested.error:
-            # The slot is about to report that it is ready.
-            until = self._clock() + _WAIT
-            self._receive(lambda: self._attempts.idle or self._clock() >= until)
-            self._test.package(self.results)
+        if self._tests:
+            tested = self._test.run(self.results, 1 + self._settings.workers.retries, self._clock)
+            if tested is None:
+                return
+            self.emit(tested)
+            if tested.error:
+                return
+        # The slot is about to report that it is ready.
+        until = self._clock() + _WAIT
+        self._receive(lambda: self._attempts.idle or self._clock() >= until)
+        self._test.package(self.results)
 
     # ---- one turn -----------------------------------------------------------------------------------------------
 
@@ -253,6 +271,7 @@ class Sweep:
 
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
+        self._tick()
         self._attempts.check_silence()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.common.files import make_folder
-from mnist_sweep.common.text import os_reason
+from mnist_sweep.common.text import one_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import Settings, check_settings
@@ -21,6 +22,7 @@ from mnist_sweep.driver import discovery, enqueue, warm_start
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS
 from mnist_sweep.journal.folders import SWEEPS, find
+from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
 from mnist_sweep.tracking.uri import absolute
 from mnist_sweep.workers.devices import Slot, slots
@@ -28,6 +30,8 @@ from mnist_sweep.workers.local import LocalWorkers
 
 # As many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
+# Lines on values with which no model can be built.
+_MOST_NOTES = 5
 
 
 def prepare(
@@ -40,7 +44,7 @@ def prepare(
         found: What the hypermodel searches, if the config names one.
 
     Returns:
-        The settings, the space, and the trial configs at the space's corners.
+        The settings, the space, and the trial configs at those of the space's corners that are possible.
 
     Raises:
         UserError: Something is wrong with the config.
@@ -48,7 +52,7 @@ def prepare(
     settings = check_settings(config)
     if found is not None:
         settings = replace(settings, trial=found.trial)
-    space = Space(settings.trial) if found is None else found.space()
+    space = Space(settings.trial, written=settings.conditions) if found is None else found.space(settings.conditions)
     corners = list(space.check())
     compatibility.check(settings, space)
     absolute(settings.tracking.uri)
@@ -65,7 +69,7 @@ class Plan:
         hypermodel: The user's hypermodel, `package.module:name`; None if the config defines the models.
         most: The most trials that may run at once; None if there is no limit.
         slots: Where trials run.
-        corners: The trial configs at the space's corners; none with a hypermodel.
+        corners: The trial configs at those of the space's corners that are possible; none with a hypermodel.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
         known_space: The search space; None until a worker has built the hypermodel.
     """
@@ -106,11 +110,13 @@ class Plan:
         """The Keras backend that trains."""
         return backend.of(self.settings.trial)
 
-    def start_workers(self, folder: Path) -> LocalWorkers:
-        """Starts the workers, which wait for the data."""
+    def start_workers(self, folder: Path, say: Callable[[str], None]) -> LocalWorkers:
+        """Starts the workers, which wait for the data; `say` prints what they have to say."""
         custom_code = made_by(self.settings.trial["model"]) is not None
         recycle = self.settings.workers.recycle_after
-        return LocalWorkers(self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend)
+        return LocalWorkers(
+            self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend, say=say
+        )
 
     def check(self, shape: tuple[int, int, int], digest: str) -> None:
         """Checks everything that needs no worker.
@@ -132,15 +138,27 @@ class Plan:
         """Loads the data and splits it.
 
         Raises:
-            UserError: It cannot be loaded, or does not fit the models.
+            UserError: It cannot be loaded, or fits none of the models.
         """
         images = data.load(self.settings.data.name, self.settings.data.path, self.settings.data.fallback)
-        for corner in self.corners:
-            check_shape(corner, images.shape)
+        _check_any_fits(self.corners, images.shape)
         return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
 
-    def discovered(self, workers: LocalWorkers) -> Plan:
+    def check_builder(self, workers: LocalWorkers) -> None:
+        """Lets a worker check the user's function that builds the models, if there is one.
+
+        Raises:
+            UserError: It cannot be imported, or its models could not be loaded after training.
+        """
+        if self.settings.trial["model"].get("builder") is not None:
+            discovery.check(workers, self.corners[0].model_dump(mode="json"), _DISCOVERY_SECONDS)
+
+    def discovered(self, workers: LocalWorkers, say: Callable[[str], None]) -> Plan:
         """Returns the plan with the space of the hypermodel, which a worker builds.
+
+        Args:
+            workers: The workers.
+            say: Prints what no trial can train.
 
         Raises:
             UserError: The hypermodel cannot be built, or its space cannot be searched.
@@ -148,18 +166,37 @@ class Plan:
         assert self.hypermodel is not None
         names = [objective.name for objective in self.settings.objectives]
         space = discovery.discover(workers, self.hypermodel, _DISCOVERY_SECONDS, names)
+        for note in list(space.get("notes", []))[:_MOST_NOTES]:
+            say(f"model.hypermodel={self.hypermodel}: {one_line(str(note))}")
         found = hypermodel.expand(self.settings.trial, space)
         settings, known, _ = prepare(self.config, found)
         return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))
 
     def first_event(
-        self, folder: Path, stored: dict[str, Any], images: data.Images, dataset: data.Dataset, time: float
+        self,
+        folder: Path,
+        stored: dict[str, Any],
+        images: data.Images,
+        dataset: data.Dataset,
+        time: float,
+        retrains: Retrains | None = None,
     ) -> SweepStarted:
         """Returns the first event of the sweep, with the config as its folder stores it.
 
         Raises:
-            UserError: `search.enqueue` or `search.warm_start` does not fit.
+            UserError: `search.enqueue` or `search.warm_start` does not fit, or the data of the trial to retrain have
+                changed.
         """
+        if retrains is not None:
+            if retrains.digest not in ("", images.digest()):
+                raise UserError(
+                    f"retrain: trial {retrains.trial} of {retrains.sweep} was trained on data with the digest "
+                    f"{retrains.digest}, but data={images.name} from {images.source} is different now "
+                    f"({images.digest()}); to train on other data, name them, such as data.path=FILE"
+                )
+            name = f"{retrains.sweep}/{folder.name}"
+            space = self.space.describe()
+            return SweepStarted(time, name, stored, space, _describe(images, dataset), versions(), retrains=retrains)
         return SweepStarted(
             time,
             _name(self.settings.name, folder),
@@ -169,6 +206,7 @@ class Plan:
             versions(),
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
             earlier=self._earlier(images.digest()),
+            id=uuid.uuid4().hex,
         )
 
     def _earlier(self, digest: str) -> list[dict[str, Any]]:
@@ -177,6 +215,19 @@ class Plan:
         if self.settings.search.algorithm == "grid" and len({identity(t["values"]) for t in known}) == self.space.size:
             raise UserError("search.warm_start: the earlier sweeps have trained every combination of the grid")
         return known
+
+
+def _check_any_fits(corners: Sequence[TrialConfig], image: tuple[int, int, int]) -> None:
+    """Refuses images that are too small for every model; trials with some of the models can still be trained."""
+    first: ImpossibleError | None = None
+    for corner in corners:
+        try:
+            check_shape(corner, image)
+            return
+        except ImpossibleError as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def save_for_workers(dataset: data.Dataset, folder: Path) -> Path:

@@ -80,6 +80,7 @@ def publish(
     say: Callable[[str], None],
     *,
     has_winner: bool,
+    champion: bool | None = None,
     packaged: Callable[[], Path | None] = lambda: None,
 ) -> Published:
     """Writes the report, logs it to the sweep's run, and registers the best model.
@@ -92,6 +93,7 @@ def publish(
         folder: The sweep's folder.
         say: Prints a line.
         has_winner: Whether there is a best model.
+        champion: Whether that becomes the champion, as for `registry.register`.
         packaged: Returns the folder in which a worker has made an MLflow model of the best model, and may wait for it;
             None to start a worker for that.
     """
@@ -123,7 +125,7 @@ def publish(
         try:
             if register:
                 failure = "the best model could not be registered"
-                registering = thread.submit(attempt, failure, lambda: _register(found, packaged, given_up))
+                registering = thread.submit(attempt, failure, lambda: _register(found, packaged, champion, given_up))
             report = attempt(_NO_REPORT, lambda: _report(found, folder)) if tracking.report else None
             registered = registering.result() if registering else None
         finally:
@@ -140,24 +142,27 @@ def _report(found: SweepRuns, folder: Path) -> Path:
     return path
 
 
-def _register(found: SweepRuns, packaged: Callable[[], Path | None], given_up: threading.Event) -> Registered:
+def _register(
+    found: SweepRuns, packaged: Callable[[], Path | None], champion: bool | None, given_up: threading.Event
+) -> Registered:
     from mnist_sweep.results.models import registry
 
-    return registry.register(found, lambda run, to: packaged() or packaging.package(run, to, given_up))
+    return registry.register(found, lambda run, to: packaged() or packaging.package(run, to, given_up), champion)
 
 
 def _link(settings: Settings, sweep: str) -> str | None:
-    from mnist_sweep.tracking import saved_view, store
+    from mnist_sweep.results.runs.find import find_sweep
+    from mnist_sweep.tracking import saved_view
     from mnist_sweep.tracking.saved_view import HOST, PORT
 
     uri = settings.tracking.uri
     try:
-        experiment = store.connect(uri).get_experiment_by_name(settings.name)
+        experiment = find_sweep(sweep, uri).found.experiment
     except Exception:
         _LOG.exception("the link to the sweep's view could not be found")
         return None
     pages = uri if uri.startswith(("http:", "https:")) else f"http://{HOST}:{PORT}"
-    return saved_view.link(pages, experiment.experiment_id, saved_view.key(sweep)) if experiment else None
+    return saved_view.link(pages, experiment, saved_view.key(sweep))
 
 
 def _trouble(failure: str, error: Exception) -> str:

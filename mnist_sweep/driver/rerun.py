@@ -12,6 +12,7 @@ from rich.console import Console
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.tables import Column, line_printer, show
+from mnist_sweep.common.text import counted
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
@@ -21,8 +22,9 @@ from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import ARRAYS, WORKERS, trial_folder
 from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.results.models.model_run import find_trial
 from mnist_sweep.results.models.training_data import load_training_data
-from mnist_sweep.results.runs.logged import Curve, Logged, find_run, lineage
+from mnist_sweep.results.runs.logged import Curve, Logged, lineage
 from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
@@ -99,15 +101,15 @@ class Comparison:
         return found
 
 
-def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
+def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
     """Trains a trial again for as many epochs as before, and compares every metric of every epoch.
 
     A trial that failed is trained to its end. Trials from whose weights it continued are trained before it. Nothing is
     written to the sweep or to MLflow.
 
     Args:
-        run: The run, as for `find_run`.
-        trial: The trial, as for `find_run`.
+        what: As for `find_trial`.
+        trial: As for `find_trial`.
         tracking_uri: The store, as for `load_runs`.
         console: Where to print.
 
@@ -117,15 +119,16 @@ def rerun(run: str | None, trial: int | None, tracking_uri: str | None, console:
     Raises:
         UserError: The run does not exist, its data is gone or different, or its model cannot be trained here.
     """
-    client, found = find_run(run, trial, tracking_uri)
-    chain = lineage(client, found)
+    found = find_trial(what, trial, tracking_uri)
+    chain = lineage(found)
     name = backend.of(chain[-1].config)
     backend.check_installed(name)
     dataset = load_training_data(chain[-1].config, chain[-1].tags, "rerun")
     slot = _slot(chain[-1])
     say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep
-    say(f"Trial {number} of {sweep} again ({found.info.run_id}), on {slot.name} with {_count(slot.threads, 'thread')}")
+    place = f"{slot.name} with {counted(slot.threads, 'thread')}"
+    say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
         (folder / ARRAYS).mkdir()
@@ -245,10 +248,10 @@ class _Again:
             del self.chain[0]
             return
         expected = sum(len(curve) for curve in logged.curves.values())
-        if epochs == 0 and outcome.status is Status.FAILED:
+        if epochs == 0 and outcome.status in (Status.FAILED, Status.REFUSED):
             raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
         if epochs < expected:
-            epochs_trained = f"{epochs} of {_count(expected, 'epoch')} trained"
+            epochs_trained = f"{epochs} of {counted(expected, 'epoch')} trained"
             self.compared.notes.append(f"{self._prefix}{epochs_trained}: {outcome.reason}")
         self._epochs_before = self.compared.epochs
         del self.chain[0]
@@ -264,7 +267,9 @@ def _slot(logged: Logged) -> Slot:
     settings = check_settings({**logged.sweep_config, "tracking": {"uri": "", "artifacts": "", "keep_models": "all"}})
     most = settings.search.max_trials
     if hypermodel.named(settings.trial) is None:
-        most = min((n for n in (most, Space(settings.trial).size) if n is not None), default=None)
+        most = min(
+            (n for n in (most, Space(settings.trial, written=settings.conditions).size) if n is not None), default=None
+        )
     on_gpu = logged.slot.startswith("gpu") and visible_gpus()
     places = slots(settings.workers.model_copy(update={"devices": "gpu" if on_gpu else "cpu"}), most)
     return next((place for place in places if place.name == logged.slot), places[0])
@@ -297,7 +302,7 @@ def _explain(console: Console, say: Callable[[str], object], compared: Compariso
         show(console, columns, f"Differences{of}")
     for note in compared.notes:
         say(note)
-    values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
+    values = f"{counted(len(differences), 'value')} of {counted(compared.epochs, 'epoch')}"
     say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
     if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
         say(f"It was trained on {logged.slot}, and now on {slot.name}, so the last digits differ.")
@@ -327,7 +332,3 @@ def _by(difference: Difference) -> str:
 
 def _shown(value: float | None) -> str:
     return "nothing" if value is None else repr(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

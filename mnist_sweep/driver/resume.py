@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import hide, masked
+from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend
@@ -24,7 +24,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import images
-from mnist_sweep.driver import launch, same_sweep
+from mnist_sweep.driver import larger_space, launch, same_sweep
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.driver.summary import Say, as_argument
 from mnist_sweep.journal import files, journal
@@ -32,6 +32,7 @@ from mnist_sweep.journal.folders import SWEEPS, find, is_running, sweeps
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Status
 
+_STORE = "tracking.uri="
 _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 # Addresses, and what changes neither the values that are tried nor their scores. The digest of the data is compared
 # instead of where it is read from.
@@ -48,16 +49,19 @@ def resume(
     *,
     other_versions: bool = False,
     retry_failed: bool = False,
+    tracking_uri: str | None = None,
 ) -> int:
     """Continues a sweep.
 
     Args:
         sweep: `NAME/TIME`, its folder, or NAME for its last one; None for the last one that is unfinished, or, with
             `retry_failed`, has failed trials.
-        overrides: A longer budget, and what does not change the results, such as `workers.count=1`.
+        overrides: A longer budget, more values of what it searches, another store, and what does not change the
+            results, such as `workers.count=1`.
         console: Where to print.
         other_versions: Whether to continue with another TensorFlow, Keras or NumPy than the sweep had so far.
         retry_failed: Whether to train the failed trials again.
+        tracking_uri: The store to log to; None for MLFLOW_TRACKING_URI, or else the one that the sweep used.
 
     Returns:
         The exit code, as that of `launch.run`.
@@ -71,9 +75,14 @@ def resume(
         what = "sweep that is unfinished or has failed trials" if retry_failed else "unfinished sweep"
         raise UserError(f"resume: {SWEEPS}/ contains no {what}")
     state = SweepState.after(journal.read(folder))
-    old = from_store(last_config(state, folder), folder)
-    new = _overridden(old, overrides)
-    check_unchanged(old, new)
+    stores = [text.removeprefix(_STORE) for text in overrides if text.startswith(_STORE)]
+    old = from_store(last_config(state, folder), folder, tracking_uri or next(reversed(stores), None))
+    given = [text for text in overrides if not text.startswith(_STORE)]
+    more = [text for text in given if larger_space.is_searched(old, text.partition("=")[0])]
+    new, larger = _overridden(old, given), _overridden(old, more)
+    check_unchanged(larger, new)
+    if larger_space.changed(old, larger):
+        larger_space.check(old, new, state)
     if retry_failed and not state.failed:
         say(f"{folder}: no trial has failed.")
     if state.completed and new == old and not (retry_failed and state.failed):
@@ -176,7 +185,8 @@ def continued(config: Mapping[str, Any], folder: Path, state: SweepState, digest
     then, now = state.started.data.get("digest", ""), digest()
     if then not in ("", now):
         raise NotContinuedError(f"{folder} is not continued: its data is different now ({then} → {now})")
-    new[_NAME] = old[_NAME]
+    # However it is written, the search space is the same.
+    new = larger_space.with_space_of(new, old) | {_NAME: old[_NAME]}
     said = []
     if changed := _changed(old, new, free=True):
         said.append(f"{folder} is continued, now with {changed}; its trials, search space and seeds stay")
@@ -241,7 +251,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], *, free: bool) -> str:
     """Names the keys that differ, of those that may be different, or of the others."""
-    before, after = ({"training.backend": backend.DEFAULT, **flat(config)} for config in (old, new))
+    before, after = ({"training.backend": backend.DEFAULT, "conditions": {}, **flat(config)} for config in (old, new))
     objective = Objective.parse_all(new["objective"])[0]
     changed = [
         key
@@ -300,6 +310,9 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"resume: {override}: write KEY=VALUE, such as search.max_trials=40")
+        if larger_space.is_searched(config, key):
+            changed = larger_space.replaced(changed, key, text)
+            continue
         if key == _NAME:
             raise UserError(f"resume: {override}: a sweep keeps its name")
         if isinstance(config.get(key), Mapping):
@@ -312,8 +325,6 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
         for group in groups:
             node = node[group]
         node[last] = _value(key, text)
-    # From here on, its password is hidden whenever it is printed.
-    hide(changed["tracking"]["uri"])
     check_settings(changed)
     return changed
 

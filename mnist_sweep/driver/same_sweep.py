@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
+from mnist_sweep.driver import larger_space
 from mnist_sweep.driver.plan import Plan
 from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal.events import SweepStarted
@@ -43,7 +45,8 @@ def check(past: SweepState, plan: Plan, images: Images, folder: Path, say: Say) 
     _check_devices(plan, past, folder)
     for line in _other_workers(plan, past):
         say(line)
-    _check_space(plan.space, started, folder)
+    if not larger_space.changed(past.config, plan.config):
+        _check_space(plan.space, past, folder)
     return started
 
 
@@ -73,7 +76,7 @@ def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, 
     if not allowed:
         raise UserError(
             f"{folder}: its trials were trained with {named}, which may change the metrics; install those versions, or "
-            f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
+            f"add --other-versions: {command(f'resume {folder} --other-versions')}"
         )
     say(f"Versions have changed, which may change the metrics: {named}.")
 
@@ -121,12 +124,12 @@ def _other_workers(plan: Plan, past: SweepState) -> Iterator[str]:
         )
 
 
-def _check_space(space: Space, started: SweepStarted, folder: Path) -> None:
-    now = space.describe()
-    changed = [name for name in {**started.space, **now} if started.space.get(name) != now.get(name)]
+def _check_space(space: Space, past: SweepState, folder: Path) -> None:
+    before, now = past.space, space.describe()
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         name = changed[0]
         raise UserError(
-            f"{folder}: started with {name} = {started.space.get(name)}, but it is {now.get(name)} now; "
+            f"{folder}: started with {name} = {before.get(name)}, but it is {now.get(name)} now; "
             "undo the change of the model's code, or start a new sweep"
         )

@@ -18,7 +18,7 @@ from mnist_sweep.journal.events import (
     TrialStarted,
 )
 from mnist_sweep.journal.state import SweepState
-from mnist_sweep.journal.trial import Trial
+from mnist_sweep.journal.trial import Status, Trial
 from mnist_sweep.search.base import Result, Suggestion
 from mnist_sweep.search.stopping import Stopping
 
@@ -118,8 +118,16 @@ class LoopState(SweepState):
             return Result(None)
         if trial.confirms is not None:
             return None
-        whole = self.results.outcomes[number].whole(trial)
-        return Result(self.results.scores(number), self.last_epoch(number), number in self.cut, whole)
+        outcome = self.results.outcomes[number]
+        diverged, refused = outcome.status is Status.DIVERGED, outcome.status is Status.REFUSED
+        return Result(
+            self.results.scores(number),
+            self.last_epoch(number),
+            cut=number in self.cut and not diverged,
+            whole=outcome.whole(trial) and not diverged,
+            diverged=diverged,
+            refused=refused,
+        )
 
     def _judge_epoch(self, event: EpochEnded) -> None:
         trial = self.results.trials[event.trial]

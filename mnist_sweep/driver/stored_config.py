@@ -7,7 +7,7 @@ from typing import Any
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal.folders import elsewhere
-from mnist_sweep.tracking.uri import as_kept_in, as_seen_from, below, with_password
+from mnist_sweep.tracking.uri import as_kept_in, as_seen_from, below, given_now, with_password
 
 
 def to_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -21,10 +21,17 @@ def to_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return stored
 
 
-def from_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns a config that a sweep's folder keeps as this process can use it: the inverse of `to_store`."""
+def from_store(config: dict[str, Any], folder: Path, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Returns a config that a sweep's folder keeps as this process can use it: the inverse of `to_store`.
+
+    Args:
+        config: The config.
+        folder: The sweep's folder.
+        tracking_uri: Another store to log to. Without it, MLFLOW_TRACKING_URI wins over the store in the config.
+    """
     tracking, project = dict(config["tracking"]), elsewhere(folder)
-    tracking["uri"] = as_seen_from(with_password(tracking["uri"]), project)
+    now = given_now(tracking_uri)
+    tracking["uri"] = now or as_seen_from(with_password(tracking["uri"]), project)
     if project is not None:
         tracking["artifacts"] = str(project / tracking["artifacts"])
         path = config.get("data", {}).get("path")

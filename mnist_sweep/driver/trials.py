@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
-from mnist_sweep.config.trial_config import check_trial
+from mnist_sweep.config.trial_config import check_shape, check_trial
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.driver.state import LoopState
 from mnist_sweep.journal.files import trial_folder
@@ -22,18 +24,34 @@ SEED = "training.seed"
 
 
 def suggested(settings: Settings, space: Space, number: int, suggestion: Suggestion) -> Trial:
-    """Returns the trial that a search suggests."""
-    config = check_trial(space.config(suggestion.values))
+    """Returns the trial that a search suggests; see `impossible`."""
+    config = space.config(suggestion.values)
+    with contextlib.suppress(UserError):
+        config = check_trial(config).model_dump(mode="json")
     return Trial(
         number,
         suggestion.values,
-        config.model_dump(mode="json"),
-        suggestion.epochs or config.training.epochs,
+        config,
+        suggestion.epochs or config["training"]["epochs"],
         suggestion.initial_epoch,
         suggestion.parent,
         space.inactive(suggestion.values),
-        executions(settings, config.training.seed),
+        executions(settings, config["training"]["seed"]),
     )
+
+
+def impossible(trial: Trial, image: Sequence[int]) -> str:
+    """Returns why a trial cannot be trained, as far as its config tells; "" if nothing speaks against it.
+
+    Args:
+        trial: The trial.
+        image: Height, width and channels of the images.
+    """
+    try:
+        check_shape(check_trial(trial.config), image)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial:

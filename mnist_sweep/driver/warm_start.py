@@ -101,7 +101,7 @@ def _projected(config: Mapping[str, Any], space: Space) -> Values | None:
         there = check_trial(config).model_dump(mode="json")
     except UserError:
         return None
-    for name in space.inactive(values):
+    for name in space.unused(values):
         _forget(here, name)
         _forget(there, name)
     return values if _compared(here) == _compared(there) else None

@@ -7,11 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.trial import Outcome, Status, Trial
+from mnist_sweep.journal.trial import Outcome, Retrains, Status, Trial
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+# Where a trial started that was refused before it was given to a slot.
+NO_SLOT = ""
 # Characters of a worker's output that an event keeps.
 _LONGEST_LOG = 8000
 
@@ -47,6 +49,8 @@ class SweepStarted(Event):
         versions: The versions of Python and of the packages that matter, and the git commit if there is one.
         enqueued: The hyperparameter values to try first.
         earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
+        retrains: The trial that this run retrains; None for a sweep.
+        id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
     """
 
     kind = "sweep_started"
@@ -57,6 +61,8 @@ class SweepStarted(Event):
     versions: dict[str, str]
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    retrains: Retrains | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,13 @@ class SweepResumed(Event):
     Attributes:
         config: The config now; its budget may be longer than before.
         versions: As for `SweepStarted`; empty in journals of version 0.1.
+        space: As for `SweepStarted`, if values were added to the search space; else empty.
     """
 
     kind = "sweep_resumed"
     config: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
+    space: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,6 +186,8 @@ SWEEPS = Path("experiments")
 
 # `name/time/number`, and one more if the sweeps of each project are in a folder of their own.
 _DEEPEST = 4
+# Below a sweep's folder, the folders of the runs that retrain its trials.
+_RETRAINED = re.compile(r"retrained-\d+(-\d+)?")
 
 
 def is_running(folder: Path) -> bool:
@@ -209,7 +212,8 @@ def is_running(folder: Path) -> bool:
 def sweeps(below: Path) -> list[Path]:
     """Returns the folders of the sweeps below a folder, or that folder itself, the most recently written one last.
 
-    Sweeps that were killed before their first event are not among them.
+    Sweeps that were killed before their first event are not among them, nor are the runs that retrain a trial: only
+    their own folder leads to them.
     """
     found: list[tuple[float, Path]] = []
     top = len(below.parts)
@@ -224,6 +228,7 @@ def sweeps(below: Path) -> list[Path]:
         if FILE in files or len(folder.parts) - top >= _DEEPEST:
             # Sweeps are never nested, and the user may have named the root of the disk.
             folders.clear()
+        folders[:] = [name for name in folders if not _RETRAINED.fullmatch(name)]
     return [folder for _, folder in sorted(found)]
 
 
@@ -234,6 +239,28 @@ def begins_a_sweep(folder: Path) -> bool:
             return file.read(32).startswith(b'{"event": "sweep_started"')
     except OSError:
         return False
+
+
+def retraining(sweep: Path, trial: int) -> Claim:
+    """Claims a folder for a run that retrains a trial.
+
+    Args:
+        sweep: The folder of the trial's sweep; it need not exist.
+        trial: The trial.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    for killed in never_started(sweep):
+        discard(killed)
+    return claim(sweep / f"retrained-{trial}", "retrain")
+
+
+def retrainings(sweep: Path) -> list[Path]:
+    """Returns the folders of the runs that retrain a sweep's trials, by name."""
+    return sorted(
+        path for path in sweep.glob("retrained-*") if _RETRAINED.fullmatch(path.name) and (path / FILE).is_file()
+    )
 
 
 def find(sweep: str, wanted_by: str) -> Path:

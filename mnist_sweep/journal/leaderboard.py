@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mnist_sweep.common.text import format_duration, format_value, short_names
+from mnist_sweep.common.text import counted, format_duration, format_value, short_names
 from mnist_sweep.config.objective import SUMMARIES, Objective
-from mnist_sweep.journal.ranking import Ranking, best_first, marked
+from mnist_sweep.journal.ranking import Ranking, best_first, marked, others_of
 from mnist_sweep.journal.trial import Outcome
 
 NOTHING = "–"
@@ -145,8 +145,7 @@ def leaderboard(results: Ranking, hyperparameters: Sequence[str] = ()) -> Leader
     """
     objectives = results.objectives
     ended = {n: outcome for n, outcome in sorted(results.outcomes.items()) if results.trials[n].confirms is None}
-    others = [objective.name for objective in objectives[1:]]
-    scores = {n: (outcome.score, *map(outcome.metrics.get, others)) for n, outcome in ended.items()}
+    scores = {n: (outcome.score, *others_of(outcome, objectives)) for n, outcome in ended.items()}
     retrained = {row["trial"]: row for row in results.confirmed.candidates} if results.confirmed else {}
     front = marked(scores, objectives)
     order = best_first(scores, objectives, front, {n: row["mean"] for n, row in retrained.items()})
@@ -236,7 +235,7 @@ def verdict_on(objective: Objective, candidates: Sequence[Mapping[str, Any]], p_
     best, *others = candidates
     seeds = len(best["scores"])
     mean = score_text(objective, best["mean"], best["std"])
-    text = f"{objective.name} {mean} on {seeds} new seed{'' if seeds == 1 else 's'}"
+    text = f"{objective.name} {mean} on {counted(seeds, 'new seed')}"
     if others:
         difference = _formatter(objective, best["mean"])(abs(best["mean"] - others[0]["mean"]))
         text += f"; {difference} better than trial {others[0]['trial']}"

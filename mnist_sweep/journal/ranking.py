@@ -61,19 +61,19 @@ class Ranking:
         """Returns the trial whose model is the sweep's: the winner, or the best of the trials that retrained it."""
         return self.winner() if self.confirmed is None else self.confirmed.model
 
-    def in_a_row(self, status: Status) -> list[Outcome]:
-        """Returns the latest outcomes up to the first with another status, in the order in which they came.
+    def in_a_row(self, status: Status) -> dict[int, Outcome]:
+        """Returns the latest outcomes up to the first with another status, by trial, in the order in which they came.
 
         Args:
             status: Failed or refused. A refused trial between two failed ones does not interrupt them.
         """
-        row: list[Outcome] = []
-        for outcome in reversed(self.outcomes.values()):
+        row: dict[int, Outcome] = {}
+        for number, outcome in reversed(self.outcomes.items()):
             if outcome.status is status:
-                row.append(outcome)
+                row[number] = outcome
             elif outcome.status is not Status.REFUSED:
                 break
-        return row[::-1]
+        return dict(reversed(row.items()))
 
     def hopeless(self, first: float) -> bool:
         """Returns whether a trial's first execution is so bad that the others cannot make it the best.
@@ -113,9 +113,15 @@ def scores_of(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float,
     """
     if outcome.score is None:
         return None
-    others = [outcome.metrics.get(objective.name) for objective in objectives[1:]]
+    others = others_of(outcome, objectives)
     known = [value for value in others if value is not None]
     return (outcome.score, *known) if len(known) == len(others) else None
+
+
+def others_of(outcome: Outcome, objectives: Sequence[Objective]) -> list[float | None]:
+    """Returns a trial's values of the objectives after the first; None for one that is missing, NaN or infinite."""
+    values = [outcome.metrics.get(objective.name) for objective in objectives[1:]]
+    return [value if value is not None and math.isfinite(value) else None for value in values]
 
 
 def best_first(

@@ -8,6 +8,7 @@ from typing import Any
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     Confirmed,
     EpochEnded,
@@ -25,7 +26,7 @@ from mnist_sweep.journal.events import (
     WinnerTested,
 )
 from mnist_sweep.journal.ranking import Ranking
-from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.journal.trial import Outcome, Retrains, Status
 
 
 class SweepState:
@@ -38,8 +39,10 @@ class SweepState:
         started: The first event; None before it, or if the journal starts with another one.
         config: The config of the last session.
         versions: The versions of the packages in the last session.
+        space: The domain of each hyperparameter in the last session, as text.
         results: The trials and their outcomes.
         searched: The trials that count in the budget: not those that were refused, or retrain others.
+        refused: The trials that were refused.
         open: The last start of each trial that has not ended; after a failed attempt, with the number of the next one.
         slots: The slots on which trials have run.
         latest: The last epoch of each trial.
@@ -61,8 +64,10 @@ class SweepState:
         self.started: SweepStarted | None = None
         self.config: dict[str, Any] = {}
         self.versions: dict[str, str] = {}
+        self.space: dict[str, str] = {}
         self.results = Ranking(tuple(objectives))
         self.searched: set[int] = set()
+        self.refused: set[int] = set()
         self.open: dict[int, TrialStarted] = {}
         self.slots: set[str] = set()
         self.latest: dict[int, EpochEnded] = {}
@@ -91,12 +96,14 @@ class SweepState:
                     self.started = event
                 self.config, self.slots_added = event.config, 0
                 self.versions = self.versions | event.versions
+                self.space = event.space or self.space
             case TrialStarted(trial=trial):
                 if trial.confirms is None and trial.number not in self.results.trials:
                     self.searched.add(trial.number)
                 self.results.trials[trial.number] = trial
                 self.open[trial.number] = self._starts[trial.number] = event
-                self.slots.add(event.slot)
+                if event.slot != NO_SLOT:
+                    self.slots.add(event.slot)
                 self.next = max(self.next, trial.number + 1)
             case EpochEnded():
                 self.latest[event.trial] = event
@@ -111,6 +118,8 @@ class SweepState:
                 self.executions.pop(event.trial, None)
                 if event.outcome.status is Status.REFUSED:
                     self.searched.discard(event.trial)
+                    if self.results.trials[event.trial].confirms is None:
+                        self.refused.add(event.trial)
             case TrialsRetried():
                 for number in event.trials:
                     if number in self.results.outcomes:
@@ -133,6 +142,7 @@ class SweepState:
         self.spent[number] = start.attempt
         if start.trial.confirms is None:
             self.searched.add(number)
+        self.refused.discard(number)
         self.latest.pop(number, None)
         for part in [part for part in self.epochs if part[0] == number]:
             del self.epochs[part]
@@ -150,9 +160,26 @@ class SweepState:
         return self.last if isinstance(self.last, SweepEnded) else None
 
     @property
+    def single(self) -> bool:
+        """Whether it is a single run, which searches nothing."""
+        return self.started is not None and not self.started.space
+
+    @property
     def completed(self) -> bool:
         """Whether the sweep has come to its end, rather than being interrupted."""
         return self.ended is not None and self.ended.status is Status.COMPLETED
+
+    @property
+    def retrains(self) -> Retrains | None:
+        """The trial that this run retrains; None if it is a sweep."""
+        return None if self.started is None else self.started.retrains
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to publish. That of a sweep has been tested."""
+        if self.retrains is not None and not self.retrains.test:
+            return self.ended is not None and self.ended.winner is not None
+        return any(not test.error for test in self.tests)
 
     @property
     def tested(self) -> WinnerTested | None:

@@ -15,10 +15,12 @@ class Status(StrEnum):
     """It trained to its last epoch, or until early stopping."""
     STOPPED = "stopped"
     """It was stopped before its last epoch, because a budget was used up or the target reached."""
+    DIVERGED = "diverged"
+    """Its loss became NaN or infinite after some epochs; its result is that of the best of them."""
     FAILED = "failed"
-    """It has no result: its loss was not finite, its model could not be built, or its worker died."""
+    """It has no result: its loss was not finite in its first epoch, its code failed, or its worker died."""
     REFUSED = "refused"
-    """It was not trained, as its model exceeds `limits`. It does not count in any budget."""
+    """It was not trained, as its model exceeds `limits` or cannot be built. It does not count in any budget."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,34 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Retrains:
+    """What a run retrains: a trial of a sweep, with its hyperparameter values.
+
+    Attributes:
+        sweep: The sweep, `name/time`.
+        trial: The number of the trial.
+        run: The ID of the trial's run in MLflow.
+        digest: The digest of the data that it must be trained on; empty if the user names other data.
+        changed: The values that are not those of the trial, by key: `50 (was 10)`.
+        test: Whether the model is tested on the test images.
+        champion: Whether the model becomes the champion if it is registered.
+    """
+
+    sweep: str
+    trial: int
+    run: str
+    digest: str = ""
+    changed: dict[str, str] = field(default_factory=dict)
+    test: bool = False
+    champion: bool = False
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of a trial.
 
     Attributes:
-        status: Completed, stopped or failed.
+        status: How it ended.
         reason: Why it ended, for the user; empty if it trained to its last epoch.
         score: The objective at its best epoch; None if no epoch ended.
         best_epoch: That epoch, counted from 1.
@@ -97,3 +122,7 @@ class Outcome:
     def whole(self, trial: Trial) -> bool:
         """Whether each of the trial's executions has ended; always true for a trial without executions."""
         return len(self.scores) == len(trial.executions)
+
+    def can_be_continued(self, trial: Trial) -> bool:
+        """Whether another trial can continue from the state that this one has left."""
+        return self.score is not None and self.status is not Status.DIVERGED and self.whole(trial)

@@ -37,13 +37,17 @@ class Result:
         scores: A value for each objective, at the trial's best epoch; None if the trial failed or was refused.
         epoch: The last epoch that it trained.
         cut: Whether a stopping rule ended it early: with more epochs its score might have been better.
-        whole: Whether all of its executions have finished, so that another trial can continue from it.
+        whole: Whether another trial can continue from it: all of its executions have finished, and none has diverged.
+        diverged: Whether its loss became NaN or infinite after some epochs; its scores are those of the best of them.
+        refused: Whether it was not trained, as no model with its values can be built or is within `limits`.
     """
 
     scores: tuple[float, ...] | None
     epoch: int = 0
     cut: bool = False
     whole: bool = True
+    diverged: bool = False
+    refused: bool = False
 
 
 class Answer(Enum):

@@ -83,7 +83,7 @@ class Algorithm:
 
 # By `search.algorithm`; the one of a user's class is `own`.
 ALGORITHMS: dict[str, Algorithm] = {
-    "none": Algorithm(lambda *_: simple.single(), several_objectives=True, learns=False),
+    "none": Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True, learns=False),
     "grid": Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True),
     "random": Algorithm(_lazy("oracles", "random_search"), several_objectives=True),
     "bayesian": Algorithm(_lazy("oracles", "bayesian")),

@@ -34,8 +34,8 @@ def check(settings: Settings, space: Space) -> None:
             f"search.warm_start={config.warm_start[0]}: search={config.algorithm} does not learn from earlier sweeps; "
             "use search=tpe or asha, or leave it out"
         )
-    if config.algorithm == "none" and space.hyperparameters:
-        first = space.hyperparameters[0].name
+    if config.algorithm == "none" and (several := [h.name for h in space.hyperparameters if h.domain.size != 1]):
+        first = several[0]
         raise UserError(f"search=none: {first} is a sweep; give it one value, or use search=random")
     if config.algorithm == "grid":
         _check_grid(space, continuous, config.max_trials)

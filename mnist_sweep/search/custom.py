@@ -123,7 +123,7 @@ def _oracle_search(kind: type, config: CustomSearch, problem: Problem) -> Search
     oracle.max_trials, oracle.max_retries_per_trial, oracle.max_consecutive_failed_trials = None, 0, None
     oracles.add_earlier_trials(oracle, problem)
     hyperband = issubclass(kind, oracles.kt.oracles.HyperbandOracle)
-    return OracleSearch(oracle, problem, failed_as_worst=hyperband)
+    return OracleSearch(oracle, problem, failed_as_worst=hyperband, refused_as_worst=False)
 
 
 def _load(config: CustomSearch) -> type:

@@ -67,6 +67,7 @@ class CheckedSearch(Search):
         self._search, self._target = search, target
         self._space, self._enqueued = problem.space, problem.enqueued
         self._scored: set[int] = set()
+        self._partial: set[int] = set()
         self._learns = getattr(search, "learn", None) is not None
         if problem.earlier and not self._learns:
             raise self._error("cannot learn from search.warm_start; give it a method learn(values, scores)")
@@ -83,12 +84,18 @@ class CheckedSearch(Search):
         if not isinstance(answer, Suggestion):
             raise self._error(f"ask returned {type(answer).__name__}; return a Suggestion or an Answer")
         self._check_epochs(answer)
-        return Suggestion(self._checked_values(answer.values), answer.epochs, answer.initial_epoch, answer.parent)
+        values = self._checked_values(answer.values)
+        if answer.parent in self._partial:
+            return Suggestion(values, answer.epochs)
+        return Suggestion(values, answer.epochs, answer.initial_epoch, answer.parent)
 
     def tell(self, number: int, result: Result) -> None:
         """Reports the end of the search's own trials, and lets it learn from the others."""
         if result.scores is not None:
             self._scored.add(number)
+            if not result.whole:
+                # It has left no state, so a trial that is to continue from it starts from new weights.
+                self._partial.add(number)
         if number >= len(self._enqueued):
             self._call("tell", number, result)
         elif self._learns:

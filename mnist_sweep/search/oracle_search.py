@@ -23,6 +23,7 @@ class OracleSearch(Search):
         restores_by_values: bool = False,
         failed_as_worst: bool = False,
         cut_as_stopped: bool = False,
+        refused_as_worst: bool = True,
     ) -> None:
         """Takes an oracle.
 
@@ -32,18 +33,23 @@ class OracleSearch(Search):
             objectives: How many of the objectives to report to the oracle.
             restores_by_values: Whether the oracle's suggestions depend only on its earlier suggestions and their
                 results. It is then restored by setting `next_values` instead of asking for each suggestion again.
-            failed_as_worst: Whether to report a failed trial as a completed one with the worst score.
+            failed_as_worst: Whether to report a trial from which none can continue, as it has failed or diverged, as a
+                completed one with the worst score.
             cut_as_stopped: Whether to report a trial that was cut as `STOPPED` rather than `COMPLETED`.
+            refused_as_worst: Whether to report a refused trial as a completed one with the worst score so far. If it
+                learned nothing from it, an algorithm would suggest values like these again and again.
         """
         oracle.verbose = 0
         self._oracle, self._translation = oracle, Translation(problem.space)
         self._objectives, self._enqueued = problem.objectives[:objectives], problem.enqueued
         self._restores_by_values = restores_by_values
         self._failed_as_worst, self._cut_as_stopped = failed_as_worst, cut_as_stopped
+        self._refused_as_worst = refused_as_worst
         self._trials: dict[int, Any] = {}
         self._numbers: dict[str, int] = {}
         self._failed: set[str] = set()
         self._partial: set[str] = set()
+        self._worst: tuple[float, ...] | None = None
 
     def ask(self, number: int) -> Suggestion | Answer:
         """Returns the oracle's next suggestion."""
@@ -93,11 +99,18 @@ class OracleSearch(Search):
 
     def _end(self, trial: Any, result: Result) -> None:
         scores = result.scores
-        if scores is None:
+        if scores is None or (result.diverged and self._failed_as_worst):
             self._failed.add(trial.trial_id)
             if self._failed_as_worst:
                 # Hyperband counts completed trials only, and would wait forever for a failed one.
                 scores = tuple(-math.inf * o.sign for o in self._objectives)
+            elif result.refused and self._refused_as_worst:
+                scores = self._worst
+        elif all(map(math.isfinite, scores)):
+            self._worst = tuple(
+                min(pair, key=lambda value: value * o.sign)
+                for o, *pair in zip(self._objectives, self._worst or scores, scores, strict=False)
+            )
         if scores is not None:
             # An oracle with one objective gets the first score only.
             metrics = {o.name: score for o, score in zip(self._objectives, scores, strict=False)}

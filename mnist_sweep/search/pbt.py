@@ -212,12 +212,8 @@ def spent(config: PBTSearch, trials: Mapping[int, Trial], outcomes: Mapping[int,
     complete = [
         generation
         for generation, numbers in ended.items()
-        if len(numbers) == config.population and any(_can_be_continued(trials[n], outcomes[n]) for n in numbers)
+        if len(numbers) == config.population and any(outcomes[n].can_be_continued(trials[n]) for n in numbers)
     ]
     last = max(complete, default=0)
     needed = {trial.parent for number, trial in trials.items() if number not in outcomes}
     return {number for generation, numbers in ended.items() if generation < last for number in numbers} - needed
-
-
-def _can_be_continued(trial: Trial, outcome: Outcome) -> bool:
-    return outcome.score is not None and outcome.whole(trial)

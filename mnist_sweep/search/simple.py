@@ -18,10 +18,15 @@ class ListSearch(Search):
     def __init__(self, values: Iterator[Values]) -> None:
         """Takes the values, which are read one at a time."""
         self._values = values
+        self._restored: set[str] = set()
+
+    def restore(self, number: int, suggestion: Suggestion) -> None:
+        """Leaves out values that were suggested before, maybe in a smaller space."""
+        self._restored.add(identity(suggestion.values))
 
     def ask(self, number: int) -> Suggestion | Answer:
         """Returns the next values."""
-        values = next(self._values, None)
+        values = next((values for values in self._values if identity(values) not in self._restored), None)
         return Answer.FINISHED if values is None else Suggestion(values)
 
     def tell(self, number: int, result: Result) -> None:
@@ -29,7 +34,10 @@ class ListSearch(Search):
 
 
 def grid(problem: Problem) -> Search:
-    """`search=grid`: every combination once, the enqueued ones first, without those of earlier sweeps."""
+    """`search=grid`: every combination once, the enqueued ones first, without those of earlier sweeps.
+
+    Also `search=none`, if there is only one.
+    """
     earlier = {identity(trial["values"]) for trial in problem.earlier}
     first = {key: dict(values) for values in problem.enqueued if (key := identity(values)) not in earlier}
     known = earlier | first.keys()
@@ -38,5 +46,5 @@ def grid(problem: Problem) -> Search:
 
 
 def single() -> Search:
-    """`search=none`: one trial, for a config without sweeps."""
+    """One trial, for a config without sweeps, whatever the algorithm."""
     return ListSearch(iter([{}]))

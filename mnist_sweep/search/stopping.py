@@ -10,6 +10,7 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 
+from mnist_sweep.common.text import counted
 from mnist_sweep.config.objective import Objective
 
 
@@ -74,8 +75,10 @@ class ASHA(Stopping):
         for rung, then in list(at.items()):
             scores = self._rungs[rung]
             better = len(scores) - bisect.bisect_right(scores, then)
-            if better >= math.ceil(len(scores) / self._factor) or then == -math.inf:
-                return f"not among the best {_part(self._factor)} at epoch {rung}"
+            if better >= math.ceil(len(scores) / self._factor) or then == -math.inf < scores[-1]:
+                # A trial that was among the best at a rung may no longer be when others have reached it, too.
+                since = "" if rung == epoch else f", which {len(scores)} trials have reached by now"
+                return f"not among the best {_part(self._factor)} at epoch {rung}{since}"
             if len(scores) >= self._factor:
                 del at[rung]
         return ""
@@ -108,12 +111,13 @@ class Median(Stopping):
         value = _finite(score * self._sign)
         best = self._best[number] = max(self._best.get(number, -math.inf), value)
         total, count = self._sums.get(number, (0.0, 0))
-        total, count = self._sums[number] = total + value, count + 1
+        if value > -math.inf:
+            total, count = self._sums[number] = total + value, count + 1
         means = self._means.setdefault(epoch, [])
         enough = len(means) >= self._min_trials and self._min_epochs <= epoch < self._epochs
-        worse = enough and (best < _median(means) or best == -math.inf)
-        bisect.insort(means, total / count)
-        return f"worse than the median of {len(means) - 1} trials at epoch {epoch}" if worse else ""
+        worse = enough and (best < _median(means) or best == -math.inf < means[-1])
+        bisect.insort(means, total / count if count else -math.inf)
+        return f"worse than the median of {counted(len(means) - 1, 'trial')} at epoch {epoch}" if worse else ""
 
 
 def _finite(score: float) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 from mnist_sweep.common.light_keras import load as load_keras
+from mnist_sweep.config.conditions import Between
 from mnist_sweep.config.grammar import Choice, Interval
 from mnist_sweep.config.space import Space, Values
 
 kt = load_keras("keras_tuner")
+conditions = load_keras("keras_tuner.src.engine.conditions")
 
 
 class Translation:
@@ -46,16 +47,37 @@ def to_keras_tuner(space: Space) -> Any:
     domains = {h.name: h.domain for h in space.hyperparameters}
     for hyperparameter in space.hyperparameters:
         name, domain = hyperparameter.name, hyperparameter.domain
-        with ExitStack() as scopes:
-            for parent, allowed in hyperparameter.conditions:
-                values = [_encode(value, domains[parent]) for value in allowed]
-                scopes.enter_context(result.conditional_scope(parent, values))
-            if isinstance(domain, Choice):
-                result.Choice(name, [_encode(option, domain) for option in domain.options])
-            else:
-                kind = result.Int if domain.integer else result.Float
-                kind(name, domain.low, domain.high, sampling="log" if domain.log else "linear")
+        # Its own scopes only accept a parent with the same conditions, so they are set without them.
+        result._conditions = [
+            conditions.Parent(parent, _allowed(allowed, domains[parent]))
+            for parent, allowed in hyperparameter.conditions
+        ]
+        if isinstance(domain, Choice):
+            result.Choice(name, [_encode(option, domain) for option in domain.options])
+        else:
+            kind = result.Int if domain.integer else result.Float
+            kind(name, domain.low, domain.high, sampling="log" if domain.log else "linear")
+    result._conditions = []
     return result
+
+
+class _Numbers(list[float]):
+    """The numbers of an interval, as the list that keras-tuner takes for a condition."""
+
+    def __init__(self, between: Between) -> None:
+        # A list that starts with a whole number would be copied.
+        super().__init__([float(between.low), float(between.high)])
+        self._between = between
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._between
+
+    def __deepcopy__(self, memo: Any) -> _Numbers:
+        return self
+
+
+def _allowed(allowed: tuple[Any, ...] | Between, domain: Choice | Interval) -> list[Any]:
+    return _Numbers(allowed) if isinstance(allowed, Between) else [_encode(value, domain) for value in allowed]
 
 
 def _encode(value: Any, domain: Choice | Interval) -> Any:

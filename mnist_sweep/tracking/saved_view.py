@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.tracking.names import TAG_PARAM, key_of, originals, tagged
-from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP
+from mnist_sweep.tracking.tags import NESTED, SWEEP, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ _SECTIONS = {
 _WORKFLOW = "workflowType=machine_learning"
 _RUN_NAME = "attributes.`Run Name`"
 # How `Space.describe` writes the condition of a hyperparameter.
-_CONDITION = re.compile(r" if \S+ in \[")
+_CONDITION = re.compile(r" if (\S+ in \[|\S+ [<>])")
 
 
 def key(sweep: str) -> str:
@@ -102,7 +102,13 @@ def _base(url: str) -> str:
 
 
 def tags(
-    sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], time: float, *, confirmed: bool
+    sweep: str,
+    space: Mapping[str, str],
+    objectives: Sequence[Objective],
+    time: float,
+    *,
+    confirmed: bool,
+    kind: str = TRIAL,
 ) -> dict[str, str]:
     """Returns the experiment's tag that stores the view.
 
@@ -112,12 +118,13 @@ def tags(
         objectives: The objectives, the first one being the main one.
         time: When the sweep started, in seconds since 1970.
         confirmed: Whether the best trials are retrained on new seeds.
+        kind: The kind of its trials' runs.
 
     Returns:
         One tag; none if the view is too large for MLflow.
     """
     stamp = int(time * 1000)
-    state = json.dumps(_state(sweep, space, objectives, confirmed=confirmed), separators=(",", ":"))
+    state = json.dumps(_state(sweep, space, objectives, kind, confirmed=confirmed), separators=(",", ":"))
     packed = "deflate;" + base64.b64encode(zlib.compress(state.encode(), 9)).decode()
     view = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": packed}
     value = json.dumps(view)
@@ -131,7 +138,8 @@ def tags_of_run(parent: Run) -> dict[str, str]:
     params = {k.removeprefix("space."): v for k, v in named.items() if k.startswith("space.")}
     objectives = tuple(map(Objective.parse, about[TAG_OBJECTIVE].split(",")))
     confirmed = any(k.startswith("confirm.") for k in parent.data.params)
-    return tags(about[TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed)
+    kind = NESTED.get(about.get(TAG_KIND, SWEEP), TRIAL)
+    return tags(about[TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed, kind=kind)
 
 
 def outdated(experiment: Experiment) -> list[str]:
@@ -139,7 +147,9 @@ def outdated(experiment: Experiment) -> list[str]:
     return sorted(tag for tag in experiment.tags if tag.startswith(_OURS))[:-MOST]
 
 
-def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], *, confirmed: bool) -> dict[str, Any]:
+def _state(
+    sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], kind: str, *, confirmed: bool
+) -> dict[str, Any]:
     first = objectives[0]
     best = [key_of(f"best_{objective.name}") for objective in objectives]
     scores = [*best, *([key_of(f"confirmed_{first.name}")] if confirmed else []), "test_accuracy", "seconds"]
@@ -147,7 +157,7 @@ def _state(sweep: str, space: Mapping[str, str], objectives: Sequence[Objective]
     columns |= {f"params.`{key_of(name)}`": 100 for name in space}
     return {
         # Without a filter or an order, trials would be collapsed below the sweep's run, and not drawn.
-        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, 'trial')}",
+        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, kind)}",
         "orderByKey": f"metrics.`{best[0]}`",
         "orderByAsc": not first.maximize,
         "startTime": "ALL",

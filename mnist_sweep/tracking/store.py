@@ -50,6 +50,16 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
     return _client(uri)
 
 
+def place(uri: str) -> tuple[int, int] | None:
+    """Returns what tells an SQLite store's file from one that has replaced it; None if there is none."""
+    path = sqlite_path(uri)
+    with contextlib.suppress(OSError):
+        if path is not None:
+            stat = path.stat()
+            return stat.st_dev, stat.st_ino
+    return None
+
+
 def check_database(path: Path) -> None:
     """Checks that a database can be read. MLflow itself would retry for minutes, and print each time.
 
@@ -224,7 +234,9 @@ def _new_location(location: str | None, moves: dict[Path, Path]) -> str | None:
     return location
 
 
-def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:
+def search_runs(
+    client: MlflowClient, experiments: list[str], query: str, page: int = 1000, *, deleted: bool = False
+) -> Iterator[Run]:
     """Yields all runs that match a query, page by page.
 
     Args:
@@ -232,10 +244,13 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, page: 
         experiments: The ids of the experiments to search.
         query: A query in MLflow's search language.
         page: How many runs to request at a time.
+        deleted: Whether to include deleted runs.
     """
-    token = None
+    from mlflow.entities import ViewType
+
+    view, token = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY, None
     while True:
-        found = client.search_runs(experiments, query, max_results=page, page_token=token)
+        found = client.search_runs(experiments, query, view, max_results=page, page_token=token)
         yield from found
         token = found.token
         if not token:

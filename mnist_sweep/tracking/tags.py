@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TAG_SWEEP = "mnist_sweep.sweep"
+# Tells sweeps apart that have the same name and started in the same second. Sweeps of early versions have none.
+TAG_ID = "mnist_sweep.id"
 TAG_KIND = "mnist_sweep.kind"
 TAG_TRIAL = "mnist_sweep.trial"
 TAG_EXECUTION = "mnist_sweep.execution"
@@ -19,7 +21,18 @@ TAG_SLOT = "mnist_sweep.slot"
 TAG_BACKEND = "mnist_sweep.backend"
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"
+# The search space as JSON, if it has grown: MLflow's parameters cannot change.
+TAG_SPACE = "mnist_sweep.space"
+# The sweep and the trial that a run retrains, and that trial's run.
+TAG_RETRAINS = "mnist_sweep.retrains"
+TAG_RETRAINS_TRIAL = "mnist_sweep.retrains_trial"
+TAG_RETRAINS_RUN = "mnist_sweep.retrains_run"
 TAG_NOTE = "mlflow.note.content"
 # Of an experiment: the path of its database. In a copied database, it still names the original.
 TAG_STORE = "mnist_sweep.store"
 PARENT_TAG = "mlflow.parentRunId"
+
+SWEEP, TRIAL, EXECUTION = "sweep", "trial", "execution"
+# The kinds of runs, as `TAG_KIND`: the trials nested in a sweep's run, and in that of a run that retrains one.
+RETRAINING, RETRAINED = "retraining", "retrained"
+NESTED = {SWEEP: TRIAL, RETRAINING: RETRAINED}

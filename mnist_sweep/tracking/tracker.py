@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, printable
+from mnist_sweep.common.text import counted, first_line, printable
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import Event
 from mnist_sweep.tracking.recorder import Plots, Recorder
@@ -19,6 +20,8 @@ from mnist_sweep.tracking.writer import is_refusal
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
+# How MLflow answers when something is written to a deleted run or experiment.
+_DELETED = "must be in the 'active' state"
 # Seconds between one writing and the next, and how many events one takes.
 _EVERY = 1.0
 AT_ONCE = 500
@@ -39,7 +42,7 @@ class Refusals:
 
     def __str__(self) -> str:
         """Returns one line about all of them; empty if there are none."""
-        events = f"{self.count} event{'' if self.count == 1 else 's'}"
+        events = f"{counted(self.count, 'event')}"
         return (
             f"{events} could not be logged completely, because MLflow rejects a part: {self.reason}"
             if self.count
@@ -49,6 +52,9 @@ class Refusals:
     def add(self, event: Event, error: Exception) -> None:
         """Counts an event, and logs the reason once."""
         reason = masked(first_line(error))
+        if _DELETED in reason:
+            sync = invocation.command("sync")
+            reason = f"its run or experiment was deleted while the sweep ran; {sync} restores it"
         self.count += 1
         self.reason = self.reason or reason
         if reason not in self._told:
@@ -116,6 +122,11 @@ class Tracker:
         self._events.put(None)
         self._closing.set()
         self._thread.join()
+
+    @property
+    def mended(self) -> str:
+        """What was deleted of the sweep in MLflow, and is restored; empty if nothing was."""
+        return str(self._recorder.mended)
 
     @property
     def behind(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,18 @@ _ENCODED = "sqlite+pysqlite:///"
 # Characters that end a URI's path, or that SQLAlchemy decodes.
 _SPECIAL = re.compile(r"[%?#\x00-\x1f]")
 _SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
+
+
+def given_now(uri: str | None = None) -> str | None:
+    """Returns the tracking URI that the user gives now, which wins over the one that a sweep was logged to.
+
+    Args:
+        uri: What an option or an argument gives.
+
+    Returns:
+        That, or else the variable MLFLOW_TRACKING_URI; None if neither is given.
+    """
+    return uri or os.environ.get(STORE_VARIABLE) or None
 
 
 def absolute(uri: str) -> str:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove, write_whole
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config.settings import TrackingConfig
 from mnist_sweep.journal.trial import Status
-from mnist_sweep.tracking import saved_view, store, uri
+from mnist_sweep.tracking import identity, saved_view, store, uri
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, key_of, keys_of
 from mnist_sweep.tracking.tags import TAG_BEGUN, TAG_DONE, TAG_STORE
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MLFLOW_STATUS = {
     Status.COMPLETED: "FINISHED",
+    Status.DIVERGED: "FINISHED",
     Status.STOPPED: "KILLED",
     Status.REFUSED: "KILLED",
     Status.FAILED: "FAILED",
@@ -104,27 +106,59 @@ class Writer:
         self._tracking, self._name = tracking, name
         self._pending: dict[str, _Pending] = {}
         self._artifact_uris: dict[str, str] = {}
+        # The name of the experiment if it was deleted, and `open` has restored it.
+        self.restored_experiment = ""
 
-    def open(self, tags: Mapping[str, str], data: Mapping[str, Any]) -> None:
-        """Opens the store and the experiment, and creates them if needed.
+    def open(self, sweep: str, tags: Mapping[str, str], data: Mapping[str, Any], *, repair: bool = False) -> list[Run]:
+        """Opens the store and the sweep's experiment, and creates or restores them if needed.
 
         Args:
+            sweep: The sweep, `name/time`.
             tags: Tags of every run.
             data: Describes the data that every run is trained on: `name`, `digest`, `source` and sizes.
+            repair: Whether to restore the experiment even if it has no run of the sweep.
+
+        Returns:
+            The sweep's runs that the store has, including deleted ones.
+
+        Raises:
+            UserError: The store cannot be opened, or the experiment is deleted.
         """
         tracking = self._tracking
         self._client = store.connect(tracking.uri, create=True)
+        self._place = store.place(tracking.uri)
         self._tags, self._dataset = dict(tags), _dataset(data)
-        experiment = self._client.get_experiment_by_name(self._name)
-        if experiment is not None:
-            self.experiment = experiment.experiment_id
+        named = self._client.get_experiment_by_name(self._name)
+        found = identity.find_runs(self._client, sweep, None if named is None else named.experiment_id)
+        if found:
+            self.experiment = found[0].info.experiment_id
         else:
-            # A tracking server has its own artifact store; a database does not.
-            local = not tracking.uri.startswith(("http", "databricks"))
-            location = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
-            path = uri.sqlite_path(tracking.uri)
-            experiment_tags = {} if path is None else {TAG_STORE: str(path.resolve())}
-            self.experiment = self._create_experiment(location, experiment_tags)
+            self.experiment = self._new_experiment() if named is None else named.experiment_id
+        experiment = self._client.get_experiment(self.experiment)
+        if experiment.lifecycle_stage == identity.DELETED:
+            if not (found or repair):
+                raise identity.experiment_deleted(tracking.uri, self._name, self.experiment)
+            self._client.restore_experiment(self.experiment)
+            self.restored_experiment = experiment.name
+        self._artifact_uris |= {run.info.run_id: run.info.artifact_uri for run in found}
+        return found
+
+    def check_store(self) -> None:
+        """Checks that an open SQLite store is still in its place: one that was deleted can still be written to.
+
+        Raises:
+            UserError: It was deleted or replaced.
+        """
+        if store.place(self._tracking.uri) != self._place:
+            raise UserError(f"tracking.uri={masked(self._tracking.uri)}: was deleted or replaced while the sweep ran")
+
+    def _new_experiment(self) -> str:
+        tracking = self._tracking
+        # A tracking server has its own artifact store; a database does not.
+        local = not tracking.uri.startswith(("http", "databricks"))
+        location = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
+        path = uri.sqlite_path(tracking.uri)
+        return self._create_experiment(location, {} if path is None else {TAG_STORE: str(path.resolve())})
 
     def _create_experiment(self, location: str | None, tags: dict[str, Any]) -> str:
         from mlflow.exceptions import MlflowException
@@ -155,6 +189,14 @@ class Writer:
         for run in store.search_runs(self._client, [self.experiment], query):
             self._artifact_uris[run.info.run_id] = run.info.artifact_uri
             yield run
+
+    def restore(self, run: str) -> None:
+        """Restores a deleted run."""
+        self._client.restore_run(run)
+
+    def files(self, run: str) -> set[str]:
+        """Returns the names of a run's files."""
+        return {file.path for file in self._client.list_artifacts(run)}
 
     def reopen(self, run: str) -> None:
         """Sets a run that has ended to running again."""
@@ -330,7 +372,7 @@ class Writer:
         """Deletes a file."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        repository: Any = get_artifact_repository(self._artifact_uri(run))
+        repository: Any = get_artifact_repository(self._artifact_uri(run), self._client.tracking_uri)
         repository.delete_artifacts(file)
 
     def _artifact_uri(self, run: str) -> str:

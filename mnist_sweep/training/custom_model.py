@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,15 +14,18 @@ import keras_tuner as kt
 import numpy as np
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.common.text import first_line
 from mnist_sweep.config.hypermodel_space import key_of
 from mnist_sweep.config.objective import METRICS, SUMMARIES
 from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
+from mnist_sweep.training import user_code
 
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+# Names and their beginnings under which this program logs figures of a whole trial.
+_OUR_NAMES = {*SUMMARIES, "seconds", "best_epoch", "epoch_seconds"}
+_OUR_BEGINNINGS = ("best_", "confirmed_", "test_")
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
 
 
@@ -74,9 +74,10 @@ def load(name: str) -> Any:
         UserError: It cannot be imported, or is something else.
     """
     module, _, attribute = name.partition(":")
+    loaded = user_code.load(setting(name), module)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
+        found = getattr(loaded, attribute)
+    except AttributeError as error:
         raise code_error(name, "cannot be imported", error) from error
     if isinstance(found, type) and issubclass(found, kt.HyperModel):
         try:
@@ -100,12 +101,7 @@ def load(name: str) -> Any:
 
 def code_error(name: str, problem: str, error: BaseException) -> UserError:
     """Describes an exception in a user's code in one line with its place; prints the traceback to the worker's log."""
-    traceback.print_exception(error)
-    file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    place = f" at {Path(str(file)).name}:{lines[-1]}" if lines else ""
-    kind, line = type(error).__name__, first_line(error)
-    return UserError(f"{setting(name)}: {problem} ({kind}{place}{'' if line == kind else f': {line}'})")
+    return user_code.code_error(setting(name), name.partition(":")[0], problem, error)
 
 
 def has_custom_fit(hypermodel: Any) -> bool:
@@ -206,6 +202,8 @@ class BuiltModel:
             if np.ndim(value) == 0:
                 prefix = "val_" if name.startswith("val_") else ""
                 rest = name.removeprefix("val_")
+                if _is_ours(name):
+                    raise UserError(f"{setting(self.name)}: {_taken(name)}")
                 named[prefix + ("accuracy" if rest == accuracy else rest)] = float(value)
         return named
 
@@ -271,6 +269,8 @@ def build_and_check(
         )
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
+    if taken := next((metric for metric in _compiled_metrics(model) if _is_ours(metric)), None):
+        raise UserError(f"{setting(name)}: {_taken(taken)}")
     accuracy = _accuracy(model)
     try:
         one_hot = classes if _expects_one_hot(model, accuracy) else None
@@ -330,10 +330,23 @@ def _input_shape(name: str, model: keras.Model, image: tuple[int, int, int]) -> 
 
 def _accuracy(model: keras.Model) -> str | None:
     """Returns the name under which Keras logs a model's accuracy."""
-    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
-    metrics = {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+    metrics = _compiled_metrics(model)
     standard = next((name for name in _ACCURACIES if name in metrics), None)
     return standard or next((name for name, m in metrics.items() if isinstance(m, _ACCURACY_CLASSES)), None)
+
+
+def _compiled_metrics(model: keras.Model) -> dict[str, Any]:
+    """Returns the metrics that a model was compiled with, by name."""
+    compiled = model._compile_metrics._user_metrics if model._compile_metrics else None
+    return {_name(metric): metric for metric in keras.tree.flatten(compiled or [])}
+
+
+def _is_ours(metric: str) -> bool:
+    return metric in _OUR_NAMES or metric.startswith(_OUR_BEGINNINGS)
+
+
+def _taken(metric: str) -> str:
+    return f"has a metric {metric!r}, a name that mnist_sweep uses itself; give it another name"
 
 
 def _name(metric: Any) -> str:

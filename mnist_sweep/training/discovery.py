@@ -9,11 +9,12 @@ becomes conditional on it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,14 @@ import numpy as np
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.hypermodel_space import steps
 from mnist_sweep.data.images import Dataset, to_float
-from mnist_sweep.training import custom_fit, custom_model
-from mnist_sweep.training.custom_model import ChosenHyperParameters
+from mnist_sweep.training import custom_fit, custom_model, user_code
+from mnist_sweep.training.custom_model import BuiltModel, ChosenHyperParameters
 
 # A hyperparameter with at most this many values is built with each of them, others with the ends of their range.
 _MOST_VALUES = 32
 _MOST_BUILDS = 400
-# Random configurations at the end, which may refute conditions that follow from changing one value at a time.
+# Random configurations if the default one is impossible, and as many at the end, which may refute conditions that
+# follow from changing one value at a time.
 _RANDOM_BUILDS = 16
 _IMAGES = 32
 _BUILDS_PER_COLLECTION = 16
@@ -43,13 +45,18 @@ class _Build:
 
     Attributes:
         values: The values of the hyperparameters that it requested.
-        complete: Whether it finished.
+        error: Why it failed; "" if it finished.
         weights: The shapes of the model's weights and of its optimizer's variables; None if unknown.
     """
 
     values: _Values
-    complete: bool
+    error: str = ""
     weights: tuple[Any, ...] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it finished."""
+        return not self.error
 
 
 def discover(name: str, dataset: Dataset, objectives: Sequence[str] = ()) -> dict[str, Any]:
@@ -62,7 +69,8 @@ def discover(name: str, dataset: Dataset, objectives: Sequence[str] = ()) -> dic
 
     Returns:
         Plain data as from `keras_tuner.HyperParameters.get_config()`: `space` with declared and inferred conditions,
-        the default `values`, and `keeping`, the names of hyperparameters that do not change the weights' shapes.
+        the default `values`, `keeping`, the names of hyperparameters that do not change the weights' shapes, and
+        `notes`, lines for the user on values with which no model can be built.
 
     Raises:
         UserError: The user's code is wrong, its model does not match the images, or it does not log an objective.
@@ -116,14 +124,33 @@ class _Explorer:
                     config["conditions"] = [*config["conditions"], inferred]
                 space.append({"class_name": type(hyperparameter).__name__, "config": config})
         found = {"space": space, "values": self._builds[0].values, "keeping": sorted(self._kept - self._changed)}
+        found["notes"] = list(self._impossible())
         plain: dict[str, Any] = json.loads(json.dumps(found, default=lambda value: value.item()))
         return plain
 
+    def _impossible(self) -> Iterator[str]:
+        """Yields a line on each value, and on each hyperparameter, with which no model could be built."""
+        values: dict[tuple[str, str], list[_Build]] = {}
+        for build in self._builds:
+            for name, value in build.values.items():
+                values.setdefault((name, json.dumps(value, default=str)), []).append(build)
+        working = {name for build in self._builds if build.complete for name in build.values}
+        explained: list[_Build] = []
+        for (name, value), builds in values.items():
+            if name in working and not any(build.complete for build in builds):
+                explained += builds
+                yield f"{name}={value}: no model can be built with this value ({self._bare(builds[0])})"
+        for name in self._space:
+            failed = [build for build in self._builds if name in build.values]
+            if failed and name not in working and not all(build in explained for build in failed):
+                yield f"{name}: no model can be built that has this hyperparameter ({self._bare(failed[0])})"
+
+    def _bare(self, build: _Build) -> str:
+        return build.error.removeprefix(f"{custom_model.setting(self._name)}: ")
+
     def _build_defaults(self) -> None:
-        """Builds with the default values, which must give a model that can be trained."""
-        built = custom_model.build_and_check(
-            self._name, lambda: ChosenHyperParameters(lambda hp: hp.default), self._image, self._classes
-        )
+        """Builds a model that can be trained: with the default values, or if these are impossible, with others."""
+        built = self._first_model()
         self._shape = built.input_shape
         if built.has_custom_fit:
             before = set(built.hp.values)
@@ -131,31 +158,52 @@ class _Explorer:
             if not self._tunes_fit:
                 # A custom training loop takes too long to run again, so its hyperparameters are not varied.
                 self._varied = set(built.hp.values) - before
-        self._vary(self._record(built.hp, complete=True, weights=_weights(built.model, built.input_shape)))
+        self._vary(self._record(built.hp, weights=_weights(built.model, built.input_shape)))
         built.check_logs(self._objectives, *built.arrays(*self._sample))
+        user_code.check_loadable(built.from_images(), custom_model.setting(self._name))
+
+    def _first_model(self) -> BuiltModel:
+        rng = random.Random(0)
+        defaults: list[ChosenHyperParameters] = []
+
+        def with_defaults() -> ChosenHyperParameters:
+            defaults.append(ChosenHyperParameters(lambda hp: hp.default))
+            return defaults[-1]
+
+        def with_others() -> ChosenHyperParameters:
+            return ChosenHyperParameters(lambda hp: hp.random_sample(seed=rng.random()))
+
+        try:
+            return custom_model.build_and_check(self._name, with_defaults, self._image, self._classes)
+        except UserError:
+            for _ in range(_RANDOM_BUILDS if defaults and defaults[-1].space else 0):
+                with contextlib.suppress(UserError):
+                    return custom_model.build_and_check(self._name, with_others, self._image, self._classes)
+            # No trial can be expected to succeed.
+            raise
 
     def _build(self, choose: Callable[[Any], Any]) -> _Build:
         # Garbage collection takes several times as long as a build.
         keras.utils.clear_session(free_memory=len(self._builds) % _BUILDS_PER_COLLECTION == 0)
-        hp, complete, weights = ChosenHyperParameters(choose), True, None
+        hp, failure, weights = ChosenHyperParameters(choose), "", None
         hypermodel = custom_model.load(self._name)
         try:
             model = custom_model.call_build(self._name, hypermodel, hp)
-        except UserError:
+        except UserError as error:
             # What it requested before is recorded; trials will report configurations that cannot be built.
-            complete = False
+            failure = str(error)
         else:
             weights = _weights(model, self._shape)
             if self._tunes_fit:
                 custom_fit.dry_run(hypermodel, hp, model, self._sample)
-        return self._record(hp, complete=complete, weights=weights)
+        return self._record(hp, failure, weights=weights)
 
-    def _record(self, hp: ChosenHyperParameters, *, complete: bool, weights: tuple[Any, ...] | None) -> _Build:
+    def _record(self, hp: ChosenHyperParameters, error: str = "", *, weights: tuple[Any, ...] | None) -> _Build:
         for hyperparameter in hp.space:
             entries = self._space.setdefault(hyperparameter.name, [])
             if all(entry.conditions != hyperparameter.conditions for entry in entries):
                 entries.append(hyperparameter)
-        build = _Build(dict(hp.values), complete, weights)
+        build = _Build(dict(hp.values), error, weights)
         self._builds.append(build)
         for scope in hp.inactive_scopes:
             self._enqueue({**build.values, **{c.name: c.values[0] for c in scope}}, None, build)

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from pydantic import TypeAdapter
 
-from mnist_sweep.common.errors import UserError, writing_to
+from mnist_sweep.common.errors import ImpossibleError, UserError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import read_text
 from mnist_sweep.config.objective import Objective
@@ -47,7 +47,8 @@ def train(
         executions: At least one.
         known_epochs: How many epochs of each execution an earlier attempt has reported.
         report: Called with an execution, counted from 1, its epoch and the epoch's metrics, as in `Trainer.train`.
-        ended: Called with an execution and its outcome when it has reached its last epoch or its early stopping.
+        ended: Called with an execution and its outcome when it has reached its last epoch or its early stopping, or has
+            diverged.
         stop: Called as in `Trainer.train`, with an execution and its epoch; also with epoch 0 after an execution has
             ended, before the next one starts.
 
@@ -73,12 +74,18 @@ def train(
             reason = stop(number - 1, 0) if finished and not job.stop else ""
             if reason:
                 break
-            outcome, history = _train(trainer, own_job, partial(report, number), partial(stop, number))
+            try:
+                outcome, history = _train(trainer, own_job, partial(report, number), partial(stop, number))
+            except ImpossibleError as error:
+                if not finished:
+                    raise
+                # With these values, a model was built and trained before.
+                raise UserError(f"execution {number} of {len(executions)}: {error}") from error
             seconds += outcome.seconds
             phases.update(outcome.phases)
             if outcome.status is Status.FAILED:
                 return replace(outcome, reason=f"execution {number} of {len(executions)}: {outcome.reason}")
-            if outcome.status is not Status.COMPLETED:
+            if outcome.status not in (Status.COMPLETED, Status.DIVERGED):
                 if not finished:
                     return outcome
                 reason = outcome.reason
@@ -88,14 +95,18 @@ def train(
         finished.append(outcome)
     best = _best(job.objective, finished)
     _copy_model(job.folder, best + 1)
+    status = Status.COMPLETED
+    if len(finished) < len(executions):
+        status = Status.STOPPED
+    elif any(outcome.status is Status.DIVERGED for outcome in finished):
+        status = Status.DIVERGED
     if not reason:
-        early = [outcome.reason for outcome in finished if outcome.reason]
-        reason = f"{early[0]} ({len(early)} of {len(executions)} executions)" if early else ""
-    complete = len(finished) == len(executions)
+        same = [outcome.reason for outcome in finished if outcome.reason and outcome.status is status]
+        reason = f"{same[0]} ({len(same)} of {len(executions)} executions)" if same else ""
     return replace(
         _mean(finished),
         phases=dict(phases),
-        status=Status.COMPLETED if complete else Status.STOPPED,
+        status=status,
         reason=reason,
         best_epoch=finished[best].best_epoch,
         digest=finished[best].digest,

@@ -7,12 +7,12 @@ was interrupted and continues from a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -21,16 +21,22 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from mnist_sweep.common.errors import MachineError, UserError, machine_fault, writing_to
+from mnist_sweep.common.errors import (
+    ImpossibleError,
+    MachineError,
+    UserError,
+    machine_fault,
+    writing_to,
+)
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import counted, kind_and_line
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig
+from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.images import Array, Dataset
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved
+from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, user_code
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure
 from mnist_sweep.training.model_cache import CompiledModel, ModelCache
@@ -105,7 +111,8 @@ class Trainer:
             if requested, `latency` in seconds are added.
 
         Raises:
-            UserError: The model or the optimizer cannot be built.
+            ImpossibleError: The model or the optimizer cannot be built, compiled or saved with these values.
+            UserError: The user's own training fails.
             MachineError: The folder is gone, or its disk is full or broken.
         """
         started, clock = time.monotonic(), Stopwatch()
@@ -120,7 +127,8 @@ class Trainer:
             _reset_keras(job.config)
             keras.config.set_dtype_policy(training.precision)
             split = self._splits.fold(*job.fold) if job.fold else self._splits.holdout()
-            built, compiled = self._build(job, split)
+            with _impossible_if_it_fails():
+                built, compiled = self._build(job, split)
         model = compiled.model
         parameters = model.count_params()
 
@@ -144,11 +152,11 @@ class Trainer:
         except OSError as error:
             raise MachineError(f"{job.folder}: cannot be written ({error.strerror})") from error
         weights_owner = model if compiled.standard is None else compiled.standard
-        with clock("build"):
+        with clock("build"), _impossible_if_it_fails():
             to_save = built.from_images() if built else models.without_subclass(weights_owner)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Checked before hours of training.
-                _check_loadable(to_save, job.config.model)
+                user_code.check_loadable(to_save, _setting(job.config.model))
         callback = _TrialCallback(job, report, stop, built, clock)
         callback.restore(model)
         if not callback.ended:
@@ -156,13 +164,18 @@ class Trainer:
                 self._custom_fit(built, job, split, callback)
             else:
                 self._fit(compiled, job, split, callback)
-        if callback.failure:
-            return outcome(Status.FAILED, callback.failure)
         progress = callback.progress
+        if callback.divergence and not progress.history:
+            # Of a trial that continues another one, the result is that of the other.
+            return outcome(Status.FAILED, callback.divergence)
         if callback.stopped and not progress.history:
             return outcome(Status.STOPPED, callback.stopped)
-        if job.keep:
+        if job.keep and not callback.divergence:
             callback.save()
+        if not progress.best and progress.history:
+            last = progress.history[-1][job.objective.name]
+            failure = callback.divergence or f"{job.objective.name} was {last} in every epoch"
+            return outcome(Status.STOPPED, callback.stopped) if callback.stopped else outcome(Status.FAILED, failure)
         with clock("save"), writing_to(job.folder):
             weights_owner.set_weights(model.get_weights() if callback.best_weights is None else callback.best_weights)
             write_whole(job.folder / MODEL_FILE, lambda path: to_save.save(path, include_optimizer=False))
@@ -173,9 +186,10 @@ class Trainer:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
         if job.latency:
             metrics["latency"] = costs.latency(to_save, split.image_shape)
+        status = Status.STOPPED if callback.stopped else Status.COMPLETED
         return outcome(
-            Status.STOPPED if callback.stopped else Status.COMPLETED,
-            callback.stopped or callback.early,
+            Status.DIVERGED if callback.divergence else status,
+            callback.divergence or callback.stopped or callback.early,
             score=progress.best.get(job.objective.name),
             best_epoch=progress.best_epoch,
             metrics=metrics,
@@ -216,6 +230,27 @@ class Trainer:
             traceback.print_exc()
         return metrics, confusion.tolist()
 
+    def check(self, raw: Mapping[str, Any]) -> None:
+        """Imports a user's model function, builds a model with it, and checks that the model can be loaded again.
+
+        Args:
+            raw: A trial's config. If no model can be built with its values, that is no fault: others may work.
+
+        Raises:
+            UserError: The function cannot be imported, or its model could not be loaded.
+        """
+        config = check_trial(raw)
+        assert isinstance(config.model, CustomModel)
+        models.load_builder(config.model)
+        _reset_keras(config)
+        keras.config.set_dtype_policy(config.training.precision)
+        try:
+            model = models.build(config, self._splits.holdout().image_shape, self._classes)
+        except Exception:
+            traceback.print_exc()
+            return
+        user_code.check_loadable(models.without_subclass(model), _setting(config.model))
+
     def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""
         from mnist_sweep.training import discovery
@@ -234,7 +269,7 @@ class Trainer:
             callback.on_epoch_begin(epoch)
             with clock("train"):
                 logs = program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
-            if callback.failure:
+            if callback.divergence:
                 return
             with clock("validate"):
                 logs |= program.validate(split, training.validation_batch_size)
@@ -267,6 +302,12 @@ class Trainer:
         return None, self._models.get(config, steps, split, self._classes, lambda model: _compile(model, config, steps))
 
 
+def _setting(model: CustomModel | HyperModelConfig) -> str:
+    return (
+        f"model.builder={model.builder}" if isinstance(model, CustomModel) else f"model.hypermodel={model.hypermodel}"
+    )
+
+
 def _reset_keras(config: TrialConfig) -> None:
     """Seeds random numbers, and names layers as in a fresh process."""
     if isinstance(config.model, CustomModel | HyperModelConfig):
@@ -296,7 +337,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         best_weights: The weights of the best epoch.
         early: Why early stopping has ended the trial, else "".
         stopped: Why someone else has stopped the trial, else "".
-        failure: Why the trial has failed, else "".
+        divergence: What became NaN or infinite and when, else "".
     """
 
     def __init__(self, job: Job, report: Report, stop: Stop, built: BuiltModel | None, clock: Stopwatch) -> None:
@@ -306,7 +347,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._saved_epoch = 0
         self.progress = checkpoint.Progress()
         self.best_weights: list[Array] | None = None
-        self.early = self.stopped = self.failure = ""
+        self.early = self.stopped = self.divergence = ""
 
     def restore(self, model: keras.Model) -> None:
         """Continues from the trial's own checkpoint or from its parent's, if there is one."""
@@ -336,7 +377,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def ended(self) -> bool:
         """Whether the trial must not train any longer, for whatever reason."""
-        return self.completed or bool(self.stopped or self.failure)
+        return self.completed or bool(self.stopped or self.divergence)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
@@ -351,11 +392,11 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_loss(self, loss: float) -> bool:
         """Checks the loss within an epoch; returns whether to continue."""
         if not math.isfinite(loss):
-            self._fail(self.progress.epoch + 1, loss)
-        return not self.failure
+            self._diverge("loss", loss)
+        return not self.divergence
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self.failure:
+        if self.divergence:
             return
         if self.ended:
             # Only a user's own training loop ignores `stop_training`.
@@ -368,9 +409,8 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         now = time.monotonic()
         metrics["epoch_seconds"], self._started = now - self._started, now
-        score = self._score(metrics)
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(score):
-            self._fail(epoch + 1, next(v for v in (metrics["loss"], score) if not math.isfinite(v)))
+        if name := self._not_finite(metrics):
+            self._diverge(name, metrics[name])
             return
         self._advance(epoch + 1, metrics)
         if time.monotonic() - self._saved >= self._job.checkpoint_every:
@@ -389,12 +429,23 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             checkpoint.save(self._job.folder / STATE_FILE, self.model, self.progress, self.best_weights)
         self._saved, self._saved_epoch = time.monotonic(), self.progress.epoch
 
-    def _score(self, metrics: Mapping[str, float]) -> float:
-        for name in ("loss", self._job.objective.name):
+    def _not_finite(self, metrics: Mapping[str, float]) -> str:
+        """Returns the metric from which it follows that the training has diverged; "" if there is none."""
+        objective = self._job.objective.name
+        for name in ("loss", objective):
             if name not in metrics:
                 # Only a custom fit or training step can leave one out.
-                raise UserError(f"objective={self._job.objective.name}: the model's fit does not log {name}")
-        return metrics[self._job.objective.name]
+                raise UserError(f"objective={objective}: the model's fit does not log {name}")
+        # Another metric may have no value in an epoch, such as an F1 score before anything is recognized.
+        needed = ("loss", "val_loss") if objective == "val_loss" else ("loss",)
+        found = next((name for name in needed if not math.isfinite(metrics[name])), "")
+        validation = metrics.get("val_loss", 0.0)
+        if not found and not math.isfinite(validation):
+            # The last batches have broken the weights, after the training loss was computed. An infinite loss alone may
+            # come from a single image.
+            broken = math.isnan(validation) or not all(np.isfinite(w).all() for w in self.model.get_weights())
+            found = "val_loss" if broken else ""
+        return found
 
     def _advance(self, epoch: int, metrics: dict[str, float]) -> None:
         progress, objective = self.progress, self._job.objective
@@ -406,14 +457,14 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = self.model.get_weights()
         if objective.better(score, progress.bar, self._job.config.training.early_stopping.min_delta):
             progress.bar, progress.waited = score, 0
-        else:
+        elif progress.bar is not None:
             progress.waited += 1
 
     def _check_stop(self) -> None:
         """Stops early, or asks whether to stop, after an epoch."""
         patience = self._job.config.training.early_stopping.patience
         if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
-            self.early = f"no better {self._job.objective.name} for {patience} epochs"
+            self.early = f"no better {self._job.objective.name} for {counted(patience, 'epoch')}"
         if self.completed:
             return
         if not self._job.stop:
@@ -421,34 +472,27 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         elif self.progress.epoch >= self._job.known:
             self.stopped = self._job.stop
 
-    def _fail(self, epoch: int, loss: float) -> None:
-        rate = "learning rate" if self._built else "optimizer.learning_rate"
-        self.failure = f"the loss became {loss} in epoch {epoch}; a smaller {rate} may help"
+    def _diverge(self, metric: str, value: float) -> None:
+        progress, rate = self.progress, "learning rate" if self._built else "optimizer.learning_rate"
+        what = f"the {metric} became {value} in epoch {progress.epoch + 1}"
+        if progress.best:
+            self.divergence = f"diverged after epoch {progress.epoch}: {what}; best epoch {progress.best_epoch} kept"
+        else:
+            self.divergence = f"{what}; a smaller {rate} may help"
         self.model.stop_training = True
+
+
+@contextlib.contextmanager
+def _impossible_if_it_fails() -> Iterator[None]:
+    """Raises an `ImpossibleError` where a trial's model cannot be made; its cause tells whether that may pass."""
+    try:
+        yield
+    except Exception as error:
+        if machine_fault(error) is not None:
+            raise
+        raise ImpossibleError(str(error) if isinstance(error, UserError) else kind_and_line(error)) from error
 
 
 def _save_sample(model: keras.Model, images: Array, path: Path) -> None:
     predictions = saved.predict(model, images)
     write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
-
-
-def _check_loadable(model: keras.Model, config: CustomModel | HyperModelConfig) -> None:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MODEL_FILE
-            model.save(path, include_optimizer=False)
-            saved.load(path)
-    except Exception as error:
-        if machine_fault(error):
-            raise
-        line = first_line(error.__cause__ or error)
-        if isinstance(config, CustomModel):
-            setting = f"model.builder={config.builder}"
-        else:
-            setting = f"model.hypermodel={config.hypermodel}"
-        if isinstance(error, OSError):
-            raise UserError(f"{setting}: its model cannot be saved ({line})") from error
-        raise UserError(
-            f"{setting}: the saved model cannot be loaded again ({line}); "
-            "decorate custom layers with @keras.saving.register_keras_serializable(), and avoid Lambda layers"
-        ) from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line, kind_and_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
+from mnist_sweep.training import user_code
 
 
 def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -92,13 +93,24 @@ def _dropout(stack: Layers, i: int) -> list[keras.layers.Layer]:
     return [keras.layers.Dropout(rate)] if rate else []
 
 
-def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> keras.Model:
+def load_builder(model: CustomModel) -> Callable[..., Any]:
+    """Imports the user's function that builds a model.
+
+    Raises:
+        UserError: It cannot be imported.
+    """
     setting = f"model.builder={model.builder}"
     module, _, function = model.builder.partition(":")
-    try:
-        builder = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{setting}: cannot be imported ({error})") from error
+    loaded = user_code.load(setting, module)
+    if not callable(getattr(loaded, function, None)):
+        raise UserError(f"{setting}: {module} has no function {function}")
+    found: Callable[..., Any] = getattr(loaded, function)
+    return found
+
+
+def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> keras.Model:
+    setting = f"model.builder={model.builder}"
+    builder = load_builder(model)
     config = model.model_dump(exclude={"builder", "hypermodel"})
     try:
         built = builder(config, shape, classes)

@@ -93,7 +93,14 @@ class Discover:
     objectives: tuple[str, ...] = ()
 
 
-Task = Train | Evaluate | Package | Discover
+@dataclass(frozen=True)
+class Check:
+    """A trial's config, with a user's function that builds its model, to check before the first trial."""
+
+    config: dict[str, Any]
+
+
+Task = Train | Evaluate | Package | Discover | Check
 
 
 @dataclass(frozen=True)
@@ -131,11 +138,27 @@ class Executed(Message):
 
 @dataclass(frozen=True)
 class Done(Message):
-    """The slot's trial has ended; `log` is the end of the worker's output if the trial failed."""
+    """The slot's trial has ended.
+
+    Attributes:
+        trial: The trial.
+        outcome: How it ended.
+        log: The end of the worker's output if the trial failed.
+        lasting: Whether the trial failed in a way in which it would fail again if it were retried.
+    """
 
     trial: int
     outcome: Outcome
     log: str = ""
+    lasting: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether code has failed, so that its output explains it and its process may be broken."""
+        outcome = self.outcome
+        # A trial that exceeds a limit is refused after its model was built.
+        unbuilt = outcome.status is Status.REFUSED and outcome.parameters is None
+        return unbuilt or outcome.status is Status.FAILED
 
 
 @dataclass(frozen=True)
@@ -156,10 +179,20 @@ class Packaged(Message):
 
 @dataclass(frozen=True)
 class Discovered(Message):
-    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why it was not found."""
+    """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why it was not found.
+
+    Also the answer to a `Check`, without a space.
+    """
 
     space: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Noted(Message):
+    """Something that the user should know while the slot's task goes on, such as a slow import."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -356,6 +389,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "confusion": lambda value: [list(map(_number(0), _list(row))) for row in _list(value)],
     "outcome": _outcome,
     "space": _of(dict, "a search space"),
+    "lasting": _of(bool, "true or false"),
     "log": lambda value: end_of_log(_text(value)),
     "error": lambda value: one_reason(_text(value)),
     # ---- fields of an outcome
@@ -370,5 +404,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "digest": lambda value: one_line(_text(value), 64),
 }
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, MachineFailed)
+    kind.__name__: kind
+    for kind in (Ready, Reported, Executed, Done, Evaluated, Packaged, Discovered, Noted, MachineFailed)
 }

@@ -22,7 +22,7 @@ _GROWTH = 0.1
 _LEAST_GROWTH = 24 * 2**20
 # Tasks before a process is replaced if a new one has to import TensorFlow.
 _TASKS = 25
-_ANSWERS = {base.Evaluated: base.Evaluate, base.Packaged: base.Package, base.Discovered: base.Discover}
+_ANSWERS = {base.Evaluated: base.Evaluate, base.Packaged: base.Package, base.Discovered: base.Discover | base.Check}
 
 
 @dataclass
@@ -107,7 +107,7 @@ class WorkerHandle:
             self.progress = (message.execution, math.inf)
         elif isinstance(message, base.Ready):
             self.ready, self.idle, self.early_deaths = True, True, 0
-        else:
+        elif not isinstance(message, base.Noted):
             self.task = None
 
     def _expects(self, message: base.Message) -> bool:
@@ -115,7 +115,7 @@ class WorkerHandle:
         task = self.task
         if isinstance(message, base.Ready):
             return task is None and not self.idle
-        if isinstance(message, base.MachineFailed):
+        if isinstance(message, base.MachineFailed | base.Noted):
             return not self.idle
         if isinstance(message, base.Evaluated | base.Packaged | base.Discovered):
             return isinstance(task, _ANSWERS[type(message)])

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal
 
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.common.files import break_hard_links, make_folder
-from mnist_sweep.journal.trial import Status
 from mnist_sweep.workers import base, forkserver, orphans, wire
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import ForkedProcess, ForkServer
@@ -57,6 +57,7 @@ class LocalWorkers:
         *,
         custom_code: bool = True,
         backend: str = "tensorflow",
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Starts a process for each slot. They become ready some seconds later, once there is data.
 
@@ -67,12 +68,14 @@ class LocalWorkers:
             recycle_after: Tasks before a process is replaced; `auto` to replace it when its memory has grown.
             custom_code: Whether the tasks run user code, which may use any part of Keras.
             backend: The Keras backend.
+            say: Prints what a process wants the user to know while it works.
 
         Raises:
             MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
         self._custom_code, self._backend = custom_code, backend
+        self._say, self._said = say, set[str]()
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
         self._sizes = _file_sizes(data)
@@ -221,9 +224,16 @@ class LocalWorkers:
         """Takes a message; replaces a process that should not have another task."""
         if isinstance(message, base.MachineFailed):
             message = replace(message, trial=worker.trial)
-        elif isinstance(message, base.Done) and message.outcome.status is Status.FAILED:
+        elif isinstance(message, base.Done) and message.failed:
             message = replace(message, log=worker.end_of_log())
         worker.record(message)
+        if isinstance(message, base.Noted):
+            lines = worker.end_of_log().strip().splitlines()[-1:]
+            if message.reason in self._said:
+                return
+            self._said.add(message.reason)
+            self._say(message.reason + "".join(f"; the end of its output: {base.one_reason(line)}" for line in lines))
+            return
         if isinstance(message, base.Ready) and worker.is_used_up(message.memory, self._recycle_after):
             # Its successor will be ready instead.
             self._replace(worker)
@@ -338,7 +348,7 @@ def _has_failed(message: base.Message) -> bool:
     if isinstance(message, base.Evaluated | base.Packaged | base.Discovered):
         return bool(message.error)
     if isinstance(message, base.Done):
-        return message.outcome.status is Status.FAILED
+        return message.failed
     return isinstance(message, base.MachineFailed)
 
 

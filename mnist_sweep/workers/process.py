@@ -14,14 +14,17 @@ import queue
 import socket
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
-from mnist_sweep.common.errors import UserError, machine_fault
+from mnist_sweep.common.errors import ImpossibleError, UserError, machine_fault, may_pass
 from mnist_sweep.common.text import first_line, kind_and_line, one_line
 from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.workers import base, imports, orphans
@@ -150,10 +153,18 @@ def _work(driver: _Driver) -> NoReturn:
         _print_exception()
         driver.send(base.MachineFailed("", machine_fault(error) or f"the sweep's images: {first_line(error)}"))
         os._exit(1)
+    from mnist_sweep.training import user_code
+
+    user_code.announce = lambda text: driver.send(base.Noted("", text))
     trainer = Trainer(dataset)
+    trained = False
     while True:
         driver.send(base.Ready("", _memory()))
-        driver.send(_do(trainer, driver.tasks.get(), driver, data))
+        task = driver.tasks.get()
+        # After a trial with user code, the process may be broken, and the next trial is not to blame.
+        lasts = partial(_lasts, gpu=setup["gpu"], fresh=not (trained and setup["custom_code"]))
+        driver.send(_do(trainer, task, driver, data, lasts))
+        trained = True
 
 
 def _memory() -> int:
@@ -162,11 +173,27 @@ def _memory() -> int:
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> base.Message:
+def _lasts(failure: Exception | Outcome, *, gpu: bool, fresh: bool) -> bool:
+    """Returns whether a trial would fail in the same way if it were retried.
+
+    Args:
+        failure: What it raised, or its outcome: then its loss was not finite.
+        gpu: Whether it ran on a GPU, where the same training may give other numbers.
+        fresh: Whether nothing before it can have broken this process.
+    """
+    if isinstance(failure, Outcome):
+        return failure.status is Status.FAILED and fresh and not gpu
+    return fresh and not may_pass(failure, gpu=gpu)
+
+
+def _do(
+    trainer: Any, task: dict[str, Any], driver: _Driver, data: Path, lasts: Callable[[Exception | Outcome], bool]
+) -> base.Message:
     """Does a task; returns its result or how it failed."""
-    kind = task["task"]
+    kind, started = task["task"], time.monotonic()
     try:
-        return _TASKS[kind](trainer, task, driver)
+        message = _TASKS[kind](trainer, task, driver)
+        return replace(message, lasting=lasts(message.outcome)) if isinstance(message, base.Done) else message
     except Exception as error:
         fault = machine_fault(error)
         if fault is None and isinstance(error, OSError) and not data.is_dir():
@@ -174,14 +201,20 @@ def _do(trainer: Any, task: dict[str, Any], driver: _Driver, data: Path) -> base
         if fault is not None:
             _print_exception()
             return base.MachineFailed("", fault)
-        fixable = isinstance(error, UserError) and kind in ("train", "discover")
+        fixable = isinstance(error, UserError) and kind in ("train", "discover", "check")
         # Before the driver gets the answer, and kills this process.
         _flush() if fixable else _print_exception()
         reason = _summary(error)
         if kind == "train":
-            return base.Done("", task["trial"]["number"], Outcome(Status.FAILED, reason))
-        if kind == "discover":
-            return base.Discovered("", error=reason if fixable else f"model.hypermodel={task['hypermodel']}: {reason}")
+            lasting, seconds = lasts(error), time.monotonic() - started
+            # Its model was not built, so it has not begun to train.
+            refused = lasting and isinstance(error, ImpossibleError)
+            outcome = Outcome(Status.REFUSED if refused else Status.FAILED, reason, seconds=seconds)
+            return base.Done("", task["trial"]["number"], outcome, lasting=lasting)
+        if kind in ("discover", "check"):
+            made_by = task["hypermodel"] if kind == "discover" else task["config"]["model"]["builder"]
+            key = "model.hypermodel" if kind == "discover" else "model.builder"
+            return base.Discovered("", error=reason if fixable else f"{key}={made_by}: {reason}")
         return base.Evaluated("", error=reason) if kind == "evaluate" else base.Packaged("", reason)
 
 
@@ -242,10 +275,17 @@ def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
     return base.Discovered("", trainer.discover(task["hypermodel"], task["objectives"]))
 
 
-_TASKS = {"train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}
+def _check(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
+    trainer.check(task["config"])
+    return base.Discovered("")
 
 
-def _summary(error: Exception) -> str:
+_TASKS = {"check": _check, "train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, ImpossibleError) and error.__cause__ is not None:
+        return _summary(error.__cause__)
     if isinstance(error, UserError):
         return one_line(str(error))
     line, kind = first_line(error), type(error).__name__

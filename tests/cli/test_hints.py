@@ -54,6 +54,12 @@ def test_a_key_that_is_typed_as_an_option_is_shown_without_dashes(typed: list[st
     assert str(raised.value).endswith(f" {right}")
 
 
+@pytest.mark.parametrize("typed", [["--config", "my/exp.yaml"], ["--config=exp.yaml"], ["-f", "exp.yml"]])
+def test_a_file_with_a_config_is_shown_as_an_experiment(typed: list[str]) -> None:
+    with pytest.raises(UserError, match=r"conf/experiment/exp\.yaml, and write \+experiment=exp$"):
+        check_options(typed)
+
+
 @pytest.mark.parametrize("typed", [["--help"], ["--cfg", "job"], ["-m", "seed=1"], ["--hydra-help"], ["-cjob"]])
 def test_options_of_hydra_pass(typed: list[str]) -> None:
     check_options(typed)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mnist_sweep.common.errors import MachineError, UserError, did_you_mean, machine_fault, writing_to
+from mnist_sweep.common.errors import (
+    ImpossibleError,
+    MachineError,
+    UserError,
+    did_you_mean,
+    machine_fault,
+    may_pass,
+    writing_to,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +87,46 @@ def test_errors_of_the_machine_are_distinguished_from_others(error: Exception, f
     wrapped = RuntimeError("the trial failed")
     wrapped.__cause__ = error
     assert machine_fault(wrapped) == fault
+
+
+def named(kind: str, text: str = "") -> Exception:
+    """An exception of another library."""
+    return type(kind, (Exception,), {})(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "on_cpu", "on_gpu"),
+    [
+        (ValueError("Computed output size would be zero or negative"), False, False),
+        (TypeError("unsupported operand"), False, False),
+        (UserError("model.builder=a:b: returned str"), False, False),
+        (ImpossibleError("optimizer.arguments.momentum: adam has no such argument"), False, False),
+        (named("InvalidArgumentError", "Incompatible shapes"), False, False),
+        (named("FailedTrialError", "too large"), False, False),
+        (FileNotFoundError("cannot read a.npy"), False, False),
+        (NotImplementedError(), False, False),
+        (RuntimeError("of any kind"), False, True),
+        (MemoryError(), True, True),
+        (named("ResourceExhaustedError", "OOM when allocating tensor"), True, True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), True, True),
+        (RuntimeError("can't start new thread"), True, True),
+        (ConnectionResetError(), True, True),
+        (TimeoutError(), True, True),
+        (MachineError("the disk is full"), True, True),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_told_from_what_would_come_again(error: Exception, on_cpu: bool, on_gpu: bool) -> None:
+    wrapped = UserError("model.builder=a:b: raised something")
+    wrapped.__cause__ = error
+    for one in (error, wrapped):
+        assert (may_pass(one, gpu=False), may_pass(one, gpu=True)) == (on_cpu, on_gpu)
+
+
+def test_what_users_of_keras_tuner_call_a_failed_trial_does_not_pass_whatever_came_before() -> None:
+    failed = named("FailedTrialError", "too large")
+    failed.__context__ = MemoryError()
+    assert not may_pass(failed, gpu=True)
 
 
 def test_a_full_device_is_an_error_of_the_machine() -> None:

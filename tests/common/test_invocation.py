@@ -9,10 +9,13 @@ import pytest
 
 from mnist_sweep.common import invocation
 
+# As it is before tests/conftest.py replaces it for all tests.
+INTERPRETER = invocation.interpreter
 
-@pytest.fixture(scope="module", autouse=True)
-def plain_python() -> None:
-    """Leaves the interpreter as it is."""
+
+@pytest.fixture(autouse=True)
+def _real_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocation, "interpreter", INTERPRETER)
 
 
 @pytest.fixture

@@ -273,6 +273,20 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         (["workers=ray"], "workers=ray: no such option of the group workers; choose one of: local"),
         (["optimizer=Adamm"], "optimizer=Adamm: no such option of the group optimizer; did you mean 'adam'?"),
         (["data=mnist5k"], "data=mnist5k: no such option of the group data; did you mean 'mnist_5k'?"),
+        (
+            ["data=./my data/digits.npz"],
+            "data=./my data/digits.npz: no such option of the group data; for a file, write data=npz "
+            "data.path=./my data/digits.npz",
+        ),
+        (
+            ["model=own:build"],
+            "model=own:build: no such option of the group model; for your own code, write model.hypermodel=own:build "
+            "or model.builder=own:build",
+        ),
+        (["data=npz", "data.path=a.npz", "lr=3"], "lr: unknown key; did you mean 'optimizer.learning_rate'?"),
+        (["direction=max"], "direction: unknown key; did you mean 'objective'?"),
+        (["objective.name=val_loss"], "objective.name: unknown key; did you mean 'objective'?"),
+        (["optimizer.momentum=0.9"], "optimizer.momentum: unknown key; did you mean '+optimizer.arguments.momentum'?"),
         (["modle=cnn"], "modle: unknown key; did you mean 'model'?"),
         (["serach=grid"], "serach: unknown key; did you mean 'search'?"),
         (["model.unit=16"], "model.unit: unknown key; did you mean 'model.units'?"),
@@ -299,7 +313,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         *(
             (
                 [f"{plus}{group}={sweep}"],
-                f"{group}={sweep}: a group cannot be searched; run one sweep per option with -m {group}=…, "
+                f"{plus}{group}={sweep}: a group cannot be searched; run one sweep per option with -m {plus}{group}=…, "
                 "or search values inside the group",
             )
             for plus, group, sweep in (

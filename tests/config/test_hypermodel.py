@@ -17,7 +17,7 @@ from mnist_sweep.config.hypermodel_space import key_of
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.trial_config import HyperModelConfig, check_trial
 from mnist_sweep.driver import discovery, enqueue
-from mnist_sweep.workers.base import Died, Discover, Discovered, MachineFailed, Message, Ready, Task
+from mnist_sweep.workers.base import Check, Died, Discover, Discovered, MachineFailed, Message, Ready, Task
 
 NAME = "own:build"
 
@@ -427,6 +427,16 @@ def test_the_first_slot_is_asked_and_the_others_messages_are_kept() -> None:
     assert pool.kept == [Ready("cpu0"), Died("cpu0", "was killed"), after]
 
 
+def test_a_users_model_function_is_checked_by_a_worker() -> None:
+    config = {"model": {"builder": "own:build"}}
+    pool = Pool([Ready("cpu0")], [Discovered("cpu0"), Ready("cpu0")])
+    discovery.check(pool, config, 60)
+    assert pool.tasks == [("cpu0", Check(config))]
+    assert pool.kept == [Ready("cpu0")]
+    with pytest.raises(UserError, match="it cannot be loaded"):
+        discovery.check(Pool([Ready("cpu0")], [Discovered("cpu0", error="it cannot be loaded")]), config, 60)
+
+
 def test_a_worker_that_dies_is_asked_once_more() -> None:
     died = Died("cpu0", "was killed by SIGKILL (out of memory?)")
     pool = Pool([Ready("cpu0")], [died], [Ready("cpu0")], [Discovered("cpu0", SPACE)])
@@ -481,5 +491,5 @@ def test_an_unreadable_space_is_a_one_line_error(space: dict[str, Any], why: str
 
 
 def test_a_build_that_never_ends_times_out() -> None:
-    with pytest.raises(UserError, match="own:build: discovering its search space took more than 0 s"):
+    with pytest.raises(UserError, match="own:build: building it took more than 0 s"):
         discovery.discover(Pool([Ready("cpu0")]), NAME, 0)

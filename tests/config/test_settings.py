@@ -71,6 +71,8 @@ def test_the_usual_direction_of_an_objective_is_inferred(text: str, name: str, d
         ("loss up", "objective=loss up: say which is better, 'loss max' or 'loss min'"),
         ("loss MIN", "objective=loss MIN: say which is better, 'loss max' or 'loss min'"),
         ("loss min max", "objective=loss min max: say which is better, 'loss max' or 'loss min'"),
+        ("val_f1,val_loss", "objective=val_f1,val_loss: write several as a list, 'objective=[val_f1, val_loss]'"),
+        ("my own metric", "objective=my own metric: say which is better, 'my own metric max' or 'my own metric min'"),
         ("val_own", "objective=val_own: say which is better, 'val_own max' or 'val_own min'"),
     ],
 )
@@ -127,8 +129,8 @@ def test_the_better_direction_is_known_for_keras_metrics(name: str, direction: s
         ("min", 0.9, 0.9, 0.0, False),
         ("min", 0.5, 0.75, 0.25, False),
         ("min", 0.49, 0.75, 0.25, True),
-        ("max", -math.inf, None, 0.0, True),
-        ("min", math.inf, None, 0.5, True),
+        ("max", math.inf, None, 0.0, False),
+        ("min", -math.inf, 0.5, 0.0, False),
         ("max", 0.1, math.nan, 0.5, True),
         ("min", 0.1, math.nan, 0.5, True),
         ("max", math.nan, 0.1, 0.0, False),
@@ -139,7 +141,7 @@ def test_the_better_direction_is_known_for_keras_metrics(name: str, direction: s
         ("min", math.nan, math.nan, 0.0, False),
     ],
 )
-def test_a_score_is_better_by_more_than_min_delta_and_nan_never_is(
+def test_a_score_is_better_by_more_than_min_delta_and_nan_and_infinity_never_are(
     direction: Literal["max", "min"], a: float, b: float | None, min_delta: float, expected: bool
 ) -> None:
     assert Objective("loss", direction).better(a, b, min_delta) is expected

@@ -58,7 +58,16 @@ def test_the_shipped_defaults_are_valid(trial: Trial, model: str) -> None:
         ("model.units", 16.0, "model.units=16.0: must be a whole number"),
         ("model.units", None, "model.units=null: must be a whole number"),
         ("model.units", {"first": 16}, "model.units: must be a whole number"),
-        ("model.layers", [1, 2], "model.layers=[1, 2]: must be a whole number"),
+        (
+            "model.layers",
+            [1, 2],
+            "model.layers=[1, 2]: must be a whole number; to search values, write model.layers=1,2",
+        ),
+        (
+            "model.units",
+            {"min": 16, "max": 64},
+            "model.units: must be a whole number; to search values, write model.units=int(interval(16,64))",
+        ),
         ("model.activation", 3, "model.activation=3: must be text"),
         ("model.activation", None, "model.activation=null: must be text"),
         ("model.dropout", "a lot", "model.dropout=a lot: must be a number"),
@@ -581,16 +590,20 @@ def test_pooling_follows_the_listed_layers(after: Any, layers: int, expected: li
     assert not any(Pooling(kind=None, size=2, after=after).follows(layer, layers) for layer in range(layers))
 
 
+def pixels(size: int) -> str:
+    return "1 pixel" if size == 1 else f"{size} pixels"
+
+
 def kernel_error(kernel: int, layer: int, size: int) -> str:
     return (
-        f"model.kernel_size={kernel}: convolution layer {layer} gets images of only {size} pixels; "
+        f"model.kernel_size={kernel}: convolution layer {layer} gets images of only {pixels(size)}; "
         "use fewer model.layers, less model.pooling or model.padding=same"
     )
 
 
 def pooling_error(pool: int, layer: int, size: int) -> str:
     return (
-        f"model.pooling.size={pool}: the pooling after convolution layer {layer} gets images of only {size} pixels; "
+        f"model.pooling.size={pool}: the pooling after convolution layer {layer} gets images of only {pixels(size)}; "
         "use fewer model.layers or model.pooling.after=last"
     )
 

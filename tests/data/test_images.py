@@ -787,7 +787,7 @@ def test_each_image_is_in_one_fold_and_classes_are_spread_evenly():
 
 def test_more_folds_than_images_are_an_error():
     assert sorted(data.folds(np.array([0, 1, 1]), 3, seed=1)) == [1, 2, 3]
-    with pytest.raises(UserError, match="folds=4: there are only 3 images to train and validate on"):
+    with pytest.raises(UserError, match="folds=4: only 3 images to train and validate on"):
         data.folds(np.array([0, 1, 1]), 4, seed=1)
 
 

@@ -97,9 +97,13 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         stop: Stopping | None = None,
         enqueued: Sequence[Values] = (),
         on_event: Any = None,
+        image: tuple[int, int, int] = (28, 28, 1),
+        tests: bool = True,
         **fakes: Any,
     ) -> Story:
-        settings = check_settings(compose_config(*SPACE, *overrides))
+        # A CNN has no key model.units.
+        own_space = SPACE[1:] if "model=cnn" in overrides else SPACE
+        settings = check_settings(compose_config(*own_space, *overrides))
         space, clock, events = Space(settings.trial), FakeClock(), []
         workers = FakeWorkers(slots, curve, clock, objective=settings.objective.name, **fakes)
         given = {"enqueued": enqueued, "earlier": []}
@@ -114,6 +118,7 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         packaging = Packaging(workers, tmp_path / "package", clock)
         sweep = Sweep(
             settings, space, threaded, rule, workers, folder=tmp_path, listeners=[Calls(emit)], clock=clock,
+            image=image, tests=tests,
             packaging=packaging if settings.tracking.register_winner else None,
         )  # fmt: skip
         story = Story(sweep, workers, clock, events, packaging)
@@ -160,6 +165,16 @@ def test_the_winner_is_packaged_during_its_test_or_after_it(tell: Tell, slots: i
     before = story.clock()
     assert story.packaging.result() == Path(package.to)
     assert story.clock() > before
+
+
+def test_a_model_that_is_not_to_be_tested_is_packaged(tell: Tell) -> None:
+    story = tell("search=grid", tests=False)
+    story.run()
+    _, package = story.workers.tasks[-1]
+    assert isinstance(package, Package)
+    assert story.of(WinnerTested) == []
+    assert story.end == SweepEnded(story.clock(), Status.COMPLETED, "", 7)
+    assert story.packaging.result() == Path(package.to)
 
 
 def test_a_package_that_is_ready_at_the_same_time_as_the_test_is_not_lost(tell: Tell) -> None:
@@ -335,7 +350,7 @@ def test_too_many_failures_in_a_row_end_the_sweep_with_their_common_cause(tell: 
     results = story.run()
     assert sorted(results.outcomes) == list(range(7))
     assert story.end.status is Status.FAILED
-    assert story.end.reason == "5 trials in a row failed: bad builder (search.max_failures=5)"
+    assert story.end.reason == "5 trials in a row failed (search.max_failures=5): bad builder"
     assert story.end.winner == 1
 
 
@@ -640,6 +655,31 @@ class TestConfirmed:
         assert {row["trial"]: len(row["scores"]) for row in confirmed.candidates} == {7: 2, 6: 1}
 
 
+@pytest.mark.parametrize("budget", [("search=grid",), ("search=random", "search.max_trials=40")])
+@pytest.mark.parametrize("cut", [9, 30, None])
+def test_in_a_larger_space_only_what_is_new_is_trained(tell: Tell, budget: tuple[str, ...], cut: int | None) -> None:
+    small = tell(*budget, "model.units=choice(2,4,6)")
+    small.run()
+    past = [SweepResumed(small.events[0].time, {}), *small.events[:cut]]
+    larger = tell(*budget, "model.units=choice(1,2,3,4,5,6,7)", history=states(past))
+    larger.sweep.replay(past, grown=True)
+    before = len(small.sweep.results.trials) if cut is None else len(larger.sweep.results.trials)
+    larger.sweep.emit(SweepResumed(larger.clock(), {}, {}, {"model.units": "choice(1, 2, 3, 4, 5, 6, 7)"}))
+    killed = len(past) + len(larger.events)
+    larger.run()
+    assert sorted(t.values["model.units"] for t in larger.sweep.results.trials.values()) == [1, 2, 3, 4, 5, 6, 7]
+    assert sorted(larger.sweep.results.trials) == list(range(7))
+    assert len({event.trial.number for event in larger.of(TrialStarted)} - set(range(before))) == 7 - before
+    # Killed again, it goes the same way.
+    events = [*past, *larger.events][: killed + 8]
+    again = tell(*budget, "model.units=choice(1,2,3,4,5,6,7)", history=states(events))
+    again.sweep.replay(events)
+    again.run()
+    assert {n: t.values for n, t in again.sweep.results.trials.items()} == {
+        n: t.values for n, t in larger.sweep.results.trials.items()
+    }
+
+
 class TestRefused:
     @staticmethod
     def weights(values: dict[str, Any]) -> int:
@@ -674,6 +714,86 @@ class TestRefused:
         assert "200 trials in a row were refused" in story.end.reason
 
 
+UNBUILT = Outcome(Status.REFUSED, "model.builder=a:b: raised ValueError: layer_1 is too small", seconds=0.5)
+# With images of 28 pixels, the fourth pooling gets none.
+CORNERS = ("model=cnn", "model.filters=4", "model.pooling.after=all", "model.layers=range(1,5)")
+
+
+class TestAFailureThatWouldComeAgain:
+    def test_is_not_retried_and_the_trial_counts(self, tell: Tell) -> None:
+        nan = Outcome(Status.FAILED, "the loss became nan in epoch 1")
+        story = tell("search.max_trials=3", faults={(1, 1): Done("", 1, nan, lasting=True)})
+        results = story.run()
+        assert story.of(AttemptFailed) == []
+        assert [results.outcomes[n].status for n in sorted(results.outcomes)] == ["completed", "failed", "completed"]
+
+    def test_before_training_costs_no_trial_and_the_search_is_told(self, tell: Tell) -> None:
+        search = Scripted()
+        story = tell(own=search, faults={(1, 1): Done("", 1, UNBUILT, "the log", lasting=True)})
+        story.run()
+        assert dict(search.told)[1] == Result(None, refused=True)
+        assert [event.log for event in story.of(TrialEnded) if event.trial == 1] == ["the log"]
+        story = tell("search.max_trials=3", faults={(n, 1): Done("", n, UNBUILT, lasting=True) for n in (0, 1)})
+        assert [o.status for _, o in sorted(story.run().outcomes.items())] == ["refused"] * 2 + ["completed"] * 3
+
+    def test_of_every_configuration_ends_the_sweep_with_the_reason(self, tell: Tell) -> None:
+        faults = {(n, 1): UNBUILT for n in range(1000)}
+        story = tell("model.units=int(interval(1,1000))", "search.max_trials=null", faults=faults)
+        assert story.run().winner() is None
+        assert story.end.status is Status.FAILED
+        assert story.end.reason == f"20 trials in a row were refused: {UNBUILT.reason}"
+
+    def test_of_every_value_of_the_slowest_hyperparameter_so_far_does_not(self, tell: Tell) -> None:
+        # The grid tries all 100 rates with the first number of units, of which none can be built.
+        rates = ",".join(str(n / 1000) for n in range(1, 101))
+        changes = ("model.units=1,2", f"optimizer.learning_rate={rates}", "search.max_trials=3", "search=grid")
+        story = tell(*changes, faults={(n, 1): UNBUILT for n in range(100)})
+        assert [n for n, o in story.run().outcomes.items() if o.status is Status.COMPLETED] == [100, 101, 102]
+        assert story.end.status is Status.COMPLETED
+
+    def test_of_all_that_is_left_ends_the_search_and_keeps_its_results(self, tell: Tell) -> None:
+        faults = {(n, 1): UNBUILT for n in range(2, 1000)}
+        story = tell("model.units=int(interval(1,1000))", "search.max_trials=null", faults=faults)
+        assert story.run().winner() in (0, 1)
+        assert (story.end.status, story.end.reason) == (
+            Status.COMPLETED,
+            f"200 trials in a row were refused: {UNBUILT.reason}",
+        )
+
+
+class TestImpossibleCorners:
+    def test_are_refused_without_a_worker(self, tell: Tell) -> None:
+        story = tell(*CORNERS, "search=grid")
+        results = story.run()
+        assert [o.status for _, o in sorted(results.outcomes.items())] == ["completed"] * 3 + ["refused"]
+        assert results.outcomes[3].reason.startswith("model.kernel_size=3: convolution layer 4 gets images of only 1")
+        assert len([task for _, task in story.workers.tasks if isinstance(task, Train)]) == 3
+        assert story.end.status is Status.COMPLETED
+
+    @pytest.mark.parametrize("values", ["[2,1]", "[1,2]"])
+    def test_cost_no_trial(self, tell: Tell, values: str) -> None:
+        story = tell(
+            "model.layers=choice(2,3)", f"model.units={values}", "model.dropout=0.1,0.2", "search.max_trials=2"
+        )
+        outcomes = story.run().outcomes.values()
+        assert sum(outcome.status is Status.COMPLETED for outcome in outcomes) == 2
+
+    def test_without_any_other_end_the_sweep(self, tell: Tell) -> None:
+        story = tell(*CORNERS, "search=grid", image=(2, 2, 1))
+        assert story.run().winner() is None
+        assert story.end.reason == "no trial has a result"
+
+
+def test_a_trial_that_diverged_is_ranked_and_not_continued(tell: Tell) -> None:
+    reason = "diverged after epoch 2: the loss became nan in epoch 3; best epoch 1 kept"
+    diverged = Outcome(Status.DIVERGED, reason, 0.9, 1, {"val_accuracy": 0.9}, 7)
+    search = Scripted()
+    story = tell(own=search, faults={(1, 1): diverged})
+    results = story.run()
+    assert (results.winner(), story.of(AttemptFailed)) == (1, [])
+    assert dict(search.told)[1] == Result((0.9,), whole=False, diverged=True)
+
+
 def test_hyperband_trials_continue_from_the_state_of_their_parent(tell: Tell) -> None:
     story = tell("search=hyperband", "training.epochs=9", "model.units=int(interval(1,500))")
     story.run()
@@ -702,6 +822,8 @@ class TestResumed:
         ("pbt", 1, ("search.population=3", "model.units=1", "model.dropout=interval(0,0.5)")),
         ("grid", 2, ("repeats=2", "model.units=choice(1,2,3)", "confirm={top: 2, seeds: 2}")),
         ("grid", 1, ("search.target=0.42",)),
+        ("random", 2, (*CORNERS, "model.dropout=0.1,0.2", "search.max_trials=6")),
+        ("nsga2", 1, (*CORNERS, "model.dropout=interval(0,0.5)", "search.max_trials=6", "search.population=3")),
     )
 
     @staticmethod

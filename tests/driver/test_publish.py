@@ -28,7 +28,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that are printed. Finding the sweep, its report and its registration are faked."""
     monkeypatch.setattr(find, "find_sweep", lambda sweep, uri: f"{sweep} in {uri}")
     monkeypatch.setattr(publish, "_report", lambda found, folder: folder / found.partition(" ")[0])
-    monkeypatch.setattr(publish, "_register", lambda found, packaged, _: f"{packaged() or 'model'} of {found}")
+    monkeypatch.setattr(publish, "_register", lambda found, packaged, *_: f"{packaged() or 'model'} of {found}")
     monkeypatch.setattr(publish, "_link", lambda settings, sweep: f"{settings.tracking.uri}/{sweep}")
     return []
 

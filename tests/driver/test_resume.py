@@ -14,9 +14,9 @@ from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images
-from mnist_sweep.driver import resume, summary, sync
+from mnist_sweep.driver import resume, summary
 from mnist_sweep.driver.stored_config import from_store, to_store
-from mnist_sweep.journal.events import Event, SweepEnded, SweepResumed, SweepStarted, TrialEnded, TrialStarted
+from mnist_sweep.journal.events import SweepEnded, SweepResumed, SweepStarted, TrialEnded, TrialStarted
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.journal.trial import Outcome, Status, Trial
@@ -253,30 +253,3 @@ def test_a_stored_config_has_no_absolute_paths_into_its_project(
     elsewhere = {"uri": "postgresql://ann:HUSH@box/x", "artifacts": "/big/disk"}
     hidden = {**elsewhere, "uri": "postgresql://***@box/x"}
     assert to_store({"tracking": elsewhere}, Path("experiments/cnn/1"))["tracking"] == hidden
-
-
-def test_sync_logs_what_is_accepted_and_prints_what_is_refused(
-    compose_config, begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[Event] = []
-
-    class Refusing:
-        has_started = True
-
-        def __init__(self, *_: Any) -> None:
-            """Takes the arguments of a recorder."""
-
-        def handle(self, *events: Event) -> None:
-            if any(isinstance(event, SweepEnded) for event in events):
-                raise ValueError("it has no end")
-            told.extend(events)
-
-    folder, output = begin(SWEEPS / "x" / "1", compose_config("name=x")), StringIO()
-    with Journal(folder, resume=True) as journal:
-        journal.handle(SweepEnded(2.0, Status.STOPPED, "", 0))
-        journal.handle(SweepResumed(3.0, compose_config("name=x")))
-    monkeypatch.setattr(sync, "Recorder", Refusing)
-    assert sync.sync("x", Console(file=output, width=200)) == 1
-    assert [type(event) for event in told] == [SweepStarted, SweepResumed]
-    assert "2 events are in sqlite:///mlruns/mlflow.db" in output.getvalue()
-    assert "1 event could not be logged completely, because MLflow rejects a part: it has no end." in output.getvalue()

@@ -39,7 +39,7 @@ def first(compose_config: Compose) -> Callable[..., list[Values]]:
         config["search"]["enqueue"] = items
         settings = check_settings(config)
         plain = None if baseline is None else compose_config(*baseline)
-        return enqueued(settings, Space(settings.trial), plain)
+        return enqueued(settings, Space(settings.trial, written=settings.conditions), plain)
 
     return found
 
@@ -124,6 +124,27 @@ class TestEnqueued:
         values = first([item], *overrides)[0]
         assert [repr(values[key]) for key in item] == ["0.0", "True", "1.0", "4"]
 
+    def test_values_whose_condition_does_not_hold_are_left_out_or_refused(self, first) -> None:
+        overrides = (
+            "optimizer.name=adam,sgd",
+            "+optimizer.arguments.momentum=0.0,0.9",
+            "optimizer.learning_rate=interval(0.001,0.1)",
+            "training.batch_size=32,128",
+            "conditions.training.batch_size=optimizer.learning_rate > 0.005",
+        )
+        assert first(["default"], *overrides) == [{"optimizer.name": "adam", "optimizer.learning_rate": 0.001}]
+        momentum = {"optimizer": {"name": "sgd", "arguments": {"momentum": 0.9}}}
+        assert first([momentum], *overrides) == [
+            {
+                "optimizer.name": "sgd",
+                "optimizer.arguments.momentum": 0.9,
+                "optimizer.learning_rate": 0.01,
+                "training.batch_size": 128,
+            }
+        ]
+        with pytest.raises(UserError, match=r"momentum=0.9: its condition does not hold with the other values$"):
+            first([{"optimizer.name": "adam", "optimizer.arguments.momentum": 0.9}], *overrides)
+
     def test_the_same_values_are_enqueued_once(self, first) -> None:
         assert first(["default", {"model.layers": 2}, "default", {"model.layers": 1}])[0] == DEFAULT
         assert len(first(["default", {"model.layers": 2}, "default", {"model.layers": 1}])) == 2
@@ -166,7 +187,7 @@ class Past:
     def __init__(self, folder: Path, config: dict[str, Any], objective: str | list[str] = "val_accuracy max") -> None:
         folder.mkdir()
         self.folder, self.settings = folder, check_settings(config)
-        self.space = Space(self.settings.trial)
+        self.space = Space(self.settings.trial, written=self.settings.conditions)
         self.events: list[Event] = [SweepStarted(1.0, "past/1", {**config, "objective": objective}, {}, DATA, {})]
 
     def trial(self, number: int, values: Values, score: float | None, status: Status = Status.COMPLETED, **more: Any):
@@ -200,7 +221,7 @@ def learned(compose_config: Compose, tmp_path: Path) -> Callable[..., list[dict[
         config = compose_config(*(overrides or SPACE))
         config["search"]["warm_start"] = ["past"]
         settings: Settings = check_settings(config)
-        return earlier(settings, Space(settings.trial), "abc", sweep.find)
+        return earlier(settings, Space(settings.trial, written=settings.conditions), "abc", sweep.find)
 
     return found
 
@@ -209,6 +230,20 @@ ONE = {k: v for k, v in DEFAULT.items() if k != "model.units.2"} | {"model.layer
 
 
 class TestEarlier:
+    def test_trials_are_taken_whose_inactive_values_are_what_this_sweep_gives_them(self, learned) -> None:
+        space = ("model.units=16,64", "model.dropout=0.1,0.5", "conditions.model.dropout=model.units == 64 else 0.0")
+
+        def past(sweep: Past) -> None:
+            sweep.trial(0, {"model.units": 16, "model.dropout": 0.0}, 0.1)
+            sweep.trial(1, {"model.units": 16, "model.dropout": 0.5}, 0.2)
+            sweep.trial(2, {"model.units": 64, "model.dropout": 0.5}, 0.3)
+
+        found = learned(past, *space, before=("model.units=16,64", "model.dropout=0.0,0.5"))
+        assert [(trial["trial"], trial["values"]) for trial in found] == [
+            (0, {"model.units": 16}),
+            (2, {"model.units": 64, "model.dropout": 0.5}),
+        ]
+
     def test_finished_trials_with_a_score_are_taken(self, learned) -> None:
         def past(sweep: Past) -> None:
             sweep.trial(0, DEFAULT, 0.9)

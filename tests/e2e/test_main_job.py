@@ -42,7 +42,8 @@ def test_the_output_shows_data_space_trials_leaderboard_and_next_commands(swept)
         "Leaderboard",
         "Winner: trial ",
         "on the test images: test_loss ",
-        "MLflow: sqlite:///mlruns/mlflow.db, experiment four\n  http://127.0.0.1:5000/#/experiments/",
+        "MLflow: sqlite:///mlruns/mlflow.db, experiment four, shown while ",
+        "python -m mnist_sweep ui runs\n  http://127.0.0.1:5000/#/experiments/",
         "Report: experiments/four/",
         "Model: four-npz version 1, the champion (the first one)",
         "python -m mnist_sweep export four/",
@@ -50,7 +51,10 @@ def test_the_output_shows_data_space_trials_leaderboard_and_next_commands(swept)
         "python -m mnist_sweep serve four/",
     ):
         assert text in output
-    assert len(re.findall(r"^trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d\)", output, re.M)) == 4
+    line = r"^\d\d-\d\d \d\d:\d\d:\d\d  trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d(, the best so far)?\)"
+    assert len(re.findall(line, output, re.M)) == 4
+    # But for MLflow's link.
+    assert max(len(line) for line in output.splitlines() if "://127.0.0.1" not in line) <= 160
 
 
 def test_everything_is_in_the_sweeps_folder_and_nothing_else_appears(swept) -> None:
@@ -205,7 +209,7 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
     assert "Stopping when the running epochs have ended; Ctrl-C again to stop at once." in output
-    assert "Interrupted. To continue: python -m mnist_sweep resume mlp/" in output
+    assert re.search(r"Interrupted\. To continue: \S+ -m mnist_sweep resume mlp/", output)
     events = list(journal.read(sweep_of(work, "mlp")))
     assert events[-1].reason == "stopped by Ctrl-C"
     assert not [e for e in events if isinstance(e, WinnerTested)]
@@ -240,7 +244,7 @@ def test_ctrl_c_twice_ends_the_sweep_at_once_and_says_how_to_continue(digits: Pa
     driver.send_signal(2)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
-    assert "Interrupted. To continue: python -m mnist_sweep resume mlp/" in output
+    assert re.search(r"Interrupted\. To continue: \S+ -m mnist_sweep resume mlp/", output)
     assert "Traceback" not in output
     assert list(journal.read(sweep_of(work, "mlp")))[-1].reason == "interrupted"
 
@@ -360,7 +364,7 @@ def test_a_signal_while_the_report_is_written_leaves_a_complete_sweep_and_no_pro
     driver.terminate()
     rest, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, rest
-    assert "Interrupted; the sweep is complete. To log it: python -m mnist_sweep sync late/" in rest
+    assert re.search(r"Interrupted; the sweep is complete\. To log it: \S+ -m mnist_sweep sync late/", rest)
     events = list(journal.read(sweep_of(work, "late")))
     assert isinstance(events[-1], SweepEnded)
     # Where a worker was making the winner an MLflow model.

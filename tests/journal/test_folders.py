@@ -160,3 +160,30 @@ def test_the_data_left_by_a_killed_driver_of_a_finished_sweep_is_removed(tmp_pat
         (tmp_path / name).touch()
     folders.tidy(tmp_path)
     assert tree(tmp_path) == {"trials", "trials/0000", "trials/0000/model.h5"}
+
+
+class TestRetraining:
+    def test_the_folders_of_retrained_trials_are_not_those_of_sweeps(self, tmp_path: Path) -> None:
+        begin(tmp_path / "quick" / "1")
+        first = folders.retraining(tmp_path / "quick" / "1", 3)
+        begin(first.folder)
+        second = folders.retraining(tmp_path / "quick" / "1", 3)
+        begin(second.folder)
+        assert [claim.folder.name for claim in (first, second)] == ["retrained-3", "retrained-3-2"]
+        # Of another sweep, only a retrained trial is here.
+        begin(folders.retraining(tmp_path / "quick" / "2", 0).folder)
+        assert folders.sweeps(tmp_path) == [tmp_path / "quick" / "1"]
+        assert folders.sweeps(tmp_path / "quick" / "2") == []
+        # Their own folder or name leads to them.
+        assert folders.sweeps(second.folder) == [second.folder]
+        assert folders.find(str(second.folder), "resume") == second.folder
+
+    def test_one_that_never_started_leaves_nothing_and_a_killed_one_is_cleared_away(self, tmp_path: Path) -> None:
+        begin(tmp_path / "1")
+        before = tree(tmp_path)
+        folders.retraining(tmp_path / "1", 3).give_up()
+        assert tree(tmp_path) == before
+        killed = folders.retraining(tmp_path / "1", 3).folder
+        with Journal(killed):
+            pass
+        assert folders.retraining(tmp_path / "1", 3).folder == killed

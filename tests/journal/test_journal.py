@@ -370,6 +370,20 @@ def test_a_damaged_journal_is_read_or_refused_in_one_line(tmp_path_factory, data
     except UserError as error:
         assert str(error).startswith(f"{folder / files.FILE}: line ")
         assert "\n" not in str(error)
+    try:
+        assert isinstance(journal.last_config(folder), dict)
+    except UserError as error:
+        assert str(error).startswith(f"{folder / files.FILE}: the sweep's config is damaged (")
+        assert "\n" not in str(error)
+
+
+def test_the_last_config_is_that_of_the_last_session(tmp_path):
+    with Journal(tmp_path) as journal_:
+        journal_.handle(SweepStarted(1.0, "a/b", {"seed": 1}, {}, {}, {}))
+        assert journal.last_config(tmp_path) == {"seed": 1}
+        journal_.handle(SweepResumed(2.0, {"seed": 7}))
+        journal_.handle(TrialAsked(3.0, 0))
+    assert journal.last_config(tmp_path) == {"seed": 7}
 
 
 def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):

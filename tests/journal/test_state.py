@@ -8,6 +8,7 @@ import pytest
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     EpochEnded,
     Event,
@@ -66,7 +67,12 @@ def test_refused_trials_and_retrainings_do_not_count_in_the_budget() -> None:
     state = SweepState.after([*EVENTS, TrialStarted(5.0, Trial(2, {}, {}, 3, confirms=0), 1, "cpu0")])
     assert state.searched == {0, 1}
     state.handle(TrialEnded(6.0, 1, Outcome(Status.REFUSED)))
-    assert state.searched == {0}
+    assert (state.searched, state.refused) == ({0}, {1})
+
+
+def test_a_trial_that_was_refused_at_once_has_no_slot() -> None:
+    state = SweepState.after([*EVENTS, TrialStarted(5.0, Trial(2, {}, {}, 3), 1, NO_SLOT)])
+    assert NO_SLOT not in state.slots
 
 
 def test_a_trial_that_never_started_has_no_outcome() -> None:

@@ -118,7 +118,7 @@ def _without(event: Event, field: str) -> dict[str, object]:
         ({**TrialAsked(1.0, 2).to_json(), "more": 1}, "trial_asked needs the fields ['time', 'trial']"),
         (
             {**SweepEnded(1.0, Status.STOPPED, "", 1).to_json(), "status": "tired"},
-            "sweep_ended.status: Input should be 'running', 'completed', 'stopped', 'failed' or 'refused'",
+            "sweep_ended.status: Input should be 'running', 'completed', 'stopped', 'diverged', 'failed' or 'refused'",
         ),
     ],
 )

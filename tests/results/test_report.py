@@ -17,8 +17,10 @@ import pytest
 from mnist_sweep.cli import commands
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal.trial import Status
 from mnist_sweep.results import report
-from mnist_sweep.results.report import content, plots
+from mnist_sweep.results.plots.common import LOOKS
+from mnist_sweep.results.report import content, plots, texts
 from mnist_sweep.results.report.leaderboard import Page, PageColumn, leaderboard
 from mnist_sweep.results.runs.find import find_sweep
 
@@ -90,7 +92,7 @@ def test_a_sweep_in_mlflow_becomes_a_page_without_tensorflow(project, new, monke
 
 
 def test_the_report_is_written_to_the_sweep_folder(project, old, undrawn):
-    path = report.report(old, None, None)
+    path = report.report(old, None, None, None)
     try:
         assert path == Path("experiments", old, "report.html")
         assert "trial 1" in text_of(path.read_text(encoding="utf-8"))
@@ -98,24 +100,48 @@ def test_the_report_is_written_to_the_sweep_folder(project, old, undrawn):
         path.unlink()
 
 
+def test_a_trial_that_is_named_takes_the_place_of_the_winner(project, new, capsys):
+    path = Path("experiments", new, "report-trial-0.html")
+    try:
+        assert commands.COMMANDS["report"]([new, "0"]) == 0
+        assert capsys.readouterr().out == f"{path}\n"
+        text = path.read_text(encoding="utf-8")
+    finally:
+        path.unlink()
+    shown = text_of(text)
+    assert " Trial 0 It completed. The sweep's best model is that of trial 1; only that one was tested." in shown
+    assert "Winner" not in shown
+    assert "the score that selected it" not in shown
+    assert f"python -m mnist_sweep export {new} 0 --to exported" in shown
+    assert '<section id="own_curves">' in text
+    # Only the winner has seen the test images.
+    assert 'id="confusion"' not in text
+    assert 'title="the trial of this report"' in text
+
+
+def test_a_failed_trial_has_a_report_too(project, new, undrawn, tmp_path):
+    shown = text_of(report.report(new, 2, None, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "Trial 2 It failed: the loss became nan in epoch 1." in shown
+
+
 def test_in_another_working_directory_it_is_written_to_the_given_folder_or_needs_a_file(
     project, old, undrawn, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     folder = project / "experiments" / old
-    assert report.report(str(folder), None, None) == folder / "report.html"
+    assert report.report(str(folder), None, None, None) == folder / "report.html"
     (folder / "report.html").unlink()
     with pytest.raises(
         UserError, match=f"{old}: its folder is not in experiments/ here; give the file to write with --to=FILE"
     ):
-        report.report(old, f"sqlite:///{project}/mlruns/mlflow.db", None)
+        report.report(old, None, f"sqlite:///{project}/mlruns/mlflow.db", None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_file_is_an_error_that_names_it(project, old, undrawn, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught:
-        report.report(old, None, tmp_path / "file" / "report.html")
+        report.report(old, None, None, tmp_path / "file" / "report.html")
     assert str(caught.value).startswith(f"--to={tmp_path}/file/report.html: cannot be written (")
 
 
@@ -198,8 +224,12 @@ def test_a_damaged_file_of_the_retraining_is_an_error(undrawn, tmp_path, content
         page(made_up.sweep(tmp_path, 3), tmp_path)
 
 
+def test_every_status_has_words_and_a_look():
+    assert set(texts.STATUSES) == set(Status) == set(LOOKS)
+
+
 def test_a_sweep_whose_trials_all_failed_says_why(undrawn, tmp_path):
-    reasons = ["the loss became nan in epoch 1", "its worker was killed by SIGKILL", "the loss became nan in epoch 1"]
+    reasons = ["the loss became nan in epoch 1", "its worker was killed by SIGKILL", "the loss became nan in epoch 2"]
     made = made_up.sweep(
         tmp_path, 3, status="failed", reason=reasons, metrics__best_val_accuracy=scores(None, None, None)
     )

@@ -31,7 +31,7 @@ def make(compose_config) -> Make:
         config["search"]["seed"] = seed
         config["objective"] = objectives
         settings = check_settings(config)
-        space = Space(settings.trial)
+        space = Space(settings.trial, written=settings.conditions)
         return Made(lambda: create_search(settings, space, enqueued, earlier), space, config)
 
     return made

@@ -5,7 +5,21 @@ from __future__ import annotations
 import random
 
 import pytest
-from playing import ALL, DISCRETE, MOST, SAMPLERS, SMALL, Event, Make, algorithms, curve, play, tried
+from playing import (
+    ALL,
+    CONDITIONAL,
+    DISCRETE,
+    MOST,
+    SAMPLERS,
+    SMALL,
+    SMALL_CONDITIONAL,
+    Event,
+    Make,
+    algorithms,
+    curve,
+    play,
+    tried,
+)
 
 from mnist_sweep.config.space import identity
 from mnist_sweep.config.trial_config import check_trial
@@ -30,9 +44,12 @@ def test_seeds_zero_one_and_two_give_different_suggestions(make: Make, algorithm
     assert not set(drawn[3]) & set(drawn[0])
 
 
+@pytest.mark.parametrize("space", [(), CONDITIONAL])
 @pytest.mark.parametrize("algorithm", ALL)
-def test_every_suggestion_is_a_valid_config_inside_the_bounds(make: Make, algorithm: str) -> None:
-    made = make(algorithm)
+def test_every_suggestion_is_a_valid_config_inside_the_bounds(
+    make: Make, algorithm: str, space: tuple[str, ...]
+) -> None:
+    made = make(algorithm, *(SMALL_CONDITIONAL if space and algorithm == "grid" else space))
     for suggestion in play(made.search, slots=2, most=MOST.get(algorithm, 40)):
         check_trial(made.space.config(suggestion.values))
         for hyperparameter in made.space.hyperparameters:
@@ -107,6 +124,14 @@ def test_a_restored_search_continues_as_without_the_interruption(make: Make, alg
                 search.tell(number, what)
 
 
+@pytest.mark.parametrize("algorithm", algorithms(*(a for a in SAMPLERS if a not in MOST), "grid", "gp"))
+def test_a_small_space_with_conditions_is_exhausted_without_repetition(make: Make, algorithm: str) -> None:
+    made = make(algorithm, *SMALL_CONDITIONAL)
+    assert made.space.size == 5
+    suggestions = play(made.search, slots=2, most=100, order=1, fails=0.2)
+    assert sorted(tried(suggestions)) == sorted(map(identity, made.space.grid()))
+
+
 def test_all_trials_of_a_grid_can_run_at_once(make: Make) -> None:
     search = make("grid", *SMALL).search
     asked = [search.ask(number) for number in range(7)]
@@ -161,6 +186,16 @@ class TestHyperband:
         asked = search.ask(9)
         assert isinstance(asked, Suggestion)
         assert asked.parent == 4
+
+    def test_a_trial_that_diverged_is_not_promoted_however_good_it_was(self, make: Make) -> None:
+        search = make("hyperband").search
+        for number in range(9):
+            search.ask(number)
+        for number in range(9):
+            best = number == 4
+            search.tell(number, Result((0.9 if best else number / 100,), 1, whole=not best, diverged=best))
+        promoted = [search.ask(number) for number in range(9, 12)]
+        assert [p.parent for p in promoted if isinstance(p, Suggestion)] == [8, 7, 6]
 
 
 def test_a_thousand_random_trials_take_seconds(make: Make) -> None:

@@ -332,9 +332,11 @@ class TestWrongAnswers:
         search.ask(0)
         search.tell(0, Result((0.5,), 1))
         assert search.ask(1) == Suggestion(GOOD, 2, 1, 0)
-        search.tell(1, Result(None))
-        with pytest.raises(UserError, match="trial 1, which has not ended with a score"):
-            search.ask(2)
+        search.tell(1, Result((0.5,), 2, whole=False, diverged=True))
+        assert search.ask(2) == Suggestion(GOOD, 3), "it has left no state"
+        search.tell(2, Result(None))
+        with pytest.raises(UserError, match="trial 2, which has not ended with a score"):
+            search.ask(3)
 
 
 ORACLE = """

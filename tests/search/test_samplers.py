@@ -32,7 +32,7 @@ def distance(values: Values) -> float:
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_the_last_suggestions_are_better_than_random_ones(make: Make, algorithm: str, direction: str) -> None:
     more = ("search.population=10",) if algorithm == "nsga2" else ()
-    made = make(algorithm, *LINE, *more, objectives=f"loss {direction}")
+    made = make(algorithm, *LINE, *more, objectives=f"{'accuracy' if direction == 'max' else 'loss'} {direction}")
     sign = -1 if direction == "max" else 1
     most = {"gp": 20, "nsga2": 120}.get(algorithm, 50)
     suggestions = play(made.search, slots=2, most=most, score=lambda values: (sign * distance(values),))
@@ -73,6 +73,32 @@ def test_a_trial_that_was_stopped_counts_as_worse_than_the_others(make: Make) ->
     asked = [made.search.ask(number) for number in range(40, 50)]
     low = [a for a in asked if isinstance(a, Suggestion) and a.values["model.dropout"] <= 0.25]
     assert len(low) >= 6
+
+
+@pytest.mark.parametrize("algorithm", algorithms("tpe", "gp", "cmaes"))
+def test_values_that_are_refused_are_avoided(make: Make, algorithm: str) -> None:
+    made = make(algorithm, *LINE)
+    refused = []
+    for number in range(24):
+        asked = made.search.ask(number)
+        assert isinstance(asked, Suggestion)
+        at = asked.values["model.dropout"]
+        # The best of the values that can be built are next to those that cannot.
+        made.search.tell(number, Result(None, refused=True) if at > 0.25 else Result((at,), 9))
+        refused.append(at > 0.25)
+    assert sum(refused[12:]) <= 8
+
+
+def test_keras_tuners_oracles_are_told_the_worst_score_so_far_for_refused_values(make: Make) -> None:
+    search = make("bayesian", *LINE).search
+    for number, result in enumerate((None, (0.5,), (0.4,), None, (0.1,), (0.3,))):
+        assert isinstance(search.ask(number), Suggestion)
+        search.tell(number, Result(result, 9, refused=result is None))
+    trials = search._oracle.trials  # type: ignore[attr-defined]
+    told = [(trial.status, trial.score) for _, trial in sorted(trials.items())]
+    # Nothing is known at the first one.
+    assert told[0] == ("FAILED", None)
+    assert told[1:] == [("COMPLETED", score) for score in (0.5, 0.4, 0.4, 0.1, 0.3)]
 
 
 def past(draw: Callable[[random.Random], Values], count: int) -> list[dict[str, Any]]:

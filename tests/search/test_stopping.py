@@ -74,7 +74,8 @@ class TestASHA:
         assert rule.report(0, 1, 0.5) == ""
         assert rule.report(0, 2, 0.7) == ""
         assert rule.report(1, 1, 0.6) == ""
-        assert rule.report(0, 3, 0.8) == "not among the best third at epoch 1"
+        later = "not among the best third at epoch 1, which 2 trials have reached by now"
+        assert rule.report(0, 3, 0.8) == later
         assert rule.report(2, 1, 0.55) == "not among the best third at epoch 1"
         assert rule.report(1, 2, 0.1) == "", "three have reached it: the best of them continues"
         for number in range(3, 6):
@@ -178,6 +179,11 @@ class TestBoth:
             rule.report(number, 1, bad)
         assert rule.report(40, 1, bad) != "", "also if there are many"
         assert rule.report(41, 1, 0.5) == "", "and others are compared as before"
+
+    def test_no_trial_is_stopped_while_none_has_a_score(self, make) -> None:
+        rule = make(ACCURACY)
+        assert {rule.report(number, 1, math.nan) for number in range(10)} == {""}
+        assert {rule.report(number, 2, 0.5) for number in range(10)} == {""}
 
     def test_the_same_calls_give_the_same_answers(self, make) -> None:
         def answers() -> list[str]:

@@ -10,10 +10,12 @@ from collections import Counter
 
 import pytest
 import yaml
-from stories import DATA, SPACE, START, SWEEP, Logged, Story, elsewhere
+from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, Story, elsewhere
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver.publish import load_plots
 from mnist_sweep.journal.events import (
+    NO_SLOT,
     AttemptFailed,
     Confirmed,
     EpochEnded,
@@ -21,13 +23,16 @@ from mnist_sweep.journal.events import (
     SlotClosed,
     SlotOpened,
     SweepResumed,
+    SweepStarted,
     TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
 from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.ranking import Ranking
-from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
+from mnist_sweep.journal.trial import Execution, Outcome, Retrains, Status, Trial
+from mnist_sweep.results.runs import find_sweep, load_runs
+from mnist_sweep.results.runs.source import space_of
 from mnist_sweep.tracking import saved_view, store
 from mnist_sweep.tracking.recorder import Recorder, hyperparameters
 from mnist_sweep.tracking.tags import (
@@ -278,6 +283,17 @@ def test_models_that_are_not_kept_are_deleted_immediately(make_story, keep, obje
     assert all("sample_predictions.npz" in logged.artifacts(run) for run in logged.trials.values())
 
 
+@pytest.mark.parametrize("keep", ["best", 1])
+def test_of_several_objectives_every_member_of_the_pareto_front_keeps_its_model(make_story, keep):
+    story = make_story({"objective": ["val_accuracy max", "parameters min"]}, keep_models=keep)
+    story.starts()
+    # Trial 1 was on the front until trial 3 ended, and trial 4 never was.
+    for number, (score, size) in enumerate([(0.5, 10.0), (0.75, 30.0), (0.875, 40.0), (0.75, 20.0), (0.75, 50.0)]):
+        story.trial(number)
+        story.ends(number, score, metrics={"parameters": size})
+    assert models(story, story.logged()) == ([0, 2, 3], [0, 2, 3])
+
+
 def test_only_the_kept_models_stay_in_the_sweep_folder(make_story):
     story = make_story(keep_models=2)
     story.starts()
@@ -333,6 +349,24 @@ def test_smaller_scores_may_be_better(make_story):
     logged = story.logged()
     assert logged.history(logged.parent, "best_val_loss") == [(1, 0.5), (2, 0.5), (3, 0.25)]
     assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_loss min"
+
+
+def test_a_trial_that_was_refused_has_no_slot_and_one_that_diverged_has_a_result(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
+    reason = "diverged after epoch 1: the loss became nan in epoch 2; best epoch 1 kept"
+    story.ends(0, 0.5, status=Status.DIVERGED, reason=reason)
+    story.tell(TrialStarted, Trial(1, {}, {}, 3), 1, NO_SLOT)
+    story.ends(1, status=Status.REFUSED, reason="too small")
+    story.ended()
+    diverged, refused = story.logged().trials.values()
+    assert (diverged.info.status, diverged.data.tags[TAG_STATUS]) == ("FINISHED", "diverged")
+    assert diverged.data.tags[TAG_NOTE] == f"Ended: {reason}."
+    assert diverged.data.metrics["best_val_accuracy"] == 0.5
+    assert (refused.info.status, refused.data.tags[TAG_STATUS]) == ("KILLED", "refused")
+    assert TAG_SLOT not in refused.data.tags
 
 
 @pytest.mark.parametrize(
@@ -564,8 +598,9 @@ def test_a_better_winner_of_a_resumed_sweep_takes_over_the_mark(make_story):
         story.ends(number, score)
         story.tell(WinnerTested, number, {"test_loss": 0.5, "test_accuracy": score}, [[1, 0], [0, 1]])
         story.ended(winner=number)
-        story.tell(SweepResumed, story.config)
+        story.tell(SweepResumed, story.config, {}, {"model.units": "choice(16, 32, 64)"} if number else {})
     logged = story.logged()
+    assert space_of(logged.parent.data.params, logged.parent.data.tags)["model.units"] == "choice(16, 32, 64)"
     assert logged.parent.data.tags[TAG_WINNER] == "1"
     assert logged.parent.data.metrics["test_accuracy"] == 0.75
     marks = [run.data.tags[TAG_WINNER] for run in logged.trials.values()]
@@ -696,3 +731,32 @@ def test_several_objectives_are_plotted_and_each_has_its_score(make_story, plain
     assert "pareto_front.png" in logged.artifacts(logged.parent)
     assert [run.data.metrics["best_parameters"] for run in logged.trials.values()] == [100.0, 300.0, 200.0]
     assert logged.parent.data.tags[TAG_OBJECTIVE] == "val_accuracy max, parameters min"
+
+
+def test_a_retrained_trial_is_no_trial_of_a_sweep_and_its_run_names_the_one_that_it_retrains(make_story):
+    story = make_story({"description": "Retrains trial 7."})
+    retrains = Retrains("story/2025-01-01_10-00-00", 7, "run7")
+    name = "story/2025-01-01_10-00-00/retrained-7"
+    story.tell(SweepStarted, name, story.config, {}, DATA, VERSIONS, [], [], retrains)
+    story.trial(0)
+    story.epoch(0, 1, loss=0.5, val_accuracy=0.75)
+    story.ends(0, 0.75)
+    story.ended()
+    for logged in (story.logged(), story.replay()):
+        runs = {run.data.tags[TAG_KIND]: run for run in logged.runs}
+        assert len(logged.runs) == 2
+        assert runs["retraining"].info.run_name == "story 2025-01-01 10:00 trial 7 retrained"
+        assert runs["retrained"].data.tags[PARENT_TAG] == runs["retraining"].info.run_id
+        for run in runs.values():
+            tags = run.data.tags
+            assert [tags[f"mnist_sweep.retrains{of}"] for of in ("", "_trial", "_run")] == [retrains.sweep, "7", "run7"]
+        assert "model.h5" in logged.artifacts(runs["retrained"])
+    # It is found by its own name only.
+    assert find_sweep(name, story.uri).winner().info.run_id == runs["retrained"].info.run_id
+    with pytest.raises(UserError, match="no such sweep"):
+        find_sweep(retrains.sweep, story.uri)
+    assert load_runs(query="metrics.best_val_accuracy > 0", tracking_uri=story.uri).empty
+    # Its view in MLflow shows it, however the view is saved.
+    saved = logged.client.get_experiment_by_name("story").tags
+    (view,) = [tag for tag in saved if tag.startswith(saved_view.TAG)]
+    assert saved_view.tags_of_run(runs["retraining"]) == {view: saved[view]}

@@ -8,6 +8,7 @@ import pytest
 from fitting import timeless, train
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.trial import Status
 
 VALUES = {"units": 16, "batch_size": 64, "shuffle": True}
@@ -68,3 +69,30 @@ def test_a_mistake_in_a_custom_fit_is_reported(trainer, trial_of, tmp_path: Path
     with pytest.raises(UserError) as error:
         train(trainer, trial_of(name, {}), tmp_path)
     assert str(error.value).startswith(message)
+
+
+F1 = Objective("val_f1", "max")
+
+
+def test_epochs_in_which_the_objective_has_no_value_are_no_divergence(trainer, trial_of, tmp_path: Path) -> None:
+    config = trial_of("LateScore", {"without": 1}, "training.early_stopping.patience=1")
+    outcome, reports = train(trainer, config, tmp_path, objective=F1)
+    assert len(reports) == 3
+    assert (outcome.status, outcome.score, outcome.best_epoch) == (Status.COMPLETED, 0.4, 2)
+
+
+@pytest.mark.parametrize("last", [2, 3])
+def test_a_trial_whose_objective_never_has_a_value_has_no_result(trainer, trial_of, tmp_path: Path, last: int) -> None:
+    stop = (lambda epoch: "enough" if epoch == last else "") if last < 3 else (lambda epoch: "")
+    outcome, reports = train(trainer, trial_of("LateScore", {"without": 3}), tmp_path, objective=F1, stop=stop)
+    expected = (Status.STOPPED, "enough") if last < 3 else (Status.FAILED, "val_f1 was nan in every epoch")
+    assert (outcome.status, outcome.reason) == expected
+    assert (outcome.score, outcome.digest, len(reports)) == (None, "", last)
+
+
+@pytest.mark.parametrize("name", ["parameters", "best_f1", "test_accuracy"])
+def test_a_metric_must_not_have_a_name_that_the_program_uses_itself(built, name: str) -> None:
+    model = built("LogsAnother", {})
+    with pytest.raises(UserError, match=f"has a metric '{name}', a name that mnist_sweep uses itself"):
+        model.metrics({"loss": 1.0, name: 2.0})
+    assert model.metrics({f"val_{name}": 2.0}) == {f"val_{name}": 2.0}

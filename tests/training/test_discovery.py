@@ -86,6 +86,17 @@ def test_configurations_that_cannot_be_built_do_not_hide_others(discovered) -> N
     assert described["model.values.filters_2"].endswith("if model.values.convolutions in [3, 4]")
 
 
+def test_a_default_that_cannot_be_built_does_not_hide_the_space(discovered) -> None:
+    described = discovered("impossible_default").space().describe()
+    assert described["model.values.size"] == "choice(1, 2, 3)"
+    assert set(discovered("build_model").space().describe()) < set(described)
+
+
+def test_a_hypermodel_that_can_never_be_built_is_an_error(trainer) -> None:
+    with pytest.raises(UserError, match=r"^model.hypermodel=hypermodels:raises: raised \(ZeroDivisionError at"):
+        trainer.discover("hypermodels:raises")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -131,3 +142,14 @@ def test_the_objectives_must_be_logged(built, name: str, objectives: list[str], 
     with pytest.raises(UserError) as error:
         model.check_logs(objectives, *model.arrays(images, labels))
     assert str(error.value).startswith(message)
+
+
+def test_values_with_which_no_model_can_be_built_are_told(trainer) -> None:
+    notes = trainer.discover("hypermodels:breaks")["notes"]
+    what = "no model can be built with this value (raised (ValueError at hypermodels.py:"
+    assert [note.partition(what)[0] for note in notes] == ["convolutions=4: ", "convolutions=3: "]
+
+
+def test_a_model_that_could_not_be_loaded_again_is_refused_before_the_first_trial(trainer) -> None:
+    with pytest.raises(UserError, match="hypermodels:unregistered: the saved model cannot be loaded again"):
+        trainer.discover("hypermodels:unregistered")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from damage import mutations
 from fitting import ACCURACY
 from hypothesis import HealthCheck, given, settings
 
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.journal.files import forget
 from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.training import executions
@@ -182,6 +183,46 @@ def test_a_failed_execution_fails_the_trial_and_is_retried(story: Story) -> None
     story.trainer.ends.clear()
     assert story.run().scores == [0.3, 0.8, 0.4]
     assert [job.config.training.seed for job in story.trainer.jobs] == [11, 12, 12, 13]
+
+
+def diverged(story: Story, seed: int, score: float) -> str:
+    """Makes an execution diverge after its first epoch; returns its reason."""
+    reason = "diverged after epoch 1: the loss became nan in epoch 2; best epoch 1 kept"
+    story.trainer.ends[seed] = Outcome(Status.DIVERGED, reason, score, 1, {"val_accuracy": score}, 7, 1.0)
+    folder = story.folder / f"execution_{seed - 10}"
+    folder.mkdir(parents=True)
+    for name in ("model.h5", "sample_predictions.npz"):
+        (folder / name).write_text("")
+    return reason
+
+
+def test_an_execution_that_diverges_late_counts_with_its_best_epoch_and_is_not_trained_again(story: Story) -> None:
+    reason = diverged(story, 12, 0.6)
+    outcome = story.run()
+    assert (outcome.status, outcome.scores) == (Status.DIVERGED, [0.3, 0.6, 0.4])
+    assert outcome.reason == f"{reason} (1 of 3 executions)"
+    assert story.run() == replace(outcome, phases={})
+    assert [job.config.training.seed for job in story.trainer.jobs] == [11, 12, 13]
+
+
+def test_a_trial_that_is_stopped_after_an_execution_has_diverged_can_continue(story: Story) -> None:
+    diverged(story, 12, 0.6)
+    outcome = story.run(stop_at=(2, 0))
+    assert (outcome.status, outcome.reason, outcome.scores) == (Status.STOPPED, "hopeless", [0.3, 0.6])
+
+
+def test_a_model_that_cannot_be_built_after_others_have_been_trained_is_no_refusal(story: Story) -> None:
+    train = story.trainer.train
+
+    def failing(job: Any, *rest: Any) -> Outcome:
+        if job.config.training.seed == 12:
+            raise ImpossibleError("model.builder=a:b: raised ValueError")
+        return train(job, *rest)
+
+    story.trainer.train = failing  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"^execution 2 of 3: model.builder=a:b: raised ValueError$") as caught:
+        story.run()
+    assert not isinstance(caught.value, ImpossibleError)
 
 
 def test_a_refused_model_is_refused_once(story: Story) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fitting import ACCURACY, timeless, train
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError, may_pass
 from mnist_sweep.common.reading import digest_of
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.data import images as data
@@ -209,6 +210,65 @@ def test_a_loss_that_is_not_finite_fails_the_trial(trainer, trial_config, tmp_pa
     assert outcome.reason.startswith(("the loss became nan in epoch 1;", "the loss became inf in epoch 1;"))
     assert outcome.score is None
     assert reports == []
+
+
+def test_a_model_that_cannot_be_made_is_impossible(trainer, trial_config, trial_of, tmp_path: Path) -> None:
+    small = trial_config("model=cnn", "model.layers=4", "model.filters=4", "model.pooling.after=all")
+    with pytest.raises(ImpossibleError, match="ValueError: .*negative"):
+        train(trainer, small, tmp_path)
+    with pytest.raises(ImpossibleError, match=r"^optimizer=sgd: Keras rejects it"):
+        train(trainer, trial_config(*SMALL, "optimizer=sgd", "+optimizer.arguments.momentum=7"), tmp_path)
+    with pytest.raises(
+        ImpossibleError, match=r"raised \(FailedTrialError at hypermodels.py:.*: too small\)$"
+    ) as caught:
+        train(trainer, trial_of("impossible_default", {"size": 1}), tmp_path)
+    assert not may_pass(caught.value, gpu=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def diverging(trial_config, at: int, *overrides: str):
+    """A trial of five epochs whose learning rate becomes huge after so many batches."""
+    small = ("optimizer=sgd", "model.activation=linear", "training.epochs=5", *overrides)
+    schedule = ("optimizer.schedule.name=PiecewiseConstantDecay", f"+optimizer.schedule.arguments.boundaries=[{at}]")
+    return trial_config(*SMALL, *small, *schedule, "+optimizer.schedule.arguments.values=[0.05,1e38]")
+
+
+class TestATrialThatDivergesLate:
+    def test_has_the_result_of_the_best_epoch_before(self, trainer, trial_config, dataset, tmp_path: Path) -> None:
+        from mnist_sweep.training import saved
+
+        batches = -(-len(dataset.x_train) // trial_config(*SMALL).training.batch_size)
+        outcome, reports = train(trainer, diverging(trial_config, 3 * batches), tmp_path)
+        assert len(reports) == 3
+        best = max(reports, key=lambda r: (r["val_accuracy"], -r["epoch"]))
+        assert (outcome.status, outcome.score, outcome.best_epoch) == (
+            Status.DIVERGED,
+            best["val_accuracy"],
+            best["epoch"],
+        )
+        expected = rf"diverged after epoch 3: the loss became (nan|inf) in epoch 4; best epoch {best['epoch']} kept"
+        assert re.fullmatch(expected, outcome.reason)
+        assert outcome.metrics["val_loss"] == best["val_loss"]
+        predictions = saved.predict(saved.load(tmp_path / "model.h5"), np.asarray(dataset.x_val))
+        assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(best["val_accuracy"])
+
+    def test_leaves_no_state_of_the_epoch_in_which_it_diverged(self, trainer, trial_config, dataset, tmp_path) -> None:
+        batches = -(-len(dataset.x_train) // trial_config(*SMALL).training.batch_size)
+        config = diverging(trial_config, batches)
+        outcome, reports = train(trainer, config, tmp_path, checkpoint_every=0.0)
+        # An attempt that was interrupted after the checkpoint comes to the same end.
+        again, _ = train(trainer, config, tmp_path)
+        assert (again.status, again.reason, again.score) == (outcome.status, outcome.reason, outcome.score)
+        assert len(reports) == 1
+
+    def test_is_noticed_if_only_the_last_batch_has_broken_the_weights(
+        self, trainer, trial_config, dataset, tmp_path: Path
+    ) -> None:
+        batches = -(-len(dataset.x_train) // trial_config(*SMALL).training.batch_size)
+        # The learning rate of the last batch of the second epoch, whose loss is computed before its step.
+        outcome, reports = train(trainer, diverging(trial_config, 2 * batches - 2), tmp_path)
+        assert (outcome.status, outcome.best_epoch, len(reports)) == (Status.DIVERGED, 1, 1)
+        assert outcome.reason.startswith("diverged after epoch 1: the ")
 
 
 def test_a_stopped_trial_ends_after_its_epoch(trainer, trial_config, tmp_path: Path) -> None:

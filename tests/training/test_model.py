@@ -179,8 +179,8 @@ class TestCustomModel:
     @pytest.mark.parametrize(
         ("function", "message"),
         [
-            ("no_such_module:good", "cannot be imported (No module named 'no_such_module')"),
-            ("user_models:missing", "cannot be imported (module 'user_models' has no attribute 'missing')"),
+            ("no_such_module:good", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
+            ("user_models:missing", "user_models has no function missing"),
             ("user_models:broken", "raised KeyError: 'depth'"),
             ("user_models:text", "returned str; return a Sequential or functional keras.Model"),
             ("user_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),

@@ -23,7 +23,7 @@ import pytest
 
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.journal.trial import Outcome, Status, Trial
-from mnist_sweep.workers import forkserver, local, orphans
+from mnist_sweep.workers import forkserver, local, orphans, process
 from mnist_sweep.workers.base import Died, Done, Evaluate, Evaluated, MachineFailed, Message, Ready, Reported, Train
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.local import LocalWorkers
@@ -32,8 +32,9 @@ pytestmark = pytest.mark.skipif(not forkserver.is_supported(), reason="this syst
 
 TINY = """
 import errno, os, random, resource, signal, socket, subprocess, sys, time
+from functools import partial
 from pathlib import Path
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.workers import process
 from mnist_sweep.workers.base import *
@@ -52,7 +53,8 @@ def work(driver):
     data = Path(driver.tasks.get()["data"])
     while True:
         driver.send(Ready("", 0))
-        driver.send(process._do(None, driver.tasks.get(), driver, data))
+        lasts = partial(process._lasts, gpu=False, fresh=True)
+        driver.send(process._do(None, driver.tasks.get(), driver, data, lasts))
 
 def raw(driver, text):
     os.write(driver._channel._socket.fileno(), text)
@@ -130,6 +132,7 @@ def printed(tmp_path: Path) -> list[str]:
         "raise RuntimeError('broken')",
         "raise UserError('fix it')",
         "found['outcome'] = Outcome(Status.FAILED, 'nan')",
+        "raise ImpossibleError('cannot be built')",
         "raise OSError(errno.ENOSPC, 'full')",
     ],
 )
@@ -141,6 +144,36 @@ def test_a_process_is_replaced_after_a_failed_trial(workers: LocalWorkers, code:
     assert [type(m) for m in messages[1:]] == [Ready]
     assert pid(workers) != first
     assert isinstance(run(workers, "pass", 2)[0], Done)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "lasting"),
+    [
+        ("raise ImpossibleError('cannot be built')", Status.REFUSED, True),
+        ("raise UserError('fix it')", Status.FAILED, True),
+        ("found['outcome'] = Outcome(Status.FAILED, 'nan')", Status.FAILED, True),
+        ("raise MemoryError", Status.FAILED, False),
+        (
+            "try: raise ConnectionResetError\nexcept OSError as e: raise ImpossibleError('x') from e",
+            Status.FAILED,
+            False,
+        ),
+        ("pass", Status.COMPLETED, False),
+    ],
+)
+def test_a_failed_trial_says_whether_it_would_fail_again(workers: LocalWorkers, code: str, status, lasting) -> None:
+    done = run(workers, code)[0]
+    assert isinstance(done, Done)
+    assert (done.outcome.status, done.lasting) == (status, lasting)
+
+
+def test_no_failure_is_known_to_come_again_on_a_gpu_or_after_user_code() -> None:
+    nan = Outcome(Status.FAILED, "the loss became nan in epoch 1")
+    for failure in (nan, ValueError("shapes")):
+        assert process._lasts(failure, gpu=False, fresh=True)
+        assert not process._lasts(failure, gpu=False, fresh=False)
+    assert not process._lasts(nan, gpu=True, fresh=True)
+    assert process._lasts(ValueError("shapes"), gpu=True, fresh=True)
 
 
 def test_a_process_is_replaced_after_a_failed_test(workers: LocalWorkers) -> None:

@@ -24,7 +24,9 @@ from mnist_sweep.data import images
 from mnist_sweep.journal.trial import Execution, Status, Trial
 from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
+    Check,
     Died,
+    Discovered,
     Done,
     Evaluate,
     Evaluated,
@@ -35,6 +37,7 @@ from mnist_sweep.workers.base import (
     Packaged,
     Ready,
     Reported,
+    Task,
     Train,
 )
 from mnist_sweep.workers.devices import Slot
@@ -90,7 +93,7 @@ def wait_for(workers: LocalWorkers, kind: type[Message], seconds: float = 60) ->
     raise AssertionError(f"no {kind.__name__} in {seconds} s, only {seen}")
 
 
-def run(workers: LocalWorkers, task: Train) -> list[Message]:
+def run(workers: LocalWorkers, task: Task) -> list[Message]:
     workers.submit("cpu0", task)
     return wait_for(workers, Ready)
 
@@ -104,14 +107,22 @@ def test_a_trial_reports_each_epoch_and_its_end(pool: LocalWorkers, task) -> Non
     assert done.outcome.score == max(m.metrics["val_accuracy"] for m in messages if isinstance(m, Reported))
 
 
-def test_an_error_of_the_users_model_fails_the_trial_and_replaces_the_process(pool: LocalWorkers, task) -> None:
+def test_a_users_model_that_cannot_be_built_is_refused_and_the_process_replaced(pool: LocalWorkers, task) -> None:
     before = pool.pids()
     (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
     assert isinstance(done, Done)
-    assert done.outcome.status is Status.FAILED
-    assert done.outcome.reason == "model.builder=nowhere:build: cannot be imported (No module named 'nowhere')"
+    assert (done.outcome.status, done.lasting) == (Status.REFUSED, True)
+    assert done.outcome.reason == (
+        "model.builder=nowhere:build: cannot be imported (ModuleNotFoundError: No module named 'nowhere')"
+    )
     assert isinstance(ready, Ready)
     assert pool.pids() != before
+
+
+def test_a_users_function_that_cannot_be_imported_is_found_before_the_first_trial(pool: LocalWorkers, task) -> None:
+    answer, _ = run(pool, Check(task(model={"builder": "nowhere:build"}).trial.config))
+    assert isinstance(answer, Discovered)
+    assert answer.error.startswith("model.builder=nowhere:build: cannot be imported")
 
 
 def test_a_stop_ends_the_trial_that_it_names_and_no_other(pool: LocalWorkers, task) -> None:
@@ -193,11 +204,11 @@ def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
 def test_a_model_becomes_an_mlflow_model_with_the_users_code(pool: LocalWorkers, task, tmp_path) -> None:
     trained, to = task(number=1), tmp_path / "package"
     run(pool, trained)
-    # Any module will do.
-    pool.submit("cpu0", Package(trained.folder, str(to), "colorsys:build"))
+    # Any module that is not installed will do.
+    pool.submit("cpu0", Package(trained.folder, str(to), "benchmarks:build"))
     assert wait_for(pool, Ready)[0] == Packaged("cpu0")
     assert yaml.safe_load((to / "MLmodel").read_text())["flavors"]["tensorflow"]["model_type"] == "keras"
-    assert [file.name for file in (to / "code").iterdir()] == ["colorsys.py"]
+    assert [file.name for file in (to / "code").iterdir()] == ["benchmarks"]
     pool.submit("cpu0", Package("/nowhere", str(to)))
     (packaged, _) = wait_for(pool, Ready)
     assert isinstance(packaged, Packaged)

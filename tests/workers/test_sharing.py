@@ -92,8 +92,9 @@ def tell(compose_config, tmp_path: Path) -> Tell:
         sharing = sharing or Sharing(places, shares=shares, most=most, memory=memory)
         listeners = [Calls(emit)]
         sweep = Sweep(
-            settings, space, threaded, None, workers, folder=tmp_path, listeners=listeners, clock=clock, sharing=sharing
-        )
+            settings, space, threaded, None, workers, folder=tmp_path, listeners=listeners, clock=clock,
+            image=(28, 28, 1), sharing=sharing,
+        )  # fmt: skip
         story = Story(sweep, workers, events)
         return story
 

@@ -31,13 +31,15 @@ def profile_of(run: ModelRun, folder: Path) -> Profile | None:
         folder: Where to put the files that are fetched.
 
     Returns:
-        The profile. If an old run has none, a profile without `likeness`, measured on the sample of training images
-        that every trial has. None if there is no sample either.
+        The profile, which only a tested model has: that of the sweep's best one serves all trials, as they have the
+        same training images. If there is none, a profile without `likeness`, measured on the sample of images that
+        every trial has. None if there is no sample either.
     """
-    try:
-        return Profile.load(run.fetch(PROFILE_FILE, folder))
-    except (UserError, ValueError):
-        pass
+    for with_profile in (run, *run.on_the_same_data()):
+        try:
+            return Profile.load(with_profile.fetch(PROFILE_FILE, folder))
+        except (UserError, ValueError):
+            pass
     try:
         return profiles.measure(read_npz(run.fetch(SAMPLE_FILE, folder), SAMPLE_FILE)["images"])
     except (UserError, ValueError, KeyError, IndexError):

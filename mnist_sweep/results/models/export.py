@@ -20,20 +20,21 @@ from mnist_sweep.common.versions import versions
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.results.models.conversion import Checked, convert
 from mnist_sweep.results.models.formats import FORMATS, Format
-from mnist_sweep.results.models.model_run import ModelRun, find_model
+from mnist_sweep.results.models.model_run import ModelRun, find_trial
 
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 10_000_000
 
 
-def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
+def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Path, formats: Sequence[Format]) -> None:
     """Writes a model in several formats, with a manifest.
 
     Each file is loaded again by its own runtime and must give the predictions that the run logged, before anything
     appears in the folder.
 
     Args:
-        what: As for `find_model`.
+        what: As for `find_trial`.
+        trial: As for `find_trial`.
         tracking_uri: As for `load_runs`.
         to: The folder; created if needed. Files of an earlier export are replaced; those of another model are removed.
         formats: The formats, as `formats.chosen` returns them.
@@ -42,7 +43,8 @@ def export(what: str | None, tracking_uri: str | None, to: Path, formats: Sequen
         UserError: The sweep does not exist or has no model, a format cannot express it, a file's predictions differ, or
             the folder cannot be written.
     """
-    model = find_model(what, tracking_uri)
+    model = find_trial(what, trial, tracking_uri)
+    model.check_has_model()
     (earlier_run, earlier), existed = _earlier(to), to.exists()
     wanted = [format.file for format in formats]
     of_another = [] if earlier_run == model.run.info.run_id else list(earlier)

@@ -1,4 +1,4 @@
-"""Finds a model in MLflow, fetches its run's files, and loads it."""
+"""Finds a trial in MLflow, fetches its run's files, and loads its model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
-from mnist_sweep.journal.files import MODEL_FILE
-from mnist_sweep.results.runs.find import find_sweep
+from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.results.runs import local
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep, store_of
 from mnist_sweep.tracking import store
+from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.tags import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_ID = re.compile(r"[0-9a-f]{6,32}")
+_ENDED = {"failed": "failed", "refused": "was refused", "stopped": "was stopped before it had trained"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,17 @@ class ModelRun:
         try:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
         except (MlflowException, OSError):
-            raise UserError(f"{self.sweep}: {self._who} has no artifact {name} in MLflow") from None
+            here = local.last(self.sweep)
+            error = f"{self.sweep}: {self._who} has no artifact {name} in MLflow"
+            if here is not None and self._is_in(here.folder, name):
+                error += f"; to bring it back: {here.sync(self.client.tracking_uri)}"
+            raise UserError(error) from None
+
+    def _is_in(self, folder: Path, name: str) -> bool:
+        """Whether `sync` can log an artifact of the run again: from a file in the sweep's folder, or its journal."""
+        if name not in (MODEL_FILE, SAMPLE_FILE) or TAG_TRIAL not in self.run.data.tags:
+            return name == "config.yaml"
+        return (trial_folder(folder, self.trial) / name).exists()
 
     def fetch_model(self, folder: Path) -> Path:
         """Downloads the trial's model.
@@ -86,13 +102,53 @@ class ModelRun:
             folder: Where to put it. The folder exists.
 
         Raises:
-            UserError: There is no model, or it was changed or damaged since it was written, which is unknown for
-                sweeps of early versions.
+            UserError: There is no model, which says why; or it was changed or damaged since it was written, which is
+                unknown for sweeps of early versions.
         """
+        self.check_has_model()
         path = self.fetch(MODEL_FILE, folder)
-        instead = f"train it again with `python -m mnist_sweep rerun {self.sweep} {self.trial}`, or take another trial"
+        instead = f"train it again with `{self._retrain}`, or take another trial"
         check_digest(path, self.run.data.tags.get(TAG_MODEL_SHA256, ""), self.what(MODEL_FILE), instead)
         return path
+
+    def check_has_model(self) -> None:
+        """Refuses a trial without a model, before anything else is loaded.
+
+        Raises:
+            UserError: It says why there is no model, and how to get one.
+        """
+        files = {artifact.path for artifact in self.client.list_artifacts(self.run.info.run_id)}
+        # Without any file, the store's artifacts are out of reach: `fetch` reports that.
+        if MODEL_FILE in files or not files:
+            return
+        status, reason = (self.run.data.tags.get(key, "") for key in (keys.TAG_STATUS, keys.TAG_REASON))
+        who = f"{self.sweep}: trial {self.trial}"
+        if self.run.info.status == "RUNNING":
+            raise UserError(f"{who} has no model yet: it is still running")
+        if status in ("failed", "refused") or (status == "stopped" and SAMPLE_FILE not in files):
+            raise UserError(f"{who} has no model: it {_ENDED[status]}{f' ({reason})' if reason else ''}")
+        raise UserError(
+            f"{who} has no model any more: tracking.keep_models keeps only the best; train it again with "
+            f"`{self._retrain}`"
+        )
+
+    @property
+    def _retrain(self) -> str:
+        return command(f"retrain {self.sweep} {self.trial}")
+
+    def on_the_same_data(self) -> Iterator[ModelRun]:
+        """Yields the run of its sweep, which has the files about the data that its winner has.
+
+        If the trial retrains one of another sweep on the same data, that sweep's run follows.
+        """
+        tags = self.run.data.tags
+        if parent := tags.get(keys.PARENT_TAG):
+            yield ModelRun(self.client, self.client.get_run(parent))
+        if retrains := tags.get(keys.TAG_RETRAINS):
+            with suppress(UserError):
+                earlier = find_sweep(retrains, self.client.tracking_uri).parent
+                if earlier.data.tags.get("data.digest") == tags.get("data.digest"):
+                    yield ModelRun(self.client, earlier)
 
     def what(self, name: str) -> str:
         """Names one of the run's artifacts, for messages."""
@@ -158,30 +214,81 @@ class ModelRun:
         return saved.quick(model, shape)
 
 
-def find_model(what: str | None = None, tracking_uri: str | None = None) -> ModelRun:
-    """Finds a model.
+def find_trial(what: str | None = None, trial: int | None = None, tracking_uri: str | None = None) -> ModelRun:
+    """Finds the trial that a command is about.
 
     Args:
-        what: A sweep, as for `load_runs`, for its best model; or a registered model, `models:/NAME@champion` or
-            `models:/NAME/VERSION`. None for the last sweep.
+        what: A sweep, as for `load_runs`; the ID of an MLflow run, or at least its first 6 digits; or a registered
+            model, `models:/NAME@champion` or `models:/NAME/VERSION`. None for the last sweep.
+        trial: A trial of that sweep; None for its best. The run of an execution stands for its trial, and the run of a
+            sweep for the sweep.
         tracking_uri: As for `load_runs`.
 
     Raises:
-        UserError: The sweep or model does not exist.
+        UserError: There is no such sweep, trial, run or model.
     """
-    if what is None or not what.startswith("models:"):
-        found = find_sweep(what, tracking_uri)
-        return ModelRun(found.client, found.winner())
+    if what is not None and what.startswith("models:"):
+        if trial is not None:
+            raise UserError(f"{what}: names a model, so leave out the trial {trial}")
+        return _registered(what, tracking_uri)
+    sweep, run = find_named(what, trial, tracking_uri)
+    return ModelRun(sweep.client, sweep.winner() if run is None else run)
+
+
+def find_named(what: str | None, trial: int | None, tracking_uri: str | None) -> tuple[SweepRuns, Run | None]:
+    """Finds a sweep, and the trial of it that was named.
+
+    Args:
+        what: As for `find_trial`, but not a registered model.
+        trial: As for `find_trial`.
+        tracking_uri: As for `load_runs`.
+
+    Returns:
+        The sweep, and the trial's run; None if none was named.
+
+    Raises:
+        UserError: There is no such sweep, trial or run.
+    """
+    run = None
+    if what is not None and _ID.fullmatch(what) and not (SWEEPS / what).exists():
+        run, tracking_uri = _by_id(what, tracking_uri)
+    elif what is not None and what.isdecimal() and not (SWEEPS / what).exists():
+        raise UserError(f"{what}: name the sweep before the trial, or write --trial {what} for the last sweep")
+    if run is None:
+        sweep = find_sweep(what, tracking_uri)
+        return sweep, None if trial is None else sweep.run_of(trial)
+    sweep, number = find_sweep(run.data.tags[TAG_SWEEP], tracking_uri), run.data.tags.get(TAG_TRIAL)
+    if trial is not None and number is not None:
+        raise UserError(f"{what}: is the run of trial {number} of {sweep.sweep}, so leave out the trial {trial}")
+    number = number if trial is None else str(trial)
+    return sweep, None if number is None else sweep.run_of(int(number))
+
+
+def _by_id(beginning: str, tracking_uri: str | None) -> tuple[Run | None, str]:
+    """Returns the run whose ID begins like this, and the store; no run if an experiment has this name."""
+    found_in = store_of(tracking_uri, None)
+    experiments = found_in.read(lambda source: source.experiments())
+    if beginning in experiments:
+        return None, found_in.uri
+    matches = f"attributes.run_id LIKE '{beginning}%'"
+    found = list(store.search_runs(found_in.client, list(experiments.values()), matches))
+    where = masked(found_in.uri)
+    if not found:
+        raise UserError(f"{beginning}: no run ID in {where} starts with it; write a run ID, or SWEEP TRIAL")
+    if len(found) > 1:
+        raise UserError(f"{beginning}: {len(found)} run IDs in {where} start with it; write more digits")
+    if TAG_SWEEP not in found[0].data.tags:
+        raise UserError(f"{beginning}: mnist_sweep did not log this run")
+    return found[0], found_in.uri
+
+
+def _registered(what: str, tracking_uri: str | None) -> ModelRun:
     from mlflow.exceptions import MlflowException
 
     named = _REGISTERED.fullmatch(what)
     if named is None:
         raise UserError(f"{what}: write models:/NAME@champion or models:/NAME/VERSION")
-    if tracking_uri is None:
-        from mnist_sweep.config.compose import defaults
-
-        tracking_uri = str(defaults()["tracking"]["uri"])
-    client = store.connect(tracking_uri)
+    client = store_of(tracking_uri, None).client
     try:
         if named["alias"]:
             version = client.get_model_version_by_alias(named["name"], named["alias"])
@@ -189,7 +296,7 @@ def find_model(what: str | None = None, tracking_uri: str | None = None) -> Mode
             version = client.get_model_version(named["name"], named["version"])
         return ModelRun(client, client.get_run(str(version.run_id)))
     except MlflowException:
-        raise UserError(f"{what}: no such model in {masked(tracking_uri)}") from None
+        raise UserError(f"{what}: no such model in {masked(client.tracking_uri)}") from None
 
 
 def _import(key: str, name: str) -> None:

@@ -26,7 +26,7 @@ from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.results.models.doubts import profile_of, why_doubtful
 from mnist_sweep.results.models.image_decoder import ImageDecoder
-from mnist_sweep.results.models.model_run import ModelRun, find_model, quiet
+from mnist_sweep.results.models.model_run import ModelRun, find_trial, quiet
 from mnist_sweep.results.models.preprocessing import NOTHING, Prepared
 
 # A photograph of 60 million pixels takes 3.
@@ -61,6 +61,7 @@ class _Answer:
 def predict(
     files: Sequence[Path],
     what: str | None,
+    trial: int | None,
     tracking_uri: str | None,
     *,
     as_json: bool = False,
@@ -70,8 +71,9 @@ def predict(
 
     Args:
         files: The image files. One that cannot be read is reported on standard error; the others are classified.
-        what: The model, as for `find_model`.
-        tracking_uri: As for `find_model`.
+        what: The model, as for `find_trial`.
+        trial: As for `find_trial`.
+        tracking_uri: As for `find_trial`.
         as_json: Whether to print JSON instead of a table.
         to: A folder for PNGs of what the model sees; created if needed.
 
@@ -83,7 +85,7 @@ def predict(
     """
     # First, so that it starts while MLflow is imported.
     with ImageDecoder(_SECONDS_PER_IMAGE) as decoder:
-        model = find_model(what, tracking_uri)
+        model = find_trial(what, trial, tracking_uri)
         with tempfile.TemporaryDirectory() as temporary:
             profile = profile_of(model, Path(temporary))
             found, errors = dict[Path, Prepared](), list[UserError]()

@@ -17,7 +17,14 @@ from mnist_sweep.common.text import first_line
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import SweepRuns
-from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
+from mnist_sweep.tracking.tags import (
+    TAG_CONFIRMS,
+    TAG_OBJECTIVE,
+    TAG_RETRAINS,
+    TAG_RETRAINS_TRIAL,
+    TAG_SWEEP,
+    TAG_TRIAL,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,7 +66,7 @@ class Registered:
         return f"{self.name} version {self.version}, {role} ({self.why})"
 
 
-def register(found: SweepRuns, packaged: Packager) -> Registered:
+def register(found: SweepRuns, packaged: Packager, champion: bool | None = None) -> Registered:
     """Registers a sweep's best model, unless it is registered, and makes it the champion if it is better.
 
     Two models are compared only if they were trained on the same data, and scored by the same objective on the same
@@ -69,6 +76,7 @@ def register(found: SweepRuns, packaged: Packager) -> Registered:
     Args:
         found: The sweep. Its best model has been tested.
         packaged: Turns the model into an MLflow model. Called only if the model is not registered; may take a while.
+        champion: Whether it becomes the champion, whatever its score; None to compare the scores.
 
     Raises:
         UserError: The sweep has no model, it cannot be packaged, or the registry cannot be written.
@@ -76,19 +84,23 @@ def register(found: SweepRuns, packaged: Packager) -> Registered:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _register(found, packaged)
+        return _register(found, packaged, champion)
     except (MlflowException, OSError) as error:
         raise UserError(f"{found.sweep}: its model cannot be registered ({masked(first_line(error))})") from error
 
 
-def _register(found: SweepRuns, packaged: Packager) -> Registered:
+def _register(found: SweepRuns, packaged: Packager, champion: bool | None) -> Registered:
     client, run = found.client, found.winner()
     name = re.sub(r"[^\w.-]", "-", f"{found.sweep.partition('/')[0]}-{run.data.tags['data.name']}")
     _create(client, name, run)
-    mine = next((v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run.info.run_id), None)
+    versions = client.search_model_versions(f"name = '{name}'")
+    mine = next((v for v in versions if v.run_id == run.info.run_id and _has_files(client, v)), None)
     alias = client.get_registered_model(name).aliases.get(CHAMPION)
     before = None if alias is None else client.get_model_version(name, alias)
-    if mine is not None and before is not None:
+    lost = before is not None and not _has_files(client, before)
+    if lost:
+        before = None
+    if mine is not None and before is not None and champion is not True:
         # The user may have moved the alias since.
         same = mine.version == before.version
         why = "it was registered before" if same else f"that is version {before.version}"
@@ -98,10 +110,32 @@ def _register(found: SweepRuns, packaged: Packager) -> Registered:
     searched = run if confirms is None else found.run_of(int(confirms))
     if mine is None:
         mine = _new_version(found, name, run, searched, packaged)
-    better, why = (True, "the first one") if before is None else _is_better(mine.tags, before, found.objective)
+    if champion is not None:
+        better, why = champion, "as --champion says" if champion else "retrain with --champion to make it that"
+    elif before is None:
+        better, why = True, f"the files of version {alias} are lost" if lost else "the first one"
+    else:
+        better, why = _is_better(mine.tags, before, found.objective)
     if better:
         client.set_registered_model_alias(name, CHAMPION, str(mine.version))
     return Registered(name, str(mine.version), better, why)
+
+
+def _has_files(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether a version can still be loaded: its model and its run may have been deleted since."""
+    from mlflow.exceptions import MlflowException
+
+    model = str(version.source).removeprefix("models:/")
+    if not model.startswith("m-"):
+        # Another program has registered it.
+        return True
+    try:
+        client.get_run(str(version.run_id))
+        return bool(client.list_logged_model_artifacts(model))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _create(client: MlflowClient, name: str, run: Run) -> None:
@@ -195,6 +229,7 @@ def _tags(found: SweepRuns, run: Run, searched: Run) -> dict[str, str]:
         _VALIDATION: _validation(found.parent.data.params),
         _SCORE: str(metrics[f"best_{objective.name}"]),
         **({} if confirmed is None else {_CONFIRMED: str(confirmed)}),
+        **{key: about[key] for key in (TAG_RETRAINS, TAG_RETRAINS_TRIAL) if key in about},
         **{name: str(run.data.metrics[name]) for name in ("test_accuracy",) if name in run.data.metrics},
     }
 
@@ -207,13 +242,16 @@ def _validation(params: dict[str, str]) -> str:
 def _description(found: SweepRuns, name: str, run: Run, searched: Run) -> str:
     """The version's description in Markdown."""
     objective, metrics = found.objective.name, searched.data.metrics
-    scores = [f"{objective} {metrics[f'best_{objective}']:.4f} in the search"]
+    again = run.data.tags.get(TAG_RETRAINS)
+    scores = [f"{objective} {metrics[f'best_{objective}']:.4f}{'' if again else ' in the search'}"]
     if f"confirmed_{objective}" in metrics:
         mean, std = metrics[f"confirmed_{objective}"], metrics[f"confirmed_{objective}_std"]
         scores.append(f"{mean:.4f} ± {std:.4f} on new seeds")
     if "test_accuracy" in run.data.metrics:
         scores.append(f"test_accuracy {run.data.metrics['test_accuracy']:.4f}")
     retrained = "" if searched is run else f", which is trial {searched.data.tags[TAG_TRIAL]} retrained on a new seed"
+    if again:
+        retrained = f", which is trial {run.data.tags[TAG_RETRAINS_TRIAL]} of {again} retrained"
     params = "\n".join(f"- `{key}`: {searched.data.params[key]}" for key in found.space if key in searched.data.params)
     size = run.data.tags.get("data.image", "").replace("x", ", ")
     use = f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\nmodel.predict(images.astype("float32"))'

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.common.text import format_value
+from mnist_sweep.common.text import counted, format_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import ranked
 
@@ -40,6 +40,7 @@ class Look(NamedTuple):
 LOOKS = {
     "completed": Look(BLUE, "o", ""),
     "stopped": Look(ORANGE, "x", "////"),
+    "diverged": Look(SKY, "^", "\\\\\\\\"),
     "running": Look(GREEN, ">", "...."),
     "failed": Look(VERMILION, "v", "xxxx"),
     "refused": Look(GREY, "s", "||||"),
@@ -119,7 +120,7 @@ def outside(
 
 def count_of(count: int, what: str) -> str:
     """Returns `1 trial` or `2 trials`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return counted(count, what)
 
 
 def note(count: int, what: str, text: str = "left out") -> str:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -22,23 +22,30 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.text import os_reason, printable
 from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.results.models.model_run import find_named
 from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.leaderboard import leaderboard
 from mnist_sweep.results.report.plots import draw
 from mnist_sweep.results.report.winner import retraining, winner
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.local import local_folder
+from mnist_sweep.tracking.tags import TAG_TRIAL
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 FILE = "report.html"
 _HERE = Path(__file__).parent
 
 
-def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path:
+def report(sweep: str | None, trial: int | None, tracking_uri: str | None, to: Path | None) -> Path:
     """Writes the report of a sweep.
 
     Args:
-        sweep: As for `load_runs`.
+        sweep: As for `find_named`.
+        trial: A trial to show in detail in place of the winner, as for `find_named`.
         tracking_uri: As for `load_runs`.
-        to: The file; None for `report.html` in the sweep's folder.
+        to: The file; None for `report.html`, or `report-trial-N.html`, in the sweep's folder.
 
     Returns:
         The file.
@@ -47,7 +54,7 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
         UserError: The sweep does not exist, the sweep's folder is not here and no file is given, or the file cannot be
             written.
     """
-    found = find_sweep(sweep, tracking_uri)
+    found, named = find_named(sweep, trial, tracking_uri)
     if to is not None and to.is_dir():
         raise UserError(f"--to={to}: is a folder; name a file in it")
     path = to
@@ -57,34 +64,35 @@ def report(sweep: str | None, tracking_uri: str | None, to: Path | None) -> Path
             raise UserError(
                 f"{found.sweep}: its folder is not in {SWEEPS}/ here; give the file to write with --to=FILE"
             )
-        path = folder / FILE
+        path = folder / (FILE if named is None else f"report-trial-{named.data.tags[TAG_TRIAL]}.html")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(found, path)
+        write(found, path, named)
     except OSError as error:
         raise UserError(f"--to={path}: cannot be written ({os_reason(error)})") from None
     return path
 
 
-def write(found: SweepRuns, path: Path) -> None:
+def write(found: SweepRuns, path: Path, named: Run | None = None) -> None:
     """Writes the report of a sweep, which may still be running.
 
     Args:
         found: The sweep.
         path: The file, in an existing folder. It is replaced at once, when the report is complete.
+        named: The run of a trial to show in detail in place of the winner.
 
     Raises:
         OSError: The file cannot be written.
     """
-    write_whole(path, _page(found), follow=True)
+    write_whole(path, _page(found, named), follow=True)
 
 
-def _page(found: SweepRuns) -> str:
+def _page(found: SweepRuns, named: Run | None) -> str:
     frame = found.frame()
     table = leaderboard(frame, found.objectives, found.space)
     with tempfile.TemporaryDirectory() as fetched:
         again = retraining(found, Path(fetched))
-        best = winner(found, frame, table.board, again)
+        best = winner(found, frame, table.board, again, named)
         drawn = draw(found, frame, found.curves(), best, Path(fetched))
     script = "(() => {\n" + "\n".join(_text(name) for name in ("page.js", "axes.js", "parallel.js")) + "})();\n"
     environment = jinja2.Environment(

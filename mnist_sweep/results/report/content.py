@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_sweep.common.text import format_duration
+from mnist_sweep.common.text import alike, format_duration
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Fact, Winner
-from mnist_sweep.results.runs.find import SweepRuns, local_folder
+from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.local import local_folder
 from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
 
 
@@ -165,7 +166,10 @@ def _versions(found: SweepRuns) -> dict[str, str]:
 
 def _failures(frame: pd.DataFrame) -> dict[str, int]:
     reasons = frame.loc[frame["status"].isin(["failed", "refused"]), "reason"].dropna()
-    return {str(reason): int(count) for reason, count in reasons[reasons != ""].value_counts().items()}
+    groups: dict[str, list[str]] = {}
+    for reason in map(str, reasons[reasons != ""]):
+        groups.setdefault(alike(reason), []).append(reason)
+    return {group[0]: len(group) for group in sorted(groups.values(), key=len, reverse=True)}
 
 
 def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:
@@ -175,7 +179,9 @@ def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, s
     if status in ("stopped", "failed"):
         found.append((f"resume {sweep}", "resume the sweep"))
     if best is not None:
-        found.append((f"export {sweep} --to exported", "write its model to a folder"))
-        found.append((f"serve {sweep}", "draw a digit and see what it predicts"))
+        which = f"{sweep} {best.trial}" if best.named else sweep
+        found.append((f"export {which} --to exported", "write its model to a folder"))
+        found.append((f"serve {which}", "draw a digit and see what it predicts"))
+        found.append((f"retrain {which} data.validation_split=0", "train it once more, on all training images"))
     found.append((f"ui {sweep}", "see every run in MLflow"))
     return [(f"python -m mnist_sweep {command}", purpose) for command, purpose in found]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
@@ -28,6 +29,8 @@ from mnist_sweep.results.runs.frames import searched
 _LOG = logging.getLogger(__name__)
 # Dots per inch of the file, and CSS pixels per inch on the page. A higher resolution makes the file larger.
 _DPI, _SCREEN = 140, 108
+# CSS pixels that a plot may be wide.
+_WIDEST = 900
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def draw(
         folder: The folder for downloaded files.
     """
     drawn = list(_of_the_search(found, frame, curves))
+    if winner is not None and winner.named:
+        drawn = [*_own_curves(winner, folder), *drawn]
     return drawn if winner is None else [*drawn, *_of_the_winner(winner, folder)]
 
 
@@ -132,6 +137,19 @@ def _counts(path: Path) -> list[list[int]] | None:
         return None
 
 
+def _own_curves(trial: Winner, folder: Path) -> Iterator[Plot]:
+    path = fetched(trial.run, "learning_curves.png", folder)
+    if path is not None:
+        # Drawn when the trial ended, and trusted as little as any file of the store.
+        with Image.open(path, formats=["PNG"]) as image:
+            width, height = image.size
+        scale = min(1.0, _WIDEST / width)
+        alt = f"The loss and the accuracy of trial {trial.trial} after each epoch."
+        heading, text = TEXTS["own_curves"]
+        uri = _data_uri(path.read_bytes())
+        yield Plot("own_curves", heading, text, alt, uri, round(width * scale), round(height * scale))
+
+
 def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:
     path = fetched(winner.run, "confusion_matrix.json", folder)
     counts = None if path is None else _counts(path)
@@ -171,10 +189,14 @@ def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:
         return {}
 
 
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 def _plot(anchor: str, figure: Figure, alt: str, **names: str) -> Plot:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=_DPI)
-    uri = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    uri = _data_uri(content.getvalue())
     width, height = (round(float(inches) * _SCREEN) for inches in figure.get_size_inches())
     heading, text = TEXTS[anchor]
     return Plot(anchor, heading, text.format(**names), alt, uri, width, height)

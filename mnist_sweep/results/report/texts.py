@@ -21,8 +21,9 @@ ALGORITHMS = {
 STATUSES = {
     "completed": "trained to the last epoch, or until it stopped improving",
     "stopped": "stopped early by the search, or because the budget was used up",
+    "diverged": "its loss became NaN or infinite; the best epoch before that counts",
     "failed": "has no result",
-    "refused": "not trained, because its model would exceed the limits",
+    "refused": "not trained, because its model cannot be built or would exceed the limits",
     "running": "still training",
 }
 # What an objective measures.
@@ -41,6 +42,11 @@ TEXTS = {
         "How the search went",
         "Each mark is a trial, from the first to the last. The line is the best score so far. If it rises early and "
         "then stays flat, more trials would probably have gained little.",
+    ),
+    "own_curves": (
+        "The trial's learning curves",
+        "The loss and the accuracy after every epoch, on the training and the validation images. If the training curve "
+        "still improves while the other one gets worse, the model memorizes the training images.",
     ),
     "curves": (
         "Learning curves",

@@ -1,4 +1,4 @@
-"""The winner: which trial it is, what it scored, and how sure it is that it is the best."""
+"""The winner, or the trial that was named: what it scored, and how sure it is that it is the best."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,7 +18,12 @@ from mnist_sweep.journal.leaderboard import Leaderboard, Row, score_text, verdic
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.report.texts import MEASURES
 from mnist_sweep.results.runs.find import SweepRuns
-from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_REASON, TAG_STATUS, TAG_TRIAL, TAG_WINNER
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_NAMED = "Trial"
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial.
+    """The best trial, or the one that the report is about.
 
     Attributes:
         trial: Its number.
-        tested: Whether it is the best of the complete sweep, not only the best so far.
+        role: What it is: `Winner`, `Best so far`, or `Trial` if the user named it.
         scores: What it scored, on which images.
         story: How it was found to be the best.
         values: Its hyperparameters that were searched.
@@ -44,12 +50,17 @@ class Winner:
     """
 
     trial: int
-    tested: bool
+    role: str
     scores: list[Fact]
     story: str
     values: dict[str, str]
     others: dict[str, str]
     run: ModelRun
+
+    @property
+    def named(self) -> bool:
+        """Whether the user named it, so that it need not be the best."""
+        return self.role == _NAMED
 
 
 @dataclass(frozen=True)
@@ -112,42 +123,55 @@ def fetched(model: ModelRun, name: str, folder: Path) -> Path | None:
     return model.fetch(name, folder) if name in listed else None
 
 
-def winner(found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Retraining) -> Winner | None:
-    """Finds the best trial; None if no trial has a score.
+def winner(
+    found: SweepRuns, frame: pd.DataFrame, board: Leaderboard, again: Retraining, named: Run | None = None
+) -> Winner | None:
+    """Describes the best trial, or the one that the user named; None if no trial has a score.
 
     Args:
         found: The sweep.
         frame: Its trials, as `load_runs` gives them.
         board: Its leaderboard.
         again: Its retraining.
+        named: The run of the trial that the user named.
     """
     try:
-        run = found.winner()
+        best = found.winner()
     except UserError:
-        return None
-    number = int(run.data.tags.get(TAG_CONFIRMS, run.data.tags[TAG_TRIAL]))
+        if named is None:
+            return None
+        best = None
+    run = named or best
+    assert run is not None
+    number = int(run.data.tags[TAG_TRIAL] if named else run.data.tags.get(TAG_CONFIRMS, run.data.tags[TAG_TRIAL]))
     row = frame[frame["trial"] == number].iloc[0]
     params = [str(column) for column in row.index if str(column).startswith("params.") and not pd.isna(row[column])]
     texts = {column.removeprefix("params."): format_value(row[column]) for column in params}
     searched = found.space
     tested = TAG_WINNER in found.parent.data.tags
     test_accuracy = row.get("metrics.test_accuracy")
+    row_of_board = next((r for r in board.rows if r.trial == number), None)
+    if named is None:
+        role, story = "Winner" if tested else "Best so far", _story(found, len(frame), again, number, tested)
+    else:
+        role, story = _NAMED, _fate(named, best)
     return Winner(
         number,
-        tested,
-        _scores(found, next(r for r in board.rows if r.trial == number), test_accuracy),
-        _story(found, len(frame), again, number, tested),
+        role,
+        [] if row_of_board is None else _scores(found, row_of_board, test_accuracy, selected=named is None),
+        story,
         {name: texts[name] for name in searched if name in texts},
         {name: text for name, text in texts.items() if name not in searched},
         ModelRun(found.client, run),
     )
 
 
-def _scores(found: SweepRuns, row: Row, test_accuracy: float | None) -> list[Fact]:
+def _scores(found: SweepRuns, row: Row, test_accuracy: float | None, *, selected: bool) -> list[Fact]:
     first, *others = found.objectives
-    images = "validation images: " if first.name.startswith("val_") else ""
+    images = ["validation images"] if first.name.startswith("val_") else []
+    note = ": ".join([*images, *(["the score that selected it, so a little optimistic"] if selected else [])])
     scores = [
-        (first, first.name, row.scores[0], row.spread, f"{images}the score that selected it, so a little optimistic"),
+        (first, first.name, row.scores[0], row.spread, note),
         (first, "on new seeds", row.retrained, row.retrained_spread, "retrained: mean ± standard deviation"),
         *(
             (objective, objective.name, value, None, MEASURES.get(objective.name, ""))
@@ -163,6 +187,19 @@ def _scores(found: SweepRuns, row: Row, test_accuracy: float | None) -> list[Fac
         note = "test images, used only for the winner: expect this accuracy on similar new images"
         facts.append(Fact("test_accuracy", f"{test_accuracy:.4f}", note))
     return facts
+
+
+def _fate(run: Run, best: Run | None) -> str:
+    """Says how the trial that the user named ended, and which one is the best."""
+    tags, parts = run.data.tags, []
+    if TAG_STATUS in tags:
+        parts.append(f"It {'was ' if tags[TAG_STATUS] in ('stopped', 'refused') else ''}{tags[TAG_STATUS]}")
+        parts[-1] += f": {tags[TAG_REASON]}." if tags.get(TAG_REASON) else "."
+    if confirms := tags.get(TAG_CONFIRMS):
+        parts.append(f"It retrains trial {confirms} on a new seed.")
+    if best is not None and best.info.run_id != run.info.run_id:
+        parts.append(f"The sweep's best model is that of trial {best.data.tags[TAG_TRIAL]}; only that one was tested.")
+    return " ".join(parts)
 
 
 def _story(found: SweepRuns, trials: int, again: Retraining, number: int, tested: bool) -> str:

@@ -78,7 +78,9 @@ def _typed(name: str, values: list[Any]) -> pd.Series[Any]:
         return _parameter(pd.Series(values, dtype="object"))
     if kind is not None and kind.startswith("datetime"):
         return pd.Series(np.array(values, dtype=kind)).dt.tz_localize("UTC")
-    as_type: Any = kind or ("Int64" if name in _WHOLE else "Float64")
+    # A model's own metric may have the same name.
+    whole = name in _WHOLE and all(value is None or float(value).is_integer() for value in values)
+    as_type: Any = kind or ("Int64" if whole else "Float64")
     return pd.Series(values, dtype="object").astype(as_type)
 
 

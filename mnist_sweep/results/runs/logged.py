@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import masked
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.folders import SWEEPS
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_ID = re.compile(r"[0-9a-f]{6,32}")
 # Metrics by name, for each epoch.
 Curve = dict[int, dict[str, float]]
 
@@ -63,59 +60,17 @@ class Logged:
         return max(self.curves)
 
 
-def find_run(run: str | None, trial: int | None, tracking_uri: str | None) -> tuple[MlflowClient, Run]:
-    """Finds a trial's run.
-
-    Args:
-        run: A run's id, or at least its first 6 digits; or a sweep, as for `load_runs`.
-        trial: A trial of that sweep; None for its best.
-        tracking_uri: As for `load_runs`.
-
-    Returns:
-        The store, and the trial's run. The run of an execution stands for its trial; a sweep's run for its best.
-
-    Raises:
-        UserError: No run matches, or several do.
-    """
-    if trial is None and run is not None and _ID.fullmatch(run) and not (SWEEPS / run).exists():
-        client = find_sweep(None, tracking_uri).client
-        found = _by_id(client, run)
-        kind = found.data.tags.get(keys.TAG_KIND)
-        if kind == "trial":
-            return client, found
-        if kind == "execution":
-            return client, client.get_run(found.data.tags[keys.PARENT_TAG])
-        if kind != "sweep":
-            raise UserError(f"rerun {run}: mnist_sweep did not log this run")
-        run, tracking_uri = found.data.tags[keys.TAG_SWEEP], client.tracking_uri
-    sweep = find_sweep(run, tracking_uri)
-    if trial is None:
-        return sweep.client, sweep.winner()
-    return sweep.client, sweep.run_of(trial)
-
-
-def _by_id(client: MlflowClient, beginning: str) -> Run:
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    found = list(store.search_runs(client, experiments, f"attributes.run_id LIKE '{beginning}%'"))
-    where = masked(client.tracking_uri)
-    if not found:
-        raise UserError(f"rerun {beginning}: no run ID in {where} starts with it; write a run ID, or SWEEP TRIAL")
-    if len(found) > 1:
-        raise UserError(f"rerun {beginning}: {len(found)} run IDs in {where} start with it; write more digits")
-    return found[0]
-
-
-def lineage(client: MlflowClient, run: Run) -> list[Logged]:
+def lineage(found: ModelRun) -> list[Logged]:
     """A trial, after the trials whose weights it continues from: each continues from the one before it.
 
     Args:
-        client: The store.
-        run: The trial's run.
+        found: The trial.
 
     Raises:
         UserError: One of the trials has no run, or logged no epoch although it has not failed.
     """
-    sweep = find_sweep(run.data.tags[keys.TAG_SWEEP], client.tracking_uri)
+    client, run = found.client, found.run
+    sweep = find_sweep(found.sweep, client.tracking_uri)
     events = _journal(sweep.sweep)
     with tempfile.TemporaryDirectory() as folder:
         sweep_config = ModelRun(client, sweep.parent).config(Path(folder))

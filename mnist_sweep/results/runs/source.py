@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,7 +28,7 @@ TAGS = {
     "data.digest": "data.digest",
 }
 # The tags that are read of a sweep's own run.
-PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_OBJECTIVE)
+PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_ID, keys.TAG_OBJECTIVE, keys.TAG_SPACE)
 # The prefix of those parameters of a sweep's own run that describe its search space.
 SPACE = "space."
 
@@ -138,7 +140,13 @@ def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
 def space_of(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
     """The search space of a `Parent`, from its run's parameters and tags."""
     named = originals(params, tags, TAG_PARAM)
-    return {key.removeprefix(SPACE): value for key, value in named.items() if key.startswith(SPACE)}
+    space = {key.removeprefix(SPACE): value for key, value in named.items() if key.startswith(SPACE)}
+    with contextlib.suppress(ValueError):
+        # Unless the tag was too long to be kept whole.
+        grown = json.loads(tags.get(keys.TAG_SPACE, "{}"))
+        # Those that are new come last.
+        space |= {str(name): str(domain) for name, domain in grown.items()}
+    return space
 
 
 class Source(Protocol):

@@ -39,7 +39,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def exported(sweep: str, wanted: str, to: Path) -> dict[str, Any]:
-    export.export(sweep, None, to, [formats.FORMATS[name] for name in wanted.split(",")])
+    export.export(sweep, None, None, to, [formats.FORMATS[name] for name in wanted.split(",")])
     manifest: dict[str, Any] = json.loads((to / "manifest.json").read_text())
     assert sorted(manifest["files"]) == sorted(p.name for p in to.iterdir() if p.name != "manifest.json")
     return manifest
@@ -114,7 +114,7 @@ def test_files_of_another_model_are_removed(project, old: str, new: str, tmp_pat
 def test_other_files_in_the_folder_are_left_alone(project, old: str, new: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     (tmp_path / "model.onnx").touch()
-    export.export(new, None, tmp_path, [formats.FORMATS["h5"]])
+    export.export(new, None, None, tmp_path, [formats.FORMATS["h5"]])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model.h5", "model.onnx", "notes.txt"]
 
 
@@ -186,7 +186,5 @@ def test_each_format_comes_once_and_in_a_fixed_order() -> None:
 
 def test_a_missing_package_is_reported_before_anything_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda package: None if package == "tf2onnx" else object())
-    with pytest.raises(
-        UserError, match="python -m pip install onnx onnxruntime tf2onnx$"
-    ):
+    with pytest.raises(UserError, match="python -m pip install onnx onnxruntime tf2onnx$"):
         formats.chosen("h5,onnx")

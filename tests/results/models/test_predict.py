@@ -29,6 +29,9 @@ class Model:
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
 
+    def on_the_same_data(self) -> list[Any]:
+        return []
+
     def fetch(self, name: str, folder: Path) -> Path:
         if not (self.artifacts / name).exists():
             raise UserError(f"no artifact {name}")
@@ -45,7 +48,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
         answer = np.where(np.arange(10) == 4, 0.8, np.where(np.arange(10) == 9, 0.2, 0))
         return [predict._Answer(f, p, answer, why_doubtful(p, answer, profile)) for f, p in found.items()]
 
-    monkeypatch.setattr(predict, "find_model", lambda what, uri: model)
+    monkeypatch.setattr(predict, "find_trial", lambda what, trial, uri: model)
     monkeypatch.setattr(predict, "_classified", classified)
     monkeypatch.chdir(tmp_path)
     return model
@@ -104,3 +107,25 @@ def test_if_no_image_can_be_read_no_model_is_loaded(model, image_files, capsys) 
     code, printed, errors = run_predict(capsys, "gone.png", "a")
     assert (code, printed) == (2, "")
     assert [line.split(":")[1] for line in errors.splitlines()] == [" gone.png", " a"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a/four.png"], (None, None)),
+        (["quick", "a/four.png"], ("quick", None)),
+        (["quick/2026-11-28_04-49-18", "3", "a/four.png"], ("quick/2026-11-28_04-49-18", 3)),
+        (["models:/quick@champion", "a/four.png"], ("models:/quick@champion", None)),
+        (["a/four.png", "--model", "quick", "--trial", "3"], ("quick", 3)),
+        (["a/four.png", "--trial", "3"], (None, 3)),
+    ],
+)
+def test_a_sweep_and_a_trial_may_precede_the_images(model, image_files, capsys, monkeypatch, given, expected) -> None:
+    taken = []
+    monkeypatch.setattr(predict, "find_trial", lambda what, trial, uri: taken.append((what, trial)) or model)
+    assert run_predict(capsys, *given)[0] == 0
+    assert taken == [expected]
+
+
+def test_a_sweep_without_images_is_refused(model, capsys) -> None:
+    assert run_predict(capsys, "quick", "3")[2] == "mnist_sweep: predict: name at least one image file\n"

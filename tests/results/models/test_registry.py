@@ -61,6 +61,7 @@ def add(client: MlflowClient, tmp_path: Path) -> Add:
         digest: str = "d",
         seed: int = 1,
         packaged: Packager = package,
+        **more: bool,
     ) -> Registered:
         experiment = client.get_experiment_by_name("story")
         place = (tmp_path / "artifacts").as_uri()
@@ -88,7 +89,7 @@ def add(client: MlflowClient, tmp_path: Path) -> Add:
         if confirmed is not None:
             client.log_metric(run, f"confirmed_{name}", confirmed)
             client.log_metric(run, f"confirmed_{name}_std", 0.25)
-        return register(find_sweep(f"story/{time}", client.tracking_uri), packaged)
+        return register(find_sweep(f"story/{time}", client.tracking_uri), packaged, **more)
 
     return added
 
@@ -210,6 +211,18 @@ def test_a_model_is_packaged_once_even_if_it_is_registered_again(add: Add, clien
     assert Path(model.artifact_location.removeprefix("file://"), "MLmodel").read_text() == "flavors: {made: here}\n"
 
 
+def test_a_retrained_model_becomes_the_champion_only_if_the_user_says_so(add: Add, client: MlflowClient) -> None:
+    add("a", 0.75)
+    why = "retrain with --champion to make it that"
+    assert add("b", 0.875, champion=False) == Registered("story-mnist_5k", "2", False, why)
+    assert champion(client) == "1"
+    # Also if it is worse, or scored by another objective.
+    assert add("c", 0.25, objective="loss min", champion=True).champion
+    assert champion(client) == "3"
+    assert "not comparable with version 3, which was chosen by loss min" in add("d", 0.75).why
+    assert champion(client) == "3"
+
+
 def test_a_champion_that_the_user_chose_stays(add: Add, client: MlflowClient) -> None:
     add("a", 0.75)
     add("b", 0.5)
@@ -218,6 +231,20 @@ def test_a_champion_that_the_user_chose_stays(add: Add, client: MlflowClient) ->
     assert champion(client) == "2"
     client.delete_registered_model_alias("story-mnist_5k", "champion")
     assert register(find_sweep("story/a", client.tracking_uri), package).champion
+
+
+def test_a_version_that_has_lost_its_files_is_registered_again_and_loses_its_alias(
+    add: Add, client: MlflowClient, tmp_path: Path
+) -> None:
+    add("a", 0.75)
+    shutil.rmtree(tmp_path / "artifacts" / "models")
+    lost = "the files of version 1 are lost"
+    # Even if it was better.
+    assert add("b", 0.5) == Registered("story-mnist_5k", "2", True, lost)
+    again = register(find_sweep("story/a", client.tracking_uri), package)
+    assert (again.version, again.champion) == ("3", True)
+    version = client.get_model_version("story-mnist_5k", "3")
+    assert client.list_logged_model_artifacts(str(version.source).removeprefix("models:/"))
 
 
 def test_a_registry_that_cannot_be_written_is_reported_in_one_line_and_nothing_is_left(

@@ -33,7 +33,7 @@ from mnist_sweep.common import ports
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.models.image_decoder import ImageDecoder
-from mnist_sweep.results.models.model_run import ModelRun, find_model
+from mnist_sweep.results.models.model_run import ModelRun, find_trial
 from mnist_sweep.results.models.preprocessing import prepare
 from mnist_sweep.results.models.serve import app, connections, image_decoders, served_models, server_of
 from mnist_sweep.results.models.serve.app import make_app
@@ -660,14 +660,14 @@ def test_the_page_needs_only_files_that_are_served(server):
 
 
 def test_the_champion_comes_first_and_then_the_best_of_the_others(project, new):
-    found = candidates(find_model(new))
+    found = candidates(find_trial(new))
     assert [candidate.trial for candidate in found] == [1, 4, 0, 3]
     assert "units 16" in found[1].about
     assert "momentum" not in found[2].about  # inactive with adam
 
 
 def test_a_lower_score_is_better_if_the_objective_is_minimized(project, other):
-    assert [candidate.find().trial for candidate in candidates(find_model(other))] == [1, 0, 2]
+    assert [candidate.find().trial for candidate in candidates(find_trial(other))] == [1, 0, 2]
 
 
 def test_retrained_trials_come_first_by_their_scores_on_new_seeds(monkeypatch):

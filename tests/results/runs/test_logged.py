@@ -1,4 +1,4 @@
-"""Finding a trial's run, and loading what was logged of it."""
+"""Loading what was logged of a trial."""
 
 from __future__ import annotations
 
@@ -14,49 +14,18 @@ from mnist_sweep.driver.publish import load_plots
 from mnist_sweep.journal.events import EpochEnded, Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.journal.trial import Execution, Trial
-from mnist_sweep.results.runs.find import find_sweep
-from mnist_sweep.results.runs.logged import find_run, lineage
+from mnist_sweep.results.models.model_run import find_trial
+from mnist_sweep.results.runs.logged import lineage
 from mnist_sweep.tracking.recorder import Recorder
-from mnist_sweep.tracking.store import connect
-from mnist_sweep.tracking.tags import TAG_TRIAL
-
-
-def number(run) -> int:
-    return int(run.data.tags[TAG_TRIAL])
-
-
-def test_a_trial_is_found_by_its_runs_id_or_by_its_sweep(project, new: str, other: str) -> None:
-    _, run = find_run(new, 3, None)
-    assert number(run) == 3
-    assert find_run(run.info.run_id, None, None)[1].info.run_id == run.info.run_id
-    assert find_run(run.info.run_id[:12], None, None)[1].info.run_id == run.info.run_id
-    # The best trial of a sweep, given by its name or its run's id, and of the last sweep.
-    assert number(find_run("alpha", None, None)[1]) == 1
-    assert number(find_run(find_sweep(new).parent.info.run_id, None, None)[1]) == 1
-    assert find_run(None, None, None)[1].data.tags["mnist_sweep.sweep"] == other
-
-
-@pytest.mark.parametrize(
-    ("run", "trial", "complaint"),
-    [
-        ("alpha", 9, "alpha/2025-01-02_10-00-00: has no trial 9; its trials are 0 to 4"),
-        ("0123456789abcdef", None, "rerun 0123456789abcdef: no run ID in sqlite:"),
-        ("alfa", None, "no such experiment; did you mean 'alpha'?"),
-    ],
-)
-def test_an_unknown_run_or_trial_is_refused(project, run: str, trial: int | None, complaint: str) -> None:
-    with pytest.raises(UserError) as error:
-        find_run(run, trial, None)
-    assert complaint in str(error.value)
 
 
 def test_a_trial_without_an_epoch_cannot_be_compared(project, new: str) -> None:
     with pytest.raises(UserError, match=r"trial 2 of alpha/2025-01-02_10-00-00 has logged no epoch"):
-        lineage(*find_run(new, 2, None))
+        lineage(find_trial(new, 2))
 
 
 def test_curves_are_exact_and_begin_with_the_trials_first_epoch(project, new: str) -> None:
-    (found,) = lineage(*find_run(new, 0, None))
+    (found,) = lineage(find_trial(new, 0))
     assert [metrics["val_accuracy"] for metrics in found.curves[1].values()] == [0.5, 0.75, 0.625]
     assert found.curves[1][3]["loss"] == 1 / 3
     assert found.trial.config["optimizer"]["learning_rate"] == 0.001
@@ -87,19 +56,19 @@ def test_without_the_journal_executions_and_parents_are_read_from_mlflow(
         for event in events:
             journal.handle(event)
             view.handle(event)
-    client = connect("sqlite:///mlruns/mlflow.db")
-    run = find_run("pop/1", 1, None)[1]
-    by_journal = lineage(client, run)
-    assert [found.trial for found in by_journal] == [first, second]
-    assert [found.slot for found in by_journal] == ["cpu0", "cpu1"]
+    found = find_trial("pop/1", 1)
+    by_journal = lineage(found)
+    assert [one.trial for one in by_journal] == [first, second]
+    assert [one.slot for one in by_journal] == ["cpu0", "cpu1"]
     assert by_journal[1].curves == {
         1: {3: {"loss": 1 / 3}, 4: {"loss": 0.25}},
         2: {3: {"loss": 2 / 3}, 4: {"loss": 0.5}},
     }
     (folder / "journal.jsonl").unlink()
-    by_mlflow = lineage(client, run)
-    assert [found.trial for found in by_mlflow] == [first, second]
-    assert [found.curves for found in by_mlflow] == [found.curves for found in by_journal]
+    by_mlflow = lineage(found)
+    assert [one.trial for one in by_mlflow] == [first, second]
+    assert [one.curves for one in by_mlflow] == [one.curves for one in by_journal]
     # An execution's run stands for its trial.
-    nested = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")[0]
-    assert find_run(nested.info.run_id, None, None)[1].info.run_id == run.info.run_id
+    info = found.run.info
+    nested = found.client.search_runs([info.experiment_id], f"tags.`mlflow.parentRunId` = '{info.run_id}'")[0]
+    assert find_trial(nested.info.run_id).run.info.run_id == info.run_id

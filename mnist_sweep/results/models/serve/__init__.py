@@ -36,12 +36,15 @@ _MODELS = 5
 _AT_A_TIME, _SECONDS_PER_IMAGE = 2, 5.0
 
 
-def serve(what: str | None, tracking_uri: str | None, host: str, port: int, token: str | None = None) -> int:
+def serve(
+    what: str | None, trial: int | None, tracking_uri: str | None, host: str, port: int, token: str | None = None
+) -> int:
     """Serves the page until Ctrl-C.
 
     Args:
-        what: As for `find_model`.
-        tracking_uri: As for `find_model`.
+        what: As for `find_trial`.
+        trial: As for `find_trial`.
+        tracking_uri: As for `find_trial`.
         host: The address to listen on. One that other machines can reach needs a token.
         port: The port to listen on; 0 for any free one.
         token: The token that requests must carry; `auto` to generate and print one. None for the value of the variable
@@ -76,7 +79,7 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
         # This import takes seconds. An error about the port comes before.
         from mnist_sweep.results.models.serve.app import make_app
 
-        models, load = _found(what, tracking_uri, Path(folder))
+        models, load = _found(what, trial, tracking_uri, Path(folder))
         names = [socket.gethostname(), f"{socket.gethostname()}.local"] if host in ports.EVERYWHERE else [host]
         with image_decoders() as decoders:
             server = server_of(make_app(models, decoders, names, wanted))
@@ -110,13 +113,16 @@ def serve(what: str | None, tracking_uri: str | None, host: str, port: int, toke
     return 0
 
 
-def _found(what: str | None, tracking_uri: str | None, folder: Path) -> tuple[ServedModels, Callable[[], None]]:
+def _found(
+    what: str | None, trial: int | None, tracking_uri: str | None, folder: Path
+) -> tuple[ServedModels, Callable[[], None]]:
     """Finds the models to serve, and returns a function that loads them."""
     from mnist_sweep.results.models.doubts import profile_of
-    from mnist_sweep.results.models.model_run import find_model
+    from mnist_sweep.results.models.model_run import find_trial
     from mnist_sweep.results.models.serve.served_models import ServedModels, candidates, card, load
 
-    champion = find_model(what, tracking_uri)
+    champion = find_trial(what, trial, tracking_uri)
+    champion.check_has_model()
     queue, profile = candidates(champion), profile_of(champion, folder)
     models = ServedModels(card(champion), champion.image_shape, profile, expected=min(len(queue), _MODELS))
     return models, partial(load, models, queue, _MODELS, folder)
