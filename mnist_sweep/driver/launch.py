@@ -128,8 +128,8 @@ class _Launch:
         self._grown: dict[str, str] = {}
         if self._past:
             self._started = same_sweep.check(before, self._plan, self._images, folder, say)
-            grown = larger_space.changed(before.config, self._plan.config)
-            self._grown = self._plan.space.describe() if grown else {}
+            if larger_space.changed(before.config, self._plan.config):
+                self._grown = self._plan.space.describe()
             self._first = SweepResumed(self._clock(), config, versions(), self._grown)
         else:
             self._first = self._started = self._plan.first_event(

@@ -182,8 +182,8 @@ def continued(config: Mapping[str, Any], folder: Path, state: SweepState, digest
         check_unchanged(old, new)
     except UserError as error:
         raise NotContinuedError(f"{folder} is not continued: {str(error).removeprefix('resume: ')}") from None
-    then, now = state.started.data.get("digest", ""), digest()
-    if then not in ("", now):
+    then = state.started.data.get("digest", "")
+    if then and then != (now := digest()):
         raise NotContinuedError(f"{folder} is not continued: its data is different now ({then} → {now})")
     # However it is written, the search space is the same.
     new = larger_space.with_space_of(new, old) | {_NAME: old[_NAME]}

@@ -88,11 +88,10 @@ def test_one_that_fails_does_not_end_the_others(command: Command, capsys: pytest
     assert "mnist_sweep: no disk\n" in printed.err
 
 
-@pytest.mark.parametrize("end", [130, KeyboardInterrupt()])
 def test_ctrl_c_ends_all_and_the_same_command_continues_them_where_they_are(
-    command: Command, capsys: pytest.CaptureFixture[str], end: int | BaseException
+    command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, first = command("seed=1,2,3", ends={2: end})
+    code, first = command("seed=1,2,3", ends={2: KeyboardInterrupt()})
     assert (code, [seed for seed, *_ in first]) == (130, [1, 2])
     lines = capsys.readouterr().out.splitlines()[-5:]
     assert [line.rpartition("  ")[2] for line in lines[1:4]] == ["complete", "interrupted", "not started"]

@@ -82,7 +82,7 @@ class TestAuto:
         free = ("workers.count=1", "workers.timeout=2h", "tracking.uri=http://ann:HUSH@box:1", "tracking.keep_models=3")
         new = compose_config("name=x", "model.units='choice(16,64)'", "objective=val_accuracy", *free)
         said: list[str] = []
-        assert found(new, Path("nowhere"), said.append) == (folder, new)
+        assert found(new, Path("nowhere"), said.append) == (folder, {**new, "model": old["model"]})
         assert said == [
             "experiments/x/1 is continued, now with tracking.keep_models (all → 3), tracking.uri "
             "(sqlite:///mlruns/mlflow.db → http://***@box:1), workers.count (null → 1), workers.timeout (1h → 2h); its "
