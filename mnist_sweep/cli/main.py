@@ -16,7 +16,8 @@ from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
-from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
+from mnist_sweep.common.ports import keep_loopback_direct
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide, hide_login, masked
 from mnist_sweep.common.termination import ended_by_signals
 from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.environ[_DEBUG] = "1"
     # From here on, its password is hidden whenever it is printed.
     hide(os.environ.get(STORE_VARIABLE, ""))
+    hide_login()
+    keep_loopback_direct()
     debug = os.environ.get(_DEBUG, "0") == "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -74,11 +77,7 @@ def _explained(error: Exception) -> tuple[int, str]:
     # MLflow is not imported here, as most errors occur before it is needed.
     mlflow = sys.modules.get("mlflow.exceptions")
     if mlflow is not None and isinstance(error, mlflow.MlflowException):
-        message = (
-            f"MLflow does not answer ({first_line(error)}); start the server, or name another store with "
-            "--tracking-uri or MLFLOW_TRACKING_URI"
-        )
-        return 2, message
+        return 2, _mlflow_failed(error)
     try:
         shadowing.check()
     except shadowing.HidesLibrary as cause:
@@ -92,6 +91,16 @@ def _tell(message: str, error: Exception, debug: bool) -> None:
 
         print(shown_traceback(error), file=sys.stderr, end="")
     print(f"mnist_sweep: {masked(one_line(message))}", file=sys.stderr, flush=True)
+
+
+def _mlflow_failed(error: Exception) -> str:
+    from mnist_sweep.tracking.faults import lasting_fault
+
+    other = "name another store with --tracking-uri or MLFLOW_TRACKING_URI"
+    fault = lasting_fault(error, "")
+    if fault is not None:
+        return f"MLflow cannot be used: {fault}; or {other}"
+    return f"MLflow does not answer ({first_line(error)}); start the server, or {other}"
 
 
 def _unusable(error: OSError) -> str:

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import NOT_LOGGED, UserError
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import hide, masked
 from mnist_sweep.config import compose
@@ -66,7 +66,9 @@ class Job:
             return "complete before"
         if self.code is None:
             return "not started"
-        what = {0: "complete", _INTERRUPTED: "interrupted"}.get(self.code, f"failed (exit code {self.code})")
+        what = {0: "complete", NOT_LOGGED: "complete, but not in MLflow", _INTERRUPTED: "interrupted"}.get(
+            self.code, f"failed (exit code {self.code})"
+        )
         return f"{what}: {self.reason}" if self.reason else what
 
 
@@ -129,7 +131,7 @@ class Multirun:
             inside = SWEEPS if folder.is_relative_to(SWEEPS.absolute()) else Path()
             shown = folder.relative_to(inside.absolute()) if folder.is_relative_to(inside.absolute()) else folder
             yield f"  {job.given:{width}}  {shown}  {job.state}"
-        if any(job.code != 0 for job in jobs):
+        if any(job.code not in (0, NOT_LOGGED) for job in jobs):
             arguments = [argument for argument in given if not argument.startswith("resume=")]
             again = masked(shlex.join([*arguments, "resume=auto"]))
             yield f"To continue with those that are not complete: {command(again)}"

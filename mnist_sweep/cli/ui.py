@@ -27,7 +27,7 @@ from mnist_sweep.common.text import one_line
 from mnist_sweep.config.compose import defaults
 from mnist_sweep.tracking import saved_view
 from mnist_sweep.tracking.store import check_database
-from mnist_sweep.tracking.uri import sqlite_path
+from mnist_sweep.tracking.uri import is_database, is_server, sqlite_path
 
 if TYPE_CHECKING:
     from mnist_sweep.results.runs.find import SweepRuns
@@ -60,7 +60,10 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     tracking = defaults()["tracking"]
     found = _find(sweep, tracking_uri) if sweep else None
     uri = found.client.tracking_uri if found else _store(tracking_uri)
-    if uri.startswith(("http:", "https:")):
+    if not (is_server(uri) or is_database(uri)):
+        print(f"The runs are in {masked(uri)}, which has pages of its own.")
+        return 0
+    if is_server(uri):
         print(f"The runs are on a tracking server: {saved_view.home(uri)}")
         _show(found or _last(uri), uri, open_browser)
         return 0

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.clock import SteadyClock
-from mnist_sweep.common.errors import MachineError, UserError, machine_fault, writing_to
+from mnist_sweep.common.errors import NOT_LOGGED, MachineError, UserError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
@@ -73,7 +73,8 @@ def run(
         retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
-        The exit code: 0; 1 if no trial has a result; 130 if the user interrupted it.
+        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results; 130 if the user
+        interrupted it.
 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
@@ -161,7 +162,7 @@ class _Launch:
         plan, settings, clock, started = self._plan, self._plan.settings, self._clock, self._started
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
-        self._tracker = Tracker(settings, self._folder, load_plots)
+        self._tracker = Tracker(settings, self._folder, load_plots, self._tell)
         views.callback(_close, self._tracker, self._tell, self._say, self._name)
         size = plan.space.size
         if size is not None and settings.search.algorithm == "grid":
@@ -175,6 +176,7 @@ class _Launch:
             confirm=settings.confirm,
             single=not plan.space.hyperparameters,
         )
+        progress.store = self._tracker.status
         screen = views.enter_context(Screen(progress, self._console))
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
@@ -260,7 +262,9 @@ class _Launch:
             single=sweep.state.single,
             last=last_run(self._folder, sweep.state, settings.objectives),
         )
-        return 0 if sweep.results.winner() is not None else 1
+        if sweep.results.winner() is None:
+            return 1
+        return 0 if self._tracker.complete else NOT_LOGGED
 
 
 def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str) -> None:
@@ -269,7 +273,7 @@ def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str
         tell("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
-        reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
+        reason = tracker.fault or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
         say(f"The journal has them; when MLflow is available again: {command(f'sync {sweep}')}")
     if tracker.mended:

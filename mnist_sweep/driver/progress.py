@@ -61,6 +61,7 @@ class Progress:
     Attributes:
         state: The state of the sweep.
         started: When this session started.
+        store: Says why MLflow waits; "" if it does not.
         single: Whether nothing is searched.
     """
 
@@ -88,6 +89,7 @@ class Progress:
         """
         self.objective, self.clock, self.started, self.single = objective, clock, clock(), single
         self.state = SweepState((objective,))
+        self.store: Callable[[], str] = str
         self._slots, self._confirm = slots, confirm
         repeats = budget.algorithm in ("hyperband", "pbt")
         self._budget, self._size = budget.max_trials, None if repeats else size
@@ -245,4 +247,6 @@ class Progress:
         best = self.best()
         if best is not None and not self.single:
             parts.append(f"best {self.objective.name} {results.outcomes[best].score:.4f} (trial {best})")
+        if store := self.store():
+            parts.append(store)
         return " · ".join(parts)

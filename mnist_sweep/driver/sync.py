@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mnist_sweep.common import invocation
-from mnist_sweep.common.errors import UserError, machine_fault
+from mnist_sweep.common.errors import NOT_LOGGED, UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import counted, first_line
@@ -25,6 +25,7 @@ from mnist_sweep.journal.folders import SWEEPS, find, is_running, retrainings, s
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import identity, store
+from mnist_sweep.tracking.faults import lasting_fault
 from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tracker import AT_ONCE, Refusals, write
 
@@ -44,7 +45,7 @@ def sync(sweep: str | None, console: Console, *, tracking_uri: str | None = None
         every: Whether to log all sweeps that no process runs.
 
     Returns:
-        The exit code: 0; 1 if a part could not be logged.
+        The exit code: 0; 3 if a part of a sweep could not be logged, or 1 if nothing of one of several sweeps could be.
 
     Raises:
         UserError: The sweep does not exist, a process runs it, or writing to MLflow fails.
@@ -114,7 +115,7 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
     except UserError:
         raise
     except Exception as error:
-        reason = machine_fault(error) or masked(first_line(error))
+        reason = lasting_fault(error, settings.tracking.uri) or masked(first_line(error))
         raise UserError(
             f"sync: cannot write to {masked(settings.tracking.uri)}; if the store is elsewhere now, name it with "
             f"--tracking-uri or MLFLOW_TRACKING_URI ({reason})"
@@ -138,4 +139,4 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         champion = None if state.retrains is None else state.retrains.champion
         published = publish(state.started.sweep, settings, folder, say, has_winner=state.has_model, champion=champion)
         summary.tell_published(say, published)
-    return int(refusals.count > 0), settings.tracking.uri
+    return NOT_LOGGED if refusals.count else 0, settings.tracking.uri

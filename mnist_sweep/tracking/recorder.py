@@ -170,6 +170,11 @@ class Recorder:
         """Whether the sweep has its own run, which is the parent of all others."""
         return bool(self._parent)
 
+    @property
+    def waiting_since(self) -> float | None:
+        """When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered."""
+        return self._write.waiting_since
+
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
 

@@ -177,7 +177,7 @@ def test_what_is_refused_is_printed(begin: Begin, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sync, "Recorder", Refusing)
     monkeypatch.setattr(sync, "last_config", lambda state, _: state.started.config)
     code, said = synced("x")
-    assert code == 1
+    assert code == 3
     # The last one ends the runs, as the resumed sweep was killed.
     assert [type(event) for event in told] == [SweepStarted, TrialStarted, SweepEnded, SweepResumed, SweepEnded]
     assert "4 events are in sqlite:///mlruns/mlflow.db" in said
