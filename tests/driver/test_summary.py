@@ -121,7 +121,7 @@ def test_what_is_announced_fits_into_the_lines_of_a_log() -> None:
     about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
     space = {"model.units": f"choice({', '.join(map(str, range(200)))})"}
     places = [f"cpu{i}" for i in range(64)]
-    summary.announce(lines.append, SweepStarted(0.0, "a/b", {"search": {}}, space, about, {}), places, 1000)
+    summary.announce(lines.append, SweepStarted(0.0, "a/b", {"search": {}}, space, about, {}), places, width=1000)
     assert max(map(len, lines)) <= 160
     assert lines[-1] == "  workers  64: cpu0 … cpu63"
 
