@@ -39,6 +39,7 @@ from mnist_sweep.journal.events import (
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
 from mnist_sweep.journal.last_run import last_run
+from mnist_sweep.journal.leaderboard import leaderboard
 from mnist_sweep.journal.ranking import marked
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
@@ -62,6 +63,7 @@ from mnist_sweep.tracking.tags import (
     TAG_MODEL_SHA256,
     TAG_NOTE,
     TAG_OBJECTIVE,
+    TAG_RANK,
     TAG_REASON,
     TAG_RETRAINS,
     TAG_RETRAINS_RUN,
@@ -146,6 +148,8 @@ class Recorder:
         self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
+        # The trials that have a rank.
+        self._ranked: set[int] = set()
         # A trial that is retried by the user's wish gets another run. When each was retried, how often before the event
         # that is handled, and the runs of the trial and of its executions at other times.
         self._retried: dict[int, list[float]] = {}
@@ -248,22 +252,38 @@ class Recorder:
         self._kind = SWEEP if event.retrains is None else RETRAINING
         tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings, single=not event.space)}
         self._parent = self._run(descriptions.run_name(event), tags, event)
-        confirmed = self._settings.confirm is not None
-        view = saved_view.tags(
-            event.sweep,
-            event.space,
-            self._settings.objectives,
-            event.time,
-            confirmed=confirmed,
-            kind=NESTED[self._kind],
-        )
-        self._write.view(view)
+        self._save_view()
         if self._parent not in self._complete or self._has_lost(self._parent, "config.yaml", "space.yaml"):
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
             self._write.yaml(self._parent, shared, "config.yaml")
             self._write.yaml(self._parent, event.space, "space.yaml")
             self._mark_complete(self._parent)
+
+    def _save_view(self, ranked: int = 0) -> None:
+        started = self._state.started
+        assert started is not None
+        view = saved_view.tags(
+            started.sweep,
+            self._state.space,
+            self._settings.objectives,
+            started.time,
+            confirmed=self._settings.confirm is not None,
+            kind=NESTED[self._kind],
+            ranked=ranked > 0,
+        )
+        self._write.view(view)
+        self._write.tag(self._parent, TAG_RANK, str(ranked))
+
+    def _rank(self, event: SweepEnded) -> None:
+        """Numbers the best trials, and shows them in this order."""
+        first = "best so far" if event.status is Status.STOPPED else "winner"
+        for row in leaderboard(self._results).rows:
+            if row.trial in self._runs and row.rank is not None and (row.rank <= _RANKED or row.trial in self._ranked):
+                self._ranked.add(row.trial)
+                mark = f" ({first})" if row.rank == 1 and self._state.space else ""
+                self._write.tag(self._runs[row.trial], TAG_RANK, f"{row.rank:04d}{mark}")
+        self._save_view(len(self._ranked))
 
     def _restore_deleted(self) -> None:
         self.mended.experiment = self._write.restored_experiment
@@ -282,6 +302,8 @@ class Recorder:
             self._write.tag(self._parent, key, value)
         if event.space:
             self._space_grown(event)
+        if event.space or self._ranked:
+            self._save_view()
         self._outdated = True
 
     def _space_grown(self, event: SweepResumed) -> None:
@@ -333,6 +355,7 @@ class Recorder:
         note = descriptions.sweep_note(self._settings, started, self._results, tested, event, last)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
+        self._rank(event)
         self._close(self._parent, event.status, event.reason, event.time)
 
     # ---- runs ---------------------------------------------------------------------------------------------------
@@ -678,6 +701,8 @@ def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
 _KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_RETRIED)
 # The kind of the runs of attempts that failed before their trial was retried by the user's wish.
 _ATTEMPT = "attempt"
+# As many trials get a rank as MLflow's charts show; for a thousand, writing it would take seconds.
+_RANKED = 100
 
 
 def _key(tags: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ view ignores it and shows its usual page.
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
 import json
@@ -17,7 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.tracking.names import TAG_PARAM, key_of, originals, tagged
-from mnist_sweep.tracking.tags import NESTED, SWEEP, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TRIAL
+from mnist_sweep.tracking.tags import NESTED, SWEEP, TAG_CONFIRMS, TAG_KIND, TAG_OBJECTIVE, TAG_RANK, TAG_SWEEP, TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +45,10 @@ _WORKFLOW = "workflowType=machine_learning"
 _RUN_NAME = "attributes.`Run Name`"
 # How `Space.describe` writes the condition of a hyperparameter.
 _CONDITION = re.compile(r" if (\S+ in \[|\S+ [<>])")
+# A hyperparameter that every trial has gets one chart; those that depend on conditions at most so many more.
+_MOST_CONDITIONS = 6
+# Not the runs that retrain others.
+_OF_SEARCH = f"tags.`{TAG_CONFIRMS}` IS NULL"
 
 
 def key(sweep: str) -> str:
@@ -109,6 +114,7 @@ def tags(
     *,
     confirmed: bool,
     kind: str = TRIAL,
+    ranked: bool = False,
 ) -> dict[str, str]:
     """Returns the experiment's tag that stores the view.
 
@@ -119,12 +125,15 @@ def tags(
         time: When the sweep started, in seconds since 1970.
         confirmed: Whether the best trials are retrained on new seeds.
         kind: The kind of its trials' runs.
+        ranked: Whether the best trials have a rank, as when the sweep has ended.
 
     Returns:
         One tag; none if the view is too large for MLflow.
     """
     stamp = int(time * 1000)
-    state = json.dumps(_state(sweep, space, objectives, kind, confirmed=confirmed), separators=(",", ":"))
+    state = json.dumps(
+        _state(sweep, space, objectives, kind, confirmed=confirmed, ranked=ranked), separators=(",", ":")
+    )
     packed = "deflate;" + base64.b64encode(zlib.compress(state.encode(), 9)).decode()
     view = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": packed}
     value = json.dumps(view)
@@ -139,7 +148,15 @@ def tags_of_run(parent: Run) -> dict[str, str]:
     objectives = tuple(map(Objective.parse, about[TAG_OBJECTIVE].split(",")))
     confirmed = any(k.startswith("confirm.") for k in parent.data.params)
     kind = NESTED.get(about.get(TAG_KIND, SWEEP), TRIAL)
-    return tags(about[TAG_SWEEP], params, objectives, parent.info.start_time / 1000, confirmed=confirmed, kind=kind)
+    return tags(
+        about[TAG_SWEEP],
+        params,
+        objectives,
+        parent.info.start_time / 1000,
+        confirmed=confirmed,
+        kind=kind,
+        ranked=about.get(TAG_RANK, "0") != "0",
+    )
 
 
 def outdated(experiment: Experiment) -> list[str]:
@@ -148,18 +165,25 @@ def outdated(experiment: Experiment) -> list[str]:
 
 
 def _state(
-    sweep: str, space: Mapping[str, str], objectives: Sequence[Objective], kind: str, *, confirmed: bool
+    sweep: str,
+    space: Mapping[str, str],
+    objectives: Sequence[Objective],
+    kind: str,
+    *,
+    confirmed: bool,
+    ranked: bool,
 ) -> dict[str, Any]:
     first = objectives[0]
     best = [key_of(f"best_{objective.name}") for objective in objectives]
     scores = [*best, *([key_of(f"confirmed_{first.name}")] if confirmed else []), "test_accuracy", "seconds"]
-    columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}}
+    columns = {_RUN_NAME: 350, f"tags.`{TAG_RANK}`": 140, **{f"metrics.`{name}`": 120 for name in scores}}
     columns |= {f"params.`{key_of(name)}`": 100 for name in space}
     return {
         # Without a filter or an order, trials would be collapsed below the sweep's run, and not drawn.
-        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, kind)}",
-        "orderByKey": f"metrics.`{best[0]}`",
-        "orderByAsc": not first.maximize,
+        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, kind)} and {_OF_SEARCH}",
+        # The winner's score may not be the best: new seeds or ties may have decided.
+        "orderByKey": f"tags.`{TAG_RANK}`" if ranked else f"metrics.`{best[0]}`",
+        "orderByAsc": ranked or not first.maximize,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -190,12 +214,9 @@ def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[d
     first = objectives[0]
     best = key_of(f"best_{first.name}")
     charts: list[dict[str, Any]] = []
-    # MLflow draws only trials that have a value for each parameter.
-    always = [key_of(name) for name, domain in space.items() if not _CONDITION.search(domain)]
-    if always:
-        charts.append(
-            _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=False)
-        )
+    for place, names in enumerate(_together(space)):
+        shown = {"selectedParams": list(map(key_of, names)), "selectedMetrics": [best], "showAllRuns": False}
+        charts.append(_chart(f"parallel-{place}", "search", "PARALLEL", **shown))
     for cost in [key_of(f"best_{objective.name}") for objective in objectives[1:]] or ["parameters", "seconds"]:
         axes = {"xaxis": _axis(cost), "yaxis": _axis(best)}
         charts.append(_chart(f"scatter-{cost}", "size", "SCATTER", **axes))
@@ -208,6 +229,50 @@ def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[d
             )
         )  # fmt: skip
     return charts
+
+
+def _together(space: Mapping[str, str]) -> list[list[str]]:
+    """Returns the hyperparameters of each chart with parallel coordinates.
+
+    MLflow draws only trials that have a value for each of a chart's hyperparameters. So the first chart has those that
+    every trial has, and another one has all that are active under each condition.
+    """
+    whole: dict[str, list[str]] = {}
+    for name, domain in space.items():
+        own = _conditions(domain)
+        # Those that it depends on are active, too. They come before it.
+        whole[name] = own + [more for parent in whole if parent in _words(own) for more in whole[parent]]
+    found: list[list[str]] = []
+    for conditions in sorted(whole.values(), key=len):
+        names = [name for name in space if all(_follows(needed, conditions) for needed in whole[name])]
+        if names not in found:
+            found.append(names)
+    return found[:1] + sorted(found[1:], key=len, reverse=True)[:_MOST_CONDITIONS]
+
+
+def _conditions(domain: str) -> list[str]:
+    when = _CONDITION.search(domain)
+    return [] if when is None else domain[when.start() + len(" if ") :].split(" and ")
+
+
+def _words(conditions: list[str]) -> set[str]:
+    return {word for condition in conditions for word in condition.split()}
+
+
+def _follows(needed: str, given: list[str]) -> bool:
+    """Whether a condition holds if some others do: `layers in [2, 3]` if `layers in [3]` does."""
+    if needed in given:
+        return True
+    parent, values = _options(needed)
+    return any(parent == other and smaller and smaller <= values for other, smaller in map(_options, given))
+
+
+def _options(condition: str) -> tuple[str, set[str]]:
+    parent, _, listed = condition.partition(" in ")
+    try:
+        return parent, set(map(repr, ast.literal_eval(listed)))
+    except (ValueError, SyntaxError):
+        return condition, set()
 
 
 def _axis(metric: str) -> dict[str, str]:

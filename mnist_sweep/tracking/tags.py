@@ -12,6 +12,8 @@ TAG_CONFIRMS = "mnist_sweep.confirms"
 TAG_STATUS = "mnist_sweep.status"
 TAG_REASON = "mnist_sweep.reason"
 TAG_WINNER = "mnist_sweep.winner"
+# The place on the leaderboard, with zeros in front so that MLflow can sort it; of a sweep's own run, how many have one.
+TAG_RANK = "mnist_sweep.rank"
 TAG_OBJECTIVE = "mnist_sweep.objective"
 TAG_BEGUN = "mnist_sweep.begun"
 # How often a trial was retried by the user's wish before this run; absent from its first run.

@@ -42,6 +42,7 @@ from mnist_sweep.tracking.tags import (
     TAG_KIND,
     TAG_NOTE,
     TAG_OBJECTIVE,
+    TAG_RANK,
     TAG_REASON,
     TAG_SLOT,
     TAG_STATUS,
@@ -433,6 +434,11 @@ def test_the_experiment_has_the_sweeps_view(told, logged):
     (view,) = [key for key in experiment.tags if key.startswith(saved_view.TAG)]
     assert view == saved_view.TAG + saved_view.key(SWEEP)
     assert experiment.tags[view] == saved_view.tags_of_run(logged.parent)[view]
+
+
+def test_the_trials_of_a_sweep_that_has_ended_have_their_rank(logged):
+    ranks = [run.data.tags.get(TAG_RANK) for run in logged.trials.values()]
+    assert ranks == ["0001 (winner)", "0003", None, None, "0002"]
 
 
 def test_the_experiment_keeps_the_latest_sweeps_views_and_those_of_users(make_story):

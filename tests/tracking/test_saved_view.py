@@ -22,9 +22,13 @@ _SPACE = {
 
 
 def state(
-    space: dict[str, str] = _SPACE, objectives: tuple[Objective, ...] = (_ACCURACY,), *, confirmed: bool = False
+    space: dict[str, str] = _SPACE,
+    objectives: tuple[Objective, ...] = (_ACCURACY,),
+    *,
+    confirmed: bool = False,
+    ranked: bool = False,
 ) -> dict[str, Any]:
-    ((tag, value),) = saved_view.tags(_SWEEP, space, objectives, 12.5, confirmed=confirmed).items()
+    ((tag, value),) = saved_view.tags(_SWEEP, space, objectives, 12.5, confirmed=confirmed, ranked=ranked).items()
     assert tag == "mlflow.sharedViewState.sweep-2026-11-23_05-32-59"
     view = json.loads(value)
     assert (view["name"], view["createdAt"], view["updatedAt"]) == (_SWEEP, 12500, 12500)
@@ -42,14 +46,23 @@ def charts(kind: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_the_view_shows_the_sweeps_trials_the_best_first() -> None:
     found = state()
-    assert found["searchFilter"] == f"tags.`mnist_sweep.sweep` = '{_SWEEP}' and tags.`mnist_sweep.kind` = 'trial'"
+    assert found["searchFilter"] == (
+        f"tags.`mnist_sweep.sweep` = '{_SWEEP}' and tags.`mnist_sweep.kind` = 'trial' "
+        "and tags.`mnist_sweep.confirms` IS NULL"
+    )
     assert (found["orderByKey"], found["orderByAsc"]) == ("metrics.`best_val_accuracy`", False)
     assert state(objectives=(_LOSS,))["orderByAsc"] is True
+
+
+def test_after_the_end_the_leaderboard_decides_the_order() -> None:
+    found = state(ranked=True)
+    assert (found["orderByKey"], found["orderByAsc"]) == ("tags.`mnist_sweep.rank`", True)
 
 
 def test_hyperparameters_and_scores_are_columns() -> None:
     columns = state(confirmed=True, objectives=(_ACCURACY, _SIZE))["selectedColumns"]
     assert columns == [
+        "tags.`mnist_sweep.rank`",
         "metrics.`best_val_accuracy`",
         "metrics.`best_parameters`",
         "metrics.`confirmed_val_accuracy`",
@@ -62,12 +75,32 @@ def test_hyperparameters_and_scores_are_columns() -> None:
     assert "metrics.`confirmed_val_accuracy`" not in state()["selectedColumns"]
 
 
-def test_parallel_coordinates_show_only_unconditional_hyperparameters() -> None:
-    """MLflow leaves out a trial that lacks a value."""
-    (chart,) = charts("PARALLEL")
-    assert chart["selectedParams"] == ["model.layers", "optimizer.learning_rate"]
-    assert chart["selectedMetrics"] == ["best_val_accuracy"]
+def test_parallel_coordinates_show_every_hyperparameter_where_it_is_active() -> None:
+    """MLflow leaves out a trial that lacks a value, so those that not every trial has get charts of their own."""
+    every, two = charts("PARALLEL")
+    assert every["selectedParams"] == ["model.layers", "optimizer.learning_rate"]
+    assert two["selectedParams"] == ["model.layers", "model.units.2", "optimizer.learning_rate"]
+    assert every["selectedMetrics"] == two["selectedMetrics"] == ["best_val_accuracy"]
     assert charts("PARALLEL", space={}) == []
+
+
+def test_a_chart_has_all_that_is_active_under_its_condition() -> None:
+    space = {
+        "a": "choice(1, 2, 3)",
+        "second": "choice(1, 2) if a in [2, 3]",
+        "third": "choice(1, 2) if a in [3]",
+        "rate": "interval(0, 1) if third in [2]",
+        "other": "interval(0, 1) if rate > 0.5",
+        "exclusive": "interval(0, 1) if a in [1]",
+    }
+    assert [chart["selectedParams"] for chart in charts("PARALLEL", space=space)] == [
+        ["a"],
+        ["a", "second", "third", "rate", "other"],
+        ["a", "second", "third", "rate"],
+        ["a", "second", "third"],
+        ["a", "second"],
+        ["a", "exclusive"],
+    ]
 
 
 @pytest.mark.parametrize(
