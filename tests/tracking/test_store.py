@@ -452,7 +452,7 @@ def test_a_store_of_another_mlflow_is_an_error_with_the_command_that_upgrades_it
 )
 def test_what_a_server_refuses_for_good_is_an_error_that_says_what_to_do(status, body, message) -> None:
     class Refusing(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             """Refuses every request."""
             self.send_response(status)
             self.end_headers()
