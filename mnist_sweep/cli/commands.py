@@ -44,22 +44,33 @@ def _show_data(given: list[str]) -> int:
 
 def _resume(given: list[str]) -> int:
     parser = _Parser("resume", "Continues an interrupted sweep, as if it had never been interrupted.")
-    what = f"{_SWEEP} (default: the last unfinished one); and a larger budget, such as search.max_trials=40"
+    what = (
+        f"{_SWEEP} (default: the last unfinished one); and a larger budget, such as search.max_trials=40, or what does "
+        "not change the results, such as workers.count=1 or data.path=FILE"
+    )
     parser.add_argument("given", nargs="*", metavar="SWEEP|KEY=VALUE", help=what)
     versions = "continue even with another version of TensorFlow, Keras or NumPy, which may change the results"
     parser.add_argument("--other-versions", action="store_true", help=versions)
+    failed = "also train the failed trials again, for example after correcting your code"
+    parser.add_argument("--retry-failed", action="store_true", help=failed)
     parser.add_store()
-    options = parser.parse_args(given)
+    options = parser.parse_intermixed_args(given)
     from mnist_sweep.driver import resume
 
-    longer = [text for text in options.given if "=" in text and not Path(text).exists()]
-    sweeps = [text for text in options.given if text not in longer]
+    changes = [text for text in options.given if "=" in text and not Path(text).exists()]
+    sweeps = [text for text in options.given if text not in changes]
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
-    for text in longer:
+    for text in changes:
         hide(text.partition("=")[2])
-    sweep, console, uri = next(iter(sweeps), None), _console(), options.tracking_uri
-    return resume.resume(sweep, longer, console, other_versions=options.other_versions, tracking_uri=uri)
+    return resume.resume(
+        next(iter(sweeps), None),
+        changes,
+        _console(),
+        other_versions=options.other_versions,
+        retry_failed=options.retry_failed,
+        tracking_uri=options.tracking_uri,
+    )
 
 
 def _sync(given: list[str]) -> int:
@@ -199,7 +210,7 @@ def _serve(given: list[str]) -> int:
 def _rerun(given: list[str]) -> int:
     about = (
         "Trains a trial again from what was logged, and checks whether every metric of every epoch is the same. "
-        "The exit code is 0 if it is, and 1 if not."
+        "The exit code is 0 if it is, and 1 if not. A failed trial is trained to its end."
     )
     parser = _Parser("rerun", about)
     parser.add_trial("the trial to train")
@@ -230,8 +241,7 @@ def _retrain(given: list[str]) -> int:
     parser.add_store()
     options, unknown = parser.parse_known_intermixed_args(given)
     if unknown:
-        # `hints` lists the commands of this module.
-        from mnist_sweep.cli.hints import check_options
+        from mnist_sweep.cli.options import check_options
 
         check_options(given[given.index(unknown[0]) :][:2])
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")

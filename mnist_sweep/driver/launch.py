@@ -14,13 +14,15 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.clock import SteadyClock
-from mnist_sweep.common.errors import NOT_LOGGED, MachineError, writing_to
+from mnist_sweep.common.errors import NOT_LOGGED, MachineError, UserError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
+from mnist_sweep.config import space
+from mnist_sweep.data import images as data
 from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
@@ -54,6 +56,7 @@ def run(
     *,
     resume: bool = False,
     other_versions: bool = False,
+    retry_failed: bool = False,
     baseline: Mapping[str, Any] | None = None,
     retrains: Retrains | None = None,
 ) -> int:
@@ -65,6 +68,7 @@ def run(
         console: Where to print.
         resume: Whether the folder holds a sweep to continue.
         other_versions: Whether to continue it even with other versions of what trains.
+        retry_failed: Whether to train its failed trials again.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
         retrains: The trial that this run retrains, for its first event; None for a sweep.
 
@@ -83,7 +87,7 @@ def run(
             # Not if the driver is killed: the resumed sweep uses the copy of the data again.
             views.callback(tidy, folder)
             launch.prepare(resume=resume, other_versions=other_versions)
-            launch.assemble(journal, views)
+            launch.assemble(journal, views, retry_failed=retry_failed)
             if not launch.run_loop():
                 return INTERRUPTED
         return launch.finish()
@@ -110,7 +114,7 @@ class _Launch:
         self._past = list(read(folder)) if resume else []
         before = SweepState.after(self._past)
         same_sweep.check_versions(before, folder, self._plan.backend, other_versions, say)
-        self._images, dataset = self._plan.load_data()
+        self._images, dataset = self._load_data(before)
         summary.warn_of_fallback(self._console, self._images)
         for note in self._images.notes:
             say(note)
@@ -124,9 +128,9 @@ class _Launch:
         self._first: SweepStarted | SweepResumed
         self._grown: dict[str, str] = {}
         if self._past:
-            self._started = same_sweep.check(before, self._plan, self._images, folder)
-            space = self._plan.space.describe()
-            self._grown = space if larger_space.changed(before.config, self._plan.config) else {}
+            self._started = same_sweep.check(before, self._plan, self._images, folder, say)
+            if larger_space.changed(before.config, self._plan.config):
+                self._grown = self._plan.space.describe()
             self._first = SweepResumed(self._clock(), config, versions(), self._grown)
         else:
             self._first = self._started = self._plan.first_event(
@@ -143,18 +147,31 @@ class _Launch:
         for line in neighbours.warnings(self._plan.slots, others):
             say(line)
 
-    def assemble(self, journal: Journal, views: contextlib.ExitStack) -> None:
+    def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
+        path = self._plan.settings.data.path
+        try:
+            return self._plan.load_data()
+        except UserError as error:
+            if before.started is None or path is None or Path(path).expanduser().exists():
+                raise
+            again = command(f"resume {summary.as_argument(before.started.sweep, self._folder)} data.path=FILE")
+            raise UserError(f"{error}; if it was moved: {again}") from error
+
+    def assemble(self, journal: Journal, views: contextlib.ExitStack, *, retry_failed: bool) -> None:
         """Puts the loop together with its search and its listeners, and brings all of them up to date."""
         plan, settings, clock, started = self._plan, self._plan.settings, self._clock, self._started
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots, self._tell)
         views.callback(_close, self._tracker, self._tell, self._say, self._name)
+        size = plan.space.size
+        if size is not None and settings.search.algorithm == "grid":
+            size -= len({space.identity(trial["values"]) for trial in started.earlier})
         progress = Progress(
             settings.objective,
             settings.search,
             len(plan.slots),
-            plan.space.size,
+            size,
             clock,
             confirm=settings.confirm,
             single=not plan.space.hyperparameters,
@@ -183,7 +200,10 @@ class _Launch:
             self._tracker.handle(event)
             progress.handle(event)
         self._sweep.replay(self._past, grown=bool(self._grown))
+        again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
+        if again:
+            self._sweep.retry(again)
 
     def run_loop(self) -> bool:
         """Runs the loop to its end; returns False if the user interrupted it at once."""

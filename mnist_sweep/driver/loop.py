@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mnist_sweep.common.errors import MachineError
+from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
@@ -27,9 +27,10 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     TrialAsked,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
 )
-from mnist_sweep.journal.files import forget, trial_folder
+from mnist_sweep.journal.files import STATE_FILE, forget, trial_folder
 from mnist_sweep.journal.ranking import Ranking, confirm
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.search.in_thread import ThreadedSearch
@@ -141,6 +142,38 @@ class Sweep:
         self._started = self._clock()
         if self.state.reached:
             self.state.stop(self.state.reached)
+
+    def to_retry(self, say: Callable[[str], None]) -> list[int]:
+        """Returns the failed trials that can be trained again; to be called after `replay`.
+
+        Args:
+            say: Prints which they are, and which cannot.
+
+        Raises:
+            UserError: The sweep would stop them at once.
+        """
+        failed, trials = self.state.failed, self.results.trials
+        budget = self._budget.time_budget
+        if failed and budget is not None and self.state.used >= seconds(budget):
+            raise UserError(f"resume: the time budget of {budget} is used up; add a longer one, search.time_budget=…")
+        if failed and self.state.reached:
+            raise UserError(f"resume: {self.state.reached}; add a better one, search.target=…")
+        parents = {number: trials[number].parent for number in failed}
+        lost = {n for n, p in parents.items() if p is not None and not _has_state(self._folder, p)}
+        for number in sorted(lost):
+            say(f"Trial {number} cannot be retried: it continued from trial {parents[number]}, whose state is gone")
+        found = [number for number in failed if number not in lost]
+        if found:
+            say(f"Trains again: trial{'' if len(found) == 1 else 's'} {', '.join(map(str, found))}")
+        return found
+
+    def retry(self, trials: Sequence[int]) -> None:
+        """Trains trials that have failed again from their start, when the loop runs; to be called after `replay`."""
+        for number in trials:
+            # Before the event: a failed trial does not need the state that its last attempt has saved.
+            forget(trial_folder(self._folder, number))
+        self.emit(TrialsRetried(self._clock(), list(trials)))
+        self._attempts.add_interrupted(confirming=False, only=trials)
 
     def stop(self, reason: str) -> None:
         """Interrupts the sweep: no more trials, and the running ones pause after their current epoch, to be resumed.
@@ -309,3 +342,7 @@ class Sweep:
             self._packaging.take(message)
         if self.state.phase is Phase.TESTING:
             self._test.handle(message)
+
+
+def _has_state(folder: Path, trial: int) -> bool:
+    return (trial_folder(folder, trial) / STATE_FILE).exists()

@@ -178,6 +178,9 @@ def next_steps(
         why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"
         say(f"{'The run has no result' if single else 'No trial has a result'}{why}.")
         say(f"The workers' output is in {folder / 'workers'}.")
+        if ended:
+            again = invocation.command(f"resume --retry-failed {as_argument(sweep, folder)}")
+            say(f"To train the trials again, after correcting the cause: {again}")
         if published is not None:
             tell_published(say, published)
         return
@@ -206,6 +209,8 @@ def next_steps(
         if published is None
         else _next_commands(named, sweep.partition("/")[0] if single else None)
     )
+    if Status.FAILED in ended:
+        commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
     lines = {invocation.command(command): purpose for command, purpose in commands.items()}
     width = max(map(len, lines))
     for line, purpose in lines.items():

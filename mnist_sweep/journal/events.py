@@ -143,6 +143,14 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True)
+class TrialsRetried(Event):
+    """Trials that have failed are trained again from their start, by the user's wish, with the same values and seed."""
+
+    kind = "trials_retried"
+    trials: list[int]
+
+
+@dataclass(frozen=True)
 class Confirmed(Event):
     """The best trials were retrained on new seeds.
 

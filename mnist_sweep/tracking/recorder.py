@@ -33,6 +33,7 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     SweepStarted,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -65,6 +66,7 @@ from mnist_sweep.tracking.tags import (
     TAG_RETRAINS,
     TAG_RETRAINS_RUN,
     TAG_RETRAINS_TRIAL,
+    TAG_RETRIED,
     TAG_SLOT,
     TAG_SPACE,
     TAG_STATUS,
@@ -144,6 +146,11 @@ class Recorder:
         self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
+        # A trial that is retried by the user's wish gets another run. When each was retried, how often before the event
+        # that is handled, and the runs of the trial and of its executions at other times.
+        self._retried: dict[int, list[float]] = {}
+        self._retries: dict[int, int] = {}
+        self._other_runs: dict[tuple[int, int], tuple[str, dict[int, str]]] = {}
         # The runs that MLflow had before, and those that have their parameters, config and data.
         self._found: dict[str, Run] = {}
         self._complete: set[str] = set()
@@ -196,6 +203,9 @@ class Recorder:
     def _handle(self, event: Event) -> None:
         versions, tested = self._state.versions, self._state.tested
         self._state.handle(event)
+        number = event.trial.number if isinstance(event, TrialStarted) else getattr(event, "trial", None)
+        if number in self._retried:
+            self._switch(number, event.time)
         match event:
             case SweepStarted():
                 self._sweep_started(event)
@@ -207,6 +217,8 @@ class Recorder:
                 self._epoch_ended(event)
             case ExecutionEnded():
                 self._execution_ended(event)
+            case TrialsRetried():
+                self._trials_retried(event)
             case AttemptFailed():
                 self._write.tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
                 self._write.text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
@@ -360,7 +372,7 @@ class Recorder:
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
         if self._done(number):
-            known = self._found[f"{NESTED[self._kind]} {number}"]
+            known = self._found[self._trial_key(number)]
             self._runs[number] = known.info.run_id
             if known.data.tags.get(PARENT_TAG) != self._parent:
                 # The sweep's own run was deleted for good, and is a new one now.
@@ -376,6 +388,7 @@ class Recorder:
                 TAG_KIND: NESTED[self._kind],
                 TAG_TRIAL: str(number),
                 PARENT_TAG: self._parent,
+                **self._retry_tags(number),
             }
             if event.slot != NO_SLOT:
                 tags[TAG_SLOT] = event.slot
@@ -383,7 +396,7 @@ class Recorder:
                 tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:
                 tags[TAG_CONFIRMS] = str(trial.confirms)
-            self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
+            self._runs[number] = self._run(self._named(descriptions.trial_name(trial), number), tags, event)
         run = self._runs[number]
         if run not in self._complete:
             self._write.params(run, hyperparameters(trial))
@@ -394,6 +407,44 @@ class Recorder:
         assert self._state.started is not None
         shared = {key: self._state.started.config[key] for key in ("name", "seed", "objective", "data")}
         self._write.yaml(self._runs[trial.number], {**shared, **trial.config}, "config.yaml")
+
+    def _trials_retried(self, event: TrialsRetried) -> None:
+        """Keeps the runs of the failed attempts, but no longer as those of trials."""
+        for number in event.trials:
+            times = self._retried.setdefault(number, [])
+            if event.time in times:
+                times.remove(event.time)
+            self._switch(number, event.time)
+            mine = {TAG_TRIAL: str(number), **self._retry_tags(number)}
+            runs = [self._runs.get(number), *(run for (n, _), run in self._executions.items() if n == number)]
+            for found in self._found.values():
+                # Those of its executions were not looked at if the trial was logged completely.
+                if {key: v for key in (TAG_TRIAL, TAG_RETRIED) if (v := found.data.tags.get(key))} == mine:
+                    runs.append(found.info.run_id)
+            for run in set(filter(None, runs)):
+                self._write.tag(run, TAG_KIND, _ATTEMPT)
+            times.append(event.time)
+            self._switch(number, event.time)
+
+    def _switch(self, number: int, time: float) -> None:
+        """Makes the runs of a trial those that it had at some time, as events may be handled again."""
+        before, now = self._retries.get(number, 0), sum(retried <= time for retried in self._retried[number])
+        if now != before:
+            executions = {i: self._executions.pop((n, i)) for n, i in list(self._executions) if n == number}
+            self._other_runs[number, before] = self._runs.pop(number, ""), executions
+            run, executions = self._other_runs.pop((number, now), ("", {}))
+            if run:
+                self._runs[number] = run
+            self._executions |= {(number, i): nested for i, nested in executions.items()}
+            self._retries[number] = now
+
+    def _named(self, name: str, number: int) -> str:
+        retries = self._retries.get(number, 0)
+        return f"{name}, retry {retries}" if retries else name
+
+    def _retry_tags(self, number: int) -> dict[str, str]:
+        retries = self._retries.get(number, 0)
+        return {TAG_RETRIED: str(retries)} if retries else {}
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         if not self._done(event.trial):
@@ -412,9 +463,11 @@ class Recorder:
                 TAG_TRIAL: str(number),
                 TAG_EXECUTION: str(execution),
                 PARENT_TAG: self._runs[number],
+                **self._retry_tags(number),
             }
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
-            self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
+            named = self._named(f"trial {number}, {name}", number)
+            self._executions[number, execution] = self._run(named, tags, event)
         run = self._executions[number, execution]
         if run not in self._complete:
             self._write.params(run, values)
@@ -535,8 +588,11 @@ class Recorder:
 
     def _done(self, number: int) -> bool:
         """Whether a trial was logged completely before the events were replayed."""
-        known = self._found.get(f"{NESTED[self._kind]} {number}")
+        known = self._found.get(self._trial_key(number))
         return known is not None and TAG_DONE in known.data.tags
+
+    def _trial_key(self, number: int) -> str:
+        return _key({TAG_KIND: NESTED[self._kind], TAG_TRIAL: str(number), **self._retry_tags(number)})
 
     def _kept(self) -> set[int]:
         """Returns the trials of the search whose models are to be kept."""
@@ -619,12 +675,18 @@ def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 # The tags that tell a sweep's runs apart.
-_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION)
+_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_RETRIED)
+# The kind of the runs of attempts that failed before their trial was retried by the user's wish.
+_ATTEMPT = "attempt"
 
 
 def _key(tags: Mapping[str, str]) -> str:
-    """Returns `sweep`, `trial 3` or `execution 3 2`."""
-    return " ".join(tags[key] for key in _KEYS if key in tags)
+    """Returns `sweep`, `trial 3` or `execution 3 2`; with a colon and how often it was retried, if it was."""
+    kind = tags.get(TAG_KIND, "")
+    if kind == _ATTEMPT:
+        kind = "execution" if TAG_EXECUTION in tags else "trial"
+    retried = [f":{tags[TAG_RETRIED]}"] if TAG_RETRIED in tags else []
+    return " ".join([kind, *(tags[key] for key in (TAG_TRIAL, TAG_EXECUTION) if key in tags), *retried])
 
 
 def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int, Mapping[str, float]]:

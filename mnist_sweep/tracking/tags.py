@@ -14,6 +14,8 @@ TAG_REASON = "mnist_sweep.reason"
 TAG_WINNER = "mnist_sweep.winner"
 TAG_OBJECTIVE = "mnist_sweep.objective"
 TAG_BEGUN = "mnist_sweep.begun"
+# How often a trial was retried by the user's wish before this run; absent from its first run.
+TAG_RETRIED = "mnist_sweep.retried"
 TAG_DONE = "mnist_sweep.logged"
 TAG_SLOT = "mnist_sweep.slot"
 TAG_BACKEND = "mnist_sweep.backend"

@@ -217,7 +217,10 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     assert not [e for e in events if isinstance(e, WinnerTested)]
     refused = run(work, "resume", "mlp", "search.max_trials=1")
     assert refused.returncode == 2
-    assert "search.max_trials (20 → 1); only a budget may change, and it may only grow" in refused.stderr
+    assert (
+        "search.max_trials (20 → 1); what determines the results must stay the same, and a budget may only grow"
+        in refused.stderr
+    )
     done = run(work, "resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Winner: trial " in done.stdout

@@ -33,6 +33,7 @@ from mnist_sweep.journal.events import (
     SweepStarted,
     TrialAsked,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -53,6 +54,7 @@ STORY: list[Event] = [
     SlotLost(5.5, "gpu1", "cannot start"),
     TrialEnded(6.0, 0, OUTCOME),
     ExecutionEnded(6.5, 0, 2, OUTCOME),
+    TrialsRetried(6.7, [0]),
     Confirmed(6.8, [{"trial": 0, "scores": {"1001": 0.5}, "mean": 0.5, "std": 0.0}], 0, 1, 0.04),
     WinnerTested(7.0, 0, {"test_accuracy": 0.8}, [[1, 0], [0, 1]]),
     SweepEnded(8.0, Status.STOPPED, "stopped by Ctrl-C", 0),
