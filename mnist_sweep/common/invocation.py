@@ -57,4 +57,8 @@ def _interpreter(executable: str, path: str, working: str) -> str:
 def _same(one: str, other: str) -> bool:
     """Whether two paths start the same Python with the same packages."""
     # The interpreter of a virtual environment may be a link to one without its packages.
-    return os.path.exists(other) and os.path.samefile(one, other) and os.path.realpath(Path(one).parent) == os.path.realpath(Path(other).parent)
+    return (
+        os.path.exists(other)
+        and os.path.samefile(one, other)
+        and os.path.realpath(Path(one).parent) == os.path.realpath(Path(other).parent)
+    )

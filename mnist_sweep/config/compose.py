@@ -310,7 +310,9 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         return UserError(f"{file}: no such config")
     top, _, value = file.partition("/")
     if top == "data" and ("/" in value or value.endswith((".npz", ".gz", ".npy"))):
-        return UserError(f"data={value}: no such option of the group data; for a file, write data=npz data.path={value}")
+        return UserError(
+            f"data={value}: no such option of the group data; for a file, write data=npz data.path={value}"
+        )
     if top == "model" and re.fullmatch(r"[\w.]+:\w+", value):
         return UserError(
             f"model={value}: no such option of the group model; for your own code, write model.hypermodel={value} or "

@@ -108,7 +108,9 @@ def _of_text(text: str) -> str | None:
             return _of_range([low, high, step])
         return _interval(low, high, integer=low.isdecimal() and high.isdecimal(), log=False)
     values = re.split(r"\s*[|;/,]\s*|\s+", text.strip("[](){}"))
-    return ",".join(values) if len(values) > 1 and all(re.fullmatch(_NUMBER, v, re.IGNORECASE) for v in values) else None
+    return (
+        ",".join(values) if len(values) > 1 and all(re.fullmatch(_NUMBER, v, re.IGNORECASE) for v in values) else None
+    )
 
 
 def _interval(low: str, high: str, *, integer: bool, log: bool) -> str:

@@ -34,7 +34,7 @@ from mnist_sweep.config.overrides import corrected
         (["model.units=hp.Int(16,64,16)"], "'model.units=range(16,65,16)'"),
         (["rate=tune.loguniform(1e-4,", "1e-2)"], "'rate=tag(log,interval(1e-4,1e-2))'"),
         (["units=my.own(1,2)"], None),
-        (["objective=[val_größe/x max,val_top@2 max]"], "'objective=[\"val_größe/x max\",\"val_top@2 max\"]'"),
+        (["objective=[val_größe/x max,val_top@2 max]"], '\'objective=["val_größe/x max","val_top@2 max"]\''),
         (["model.units=choice()"], None),
         (["name=my run (2)"], None),
         (["=3"], None),

@@ -58,7 +58,11 @@ def test_the_shipped_defaults_are_valid(trial: Trial, model: str) -> None:
         ("model.units", 16.0, "model.units=16.0: must be a whole number"),
         ("model.units", None, "model.units=null: must be a whole number"),
         ("model.units", {"first": 16}, "model.units: must be a whole number"),
-        ("model.layers", [1, 2], "model.layers=[1, 2]: must be a whole number; to search values, write model.layers=1,2"),
+        (
+            "model.layers",
+            [1, 2],
+            "model.layers=[1, 2]: must be a whole number; to search values, write model.layers=1,2",
+        ),
         (
             "model.units",
             {"min": 16, "max": 64},
@@ -548,6 +552,13 @@ def test_a_builder_that_does_not_name_a_function_in_a_module_is_refused(trial: T
     expected = f"model.builder={builder}: must be package.module:function"
 
     assert message(trial(changes={"model.builder": builder})) == expected
+
+
+@pytest.mark.parametrize(
+    ("builder", "right"), [("own.py:net", "own:net"), ("./own.py:net", "own:net"), ("a/own.py:net", "a.own:net")]
+)
+def test_a_file_is_shown_as_a_module(trial: Trial, builder: str, right: str) -> None:
+    assert message(trial(changes={"model.builder": builder})).endswith(f":function; write {right}")
 
 
 @pytest.mark.parametrize("builder", ["model:build", "my.package.models:wide_net"])

@@ -82,9 +82,7 @@ def test_epochs_in_which_the_objective_has_no_value_are_no_divergence(trainer, t
 
 
 @pytest.mark.parametrize("last", [2, 3])
-def test_a_trial_whose_objective_never_has_a_value_has_no_result(
-    trainer, trial_of, tmp_path: Path, last: int
-) -> None:
+def test_a_trial_whose_objective_never_has_a_value_has_no_result(trainer, trial_of, tmp_path: Path, last: int) -> None:
     stop = (lambda epoch: "enough" if epoch == last else "") if last < 3 else (lambda epoch: "")
     outcome, reports = train(trainer, trial_of("LateScore", {"without": 3}), tmp_path, objective=F1, stop=stop)
     expected = (Status.STOPPED, "enough") if last < 3 else (Status.FAILED, "val_f1 was nan in every epoch")
