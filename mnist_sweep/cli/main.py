@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mnist_sweep.cli import hints
+from mnist_sweep.cli import hints, options
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
@@ -127,7 +127,7 @@ def _sweep(given: list[str]) -> int:
     from mnist_sweep.config import compose, shipped
     from mnist_sweep.config.grammar import quote_sweeps
 
-    hints.check_options(given)
+    options.check_options(given)
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 # `tune.loguniform(…)`, `hp.Int(…)`, `trial.suggest_float(…)`, `loguniform[…]`.
 _CALL = re.compile(r"(?:\w+\.)*(?:suggest_)?(\w+)\s*[(\[](.*)[)\]]", re.DOTALL)
-_LOG = "log loguniform qloguniform logrange logspace geomspace reverseloguniform".split()
-_REAL = "uniform float quniform linspace discreteuniform".split()
-_INTEGER = "randint int integer intuniform uniformint qrandint".split()
-_LOG_INTEGER = "lograndint qlograndint".split()
-_RANGE = "range arange".split()
-_CHOICE = "choice choices categorical gridsearch values list".split()
+_LOG = ["log", "loguniform", "qloguniform", "logrange", "logspace", "geomspace", "reverseloguniform"]
+_REAL = ["uniform", "float", "quniform", "linspace", "discreteuniform"]
+_INTEGER = ["randint", "int", "integer", "intuniform", "uniformint", "qrandint"]
+_LOG_INTEGER = ["lograndint", "qlograndint"]
+_RANGE = ["range", "arange"]
+_CHOICE = ["choice", "choices", "categorical", "gridsearch", "values", "list"]
 # Names of the same argument.
 _LOW = ("low", "min", "min_value", "start", "lower", "minval")
 _HIGH = ("high", "max", "max_value", "stop", "end", "upper", "maxval")

@@ -77,7 +77,7 @@ def named(trial: Mapping[str, Any]) -> str | None:
     if model.get("builder") is not None:
         raise UserError(f"model.hypermodel={name}: model.builder={model['builder']} is set too; set only one of them")
     named = isinstance(name, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name)
-    if not named or ".py:" in name:
+    if not isinstance(name, str) or not named or ".py:" in name:
         raise UserError(
             f"model.hypermodel={as_written(name)}: must be package.module:name of a build_model(hp) or a "
             f"keras_tuner.HyperModel{without_suffix(str(name))}"

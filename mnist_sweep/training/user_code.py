@@ -107,7 +107,6 @@ def check_loadable(model: keras.Model, setting: str) -> None:
 @contextlib.contextmanager
 def _refusing_to_train(setting: str) -> Iterator[None]:
     """Raises a `UserError` if a model is trained: every worker would train it again before its first trial."""
-
     refused: list[UserError] = []
 
     def train(*_: Any, **__: Any) -> None:

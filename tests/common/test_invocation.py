@@ -9,7 +9,6 @@ import pytest
 
 from mnist_sweep.common import invocation
 
-
 # As it is before tests/conftest.py replaces it for all tests.
 INTERPRETER = invocation.interpreter
 
