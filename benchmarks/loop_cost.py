@@ -28,7 +28,8 @@ from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.driver.loop import Sweep
-from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.driver.progress import Progress
+from mnist_sweep.driver.screen import Screen
 from mnist_sweep.journal.events import EpochEnded, Event, Listener
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.search import choose

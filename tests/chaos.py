@@ -221,7 +221,7 @@ class Chaos:
                 except subprocess.TimeoutExpired:
                     continue
                 # Before a driver has read its config, a signal kills it like any process.
-                if driver.returncode not in (0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
+                if driver.returncode not in (0, 3, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP):
                     raise RuntimeError(f"{folder}: {driver.returncode} after {name}")
                 if not self._ended(folder):
                     driver = self._start(folder, algorithm)
@@ -270,7 +270,7 @@ class Chaos:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     driver.wait(timeout=self.rng.uniform(1, 20))
                 (folder / "filler").unlink()
-                if driver.poll() not in (None, 0, 2):
+                if driver.poll() not in (None, 0, 2, 3):
                     raise RuntimeError(f"{folder}: {driver.returncode} after its disk was filled")
                 if driver.poll() is not None and not self._ended(folder):
                     driver = self._start(folder, algorithm)

@@ -54,7 +54,8 @@ class Story:
         }
         self.settings: Settings = check_settings(self.config)
         self.now = START
-        self.tracker = Tracker(self.settings, self.folder, load_plots)
+        self.said: list[str] = []
+        self.tracker = Tracker(self.settings, self.folder, load_plots, self.said.append)
         self.attempts: dict[int, int] = {}
         self.events: list[Event] = []
 

@@ -141,7 +141,7 @@ COMMANDS = [
     (("compare", "results"), ""),
     (("compare", "' or 1=1 --"), "write NAME, NAME/TIME or the sweep's folder"),
     (("compare", "--tracking-uri", "sqlite:///data.csv"), "data.csv"),
-    (("compare", "--tracking-uri", "sqlite:///nothing.db"), "there are no runs yet"),
+    (("compare", "--tracking-uri", "sqlite:///nothing.db"), "does not exist, but the journal"),
     (("compare", "--tracking-uri", "file:///etc"), "sqlite:///PATH"),
     (("export", "results", "--to", "exported"), ""),
     (("export", "--to", "data.csv"), ""),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide
 from mnist_sweep.common.termination import ended_by_signals
 
 if TYPE_CHECKING:
@@ -43,28 +44,51 @@ def _show_data(given: list[str]) -> int:
 
 def _resume(given: list[str]) -> int:
     parser = _Parser("resume", "Continues an interrupted sweep, as if it had never been interrupted.")
-    what = f"{_SWEEP} (default: the last unfinished one); and a larger budget, such as search.max_trials=40"
+    what = (
+        f"{_SWEEP} (default: the last unfinished one); and a larger budget, such as search.max_trials=40, or what does "
+        "not change the results, such as workers.count=1 or data.path=FILE"
+    )
     parser.add_argument("given", nargs="*", metavar="SWEEP|KEY=VALUE", help=what)
     versions = "continue even with another version of TensorFlow, Keras or NumPy, which may change the results"
     parser.add_argument("--other-versions", action="store_true", help=versions)
-    options = parser.parse_args(given)
+    failed = "also train the failed trials again, for example after correcting your code"
+    parser.add_argument("--retry-failed", action="store_true", help=failed)
+    parser.add_store()
+    options = parser.parse_intermixed_args(given)
     from mnist_sweep.driver import resume
 
-    longer = [text for text in options.given if "=" in text and not Path(text).exists()]
-    sweeps = [text for text in options.given if text not in longer]
+    changes = [text for text in options.given if "=" in text and not Path(text).exists()]
+    sweeps = [text for text in options.given if text not in changes]
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
-    return resume.resume(next(iter(sweeps), None), longer, _console(), other_versions=options.other_versions)
+    for text in changes:
+        hide(text.partition("=")[2])
+    return resume.resume(
+        next(iter(sweeps), None),
+        changes,
+        _console(),
+        other_versions=options.other_versions,
+        retry_failed=options.retry_failed,
+        tracking_uri=options.tracking_uri,
+    )
 
 
 def _sync(given: list[str]) -> int:
-    parser = _Parser("sync", "Adds to MLflow what is missing of a sweep, from the sweep's journal.")
+    about = (
+        "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted "
+        "there, and ends the runs of killed sweeps."
+    )
+    parser = _Parser("sync", about)
     parser.add_sweep()
+    parser.add_argument("--all", action="store_true", help="all sweeps in experiments/, as after a store was deleted")
+    parser.add_store()
     options = parser.parse_args(given)
+    if options.all and options.sweep is not None:
+        raise UserError(f"sync: give {options.sweep} or --all, not both")
     from mnist_sweep.driver import sync
 
     with ended_by_signals():
-        return sync.sync(options.sweep, _console())
+        return sync.sync(options.sweep, _console(), tracking_uri=options.tracking_uri, every=options.all)
 
 
 def _report(given: list[str]) -> int:
@@ -186,7 +210,7 @@ def _serve(given: list[str]) -> int:
 def _rerun(given: list[str]) -> int:
     about = (
         "Trains a trial again from what was logged, and checks whether every metric of every epoch is the same. "
-        "The exit code is 0 if it is, and 1 if not."
+        "The exit code is 0 if it is, and 1 if not. A failed trial is trained to its end."
     )
     parser = _Parser("rerun", about)
     parser.add_trial("the trial to train")
@@ -257,6 +281,12 @@ def _names_a_model(text: str) -> bool:
     return text.startswith("models:/") or not (path.suffix or path.exists())
 
 
+def _hidden(uri: str) -> str:
+    """Takes a URI, whose password is hidden from here on whenever it is printed."""
+    hide(uri)
+    return uri
+
+
 def _console() -> Console:
     # Imported on demand: `--help` does not need rich.
     from mnist_sweep.common.tables import standard_output
@@ -318,7 +348,8 @@ class _Parser(argparse.ArgumentParser):
         return sweep, int(number)
 
     def add_store(self) -> None:
-        self.add_argument("--tracking-uri", metavar="URI", help="the MLflow store (default: the one the sweep used)")
+        default = f"{STORE_VARIABLE}, or else the one the sweep used"
+        self.add_argument("--tracking-uri", metavar="URI", type=_hidden, help=f"the MLflow store (default: {default})")
 
     def add_file(self, option: str, text: str) -> None:
         self.add_argument(option, metavar="FILE", type=Path, help=text)

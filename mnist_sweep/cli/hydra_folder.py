@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
@@ -19,8 +19,13 @@ from mnist_sweep.common.secrets import hide, masked
 from mnist_sweep.journal.files import CONFIGS
 from mnist_sweep.journal.folders import Claim, check_free, claim, holds_a_sweep
 
+if TYPE_CHECKING:
+    from mnist_sweep.cli.multirun import Multirun
+
 _MULTIRUN = "multirun.yaml"
 
+# The sweeps of this process's command, if it has several.
+_multiruns: list[Multirun] = []
 # This process's claims, by the absolute path of the folder that Hydra uses.
 _claims: dict[str, Claim] = {}
 
@@ -40,16 +45,27 @@ class ClaimFolder(Callback):
                 config.hydra.run.dir = str(taken.folder).replace("${", "\\${")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes there."""
+        """Checks all sweeps and the folder `hydra.sweep.dir`, and hides a password from the file that Hydra writes."""
         with past_hydra():
             _check_unused(config)
-            folder = Path(str(config.hydra.sweep.dir))
-            if not _holds_a_multirun(folder):
-                check_free(folder, "hydra.sweep.dir")
+            # Imported here, as `--help` does not need them.
+            from mnist_sweep.cli.multirun import Multirun
+            from mnist_sweep.common.tables import line_printer, standard_output
+
+            _check_sweep_folder(config)
+            # May change the time in the name of the folder.
+            _multiruns.append(Multirun(config, line_printer(standard_output())))
+            _check_sweep_folder(config)
             # Changes only the copy that is written: the config of each sweep is composed again.
             tracking = OmegaConf.to_container(config.tracking, resolve=False)
             if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
                 config.tracking.uri = hide(tracking["uri"])
+
+
+def _check_sweep_folder(config: DictConfig) -> None:
+    folder = Path(str(config.hydra.sweep.dir))
+    if not _holds_a_multirun(folder):
+        check_free(folder, "hydra.sweep.dir")
 
 
 def _check_unused(config: DictConfig) -> None:
@@ -68,7 +84,17 @@ def _holds_a_multirun(folder: Path) -> bool:
     if not written.is_file() or "name: mnist_sweep" not in read_text(written, str(written)):
         return False
     others = [path for path in folder.iterdir() if path.name != _MULTIRUN]
-    return all(path.name.split("-")[0].isdigit() and holds_a_sweep(path) for path in others)
+    # Hydra has created the folder of a sweep that was killed before it claimed it.
+    return all(path.name.split("-")[0].isdigit() and (holds_a_sweep(path) or _is_empty(path)) for path in others)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def multirun() -> Multirun | None:
+    """Returns the sweeps of this command if it is one with `-m`, once they have been checked."""
+    return next(iter(_multiruns), None)
 
 
 class Refused(BaseException):
@@ -107,6 +133,7 @@ def give_up_unused() -> None:
     for taken in _claims.values():
         taken.give_up()
     _claims.clear()
+    _multiruns.clear()
 
 
 def save_configs(config: DictConfig, hydra_config: HydraConf, folder: Path) -> None:

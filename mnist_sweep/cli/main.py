@@ -11,18 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mnist_sweep.cli import hints, options
+from mnist_sweep.cli import hints
 from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.cli.options import check_options
 from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
-from mnist_sweep.common.secrets import STORE_VARIABLE, hide, masked
+from mnist_sweep.common.ports import keep_loopback_direct
+from mnist_sweep.common.secrets import STORE_VARIABLE, hide, hide_login, masked
 from mnist_sweep.common.termination import ended_by_signals
 from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
+
+    from mnist_sweep.cli.multirun import Job
 
 _DEBUG = "HYDRA_FULL_ERROR"
 
@@ -41,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.environ[_DEBUG] = "1"
     # From here on, its password is hidden whenever it is printed.
     hide(os.environ.get(STORE_VARIABLE, ""))
+    hide_login()
+    keep_loopback_direct()
     debug = os.environ.get(_DEBUG, "0") == "1"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Characters that the terminal cannot show must not raise errors.
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
-        sys.exit(_run(given))
-    except UserError as error:
-        _end(2, str(error), error, debug)
+        sys.exit(_run(given, debug))
     except KeyboardInterrupt:
         print("mnist_sweep: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -57,34 +61,47 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # The reader of a pipe, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        _end(2, _unusable(error), error, debug)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("mnist_sweep"):
-            _end(2, missing_package(error), error, debug)
-        # MLflow is not imported here, as most errors occur before it is needed.
-        mlflow = sys.modules.get("mlflow.exceptions")
-        if mlflow is not None and isinstance(error, mlflow.MlflowException):
-            message = (
-                f"MLflow does not answer ({first_line(error)}); start the server, or name another store with "
-                "--tracking-uri or MLFLOW_TRACKING_URI"
-            )
-            _end(2, message, error, debug)
-        try:
-            shadowing.check()
-        except shadowing.HidesLibrary as cause:
-            _end(2, str(cause), error, debug)
-        what = f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
-        _end(1, what, error, debug)
+        code, message = _explained(error)
+        _tell(message, error, debug)
+        sys.exit(code)
 
 
-def _end(code: int, message: str, error: Exception, debug: bool) -> NoReturn:
+def _explained(error: Exception) -> tuple[int, str]:
+    """Returns the exit code for an error, and what to print."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError):
+        return 2, _unusable(error)
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("mnist_sweep"):
+        return 2, missing_package(error)
+    # MLflow is not imported here, as most errors occur before it is needed.
+    mlflow = sys.modules.get("mlflow.exceptions")
+    if mlflow is not None and isinstance(error, mlflow.MlflowException):
+        return 2, _mlflow_failed(error)
+    try:
+        shadowing.check()
+    except shadowing.HidesLibrary as cause:
+        return 2, str(cause)
+    return 1, f"unexpected {kind_and_line(error)}; this is a bug in mnist_sweep: --debug shows where"
+
+
+def _tell(message: str, error: Exception, debug: bool) -> None:
     if debug:
         from mnist_sweep.driver.logs import shown_traceback
 
         print(shown_traceback(error), file=sys.stderr, end="")
-    print(f"mnist_sweep: {masked(one_line(message))}", file=sys.stderr)
-    sys.exit(code)
+    print(f"mnist_sweep: {masked(one_line(message))}", file=sys.stderr, flush=True)
+
+
+def _mlflow_failed(error: Exception) -> str:
+    from mnist_sweep.tracking.faults import lasting_fault
+
+    other = "name another store with --tracking-uri or MLFLOW_TRACKING_URI"
+    fault = lasting_fault(error, "")
+    if fault is not None:
+        return f"MLflow cannot be used: {fault}; or {other}"
+    return f"MLflow does not answer ({first_line(error)}); start the server, or {other}"
 
 
 def _unusable(error: OSError) -> str:
@@ -111,15 +128,19 @@ def missing_package(error: ModuleNotFoundError) -> str:
     return f"the package {package} is not installed for {interpreter()}; {todo}"
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], debug: bool) -> int:
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
     if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
         raise hints.no_such_command(given)
-    return _sweep(given)
+    return _sweep(given, debug)
 
 
-def _sweep(given: list[str]) -> int:
+class _Cancelled(BaseException):
+    """Ends a multirun; Hydra lets it pass."""
+
+
+def _sweep(given: list[str], debug: bool) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
@@ -127,23 +148,28 @@ def _sweep(given: list[str]) -> int:
     from mnist_sweep.config import compose, shipped
     from mnist_sweep.config.grammar import quote_sweeps
 
-    options.check_options(given)
+    check_options(given)
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:
-        with hydra_folder.past_hydra():
-            codes.append(_run_job(config, HydraConfig.get()))
+        hydra_config, multirun = HydraConfig.get(), hydra_folder.multirun()
+        job = multirun.jobs.get(int(hydra_config.job.num)) if multirun is not None else None
+        if job is None:
+            with hydra_folder.past_hydra():
+                codes.append(_run_job(config, hydra_config))
+        else:
+            codes.append(_run_one_of_several(config, hydra_config, job, debug))
         if codes[-1] == 130:
             # Ctrl-C also cancels the multirun's remaining sweeps.
-            raise SystemExit(130)
+            raise _Cancelled
 
     compose.register()
     for ignored in filter(None, (compose.ignored_config(), compose.ignored_experiment_name())):
         print(f"mnist_sweep: {ignored}", file=sys.stderr)
-    multirun = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
+    several = any(flag in given for flag in ("-m", "--multirun", "hydra.mode=MULTIRUN"))
     flags = [argument for argument in given if argument in ("-m", "--multirun")]
     rest = [_without_secret(argument) for argument in given if argument not in flags]
-    sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=multirun)]
+    sys.argv = ["mnist_sweep", *flags, *quote_sweeps(rest, intervals_only=several)]
     # This makes Hydra raise its errors instead of printing them.
     before = os.environ.get(_DEBUG)
     os.environ[_DEBUG] = "1"
@@ -154,7 +180,10 @@ def _sweep(given: list[str]) -> int:
         raise compose.explain(error, given) from error
     except hydra_folder.Refused as refused:
         raise compose.explained(refused.error, given) from refused.error
+    except _Cancelled:
+        pass
     finally:
+        _print_multirun(given)
         hydra_folder.give_up_unused()
         if before is None:
             del os.environ[_DEBUG]
@@ -163,8 +192,47 @@ def _sweep(given: list[str]) -> int:
     return max(codes, default=0)
 
 
-def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
-    """Runs the sweep of a config that Hydra has composed, or continues the interrupted sweep with this config."""
+def _print_multirun(given: Sequence[str]) -> None:
+    """Prints what has become of the sweeps of a multirun that has begun."""
+    from mnist_sweep.cli import hydra_folder
+
+    multirun = hydra_folder.multirun()
+    for line in multirun.lines(given) if multirun is not None else ():
+        print(line, flush=True)
+
+
+def _run_one_of_several(config: DictConfig, hydra_config: HydraConf, job: Job, debug: bool) -> int:
+    """Runs or continues a sweep of a multirun, and prints why it cannot: the others don't depend on it."""
+    from mnist_sweep.cli import hydra_folder
+    from mnist_sweep.common.tables import standard_output
+
+    try:
+        if job.past is None:
+            job.code = _run_job(config, hydra_config, job)
+        elif job.past.complete:
+            print(f"{job.past.folder} is complete", flush=True)
+            job.code = 0
+        else:
+            job.code = job.past.run(standard_output())
+    except BrokenPipeError as error:
+        raise hydra_folder.Refused(error) from error
+    except KeyboardInterrupt:
+        print("mnist_sweep: interrupted", file=sys.stderr)
+        job.code = 130
+    except Exception as error:
+        job.code, job.reason = _explained(error)
+        _tell(job.reason, error, debug)
+    return job.code
+
+
+def _run_job(config: DictConfig, hydra_config: HydraConf, job: Job | None = None) -> int:
+    """Runs the sweep of a config that Hydra has composed, or continues the interrupted sweep with this config.
+
+    Args:
+        config: The sweep's config.
+        hydra_config: Hydra's config.
+        job: The sweep, if it is one of several; it gets its folder. What is to be continued has been found before.
+    """
     from mnist_sweep.cli import hydra_folder
     from mnist_sweep.common.tables import standard_output
     from mnist_sweep.config import compose
@@ -175,6 +243,8 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     from mnist_sweep.tracking.uri import with_password
 
     claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
+    if job is not None:
+        job.folder = claim.folder
     for killed in folders.never_started(claim.folder.parent):
         # There is nothing to continue, but a copy of the images, which may be large.
         folders.discard(killed)
@@ -183,10 +253,10 @@ def _run_job(config: DictConfig, hydra_config: HydraConf) -> int:
     refuse_unused(plain)
     plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
     hide(plain["tracking"]["uri"])
-    if plain["resume"] == "auto":
-        old = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
-        if old is not None:
-            return launch.run(plain, old, standard_output(), resume=True)
+    if plain["resume"] == "auto" and job is None:
+        found = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
+        if found is not None:
+            return found.run(standard_output())
     for line in compose.replaced_options(hydra_config.runtime.choices):
         print(line, flush=True)
     hydra_folder.save_configs(config, hydra_config, claim.folder)

@@ -1,4 +1,4 @@
-"""Says what to type when an option does not exist."""
+"""Says how to write a config key that was typed as an option."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.reading import open_file
 from mnist_sweep.common.tables import Column, show, standard_output
-from mnist_sweep.common.text import os_reason
+from mnist_sweep.common.text import counted, os_reason
 from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
@@ -64,7 +64,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     for note in images.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     height, width, channels = images.shape
-    sizes = f"{len(images.x_train):,} training and {len(images.x_test):,} test images"
+    sizes = f"{len(images.x_train):,} training and {counted(len(images.x_test), 'test image')}"
     lines = {
         "data": f"{images.name}, from {images.source}",
         "digest": images.digest(),
@@ -77,7 +77,7 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     columns = [Column("class", [str(label) for label in range(images.classes)], 2)]
     for heading, found in zip(("training", "test"), counts, strict=True):
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
-    show(console, columns, f"{images.classes} classes")
+    show(console, columns, f"{counted(images.classes, 'class', 'classes')}")
     console.print(f"{which}, plotted in {to}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -20,14 +20,14 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 
 from mnist_sweep.cli import supervisor
-from mnist_sweep.common import invocation, ports, termination
+from mnist_sweep.common import ports, termination
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import one_line
 from mnist_sweep.config.compose import defaults
 from mnist_sweep.tracking import saved_view
 from mnist_sweep.tracking.store import check_database
-from mnist_sweep.tracking.uri import absolute, sqlite_path
+from mnist_sweep.tracking.uri import is_database, is_server, sqlite_path
 
 if TYPE_CHECKING:
     from mnist_sweep.results.runs.find import SweepRuns
@@ -55,18 +55,19 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
     Raises:
         UserError: The store or the sweep does not exist, or the port is taken.
     """
+    # At once: it imports MLflow and starts its server.
+    print("Opening MLflow's pages; their server takes about 10 seconds to start …", flush=True)
     tracking = defaults()["tracking"]
     found = _find(sweep, tracking_uri) if sweep else None
-    uri = found.client.tracking_uri if found else absolute(tracking_uri or _configured())
-    if uri.startswith(("http:", "https:")):
+    uri = found.client.tracking_uri if found else _store(tracking_uri)
+    if not (is_server(uri) or is_database(uri)):
+        print(f"The runs are in {masked(uri)}, which has pages of its own.")
+        return 0
+    if is_server(uri):
         print(f"The runs are on a tracking server: {saved_view.home(uri)}")
         _show(found or _last(uri), uri, open_browser)
         return 0
     path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        raise UserError(
-            f"tracking.uri={masked(uri)}: there are no runs yet; start with {invocation.command('+experiment=quick')}"
-        )
     if path is not None:
         check_database(path)
     with ports.listen(host, port) as taken:
@@ -147,11 +148,11 @@ def _find(sweep: str | None, uri: str | None) -> SweepRuns:
     return find_sweep(sweep, uri)
 
 
-def _configured() -> str:
-    """The store that the last sweep was logged to, as the other commands use."""
-    from mnist_sweep.results.runs.find import uri_of
+def _store(uri: str | None) -> str:
+    """The store that is given, or that the last sweep was logged to, as for the other commands."""
+    from mnist_sweep.results.runs.find import store_of
 
-    return uri_of(None)
+    return store_of(uri, None).uri
 
 
 def _last(uri: str) -> SweepRuns | None:

@@ -29,13 +29,18 @@ _MACHINE = {
 }
 # Libraries that write files themselves (HDF5, TensorFlow, NumPy) give the reason only in their message.
 _TEXTS = (
-    (re.compile(r"No space left on device|errno = 28\b|\d+ requested and \d+ written"), "the disk is full"),
+    (
+        re.compile(r"No space left on device|database or disk is full|errno = 28\b|\d+ requested and \d+ written"),
+        "the disk is full",
+    ),
     (re.compile(r"Disk quota exceeded|errno = 122\b"), "the disk quota is used up"),
     (re.compile(r"readonly database|Read-only file system"), "the disk is mounted read-only"),
     (re.compile(r"Input/output error|errno = 5\b"), "the disk cannot be read or written"),
 )
 
 
+# The exit code of a sweep that is complete although MLflow lacks results of it.
+NOT_LOGGED = 3
 # Errors of TensorFlow and JAX by name, as this module imports neither.
 _PASSING_KINDS = {
     "AbortedError",
@@ -68,6 +73,10 @@ class ImpossibleError(UserError):
 
 class MachineError(UserError):
     """The machine failed: a disk is full or broken, or a folder is gone. No trial caused it."""
+
+
+class UnreachableError(UserError):
+    """A store or server does not answer now, but may later."""
 
 
 @contextlib.contextmanager
@@ -107,7 +116,7 @@ def may_pass(error: BaseException, *, gpu: bool) -> bool:
         error: The exception; its causes and contexts are searched too.
         gpu: Whether the trial ran on a GPU, whose errors can be of any kind that a backend raises.
     """
-    chain = list(_with_causes(error))
+    chain = list(with_causes(error))
     if any(type(one).__name__ == "FailedTrialError" for one in chain):
         # With it, users of keras-tuner say that the values are at fault, whatever came before.
         return False
@@ -132,7 +141,7 @@ def machine_fault(error: BaseException) -> str | None:
         What failed and where, such as `the disk is full (experiments/a/model.h5)`; None if the machine is not the
         cause.
     """
-    for cause in _with_causes(error):
+    for cause in with_causes(error):
         if isinstance(cause, MachineError):
             return str(cause)
         if not isinstance(cause, OSError) and "Error" not in type(cause).__name__:
@@ -147,7 +156,8 @@ def machine_fault(error: BaseException) -> str | None:
     return None
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception, then its causes and contexts."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:

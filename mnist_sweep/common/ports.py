@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 
 from mnist_sweep.common.errors import UserError
@@ -10,6 +11,20 @@ from mnist_sweep.common.text import first_line, os_reason
 
 # Addresses that listen on all of a machine's interfaces.
 EVERYWHERE = ("0.0.0.0", "::")
+
+# Hosts that are this machine, as `requests`, urllib and httpx each understand them.
+_LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
+_NO_PROXY = ("no_proxy", "NO_PROXY")
+
+
+def keep_loopback_direct() -> None:
+    """Keeps this process, and those that it starts, from asking a proxy for the ports of this machine."""
+    if not any(name.lower().endswith("_proxy") and name not in _NO_PROXY for name in os.environ):
+        return
+    given = [host.strip() for name in _NO_PROXY for host in os.environ.get(name, "").split(",")]
+    if "*" not in given:
+        hosts = dict.fromkeys([host for host in given if host] + list(_LOOPBACK))
+        os.environ.update(dict.fromkeys(_NO_PROXY, ",".join(hosts)))
 
 
 def in_url(host: str) -> str:

@@ -7,6 +7,8 @@ import re
 from urllib.parse import unquote
 
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+# What MLflow logs in with.
+_LOGIN_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 HIDDEN = "***"
 # Every pattern must run in linear time: an error's message may have megabytes.
 _RUN, _AUTHORITY = re.compile(r"[^\s'\"]+"), re.compile(r"://(?!/)")
@@ -94,9 +96,18 @@ def hide(uri: str) -> str:
         number += 1
         hidden = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
     _hidden_uris[hidden] = uri
-    password = _user(uri).partition(":")[2]
-    _passwords.update(text for text in (password, unquote(password)) if len(text) >= _SHORTEST)
+    _remember(_user(uri).partition(":")[2])
     return hidden
+
+
+def hide_login() -> None:
+    """Makes `masked` hide the password and the token that the environment has for the tracking server."""
+    for name in _LOGIN_VARIABLES:
+        _remember(os.environ.get(name, ""))
+
+
+def _remember(password: str) -> None:
+    _passwords.update(text for text in (password, unquote(password)) if len(text) >= _SHORTEST)
 
 
 def reveal(uri: str) -> str | None:

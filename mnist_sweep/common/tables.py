@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
@@ -15,7 +18,11 @@ from rich.text import Text
 
 from mnist_sweep.common.text import one_line
 
-_UNLIMITED = 1000
+# Characters of the longest line in a file, a pipe or a notebook, unless the variable COLUMNS says otherwise.
+LONGEST_LINE = 160
+# The time before each line of progress, and how many characters that leaves.
+_STAMP = "%m-%d %H:%M:%S"
+PROGRESS_LINE = LONGEST_LINE - len("MM-DD HH:MM:SS  ")
 
 
 @dataclass
@@ -30,7 +37,7 @@ class Column:
 
     heading: str
     cells: Sequence[str | Text] = field(default_factory=list)
-    weight: int = 0
+    weight: float = 0
 
     def __post_init__(self) -> None:
         """Escapes the texts, which may come from a user's names and values."""
@@ -60,12 +67,23 @@ class _Output(Console):
 
 
 def standard_output() -> Console:
-    """Returns the console to print on; a file or a pipe gets lines of any length."""
+    """Returns the console to print on; a file or a pipe gets lines of 160 characters, or of COLUMNS."""
     # A process may be started without a standard output.
-    return _Output(width=None if sys.stdout is not None and sys.stdout.isatty() else _UNLIMITED)
+    if sys.stdout is not None and sys.stdout.isatty():
+        return _Output()
+    wished = os.environ.get("COLUMNS", "")
+    # A notebook's kernel sets FORCE_COLOR, and control sequences are of no use in a file.
+    return _Output(width=int(wished) if wished.isdigit() and int(wished) else LONGEST_LINE, force_terminal=False)
 
 
-def show(console: Console, columns: Sequence[Column], title: str) -> int:
+def can_redraw(console: Console) -> bool:
+    """Whether what was printed can be replaced: in a terminal, but not if it is a dumb one, or a notebook's."""
+    # A notebook gives `!command` a pseudo-terminal, and shows all that is written to it.
+    in_notebook = "JPY_PARENT_PID" in os.environ
+    return console.is_terminal and console.file.isatty() and not (console.is_dumb_terminal or in_notebook)
+
+
+def show(console: Console, columns: Sequence[Column], title: str) -> list[str]:
     """Prints a table.
 
     Args:
@@ -74,14 +92,14 @@ def show(console: Console, columns: Sequence[Column], title: str) -> int:
         title: The table's title.
 
     Returns:
-        How many columns were left out.
+        The headings of the columns that were left out.
     """
     table, left_out = fitting(columns, title, console.width)
     console.print(table)
     return left_out
 
 
-def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, int]:
+def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, list[str]]:
     """Makes a table with as many columns as fit into a line.
 
     Args:
@@ -90,12 +108,13 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
         limit: The most characters in a line.
 
     Returns:
-        The table, and how many columns were left out.
+        The table, and the headings of the columns that were left out.
     """
     kept = list(columns)
     # Each column is followed by two spaces of padding and one of the box.
     while len(kept) > 1 and sum(column.width + 3 for column in kept) + 1 > limit:
-        kept.remove(min(reversed(kept), key=lambda column: column.weight))
+        last = min(reversed(range(len(kept))), key=lambda place: kept[place].weight)
+        del kept[last]
     # As Text, because brackets in a name or a value are not markup.
     table = Table(
         title=Text(one_line(title)),
@@ -109,7 +128,7 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, i
         table.add_column(Text(column.heading), no_wrap=True)
     for row in zip(*(column.cells for column in kept), strict=True):
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table, len(columns) - len(kept)
+    return table, [column.heading for column in columns if not any(column is one for one in kept)]
 
 
 def markdown(columns: Sequence[Column]) -> str:
@@ -125,6 +144,32 @@ def markdown(columns: Sequence[Column]) -> str:
     rows = [headings, ["---"] * len(columns), *zip(*(column.cells for column in columns), strict=True)]
     lines = [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows]
     return "".join(f"| {line} |\n" for line in lines)
+
+
+class ProgressPrinter(Protocol):
+    """Prints a line on what happens now, in a style of rich."""
+
+    def __call__(self, line: str, style: str = "") -> None:
+        """Prints the line."""
+
+
+def progress_printer(console: Console) -> ProgressPrinter:
+    """Returns a function that prints a line on what happens now.
+
+    Where nothing can be redrawn, as in a log file, the line starts with the time, and a long one becomes several.
+    """
+    redraws = can_redraw(console)
+
+    def say(line: str, style: str = "") -> None:
+        lines = [line]
+        if not redraws:
+            stamp = time.strftime(_STAMP)
+            wrapped = textwrap.wrap(line, PROGRESS_LINE, subsequent_indent="  ", break_on_hyphens=False)
+            lines = [f"{stamp}  {part}" for part in wrapped]
+        for text in lines:
+            console.print(Text(text, style), highlight=False, soft_wrap=True)
+
+    return say
 
 
 def line_printer(console: Console) -> Callable[[str], None]:

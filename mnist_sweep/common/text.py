@@ -142,11 +142,31 @@ def format_size(amount: int) -> str:
     return f"{amount} B"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Counts something in the singular or the plural: `1 trial`, `2 trials`, `1,200 trials`.
+
+    Args:
+        number: How many there are.
+        noun: What is counted, in the singular.
+        plural: Its plural; by default the singular with an `s`.
+
+    Example:
+        >>> counted(2, "class", "classes")
+        '2 classes'
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def format_value(value: object) -> str:
     """Formats a hyperparameter's value for people."""
     if isinstance(value, float) and value.is_integer() and 1000 <= abs(value) < 1e15:
         return str(int(value))
     return f"{value:.4g}" if isinstance(value, float) else one_line(str(value), LONGEST_REASON)
+
+
+def format_setting(value: object) -> str:
+    """Formats a value of a config as the config has it: `null`, `true`, `0.001`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else format_value(value)
 
 
 def short_names(names: list[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mnist_sweep.common.errors import ImpossibleError, UserError
-from mnist_sweep.common.text import flat
+from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import shipped
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.condition_text import Written
@@ -611,7 +611,7 @@ def _check_lists(
         for option in domain.options if isinstance(domain, Choice) else [value]:
             if isinstance(option, list) and layers and len(option) > max(layers):
                 raise UserError(
-                    f"{key}={_readable(option, found)}: has {len(option)} values for {max(layers)} "
-                    f"layer{'s' if max(layers) > 1 else ''}; "
+                    f"{key}={_readable(option, found)}: has {counted(len(option), 'value')} for "
+                    f"{counted(max(layers), 'layer')}; "
                     f"give one for each layer, or set {count}={len(option)}"
                 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from mnist_sweep.common.errors import ImpossibleError, UserError, did_you_mean
+from mnist_sweep.common.text import counted
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.backend import DEFAULT as DEFAULT_BACKEND
 from mnist_sweep.config.checks import Strict, as_written, check
@@ -332,18 +333,14 @@ def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
         if model.padding == "valid":
             if kernel > size:
                 raise ImpossibleError(
-                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only {_pixels(size)}; "
-                    "use fewer model.layers, less model.pooling or model.padding=same"
+                    f"model.kernel_size={kernel}: convolution layer {layer + 1} gets images of only "
+                    f"{counted(size, 'pixel')}; use fewer model.layers, less model.pooling or model.padding=same"
                 )
             size = size - kernel + 1
         if model.pooling.follows(layer, model.layers):
             if model.pooling.size > size:
                 raise ImpossibleError(
                     f"model.pooling.size={model.pooling.size}: the pooling after convolution layer {layer + 1} gets "
-                    f"images of only {_pixels(size)}; use fewer model.layers or model.pooling.after=last"
+                    f"images of only {counted(size, 'pixel')}; use fewer model.layers or model.pooling.after=last"
                 )
             size //= model.pooling.size
-
-
-def _pixels(size: int) -> str:
-    return f"{size} pixel{'' if size == 1 else 's'}"

@@ -25,7 +25,7 @@ from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.light_keras import load as load_keras
-from mnist_sweep.common.text import first_line, one_line, os_reason
+from mnist_sweep.common.text import counted, first_line, one_line, os_reason
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -318,7 +318,7 @@ def _read_idx_content(content: BufferedIOBase, dimensions: int, where: str, leng
     header = 4 * (1 + dimensions)
     raw = content.read(header)
     if len(raw) < header:
-        raise UserError(f"{where}: is cut off after {len(raw)} bytes")
+        raise UserError(f"{where}: is cut off after {counted(len(raw), 'byte')}")
     magic, *sizes = struct.unpack(f">{1 + dimensions}I", raw)
     if magic != 0x800 + dimensions:
         raise UserError(f"{where}: starts with {magic}, but an IDX file of this kind starts with {0x800 + dimensions}")
@@ -355,7 +355,8 @@ def _check_shapes(where: str, arrays: Mapping[str, Array | reading.Header]) -> N
             raise UserError(f"{where}: y_{part} must contain whole numbers, the classes 0, 1, 2 …")
         if images.shape[0] != labels.shape[0]:
             raise UserError(
-                f"{where}: x_{part} has {images.shape[0]} images, but y_{part} has {labels.shape[0]} labels"
+                f"{where}: x_{part} has {counted(images.shape[0], 'image')}, but y_{part} has "
+                f"{counted(labels.shape[0], 'label')}"
             )
 
 
@@ -415,8 +416,8 @@ def _check_scales(parts: Mapping[str, Array], where: str) -> list[str]:
     if 0 < top[dark] <= 1 < top[bright]:
         raise UserError(f"{where}: pixels of {dark} are in 0..1, but those of {bright} are in 0..255; scale both alike")
     return [
-        f"{where}: no pixel of {name} is brighter than {largest:g}, read as {largest:g} of 255; if that is white, scale "
-        "the pixels to 0..255"
+        f"{where}: no pixel of {name} is brighter than {largest:g}, read as {largest:g} of 255; if that is white, "
+        "scale the pixels to 0..255"
         if largest
         else f"{where}: all pixels of {name} are 0"
         for name, largest in top.items()
@@ -501,7 +502,7 @@ def folds(labels: Array, count: int, seed: int) -> Array:
         UserError: There are fewer images than folds.
     """
     if len(labels) < count:
-        raise UserError(f"folds={count}: there are only {len(labels)} images to train and validate on")
+        raise UserError(f"folds={count}: only {counted(len(labels), 'image')} to train and validate on")
     rng = np.random.default_rng(seed)
     by_class = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     fold = np.empty(len(labels), dtype=np.int64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import most_common
+from mnist_sweep.common.text import counted, most_common
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.units import seconds
@@ -98,10 +98,15 @@ class Attempts:
         for trial in new:
             self._add(trial)
 
-    def add_interrupted(self, *, confirming: bool) -> None:
-        """Adds the trials that an interruption has cut off: those that retrain others, or those of the search."""
-        for _, start in sorted(self._state.open.items()):
-            if (start.trial.confirms is not None) == confirming:
+    def add_interrupted(self, *, confirming: bool, only: Container[int] | None = None) -> None:
+        """Adds the trials that an interruption has cut off: those that retrain others, or those of the search.
+
+        Args:
+            confirming: Which of the two.
+            only: Leaves out all others; None for all of them.
+        """
+        for number, start in sorted(self._state.open.items()):
+            if (start.trial.confirms is not None) == confirming and (only is None or number in only):
                 self._add(start.trial, start.attempt)
 
     def _add(self, trial: Trial, number: int = 1) -> None:
@@ -283,7 +288,8 @@ class Attempts:
             return
         number = attempt.trial.number
         excused = self._sharing.excuses(number, outcome.reason)
-        last = lasting or (attempt.number > self._settings.workers.retries and not excused)
+        tries = attempt.number - self._state.spent.get(number, 0)
+        last = lasting or (tries > self._settings.workers.retries and not excused)
         if last or self._state.phase is Phase.STOPPING:
             self._ended(attempt.trial, outcome, log)
             return
@@ -310,7 +316,7 @@ class Attempts:
         failed = self._state.results.in_a_row(Status.FAILED)
         if limit is not None and len(failed) >= limit:
             common = most_common(outcome.reason for outcome in failed.values())
-            row = f"{len(failed)} trial{'' if len(failed) == 1 else 's'} in a row"
+            row = f"{counted(len(failed), 'trial')} in a row"
             self._state.failure = f"{row} failed (search.max_failures={limit}): {common}"
             self.stop(self._state.failure)
         elif reason := self._refused_too_often():

@@ -14,32 +14,37 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.clock import SteadyClock
-from mnist_sweep.common.errors import MachineError, machine_fault, writing_to
+from mnist_sweep.common.errors import NOT_LOGGED, MachineError, UserError, writing_to
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.tables import line_printer
+from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
+from mnist_sweep.config import space
+from mnist_sweep.data import images as data
 from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.plan import Plan, save_for_workers
-from mnist_sweep.driver.progress import Progress, Screen
+from mnist_sweep.driver.progress import Progress
 from mnist_sweep.driver.publish import load_plots, publish
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
+from mnist_sweep.driver.screen import Screen
 from mnist_sweep.driver.signals import stopping_on_signals
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import tidy
 from mnist_sweep.journal.journal import Journal, read
+from mnist_sweep.journal.last_run import last_run
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
+from mnist_sweep.tracking import identity
 from mnist_sweep.tracking.tracker import Tracker
-from mnist_sweep.workers import sharing
+from mnist_sweep.workers import neighbours, sharing
 
 INTERRUPTED = 130
 
@@ -51,6 +56,7 @@ def run(
     *,
     resume: bool = False,
     other_versions: bool = False,
+    retry_failed: bool = False,
     baseline: Mapping[str, Any] | None = None,
     retrains: Retrains | None = None,
 ) -> int:
@@ -62,11 +68,13 @@ def run(
         console: Where to print.
         resume: Whether the folder holds a sweep to continue.
         other_versions: Whether to continue it even with other versions of what trains.
+        retry_failed: Whether to train its failed trials again.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
         retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
-        The exit code: 0; 1 if no trial has a result; 130 if the user interrupted it.
+        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results; 130 if the user
+        interrupted it.
 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
@@ -79,7 +87,7 @@ def run(
             # Not if the driver is killed: the resumed sweep uses the copy of the data again.
             views.callback(tidy, folder)
             launch.prepare(resume=resume, other_versions=other_versions)
-            launch.assemble(journal, views)
+            launch.assemble(journal, views, retry_failed=retry_failed)
             if not launch.run_loop():
                 return INTERRUPTED
         return launch.finish()
@@ -93,34 +101,36 @@ class _Launch:
     ) -> None:
         self._plan, self._folder, self._console, self._pool = plan, folder, console, pool
         self._retrains = retrains
-        self._say, self._clock = line_printer(console), SteadyClock()
+        self._say, self._tell, self._clock = line_printer(console), progress_printer(console), SteadyClock()
 
     def prepare(self, *, resume: bool, other_versions: bool) -> None:
         """Starts the workers, loads the data, and checks that a resumed sweep is still the same."""
-        folder, say = self._folder, self._say
+        folder, say, settings = self._folder, self._say, self._plan.settings
+        if not resume:
+            identity.check_experiment(settings.tracking.uri, settings.name)
         # Before the data, as they take seconds to start. If something is wrong below, they are closed.
         self._workers = self._plan.start_workers(folder, say)
         self._pool.callback(self._workers.close)
         self._past = list(read(folder)) if resume else []
         before = SweepState.after(self._past)
         same_sweep.check_versions(before, folder, self._plan.backend, other_versions, say)
-        self._images, dataset = self._plan.load_data()
+        self._images, dataset = self._load_data(before)
         summary.warn_of_fallback(self._console, self._images)
         for note in self._images.notes:
             say(note)
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
         if self._plan.hypermodel is not None:
-            say(f"Discovering the search space of {self._plan.hypermodel} …")
+            self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers, say)
         elif not self._past:
             self._plan.check_builder(self._workers)
         self._first: SweepStarted | SweepResumed
         self._grown: dict[str, str] = {}
         if self._past:
-            self._started = same_sweep.check(before, self._plan, self._images, folder)
-            space = self._plan.space.describe()
-            self._grown = space if larger_space.changed(before.config, self._plan.config) else {}
+            self._started = same_sweep.check(before, self._plan, self._images, folder, say)
+            if larger_space.changed(before.config, self._plan.config):
+                self._grown = self._plan.space.describe()
             self._first = SweepResumed(self._clock(), config, versions(), self._grown)
         else:
             self._first = self._started = self._plan.first_event(
@@ -132,16 +142,41 @@ class _Launch:
         grown = [key for key, domain in before.space.items() if self._grown.get(key, domain) != domain]
         notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
-        summary.announce(say, about, [slot.name for slot in self._plan.slots], notes)
+        summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
+        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, self._plan.slots))
+        for line in neighbours.warnings(self._plan.slots, others):
+            say(line)
 
-    def assemble(self, journal: Journal, views: contextlib.ExitStack) -> None:
+    def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
+        path = self._plan.settings.data.path
+        try:
+            return self._plan.load_data()
+        except UserError as error:
+            if before.started is None or path is None or Path(path).expanduser().exists():
+                raise
+            again = command(f"resume {summary.as_argument(before.started.sweep, self._folder)} data.path=FILE")
+            raise UserError(f"{error}; if it was moved: {again}") from error
+
+    def assemble(self, journal: Journal, views: contextlib.ExitStack, *, retry_failed: bool) -> None:
         """Puts the loop together with its search and its listeners, and brings all of them up to date."""
         plan, settings, clock, started = self._plan, self._plan.settings, self._clock, self._started
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
-        self._tracker = Tracker(settings, self._folder, load_plots)
-        views.callback(_close, self._tracker, self._say, self._name)
-        progress = Progress(settings.objective, settings.search, len(plan.slots), plan.space.size, clock)
+        self._tracker = Tracker(settings, self._folder, load_plots, self._tell)
+        views.callback(_close, self._tracker, self._tell, self._say, self._name)
+        size = plan.space.size
+        if size is not None and settings.search.algorithm == "grid":
+            size -= len({space.identity(trial["values"]) for trial in started.earlier})
+        progress = Progress(
+            settings.objective,
+            settings.search,
+            len(plan.slots),
+            size,
+            clock,
+            confirm=settings.confirm,
+            single=not plan.space.hyperparameters,
+        )
+        progress.store = self._tracker.status
         screen = views.enter_context(Screen(progress, self._console))
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
@@ -159,12 +194,16 @@ class _Launch:
             packaging=self._packaging if settings.tracking.register_winner else None,
             tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
+            tick=screen.tick,
         )
         for event in self._past:
             self._tracker.handle(event)
             progress.handle(event)
         self._sweep.replay(self._past, grown=bool(self._grown))
+        again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
+        if again:
+            self._sweep.retry(again)
 
     def run_loop(self) -> bool:
         """Runs the loop to its end; returns False if the user interrupted it at once."""
@@ -202,7 +241,7 @@ class _Launch:
                         name,
                         settings,
                         self._folder,
-                        self._say,
+                        self._tell,
                         has_winner=sweep.state.has_model,
                         champion=champion,
                         packaged=self._packaging.result,
@@ -211,18 +250,33 @@ class _Launch:
                 self._say(f"Interrupted; the sweep is complete. To log it: {command(f'sync {self._name}')}")
                 return INTERRUPTED
         reason, tests = sweep.state.ended.reason if sweep.state.ended else "", sweep.state.tests[-1:]
-        summary.next_steps(self._say, settings, self._folder, name, sweep.results, tests, published, reason)
-        return 0 if sweep.results.winner() is not None else 1
+        summary.next_steps(
+            self._say,
+            settings,
+            self._folder,
+            name,
+            sweep.results,
+            tests,
+            published,
+            reason,
+            single=sweep.state.single,
+            last=last_run(self._folder, sweep.state, settings.objectives),
+        )
+        if sweep.results.winner() is None:
+            return 1
+        return 0 if self._tracker.complete else NOT_LOGGED
 
 
-def _close(tracker: Tracker, say: summary.Say, sweep: str) -> None:
+def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str) -> None:
     """Waits until MLflow has everything, and reports what it lacks."""
     if tracker.behind:
-        say("Writing the last results to MLflow …")
+        tell("Writing the last results to MLflow …")
     tracker.close()
     if tracker.error is not None:
-        reason = machine_fault(tracker.error) or masked(first_line(tracker.error))
+        reason = tracker.fault or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
         say(f"The journal has them; when MLflow is available again: {command(f'sync {sweep}')}")
+    if tracker.mended:
+        say(f"MLflow: restored {tracker.mended}.")
     if tracker.refusals.count:
         say(f"MLflow: {tracker.refusals}.")

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mnist_sweep.common.errors import MachineError
+from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
@@ -27,9 +27,10 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     TrialAsked,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
 )
-from mnist_sweep.journal.files import forget, trial_folder
+from mnist_sweep.journal.files import STATE_FILE, forget, trial_folder
 from mnist_sweep.journal.ranking import Ranking, confirm
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.search.in_thread import ThreadedSearch
@@ -67,6 +68,7 @@ class Sweep:
         packaging: Packaging | None = None,
         tests: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the parts.
 
@@ -84,6 +86,7 @@ class Sweep:
             packaging: Makes the winner an MLflow model; None to skip that.
             tests: Whether the winner is tested on the test images.
             meanwhile: What to do while the winner is tested.
+            tick: Called several times a second.
         """
         self._settings, self._budget, self._space = settings, settings.search, space
         self._workers, self._folder, self._clock = workers, folder, clock
@@ -94,7 +97,7 @@ class Sweep:
             settings, space, image, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
-        self._started = clock()
+        self._started, self._tick = clock(), tick
 
     @property
     def results(self) -> Ranking:
@@ -139,6 +142,38 @@ class Sweep:
         self._started = self._clock()
         if self.state.reached:
             self.state.stop(self.state.reached)
+
+    def to_retry(self, say: Callable[[str], None]) -> list[int]:
+        """Returns the failed trials that can be trained again; to be called after `replay`.
+
+        Args:
+            say: Prints which they are, and which cannot.
+
+        Raises:
+            UserError: The sweep would stop them at once.
+        """
+        failed, trials = self.state.failed, self.results.trials
+        budget = self._budget.time_budget
+        if failed and budget is not None and self.state.used >= seconds(budget):
+            raise UserError(f"resume: the time budget of {budget} is used up; add a longer one, search.time_budget=…")
+        if failed and self.state.reached:
+            raise UserError(f"resume: {self.state.reached}; add a better one, search.target=…")
+        parents = {number: trials[number].parent for number in failed}
+        lost = {n for n, p in parents.items() if p is not None and not _has_state(self._folder, p)}
+        for number in sorted(lost):
+            say(f"Trial {number} cannot be retried: it continued from trial {parents[number]}, whose state is gone")
+        found = [number for number in failed if number not in lost]
+        if found:
+            say(f"Trains again: trial{'' if len(found) == 1 else 's'} {', '.join(map(str, found))}")
+        return found
+
+    def retry(self, trials: Sequence[int]) -> None:
+        """Trains trials that have failed again from their start, when the loop runs; to be called after `replay`."""
+        for number in trials:
+            # Before the event: a failed trial does not need the state that its last attempt has saved.
+            forget(trial_folder(self._folder, number))
+        self.emit(TrialsRetried(self._clock(), list(trials)))
+        self._attempts.add_interrupted(confirming=False, only=trials)
 
     def stop(self, reason: str) -> None:
         """Interrupts the sweep: no more trials, and the running ones pause after their current epoch, to be resumed.
@@ -236,6 +271,7 @@ class Sweep:
 
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
+        self._tick()
         self._attempts.check_silence()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()
@@ -306,3 +342,7 @@ class Sweep:
             self._packaging.take(message)
         if self.state.phase is Phase.TESTING:
             self._test.handle(message)
+
+
+def _has_state(folder: Path, trial: int) -> bool:
+    return (trial_folder(folder, trial) / STATE_FILE).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,13 @@ from mnist_sweep.common.text import one_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import Settings, check_settings
-from mnist_sweep.config.space import Space
+from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import discovery, enqueue, warm_start
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS
-from mnist_sweep.journal.folders import find
+from mnist_sweep.journal.folders import SWEEPS, find
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
 from mnist_sweep.tracking.uri import absolute
@@ -117,6 +118,22 @@ class Plan:
             self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend, say=say
         )
 
+    def check(self, shape: tuple[int, int, int], digest: str) -> None:
+        """Checks everything that needs no worker.
+
+        Args:
+            shape: Height, width and channels of the images.
+            digest: The digest of the data.
+
+        Raises:
+            UserError: Something does not fit the data, or `search.enqueue` or `search.warm_start` is wrong.
+        """
+        for corner in self.corners:
+            check_shape(corner, shape)
+        if self.known_space is not None:
+            enqueue.enqueued(self.settings, self.space, self.baseline)
+            self._earlier(digest)
+
     def load_data(self) -> tuple[data.Images, data.Dataset]:
         """Loads the data and splits it.
 
@@ -180,19 +197,24 @@ class Plan:
             name = f"{retrains.sweep}/{folder.name}"
             space = self.space.describe()
             return SweepStarted(time, name, stored, space, _describe(images, dataset), versions(), retrains=retrains)
-        # With -m, the folder is experiments/NAME/TIME/NUMBER.
-        tail = folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:]
-        find_earlier = functools.partial(find, wanted_by="search.warm_start")
         return SweepStarted(
             time,
-            "/".join([self.settings.name, *tail]),
+            _name(self.settings.name, folder),
             stored,
             self.space.describe(),
             _describe(images, dataset),
             versions(),
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
-            earlier=warm_start.earlier(self.settings, self.space, images.digest(), find_earlier),
+            earlier=self._earlier(images.digest()),
+            id=uuid.uuid4().hex,
         )
+
+    def _earlier(self, digest: str) -> list[dict[str, Any]]:
+        find_earlier = functools.partial(find, wanted_by="search.warm_start")
+        known = warm_start.earlier(self.settings, self.space, digest, find_earlier)
+        if self.settings.search.algorithm == "grid" and len({identity(t["values"]) for t in known}) == self.space.size:
+            raise UserError("search.warm_start: the earlier sweeps have trained every combination of the grid")
+        return known
 
 
 def _check_any_fits(corners: Sequence[TrialConfig], image: tuple[int, int, int]) -> None:
@@ -221,6 +243,14 @@ def save_for_workers(dataset: data.Dataset, folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"{arrays}: cannot be written ({os_reason(error)})") from error
     return arrays
+
+
+def _name(name: str, folder: Path) -> str:
+    """Returns `NAME/TIME`, or `NAME/TIME/NUMBER` with `-m`."""
+    usual = (SWEEPS / name).absolute()
+    if folder.absolute().is_relative_to(usual):
+        return "/".join([name, *folder.absolute().relative_to(usual).parts])
+    return "/".join([name, *(folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:])])
 
 
 def _describe(images: data.Images, dataset: data.Dataset) -> dict[str, Any]:

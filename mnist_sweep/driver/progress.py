@@ -1,35 +1,21 @@
-"""Shows a running sweep: as a live table, or a line for each finished trial."""
+"""How far a running sweep is, and when it is expected to end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.text import Text
-
-from mnist_sweep.common.tables import Column, fitting
-from mnist_sweep.common.text import LONGEST_REASON, alike, format_duration, format_value, one_line, short_names
+from mnist_sweep.common.text import alike, counted, format_duration
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
+from mnist_sweep.config.settings import ConfirmConfig
 from mnist_sweep.config.units import seconds
-from mnist_sweep.journal.events import AttemptFailed, Event, SlotClosed, SlotLost, SlotOpened, TrialEnded
+from mnist_sweep.journal.events import Event, TrialEnded
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
-_ROWS = 14
-_COLOURS = {
-    Status.RUNNING: "cyan",
-    Status.COMPLETED: "green",
-    Status.STOPPED: "yellow",
-    Status.DIVERGED: "yellow",
-    Status.REFUSED: "yellow",
-    Status.FAILED: "red",
-}
-
-
-_WITHOUT_RESULT = (Status.FAILED, Status.REFUSED)
+WITHOUT_RESULT = (Status.FAILED, Status.REFUSED)
 
 
 def _failure(outcome: Outcome) -> tuple[Status, str]:
@@ -37,7 +23,7 @@ def _failure(outcome: Outcome) -> tuple[Status, str]:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A trial: where it runs, what it has reached, and how it ended."""
 
     trial: Trial
@@ -49,7 +35,24 @@ class _Row:
 
     @property
     def status(self) -> Status:
+        """Its status."""
         return Status.RUNNING if self.outcome is None else self.outcome.status
+
+    @property
+    def executions(self) -> int:
+        """How often it is trained."""
+        return max(len(self.trial.executions), 1)
+
+    @property
+    def part(self) -> float:
+        """How much of it is done, from 0 to 1."""
+        return (self.execution - 1 + self.epoch / max(self.trial.epochs, 1)) / self.executions
+
+    @property
+    def place(self) -> str:
+        """Its epoch: `3/10`, and in the second of its five executions `3/10 (2/5)`."""
+        which = f" ({self.execution}/{self.executions})" if self.executions > 1 else ""
+        return f"{self.epoch}/{self.trial.epochs}{which}"
 
 
 class Progress:
@@ -58,10 +61,20 @@ class Progress:
     Attributes:
         state: The state of the sweep.
         started: When this session started.
+        store: Says why MLflow waits; "" if it does not.
+        single: Whether nothing is searched.
     """
 
     def __init__(
-        self, objective: Objective, budget: SearchConfig, slots: int, size: int | None, clock: Callable[[], float]
+        self,
+        objective: Objective,
+        budget: SearchConfig,
+        slots: int,
+        size: int | None,
+        clock: Callable[[], float],
+        *,
+        confirm: ConfirmConfig | None = None,
+        single: bool = False,
     ) -> None:
         """Starts the clock.
 
@@ -71,10 +84,13 @@ class Progress:
             slots: How many trials run at once.
             size: How many combinations of values the space holds; None if they cannot be counted.
             clock: The time in seconds since 1970.
+            confirm: How the best trials are retrained; None if they are not.
+            single: Whether nothing is searched.
         """
-        self.objective, self.clock, self.started = objective, clock, clock()
+        self.objective, self.clock, self.started, self.single = objective, clock, clock(), single
         self.state = SweepState((objective,))
-        self._slots = slots
+        self.store: Callable[[], str] = str
+        self._slots, self._confirm = slots, confirm
         repeats = budget.algorithm in ("hyperband", "pbt")
         self._budget, self._size = budget.max_trials, None if repeats else size
         self._failed_alike: dict[tuple[Status, str], int] = {}
@@ -83,7 +99,7 @@ class Progress:
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
         self.state.handle(event)
-        if isinstance(event, TrialEnded) and event.outcome.status in _WITHOUT_RESULT:
+        if isinstance(event, TrialEnded) and event.outcome.status in WITHOUT_RESULT:
             self._failed_alike.setdefault(_failure(event.outcome), event.trial)
 
     def first_alike(self, number: int) -> int | None:
@@ -109,7 +125,7 @@ class Progress:
         return self._slots + self.state.slots_added
 
     @property
-    def running(self) -> list[_Row]:
+    def running(self) -> list[Row]:
         """The trials that run now, or wait to be retried."""
         return [self.row(number) for number in self.state.open]
 
@@ -119,7 +135,7 @@ class Progress:
         results = self.state.results
         return [number for number in results.trials if number in results.outcomes and number in self.state.searched]
 
-    def row(self, number: int) -> _Row:
+    def row(self, number: int) -> Row:
         """Returns what is known of a trial that has started."""
         state, results = self.state, self.state.results
         trial, outcome = results.trials[number], results.outcomes.get(number)
@@ -138,165 +154,94 @@ class Progress:
             latest.epoch if latest else 0,
             latest.execution if latest else 1,
         )
-        return _Row(trial, slot, epoch, execution, best, outcome)
+        return Row(trial, slot, epoch, execution, best, outcome)
 
     def best(self) -> int | None:
-        """The best trial of those that have ended, the first of equal ones."""
-        best, score = None, None
-        for number in self.counted:
-            found = self.state.results.outcomes[number].score
-            if found is not None and self.objective.better(found, score):
-                best, score = number, found
-        return best
+        """The first trial of the leaderboard."""
+        return self.state.results.winner()
 
     def seconds_left(self) -> float | None:
-        """An estimate from the mean duration of the trials so far; None before there is one."""
-        elapsed = self.clock() - self.started
-        limit = None if self._seconds is None else max(0.0, self._seconds - elapsed)
+        """An estimate from the mean duration of the trials so far, which counts those that retrain the best.
+
+        Returns:
+            Seconds; None before the first epoch, or if it cannot be known how many trials there will be.
+        """
+        trials, running = self.state.results.trials, self.running
+        retrains = bool(trials) and trials[max(trials)].confirms is not None
+        search = 0.0 if retrains else self._search_left([row for row in running if row.trial.confirms is None])
+        retraining = self._retraining_left([row for row in running if row.trial.confirms is not None], retrains)
+        return None if search is None or retraining is None else search + retraining
+
+    def _search_left(self, running: list[Row]) -> float | None:
+        left = None if self._seconds is None else max(0.0, self._seconds - (self.clock() - self.started))
         ended = self.state.results.outcomes.items()
         done = [o.seconds for number, o in ended if o.seconds > 0 and number not in self.state.refused]
+        done = done or [passed for _, passed in self._expected()]
         if self.most is None or not done:
-            return limit
-        running = self.running
-        if any(row.trial.confirms is not None for row in running):
-            return None
-        ahead = self.most - len(self.counted) - sum(self._part(row) for row in running)
-        estimate = max(0.0, ahead) * sum(done) / len(done) / max(self.slots, 1)
-        return estimate if limit is None else min(limit, estimate)
+            return left
+        estimate = self._together(self.most - len(self.counted), running, fmean(done))
+        return estimate if left is None else min(left, estimate)
 
-    @staticmethod
-    def _part(row: _Row) -> float:
-        """How much of a trial is done."""
-        executions = max(len(row.trial.executions), 1)
-        return (row.execution - 1 + row.epoch / max(row.trial.epochs, 1)) / executions
+    def _retraining_left(self, running: list[Row], begun: bool) -> float | None:
+        if self._confirm is None:
+            return 0.0
+        results, seeds = self.state.results, self._confirm.seeds
+        if begun:
+            best = results.ranked()[: self._confirm.top]
+            retrained = [n for trial in best for n in results.confirmations(trial).values() if n in results.outcomes]
+            ahead = len(best) * seeds - len(retrained)
+        else:
+            ahead = seeds * min(self._confirm.top, self.most or self._confirm.top)
+        # It is trained to its last epoch, and once.
+        refused = self.state.refused
+        ended = {n: outcome for n, outcome in results.outcomes.items() if outcome.seconds > 0 and n not in refused}
+        complete = {n: outcome for n, outcome in ended.items() if outcome.status is Status.COMPLETED} or ended
+        done = [outcome.seconds / self.row(n).executions for n, outcome in complete.items()]
+        done = done or [passed / row.executions for row, passed in self._expected()]
+        return self._together(ahead, running, fmean(done)) if done else None
+
+    def _expected(self) -> list[tuple[Row, float]]:
+        """How long each running trial will take from start to end, as far as its epochs show it."""
+        state, found = self.state, []
+        for row in self.running:
+            number = row.trial.number
+            if row.part > 0 and (passed := state.latest[number].time - state.open[number].time) > 0:
+                found.append((row, passed / row.part))
+        return found
+
+    def _together(self, ahead: int, running: list[Row], mean: float) -> float:
+        """How long it takes to train so many trials, some of which are running."""
+        work = max(0.0, ahead - sum(row.part for row in running))
+        # A trial does not end sooner because there are more slots.
+        longest = max((1 - row.part for row in running), default=0.0) if ahead <= len(running) else min(work, 1.0)
+        return mean * max(work / max(self.slots, 1), longest)
+
+    def done(self) -> str:
+        """How many trials of the search have ended: `3 of 20 trials`."""
+        done = len(self.counted)
+        return counted(done, "trial") if self.most is None else f"{done:,} of {counted(self.most, 'trial')}"
 
     def headline(self, *, busy: bool = True) -> str:
         """One line on the sweep so far.
 
         Args:
-            busy: Whether to say how many slots are busy. When a trial has just ended, its slot never is.
+            busy: Whether to say how many slots are busy.
         """
-        results, done = self.state.results, len(self.counted)
-        count = f"{done}" + (f" of {self.most}" if self.most is not None else "")
-        parts = [f"{count} trial{'' if count == '1' or self.most == 1 else 's'} done"]
+        results = self.state.results
+        parts = [] if self.single else [f"{self.done()} done"]
         retrained = [number for number, trial in results.trials.items() if trial.confirms is not None]
         if retrained:
-            parts.append(f"{sum(number in results.outcomes for number in retrained)} retrainings of the best done")
-        slots = f"{self.slots} slot{'' if self.slots == 1 else 's'}"
-        parts.append(f"{len(self.state.open)} of {slots} busy" if busy else slots)
+            ended = sum(number in results.outcomes for number in retrained)
+            parts.append(f"{counted(ended, 'retraining')} {'' if self.single else 'of the best '}done")
+        if busy:
+            parts.append(f"{len(self.state.open)} of {counted(self.slots, 'slot')} busy")
         parts.append(f"{format_duration(self.clock() - self.started)} elapsed")
         left = self.seconds_left()
         if left is not None and self.state.ended is None:
             parts.append(f"about {format_duration(left)} left")
         best = self.best()
-        if best is not None:
+        if best is not None and not self.single:
             parts.append(f"best {self.objective.name} {results.outcomes[best].score:.4f} (trial {best})")
+        if store := self.store():
+            parts.append(store)
         return " · ".join(parts)
-
-
-class Screen:
-    """Shows a sweep's progress: as a live table in a terminal, else as lines."""
-
-    def __init__(self, progress: Progress, console: Console) -> None:
-        """Takes what to show and where."""
-        self.progress, self._console = progress, console
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Screen:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-
-    def handle(self, event: Event) -> None:
-        """Takes note of an event, and prints its line."""
-        self.progress.handle(event)
-        if isinstance(event, AttemptFailed):
-            self._console.print(
-                f"trial {event.trial}: {one_line(event.reason, LONGEST_REASON)}; it is retried",
-                style="yellow",
-                markup=False,
-                highlight=False,
-            )
-        elif isinstance(event, SlotLost):
-            self._console.print(f"{event.slot} {event.reason}", style="red", markup=False, highlight=False)
-        elif isinstance(event, SlotOpened | SlotClosed):
-            done = "opened" if isinstance(event, SlotOpened) else "closed"
-            line = f"{event.slot} {done}: {event.reason}"
-            self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
-        elif isinstance(event, TrialEnded) and event.trial in self.progress.state.results.trials:
-            self._print_end(event)
-
-    def _print_end(self, event: TrialEnded) -> None:
-        failed, terminal = event.outcome.status in _WITHOUT_RESULT, self._console.is_terminal
-        first = self.progress.first_alike(event.trial) if failed else None
-        # The summary has the number of trials that failed alike. In a terminal, the table shows those with a result.
-        repeats = first is not None and (terminal or event.outcome.status is Status.REFUSED)
-        if not repeats and (failed or not terminal):
-            self._console.print(self._line(self.progress.row(event.trial), first), highlight=False, soft_wrap=True)
-
-    def _line(self, row: _Row, first: int | None) -> Text:
-        """Returns the line of a trial that has ended; `first` is an earlier one that failed alike."""
-        assert row.outcome is not None
-        text = Text(f"trial {self._number(row)}  ")
-        text.append(str(row.status), style=_COLOURS[row.status])
-        if row.best is not None:
-            text.append(f"  {self.progress.objective.name} {row.best:.4f} (epoch {row.outcome.best_epoch})")
-        if first is not None:
-            text.append(f"  like trial {first}")
-        elif row.outcome.reason:
-            text.append(f"  {one_line(row.outcome.reason, LONGEST_REASON)}")
-        short = short_names(self.progress.names)
-        values = [f"{short.get(name, name)}={format_value(value)}" for name, value in row.trial.values.items()]
-        text.append(f"  {format_duration(row.outcome.seconds)}  {' '.join(values)}")
-        if not self._console.is_terminal:
-            text.append(f"  [{self.progress.headline(busy=False)}]")
-        return text
-
-    def _table(self) -> RenderableType:
-        progress = self.progress
-        finished, running, best = sorted(progress.state.results.outcomes), progress.running, progress.best()
-        room = max(1, min(_ROWS, self._console.height - 8) - len(running))
-        shown = {*finished[-room:], *([] if best is None else [best])}
-        rows = sorted([*map(progress.row, shown), *running], key=lambda row: row.trial.number)
-        short = short_names(progress.names)
-        columns = [
-            Column(
-                "trial", [f"{self._number(row)}{' ★' if row.trial.number == best else ''}" for row in rows], weight=2
-            ),
-            *(
-                Column(end, [format_value(row.trial.values.get(name, "–")) for row in rows], weight=1)
-                for name, end in short.items()
-            ),
-            Column("epoch", [self._epoch(row) for row in rows], weight=2),
-            Column(
-                progress.objective.name,
-                ["" if row.best is None else f"{row.best:.4f}" for row in rows],
-                weight=2,
-            ),
-            Column("status", [self._status(row) for row in rows], weight=1),
-        ]
-        title = progress.state.started.sweep if progress.state.started else ""
-        table, _ = fitting(columns, title, self._console.width)
-        if rows:
-            return Group(table, Text(progress.headline()))
-        return Text("The workers are starting; importing Keras takes a few seconds.", style="dim")
-
-    @staticmethod
-    def _number(row: _Row) -> str:
-        retrains = row.trial.confirms
-        return f"{row.trial.number}" + ("" if retrains is None else f" (retrains {retrains})")
-
-    @staticmethod
-    def _epoch(row: _Row) -> str:
-        executions = len(row.trial.executions)
-        which = f" ({row.execution}/{executions})" if executions > 1 else ""
-        return f"{row.epoch}/{row.trial.epochs}{which}"
-
-    @staticmethod
-    def _status(row: _Row) -> Text:
-        place = f" on {row.slot}" if row.status is Status.RUNNING else ""
-        return Text(f"{row.status}{place}", _COLOURS[row.status])

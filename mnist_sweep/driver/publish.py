@@ -151,17 +151,21 @@ def _register(
 
 
 def _link(settings: Settings, sweep: str) -> str | None:
-    from mnist_sweep.tracking import saved_view, store
+    from mnist_sweep.results.runs.find import find_sweep
+    from mnist_sweep.tracking import saved_view
     from mnist_sweep.tracking.saved_view import HOST, PORT
+    from mnist_sweep.tracking.uri import is_database, is_server
 
     uri = settings.tracking.uri
+    if not (is_server(uri) or is_database(uri)):
+        return None
     try:
-        experiment = store.connect(uri).get_experiment_by_name(settings.name)
+        experiment = find_sweep(sweep, uri).found.experiment
     except Exception:
         _LOG.exception("the link to the sweep's view could not be found")
         return None
-    pages = uri if uri.startswith(("http:", "https:")) else f"http://{HOST}:{PORT}"
-    return saved_view.link(pages, experiment.experiment_id, saved_view.key(sweep)) if experiment else None
+    pages = uri if is_server(uri) else f"http://{HOST}:{PORT}"
+    return saved_view.link(pages, experiment, saved_view.key(sweep))
 
 
 def _trouble(failure: str, error: Exception) -> str:

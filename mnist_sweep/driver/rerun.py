@@ -10,7 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from mnist_sweep.common.errors import MachineError, UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.tables import Column, line_printer, show
+from mnist_sweep.common.text import counted
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.objective import METRICS, Objective
@@ -62,12 +64,14 @@ class Comparison:
         metrics: The names of the metrics that were compared.
         differences: The differences, in the order in which they were found.
         notes: What else is different, in lines for the user.
+        outcome: What became of a trial that failed before.
     """
 
     epochs: int = 0
     metrics: set[str] = field(default_factory=set)
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    outcome: Outcome | None = None
 
     @property
     def identical(self) -> bool:
@@ -100,7 +104,8 @@ class Comparison:
 def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console: Console) -> int:
     """Trains a trial again for as many epochs as before, and compares every metric of every epoch.
 
-    Trials from whose weights it continued are trained before it. Nothing is written to the sweep or to MLflow.
+    A trial that failed is trained to its end. Trials from whose weights it continued are trained before it. Nothing is
+    written to the sweep or to MLflow.
 
     Args:
         what: As for `find_trial`.
@@ -109,7 +114,7 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
         console: Where to print.
 
     Returns:
-        The exit code: 0 if everything is identical, else 1.
+        The exit code: 0 if everything is identical, or a trial that failed does not fail now; else 1.
 
     Raises:
         UserError: The run does not exist, its data is gone or different, or its model cannot be trained here.
@@ -122,7 +127,7 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     slot = _slot(chain[-1])
     say = line_printer(console)
     number, sweep = chain[-1].trial.number, chain[-1].sweep
-    place = f"{slot.name} with {_count(slot.threads, 'thread')}"
+    place = f"{slot.name} with {counted(slot.threads, 'thread')}"
     say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
@@ -136,6 +141,8 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
             compared = train_again(workers, slot.name, chain, folder, say)
         finally:
             workers.close()
+    if compared.outcome is not None:
+        return tell_of_failed(say, chain[-1], compared.outcome)
     if compared.identical:
         epochs = "the epoch" if compared.epochs == 1 else f"all {compared.epochs} epochs"
         say(f"identical: all {len(compared.metrics)} metrics of {epochs}")
@@ -215,11 +222,18 @@ class _Again:
         if message.epoch in curve:
             found = self.compared.compare(where, curve[message.epoch], message.metrics)
             self._say(f"  {where}  {'; '.join(map(str, found)) if found else 'identical'}")
+        elif logged.failed is not None:
+            name = _objective(logged)[0]
+            self._say(f"  {where}  {name} {_shown(message.metrics.get(name))}")
         else:
             self.compared.notes.append(f"{where} was not trained in the logged run")
 
     def _continue(self, message: Reported | Executed, epoch: int) -> None:
         logged = self.chain[0]
+        if logged.failed is not None:
+            # It is not known how far it would have come.
+            self._workers.go_on(self._slot, logged.trial.number, message.execution, epoch)
+            return
         enough = isinstance(message, Executed) or epoch >= max(logged.curves[logged.last])
         if message.execution == logged.last and enough:
             # A trial that was stopped early had the learning rate schedule of all its epochs, so it is stopped again.
@@ -229,11 +243,15 @@ class _Again:
 
     def _end(self, outcome: Outcome) -> None:
         logged, epochs = self.chain[0], self.compared.epochs - self._epochs_before
+        if logged.failed is not None:
+            self.compared.outcome = outcome
+            del self.chain[0]
+            return
         expected = sum(len(curve) for curve in logged.curves.values())
         if epochs == 0 and outcome.status in (Status.FAILED, Status.REFUSED):
             raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
         if epochs < expected:
-            epochs_trained = f"{epochs} of {_count(expected, 'epoch')} trained"
+            epochs_trained = f"{epochs} of {counted(expected, 'epoch')} trained"
             self.compared.notes.append(f"{self._prefix}{epochs_trained}: {outcome.reason}")
         self._epochs_before = self.compared.epochs
         del self.chain[0]
@@ -257,6 +275,18 @@ def _slot(logged: Logged) -> Slot:
     return next((place for place in places if place.name == logged.slot), places[0])
 
 
+def tell_of_failed(say: Callable[[str], object], logged: Logged, outcome: Outcome) -> int:
+    """Prints what became of a trial that failed before, and returns the exit code: 0 if it has a result now, else 1."""
+    number, then = logged.trial.number, f" ({logged.failed})" if logged.failed else ""
+    if outcome.score is None:
+        same = "for the same reason" if outcome.reason == logged.failed else f"now because: {outcome.reason}"
+        say(f"Trial {number} failed{then}, and fails again, {same}")
+        return 1
+    say(f"Trial {number} failed{then}, and trains now: {_objective(logged)[0]} {outcome.score:.4f}")
+    say(f"To train it in its sweep, too: {command(f'resume --retry-failed {logged.sweep}')}")
+    return 0
+
+
 def _explain(console: Console, say: Callable[[str], object], compared: Comparison, logged: Logged, slot: Slot) -> None:
     differences = compared.differences
     if differences:
@@ -272,7 +302,7 @@ def _explain(console: Console, say: Callable[[str], object], compared: Compariso
         show(console, columns, f"Differences{of}")
     for note in compared.notes:
         say(note)
-    values = f"{_count(len(differences), 'value')} of {_count(compared.epochs, 'epoch')}"
+    values = f"{counted(len(differences), 'value')} of {counted(compared.epochs, 'epoch')}"
     say(f"not identical: {values}" + (f", the first in {differences[0].where}" if differences else ""))
     if logged.slot and logged.slot.startswith("gpu") != slot.name.startswith("gpu"):
         say(f"It was trained on {logged.slot}, and now on {slot.name}, so the last digits differ.")
@@ -302,7 +332,3 @@ def _by(difference: Difference) -> str:
 
 def _shown(value: float | None) -> str:
     return "nothing" if value is None else repr(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from rich.console import Console
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import hide
 from mnist_sweep.common.tables import line_printer
-from mnist_sweep.common.text import flat
+from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import compose, shipped
 from mnist_sweep.config.grammar import Choice, looks_like_sweep, parse_value
 from mnist_sweep.config.key_names import nested_keys, unknown_key
@@ -26,7 +26,8 @@ from mnist_sweep.driver.plan import prepare
 from mnist_sweep.journal.folders import SWEEPS, retraining
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
-from mnist_sweep.results.runs.find import SweepRuns, find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns, find_sweep
+from mnist_sweep.results.runs.local import local_folder
 from mnist_sweep.tracking.tags import TAG_GOES_ON_FROM
 
 _ALLOWED = (*TRIAL_GROUPS, "data", "seed", "objective", "limits", "workers", "description")
@@ -161,7 +162,7 @@ def changed(
         notes.append("There is no early stopping without validation images.")
     if "training.epochs" not in given and best_epoch is not None:
         training["epochs"] = int(best_epoch)
-        epochs = f"{int(best_epoch)} epoch{'' if best_epoch == 1 else 's'}"
+        epochs = counted(int(best_epoch), "epoch")
         notes.append(f"It trains for {epochs}, as the best epoch of the trial was that; training.epochs=N changes it.")
     return new, [
         *notes,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import command
 from mnist_sweep.common.versions import versions
+from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
 from mnist_sweep.driver import larger_space
@@ -14,14 +16,23 @@ from mnist_sweep.driver.plan import Plan
 from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.state import SweepState
-from mnist_sweep.workers.devices import Slot
+from mnist_sweep.workers.devices import slots
 
 # The packages on which the metrics of a trial depend, to the last digit.
 _SAME_VERSIONS = ("tensorflow", "keras", "numpy", "jax")
+# The searches whose suggestions do not depend on the results.
+_ANY_ORDER = ("none", "grid", "random")
 
 
-def check(past: SweepState, plan: Plan, images: Images, folder: Path) -> SweepStarted:
-    """Refuses to continue a sweep on other data or devices, or in another search space.
+def check(past: SweepState, plan: Plan, images: Images, folder: Path, say: Say) -> SweepStarted:
+    """Refuses to continue a sweep on other data, in another search space, or on the CPU because a GPU is missing.
+
+    Args:
+        past: The state of the sweep.
+        plan: What it is to do now.
+        images: Its data now.
+        folder: Its folder.
+        say: Prints how other workers may change the results.
 
     Returns:
         Its first event.
@@ -31,7 +42,9 @@ def check(past: SweepState, plan: Plan, images: Images, folder: Path) -> SweepSt
     """
     started = first_event(past, folder)
     _check_data(images, started, folder)
-    _check_devices(plan.slots, past, folder)
+    _check_devices(plan, past, folder)
+    for line in _other_workers(plan, past):
+        say(line)
     if not larger_space.changed(past.config, plan.config):
         _check_space(plan.space, past, folder)
     return started
@@ -63,7 +76,7 @@ def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, 
     if not allowed:
         raise UserError(
             f"{folder}: its trials were trained with {named}, which may change the metrics; install those versions, or "
-            f"add --other-versions: python -m mnist_sweep resume {folder} --other-versions"
+            f"add --other-versions: {command(f'resume {folder} --other-versions')}"
         )
     say(f"Versions have changed, which may change the metrics: {named}.")
 
@@ -76,11 +89,38 @@ def _check_data(images: Images, started: SweepStarted, folder: Path) -> None:
         )
 
 
-def _check_devices(slots: Sequence[Slot], past: SweepState, folder: Path) -> None:
-    if any(slot.startswith("gpu") for slot in past.slots) and all(slot.gpu is None for slot in slots):
+def _check_devices(plan: Plan, past: SweepState, folder: Path) -> None:
+    wanted = plan.settings.workers.devices == "cpu"
+    if _on_gpu(past) and not wanted and all(slot.gpu is None for slot in plan.slots):
         raise UserError(
             f"{folder}: ran on a GPU, and none is visible now (nvidia-smi, CUDA_VISIBLE_DEVICES); on the CPU its "
-            "metrics would be different"
+            "metrics would be different; if you want that, add workers.devices=cpu"
+        )
+
+
+def _on_gpu(past: SweepState) -> bool:
+    return any(slot.startswith("gpu") for slot in past.slots)
+
+
+def _other_workers(plan: Plan, past: SweepState) -> Iterator[str]:
+    """Yields how the results may differ from those with the workers that the sweep had."""
+    if not past.slots:
+        return
+    if _on_gpu(past) != any(slot.gpu is not None for slot in plan.slots):
+        where = "the CPU" if _on_gpu(past) else "a GPU"
+        yield f"The trials run on {where} now, where metrics differ in the last digits from those of the trials before."
+        return
+    then, now = past.config.get("workers", {}), plan.config["workers"]
+    if all(then.get(key) == now.get(key) for key in ("devices", "count", "threads", "trials_per_gpu")):
+        return
+    before = slots(check_settings({**plan.config, "workers": {**now, **then}}).workers, plan.most)
+    if {slot.threads for slot in before} != {slot.threads for slot in plan.slots}:
+        yield "With another number of threads, metrics may differ in the last digits from those of the trials before."
+    search = plan.settings.search.algorithm
+    if len(before) != len(plan.slots) and search not in _ANY_ORDER:
+        yield (
+            f"With another number of workers, trials end in another order, so search={search} may try other values "
+            "than without the interruption."
         )
 
 

@@ -14,6 +14,7 @@ from mnist_sweep.journal.events import (
     SweepStarted,
     TrialAsked,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
 )
 from mnist_sweep.journal.state import SweepState
@@ -65,6 +66,9 @@ class LoopState(SweepState):
         self.phase = Phase.SEARCHING
         self.stopped = self.failure = self.interruption = self.machine = self.reached = ""
         self.cut: dict[int, str] = {}
+        # The trials whose epochs the stopping rule has seen, and those that it must not see again.
+        self._judged: set[int] = set()
+        self._unjudged: set[int] = set()
         self.used = self._session = self._last = 0.0
         self._confirming = False
 
@@ -82,6 +86,10 @@ class LoopState(SweepState):
                 self._judge_epoch(event)
             case ExecutionEnded():
                 self._judge_execution(event)
+            case TrialsRetried():
+                self._unjudged |= self._judged.intersection(event.trials)
+                for number in event.trials:
+                    self.cut.pop(number, None)
             case TrialEnded() if (trial := self.results.trials.get(event.trial)) is not None:
                 if trial.executions and event.outcome.whole(trial):
                     self._compare_with_target(trial, event.outcome.score)
@@ -126,7 +134,8 @@ class LoopState(SweepState):
         if trial.confirms is not None:
             return
         score = event.metrics[self._settings.objective.name]
-        if self._stopping is not None and event.execution == 1:
+        if self._stopping is not None and event.execution == 1 and event.trial not in self._unjudged:
+            self._judged.add(event.trial)
             reason = self._stopping.report(event.trial, event.epoch, score)
             if reason:
                 self.cut.setdefault(event.trial, reason)

@@ -33,6 +33,8 @@ class Suggestions:
         self._search = search
         self.state = SearchState.SUGGESTED
         self._ended_since_ask = False
+        # The trials whose end the search knows: what becomes of them when they are retried would be a second one.
+        self._told: set[int] = set()
         # How many answers are still to come that an earlier session has acted on.
         self._old_answers = 0
 
@@ -77,9 +79,10 @@ class Suggestions:
         return None
 
     def tell(self, number: int, result: Result | None) -> None:
-        """Reports to the search how a trial ended, unless the result is None."""
-        if result is None:
+        """Reports to the search how a trial ended, unless the result is None or the search was told before."""
+        if result is None or number in self._told:
             return
+        self._told.add(number)
         self._search.tell(number, result)
         self._ended_since_ask = True
         if self.state is SearchState.PAUSED:

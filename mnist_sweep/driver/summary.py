@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.tables import Column, show
-from mnist_sweep.common.text import LONGEST_REASON, alike, one_line
-from mnist_sweep.config.settings import Settings
+from mnist_sweep.common.tables import LONGEST_LINE, Column, show
+from mnist_sweep.common.text import LONGEST_REASON, alike, counted, flat, format_setting, one_line
+from mnist_sweep.config.settings import TRIAL_GROUPS, Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.journal.last_run import LastRun
 from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, verdict
 from mnist_sweep.journal.leaderboard import leaderboard as make_leaderboard
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Status
 
 _LEADERS = 10
+# Keys that differ from the last run.
+_MOST_CHANGES = 20
 # Different reasons for which trials failed.
 _MOST_FAILURES = 5
 # The columns of the leaderboard; in a narrow terminal, those with the lowest weight are left out first.
@@ -48,49 +54,83 @@ def warn_of_fallback(console: Console, images: Images) -> None:
         )
 
 
-def announce(say: Say, started: SweepStarted, places: Sequence[str], notes: Sequence[str] = ()) -> None:
-    """Prints what a sweep is about to do, on which workers, and what the user may want to know about it."""
-    about = started.data
+def announce(
+    say: Say,
+    started: SweepStarted,
+    places: Sequence[str],
+    notes: Sequence[str] = (),
+    width: int = LONGEST_LINE,
+) -> None:
+    """Prints what a sweep is about to do, and on which workers.
+
+    Args:
+        say: Prints a line.
+        started: The sweep's first event.
+        places: The names of its slots.
+        notes: What else the user may want to know about it.
+        width: The most characters in a line.
+    """
+    about, width = started.data, min(width, LONGEST_LINE)
     if (retrains := started.retrains) is None:
-        say(f"Sweep {started.sweep}")
+        say(f"{'Sweep' if started.space else 'Run'} {started.sweep}")
     else:
         say(f"Retraining trial {retrains.trial} of {retrains.sweep}: {started.sweep}")
     say(
-        f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} validation "
-        f"and {about['test_images']:,} test images of {about['image']}, {about['classes']} classes"
+        f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} "
+        f"validation and {counted(about['test_images'], 'test image')} of {about['image']}, "
+        f"{counted(about['classes'], 'class', 'classes')}"
     )
     for i, (name, domain) in enumerate(started.space.items()):
-        say(f"  {'search' if i == 0 else '':8} {one_line(name)} = {one_line(domain)}")
+        say(f"  {'search' if i == 0 else '':9}{one_line(f'{name} = {domain}', LONGEST_LINE - 11)}")
     if retrains is not None:
         for i, (name, value) in enumerate((retrains.changed or {"nothing": ""}).items()):
             say(f"  {'' if i else 'changed':8} {one_line(name)}{f' = {one_line(value)}' if value else ''}")
     elif not started.space:
-        say("  search   nothing: one run")
+        _tell_settings(say, {group: started.config.get(group, {}) for group in TRIAL_GROUPS}, width)
     for note in notes:
         say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
-        say(f"  knows    {len(started.earlier)} trials of {sweeps}")
+        say(f"  knows    {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 30)}")
     elif asked := started.config["search"].get("warm_start"):
         say(f"  knows    nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
-    say(f"  workers  {', '.join(places)}")
+    shown = ", ".join(places)
+    say(f"  workers  {shown if len(shown) < LONGEST_LINE // 2 else f'{len(places)}: {places[0]} … {places[-1]}'}")
+
+
+def _tell_settings(say: Say, groups: Mapping[str, Any], width: int) -> None:
+    """Prints groups of the config as they are written on the command line, without the keys that are not set."""
+    keys = {key: value for key, value in flat(groups).items() if value is not None and value not in ([], {})}
+    # A line must not break at the blanks in a value.
+    text = " ".join(f"{key}={format_setting(value)}".replace(" ", "\0") for key, value in keys.items())
+    lines = textwrap.wrap(text, max(20, width - 11), break_on_hyphens=False, break_long_words=False)
+    for i, line in enumerate(lines):
+        say(f"  {'settings' if i == 0 else '':9}{line}".replace("\0", " "))
 
 
 def leaderboard(console: Console, space: Space, results: Ranking) -> None:
-    """Prints the best trials, including the full Pareto front if there are several objectives."""
+    """Prints the best trials, including the full Pareto front if there are several objectives; nothing for one run."""
+    if not space.hyperparameters:
+        return
     board = make_leaderboard(results, [hyperparameter.name for hyperparameter in space.hyperparameters])
     front = sum(row.on_front for row in board.rows)
     board = board.best(max(_LEADERS, front))
     if not board.rows:
         return
-    columns = [Column(c.heading, c.cells, _WEIGHTS[c.kind]) for c in board.columns() if c.kind in _WEIGHTS]
+    found = [column for column in board.columns() if column.kind in _WEIGHTS]
+    # The hyperparameters in which the trials do not differ are left out first.
+    same = [c.kind == "hyperparameter" and len(c.values) > 1 and len(set(c.cells)) == 1 for c in found]
+    columns = [
+        Column(c.heading, c.cells, -1 if alike else _WEIGHTS[c.kind]) for c, alike in zip(found, same, strict=True)
+    ]
     left_out = show(console, columns, board.title)
     if front:
         names = " and ".join(objective.name for objective in results.objectives)
         note = f"{MARK} on the Pareto front: no other trial is at least as good in {names} and better in one"
         console.print(note, style="dim", highlight=False, soft_wrap=True)
     if left_out:
-        console.print(f"{left_out} more columns fit into a wider terminal.", style="dim")
+        note = f"Not shown in {console.width} columns: {', '.join(left_out)}. `compare` has all columns."
+        console.print(note, style="dim", highlight=False, markup=False)
 
 
 def next_steps(
@@ -102,6 +142,9 @@ def next_steps(
     tested: Sequence[WinnerTested],
     published: Published | None,
     reason: str,
+    *,
+    single: bool = False,
+    last: LastRun | None = None,
 ) -> None:
     """Prints which trial won, where the results are, and what to do next.
 
@@ -114,11 +157,13 @@ def next_steps(
         tested: The tests of the winner, the latest one last.
         published: The report and the registered model; None if writing to MLflow failed.
         reason: Why the sweep ended; "" if the search was complete.
+        single: Whether nothing was searched, so that there is one trial, apart from those that retrain it.
+        last: How a single run differs from the last one; None if there is nothing to compare it with.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
     for status in (Status.STOPPED, Status.DIVERGED):
-        if count := ended.count(status):
-            say(f"{count} trial{'s' if count > 1 else ''} {status}.")
+        if (count := ended.count(status)) and not (single and len(ended) == 1):
+            say(f"{counted(count, 'trial')} {status}.")
     winner, failures = results.winner(), _failures(results)
     if winner is None and len(results.outcomes) == 1:
         (only,) = results.outcomes.values()
@@ -131,30 +176,45 @@ def next_steps(
     if winner is None:
         # The reason of a sweep whose trials have all failed is theirs.
         why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"
-        say(f"No trial has a result{why}.")
+        say(f"{'The run has no result' if single else 'No trial has a result'}{why}.")
         say(f"The workers' output is in {folder / 'workers'}.")
+        if ended:
+            again = invocation.command(f"resume --retry-failed {as_argument(sweep, folder)}")
+            say(f"To train the trials again, after correcting the cause: {again}")
         if published is not None:
             tell_published(say, published)
         return
-    say(f"Winner: trial {winner}, {verdict(results)}")
+    at = "" if results.confirmed else f" at epoch {results.outcomes[winner].best_epoch}"
+    say(f"Result: {verdict(results)}{at}" if single else f"Winner: trial {winner}, {verdict(results)}")
     for event in tested:
         scores = metrics_text(event.metrics)
         say(f"  on the test images: {scores}" if scores else f"  its model cannot be tested: {event.error}")
     if not tested:
         say("  not tested on the test images, which the sweep's winner has used; retrain --test tests it")
-    say(f"Sweep folder: {_shown_path(folder)}")
-    say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}")
+    if last is not None:
+        _tell_last_run(say, last)
+    say(f"{'Folder' if single else 'Sweep folder'}: {_shown_path(folder)}")
+    local = not settings.tracking.uri.startswith(("http:", "https:"))
+    has_link = published is not None and published.link is not None
+    shown = f", shown while {invocation.command('ui')} runs" if local and has_link else ""
+    say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}{shown}")
     if published is not None:
         if published.link is not None:
-            local = not settings.tracking.uri.startswith(("http:", "https:"))
-            say(f"  {published.link}{' (while python -m mnist_sweep ui runs)' if local else ''}")
+            say(f"  {published.link}")
         tell_published(say, published)
     say("Next:")
     named = as_argument(sweep, folder)
-    commands = {f"sync {named}": "write it to MLflow"} if published is None else _next_commands(named)
-    width = max(map(len, commands))
-    for command, purpose in commands.items():
-        say(f"  python -m mnist_sweep {command:{width}}  # {purpose}")
+    commands = (
+        {f"sync {named}": "write it to MLflow"}
+        if published is None
+        else _next_commands(named, sweep.partition("/")[0] if single else None)
+    )
+    if Status.FAILED in ended:
+        commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
+    lines = {invocation.command(command): purpose for command, purpose in commands.items()}
+    width = max(map(len, lines))
+    for line, purpose in lines.items():
+        say(f"  {line:{width}}  # {purpose}")
 
 
 def _failures(results: Ranking) -> list[str]:
@@ -165,10 +225,11 @@ def _failures(results: Ranking) -> list[str]:
             groups.setdefault((outcome.status, alike(outcome.reason)), []).append(outcome.reason)
     lines = []
     for (status, _), reasons in sorted(groups.items(), key=lambda group: -len(group[1])):
-        count = f"{len(reasons)} trials {status} alike" if len(reasons) > 1 else f"1 trial {status}"
+        count = f"{counted(len(reasons), 'trial')} {status}{' alike' if len(reasons) > 1 else ''}"
         reason = one_line(reasons[0], LONGEST_REASON)
         lines.append(f"{count}: {reason}{'' if reason.endswith(('.', '?', '!', '…')) else '.'}")
-    more = f"{len(lines) - _MOST_FAILURES} more reasons for which trials failed are in the report and in MLflow."
+    more = counted(len(lines) - _MOST_FAILURES, "more reason")
+    more += " for which trials failed are in the report and in MLflow."
     return lines if len(lines) <= _MOST_FAILURES + 1 else [*lines[:_MOST_FAILURES], more]
 
 
@@ -182,12 +243,32 @@ def tell_published(say: Say, published: Published) -> None:
         say(f"{trouble[0].upper()}{trouble[1:]}; everything else is complete.")
 
 
-def _next_commands(sweep: str) -> dict[str, str]:
+def _tell_last_run(say: Say, last: LastRun) -> None:
+    """Prints what differs from the last run, and what that did."""
+    data = ", on other images, so that the results cannot be compared" if last.other_data else ""
+    say(f"{'Compared with' if last.settings else 'Nothing was changed since'} the last run, {last.run}{data}:")
+    shown, more = last.settings[:_MOST_CHANGES], last.settings[_MOST_CHANGES:]
+    changes = [*shown, *last.results]
+    width = max(len(change.name) for change in changes)
+    for change in shown:
+        say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
+    if more:
+        say(f"  and {counted(len(more), 'other key')} of the config")
+    for change in last.results:
+        say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
+
+
+def _next_commands(sweep: str, single_of: str | None) -> dict[str, str]:
+    """The commands on a sweep, or on a single run of an experiment, with what they do."""
+    compare = {f"compare {sweep}": "its trials as a table, CSV …"}
+    if single_of is not None:
+        compare = {f"compare {single_of} --all": f"all runs of {single_of} as a table, CSV …"}
+    model = "best model" if single_of is None else "model"
     return {
-        f"ui {sweep}": "its runs, charts and models in MLflow",
-        f"compare {sweep}": "its trials as a table, CSV …",
-        f"serve {sweep}": "draw a digit and see what the best model predicts",
-        f"export {sweep} --to exported": "the best model as files",
+        f"ui {sweep}": f"its {'runs, charts and models' if single_of is None else 'charts and model'} in MLflow",
+        **compare,
+        f"serve {sweep}": f"draw a digit and see what the {model} predicts",
+        f"export {sweep} --to exported": f"the {model} as files",
     }
 
 

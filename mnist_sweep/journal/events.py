@@ -50,6 +50,7 @@ class SweepStarted(Event):
         enqueued: The hyperparameter values to try first.
         earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
         retrains: The trial that this run retrains; None for a sweep.
+        id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
     """
 
     kind = "sweep_started"
@@ -61,6 +62,7 @@ class SweepStarted(Event):
     enqueued: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
     retrains: Retrains | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,14 @@ class TrialEnded(Event):
     trial: int
     outcome: Outcome
     log: str = ""
+
+
+@dataclass(frozen=True)
+class TrialsRetried(Event):
+    """Trials that have failed are trained again from their start, by the user's wish, with the same values and seed."""
+
+    kind = "trials_retried"
+    trials: list[int]
 
 
 @dataclass(frozen=True)

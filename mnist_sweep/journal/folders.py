@@ -256,6 +256,13 @@ def retraining(sweep: Path, trial: int) -> Claim:
     return claim(sweep / f"retrained-{trial}", "retrain")
 
 
+def retrainings(sweep: Path) -> list[Path]:
+    """Returns the folders of the runs that retrain a sweep's trials, by name."""
+    return sorted(
+        path for path in sweep.glob("retrained-*") if _RETRAINED.fullmatch(path.name) and (path / FILE).is_file()
+    )
+
+
 def find(sweep: str, wanted_by: str) -> Path:
     """Finds the folder of a sweep below the working directory.
 

@@ -11,11 +11,21 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.files import break_hard_links
 from mnist_sweep.common.text import first_line, one_line
-from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, ExecutionEnded, TrialStarted, event_from_json
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    ExecutionEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialStarted,
+    event_from_json,
+)
 from mnist_sweep.journal.files import FILE, LOCK
 
 # Bytes of a line; the longest hold a confusion matrix of a thousand classes, or the trials of earlier sweeps.
@@ -173,3 +183,26 @@ def read(folder: Path) -> Iterator[Event]:
         raise UserError(f"{path}: line {number} is damaged ({first_line(error, 200)})") from None
     if len(line) >= _LONGEST_LINE:
         raise UserError(f"{path}: line {number + 1} is damaged (it is longer than any that a sweep writes)")
+
+
+def last_config(folder: Path) -> dict[str, Any]:
+    """Returns the config that a sweep was last run with. Reads only those events that have one.
+
+    Args:
+        folder: The sweep's folder.
+
+    Raises:
+        UserError: The journal cannot be read, or one of these events is damaged.
+    """
+    path, config = folder / FILE, dict[str, Any]()
+    try:
+        with open(path, "rb") as file:
+            while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+                if line.startswith((b'{"event": "sweep_started"', b'{"event": "sweep_resumed"')):
+                    event = event_from_json(json.loads(line))
+                    config = event.config if isinstance(event, SweepStarted | SweepResumed) else config
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: the sweep's config is damaged ({first_line(error, 200)})") from None
+    return config

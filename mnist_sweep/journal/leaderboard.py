@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mnist_sweep.common.text import format_duration, format_value, short_names
+from mnist_sweep.common.text import counted, format_duration, format_value, short_names
 from mnist_sweep.config.objective import SUMMARIES, Objective
 from mnist_sweep.journal.ranking import Ranking, best_first, marked, others_of
 from mnist_sweep.journal.trial import Outcome
@@ -235,7 +235,7 @@ def verdict_on(objective: Objective, candidates: Sequence[Mapping[str, Any]], p_
     best, *others = candidates
     seeds = len(best["scores"])
     mean = score_text(objective, best["mean"], best["std"])
-    text = f"{objective.name} {mean} on {seeds} new seed{'' if seeds == 1 else 's'}"
+    text = f"{objective.name} {mean} on {counted(seeds, 'new seed')}"
     if others:
         difference = _formatter(objective, best["mean"])(abs(best["mean"] - others[0]["mean"]))
         text += f"; {difference} better than trial {others[0]['trial']}"

@@ -21,6 +21,7 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     SweepStarted,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -47,6 +48,7 @@ class SweepState:
         latest: The last epoch of each trial.
         epochs: The metrics of each epoch, by trial and execution.
         executions: The outcomes of an open trial's executions, by trial and execution.
+        spent: The attempts of each trial that was retried by the user's wish, as they were counted then.
         slots_added: How many more slots there are than when the session began.
         tests: The tests of the winner; a resumed sweep may have found a better one.
         next: The number of the next trial.
@@ -71,6 +73,8 @@ class SweepState:
         self.latest: dict[int, EpochEnded] = {}
         self.epochs: dict[tuple[int, int], dict[int, Mapping[str, float]]] = {}
         self.executions: dict[int, dict[int, Outcome]] = {}
+        self.spent: dict[int, int] = {}
+        self._starts: dict[int, TrialStarted] = {}
         self.slots_added = 0
         self.tests: list[WinnerTested] = []
         self.next = 0
@@ -97,7 +101,7 @@ class SweepState:
                 if trial.confirms is None and trial.number not in self.results.trials:
                     self.searched.add(trial.number)
                 self.results.trials[trial.number] = trial
-                self.open[trial.number] = event
+                self.open[trial.number] = self._starts[trial.number] = event
                 if event.slot != NO_SLOT:
                     self.slots.add(event.slot)
                 self.next = max(self.next, trial.number + 1)
@@ -116,6 +120,10 @@ class SweepState:
                     self.searched.discard(event.trial)
                     if self.results.trials[event.trial].confirms is None:
                         self.refused.add(event.trial)
+            case TrialsRetried():
+                for number in event.trials:
+                    if number in self.results.outcomes:
+                        self._reopen(number)
             case Confirmed():
                 self.results.confirmed = event
             case SlotOpened():
@@ -126,10 +134,35 @@ class SweepState:
                 self.tests.append(event)
         self.last = event
 
+    def _reopen(self, number: int) -> None:
+        """Forgets what has become of a trial, except for the number of its attempts."""
+        start, results = self._starts[number], self.results
+        del results.outcomes[number]
+        self.open[number] = replace(start, attempt=start.attempt + 1)
+        self.spent[number] = start.attempt
+        if start.trial.confirms is None:
+            self.searched.add(number)
+        self.refused.discard(number)
+        self.latest.pop(number, None)
+        for part in [part for part in self.epochs if part[0] == number]:
+            del self.epochs[part]
+
+    @property
+    def failed(self) -> list[int]:
+        """The trials that failed, or whose model could not be built; not those whose model exceeds `limits`."""
+        outcomes = self.results.outcomes
+        unbuilt = {n for n, o in outcomes.items() if o.status is Status.REFUSED and o.parameters is None}
+        return sorted(unbuilt | {n for n, o in outcomes.items() if o.status is Status.FAILED})
+
     @property
     def ended(self) -> SweepEnded | None:
         """The end of the sweep, or of its last session; None while it runs, or where it was killed."""
         return self.last if isinstance(self.last, SweepEnded) else None
+
+    @property
+    def single(self) -> bool:
+        """Whether it is a single run, which searches nothing."""
+        return self.started is not None and not self.started.space
 
     @property
     def completed(self) -> bool:

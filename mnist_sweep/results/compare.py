@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,34 @@ from rich.console import Console
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.common.tables import Column, line_printer, markdown, show, standard_output
-from mnist_sweep.common.text import format_duration, format_value, os_reason, printable, short_names
+from mnist_sweep.common.tables import Column, fitting, line_printer, markdown, show, standard_output
+from mnist_sweep.common.text import counted, format_duration, format_value, os_reason, printable, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.leaderboard import NOTHING, Kind
 from mnist_sweep.results.columns import find_column, in_order, matching
 from mnist_sweep.results.leaderboard import leaderboard, of_search
-from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep, local_folder
+from mnist_sweep.results.runs.find import SweepRuns, all_sweeps, find_sweep
 from mnist_sweep.results.runs.frames import searched
+from mnist_sweep.results.runs.local import local_folder
 
-# The columns of the leaderboard before and after what only MLflow has; those with the lowest weight are left out first.
-_SCORES: dict[Kind, int] = {"trial": 5, "parent": 1, "hyperparameter": 2, "score": 4, "retrained": 4}
-_REST: dict[Kind, int] = {"best epoch": 0, "parameters": 0, "status": 1, "time": 0}
+# The columns of the leaderboard in their order; in a narrow terminal, those with the lowest weight are left out first.
+_WEIGHTS: dict[Kind, int] = {
+    "trial": 9,
+    "status": 7,
+    "score": 8,
+    "retrained": 8,
+    "hyperparameter": 5,
+    "parent": 4,
+    "best epoch": 2,
+    "parameters": 2,
+    "time": 2,
+}
+# That of a column with the same value in all runs.
+_SAME = 0
+# The width of a table in a file.
+_UNLIMITED = 1000
+# Columns that are named as an example of how to choose columns.
+_NAMED = 4
 FORMATS = {"table": ".txt", "csv": ".csv", "json": ".json", "parquet": ".parquet", "markdown": ".md"}
 
 
@@ -84,12 +102,16 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
         return
     title = ", ".join(dict.fromkeys(sweep.sweep for sweep in found)) if len(found) < 4 else f"{len(found)} sweeps"
     target = io.StringIO() if view.to else None
-    console = Console(file=target, width=1000) if target else standard_output()
+    console = Console(file=target, width=_UNLIMITED) if target else standard_output()
+    if not chosen:
+        _weigh(columns, of_search(kept), objectives[0], console.width)
     left_out = show(console, columns, title)
-    note = f"{len(kept)} of {len(frame)} runs" if view.filters else f"{len(frame)} runs"
+    note = counted(len(frame), "run")
+    if view.filters:
+        note = f"{len(kept):,} of {note}"
     retraining = 0 if chosen else int(kept["confirms"].notna().sum())
     if retraining:
-        note += f" ({retraining} that retrain{'s' if retraining == 1 else ''} others not shown)"
+        note += f" ({retraining} that {'retrains' if retraining == 1 else 'retrain'} others not shown)"
     folder = local_folder(next(iter(sweeps), None), found[0].sweep) if len(found) == 1 else None
     path = view.csv or (folder and folder / "runs.csv")
     if path is not None:
@@ -100,9 +122,10 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
             # The user did not ask for this file: a sweep on a read-only disk can be viewed without it.
             if view.csv is not None:
                 raise
+    say = line_printer(console)
+    say(printable(note))
     if left_out:
-        note += f" ({left_out} more columns fit into a wider terminal)"
-    line_printer(console)(printable(note))
+        say(printable(_left_out(columns, left_out, console.width, chosen=bool(chosen))))
     if view.importance:
         _importance(console, kept, objectives[0])
     if target:
@@ -155,18 +178,73 @@ def _headings(frame: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str,
 
 
 def _leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[Column]:
-    """The most important columns, for the trials of the search."""
-    board = leaderboard(frame, objectives)
+    """The most important columns, for the trials of the search: first those in which they differ."""
+    board = leaderboard(frame, objectives, _varied(frame))
     frame = of_search(frame)
-    columns = [Column("sweep", frame["sweep"].tolist(), 4)] if frame["sweep"].nunique() > 1 else []
+    columns = [Column("sweep", frame["sweep"].tolist(), 9)] if frame["sweep"].nunique() > 1 else []
     if frame["data.digest"].nunique() > 1:
-        columns.append(Column("data", [f"{n} {d[:6]}" for n, d in frame[["data.name", "data.digest"]].values], 4))
-    found = [column for column in board.columns() if column.kind != "status" or len(set(column.values)) > 1]
-    columns += [Column(c.heading, c.cells, _SCORES[c.kind]) for c in found if c.kind in _SCORES]
-    if "metrics.test_accuracy" in frame:
-        columns.append(_column(frame, "metrics.test_accuracy", "test_accuracy", 3))
-    columns.append(_column(frame, "epochs", "epochs", 0))
-    return columns + [Column(c.heading, c.cells, _REST[c.kind]) for c in found if c.kind in _REST]
+        columns.append(Column("data", [f"{n} {d[:6]}" for n, d in frame[["data.name", "data.digest"]].values], 9))
+    found = {kind: [column for column in board.columns() if column.kind == kind] for kind in _WEIGHTS}
+    short = _short(frame)
+    for kind in _WEIGHTS:
+        columns += [Column(short.get(c.name, c.heading), c.cells, _WEIGHTS[kind]) for c in found[kind]]
+        if kind == "retrained" and "metrics.test_accuracy" in frame:
+            columns.append(_column(frame, "metrics.test_accuracy", "test_accuracy", 3))
+        elif kind == "parent":
+            columns.append(_column(frame, "epochs", "epochs", 2))
+    kept, same = list[Column](), list[Column]()
+    for column in columns:
+        alike = len(frame) > 1 and column.heading != "trial" and len(set(map(str, column.cells))) == 1
+        scores = column.heading in [objective.name for objective in objectives]
+        (same if alike and not scores else kept).append(column)
+    return [*kept, *(replace(column, weight=_SAME) for column in same)]
+
+
+def _varied(frame: pd.DataFrame) -> list[str]:
+    """The hyperparameters in which the trials of the search differ; of several sweeps, also others."""
+    frame = of_search(frame)
+    names = searched(frame)
+    if frame["sweep"].nunique() > 1:
+        everything = frame.copy()
+        everything.attrs = {}
+        names += [name for name in searched(everything) if name not in names]
+    return names
+
+
+def _short(frame: pd.DataFrame) -> dict[str, str]:
+    """The headings of the hyperparameters, none of which is also that of another column."""
+    return {name: name if end in frame else end for name, end in short_names(_varied(frame)).items()}
+
+
+def _weigh(columns: Sequence[Column], frame: pd.DataFrame, objective: Objective, width: int) -> None:
+    """Gives the hyperparameters that matter least the lowest weight, if not all of them fit."""
+    names = {end: name for name, end in _short(frame).items()}
+    left_out = fitting(columns, "", width)[1]
+    if not any(heading in names for heading in left_out):
+        return
+    from mnist_sweep.results.importance import importances
+
+    with contextlib.suppress(UserError):
+        # They are on different data.
+        found = importances(frame, objective)
+        place = {name: 1 - i / 1000 for i, name in enumerate(found["hyperparameter"])}
+        for column in columns:
+            if column.weight == _WEIGHTS["hyperparameter"] and column.heading in names:
+                column.weight -= 1 - place.get(names[column.heading], 0.0)
+
+
+def _left_out(columns: Sequence[Column], left_out: Sequence[str], width: int, *, chosen: bool) -> str:
+    """Says which columns are not shown, and how to see them."""
+    if chosen:
+        return f"Not shown in {width} columns: {', '.join(left_out)}. To see them: a wider terminal, or --to=runs.txt"
+    missing = [column for column in columns if column.heading in left_out]
+    other = [column.heading for column in missing if column.weight != _SAME]
+    same = [f"{column.heading} {column.cells[0]}" for column in missing if column.weight == _SAME]
+    parts = [f"not shown in {width} columns: {', '.join(other)}"] if other else []
+    parts += [f"the same in all runs: {', '.join(same)}"] if same else []
+    text = "; ".join(parts)
+    named = shlex.quote(",".join(left_out[:_NAMED]))
+    return f"{text[0].upper()}{text[1:]}. To see them: --columns={named}"
 
 
 def _chosen(frame: pd.DataFrame, columns: Sequence[str], headings: dict[str, str]) -> list[Column]:
@@ -275,7 +353,7 @@ def _write(content: str | Callable[[Path], object], to: Path | None, count: int)
         sys.stdout.write(str(content))
     else:
         _save(to, f"--to={to}", content)
-        print(printable(f"{count} runs are in {to}"))
+        print(printable(f"{counted(count, 'run')} {'is' if count == 1 else 'are'} in {to}"))
 
 
 def _save(path: Path, option: str, content: str | Callable[[Path], object]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_sweep.common.errors import UserError, did_you_mean
-from mnist_sweep.common.text import format_value
+from mnist_sweep.common.text import counted, format_value
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.runs.frames import searched
@@ -192,7 +192,7 @@ def marginal(frame: pd.DataFrame, objective: Objective | str, hyperparameter: st
 def _too_few(scored: pd.DataFrame, names: Sequence[str], fewest_names: int) -> str:
     """Why there are too few trials or hyperparameters; empty if there are enough."""
     if len(scored) < _FEWEST:
-        trials = f"{len(scored)} trial{' has' if len(scored) == 1 else 's have'} a score"
+        trials = f"{counted(len(scored), 'trial')} {'has' if len(scored) == 1 else 'have'} a score"
         return f"{trials}; at least {_FEWEST} are needed"
     if len(names) < fewest_names:
         return f"the trials differ in {'only one hyperparameter' if names else 'no hyperparameter'}"

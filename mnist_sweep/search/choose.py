@@ -84,7 +84,7 @@ class Algorithm:
 # By `search.algorithm`; the one of a user's class is `own`.
 ALGORITHMS: dict[str, Algorithm] = {
     "none": Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True, learns=False),
-    "grid": Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True, learns=False),
+    "grid": Algorithm(lambda _, problem: simple.grid(problem), several_objectives=True),
     "random": Algorithm(_lazy("oracles", "random_search"), several_objectives=True),
     "bayesian": Algorithm(_lazy("oracles", "bayesian")),
     "tpe": Algorithm(_lazy("optuna_oracles", "tpe"), several_objectives=True),
@@ -110,8 +110,8 @@ def create_search(
         enqueued: Hyperparameter values to suggest before any others, each once; Hyperband starts its first trials with
             them.
         earlier: Trials of earlier sweeps, as in `Problem`. TPE, the Gaussian processes, CMA-ES and NSGA-II learn from
-            them. They and random search repeat none of their values while there are others; grid, Hyperband and PBT do
-            not use them.
+            them. They and random search repeat none of their values while there are others, and grid search none of
+            them ever. Hyperband and PBT do not use them.
 
     Raises:
         UserError: The algorithm cannot search this space.

@@ -34,10 +34,15 @@ class ListSearch(Search):
 
 
 def grid(problem: Problem) -> Search:
-    """`search=grid`: every combination once, the enqueued ones first; and `search=none`, if there is only one."""
-    first = {identity(values) for values in problem.enqueued}
-    rest = (values for values in problem.space.grid() if identity(values) not in first)
-    return ListSearch(itertools.chain(map(dict, problem.enqueued), rest))
+    """`search=grid`: every combination once, the enqueued ones first, without those of earlier sweeps.
+
+    Also `search=none`, if there is only one.
+    """
+    earlier = {identity(trial["values"]) for trial in problem.earlier}
+    first = {key: dict(values) for values in problem.enqueued if (key := identity(values)) not in earlier}
+    known = earlier | first.keys()
+    rest = (values for values in problem.space.grid() if identity(values) not in known)
+    return ListSearch(itertools.chain(first.values(), rest))
 
 
 def single() -> Search:

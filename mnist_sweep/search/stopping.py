@@ -10,6 +10,7 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 
+from mnist_sweep.common.text import counted
 from mnist_sweep.config.objective import Objective
 
 
@@ -116,7 +117,7 @@ class Median(Stopping):
         enough = len(means) >= self._min_trials and self._min_epochs <= epoch < self._epochs
         worse = enough and (best < _median(means) or best == -math.inf < means[-1])
         bisect.insort(means, total / count if count else -math.inf)
-        return f"worse than the median of {len(means) - 1} trials at epoch {epoch}" if worse else ""
+        return f"worse than the median of {counted(len(means) - 1, 'trial')} at epoch {epoch}" if worse else ""
 
 
 def _finite(score: float) -> float:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnist_sweep.common.tables import Column, markdown
-from mnist_sweep.common.text import short_names
+from mnist_sweep.common.text import counted, short_names
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
+from mnist_sweep.journal.last_run import LastRun
 from mnist_sweep.journal.leaderboard import Kind, leaderboard, metrics_text, verdict
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
@@ -117,30 +118,36 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
     return "\n\n".join(lines)
 
 
-def opening(settings: Settings) -> str:
+def opening(settings: Settings, *, single: bool = False) -> str:
     """Returns the user's description, or a default one."""
-    return settings.description or f"A sweep of {settings.name}."
+    return settings.description or f"A {'single run' if single else 'sweep'} of {settings.name}."
 
 
-def progress_note(settings: Settings, results: Ranking) -> str:
+def progress_note(settings: Settings, results: Ranking, *, single: bool = False) -> str:
     """Returns the description of a running sweep.
 
     Args:
         settings: The sweep's settings.
         results: Its trials and outcomes so far.
+        single: Whether nothing is searched.
     """
-    most = settings.search.max_trials
-    lines = [
-        opening(settings),
-        f"**Running**: {_count(results)}{'' if most is None else f' of {most}'} trials have ended.",
-    ]
+    if single:
+        return f"{opening(settings, single=True)}\n\n**Running**."
+    most, count = settings.search.max_trials, _count(results)
+    ended = counted(count, "trial") if most is None else f"{count:,} of {counted(most, 'trial')}"
+    lines = [opening(settings), f"**Running**: {ended} {'has' if (most or count) == 1 else 'have'} ended."]
     if text := verdict(results):
         lines.append(f"Best so far: trial {results.winner()}, {text}.")
     return "\n\n".join(lines)
 
 
 def sweep_note(
-    settings: Settings, started: SweepStarted, results: Ranking, tested: WinnerTested | None, ended: SweepEnded
+    settings: Settings,
+    started: SweepStarted,
+    results: Ranking,
+    tested: WinnerTested | None,
+    ended: SweepEnded,
+    last: LastRun | None = None,
 ) -> str:
     """Returns the description of a sweep that has ended, at most 8,000 characters.
 
@@ -150,35 +157,43 @@ def sweep_note(
         results: Its trials and outcomes.
         tested: The winner's result on the test images; None if there is none.
         ended: Its last event.
+        last: How a single run differs from the last one; None if there is nothing to compare it with.
     """
-    sweep, data = started.sweep, _data(started.data)
+    sweep, data, single = started.sweep, _data(started.data), not started.space
     commands = [f"resume {sweep}"]
     if ended.status is not Status.STOPPED:
         commands = [f"compare {sweep}", f"export {sweep} --to exported", f"ui {sweep}"]
     next_steps = "\n".join(
         ["### Next", "", "```", *(f"python -m mnist_sweep {command}" for command in commands), "```"]
     )
-    result = _result(results, tested, ended)
+    result = _result(results, tested, ended, single=single)
+    first = opening(settings, single=single)
     for leaders in range(_LEADERS, -1, -1):
-        parts = [opening(settings), result, _leaderboard(results, leaders), _searched(started.space), data, next_steps]
+        found = _last_run(last) if single else f"{_leaderboard(results, leaders)}\n\n{_searched(started.space)}".strip()
+        parts = [first, result, found, data, next_steps]
         note = "\n\n".join(filter(None, parts))
         if len(note) <= _LONGEST:
             return note
     return "\n\n".join([result, data, next_steps])[:_LONGEST]
 
 
-def _result(results: Ranking, tested: WinnerTested | None, ended: SweepEnded) -> str:
-    winner, confirmed = results.winner(), results.confirmed
+def _result(results: Ranking, tested: WinnerTested | None, ended: SweepEnded, *, single: bool) -> str:
+    winner, confirmed, count = results.winner(), results.confirmed, _count(results)
     if ended.status is Status.STOPPED:
-        return f"**Interrupted**: {ended.reason}. {_count(results)} trials have ended."
+        trials = "" if single else f" {counted(count, 'trial')} {'has' if count == 1 else 'have'} ended."
+        return f"**Interrupted**: {ended.reason}.{trials}"
     if winner is None:
         reasons = sorted({outcome.reason for outcome in results.outcomes.values() if outcome.reason})
-        return f"**No trial has a result**{': ' + reasons[0] if reasons else ''}."
-    text = f"**Winner: trial {winner}**, {verdict(results)}"
+        what = "The run has no result" if single else "No trial has a result"
+        return f"**{what}**{': ' + reasons[0] if reasons else ''}."
+    text = f"**Result**: {verdict(results)}" if single else f"**Winner: trial {winner}**, {verdict(results)}"
+    if single and confirmed is None:
+        text += f" at epoch {results.outcomes[winner].best_epoch}"
     if tested is not None and tested.metrics:
         text += f"; on the test images: {metrics_text(tested.metrics)}"
     model = "" if confirmed is None else f" Its model is that of trial {confirmed.model}."
-    return f"{text}.{model}" + (f" The sweep ended because {ended.reason}." if ended.reason else "")
+    what = "run" if single else "sweep"
+    return f"{text}.{model}" + (f" The {what} ended because {ended.reason}." if ended.reason else "")
 
 
 def _count(results: Ranking) -> int:
@@ -187,16 +202,29 @@ def _count(results: Ranking) -> int:
 
 def _data(about: Mapping[str, Any]) -> str:
     parts = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
-    parts += [f"{about['image']}, {about['classes']} classes"] if "image" in about else []
+    parts += [f"{about['image']}, {counted(about['classes'], 'class', 'classes')}"] if "image" in about else []
     text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(parts)])) + "."
     if about.get("fallback_for"):
         text += f" They replace {about['fallback_for']}, which could not be downloaded."
     return text
 
 
+def _last_run(last: LastRun | None) -> str:
+    """What differs from the last run, and what that did."""
+    if last is None:
+        return ""
+    data = " It used other images, so the results cannot be compared." if last.other_data else ""
+    what = "" if last.settings else " Nothing was changed."
+    changes = [*last.settings, *last.results]
+    columns = [
+        Column("", [f"`{change.name}`" for change in changes]),
+        Column("last run", [change.before for change in changes]),
+        Column("this run", [change.now for change in changes]),
+    ]
+    return f"### Compared with the last run\n\nThe last run is {last.run}.{data}{what}\n\n{markdown(columns)}".rstrip()
+
+
 def _searched(space: Mapping[str, str]) -> str:
-    if not space:
-        return "Nothing was searched: one run."
     columns = [
         Column("hyperparameter", [f"`{name}`" for name in space]),
         Column("values", [f"`{domain}`" for domain in space.values()]),

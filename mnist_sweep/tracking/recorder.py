@@ -9,12 +9,13 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mnist_sweep.common.files import remove
-from mnist_sweep.common.text import flat
+from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
@@ -32,14 +33,16 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     SweepStarted,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
+from mnist_sweep.journal.last_run import last_run
 from mnist_sweep.journal.ranking import marked
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
-from mnist_sweep.tracking import descriptions, saved_view
+from mnist_sweep.tracking import descriptions, identity, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.tags import (
@@ -54,6 +57,7 @@ from mnist_sweep.tracking.tags import (
     TAG_DONE,
     TAG_EXECUTION,
     TAG_GOES_ON_FROM,
+    TAG_ID,
     TAG_KIND,
     TAG_MODEL_SHA256,
     TAG_NOTE,
@@ -62,6 +66,7 @@ from mnist_sweep.tracking.tags import (
     TAG_RETRAINS,
     TAG_RETRAINS_RUN,
     TAG_RETRAINS_TRIAL,
+    TAG_RETRIED,
     TAG_SLOT,
     TAG_SPACE,
     TAG_STATUS,
@@ -76,6 +81,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+CURVES_FILE = "learning_curves.png"
+
+
 class Plots(Protocol):
     """Draws the plots of a sweep's own run, as `mnist_sweep.results.plots` does."""
 
@@ -88,6 +96,29 @@ class Plots(Protocol):
         """Draws how often each class was predicted as each other."""
 
 
+@dataclass
+class Mended:
+    """What MLflow had lost of a sweep.
+
+    Attributes:
+        experiment: The name of the experiment if it was deleted, and is restored; else "".
+        runs: How many deleted runs were restored.
+        files: How many files were written again to runs that were complete before.
+    """
+
+    experiment: str = ""
+    runs: int = 0
+    files: int = 0
+
+    def __str__(self) -> str:
+        """Returns what was brought back; empty if nothing was."""
+        parts = [f"the deleted experiment {self.experiment}"] if self.experiment else []
+        for count, what in ((self.runs, "deleted run"), (self.files, "lost file")):
+            if count:
+                parts.append(f"{count} {what}{'' if count == 1 else 's'}")
+        return " and ".join(parts)
+
+
 class Recorder:
     """Writes one event after another.
 
@@ -95,7 +126,7 @@ class Recorder:
     MLflow drops a metric that it has with the same time and value. So a journal can be replayed into any store.
     """
 
-    def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots]) -> None:
+    def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots], *, repair: bool = False) -> None:
         """Opens nothing yet.
 
         Args:
@@ -103,8 +134,9 @@ class Recorder:
             folder: The sweep's folder, from which models are logged.
             plots: Loads what draws the plots. Called when there is something to draw, as matplotlib takes a second to
                 import.
+            repair: Whether to look for files that MLflow has lost, and to write them again.
         """
-        self._settings, self._folder, self._plots = settings, folder, plots
+        self._settings, self._folder, self._plots, self._repair = settings, folder, plots, repair
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
         self._write = Writer(settings.tracking, settings.name)
@@ -114,6 +146,11 @@ class Recorder:
         self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
+        # A trial that is retried by the user's wish gets another run. When each was retried, how often before the event
+        # that is handled, and the runs of the trial and of its executions at other times.
+        self._retried: dict[int, list[float]] = {}
+        self._retries: dict[int, int] = {}
+        self._other_runs: dict[tuple[int, int], tuple[str, dict[int, str]]] = {}
         # The runs that MLflow had before, and those that have their parameters, config and data.
         self._found: dict[str, Run] = {}
         self._complete: set[str] = set()
@@ -122,6 +159,9 @@ class Recorder:
         # sweep is out of date, and how many events a server that failed may have written or not.
         self._changed: dict[str, str] = {}
         self._dropped: set[int] = set()
+        # What MLflow had lost, and the trials whose model is not in the sweep's folder.
+        self.mended = Mended()
+        self._without_model: set[int] = set()
         self._outdated = False
         self._unsure = 0
 
@@ -130,16 +170,23 @@ class Recorder:
         """Whether the sweep has its own run, which is the parent of all others."""
         return bool(self._parent)
 
+    @property
+    def waiting_since(self) -> float | None:
+        """When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered."""
+        return self._write.waiting_since
+
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
 
         If that fails, they may be handled again, all at once or one after another.
         """
+        if self.has_started:
+            self._write.check_store()
         try:
             for event in events:
                 self._handle(event)
             if self._outdated:
-                note = descriptions.progress_note(self._settings, self._results)
+                note = descriptions.progress_note(self._settings, self._results, single=self._state.single)
                 self._write.tag(self._parent, TAG_NOTE, note)
             self._write.flush()
             self._complete |= self._completed_now
@@ -156,6 +203,9 @@ class Recorder:
     def _handle(self, event: Event) -> None:
         versions, tested = self._state.versions, self._state.tested
         self._state.handle(event)
+        number = event.trial.number if isinstance(event, TrialStarted) else getattr(event, "trial", None)
+        if number in self._retried:
+            self._switch(number, event.time)
         match event:
             case SweepStarted():
                 self._sweep_started(event)
@@ -167,6 +217,8 @@ class Recorder:
                 self._epoch_ended(event)
             case ExecutionEnded():
                 self._execution_ended(event)
+            case TrialsRetried():
+                self._trials_retried(event)
             case AttemptFailed():
                 self._write.tag(self._runs[event.trial], f"mnist_sweep.attempt_{event.attempt}", event.reason)
                 self._write.text(self._runs[event.trial], event.log, f"attempt_{event.attempt}.log")
@@ -187,11 +239,14 @@ class Recorder:
 
     def _sweep_started(self, event: SweepStarted) -> None:
         self._changed = {}
-        self._write.open(self._common_tags(event), event.data)
-        self._found = {_key(run.data.tags): run for run in self._write.find(tagged(TAG_SWEEP, event.sweep))}
+        found = self._write.open(event.sweep, self._common_tags(event), event.data, repair=self._repair)
+        # Runs of early versions have no id. Of several equal runs, one that is not deleted is used.
+        mine = [run for run in found if run.data.tags.get(TAG_ID, event.id) == event.id]
+        self._found = {_key(run.data.tags): run for run in sorted(mine, key=_is_active)}
+        self._restore_deleted()
         self._complete |= {run.info.run_id for run in self._found.values() if TAG_BEGUN in run.data.tags}
         self._kind = SWEEP if event.retrains is None else RETRAINING
-        tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings)}
+        tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings, single=not event.space)}
         self._parent = self._run(descriptions.run_name(event), tags, event)
         confirmed = self._settings.confirm is not None
         view = saved_view.tags(
@@ -203,12 +258,19 @@ class Recorder:
             kind=NESTED[self._kind],
         )
         self._write.view(view)
-        if self._parent not in self._complete:
+        if self._parent not in self._complete or self._has_lost(self._parent, "config.yaml", "space.yaml"):
             shared = {key: value for key, value in event.config.items() if key != "tracking"}
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
             self._write.yaml(self._parent, shared, "config.yaml")
             self._write.yaml(self._parent, event.space, "space.yaml")
             self._mark_complete(self._parent)
+
+    def _restore_deleted(self) -> None:
+        self.mended.experiment = self._write.restored_experiment
+        for run in self._found.values():
+            if not _is_active(run):
+                self._write.restore(run.info.run_id)
+                self.mended.runs += 1
 
     def _sweep_resumed(self, event: SweepResumed, before: Mapping[str, str]) -> None:
         self._write.reopen(self._parent)
@@ -235,6 +297,7 @@ class Recorder:
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
             TAG_SWEEP: event.sweep,
+            **({TAG_ID: event.id} if event.id else {}),
             TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
             TAG_BACKEND: backend.of(event.config),
             **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
@@ -253,7 +316,7 @@ class Recorder:
         objectives = self._settings.objectives
         points = {n: point for n in self._scores() if (point := self._results.scores(n)) is not None}
         if len(objectives) > 1 and points:
-            title = f"{len(points)} trials of {self._settings.name}"
+            title = f"{counted(len(points), 'trial')} of {self._settings.name}"
             self._write.figure(
                 [self._parent], self._plots().pareto_front(points, objectives, title), "pareto_front.png"
             )
@@ -265,7 +328,9 @@ class Recorder:
             self._close(run, Status.STOPPED, event.reason, event.time)
         assert self._state.started is not None
         started = replace(self._state.started, space=self._state.space)
-        note = descriptions.sweep_note(self._settings, started, self._results, self._state.tested, event)
+        last = last_run(self._folder, self._state, objectives)
+        tested = self._state.tested
+        note = descriptions.sweep_note(self._settings, started, self._results, tested, event, last)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._close(self._parent, event.status, event.reason, event.time)
@@ -286,6 +351,10 @@ class Recorder:
                 self._write.tag(known.info.run_id, key, value)
         return str(known.info.run_id)
 
+    def _has_lost(self, run: str, *files: str) -> bool:
+        """Whether MLflow lacks files of a run that was logged before."""
+        return self._repair and not self._write.files(run).issuperset(files)
+
     def _mark_complete(self, run: str) -> None:
         """Notes that a run has its parameters, config and data; without this, they are written again."""
         self._write.input(run)
@@ -303,7 +372,11 @@ class Recorder:
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
         if self._done(number):
-            self._runs[number] = self._found[f"{NESTED[self._kind]} {number}"].info.run_id
+            known = self._found[self._trial_key(number)]
+            self._runs[number] = known.info.run_id
+            if known.data.tags.get(PARENT_TAG) != self._parent:
+                # The sweep's own run was deleted for good, and is a new one now.
+                self._write.tag(known.info.run_id, PARENT_TAG, self._parent)
             return
         if number in self._runs:
             self._write.reopen(self._runs[number])
@@ -315,6 +388,7 @@ class Recorder:
                 TAG_KIND: NESTED[self._kind],
                 TAG_TRIAL: str(number),
                 PARENT_TAG: self._parent,
+                **self._retry_tags(number),
             }
             if event.slot != NO_SLOT:
                 tags[TAG_SLOT] = event.slot
@@ -322,14 +396,55 @@ class Recorder:
                 tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
             if trial.confirms is not None:
                 tags[TAG_CONFIRMS] = str(trial.confirms)
-            self._runs[number] = self._run(descriptions.trial_name(trial), tags, event)
+            self._runs[number] = self._run(self._named(descriptions.trial_name(trial), number), tags, event)
         run = self._runs[number]
         if run not in self._complete:
             self._write.params(run, hyperparameters(trial))
-            assert self._state.started is not None
-            shared = {key: self._state.started.config[key] for key in ("name", "seed", "objective", "data")}
-            self._write.yaml(run, {**shared, **trial.config}, "config.yaml")
+            self._write_config(trial)
             self._mark_complete(run)
+
+    def _write_config(self, trial: Trial) -> None:
+        assert self._state.started is not None
+        shared = {key: self._state.started.config[key] for key in ("name", "seed", "objective", "data")}
+        self._write.yaml(self._runs[trial.number], {**shared, **trial.config}, "config.yaml")
+
+    def _trials_retried(self, event: TrialsRetried) -> None:
+        """Keeps the runs of the failed attempts, but no longer as those of trials."""
+        for number in event.trials:
+            times = self._retried.setdefault(number, [])
+            if event.time in times:
+                times.remove(event.time)
+            self._switch(number, event.time)
+            mine = {TAG_TRIAL: str(number), **self._retry_tags(number)}
+            runs = [self._runs.get(number), *(run for (n, _), run in self._executions.items() if n == number)]
+            for found in self._found.values():
+                # Those of its executions were not looked at if the trial was logged completely.
+                if {key: v for key in (TAG_TRIAL, TAG_RETRIED) if (v := found.data.tags.get(key))} == mine:
+                    runs.append(found.info.run_id)
+            for run in set(filter(None, runs)):
+                self._write.tag(run, TAG_KIND, _ATTEMPT)
+            times.append(event.time)
+            self._switch(number, event.time)
+
+    def _switch(self, number: int, time: float) -> None:
+        """Makes the runs of a trial those that it had at some time, as events may be handled again."""
+        before, now = self._retries.get(number, 0), sum(retried <= time for retried in self._retried[number])
+        if now != before:
+            executions = {i: self._executions.pop((n, i)) for n, i in list(self._executions) if n == number}
+            self._other_runs[number, before] = self._runs.pop(number, ""), executions
+            run, executions = self._other_runs.pop((number, now), ("", {}))
+            if run:
+                self._runs[number] = run
+            self._executions |= {(number, i): nested for i, nested in executions.items()}
+            self._retries[number] = now
+
+    def _named(self, name: str, number: int) -> str:
+        retries = self._retries.get(number, 0)
+        return f"{name}, retry {retries}" if retries else name
+
+    def _retry_tags(self, number: int) -> dict[str, str]:
+        retries = self._retries.get(number, 0)
+        return {TAG_RETRIED: str(retries)} if retries else {}
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         if not self._done(event.trial):
@@ -348,9 +463,11 @@ class Recorder:
                 TAG_TRIAL: str(number),
                 TAG_EXECUTION: str(execution),
                 PARENT_TAG: self._runs[number],
+                **self._retry_tags(number),
             }
             name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
-            self._executions[number, execution] = self._run(f"trial {number}, {name}", tags, event)
+            named = self._named(f"trial {number}, {name}", number)
+            self._executions[number, execution] = self._run(named, tags, event)
         run = self._executions[number, execution]
         if run not in self._complete:
             self._write.params(run, values)
@@ -393,6 +510,7 @@ class Recorder:
         if then and trial.confirms is None:
             self._write.summary(self._parent, {self._best_name: self._objective.best(then)}, step, event.time)
         if self._done(number):
+            self._bring_back(event)
             return
         self._outdated = True
         for execution in range(1, len(trial.executions) + 1):
@@ -400,24 +518,68 @@ class Recorder:
                 self._close(self._executions[number, execution], Status.STOPPED, outcome.reason, event.time)
         self._write.summary(run, self._summary(outcome), 0, event.time)
         self._write.text(run, event.log, "worker.log")
-        # The mean of the executions that have ended; if none has, the first one as far as it got.
-        parts = [self._state.epochs.get((number, i), {}) for i in range(1, max(1, len(outcome.scores)) + 1)]
-        epochs = _mean_curve(parts)
         if trial.executions:
-            for epoch, metrics in epochs.items():
+            for epoch, metrics in self._curve(event).items():
                 self._write.metrics(run, metrics, epoch, event.time)
-        if len(epochs) > 1:
-            title = f"Trial {number}" + (f", mean of {len(parts)}" if len(parts) > 1 else "")
-            best = None if trial.executions else outcome.best_epoch
-            self._write.bytes(run, learning_curves(epochs, best, title, self._objective.name), "learning_curves.png")
+        self._write_curves(event)
         if outcome.score is not None:
             self._keep_model(number)
+            self._check_model(number)
         if outcome.digest:
             self._write.tag(run, TAG_MODEL_SHA256, outcome.digest)
         if note := self._note(number):
             self._write.tag(run, TAG_NOTE, note)
         self._close(run, outcome.status, outcome.reason, event.time, has_result=outcome.score is not None)
         self._write.tag(run, TAG_DONE, "true")
+
+    def _curve(self, event: TrialEnded) -> dict[int, Mapping[str, float]]:
+        """Returns the mean of the executions that have ended; if none has, the first one as far as it got."""
+        count = max(1, len(event.outcome.scores))
+        return _mean_curve([self._state.epochs.get((event.trial, i), {}) for i in range(1, count + 1)])
+
+    def _write_curves(self, event: TrialEnded) -> None:
+        epochs, executions = self._curve(event), self._trials[event.trial].executions
+        if len(epochs) > 1:
+            parts = max(1, len(event.outcome.scores))
+            title = f"Trial {event.trial}" + (f", mean of {parts}" if parts > 1 else "")
+            best = None if executions else event.outcome.best_epoch
+            image = learning_curves(epochs, best, title, self._objective.name)
+            self._write.bytes(self._runs[event.trial], image, CURVES_FILE)
+
+    def _bring_back(self, event: TrialEnded) -> None:
+        """Writes the files that MLflow has lost of a trial that was logged completely."""
+        if not self._repair:
+            return
+        run, trial = self._runs[event.trial], self._trials[event.trial]
+        there, folder = self._write.files(run), trial_folder(self._folder, event.trial)
+        lacking: dict[str, Callable[[], None]] = {"config.yaml": lambda: self._write_config(trial)}
+        if event.log:
+            lacking["worker.log"] = lambda: self._write.text(run, event.log, "worker.log")
+        if len(self._curve(event)) > 1:
+            lacking[CURVES_FILE] = lambda: self._write_curves(event)
+        for path in (folder / SAMPLE_FILE, folder / MODEL_FILE):
+            if path.exists():
+                lacking[path.name] = partial(self._write.file, run, path)
+        for name in lacking.keys() - there:
+            lacking[name]()
+            self.mended.files += 1
+        if event.outcome.score is not None and MODEL_FILE not in there:
+            self._check_model(event.trial)
+
+    def _check_model(self, number: int) -> None:
+        """Notes whether the folder of a trial has no model."""
+        if not (trial_folder(self._folder, number) / MODEL_FILE).exists():
+            self._without_model.add(number)
+
+    @property
+    def lost(self) -> list[int]:
+        """The trials whose model should be in MLflow, but is neither there nor in the sweep's folder."""
+        kept, confirmed = self._kept(), self._results.confirmed
+        if self._settings.tracking.keep_models == "all" or confirmed is None:
+            kept |= {n for n, trial in self._trials.items() if trial.confirms is not None}
+        else:
+            kept |= {confirmed.model}
+        return sorted(self._without_model & kept)
 
     def _note(self, number: int) -> str:
         tested = self._state.tested
@@ -426,19 +588,26 @@ class Recorder:
 
     def _done(self, number: int) -> bool:
         """Whether a trial was logged completely before the events were replayed."""
-        known = self._found.get(f"{NESTED[self._kind]} {number}")
+        known = self._found.get(self._trial_key(number))
         return known is not None and TAG_DONE in known.data.tags
+
+    def _trial_key(self, number: int) -> str:
+        return _key({TAG_KIND: NESTED[self._kind], TAG_TRIAL: str(number), **self._retry_tags(number)})
+
+    def _kept(self) -> set[int]:
+        """Returns the trials of the search whose models are to be kept."""
+        keep, scores = self._settings.tracking.keep_models, self._scores()
+        if keep == "all":
+            return set(scores)
+        sign = -self._objective.sign
+        # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
+        ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
+        # Which member of the Pareto front is the best is the user's choice.
+        return {n for _, n in ranked} | self._front(scores)
 
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and deletes the one that no longer is."""
-        keep, scores = self._settings.tracking.keep_models, self._scores()
-        kept = set(scores)
-        if keep != "all":
-            sign = -self._objective.sign
-            # Of equal trials the earlier one is better, as in `Ranking.ranked`, in whatever order they ended.
-            ranked = heapq.nsmallest(1 if keep == "best" else keep, ((sign * s, n) for n, s in scores.items()))
-            # Which member of the Pareto front is the best is the user's choice.
-            kept = {n for _, n in ranked} | self._front(scores)
+        scores, kept = self._scores(), self._kept()
         folder = trial_folder(self._folder, number)
         files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in scores else [])]
         for path in [folder / name for name in files]:
@@ -496,18 +665,28 @@ class Recorder:
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
 
 
+def _is_active(run: Run) -> bool:
+    return run.info.lifecycle_stage != identity.DELETED
+
+
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
     names = {"commit": "mlflow.source.git.commit"}
     return {names.get(package, f"version.{package}"): version for package, version in versions.items()}
 
 
 # The tags that tell a sweep's runs apart.
-_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION)
+_KEYS = (TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_RETRIED)
+# The kind of the runs of attempts that failed before their trial was retried by the user's wish.
+_ATTEMPT = "attempt"
 
 
 def _key(tags: Mapping[str, str]) -> str:
-    """Returns `sweep`, `trial 3` or `execution 3 2`."""
-    return " ".join(tags[key] for key in _KEYS if key in tags)
+    """Returns `sweep`, `trial 3` or `execution 3 2`; with a colon and how often it was retried, if it was."""
+    kind = tags.get(TAG_KIND, "")
+    if kind == _ATTEMPT:
+        kind = "execution" if TAG_EXECUTION in tags else "trial"
+    retried = [f":{tags[TAG_RETRIED]}"] if TAG_RETRIED in tags else []
+    return " ".join([kind, *(tags[key] for key in (TAG_TRIAL, TAG_EXECUTION) if key in tags), *retried])
 
 
 def _mean_curve(parts: Sequence[Mapping[int, Mapping[str, float]]]) -> dict[int, Mapping[str, float]]:

@@ -7,15 +7,18 @@ import fcntl
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common import invocation
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import UnreachableError, UserError
 from mnist_sweep.common.files import PARTIAL, remove, write_whole
 from mnist_sweep.common.importing import without_collector
+from mnist_sweep.common.ports import keep_loopback_direct
 from mnist_sweep.common.secrets import masked
+from mnist_sweep.tracking.faults import lasting_fault
 from mnist_sweep.tracking.tags import TAG_STORE
 from mnist_sweep.tracking.uri import absolute, existing, file_path, sqlite_path, sqlite_uri
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _LOG = logging.getLogger(__name__)
+# Seconds to wait for a store's first answer.
+ANSWER_WITHIN = 9.0
 # Seconds to wait for another process's lock before reading, and before writing.
 _READ_TIMEOUT, _WRITE_TIMEOUT = 5.0, 30.0
 
@@ -39,7 +44,7 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
         A client for it. The first call in a process takes seconds, as it imports MLflow.
 
     Raises:
-        UserError: The store does not exist, or cannot be read or written.
+        UserError: The store does not exist, cannot be read or written, or does not answer in time.
     """
     uri = absolute(uri) if create else existing(uri)
     path = sqlite_path(uri)
@@ -47,7 +52,50 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
         if not path.exists():
             _create(path)
         _relocate(path)
-    return _client(uri)
+    _import_mlflow()
+    try:
+        return _client(uri) if path is not None else _answering_client(uri)
+    except Exception as error:
+        fault = None if isinstance(error, UserError) else lasting_fault(error, uri)
+        if fault is None:
+            raise
+        raise UserError(f"tracking.uri={masked(uri)}: {fault}") from error
+
+
+def _answering_client(uri: str) -> MlflowClient:
+    """Opens a store that may be on another machine, and waits for its first answer."""
+    opened: list[MlflowClient | Exception] = []
+
+    def ask() -> None:
+        try:
+            client = _client(uri)
+            client.search_experiments(max_results=1)
+            opened.append(client)
+        except Exception as error:
+            opened.append(error)
+
+    # Drivers of databases may wait for ever. As a daemon, the thread does not keep the process from ending.
+    thread = threading.Thread(target=ask, name="first answer", daemon=True)
+    thread.start()
+    thread.join(ANSWER_WITHIN)
+    for found in opened:
+        if isinstance(found, Exception):
+            raise found
+        return found
+    raise UnreachableError(
+        f"tracking.uri={masked(uri)}: does not answer within {ANSWER_WITHIN:.0f} s; start the server again, or name "
+        "another store with --tracking-uri or MLFLOW_TRACKING_URI"
+    )
+
+
+def place(uri: str) -> tuple[int, int] | None:
+    """Returns what tells an SQLite store's file from one that has replaced it; None if there is none."""
+    path = sqlite_path(uri)
+    with contextlib.suppress(OSError):
+        if path is not None:
+            stat = path.stat()
+            return stat.st_dev, stat.st_ino
+    return None
 
 
 def check_database(path: Path) -> None:
@@ -98,7 +146,8 @@ def database_fault(path: Path, error: sqlite3.Error) -> UserError | None:
         sqlite3.SQLITE_LOCKED: locked,
     }
     reason = reasons.get(_primary_code(error))
-    return None if reason is None else UserError(f"tracking.uri={sqlite_uri(path)}: {reason}")
+    kind = UnreachableError if reason == locked else UserError
+    return None if reason is None else kind(f"tracking.uri={sqlite_uri(path)}: {reason}")
 
 
 def _primary_code(error: sqlite3.Error) -> int:
@@ -170,7 +219,9 @@ def _rewrite_locations(path: Path, here: Path) -> None:
         _LOG.info("%s is read-only (%s): its artifacts are looked up in their old folder", path, error.strerror)
     except sqlite3.Error as error:
         if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise UserError(f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again") from None
+            raise UnreachableError(
+                f"tracking.uri={sqlite_uri(path)}: another process writes to it; try again"
+            ) from None
         _LOG.info("%s cannot be changed (%s): its artifacts are looked up in their old folder", path, error)
     else:
         for old, new in moves.items():
@@ -224,7 +275,9 @@ def _new_location(location: str | None, moves: dict[Path, Path]) -> str | None:
     return location
 
 
-def search_runs(client: MlflowClient, experiments: list[str], query: str, page: int = 1000) -> Iterator[Run]:
+def search_runs(
+    client: MlflowClient, experiments: list[str], query: str, page: int = 1000, *, deleted: bool = False
+) -> Iterator[Run]:
     """Yields all runs that match a query, page by page.
 
     Args:
@@ -232,10 +285,13 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, page: 
         experiments: The ids of the experiments to search.
         query: A query in MLflow's search language.
         page: How many runs to request at a time.
+        deleted: Whether to include deleted runs.
     """
-    token = None
+    from mlflow.entities import ViewType
+
+    view, token = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY, None
     while True:
-        found = client.search_runs(experiments, query, max_results=page, page_token=token)
+        found = client.search_runs(experiments, query, view, max_results=page, page_token=token)
         yield from found
         token = found.token
         if not token:
@@ -243,7 +299,6 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, page: 
 
 
 def _client(uri: str) -> MlflowClient:
-    _import_mlflow()
     from mlflow import MlflowClient
 
     try:
@@ -266,10 +321,16 @@ def _import_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Else MLflow requests each run that ends, to print its URL.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    keep_loopback_direct()
     with without_collector():
         import mlflow  # noqa: F401 - takes seconds
+        import mlflow.store.db.utils as databases
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
+    # How long PostgreSQL's driver waits for a server that accepts and never answers.
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "30")
+    # Otherwise MLflow retries to open a database for minutes, and the cause is told only then.
+    databases.MAX_RETRY_COUNT = 1
     if not event.contains(Engine, "connect", _set_synchronous):
         event.listen(Engine, "connect", _set_synchronous)
     # MLflow's loggers print tracebacks and every table that it creates. Send only warnings, and to our log.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TAG_SWEEP = "mnist_sweep.sweep"
+# Tells sweeps apart that have the same name and started in the same second. Sweeps of early versions have none.
+TAG_ID = "mnist_sweep.id"
 TAG_KIND = "mnist_sweep.kind"
 TAG_TRIAL = "mnist_sweep.trial"
 TAG_EXECUTION = "mnist_sweep.execution"
@@ -12,6 +14,8 @@ TAG_REASON = "mnist_sweep.reason"
 TAG_WINNER = "mnist_sweep.winner"
 TAG_OBJECTIVE = "mnist_sweep.objective"
 TAG_BEGUN = "mnist_sweep.begun"
+# How often a trial was retried by the user's wish before this run; absent from its first run.
+TAG_RETRIED = "mnist_sweep.retried"
 TAG_DONE = "mnist_sweep.logged"
 TAG_SLOT = "mnist_sweep.slot"
 TAG_BACKEND = "mnist_sweep.backend"
@@ -27,6 +31,8 @@ TAG_NOTE = "mlflow.note.content"
 # Of an experiment: the path of its database. In a copied database, it still names the original.
 TAG_STORE = "mnist_sweep.store"
 PARENT_TAG = "mlflow.parentRunId"
+# Without these, a run cannot be found as part of its sweep.
+IDENTIFYING = (TAG_SWEEP, TAG_ID, TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_OBJECTIVE, TAG_RETRAINS, PARENT_TAG)
 
 SWEEP, TRIAL, EXECUTION = "sweep", "trial", "execution"
 # The kinds of runs, as `TAG_KIND`: the trials nested in a sweep's run, and in that of a run that retrains one.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -18,7 +20,24 @@ _SQLITE = "sqlite:///"
 _ENCODED = "sqlite+pysqlite:///"
 # Characters that end a URI's path, or that SQLAlchemy decodes.
 _SPECIAL = re.compile(r"[%?#\x00-\x1f]")
-_SCHEMES = {"sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "file"}
+_DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
+# The stores that MLflow brings. These three are also URIs by themselves.
+_NAMES = {"databricks", "databricks-uc", "uc"}
+_SCHEMES = {*_DATABASES, *_NAMES, "http", "https", "file"}
+# How packages announce further stores: https://mlflow.org/docs/latest/ml/plugins/
+_PLUGINS = "mlflow.tracking_store"
+
+
+def given_now(uri: str | None = None) -> str | None:
+    """Returns the tracking URI that the user gives now, which wins over the one that a sweep was logged to.
+
+    Args:
+        uri: What an option or an argument gives.
+
+    Returns:
+        That, or else the variable MLFLOW_TRACKING_URI; None if neither is given.
+    """
+    return uri or os.environ.get(STORE_VARIABLE) or None
 
 
 def absolute(uri: str) -> str:
@@ -31,7 +50,7 @@ def absolute(uri: str) -> str:
         UserError: MLflow does not support the URI.
     """
     scheme, colon, _ = uri.partition(":")
-    if not colon or scheme.partition("+")[0] not in _SCHEMES:
+    if not (uri in _NAMES or (colon and (scheme.partition("+")[0] in _SCHEMES or _is_plugin(scheme)))):
         raise UserError(
             f"tracking.uri={masked(uri)}: MLflow has no such kind of store; write sqlite:///PATH or http://HOST:PORT"
         )
@@ -50,6 +69,21 @@ def absolute(uri: str) -> str:
             "so MLflow cannot open it; rename it"
         ) from None
     return sqlite_uri(path) + _options(uri)
+
+
+def _is_plugin(scheme: str) -> bool:
+    """Returns whether an installed package brings a store of that kind."""
+    return any(found.name == scheme for found in entry_points(group=_PLUGINS))
+
+
+def is_database(uri: str) -> bool:
+    """Returns whether a store is a database that MLflow opens itself, without a server."""
+    return uri.partition(":")[0].partition("+")[0] in _DATABASES
+
+
+def is_server(uri: str) -> bool:
+    """Returns whether a store is a tracking server."""
+    return uri.startswith(("http:", "https:"))
 
 
 def sqlite_uri(path: Path) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import io
 import json
 import logging
 import math
 import os
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,14 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import remove, write_whole
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, one_line, printable
+from mnist_sweep.common.text import first_line, one_line, os_reason, printable
 from mnist_sweep.config.settings import TrackingConfig
 from mnist_sweep.journal.trial import Status
-from mnist_sweep.tracking import saved_view, store, uri
+from mnist_sweep.tracking import identity, saved_view, store, uri
+from mnist_sweep.tracking.faults import fault_of_code
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, key_of, keys_of
-from mnist_sweep.tracking.tags import TAG_BEGUN, TAG_DONE, TAG_STORE
+from mnist_sweep.tracking.tags import IDENTIFYING, TAG_BEGUN, TAG_DONE, TAG_STORE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,6 +90,27 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, refusals) and not isinstance(error, RequestException)
 
 
+class RefusedFileError(ValueError):
+    """A store takes a run, but not its files."""
+
+
+def is_refused_file(error: Exception) -> bool:
+    """Returns whether a file cannot be logged, although the rest of its run can: a full or forbidden artifact store.
+
+    Args:
+        error: The exception that writing the file, or a call of MLflow's client, has raised.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, MlflowException):
+        return is_refusal(error) or fault_of_code(error) is not None
+    # The libraries of S3, Azure and others have their own exceptions.
+    outage = isinstance(error, ConnectionError | TimeoutError | RequestException | SQLAlchemyError)
+    return not outage and not re.search("Connect|Timeout", type(error).__name__)
+
+
 @dataclass
 class _Pending:
     """What the next flush writes to a run."""
@@ -92,6 +120,7 @@ class _Pending:
     tags: dict[str, str] = field(default_factory=dict)
     status: tuple[str, int | None] | None = None
     input: bool = False
+    refusals: list[Exception] = field(default_factory=list)
 
 
 class Writer:
@@ -105,33 +134,83 @@ class Writer:
         self._tracking, self._name = tracking, name
         self._pending: dict[str, _Pending] = {}
         self._artifact_uris: dict[str, str] = {}
+        # The name of the experiment if it was deleted, and `open` has restored it.
+        self.restored_experiment = ""
+        self._asked_at: float | None = None
 
-    def open(self, tags: Mapping[str, str], data: Mapping[str, Any]) -> None:
-        """Opens the store and the experiment, and creates them if needed.
+    @property
+    def waiting_since(self) -> float | None:
+        """When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered."""
+        return self._asked_at
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._asked_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_at = None
+
+    def open(self, sweep: str, tags: Mapping[str, str], data: Mapping[str, Any], *, repair: bool = False) -> list[Run]:
+        """Opens the store and the sweep's experiment, and creates or restores them if needed.
 
         Args:
+            sweep: The sweep, `name/time`.
             tags: Tags of every run.
             data: Describes the data that every run is trained on: `name`, `digest`, `source` and sizes.
+            repair: Whether to restore the experiment even if it has no run of the sweep.
+
+        Returns:
+            The sweep's runs that the store has, including deleted ones.
+
+        Raises:
+            UserError: The store cannot be opened, or the experiment is deleted.
         """
         tracking = self._tracking
         self._client = store.connect(tracking.uri, create=True)
+        self._place = store.place(tracking.uri)
         self._tags, self._dataset = dict(tags), _dataset(data)
-        experiment = self._client.get_experiment_by_name(self._name)
-        if experiment is not None:
-            self.experiment = experiment.experiment_id
+        with self._asking():
+            named = self._client.get_experiment_by_name(self._name)
+        with self._asking():
+            found = identity.find_runs(self._client, sweep, None if named is None else named.experiment_id)
+        if found:
+            self.experiment = found[0].info.experiment_id
         else:
-            # A tracking server has its own artifact store; a database does not.
-            local = not tracking.uri.startswith(("http", "databricks"))
-            location = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
-            path = uri.sqlite_path(tracking.uri)
-            experiment_tags = {} if path is None else {TAG_STORE: str(path.resolve())}
-            self.experiment = self._create_experiment(location, experiment_tags)
+            self.experiment = self._new_experiment() if named is None else named.experiment_id
+        with self._asking():
+            experiment = self._client.get_experiment(self.experiment)
+        if experiment.lifecycle_stage == identity.DELETED:
+            if not (found or repair):
+                raise identity.experiment_deleted(tracking.uri, self._name, self.experiment)
+            self._client.restore_experiment(self.experiment)
+            self.restored_experiment = experiment.name
+        self._artifact_uris |= {run.info.run_id: run.info.artifact_uri for run in found}
+        return found
+
+    def check_store(self) -> None:
+        """Checks that an open SQLite store is still in its place: one that was deleted can still be written to.
+
+        Raises:
+            UserError: It was deleted or replaced.
+        """
+        if store.place(self._tracking.uri) != self._place:
+            raise UserError(f"tracking.uri={masked(self._tracking.uri)}: was deleted or replaced while the sweep ran")
+
+    def _new_experiment(self) -> str:
+        tracking = self._tracking
+        # A tracking server has its own artifact store; a database does not.
+        local = uri.is_database(tracking.uri)
+        location = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
+        path = uri.sqlite_path(tracking.uri)
+        return self._create_experiment(location, {} if path is None else {TAG_STORE: str(path.resolve())})
 
     def _create_experiment(self, location: str | None, tags: dict[str, Any]) -> str:
         from mlflow.exceptions import MlflowException
 
         try:
-            return str(self._client.create_experiment(self._name, artifact_location=location, tags=tags))
+            with self._asking():
+                return str(self._client.create_experiment(self._name, artifact_location=location, tags=tags))
         except MlflowException:
             # Another sweep of the same name may have started at the same time.
             experiment = self._client.get_experiment_by_name(self._name)
@@ -146,16 +225,39 @@ class Writer:
     def create_run(self, name: str, tags: Mapping[str, str], time: float) -> str:
         """Creates a run that started at `time`, and returns its id."""
         storable = {key_of(key): printable(value, _LONGEST_TAG) for key, value in {**self._tags, **tags}.items()}
-        run_name = one_line(name, _LONGEST_NAME)
-        run = self._client.create_run(self.experiment, start_time=_milliseconds(time), tags=storable, run_name=run_name)
+        about: dict[str, Any] = {"start_time": _milliseconds(time), "run_name": one_line(name, _LONGEST_NAME)}
+        later: dict[str, str] = {}
+        with self._asking():
+            try:
+                run = self._client.create_run(self.experiment, tags=storable, **about)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                # Perhaps the store rejects one of the tags. These make it this run; the others are set one by one.
+                identifying = {key: storable[key] for key in IDENTIFYING if key in storable}
+                run = self._client.create_run(self.experiment, tags=identifying, **about)
+                later = {key: value for key, value in storable.items() if key not in identifying}
         self._artifact_uris[run.info.run_id] = run.info.artifact_uri
+        self._pending_of(run.info.run_id).tags |= later
         return str(run.info.run_id)
 
     def find(self, query: str) -> Iterator[Run]:
         """Yields the experiment's runs that match a query."""
-        for run in store.search_runs(self._client, [self.experiment], query):
+        with self._asking():
+            found = list(store.search_runs(self._client, [self.experiment], query))
+        for run in found:
             self._artifact_uris[run.info.run_id] = run.info.artifact_uri
             yield run
+
+    def restore(self, run: str) -> None:
+        """Restores a deleted run."""
+        with self._asking():
+            self._client.restore_run(run)
+
+    def files(self, run: str) -> set[str]:
+        """Returns the names of a run's files."""
+        with self._asking():
+            return {file.path for file in self._client.list_artifacts(run)}
 
     def reopen(self, run: str) -> None:
         """Sets a run that has ended to running again."""
@@ -174,10 +276,11 @@ class Writer:
         from mlflow.exceptions import MlflowException
 
         try:
-            for key, value in tags.items():
-                self._client.set_experiment_tag(self.experiment, key, value)
-            for key in saved_view.outdated(self._client.get_experiment(self.experiment)):
-                self._client.delete_experiment_tag(self.experiment, key)
+            with self._asking():
+                for key, value in tags.items():
+                    self._client.set_experiment_tag(self.experiment, key, value)
+                for key in saved_view.outdated(self._client.get_experiment(self.experiment)):
+                    self._client.delete_experiment_tag(self.experiment, key)
         except MlflowException as error:
             _LOG.warning("MLflow rejects the saved view: %s", masked(first_line(error)))
 
@@ -237,11 +340,13 @@ class Writer:
         from mlflow.entities import Param, RunTag
 
         already = len(refusals)
+        refusals += pending.refusals
 
         def accepted(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
             """Returns whether MLflow accepted a call; a refusal is added to `refusals`."""
             try:
-                call(*args, **kwargs)
+                with self._asking():
+                    call(*args, **kwargs)
             except Exception as error:
                 if not is_refusal(error):
                     raise
@@ -250,7 +355,7 @@ class Writer:
             return True
 
         if pending.input:
-            accepted(self._client.log_inputs, run, datasets=[self._dataset])
+            accepted(self._log_input, run)
         if pending.status is not None:
             status, ended = pending.status
             if ended is None:
@@ -275,6 +380,15 @@ class Writer:
                     if kind != "tags" or item.key not in _MARKS:
                         accepted(self._client.log_batch, run, **{kind: [item]})
 
+    def _log_input(self, run: str) -> None:
+        try:
+            self._client.log_inputs(run, datasets=[self._dataset])
+        except Exception as error:
+            if fault_of_code(error) is None:
+                raise
+            # Old servers, and those in front of them, may lack this endpoint only.
+            raise ValueError(f"the data as the run's input ({first_line(error)})") from error
+
     # ---- files --------------------------------------------------------------------------------------------------
 
     def yaml(self, run: str, content: Mapping[str, Any], file: str) -> None:
@@ -289,7 +403,7 @@ class Writer:
 
     def json(self, run: str, content: Mapping[str, Any], file: str) -> None:
         """Writes data as a JSON file."""
-        self._client.log_dict(run, dict(content), file)
+        self.text(run, json.dumps(dict(content), indent=2, default=str), file)
 
     def text(self, run: str, text: str, file: str) -> None:
         """Writes a text file, unless the text is empty."""
@@ -297,17 +411,37 @@ class Writer:
 
     def bytes(self, run: str, content: bytes, file: str) -> None:
         """Writes a file, unless it is empty."""
-        folder = self._local_folder(run) if content else None
-        if folder is not None:
-            write_whole(folder / file, content, flush=False)
-        elif content:
-            with TemporaryDirectory() as temporary:
-                path = Path(temporary) / file
-                write_whole(path, content, flush=False)
-                self._client.log_artifact(run, str(path))
+        if content:
+            self._log_file(run, partial(self._write_bytes, run, content, file))
 
     def file(self, run: str, path: Path) -> None:
         """Logs a file, as a hard link if the artifacts are on the same disk."""
+        self._log_file(run, partial(self._link_or_copy, run, path))
+
+    def _log_file(self, run: str, log: Callable[[], None]) -> None:
+        """Logs a file. If that is refused, all else of the run is logged, and `flush` raises the error."""
+        try:
+            with self._asking():
+                log()
+        except Exception as error:
+            if not is_refused_file(error):
+                raise
+            reason = fault_of_code(error) or (os_reason(error) if isinstance(error, OSError) else first_line(error))
+            # Without the file's path, so that the reason is the same for all files.
+            self._pending_of(run).refusals.append(RefusedFileError(f"files cannot be logged ({reason})"))
+            _LOG.info("a file of run %s cannot be logged", run, exc_info=True)
+
+    def _write_bytes(self, run: str, content: builtins.bytes, file: str) -> None:
+        folder = self._local_folder(run)
+        if folder is not None:
+            write_whole(folder / file, content, flush=False)
+            return
+        with TemporaryDirectory() as temporary:
+            path = Path(temporary) / file
+            write_whole(path, content, flush=False)
+            self._client.log_artifact(run, str(path))
+
+    def _link_or_copy(self, run: str, path: Path) -> None:
         folder = self._local_folder(run)
         if folder is not None:
             try:
@@ -331,8 +465,11 @@ class Writer:
         """Deletes a file."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        repository: Any = get_artifact_repository(self._artifact_uri(run))
-        repository.delete_artifacts(file)
+        def delete() -> None:
+            repository: Any = get_artifact_repository(self._artifact_uri(run), self._client.tracking_uri)
+            repository.delete_artifacts(file)
+
+        self._log_file(run, delete)
 
     def _artifact_uri(self, run: str) -> str:
         if run not in self._artifact_uris:

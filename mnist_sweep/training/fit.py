@@ -30,7 +30,7 @@ from mnist_sweep.common.errors import (
 )
 from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
-from mnist_sweep.common.text import kind_and_line
+from mnist_sweep.common.text import counted, kind_and_line
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.images import Array, Dataset
@@ -464,8 +464,7 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Stops early, or asks whether to stop, after an epoch."""
         patience = self._job.config.training.early_stopping.patience
         if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
-            epochs = f"{patience} epoch{'' if patience == 1 else 's'}"
-            self.early = f"no better {self._job.objective.name} for {epochs}"
+            self.early = f"no better {self._job.objective.name} for {counted(patience, 'epoch')}"
         if self.completed:
             return
         if not self._job.stop:

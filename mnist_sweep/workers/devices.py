@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.settings import WorkersConfig
 
+_Answer = TypeVar("_Answer")
 # With more trials on one GPU, they wait for each other to submit work to it.
 _MOST_SHARES = 16
 # CPU threads of each share if more shares may be opened later.
@@ -86,7 +89,14 @@ def most_shares(gpus: int) -> int:
 
 def cores() -> int:
     """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cores())
+
+
+def usable_cores() -> list[int]:
+    """Returns the numbers of the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def visible_gpus() -> list[str]:
@@ -131,12 +141,33 @@ def memory(gpu: str) -> tuple[int, int] | None:
     """
     import pynvml
 
+    def read(handle: Any) -> tuple[int, int]:
+        found = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return int(found.used), int(found.total)
+
+    return _asked(gpu, read)
+
+
+def identity_of(gpu: str) -> str:
+    """Returns the name of a GPU that no other GPU has: its UUID; if its driver does not tell it, the name given.
+
+    Args:
+        gpu: As CUDA_VISIBLE_DEVICES names it.
+    """
+    import pynvml
+
+    return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetUUID(handle))) or gpu
+
+
+def _asked(gpu: str, ask: Callable[[Any], _Answer]) -> _Answer | None:
+    """Asks a GPU's driver something; None if it does not know."""
+    import pynvml
+
     try:
         pynvml.nvmlInit()
         try:
             named = pynvml.nvmlDeviceGetHandleByUUID if not gpu.isdigit() else pynvml.nvmlDeviceGetHandleByIndex
-            found = pynvml.nvmlDeviceGetMemoryInfo(named(gpu if not gpu.isdigit() else int(gpu)))
-            return int(found.used), int(found.total)
+            return ask(named(gpu if not gpu.isdigit() else int(gpu)))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:

@@ -70,3 +70,15 @@ def test_ipv6_addresses_are_recognized(host: str, alone: bool) -> None:
         pytest.skip("without IPv6")
     with listening:
         assert ports.is_loopback(listening) == alone
+
+
+def test_it_says_at_once_that_it_starts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def find(*_: object) -> None:
+        assert capsys.readouterr().out.startswith(
+            "Opening MLflow's pages; their server takes about 10 seconds to start"
+        )
+        raise UserError("no such sweep")
+
+    monkeypatch.setattr(ui, "_find", find)
+    with pytest.raises(UserError, match="no such sweep"):
+        ui.serve("mlp", None, "127.0.0.1", 0)

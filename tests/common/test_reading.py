@@ -161,7 +161,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "lying size": (lying_size, "cannot be read as .npz ("),
     "labels for a few of the images": (
         lambda p: zeros(p, zipfile.ZIP_DEFLATED, 600_000, 40),
-        "x_train has 600000 images, but y_train has 40 labels",
+        "x_train has 600,000 images, but y_train has 40 labels",
     ),
     "more than memory": (
         lambda p: zeros(p, zipfile.ZIP_DEFLATED, 2_000_000, 2_000_000),

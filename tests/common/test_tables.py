@@ -18,13 +18,13 @@ from mnist_sweep.common.tables import Column, fitting, markdown, show, standard_
 def printed(columns: list[Column], width: int, title: str = "A title") -> tuple[list[str], int]:
     file = StringIO()
     left_out = show(Console(file=file, width=width), columns, title)
-    return [line.rstrip() for line in file.getvalue().splitlines()], left_out
+    return [line.rstrip() for line in file.getvalue().splitlines()], len(left_out)
 
 
 def headings(columns: list[Column], limit: int) -> list[str]:
     table, left_out = fitting(columns, "", limit)
     kept = [str(column.header) for column in table.columns]
-    assert left_out == len(columns) - len(kept)
+    assert left_out == [column.heading for column in columns if column.heading not in kept]
     return kept
 
 
@@ -111,13 +111,18 @@ def test_lists_and_paths_are_shown_unchanged(cell):
     assert cell in [line.strip() for line in lines]
 
 
-def test_a_pipe_gets_lines_of_any_length(monkeypatch):
+@pytest.mark.parametrize(("wished", "most"), [("", 160), ("80", 80), ("0", 160), ("many", 160)])
+def test_a_pipe_gets_lines_of_160_characters_or_of_the_variable_columns(monkeypatch, wished, most):
     pipe = StringIO()
     monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setenv("COLUMNS", wished)
+    # As a notebook does.
+    monkeypatch.setenv("FORCE_COLOR", "1")
     columns = [Column(f"column_{i}", ["x" * 12]) for i in range(30)]
-    assert show(standard_output(), columns, "A title") == 0
+    left_out = show(standard_output(), columns, "A title")
     row = next(line for line in pipe.getvalue().splitlines() if "xxx" in line)
-    assert row.split() == ["x" * 12] * 30
+    assert most - 15 < len(row) <= most
+    assert row.split() == ["x" * 12] * (30 - len(left_out))
     assert "\x1b" not in pipe.getvalue()
 
 

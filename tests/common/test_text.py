@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_sweep.common.text import alike, first_line, kind_and_line, most_common, one_line, printable
+from mnist_sweep.common.text import (
+    alike,
+    counted,
+    first_line,
+    format_duration,
+    format_value,
+    kind_and_line,
+    most_common,
+    one_line,
+    printable,
+    short_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +89,78 @@ def test_reasons_that_differ_in_numbers_only_are_alike() -> None:
 )
 def test_an_exceptions_kind_and_first_line(error: Exception, text: str) -> None:
     assert kind_and_line(error) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.5, "0.5 s"),
+        (2.44, "2.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (45.4, "45 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (90000, "25 h 00 min"),
+    ],
+)
+def test_duration_is_written_in_readable_units(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00123456, "0.001235"),
+        (1e-7, "1e-07"),
+        (64, "64"),
+        (123456, "123456"),
+        (True, "True"),
+        ("relu", "relu"),
+        ([512, 256], "[512, 256]"),
+        (1.0, "1"),
+    ],
+)
+def test_value_is_shown_with_few_digits(value, text):
+    assert format_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], []),
+        (["model.units"], ["units"]),
+        (["optimizer.name"], ["optimizer"]),
+        (["optimizer.name", "optimizer.learning_rate"], ["optimizer", "learning_rate"]),
+        (["model.units", "model.dense.units"], ["model.units", "dense.units"]),
+        (["model.units", "training.seed"], ["units", "seed"]),
+        (["model.layers", "model.dense.layers", "model.units"], ["model.layers", "dense.layers", "units"]),
+        # A layer's number alone says nothing.
+        (["model.units.1", "model.units.2"], ["units.1", "units.2"]),
+        (["model.units.1", "model.dense.units.1"], ["model.units.1", "dense.units.1"]),
+        (["model.subunits", "model.units"], ["subunits", "units"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be_without_ambiguity(names, expected):
+    assert short_names(names) == dict(zip(names, expected, strict=True))
+    assert len(set(short_names(names).values())) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, ("trial",), "0 trials"),
+        (1, ("trial",), "1 trial"),
+        (2, ("trial",), "2 trials"),
+        (1200, ("trial",), "1,200 trials"),
+        (1, ("class", "classes"), "1 class"),
+        (3, ("class", "classes"), "3 classes"),
+    ],
+)
+def test_what_is_counted_is_in_the_singular_or_the_plural(number, noun, text):
+    assert counted(number, *noun) == text

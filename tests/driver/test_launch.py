@@ -7,6 +7,8 @@ import signal
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from mnist_sweep.common import termination
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.driver import same_sweep, signals
+from mnist_sweep.driver import launch, same_sweep, signals
 from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.journal.events import Event, SweepResumed, SweepStarted
 from mnist_sweep.journal.state import SweepState
@@ -85,3 +87,12 @@ class TestVersions:
         with pytest.raises(UserError, match="tensorflow 2.20.0 .now 2.21.0."):
             # Version 0.1 did not write them down on resuming.
             self.check(resumed={})
+
+
+def test_what_was_restored_in_mlflow_is_said_at_the_end() -> None:
+    said: list[str] = []
+    tracker = SimpleNamespace(
+        behind=0, close=lambda: None, error=None, mended="1 deleted run", refusals=SimpleNamespace(count=0)
+    )
+    launch._close(cast(Any, tracker), lambda line, style="": said.append(line), said.append, "x/1")
+    assert said == ["MLflow: restored 1 deleted run."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fakes import Calls, FakeClock, FakeWorkers, InlineExecutor
@@ -26,6 +26,7 @@ from mnist_sweep.journal.events import (
     SweepResumed,
     TrialAsked,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -887,3 +888,141 @@ class TestResumed:
         story.sweep.replay([SweepResumed(whole.events[0].time, {}), *whole.events[:cut]])
         story.run()
         assert 15 < story.clock() - FakeClock().now < 25
+
+
+class Watched(Search):
+    """Grid search that takes note of what it is told."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes, self.told = list(sizes), list[tuple[int, Result]]()
+
+    def ask(self, number: int) -> Suggestion | Answer:
+        return Suggestion({"model.units": self.sizes.pop(0)}) if self.sizes else Answer.FINISHED
+
+    def tell(self, number: int, result: Result) -> None:
+        self.told.append((number, result))
+
+
+class TestRetried:
+    """Failed trials that are trained again by the user's wish, after their cause was mended."""
+
+    BUG = Outcome(Status.FAILED, "a bug")
+    # Trial 2 fails before its first epoch, and the worker of trial 7 dies after two.
+    FAULTS: ClassVar = {(2, 1): BUG, (2, 2): BUG, (7, 1): 2, (7, 2): 0}
+
+    def fails(self, tell: Tell, *overrides: str, **more: Any) -> list[Event]:
+        story = tell("search=grid", *overrides, **{"faults": self.FAULTS, **more})
+        story.run()
+        assert story.sweep.state.failed == [2, 7]
+        return story.events
+
+    @staticmethod
+    def again(story: Story, past: Sequence[Event]) -> tuple[Ranking, list[str]]:
+        said: list[str] = []
+        story.sweep.replay(past)
+        trials = story.sweep.to_retry(said.append)
+        story.sweep.emit(SweepResumed(story.clock(), {}))
+        story.sweep.retry(trials)
+        return story.run(), said
+
+    def test_they_are_trained_from_their_start_with_the_same_values_as_further_attempts(self, tell: Tell) -> None:
+        past = self.fails(tell)
+        story = tell("search=grid", history=states(past))
+        # What the failed attempt has trained must not be continued.
+        story.workers.history.pop((7, 1))
+        results, said = self.again(story, past)
+        assert said == ["Trains again: trials 2, 7"]
+        assert [(e.trial.number, e.attempt) for e in story.of(TrialStarted)] == [(2, 3), (7, 3)]
+        before = {e.trial.number: e.trial for e in past if isinstance(e, TrialStarted)}
+        assert [e.trial for e in story.of(TrialStarted)] == [before[2], before[7]]
+        assert [e.epoch for e in story.of(EpochEnded) if e.trial == 7] == [1, 2, 3]
+        assert {o.status for o in results.outcomes.values()} == {Status.COMPLETED}
+        assert (results.winner(), story.of(WinnerTested)[0].trial) == (7, 7)
+        assert story.sweep.state.failed == []
+
+    def test_they_have_all_their_retries_again(self, tell: Tell) -> None:
+        past = self.fails(tell)
+        story = tell("search=grid", faults={(2, 1): self.BUG, (7, 1): self.BUG, (7, 2): self.BUG}, history=states(past))
+        results, _ = self.again(story, past)
+        assert [(e.trial, e.attempt) for e in story.of(AttemptFailed)] == [(2, 3), (7, 3)]
+        assert results.outcomes[2].status is Status.COMPLETED
+        assert results.outcomes[7] == self.BUG
+
+    def test_killed_after_any_event_the_sweep_ends_the_same(self, tell: Tell) -> None:
+        past = self.fails(tell)
+        whole = tell("search=grid", history=states(past))
+        results, _ = self.again(whole, past)
+        first = next(i for i, event in enumerate(whole.events) if isinstance(event, TrialsRetried))
+        for cut in range(first + 1, len(whole.events)):
+            killed = [*past, *whole.events[:cut]]
+            story = tell("search=grid", history=states(killed))
+            story.sweep.replay(killed)
+            assert story.run().outcomes == results.outcomes, f"cut after {cut} events"
+
+    def test_the_search_is_told_once_of_each_trial(self, tell: Tell) -> None:
+        sizes = range(1, 9)
+        past = self.fails(tell, own=Watched(sizes))
+        search = Watched([*sizes, 9])
+        story = tell("search=grid", "search.max_trials=null", own=search, history=states(past))
+        results, _ = self.again(story, past)
+        assert sorted(number for number, _ in search.told) == list(range(9))
+        assert [number for number, result in search.told if result.scores is None] == [2, 7]
+        assert results.winner() == 8
+
+    def test_a_stopping_rule_sees_each_epoch_of_a_trial_once(self, tell: Tell) -> None:
+        seen: list[tuple[int, int]] = []
+
+        class Never(Stopping):
+            def report(self, number: int, epoch: int, score: float) -> str:
+                seen.append((number, epoch))
+                return ""
+
+        past = self.fails(tell, stop=Never())
+        seen.clear()
+        self.again(tell("search=grid", stop=Never(), history=states(past)), past)
+        assert len(seen) == len(set(seen))
+        assert [epoch for number, epoch in seen if number == 2] == [1, 2, 3]
+        assert [epoch for number, epoch in seen if number == 7] == [1, 2]
+
+    def test_a_failed_retraining_of_the_best_is_among_them(self, tell: Tell) -> None:
+        confirmed = ("search=grid", "confirm={top: 2, seeds: 2}")
+        story = tell(*confirmed, faults={(8, 1): self.BUG, (8, 2): self.BUG})
+        story.run()
+        assert story.sweep.state.failed == [8]
+        past = story.events
+        story = tell(*confirmed, history=states(past))
+        results, _ = self.again(story, past)
+        assert results.confirmed is not None
+        assert [len(row["scores"]) for row in results.confirmed.candidates] == [2, 2]
+
+    def test_a_sweep_that_ended_after_too_many_failures_continues(self, tell: Tell) -> None:
+        bad = {(n, a): self.BUG for n in range(8) for a in (1, 2)}
+        story = tell("search=grid", "search.max_failures=3", faults=bad, slots=1)
+        story.run()
+        assert len(story.sweep.results.outcomes) == 3
+        again = tell("search=grid", "search.max_failures=3", slots=1)
+        assert len(self.again(again, story.events)[0].outcomes) == 8
+
+    def test_a_trial_is_left_out_if_the_state_is_gone_from_which_it_continued(self, tell: Tell) -> None:
+        many = ("search=hyperband", "training.epochs=9", "model.units=int(interval(1,500))")
+        plain = tell(*many)
+        plain.run()
+        child = next(e.trial for e in plain.of(TrialStarted) if e.trial.parent is not None)
+        story = tell(*many, faults={(child.number, attempt): self.BUG for attempt in (1, 2)})
+        story.run()
+        said: list[str] = []
+        again = tell(*many)
+        again.sweep.replay(story.events)
+        assert again.sweep.to_retry(said.append) == []
+        gone = f"Trial {child.number} cannot be retried: it continued from trial {child.parent}, whose state is gone"
+        assert said == [gone]
+
+    @pytest.mark.parametrize(("key", "value"), [("search.time_budget", "12s"), ("search.target", 0.6)])
+    def test_a_budget_that_is_used_up_must_be_longer_first(self, tell: Tell, key: str, value: object) -> None:
+        budget = ("search=grid", f"{key}={value}")
+        story = tell(*budget, slots=1, faults={(0, 1): self.BUG, (0, 2): self.BUG})
+        story.run()
+        again = tell(*budget)
+        again.sweep.replay([SweepResumed(FakeClock().now, {}), *story.events])
+        with pytest.raises(UserError, match=f"add a .*, {key}="):
+            again.sweep.to_retry(print)

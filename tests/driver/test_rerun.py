@@ -110,6 +110,33 @@ def test_a_model_that_cannot_be_built_is_a_user_error(tmp_path: Path) -> None:
         again(logged(Trial(0, {}, {}, 2), curve(range(1, 3))), tmp_path=tmp_path, faults={(0, 1): 1})
 
 
+class TestAFailedTrial:
+    @staticmethod
+    def run(*curves: Curve) -> Logged:
+        return replace(logged(Trial(0, {}, {}, 3), *curves), failed="a bug")
+
+    @pytest.mark.parametrize("curves", [(), (curve(range(1, 3)),)])
+    def test_is_trained_to_its_end(self, curves: tuple[Curve, ...], tmp_path: Path) -> None:
+        compared, workers, lines = again(self.run(*curves), tmp_path=tmp_path)
+        assert sorted(workers.history[0, 1]) == [1, 2, 3]
+        assert lines[-1] == "  epoch 3  val_accuracy 0.3"
+        assert compared.outcome is not None
+        said: list[str] = []
+        assert rerun.tell_of_failed(said.append, self.run(), compared.outcome) == 0
+        assert said == [
+            "Trial 0 failed (a bug), and trains now: val_accuracy 0.3000",
+            "To train it in its sweep, too: python -m mnist_sweep resume --retry-failed made/up",
+        ]
+
+    @pytest.mark.parametrize(("reason", "told"), [("a bug", "for the same reason"), ("b", "now because: b")])
+    def test_may_fail_again(self, reason: str, told: str, tmp_path: Path) -> None:
+        compared, _, _ = again(self.run(), tmp_path=tmp_path, faults={(0, 1): Outcome(Status.FAILED, reason)})
+        assert compared.outcome is not None
+        said: list[str] = []
+        assert rerun.tell_of_failed(said.append, self.run(), compared.outcome) == 1
+        assert said == [f"Trial 0 failed (a bug), and fails again, {told}"]
+
+
 def test_a_failure_of_the_machine_is_a_machine_error(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="^rerun: the disk is full$"):
         again(

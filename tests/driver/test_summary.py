@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mnist_sweep.config.space import Space
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import Confirmed, SweepStarted, WinnerTested
+from mnist_sweep.journal.last_run import Change, LastRun
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
@@ -26,9 +28,14 @@ def printed(compose_config) -> Printed:
     """What is printed for trials with these scores."""
 
     def output_of(
-        *scores: float | None, confirmed: Confirmed | None = None, objective: str = "val_accuracy", reason: str = ""
+        *scores: float | None,
+        confirmed: Confirmed | None = None,
+        objective: str = "val_accuracy",
+        reason: str = "",
+        units: str = "4,8,16,32",
+        **more: Any,
     ) -> str:
-        settings = check_settings(compose_config("model.units=4,8,16,32", f"objective={objective}"))
+        settings = check_settings(compose_config(f"model.units={units}", f"objective={objective}"))
         results = Ranking(settings.objectives, confirmed=confirmed)
         for number, score in enumerate(scores):
             status = Status.REFUSED if score is None else Status.COMPLETED
@@ -40,7 +47,15 @@ def printed(compose_config) -> Printed:
         summary.leaderboard(console, Space(settings.trial), results)
         tested = [WinnerTested(0.0, 0, {"test_accuracy": 0.5}, [])]
         summary.next_steps(
-            lambda line: print(line, file=file), settings, Path("sweep"), "a/b", results, tested, Published(), reason
+            lambda line: print(line, file=file),
+            settings,
+            Path("sweep"),
+            "a/b",
+            results,
+            tested,
+            Published(),
+            reason,
+            **more,
         )
         return file.getvalue()
 
@@ -83,6 +98,89 @@ def test_a_warm_start_without_usable_trials_is_announced() -> None:
     config = {"search": {"warm_start": ["one", "two"]}}
     summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
     assert "  knows    nothing: no trial of one, two fits this space and has all objectives" in lines
+
+
+def test_a_single_run_is_announced_with_its_settings_as_the_command_line_has_them(compose_config) -> None:
+    lines: list[str] = []
+    about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
+    about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
+    config = compose_config("search=none", "model.units=[512,256]")
+    summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"], width=80)
+    assert lines[0] == "Run a/b"
+    assert "1 test image of 28x28x1" in lines[1]
+    assert lines[2].startswith("  settings model.kind=mlp model.layers=2 model.units=[512, 256]")
+    assert "training.epochs=10" in " ".join(lines)
+    assert max(map(len, lines[2:])) <= 80
+    assert "null" not in str(lines)
+    assert lines[-1] == "  workers  cpu0"
+
+
+def test_what_is_announced_fits_into_the_lines_of_a_log() -> None:
+    lines: list[str] = []
+    about = {"name": "mnist_5k", "image": "28x28x1", "classes": 1}
+    about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
+    space = {"model.units": f"choice({', '.join(map(str, range(200)))})"}
+    places = [f"cpu{i}" for i in range(64)]
+    summary.announce(lines.append, SweepStarted(0.0, "a/b", {"search": {}}, space, about, {}), places, width=1000)
+    assert max(map(len, lines)) <= 160
+    assert lines[-1] == "  workers  64: cpu0 … cpu63"
+
+
+LAST = LastRun(
+    "a/a",
+    [Change("model.units", "64", "128")],
+    [Change("val_accuracy", "0.9100", "0.9300"), Change("time", "12 s", "8.0 s")],
+    other_data=False,
+)
+
+
+def test_a_single_run_is_not_called_a_sweep_and_is_compared_with_the_last_one(printed: Printed) -> None:
+    output = printed(0.93, units="4", single=True, last=LAST)
+    assert output.startswith("Result: val_accuracy 0.9300 at epoch 1\n")
+    for word in ("inner", "sweep folder", "eaderboard", "udget", "trial", "best"):
+        assert word not in output
+    assert (
+        "\n".join(
+            [
+                "Compared with the last run, a/a:",
+                "  model.units   64 → 128",
+                "  val_accuracy  0.9100 → 0.9300",
+                "  time          12 s → 8.0 s",
+            ]
+        )
+        in output
+    )
+    assert "compare a --all" in output
+    assert "Folder: " in output
+
+
+def test_a_single_run_without_a_change_or_on_other_images_says_so(printed: Printed) -> None:
+    assert "Nothing was changed since the last run, a/a:" in printed(
+        0.93, units="4", single=True, last=replace(LAST, settings=[])
+    )
+    many = [Change(f"model.values.x{i}", "1", "2") for i in range(21)]
+    output = printed(0.93, units="4", single=True, last=replace(LAST, settings=many, other_data=True))
+    assert "the last run, a/a, on other images, so that the results cannot be compared:" in output
+    assert "  and 1 other key of the config\n" in output
+
+
+def test_a_single_run_that_fails_says_why(printed: Printed) -> None:
+    output = printed(None, units="4", single=True)
+    assert output.startswith("The run has no result: too large.\n")
+
+
+def test_a_narrow_terminal_names_the_columns_that_are_not_shown(compose_config) -> None:
+    settings = check_settings(compose_config("model.units=4,8", "model.activation=relu,tanh"))
+    results = Ranking(settings.objectives)
+    for number in range(2):
+        values = {"model.units": 4 * (1 + number), "model.activation": "relu"}
+        results.trials[number] = Trial(number, values, {}, 3)
+        results.outcomes[number] = Outcome(Status.COMPLETED, "", 0.5, 1, {}, seconds=2.0)
+    file = io.StringIO()
+    summary.leaderboard(Console(file=file, width=34), Space(settings.trial), results)
+    assert row(file.getvalue(), "0 4") == ["0", "4", "0.5000"]
+    shown = " ".join(file.getvalue().split())
+    assert "Not shown in 34 columns: rank, activation, best epoch, time. `compare` has all columns." in shown
 
 
 def row(output: str, start: str) -> list[str]:

@@ -42,7 +42,8 @@ def test_the_output_shows_data_space_trials_leaderboard_and_next_commands(swept)
         "Leaderboard",
         "Winner: trial ",
         "on the test images: test_loss ",
-        "MLflow: sqlite:///mlruns/mlflow.db, experiment four\n  http://127.0.0.1:5000/#/experiments/",
+        "MLflow: sqlite:///mlruns/mlflow.db, experiment four, shown while ",
+        "python -m mnist_sweep ui runs\n  http://127.0.0.1:5000/#/experiments/",
         "Report: experiments/four/",
         "Model: four-npz version 1, the champion (the first one)",
         "python -m mnist_sweep export four/",
@@ -50,7 +51,10 @@ def test_the_output_shows_data_space_trials_leaderboard_and_next_commands(swept)
         "python -m mnist_sweep serve four/",
     ):
         assert text in output
-    assert len(re.findall(r"^trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d\)", output, re.M)) == 4
+    line = r"^\d\d-\d\d \d\d:\d\d:\d\d  trial \d+  completed  val_accuracy 0\.\d+ \(epoch \d(, the best so far)?\)"
+    assert len(re.findall(line, output, re.M)) == 4
+    # But for MLflow's link.
+    assert max(len(line) for line in output.splitlines() if "://127.0.0.1" not in line) <= 160
 
 
 def test_everything_is_in_the_sweeps_folder_and_nothing_else_appears(swept) -> None:
@@ -211,7 +215,10 @@ def test_ctrl_c_lets_running_epochs_end_and_the_sweep_can_be_resumed(run, digits
     assert not [e for e in events if isinstance(e, WinnerTested)]
     refused = run(work, "resume", "mlp", "search.max_trials=1")
     assert refused.returncode == 2
-    assert "search.max_trials (20 → 1); only a budget may change, and it may only grow" in refused.stderr
+    assert (
+        "search.max_trials (20 → 1); what determines the results must stay the same, and a budget may only grow"
+        in refused.stderr
+    )
     done = run(work, "resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Winner: trial " in done.stdout

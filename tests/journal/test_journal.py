@@ -33,6 +33,7 @@ from mnist_sweep.journal.events import (
     SweepStarted,
     TrialAsked,
     TrialEnded,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -53,6 +54,7 @@ STORY: list[Event] = [
     SlotLost(5.5, "gpu1", "cannot start"),
     TrialEnded(6.0, 0, OUTCOME),
     ExecutionEnded(6.5, 0, 2, OUTCOME),
+    TrialsRetried(6.7, [0]),
     Confirmed(6.8, [{"trial": 0, "scores": {"1001": 0.5}, "mean": 0.5, "std": 0.0}], 0, 1, 0.04),
     WinnerTested(7.0, 0, {"test_accuracy": 0.8}, [[1, 0], [0, 1]]),
     SweepEnded(8.0, Status.STOPPED, "stopped by Ctrl-C", 0),
@@ -368,6 +370,20 @@ def test_a_damaged_journal_is_read_or_refused_in_one_line(tmp_path_factory, data
     except UserError as error:
         assert str(error).startswith(f"{folder / files.FILE}: line ")
         assert "\n" not in str(error)
+    try:
+        assert isinstance(journal.last_config(folder), dict)
+    except UserError as error:
+        assert str(error).startswith(f"{folder / files.FILE}: the sweep's config is damaged (")
+        assert "\n" not in str(error)
+
+
+def test_the_last_config_is_that_of_the_last_session(tmp_path):
+    with Journal(tmp_path) as journal_:
+        journal_.handle(SweepStarted(1.0, "a/b", {"seed": 1}, {}, {}, {}))
+        assert journal.last_config(tmp_path) == {"seed": 1}
+        journal_.handle(SweepResumed(2.0, {"seed": 7}))
+        journal_.handle(TrialAsked(3.0, 0))
+    assert journal.last_config(tmp_path) == {"seed": 7}
 
 
 def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_at_once(tmp_path):

@@ -24,10 +24,17 @@ from mnist_sweep.results.compare import View, _as_csv, compare
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, load_runs
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Lines as long as all columns need, where there is no terminal."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
 def table(text: str) -> list[list[str]]:
     """Headings and rows."""
     lines = [line.strip() for line in text.splitlines() if line.strip(" ─")]
-    return [re.split(r"\s{2,}", line) for line in lines[1:-1]]
+    end = next((i for i, line in enumerate(lines) if re.match(r"[\d,]+( of [\d,]+)? runs?\b", line)), -1)
+    return [re.split(r"\s{2,}", line) for line in lines[1:end]]
 
 
 def test_the_best_trial_is_first_and_trials_without_a_score_are_last(project, new, tmp_path, capsys):
@@ -36,25 +43,25 @@ def test_the_best_trial_is_first_and_trials_without_a_score_are_last(project, ne
     headings, *rows = table(output)
     assert headings == [
         "trial",
+        "status",
+        "val_accuracy",
+        "test_accuracy",
         "units",
         "batch_normalization",
         "optimizer",
         "learning_rate",
         "momentum",
-        "val_accuracy",
-        "test_accuracy",
         "epochs",
         "best epoch",
         "parameters",
-        "status",
         "time",
     ]
     assert rows == [
-        ["1", "128", "True", "sgd", "0.1", "0.5", "0.8750", "0.8125", "2", "2", "1,001", "completed", "5.0 s"],
-        ["4", "16", "True", "sgd", "0.1", "0", "0.8750", "–", "1", "1", "1,004", "completed", "12 s"],
-        ["0", "64", "False", "adam", "0.001", "–", "0.7500", "–", "3", "2", "1,000", "completed", "2.5 s"],
-        ["3", "16", "False", "adam", "0.01235", "–", "0.2500", "–", "1", "1", "1,003", "stopped", "10 s"],
-        ["2", "256", "True", "adam", "1", "–", "–", "–", "–", "–", "–", "failed", "7.5 s"],
+        ["1", "completed", "0.8750", "0.8125", "128", "True", "sgd", "0.1", "0.5", "2", "2", "1,001", "5.0 s"],
+        ["4", "completed", "0.8750", "–", "16", "True", "sgd", "0.1", "0", "1", "1", "1,004", "12 s"],
+        ["0", "completed", "0.7500", "–", "64", "False", "adam", "0.001", "–", "3", "2", "1,000", "2.5 s"],
+        ["3", "stopped", "0.2500", "–", "16", "False", "adam", "0.01235", "–", "1", "1", "1,003", "10 s"],
+        ["2", "failed", "–", "–", "256", "True", "adam", "1", "–", "–", "–", "–", "7.5 s"],
     ]
     assert output.splitlines()[0].strip() == new
     assert output.splitlines()[-1] == f"5 runs, all columns in {tmp_path}/runs.csv"
@@ -63,17 +70,9 @@ def test_the_best_trial_is_first_and_trials_without_a_score_are_last(project, ne
 def test_the_smallest_loss_is_first(project, capsys, tmp_path):
     compare([], None, View(csv=tmp_path / "runs.csv"))
     headings, *rows = table(capsys.readouterr().out)
-    # Only the learning rate was varied.
-    assert headings == [
-        "trial",
-        "learning_rate",
-        "val_loss",
-        "epochs",
-        "best epoch",
-        "parameters",
-        "time",
-    ]
-    assert [(row[0], row[2]) for row in rows] == [("1", "0.2500"), ("0", "0.5000"), ("2", "1.0000")]
+    # Only the learning rate was varied; what is the same in all comes last.
+    assert headings == ["trial", "val_loss", "learning_rate", "epochs", "best epoch", "parameters", "time", "status"]
+    assert [(row[0], row[1]) for row in rows] == [("1", "0.2500"), ("0", "0.5000"), ("2", "1.0000")]
 
 
 def test_csv_has_all_columns_in_the_order_of_the_table(project, new, tmp_path, capsys):
@@ -107,16 +106,67 @@ def test_an_unwritable_csv_file_is_an_error(project, new, tmp_path):
     assert str(caught.value) == f"--csv={tmp_path}: cannot be written (Is a directory)"
 
 
-def test_a_narrow_terminal_shows_trials_and_scores_and_how_many_columns_are_missing(
-    project, new, tmp_path, capsys, monkeypatch
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [
+        (
+            80,
+            ["trial", "status", "val_accuracy", "units", "batch_normalization", "optimizer"],
+            "Not shown in 80 columns: test_accuracy, learning_rate, momentum, epochs, best epoch, parameters, time. "
+            "To see them: --columns=test_accuracy,learning_rate,momentum,epochs",
+        ),
+        (
+            45,
+            ["trial", "status", "val_accuracy", "units"],
+            "Not shown in 45 columns: test_accuracy, batch_normalization, optimizer, learning_rate, momentum, "
+            "epochs, best epoch, parameters, time. To see them: "
+            "--columns=test_accuracy,batch_normalization,optimizer,learning_rate",
+        ),
+    ],
+)
+def test_a_narrow_terminal_shows_trial_status_and_score_and_names_what_is_missing(
+    project, new, tmp_path, capsys, monkeypatch, width, shown, left_out
 ):
-    monkeypatch.setattr(module, "standard_output", lambda: Console(width=45))
+    monkeypatch.setattr(module, "standard_output", lambda: Console(width=width))
     compare([new], None, View(csv=tmp_path / "runs.csv"))
     output = capsys.readouterr().out
-    headings = table(output)[0]
-    assert headings == ["trial", "val_accuracy", "test_accuracy"]
-    assert output.splitlines()[-1] == (
-        f"5 runs, all columns in {tmp_path}/runs.csv (10 more columns fit into a wider terminal)"
+    assert table(output)[0] == shown
+    assert max(map(len, output.splitlines()[:-1])) <= max(width, len(output.splitlines()[-2]))
+    assert output.splitlines()[-2:] == [f"5 runs, all columns in {tmp_path}/runs.csv", left_out]
+    # The option can be copied.
+    compare([new], None, View(columns=left_out.rpartition("=")[2].split(","), csv=tmp_path / "runs.csv"))
+
+
+def test_what_is_the_same_in_all_runs_is_left_out_first_and_named_with_its_value(
+    project, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "standard_output", lambda: Console(width=60))
+    compare([], None, View(csv=tmp_path / "runs.csv", filters=["trial < 2"]))
+    output = capsys.readouterr().out.splitlines()
+    assert output[-2] == f"2 of 3 runs, all columns in {tmp_path}/runs.csv"
+    assert output[-1].startswith(
+        "The same in all runs: status completed, epochs 2, best epoch 2. To see them: --columns='"
+    )
+
+
+def test_of_the_hyperparameters_those_that_matter_least_are_left_out(project, new, capsys, tmp_path, monkeypatch):
+    frame = find_sweep(new).frame()
+    many = pd.concat([frame[frame["trial"] != 2]] * 5, ignore_index=True)
+    order = ["optimizer.name", "model.units", "optimizer.momentum", "model.batch_normalization"]
+    order.append("optimizer.learning_rate")
+    found = pd.DataFrame({"hyperparameter": order})
+    monkeypatch.setattr("mnist_sweep.results.importance.importances", lambda *_: found)
+    monkeypatch.setattr(SweepRuns, "frame", lambda _: many)
+    monkeypatch.setattr(module, "standard_output", lambda: Console(width=80))
+    compare([new], None, View(csv=tmp_path / "runs.csv"))
+    assert table(capsys.readouterr().out)[0][3:] == ["units", "optimizer", "momentum"]
+
+
+def test_columns_that_were_chosen_and_do_not_fit_are_named(project, new, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "standard_output", lambda: Console(width=30))
+    compare([new], None, View(columns=["trial", "units", "learning_rate", "time"], csv=tmp_path / "runs.csv"))
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Not shown in 30 columns: learning_rate, time. To see them: a wider terminal, or --to=runs.txt"
     )
 
 
@@ -126,12 +176,12 @@ def test_an_unknown_sweep_writes_nothing(project, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("kept", "count"), [([], 0), (["failed"], 1)])
-def test_a_sweep_without_scores_is_shown(project, new, tmp_path, capsys, monkeypatch, kept, count):
+@pytest.mark.parametrize(("kept", "count", "said"), [([], 0, "0 runs"), (["failed"], 1, "1 run")])
+def test_a_sweep_without_scores_is_shown(project, new, tmp_path, capsys, monkeypatch, kept, count, said):
     frame = find_sweep(new).frame()
     monkeypatch.setattr(SweepRuns, "frame", lambda _: frame[frame["status"].isin(kept)])
     compare([new], None, View(csv=tmp_path / "runs.csv"))
-    assert capsys.readouterr().out.splitlines()[-1] == f"{count} runs, all columns in {tmp_path}/runs.csv"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{said}, all columns in {tmp_path}/runs.csv"
     assert len(pd.read_csv(tmp_path / "runs.csv")) == count
 
 
@@ -146,7 +196,7 @@ def test_sweeps_on_the_same_data_share_one_table(project, old, new, capsys):
     compare([old, new, old], None, View())
     output = capsys.readouterr().out
     headings, *rows = table(output)
-    assert headings[:3] == ["sweep", "trial", "units"]
+    assert headings[:5] == ["sweep", "trial", "status", "val_accuracy", "test_accuracy"]
     assert [row[:2] for row in rows] == [
         [new, "1"],
         [new, "4"],
@@ -159,6 +209,22 @@ def test_sweeps_on_the_same_data_share_one_table(project, old, new, capsys):
     assert output.splitlines()[0].strip() == f"{old}, {new}"
     # Without a single folder to write into, no file is written.
     assert output.splitlines()[-1] == "7 runs"
+
+
+def test_hyperparameters_in_which_single_runs_differ_are_shown(project, old, new, capsys, monkeypatch):
+    frame = SweepRuns.frame
+
+    def single(sweep: SweepRuns) -> pd.DataFrame:
+        made = frame(sweep)
+        made["params.training.epochs"] = pd.Series([3 if sweep.sweep == old else 5] * len(made), dtype="Int64")
+        return made
+
+    monkeypatch.setattr(SweepRuns, "frame", single)
+    compare([old, new], None, View(to=None, format="markdown"))
+    heading = lines(capsys)[0]
+    # `epochs` is the number of epochs that were trained.
+    assert heading.count("| epochs |") == 1
+    assert "| training.epochs |" in heading
 
 
 def test_all_sweeps_of_an_experiment(project, old, new, capsys):
@@ -402,8 +468,7 @@ def test_members_of_a_population_show_the_trial_they_continue_from(project, new,
     _with(monkeypatch, goes_on_from=[None, 0, None, 1, None])
     compare([new], None, View(csv=tmp_path / "runs.csv"))
     headings, *rows = table(capsys.readouterr().out)
-    assert headings[:2] == ["trial", "from"]
-    assert rows[0][:3] == ["1", "0", "128"]
+    assert rows[0][headings.index("from")] == "0"
 
 
 # ---- importance -------------------------------------------------------------------------------------------------

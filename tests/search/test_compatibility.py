@@ -40,7 +40,7 @@ def test_every_search_takes_a_config_without_sweeps(check: Callable[..., None], 
     check(f"search={algorithm}")
 
 
-@pytest.mark.parametrize("algorithm", ["none", "grid", "hyperband", "pbt"])
+@pytest.mark.parametrize("algorithm", ["none", "hyperband", "pbt"])
 def test_a_warm_start_is_refused_by_searches_that_do_not_learn(check: Callable[..., None], algorithm: str) -> None:
     with pytest.raises(UserError, match=rf"^search.warm_start=a/b: search={algorithm} does not learn from earlier "):
         check(f"search={algorithm}", "search.warm_start=[a/b]")

@@ -9,9 +9,10 @@ import pytest
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.journal.events import Confirmed, SweepEnded, SweepStarted, WinnerTested
+from mnist_sweep.journal.last_run import Change, LastRun
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
-from mnist_sweep.tracking.descriptions import sweep_name, sweep_note, trial_name
+from mnist_sweep.tracking.descriptions import progress_note, sweep_name, sweep_note, trial_name
 
 _DATA = {
     "name": "npz",
@@ -92,7 +93,7 @@ def note(compose_config):
         tested = WinnerTested(0.0, 11, {"test_accuracy": 0.9}, []) if count else None
         space = more.get("space", {"model.units": "range(0, 12)"})
         started = SweepStarted(0.0, "story/now", {}, space, {**_DATA, **more.get("data", {})}, {})
-        return sweep_note(settings, started, results, tested, SweepEnded(0.0, status, reason, None))
+        return sweep_note(settings, started, results, tested, SweepEnded(0.0, status, reason, None), more.get("last"))
 
     return written
 
@@ -156,5 +157,21 @@ def test_a_pipe_in_a_value_does_not_break_the_table(note) -> None:
     assert "x a\\|b" in note(values={"model.x": "a|b"})
 
 
-def test_a_sweep_without_a_space_is_one_run(note) -> None:
-    assert "Nothing was searched: one run." in note(1, space={})
+def test_a_single_run_shows_its_result_and_what_differs_from_the_last_one(note) -> None:
+    changes = [Change("model.units", "64", "128")], [Change("val_accuracy", "0.9100", "0.9300")]
+    text = note(1, space={}, last=LastRun("story/before", *changes, other_data=True))
+    assert "**Result**: val_accuracy 0.5000 at epoch None; on the test images: test_accuracy 0.9000." in text
+    assert "The last run is story/before. It used other images, so the results cannot be compared." in text
+    assert "| `model.units` | 64 | 128 |\n| `val_accuracy` | 0.9100 | 0.9300 |" in text
+    for word in ("Winner", "Leaderboard", "Searched", "trial", "sweep"):
+        assert word not in text.partition("### Next")[0]
+    assert "### Compared" not in note(1, space={})
+    assert "**The run has no result**." in note(0, space={}, status=Status.FAILED)
+
+
+def test_a_running_sweep_counts_its_trials_and_a_single_run_does_not(compose_config) -> None:
+    settings, one = (check_settings(compose_config("name=story", *more)) for more in ([], ["search=none"]))
+    results = Ranking(settings.objectives, {0: Trial(0, {}, {}, 3)}, {0: Outcome(Status.COMPLETED, score=0.5)})
+    assert "**Running**: 1 of 20 trials have ended." in progress_note(settings, results)
+    assert "**Running**: 1 of 1 trial has ended." in progress_note(one, results)
+    assert progress_note(one, results, single=True) == "A single run of story.\n\n**Running**."

@@ -6,10 +6,11 @@ import dataclasses
 import getpass
 import json
 import shutil
+from collections import Counter
 
 import pytest
 import yaml
-from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, Story
+from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, Story, elsewhere
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver.publish import load_plots
@@ -23,6 +24,7 @@ from mnist_sweep.journal.events import (
     SlotOpened,
     SweepResumed,
     SweepStarted,
+    TrialsRetried,
     TrialStarted,
     WinnerTested,
 )
@@ -539,6 +541,53 @@ def test_an_interrupted_trial_is_stopped_and_continues_in_its_own_run(make_story
     again = story.logged()
     assert again.trials[0].info.status == "FINISHED"
     assert again.trials[0].data.tags[TAG_STATUS] == "completed"
+
+
+def test_a_trial_that_is_retried_by_wish_has_a_new_run_and_keeps_the_failed_one_out_of_sight(
+    make_story, tmp_path, template
+):
+    story = make_story()
+    story.starts()
+    for number in (0, 1):
+        story.trial(number, executions=[Execution(1), Execution(2)] if number else [])
+        story.epoch(number, 1, val_accuracy=0.5, loss=1.0)
+    story.epoch(1, 2, val_accuracy=0.75, loss=1.0)
+    story.ends(0, 0.5)
+    story.ends(1, status=Status.FAILED, reason="a bug", log="Traceback")
+    story.ended()
+    before = story.logged().trials[1].info.run_id
+    story.tracker = Tracker(story.settings, story.folder, load_plots)
+    for event in story.events:
+        story.tracker.handle(event)
+    story.tell(SweepResumed, story.config)
+    story.tell(TrialsRetried, [1])
+    story.trial(1, executions=[Execution(1), Execution(2)])
+    for execution in (1, 2):
+        story.tell(EpochEnded, 1, 2, 1, {"val_accuracy": 0.25, "loss": 2.0}, execution)
+        story.tell(ExecutionEnded, 1, execution, Outcome(Status.COMPLETED, score=0.25, best_epoch=1))
+    story.ends(1, 0.25, scores=[0.25, 0.25])
+    story.ended()
+    logged = story.logged()
+    assert story.tracker.error is None
+    run = logged.trials[1]
+    assert run.info.run_id != before
+    assert (run.info.status, run.data.tags[TAG_STATUS]) == ("FINISHED", "completed")
+    assert logged.history(run, "val_accuracy") == [(1, 0.25)]
+    failed = logged.client.get_run(before)
+    assert (failed.data.tags[TAG_KIND], failed.data.tags[TAG_REASON]) == ("attempt", "a bug")
+    kinds = Counter(run.data.tags[TAG_KIND] for run in logged.runs)
+    assert kinds == {"sweep": 1, "trial": 2, "execution": 2, "attempt": 2}
+    # Also in another store, handled once or twice, one by one or together.
+    everything = logged.everything()
+    recorder, uri = elsewhere(story, tmp_path, template)
+    recorder.handle(*story.events)
+    assert Logged(uri).everything() == everything
+    for event in story.events:
+        recorder.handle(event)
+    assert Logged(uri).everything() == everything
+    for count in range(len(story.events) - 6, len(story.events), 2):
+        story.replay(count=count)
+        assert story.replay().everything() == everything
 
 
 def test_a_better_winner_of_a_resumed_sweep_takes_over_the_mark(make_story):

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common import ports
+from mnist_sweep.common.errors import UnreachableError, UserError
 from mnist_sweep.tracking import store, tags
 from mnist_sweep.tracking.uri import absolute, as_kept_in, as_seen_from, file_path, sqlite_path, sqlite_uri
 
@@ -411,3 +412,25 @@ class TestUnreadableStores:
         with pytest.raises(UserError, match="is locked by another process; try again"):
             store.connect(f"sqlite:///{damaged}")
         other.close()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch, create: bool) -> None:
+    monkeypatch.setattr(store, "ANSWER_WITHIN", 0.1)
+    with ports.listen("127.0.0.1", 0) as silent:
+        uri = f"http://ann:secret12@127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UnreachableError) as caught:
+            store.connect(uri, create=create)
+    assert str(caught.value).startswith(f"tracking.uri={uri.replace('ann:secret12', '***')}: does not answer within ")
+
+
+def test_a_store_of_another_mlflow_is_an_error_with_the_command_that_upgrades_it(tmp_path, template) -> None:
+    path = tmp_path / "mlflow.db"
+    shutil.copy(template, path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '4465047574b1'")
+        database.commit()
+    with pytest.raises(UserError) as caught:
+        store.connect(f"sqlite:///{path}", create=True)
+    assert str(caught.value).startswith(f"tracking.uri=sqlite:///{path}: its tables are those of an older MLflow")
+    assert str(caught.value).endswith(f" -m mlflow db upgrade sqlite:///{path}")

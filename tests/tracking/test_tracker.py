@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, ENDPOINT_NOT_FOUND, INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 from stories import failing, whole_story
 
+from mnist_sweep.common.errors import UnreachableError
 from mnist_sweep.journal.files import trial_folder
-from mnist_sweep.tracking import store
+from mnist_sweep.tracking import store, tracker
 from mnist_sweep.tracking.tags import TAG_REASON
 from mnist_sweep.tracking.writer import Writer
 
@@ -72,12 +74,16 @@ def test_after_an_outage_everything_is_logged(make_story, monkeypatch):
     while story.tracker.error is None and time.monotonic() < until:
         time.sleep(0.01)
     assert str(story.tracker.error) == "refused"
+    assert story.tracker.status() == "MLflow does not answer, and is tried again"
     story.trial(0)
     story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
     story.ends(0, 0.5)
     story.ended()
     logged = story.logged()
     assert story.tracker.error is None
+    assert story.tracker.complete
+    assert story.tracker.status() == ""
+    assert story.said == []
     assert logged.parent.info.status == logged.trials[0].info.status == "FINISHED"
 
 
@@ -160,6 +166,10 @@ def test_everything_but_what_mlflow_refuses_is_logged(make_story, monkeypatch, c
     assert "\n" not in str(story.tracker.refusals)
     # One line, however many events are affected.
     assert len([line for line in caplog.messages if "MLflow rejects" in line]) == 1
+    assert story.said == [
+        f"MLflow rejects a part of what is logged: {story.tracker.refusals.reason}. Everything else is logged."
+    ]
+    assert not story.tracker.complete
     assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]
     for run in logged.trials.values():
         assert key not in {**run.data.params, **run.data.metrics, **run.data.tags}
@@ -178,5 +188,140 @@ def test_a_start_that_mlflow_refuses_is_not_retried(make_story, monkeypatch):
     story.trial(0)
     story.tracker._thread.join(20)
     assert not story.tracker._thread.is_alive()
+    assert story.said == [f"{tracker._GOES_ON}: it was deleted"]
     story.tracker.close()
     assert str(story.tracker.error) == "it was deleted"
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_fault_that_lasts_is_told_once_while_the_sweep_runs_and_its_end_too(make_story, monkeypatch):
+    denied = MlflowException("not yours", PERMISSION_DENIED)
+    monkeypatch.setattr(store, "connect", failing(2, store.connect, denied))
+    story = make_story()
+    story.starts()
+    wait_until(lambda: len(story.said) == 2)
+    told, mended = story.said
+    assert told.startswith(f"{tracker._GOES_ON}: the server does not allow it (403)")
+    assert mended == "MLflow: works again, and gets everything that was waiting."
+    story.ended(winner=None)
+    assert story.logged().parent.info.status == "FINISHED"
+    assert story.tracker.complete
+    assert len(story.said) == 2
+
+
+def test_a_store_that_never_answers_does_not_keep_the_sweep_from_ending(make_story, monkeypatch):
+    monkeypatch.setattr(tracker, "_PATIENCE", 0.2)
+    asked, gate = threading.Event(), threading.Event()
+    real = MlflowClient.log_batch
+
+    def hangs(*args: Any, **kwargs: Any) -> None:
+        asked.set()
+        assert gate.wait(30)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", hangs)
+    story = make_story()
+    story.starts()
+    assert asked.wait(30)
+    story.ended(winner=None)
+    story.tracker.close()
+    given_up = story.tracker.error
+    assert str(given_up) == "it does not answer within 0 s"
+    gate.set()
+    story.tracker._thread.join(30)
+    # What it answers afterwards no longer counts.
+    assert story.tracker.error is given_up
+
+
+def test_a_store_that_times_out_is_not_asked_again_at_the_end(make_story, monkeypatch):
+    asked, gate = [], threading.Event()
+
+    def times_out(*_: Any, **__: Any) -> MlflowClient:
+        asked.append(1)
+        assert gate.wait(30)
+        raise UnreachableError("it does not answer within 9 s")
+
+    monkeypatch.setattr(store, "connect", times_out)
+    story = make_story()
+    story.starts()
+    wait_until(lambda: asked)
+    story.ended(winner=None)
+    story.tracker._closing.set()
+    gate.set()
+    story.tracker.close()
+    assert len(asked) == 1
+    assert isinstance(story.tracker.error, UnreachableError)
+    assert story.said == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "no such thing"),
+        OSError(122, "no such thing"),
+        ModuleNotFoundError("no such thing", name="boto3"),
+        MlflowException("no such thing", PERMISSION_DENIED),
+    ],
+)
+def test_files_that_cannot_be_logged_do_not_keep_the_rest_from_being_logged(make_story, monkeypatch, error):
+    def refuses(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "_link_or_copy", refuses)
+        patch.setattr(Writer, "_write_bytes", refuses)
+        story = make_story()
+        logged = whole_story(story)
+    assert story.tracker.error is None
+    assert not story.tracker.complete
+    (said,) = story.said
+    assert "files cannot be logged (" in said
+    assert "no such thing" in said or "403" in said
+    for run in (logged.parent, *logged.trials.values()):
+        assert run.info.status == "FINISHED"
+        assert logged.artifacts(run) == []
+    assert [run.data.metrics["best_val_accuracy"] for run in logged.trials.values()] == [0.5, 0.75]
+    again = story.replay()
+    assert all("model.h5" in again.artifacts(run) for run in again.trials.values())
+
+
+def test_a_store_that_rejects_a_tag_of_a_new_run_gets_the_run_with_its_other_tags(make_story, monkeypatch):
+    real, batch = MlflowClient.create_run, MlflowClient.log_batch
+    error = MlflowException("no such tag", INVALID_PARAMETER_VALUE)
+
+    def create(self: MlflowClient, *args: Any, tags: dict[str, str], **more: Any) -> Any:
+        if "version.keras" in tags:
+            raise error
+        return real(self, *args, tags=tags, **more)
+
+    def log(self: MlflowClient, run_id: str, **more: Any) -> None:
+        if any(tag.key == "version.keras" for tag in more.get("tags", ())):
+            raise error
+        batch(self, run_id, **more)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create)
+    monkeypatch.setattr(MlflowClient, "log_batch", log)
+    story = make_story()
+    logged = whole_story(story)
+    assert story.tracker.error is None
+    assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]
+    for run in (logged.parent, *logged.trials.values()):
+        assert "version.keras" not in run.data.tags
+        assert run.data.tags["version.python"]
+
+
+def test_a_server_without_the_call_that_logs_data_gets_everything_else(make_story, monkeypatch):
+    def missing(*_: Any, **__: Any) -> None:
+        raise MlflowException("no such endpoint", ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", missing)
+    story = make_story()
+    logged = whole_story(story)
+    assert story.tracker.error is None
+    assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]

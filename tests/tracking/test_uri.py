@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.tracking import store
-from mnist_sweep.tracking.uri import absolute, as_kept_in, sqlite_path, with_password
+from mnist_sweep.tracking.uri import absolute, as_kept_in, existing, is_database, sqlite_path, with_password
 
 
 @pytest.mark.parametrize(
@@ -151,3 +152,17 @@ def test_a_saved_config_contains_no_absolute_path_into_its_project(tmp_path, uri
     link.symlink_to(project)
     names = {"project": project, "link": link}
     assert as_kept_in(uri.format(**names), project) == kept.format(**names)
+
+
+@pytest.mark.parametrize("uri", ["databricks", "databricks://profile", "databricks-uc", "uc:http://box", "mine://x/y"])
+def test_stores_of_mlflow_and_its_plugins_are_passed_on(monkeypatch, uri):
+    plugin = EntryPoint("mine", "mine:Store", "mlflow.tracking_store")
+    monkeypatch.setattr(
+        "mnist_sweep.tracking.uri.entry_points", lambda *, group: [plugin] if plugin.group == group else []
+    )
+    assert absolute(uri) == uri
+    assert existing(uri) == uri
+    assert as_kept_in(uri, Path("/p")) == uri
+    assert not is_database(uri)
+    with pytest.raises(UserError, match="MLflow has no such kind of store"):
+        absolute("yours://x")

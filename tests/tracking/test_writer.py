@@ -189,7 +189,7 @@ def test_a_file_that_is_hard_linked_elsewhere_is_not_overwritten(make_story, tmp
         link.hardlink_to(path)
     before = {link: link.read_bytes() for link in shared.values()}
     writer = Writer(story.settings.tracking, "story")
-    writer.open({}, DATA)
+    writer.open(SWEEP, {}, DATA)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "model.h5").write_bytes(b"another")
     writer.file(run.info.run_id, tmp_path / "new" / "model.h5")

@@ -14,6 +14,7 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
+from mnist_sweep.common.text import counted
 from mnist_sweep.config import backend
 from mnist_sweep.journal.files import SAMPLE_FILE
 from mnist_sweep.results.models.formats import Format
@@ -134,7 +135,7 @@ class _Int8Check:
         self._images, self._labels, kind = dataset.x_val, dataset.y_val, "validation"
         if not len(self._labels):
             self._images, self._labels, kind = dataset.x_train, dataset.y_train, "training"
-        self._about = f"{len(self._labels)} {kind} images"
+        self._about = counted(len(self._labels), f"{kind} image")
         parent = run.client.get_run(run.run.data.tags[PARENT_TAG])
         if kind == "validation" and parent.data.params.get("validation") == "kfold":
             self._about += ", most of which it was trained on (validation=kfold)"
@@ -159,7 +160,7 @@ class _Int8Check:
             "int8": after,
             "loss": before - after,
             "images": self._about,
-            "calibration": f"{len(self.calibration)} training images",
+            "calibration": counted(len(self.calibration), "training image"),
         }
 
 

@@ -17,8 +17,9 @@ from mnist_sweep.common.invocation import command
 from mnist_sweep.common.reading import check_digest, read_yaml
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
-from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE
+from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, trial_folder
 from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, store_of
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking import tags as keys
@@ -82,7 +83,17 @@ class ModelRun:
         try:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
         except (MlflowException, OSError):
-            raise UserError(f"{self.sweep}: {self._who} has no artifact {name} in MLflow") from None
+            here = local.last(self.sweep)
+            error = f"{self.sweep}: {self._who} has no artifact {name} in MLflow"
+            if here is not None and self._is_in(here.folder, name):
+                error += f"; to bring it back: {here.sync(self.client.tracking_uri)}"
+            raise UserError(error) from None
+
+    def _is_in(self, folder: Path, name: str) -> bool:
+        """Whether `sync` can log an artifact of the run again: from a file in the sweep's folder, or its journal."""
+        if name not in (MODEL_FILE, SAMPLE_FILE) or TAG_TRIAL not in self.run.data.tags:
+            return name == "config.yaml"
+        return (trial_folder(folder, self.trial) / name).exists()
 
     def fetch_model(self, folder: Path) -> Path:
         """Downloads the trial's model.
@@ -277,11 +288,7 @@ def _registered(what: str, tracking_uri: str | None) -> ModelRun:
     named = _REGISTERED.fullmatch(what)
     if named is None:
         raise UserError(f"{what}: write models:/NAME@champion or models:/NAME/VERSION")
-    if tracking_uri is None:
-        from mnist_sweep.config.compose import defaults
-
-        tracking_uri = str(defaults()["tracking"]["uri"])
-    client = store.connect(tracking_uri)
+    client = store_of(tracking_uri, None).client
     try:
         if named["alias"]:
             version = client.get_model_version_by_alias(named["name"], named["alias"])
@@ -289,7 +296,7 @@ def _registered(what: str, tracking_uri: str | None) -> ModelRun:
             version = client.get_model_version(named["name"], named["version"])
         return ModelRun(client, client.get_run(str(version.run_id)))
     except MlflowException:
-        raise UserError(f"{what}: no such model in {masked(tracking_uri)}") from None
+        raise UserError(f"{what}: no such model in {masked(client.tracking_uri)}") from None
 
 
 def _import(key: str, name: str) -> None:

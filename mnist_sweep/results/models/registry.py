@@ -93,9 +93,13 @@ def _register(found: SweepRuns, packaged: Packager, champion: bool | None) -> Re
     client, run = found.client, found.winner()
     name = re.sub(r"[^\w.-]", "-", f"{found.sweep.partition('/')[0]}-{run.data.tags['data.name']}")
     _create(client, name, run)
-    mine = next((v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run.info.run_id), None)
+    versions = client.search_model_versions(f"name = '{name}'")
+    mine = next((v for v in versions if v.run_id == run.info.run_id and _has_files(client, v)), None)
     alias = client.get_registered_model(name).aliases.get(CHAMPION)
     before = None if alias is None else client.get_model_version(name, alias)
+    lost = before is not None and not _has_files(client, before)
+    if lost:
+        before = None
     if mine is not None and before is not None and champion is not True:
         # The user may have moved the alias since.
         same = mine.version == before.version
@@ -108,11 +112,30 @@ def _register(found: SweepRuns, packaged: Packager, champion: bool | None) -> Re
         mine = _new_version(found, name, run, searched, packaged)
     if champion is not None:
         better, why = champion, "as --champion says" if champion else "retrain with --champion to make it that"
+    elif before is None:
+        better, why = True, f"the files of version {alias} are lost" if lost else "the first one"
     else:
-        better, why = (True, "the first one") if before is None else _is_better(mine.tags, before, found.objective)
+        better, why = _is_better(mine.tags, before, found.objective)
     if better:
         client.set_registered_model_alias(name, CHAMPION, str(mine.version))
     return Registered(name, str(mine.version), better, why)
+
+
+def _has_files(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether a version can still be loaded: its model and its run may have been deleted since."""
+    from mlflow.exceptions import MlflowException
+
+    model = str(version.source).removeprefix("models:/")
+    if not model.startswith("m-"):
+        # Another program has registered it.
+        return True
+    try:
+        client.get_run(str(version.run_id))
+        return bool(client.list_logged_model_artifacts(model))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _create(client: MlflowClient, name: str, run: Run) -> None:

@@ -27,7 +27,8 @@ from mnist_sweep.results.report.content import gather
 from mnist_sweep.results.report.leaderboard import leaderboard
 from mnist_sweep.results.report.plots import draw
 from mnist_sweep.results.report.winner import retraining, winner
-from mnist_sweep.results.runs.find import SweepRuns, local_folder
+from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.local import local_folder
 from mnist_sweep.tracking.tags import TAG_TRIAL
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Fact, Winner
-from mnist_sweep.results.runs.find import SweepRuns, local_folder
+from mnist_sweep.results.runs.find import SweepRuns
+from mnist_sweep.results.runs.local import local_folder
 from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
 
 

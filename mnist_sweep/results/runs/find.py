@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,18 +16,19 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.journal import files, journal
-from mnist_sweep.journal.events import SweepStarted
-from mnist_sweep.journal.folders import SWEEPS, elsewhere, sweeps
+from mnist_sweep.journal.folders import SWEEPS, sweeps
+from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import Parent, RunFilter, Source
 from mnist_sweep.results.runs.sql import Database, UnknownSchema
+from mnist_sweep.tracking import identity
 from mnist_sweep.tracking import store as mlflow_store
 from mnist_sweep.tracking.tags import (
     PARENT_TAG,
     RETRAINING,
     SWEEP,
+    TAG_ID,
     TAG_KIND,
     TAG_OBJECTIVE,
     TAG_SWEEP,
@@ -33,7 +36,7 @@ from mnist_sweep.tracking.tags import (
     TAG_WINNER,
     TRIAL,
 )
-from mnist_sweep.tracking.uri import as_seen_from, existing, sqlite_path, with_password
+from mnist_sweep.tracking.uri import absolute, existing, sqlite_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +116,8 @@ class SweepRuns:
     def selection(self) -> Selection:
         """Its trials, including those that retrained others on new seeds."""
         of_this = {PARENT_TAG: self.found.run_id}
-        return Selection(self.store, RunFilter((self.found.experiment,), of_this), tuple(self.space))
+        wanted = RunFilter((self.found.experiment,), of_this)
+        return Selection(self.store, wanted, self.space, [(o.name, o.direction) for o in self.objectives])
 
     @property
     def space(self) -> dict[str, str]:
@@ -134,30 +138,50 @@ class SweepRuns:
         Raises:
             UserError: The trial does not exist.
         """
-        wanted = self.selection.wanted
-        of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
-        found = next(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 1), None)
+        found = self._logged(trial)
+        if found is not None and found.info.lifecycle_stage == identity.DELETED:
+            raise self._without(f"the run of trial {trial} is deleted in MLflow")
         if found is None:
             frame = self.frame()
             known = f"its trials are 0 to {frame['trial'].max()}" if len(frame) else "it has no trials yet"
             raise UserError(f"{self.sweep}: has no trial {trial}; {known}")
         return found
 
-    def winner(self) -> Run:
-        """The run with the sweep's best model: the one that was tested, or the best so far.
+    def _logged(self, trial: int) -> Run | None:
+        """The run of a trial, even if it is deleted."""
+        wanted = self.selection.wanted
+        of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
+        found = list(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 2, deleted=True))
+        return min(found, key=lambda run: run.info.lifecycle_stage == identity.DELETED, default=None)
+
+    def _without(self, what: str) -> UserError:
+        """The error that something of the sweep is missing in MLflow."""
+        here = _here(self.sweep)
+        how = "restore it in MLflow" if here is None else f"to bring it back: {here.sync(self.store.uri)}"
+        return UserError(f"{self.sweep}: {what}; {how}")
+
+    def winner(self, frame: pd.DataFrame | None = None) -> Run:
+        """The run with the best model: that of the leaderboard's first trial, or the best of those that retrained it.
+
+        Args:
+            frame: Its trials. While it runs, this says which of them are known; None to load them.
 
         Raises:
-            UserError: No trial has a score.
+            UserError: No trial has a score, or the run of the best one is deleted.
         """
-        frame, score = self.frame(), f"metrics.best_{self.objective.name}"
-        tested = frame[frame["trial"].astype("string") == self.parent.data.tags.get(TAG_WINNER, "")]
-        if tested.empty:
-            if score not in frame or frame[score].isna().all():
-                raise UserError(f"{self.sweep}: no trial has a score yet")
-            scored = frame[frame[score].notna() & frame["confirms"].isna()]
-            best = self.objective.best(scored[score])
-            tested = scored[scored[score] == best]
-        return self.client.get_run(tested["run_id"].iloc[0])
+        from mnist_sweep.results.leaderboard import best_model
+
+        frame = self.frame() if frame is None else frame
+        number = self.parent.data.tags.get(TAG_WINNER, "")
+        if number.isdigit() and frame[frame["trial"].astype("string") == number].empty:
+            run = self._logged(int(number))
+            if run is None or run.info.lifecycle_stage == identity.DELETED:
+                raise self._without(f"the run of its best trial, {number}, is deleted in MLflow")
+        # After more trials, the one that was tested may no longer be the best.
+        run_id = best_model(frame, self.objective, number or None)
+        if run_id is None:
+            raise UserError(f"{self.sweep}: no trial has a score yet")
+        return self.client.get_run(run_id)
 
 
 @dataclass(frozen=True)
@@ -167,18 +191,22 @@ class Selection:
     Attributes:
         store: The store.
         wanted: Which trials. Its query is the user's.
-        space: The names of the searched hyperparameters, if known.
+        space: The domain of each searched hyperparameter, as text, if they are all of one sweep.
+        objectives: The name and the direction of each objective of that sweep.
     """
 
     store: Store
     wanted: RunFilter
-    space: tuple[str, ...] = ()
+    space: Mapping[str, str] = field(default_factory=dict)
+    objectives: Sequence[tuple[str, str]] = ()
 
     def frame(self) -> pd.DataFrame:
         """The trials, as `load_runs` describes them."""
         frame = self._read(lambda source: runs_frame(source.records(self.wanted)))
         if self.space:
-            frame.attrs["space"] = list(self.space)
+            frame.attrs["space"] = dict(self.space)
+        if self.objectives:
+            frame.attrs["objectives"] = list(map(list, self.objectives))
         return frame
 
     def curves(self) -> pd.DataFrame:
@@ -200,32 +228,98 @@ class Selection:
 
 
 def find_sweep(sweep: str | None = None, tracking_uri: str | None = None) -> SweepRuns:
-    """Finds a sweep.
+    """Finds a sweep by the tags of its runs, whatever its experiment is called now.
 
     Args:
         sweep: `name/time`, its folder, or an experiment's name for its last sweep; None for the last sweep of all.
-        tracking_uri: The store; None for the one that the sweep's folder names, or the configured one.
+        tracking_uri: The store; None for MLFLOW_TRACKING_URI, or else the one that the sweep was logged to, or the
+            configured one.
 
     Raises:
-        UserError: The sweep does not exist.
+        UserError: The sweep does not exist. If its folder is here, it names the command that brings it back.
     """
     wanted = _as_name(sweep) if sweep else None
-    store = store_of(tracking_uri, sweep)
+    store, here = store_of(tracking_uri, sweep), _here(sweep)
     experiments = store.read(lambda source: source.experiments())
-    name = wanted.partition("/")[0] if wanted else None
-    if name is not None and name not in experiments:
-        raise UserError(f"sweep {sweep}: no such experiment{did_you_mean(name, set(experiments) - {'Default'})}")
-    ids = tuple(experiments.values()) if name is None else (experiments[name],)
-    # A run that retrains a trial is found by its own name only, not as the last sweep.
-    named = {TAG_SWEEP: wanted} if wanted and "/" in wanted else {}
-    kinds = [RunFilter(ids, {TAG_KIND: kind, **named}) for kind in ((SWEEP, RETRAINING) if named else (SWEEP,))]
-    found = store.read(lambda source: next(filter(None, (source.parents(kind, 1) for kind in kinds)), []))
-    if not found:
-        where = masked(store.uri)
-        if sweep is None:
-            raise UserError(f"tracking.uri={where}: no sweep is logged there yet")
-        raise UserError(f"sweep {sweep}: no such sweep in {where}")
-    return _sweep(store, found[0])
+    found = _parent(store, experiments, wanted, here)
+    if here is not None and (found is None or found.tags[TAG_SWEEP] != here.name):
+        mine = _parent(store, experiments, here.name, here)
+        if found is None:
+            found = mine
+        elif mine is None:
+            here.warn_if_passed_over(store.uri, found.tags[TAG_SWEEP], tracking_uri)
+    if found is None:
+        raise _not_found(sweep, wanted, store, experiments, here, tracking_uri)
+    return _sweep(store, found)
+
+
+def _here(sweep: str | None) -> local.LocalSweep | None:
+    """The last local sweep that an argument stands for, if its journal can be read."""
+    with contextlib.suppress(UserError):
+        return local.last(sweep)
+    return None
+
+
+def _parent(
+    store: Store, experiments: Mapping[str, str], wanted: str | None, here: local.LocalSweep | None
+) -> Parent | None:
+    """The own run of a sweep, or of the last one of an experiment, or of all."""
+    name, _, time = (wanted or "").partition("/")
+    everywhere, tags, kinds = tuple(experiments.values()), dict[str, str](), [SWEEP]
+    places = [everywhere] if wanted is None else [(experiments[name],)] if name in experiments else []
+    if time:
+        # The experiment may have another name now. A run that retrains a trial is found by its own name only.
+        tags, places, kinds = {TAG_SWEEP: str(wanted)}, [*places, everywhere], [SWEEP, RETRAINING]
+    for ids, kind in itertools.product(places, kinds):
+        found = store.read(partial(_parents, RunFilter(ids, {TAG_KIND: kind, **tags}), None if time else 1))
+        if found:
+            # A sweep of another machine may have the same name.
+            mine = here.started.id if here is not None and here.name == wanted else ""
+            return next((parent for parent in found if parent.tags.get(TAG_ID) == mine), found[0])
+    return None
+
+
+def _parents(wanted: RunFilter, most: int | None, source: Source) -> list[Parent]:
+    return source.parents(wanted, most)
+
+
+def _not_found(
+    sweep: str | None,
+    wanted: str | None,
+    store: Store,
+    experiments: Mapping[str, str],
+    here: local.LocalSweep | None,
+    tracking_uri: str | None,
+) -> UserError:
+    """The error that a store has no such sweep, or no more."""
+    where, name = masked(store.uri), (wanted or "").partition("/")[0]
+    what, restore = _deleted(store, wanted if here is None else here.name)
+    if here is not None:
+        return here.missing(store.uri, what, tracking_uri)
+    if sweep is None:
+        return UserError(f"tracking.uri={where}: no sweep is logged there yet")
+    if what:
+        return UserError(f"sweep {sweep}: its {what} is deleted in {where}; to restore it: {restore}")
+    if name not in experiments:
+        return UserError(f"sweep {sweep}: no such experiment{did_you_mean(name, set(experiments) - {'Default'})}")
+    return UserError(f"sweep {sweep}: no such sweep in {where}")
+
+
+def _deleted(store: Store, wanted: str | None) -> tuple[str, str]:
+    """What is deleted of a sweep or an experiment, `experiment` or `run`, and MLflow's command that restores it."""
+    if wanted is None:
+        return "", ""
+    name, _, time = wanted.partition("/")
+    experiment = store.client.get_experiment_by_name(name)
+    if time:
+        runs = identity.find_runs(store.client, wanted, experiment.experiment_id if experiment else None)
+        own = next((run for run in runs if run.data.tags[TAG_KIND] in (SWEEP, RETRAINING)), None)
+        experiment = store.client.get_experiment(own.info.experiment_id) if own else experiment
+        if own is not None and experiment is not None and experiment.lifecycle_stage != identity.DELETED:
+            return "run", identity.restore_command(store.uri, "run", own.info.run_id)
+    if experiment is None or experiment.lifecycle_stage != identity.DELETED:
+        return "", ""
+    return "experiment", identity.restore_command(store.uri, "experiment", experiment.experiment_id)
 
 
 def all_sweeps(sweep: SweepRuns) -> list[SweepRuns]:
@@ -241,8 +335,23 @@ def _sweep(store: Store, parent: Parent) -> SweepRuns:
 
 
 def store_of(tracking_uri: str | None, sweep: str | None) -> Store:
-    """The store that is given, or else the one of a sweep, as for `find_sweep`."""
-    return Store(existing(tracking_uri or uri_of(sweep)))
+    """The store of a sweep.
+
+    Args:
+        tracking_uri: As for `find_sweep`.
+        sweep: As for `find_sweep`.
+
+    Raises:
+        UserError: It does not exist.
+    """
+    uri = absolute(tracking_uri or local.uri_of(sweep))
+    path = sqlite_path(uri)
+    if path is not None and not path.exists() and (here := _here(sweep) or _here(None)):
+        raise UserError(
+            f"tracking.uri={uri}: does not exist, but the journal of {here.name} has everything; to bring it "
+            f"back: {here.sync(tracking_uri)} (--all: all sweeps)"
+        )
+    return Store(existing(uri))
 
 
 def load_runs(
@@ -261,7 +370,7 @@ def load_runs(
         query: Only the trials that match, in MLflow's search language, such as
             ``"metrics.best_val_accuracy > 0.97 and params.`optimizer.name` = 'adam'"``. Without a sweep or an
             experiment, all experiments are searched.
-        tracking_uri: The store; by default the one that the sweep was logged to.
+        tracking_uri: The store; by default MLFLOW_TRACKING_URI, or else the one that the sweep was logged to.
 
     Returns:
         A row per trial, sorted by sweep and number. Deleted runs are left out. Columns: `sweep`, `trial`, `confirms`
@@ -270,7 +379,7 @@ def load_runs(
         epoch that it logged, not `params.training.epochs`, the planned number), `slot`, `run_id`, `data.name`,
         `data.digest`, then `params.…` and `metrics.…`. Whole numbers are `Int64`, other numbers `Float64`, truth values
         `boolean`, and the rest `string`. An inactive hyperparameter is `<NA>`. For a single sweep, `attrs["space"]` has
-        the names of the searched hyperparameters.
+        the domain of each searched hyperparameter, and `attrs["objectives"]` the objectives, `[name, direction]`.
 
     Raises:
         UserError: The sweep or experiment does not exist, or the query is invalid.
@@ -319,43 +428,11 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
     return Selection(store, RunFilter(experiments, {TAG_KIND: TRIAL}, query))
 
 
-def local_folder(given: str | None, sweep: str) -> Path | None:
-    """The folder of a sweep; None if it is not on this machine.
-
-    Args:
-        given: What the user wrote, which may be the sweep's folder, or its experiment's, anywhere.
-        sweep: The sweep, `name/time`.
-    """
-    for below in (*([] if given is None else [Path(given)]), SWEEPS / sweep):
-        for folder in reversed(sweeps(below)):
-            if _started(folder).sweep == sweep:
-                return folder
-    return None
-
-
 def _as_name(sweep: str) -> str:
     folders = sweeps(Path(sweep))
     if folders:
-        return _started(folders[-1]).sweep
+        return local.started(folders[-1]).sweep
     name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
         raise UserError(f"sweep {sweep}: write NAME, NAME/TIME or the sweep's folder")
     return name
-
-
-def _started(folder: Path) -> SweepStarted:
-    first = next(iter(journal.read(folder)), None)
-    if not isinstance(first, SweepStarted):
-        raise UserError(f"{folder / files.FILE}: lacks the start of the sweep")
-    return first
-
-
-def uri_of(sweep: str | None) -> str:
-    """The tracking URI that a local sweep was logged to; the configured one if the sweep does not exist."""
-    folders = (sweeps(Path(sweep)) if sweep else []) or sweeps(SWEEPS / (sweep or ""))
-    if folders:
-        uri = with_password(str(_started(folders[-1]).config["tracking"]["uri"]))
-        return as_seen_from(uri, elsewhere(folders[-1]))
-    from mnist_sweep.config.compose import defaults
-
-    return str(defaults()["tracking"]["uri"])

@@ -12,7 +12,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.folders import SWEEPS
-from mnist_sweep.journal.trial import Execution, Trial
+from mnist_sweep.journal.trial import Execution, Status, Trial
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
@@ -38,6 +38,7 @@ class Logged:
         config: The run's config: the trial's groups, and the sweep's `name`, `seed`, `objective` and `data`.
         sweep_config: The sweep's config, with what it searches and without `tracking`.
         tags: The run's tags.
+        failed: Why the trial has no result; None if it has one.
     """
 
     trial: Trial
@@ -46,6 +47,7 @@ class Logged:
     config: dict[str, Any]
     sweep_config: dict[str, Any]
     tags: Mapping[str, str]
+    failed: str | None = None
 
     @property
     def sweep(self) -> str:
@@ -65,7 +67,7 @@ def lineage(found: ModelRun) -> list[Logged]:
         found: The trial.
 
     Raises:
-        UserError: One of the trials has no run, or logged no epoch.
+        UserError: One of the trials has no run, or logged no epoch although it has not failed.
     """
     client, run = found.client, found.run
     sweep = find_sweep(found.sweep, client.tracking_uri)
@@ -100,14 +102,19 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     # The run of a trial with several executions only has their mean curve.
     curves = {execution: _curve(client, found) for execution, found in sorted((nested or {1: run}).items())}
     curves = {execution: curve for execution, curve in curves.items() if curve}
-    if not curves:
+    no_result = tags.get(keys.TAG_STATUS) in (Status.FAILED, Status.REFUSED)
+    failed = tags.get(keys.TAG_REASON, "") if no_result else None
+    if not curves and failed is None:
         raise UserError(f"rerun: trial {number} of {tags[keys.TAG_SWEEP]} has logged no epoch to compare with")
     starts = [event for event in events if isinstance(event, TrialStarted) and event.trial.number == number]
     if starts:
         trial, slot = starts[-1].trial, starts[-1].slot
     else:
-        trial, slot = _from_mlflow(number, run, nested, config, min(curves[1])), tags.get(keys.TAG_SLOT, "")
-    return Logged(trial, curves, slot, config, sweep_config, tags)
+        trial, slot = (
+            _from_mlflow(number, run, nested, config, min(curves.get(1, {1: {}}))),
+            tags.get(keys.TAG_SLOT, ""),
+        )
+    return Logged(trial, curves, slot, config, sweep_config, tags, failed)
 
 
 def _from_mlflow(number: int, run: Run, nested: Mapping[int, Run], config: dict[str, Any], first: int) -> Trial:

@@ -28,7 +28,7 @@ TAGS = {
     "data.digest": "data.digest",
 }
 # The tags that are read of a sweep's own run.
-PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_OBJECTIVE, keys.TAG_SPACE)
+PARENT_TAGS = (keys.TAG_SWEEP, keys.TAG_ID, keys.TAG_OBJECTIVE, keys.TAG_SPACE)
 # The prefix of those parameters of a sweep's own run that describe its search space.
 SPACE = "space."
 

@@ -233,6 +233,20 @@ def test_a_champion_that_the_user_chose_stays(add: Add, client: MlflowClient) ->
     assert register(find_sweep("story/a", client.tracking_uri), package).champion
 
 
+def test_a_version_that_has_lost_its_files_is_registered_again_and_loses_its_alias(
+    add: Add, client: MlflowClient, tmp_path: Path
+) -> None:
+    add("a", 0.75)
+    shutil.rmtree(tmp_path / "artifacts" / "models")
+    lost = "the files of version 1 are lost"
+    # Even if it was better.
+    assert add("b", 0.5) == Registered("story-mnist_5k", "2", True, lost)
+    again = register(find_sweep("story/a", client.tracking_uri), package)
+    assert (again.version, again.champion) == ("3", True)
+    version = client.get_model_version("story-mnist_5k", "3")
+    assert client.list_logged_model_artifacts(str(version.source).removeprefix("models:/"))
+
+
 def test_a_registry_that_cannot_be_written_is_reported_in_one_line_and_nothing_is_left(
     add: Add, client: MlflowClient, monkeypatch
 ) -> None:

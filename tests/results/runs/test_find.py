@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.journal.events import SweepStarted
+from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.journal import Journal
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs import api, sql
 from mnist_sweep.results.runs.api import record
 from mnist_sweep.results.runs.find import find_sweep, load_curves, load_runs
@@ -140,6 +142,133 @@ def test_store_is_opened_with_the_password_that_the_journal_hides(project, tmp_p
     monkeypatch.chdir(tmp_path)
     assert find_sweep("alpha/2025-01-01_10-00-00").sweep == "alpha/2025-01-01_10-00-00"
     assert asked == ["http://ann:SECRET@box:5000"]
+
+
+# ---- what the store lacks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, in whose store a test may delete."""
+    for name in ("experiments", "mlruns"):
+        shutil.copytree(_project / name, tmp_path / "mine" / name)
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path / "mine"
+
+
+def refused(given: str | None, uri: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        find_sweep(given, uri)
+    return str(caught.value)
+
+
+def test_a_sweep_is_found_in_a_renamed_experiment(mine):
+    client = find_sweep().client
+    client.rename_experiment(find_sweep("alpha").found.experiment, "keep")
+    for given, expected in (("alpha", NEW), (OLD, OLD), (f"experiments/{OLD}", OLD), ("keep", NEW), (None, OTHER)):
+        assert find_sweep(given).sweep == expected
+    assert load_runs("alpha")["trial"].tolist() == [0, 1, 2, 3, 4]
+    # Its own name belongs to another one now.
+    client.create_experiment("alpha")
+    assert [find_sweep(given).sweep for given in ("alpha", OLD)] == [NEW, OLD]
+
+
+def test_a_deleted_sweep_is_named_with_the_command_that_restores_it(mine):
+    where, found = f"sqlite:///{mine}/mlruns/mlflow.db", find_sweep(OTHER)
+    found.client.delete_run(found.found.run_id)
+    message = f"{OTHER}: its run is deleted in {where}; to restore it: python -m mnist_sweep sync {OTHER}"
+    assert [refused(given) for given in (OTHER, "beta", f"experiments/{OTHER}")] == [message] * 3
+    assert refused("beta", where) == message
+    found.client.delete_experiment(found.found.experiment)
+    assert refused("beta") == message.replace("run is", "experiment is")
+    shutil.rmtree(mine / "experiments")
+    message = f"sweep beta: its experiment is deleted in {where}; to restore it: MLFLOW_TRACKING_URI="
+    assert refused("beta").startswith(message)
+
+
+def test_a_sweep_that_is_not_logged_is_named_with_the_command_that_logs_it(mine, template):
+    shutil.copy(template, "empty.db")
+    where = f"sqlite:///{mine}/empty.db"
+    for given, sweep in (("beta", OTHER), (OLD, OLD)):
+        assert refused(given, "sqlite:///empty.db") == (
+            f"{sweep}: is not in {where}, but its journal has everything; to log it there: "
+            f"python -m mnist_sweep sync {sweep} --tracking-uri sqlite:///empty.db"
+        )
+    with Journal(mine / "experiments" / OTHER, resume=True):
+        assert refused("beta", "sqlite:///empty.db").startswith(f"{OTHER}: has just started")
+
+
+def test_a_damaged_journal_beside_is_skipped(mine, caplog):
+    folder = mine / "experiments" / "beta" / "damaged"
+    folder.mkdir()
+    (folder / "journal.jsonl").write_text("{\n")
+    assert find_sweep().sweep == OTHER
+    (line,) = caplog.messages
+    assert line.startswith("experiments/beta/damaged is skipped: experiments/beta/damaged/journal.jsonl: line 1")
+    shutil.rmtree(mine / "experiments" / OTHER)
+    assert find_sweep("beta", "sqlite:///mlruns/mlflow.db").sweep == OTHER
+
+
+def test_a_deleted_store_is_named_with_the_command_that_brings_it_back(mine):
+    shutil.rmtree("mlruns")
+    for given, sweep in (("beta", OTHER), (OLD, OLD)):
+        assert refused(given) == (
+            f"tracking.uri=sqlite:///{mine}/mlruns/mlflow.db: does not exist, but the journal of {sweep} has "
+            f"everything; to bring it back: python -m mnist_sweep sync {sweep} (--all: all sweeps)"
+        )
+
+
+def test_an_earlier_sweep_is_not_taken_for_the_last_one_without_a_word(mine, caplog):
+    found = find_sweep(NEW)
+    found.client.delete_run(found.found.run_id)
+    assert find_sweep("alpha").sweep == OLD
+    assert caplog.messages == [
+        f"{NEW} is not in sqlite:///{mine}/mlruns/mlflow.db: this is {OLD}. To log it there: "
+        f"python -m mnist_sweep sync {NEW}"
+    ]
+
+
+def test_a_deleted_trial_is_named_with_the_command_that_restores_it(mine):
+    found = find_sweep(NEW)
+    found.client.delete_run(found.run_of(1).info.run_id)
+    with pytest.raises(UserError) as caught:
+        found.run_of(1)
+    restore = f"deleted in MLflow; to bring it back: python -m mnist_sweep sync {NEW}"
+    assert str(caught.value) == f"{NEW}: the run of trial 1 is {restore}"
+    # It was the winner: no other trial takes its place.
+    with pytest.raises(UserError) as caught:
+        found.winner()
+    assert str(caught.value) == f"{NEW}: the run of its best trial, 1, is {restore}"
+
+
+def test_a_lost_file_is_named_with_the_command_that_brings_it_back_if_there_is_one(mine, tmp_path):
+    found = find_sweep(NEW)
+    model, config = ModelRun(found.client, found.winner()), "config.yaml"
+    shutil.rmtree(mine / "mlruns" / "artifacts")
+    for name, is_there in (("model.h5", True), (config, True), ("other.png", False)):
+        with pytest.raises(UserError) as caught:
+            model.fetch(name, tmp_path)
+        message = f"{NEW}: trial 1 ({model.run.info.run_id}) has no artifact {name} in MLflow"
+        again = f"; to bring it back: python -m mnist_sweep sync {NEW}"
+        assert str(caught.value) == message + (again if is_there else "")
+    shutil.rmtree(mine / "experiments" / NEW / "trials")
+    with pytest.raises(UserError, match=r"no artifact model\.h5 in MLflow$"):
+        model.fetch("model.h5", tmp_path)
+
+
+def test_a_store_in_the_variable_wins_over_the_recorded_one(mine, monkeypatch, template):
+    shutil.copy(template, "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert refused("beta").startswith(f"{OTHER}: is not in sqlite:///{mine}/other.db")
+    assert find_sweep("beta", "sqlite:///mlruns/mlflow.db").sweep == OTHER
+
+
+def test_the_recorded_store_is_that_of_the_last_session(mine):
+    shutil.move("mlruns", "moved")
+    with Journal(mine / "experiments" / OTHER, resume=True) as journal:
+        journal.handle(SweepResumed(1e10, {"tracking": {"uri": "sqlite:///moved/mlflow.db"}}))
+    assert find_sweep("beta").sweep == OTHER
 
 
 def test_folder_whose_journal_does_not_begin_with_a_start_is_refused(tmp_path):
