@@ -77,7 +77,7 @@ class MadeUp(SweepRuns):
     def curves(self) -> pd.DataFrame:
         return self.lines
 
-    def winner(self) -> Run:
+    def winner(self, frame: pd.DataFrame | None = None) -> Run:
         if self.best is None:
             raise UserError("no trial has a score yet")
         tags = {"mnist_sweep.trial": str(self.best), "mnist_sweep.sweep": self.sweep}

@@ -241,8 +241,7 @@ def _retrain(given: list[str]) -> int:
     parser.add_store()
     options, unknown = parser.parse_known_intermixed_args(given)
     if unknown:
-        # `hints` lists the commands of this module.
-        from mnist_sweep.cli.hints import check_options
+        from mnist_sweep.cli.options import check_options
 
         check_options(given[given.index(unknown[0]) :][:2])
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -1,11 +1,10 @@
-"""Says what to type when the command line's first word is not a command, or an option does not exist."""
+"""Says what to type when the command line's first word is not a command."""
 
 from __future__ import annotations
 
 import difflib
 import shlex
 from collections.abc import Sequence
-from pathlib import PurePath
 
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.common.errors import UserError, did_you_mean
@@ -13,8 +12,6 @@ from mnist_sweep.common.invocation import command
 
 # Words with which other programs start training: here, a sweep runs without a command.
 _RUN = ("run", "train", "start", "sweep", "search", "tune", "fit", "experiment", "optimize", "study", "launch", "agent")
-# Other programs' options for a file with a config.
-_FILES = ("config", "config_file", "yaml", "params", "f")
 # Other programs' names of commands.
 _SYNONYMS = {
     "help": "--help",
@@ -64,47 +61,6 @@ def no_such_command(given: Sequence[str]) -> UserError:
         example = shlex.join(words) if words and experiment is None else "+experiment=quick"
         return UserError(f"{first}: is not a command; to run a sweep, write {command(example)}")
     return UserError(f"{first}: no such command{did_you_mean(first, COMMANDS)}")
-
-
-def check_options(given: Sequence[str]) -> None:
-    """Refuses options that neither this program nor Hydra has.
-
-    Args:
-        given: The arguments of a sweep.
-
-    Raises:
-        UserError: An argument starts with a dash but is not an option. The message says how to write a key.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    known = {option for action in get_args_parser()._actions for option in action.option_strings}
-    for number, argument in enumerate(given):
-        name, equals, value = argument.partition("=")
-        if not argument.startswith("-") or name in known or argument[:2] in known:
-            continue
-        key = name.lstrip("-").replace("-", "_")
-        following = given[number + 1] if number + 1 < len(given) else ""
-        if not equals and following and not following.startswith("-") and "=" not in following:
-            value = following
-        if key in _FILES and value:
-            stem = PurePath(value).stem
-            raise UserError(
-                f"{argument}: no such option; save the file as conf/experiment/{stem}.yaml, and write "
-                f"{shlex.quote(f'+experiment={stem}')}"
-            )
-        if not key.replace(".", "").isidentifier():
-            raise UserError(f"{argument}: no such option; see {command('--help')}")
-        value = shlex.quote(value) if value else "…"
-        raise UserError(f"{argument}: no such option; keys have no dashes: {_full(key)}={value}")
-
-
-def _full(key: str) -> str:
-    from mnist_sweep.config import compose, key_names
-
-    if key == "experiment":
-        return "+experiment"
-    known = list(key_names.nested_keys(compose.defaults()))
-    return key if key in known else next(iter(key_names.nearest(key, known)), key)
 
 
 def _experiments() -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mnist_sweep.cli import hints
 from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.cli.options import check_options
 from mnist_sweep.common import shadowing
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import interpreter, pip_install
@@ -147,7 +148,7 @@ def _sweep(given: list[str], debug: bool) -> int:
     from mnist_sweep.config import compose, shipped
     from mnist_sweep.config.grammar import quote_sweeps
 
-    hints.check_options(given)
+    check_options(given)
     codes: list[int] = []
 
     def task(config: DictConfig) -> None:

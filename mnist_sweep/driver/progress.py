@@ -157,13 +157,8 @@ class Progress:
         return Row(trial, slot, epoch, execution, best, outcome)
 
     def best(self) -> int | None:
-        """The best trial of those that have ended, the first of equal ones."""
-        best, score = None, None
-        for number in self.counted:
-            found = self.state.results.outcomes[number].score
-            if found is not None and self.objective.better(found, score):
-                best, score = number, found
-        return best
+        """The first trial of the leaderboard."""
+        return self.state.results.winner()
 
     def seconds_left(self) -> float | None:
         """An estimate from the mean duration of the trials so far, which counts those that retrain the best.

@@ -38,10 +38,43 @@ def order(frame: pd.DataFrame, objectives: Sequence[Objective]) -> list[int]:
 
 
 def ranked(frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """Returns the trials of the search that have a score, the best by this objective first."""
+    """Returns the trials of the search that have a score, in the order of the leaderboard.
+
+    Args:
+        frame: As `load_runs` gives it. If it knows the sweep's objectives, all of them decide the order.
+        objective: The first objective; for any other one, the trials are ordered by that one alone.
+    """
     search = of_search(frame)
     scored = _scores(search, [objective])
-    return search.iloc[[place for place in order(search, [objective]) if None not in scored[place]]]
+    return search.iloc[[place for place in order(search, _all_of(frame, objective)) if None not in scored[place]]]
+
+
+def _all_of(frame: pd.DataFrame, objective: Objective) -> list[Objective]:
+    objectives = [Objective(name, direction) for name, direction in frame.attrs.get("objectives", ())]
+    return objectives if objective in objectives[:1] else [objective]
+
+
+def best_model(frame: pd.DataFrame, objective: Objective, tested: str | None = None) -> str | None:
+    """Returns the id of the run with the best model; None if no trial has a score.
+
+    Args:
+        frame: As for `ranked`.
+        objective: The first objective.
+        tested: The number of the trial that was tested last.
+
+    Returns:
+        Of the trial that leads the leaderboard and those that retrained it, the one that was tested. Before the test it
+        is the best of those that retrained it, if that is why it leads, else the trial itself.
+    """
+    first = ranked(frame, objective)[:1]
+    if first.empty:
+        return None
+    again = frame[(frame["confirms"] == first["trial"].iloc[0]).fillna(False).to_numpy(dtype=bool)]
+    own = pd.concat([first, again])
+    found = own[(own["trial"].astype("string") == tested).fillna(False).to_numpy(dtype=bool)]
+    if found.empty and _numbers(first, f"metrics.confirmed_{objective.name}") != [None]:
+        found = ranked(again.assign(confirms=pd.NA), objective)
+    return str((first if found.empty else found)["run_id"].iloc[0])
 
 
 def leaderboard(

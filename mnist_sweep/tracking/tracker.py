@@ -33,6 +33,9 @@ _EVERY = 1.0
 AT_ONCE = 500
 
 
+_GOES_ON = "MLflow cannot be used; training continues, and the journal keeps everything"
+
+
 def _quiet(_: str) -> None:
     """Prints nothing."""
 
@@ -242,7 +245,7 @@ class Tracker:
         fault = masked(first_line(error)) if is_refusal(error) else lasting_fault(error, self._uri)
         if fault is not None and fault not in self._told and not self._closing.is_set():
             self._told.add(fault)
-            self._tell(f"MLflow: {fault}. Training continues, and the journal keeps everything.")
+            self._tell(f"{_GOES_ON}: {fault}")
 
     def _is_final(self, error: Exception) -> bool:
         """Returns whether to give up: trying again would not help, or would keep the sweep from ending."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mnist_sweep.cli.hints import check_options, no_such_command
+from mnist_sweep.cli.hints import no_such_command
+from mnist_sweep.cli.options import check_options
 from mnist_sweep.common.errors import UserError
 
 

@@ -54,10 +54,10 @@ def axis(page, name: str):
 def drag(page, box: dict[str, float], start: float, end: float) -> None:
     """Drags along an axis: from one height to another, 0 its lower end and 1 its upper one."""
     x, top = box["x"] + box["width"] / 2, box["y"] + 6
-    page.mouse.move(x, top + (1 - start) * 290)
+    page.mouse.move(x, top + (1 - start) * 220)
     page.mouse.down()
-    page.mouse.move(x, top + (1 - (start + end) / 2) * 290)
-    page.mouse.move(x, top + (1 - end) * 290)
+    page.mouse.move(x, top + (1 - (start + end) / 2) * 220)
+    page.mouse.move(x, top + (1 - end) * 220)
     page.mouse.up()
 
 
@@ -71,7 +71,8 @@ def shows(page, number: int) -> None:
 def test_the_page_opens_offline_and_shows_every_plot(opened):
     page = opened.page
     assert page.title() == "made/2026-01-02_03-04-05 – sweep report"
-    sizes = page.evaluate("[...document.images].map((image) => [image.alt.length > 0, image.naturalWidth > 300])")
+    drawn = "[...document.querySelectorAll('figure.plot svg')]"
+    sizes = page.evaluate(f"{drawn}.map((svg) => [svg.ariaLabel.length > 0, svg.getBoundingClientRect().width > 300])")
     assert len(sizes) == 8
     assert all(all(size) for size in sizes)
 

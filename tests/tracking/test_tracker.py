@@ -188,7 +188,7 @@ def test_a_start_that_mlflow_refuses_is_not_retried(make_story, monkeypatch):
     story.trial(0)
     story.tracker._thread.join(20)
     assert not story.tracker._thread.is_alive()
-    assert story.said == ["MLflow: it was deleted. Training continues, and the journal keeps everything."]
+    assert story.said == [f"{tracker._GOES_ON}: it was deleted"]
     story.tracker.close()
     assert str(story.tracker.error) == "it was deleted"
 
@@ -207,8 +207,7 @@ def test_a_fault_that_lasts_is_told_once_while_the_sweep_runs_and_its_end_too(ma
     story.starts()
     wait_until(lambda: len(story.said) == 2)
     told, mended = story.said
-    assert told.startswith("MLflow: the server does not allow it (403)")
-    assert told.endswith(". Training continues, and the journal keeps everything.")
+    assert told.startswith(f"{tracker._GOES_ON}: the server does not allow it (403)")
     assert mended == "MLflow: works again, and gets everything that was waiting."
     story.ended(winner=None)
     assert story.logged().parent.info.status == "FINISHED"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.common.text import counted, format_value
+from mnist_sweep.common.text import counted, format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import ranked
+from mnist_sweep.results.runs.frames import searched
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,10 +26,16 @@ BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILION, PURPLE, GREY, DARK = "#D55E00", "#CC79A7", "#999999", "#555555"
 # From bad to good. Dark is good, as pale lines recede on white.
 SCORES = "viridis_r"
-# In inches; as wide as an HTML report of 1000 pixels.
-WIDTH = 10.0
+# In inches: half the width of the HTML report, and all of it.
+HALF, WIDTH = 6.1, 12.6
 FEW = 50
-_FONT = 9.0
+# With more marks than this, a page gets a picture of them: it would be too large, and pointing at one of them a feat.
+_MOST_MARKS = 2000
+_TITLE, _FONT = 11.0, 8.5
+# A colour that is not seen, but can be pointed at.
+INVISIBLE = (1.0, 1.0, 1.0, 0.004)
+# The id of a picture in natural colours.
+PHOTO = "photo"
 
 
 class Look(NamedTuple):
@@ -52,11 +61,31 @@ def look(status: object) -> Look:
     return LOOKS.get(str(status), LOOKS["completed"])
 
 
-def canvas(title: str, height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+def canvas(title: str, height: float, width: float = HALF) -> tuple[Figure, Axes]:
     """Returns a figure with a title and one pair of axes; the sizes are in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title)
+    figure = empty(title, height, width)
     return figure, figure.subplots()
+
+
+def empty(title: str, height: float, width: float = WIDTH) -> Figure:
+    """Returns a figure with a title; the sizes are in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontsize=_TITLE)
+    return figure
+
+
+def tell(artist: Artist, texts: Sequence[str], mapped: bool = False) -> None:
+    """Gives marks their values, which a page shows when one is pointed at (`svg.as_svg`).
+
+    Args:
+        artist: What is drawn: a line, a bar, or a collection.
+        texts: A text for each of a collection's marks, or one for all of them.
+        mapped: Whether the colours are from a colour map.
+    """
+    if len(texts) > _MOST_MARKS:
+        artist.set_rasterized(True)
+    else:
+        artist.set_gid(json.dumps({"texts": list(texts)} | ({"map": []} if mapped else {})))
 
 
 def numbers(frame: pd.DataFrame, column: str) -> Floats:
@@ -64,7 +93,8 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
     if column not in frame:
         return np.full(len(frame), np.nan)
     values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(values), values, np.nan)
+    # MLflow stores infinity as the largest number there is.
+    return np.where(np.abs(values) < 1e300, values, np.nan)
 
 
 def scores(frame: pd.DataFrame, objective: Objective) -> Floats:
@@ -137,6 +167,30 @@ def best_label(frame: pd.DataFrame, objective: Objective) -> str:
     number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
     new = "" if np.isnan(mean) else f", on new seeds {format_value(float(mean))}"
     return f"best: trial {number} ({format_value(score)}{new})"
+
+
+def values_of(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Returns for each trial (N,) the values of some hyperparameters: `units 64, optimizer adam`."""
+    short = short_names(list(names))
+    columns = [(short[name], frame[f"params.{name}"].tolist()) for name in names]
+    return [
+        ", ".join(f"{name} {format_value(values[i])}" for name, values in columns if not pd.isna(values[i]))
+        for i in range(len(frame))
+    ]
+
+
+def about(frame: pd.DataFrame, objective: Objective) -> list[str]:
+    """Returns for each trial (N,) what to tell of it: `trial 3: val_accuracy 0.9512, completed; units 64`.
+
+    Of many trials, only the leaderboard has the hyperparameters, as a page would be large.
+    """
+    texts = []
+    values = values_of(frame, searched(frame) if len(frame) <= 4 * FEW else [])
+    columns = zip(frame["trial"], scores(frame, objective), frame["status"], values, strict=True)
+    for number, score, status, known in columns:
+        got = "no score" if np.isnan(score) else f"{objective.name} {format_value(float(score))}"
+        texts.append("; ".join(filter(None, (f"trial {number}: {got}, {status}", known))))
+    return texts
 
 
 def legend(figure: Figure, handles: Iterable[Any], notes: Iterable[str] = ()) -> Figure:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_sweep.results.plots.common import Floats, legend
+from mnist_sweep.results.plots.common import INVISIBLE, Floats, legend, tell
 
 # With more classes than this, the cells have no numbers.
 _WRITTEN = 20
@@ -30,18 +31,20 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
         For up to 20 classes, all counts. For more, only the errors have colours, as the diagonal would outshine them,
         and the most frequent ones are named.
     """
-    size = min(max(4.5, 0.55 * len(counts) + 1), 10)
-    figure = Figure(figsize=(size, size if len(counts) <= _WRITTEN else 0.9 * size), layout="constrained")
+    size = min(max(3.4, 0.36 * len(counts) + 0.9), 8)
+    figure = Figure(figsize=(size + 0.3, size if len(counts) <= _WRITTEN else 0.9 * size), layout="constrained")
     axes: Any = figure.subplots()
     table = np.asarray(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.set(xlabel="Predicted class", ylabel="True class", title=title)
+    axes.set(xlabel="Predicted class", ylabel="True class")
+    axes.set_title(title, fontsize=9 if len(counts) > 5 else 7)
+    _tell(axes, counts, shares)
     if len(counts) > _WRITTEN:
         _errors(figure, axes, shares)
         return figure
     # The square root makes single mistakes visible.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    font = 10 if len(counts) <= 12 else 8
+    font = 8 if len(counts) <= 12 else 6.5
     for i, row in enumerate(counts):
         for j, n in enumerate(row):
             if n:
@@ -49,6 +52,15 @@ def confusion_matrix(counts: Sequence[Sequence[int]], title: str) -> Figure:
                 axes.text(j, i, str(n), ha="center", va="center", color=colour, fontsize=font)
     axes.set(xticks=range(len(counts)), yticks=range(len(counts)))
     return figure
+
+
+def _tell(axes: Any, counts: Sequence[Sequence[int]], shares: Floats) -> None:
+    """Lays an invisible square on each cell, which tells its count."""
+    cells = [(i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n]
+    corners = [[(j + x, i + y) for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))] for i, j in cells]
+    squares = axes.add_collection(PolyCollection(corners, facecolors=INVISIBLE, linewidths=0, zorder=5))
+    texts = [f"{i} predicted as {j}: {counts[i][j]:,} ({100 * shares[i, j]:.1f} %)" for i, j in cells]
+    tell(squares, texts)
 
 
 def _errors(figure: Figure, axes: Any, shares: Floats) -> None:

@@ -19,10 +19,10 @@ from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
-from mnist_sweep.results.plots.scales import Scale, scale_of
+from mnist_sweep.results.plots.scales import Scale, scales_of
 from mnist_sweep.results.runs.frames import searched
 
-_ACROSS = 3
+_ACROSS = 5
 # The most hyperparameters in one plot.
 _MOST = 30
 _SCATTER = 0.18
@@ -38,7 +38,7 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
     """
     known = importances[importances["importance"].notna()].sort_values("importance", ascending=False, kind="stable")
     drawn = known.head(_MOST)
-    figure, axes = common.canvas(title, max(2.2, 1.2 + 0.34 * len(drawn)))
+    figure, axes = common.canvas(title, max(1.8, 0.9 + 0.28 * len(drawn)))
     if drawn.empty:
         return common.nothing(figure, "There are no importances.")
     names = [str(name).removeprefix("params.") for name in drawn["hyperparameter"]]
@@ -46,14 +46,20 @@ def importance(importances: pd.DataFrame, title: str) -> Figure:
     value = common.numbers(drawn, "importance")
     low, high = common.numbers(drawn, "low"), common.numbers(drawn, "high")
     rows = np.arange(len(drawn))
-    axes.barh(rows, value, color=common.BLUE, height=0.62, alpha=0.75)
+    for bar, name, *numbers in zip(
+        axes.barh(rows, value, color=common.BLUE, height=0.62, alpha=0.75), names, value, low, high, strict=True
+    ):
+        share, *ends = (f"{number:.2f}" for number in numbers)
+        common.tell(
+            bar, [f"{name}: {share}" + ("" if np.isnan(numbers).any() else f" (90 % interval {' to '.join(ends)})")]
+        )
     spread = np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))
     axes.errorbar(value, rows, xerr=spread, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
-    ends = np.fmax(value, high)
-    for row, end, share in zip(rows, ends, value, strict=True):
+    rights = np.fmax(value, high)
+    for row, end, share in zip(rows, rights, value, strict=True):
         axes.annotate(f"{share:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(rows, [short[name] for name in names])
-    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, float(ends.max()) * 1.08 or 1.0))
+    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, float(rights.max()) * 1.08 or 1.0))
     axes.set_xlabel("Importance, as a share of all")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -82,12 +88,11 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
     names = varied[:_MOST]
     across = min(max(len(names), 1), _ACROSS)
     down = max(math.ceil(len(names) / across), 1)
-    figure = Figure(figsize=(common.WIDTH, 1.2 + 2.5 * down), layout="constrained")
-    figure.suptitle(title)
+    figure = common.empty(title, 1.1 + 1.95 * down, common.WIDTH if across > 2 else common.HALF)
     panels = figure.subplots(down, across, squeeze=False, sharey=True)
     if rows.empty or not names:
         return common.nothing(figure, "No trial has a score." if rows.empty else "No hyperparameter was searched.")
-    figure.supylabel(common.labelled(objective), fontsize=10)
+    figure.supylabel(common.labelled(objective), fontsize=9)
     found = common.scores(rows, objective)
     low, high = common.limits(found, objective)
     heights = np.clip(found, low, high)
@@ -98,11 +103,16 @@ def marginal_effects(frame: pd.DataFrame, objective: Objective, title: str) -> F
     )
     marks |= {"linewidths": 1.0, "clip_on": False}
     short = short_names(varied)
-    for axes, name in zip(panels.flat, names, strict=False):
-        scale = scale_of(rows[f"params.{name}"])
+    for axes, name, scale in zip(panels.flat, names, scales_of(rows, names), strict=False):
         places = _spread(scale)
+        texts = _about(rows, name, found, objective)
         for status, style, mine in statuses:
-            axes.scatter(places[mine], heights[mine], marker=style.marker, color=style.colour, label=status, **marks)
+            # A numeric axis has no place for inactive values.
+            there = mine & ~np.isnan(places)
+            dots = axes.scatter(
+                places[there], heights[there], marker=style.marker, color=style.colour, label=status, **marks
+            )
+            common.tell(dots, texts[there].tolist())
         common.star(axes, places[best], heights[best], 12)
         if scale.labels is None:
             _median(axes, scale, heights)
@@ -139,12 +149,12 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         A point for each trial, coloured by its score. If both hyperparameters have few values, a cell for each pair of
         values with the median score and the number of trials.
     """
-    figure, axes = common.canvas(title, 5.2, 7.5)
+    figure, axes = common.canvas(title, 3.8)
     rows = ranked(frame, objective)[::-1]
     if rows.empty:
         return common.nothing(figure, "No trial has a score.")
     names = [name.removeprefix("params.") for name in (first, second)]
-    x, y = (scale_of(rows[f"params.{name}"]) for name in names)
+    x, y = scales_of(rows, names)
     found = common.scores(rows, objective)
     cells = x.labels is not None and y.labels is not None
     shown_scores = _cells(x, y, found)[0] if cells else found
@@ -164,7 +174,8 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
         there = ~(np.isnan(left) | np.isnan(up))
         size = 60 if len(rows) <= common.FEW else 26
         marks: dict[str, Any] = {"cmap": colours, "norm": norm, "edgecolors": "white", "linewidths": 0.4}
-        axes.scatter(left[there], up[there], c=found[there], s=size, **marks)
+        dots = axes.scatter(left[there], up[there], c=found[there], s=size, clip_on=False, **marks)
+        common.tell(dots, np.array(common.about(rows, objective), dtype=object)[there].tolist(), mapped=True)
         if there[-1]:
             common.star(axes, left[-1], up[-1], 15, "best")
             best = [common.star_swatch(frame, objective)]
@@ -177,6 +188,17 @@ def pairwise_effects(frame: pd.DataFrame, objective: Objective, first: str, seco
     axes.set(xlabel=short[names[0]], ylabel=short[names[1]])
     figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=common.labelled(objective))
     return common.legend(figure, best, notes)
+
+
+def _about(rows: pd.DataFrame, name: str, found: common.Floats, objective: Objective) -> npt.NDArray[np.object_]:
+    values = common.values_of(rows, [name])
+    return np.array(
+        [
+            f"trial {number}: {value or 'not active'}, {objective.name} {format_value(float(score))}"
+            for number, value, score in zip(rows["trial"], values, found, strict=True)
+        ],
+        dtype=object,
+    )
 
 
 def _spread(scale: Scale) -> common.Floats:

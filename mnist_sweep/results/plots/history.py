@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mnist_sweep.common.text import format_duration
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
@@ -35,7 +36,7 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
         A mark for each trial that shows its status, at the lower edge if it has no score; and the mean and standard
         deviation on new seeds of the trials that were retrained.
     """
-    figure, axes = common.canvas(title, 4.6)
+    figure, axes = common.canvas(title, 3.4)
     axes.set(xlabel="Trial", ylabel=common.labelled(objective))
     search = of_search(frame).sort_values("trial")
     if search.empty:
@@ -47,17 +48,20 @@ def optimisation_history(frame: pd.DataFrame, objective: Objective, title: str) 
     # Trials without a score get their own strip at the lower edge.
     strip = 0.08 * (high - low) if np.isnan(found).any() else 0.0
     many = len(search) > 4 * common.FEW
+    texts = np.array(common.about(search, objective), dtype=object)
     handles: list[Any] = []
     for status, style, mine in common.by_status(search):
         marks: dict[str, Any] = {"marker": style.marker, "color": style.colour, "linewidths": 1.0 if many else 1.5}
         marks |= {"s": 12 if many else 34, "alpha": 0.6 if many else 0.9}
         with_score = mine & ~np.isnan(found)
         heights = np.clip(found[with_score], low, high)
-        axes.scatter(trials[with_score], heights, **marks, zorder=3, clip_on=False, label=status)
+        dots = axes.scatter(trials[with_score], heights, **marks, zorder=3, clip_on=False, label=status)
+        common.tell(dots, texts[with_score].tolist())
         without = mine & np.isnan(found)
         if without.any():
             heights = np.full(int(without.sum()), low - strip / 2)
-            axes.scatter(trials[without], heights, **marks, zorder=3, label=f"{status}, no score")
+            dots = axes.scatter(trials[without], heights, **marks, zorder=3, clip_on=False, label=f"{status}, no score")
+            common.tell(dots, texts[without].tolist())
         suffix = "" if with_score.any() else ", no score"
         handles.append(common.swatch(style.marker, style.colour, f"{status}{suffix}"))
     best_so_far = np.fmax.accumulate(found) if objective.maximize else np.fmin.accumulate(found)
@@ -103,8 +107,8 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     """
     bars = _bars(frame)
     rows = _rows(bars)
-    height = max(0.16, min(0.5, 14 / max(len(rows), 1)))
-    figure, axes = common.canvas(title, min(max(2.2, 1.6 + height * len(rows)), 16))
+    height = max(0.16, min(0.4, 8 / max(len(rows), 1)))
+    figure, axes = common.canvas(title, min(max(1.9, 1.3 + height * len(rows)), 10))
     if bars.empty:
         return common.nothing(figure, "No trial has run.")
     total = float(bars["to"].max())
@@ -117,14 +121,15 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     handles: list[Any] = []
     dense = len(bars) > 4 * common.FEW
     retrains = bars["retrains"].to_numpy(bool)
+    texts = np.array([_about(row) for row in bars.itertuples()], dtype=object)
     for status, style, mine in common.by_status(bars):
         shape: dict[str, Any] = {"facecolors": f"{style.colour}80", "hatch": style.hatch}
         for chosen, edge in ((mine & ~retrains, style.colour), (mine & retrains, "black")):
             if chosen.any():
                 width = (1.2 if edge == "black" else 0.6) * (0.5 if dense else 1)
-                axes.add_collection(
-                    PolyCollection(corners[chosen], edgecolors=edge, linewidths=width, label=status, **shape)
-                )
+                drawn = PolyCollection(corners[chosen], edgecolors=edge, linewidths=width, label=status, **shape)
+                axes.add_collection(drawn)
+                common.tell(drawn, texts[chosen].tolist())
         handles.append(Patch(facecolor=f"{style.colour}80", edgecolor=style.colour, hatch=style.hatch, label=status))
     if bars["retrains"].any():
         handles.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, label="retrains another trial"))
@@ -134,7 +139,7 @@ def slot_timeline(frame: pd.DataFrame, title: str) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     # The width of a character, in units of time.
-    character = font * 0.66 / 72 * (total / size) / (common.WIDTH - 1.2)
+    character = font * 0.66 / 72 * (total / size) / (common.HALF - 1.0)
     hatches = [bool(common.look(status).hatch) for status in bars["status"]]
     for number, x, end, y, hatched in zip(
         bars["trial"], begin.tolist(), to.tolist(), row.tolist(), hatches, strict=True
@@ -160,6 +165,11 @@ def _bars(frame: pd.DataFrame) -> pd.DataFrame:
     lanes = _lanes(bars.loc[lost, "begin"].to_numpy(float), bars.loc[lost, "to"].to_numpy(float))
     bars.loc[lost, "row"] = [f"{_UNKNOWN} {lane + 1}" for lane in lanes]
     return bars
+
+
+def _about(bar: Any) -> str:
+    what = f"trial {bar.trial}" + (f" (retrains {bar.confirms})" if bar.retrains else "")
+    return f"{what}: {bar.status}, {format_duration(float(bar.to - bar.begin))} on {bar.row}"
 
 
 def _lanes(begin: common.Floats, end: common.Floats) -> list[int]:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from mnist_sweep.data.images import Array
 from mnist_sweep.results.plots import common
 
-_DIGITS, _MISTAKES, _FILTERS = 25, 25, 64
+_DIGITS, _MISTAKES, _FILTERS = 25, 20, 64
 _ACROSS = 5
 
 
@@ -25,21 +25,22 @@ def worst_mistakes(images: Array, truth: Array, predicted: Array, probability: A
 
     Args:
         images: (M, height, width, channels), 0 to 255 or floats from 0 to 1, the most confident mistake first. The
-            first 25 are drawn.
+            first 20 are drawn.
         truth: The true classes (M,).
         predicted: The predicted classes (M,).
         probability: Their probabilities (M,).
         title: The title of the plot.
     """
     count = min(len(images), _MISTAKES)
-    down = math.ceil(count / _ACROSS)
-    figure, axes = common.canvas(title, 0.6 + 2.15 * down if count else 2.0)
+    across = 2 * _ACROSS
+    down = math.ceil(count / across)
+    figure, axes = common.canvas(title, 0.2 + 1.6 * down if count else 1.5, common.WIDTH)
     if not count:
         return common.nothing(figure, "There are no mistakes.")
     drawn = [_as_floats(image) for image in images[:count]]
     sure = [_percent(float(share)) for share in probability[:count]]
-    captions = [f"true {a}, predicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
-    _mosaic(axes, drawn, captions, across=_ACROSS, gap=0.06, head=0.16, cmap="gray_r", vmin=0, vmax=1)
+    captions = [f"true {a}\npredicted {b} ({c})" for a, b, c in zip(truth, predicted, sure, strict=False)]
+    _mosaic(axes, drawn, captions, across=across, gap=0.1, head=0.36, font=7, cmap="gray_r", vmin=0, vmax=1)
     return figure
 
 
@@ -52,11 +53,11 @@ def first_layer_filters(filters: Array, title: str) -> Figure:
         title: The title of the plot.
     """
     count = min(len(filters), _FILTERS)
-    across = min(max(count, 1), 8 if count <= 32 else 16)
+    across = min(max(count, 1), 8 if count <= 32 else 10)
     down = max(math.ceil(count / across), 1)
     # A few filters do not fill the full width.
-    cell = min(1.3, (common.WIDTH - 1.2) / across)
-    figure, axes = common.canvas(title, max(2.0, 0.6 + cell * down), max(4.0, cell * across + 1.2))
+    cell = min(0.9, (common.HALF - 1.0) / across)
+    figure, axes = common.canvas(title, max(1.8, 0.5 + cell * down), max(3.5, cell * across + 1.0))
     if not count:
         return common.nothing(figure, "There are no filters.")
     drawn = np.asarray(filters[:count], dtype=np.float64)
@@ -87,8 +88,7 @@ def digits_and_classes(
         title: The title of the plot.
         test_labels: The classes of the test images, if they are to be counted too.
     """
-    figure = Figure(figsize=(common.WIDTH, 5.2), layout="constrained")
-    figure.suptitle(title)
+    figure = common.empty(title, 5.2, 10)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     count = min(len(images), _DIGITS)
     captions = [_name(int(label), names) for label in labels[:count]]
@@ -166,7 +166,10 @@ def _mosaic(
     height, width = images[0].shape[:2] if images else (1, 1)
     for i, image in enumerate(images):
         x, y = (i % across) * (1 + gap) * width, (i // across) * (1 + head) * height
-        axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **colours)
+        drawn = axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **colours)
+        if image.ndim == 3:
+            # A dark page must not invert its colours.
+            drawn.set_gid(common.PHOTO)
         if titles is not None:
             text = axes.text(x + width / 2, y - 0.03 * height, titles[i], ha="center", va="bottom", fontsize=font)
             text.set_in_layout(False)

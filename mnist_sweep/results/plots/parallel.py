@@ -17,7 +17,7 @@ from mnist_sweep.common.text import format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
-from mnist_sweep.results.plots.scales import Scale, scale_of
+from mnist_sweep.results.plots.scales import Scale, scales_of
 from mnist_sweep.results.runs.frames import searched
 
 # The height of inactive hyperparameters, below the smallest value at 0.
@@ -39,12 +39,12 @@ def parallel_coordinates(frame: pd.DataFrame, objective: Objective, title: str) 
     """
     search = of_search(frame)
     names = searched(search)
-    figure, axes = common.canvas(title, 5.6, min(max(common.WIDTH, 0.85 * len(names)), 16))
+    figure, axes = common.canvas(title, 5.0, min(max(10, 0.85 * len(names)), 16))
     rows = ranked(frame, objective)
     if rows.empty:
         return common.nothing(figure, "No trial has a score.")
     found = common.scores(rows, objective)
-    scales = [scale_of(rows[f"params.{name}"]) for name in names]
+    scales = scales_of(rows, names)
     goodness = _goodness(found, objective)
     points = np.stack([*(_heights(scale, seed) for seed, scale in enumerate(scales)), goodness], axis=1)
     upwards = np.argsort(goodness, kind="stable")

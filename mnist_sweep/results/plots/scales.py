@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -69,21 +70,46 @@ class Scale:
 _CATEGORIES = 8
 
 
-def scale_of(column: pd.Series[Any]) -> Scale:
+def scales_of(frame: pd.DataFrame, names: Sequence[str]) -> list[Scale]:
+    """Chooses the axes of hyperparameters.
+
+    Args:
+        frame: As `load_runs` gives it.
+        names: The hyperparameters, such as `model.units`.
+    """
+    space = frame.attrs.get("space")
+    domains = space if isinstance(space, Mapping) else {}
+    return [scale_of(frame[f"params.{name}"], domains.get(name, "")) for name in names]
+
+
+def spacing(domain: str) -> Literal["log", "linear", ""]:
+    """Returns how the search space draws a number: evenly on which axis; "" if it does not say.
+
+    Args:
+        domain: The domain of a hyperparameter, as `Space.describe` gives it.
+    """
+    return "log" if domain.startswith("tag(log") else "linear" if "interval(" in domain else ""
+
+
+def scale_of(column: pd.Series[Any], domain: str = "") -> Scale:
     """Chooses the axis of a hyperparameter.
 
     Args:
         column: Its values (N,), with the type that `load_runs` gives them.
+        domain: Its domain, as text, if it is known.
 
     Returns:
-        Evenly spaced categories for texts, booleans and numbers with few values. Otherwise a numeric axis; it is
-        logarithmic if all values are positive and most span a decade and a half, or a decade if they are skewed.
+        A logarithmic axis if the space says `log`, evenly spaced categories for texts, booleans and numbers with few
+        values. Otherwise a numeric axis: linear for an interval, and if the space says nothing, logarithmic if all
+        values are positive and most span a decade and a half, or a decade if they are skewed.
     """
     known = column.dropna()
     distinct = known.nunique()
     whole = pd.api.types.is_integer_dtype(column)
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if not numeric or (distinct <= _CATEGORIES and distinct <= max(3 if whole else 1, len(known) // 2)):
+    said = spacing(domain)
+    few = distinct <= _CATEGORIES and distinct <= max(3 if whole else 1, len(known) // 2)
+    if not numeric or (few and said != "log"):
         values = sorted(known.unique().tolist())
         index = {value: float(i) for i, value in enumerate(values)}
         places = np.array([np.nan if pd.isna(value) else index[value] for value in column], dtype=np.float64)
@@ -91,13 +117,12 @@ def scale_of(column: pd.Series[Any]) -> Scale:
     places = column.to_numpy(dtype=np.float64, na_value=np.nan)
     values_known = places[np.isfinite(places)]
     places = np.where(np.isfinite(places), places, np.nan)
-    return Scale(places, None, bool(len(values_known)) and _logarithmic(values_known))
+    positive = bool(len(values_known)) and bool(values_known.min() > 0)
+    return Scale(places, None, positive and (said == "log" or (not said and _logarithmic(values_known))))
 
 
 def _logarithmic(values: Floats) -> bool:
     low, high, median = float(values.min()), float(values.max()), float(np.median(values))
-    if low <= 0:
-        return False
     # Values drawn uniformly from 0 on span many decades, but few values are in the lower ones.
     wide = np.percentile(values, 95) >= 30 * np.percentile(values, 10)
     skewed = abs(np.log(median / np.sqrt(low * high))) < abs(np.log(median / ((low + high) / 2)))

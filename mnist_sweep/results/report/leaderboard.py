@@ -13,6 +13,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.leaderboard import Column, Kind, Leaderboard, Row
 from mnist_sweep.results import leaderboard as ranked
 from mnist_sweep.results.columns import in_order
+from mnist_sweep.results.plots.scales import spacing
 from mnist_sweep.results.runs.frames import searched
 
 # The columns in the order in which the page shows them, and their tooltips.
@@ -141,9 +142,9 @@ def _hyperparameter(column: Column, domain: str) -> PageColumn:
     varied = len(set(column.values)) > 1
     present = {value for value in column.values if value is not None}
     number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
-    interval = "interval(" in domain
-    if number and (interval or len(present) > _MOST_OPTIONS):
-        axis = "log" if domain.startswith("tag(log") else "linear" if interval else _scale(column.values)
+    said = spacing(domain)
+    if number and (said or len(present) > _MOST_OPTIONS):
+        axis = said or _scale(column.values)
         return PageColumn(**vars(column), title=title, axis=axis if varied else "")
     texts = dict(zip(column.values, column.cells, strict=True))
     options = list(dict.fromkeys(texts[value] for value in sorted(present, key=None if number else str)))

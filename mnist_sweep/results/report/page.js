@@ -116,6 +116,52 @@ function listen() {
 
 if (table) listen();
 
+// ---- plots: each mark has a title, which is shown at once instead of after a second, and on touch screens too
+
+function marks() {
+  const tip = document.body.appendChild(Object.assign(document.createElement("div"), { id: "tip", hidden: true }));
+  const placeOf = new Map(data.trials.map((trial, i) => [trial, i]));
+  let pointed = null;
+
+  function leave() {
+    if (pointed) pointed.title.textContent = pointed.text;
+    if (pointed && pointed.place !== undefined) light(null);
+    pointed = null;
+    tip.hidden = true;
+  }
+
+  function titleOf(target) {
+    for (let part = target; part instanceof SVGElement; part = part.parentNode) {
+      const title = part.firstElementChild;
+      if (title && title.tagName === "title") return title;
+    }
+    return null;
+  }
+
+  for (const plot of document.querySelectorAll(".plot")) {
+    plot.addEventListener("pointerover", (event) => {
+      leave();
+      const title = titleOf(event.target);
+      if (!title) return;
+      const trial = /^trial (\d+)/.exec(title.textContent);
+      pointed = { title, text: title.textContent, place: trial ? placeOf.get(Number(trial[1])) : undefined };
+      // Otherwise the browser would show it, too.
+      title.textContent = "";
+      tip.textContent = pointed.text;
+      tip.hidden = false;
+      if (pointed.place !== undefined) light(pointed.place);
+    });
+    plot.addEventListener("pointermove", (event) => {
+      const right = event.clientX + 14 + tip.offsetWidth > innerWidth;
+      tip.style.left = `${Math.max(4, event.clientX + (right ? -14 - tip.offsetWidth : 14))}px`;
+      tip.style.top = `${Math.max(4, event.clientY - 14 - tip.offsetHeight)}px`;
+    });
+    plot.addEventListener("pointerleave", leave);
+  }
+}
+
+marks();
+
 // ---- links: the browser does not follow them in MLflow's frame, whose address is a blob URL
 
 if (window !== window.top) {

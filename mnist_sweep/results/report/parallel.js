@@ -1,8 +1,8 @@
-// Parallel coordinates as inline SVG. Plotly would add 4.7 MB to every report, and it needs WebGL.
+// The parallel coordinates, as inline SVG. Plotly would add 4.7 MB to every report, and it needs WebGL.
 // Each value has a height between 0 and 1 on its axis. Ranges are in these heights, even if the axis is flipped.
 
 const SVG = "http://www.w3.org/2000/svg";
-const TOP = 58, HEIGHT = 290, NONE = 30, EDGE = 46, NARROWEST = 84, GRIP = 7;
+const TOP = 58, HEIGHT = 220, NONE = 30, EDGE = 46, NARROWEST = 84, GRIP = 7;
 
 function element(parent, name, attributes = {}, text = "") {
   const made = document.createElementNS(SVG, name);

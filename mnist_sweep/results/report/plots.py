@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import logging
 from collections.abc import Iterator
@@ -12,23 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
+from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.files import DETAILS_FILE
 from mnist_sweep.results import plots
 from mnist_sweep.results.importance import importances
-from mnist_sweep.results.leaderboard import of_search
+from mnist_sweep.results.leaderboard import of_search, ranked
+from mnist_sweep.results.plots.common import HALF
+from mnist_sweep.results.plots.svg import as_svg
 from mnist_sweep.results.report.texts import TEXTS
 from mnist_sweep.results.report.winner import Winner, fetched
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.results.runs.frames import searched
 
 _LOG = logging.getLogger(__name__)
-# Dots per inch of the file, and CSS pixels per inch on the page. A higher resolution makes the file larger.
-_DPI, _SCREEN = 140, 108
+# CSS pixels per inch on the page.
+_SCREEN = 86
 # CSS pixels that a plot may be wide.
 _WIDEST = 900
 
@@ -41,19 +44,17 @@ class Plot:
         anchor: Its name in links.
         heading: Its heading.
         text: What it shows and how to read it.
-        alt: What it shows, for people who cannot see it.
-        uri: The image as a data URI.
+        svg: The image.
         width: Its width in CSS pixels.
-        height: Its height in CSS pixels.
+        wide: Whether it needs the width of the page, rather than half of it.
     """
 
     anchor: str
     heading: str
     text: str
-    alt: str
-    uri: str
+    svg: Markup
     width: int
-    height: int
+    wide: bool
 
 
 def draw(
@@ -80,38 +81,33 @@ def _of_the_search(found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame) 
     scored = trials[trials[score].notna()] if score in trials else trials.iloc[:0]
     count = f"{len(trials):,} trials" if len(trials) > 1 else "one trial"
     if len(trials) > 1 and len(scored):
-        best = objective.best(scored[score])
-        figure = plots.optimisation_history(frame, objective, f"{objective.name} of each trial")
-        yield _plot(
-            "history", figure, f"The {objective.name} of {count} in the order of their numbers; the best is {best:.4f}."
-        )
-    if (curves["metric"] == objective.name).any():
-        figure = plots.all_learning_curves(frame, curves, objective, f"{objective.name} after each epoch")
-        yield _plot("curves", figure, f"The {objective.name} of {count} over their epochs.")
+        best = ranked(frame, objective)[score].iloc[0]
+        alt = f"The {objective.name} of {count} in the order of their numbers; the best trial has {best:.4f}."
+        yield _plot("history", plots.optimisation_history(frame, objective, ""), alt)
     varied = searched(trials)
-    if len(scored) > 1 and varied:
-        yield from _effects(found, frame, len(varied))
+    told = importances(frame, objective) if len(scored) > 1 and varied else None
+    if told is not None and len(told):
+        shares = [f"{n} {v:.2f}" for n, v in zip(told["hyperparameter"], told["importance"].tolist(), strict=True)]
+        yield _plot("importance", plots.importance(told, ""), f"The most important first: {', '.join(shares[:8])}.")
+    if (curves["metric"] == objective.name).any():
+        figure = plots.all_learning_curves(frame, curves, objective, "")
+        yield _plot("curves", figure, f"The {objective.name} of {count} over their epochs.")
+    if told is not None:
+        yield from _effects(objective, frame, len(varied), [str(name) for name in told["hyperparameter"][:2]])
     if len(found.objectives) > 1:
         yield from _pareto(found, scored)
     if len(frame) > 1 and trials["seconds"].notna().any():
-        figure = plots.slot_timeline(frame, "Which trial ran when and where")
+        figure = plots.slot_timeline(frame, "")
         yield _plot("timeline", figure, f"A bar for each of {len(frame):,} trainings, a row for each slot.")
 
 
-def _effects(found: SweepRuns, frame: pd.DataFrame, varied: int) -> Iterator[Plot]:
-    objective = found.objective
-    ranked = importances(frame, objective)
-    names = [str(name) for name in ranked["hyperparameter"]]
-    if names:
-        shares = [f"{n} {v:.2f}" for n, v in zip(names, ranked["importance"].tolist(), strict=True)]
-        figure = plots.importance(ranked, f"Importance of the hyperparameters for {objective.name}")
-        yield _plot("importance", figure, f"The most important first: {', '.join(shares[:8])}.")
-    figure = plots.marginal_effects(frame, objective, f"{objective.name} by each hyperparameter")
+def _effects(objective: Objective, frame: pd.DataFrame, varied: int, most: list[str]) -> Iterator[Plot]:
+    figure = plots.marginal_effects(frame, objective, "")
     alt = f"A panel for each of {varied} hyperparameter{'s' if varied > 1 else ''}: {objective.name} over its values."
     yield _plot("effects", figure, alt)
-    if len(names) > 1:
-        pair = " and ".join(names[:2])
-        figure = plots.pairwise_effects(frame, objective, names[0], names[1], f"{objective.name} by {pair}")
+    if len(most) > 1:
+        pair = " and ".join(most)
+        figure = plots.pairwise_effects(frame, objective, most[0], most[1], "")
         yield _plot("pair", figure, f"{objective.name} over {pair}.", pair=pair)
 
 
@@ -123,7 +119,7 @@ def _pareto(found: SweepRuns, scored: pd.DataFrame) -> Iterator[Plot]:
     points = dict(zip(known["trial"].tolist(), known[columns].to_numpy(dtype=float).tolist(), strict=True))
     if points:
         names = " and ".join(objective.name for objective in found.objectives)
-        figure = plots.pareto_front(points, found.objectives, f"{len(points):,} trials by {names}")
+        figure = plots.pareto_front(points, found.objectives, "")
         yield _plot("pareto", figure, f"The trials by {names}, with the Pareto front marked.", objectives=names)
 
 
@@ -146,8 +142,10 @@ def _own_curves(trial: Winner, folder: Path) -> Iterator[Plot]:
         scale = min(1.0, _WIDEST / width)
         alt = f"The loss and the accuracy of trial {trial.trial} after each epoch."
         heading, text = TEXTS["own_curves"]
-        uri = _data_uri(path.read_bytes())
-        yield Plot("own_curves", heading, text, alt, uri, round(width * scale), round(height * scale))
+        uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        wide, high = round(width * scale), round(height * scale)
+        image_tag = Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(uri, alt, wide, high)
+        yield Plot("own_curves", heading, text, image_tag, wide, True)
 
 
 def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:
@@ -158,15 +156,15 @@ def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:
         summary = f"{right:,} of {total:,} test images are classified correctly"
         yield _plot("confusion", plots.confusion_matrix(counts, summary), f"{summary}.{_most_confused(counts)}")
     details = _arrays(winner, folder)
-    if len(details.get("mistakes_images", ())):
-        images, truth, wrong, sure = (details[f"mistakes_{n}"] for n in ("images", "true", "predicted", "probability"))
-        figure = plots.worst_mistakes(images, truth, wrong, sure, "The most confident mistakes on the test images")
-        first = zip(truth[:10], wrong[:10], strict=True)
-        yield _plot("mistakes", figure, "; ".join(f"a {a} predicted as {b}" for a, b in first) + ".")
     if len(details.get("filters", ())):
         filters = details["filters"]
-        figure = plots.first_layer_filters(filters, "The weights of the first layer")
+        figure = plots.first_layer_filters(filters, "")
         yield _plot("filters", figure, f"{len(filters)} tiles of {filters.shape[1]} × {filters.shape[2]} weights.")
+    if len(details.get("mistakes_images", ())):
+        images, truth, wrong, sure = (details[f"mistakes_{n}"] for n in ("images", "true", "predicted", "probability"))
+        figure = plots.worst_mistakes(images, truth, wrong, sure, "")
+        first = zip(truth[:10], wrong[:10], strict=True)
+        yield _plot("mistakes", figure, "; ".join(f"a {a} predicted as {b}" for a, b in first) + ".")
 
 
 def _most_confused(counts: list[list[int]]) -> str:
@@ -189,14 +187,9 @@ def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def _plot(anchor: str, figure: Figure, alt: str, **names: str) -> Plot:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI)
-    uri = _data_uri(content.getvalue())
-    width, height = (round(float(inches) * _SCREEN) for inches in figure.get_size_inches())
     heading, text = TEXTS[anchor]
-    return Plot(anchor, heading, text.format(**names), alt, uri, width, height)
+    width = float(figure.get_figwidth())
+    # Every text in it is escaped.
+    svg = Markup(as_svg(figure, anchor, alt))
+    return Plot(anchor, heading, text.format(**names), svg, round(width * _SCREEN), width > HALF)

@@ -39,7 +39,7 @@ MEASURES = {
 # For each plot, a heading and how to read it.
 TEXTS = {
     "history": (
-        "How the search went",
+        "Optimization history",
         "Each mark is a trial, from the first to the last. The line is the best score so far. If it rises early and "
         "then stays flat, more trials would probably have gained little.",
     ),
@@ -51,51 +51,54 @@ TEXTS = {
     "curves": (
         "Learning curves",
         "Each line is a trial: its score after every epoch, which is one pass through the training images. A line that "
-        "ends early was stopped there. A line that still improves at its end might have gained from more epochs. A "
-        "line that turns back is overfitting: the model memorizes the training images.",
+        "ends early was stopped there. A line that still improves at its end might have gained from more epochs. If a "
+        "trial still improves on the training images but no longer on the validation images, it is overfitting: the "
+        "model memorizes the training images.",
     ),
     "importance": (
-        "Which hyperparameters matter",
+        "Hyperparameter importance",
         "How much each hyperparameter decides whether a trial is among the best: how far its values in the best trials "
         "differ from its values in all trials (PED-ANOVA; the bars add up to 1). The thin lines are 90 % intervals: "
         "the range for other trials of the same search. If a line reaches down to nearly 0, this sweep cannot tell "
         "whether the hyperparameter matters.",
     ),
     "effects": (
-        "The effect of each hyperparameter",
+        "Hyperparameter effects",
         "Each point is a trial: its score over the value of one hyperparameter, whatever the others were. If the "
         "points rise or fall, the value matters. A search tries promising values more often, so good regions have many "
         "points.",
     ),
     "pair": (
-        "The two most important together",
-        "The score over {pair}. If the good values of one depend on the other, choose them together.",
+        "Hyperparameter interaction",
+        "The score over {pair}, the two most important hyperparameters. If the good values of one depend on the other, "
+        "choose them together.",
     ),
     "pareto": (
-        "The trade-off between the objectives",
+        "Pareto front",
         "The marked trials are the Pareto front: no other trial is at least as good in {objectives} and better in one. "
         "Along the front, a gain in one objective costs something in another. Which trade-off is worth it is your "
         "choice.",
     ),
     "timeline": (
-        "Which trial ran when",
+        "Timeline",
         "Each row is a slot that runs one trial after another: a GPU, a share of one, or some CPU cores. Each bar is a "
         "trial. In the gaps, the slot was idle.",
     ),
     "confusion": (
-        "Which classes the winner confuses",
-        "Each row is a true class, each column a predicted class, counted on the test images. The diagonal is correct. "
+        "Confusion matrix",
+        "Which classes the winner confuses: each row is a true class, each column a predicted class, counted on the "
+        "test images. The diagonal is correct. "
         "A large number off the diagonal is a pair of classes that the model confuses.",
     ),
     "mistakes": (
-        "The winner's worst mistakes",
-        "The test images that the model got wrong with the highest confidence. Some are hard for people too, and a few "
-        "may have a wrong label. The others show what the model has not learned.",
+        "Worst mistakes",
+        "The test images that the winner got wrong with the highest confidence. Some are hard for people too, and a "
+        "few may have a wrong label. The others show what the model has not learned.",
     ),
     "filters": (
-        "What the winner's first layer detects",
-        "Each tile is a unit of the first layer, drawn as the image that activates it most: bright pixels raise its "
-        "output where the tile is red, and lower it where the tile is blue. Smooth strokes and edges are learned "
-        "features. Tiles that look like noise have learned little.",
+        "First layer",
+        "What the winner detects. Each tile is a unit of the first layer, drawn as the image that activates "
+        "it most: bright pixels raise its output where the tile is red, and lower it where the tile is blue. Smooth "
+        "strokes and edges are learned features. Tiles that look like noise have learned little.",
     ),
 }

@@ -136,7 +136,7 @@ def winner(
         named: The run of the trial that the user named.
     """
     try:
-        best = found.winner()
+        best = found.winner(frame)
     except UserError:
         if named is None:
             return None
@@ -148,7 +148,10 @@ def winner(
     params = [str(column) for column in row.index if str(column).startswith("params.") and not pd.isna(row[column])]
     texts = {column.removeprefix("params."): format_value(row[column]) for column in params}
     searched = found.space
-    tested = TAG_WINNER in found.parent.data.tags
+    # A resumed sweep runs again, and has the mark of its last session's winner.
+    tested = (
+        found.parent.data.tags.get(TAG_WINNER) == run.data.tags[TAG_TRIAL] and found.parent.info.status != "RUNNING"
+    )
     test_accuracy = row.get("metrics.test_accuracy")
     row_of_board = next((r for r in board.rows if r.trial == number), None)
     if named is None:

@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -116,7 +116,8 @@ class SweepRuns:
     def selection(self) -> Selection:
         """Its trials, including those that retrained others on new seeds."""
         of_this = {PARENT_TAG: self.found.run_id}
-        return Selection(self.store, RunFilter((self.found.experiment,), of_this), tuple(self.space))
+        wanted = RunFilter((self.found.experiment,), of_this)
+        return Selection(self.store, wanted, self.space, [(o.name, o.direction) for o in self.objectives])
 
     @property
     def space(self) -> dict[str, str]:
@@ -159,26 +160,28 @@ class SweepRuns:
         how = "restore it in MLflow" if here is None else f"to bring it back: {here.sync(self.store.uri)}"
         return UserError(f"{self.sweep}: {what}; {how}")
 
-    def winner(self) -> Run:
-        """The run with the sweep's best model: the one that was tested, or the best so far.
+    def winner(self, frame: pd.DataFrame | None = None) -> Run:
+        """The run with the best model: that of the leaderboard's first trial, or the best of those that retrained it.
+
+        Args:
+            frame: Its trials. While it runs, this says which of them are known; None to load them.
 
         Raises:
             UserError: No trial has a score, or the run of the best one is deleted.
         """
-        frame, score = self.frame(), f"metrics.best_{self.objective.name}"
+        from mnist_sweep.results.leaderboard import best_model
+
+        frame = self.frame() if frame is None else frame
         number = self.parent.data.tags.get(TAG_WINNER, "")
-        tested = frame[frame["trial"].astype("string") == number]
-        if tested.empty and number.isdigit():
+        if number.isdigit() and frame[frame["trial"].astype("string") == number].empty:
             run = self._logged(int(number))
             if run is None or run.info.lifecycle_stage == identity.DELETED:
                 raise self._without(f"the run of its best trial, {number}, is deleted in MLflow")
-        if tested.empty:
-            if score not in frame or frame[score].isna().all():
-                raise UserError(f"{self.sweep}: no trial has a score yet")
-            scored = frame[frame[score].notna() & frame["confirms"].isna()]
-            best = self.objective.best(scored[score])
-            tested = scored[scored[score] == best]
-        return self.client.get_run(tested["run_id"].iloc[0])
+        # After more trials, the one that was tested may no longer be the best.
+        run_id = best_model(frame, self.objective, number or None)
+        if run_id is None:
+            raise UserError(f"{self.sweep}: no trial has a score yet")
+        return self.client.get_run(run_id)
 
 
 @dataclass(frozen=True)
@@ -188,18 +191,22 @@ class Selection:
     Attributes:
         store: The store.
         wanted: Which trials. Its query is the user's.
-        space: The names of the searched hyperparameters, if known.
+        space: The domain of each searched hyperparameter, as text, if they are all of one sweep.
+        objectives: The name and the direction of each objective of that sweep.
     """
 
     store: Store
     wanted: RunFilter
-    space: tuple[str, ...] = ()
+    space: Mapping[str, str] = field(default_factory=dict)
+    objectives: Sequence[tuple[str, str]] = ()
 
     def frame(self) -> pd.DataFrame:
         """The trials, as `load_runs` describes them."""
         frame = self._read(lambda source: runs_frame(source.records(self.wanted)))
         if self.space:
-            frame.attrs["space"] = list(self.space)
+            frame.attrs["space"] = dict(self.space)
+        if self.objectives:
+            frame.attrs["objectives"] = list(map(list, self.objectives))
         return frame
 
     def curves(self) -> pd.DataFrame:
@@ -372,7 +379,7 @@ def load_runs(
         epoch that it logged, not `params.training.epochs`, the planned number), `slot`, `run_id`, `data.name`,
         `data.digest`, then `params.…` and `metrics.…`. Whole numbers are `Int64`, other numbers `Float64`, truth values
         `boolean`, and the rest `string`. An inactive hyperparameter is `<NA>`. For a single sweep, `attrs["space"]` has
-        the names of the searched hyperparameters.
+        the domain of each searched hyperparameter, and `attrs["objectives"]` the objectives, `[name, direction]`.
 
     Raises:
         UserError: The sweep or experiment does not exist, or the query is invalid.

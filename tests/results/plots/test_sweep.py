@@ -134,13 +134,13 @@ def test_among_many_curves_the_five_best_have_their_own_styles():
     scores = [0.5 + 0.0004 * n for n in range(1000)]
     figure = all_learning_curves(frame_of(scores), curves_of({n: [0.4, s] for n, s in enumerate(scores)}), ACCURACY, "")
     (axes,) = figure.axes
-    (rest,) = [c for c in axes.collections if isinstance(c, LineCollection)]
+    rest = next(c for c in axes.collections if isinstance(c, LineCollection))
     assert len(rest.get_segments()) == 995
     assert rest.get_alpha() < 0.3
     assert [label.split(" (")[0] for label in legend_of(figure)[1]] == [
         "best: trial 999",
-        "completed, its last epoch",
         *(f"trial {n}" for n in (998, 997, 996, 995)),
+        "completed, its last epoch",
     ]
     told_apart = [line for line in axes.get_lines() if str(line.get_label()).startswith("trial")]
     assert len({str(line._unscaled_dash_pattern) for line in told_apart}) == 4
