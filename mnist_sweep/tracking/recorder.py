@@ -73,6 +73,7 @@ from mnist_sweep.tracking.tags import (
     TAG_SWEEP,
     TAG_TRIAL,
     TAG_WINNER,
+    TRIAL,
 )
 from mnist_sweep.tracking.writer import Writer, is_refusal
 
@@ -371,6 +372,13 @@ class Recorder:
 
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
+        self._start_run(event, trial, number)
+        failed, _ = self._other_runs.get((number, self._retries.get(number, 0) - 1), ("", {}))
+        if failed:
+            # Not in the sweep's own run, whose nested runs are its trials.
+            self._write.tag(failed, PARENT_TAG, self._runs[number])
+
+    def _start_run(self, event: TrialStarted, trial: Trial, number: int) -> None:
         if self._done(number):
             known = self._found[self._trial_key(number)]
             self._runs[number] = known.info.run_id
@@ -592,7 +600,7 @@ class Recorder:
         return known is not None and TAG_DONE in known.data.tags
 
     def _trial_key(self, number: int) -> str:
-        return _key({TAG_KIND: NESTED[self._kind], TAG_TRIAL: str(number), **self._retry_tags(number)})
+        return _key({TAG_TRIAL: str(number), **self._retry_tags(number)})
 
     def _kept(self) -> set[int]:
         """Returns the trials of the search whose models are to be kept."""
@@ -682,9 +690,7 @@ _ATTEMPT = "attempt"
 
 def _key(tags: Mapping[str, str]) -> str:
     """Returns `sweep`, `trial 3` or `execution 3 2`; with a colon and how often it was retried, if it was."""
-    kind = tags.get(TAG_KIND, "")
-    if kind == _ATTEMPT:
-        kind = "execution" if TAG_EXECUTION in tags else "trial"
+    kind = EXECUTION if TAG_EXECUTION in tags else TRIAL if TAG_TRIAL in tags else SWEEP
     retried = [f":{tags[TAG_RETRIED]}"] if TAG_RETRIED in tags else []
     return " ".join([kind, *(tags[key] for key in (TAG_TRIAL, TAG_EXECUTION) if key in tags), *retried])
 
