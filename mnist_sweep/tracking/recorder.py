@@ -650,10 +650,13 @@ class Recorder:
             retrained = [n for n in self._results.outcomes if self._trials[n].confirms is not None]
             self._drop_models([n for n in sorted(retrained) if n != event.model])
 
+    def _winners(self, tested: int) -> list[int]:
+        """Returns the trial that was tested, and the one that it retrains."""
+        confirms = self._trials[tested].confirms
+        return [tested] if confirms is None else [tested, confirms]
+
     def _winner_tested(self, event: WinnerTested, before: WinnerTested | None) -> None:
-        confirms = self._trials[event.trial].confirms
-        tested = [event.trial, *([] if confirms is None else [confirms])]
-        runs = [] if event.error else [*(self._runs[n] for n in tested), self._parent]
+        runs = [] if event.error else [*(self._runs[n] for n in self._winners(event.trial)), self._parent]
         if runs:
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
@@ -666,9 +669,11 @@ class Recorder:
                     self._write.file(run, path)
         if before is not None:
             # A resumed sweep may have found a better one.
-            self._write.tag(self._runs[before.trial], TAG_WINNER, "false")
+            for number in self._winners(before.trial):
+                self._write.tag(self._runs[number], TAG_WINNER, "false")
             self._write.tag(self._runs[before.trial], TAG_NOTE, self._note(before.trial))
-        self._write.tag(self._runs[event.trial], TAG_WINNER, "true")
+        for number in self._winners(event.trial):
+            self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
 

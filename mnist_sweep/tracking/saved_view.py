@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.tracking.names import TAG_PARAM, key_of, originals, tagged
-from mnist_sweep.tracking.tags import NESTED, SWEEP, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TRIAL
+from mnist_sweep.tracking.tags import NESTED, SWEEP, TAG_CONFIRMS, TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_WINNER, TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -153,12 +153,14 @@ def _state(
     first = objectives[0]
     best = [key_of(f"best_{objective.name}") for objective in objectives]
     scores = [*best, *([key_of(f"confirmed_{first.name}")] if confirmed else []), "test_accuracy", "seconds"]
-    columns = {_RUN_NAME: 350, **{f"metrics.`{name}`": 120 for name in scores}}
+    columns = {_RUN_NAME: 350, f"tags.`{TAG_WINNER}`": 80, **{f"metrics.`{name}`": 120 for name in scores}}
     columns |= {f"params.`{key_of(name)}`": 100 for name in space}
     return {
-        # Without a filter or an order, trials would be collapsed below the sweep's run, and not drawn.
-        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, kind)}",
-        "orderByKey": f"metrics.`{best[0]}`",
+        # Without a filter or an order, trials would be collapsed below the sweep's run, and not drawn. Those that
+        # retrain others would compete with them.
+        "searchFilter": f"{tagged(TAG_SWEEP, sweep)} and {tagged(TAG_KIND, kind)} and tags.`{TAG_CONFIRMS}` IS NULL",
+        # The winner comes first: the one with the best mean on new seeds, if there are any.
+        "orderByKey": f"metrics.`{key_of(f'confirmed_{first.name}') if confirmed else best[0]}`",
         "orderByAsc": not first.maximize,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -190,12 +192,13 @@ def _charts(space: Mapping[str, str], objectives: Sequence[Objective]) -> list[d
     first = objectives[0]
     best = key_of(f"best_{first.name}")
     charts: list[dict[str, Any]] = []
-    # MLflow draws only trials that have a value for each parameter.
+    # MLflow draws only trials that have a value for each parameter. A second chart has all of them, and fewer trials.
     always = [key_of(name) for name, domain in space.items() if not _CONDITION.search(domain)]
-    if always:
-        charts.append(
-            _chart("parallel", "search", "PARALLEL", selectedParams=always, selectedMetrics=[best], showAllRuns=False)
-        )
+    for uuid, names in (("parallel", always), ("parallel-all", [key_of(name) for name in space])):
+        if names and (uuid == "parallel" or len(names) > len(always)):
+            charts.append(
+                _chart(uuid, "search", "PARALLEL", selectedParams=names, selectedMetrics=[best], showAllRuns=False)
+            )
     for cost in [key_of(f"best_{objective.name}") for objective in objectives[1:]] or ["parameters", "seconds"]:
         axes = {"xaxis": _axis(cost), "yaxis": _axis(best)}
         charts.append(_chart(f"scatter-{cost}", "size", "SCATTER", **axes))

@@ -42,14 +42,19 @@ def charts(kind: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_the_view_shows_the_sweeps_trials_the_best_first() -> None:
     found = state()
-    assert found["searchFilter"] == f"tags.`mnist_sweep.sweep` = '{_SWEEP}' and tags.`mnist_sweep.kind` = 'trial'"
+    assert found["searchFilter"] == (
+        f"tags.`mnist_sweep.sweep` = '{_SWEEP}' and tags.`mnist_sweep.kind` = 'trial' "
+        "and tags.`mnist_sweep.confirms` IS NULL"
+    )
     assert (found["orderByKey"], found["orderByAsc"]) == ("metrics.`best_val_accuracy`", False)
     assert state(objectives=(_LOSS,))["orderByAsc"] is True
+    assert state(confirmed=True)["orderByKey"] == "metrics.`confirmed_val_accuracy`"
 
 
 def test_hyperparameters_and_scores_are_columns() -> None:
     columns = state(confirmed=True, objectives=(_ACCURACY, _SIZE))["selectedColumns"]
     assert columns == [
+        "tags.`mnist_sweep.winner`",
         "metrics.`best_val_accuracy`",
         "metrics.`best_parameters`",
         "metrics.`confirmed_val_accuracy`",
@@ -62,11 +67,13 @@ def test_hyperparameters_and_scores_are_columns() -> None:
     assert "metrics.`confirmed_val_accuracy`" not in state()["selectedColumns"]
 
 
-def test_parallel_coordinates_show_only_unconditional_hyperparameters() -> None:
-    """MLflow leaves out a trial that lacks a value."""
-    (chart,) = charts("PARALLEL")
-    assert chart["selectedParams"] == ["model.layers", "optimizer.learning_rate"]
-    assert chart["selectedMetrics"] == ["best_val_accuracy"]
+def test_parallel_coordinates_show_all_hyperparameters() -> None:
+    """MLflow leaves out a trial that lacks a value, so those that all trials have come first."""
+    always, every = charts("PARALLEL")
+    assert always["selectedParams"] == ["model.layers", "optimizer.learning_rate"]
+    assert every["selectedParams"] == ["model.layers", "model.units.2", "optimizer.learning_rate"]
+    assert always["selectedMetrics"] == every["selectedMetrics"] == ["best_val_accuracy"]
+    assert len(charts("PARALLEL", space={"model.units": "choice(1, 2)"})) == 1
     assert charts("PARALLEL", space={}) == []
 
 
