@@ -1,4 +1,4 @@
-"""Says what to type when the command line's first word is not a command, or an option does not exist."""
+"""Says what to type when the command line's first word is not a command."""
 
 from __future__ import annotations
 

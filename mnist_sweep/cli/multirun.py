@@ -66,9 +66,8 @@ class Job:
             return "complete before"
         if self.code is None:
             return "not started"
-        what = {0: "complete", NOT_LOGGED: "complete, but not in MLflow", _INTERRUPTED: "interrupted"}.get(
-            self.code, f"failed (exit code {self.code})"
-        )
+        known = {0: "complete", NOT_LOGGED: "complete, but not in MLflow", _INTERRUPTED: "interrupted"}
+        what = known.get(self.code, f"failed (exit code {self.code})")
         return f"{what}: {self.reason}" if self.reason else what
 
 

@@ -37,7 +37,7 @@ _CHUNK = 2**18
 # For other compression methods, zipfile inflates a whole chunk at once, to as much as 20,000 times its size.
 _SMALL_CHUNK = 2**12
 # Advice for a damaged model; MLflow's copy may be the same file.
-TRAIN_AGAIN = "train its trial again with `python -m mnist_sweep retrain SWEEP TRIAL`, or choose another trial"
+TRAIN_AGAIN = "train its trial again with the command retrain SWEEP TRIAL, or choose another trial"
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",

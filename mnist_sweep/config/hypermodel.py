@@ -19,7 +19,7 @@ from mnist_sweep.config.conditions import Listed
 from mnist_sweep.config.grammar import Choice, Domain, Interval, is_number, looks_like_sweep, read_sweep
 from mnist_sweep.config.hypermodel_space import Parameter, cast, is_one_of, key_of, read
 from mnist_sweep.config.space import Space
-from mnist_sweep.config.trial_config import CNN, MLP
+from mnist_sweep.config.trial_config import CNN, MLP, without_suffix
 
 PREFIX = "model.values."
 
@@ -76,10 +76,11 @@ def named(trial: Mapping[str, Any]) -> str | None:
         return None
     if model.get("builder") is not None:
         raise UserError(f"model.hypermodel={name}: model.builder={model['builder']} is set too; set only one of them")
-    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+    named = isinstance(name, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name)
+    if not isinstance(name, str) or not named or ".py:" in name:
         raise UserError(
             f"model.hypermodel={as_written(name)}: must be package.module:name of a build_model(hp) or a "
-            "keras_tuner.HyperModel"
+            f"keras_tuner.HyperModel{without_suffix(str(name))}"
         )
     for key in model:
         # Every config has the keys of a shipped model, which a hypermodel ignores.

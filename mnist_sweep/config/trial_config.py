@@ -6,6 +6,7 @@ sweeps (`space.py` has the search space).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -116,13 +117,21 @@ class CNN(Layers):
     dense: Dense
 
 
+def without_suffix(name: str) -> str:
+    """Returns how to write the name of something in a file, such as `folder/own.py:build`; "" if it is no file."""
+    found = re.fullmatch(r"(?:\./)?([\w/]+)\.py:(\w+)", name)
+    return f"; write {found[1].replace('/', '.')}:{found[2]}" if found else ""
+
+
 def _in_module(what: str) -> AfterValidator:
     """Returns the check of a text that must be `package.module:name`."""
 
     def check(value: str) -> str:
         module, colon, name = value.partition(":")
-        if not (colon and name.isidentifier() and all(p.isidentifier() for p in module.split("."))):
-            raise ValueError(f"must be package.module:{what}")
+        if module.endswith(".py") or not (
+            colon and name.isidentifier() and all(p.isidentifier() for p in module.split("."))
+        ):
+            raise ValueError(f"must be package.module:{what}{without_suffix(value)}")
         return value
 
     return AfterValidator(check)

@@ -37,6 +37,8 @@ _MOST_CLASSES = 100_000
 _CHANNELS = (1, 3)
 # Images of floats of which no pixel is brighter than this, of 255, are mistakes.
 _LEAST_BYTE = 2.0
+# Images of which no pixel is brighter than this, of 255, are suspicious.
+_DARK = 64.0
 # Checking, scaling and splitting images needs two copies of them in memory.
 _COPIES = 2
 # In messages: the most names, and the most characters.
@@ -360,14 +362,14 @@ def _check_shapes(where: str, arrays: Mapping[str, Array | reading.Header]) -> N
 
 def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
     _check_shapes(where, arrays)
-    notes = tuple(_with_channels_last(arrays, where))
+    notes = list(_with_channels_last(arrays, where))
     x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
     y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
     if x["train"].shape[1:] != x["test"].shape[1:]:
         raise UserError(
             f"{where}: training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
         )
-    _check_scales(x, where)
+    notes += _check_scales(x, where)
     brightest = max(images.max() for images in x.values())
     x = {part: _scaled(images, brightest) for part, images in x.items()}
     if x["train"].dtype != x["test"].dtype:
@@ -382,7 +384,7 @@ def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
         raise UserError(f"{where}: there is only one class; at least two are needed")
     if y["test"].max() >= len(counts):
         raise UserError(f"{where}: y_test has class {int(y['test'].max())}, which y_train does not have")
-    return Images(name, source, x["train"], y["train"], x["test"], y["test"], notes=notes)
+    return Images(name, source, x["train"], y["train"], x["test"], y["test"], notes=tuple(notes))
 
 
 def _with_channels_last(arrays: Arrays, where: str) -> Iterator[str]:
@@ -397,8 +399,12 @@ def _with_channels_last(arrays: Arrays, where: str) -> Iterator[str]:
             )
 
 
-def _check_scales(parts: Mapping[str, Array], where: str) -> None:
-    """Checks that the pixels of training and test images have the same range, 0..1 or 0..255."""
+def _check_scales(parts: Mapping[str, Array], where: str) -> list[str]:
+    """Checks that the pixels of training and test images have the same range, 0..1 or 0..255.
+
+    Returns:
+        A line on each part that is dark; its pixels may have another range, such as 0..16.
+    """
     top = {f"x_{part}": float(images.max()) for part, images in parts.items()}
     for name, largest in top.items():
         if parts[name.removeprefix("x_")].dtype.kind == "f" and 1 < largest < _LEAST_BYTE:
@@ -409,6 +415,14 @@ def _check_scales(parts: Mapping[str, Array], where: str) -> None:
     dark, bright = sorted(top, key=lambda name: top[name])
     if 0 < top[dark] <= 1 < top[bright]:
         raise UserError(f"{where}: pixels of {dark} are in 0..1, but those of {bright} are in 0..255; scale both alike")
+    return [
+        f"{where}: no pixel of {name} is brighter than {largest:g}, read as {largest:g} of 255; if that is white, "
+        "scale the pixels to 0..255"
+        if largest
+        else f"{where}: all pixels of {name} are 0"
+        for name, largest in top.items()
+        if largest == 0 or 1 < largest < _DARK
+    ]
 
 
 def _checked_images(images: Array, where: str) -> Array:

@@ -23,7 +23,7 @@ from mnist_sweep.journal.last_run import LastRun
 from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, verdict
 from mnist_sweep.journal.leaderboard import leaderboard as make_leaderboard
 from mnist_sweep.journal.ranking import Ranking
-from mnist_sweep.journal.trial import Status
+from mnist_sweep.journal.trial import Outcome, Status
 
 _LEADERS = 10
 # Keys that differ from the last run.
@@ -209,12 +209,16 @@ def next_steps(
         if published is None
         else _next_commands(named, sweep.partition("/")[0] if single else None)
     )
-    if Status.FAILED in ended:
+    if any(o.status is Status.FAILED or _is_unbuilt(o) for o in results.outcomes.values()):
         commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
     lines = {invocation.command(command): purpose for command, purpose in commands.items()}
     width = max(map(len, lines))
     for line, purpose in lines.items():
         say(f"  {line:{width}}  # {purpose}")
+
+
+def _is_unbuilt(outcome: Outcome) -> bool:
+    return outcome.status is Status.REFUSED and outcome.parameters is None
 
 
 def _failures(results: Ranking) -> list[str]:

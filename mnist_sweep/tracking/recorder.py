@@ -75,6 +75,7 @@ from mnist_sweep.tracking.tags import (
     TAG_SWEEP,
     TAG_TRIAL,
     TAG_WINNER,
+    TRIAL,
 )
 from mnist_sweep.tracking.writer import Writer, is_refusal
 
@@ -394,6 +395,13 @@ class Recorder:
 
     def _trial_started(self, event: TrialStarted) -> None:
         trial, number = event.trial, event.trial.number
+        self._start_run(event, trial, number)
+        failed, _ = self._other_runs.get((number, self._retries.get(number, 0) - 1), ("", {}))
+        if failed:
+            # Not in the sweep's own run, whose nested runs are its trials.
+            self._write.tag(failed, PARENT_TAG, self._runs[number])
+
+    def _start_run(self, event: TrialStarted, trial: Trial, number: int) -> None:
         if self._done(number):
             known = self._found[self._trial_key(number)]
             self._runs[number] = known.info.run_id
@@ -615,7 +623,7 @@ class Recorder:
         return known is not None and TAG_DONE in known.data.tags
 
     def _trial_key(self, number: int) -> str:
-        return _key({TAG_KIND: NESTED[self._kind], TAG_TRIAL: str(number), **self._retry_tags(number)})
+        return _key({TAG_TRIAL: str(number), **self._retry_tags(number)})
 
     def _kept(self) -> set[int]:
         """Returns the trials of the search whose models are to be kept."""
@@ -665,10 +673,13 @@ class Recorder:
             retrained = [n for n in self._results.outcomes if self._trials[n].confirms is not None]
             self._drop_models([n for n in sorted(retrained) if n != event.model])
 
+    def _winners(self, tested: int) -> list[int]:
+        """Returns the trial that was tested, and the one that it retrains."""
+        confirms = self._trials[tested].confirms
+        return [tested] if confirms is None else [tested, confirms]
+
     def _winner_tested(self, event: WinnerTested, before: WinnerTested | None) -> None:
-        confirms = self._trials[event.trial].confirms
-        tested = [event.trial, *([] if confirms is None else [confirms])]
-        runs = [] if event.error else [*(self._runs[n] for n in tested), self._parent]
+        runs = [] if event.error else [*(self._runs[n] for n in self._winners(event.trial)), self._parent]
         if runs:
             title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
             self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
@@ -681,9 +692,11 @@ class Recorder:
                     self._write.file(run, path)
         if before is not None:
             # A resumed sweep may have found a better one.
-            self._write.tag(self._runs[before.trial], TAG_WINNER, "false")
+            for number in self._winners(before.trial):
+                self._write.tag(self._runs[number], TAG_WINNER, "false")
             self._write.tag(self._runs[before.trial], TAG_NOTE, self._note(before.trial))
-        self._write.tag(self._runs[event.trial], TAG_WINNER, "true")
+        for number in self._winners(event.trial):
+            self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
 
@@ -707,9 +720,7 @@ _RANKED = 100
 
 def _key(tags: Mapping[str, str]) -> str:
     """Returns `sweep`, `trial 3` or `execution 3 2`; with a colon and how often it was retried, if it was."""
-    kind = tags.get(TAG_KIND, "")
-    if kind == _ATTEMPT:
-        kind = "execution" if TAG_EXECUTION in tags else "trial"
+    kind = EXECUTION if TAG_EXECUTION in tags else TRIAL if TAG_TRIAL in tags else SWEEP
     retried = [f":{tags[TAG_RETRIED]}"] if TAG_RETRIED in tags else []
     return " ".join([kind, *(tags[key] for key in (TAG_TRIAL, TAG_EXECUTION) if key in tags), *retried])
 

@@ -34,7 +34,17 @@ TAG_NOTE = "mlflow.note.content"
 TAG_STORE = "mnist_sweep.store"
 PARENT_TAG = "mlflow.parentRunId"
 # Without these, a run cannot be found as part of its sweep.
-IDENTIFYING = (TAG_SWEEP, TAG_ID, TAG_KIND, TAG_TRIAL, TAG_EXECUTION, TAG_OBJECTIVE, TAG_RETRAINS, PARENT_TAG)
+IDENTIFYING = (
+    TAG_SWEEP,
+    TAG_ID,
+    TAG_KIND,
+    TAG_TRIAL,
+    TAG_EXECUTION,
+    TAG_RETRIED,
+    TAG_OBJECTIVE,
+    TAG_RETRAINS,
+    PARENT_TAG,
+)
 
 SWEEP, TRIAL, EXECUTION = "sweep", "trial", "execution"
 # The kinds of runs, as `TAG_KIND`: the trials nested in a sweep's run, and in that of a run that retrains one.

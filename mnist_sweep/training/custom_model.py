@@ -77,8 +77,10 @@ def load(name: str) -> Any:
     loaded = user_code.load(setting(name), module)
     try:
         found = getattr(loaded, attribute)
-    except AttributeError as error:
-        raise code_error(name, "cannot be imported", error) from error
+    except AttributeError:
+        names = [known for known, value in vars(loaded).items() if getattr(value, "__module__", "") == module]
+        hint = did_you_mean(attribute, names) if names else ""
+        raise UserError(f"{setting(name)}: {module} has no {attribute}{hint}") from None
     if isinstance(found, type) and issubclass(found, kt.HyperModel):
         try:
             found = found()

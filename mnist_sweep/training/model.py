@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +106,16 @@ def load_builder(model: CustomModel) -> Callable[..., Any]:
     if not callable(getattr(loaded, function, None)):
         raise UserError(f"{setting}: {module} has no function {function}")
     found: Callable[..., Any] = getattr(loaded, function)
+    try:
+        inspect.signature(found).bind({}, (), 0)
+    except TypeError as error:
+        raise UserError(
+            f"{setting}: is called with a config, an image's shape and the number of classes ({error}); for a "
+            f"build_model(hp), write model.hypermodel={model.builder}"
+        ) from None
+    except ValueError:
+        # A built-in function without a signature.
+        pass
     return found
 
 

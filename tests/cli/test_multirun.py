@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from mnist_sweep.journal.trial import Status
 # What becomes of a sweep, by its seed; a sweep is complete if it is not named.
 Ends = Mapping[int, int | BaseException]
 Command = Callable[..., tuple[int, list[tuple[int, str, bool]]]]
+
+
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """Hydra configures logging for the whole process."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -356,6 +356,8 @@ def test_any_space_survives_the_conversion_to_text(space: list[dict[str, Any]], 
         ({"builder": "own:b"}, "model.hypermodel=own:build: model.builder=own:b is set too; set only one of them"),
         ({"hypermodel": "build"}, "model.hypermodel=build: must be package.module:name of a build_model(hp) or a "
                                   "keras_tuner.HyperModel"),
+        ({"hypermodel": "own.py:b"}, "model.hypermodel=own.py:b: must be package.module:name of a build_model(hp) or a "
+                                     "keras_tuner.HyperModel; write own:b"),
         ({"hypermodel": 3}, "model.hypermodel=3: must be package.module:name of a build_model(hp) or a "
                             "keras_tuner.HyperModel"),
         ({"width": 3}, "model.width: unknown key; write a hypermodel's hyperparameters as model.values.width"),

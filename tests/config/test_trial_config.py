@@ -554,6 +554,13 @@ def test_a_builder_that_does_not_name_a_function_in_a_module_is_refused(trial: T
     assert message(trial(changes={"model.builder": builder})) == expected
 
 
+@pytest.mark.parametrize(
+    ("builder", "right"), [("own.py:net", "own:net"), ("./own.py:net", "own:net"), ("a/own.py:net", "a.own:net")]
+)
+def test_a_file_is_shown_as_a_module(trial: Trial, builder: str, right: str) -> None:
+    assert message(trial(changes={"model.builder": builder})).endswith(f":function; write {right}")
+
+
 @pytest.mark.parametrize("builder", ["model:build", "my.package.models:wide_net"])
 def test_a_custom_model_may_have_any_keys(trial: Trial, builder: str) -> None:
     raw = trial(changes={"model.builder": builder, "model.kind": MISSING, "model.width": "wide", "model.units": -1})

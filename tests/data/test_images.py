@@ -212,6 +212,25 @@ def test_other_shapes_stay_as_they_are(tmp_path, shape):
     assert images.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("brightest", "told"),
+    [
+        (
+            16,
+            "no pixel of x_train is brighter than 16, read as 16 of 255; if that is white, scale the pixels to 0..255",
+        ),
+        (0, "all pixels of x_train are 0"),
+        (200, ""),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_a_dark_part_is_told(tmp_path, brightest, told, kind):
+    arrays = {"x_train": np.full((6, 8, 8), brightest, kind), "x_test": np.full((3, 8, 8), 255, kind)}
+    notes = load(npz(tmp_path, **arrays)).notes
+    assert len(notes) == bool(told)
+    assert all(f": {told}" in note for note in notes)
+
+
 def test_arrays_that_are_not_read_are_named(tmp_path):
     images = load(npz(tmp_path, x_val=np.zeros((2, 2, 2), np.uint8), y_val=np.zeros(2)))
     (note,) = images.notes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -371,3 +373,24 @@ def test_a_signal_while_the_report_is_written_leaves_a_complete_sweep_and_no_pro
     assert not (sweep_of(work, "late") / "package").exists()
     left = [path.name for path in (work / "mlruns").iterdir() if path.name.startswith(("mnist_sweep-", "tmp"))]
     assert left == []
+
+
+@pytest.mark.slow
+def test_a_store_of_another_mlflow_is_told_while_the_sweep_runs_and_by_the_exit_code(
+    run, digits: Path, work: Path
+) -> None:
+    database = work / "mlruns" / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        (right,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.execute("UPDATE alembic_version SET version_num = '4465047574b1'")
+        connection.commit()
+    done = run(work, "model.units=8", "training.epochs=1", "data=npz", f"data.path={digits}")
+    assert done.returncode == 3, done.stdout + done.stderr
+    told = done.stdout.index("MLflow cannot be used; training continues, and the journal keeps everything")
+    assert told < done.stdout.index("The last results could not be written to MLflow")
+    assert "-m mlflow db upgrade" in done.stdout
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (right,))
+        connection.commit()
+    assert run(work, "sync").returncode == 0
+    assert len(mnist_sweep.load_runs("mlp", tracking_uri=f"sqlite:///{database}")) == 1

@@ -44,6 +44,9 @@ def test_ui_hides_the_store_ignores_proxies_and_leaves_no_process(swept: tuple[P
     with ports.listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     with running(swept[0], "ui", "four", "--port", str(port), **proxy) as (process, line):
+        assert line.startswith("Opening MLflow's pages"), process.communicate()
+        assert process.stdout is not None
+        line = process.stdout.readline()
         assert line.startswith(f"MLflow shows the runs at http://127.0.0.1:{port}/"), process.communicate()
         started = children(process)
         # The store's address may contain a password.

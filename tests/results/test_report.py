@@ -6,6 +6,7 @@ import html
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,15 @@ def test_empty_sections_are_left_out(trials, tmp_path):
         re.findall(r'<section id="(next|leaderboard|curves)"', text)
         == ["next", "leaderboard", "curves"][: 1 + 2 * trials]
     )
+
+
+def test_a_single_run_is_shown_as_one(undrawn, tmp_path):
+    made = made_up.sweep(tmp_path, 1, metrics__test_accuracy=[0.9])
+    shown = text_of(page(replace(made, found=replace(made.found, space={})), tmp_path))
+    assert " Ran a single run " in shown
+    assert " Result " in shown
+    for word in ("Winner", "winner", "Budget", "Leaderboard", "Search ", "selected", "luck", "trial"):
+        assert word not in shown.partition("What to do next")[0], word
 
 
 def test_the_pareto_front_is_marked(undrawn, tmp_path):

@@ -581,6 +581,7 @@ def test_a_trial_that_is_retried_by_wish_has_a_new_run_and_keeps_the_failed_one_
     assert logged.history(run, "val_accuracy") == [(1, 0.25)]
     failed = logged.client.get_run(before)
     assert (failed.data.tags[TAG_KIND], failed.data.tags[TAG_REASON]) == ("attempt", "a bug")
+    assert failed.data.tags[PARENT_TAG] == run.info.run_id
     kinds = Counter(run.data.tags[TAG_KIND] for run in logged.runs)
     assert kinds == {"sweep": 1, "trial": 2, "execution": 2, "attempt": 2}
     # Also in another store, handled once or twice, one by one or together.
@@ -590,7 +591,11 @@ def test_a_trial_that_is_retried_by_wish_has_a_new_run_and_keeps_the_failed_one_
     assert Logged(uri).everything() == everything
     for event in story.events:
         recorder.handle(event)
-    assert Logged(uri).everything() == everything
+    other = Logged(uri)
+    assert other.everything() == everything
+    nested = {run.data.tags[PARENT_TAG] for run in other.runs if run.data.tags[TAG_KIND] == "attempt"}
+    assert other.trials[1].info.run_id in nested
+    assert other.parent.info.run_id not in nested
     for count in range(len(story.events) - 6, len(story.events), 2):
         story.replay(count=count)
         assert story.replay().everything() == everything

@@ -9,12 +9,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from mnist_sweep.common import ports
 from mnist_sweep.common.errors import UnreachableError, UserError
@@ -434,3 +437,37 @@ def test_a_store_of_another_mlflow_is_an_error_with_the_command_that_upgrades_it
         store.connect(f"sqlite:///{path}", create=True)
     assert str(caught.value).startswith(f"tracking.uri=sqlite:///{path}: its tables are those of an older MLflow")
     assert str(caught.value).endswith(f" -m mlflow db upgrade sqlite:///{path}")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (401, "You are not authenticated.", "the server rejects the login (401)"),
+        (401, '{"message": "Unauthorized"}', "the server rejects the login (401)"),
+        (403, "Permission denied", "the server does not allow it (403)"),
+        (403, '{"error_code": "PERMISSION_DENIED", "message": "no"}', "the server does not allow it (403)"),
+        (404, "<html>no such page</html>", "the address is not that of an MLflow tracking server (404)"),
+        (503, "try later", None),
+    ],
+)
+def test_what_a_server_refuses_for_good_is_an_error_that_says_what_to_do(status, body, message) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Refuses every request."""
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Prints nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(UserError if message else MlflowException) as caught:
+            store.connect(uri)
+        server.shutdown()
+    if message:
+        assert str(caught.value).startswith(f"tracking.uri={uri}: {message}")

@@ -22,6 +22,8 @@ model.compile("sgd", "mse")
 model.fit(numpy.zeros((4, 2)), numpy.zeros(4), verbose=0)
 """
 
+CATCHES = f"try:\n{textwrap.indent(TRAINS, '  ')}\nexcept Exception:\n  pass"
+
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
@@ -42,10 +44,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], obj
     ("text", "message"),
     [
         (TRAINS, 'users_module.py:5 trains a model when it is imported; move that below `if __name__ == "__main__":`'),
-        (
-            f"try:\n{textwrap.indent(TRAINS, '  ')}\nexcept Exception:\n  pass",
-            "users_module.py:6 trains a model when it is ",
-        ),
+        (CATCHES, "users_module.py:6 trains a model when it is imported"),
         (TRAINS.replace("fit(", "train_on_batch("), "users_module.py:5 trains a model when it is imported"),
         ("import no_such_module", "cannot be imported (ModuleNotFoundError at users_module.py:1: No module named "),
         ("x = 1 / 0", "cannot be imported (ZeroDivisionError at users_module.py:1: division by zero)"),

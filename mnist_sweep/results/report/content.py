@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_sweep.common.text import alike, format_duration
+from mnist_sweep.common import invocation
+from mnist_sweep.common.text import alike, counted, format_duration
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
@@ -33,6 +34,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[s
         `reason`: Why it ended.
         `description`: The user's description.
         `warning`: A warning if other data than the requested ones were used, else empty.
+        `single`: Whether it is a single run, which searched nothing.
         `facts`: What the sweep was.
         `space`: The domain of each hyperparameter, as text.
         `versions`: The versions of the packages, the git commit and the seed.
@@ -54,6 +56,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[s
         "reason": reason,
         "description": _given(params, "description"),
         "warning": _warning(tags),
+        "single": not found.space,
         "facts": _facts(found, frame),
         "space": found.space,
         "versions": _versions(found),
@@ -88,9 +91,8 @@ def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
     facts = [
         Fact("Data", *_data(tags)),
         Fact(f"Objective{'s' if len(objectives) > 1 else ''}", ", ".join(objectives), "; ".join(objectives.values())),
-        Fact("Search", *_search(params)),
-        Fact("Budget", *_budget(found)),
-        Fact("Ran", f"{len(trials):,} trial{'' if len(trials) == 1 else 's'}", each + more),
+        *([Fact("Search", *_search(params)), Fact("Budget", *_budget(found))] if found.space else []),
+        Fact("Ran", counted(len(trials), "trial") if found.space else "a single run", each + more),
         Fact("Took", *_time(found, frame)),
     ]
     return [fact for fact in facts if fact.text]
@@ -125,7 +127,7 @@ def _budget(found: SweepRuns) -> tuple[str, str]:
     params = found.parent.data.params
     trials, time, target = (_given(params, f"search.{key}") for key in ("max_trials", "time_budget", "target"))
     limits = (
-        f"{trials} trial{'' if trials == '1' else 's'}" if trials else "",
+        counted(int(trials), "trial") if trials.isdigit() else "",
         format_duration(seconds(time)).removesuffix(" 00 s") if time else "",
         f"{found.objective.name} of {target}" if target else "",
     )
@@ -148,7 +150,7 @@ def _time(found: SweepRuns, frame: pd.DataFrame) -> tuple[str, str]:
     started = pd.Timestamp(start, unit="ms", tz="UTC")
     note = f"started {started:%Y-%m-%d %H:%M} UTC"
     trained = frame["seconds"].sum()
-    if trained:
+    if trained and len(frame) > 1:
         note += f"; all trials add up to {format_duration(float(trained))}"
     return (format_duration((end - start) / 1000) if end else "still running"), note
 
@@ -184,4 +186,4 @@ def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, s
         found.append((f"serve {which}", "draw a digit and see what it predicts"))
         found.append((f"retrain {which} data.validation_split=0", "train it once more, on all training images"))
     found.append((f"ui {sweep}", "see every run in MLflow"))
-    return [(f"python -m mnist_sweep {command}", purpose) for command, purpose in found]
+    return [(invocation.command(text), purpose) for text, purpose in found]

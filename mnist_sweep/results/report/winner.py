@@ -155,7 +155,8 @@ def winner(
     test_accuracy = row.get("metrics.test_accuracy")
     row_of_board = next((r for r in board.rows if r.trial == number), None)
     if named is None:
-        role, story = "Winner" if tested else "Best so far", _story(found, len(frame), again, number, tested)
+        role = "Result" if not searched else "Winner" if tested else "Best so far"
+        story = _story(found, len(frame), again, number, tested)
     else:
         role, story = _NAMED, _fate(named, best)
     return Winner(
@@ -172,7 +173,8 @@ def winner(
 def _scores(found: SweepRuns, row: Row, test_accuracy: float | None, *, selected: bool) -> list[Fact]:
     first, *others = found.objectives
     images = ["validation images"] if first.name.startswith("val_") else []
-    note = ": ".join([*images, *(["the score that selected it, so a little optimistic"] if selected else [])])
+    chosen = selected and bool(found.space)
+    note = ": ".join([*images, *(["the score that selected it, so a little optimistic"] if chosen else [])])
     scores = [
         (first, first.name, row.scores[0], row.spread, note),
         (first, "on new seeds", row.retrained, row.retrained_spread, "retrained: mean ± standard deviation"),
@@ -187,7 +189,8 @@ def _scores(found: SweepRuns, row: Row, test_accuracy: float | None, *, selected
         if value is not None
     ]
     if test_accuracy is not None and not pd.isna(test_accuracy):
-        note = "test images, used only for the winner: expect this accuracy on similar new images"
+        only = ", used only for the winner" if found.space else ""
+        note = f"test images{only}: expect this accuracy on similar new images"
         facts.append(Fact("test_accuracy", f"{test_accuracy:.4f}", note))
     return facts
 

@@ -17,7 +17,7 @@ from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking import tags as keys
-from mnist_sweep.tracking.names import TAG_METRIC, originals
+from mnist_sweep.tracking.names import TAG_METRIC, originals, tagged
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,7 +94,7 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     number = int(tags[keys.TAG_TRIAL])
     with tempfile.TemporaryDirectory() as folder:
         config = ModelRun(client, run).config(Path(folder))
-    inside = f"tags.`{keys.PARENT_TAG}` = '{run.info.run_id}'"
+    inside = f"{tagged(keys.PARENT_TAG, run.info.run_id)} and {tagged(keys.TAG_KIND, keys.EXECUTION)}"
     nested = {
         int(found.data.tags[keys.TAG_EXECUTION]): found
         for found in store.search_runs(client, [run.info.experiment_id], inside)

@@ -15,13 +15,18 @@ from mnist_sweep.journal.events import EpochEnded, Event, SweepStarted, TrialSta
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.journal.trial import Execution, Trial
 from mnist_sweep.results.models.model_run import find_trial
+from mnist_sweep.results.runs import logged
 from mnist_sweep.results.runs.logged import lineage
 from mnist_sweep.tracking.recorder import Recorder
+from mnist_sweep.tracking.tags import TAG_REASON
 
 
-def test_a_trial_without_an_epoch_cannot_be_compared(project, new: str) -> None:
-    with pytest.raises(UserError, match=r"trial 2 of alpha/2025-01-02_10-00-00 has logged no epoch"):
-        lineage(find_trial(new, 2))
+def test_only_a_trial_that_failed_may_have_no_epoch(project, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (failed,) = lineage(find_trial(new, 2))
+    assert (failed.curves, failed.failed) == ({}, find_trial(new, 2).run.data.tags[TAG_REASON])
+    monkeypatch.setattr(logged, "_curve", lambda *_: {})
+    with pytest.raises(UserError, match=r"trial 1 of alpha/2025-01-02_10-00-00 has logged no epoch"):
+        lineage(find_trial(new, 1))
 
 
 def test_curves_are_exact_and_begin_with_the_trials_first_epoch(project, new: str) -> None:
