@@ -185,6 +185,35 @@ def test_a_row_highlights_its_line_and_a_line_its_row(opened):
     assert page.locator("#readout").inner_text().startswith("rank 1 ")
 
 
+def test_pointing_at_a_mark_shows_its_values_and_highlights_its_trial(opened):
+    page = opened.page
+    tip = page.locator("#tip")
+    for plot, text in (("history", "val_accuracy "), ("effects", "trial "), ("timeline", " on cpu")):
+        mark = page.locator(f"#{plot} :has(> title)").first
+        mark.scroll_into_view_if_needed()
+        box = mark.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        assert text in tip.inner_text()
+        assert page.locator("#trials tr.lit").count() == 1
+    page.locator("h1").hover()
+    assert not tip.is_visible()
+    assert page.locator("#trials tr.lit").count() == 0
+    # It has been given back.
+    assert all(page.locator("#timeline title").all_text_contents())
+
+
+def test_the_plots_follow_the_colours_of_the_page(browser, written: Path):
+    found = {}
+    for scheme in ("light", "dark"):
+        with page_of(browser, color_scheme=scheme) as watched:
+            watched.page.goto(written.as_uri())
+            found[scheme] = watched.page.evaluate(
+                "['#history text', '#history use', '#curves path'].map((one) => "
+                "{ const look = getComputedStyle(document.querySelector(one)); return look.fill + look.stroke; })"
+            )
+    assert all(light != dark for light, dark in zip(found["light"][:2], found["dark"][:2], strict=True))
+
+
 def test_arrow_keys_move_between_rows(opened):
     page = opened.page
     page.locator("#trials tbody tr").first.focus()

@@ -14,7 +14,7 @@ from mnist_sweep.journal.leaderboard import leaderboard as of_ranking
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.results.columns import in_order
-from mnist_sweep.results.leaderboard import leaderboard, order
+from mnist_sweep.results.leaderboard import best_model, leaderboard, order, ranked
 
 OBJECTIVES = (Objective("val_accuracy", "max"), Objective("parameters", "min"))
 NAMES = ["model.units", "optimizer.momentum"]
@@ -78,6 +78,36 @@ def test_a_sweep_has_the_same_leaderboard_in_mlflow_and_in_the_driver(
     logged = in_order(frame(ranking), None, objectives, {})
     assert leaderboard(logged, objectives, NAMES).columns() == of_ranking(ranking, NAMES).columns()
     assert leaderboard(logged, objectives, NAMES).rows == of_ranking(ranking, NAMES).rows
+
+
+@pytest.mark.parametrize("objectives", [OBJECTIVES[:1], OBJECTIVES])
+@pytest.mark.parametrize("retrained", [False, True])
+def test_plots_and_reports_have_the_same_best_trial_as_the_driver(
+    objectives: tuple[Objective, ...], retrained: bool
+) -> None:
+    ranking = results(objectives, retrained=retrained)
+    logged = with_runs(frame(ranking), objectives)
+    assert ranked(logged, objectives[0])["trial"].iloc[0] == ranking.winner()
+    # Another trial was tested before the sweep went on.
+    for tested in (None, "3"):
+        assert best_model(logged, objectives[0], tested) == f"run{ranking.winner()}"
+
+
+def test_the_best_model_is_the_tested_or_the_best_of_those_that_retrained_the_winner() -> None:
+    ranking = results(OBJECTIVES[:1], retrained=True)
+    logged = with_runs(frame(ranking), OBJECTIVES[:1])
+    logged["metrics.confirmed_val_accuracy"] = pd.array([0.7, 0.8, *[None] * 5], dtype="Float64")
+    assert best_model(logged, OBJECTIVES[0]) == "run6"
+    # As long as they are being retrained, there is no mean: trial 4 leads.
+    del logged["metrics.confirmed_val_accuracy"]
+    assert best_model(logged, OBJECTIVES[0]) == "run4"
+    assert best_model(logged.iloc[2:3], OBJECTIVES[0]) is None
+
+
+def with_runs(logged: pd.DataFrame, objectives: tuple[Objective, ...]) -> pd.DataFrame:
+    logged["run_id"] = [f"run{number}" for number in logged["trial"]]
+    logged.attrs["objectives"] = [[objective.name, objective.direction] for objective in objectives]
+    return logged
 
 
 def test_trials_that_retrain_others_come_last() -> None:

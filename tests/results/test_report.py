@@ -258,6 +258,31 @@ def test_a_running_sweep_shows_its_status(undrawn, tmp_path):
     assert data_of(text)["colour"] == [1.0, 0.0, None]
 
 
+def test_the_winner_of_an_earlier_session_is_not_the_winner_of_a_sweep_that_runs_again(undrawn, tmp_path):
+    tags = {"mnist_sweep.status": "running", "mnist_sweep.winner": "1"}
+    made = made_up.sweep(tmp_path, 3, tags=tags, metrics__best_val_accuracy=scores(0.5, 0.75, 0.5))
+    assert "Best so far: trial 1" in text_of(page(made, tmp_path))
+
+
+def test_the_plots_have_the_usual_headings(tmp_path):
+    text = page(made_up.sweep(tmp_path, 12, epochs=2), tmp_path)
+    for heading in (
+        "Parallel coordinates",
+        "Leaderboard",
+        "Optimization history",
+        "Hyperparameter importance",
+        "Learning curves",
+        "Timeline",
+    ):
+        assert f"<h2>{heading}</h2>" in text
+
+
+def test_the_report_of_a_thousand_trials_stays_small(tmp_path):
+    """Their marks share what is equal, and many curves become a picture."""
+    made = made_up.sweep(tmp_path, 1000, epochs=10)
+    assert len(page(made, tmp_path)) < 3_000_000
+
+
 def test_a_sweep_whose_process_was_killed_is_not_shown_as_running(undrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(content, "local_folder", lambda given, sweep: tmp_path)
     made = made_up.sweep(tmp_path, 1, tags={"mnist_sweep.status": "running"}, status="running")

@@ -32,8 +32,8 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 # A page gets a picture of the other curves if they have more points, and the values of a curve with at most so many.
 _MOST_POINTS, _MOST_DOTS = 4000, 60
-# The most hyperparameters that the legend names.
-_MOST_NAMED = 6
+# The most hyperparameters that the legend names, and the characters of a label for which half of the page has room.
+_MOST_NAMED, _SHORT = 6, 70
 
 
 def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Objective, title: str) -> Figure:
@@ -58,11 +58,14 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
     if own is None:
         figure, _ = common.canvas(title, 3.6)
         return common.nothing(figure, f"No trial has a curve of {objective.name}.")
-    figure = common.empty(title, 3.9, common.WIDTH if len(lines) > 1 else common.HALF)
+    top = ordered[ordered["trial"].isin(list(own))][: len(_NEXT) + 1]
+    labels = _labels(frame, top, objective)
+    # Long labels need room, too.
+    wide = len(lines) > 1 or max((len(str(label.get_label())) for label in labels), default=0) > _SHORT
+    figure = common.empty(title, 3.9, common.WIDTH if wide else common.HALF)
     # A wide fence, as the first epochs are far below the others.
     values = np.concatenate([line[:, 1] for found in lines.values() for line in found.values()])
     low, high = common.limits(values, objective, fence=3)
-    top = ordered[ordered["trial"].isin(list(own))][: len(_NEXT) + 1]
     styles = dict(zip(top["trial"], _STYLES, strict=False))
     texts = dict(zip(drawn["trial"], common.about(drawn, objective), strict=True))
     panels = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]
@@ -90,7 +93,7 @@ def all_learning_curves(frame: pd.DataFrame, curves: pd.DataFrame, objective: Ob
         common.note(failed, "failed trial"),
         common.note(hidden, "curve", "ending outside the plot, marked at its edge"),
     ]
-    return common.legend(figure, [*_labels(frame, top, objective), *handles], notes)
+    return common.legend(figure, [*labels, *handles], notes)
 
 
 def _both(name: str) -> tuple[str, ...]:

@@ -147,6 +147,21 @@ def test_among_many_curves_the_five_best_have_their_own_styles():
     assert len({line.get_color() for line in told_apart}) == 4
 
 
+def test_training_is_drawn_beside_validation_on_the_same_scale():
+    frame = frame_of([0.7, 0.9], model__units=[16, 64], model__layers=[2, 2])
+    curves = pd.concat(
+        [curves_of({0: [0.5, 0.7], 1: [0.6, 0.9]}), curves_of({0: [0.6, 0.8], 1: [0.7, 1.0]}, "accuracy")]
+    )
+    figure = all_learning_curves(frame, curves, ACCURACY, "")
+    training, validation = figure.axes
+    assert training.get_title() == "accuracy on the training images"
+    assert validation.get_title() == "val_accuracy on the validation images"
+    assert (line(training, "best"), line(validation, "best")) == ([(1, 0.7), (2, 1.0)], [(1, 0.6), (2, 0.9)])
+    assert training.get_ylim() == validation.get_ylim()
+    # The best trials are told apart by what differs.
+    assert legend_of(figure)[1][:2] == ["best: trial 1 (0.9): units 64", "trial 0 (0.7): units 16"]
+
+
 def test_values_that_are_not_finite_are_gaps_in_a_curve():
     figure = all_learning_curves(
         frame_of([0.9, 0.8]), curves_of({0: [0.5, float("inf"), 0.9], 1: [0.1, 0.8]}), ACCURACY, ""
@@ -553,3 +568,34 @@ def test_an_empty_plot_says_why_it_is_empty():
     ):
         assert set(texts_of(figure)) == {"No trial has a score."}
     assert texts_of(marginal_effects(EDGES["nothing searched"], ACCURACY, "")) == ["No hyperparameter was searched."]
+
+
+# ---- axes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "domain", "log"),
+    [
+        ([0.02, 0.03, 0.04, 0.05], "tag(log, interval(0.01, 0.1))", True),
+        ([1, 2, 2, 2], "tag(log, int(interval(1, 1024)))", True),
+        ([0.0001, 0.001, 0.01, 0.1], "interval(0, 0.5)", False),
+        ([0.0001, 0.001, 0.01, 0.1], "interval(0, 0.5) if optimizer.name in ['sgd']", False),
+        ([0.0001, 0.001, 0.01, 0.1], "", True),
+        ([0.02, 0.03, 0.04, 0.05], "", False),
+        (["a", "b", "a", "b"], "choice(a, b)", False),
+    ],
+)
+def test_an_axis_is_logarithmic_where_the_space_says_log(values, domain, log):
+    frame = frame_of([0.5, 0.6, 0.7, 0.8], model__x=values)
+    frame.attrs["space"] = {"model.x": domain} if domain else {}
+    assert scale_of(frame["params.model.x"], domain).log is log
+    (axes,) = marginal_effects(frame, ACCURACY, "").axes
+    assert axes.get_xscale() == ("log" if log else "linear")
+
+
+def test_all_objectives_decide_the_best_trial_of_every_plot():
+    frame = frame_of([0.9, 0.9, 0.95], metrics_x=[1.0, 1.0, 1.0])
+    frame["metrics.best_parameters"] = pd.array([200.0, 100.0, None], dtype="Float64")
+    frame.attrs["objectives"] = [["val_accuracy", "max"], ["parameters", "min"]]
+    # The second has fewer parameters, and the third lacks an objective.
+    assert "best: trial 1 (0.9)" in legend_of(optimisation_history(frame, ACCURACY, ""))[1]
