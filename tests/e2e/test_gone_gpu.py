@@ -129,7 +129,7 @@ def expected(sweeps: Sweeps) -> Sweep:
     output, errors = sweeps.drivers["undisturbed"].communicate(timeout=250)
     assert "workers  gpu0, gpu1" in output, errors
     assert not sweeps.undisturbed.of(AttemptFailed)
-    assert {e.outcome.status for e in sweeps.undisturbed.of(TrialEnded)} == {Status.COMPLETED}
+    assert {e.outcome.status for e in sweeps.undisturbed.of(TrialEnded)} == {Status.COMPLETED}, output + errors
     return sweeps.undisturbed
 
 

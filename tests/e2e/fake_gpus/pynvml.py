@@ -24,6 +24,11 @@ def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
     return index
 
 
+def nvmlDeviceGetUUID(handle: int) -> str:  # noqa: N802
+    # Other sweeps of the tests have other GPUs.
+    return f"{os.environ['FAKE_GPUS']}-{handle}"
+
+
 def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(used=10**9, total=10**10)
 
