@@ -39,10 +39,10 @@ def grid(problem: Problem) -> Search:
     Also `search=none`, if there is only one.
     """
     earlier = {identity(trial["values"]) for trial in problem.earlier}
-    first = {key: dict(values) for values in problem.enqueued if (key := identity(values)) not in earlier}
-    known = earlier | first.keys()
+    first = [dict(values) for values in problem.enqueued if identity(values) not in earlier]
+    known = earlier.union(map(identity, first))
     rest = (values for values in problem.space.grid() if identity(values) not in known)
-    return ListSearch(itertools.chain(first.values(), rest))
+    return ListSearch(itertools.chain(first, rest))
 
 
 def single() -> Search:

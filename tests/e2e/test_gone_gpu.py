@@ -129,7 +129,7 @@ def expected(sweeps: Sweeps) -> Sweep:
     output, errors = sweeps.drivers["undisturbed"].communicate(timeout=250)
     assert "workers  gpu0, gpu1" in output, errors
     assert not sweeps.undisturbed.of(AttemptFailed)
-    assert {e.outcome.status for e in sweeps.undisturbed.of(TrialEnded)} == {Status.COMPLETED}
+    assert {e.outcome.status for e in sweeps.undisturbed.of(TrialEnded)} == {Status.COMPLETED}, output + errors
     return sweeps.undisturbed
 
 
@@ -155,7 +155,6 @@ def test_a_gpu_that_disappears_costs_one_attempt_of_one_trial(sweeps: Sweeps, ex
     lines = " ".join(output.split())
     assert f"trial {failed.trial}: {ERROR}; it is retried" in lines
     assert f"gpu1 {GONE}" in lines
-    assert " · 1 slot · " in lines
     _told_in_mlflow(sweep, failed, lost)
 
 

@@ -79,6 +79,7 @@ def pages(swept: tuple[Path, str], swept_runs: SweepRuns) -> Iterator[Pages]:
     )  # fmt: skip
     try:
         assert server.stdout is not None
+        assert server.stdout.readline().startswith("Opening MLflow's pages")
         first, second = server.stdout.readline(), server.stdout.readline()
         home, view = (re.search(r"http://\S+", line) for line in (first, second))
         assert home, first + second

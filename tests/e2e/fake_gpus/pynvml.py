@@ -24,6 +24,17 @@ def nvmlDeviceGetHandleByIndex(index: int) -> int:  # noqa: N802
     return index
 
 
+def nvmlDeviceGetHandleByUUID(name: str) -> str:  # noqa: N802
+    if not (Path(os.environ["FAKE_GPUS"]) / name).exists():
+        raise NVMLError("Not Found")
+    return name
+
+
+def nvmlDeviceGetUUID(handle: int | str) -> str:  # noqa: N802
+    # Other sweeps of the tests have other GPUs.
+    return f"{os.environ['FAKE_GPUS']}-{handle}"
+
+
 def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(used=10**9, total=10**10)
 
