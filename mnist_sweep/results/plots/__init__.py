@@ -1,7 +1,7 @@
 """Plots of runs: functions that take frames or arrays and return a matplotlib Figure."""
 
 from mnist_sweep.results.plots.confusion import confusion_matrix
-from mnist_sweep.results.plots.curves import all_learning_curves
+from mnist_sweep.results.plots.curves import all_learning_curves, trial_learning_curves
 from mnist_sweep.results.plots.effects import importance, marginal_effects, pairwise_effects
 from mnist_sweep.results.plots.history import optimisation_history, slot_timeline
 from mnist_sweep.results.plots.images import digits_and_classes, first_layer_filters, worst_mistakes
@@ -20,5 +20,6 @@ __all__ = [
     "parallel_coordinates",
     "pareto_front",
     "slot_timeline",
+    "trial_learning_curves",
     "worst_mistakes",
 ]

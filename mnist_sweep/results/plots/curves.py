@@ -1,4 +1,4 @@
-"""The learning curves of all trials of a sweep. `mnist_sweep.tracking.curves_plot` plots those of one trial."""
+"""Learning curves. `mnist_sweep.tracking.curves_plot` draws those in MLflow, in a fraction of the time."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 # A page gets a picture of the other curves if they have more points, and the values of a curve with at most so many.
 _MOST_POINTS, _MOST_DOTS = 4000, 60
+# Metrics without a counterpart on the validation images.
+_NOT_DRAWN = ("learning_rate", "epoch_seconds")
 # The most hyperparameters that the legend names, and the characters of a label for which half of the page has room.
 _MOST_NAMED, _SHORT = 6, 70
 
@@ -166,6 +168,45 @@ def _labels(frame: pd.DataFrame, top: pd.DataFrame, objective: Objective) -> lis
         style = dict(_STYLES[place]) | ({"marker": "*", "markersize": 11} if place == 0 else {})
         labels.append(Line2D([], [], **style, label=": ".join(filter(None, (text, values[place])))))
     return labels
+
+
+def trial_learning_curves(curves: pd.DataFrame, best_epoch: int | None, title: str) -> Figure:
+    """Plots a trial's metrics over its epochs.
+
+    Args:
+        curves: As `load_curves` gives it, of this trial.
+        best_epoch: The epoch whose weights were kept, if it is known.
+        title: The title of the plot.
+
+    Returns:
+        A panel for each metric, with training and validation in it; at most four.
+    """
+    known = [str(name) for name in curves["metric"].unique() if name not in _NOT_DRAWN]
+    names = sorted({name.removeprefix("val_") for name in known}, key=lambda name: (name != "loss", name))[:4]
+    figure = common.empty(title, 3.2, common.WIDTH if len(names) > 1 else common.HALF)
+    panels = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
+    if not names:
+        return common.nothing(figure, "No metrics were logged.")
+    for axes, plain in zip(panels, names, strict=True):
+        for name, colour in zip(_both(plain), (common.BLUE, common.VERMILION), strict=True):
+            points = curves.loc[curves["metric"] == name, ["epoch", "value"]].to_numpy(dtype=np.float64)
+            points = points[np.isfinite(points).all(axis=1)]
+            axes.plot(*points.T, color=colour, linewidth=1.8, label=name)
+            if len(points) <= _MOST_DOTS:
+                dots = axes.scatter(*points.T, s=12, color=colour, zorder=3)
+                common.tell(dots, [f"epoch {epoch:.0f}: {name} {format_value(float(v))}" for epoch, v in points])
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=common.DARK, linewidth=1, linestyle=":")
+        axes.set(xlabel="Epoch", ylabel=plain)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    handles = [
+        Line2D([], [], color=common.BLUE, linewidth=1.8, label="training images"),
+        Line2D([], [], color=common.VERMILION, linewidth=1.8, label="validation images"),
+    ]
+    if best_epoch is not None:
+        handles.append(Line2D([], [], color=common.DARK, linewidth=1, linestyle=":", label="the epoch that was kept"))
+    return common.legend(figure, handles)
 
 
 def _lines(frame: pd.DataFrame, curves: pd.DataFrame, name: str) -> dict[int, common.Floats]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
@@ -32,8 +30,6 @@ from mnist_sweep.results.runs.frames import searched
 _LOG = logging.getLogger(__name__)
 # CSS pixels per inch on the page.
 _SCREEN = 86
-# CSS pixels that a plot may be wide.
-_WIDEST = 900
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def draw(
     """
     drawn = list(_of_the_search(found, frame, curves))
     if winner is not None and winner.named:
-        drawn = [*_own_curves(winner, folder), *drawn]
+        drawn = [*_own_curves(winner, curves), *drawn]
     return drawn if winner is None else [*drawn, *_of_the_winner(winner, folder)]
 
 
@@ -133,19 +129,11 @@ def _counts(path: Path) -> list[list[int]] | None:
         return None
 
 
-def _own_curves(trial: Winner, folder: Path) -> Iterator[Plot]:
-    path = fetched(trial.run, "learning_curves.png", folder)
-    if path is not None:
-        # Drawn when the trial ended, and trusted as little as any file of the store.
-        with Image.open(path, formats=["PNG"]) as image:
-            width, height = image.size
-        scale = min(1.0, _WIDEST / width)
-        alt = f"The loss and the accuracy of trial {trial.trial} after each epoch."
-        heading, text = TEXTS["own_curves"]
-        uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        wide, high = round(width * scale), round(height * scale)
-        image_tag = Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(uri, alt, wide, high)
-        yield Plot("own_curves", heading, text, image_tag, wide, True)
+def _own_curves(trial: Winner, curves: pd.DataFrame) -> Iterator[Plot]:
+    own = curves[curves["trial"] == trial.trial]
+    if not own.empty:
+        alt = f"The metrics of trial {trial.trial} after each epoch."
+        yield _plot("own_curves", plots.trial_learning_curves(own, trial.best_epoch, ""), alt)
 
 
 def _of_the_winner(winner: Winner, folder: Path) -> Iterator[Plot]:

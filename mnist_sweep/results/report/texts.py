@@ -45,7 +45,7 @@ TEXTS = {
     ),
     "own_curves": (
         "The trial's learning curves",
-        "The loss and the accuracy after every epoch, on the training and the validation images. If the training curve "
+        "The metrics after every epoch, on the training and the validation images. If the training curve "
         "still improves while the other one gets worse, the model memorizes the training images.",
     ),
     "curves": (

@@ -47,6 +47,7 @@ class Winner:
         values: Its hyperparameters that were searched.
         others: Its other parameters.
         run: The MLflow run whose model is the sweep's.
+        best_epoch: The epoch whose weights were kept, if it is known.
     """
 
     trial: int
@@ -56,6 +57,7 @@ class Winner:
     values: dict[str, str]
     others: dict[str, str]
     run: ModelRun
+    best_epoch: int | None
 
     @property
     def named(self) -> bool:
@@ -167,6 +169,7 @@ def winner(
         {name: texts[name] for name in searched if name in texts},
         {name: text for name, text in texts.items() if name not in searched},
         ModelRun(found.client, run),
+        None if row_of_board is None else row_of_board.best_epoch,
     )
 
 

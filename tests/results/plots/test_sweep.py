@@ -22,6 +22,7 @@ from mnist_sweep.results.plots import (
     parallel_coordinates,
     pareto_front,
     slot_timeline,
+    trial_learning_curves,
 )
 from mnist_sweep.results.plots.scales import scale_of
 
@@ -160,6 +161,16 @@ def test_training_is_drawn_beside_validation_on_the_same_scale():
     assert training.get_ylim() == validation.get_ylim()
     # The best trials are told apart by what differs.
     assert legend_of(figure)[1][:2] == ["best: trial 1 (0.9): units 64", "trial 0 (0.7): units 16"]
+
+
+def test_a_trials_own_curves_have_a_panel_for_each_metric_with_training_and_validation():
+    parts = [curves_of({3: values}, name) for name, values in (("f1", [0.1, 0.2]), ("val_f1", [0.1, 0.3]))]
+    figure = trial_learning_curves(pd.concat([*parts, curves_of({3: [2.0, 1.0]}, "loss")]), 2, "")
+    loss, f1 = figure.axes
+    assert (loss.get_ylabel(), f1.get_ylabel()) == ("loss", "f1")
+    assert line(loss, "loss") == [(1, 2.0), (2, 1.0)]
+    assert (line(f1, "f1"), line(f1, "val_f1")) == ([(1, 0.1), (2, 0.2)], [(1, 0.1), (2, 0.3)])
+    assert legend_of(figure)[1] == ["training images", "validation images", "the epoch that was kept"]
 
 
 def test_values_that_are_not_finite_are_gaps_in_a_curve():
