@@ -130,6 +130,23 @@ def test_all_sweeps_are_logged_after_the_store_was_deleted(begin: Begin) -> None
     assert "experiments/x/3: another process runs the sweep, and logs it" in said
 
 
+def test_the_runs_that_retrain_its_trials_are_logged_with_a_sweep(begin: Begin) -> None:
+    folder = begin(FIRST, end=Status.STOPPED)
+    retrained = begin(f"{FIRST}/retrained-0", end=Status.STOPPED)
+    for number, how in enumerate(({}, {"every": True})):
+        uri = ("sqlite:///mlruns/mlflow.db", "sqlite:///other.db")[number]
+        code, said = synced(**how, tracking_uri=uri)
+        assert code == 0
+        assert set(runs(uri)) == {FIRST, f"{FIRST}/retrained-0"}
+        assert [line.partition(":")[0] for line in said.splitlines() if "events" in line] == [
+            str(folder),
+            str(retrained),
+        ]
+    with Journal(retrained, resume=True):
+        # It logs itself.
+        assert "retrained" not in synced("x")[1]
+
+
 def test_what_cannot_be_brought_back_is_said(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(FIRST, end=Status.STOPPED)
     monkeypatch.setattr(sync.Recorder, "lost", [0, 2])
