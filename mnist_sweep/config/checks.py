@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.config.foreign_sweeps import meant_as_sweep
 from mnist_sweep.config.key_names import unknown_key
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 
 M = TypeVar("M", bound=BaseModel)
 
-# The groups whose values can be searched.
-_SEARCHED = ("model.", "optimizer.", "training.")
+_SEARCHED = tuple(f"{group}." for group in TRIAL_GROUPS)
 
 
 class Strict(BaseModel):

@@ -29,7 +29,8 @@ from mnist_sweep.config import shipped
 from mnist_sweep.config.grammar import FORMS, is_sweep, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected
-from mnist_sweep.config.settings import TRIAL_GROUPS, is_name
+from mnist_sweep.config.settings import is_name
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 
 CONFIG = "config"
 _MISSING = object()

@@ -1,35 +1,12 @@
-"""Finds the value at a dotted key, and the member of a domain that equals a value."""
+"""Finds the member of a domain that equals a value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from mnist_sweep.config.dotted import MISSING
 from mnist_sweep.config.grammar import Choice, Interval, is_number
 from mnist_sweep.config.space import identity
-
-MISSING = object()
-
-
-def value_at(node: Any, name: str) -> Any:
-    """Returns the value at a dotted key, or `MISSING`; a value for all layers is the value of each layer."""
-    if isinstance(node, Mapping):
-        path = split_key(node, name)
-        return MISSING if path is None else value_at(node[path[0]], path[1]) if path[1] else node[path[0]]
-    if not name.isdigit():
-        return MISSING
-    if isinstance(node, list):
-        return node[int(name) - 1] if 0 < int(name) <= len(node) else MISSING
-    return node
-
-
-def split_key(node: Mapping[str, Any], name: str) -> tuple[str, str] | None:
-    """Splits a dotted key into its first part and the rest; a part may contain dots, as in hypermodels' keys."""
-    parts = name.split(".")
-    for i in range(len(parts), 0, -1):
-        if ".".join(parts[:i]) in node:
-            return ".".join(parts[:i]), ".".join(parts[i:])
-    return None
 
 
 def member(domain: Choice | Interval, value: Any) -> Any:

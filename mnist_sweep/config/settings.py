@@ -17,12 +17,12 @@ from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
 # Metrics that only a mistake would optimize in the other direction.
 _LEARNED = ("accuracy", "loss", "val_accuracy", "val_loss")
-TRIAL_GROUPS = ("model", "optimizer", "training")
 
 
 def is_name(text: str) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 
 from mnist_sweep.common.reading import read_yaml
 
+# The groups of a trial's config, whose values can be searched.
+TRIAL_GROUPS = ("model", "optimizer", "training")
+
 
 def folder() -> Path:
     """Returns the folder of the shipped configs: inside an installed package, next to it in a source tree."""
@@ -25,3 +28,16 @@ def values(name: str) -> Mapping[str, Any]:
     """
     path = folder() / f"{name}.yaml"
     return {key: value for key, value in read_yaml(path, str(path)).items() if key != "defaults"}
+
+
+def trial_defaults(kind: str | None) -> dict[str, Mapping[str, Any]]:
+    """Returns the default values of the groups model, optimizer and training.
+
+    Args:
+        kind: The kind of model, which decides its keys; for a user's own model, none of them is known.
+    """
+    return {
+        "model": values(f"model/{kind}") if kind in ("mlp", "cnn") else {},
+        "optimizer": {**values("optimizer/base/any"), **values("optimizer/adam")},
+        "training": values("training/default"),
+    }

@@ -18,6 +18,7 @@ from mnist_sweep.config import shipped
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.condition_text import Written
 from mnist_sweep.config.conditions import Between, Condition, holds, implied, merged, resolve, shown
+from mnist_sweep.config.dotted import MISSING, put, value_at
 from mnist_sweep.config.grammar import Choice, Domain, Interval, read_sweep
 from mnist_sweep.config.key_names import unknown_key
 from mnist_sweep.config.trial_config import LAYERED, TrialConfig, check_trial
@@ -209,7 +210,9 @@ class Space:
                 return node.value if active else known.default
             if isinstance(node, _Layers):
                 count = (
-                    self._value(node.count, values) if node.count in self._found else _at(self._template, node.count)
+                    self._value(node.count, values)
+                    if node.count in self._found
+                    else value_at(self._template, node.count)
                 )
                 return [self._value(name, values) for name in node.names[: fill(count)]]
             if isinstance(node, dict):
@@ -350,7 +353,7 @@ class Space:
                 elsewhere[_field(name)] = default
             self._conditional[name] = _Conditional(together, own.get(name, ()), default)
             if name in plain:
-                _put(self._template, name, _Fixed(name, plain[name]))
+                put(self._template, name, _Fixed(name, plain[name]))
         self.notes += [
             f"{key} is {as_written(value)} where its condition does not hold" for key, value in elsewhere.items()
         ]
@@ -367,14 +370,10 @@ class Space:
             return _ABSENT
         if name in defaults:
             return defaults[name]
-        kind = self._template["model"].get("kind")
-        groups = {
-            "model": shipped.values(f"model/{kind}") if kind in ("mlp", "cnn") else {},
-            "optimizer": {**shipped.values("optimizer/base/any"), **shipped.values("optimizer/adam")},
-            "training": {**shipped.values("training/default"), "seed": self._template["training"].get("seed")},
-        }
-        default = _at(groups, name)
-        return _first_value(default, self._found)
+        groups = shipped.trial_defaults(self._template["model"].get("kind"))
+        groups["training"] = {**groups["training"], "seed": self._template["training"].get("seed")}
+        default = value_at(groups, name)
+        return None if default is MISSING else _first_value(default, self._found)
 
 
 def identity(values: Mapping[str, Any]) -> str:
@@ -406,7 +405,7 @@ def _check_conditional(
         raise UserError(f"conditions.{key}: {common} is the same in all trials of a sweep, so it can have no condition")
     if keys:
         return
-    if key.partition(".")[0] not in ("model", "optimizer", "training"):
+    if key.partition(".")[0] not in shipped.TRIAL_GROUPS:
         raise UserError(f"conditions.{key}: only keys of model, optimizer and training can have a condition")
     if key.startswith(_ARGUMENTS):
         raise UserError(f"conditions.{key}: this argument is neither searched nor set; write +{key}=…, or remove this")
@@ -468,15 +467,6 @@ def _has_sweep(node: Any) -> bool:
 
 def _first_value(node: Any, found: Mapping[str, Domain]) -> Any:
     return found[node.name].extremes()[0] if isinstance(node, _Placeholder) else node
-
-
-def _at(node: Any, key: str) -> Any:
-    """Returns the value at a dotted key; None if there is none, and the value of all layers for one of them."""
-    for part in key.split("."):
-        if part.isdigit():
-            return node[int(part) - 1] if isinstance(node, list) and int(part) <= len(node) else node
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
 
 
 def _product(hyperparameters: Sequence[Hyperparameter]) -> Iterator[Values]:
@@ -542,7 +532,7 @@ def _with_layers(template: dict[str, Any], found: Mapping[str, Domain], per_laye
             names = {key: _position(key)}
             if key in expanded:
                 names = {f"{key}.{layer}": layer for layer in range(1, max(layers) + 1)}
-                _put(template, key, _Layers(tuple(names), count))
+                put(template, key, _Layers(tuple(names), count))
             for name, layer in names.items():
                 enough = tuple(n for n in layers if n >= layer)
                 depends = count in found and min(layers) < layer
@@ -569,26 +559,10 @@ def _count_key(key: str) -> str | None:
 
 def _layer_counts(template: Mapping[str, Any], found: Mapping[str, Domain], key: str) -> list[int] | None:
     """Returns the possible numbers of layers; None if the config has no such key, as with custom models."""
-    node: Any = template
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
     domain = found.get(key)
-    options = list(domain.all()) if domain is not None and domain.size is not None else [node]
+    options = list(domain.all()) if domain is not None and domain.size is not None else [value_at(template, key)]
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in options)
     return options if whole else None
-
-
-def _put(template: dict[str, Any], key: str, value: object) -> None:
-    parts = key.split(".")
-    # The names of a hypermodel's hyperparameters may contain dots.
-    for i in range(len(parts), 0, -1):
-        name, rest = ".".join(parts[:i]), ".".join(parts[i:])
-        if name in template and not rest:
-            template[name] = value
-            return
-        if name in template:
-            _put(template[name], rest, value)
-            return
 
 
 def _readable(option: list[Any], found: Mapping[str, Domain]) -> str:

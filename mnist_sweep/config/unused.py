@@ -98,14 +98,11 @@ def refuse_unused(config: Config) -> None:
 
 def _defaults(config: Config) -> dict[str, Any]:
     """Returns the shipped defaults of the groups that the rules are about."""
-    kind = config["model"].get("kind", "mlp")
     data = {name: value for name, value in shipped.values(f"data/{config['data']['name']}").items() if value != "???"}
     return {
         **shipped.values("config"),
         "data": data,
-        "model": shipped.values(f"model/{kind}") if kind in ("mlp", "cnn") else {},
-        "optimizer": {**shipped.values("optimizer/base/any"), **shipped.values("optimizer/adam")},
-        "training": shipped.values("training/default"),
+        **shipped.trial_defaults(config["model"].get("kind", "mlp")),
         "workers": shipped.values("workers/local"),
     }
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import keras_names
+from mnist_sweep.config.dotted import MISSING, value_at
 from mnist_sweep.config.grammar import Choice, Interval
-from mnist_sweep.config.lookup import MISSING, member, value_at
+from mnist_sweep.config.lookup import member
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Hyperparameter, Space, Values, identity
 

@@ -11,7 +11,8 @@ from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.grammar import Choice, Domain, read_sweep
-from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Hyperparameter, Space, identity
 from mnist_sweep.journal.state import SweepState
 
@@ -33,17 +34,6 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def with_space_of(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config with the search space of another one."""
     return {**config, **{group: other[group] for group in TRIAL_GROUPS}}
-
-
-def replaced(config: Mapping[str, Any], key: str, sweep: str) -> dict[str, Any]:
-    """Returns a config that searches a key in another domain."""
-    result: dict[str, Any] = json.loads(json.dumps(config))
-    *groups, last = key.split(".")
-    node = result
-    for group in groups:
-        node = node[group]
-    node[last] = sweep
-    return result
 
 
 def check(old: Mapping[str, Any], new: Mapping[str, Any], state: SweepState) -> None:

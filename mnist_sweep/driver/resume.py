@@ -18,10 +18,12 @@ from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.checks import as_written
+from mnist_sweep.config.dotted import replaced
 from mnist_sweep.config.grammar import looks_like_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import unknown_key
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import images
 from mnist_sweep.driver import larger_space, launch, same_sweep
@@ -304,14 +306,14 @@ def _with_longer_budget(config: Mapping[str, Any], last: Mapping[str, Any], firs
 
 
 def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    changed: dict[str, Any] = json.loads(json.dumps(config))
+    changed = config
     known = flat(config)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"resume: {override}: write KEY=VALUE, such as search.max_trials=40")
         if larger_space.is_searched(config, key):
-            changed = larger_space.replaced(changed, key, text)
+            changed = replaced(changed, key, text)
             continue
         if key == _NAME:
             raise UserError(f"resume: {override}: a sweep keeps its name")
@@ -320,11 +322,7 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
             raise UserError(f"resume: {override}: is a group; change single values, such as {key}.{first}")
         if key not in known:
             raise UserError(f"resume: {unknown_key(key, known)}")
-        *groups, last = key.split(".")
-        node = changed
-        for group in groups:
-            node = node[group]
-        node[last] = _value(key, text)
+        changed = replaced(changed, key, _value(key, text))
     check_settings(changed)
     return changed
 

@@ -18,7 +18,8 @@ from mnist_sweep.config import compose, shipped
 from mnist_sweep.config.grammar import Choice, looks_like_sweep, parse_value
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.settings import TRIAL_GROUPS, check_settings
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.unused import refuse_unused
 from mnist_sweep.driver import launch

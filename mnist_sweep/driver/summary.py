@@ -13,7 +13,8 @@ from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
 from mnist_sweep.common.text import LONGEST_REASON, alike, counted, flat, format_setting, one_line
-from mnist_sweep.config.settings import TRIAL_GROUPS, Settings
+from mnist_sweep.config.settings import Settings
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.images import Images
 from mnist_sweep.driver.publish import Published

@@ -9,7 +9,8 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line
-from mnist_sweep.config.lookup import MISSING, member, split_key, value_at
+from mnist_sweep.config.dotted import MISSING, split_key, value_at
+from mnist_sweep.config.lookup import member
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, Values, identity

@@ -11,8 +11,8 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.conditions import Between
+from mnist_sweep.config.dotted import value_at
 from mnist_sweep.config.grammar import Interval
-from mnist_sweep.config.lookup import value_at
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
 

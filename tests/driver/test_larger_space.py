@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.dotted import replaced
 from mnist_sweep.driver import larger_space
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.state import SweepState
@@ -25,7 +26,7 @@ def refusal(compose_config: Callable[..., dict[str, Any]]) -> Check:
         for override in overrides:
             key, _, sweep = override.partition("=")
             assert larger_space.is_searched(old, key)
-            new = larger_space.replaced(new, key, sweep)
+            new = replaced(new, key, sweep)
         state = SweepState.after([SweepStarted(1.0, "x/1", old, {}, {}, {})])
         state.searched = set(range(started))
         try:

@@ -175,6 +175,12 @@ class TestOverrides:
             resume.resume("x", [override], Console())
         assert not ran
 
+    def test_may_name_a_hyperparameter_with_dots_in_its_name(self, compose_config, begin: Begin) -> None:
+        config = compose_config("name=x", "model.hypermodel=own:build", "+model.values={conv.units:8}")
+        begin(SWEEPS / "x" / "1", config)
+        with pytest.raises(UserError, match=r"the config has changed: model\.values\.conv\.units \(8 → 9\)"):
+            resume.resume("x", ["model.values.conv.units=9"], Console())
+
 
 class TestRetryFailed:
     @pytest.fixture
