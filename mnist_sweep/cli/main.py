@@ -234,13 +234,11 @@ def _run_job(config: DictConfig, hydra_config: HydraConf, job: Job | None = None
         job: The sweep, if it is one of several; it gets its folder. What is to be continued has been found before.
     """
     from mnist_sweep.cli import hydra_folder
+    from mnist_sweep.cli.sweep_config import checked
     from mnist_sweep.common.tables import standard_output
     from mnist_sweep.config import compose
-    from mnist_sweep.config.settings import check_settings
-    from mnist_sweep.config.unused import refuse_unused
     from mnist_sweep.driver import launch, resume
     from mnist_sweep.journal import folders
-    from mnist_sweep.tracking.uri import with_password
 
     claim = hydra_folder.claimed(Path(hydra_config.runtime.output_dir))
     if job is not None:
@@ -248,11 +246,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf, job: Job | None = None
     for killed in folders.never_started(claim.folder.parent):
         # There is nothing to continue, but a copy of the images, which may be large.
         folders.discard(killed)
-    plain = compose.plain(config)
-    check_settings(plain)
-    refuse_unused(plain)
-    plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
-    hide(plain["tracking"]["uri"])
+    plain = checked(compose.plain(config))
     if plain["resume"] == "auto" and job is None:
         found = resume.to_continue(plain, claim.wished, lambda line: print(line, flush=True))
         if found is not None:

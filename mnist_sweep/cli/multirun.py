@@ -15,20 +15,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mnist_sweep.cli.sweep_config import checked
 from mnist_sweep.common.errors import NOT_LOGGED, UserError
 from mnist_sweep.common.invocation import command
-from mnist_sweep.common.secrets import hide, masked
+from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import compose
-from mnist_sweep.config.settings import check_settings
-from mnist_sweep.config.unused import refuse_unused
 from mnist_sweep.data import images
 from mnist_sweep.driver import resume
 from mnist_sweep.driver.plan import Plan
 from mnist_sweep.driver.summary import Say
-from mnist_sweep.journal import files, journal
+from mnist_sweep.journal import files
 from mnist_sweep.journal.folders import SWEEPS, is_running, sweeps
 from mnist_sweep.journal.state import SweepState
-from mnist_sweep.tracking.uri import with_password
 
 _INTERRUPTED = 130
 
@@ -101,7 +99,7 @@ class Multirun:
             if any(map(is_running, folders)):
                 say(f"{name} is not continued: another process runs it")
                 continue
-            states = list(_readable(folders, say))
+            states = list(resume.readable(folders, say))
             found = {job.number: past for job in jobs if (past := _past(job, states)) is not None}
             if not found:
                 continue
@@ -156,26 +154,19 @@ def _composed(config: DictConfig) -> Iterator[Job]:
                 parent = Path(str(job.hydra.sweep.dir))
                 folder = parent / str(job.hydra.sweep.subdir)
                 del job["hydra"]
-            plain = compose.plain(job)
-            plain["tracking"]["uri"] = with_password(plain["tracking"]["uri"])
-            hide(plain["tracking"]["uri"])
-            yield Job(number, label, plain, parent, folder)
+            yield Job(number, label, compose.plain(job), parent, folder)
 
 
-class _of_job:  # noqa: N801
+@contextlib.contextmanager
+def _of_job(number: int, count: int, given: str) -> Iterator[None]:
     """Says of which sweep an error is."""
-
-    def __init__(self, number: int, count: int, given: str) -> None:
-        self._prefix = f"sweep {number + 1} of {count} ({given}): " if count > 1 else ""
-
-    def __enter__(self) -> None:
-        """Does nothing."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, compose.COMPOSITION_ERRORS):
-            raise UserError(f"{self._prefix}{compose.explain(error)}") from error
-        if isinstance(error, UserError):
-            raise type(error)(f"{self._prefix}{error}") from error
+    prefix = f"sweep {number + 1} of {count} ({given}): " if count > 1 else ""
+    try:
+        yield
+    except compose.COMPOSITION_ERRORS as error:
+        raise UserError(f"{prefix}{compose.explain(error)}") from error
+    except UserError as error:
+        raise type(error)(f"{prefix}{error}") from error
 
 
 def _check(jobs: Sequence[Job]) -> None:
@@ -192,8 +183,7 @@ def _check(jobs: Sequence[Job]) -> None:
 
     for job in jobs:
         with _of_job(job.number, len(jobs), job.given):
-            check_settings(job.config)
-            refuse_unused(job.config)
+            job.config = checked(job.config)
             plan, data = Plan.of(job.config, None), job.config["data"]
             shape, job.digest = loaded(data["name"], data["path"], data["fallback"])
             plan.check(shape, job.digest)
@@ -211,17 +201,9 @@ def _earlier_commands(jobs: Sequence[Job]) -> dict[str, list[Path]]:
     return {name: [folder for _, folder in sorted(found[name])] for name in latest}
 
 
-def _readable(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, SweepState]]:
-    for folder in folders:
-        try:
-            yield folder, SweepState.after(journal.read(folder))
-        except UserError as error:
-            say(f"{folder} is skipped: {error}")
-
-
 def _past(job: Job, states: Sequence[tuple[Path, SweepState]]) -> resume.Continued | None:
     """Returns how to continue what an earlier command has left of a sweep; None if it has left nothing."""
-    for folder, state in reversed(states):
+    for folder, state in states:
         with contextlib.suppress(resume.NotContinuedError):
             return resume.continued(job.config, folder, state, lambda: job.digest)
     return None

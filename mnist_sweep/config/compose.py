@@ -64,9 +64,11 @@ def replaced_options(choices: Mapping[str, str | None]) -> Iterator[str]:
     Args:
         choices: The chosen option of each group.
     """
+    own = user_folder()
+    if own is None:
+        return
     for group, option in choices.items():
-        own, ours = (folder / group / f"{option}.yaml" for folder in (user_folder() or Path(), shipped.folder()))
-        if user_folder() is not None and own.exists() and ours.exists():
+        if all((folder / group / f"{option}.yaml").exists() for folder in (own, shipped.folder())):
             yield f"conf/{group}/{option}.yaml of the working directory is used instead of the one of mnist_sweep"
 
 

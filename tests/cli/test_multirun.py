@@ -70,6 +70,8 @@ def command(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
     [
         (["seed=1,2", "model.units=4,0"], "sweep 2 of 4 (seed=1 model.units=0): model.units=0: must be at least 1"),
         (["data.path=typo.npz"], "data.path=typo.npz: no such file"),
+        (["seed=1,2", "tracking.uri=5"], "sweep 1 of 2 (seed=1): tracking.uri=5: must be text"),
+        (["seed=1,2", "model=cnn", "model.kernel_size=20"], "sweep 1 of 2 (seed=1): model.kernel_size=20: "),
         (["seed=1,2", "search.warm_start=[],[gone]"], "(seed=1 search.warm_start=[gone]): search.warm_start=gone: no "),
         (["data=mnist_5k,missing"], "sweep 2 of 2 (data=missing): data=missing: no such option"),
     ],
@@ -80,6 +82,11 @@ def test_a_mistake_in_any_of_them_is_told_before_the_first_begins(
     assert command(*arguments) == (2, [])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "experiments").exists()
+
+
+def test_values_with_which_no_model_fits_the_images_do_not_end_a_search_that_has_others(command: Command) -> None:
+    code, started = command("seed=1,2", "model=cnn", 'model.kernel_size="choice(3,20)"')
+    assert (code, len(started)) == (0, 2)
 
 
 def test_one_that_fails_does_not_end_the_others(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

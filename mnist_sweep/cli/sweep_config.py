@@ -1,0 +1,29 @@
+"""Checks the config of a new sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mnist_sweep.common.secrets import hide
+from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.unused import refuse_unused
+from mnist_sweep.tracking.uri import with_password
+
+
+def checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Checks the config of a new sweep.
+
+    Args:
+        config: The config as Hydra composed it, as plain data.
+
+    Returns:
+        The config, whose tracking URI has its password. From here on, the password is hidden whenever it is printed.
+
+    Raises:
+        UserError: A value is invalid, or would not be used.
+    """
+    check_settings(config)
+    refuse_unused(config)
+    uri = with_password(config["tracking"]["uri"])
+    hide(uri)
+    return {**config, "tracking": {**config["tracking"], "uri": uri}}
