@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Characters of the longest message that is kept: more is of no use in a table or a tag.
@@ -67,10 +67,15 @@ def alike(reason: str) -> str:
 
 def most_common(reasons: Iterable[str]) -> str:
     """Returns the first of those reasons that most are `alike`; of two equally common ones, the one that came later."""
+    return max(reversed(grouped(reasons)), key=len)[0]
+
+
+def grouped(reasons: Iterable[str]) -> list[list[str]]:
+    """Groups those reasons that are `alike`, in the order of the first one of each group."""
     groups: dict[str, list[str]] = {}
     for reason in reasons:
         groups.setdefault(alike(reason), []).append(reason)
-    return max(reversed(groups.values()), key=len)[0]
+    return list(groups.values())
 
 
 def first_line(error: BaseException, most: int = LONGEST) -> str:
@@ -155,6 +160,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
         '2 classes'
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def numbered(noun: str, numbers: Sequence[int]) -> str:
+    """Names things by their numbers: `trial 3`, `trials 3, 7`."""
+    return f"{noun if len(numbers) == 1 else f'{noun}s'} {', '.join(map(str, numbers))}"
 
 
 def format_value(value: object) -> str:

@@ -122,7 +122,8 @@ Domain = Choice | Interval
 
 
 @functools.cache
-def _parser() -> OverridesParser:
+def parser() -> OverridesParser:
+    """Returns Hydra's parser of overrides, which takes a while to create."""
     return OverridesParser.create()
 
 
@@ -143,12 +144,12 @@ def read_sweep(text: str, key: str) -> Domain | None:
     choice = re.fullmatch(r"choice\((.*)\)", text, re.DOTALL)
     try:
         try:
-            parsed = _parser().parse_overrides([f"key={text}"])[0]
+            parsed = parser().parse_overrides([f"key={text}"])[0]
         except HydraException:
             # Hydra's choice() does not accept null, although null,1 is a choice.
             if choice is None or "null" not in text:
                 raise
-            parsed = _parser().parse_overrides([f"key={choice.group(1)}"])[0]
+            parsed = parser().parse_overrides([f"key={choice.group(1)}"])[0]
             if not parsed.is_sweep_override():
                 return Choice((parsed.value(),))
         if not parsed.is_sweep_override():
@@ -264,7 +265,7 @@ def parse_value(text: str, key: str) -> Any:
         UserError: The text cannot be read, or is a sweep.
     """
     try:
-        parsed = _parser().parse_overrides([f"key={text}"])[0]
+        parsed = parser().parse_overrides([f"key={text}"])[0]
     except HydraException:
         raise UserError(f"{key}={text}: cannot be read") from None
     if parsed.is_sweep_override():
@@ -282,7 +283,7 @@ def values_of(override: str) -> list[str]:
         The values without quotes; none if the override cannot be read.
     """
     try:
-        parsed: hydra_types.Override = _parser().parse_overrides([override])[0]
+        parsed: hydra_types.Override = parser().parse_overrides([override])[0]
         value = parsed.value()
     except (HydraException, ValueError):
         return []
@@ -293,7 +294,7 @@ def values_of(override: str) -> list[str]:
 def is_sweep(override: str) -> bool:
     """Returns whether the value of a command-line override is a sweep, quoted for Hydra or not."""
     try:
-        parsed: hydra_types.Override = _parser().parse_overrides([override])[0]
+        parsed: hydra_types.Override = parser().parse_overrides([override])[0]
         if parsed.is_sweep_override():
             return True
         value = parsed.value()
@@ -335,7 +336,7 @@ def quote_sweeps(overrides: Sequence[str], *, intervals_only: bool = False) -> l
             quoted.append(f"++{key.strip().lstrip('+')}={text if text[:1] in _NOT_QUOTED else _quoted(text.strip())}")
             continue
         try:
-            override: hydra_types.Override = _parser().parse_overrides([argument])[0]
+            override: hydra_types.Override = parser().parse_overrides([argument])[0]
         except HydraException:
             quoted.append(argument if intervals_only else _quoted_choice(argument))
             continue

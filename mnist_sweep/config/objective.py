@@ -24,6 +24,10 @@ METRICS: dict[str, Literal["max", "min"] | None] = {
 # Metrics that are known only when a trial has ended; they cannot be the first objective.
 SUMMARIES: dict[str, Literal["max", "min"] | None] = {"parameters": "min", "latency": "min"}
 
+# Metrics of a whole trial, and how the names of others begin. No model can log metrics of these names.
+TRIAL_METRICS = {*SUMMARIES, "seconds", "best_epoch"}
+TRIAL_PREFIXES = ("best_", "confirmed_", "test_")
+
 # Words in the names of Keras's metrics and losses that tell the better direction.
 _WORDS: tuple[tuple[Literal["max", "min"], str], ...] = (
     (

@@ -6,11 +6,11 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from mnist_sweep.config.foreign_sweeps import from_call
+from mnist_sweep.config.grammar import parser
 
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -94,7 +94,7 @@ def _in_quotes(value: str) -> str:
 
 def _parses(argument: str) -> bool:
     try:
-        OverridesParser.create().parse_overrides([argument])
+        parser().parse_overrides([argument])
     except (HydraException, ValueError):
         return False
     return True

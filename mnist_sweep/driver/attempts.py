@@ -330,7 +330,7 @@ class Attempts:
         row = results.in_a_row(Status.REFUSED)
         if len(row) < _MOST_UNBUILT:
             return ""
-        tried = all(outcome.seconds and outcome.parameters is None for outcome in row.values())
+        tried = all(outcome.seconds and outcome.unbuilt for outcome in row.values())
         built = any(outcome.parameters is not None for outcome in results.outcomes.values())
         if len(row) < (_MOST_UNBUILT if tried and not built else _MOST_REFUSED):
             return ""
@@ -339,7 +339,7 @@ class Attempts:
         if shared and len(row) < _MOST_OF_ALL:
             return ""
         common = most_common(outcome.reason for outcome in row.values())
-        return f"{len(row)} trials in a row were refused: {common}"
+        return f"{counted(len(row), 'trial')} in a row were refused: {common}"
 
     def _choices(self, trial: Trial) -> set[str]:
         """Returns the values of the hyperparameters that have several, each with its name."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_sweep.common.errors import MachineError, UserError
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import first_line, numbered
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.units import seconds
@@ -164,7 +164,7 @@ class Sweep:
             say(f"Trial {number} cannot be retried: it continued from trial {parents[number]}, whose state is gone")
         found = [number for number in failed if number not in lost]
         if found:
-            say(f"Trains again: trial{'' if len(found) == 1 else 's'} {', '.join(map(str, found))}")
+            say(f"Trains again: {numbered('trial', found)}")
         return found
 
     def retry(self, trials: Sequence[int]) -> None:

@@ -126,10 +126,9 @@ class Plan:
             digest: The digest of the data.
 
         Raises:
-            UserError: Something does not fit the data, or `search.enqueue` or `search.warm_start` is wrong.
+            UserError: None of the models fits the data, or `search.enqueue` or `search.warm_start` is wrong.
         """
-        for corner in self.corners:
-            check_shape(corner, shape)
+        _check_any_fits(self.corners, shape)
         if self.known_space is not None:
             enqueue.enqueued(self.settings, self.space, self.baseline)
             self._earlier(digest)

@@ -6,20 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-from mnist_sweep.common.text import alike, counted, format_duration
+from mnist_sweep.common.text import counted, format_duration
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.settings import ConfirmConfig
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal.events import Event, TrialEnded
 from mnist_sweep.journal.state import SweepState
-from mnist_sweep.journal.trial import Outcome, Status, Trial
-
-WITHOUT_RESULT = (Status.FAILED, Status.REFUSED)
-
-
-def _failure(outcome: Outcome) -> tuple[Status, str]:
-    return outcome.status, alike(outcome.reason)
+from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome, Status, Trial
 
 
 @dataclass(frozen=True)
@@ -100,11 +94,11 @@ class Progress:
         """Takes note of an event."""
         self.state.handle(event)
         if isinstance(event, TrialEnded) and event.outcome.status in WITHOUT_RESULT:
-            self._failed_alike.setdefault(_failure(event.outcome), event.trial)
+            self._failed_alike.setdefault(event.outcome.cause, event.trial)
 
     def first_alike(self, number: int) -> int | None:
         """Returns the first trial that failed, or was refused, for the same reason; None if it was not before this."""
-        first = self._failed_alike.get(_failure(self.state.results.outcomes[number]), number)
+        first = self._failed_alike.get(self.state.results.outcomes[number].cause, number)
         return None if first == number else first
 
     @property

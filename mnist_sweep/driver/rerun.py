@@ -21,7 +21,7 @@ from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import ARRAYS, WORKERS, trial_folder
-from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome
 from mnist_sweep.results.models.model_run import find_trial
 from mnist_sweep.results.models.training_data import load_training_data
 from mnist_sweep.results.runs.logged import Curve, Logged, lineage
@@ -248,7 +248,7 @@ class _Again:
             del self.chain[0]
             return
         expected = sum(len(curve) for curve in logged.curves.values())
-        if epochs == 0 and outcome.status in (Status.FAILED, Status.REFUSED):
+        if epochs == 0 and outcome.status in WITHOUT_RESULT:
             raise UserError(f"rerun: trial {logged.trial.number} cannot be trained: {outcome.reason}")
         if epochs < expected:
             epochs_trained = f"{epochs} of {counted(expected, 'epoch')} trained"

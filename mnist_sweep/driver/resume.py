@@ -104,7 +104,7 @@ def last_unfinished(say: Say, *, retry_failed: bool = False) -> Path | None:
         say: Prints which sweeps cannot be read.
         retry_failed: Whether finished sweeps with failed trials count too.
     """
-    found = _readable(sweeps(SWEEPS), say)
+    found = readable(sweeps(SWEEPS), say)
     return next((f for f, state in found if not state.completed or (retry_failed and state.failed)), None)
 
 
@@ -150,7 +150,7 @@ def to_continue(config: Mapping[str, Any], wished: Path, say: Say) -> Continued 
     """
     folders = [*sweeps(wished), *sweeps(SWEEPS / str(config["name"]))]
     digest = functools.cache(lambda: _digest(config))
-    for folder, state in _readable(folders, say):
+    for folder, state in readable(folders, say):
         if state.completed:
             continue
         try:
@@ -205,7 +205,7 @@ def _digest(config: Mapping[str, Any]) -> str:
     return images.load(data["name"], data["path"], data["fallback"]).digest()
 
 
-def _readable(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, SweepState]]:
+def readable(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, SweepState]]:
     """Yields the sweeps that no process runs, the last one first, without those whose journal is damaged."""
     for folder in reversed(folders):
         if is_running(folder):

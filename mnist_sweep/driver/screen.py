@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mnist_sweep.common.tables import PROGRESS_LINE, Column, can_redraw, fitting, progress_printer
 from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
-from mnist_sweep.driver.progress import WITHOUT_RESULT, Progress, Row
+from mnist_sweep.driver.progress import Progress, Row
 from mnist_sweep.journal.events import (
     AttemptFailed,
     EpochEnded,
@@ -21,7 +21,7 @@ from mnist_sweep.journal.events import (
     SweepEnded,
     TrialEnded,
 )
-from mnist_sweep.journal.trial import Status, Trial
+from mnist_sweep.journal.trial import WITHOUT_RESULT, Status, Trial
 
 _ROWS = 14
 _COLOURS = {

@@ -12,7 +12,7 @@ from rich.console import Console
 from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
-from mnist_sweep.common.text import LONGEST_REASON, alike, counted, flat, format_setting, one_line
+from mnist_sweep.common.text import LONGEST_REASON, counted, flat, format_setting, one_line
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
@@ -24,7 +24,8 @@ from mnist_sweep.journal.last_run import LastRun
 from mnist_sweep.journal.leaderboard import MARK, Kind, metrics_text, verdict
 from mnist_sweep.journal.leaderboard import leaderboard as make_leaderboard
 from mnist_sweep.journal.ranking import Ranking
-from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.journal.trial import WITHOUT_RESULT, Status
+from mnist_sweep.tracking.uri import is_server
 
 _LEADERS = 10
 # Keys that differ from the last run.
@@ -195,9 +196,9 @@ def next_steps(
     if last is not None:
         _tell_last_run(say, last)
     say(f"{'Folder' if single else 'Sweep folder'}: {_shown_path(folder)}")
-    local = not settings.tracking.uri.startswith(("http:", "https:"))
     has_link = published is not None and published.link is not None
-    shown = f", shown while {invocation.command('ui')} runs" if local and has_link else ""
+    needs_ui = has_link and not is_server(settings.tracking.uri)
+    shown = f", shown while {invocation.command('ui')} runs" if needs_ui else ""
     say(f"MLflow: {masked(settings.tracking.uri)}, experiment {settings.name}{shown}")
     if published is not None:
         if published.link is not None:
@@ -210,7 +211,7 @@ def next_steps(
         if published is None
         else _next_commands(named, sweep.partition("/")[0] if single else None)
     )
-    if any(o.status is Status.FAILED or _is_unbuilt(o) for o in results.outcomes.values()):
+    if any(outcome.failed for outcome in results.outcomes.values()):
         commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
     lines = {invocation.command(command): purpose for command, purpose in commands.items()}
     width = max(map(len, lines))
@@ -218,16 +219,12 @@ def next_steps(
         say(f"  {line:{width}}  # {purpose}")
 
 
-def _is_unbuilt(outcome: Outcome) -> bool:
-    return outcome.status is Status.REFUSED and outcome.parameters is None
-
-
 def _failures(results: Ranking) -> list[str]:
     """Returns a line for each group of trials that failed, or were refused, alike; the largest first."""
     groups: dict[tuple[Status, str], list[str]] = {}
     for outcome in results.outcomes.values():
-        if outcome.status in (Status.FAILED, Status.REFUSED):
-            groups.setdefault((outcome.status, alike(outcome.reason)), []).append(outcome.reason)
+        if outcome.status in WITHOUT_RESULT:
+            groups.setdefault(outcome.cause, []).append(outcome.reason)
     lines = []
     for (status, _), reasons in sorted(groups.items(), key=lambda group: -len(group[1])):
         count = f"{counted(len(reasons), 'trial')} {status}{' alike' if len(reasons) > 1 else ''}"

@@ -12,7 +12,7 @@ from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import NOT_LOGGED, UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
-from mnist_sweep.common.text import counted, first_line
+from mnist_sweep.common.text import counted, first_line, numbered
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.driver import summary
 from mnist_sweep.driver.logs import log_to
@@ -20,7 +20,7 @@ from mnist_sweep.driver.publish import load_plots, publish
 from mnist_sweep.driver.resume import last_config
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.journal import journal
-from mnist_sweep.journal.events import SweepEnded, SweepStarted
+from mnist_sweep.journal.events import SweepEnded
 from mnist_sweep.journal.folders import SWEEPS, find, is_running, retrainings, sweeps, tidy
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Status
@@ -81,8 +81,7 @@ def _killed(folders: Sequence[Path], uri: str) -> list[Path]:
 
 def _name(folder: Path) -> str:
     with contextlib.suppress(UserError):
-        for event in journal.read(folder):
-            return event.sweep if isinstance(event, SweepStarted) else ""
+        return journal.started(folder).sweep
     return ""
 
 
@@ -125,7 +124,7 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
     if mended := str(recorder.mended):
         say(f"Brought back: {mended}.")
     if recorder.lost:
-        trials = f"trial{'' if len(recorder.lost) == 1 else 's'} {', '.join(map(str, recorder.lost))}"
+        trials = numbered("trial", recorder.lost)
         say(f"Cannot be brought back: the model of {trials}, which neither MLflow nor {folder}/trials has.")
     named = summary.as_argument(state.started.sweep, folder)
     if killed:

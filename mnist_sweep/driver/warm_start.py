@@ -18,7 +18,7 @@ from mnist_sweep.config.trial_config import LAYERED, check_trial
 from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import EpochEnded
 from mnist_sweep.journal.state import SweepState
-from mnist_sweep.journal.trial import Outcome, Status
+from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome
 
 # The keys of `training` that may differ between trials whose scores are compared.
 _SPEED = ("steps_per_execution", "validation_batch_size", "jit_compile", "backend")
@@ -77,7 +77,7 @@ def _read(sweep: str, find: Callable[[str], Path]) -> SweepState:
 
 
 def _scores(outcome: Outcome, theirs: tuple[Objective, ...], ours: tuple[Objective, ...]) -> tuple[float, ...] | None:
-    if outcome.status in (Status.FAILED, Status.REFUSED) or outcome.score is None:
+    if outcome.status in WITHOUT_RESULT or outcome.score is None:
         return None
     metrics = {"parameters": outcome.parameters, **outcome.metrics, theirs[0].name: outcome.score}
     scores = [metrics.get(objective.name) for objective in ours]

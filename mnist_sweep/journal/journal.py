@@ -185,6 +185,21 @@ def read(folder: Path) -> Iterator[Event]:
         raise UserError(f"{path}: line {number + 1} is damaged (it is longer than any that a sweep writes)")
 
 
+def started(folder: Path) -> SweepStarted:
+    """Returns the first event of a sweep, without reading the others.
+
+    Args:
+        folder: The sweep's folder.
+
+    Raises:
+        UserError: The journal is damaged, or starts with another event.
+    """
+    first = next(read(folder), None)
+    if not isinstance(first, SweepStarted):
+        raise UserError(f"{folder / FILE}: lacks the start of the sweep")
+    return first
+
+
 def last_config(folder: Path) -> dict[str, Any]:
     """Returns the config that a sweep was last run with. Reads only those events that have one.
 

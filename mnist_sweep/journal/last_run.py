@@ -12,9 +12,9 @@ from typing import Any
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import flat, format_duration, format_setting, one_line
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.folders import SWEEPS, sweeps
-from mnist_sweep.journal.journal import read
 from mnist_sweep.journal.leaderboard import score_text
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome
@@ -73,7 +73,7 @@ def last_run(folder: Path, state: SweepState, objectives: tuple[Objective, ...])
         return None
     for other in _earlier(folder, started):
         with contextlib.suppress(UserError):
-            before = SweepState.after(read(other), objectives)
+            before = SweepState.after(journal.read(other), objectives)
             if _result(before) is not None:
                 return _compared(before, state, objectives)
     return None
@@ -86,10 +86,8 @@ def _earlier(folder: Path, started: SweepStarted) -> Iterator[Path]:
     found: list[tuple[float, Path]] = []
     for other in sweeps(below):
         with contextlib.suppress(UserError):
-            first = next(read(other), None)
-            if not isinstance(first, SweepStarted) or first.space or first.retrains is not None:
-                continue
-            if first.time < started.time:
+            first = journal.started(other)
+            if not first.space and first.retrains is None and first.time < started.time:
                 found.append((first.time, other))
     for _, other in sorted(found, reverse=True):
         yield other

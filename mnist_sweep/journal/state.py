@@ -150,9 +150,7 @@ class SweepState:
     @property
     def failed(self) -> list[int]:
         """The trials that failed, or whose model could not be built; not those whose model exceeds `limits`."""
-        outcomes = self.results.outcomes
-        unbuilt = {n for n, o in outcomes.items() if o.status is Status.REFUSED and o.parameters is None}
-        return sorted(unbuilt | {n for n, o in outcomes.items() if o.status is Status.FAILED})
+        return sorted(number for number, outcome in self.results.outcomes.items() if outcome.failed)
 
     @property
     def ended(self) -> SweepEnded | None:

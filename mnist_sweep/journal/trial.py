@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mnist_sweep.common.text import alike
+
 
 class Status(StrEnum):
     """Whether a trial runs, or how it ended."""
@@ -21,6 +23,9 @@ class Status(StrEnum):
     """It has no result: its loss was not finite in its first epoch, its code failed, or its worker died."""
     REFUSED = "refused"
     """It was not trained, as its model exceeds `limits` or cannot be built. It does not count in any budget."""
+
+
+WITHOUT_RESULT = (Status.FAILED, Status.REFUSED)
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,21 @@ class Outcome:
     scores: list[float] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     digest: str = ""
+
+    @property
+    def unbuilt(self) -> bool:
+        """Whether its model could not be built; a trial that exceeds `limits` is refused after that."""
+        return self.status is Status.REFUSED and self.parameters is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether code has failed: in its training, or before it, as its model could not be built."""
+        return self.status is Status.FAILED or self.unbuilt
+
+    @property
+    def cause(self) -> tuple[Status, str]:
+        """How it ended and why, which is the same for trials that ended alike."""
+        return self.status, alike(self.reason)
 
     def whole(self, trial: Trial) -> bool:
         """Whether each of the trial's executions has ended; always true for a trial without executions."""

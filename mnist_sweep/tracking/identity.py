@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,15 @@ from mnist_sweep.common.secrets import STORE_VARIABLE, masked
 from mnist_sweep.journal.folders import SWEEPS, sweeps
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.store import search_runs
-from mnist_sweep.tracking.tags import RETRAINING, SWEEP, TAG_KIND, TAG_SWEEP
+from mnist_sweep.tracking.tags import NESTED, TAG_KIND, TAG_SWEEP
 from mnist_sweep.tracking.uri import absolute, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run, RunInfo
 
 # MLflow's name of what can be restored.
-DELETED = "deleted"
+_DELETED = "deleted"
 # How many experiments to search at a time; some servers allow no more.
 _AT_A_TIME = 100
 
@@ -44,18 +44,26 @@ def find_runs(client: MlflowClient, sweep: str, likely: str | None = None) -> li
     others = (number for number in _experiments(client) if number != likely)
     while some := list(islice(others, _AT_A_TIME)):
         if found := list(search_runs(client, some, query, deleted=True)):
-            home = next(
-                (run for run in found if run.data.tags[TAG_KIND] in (SWEEP, RETRAINING)), found[0]
-            ).info.experiment_id
+            home = (own_run(found) or found[0]).info.experiment_id
             return [run for run in found if run.info.experiment_id == home]
     return []
+
+
+def own_run(runs: Iterable[Run]) -> Run | None:
+    """Returns the run of a sweep itself among those of its trials; None if it is lost."""
+    return next((run for run in runs if run.data.tags[TAG_KIND] in NESTED), None)
+
+
+def is_deleted(found: RunInfo | Experiment) -> bool:
+    """Returns whether a run or an experiment is deleted, and can be restored."""
+    return bool(found.lifecycle_stage == _DELETED)
 
 
 def open_sweeps(client: MlflowClient) -> set[str]:
     """Returns the sweeps whose own run is still open in a store: they run, or were killed."""
     experiments, found = _experiments(client), set[str]()
     while some := list(islice(experiments, _AT_A_TIME)):
-        for kind in (SWEEP, RETRAINING):
+        for kind in NESTED:
             query = f"attributes.status = 'RUNNING' and {tagged(TAG_KIND, kind)}"
             found |= {run.data.tags[TAG_SWEEP] for run in search_runs(client, some, query)}
     return found
@@ -82,7 +90,7 @@ def check_experiment(uri: str, name: str) -> None:
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database,
     ):
-        for (number,) in database.execute(query, (name, DELETED)).fetchall():
+        for (number,) in database.execute(query, (name, _DELETED)).fetchall():
             raise experiment_deleted(uri, name, number)
 
 

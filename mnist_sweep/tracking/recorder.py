@@ -8,7 +8,7 @@ import heapq
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,7 +118,7 @@ class Mended:
         parts = [f"the deleted experiment {self.experiment}"] if self.experiment else []
         for count, what in ((self.runs, "deleted run"), (self.files, "lost file")):
             if count:
-                parts.append(f"{count} {what}{'' if count == 1 else 's'}")
+                parts.append(counted(count, what))
         return " and ".join(parts)
 
 
@@ -247,7 +247,8 @@ class Recorder:
         found = self._write.open(event.sweep, self._common_tags(event), event.data, repair=self._repair)
         # Runs of early versions have no id. Of several equal runs, one that is not deleted is used.
         mine = [run for run in found if run.data.tags.get(TAG_ID, event.id) == event.id]
-        self._found = {_key(run.data.tags): run for run in sorted(mine, key=_is_active)}
+        mine.sort(key=lambda run: identity.is_deleted(run.info), reverse=True)
+        self._found = {_key(run.data.tags): run for run in mine}
         self._restore_deleted()
         self._complete |= {run.info.run_id for run in self._found.values() if TAG_BEGUN in run.data.tags}
         self._kind = SWEEP if event.retrains is None else RETRAINING
@@ -255,11 +256,16 @@ class Recorder:
         self._parent = self._run(descriptions.run_name(event), tags, event)
         self._save_view()
         if self._parent not in self._complete or self._has_lost(self._parent, "config.yaml", "space.yaml"):
-            shared = {key: value for key, value in event.config.items() if key != "tracking"}
+            shared = self._write_sweep_config(event)
             self._write.params(self._parent, {**flat(shared), **{f"space.{k}": v for k, v in event.space.items()}})
-            self._write.yaml(self._parent, shared, "config.yaml")
-            self._write.yaml(self._parent, event.space, "space.yaml")
             self._mark_complete(self._parent)
+
+    def _write_sweep_config(self, event: SweepStarted | SweepResumed) -> dict[str, Any]:
+        """Writes the config and the space of the sweep, and returns the config without the store."""
+        shared = {key: value for key, value in event.config.items() if key != "tracking"}
+        self._write.yaml(self._parent, shared, "config.yaml")
+        self._write.yaml(self._parent, event.space, "space.yaml")
+        return shared
 
     def _save_view(self, ranked: int = 0) -> None:
         started = self._state.started
@@ -289,7 +295,7 @@ class Recorder:
     def _restore_deleted(self) -> None:
         self.mended.experiment = self._write.restored_experiment
         for run in self._found.values():
-            if not _is_active(run):
+            if identity.is_deleted(run.info):
                 self._write.restore(run.info.run_id)
                 self.mended.runs += 1
 
@@ -313,9 +319,7 @@ class Recorder:
         # MLflow's parameters cannot change.
         grown = {name: domain for name, domain in event.space.items() if started.space.get(name) != domain}
         self._write.tag(self._parent, TAG_SPACE, json.dumps(grown))
-        shared = {key: value for key, value in event.config.items() if key != "tracking"}
-        self._write.yaml(self._parent, shared, "config.yaml")
-        self._write.yaml(self._parent, event.space, "space.yaml")
+        self._write_sweep_config(event)
 
     def _common_tags(self, event: SweepStarted) -> dict[str, str]:
         tags = {
@@ -337,7 +341,7 @@ class Recorder:
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         objectives = self._settings.objectives
-        points = {n: point for n in self._scores() if (point := self._results.scores(n)) is not None}
+        points = self._points(self._scores())
         if len(objectives) > 1 and points:
             title = f"{counted(len(points), 'trial')} of {self._settings.name}"
             self._write.figure(
@@ -649,8 +653,11 @@ class Recorder:
 
     def _front(self, scores: Mapping[int, float]) -> set[int]:
         """Returns those of the scored trials that are on the Pareto front; none if there is only one objective."""
-        points = {n: point for n in scores if (point := self._results.scores(n)) is not None}
-        return marked(points, self._settings.objectives)
+        return marked(self._points(scores), self._settings.objectives)
+
+    def _points(self, trials: Iterable[int]) -> dict[int, tuple[float, ...]]:
+        """Returns the scores by all objectives of those trials that have them."""
+        return {n: point for n in trials if (point := self._results.scores(n)) is not None}
 
     def _drop_models(self, numbers: Sequence[int], just_ended: int | None = None) -> None:
         for number in numbers:
@@ -699,10 +706,6 @@ class Recorder:
             self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
-
-
-def _is_active(run: Run) -> bool:
-    return run.info.lifecycle_stage != identity.DELETED
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Refusals:
 
     def __str__(self) -> str:
         """Returns one line about all of them; empty if there are none."""
-        events = f"{counted(self.count, 'event')}"
+        events = counted(self.count, "event")
         return (
             f"{events} could not be logged completely, because MLflow rejects a part: {self.reason}"
             if self.count

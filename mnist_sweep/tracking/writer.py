@@ -136,20 +136,16 @@ class Writer:
         self._artifact_uris: dict[str, str] = {}
         # The name of the experiment if it was deleted, and `open` has restored it.
         self.restored_experiment = ""
-        self._asked_at: float | None = None
-
-    @property
-    def waiting_since(self) -> float | None:
-        """When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered."""
-        return self._asked_at
+        # When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered.
+        self.waiting_since: float | None = None
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        self._asked_at = time.monotonic()
+        self.waiting_since = time.monotonic()
         try:
             yield
         finally:
-            self._asked_at = None
+            self.waiting_since = None
 
     def open(self, sweep: str, tags: Mapping[str, str], data: Mapping[str, Any], *, repair: bool = False) -> list[Run]:
         """Opens the store and the sweep's experiment, and creates or restores them if needed.
@@ -180,7 +176,7 @@ class Writer:
             self.experiment = self._new_experiment() if named is None else named.experiment_id
         with self._asking():
             experiment = self._client.get_experiment(self.experiment)
-        if experiment.lifecycle_stage == identity.DELETED:
+        if identity.is_deleted(experiment):
             if not (found or repair):
                 raise identity.experiment_deleted(tracking.uri, self._name, self.experiment)
             self._client.restore_experiment(self.experiment)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.hypermodel_space import key_of
-from mnist_sweep.config.objective import METRICS, SUMMARIES
+from mnist_sweep.config.objective import METRICS, SUMMARIES, TRIAL_METRICS, TRIAL_PREFIXES
 from mnist_sweep.config.trial_config import HyperModelConfig
 from mnist_sweep.data.images import Array
 from mnist_sweep.training import model as models
@@ -23,9 +23,6 @@ from mnist_sweep.training import user_code
 
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
-# Names and their beginnings under which this program logs figures of a whole trial.
-_OUR_NAMES = {*SUMMARIES, "seconds", "best_epoch", "epoch_seconds"}
-_OUR_BEGINNINGS = ("best_", "confirmed_", "test_")
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
 
 
@@ -344,7 +341,7 @@ def _compiled_metrics(model: keras.Model) -> dict[str, Any]:
 
 
 def _is_ours(metric: str) -> bool:
-    return metric in _OUR_NAMES or metric.startswith(_OUR_BEGINNINGS)
+    return metric in {*TRIAL_METRICS, "epoch_seconds"} or metric.startswith(TRIAL_PREFIXES)
 
 
 def _taken(metric: str) -> str:

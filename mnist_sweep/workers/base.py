@@ -152,14 +152,6 @@ class Done(Message):
     log: str = ""
     lasting: bool = False
 
-    @property
-    def failed(self) -> bool:
-        """Whether code has failed, so that its output explains it and its process may be broken."""
-        outcome = self.outcome
-        # A trial that exceeds a limit is refused after its model was built.
-        unbuilt = outcome.status is Status.REFUSED and outcome.parameters is None
-        return unbuilt or outcome.status is Status.FAILED
-
 
 @dataclass(frozen=True)
 class Evaluated(Message):

@@ -224,7 +224,7 @@ class LocalWorkers:
         """Takes a message; replaces a process that should not have another task."""
         if isinstance(message, base.MachineFailed):
             message = replace(message, trial=worker.trial)
-        elif isinstance(message, base.Done) and message.failed:
+        elif isinstance(message, base.Done) and message.outcome.failed:
             message = replace(message, log=worker.end_of_log())
         worker.record(message)
         if isinstance(message, base.Noted):
@@ -348,7 +348,7 @@ def _has_failed(message: base.Message) -> bool:
     if isinstance(message, base.Evaluated | base.Packaged | base.Discovered):
         return bool(message.error)
     if isinstance(message, base.Done):
-        return message.failed
+        return message.outcome.failed
     return isinstance(message, base.MachineFailed)
 
 

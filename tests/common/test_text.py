@@ -16,6 +16,7 @@ from mnist_sweep.common.text import (
     format_value,
     kind_and_line,
     most_common,
+    numbered,
     one_line,
     printable,
     short_names,
@@ -164,3 +165,7 @@ def test_names_are_as_short_as_they_can_be_without_ambiguity(names, expected):
 )
 def test_what_is_counted_is_in_the_singular_or_the_plural(number, noun, text):
     assert counted(number, *noun) == text
+
+
+def test_things_are_named_by_their_numbers() -> None:
+    assert (numbered("trial", [3]), numbered("trial", [3, 7])) == ("trial 3", "trials 3, 7")

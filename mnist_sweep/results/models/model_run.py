@@ -19,6 +19,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import backend
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, trial_folder
 from mnist_sweep.journal.folders import SWEEPS
+from mnist_sweep.journal.trial import WITHOUT_RESULT
 from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, store_of
 from mnist_sweep.tracking import store
@@ -125,7 +126,7 @@ class ModelRun:
         who = f"{self.sweep}: trial {self.trial}"
         if self.run.info.status == "RUNNING":
             raise UserError(f"{who} has no model yet: it is still running")
-        if status in ("failed", "refused") or (status == "stopped" and SAMPLE_FILE not in files):
+        if status in WITHOUT_RESULT or (status == "stopped" and SAMPLE_FILE not in files):
             raise UserError(f"{who} has no model: it {_ENDED[status]}{f' ({reason})' if reason else ''}")
         raise UserError(
             f"{who} has no model any more: tracking.keep_models keeps only the best; train it again with "

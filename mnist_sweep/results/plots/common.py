@@ -148,14 +148,9 @@ def outside(
     return ", ".join(filter(None, (note(n, what, f"{where} {edge}") for n, where in beyond)))
 
 
-def count_of(count: int, what: str) -> str:
-    """Returns `1 trial` or `2 trials`."""
-    return counted(count, what)
-
-
 def note(count: int, what: str, text: str = "left out") -> str:
     """Returns a note such as `2 trials left out`; empty if there are none."""
-    return f"{count_of(count, what)} {text}" if count else ""
+    return f"{counted(count, what)} {text}" if count else ""
 
 
 def best_label(frame: pd.DataFrame, objective: Objective) -> str:

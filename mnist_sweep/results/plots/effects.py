@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mnist_sweep.common.text import format_value, short_names
+from mnist_sweep.common.text import counted, format_value, short_names
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.results.leaderboard import of_search, ranked
 from mnist_sweep.results.plots import common
@@ -265,6 +265,6 @@ def _draw_cells(axes: Axes, x: Scale, y: Scale, found: common.Floats, norm: Norm
     for i, j in np.argwhere(counts).tolist():
         median, count = float(medians[i, j]), int(counts[i, j])
         dark = np.dot(colours(norm(median))[:3], (0.299, 0.587, 0.114)) < 0.5
-        text = str(count) if medians.size > 100 else f"{format_value(median)}\n{common.count_of(count, 'trial')}"
+        text = str(count) if medians.size > 100 else f"{format_value(median)}\n{counted(count, 'trial')}"
         axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.imshow(medians, cmap=colours, norm=norm, origin="lower", aspect="auto")

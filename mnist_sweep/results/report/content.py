@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_sweep.common import invocation
-from mnist_sweep.common.text import alike, counted, format_duration
+from mnist_sweep.common.text import counted, format_duration, grouped
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
@@ -168,10 +168,8 @@ def _versions(found: SweepRuns) -> dict[str, str]:
 
 def _failures(frame: pd.DataFrame) -> dict[str, int]:
     reasons = frame.loc[frame["status"].isin(["failed", "refused"]), "reason"].dropna()
-    groups: dict[str, list[str]] = {}
-    for reason in map(str, reasons[reasons != ""]):
-        groups.setdefault(alike(reason), []).append(reason)
-    return {group[0]: len(group) for group in sorted(groups.values(), key=len, reverse=True)}
+    groups = grouped(map(str, reasons[reasons != ""]))
+    return {group[0]: len(group) for group in sorted(groups, key=len, reverse=True)}
 
 
 def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz, read_text
+from mnist_sweep.common.text import counted
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.files import DETAILS_FILE
 from mnist_sweep.results import plots
@@ -99,7 +100,7 @@ def _of_the_search(found: SweepRuns, frame: pd.DataFrame, curves: pd.DataFrame) 
 
 def _effects(objective: Objective, frame: pd.DataFrame, varied: int, most: list[str]) -> Iterator[Plot]:
     figure = plots.marginal_effects(frame, objective, "")
-    alt = f"A panel for each of {varied} hyperparameter{'s' if varied > 1 else ''}: {objective.name} over its values."
+    alt = f"A panel for each of {counted(varied, 'hyperparameter')}: {objective.name} over its values."
     yield _plot("effects", figure, alt)
     if len(most) > 1:
         pair = " and ".join(most)
@@ -160,7 +161,7 @@ def _most_confused(counts: list[list[int]]) -> str:
     if not wrong:
         return ""
     n, i, j = max(wrong)
-    return f" The most frequent mistake: {i} predicted as {j}, {n:,} time{'' if n == 1 else 's'}."
+    return f" The most frequent mistake: {i} predicted as {j}, {counted(n, 'time')}."
 
 
 def _arrays(winner: Winner, folder: Path) -> dict[str, Any]:

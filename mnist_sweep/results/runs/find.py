@@ -16,6 +16,7 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.journal import journal
 from mnist_sweep.journal.folders import SWEEPS, sweeps
 from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.api import Client
@@ -139,7 +140,7 @@ class SweepRuns:
             UserError: The trial does not exist.
         """
         found = self._logged(trial)
-        if found is not None and found.info.lifecycle_stage == identity.DELETED:
+        if found is not None and identity.is_deleted(found.info):
             raise self._without(f"the run of trial {trial} is deleted in MLflow")
         if found is None:
             frame = self.frame()
@@ -152,7 +153,7 @@ class SweepRuns:
         wanted = self.selection.wanted
         of_it = replace(wanted, tags={**wanted.tags, TAG_TRIAL: str(trial)}).whole_query
         found = list(mlflow_store.search_runs(self.client, [self.found.experiment], of_it, 2, deleted=True))
-        return min(found, key=lambda run: run.info.lifecycle_stage == identity.DELETED, default=None)
+        return min(found, key=lambda run: identity.is_deleted(run.info), default=None)
 
     def _without(self, what: str) -> UserError:
         """The error that something of the sweep is missing in MLflow."""
@@ -175,7 +176,7 @@ class SweepRuns:
         number = self.parent.data.tags.get(TAG_WINNER, "")
         if number.isdigit() and frame[frame["trial"].astype("string") == number].empty:
             run = self._logged(int(number))
-            if run is None or run.info.lifecycle_stage == identity.DELETED:
+            if run is None or identity.is_deleted(run.info):
                 raise self._without(f"the run of its best trial, {number}, is deleted in MLflow")
         # After more trials, the one that was tested may no longer be the best.
         run_id = best_model(frame, self.objective, number or None)
@@ -313,11 +314,11 @@ def _deleted(store: Store, wanted: str | None) -> tuple[str, str]:
     experiment = store.client.get_experiment_by_name(name)
     if time:
         runs = identity.find_runs(store.client, wanted, experiment.experiment_id if experiment else None)
-        own = next((run for run in runs if run.data.tags[TAG_KIND] in (SWEEP, RETRAINING)), None)
+        own = identity.own_run(runs)
         experiment = store.client.get_experiment(own.info.experiment_id) if own else experiment
-        if own is not None and experiment is not None and experiment.lifecycle_stage != identity.DELETED:
+        if own is not None and experiment is not None and not identity.is_deleted(experiment):
             return "run", identity.restore_command(store.uri, "run", own.info.run_id)
-    if experiment is None or experiment.lifecycle_stage != identity.DELETED:
+    if experiment is None or not identity.is_deleted(experiment):
         return "", ""
     return "experiment", identity.restore_command(store.uri, "experiment", experiment.experiment_id)
 
@@ -431,7 +432,7 @@ def _select(what: str | None, experiment: str | None, query: str | None, trackin
 def _as_name(sweep: str) -> str:
     folders = sweeps(Path(sweep))
     if folders:
-        return local.started(folders[-1]).sweep
+        return journal.started(folders[-1]).sweep
     name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
         raise UserError(f"sweep {sweep}: write NAME, NAME/TIME or the sweep's folder")

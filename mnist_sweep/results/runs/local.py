@@ -106,28 +106,13 @@ def last(sweep: str | None, *, warn: bool = False) -> LocalSweep | None:
     folders = (sweeps(Path(sweep)) if sweep else []) or sweeps(SWEEPS / (sweep or ""))
     for folder in reversed(folders):
         try:
-            return LocalSweep(folder, started(folder))
+            return LocalSweep(folder, journal.started(folder))
         except UserError as error:
             if folder == folders[0]:
                 raise
             if warn:
                 _LOG.warning("%s is skipped: %s", folder, error)
     return None
-
-
-def started(folder: Path) -> SweepStarted:
-    """The first event of a sweep.
-
-    Args:
-        folder: The sweep's folder.
-
-    Raises:
-        UserError: The journal is damaged, or starts with another event.
-    """
-    first = next(iter(journal.read(folder)), None)
-    if not isinstance(first, SweepStarted):
-        raise UserError(f"{folder / files.FILE}: lacks the start of the sweep")
-    return first
 
 
 def uri_of(sweep: str | None) -> str:
@@ -157,6 +142,6 @@ def local_folder(given: str | None, sweep: str) -> Path | None:
     """
     for below in (*([] if given is None else [Path(given)]), SWEEPS / sweep):
         for folder in reversed(sweeps(below)):
-            if started(folder).sweep == sweep:
+            if journal.started(folder).sweep == sweep:
                 return folder
     return None

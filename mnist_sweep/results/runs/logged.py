@@ -12,7 +12,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.folders import SWEEPS
-from mnist_sweep.journal.trial import Execution, Status, Trial
+from mnist_sweep.journal.trial import WITHOUT_RESULT, Execution, Trial
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.runs.find import find_sweep
 from mnist_sweep.tracking import store
@@ -102,7 +102,7 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
     # The run of a trial with several executions only has their mean curve.
     curves = {execution: _curve(client, found) for execution, found in sorted((nested or {1: run}).items())}
     curves = {execution: curve for execution, curve in curves.items() if curve}
-    no_result = tags.get(keys.TAG_STATUS) in (Status.FAILED, Status.REFUSED)
+    no_result = tags.get(keys.TAG_STATUS) in WITHOUT_RESULT
     failed = tags.get(keys.TAG_REASON, "") if no_result else None
     if not curves and failed is None:
         raise UserError(f"rerun: trial {number} of {tags[keys.TAG_SWEEP]} has logged no epoch to compare with")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_sweep.config.objective import SUMMARIES
+from mnist_sweep.config.objective import TRIAL_METRICS, TRIAL_PREFIXES
 from mnist_sweep.tracking import tags as keys
 from mnist_sweep.tracking.names import TAG_PARAM, originals, tagged
 
@@ -115,9 +115,6 @@ class Points:
     value: NDArray[np.float64]
 
 
-# Metrics of a whole trial, which were not always logged at step 0.
-_SUMMARIES = {*SUMMARIES, "seconds", "best_epoch"}
-_PREFIXES = ("best_", "confirmed_", "test_", "system/")
 # The types of the arrays in `Points`.
 _TYPES = (np.int32, np.int32, np.int32, np.float64)
 
@@ -129,7 +126,8 @@ def of_epochs(key: str, step: int) -> bool:
         key: The metric's key in MLflow. MLflow's metrics of the system have steps, too.
         step: The step of a value. Epochs count from 1.
     """
-    return step > 0 and key not in _SUMMARIES and not key.startswith(_PREFIXES)
+    # Metrics of a whole trial were not always logged at step 0.
+    return step > 0 and key not in TRIAL_METRICS and not key.startswith((*TRIAL_PREFIXES, "system/"))
 
 
 def arrays(*columns: Iterable[float]) -> tuple[NDArray[Any], ...]:
