@@ -18,13 +18,14 @@ from typing import Any
 
 from mnist_sweep.common.files import remove, remove_folder, write_whole
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import printable
+from mnist_sweep.common.text import counted, printable
 from mnist_sweep.tracking import uri
+from mnist_sweep.tracking.faults import fault_of_files
 
 _LOG = logging.getLogger(__name__)
 # Files that are written at once to a store elsewhere.
 _THREADS = 4
-# Seconds between attempts: for all files while the store does not take any, and for one that is rejected again and again.
+# Seconds between attempts: for all files while the store takes none, and for one that is rejected again and again.
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_REST = 1.0, 30.0, 300.0
 # Failures in a row, each of another file, after which no other file would be taken either.
 _MOST_FAILURES = 3
@@ -94,6 +95,15 @@ class Files:
         """How many files are not written yet."""
         with self._moved:
             return self._left.total()
+
+    @property
+    def missing(self) -> str:
+        """How many files are not written yet, and why; empty if all are."""
+        count = len(self)
+        if not count:
+            return ""
+        reason = "they could not be kept" if self.error is None else fault_of_files(self.error)[0]
+        return f"{counted(count, 'file')} could not be written to {masked(self.root)}: {reason}"
 
     def lacks(self, run: str) -> bool:
         """Returns whether a run has files that are not written yet."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UnreachableError, UserError
 from mnist_sweep.common.files import PARTIAL, remove, write_whole
 from mnist_sweep.common.importing import without_collector

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_sweep.common import invocation
@@ -17,6 +17,7 @@ from mnist_sweep.common.text import counted, first_line, format_duration, printa
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import Event
 from mnist_sweep.tracking.faults import fault_of_files, lasting_fault
+from mnist_sweep.tracking.opening import CONTINUES, unusable
 from mnist_sweep.tracking.recorder import Plots, Recorder
 from mnist_sweep.tracking.writer import is_refusal
 
@@ -35,10 +36,6 @@ AT_ONCE = 500
 _FOR_FILES = 1.0
 # Seconds after which a store that does not answer, or takes no files, is told; and how far it may be behind.
 _SOON, _LATE = 5.0, 30.0
-
-
-_CONTINUES = "training continues, and the journal keeps everything"
-_GOES_ON = f"MLflow cannot be used; {_CONTINUES}"
 
 
 def _quiet(_: str) -> None:
@@ -126,7 +123,7 @@ class Tracker:
         folder: Path,
         plots: Callable[[], Plots],
         tell: Callable[[str], None] = _quiet,
-        told: Iterable[str] = (),
+        told: set[str] | None = None,
     ) -> None:
         """Starts the thread, which imports MLflow and opens the store with the first event.
 
@@ -136,10 +133,10 @@ class Tracker:
             plots: Loads what draws the plots, as for `Recorder`.
             tell: Prints a line, from another thread: about a fault of the store that does not pass by itself, as soon
                 as it is met.
-            told: Faults that the user knows.
+            told: Faults that were told before, from `open_early`.
         """
         self._uri, self._tell = settings.tracking.uri, tell
-        self._told = set(told)
+        self._told = set[str]() if told is None else told
         self._given_up = False
         # Each with the time at which it came.
         self._events: queue.SimpleQueue[tuple[float, Event] | None] = queue.SimpleQueue()
@@ -200,11 +197,7 @@ class Tracker:
     @property
     def without_files(self) -> str:
         """Why files are not where MLflow keeps them; empty if they are."""
-        files = self._recorder.files
-        if not files:
-            return ""
-        reason = "they could not be kept" if files.error is None else fault_of_files(files.error)[0]
-        return f"{counted(len(files), 'file')} could not be written to {masked(files.root)}: {reason}"
+        return self._recorder.files.missing
 
     def status(self) -> str:
         """Says in a few words that something waits for the store; empty if it works."""
@@ -234,7 +227,7 @@ class Tracker:
         if not self._told_outage and (failing or silent or behind > _LATE) and not self._told:
             self._told_outage = True
             reason = f" ({masked(first_line(self.error))})" if failing and self.error is not None else ""
-            self._tell(f"{self.status()}{reason}; {_CONTINUES}")
+            self._tell(f"{self.status()}{reason}; {CONTINUES}")
         elif self._told_outage and self.error is None and not silent and behind < _EVERY + _SOON:
             self._told_outage = False
             self._tell("MLflow answers again, and has everything.")
@@ -339,7 +332,7 @@ class Tracker:
         fault = masked(first_line(error)) if is_refusal(error) else lasting_fault(error, self._uri)
         if fault is not None and fault not in self._told and not self._closing.is_set():
             self._told.add(fault)
-            self._tell(f"{_GOES_ON}: {fault}")
+            self._tell(unusable(fault))
 
     def _is_final(self, error: Exception) -> bool:
         """Returns whether to give up: trying again would not help, or would keep the sweep from ending."""
@@ -353,7 +346,7 @@ class Tracker:
         self._notes += notes
         for note in notes:
             self._tell(note)
-        if self.error is not None and self._told:
+        if self._told:
             self._told.clear()
             self._tell("MLflow: works again, and gets everything that was waiting.")
         self.error = None
@@ -375,6 +368,6 @@ class Tracker:
         if kind not in self._told_files and (lasts or now - self._files_since > _SOON) and not self._closing.is_set():
             self._told_files.add(kind)
             self._tell(
-                f"MLflow's files cannot be written to {masked(files.root)}: {reason}; everything else is logged, and they "
-                "are tried again"
+                f"MLflow's files cannot be written to {masked(files.root)}: {reason}; everything else is logged, and "
+                "they are tried again"
             )

@@ -97,6 +97,11 @@ def check_artifacts(place: str) -> None:
         )
 
 
+def is_local(tracking_uri: str, artifacts: str) -> bool:
+    """Returns whether a new sweep is logged to an SQLite file, and its files to a folder."""
+    return sqlite_path(tracking_uri) is not None and not is_elsewhere(artifacts)
+
+
 def is_elsewhere(place: str) -> bool:
     """Returns whether `tracking.artifacts` is the URI of an object store, and not a folder."""
     return "://" in place and not place.startswith("file:")

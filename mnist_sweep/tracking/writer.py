@@ -387,6 +387,7 @@ class Writer:
         from mlflow.entities import Param, RunTag
 
         already = len(refusals)
+
         def accepted(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
             """Returns whether MLflow accepted a call; a refusal is added to `refusals`."""
             try:
