@@ -201,7 +201,7 @@ class Postgres(Part):
         self._data = folder / "data"
 
     def kill(self) -> None:
-        """Ends it at once, without a checkpoint; its next start recovers. After `kill -9`, its children would linger."""
+        """Ends it at once, so that its next start recovers. After `kill -9`, its child processes would stay."""
         self._end(signal.SIGQUIT)
 
     def uri(self, database: str = "mlflow", *, password: str | None = None) -> str:
@@ -281,7 +281,7 @@ class S3(Part):
             aws_secret_access_key=self.secret, region_name="us-east-1",
         )  # fmt: skip
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def files(self, prefix: str = "") -> list[str]:
         """The names of all files in the bucket."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return [found["Key"] for page in pages for found in page.get("Contents", ())]

@@ -130,7 +130,7 @@ def wait_until_logged(stack: Stack, folder: Path, trial: int) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         runs = stack.server.ask("2.0/mlflow/runs/search", query).get("runs", ())
-        if any(metric["step"] == str(EPOCHS) for run in runs for metric in run["data"].get("metrics", ())):
+        if any(int(metric["step"]) == EPOCHS for run in runs for metric in run["data"].get("metrics", ())):
             return
         time.sleep(0.2)
     raise AssertionError(f"MLflow lacks the last epoch of trial {trial}")
@@ -215,7 +215,7 @@ def assert_logged(folder: Path) -> None:
 
 
 def assert_has_files(folder: Path, stack: Stack) -> None:
-    keys = stack.s3.keys()
+    keys = stack.s3.files()
     for run_id in mnist_sweep.load_runs(name_of(folder))["run_id"]:
         assert {key.rpartition("/")[2] for key in keys if f"/{run_id}/" in key} >= _FILES
 
@@ -238,7 +238,7 @@ def test_no_password_is_in_any_command_line_output_file_or_run(in_team: Team) ->
     texts["experiment"] = json.dumps(experiment).encode()
     texts["runs"] = json.dumps(stack.server.ask("2.0/mlflow/runs/search", query)).encode()
     s3 = stack.s3.client()
-    texts |= {key: s3.get_object(Bucket="mlflow", Key=key)["Body"].read() for key in stack.s3.keys()}
+    texts |= {key: s3.get_object(Bucket="mlflow", Key=key)["Body"].read() for key in stack.s3.files()}
     assert len(texts) > 20
     assert [name for name, text in texts.items() for word in stack.secrets if word.encode() in text] == []
 
@@ -281,11 +281,11 @@ def test_sync_brings_back_a_deleted_run_and_a_lost_file(in_team: Team, capsys: p
     stack, name = in_team.stack, name_of(in_team.killed)
     runs = mnist_sweep.load_runs(name).set_index("trial")["run_id"]
     stack.server.ask("2.0/mlflow/runs/delete", {"run_id": runs[0]})
-    (model,) = [key for key in stack.s3.keys() if f"/{runs[1]}/" in key and key.endswith("/model.h5")]
+    (model,) = [key for key in stack.s3.files() if f"/{runs[1]}/" in key and key.endswith("/model.h5")]
     stack.s3.client().delete_object(Bucket="mlflow", Key=model)
     ran("sync", name)
     assert mnist_sweep.load_runs(name).set_index("trial")["run_id"].to_dict() == runs.to_dict()
-    assert model in stack.s3.keys()
+    assert model in stack.s3.files()
 
 
 @pytest.fixture
@@ -394,10 +394,10 @@ class TestDirect:
     def test_sync_brings_back_a_lost_file(self, in_direct: Team) -> None:
         stack, name = in_direct.stack, name_of(in_direct.killed)
         runs = mnist_sweep.load_runs(name).set_index("trial")["run_id"]
-        (model,) = [key for key in stack.s3.keys() if f"/{runs[1]}/" in key and key.endswith("/model.h5")]
+        (model,) = [key for key in stack.s3.files() if f"/{runs[1]}/" in key and key.endswith("/model.h5")]
         stack.s3.client().delete_object(Bucket="mlflow", Key=model)
         ran("sync", name)
-        assert model in stack.s3.keys()
+        assert model in stack.s3.files()
 
     def test_ui_serves_its_runs_and_no_password_is_in_any_command_line_or_file(self, in_direct: Team) -> None:
         stack = in_direct.stack
@@ -418,7 +418,7 @@ class TestDirect:
         texts = {str(path): path.read_bytes() for path in in_direct.work.rglob("*") if path.is_file()}
         texts |= {f"output {number}": text.encode() for number, text in enumerate(in_direct.outputs)}
         s3 = stack.s3.client()
-        texts |= {key: s3.get_object(Bucket="mlflow", Key=key)["Body"].read() for key in stack.s3.keys("direct/")}
+        texts |= {key: s3.get_object(Bucket="mlflow", Key=key)["Body"].read() for key in stack.s3.files("direct/")}
         texts["tags"] = repr(stack.postgres.execute("SELECT key, value FROM tags", "direct")).encode()
         assert [name for name, text in texts.items() for word in stack.secrets if word.encode() in text] == []
 
