@@ -24,7 +24,6 @@ from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC
 from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
-from mnist_sweep.tracking.uri import sqlite_path
 
 TRIALS = {TAG_KIND: "trial"}
 
@@ -175,7 +174,7 @@ def _read_a_copy(
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("VACUUM INTO ?", (str(other),))
     change(other)
-    monkeypatch.setattr(find, "Database", lambda _: Database(other))
+    monkeypatch.setattr(find, "Database", lambda _: Database(f"sqlite:///{other}"))
 
 
 @pytest.mark.parametrize("change", [_without_table, _without_column, Path.unlink])
@@ -226,9 +225,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Store:
 
 @pytest.mark.parametrize("most", [None, 1, 3])
 def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
-    path = sqlite_path(sweeps.uri)
-    assert path is not None
-    tables, api = Database(path), Client(sweeps.client)
+    tables, api = Database(sweeps.uri), Client(sweeps.client)
     assert tables.experiments() == api.experiments()
     ids = [tables.experiments()[name] for name in ("first", "second")]
     for tags in (
@@ -249,7 +246,7 @@ def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
 def test_sweeps_found_through_tables_and_api_are_the_same(project, monkeypatch, given):
     found, every = find_sweep(given), all_sweeps(find_sweep(given))
     frames = [one.frame() for one in every]
-    monkeypatch.setattr(find, "sqlite_path", lambda _: None)
+    monkeypatch.setattr(find, "can_open", lambda _: False)
     monkeypatch.setattr(find, "Database", None)
     same, others = find_sweep(given), all_sweeps(find_sweep(given))
     assert (found.sweep, found.objectives, found.space) == (same.sweep, same.objectives, same.space)
