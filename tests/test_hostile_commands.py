@@ -149,7 +149,10 @@ COMMANDS = [
     (("compare", "--\x1b[31m"), "unrecognized arguments: --\\x1b[31m"),
     (("resume", "--nothing"), "unrecognized arguments: --nothing"),
     (("serve", "--port", "many"), "invalid int value: 'many'"),
-    (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
+    (
+        ("compare", "--tracking-uri", "mssql+pymssql://a:b@c/d"),
+        "needs the Python package pymssql, which is not installed",
+    ),
     (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key already exists"),
     (("serve", "--port", "99999"), "99999"),
     (("serve", "--host", ""), "--host: is empty"),

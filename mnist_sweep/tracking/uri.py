@@ -6,7 +6,7 @@ import os
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from mnist_sweep.common import invocation
@@ -24,8 +24,13 @@ _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
 # The stores that MLflow brings. These three are also URIs by themselves.
 _NAMES = {"databricks", "databricks-uc", "uc"}
 _SCHEMES = {*_DATABASES, *_NAMES, "http", "https", "file"}
-# How packages announce further stores: https://mlflow.org/docs/latest/ml/plugins/
-_PLUGINS = "mlflow.tracking_store"
+# How packages announce further stores, and places for files: https://mlflow.org/docs/latest/ml/plugins/
+_PLUGINS, _FILE_PLUGINS = "mlflow.tracking_store", "mlflow.artifact_repository"
+# Where MLflow itself can keep files.
+_FILE_SCHEMES = {
+    *("file", "s3", "r2", "b2", "gs", "wasb", "wasbs", "abfss", "hdfs", "viewfs", "ftp", "sftp", "dbfs"),
+    *("mlflow-artifacts", "http", "https"),
+}
 
 
 def given_now(uri: str | None = None) -> str | None:
@@ -71,9 +76,47 @@ def absolute(uri: str) -> str:
     return sqlite_uri(path) + _options(uri)
 
 
-def _is_plugin(scheme: str) -> bool:
+def _is_plugin(scheme: str, group: str = _PLUGINS) -> bool:
     """Returns whether an installed package brings a store of that kind."""
-    return any(found.name == scheme for found in entry_points(group=_PLUGINS))
+    return any(found.name == scheme for found in entry_points(group=group))
+
+
+def check_artifacts(place: str) -> None:
+    """Checks `tracking.artifacts`.
+
+    Args:
+        place: A folder, or the URI of an object store.
+
+    Raises:
+        UserError: MLflow cannot keep files there.
+    """
+    scheme, colon, _ = place.partition("://")
+    if colon and scheme not in _FILE_SCHEMES and not _is_plugin(scheme, _FILE_PLUGINS):
+        raise UserError(
+            f"tracking.artifacts={masked(place)}: MLflow keeps no files there; write a folder or s3://BUCKET/PATH"
+        )
+
+
+def is_local(tracking_uri: str, artifacts: str) -> bool:
+    """Returns whether a new sweep is logged to an SQLite file, and its files to a folder."""
+    return sqlite_path(tracking_uri) is not None and not is_elsewhere(artifacts)
+
+
+def is_elsewhere(place: str) -> bool:
+    """Returns whether `tracking.artifacts` is the URI of an object store, and not a folder."""
+    return "://" in place and not place.startswith("file:")
+
+
+def files_of(place: str, experiment: str) -> str:
+    """Returns the artifact URI of an experiment.
+
+    Args:
+        place: `tracking.artifacts`: a folder, relative to the working directory, or a URI.
+        experiment: Its name.
+    """
+    if is_elsewhere(place):
+        return f"{place.rstrip('/')}/{quote(experiment)}"
+    return ((file_path(place) or Path(place)) / experiment).absolute().as_uri()
 
 
 def is_database(uri: str) -> bool:

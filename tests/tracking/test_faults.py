@@ -51,7 +51,10 @@ def database_error(text: str) -> MlflowException:
         (OSError(errno.EDQUOT, "Disk quota exceeded", "a.h5"), "the disk quota is used up (a.h5)"),
         (PermissionError(errno.EACCES, "Permission denied", "a.h5"), "[Errno 13] Permission denied: 'a.h5'; give this"),
         (MlflowException("(Caused by SSLError(…[SSL: CERTIFICATE_VERIFY_FAILED] …"), "the server's certificate is not"),
-        (ModuleNotFoundError("No module named 'boto3'", name="boto3"), "the Python package boto3 is not installed; "),
+        (
+            ModuleNotFoundError("No module named 'boto3'", name="boto3"),
+            "needs the Python package boto3, which is not ins",
+        ),
         (UserError("name=a: this experiment is deleted"), "name=a: this experiment is deleted"),
         (MlflowException(SCHEMA.format("181f10493468")), "its tables are those of an older MLflow (this is "),
         (MlflowException(SCHEMA.format("eeeeeeeeeeee")), "its tables are those of another MLflow (this is "),

@@ -1,0 +1,48 @@
+"""Opens a store on another machine while a sweep starts, so that what is wrong with it is known before training."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line
+from mnist_sweep.tracking import store
+from mnist_sweep.tracking.faults import lasting_fault
+from mnist_sweep.tracking.uri import absolute, sqlite_path
+
+_LOG = logging.getLogger(__name__)
+CONTINUES = "training continues, and the journal keeps everything"
+
+
+def open_early(uri: str, tell: Callable[[str], None]) -> set[str]:
+    """Opens a store in the background; an SQLite store is left to the tracker, as importing MLflow takes seconds.
+
+    Args:
+        uri: The store.
+        tell: Prints a line, from another thread: about a fault that does not pass by itself.
+
+    Returns:
+        The faults that were told; filled later.
+    """
+    told = set[str]()
+
+    def ask() -> None:
+        try:
+            store.connect(uri, create=True)
+        except Exception as error:
+            _LOG.info("MLflow: %s", masked(first_line(error)))
+            fault = lasting_fault(error, uri)
+            if fault is not None:
+                told.add(fault)
+                tell(unusable(fault))
+
+    if sqlite_path(absolute(uri)) is None:
+        threading.Thread(target=ask, name="opening", daemon=True).start()
+    return told
+
+
+def unusable(fault: str) -> str:
+    """Returns the line that a store cannot be used, and that the sweep does not need it."""
+    return f"MLflow cannot be used; {CONTINUES}: {fault}"
