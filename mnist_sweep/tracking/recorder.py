@@ -172,6 +172,11 @@ class Recorder:
         self._completed_now: set[str] = set()
         # Those whose config was written, or found to be there, by this process.
         self._written: set[str] = set()
+        # The events that are handled together, and by their keys the runs that were created ahead for them.
+        self._batch: Sequence[Event] = ()
+        self._ahead: dict[str, str] = {}
+        # What `listed` returned for runs of the batch.
+        self._listed: dict[str, set[str] | None] = {}
         # Versions that have changed since the start, the trials whose model was deleted, whether the description of the
         # sweep is out of date, and how many events a server that failed may have written or not.
         self._changed: dict[str, str] = {}
@@ -224,7 +229,8 @@ class Recorder:
         if self.has_started:
             self._write.check_store()
         try:
-            for event in events:
+            for place, event in enumerate(events):
+                self._batch = events[place:]
                 self._handle(event)
             if self._outdated:
                 note = descriptions.progress_note(self._settings, self._results, single=self._state.single)
@@ -239,6 +245,7 @@ class Recorder:
             raise
         finally:
             self._completed_now.clear()
+            self._listed.clear()
             self._write.discard()
 
     def _handle(self, event: Event) -> None:
@@ -403,6 +410,8 @@ class Recorder:
 
     def _run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
         """Reopens or creates the run that has these tags, and returns its id."""
+        if (created := self._ahead.pop(_key(tags), None)) is not None:
+            return created
         known = self._found.get(_key(tags))
         if known is None and self._unsure > 0:
             mine = " and ".join(tagged(key, tags[key]) for key in (PARENT_TAG, *_KEYS) if key in tags)
@@ -456,25 +465,51 @@ class Recorder:
             for key, value in self._changed.items():
                 self._write.tag(self._runs[number], key, value)
         else:
-            tags = {
-                TAG_KIND: NESTED[self._kind],
-                TAG_TRIAL: str(number),
-                PARENT_TAG: self._parent,
-                **self._retry_tags(number),
-            }
-            if event.slot != NO_SLOT:
-                tags[TAG_SLOT] = event.slot
-            if trial.parent is not None:
-                tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
-            if trial.confirms is not None:
-                tags[TAG_CONFIRMS] = str(trial.confirms)
-            self._runs[number] = self._run(self._named(descriptions.trial_name(trial), number), tags, event)
+            if self._trial_key(number) not in self._ahead:
+                self._create_ahead()
+            self._runs[number] = self._run(*self._about(event), event)
         run = self._runs[number]
         if run not in self._complete or (run not in self._written and self._has_lost(run, "config.yaml")):
             self._written.add(run)
             self._write.params(run, hyperparameters(trial))
             self._write_config(trial)
             self._mark_complete(run)
+
+    def _about(self, event: TrialStarted) -> tuple[str, dict[str, str]]:
+        """Returns the name and the tags of a trial's run."""
+        trial, number = event.trial, event.trial.number
+        tags = {
+            TAG_KIND: NESTED[self._kind],
+            TAG_TRIAL: str(number),
+            PARENT_TAG: self._parent,
+            **self._retry_tags(number),
+        }
+        if event.slot != NO_SLOT:
+            tags[TAG_SLOT] = event.slot
+        if trial.parent is not None:
+            tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
+        if trial.confirms is not None:
+            tags[TAG_CONFIRMS] = str(trial.confirms)
+        return self._named(descriptions.trial_name(trial), number), tags
+
+    def _create_ahead(self) -> None:
+        """Creates the runs of all trials that start in the rest of the batch, several at once."""
+        abouts: dict[str, tuple[str, dict[str, str], float]] = {}
+        for event in self._batch:
+            if isinstance(event, SweepResumed | TrialsRetried):
+                # It changes the tags of new runs.
+                break
+            if not isinstance(event, TrialStarted):
+                continue
+            number, key = event.trial.number, self._trial_key(event.trial.number)
+            if not (number in self._runs or number in self._retried or key in self._found or key in self._ahead):
+                abouts.setdefault(key, (*self._about(event), event.time))
+
+        def create(key: str) -> None:
+            self._ahead[key] = self._write.create_run(*abouts[key])
+
+        if self._unsure == 0 and len(abouts) > 1:
+            self._write.each(create, abouts)
 
     def _write_config(self, trial: Trial) -> None:
         assert self._state.started is not None
@@ -624,7 +659,10 @@ class Recorder:
         if not self._repair:
             return
         run, trial = self._runs[event.trial], self._trials[event.trial]
-        there, folder = self._write.listed(run), trial_folder(self._folder, event.trial)
+        if run not in self._listed:
+            ended = {event.trial for event in self._batch if isinstance(event, TrialEnded)}
+            self._write.each(self._list, [self._found[self._trial_key(n)].info.run_id for n in ended if self._done(n)])
+        there, folder = self._listed[run], trial_folder(self._folder, event.trial)
         if there is None:
             return
         lacking: dict[str, Callable[[], None]] = {"config.yaml": lambda: self._write_config(trial)}
@@ -640,6 +678,9 @@ class Recorder:
             self.mended.files += 1
         if event.outcome.score is not None and MODEL_FILE not in there:
             self._check_model(event.trial)
+
+    def _list(self, run: str) -> None:
+        self._listed[run] = self._write.listed(run)
 
     def _check_model(self, number: int) -> None:
         """Notes whether the folder of a trial has no model."""
