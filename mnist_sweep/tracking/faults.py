@@ -94,6 +94,8 @@ def lasting_fault(error: BaseException, uri: str) -> str | None:
         return masked(first_line(error))
     if isinstance(error, ImportError):
         return missing(error)
+    if isinstance(error, TypeError) and is_database(uri) and "bytes-like object" in str(error):
+        return "the database's encoding is SQL_ASCII, which MLflow cannot read; create it with ENCODING 'UTF8'"
     causes = list(with_causes(error))
     # Without the SQL statement, which contains the values.
     text = "\n".join(str(cause)[:_LONGEST].partition("\n[SQL")[0] for cause in causes)

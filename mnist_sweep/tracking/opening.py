@@ -16,7 +16,30 @@ _LOG = logging.getLogger(__name__)
 CONTINUES = "training continues, and the journal keeps everything"
 
 
-def open_early(uri: str, tell: Callable[[str], None]) -> set[str]:
+class Told:
+    """The faults of a store that the user knows, whichever thread has met them first."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self._faults, self._lock = set[str](), threading.Lock()
+
+    def __bool__(self) -> bool:
+        """Returns whether there are any."""
+        return bool(self._faults)
+
+    def is_new(self, fault: str) -> bool:
+        """Returns whether a fault was not told yet, and takes note of it."""
+        with self._lock:
+            known = fault in self._faults
+            self._faults.add(fault)
+            return not known
+
+    def clear(self) -> None:
+        """Forgets all, as they are mended."""
+        self._faults.clear()
+
+
+def open_early(uri: str, tell: Callable[[str], None]) -> Told:
     """Opens a store in the background; an SQLite store is left to the tracker, as importing MLflow takes seconds.
 
     Args:
@@ -26,7 +49,7 @@ def open_early(uri: str, tell: Callable[[str], None]) -> set[str]:
     Returns:
         The faults that were told; filled later.
     """
-    told = set[str]()
+    told = Told()
 
     def ask() -> None:
         try:
@@ -34,8 +57,7 @@ def open_early(uri: str, tell: Callable[[str], None]) -> set[str]:
         except Exception as error:
             _LOG.info("MLflow: %s", masked(first_line(error)))
             fault = lasting_fault(error, uri)
-            if fault is not None:
-                told.add(fault)
+            if fault is not None and told.is_new(fault):
                 tell(unusable(fault))
 
     if sqlite_path(absolute(uri)) is None:

@@ -17,7 +17,7 @@ from mnist_sweep.common.text import counted, first_line, format_duration, printa
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import Event
 from mnist_sweep.tracking.faults import fault_of_files, lasting_fault
-from mnist_sweep.tracking.opening import CONTINUES, unusable
+from mnist_sweep.tracking.opening import CONTINUES, Told, unusable
 from mnist_sweep.tracking.recorder import Plots, Recorder
 from mnist_sweep.tracking.writer import is_refusal
 
@@ -123,7 +123,7 @@ class Tracker:
         folder: Path,
         plots: Callable[[], Plots],
         tell: Callable[[str], None] = _quiet,
-        told: set[str] | None = None,
+        told: Told | None = None,
     ) -> None:
         """Starts the thread, which imports MLflow and opens the store with the first event.
 
@@ -136,7 +136,7 @@ class Tracker:
             told: Faults that were told before, from `open_early`.
         """
         self._uri, self._tell = settings.tracking.uri, tell
-        self._told = set[str]() if told is None else told
+        self._told = Told() if told is None else told
         self._given_up = False
         # Each with the time at which it came.
         self._events: queue.SimpleQueue[tuple[float, Event] | None] = queue.SimpleQueue()
@@ -330,8 +330,7 @@ class Tracker:
             self._since = time.monotonic()
         self.error = error
         fault = masked(first_line(error)) if is_refusal(error) else lasting_fault(error, self._uri)
-        if fault is not None and fault not in self._told and not self._closing.is_set():
-            self._told.add(fault)
+        if fault is not None and not self._closing.is_set() and self._told.is_new(fault):
             self._tell(unusable(fault))
 
     def _is_final(self, error: Exception) -> bool:

@@ -92,7 +92,12 @@ class TestVersions:
 def test_what_was_restored_in_mlflow_is_said_at_the_end() -> None:
     said: list[str] = []
     tracker = SimpleNamespace(
-        behind=0, close=lambda: None, error=None, mended="1 deleted run", refusals=SimpleNamespace(count=0)
+        behind=0,
+        close=lambda: None,
+        error=None,
+        without_files="",
+        mended="1 deleted run",
+        refusals=SimpleNamespace(count=0),
     )
     launch._close(cast(Any, tracker), lambda line, style="": said.append(line), said.append, "x/1")
     assert said == ["MLflow: restored 1 deleted run."]

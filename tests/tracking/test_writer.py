@@ -17,7 +17,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     UNAUTHENTICATED,
 )
-from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, elsewhere, whole_story
+from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, whole_story
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import printable
@@ -167,15 +167,6 @@ def test_hostile_texts_are_made_printable(make_story, plain_config):
     assert log.startswith("caf\\udce9")
     assert len(log) > 9000
     assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["description"].startswith("caf")
-
-
-def test_files_of_a_remote_store_are_logged_through_mlflow(told, logged, tmp_path, template, monkeypatch):
-    monkeypatch.setattr(Writer, "_local_folder", lambda self, run: None)
-    view, uri = elsewhere(told, tmp_path, template)
-    view.handle(*told.events)
-    there = Logged(uri)
-    assert there.everything() == logged.everything()
-    assert there.read(there.trials[1], "config.yaml") == logged.read(logged.trials[1], "config.yaml")
 
 
 def test_a_file_that_is_hard_linked_elsewhere_is_not_overwritten(make_story, tmp_path):
