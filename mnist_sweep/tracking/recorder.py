@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -465,7 +466,7 @@ class Recorder:
             for key, value in self._changed.items():
                 self._write.tag(self._runs[number], key, value)
         else:
-            if self._trial_key(number) not in self._ahead:
+            if self._write.several and self._unsure == 0 and self._trial_key(number) not in self._ahead:
                 self._create_ahead()
             self._runs[number] = self._run(*self._about(event), event)
         run = self._runs[number]
@@ -493,23 +494,32 @@ class Recorder:
         return self._named(descriptions.trial_name(trial), number), tags
 
     def _create_ahead(self) -> None:
-        """Creates the runs of all trials that start in the rest of the batch, several at once."""
-        abouts: dict[str, tuple[str, dict[str, str], float]] = {}
-        for event in self._batch:
-            if isinstance(event, SweepResumed | TrialsRetried):
-                # It changes the tags of new runs.
-                break
-            if not isinstance(event, TrialStarted):
-                continue
-            number, key = event.trial.number, self._trial_key(event.trial.number)
-            if not (number in self._runs or number in self._retried or key in self._found or key in self._ahead):
-                abouts.setdefault(key, (*self._about(event), event.time))
+        """Creates the runs of all trials that start in the rest of the batch, several at once, then those in them."""
+        # A resumed sweep tags new runs differently.
+        coming = list(takewhile(lambda event: not isinstance(event, SweepResumed | TrialsRetried), self._batch))
+        trials, abouts = dict[int, Trial](), dict[str, tuple[str, dict[str, str], float]]()
+        for event in coming:
+            number = event.trial.number if isinstance(event, TrialStarted) else -1
+            known = number in trials or number in self._runs or number in self._retried
+            if isinstance(event, TrialStarted) and not known and self._trial_key(number) not in self._found:
+                trials[number] = event.trial
+                abouts[self._trial_key(number)] = (*self._about(event), event.time)
 
         def create(key: str) -> None:
             self._ahead[key] = self._write.create_run(*abouts[key])
 
-        if self._unsure == 0 and len(abouts) > 1:
-            self._write.each(create, abouts)
+        self._write.each(create, [key for key in abouts if key not in self._ahead])
+        nested = list[str]()
+        for event in coming:
+            if isinstance(event, EpochEnded | ExecutionEnded) and event.trial in trials:
+                trial, parent = trials[event.trial], self._ahead[self._trial_key(event.trial)]
+                if trial.executions:
+                    name, tags = self._about_execution(trial, event.execution, parent)
+                    key = _key(tags)
+                    if not (key in abouts or key in self._found or key in self._ahead):
+                        abouts[key] = name, tags, event.time
+                        nested.append(key)
+        self._write.each(create, nested)
 
     def _write_config(self, trial: Trial) -> None:
         assert self._state.started is not None
@@ -563,24 +573,28 @@ class Recorder:
 
     def _execution(self, number: int, execution: int, event: Event) -> str:
         """Returns the run of one of a trial's executions, which is nested in the trial's."""
-        about: Execution = self._trials[number].executions[execution - 1]
-        values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
+        trial = self._trials[number]
         if (number, execution) not in self._executions:
-            tags = {
-                TAG_KIND: EXECUTION,
-                TAG_TRIAL: str(number),
-                TAG_EXECUTION: str(execution),
-                PARENT_TAG: self._runs[number],
-                **self._retry_tags(number),
-            }
-            name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
-            named = self._named(f"trial {number}, {name}", number)
-            self._executions[number, execution] = self._run(named, tags, event)
+            about = self._about_execution(trial, execution, self._runs[number])
+            self._executions[number, execution] = self._run(*about, event)
         run = self._executions[number, execution]
         if run not in self._complete:
-            self._write.params(run, values)
+            self._write.params(run, _params(trial.executions[execution - 1]))
             self._mark_complete(run)
         return run
+
+    def _about_execution(self, trial: Trial, execution: int, parent: str) -> tuple[str, dict[str, str]]:
+        """Returns the name and the tags of the run of one of a trial's executions."""
+        tags = {
+            TAG_KIND: EXECUTION,
+            TAG_TRIAL: str(trial.number),
+            TAG_EXECUTION: str(execution),
+            PARENT_TAG: parent,
+            **self._retry_tags(trial.number),
+        }
+        values = _params(trial.executions[execution - 1])
+        name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
+        return self._named(f"trial {trial.number}, {name}", trial.number), tags
 
     def _execution_ended(self, event: ExecutionEnded) -> None:
         if self._done(event.trial):
@@ -787,6 +801,12 @@ class Recorder:
             self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
+
+
+def _params(execution: Execution) -> dict[str, int | None]:
+    """Returns the parameters of an execution's run."""
+    fold = {} if execution.fold is None else {"fold": execution.fold, "folds": execution.folds}
+    return {"seed": execution.seed, **fold}
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:

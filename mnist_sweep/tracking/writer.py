@@ -152,6 +152,11 @@ class Writer:
         finally:
             self._asked.pop(me, None)
 
+    @property
+    def several(self) -> bool:
+        """Whether several calls are made at once."""
+        return self._threads > 1
+
     def each(self, call: Callable[[_Item], object], items: Iterable[_Item]) -> None:
         """Calls a function that asks the store for each item, as `parallel.each` does."""
         parallel.each(call, items, self._threads)

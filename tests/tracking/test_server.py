@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from tracking_server import TrackingServer, serving
 
 from mnist_sweep.common.parallel import each
 from mnist_sweep.driver.publish import load_plots
+from mnist_sweep.journal.events import EpochEnded, ExecutionEnded
+from mnist_sweep.journal.trial import Execution, Outcome, Status
 from mnist_sweep.tracking.recorder import Recorder
 from mnist_sweep.tracking.tags import TAG_DONE
 
@@ -32,23 +34,32 @@ def recorder(story: Story, server: TrackingServer, *, repair: bool = False) -> R
 
 
 def test_server_gets_the_same_as_a_file_with_several_calls_at_once(told, logged, server):
-    lock, now, most = threading.Lock(), Counter[str](), Counter[str]()
-    both = threading.Barrier(2)
+    both, created = threading.Barrier(2), itertools.count()
 
-    def counted(part: str) -> None:
-        with lock:
-            now[part] += 1
-            most[part] = max(most[part], now[part])
-            first_two = part == "create" and now[part] in (2, 3)
-        if first_two:
-            # The runs of two trials are created at once.
-            both.wait(10)
+    def waits(part: str) -> None:
+        # The first two trials' runs are created at once, after the experiment and the sweep's own run.
+        if part == "create" and next(created) in (2, 3):
+            both.wait(20)
 
-    server.before = counted
+    server.before = waits
     recorder(told, server).handle(*told.events)
     assert Logged(server.uri).everything() == logged.everything()
-    # The experiment, the sweep's own run and those of its trials.
     assert server.asked.count("create") == 2 + len(logged.trials)
+
+
+def test_server_gets_the_executions_of_trials(make_story, server):
+    story = make_story()
+    story.starts()
+    for number in range(2):
+        story.trial(number, executions=[Execution(1, 1, 2), Execution(1, 2, 2)])
+        for execution in (1, 2):
+            story.tell(EpochEnded, number, 1, 1, {"val_accuracy": 0.5, "loss": 1.0}, execution)
+            outcome = Outcome(Status.COMPLETED, score=0.5, best_epoch=1, seconds=1.0)
+            story.tell(ExecutionEnded, number, execution, outcome)
+        story.ends(number, 0.5, scores=[0.5, 0.5])
+    story.ended()
+    recorder(story, server).handle(*story.events)
+    assert Logged(server.uri).everything() == story.logged().everything()
 
 
 @pytest.mark.parametrize("calls", [9, 16, 23])
