@@ -31,35 +31,65 @@ from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking import tags as run_tags
+from mnist_sweep.tracking.uri import sqlite_path
 
 SWEEP = "many/2026-01-01_00-00-00"
-CURVES = ("loss", "val_loss", "val_accuracy")
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
+# Metrics with one value.
+SINGLE = ("best_val_accuracy", "seconds")
 
 
-def make(path: Path, runs: int, epochs: int, params: int) -> None:
-    """Makes the store; writes the rows without MLflow, which would take a minute per thousand runs."""
-    client = store.connect(f"sqlite:///{path}", create=True)
-    experiment = client.create_experiment("many", artifact_location=str(path.parent))
+def make(uri: str, runs: int, epochs: int, params: int) -> None:
+    """Makes a store; writes the rows without MLflow, which would take a minute per thousand runs.
+
+    Args:
+        uri: An SQLite file, or an empty database of PostgreSQL.
+        runs: The number of trials.
+        epochs: The epochs of each.
+        params: The parameters of each.
+    """
+    client = store.connect(uri, create=True)
+    experiment = client.create_experiment("many", artifact_location="file:///nowhere")
     tags = {run_tags.TAG_KIND: "sweep", run_tags.TAG_SWEEP: SWEEP, run_tags.TAG_OBJECTIVE: "val_accuracy max"}
     parent = client.create_run(experiment, tags=tags).info.run_id
-    tags |= {
+    rows = _rows(int(experiment), parent, runs, epochs, params)
+    path = sqlite_path(uri)
+    if path is None:
+        import psycopg
+
+        with psycopg.connect(uri) as connection, connection.cursor() as cursor:
+            for table, values in rows.items():
+                with cursor.copy(f"COPY {table} FROM STDIN") as copy:
+                    for row in values:
+                        copy.write_row(row)
+        return
+    with closing(sqlite3.connect(path)) as database, database:
+        for table, values in rows.items():
+            marks = ",".join("?" * (table.count(",") + 1))
+            database.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
+
+
+def _rows(experiment: int, parent: str, runs: int, epochs: int, params: int) -> dict[str, Iterator[tuple[Any, ...]]]:
+    """The rows of each table."""
+    tags = {
         run_tags.TAG_KIND: "trial",
+        run_tags.TAG_SWEEP: SWEEP,
+        run_tags.TAG_OBJECTIVE: "val_accuracy max",
         run_tags.PARENT_TAG: parent,
         run_tags.TAG_STATUS: "completed",
         "data.digest": "d" * 32,
     }
     # A sweep's runs have as many.
     tags |= {f"version.package_{number}": "1.0" for number in range(12)}
-    ids = [uuid.UUID(int=random.Random(number).getrandbits(128)).hex for number in range(find)]
-
+    ids = [uuid.UUID(int=random.Random(number).getrandbits(128)).hex for number in range(runs)]
     draws = random.Random(0)
 
     def param(number: int) -> str:
         return draws.choice(("adam", "sgd")) if number == 0 else f"{draws.random():.6g}"
 
-    rows: dict[str, Iterator[tuple[Any, ...]]] = {
+    return {
         "runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id, artifact_uri, user_id)": (
-            (run, f"trial {number}", "FINISHED", number, number + 1000, "active", int(experiment), "", "me")
+            (run, f"trial {number}", "FINISHED", number, number + 1000, "active", experiment, "", "me")
             for number, run in enumerate(ids)
         ),
         "tags (key, value, run_uuid)": (
@@ -77,15 +107,11 @@ def make(path: Path, runs: int, epochs: int, params: int) -> None:
             for epoch in range(1, epochs + 1)
         ),
         "latest_metrics (key, value, timestamp, step, is_nan, run_uuid)": (
-            (key, draws.random(), 1000 * epochs, epochs, False, run)
+            (key, draws.random(), 1000 * epochs, 0 if key in SINGLE else epochs, False, run)
             for run in ids
-            for key in (*CURVES, "best_val_accuracy", "seconds")
+            for key in (*CURVES, *SINGLE)
         ),
     }
-    with closing(sqlite3.connect(path)) as database, database:
-        for table, values in rows.items():
-            marks = ",".join("?" * (table.count(",") + 1))
-            database.executemany(f"INSERT INTO {table} VALUES ({marks})", values)
 
 
 def load(name: str, uri: str) -> None:
@@ -122,11 +148,17 @@ WAYS: dict[str, Callable[[str, Client, Any], int]] = {
 """What is compared; the first of each kind is the base of the ratios."""
 
 
-def _measure(base: Figures, name: str, uri: str, _: Path) -> Figures:
+def measure(name: str, uri: str) -> Figures:
+    """Does the same in a process of its own, and returns the figures."""
     code = f"from benchmarks import load_runs; load_runs.load({name!r}, {uri!r})"
     command, env = [sys.executable, "-c", code], sweeps.environment()
     output = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
     figures: Figures = json.loads(output.splitlines()[-1])
+    return figures
+
+
+def _measure(base: Figures, name: str, uri: str, _: Path) -> Figures:
+    figures = measure(name, uri)
     if not base:
         base.update(figures)
     # Few runs may need no more memory.
@@ -146,8 +178,8 @@ def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], i
     if uri is None:
         shutil.rmtree(folder / SHARED, ignore_errors=True)
         (folder / SHARED).mkdir(parents=True)
-        make(folder / SHARED / "mlflow.db", options.runs, options.epochs, options.params)
         uri = f"sqlite:///{folder / SHARED}/mlflow.db"
+        make(uri, options.runs, options.epochs, options.params)
     work = {"runs": options.runs, "epochs": options.epochs, "params": options.params, "uri": options.tracking_uri}
     bases: dict[bool, Figures] = {True: {}, False: {}}
     return [([Case("load", way, work, partial(_measure, bases["curves" in way], way, uri)) for way in WAYS], 1)]

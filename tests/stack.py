@@ -194,8 +194,15 @@ class Postgres(Part):
     # PostgreSQL's "fast" shutdown: it disconnects its clients.
     end_signal = signal.SIGINT
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+        """Starts nothing yet.
+
+        Args:
+            folder: Where it keeps its files.
+            fsync: Whether it waits for the disk, as a real one does.
+        """
         super().__init__(folder)
+        self._fsync = "on" if fsync else "off"
         # With characters that URIs write as %40 and the like.
         self.password = f"{secrets.token_urlsafe(9)}@/%:{secrets.token_urlsafe(9)}"
         self._data = folder / "data"
@@ -225,7 +232,8 @@ class Postgres(Part):
                 cwd=self.folder, env=env, check=True, capture_output=True,
             )  # fmt: skip
         settings = {
-            "listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": "", "fsync": "off",
+            "listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": "",
+            "fsync": self._fsync,
         }  # fmt: skip
         options = [text for key, value in settings.items() for text in ("-c", f"{key}={value}")]
         self._run([*drop, str(binaries / "postgres"), "-D", str(self._data), *options], env, self.folder)

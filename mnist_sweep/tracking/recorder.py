@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -172,6 +173,11 @@ class Recorder:
         self._completed_now: set[str] = set()
         # Those whose config was written, or found to be there, by this process.
         self._written: set[str] = set()
+        # The events that are handled together, and by their keys the runs that were created ahead for them.
+        self._batch: Sequence[Event] = ()
+        self._ahead: dict[str, str] = {}
+        # What `listed` returned for runs of the batch.
+        self._listed: dict[str, set[str] | None] = {}
         # Versions that have changed since the start, the trials whose model was deleted, whether the description of the
         # sweep is out of date, and how many events a server that failed may have written or not.
         self._changed: dict[str, str] = {}
@@ -224,7 +230,8 @@ class Recorder:
         if self.has_started:
             self._write.check_store()
         try:
-            for event in events:
+            for place, event in enumerate(events):
+                self._batch = events[place:]
                 self._handle(event)
             if self._outdated:
                 note = descriptions.progress_note(self._settings, self._results, single=self._state.single)
@@ -239,6 +246,7 @@ class Recorder:
             raise
         finally:
             self._completed_now.clear()
+            self._listed.clear()
             self._write.discard()
 
     def _handle(self, event: Event) -> None:
@@ -403,6 +411,8 @@ class Recorder:
 
     def _run(self, name: str, tags: Mapping[str, str], event: Event) -> str:
         """Reopens or creates the run that has these tags, and returns its id."""
+        if (created := self._ahead.pop(_key(tags), None)) is not None:
+            return created
         known = self._found.get(_key(tags))
         if known is None and self._unsure > 0:
             mine = " and ".join(tagged(key, tags[key]) for key in (PARENT_TAG, *_KEYS) if key in tags)
@@ -456,25 +466,60 @@ class Recorder:
             for key, value in self._changed.items():
                 self._write.tag(self._runs[number], key, value)
         else:
-            tags = {
-                TAG_KIND: NESTED[self._kind],
-                TAG_TRIAL: str(number),
-                PARENT_TAG: self._parent,
-                **self._retry_tags(number),
-            }
-            if event.slot != NO_SLOT:
-                tags[TAG_SLOT] = event.slot
-            if trial.parent is not None:
-                tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
-            if trial.confirms is not None:
-                tags[TAG_CONFIRMS] = str(trial.confirms)
-            self._runs[number] = self._run(self._named(descriptions.trial_name(trial), number), tags, event)
+            if self._write.several and self._unsure == 0 and self._trial_key(number) not in self._ahead:
+                self._create_ahead()
+            self._runs[number] = self._run(*self._about(event), event)
         run = self._runs[number]
         if run not in self._complete or (run not in self._written and self._has_lost(run, "config.yaml")):
             self._written.add(run)
             self._write.params(run, hyperparameters(trial))
             self._write_config(trial)
             self._mark_complete(run)
+
+    def _about(self, event: TrialStarted) -> tuple[str, dict[str, str]]:
+        """Returns the name and the tags of a trial's run."""
+        trial, number = event.trial, event.trial.number
+        tags = {
+            TAG_KIND: NESTED[self._kind],
+            TAG_TRIAL: str(number),
+            PARENT_TAG: self._parent,
+            **self._retry_tags(number),
+        }
+        if event.slot != NO_SLOT:
+            tags[TAG_SLOT] = event.slot
+        if trial.parent is not None:
+            tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
+        if trial.confirms is not None:
+            tags[TAG_CONFIRMS] = str(trial.confirms)
+        return self._named(descriptions.trial_name(trial), number), tags
+
+    def _create_ahead(self) -> None:
+        """Creates the runs of all trials that start in the rest of the batch, several at once, then those in them."""
+        # A resumed sweep tags new runs differently.
+        coming = list(takewhile(lambda event: not isinstance(event, SweepResumed | TrialsRetried), self._batch))
+        trials, abouts = dict[int, Trial](), dict[str, tuple[str, dict[str, str], float]]()
+        for event in coming:
+            number = event.trial.number if isinstance(event, TrialStarted) else -1
+            known = number in trials or number in self._runs or number in self._retried
+            if isinstance(event, TrialStarted) and not known and self._trial_key(number) not in self._found:
+                trials[number] = event.trial
+                abouts[self._trial_key(number)] = (*self._about(event), event.time)
+
+        def create(key: str) -> None:
+            self._ahead[key] = self._write.create_run(*abouts[key])
+
+        self._write.each(create, [key for key in abouts if key not in self._ahead])
+        nested = list[str]()
+        for event in coming:
+            if isinstance(event, EpochEnded | ExecutionEnded) and event.trial in trials:
+                trial, parent = trials[event.trial], self._ahead[self._trial_key(event.trial)]
+                if trial.executions:
+                    name, tags = self._about_execution(trial, event.execution, parent)
+                    key = _key(tags)
+                    if not (key in abouts or key in self._found or key in self._ahead):
+                        abouts[key] = name, tags, event.time
+                        nested.append(key)
+        self._write.each(create, nested)
 
     def _write_config(self, trial: Trial) -> None:
         assert self._state.started is not None
@@ -528,24 +573,28 @@ class Recorder:
 
     def _execution(self, number: int, execution: int, event: Event) -> str:
         """Returns the run of one of a trial's executions, which is nested in the trial's."""
-        about: Execution = self._trials[number].executions[execution - 1]
-        values = {"seed": about.seed, **({} if about.fold is None else {"fold": about.fold, "folds": about.folds})}
+        trial = self._trials[number]
         if (number, execution) not in self._executions:
-            tags = {
-                TAG_KIND: EXECUTION,
-                TAG_TRIAL: str(number),
-                TAG_EXECUTION: str(execution),
-                PARENT_TAG: self._runs[number],
-                **self._retry_tags(number),
-            }
-            name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
-            named = self._named(f"trial {number}, {name}", number)
-            self._executions[number, execution] = self._run(named, tags, event)
+            about = self._about_execution(trial, execution, self._runs[number])
+            self._executions[number, execution] = self._run(*about, event)
         run = self._executions[number, execution]
         if run not in self._complete:
-            self._write.params(run, values)
+            self._write.params(run, _params(trial.executions[execution - 1]))
             self._mark_complete(run)
         return run
+
+    def _about_execution(self, trial: Trial, execution: int, parent: str) -> tuple[str, dict[str, str]]:
+        """Returns the name and the tags of the run of one of a trial's executions."""
+        tags = {
+            TAG_KIND: EXECUTION,
+            TAG_TRIAL: str(trial.number),
+            TAG_EXECUTION: str(execution),
+            PARENT_TAG: parent,
+            **self._retry_tags(trial.number),
+        }
+        values = _params(trial.executions[execution - 1])
+        name = ", ".join(f"{key} {value}" for key, value in values.items() if key != "folds")
+        return self._named(f"trial {trial.number}, {name}", trial.number), tags
 
     def _execution_ended(self, event: ExecutionEnded) -> None:
         if self._done(event.trial):
@@ -624,7 +673,10 @@ class Recorder:
         if not self._repair:
             return
         run, trial = self._runs[event.trial], self._trials[event.trial]
-        there, folder = self._write.listed(run), trial_folder(self._folder, event.trial)
+        if run not in self._listed:
+            ended = {event.trial for event in self._batch if isinstance(event, TrialEnded)}
+            self._write.each(self._list, [self._found[self._trial_key(n)].info.run_id for n in ended if self._done(n)])
+        there, folder = self._listed[run], trial_folder(self._folder, event.trial)
         if there is None:
             return
         lacking: dict[str, Callable[[], None]] = {"config.yaml": lambda: self._write_config(trial)}
@@ -640,6 +692,9 @@ class Recorder:
             self.mended.files += 1
         if event.outcome.score is not None and MODEL_FILE not in there:
             self._check_model(event.trial)
+
+    def _list(self, run: str) -> None:
+        self._listed[run] = self._write.listed(run)
 
     def _check_model(self, number: int) -> None:
         """Notes whether the folder of a trial has no model."""
@@ -746,6 +801,12 @@ class Recorder:
             self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
+
+
+def _params(execution: Execution) -> dict[str, int | None]:
+    """Returns the parameters of an execution's run."""
+    fold = {} if execution.fold is None else {"fold": execution.fold, "folds": execution.folds}
+    return {"seed": execution.seed, **fold}
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:

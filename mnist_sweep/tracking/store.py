@@ -17,6 +17,7 @@ from mnist_sweep.common.files import PARTIAL, remove, write_whole
 from mnist_sweep.common.importing import without_collector
 from mnist_sweep.common.ports import keep_loopback_direct
 from mnist_sweep.common.secrets import masked
+from mnist_sweep.common.text import first_line
 from mnist_sweep.tracking.faults import lasting_fault, missing
 from mnist_sweep.tracking.tags import TAG_STORE
 from mnist_sweep.tracking.uri import absolute, existing, file_path, sqlite_path, sqlite_uri
@@ -56,9 +57,25 @@ def connect(uri: str, *, create: bool = False) -> MlflowClient:
         return _client(uri) if path is not None else _answering_client(uri)
     except Exception as error:
         fault = None if isinstance(error, UserError) else lasting_fault(error, uri)
+        if fault is None and _is_of_a_database(error):
+            raise _silent(uri, f"does not answer ({masked(first_line(error))})") from error
         if fault is None:
             raise
         raise UserError(f"tracking.uri={masked(uri)}: {fault}") from error
+
+
+def _is_of_a_database(error: Exception) -> bool:
+    """Returns whether a driver has raised an error, as MLflow does not wrap it."""
+    from sqlalchemy.exc import DBAPIError
+
+    return isinstance(error, DBAPIError)
+
+
+def _silent(uri: str, what: str) -> UnreachableError:
+    return UnreachableError(
+        f"tracking.uri={masked(uri)}: {what}; start the server again, or name another store with --tracking-uri or "
+        "MLFLOW_TRACKING_URI"
+    )
 
 
 def _answering_client(uri: str) -> MlflowClient:
@@ -81,10 +98,7 @@ def _answering_client(uri: str) -> MlflowClient:
         if isinstance(found, Exception):
             raise found
         return found
-    raise UnreachableError(
-        f"tracking.uri={masked(uri)}: does not answer within {ANSWER_WITHIN:.0f} s; start the server again, or name "
-        "another store with --tracking-uri or MLFLOW_TRACKING_URI"
-    )
+    raise _silent(uri, f"does not answer within {ANSWER_WITHIN:.0f} s")
 
 
 def place(uri: str) -> tuple[int, int] | None:

@@ -8,15 +8,17 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import yaml
 
+from mnist_sweep.common import parallel
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, one_line, printable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Run
 
 _LOG = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
 _MLFLOW_STATUS = {
     Status.COMPLETED: "FINISHED",
     Status.DIVERGED: "FINISHED",
@@ -42,6 +45,8 @@ _MLFLOW_STATUS = {
 }
 # What MLflow accepts per call.
 _MOST_PARAMS, _MOST_METRICS = 100, 500
+# Calls at once to a store that is not a file: most of their time is spent waiting for it.
+_THREADS = 8
 # Seconds that a flush waits for files, where nothing else waits for it.
 PATIENCE = 30.0
 # Tags that mark a run as complete; not set if a part was refused.
@@ -102,14 +107,12 @@ class Writer:
     """Writes to one experiment of a store.
 
     Runs are created immediately, and files are written while the rest goes on. All else waits for `flush`, which makes
-    few calls per run.
+    few calls per run, and writes several runs at once to a store that is not a file.
 
     Attributes:
         files: The files, which may wait for their store.
         notes: What the user should know about where they are, a line each.
         restored_experiment: The name of the experiment if it was deleted, and `open` has restored it.
-        waiting_since: When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has
-            answered.
     """
 
     def __init__(self, tracking: TrackingConfig, name: str, patience: float = PATIENCE) -> None:
@@ -129,15 +132,34 @@ class Writer:
         self.files = Files(tracking.uri)
         self.notes: list[str] = []
         self.restored_experiment = ""
-        self.waiting_since: float | None = None
+        self._threads = 1 if uri.sqlite_path(tracking.uri) is not None else _THREADS
+        # When each thread asked the store for what it has not answered yet.
+        self._asked: dict[int, float] = {}
+        # MLflow stores the data with its first run, which two calls at once would both try.
+        self._first_input, self._has_input = threading.Lock(), False
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered."""
+        return min(list(self._asked.values()), default=None)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        self.waiting_since = time.monotonic()
+        me = threading.get_ident()
+        self._asked[me] = time.monotonic()
         try:
             yield
         finally:
-            self.waiting_since = None
+            self._asked.pop(me, None)
+
+    @property
+    def several(self) -> bool:
+        """Whether several calls are made at once."""
+        return self._threads > 1
+
+    def each(self, call: Callable[[_Item], object], items: Iterable[_Item]) -> None:
+        """Calls a function that asks the store for each item, as `parallel.each` does."""
+        parallel.each(call, items, self._threads)
 
     def open(self, sweep: str, tags: Mapping[str, str], data: Mapping[str, Any], *, repair: bool = False) -> list[Run]:
         """Opens the store and the sweep's experiment, and creates or restores them if needed.
@@ -348,8 +370,9 @@ class Writer:
         refusals: list[Exception] = []
         marked = [run for run, pending in self._pending.items() if _MARKS & pending.tags.keys()]
         self.files.settle([*marked, *self._marks], self._patience)
-        for run in sorted(self._pending, key=lambda run: TAG_DONE in self._pending[run].tags):
-            self._write(run, self._pending[run], refusals)
+        done = {run for run, pending in self._pending.items() if TAG_DONE in pending.tags}
+        for runs in ([run for run in self._pending if run not in done], done):
+            self.each(lambda run: self._write(run, self._pending[run], refusals), runs)
         self._pending.clear()
         self.mark()
         if refusals:
@@ -364,7 +387,7 @@ class Writer:
         """Marks the runs whose files have been written since."""
         from mlflow.entities import RunTag
 
-        for run in [run for run in self._marks if not self.files.lacks(run)]:
+        def mark(run: str) -> None:
             tags = [RunTag(key, value) for key, value in self._marks[run].items()]
             try:
                 with self._asking():
@@ -376,6 +399,8 @@ class Writer:
                 _LOG.warning("run %s cannot be marked as complete: %s", run, masked(first_line(error)))
             del self._marks[run]
 
+        self.each(mark, [run for run in self._marks if not self.files.lacks(run)])
+
     def discard(self) -> None:
         """Forgets what is pending, as it will be handed over again."""
         self._pending.clear()
@@ -383,10 +408,10 @@ class Writer:
     def _pending_of(self, run: str) -> _Pending:
         return self._pending.setdefault(run, _Pending())
 
-    def _write(self, run: str, pending: _Pending, refusals: list[Exception]) -> None:
+    def _write(self, run: str, pending: _Pending, all_refusals: list[Exception]) -> None:
         from mlflow.entities import Param, RunTag
 
-        already = len(refusals)
+        refusals = list[Exception]()
 
         def accepted(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
             """Returns whether MLflow accepted a call; a refusal is added to `refusals`."""
@@ -420,7 +445,7 @@ class Writer:
             params, metrics = params[_MOST_PARAMS:], metrics[_MOST_METRICS:]
         batches.append({"params": params, "metrics": metrics, "tags": tags})
         for batch in batches:
-            if len(refusals) > already:
+            if refusals:
                 batch["tags"] = [tag for tag in batch.get("tags", ()) if tag.key not in _MARKS]
             if not accepted(self._client.log_batch, run, **batch):
                 # MLflow rejects a batch as a whole. Log its items one by one, so that only refused ones are missing.
@@ -428,14 +453,17 @@ class Writer:
                 for kind, item in items if len(items) > 1 else ():
                     if kind != "tags" or item.key not in _MARKS:
                         accepted(self._client.log_batch, run, **{kind: [item]})
-        if lacking and len(refusals) == already and marks:
+        if lacking and marks and not refusals:
             self._marks[run] = marks
         else:
             self._marks.pop(run, None)
+        all_refusals += refusals
 
     def _log_input(self, run: str) -> None:
         try:
-            self._client.log_inputs(run, datasets=[self._dataset])
+            with contextlib.nullcontext() if self._has_input else self._first_input:
+                self._client.log_inputs(run, datasets=[self._dataset])
+            self._has_input = True
         except Exception as error:
             if fault_of_code(error) is None:
                 raise

@@ -427,6 +427,18 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch, create
     assert str(caught.value).startswith(f"tracking.uri={uri.replace('ann:secret12', '***')}: does not answer within ")
 
 
+def test_a_database_that_is_down_is_named_and_may_answer_later() -> None:
+    pytest.importorskip("psycopg")
+    with ports.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UnreachableError) as caught:
+        store.connect(f"postgresql://ann:secret12@127.0.0.1:{port}/runs")
+    text = str(caught.value)
+    assert text.startswith(f"tracking.uri=postgresql://***@127.0.0.1:{port}/runs: does not answer (")
+    assert "Connection refused" in text
+    assert "\n" not in text
+
+
 def test_a_store_of_another_mlflow_is_an_error_with_the_command_that_upgrades_it(tmp_path, template) -> None:
     path = tmp_path / "mlflow.db"
     shutil.copy(template, path)

@@ -133,7 +133,7 @@ def test_a_metric_whose_name_mlflow_refuses_is_logged_under_another_name(make_st
     assert own["top_3"] == "top_3"
     assert "" in own
     assert story.replay().everything() == logged.everything()
-    for source in (Client(store.connect(story.uri)), Database(story.folder.parents[2] / "mlflow.db")):
+    for source in (Client(store.connect(story.uri)), Database(story.uri)):
         frame = runs_frame(source.records(RunFilter(["1"], {TAG_KIND: "trial"})))
         assert frame["metrics.top@3"].tolist() == [0.875]
         assert {f"metrics.{name}" for name in own} - {"metrics.seconds"} <= set(frame.columns)

@@ -22,7 +22,8 @@ from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
 from mnist_sweep.results.runs.source import Parent, RunFilter, Source
-from mnist_sweep.results.runs.sql import Database, UnknownSchema
+from mnist_sweep.results.runs.sql import Database
+from mnist_sweep.results.runs.tables import UnknownSchema, can_open
 from mnist_sweep.tracking import identity
 from mnist_sweep.tracking import store as mlflow_store
 from mnist_sweep.tracking.tags import (
@@ -50,7 +51,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Store:
-    """An existing store. An SQLite file is read directly if its tables are known; any other through MLflow's API.
+    """An existing store. SQLite and PostgreSQL are read directly if the tables are known; others through MLflow's API.
 
     Attributes:
         uri: Its tracking URI, as `tracking.uri.existing` returns it.
@@ -70,15 +71,14 @@ class Store:
             ask: Reads everything it needs from a source. It may be called again with another source.
 
         Raises:
-            UserError: It is an SQLite store whose file is not a database.
+            UserError: It is an SQLite store whose file is not a database, or another store that cannot be opened.
             MlflowException: The store cannot be read, or a query is invalid.
         """
-        path = sqlite_path(self.uri)
-        if path is not None:
+        if can_open(self.uri):
             try:
-                return ask(Database(path))
+                return ask(Database(self.uri))
             except UnknownSchema as error:
-                _LOG.info("%s is read through MLflow's API: %s", path, error)
+                _LOG.info("%s is read through MLflow's API: %s", masked(self.uri), error)
         return ask(Client(self.client))
 
 

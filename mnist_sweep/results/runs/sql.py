@@ -1,13 +1,11 @@
-"""Reads runs from the tables of an SQLite store, which takes a tenth of the time of MLflow's API."""
+"""Reads runs from the tables of a database, which takes a tenth of the time of MLflow's API."""
 
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,35 +23,29 @@ from mnist_sweep.results.runs.source import (
     of_epochs,
     space_of,
 )
-from mnist_sweep.tracking import store
+from mnist_sweep.results.runs.tables import ROWS, Tables, UnknownSchema, opened
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM
 from mnist_sweep.tracking.tags import TAG_SWEEP, TAG_TRIAL
 
 PAGE = 500
-_ROWS = 10_000
 _WORKSPACE = "default"
 
 
-class UnknownSchema(Exception):  # noqa: N818 - not an error: MLflow's API reads the store
-    """The database's tables are not as this module expects them."""
-
-
 class Database:
-    """Reads an SQLite store's tables: a `Source`. Others may write to the store meanwhile.
+    """Reads a database's tables: a `Source`. Others may write to it meanwhile.
 
-    Every method raises UnknownSchema if the tables are not as expected, and UserError if the file is not a database.
-    MLflow is imported only for a query.
+    Every method raises UnknownSchema if the database cannot be read directly, or the tables are not as expected, and
+    UserError if an SQLite store's file is not a database. MLflow is imported only for a query.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Takes the database's file."""
-        self._path = path
+    def __init__(self, uri: str) -> None:
+        """Takes a tracking URI for which `tables.can_open` is true."""
+        self._uri = uri
 
     def experiments(self) -> dict[str, str]:
         """As for `Source`."""
-        with self._opened() as database:
-            found = database.execute("SELECT name, experiment_id, workspace, lifecycle_stage FROM experiments")
-            rows = found.fetchall()
+        with opened(self._uri) as tables:
+            rows = list(tables.rows("SELECT name, experiment_id, workspace, lifecycle_stage FROM experiments"))
         if any(workspace != _WORKSPACE for _, _, workspace, _ in rows):
             # Experiments' names are unique within a workspace only. MLflow decides which workspace is used.
             raise UnknownSchema("it has workspaces")
@@ -61,60 +53,48 @@ class Database:
 
     def parents(self, wanted: RunFilter, most: int | None = None) -> list[Parent]:
         """As for `Source`."""
-        with self._opened() as database:
+        with opened(self._uri) as tables:
             # The same order as MLflow's.
-            found = _matching(database, wanted, "start_time IS NULL, start_time DESC, run_uuid")[:most]
-            return [parent for page in _pages(found) for parent in _parents(database, page)]
+            found = _matching(tables, wanted, "start_time IS NULL, start_time DESC, run_uuid")[:most]
+            return [parent for page in _pages(found) for parent in _parents(tables, page)]
 
     def records(self, wanted: RunFilter) -> Iterator[list[Record]]:
         """As for `Source`."""
-        with self._opened() as database:
-            for page in _pages(_matching(database, wanted, "run_uuid")):
-                with _snapshot(database):
-                    found = _records(database, page)
+        with opened(self._uri) as tables:
+            for page in _pages(_matching(tables, wanted, "run_uuid")):
+                with tables.snapshot():
+                    found = _records(tables, page)
                 yield found
 
     def points(self, wanted: RunFilter) -> Iterator[Points]:
-        """As for `Source`; sorted by trial."""
-        with self._opened() as database:
-            for page in _pages(_matching(database, wanted, "run_uuid")):
-                yield _points(database, page)
-
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        try:
-            # Read-only: MLflow may be writing in another thread or process.
-            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
-                # The same as MLflow's, for LIKE in queries.
-                database.execute("PRAGMA case_sensitive_like = true")
-                yield database
-        except sqlite3.Error as error:
-            fault = store.database_fault(self._path, error)
-            if fault is not None:
-                raise fault from None
-            raise UnknownSchema(str(error)) from error
+        """As for `Source`."""
+        with opened(self._uri) as tables:
+            for page in _pages(_matching(tables, wanted, "run_uuid")):
+                with tables.snapshot():
+                    found = _points(tables, page)
+                yield found
 
 
 def _pages(found: Sequence[str]) -> Iterator[Sequence[str]]:
     return (found[start : start + PAGE] for start in range(0, len(found), PAGE))
 
 
-def _matching(database: sqlite3.Connection, wanted: RunFilter, order: str) -> list[str]:
+def _matching(tables: Tables, wanted: RunFilter, order: str) -> list[str]:
     """The ids of the wanted runs."""
     conditions = [f"experiment_id IN ({_marks(wanted.experiments)})", "lifecycle_stage = 'active'"]
     values: list[str | int] = [int(number) for number in wanted.experiments]
     for key, value in wanted.tags.items():
         conditions.append("EXISTS (SELECT 1 FROM tags WHERE run_uuid = runs.run_uuid AND key = ? AND value = ?)")
         values += [key, printable(value)]
-    rows = database.execute(f"SELECT run_uuid FROM runs WHERE {' AND '.join(conditions)} ORDER BY {order}", values)
+    rows = tables.rows(f"SELECT run_uuid FROM runs WHERE {' AND '.join(conditions)} ORDER BY {order}", values)
     found = [run for (run,) in rows]
     if not wanted.query:
         return found
-    matching = _matching_query(database, wanted.experiments, wanted.query)
+    matching = _matching_query(tables, wanted.experiments, wanted.query)
     return [run for run in found if run in matching]
 
 
-def _matching_query(database: sqlite3.Connection, experiments: Sequence[str], query: str) -> set[str]:
+def _matching_query(tables: Tables, experiments: Sequence[str], query: str) -> set[str]:
     """The ids of the runs that match a query, which MLflow's own code translates to SQL."""
     try:
         import sqlalchemy
@@ -122,59 +102,40 @@ def _matching_query(database: sqlite3.Connection, experiments: Sequence[str], qu
         from mlflow.store.tracking.dbmodels.models import SqlRun
         from mlflow.utils.search_utils import SearchUtils
         from sqlalchemy.orm import Session
-        from sqlalchemy.pool import StaticPool
 
         search: Any = SearchUtils
         clauses_of: Any = sqlalchemy_store._get_sqlalchemy_filter_clauses
-        engine = sqlalchemy.create_engine("sqlite://", creator=lambda: database, poolclass=StaticPool)
-        with Session(engine) as session:
-            parsed = search.parse_search_filter(query)
-            attributes, others, datasets = clauses_of(parsed, session, "sqlite")
-            statement: Any = sqlalchemy.select(SqlRun.run_uuid)
-            for clause in others:
-                statement = statement.join(clause)
-            for clause in datasets:
-                statement = statement.join(clause, SqlRun.run_uuid == clause.c.destination_id)
-            statement = statement.where(SqlRun.experiment_id.in_([int(number) for number in experiments]), *attributes)
-            return set(session.execute(statement).scalars())
+        parsed = search.parse_search_filter(query)
+        attributes, others, datasets = clauses_of(parsed, Session(), tables.dialect)
+        statement: Any = sqlalchemy.select(SqlRun.run_uuid)
+        for clause in others:
+            statement = statement.join(clause)
+        for clause in datasets:
+            statement = statement.join(clause, SqlRun.run_uuid == clause.c.destination_id)
+        statement = statement.where(SqlRun.experiment_id.in_([int(number) for number in experiments]), *attributes)
+        return {run for (run,) in tables.select(statement)}
     except (ImportError, AttributeError, TypeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise UnknownSchema(str(error)) from error
 
 
-@contextmanager
-def _snapshot(database: sqlite3.Connection) -> Iterator[None]:
-    """Lets several selects see the same state. Used for one page at a time, as a writer may have to wait."""
-    database.execute("BEGIN")
-    try:
-        yield
-    finally:
-        database.execute("ROLLBACK")
-
-
-def _select(
-    database: sqlite3.Connection,
-    columns: str,
-    table: str,
-    page: Sequence[str],
-    rest: str = "",
-) -> sqlite3.Cursor:
+def _select(tables: Tables, columns: str, table: str, page: Sequence[str], rest: str = "") -> Iterator[Any]:
     """Rows of the runs of a page; `rest` is the end of the query."""
-    return database.execute(f"SELECT {columns} FROM {table} WHERE run_uuid IN ({_marks(page)}) {rest}", page)
+    return tables.rows(f"SELECT {columns} FROM {table} WHERE run_uuid IN ({_marks(page)}) {rest}", page)
 
 
 def _marks(values: Collection[str]) -> str:
     return ",".join("?" * len(values))
 
 
-def _tags(database: sqlite3.Connection, page: Sequence[str], keys: Collection[str]) -> dict[str, dict[str, str]]:
+def _tags(tables: Tables, page: Sequence[str], keys: Collection[str]) -> dict[str, dict[str, str]]:
     """The tags with these keys, and those that hold the original names of metrics and parameters, by run."""
-    wanted = f"+key IN ({_marks(keys)}) OR +key GLOB '{TAG_METRIC}*' OR +key GLOB '{TAG_PARAM}*'"
-    query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) AND ({wanted})"
-    return _by_run(database.execute(query, (*page, *keys)))
+    prefixes = "".join(f" OR substr(key, 1, {len(prefix)}) = '{prefix}'" for prefix in (TAG_METRIC, TAG_PARAM))
+    query = f"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ({_marks(page)}) "
+    return _by_run(tables.rows(f"{query} AND (key IN ({_marks(keys)}){prefixes})", (*page, *keys)))
 
 
-def _params(database: sqlite3.Connection, page: Sequence[str], order: str = "") -> dict[str, dict[str, str]]:
-    return _by_run(_select(database, "run_uuid, key, value", "params", page, order))
+def _params(tables: Tables, page: Sequence[str], order: str = "") -> dict[str, dict[str, str]]:
+    return _by_run(_select(tables, "run_uuid, key, value", "params", page, order))
 
 
 def _by_run(rows: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, str]]:
@@ -184,37 +145,35 @@ def _by_run(rows: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _parents(database: sqlite3.Connection, page: Sequence[str]) -> list[Parent]:
-    with _snapshot(database):
-        tags = _tags(database, page, PARENT_TAGS)
+def _parents(tables: Tables, page: Sequence[str]) -> list[Parent]:
+    with tables.snapshot():
+        tags = _tags(tables, page, PARENT_TAGS)
         # In the order in which they were logged, which is that of the search space.
-        params = _params(database, page, "ORDER BY rowid")
-        experiments = dict(_select(database, "run_uuid, experiment_id", "runs", page))
+        params = _params(tables, page, f"ORDER BY {tables.place}")
+        experiments = dict(map(tuple, _select(tables, "run_uuid, experiment_id", "runs", page)))
     return [Parent(run, str(experiments[run]), tags[run], space_of(params[run], tags[run])) for run in page]
 
 
-def _records(database: sqlite3.Connection, page: Sequence[str]) -> list[Record]:
-    tags, params = _tags(database, page, TAGS.values()), _params(database, page)
+def _records(tables: Tables, page: Sequence[str]) -> list[Record]:
+    tags, params = _tags(tables, page, TAGS.values()), _params(tables, page)
     metrics: dict[str, dict[str, float]] = defaultdict(dict)
     epochs: dict[str, int] = {}
-    for run, key, value, is_nan, step in _select(
-        database, "run_uuid, key, value, is_nan, step", "latest_metrics", page
-    ):
+    for run, key, value, is_nan, step in _select(tables, "run_uuid, key, value, is_nan, step", "latest_metrics", page):
         metrics[run][key] = math.nan if is_nan else value
         if key in METRICS:
             epochs[run] = max(step, epochs.get(run, 0))
     return [
         Record(run, start, end, tags[run], params[run], metrics[run], epochs.get(run))
-        for run, start, end in _select(database, "run_uuid, start_time, end_time", "runs", page)
+        for run, start, end in _select(tables, "run_uuid, start_time, end_time", "runs", page)
     ]
 
 
-def _points(database: sqlite3.Connection, page: Sequence[str]) -> Points:
-    tags = _tags(database, page, (TAG_SWEEP, TAG_TRIAL))
+def _points(tables: Tables, page: Sequence[str]) -> Points:
+    tags = _tags(tables, page, (TAG_SWEEP, TAG_TRIAL))
     trials = [(tags[run][TAG_SWEEP], int(tags[run][TAG_TRIAL])) for run in page]
     place = {run: number for number, run in enumerate(page)}
     rows = _select(
-        database,
+        tables,
         "run_uuid, key, step, is_nan, value",
         "metrics",
         page,
@@ -222,7 +181,7 @@ def _points(database: sqlite3.Connection, page: Sequence[str]) -> Points:
     )
     parts = [arrays((), (), (), ())]
     numbers = dict[str, int]()
-    while some := rows.fetchmany(_ROWS):
+    while some := list(islice(rows, ROWS)):
         some = [row for row in some if of_epochs(row[1], row[2])]
         run, key, step, is_nan, value = zip(*some, strict=True) if some else ((), (), (), (), ())
         # The same key may stand for another name in another run.

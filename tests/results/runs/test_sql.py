@@ -1,11 +1,12 @@
-"""Reading runs from the tables of an SQLite store and through MLflow's API gives the same."""
+"""Reading runs from the tables of SQLite and PostgreSQL, through MLflow's API and from a server gives the same."""
 
 from __future__ import annotations
 
 import logging
 import math
 import sqlite3
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import stack
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from tracking_server import serving
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.results.runs import find
+from mnist_sweep.results.runs import api, find, tables
 from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.find import Selection, Store, all_sweeps, find_sweep, load_curves, load_runs
 from mnist_sweep.results.runs.frames import curves_frame, runs_frame
@@ -24,19 +28,40 @@ from mnist_sweep.results.runs.sql import Database
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.names import TAG_METRIC
 from mnist_sweep.tracking.tags import TAG_KIND, TAG_OBJECTIVE, TAG_SWEEP, TAG_TRIAL
-from mnist_sweep.tracking.uri import sqlite_path
 
 TRIALS = {TAG_KIND: "trial"}
 
 
 @pytest.fixture(scope="module")
-def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selection:
-    """The trials of a store with many unusual runs."""
-    from mlflow.entities import Metric, Param
+def postgresql() -> Iterator[str]:
+    """The URI of an empty database, with a password that has special characters."""
+    if (reason := stack.missing()) is not None:
+        pytest.skip(reason)
+    # Not pytest's, which the user who runs PostgreSQL may not enter.
+    with tempfile.TemporaryDirectory() as folder:
+        database = stack.Postgres(Path(folder))
+        try:
+            database.start()
+            database.create("awkward")
+            yield database.uri("awkward")
+        finally:
+            database.stop()
 
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def awkward(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selection:
+    """The trials of a store with many unusual runs."""
+    if request.param == "postgresql":
+        return _with_unusual_runs(request.getfixturevalue("postgresql"))
     path = tmp_path_factory.mktemp("awkward") / "ml flow#1.db"
     path.write_bytes(template.read_bytes())
-    client = store.connect(f"sqlite:///{path}")
+    return _with_unusual_runs(f"sqlite:///{path}")
+
+
+def _with_unusual_runs(uri: str) -> Selection:
+    from mlflow.entities import Metric, Param
+
+    client = store.connect(uri, create=True)
     first, second, gone = (client.create_experiment(name) for name in ("first", "second", "gone"))
 
     def run(
@@ -79,7 +104,7 @@ def awkward(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Selecti
     run(first, 6, {"d": "1"}, whole, mnist_sweep__kind="execution")
     run(gone, 1, {"a": "deleted"}, whole)
     client.delete_experiment(gone)
-    return Selection(Store(f"sqlite:///{path}"), RunFilter((first, second), TRIALS))
+    return Selection(Store(uri), RunFilter((first, second), TRIALS))
 
 
 def through_api(selection: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -115,6 +140,55 @@ def test_frames_are_the_same_through_tables_and_api(awkward, monkeypatch, more, 
     monkeypatch.setattr(Client, "__init__", None)
     pd.testing.assert_frame_equal(selection.frame(), frame, check_exact=True)
     pd.testing.assert_frame_equal(selection.curves(), curves, check_exact=True)
+
+
+def _each(points: int) -> dict[str, int]:
+    return {"_AT_ONCE": 2, "_MOST_POINTS": points, "_EXPECTED_POINTS": 100}
+
+
+@pytest.mark.parametrize(
+    ("missing", "limits", "asked"),
+    [
+        # Five trials on three pages; curves of `loss`, `val_loss` and `top_3`.
+        (set(), {}, {"get-history-bulk"}),
+        # Answers that may be incomplete are asked for again in halves.
+        (set(), _each(3), {"get-history-bulk", "get-history"}),
+        ({"get-history-bulk"}, {}, {"get-history-bulk", "get-history"}),
+    ],
+    ids=["in bulk", "few points at a time", "one by one"],
+)
+@pytest.mark.parametrize("awkward", ["sqlite"], indirect=True)
+def test_server_returns_the_same_frames(awkward, tmp_path, monkeypatch, missing, limits, asked):
+    frame, curves = awkward.frame(), awkward.curves()
+    for name, value in {"PAGE": 2, **limits}.items():
+        monkeypatch.setattr(api, name, value)
+    with serving(awkward.store.uri, tmp_path) as server:
+        server.missing = missing
+        there = replace(awkward, store=Store(server.uri))
+        pd.testing.assert_frame_equal(there.frame(), frame, check_exact=True)
+        assert server.asked.count("search") == 4
+        pd.testing.assert_frame_equal(there.curves(), curves, check_exact=True)
+        assert {part for part in server.asked if part.startswith("get-history")} == asked
+
+
+@pytest.mark.parametrize("awkward", ["sqlite"], indirect=True)
+def test_invalid_query_is_reported_by_a_server(awkward, tmp_path):
+    with serving(awkward.store.uri, tmp_path) as server, pytest.raises(UserError, match=r"^query=metrics\.: "):
+        replace(awkward, store=Store(server.uri), wanted=replace(awkward.wanted, query="metrics.")).frame()
+
+
+def test_metrics_of_a_store_without_a_way_to_read_many_runs_are_read_one_by_one(awkward, monkeypatch):
+    curves = awkward.curves()
+    monkeypatch.setattr(SqlAlchemyStore, "get_metric_history_bulk", None)
+    pd.testing.assert_frame_equal(through_api(awkward)[1], curves, check_exact=True)
+
+
+def test_database_that_cannot_be_opened_directly_is_read_through_the_api(postgresql, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(tables, "_CONNECT_WITHIN", "no number")
+    assert find.Store(postgresql).read(lambda source: source.experiments())
+    (said,) = [record.message for record in caplog.records if "MLflow's API" in record.message]
+    assert said.startswith("postgresql://***@127.0.0.1:")
 
 
 def test_unusual_runs_are_read_correctly(awkward):
@@ -175,7 +249,7 @@ def _read_a_copy(
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("VACUUM INTO ?", (str(other),))
     change(other)
-    monkeypatch.setattr(find, "Database", lambda _: Database(other))
+    monkeypatch.setattr(find, "Database", lambda _: Database(f"sqlite:///{other}"))
 
 
 @pytest.mark.parametrize("change", [_without_table, _without_column, Path.unlink])
@@ -226,9 +300,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Store:
 
 @pytest.mark.parametrize("most", [None, 1, 3])
 def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
-    path = sqlite_path(sweeps.uri)
-    assert path is not None
-    tables, api = Database(path), Client(sweeps.client)
+    tables, api = Database(sweeps.uri), Client(sweeps.client)
     assert tables.experiments() == api.experiments()
     ids = [tables.experiments()[name] for name in ("first", "second")]
     for tags in (
@@ -249,7 +321,7 @@ def test_sweeps_are_the_same_through_tables_and_api(sweeps, most):
 def test_sweeps_found_through_tables_and_api_are_the_same(project, monkeypatch, given):
     found, every = find_sweep(given), all_sweeps(find_sweep(given))
     frames = [one.frame() for one in every]
-    monkeypatch.setattr(find, "sqlite_path", lambda _: None)
+    monkeypatch.setattr(find, "can_open", lambda _: False)
     monkeypatch.setattr(find, "Database", None)
     same, others = find_sweep(given), all_sweeps(find_sweep(given))
     assert (found.sweep, found.objectives, found.space) == (same.sweep, same.objectives, same.space)
