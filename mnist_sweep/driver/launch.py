@@ -73,7 +73,7 @@ def run(
         retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
-        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results; 130 if the user
+        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results, the report or the model; 130 if the user
         interrupted it.
 
     Raises:
@@ -264,7 +264,8 @@ class _Launch:
         )
         if sweep.results.winner() is None:
             return 1
-        return 0 if self._tracker.complete else NOT_LOGGED
+        published_all = published is not None and not published.troubles
+        return 0 if self._tracker.complete and published_all else NOT_LOGGED
 
 
 def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str) -> None:
