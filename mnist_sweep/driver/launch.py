@@ -73,8 +73,8 @@ def run(
         retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
-        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results, the report or the model; 130 if the user
-        interrupted it.
+        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results, the report or the model;
+        130 if the user interrupted it.
 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.

@@ -321,7 +321,7 @@ def test_the_thread_that_draws_the_table_waits_while_an_event_changes_what_it_sh
     seen = ended(3, progress())
     drawn, taken = threading.Event(), threading.Event()
     screen = Screen(seen, Console(file=Terminal()))
-    seen.store = lambda: "" if drawn.set() else ""
+    seen.store = lambda: str(drawn.set() or "")
     with seen.lock:
         for task in (screen._table, lambda: (seen.handle(SweepResumed(1.0, {})), taken.set())):
             threading.Thread(target=task, daemon=True).start()
