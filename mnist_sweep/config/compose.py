@@ -304,6 +304,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
 
 
 def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> UserError:
+    if re.fullmatch(r"[\w.,]+", argument):
+        meant = f"+experiment={argument}" if argument in experiments() else "KEY=VALUE"
+        return UserError(f"{argument}: write {meant}")
     following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
     right = corrected(argument, following)
     if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):

@@ -309,7 +309,8 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             ["model.units=choice(1"],
             "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
-        (["quick"], "quick: cannot be parsed (Error parsing override 'quick')"),
+        (["quick"], "quick: write +experiment=quick"),
+        (["model.units=8", "16"], "16: write KEY=VALUE"),
         *(
             (
                 [f"{plus}{group}={sweep}"],
