@@ -124,7 +124,7 @@ class _Launch:
             self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers, say)
         elif not self._past:
-            self._plan.check_builder(self._workers)
+            self._plan.check_builder(self._workers, say)
         self._first: SweepStarted | SweepResumed
         self._grown: dict[str, str] = {}
         if self._past:
