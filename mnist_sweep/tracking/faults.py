@@ -42,6 +42,8 @@ _FILE_TEXTS = (
         "it does not allow it (403); ask its owner for the right to write there",
     ),
 )
+_UNREACHABLE = re.compile(r"Max retries exceeded|Could not connect|[Tt]imed out|Connection (refused|reset|aborted)")
+_SERVER_FAILS = re.compile(r"too many 500 error responses|error code 500\b|500 Server Error")
 # The extra of this package that has what a store needs, by the module that is missing.
 _EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "boto3": "s3", "botocore": "s3"}
 _SCHEMA = re.compile(
@@ -144,7 +146,21 @@ def fault_of_files(error: BaseException) -> tuple[str, bool]:
         return masked(fault), True
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
         return f"{masked(os_reason(error))}{f' ({error.filename})' if error.filename else ''}", True
+    if _SERVER_FAILS.search(text):
+        return (
+            "the server cannot write them (500); its log says why, such as a bucket or credentials that it lacks",
+            False,
+        )
     return masked(first_line(error)), False
+
+
+def is_missing(error: Exception) -> bool:
+    """Returns whether a file could not be read because it does not exist, and not because its store is out of reach."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
+    return isinstance(error, MlflowException) and not (fault_of_files(error)[1] or _UNREACHABLE.search(str(error)))
 
 
 def fault_of_code(error: BaseException) -> str | None:

@@ -64,7 +64,8 @@ class Files:
 
     Attributes:
         error: Why the last attempt failed; None if it did not.
-        root: The artifact URI of the run whose file failed last.
+        place: Where the file that failed last was to be, for messages.
+        worked: Whether any file has been written.
         changed: Called, from any thread, after an attempt failed, and when one succeeds after that.
     """
 
@@ -87,9 +88,9 @@ class Files:
         # When to try again after a failure, the pause before that, and how many files in a row have failed.
         self._again, self._pause, self._failures = 0.0, 0.0, 0
         # The first one is sent alone, as libraries are not safe to be set up by several threads.
-        self._worked, self._ending = False, False
+        self.worked, self._ending = False, False
         self.error: Exception | None = None
-        self.root = ""
+        self.place = ""
 
     def __len__(self) -> int:
         """How many files are not written yet."""
@@ -103,7 +104,7 @@ class Files:
         if not count:
             return ""
         reason = "they could not be kept" if self.error is None else fault_of_files(self.error)[0]
-        return f"{counted(count, 'file')} could not be written to {masked(self.root)}: {reason}"
+        return f"{counted(count, 'file')} could not be written to {self.place}: {reason}"
 
     def lacks(self, run: str) -> bool:
         """Returns whether a run has files that are not written yet."""
@@ -149,6 +150,7 @@ class Files:
                 now = time.monotonic()
                 if self._busy and all(now > file.begun + file.patience for file in self._busy.values()):
                     self.error = self.error or TimeoutError(f"it does not answer within {_PATIENCE:.0f} s")
+                    self.place = self._place(next(iter(self._busy.values())))
                     break
                 self._moved.wait(0.1)
             # Its threads end. They are started again if there are more files.
@@ -235,7 +237,7 @@ class Files:
             return None
         if self._ending and self._failures >= _MOST_FAILURES:
             return None
-        if self._busy and (self.error is not None or not self._worked):
+        if self._busy and (self.error is not None or not self.worked):
             return None
         ready = (file for key, file in self._waiting.items() if key not in self._busy)
         # The end waits for one more attempt of each.
@@ -292,14 +294,14 @@ class Files:
             self._again, self._failures = now + self._pause, self._failures + 1
             file.tries += 1
             file.due = now + min(_FIRST_PAUSE * 2.0 ** (file.tries - 1), _LONGEST_REST)
-            self.error, self.root = error, file.root
+            self.error, self.place = error, self._place(file)
             self._moved.notify_all()
         self.changed()
 
     def _succeeded(self) -> None:
         with self._moved:
             recovered = self.error is not None
-            self._worked, self.error = True, None
+            self.worked, self.error = True, None
             self._again, self._pause, self._failures = 0.0, 0.0, 0
             self._moved.notify_all()
         if recovered:
@@ -315,6 +317,11 @@ class Files:
             self._repository(file.root).log_artifact(str(file.source))
         else:
             self._repository(file.root).delete_artifacts(file.name)
+
+    def _place(self, file: _File) -> str:
+        """Returns where the runs' files are, without the run: the server, if only that knows the place."""
+        root = file.root.removesuffix("/artifacts").removesuffix(f"/{file.run}")
+        return masked(self._tracking_uri if root.startswith("mlflow-artifacts:") else root)
 
     def _repository(self, root: str) -> Any:
         import mlflow.utils.uri

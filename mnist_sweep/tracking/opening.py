@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking.faults import lasting_fault
-from mnist_sweep.tracking.uri import absolute, sqlite_path
+from mnist_sweep.tracking.uri import absolute, is_server, sqlite_path
 
 _LOG = logging.getLogger(__name__)
+# Seconds for each call that are worth a line, and how often they are measured.
+_SLOW_LOGIN, _TIMES = 0.1, 2
+_OK = 200
 CONTINUES = "training continues, and the journal keeps everything"
 
 
@@ -54,6 +60,8 @@ def open_early(uri: str, tell: Callable[[str], None]) -> Told:
     def ask() -> None:
         try:
             store.connect(uri, create=True)
+            if is_server(uri) and (slow := _slow_login(uri)):
+                tell(slow)
         except Exception as error:
             _LOG.info("MLflow: %s", masked(first_line(error)))
             fault = lasting_fault(error, uri)
@@ -63,6 +71,37 @@ def open_early(uri: str, tell: Callable[[str], None]) -> Told:
     if sqlite_path(absolute(uri)) is None:
         threading.Thread(target=ask, name="opening", daemon=True).start()
     return told
+
+
+def _slow_login(uri: str) -> str:
+    """Says that a server takes long to check the password at each call; empty if it does not.
+
+    Both of these calls do next to nothing, and MLflow's server asks for the password only at the second.
+    """
+    least = math.inf
+    for _ in range(_TIMES):
+        free, asks = _seconds(uri, "/health"), _seconds(uri, "/version")
+        if free is None or asks is None:
+            return ""
+        least = min(least, asks - free)
+        if least < _SLOW_LOGIN:
+            return ""
+    return (
+        f"MLflow's server takes {least:.2f} s for the password at each call, so MLflow may lag behind; its owner can "
+        "set auth_cache_ttl_seconds = 300 in the server's basic_auth.ini (MLFLOW_AUTH_CONFIG_PATH)"
+    )
+
+
+def _seconds(uri: str, endpoint: str) -> float | None:
+    """How long a call takes; None if the server does not have it."""
+    from mlflow.utils import rest_utils
+    from mlflow.utils.credentials import get_default_host_creds
+
+    calls: Any = rest_utils
+    credentials: Any = get_default_host_creds
+    started = time.monotonic()
+    answer = calls.http_request(credentials(uri), endpoint, "GET")
+    return time.monotonic() - started if answer.status_code == _OK else None
 
 
 def unusable(fault: str) -> str:

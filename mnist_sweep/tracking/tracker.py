@@ -222,7 +222,9 @@ class Tracker:
         """
         now = time.monotonic()
         asked, behind = self._recorder.waiting_since, self._lag(now)
-        failing = self.error is not None and not self._told and now - self._since > _SOON
+        # At the start at once, as somebody looks.
+        patience = _SOON if self._recorder.has_started else 0.0
+        failing = self.error is not None and now - self._since > patience
         silent = asked is not None and now - asked > _PATIENCE
         if not self._told_outage and (failing or silent or behind > _LATE) and not self._told:
             self._told_outage = True
@@ -364,9 +366,10 @@ class Tracker:
         reason, lasts = fault_of_files(error)
         # The name of the file differs from one to the next.
         kind = reason.partition(" (")[0] if lasts else ""
-        if kind not in self._told_files and (lasts or now - self._files_since > _SOON) and not self._closing.is_set():
+        worth_telling = lasts or not files.worked or now - self._files_since > _SOON
+        if kind not in self._told_files and worth_telling and not self._closing.is_set():
             self._told_files.add(kind)
             self._tell(
-                f"MLflow's files cannot be written to {masked(files.root)}: {reason}; everything else is logged, and "
+                f"MLflow's files cannot be written to {files.place}: {reason}; everything else is logged, and "
                 "they are tried again"
             )

@@ -11,13 +11,16 @@ from urllib.request import url2pathname
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import STORE_VARIABLE, masked, reveal
+from mnist_sweep.common.secrets import HIDDEN, STORE_VARIABLE, masked, reveal, user_of
 from mnist_sweep.common.text import printable
 
 _SQLITE = "sqlite:///"
 # SQLAlchemy decodes the path after either prefix. But after the first, MLflow creates the folder without decoding its
 # name: `v%3F2` next to `v?2`.
 _ENCODED = "sqlite+pysqlite:///"
+# Characters that end a password before the host of a server or a database, or an option, unless they are encoded.
+_NOT_IN_LOGIN, _NOT_IN_DATABASES, _NOT_IN_OPTION = set("/?#\\[]"), set("@[]"), set("@ '\"[]")
+_PASSWORD_OPTION = re.compile(r"[?&]\w*(?:password|passwd|pwd)=([^&]*)", re.IGNORECASE)
 # Characters that end a URI's path, or that SQLAlchemy decodes.
 _SPECIAL = re.compile(r"[%?#\x00-\x1f]")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
@@ -65,6 +68,7 @@ def absolute(uri: str) -> str:
     if scheme == "file":
         raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; use sqlite:///PATH")
     if path is None:
+        _check_login(uri)
         return uri
     try:
         str(path).encode()
@@ -74,6 +78,22 @@ def absolute(uri: str) -> str:
             "so MLflow cannot open it; rename it"
         ) from None
     return sqlite_uri(path) + _options(uri)
+
+
+def _check_login(uri: str) -> None:
+    """Refuses a password that is taken for a part of the address, in whose errors it would be shown."""
+    scheme, option = uri.partition(":")[0], _PASSWORD_OPTION.search(uri)
+    if option:
+        password, bad = option[1], _NOT_IN_OPTION
+    else:
+        password = user_of(uri).partition(":")[2]
+        bad = _NOT_IN_LOGIN if is_server(uri) else _NOT_IN_DATABASES
+    if bad & set(password):
+        # Not the whole URI, as it is not clear what in it is the password.
+        raise UserError(
+            f"tracking.uri={scheme}://{HIDDEN}: a special character in the password must be encoded: "
+            "@ as %40, / as %2F, ? as %3F, # as %23, [ as %5B, a space as %20"
+        )
 
 
 def _is_plugin(scheme: str, group: str = _PLUGINS) -> bool:

@@ -99,7 +99,7 @@ def test_what_their_store_does_not_take_until_the_end_is_brought_later(story, ar
         logged = story.logged()
     assert story.tracker.error is None
     assert not story.tracker.complete
-    assert story.tracker.without_files.startswith("5 files could not be written to s3://bucket/files/story/")
+    assert story.tracker.without_files.startswith("5 files could not be written to s3://bucket/files/story: ")
     assert story.tracker.without_files.endswith(": refused")
     assert len(story.said) == 1
     assert (logged.parent.info.status, marks(logged)) == ("FINISHED", [(False, False)])
@@ -186,7 +186,7 @@ def test_a_reason_is_told_once_and_that_it_is_gone(story, artifacts) -> None:
         story.starts()
         story.tracker.opened(20)
         (said,) = story.said
-        assert said.startswith("MLflow's files cannot be written to s3://bucket/files/story/")
+        assert said.startswith("MLflow's files cannot be written to s3://bucket/files/story: ")
         assert "(403)" in said
     wait_until(lambda: story.tracker.behind == 0)
     assert story.said[1:] == ["MLflow's file store takes files again; those that were waiting are written."]

@@ -287,9 +287,9 @@ def test_files_that_cannot_be_logged_do_not_keep_the_rest_from_being_logged(make
     assert story.tracker.error is None
     assert not story.tracker.complete
     (said,) = story.said
-    assert said.startswith(f"MLflow's files cannot be written to file://{story.artifacts}/story/")
+    assert said.startswith(f"MLflow's files cannot be written to file://{story.artifacts}/story: ")
     assert said.endswith("; everything else is logged, and they are tried again")
-    assert "no such thing" in said or "needs the Python package boto3" in said
+    assert any(text in said for text in ("no such thing", "quota", "(403)", "needs the Python package boto3"))
     assert story.tracker.without_files.startswith("8 files could not be written to file://")
     for run in (logged.parent, *logged.trials.values()):
         assert run.info.status == "FINISHED"
@@ -333,3 +333,68 @@ def test_a_server_without_the_call_that_logs_data_gets_everything_else(make_stor
     logged = whole_story(story)
     assert story.tracker.error is None
     assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]
+
+
+def test_an_outage_is_told_once_and_that_it_has_passed(make_story, monkeypatch):
+    monkeypatch.setattr(tracker, "_SOON", 0.0)
+    gate, real = threading.Event(), store.connect
+
+    def connect(*args: Any, **kwargs: Any) -> MlflowClient:
+        if not gate.is_set():
+            raise ConnectionError("http://me:secret12@box refused")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(store, "connect", connect)
+    story = make_story()
+    story.starts()
+    wait_until(lambda: story.tracker.error)
+    for _ in range(3):
+        story.tracker.tick()
+    (said,) = story.said
+    assert said == (
+        "MLflow does not answer, and is tried again (http://***@box refused); training continues, and the journal "
+        "keeps everything"
+    )
+    gate.set()
+    wait_until(lambda: story.tracker.behind == 0)
+    story.tracker.tick()
+    assert story.said[1:] == ["MLflow answers again, and has everything."]
+    story.tracker.tick()
+    assert len(story.said) == 2
+
+
+def test_a_store_that_is_slow_is_told_and_shown_with_how_far_it_is_behind(make_story, monkeypatch):
+    monkeypatch.setattr(tracker, "_LATE", 0.05)
+    monkeypatch.setattr(tracker, "_PATIENCE", 0.2)
+    gate, real = threading.Event(), MlflowClient.log_batch
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        assert gate.wait(30)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    story = make_story()
+    story.starts()
+    wait_until(lambda: story.tracker.status().startswith("MLflow is 0."))
+    assert story.tracker.status().endswith(" s behind")
+    story.tracker.tick()
+    wait_until(lambda: story.tracker.status().startswith("MLflow has not answered for 0."))
+    story.tracker.tick()
+    (said,) = story.said
+    assert said.endswith(" s behind; training continues, and the journal keeps everything")
+    gate.set()
+    wait_until(lambda: story.tracker.behind == 0)
+    assert story.tracker.status() == ""
+
+
+def test_the_wait_for_a_store_ends_when_the_sweeps_own_run_is_there_or_the_time_is_up(make_story, monkeypatch):
+    story = make_story()
+    story.tracker.opened(0.01)
+    story.starts()
+    story.tracker.opened(30)
+    assert story.logged().parent
+    monkeypatch.setattr(store, "connect", failing(99, store.connect, ConnectionError("refused")))
+    other = make_story()
+    other.starts()
+    other.tracker.opened(30)
+    assert str(other.tracker.error) == "refused"
