@@ -14,11 +14,14 @@ help: ## list the targets
 sweep: $(VENV)/installed ## set up, then run the convolutional sweep
 	$(BIN)/python -m mnist_sweep +experiment=cnn
 
-test: $(VENV)/installed-test $(VENV)/browser ## set up, then run the tests
+test: $(VENV)/installed-test $(VENV)/browser $(VENV)/postgres ## set up, then run the tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed-test ## run the tests that take minutes
+test-slow: $(VENV)/installed-test $(VENV)/postgres ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+stack: $(VENV)/installed-test $(VENV)/postgres ## run PostgreSQL, S3 and an MLflow server with passwords on this machine, until Ctrl-C
+	@PYTHONPATH=. $(BIN)/python tests/stack.py $(ARGS)
 
 chaos: $(VENV)/installed-test ## disturb sweeps 605 times (kills, full disks, clock changes) and check that nothing is lost; takes over an hour
 	$(BIN)/python tests/chaos.py
@@ -74,4 +77,14 @@ $(VENV)/browser: | $(BIN)/python
 		{ echo "Chromium cannot be installed; the tests of web pages will be skipped."; exit 0; }; \
 	fi; touch $@
 
-.PHONY: help sweep test test-slow chaos bench-search bench check format clean
+# The tests of a team's MLflow use PostgreSQL, which `make stack` runs.
+$(VENV)/postgres: | $(BIN)/python
+	@if ! { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 \
+	&& test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing PostgreSQL for the tests of a team's MLflow"; \
+		apt-get update -qq >/dev/null 2>&1; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null 2>&1 || \
+		{ echo "PostgreSQL cannot be installed; the tests that use it will be skipped."; exit 0; }; \
+	fi; touch $@
+
+.PHONY: help sweep test test-slow stack chaos bench-search bench check format clean

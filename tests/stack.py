@@ -90,7 +90,8 @@ def _user() -> pwd.struct_passwd | None:
     return None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses."""
     with ports.listen("127.0.0.1", 0) as taken:
         return int(taken.getsockname()[1])
 
@@ -129,7 +130,7 @@ class Part:
         Args:
             folder: Where it keeps its files.
         """
-        self.folder, self.port, self.log = folder, _free_port(), folder / f"{self.name}.log"
+        self.folder, self.port, self.log = folder, free_port(), folder / f"{self.name}.log"
         self._process: subprocess.Popen[str] | None = None
         self._group = 0
 
@@ -207,7 +208,7 @@ class Postgres(Part):
         self._data = folder / "data"
 
     def kill(self) -> None:
-        """Ends it at once, without a checkpoint; its next start recovers. After `kill -9`, its children would linger."""
+        """Ends it at once, so that its next start recovers. After `kill -9`, its child processes would stay."""
         self._end(signal.SIGQUIT)
 
     def uri(self, database: str = "mlflow", *, password: str | None = None) -> str:
@@ -288,7 +289,7 @@ class S3(Part):
             aws_secret_access_key=self.secret, region_name="us-east-1",
         )  # fmt: skip
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def files(self, prefix: str = "") -> list[str]:
         """The names of all files in the bucket."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return [found["Key"] for page in pages for found in page.get("Contents", ())]
@@ -542,10 +543,14 @@ def main(given: Sequence[str] | None = None) -> int:
         with Stack() as stack:
             print(f"\n# The server, as user {USER}. Export these in another terminal, and run sweeps there:")
             print(_exports(stack.env()))
-            print("\n# Or the database itself; files go to S3 with this override: tracking.artifacts=s3://mlflow/direct")
+            print(
+                "\n# Or the database itself; files go to S3 with this override: tracking.artifacts=s3://mlflow/direct"
+            )
             print(_exports(stack.direct_env()))
             print(f"\n# Or as a user who may only read:\n{_exports(stack.env(READER))}")
-            print(f"\n{_HELP}\nLogs: {stack.folder}/*/*.log\nCtrl-C ends it and removes all that it stored.", flush=True)
+            print(
+                f"\n{_HELP}\nLogs: {stack.folder}/*/*.log\nCtrl-C ends it and removes all that it stored.", flush=True
+            )
             for line in sys.stdin:
                 _obey(stack, line)
             # Not a terminal, such as `make stack < /dev/null &`.

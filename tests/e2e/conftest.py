@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from programs import Run, command, environment, with_store
+from stack import Stack, missing
 
 from mnist_sweep.tracking import store as mlflow_store
 
@@ -50,3 +52,13 @@ def swept(run: Run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """PostgreSQL, S3 and MLflow's server with passwords."""
+    lacking = missing()
+    if lacking is not None:
+        pytest.skip(lacking)
+    with Stack() as started:
+        yield started

@@ -37,6 +37,7 @@ NOT_RUN = {
     "make chaos": "takes an hour; tests/e2e/test_chaos.py runs a part of it",
     "make test-slow": "takes minutes",
     "make bench": "takes more than an hour",
+    "make stack": "runs until Ctrl-C; tests/e2e/test_stack_job.py uses what it starts",
     ".venv/bin/python -m pytest -q tests/search": "runs tests",
     ".venv/bin/python -m pytest -q tests/test_house.py tests/test_docs.py": "runs tests, of which this is one",
     "pip install -e .": "installs packages",
@@ -44,6 +45,7 @@ NOT_RUN = {
     "pip install -e .[test]": "installs packages",
     "pip install -e .[gp]": "installs packages",
     "pip install -e .[onnx]": "installs packages",
+    "pip install -e .[postgres,s3]": "installs packages",
     "pip install -e .[jax]": "installs packages",
     'python -m pytest -m "not slow" -n 2 --dist loadfile': "runs the tests, of which this is one",
 }
