@@ -121,8 +121,9 @@ def load(name: str, uri: str) -> None:
     mlflow.set_tracking_uri(uri)
     # MLflow's first call opens the store.
     found = find.find_sweep(SWEEP, uri)
+    client = Client(found.client)
     before, start, worked = _memory(), time.perf_counter(), time.process_time()
-    figures: Figures = {"rows": WAYS[name](uri, Client(found.client), found.selection.wanted)}
+    figures: Figures = {"rows": WAYS[name](uri, client, found.selection.wanted)}
     figures |= {"s": time.perf_counter() - start, "s of work": time.process_time() - worked}
     print(json.dumps({**figures, "MB": _memory() - before}))
 

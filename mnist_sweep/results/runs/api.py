@@ -40,7 +40,7 @@ _MOST_POINTS, _EXPECTED_POINTS = 25_000, 20_000
 
 
 @dataclass(slots=True)
-class Found:
+class _Found:
     """A run, as MLflow's API returns it.
 
     Attributes:
@@ -77,7 +77,7 @@ _Histories = Iterable[tuple[str, int, int, float]]
 class _Reader(Protocol):
     """Asks a store."""
 
-    def pages(self, wanted: RunFilter, size: int) -> Iterator[list[Found]]:
+    def pages(self, wanted: RunFilter, size: int) -> Iterator[list[_Found]]:
         """The wanted runs, the last one first."""
 
     def histories(self, runs: Sequence[str], key: str) -> _Histories:
@@ -122,13 +122,13 @@ class Client:
             for page in _ahead(self._reader.pages(wanted, PAGE), thread):
                 yield self._points(page, threads)
 
-    def _points(self, page: Sequence[Found], threads: ThreadPoolExecutor) -> Points:
+    def _points(self, page: Sequence[_Found], threads: ThreadPoolExecutor) -> Points:
         place = {run.run_id: number for number, run in enumerate(page)}
         trials = [(run.tags[tags.TAG_SWEEP], int(run.tags[tags.TAG_TRIAL])) for run in page]
         numbers = dict[str, int]()
         names = np.zeros(len(page), np.int32)
 
-        def part(request: tuple[str, Sequence[Found]]) -> tuple[NDArray[Any], ...]:
+        def part(request: tuple[str, Sequence[_Found]]) -> tuple[NDArray[Any], ...]:
             key, some = request
             found = self._reader.histories([run.run_id for run in some], key)
             run, time, epoch, value = zip(*found, strict=True) if found else ((), (), (), ())
@@ -154,15 +154,15 @@ def _ahead(pages: Iterator[_T], thread: ThreadPoolExecutor) -> Iterator[_T]:
         yield page
 
 
-def _requests(page: Sequence[Found]) -> Iterator[tuple[str, Sequence[Found]]]:
+def _requests(page: Sequence[_Found]) -> Iterator[tuple[str, Sequence[_Found]]]:
     """The metrics that have learning curves, each with as many runs as can be requested at a time."""
-    by_key: dict[str, list[Found]] = {}
+    by_key: dict[str, list[_Found]] = {}
     for run in page:
         for key, step in run.steps.items():
             if of_epochs(key, step):
                 by_key.setdefault(key, []).append(run)
     for key, runs in by_key.items():
-        some, expected = list[Found](), 0
+        some, expected = list[_Found](), 0
         for run in runs:
             if some and (len(some) == _AT_ONCE or expected + run.steps[key] > _EXPECTED_POINTS):
                 yield key, some
@@ -182,10 +182,10 @@ class _Store:
             getattr(getattr(client, "_tracking_client", None), "store", None), "get_metric_history_bulk", None
         )
 
-    def pages(self, wanted: RunFilter, size: int) -> Iterator[list[Found]]:
+    def pages(self, wanted: RunFilter, size: int) -> Iterator[list[_Found]]:
         runs = store.search_runs(self._client, list(wanted.experiments), wanted.whole_query, size)
         while some := list(islice(runs, size)):
-            yield [_found(run) for run in some]
+            yield [_of_entity(run) for run in some]
 
     def histories(self, runs: Sequence[str], key: str) -> _Histories:
         if self._bulk is not None:
@@ -208,7 +208,7 @@ class _Server(_Store):
         super().__init__(client)
         self._uri, self._has_bulk = client.tracking_uri, True
 
-    def pages(self, wanted: RunFilter, size: int) -> Iterator[list[Found]]:
+    def pages(self, wanted: RunFilter, size: int) -> Iterator[list[_Found]]:
         search: dict[str, Any] = {
             "experiment_ids": list(wanted.experiments),
             "filter": wanted.whole_query,
@@ -217,7 +217,7 @@ class _Server(_Store):
         }
         while True:
             answer = self._ask("POST", "/api/2.0/mlflow/runs/search", json=search)
-            yield list(map(_parsed, answer.get("runs", ())))
+            yield list(map(_of_json, answer.get("runs", ())))
             token = answer.get("next_page_token")
             if not token:
                 return
@@ -260,23 +260,23 @@ class _Server(_Store):
 
 def record(run: Run) -> Record:
     """What a data frame needs of a run."""
-    return _found(run).record
+    return _of_entity(run).record
 
 
-def _found(run: Run) -> Found:
+def _of_entity(run: Run) -> _Found:
     """A run from MLflow's entity."""
     info, data = run.info, run.data
     latest = list(data._metric_objs)
     # A server returns 0 for a run that has not ended.
     end, steps = info.end_time or None, {metric.key: metric.step for metric in latest}
-    return Found(info.run_id, info.experiment_id, info.start_time, end, data.tags, data.params, data.metrics, steps)
+    return _Found(info.run_id, info.experiment_id, info.start_time, end, data.tags, data.params, data.metrics, steps)
 
 
-def _parsed(run: Mapping[str, Any]) -> Found:
+def _of_json(run: Mapping[str, Any]) -> _Found:
     """A run from a server's JSON, in which numbers may be texts."""
     info, data = run["info"], run.get("data", {})
     latest = data.get("metrics", ())
-    return Found(
+    return _Found(
         info["run_id"],
         info["experiment_id"],
         int(info["start_time"]) if "start_time" in info else None,
