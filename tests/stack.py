@@ -25,6 +25,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,9 @@ class Part:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Starts it unless it answers, and waits until it does."""
+        if self.running and self.ready():
+            return
         self.launch()
         _wait_until(self.ready, self)
 
@@ -436,13 +439,13 @@ class Stack:
 
     def start(self) -> None:
         """Starts the parts, each as soon as what it needs is there."""
-        s3 = threading.Thread(target=self.s3.start)
-        s3.start()
-        self.postgres.start()
-        for name in ("mlflow", "users"):
-            self.postgres.create(name)
-        self.server.start()
-        s3.join()
+        with ThreadPoolExecutor() as beside:
+            s3 = beside.submit(self.s3.start)
+            self.postgres.start()
+            for name in ("mlflow", "users"):
+                self.postgres.create(name)
+            self.server.start()
+            s3.result()
 
     def close(self) -> None:
         """Ends the parts and removes all that they stored."""
@@ -510,16 +513,18 @@ def _exports(variables: Mapping[str, str]) -> str:
 
 
 def _obey(stack: Stack, line: str) -> None:
-    actions: dict[str, Callable[[Part], None]] = {"stop": Part.stop, "kill": Part.kill, "start": Part.start}
-    words = line.split()
-    if not words:
+    """Does what a typed line says."""
+    action, _, name = line.strip().partition(" ")
+    part = stack.parts.get(name.strip())
+    if part is None or action not in ("start", "stop", "kill"):
+        print(_HELP if line.strip() else "", flush=True)
         return
-    if len(words) != 2 or words[0] not in actions or words[1] not in stack.parts:
-        print(_HELP)
-        return
-    part = stack.parts[words[1]]
-    getattr(part, words[0])()
-    print(f"{words[1]}: {words[0]} is done")
+    try:
+        {"start": part.start, "stop": part.stop, "kill": part.kill}[action]()
+    except RuntimeError as error:
+        print(error, flush=True)
+    else:
+        print(f"{part.name}: {'started' if action == 'start' else 'stopped'}", flush=True)
 
 
 def main(given: Sequence[str] | None = None) -> int:
