@@ -246,7 +246,7 @@ def test_no_password_is_in_any_command_line_output_file_or_run(in_team: Team) ->
 def test_ui_links_to_the_servers_pages_without_the_login(in_team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     ran("ui", "team")
     output = capsys.readouterr().out
-    assert f"{name_of(in_team.killed)}: {in_team.stack.server.uri}/#/experiments/" in output
+    assert f"{name_of(in_team.other)}: {in_team.stack.server.uri}/#/experiments/" in output
 
 
 def test_compare_and_the_report_read_from_the_server(in_team: Team, capsys: pytest.CaptureFixture[str]) -> None:
@@ -408,12 +408,12 @@ class TestDirect:
                 cwd=in_direct.work, env=environment(**stack.direct_env("direct")), stdout=written, stderr=written,
             )  # fmt: skip
             until = time.monotonic() + 90
-            while name_of(in_direct.killed) not in output.read_text() and time.monotonic() < until:
+            while name_of(in_direct.other) not in output.read_text() and time.monotonic() < until:
                 assert ui.poll() is None, output.read_text()
                 time.sleep(0.2)
             ui.terminate()
             ui.wait(20)
-        assert f"{name_of(in_direct.killed)}: http://127.0.0.1:" in output.read_text()
+        assert f"{name_of(in_direct.other)}: http://127.0.0.1:" in output.read_text()
         assert shown == in_direct.shown == set()
         texts = {str(path): path.read_bytes() for path in in_direct.work.rglob("*") if path.is_file()}
         texts |= {f"output {number}": text.encode() for number, text in enumerate(in_direct.outputs)}
