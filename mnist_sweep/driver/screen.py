@@ -66,10 +66,13 @@ class Screen:
         if self._has_table:
             self._live.stop()
 
-    def handle(self, event: Event) -> None:
-        """Takes note of an event, and prints its line."""
-        # Only then, as it looks at all trials.
-        before = self.progress.best() if isinstance(event, TrialEnded) else None
+    def handle(self, *events: Event) -> None:
+        """Takes note of events, and prints their lines."""
+        for event in events:
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        before = self.progress.best()
         self.progress.handle(event)
         trials = self.progress.state.results.trials
         if isinstance(event, AttemptFailed):

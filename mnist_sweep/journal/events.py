@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+import json
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -25,16 +26,16 @@ class Event:
     time: float
     kind: ClassVar[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the event as plain data, with its kind."""
-        return {"event": self.kind, **asdict(self)}
+    def to_json(self) -> str:
+        """Returns the event with its kind, as JSON in one line."""
+        return json.dumps({"event": self.kind, **vars(self)}, default=vars)
 
 
 class Listener(Protocol):
     """Takes the events of a sweep as they happen: the journal, the loop's state, MLflow, the screen."""
 
-    def handle(self, event: Event) -> None:
-        """Takes an event."""
+    def handle(self, *events: Event) -> None:
+        """Takes events, in their order."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 
 
 def event_from_json(raw: dict[str, Any]) -> Event:
-    """Returns the event that `Event.to_json` wrote.
+    """Returns the event that `Event.to_json` wrote, from plain data.
 
     Raises:
         ValueError: It is not an event, lacks a field, or has a field of another type.
