@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mnist_sweep.common.tables import PROGRESS_LINE, Column, can_redraw, fitting, progress_printer
-from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
+from mnist_sweep.common.text import LONGEST_REASON, counted, format_duration, format_value, one_line, short_names
 from mnist_sweep.driver.progress import Progress, Row
 from mnist_sweep.journal.events import (
     AttemptFailed,
@@ -188,10 +188,14 @@ class Screen:
 
     def _table(self) -> RenderableType:
         progress, width = self.progress, self._console.width
-        finished, running, best = sorted(progress.state.results.outcomes), progress.running, progress.best()
-        room = max(1, min(_ROWS, self._console.height - 8) - len(running))
-        shown = {*finished[-room:], *([] if best is None else [best])}
-        rows = sorted([*map(progress.row, shown), *running], key=lambda row: row.trial.number)
+        finished, running, best = sorted(progress.state.results.outcomes), [*progress.state.open], progress.best()
+        lines = self._console.height - 8
+        # With many slots, the trials that have started last.
+        most = max(1, lines - 1)
+        running, hidden = running[-most:], max(0, len(running) - most)
+        room = max(1, min(_ROWS, lines) - len(running))
+        shown = {*finished[-room:], *running, *([] if best is None else [best])}
+        rows = [progress.row(number) for number in sorted(shown)]
         scores = ["" if row.best is None else f"{row.best:.4f}" for row in rows]
         columns = [
             Column("trial", [f"{_number(row)}{' ★' if row.trial.number == best else ''}" for row in rows], weight=5),
@@ -205,7 +209,10 @@ class Screen:
         ]
         title = progress.state.started.sweep if progress.state.started else ""
         table, _ = fitting(columns, title, width)
-        return Group(table, Text(progress.headline())) if rows else Text(_STARTING, style="dim")
+        if not rows:
+            return Text(_STARTING, style="dim")
+        more = [Text(f"{counted(hidden, 'more trial')} {'is' if hidden == 1 else 'are'} running", "dim")]
+        return Group(table, *(more if hidden else []), Text(progress.headline()))
 
 
 def _number(row: Row) -> str:

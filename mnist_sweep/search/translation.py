@@ -43,7 +43,7 @@ class Translation:
 
 def to_keras_tuner(space: Space) -> Any:
     """Returns a space as `keras_tuner.HyperParameters`, with its conditions."""
-    result = kt.HyperParameters()
+    result = _HyperParameters()
     domains = {h.name: h.domain for h in space.hyperparameters}
     for hyperparameter in space.hyperparameters:
         name, domain = hyperparameter.name, hyperparameter.domain
@@ -59,6 +59,16 @@ def to_keras_tuner(space: Space) -> Any:
             kind(name, domain.low, domain.high, sampling="log" if domain.log else "linear")
     result._conditions = []
     return result
+
+
+class _HyperParameters(kt.HyperParameters):  # type: ignore[misc]
+    """Hyperparameters that do not change, so that all copies share them; only the values are copied."""
+
+    def copy(self) -> _HyperParameters:
+        """Returns a copy; keras-tuner's takes milliseconds, and it makes one for every trial."""
+        made = _HyperParameters()
+        made._hps, made._space, made.values = self._hps, self._space, dict(self.values)
+        return made
 
 
 class _Numbers(list[float]):
