@@ -244,10 +244,8 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     kind = raw.pop("event", None)
     if kind not in _KINDS:
         raise ValueError(f"unknown event {kind!r}")
-    cls = _KINDS[kind]
-    names = {f.name for f in fields(cls)}
-    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-    if not needed <= set(raw) <= names:
+    needed, names = _fields(kind)
+    if not needed <= raw.keys() <= names:
         raise ValueError(f"{kind} needs the fields {sorted(names)}")
     from pydantic import ValidationError
 
@@ -259,6 +257,14 @@ def event_from_json(raw: dict[str, Any]) -> Event:
 
 
 @cache
+def _fields(kind: str) -> tuple[set[str], set[str]]:
+    """Returns the fields that an event must have, and all that it may have."""
+    every = fields(_KINDS[kind])
+    needed = {f.name for f in every if f.default is MISSING and f.default_factory is MISSING}
+    return needed, {f.name for f in every}
+
+
+@cache
 def _adapter(kind: str) -> TypeAdapter[Event]:
     from pydantic import TypeAdapter
 
@@ -267,12 +273,10 @@ def _adapter(kind: str) -> TypeAdapter[Event]:
 
 def _printable(event: Event) -> Event:
     """Makes the texts that came from user code printable, which those of old journals may not be."""
-    if isinstance(event, TrialEnded | ExecutionEnded):
+    if isinstance(event, TrialEnded | ExecutionEnded) and event.outcome.reason:
         event = replace(event, outcome=replace(event.outcome, reason=printable(event.outcome.reason)))
     texts = {
-        name: printable(getattr(event, name), _LONGEST_LOG)
-        for name in ("reason", "log", "error")
-        if hasattr(event, name)
+        name: printable(text, _LONGEST_LOG) for name in ("reason", "log", "error") if (text := getattr(event, name, ""))
     }
-    made: Event = replace(cast(Any, event), **texts)
+    made: Event = replace(cast(Any, event), **texts) if texts else event
     return made
