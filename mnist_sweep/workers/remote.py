@@ -28,9 +28,15 @@ _SAME = ("python", "mnist_sweep", "tensorflow", "jax", "keras", "keras-tuner", "
 
 @dataclass(frozen=True)
 class Lost(Sent):
-    """A node is gone, and its agent with it; `reason` says how: `was lost (…)`."""
+    """A node is gone, and its agent with it.
+
+    Attributes:
+        reason: How: `was lost (…)`.
+        host: The name of its machine.
+    """
 
     reason: str
+    host: str
 
 
 class Transport(Protocol):
@@ -155,6 +161,12 @@ class RemoteWorkers:
             )
             self._refuse(agent, f"workers: the node {name} has other versions: {differ}; install the same on all nodes")
             return
+        if hello.missing:
+            self._refuse(
+                agent,
+                f"workers: the node {name} cannot import the model's code ({hello.missing}); install that on all nodes",
+            )
+            return
         places = {slot.name: replace(slot, name=on_node(slot.name, name)) for slot in hello.slots}
         node = self._nodes[agent] = _Node(name, {place.name: place for place in places.values()})
         self._at |= dict.fromkeys(node.slots, agent)
@@ -177,10 +189,11 @@ class RemoteWorkers:
             if self._at or self._complete:
                 self._say(why)
 
-    def _lose(self, agent: str, reason: str, messages: list[base.Message]) -> None:
+    def _lose(self, agent: str, reason: str, host: str, messages: list[base.Message]) -> None:
         node = self._nodes.pop(agent, None)
         if node is None:
-            self._refuse(agent, f"workers: a node cannot be used: {reason}")
+            # It has not said hello, or was lost before.
+            self._refuse(agent, f"workers: the node {host or 'of an agent'} cannot be used: its agent {reason}")
             return
         self._transport.drop(agent, forever=False)
         for slot in node.slots:
@@ -270,8 +283,10 @@ class RemoteWorkers:
                     self._take(agent, sent, messages)
                 case Said() if agent in self._nodes:
                     self._say(f"{self._nodes[agent].name}: {sent.text}")
-                case Failed() | Lost():
-                    self._lose(agent, sent.reason, messages)
+                case Failed():
+                    self._lose(agent, sent.reason, "", messages)
+                case Lost():
+                    self._lose(agent, sent.reason, sent.host, messages)
         return messages
 
     def _take(self, agent: str, passed: Passed, messages: list[base.Message]) -> None:
