@@ -55,6 +55,10 @@ class Simulated:
         """Returns the slots' names."""
         return list(self._names)
 
+    def places(self) -> list[Slot]:
+        """Returns the slots."""
+        return [Slot(name, 1) for name in self._names]
+
     def open(self, slot: Slot) -> None:
         """Is not called, as no slot is a GPU's."""
 

@@ -45,6 +45,7 @@ from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.tracking import identity
 from mnist_sweep.tracking.tracker import Tracker
 from mnist_sweep.workers import neighbours, sharing
+from mnist_sweep.workers.devices import node_of
 
 INTERRUPTED = 130
 
@@ -120,6 +121,7 @@ class _Launch:
             say(note)
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
+        self._plan = replace(self._plan, slots=self._workers.places())
         if self._plan.hypermodel is not None:
             self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers, say)
@@ -143,8 +145,9 @@ class _Launch:
         notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
-        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, self._plan.slots))
-        for line in neighbours.warnings(self._plan.slots, others):
+        here = [slot for slot in self._plan.slots if not node_of(slot.name)]
+        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, here))
+        for line in neighbours.warnings(here, others):
             say(line)
 
     def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
@@ -218,7 +221,7 @@ class _Launch:
                 self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
                 return False
             except MachineError as error:
-                first = "free space or repair it" if self._folder.is_dir() else "put the folder back"
+                first = error.todo or "free space or repair it" if self._folder.is_dir() else "put the folder back"
                 todo = f"{first}, then: {command(f'resume {self._name}')}"
                 raise MachineError(f"{error}; {todo}") from error
         return True

@@ -236,9 +236,9 @@ class Recorder:
             case Confirmed():
                 self._confirmed(event)
             case SlotLost() | SlotOpened() | SlotClosed():
-                self._write.tag(
-                    self._parent, f"{event.kind.replace('slot_', 'mnist_sweep.')}_{event.slot}", event.reason
-                )
+                # MLflow takes no @ in a name.
+                slot = event.slot.replace("@", ":")
+                self._write.tag(self._parent, f"{event.kind.replace('slot_', 'mnist_sweep.')}_{slot}", event.reason)
             case WinnerTested():
                 self._winner_tested(event, tested)
             case SweepEnded():
