@@ -32,11 +32,15 @@ class Simulated:
 
     What the driver does takes its real time. Only waits are shortened: if nothing happens in the next seconds, the
     clock skips them, unless `real`.
+
+    Attributes:
+        first_task: When the first task came, by the clock.
     """
 
     def __init__(self, slots: int, epoch_seconds: float, clock: Clock, *, real: bool) -> None:
         """Makes the slots, which are ready at once."""
         self.clock, self.epoch_seconds, self._real = clock, epoch_seconds, real
+        self.first_task = 0.0
         self._names = [f"cpu{i}" for i in range(slots)]
         self._tasks: dict[str, Train] = {}
         self._waiting: dict[str, int] = {}
@@ -67,6 +71,7 @@ class Simulated:
 
     def submit(self, slot: str, task: Task) -> None:
         """Starts a trial, or the winner's test."""
+        self.first_task = self.first_task or self.clock()
         if isinstance(task, Train):
             self._tasks[slot], self._best[slot] = task, (-1.0, 0)
             self._epoch(slot, task.trial.initial_epoch + 1)

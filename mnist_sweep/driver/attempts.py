@@ -172,6 +172,8 @@ class Attempts:
 
     def free(self) -> list[str]:
         """Returns the idle slots whose node does not rest."""
+        if not self._resting.any:
+            return self.idle
         return [slot for slot in self.idle if not self._resting.rests(slot, self.slots)]
 
     def submit(self, slot: str, task: Task) -> None:

@@ -33,6 +33,11 @@ class RestingNodes:
         """Takes note of an epoch."""
         self._failures.pop(node_of(slot), None)
 
+    @property
+    def any(self) -> bool:
+        """Whether a node may rest."""
+        return bool(self._until)
+
     def rests(self, slot: str, slots: Collection[str]) -> bool:
         """Returns whether a slot's node rests; it does so only while another node does not.
 
@@ -40,7 +45,7 @@ class RestingNodes:
             slot: The slot.
             slots: All slots.
         """
-        return bool(self._until) and self._resting(slot) and not all(map(self._resting, slots))
+        return self._resting(slot) and not all(map(self._resting, slots))
 
     def _resting(self, slot: str) -> bool:
         return self._clock() < self._until.get(node_of(slot), 0.0)

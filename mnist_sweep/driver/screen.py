@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
@@ -137,7 +138,7 @@ class Screen:
         ahead = "" if left is None else f", about {format_duration(left)} left"
         after = "" if self._has_table else f"[{self.progress.done()}{ahead}]"
         room = self._room - len("  ".join([*parts, after])) - 2
-        short = short_names(self.progress.names)
+        short = _short(tuple(self.progress.names))
         values = [f"{short.get(name, name)}={format_value(value)}" for name, value in row.trial.values.items()]
         shown = _as_many_as_fit(values, " ", max(room, _VALUES) if not self._has_table else 10**6)
         return "  ".join(filter(None, [*parts, shown, after]))
@@ -213,6 +214,12 @@ class Screen:
             return Text(_STARTING, style="dim")
         more = [Text(f"{counted(hidden, 'more trial')} {'is' if hidden == 1 else 'are'} running", "dim")]
         return Group(table, *(more if hidden else []), Text(progress.headline()))
+
+
+@functools.lru_cache(1)
+def _short(names: tuple[str, ...]) -> dict[str, str]:
+    """The short names of the hyperparameters, which every line needs."""
+    return short_names(list(names))
 
 
 def _number(row: Row) -> str:
