@@ -132,3 +132,16 @@ class TestConfirm:
         confirmed = confirm(found, [0, 1], 0.0)
         assert confirmed is not None
         assert confirmed.p_value is None
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_the_winner_is_followed_while_trials_end_and_are_trained_again(direction: str) -> None:
+    draws = random.Random(7)
+    ranking = Ranking((Objective("val_accuracy", direction),))
+    for number in draws.sample(range(200), 200):
+        ranking.trials[number] = Trial(number, {}, {}, 1, confirms=0 if number % 10 == 3 else None)
+        score = draws.choice([None, *(i / 10 for i in range(10))])
+        ranking.end(number, Outcome(Status.FAILED if score is None else Status.COMPLETED, score=score))
+        if number % 3 == 0:
+            ranking.reopen(draws.choice([ranking.winner() or number, number]))
+        assert ranking.winner() == next(iter(ranking.ranked()), None)
