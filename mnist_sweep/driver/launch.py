@@ -49,8 +49,8 @@ from mnist_sweep.workers import neighbours, sharing
 from mnist_sweep.workers.devices import node_of
 
 INTERRUPTED = 130
-# Seconds after which the thread that writes to MLflow lets the loop continue: with Python's 0.005, each suggestion of the
-# search would take milliseconds longer.
+# Seconds after which the thread that writes to MLflow lets the loop continue: with Python's 0.005, each suggestion of
+# the search would take milliseconds longer.
 _TURN = 0.0005
 
 
