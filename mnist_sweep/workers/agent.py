@@ -170,7 +170,7 @@ class Agent:
         _remove_left_behind()
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         # As long as this process lives, in whatever way it ends.
-        self._lock = open(self._folder / LOCK, "wb")
+        self._lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._workers: LocalWorkers | None = None
         self._tasks: dict[str, _Task] = {}
@@ -201,7 +201,7 @@ class Agent:
         if self._workers is not None:
             self._workers.close()
         remove_tree(self._folder)
-        self._lock.close()
+        os.close(self._lock)
 
     # ---- from the driver ----------------------------------------------------------------------------------------
 

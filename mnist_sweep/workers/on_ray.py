@@ -271,7 +271,7 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
         # Its ports are open to other machines, so it needs a token; in a file, others would find it.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
-        # Else Ray ends the agent, with all slots, when memory is short; without Ray the system ends the largest process.
+        # When memory is short, the system ends one worker; Ray would end the agent, with all slots.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     elif "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
