@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import logging
 import os
 import queue
 import secrets
@@ -25,6 +26,7 @@ from mnist_sweep.workers.agent import Agent, Call, Job, Sent
 from mnist_sweep.workers.carrying import Files
 from mnist_sweep.workers.remote import Lost
 
+_LOG = logging.getLogger(__name__)
 # Seconds between two looks at the nodes of the cluster.
 _LOOK = 1.0
 # Seconds before a node whose agent has died gets another one; doubled as long as it dies again soon.
@@ -300,6 +302,8 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
 
 
 def _connected(ray: Any, config: RayConfig, *, custom_code: bool) -> Any:
+    # What Ray tells about its nodes belongs in the log: it would end up in the middle of the table.
+    ray._private.worker.print_to_stdstream = lambda data, **_: _LOG.info("%s", "\n".join(data["lines"]))
     quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     if config.address is None:
         try:
