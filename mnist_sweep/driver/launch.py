@@ -139,11 +139,12 @@ class _Launch:
             self._started = same_sweep.check(before, self._plan, self._images, folder, say)
             if larger_space.changed(before.config, self._plan.config):
                 self._grown = self._plan.space.describe()
-            self._first = SweepResumed(self._clock(), config, versions(), self._grown)
+            self._first = SweepResumed(self._clock(), config, versions(), self._grown, self._workers.nodes())
         else:
             self._first = self._started = self._plan.first_event(
                 folder, config, self._images, dataset, self._clock(), self._retrains
             )
+            self._first = self._started = replace(self._started, nodes=self._workers.nodes())
         self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)

@@ -131,6 +131,7 @@ class Plan:
         custom_code = function is not None
         if isinstance(config, RayConfig):
             carrier = Carrier(size(config.inline), config.storage)
+            carrier.check()
             transport = on_ray.RayTransport(config, self.most, custom_code=custom_code)
             wait = None if config.wait is None else seconds(config.wait)
             # On this machine, the check of the function says more.

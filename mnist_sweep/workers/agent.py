@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,7 +170,7 @@ class Agent:
         _remove_left_behind()
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         # As long as this process lives, in whatever way it ends.
-        self._lock = open(self._folder / LOCK, "wb")
+        self._lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._workers: LocalWorkers | None = None
         self._tasks: dict[str, _Task] = {}
@@ -201,7 +201,7 @@ class Agent:
         if self._workers is not None:
             self._workers.close()
         remove_tree(self._folder)
-        self._lock.close()
+        os.close(self._lock)
 
     # ---- from the driver ----------------------------------------------------------------------------------------
 
@@ -269,6 +269,8 @@ class Agent:
 
     def _pass_on(self, message: base.Message) -> None:
         task = self._tasks.get(message.slot)
+        if task is not None:
+            message = _as_in_sweep(message, f"{task.root}/")
         try:
             files = task.new_files() if task is not None and not isinstance(message, base.Died) else {}
             self._send(Passed(message, files))
@@ -278,6 +280,17 @@ class Agent:
         if task is not None and not isinstance(message, base.Reported | base.Executed):
             del self._tasks[message.slot]
             remove_tree(task.root)
+
+
+def _as_in_sweep(message: base.Message, root: str) -> base.Message:
+    """Returns a message in whose texts the files have the names that they have in the sweep's folder."""
+    match message:
+        case base.Done():
+            outcome = replace(message.outcome, reason=message.outcome.reason.replace(root, ""))
+            return replace(message, outcome=outcome, log=message.log.replace(root, ""))
+        case base.Evaluated() | base.Packaged() | base.Discovered():
+            return replace(message, error=message.error.replace(root, ""))
+    return message
 
 
 def _fault(slot: str, task: base.Task, error: Exception) -> base.Message:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import logging
 import os
 import queue
 import secrets
 import signal
+import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,19 +22,24 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import pip_install
-from mnist_sweep.common.text import counted, first_line
+from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.config.settings import RayConfig
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.agent import Agent, Call, Job, Sent
 from mnist_sweep.workers.carrying import Files
 from mnist_sweep.workers.remote import Lost
 
+_LOG = logging.getLogger(__name__)
 # Seconds between two looks at the nodes of the cluster.
 _LOOK = 1.0
 # Seconds before a node whose agent has died gets another one; doubled as long as it dies again soon.
 _PAUSE, _LONGEST_PAUSE = 2.0, 600.0
+# Seconds in which the head must take a connection.
+_CONNECTION = 5.0
+# Seconds in which an agent's process must start.
+_PLACED = 120.0
 # Seconds in which an agent that was asked to end may remove its files.
-_END = 5.0
+_END = 3.0
 # What a sweep's working folder has that no node needs.
 _EXCLUDES = ["experiments", "mlruns", "mlartifacts", "outputs", "multirun", ".*", "__pycache__", "node_modules"]
 
@@ -52,6 +61,7 @@ class _Agent:
     node: str
     slots: int
     started: float
+    placed: Any
     greeted: bool = False
 
 
@@ -174,6 +184,7 @@ class RayTransport:
         """Starts an agent on each node that has none and is not used by others."""
         from ray._private.state import available_resources_per_node
 
+        self._forget_unplaced()
         free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
         for node in self._nodes():
             with self._lock:
@@ -185,6 +196,15 @@ class RayTransport:
                 wanted = _share(self._config, free.get(node["NodeID"], {}), room)
                 if wanted is not None:
                     self._start_agent(node, *wanted)
+
+    def _forget_unplaced(self) -> None:
+        """Gives agents up that wait for CPUs which something else has taken in the meantime."""
+        with self._lock:
+            for name, agent in list(self._agents.items()):
+                late = not agent.greeted and time.monotonic() - agent.started > _PLACED
+                if late and not self._ray.wait([agent.placed], timeout=0)[0]:
+                    del self._agents[name]
+                    self._kill(agent)
 
     def _start_agent(self, node: dict[str, Any], cpus: int, gpus: int, slots: int) -> None:
         assert self._job is not None
@@ -200,9 +220,9 @@ class RayTransport:
         config = self._job.config.model_copy(update={"devices": "gpu" if gpus else "cpu"})
         if config.count is not None and not gpus:
             config = config.model_copy(update={"count": slots})
-        actor = actor_class.remote(replace(self._job, config=config), max(1, cpus))
+        actor = actor_class.remote(replace(self._job, config=config, most=slots), max(1, cpus))
         name = f"agent{next(self._numbers)}"
-        self._agents[name] = _Agent(actor, node["NodeID"], slots, time.monotonic())
+        self._agents[name] = _Agent(actor, node["NodeID"], slots, time.monotonic(), actor.__ray_ready__.remote())
         host = str(node.get("NodeManagerHostname") or node["NodeManagerAddress"])
         threading.Thread(target=self._listen, args=(name, host, actor), daemon=True).start()
 
@@ -266,12 +286,13 @@ def _actor_class(ray: Any) -> Any:
 
 def _start(config: RayConfig, *, custom_code: bool) -> Any:
     """Starts Ray or joins a cluster, and returns Ray."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # No report to Ray's makers, and no Ray that starts by itself when this one has ended.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
     if config.address is None:
         # Its ports are open to other machines, so it needs a token; in a file, others would find it.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
-        # Else Ray ends the agent, with all slots, when memory is short; without Ray the system ends the largest process.
+        # When memory is short, the system ends one worker; Ray would end the agent, with all slots.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     elif "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -279,13 +300,16 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
 
     terminated = signal.getsignal(signal.SIGTERM)
     try:
-        return _connected(ray, config, custom_code=custom_code)
+        with _muffled():
+            return _connected(ray, config, custom_code=custom_code)
     finally:
         # Ray has put a handler of its own there.
         signal.signal(signal.SIGTERM, terminated)
 
 
 def _connected(ray: Any, config: RayConfig, *, custom_code: bool) -> Any:
+    # What Ray tells about its nodes belongs in the log: it would end up in the middle of the table.
+    ray._private.worker.print_to_stdstream = lambda data, **_: _LOG.info("%s", "\n".join(data["lines"]))
     quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     if config.address is None:
         try:
@@ -294,13 +318,34 @@ def _connected(ray: Any, config: RayConfig, *, custom_code: bool) -> Any:
             raise UserError(f"workers=ray: Ray does not start ({first_line(error)}); use workers=local") from error
         return ray
     code = {"working_dir": os.getcwd(), "excludes": _EXCLUDES} if custom_code else None
+    where = f"workers.address={config.address}"
+    _check_address(ray, config.address, where)
     try:
         ray.init(config.address, runtime_env=code, **quiet)
     except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        raise UserError(f"workers.address={config.address}: {_why_not_joined(error, config.address)}") from error
+        raise UserError(f"{where}: {_why_not_joined(error)}") from error
     return ray
+
+
+def _check_address(ray: Any, address: str, where: str) -> None:
+    """Checks that something listens at an address, which Ray would try to reach for a minute.
+
+    Raises:
+        UserError: Nothing does.
+    """
+    if address == "auto":
+        try:
+            address = ray._private.services.canonicalize_bootstrap_address("auto")
+        except Exception:
+            raise UserError(f"{where}: no Ray runs on this machine; start one with ray start, or name it") from None
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECTION).close()
+    except (OSError, OverflowError) as error:
+        reason = f"nothing answers at {address} ({os_reason(error)}); is the Ray of the head running?"
+        raise UserError(f"{where}: {reason}") from None
 
 
 def _has_token() -> bool:
@@ -308,17 +353,34 @@ def _has_token() -> bool:
     return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or home.is_file()
 
 
-def _why_not_joined(error: Exception, address: str) -> str:
+def _why_not_joined(error: Exception) -> str:
     text = str(error)
-    if "token" in text.lower():
-        return (
-            "the cluster refuses this token; copy the file ~/.ray/auth_token of its head, or set RAY_AUTH_TOKEN, and "
-            "RAY_AUTH_MODE=token"
-        )
-    if "working_dir" in text or "package" in text.lower():
+    if "working_dir" in text or "too large" in text:
         return f"the working folder cannot be sent to the nodes ({first_line(error)})"
-    start = "ray start --head" if address == "auto" else f"ray start --head --port={address.rpartition(':')[2]}"
-    return f"no Ray cluster answers there ({first_line(error)}); start one with {start}"
+    return (
+        f"the cluster does not let this command in ({first_line(error)}); it needs the token of the head, the file "
+        "~/.ray/auth_token or RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+    )
+
+
+@contextlib.contextmanager
+def _muffled() -> Iterator[None]:
+    """Sends what this process prints to its log, also what Ray's C++ code prints."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        kept = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(said.fileno(), number)
+            yield
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            said.seek(0)
+            for line in said.read().decode(errors="replace").splitlines():
+                _LOG.info("%s", line)
 
 
 def _cause(error: Exception) -> str:
