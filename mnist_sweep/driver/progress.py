@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from statistics import fmean
@@ -64,6 +65,7 @@ class Progress:
         started: When this session started.
         store: Says why MLflow waits; "" if it does not.
         single: Whether nothing is searched.
+        lock: Held while the state changes, for a thread that reads it.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Progress:
             single: Whether nothing is searched.
         """
         self.objective, self.clock, self.started, self.single = objective, clock, clock(), single
-        self.state = SweepState((objective,))
+        self.state, self.lock = SweepState((objective,)), threading.Lock()
         self.store: Callable[[], str] = str
         self.counted: set[int] = set()
         # How much of each open trial is done, from 0 to 1.
@@ -104,6 +106,10 @@ class Progress:
 
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
+        with self.lock:
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
         if isinstance(event, TrialsRetried):
             for number in event.trials:
                 self._count(number, -1)
