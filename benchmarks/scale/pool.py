@@ -63,6 +63,10 @@ class Simulated:
         """Returns the slots."""
         return [Slot(name, 1) for name in self._names]
 
+    def nodes(self) -> dict[str, str]:
+        """Returns none, as the slots are on this machine."""
+        return {}
+
     def open(self, slot: Slot) -> None:
         """Is not called, as no slot is a GPU's."""
 

@@ -25,6 +25,7 @@ from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.plan import Plan
 from mnist_sweep.journal import files, journal
 from mnist_sweep.tracking.tracker import Tracker
+from mnist_sweep.workers.base import Pool
 
 
 def simulate(
@@ -52,7 +53,8 @@ def simulate(
     clock, marks = Clock(), dict[str, float]()
     own = ["data=mnist_5k", "workers.devices=cpu", f"workers.count={slots}", "tracking.register=false"]
     config = compose.defaults(quote_sweeps([*SPACE, *own, *overrides]))
-    pool = Simulated(slots, seconds, clock, real=real)
+    simulated = Simulated(slots, seconds, clock, real=real)
+    pool: Pool = simulated
     run, close = Sweep.run, Tracker.close
 
     def measured_run(sweep: Sweep) -> Any:
@@ -80,7 +82,7 @@ def simulate(
     figures = {"journal MiB": size / 2**20, "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if resume:
         # Since the start of this process, imports included.
-        return {"s to the first trial": pool.first_task - psutil.Process().create_time(), **figures}
+        return {"s to the first trial": simulated.first_task - psutil.Process().create_time(), **figures}
     events = sum(1 for _ in journal.read(folder))
     span, trials, epochs = marks["end"] - marks["begin"], config["search"]["max_trials"], config["training"]["epochs"]
     return {

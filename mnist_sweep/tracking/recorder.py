@@ -150,8 +150,8 @@ class Recorder:
         self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
-        # The scores of the search's trials, in the order in which they ended; those whose model may be kept; and for each
-        # trial that has ended, its place in this order and the best score so far.
+        # The scores of the search's trials, in the order in which they ended; those whose model may be kept; and for
+        # each trial that has ended, its place in this order and the best score so far.
         self._scored: dict[int, float] = {}
         self._candidates: dict[int, float] = {}
         self._ends: dict[int, tuple[int, float | None]] = {}
