@@ -29,9 +29,6 @@ from mnist_sweep.journal.events import TrialEnded, TrialStarted
 
 _PARTS = ("driver", "mlflow", "search", "ray")
 _SECONDS = 1.0
-# The most trials of each algorithm: suggestions of those that learn take longer and longer.
-_SEARCHES = {"random": 10_000, "grid": 10_000, "hyperband": 10_000, "asha": 1000, "tpe": 1000}
-_EPOCHS = 2
 # Enough combinations for the grid, without intervals.
 _GRID = (
     "model.dropout=0,0.1,0.2,0.3",
@@ -39,6 +36,17 @@ _GRID = (
     "model.units=16,32,64,128,256,512",
     "model.l2=0,0.0001,0.001",
 )
+# Each algorithm's most trials, as suggestions of those that learn take longer and longer, and its own overrides. An
+# iteration of Hyperband has 22 trials of at most 9 epochs.
+_SEARCHES = {
+    "random": (10_000, ["search=random"]),
+    "grid": (10_000, ["search=grid", *_GRID]),
+    "asha, sampler random": (10_000, ["search=asha", "search.sampler=random"]),
+    "hyperband": (10_000, ["search=hyperband", "search.iterations=500"]),
+    "asha": (1000, ["search=asha"]),
+    "tpe": (1000, ["search=tpe"]),
+}
+_EPOCHS = 2
 _SHORT = (
     "data=mnist_5k",
     "model.units=16",
@@ -98,11 +106,9 @@ def search(algorithm: str, trials: int, slots: int, folder: Path) -> Figures:
     """Measures a simulated sweep, whose work grows by what its algorithm needs for suggestions."""
     place = _empty(folder) / "sweep"
     place.mkdir()
-    # An iteration of Hyperband has 22 trials of at most 9 epochs.
-    own = {"grid": _GRID, "hyperband": [f"search.iterations={trials // 20 + 1}"]}.get(algorithm, ())
-    overrides = [f"search={algorithm}", f"search.max_trials={trials}", "training.epochs=9", *own]
+    overrides = [*_SEARCHES[algorithm][1], f"search.max_trials={trials}", "training.epochs=9"]
     figures = _simulate(place, overrides=overrides, slots=slots)
-    return {name: figures[name] for name in ("cores", "ms of work per trial", "peak MiB")}
+    return {name: figures[name] for name in ("trials", "cores", "ms of work per trial", "events per s", "peak MiB")}
 
 
 def trained(workers: str, trials: int, folder: Path) -> Figures:
@@ -159,7 +165,7 @@ def _cases(options: Namespace, folder: Path) -> Iterable[tuple[Sequence[Case], i
         "search": (
             [
                 Case("search", name, {"trials": n, "slots": many}, partial(search, name, n, many))
-                for name, trials in _SEARCHES.items()
+                for name, (trials, _) in _SEARCHES.items()
                 for n in [min(trials, most)]
             ],
             1,

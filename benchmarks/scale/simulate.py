@@ -86,6 +86,7 @@ def simulate(
     events = sum(1 for _ in journal.read(folder))
     span, trials, epochs = marks["end"] - marks["begin"], config["search"]["max_trials"], config["training"]["epochs"]
     return {
+        "trials": trials,
         "s": span,
         "× the minimum": span / (math.ceil(trials / slots) * epochs * seconds),
         "cores": marks["cpu"] / span,
