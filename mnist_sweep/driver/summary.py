@@ -93,9 +93,9 @@ def announce(
         say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
-        say(f"  knows    {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 30)}")
+        say(f"  learns   from {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 35)}")
     elif asked := started.config["search"].get("warm_start"):
-        say(f"  knows    nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
+        say(f"  learns   nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
     shown = ", ".join(places)
     say(f"  workers  {shown if len(shown) < LONGEST_LINE // 2 else f'{len(places)}: {places[0]} … {places[-1]}'}")
 

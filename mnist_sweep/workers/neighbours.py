@@ -78,7 +78,7 @@ def registered(sweep: str, folder: Path, slots: Sequence[Slot]) -> Iterator[list
             cleanup.enter_context(_lock(shared, mine))
         except OSError:
             # Not worth the end of a sweep.
-            _LOG.info("cannot tell other sweeps of this one", exc_info=True)
+            _LOG.info("cannot tell other sweeps about this one", exc_info=True)
         yield others
 
 

@@ -97,7 +97,7 @@ def test_a_warm_start_without_usable_trials_is_announced() -> None:
     about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
     config = {"search": {"warm_start": ["one", "two"]}}
     summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
-    assert "  knows    nothing: no trial of one, two fits this space and has all objectives" in lines
+    assert "  learns   nothing: no trial of one, two fits this space and has all objectives" in lines
 
 
 def test_a_single_run_is_announced_with_its_settings_as_the_command_line_has_them(compose_config) -> None:
