@@ -21,6 +21,7 @@ from mnist_sweep.common.ports import keep_loopback_direct
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, hide_login, masked
 from mnist_sweep.common.termination import ended_by_signals
 from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
+from mnist_sweep.common.versions import versions
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -131,6 +132,9 @@ def missing_package(error: ModuleNotFoundError) -> str:
 def _run(given: list[str], debug: bool) -> int:
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
+    if given == ["--version"]:
+        print(f"mnist_sweep {versions()['mnist_sweep']}")
+        return 0
     if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
         raise hints.no_such_command(given)
     return _sweep(given, debug)

@@ -167,7 +167,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
             raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")
         if key not in _Top.model_fields:
             others = {name: value for name, value in raw.items() if name != key}
-            raise UserError(unknown_key(key, ["experiment", *nested_keys(others)]))
+            raise UserError(unknown_key(key, ["+experiment", *nested_keys(others)]))
     top = check(_Top, raw)
     if not is_name(top.name):
         raise UserError(f"name={top.name}: use only letters, digits, _, - and ., because it names a folder")

@@ -261,6 +261,7 @@ class _Launch:
             reason,
             single=sweep.state.single,
             last=last_run(self._folder, sweep.state, settings.objectives),
+            retrains="" if self._retrains is None else self._retrains.sweep,
         )
         if sweep.results.winner() is None:
             return 1

@@ -131,7 +131,7 @@ def leaderboard(console: Console, space: Space, results: Ranking) -> None:
         note = f"{MARK} on the Pareto front: no other trial is at least as good in {names} and better in one"
         console.print(note, style="dim", highlight=False, soft_wrap=True)
     if left_out:
-        note = f"Not shown in {console.width} columns: {', '.join(left_out)}. `compare` has all columns."
+        note = f"Not shown in {console.width} columns: {', '.join(left_out)}. `compare --columns` shows any column."
         console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -147,6 +147,7 @@ def next_steps(
     *,
     single: bool = False,
     last: LastRun | None = None,
+    retrains: str = "",
 ) -> None:
     """Prints which trial won, where the results are, and what to do next.
 
@@ -161,6 +162,7 @@ def next_steps(
         reason: Why the sweep ended; "" if the search was complete.
         single: Whether nothing was searched, so that there is one trial, apart from those that retrain it.
         last: How a single run differs from the last one; None if there is nothing to compare it with.
+        retrains: The sweep whose trial a single run retrains; "" if it retrains none.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
     for status in (Status.STOPPED, Status.DIVERGED):
@@ -209,7 +211,7 @@ def next_steps(
     commands = (
         {f"sync {named}": "write it to MLflow"}
         if published is None
-        else _next_commands(named, sweep.partition("/")[0] if single else None)
+        else _next_commands(named, sweep.partition("/")[0] if single else None, retrains)
     )
     if any(outcome.failed for outcome in results.outcomes.values()):
         commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
@@ -260,10 +262,12 @@ def _tell_last_run(say: Say, last: LastRun) -> None:
         say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
 
 
-def _next_commands(sweep: str, single_of: str | None) -> dict[str, str]:
+def _next_commands(sweep: str, single_of: str | None, retrains: str) -> dict[str, str]:
     """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
-    if single_of is not None:
+    if retrains:
+        compare = {f"compare {retrains} {sweep}": "the trials of its sweep and this one as a table, CSV …"}
+    elif single_of is not None:
         compare = {f"compare {single_of} --all": f"all runs of {single_of} as a table, CSV …"}
     model = "best model" if single_of is None else "model"
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,10 @@ def test_without_an_environment_the_install_command_is_named(tmp_path: Path, mon
     monkeypatch.setattr(main, "__file__", str(tmp_path / "mnist_sweep" / "cli" / "main.py"))
     monkeypatch.chdir(tmp_path)
     assert main.missing_package(ModuleNotFoundError("", name="yaml")).endswith("-m pip install -e .")
+
+
+def test_the_version_is_that_of_this_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mnist_sweep {metadata.version('mnist_sweep')}\n"

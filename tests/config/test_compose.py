@@ -267,7 +267,18 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             f"experiment=zzz: no such experiment; choose one of: {', '.join(sorted(EXPERIMENTS))}",
         ),
         (["+experiment=Quick"], "experiment=Quick: no such experiment; did you mean 'quick'?"),
-        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME"),
+        (["experiment=quick"], "experiment: write it with a plus, +experiment=quick"),
+        (["training.epochs=1", "quick"], "quick: is not KEY=VALUE; write +experiment=quick"),
+        (["mnist_5k"], "mnist_5k: is not KEY=VALUE; write data=mnist_5k"),
+        (["minst"], "minst: is not KEY=VALUE; did you mean data=mnist?"),
+        (["hello"], "hello: is not KEY=VALUE"),
+        (["model.units=16", "32"], "model.units=16 32: must be one argument; write model.units=16,32"),
+        (["model.units", "=", "16"], "model.units =: must be one argument; write model.units=16"),
+        (["model.units=", "16"], "model.units= 16: must be one argument; write model.units=16"),
+        (
+            ["data=npz", "data.path=my", "digits.npz", "seed=2"],
+            "data.path=my digits.npz: must be one argument; write 'data.path=my digits.npz'",
+        ),
         (["model=mpl"], "model=mpl: no such option of the group model; did you mean 'mlp'?"),
         (["model=rnn"], "model=rnn: no such option of the group model; did you mean 'cnn'?"),
         (["workers=ray"], "workers=ray: no such option of the group workers; choose one of: local"),
@@ -276,7 +287,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         (
             ["data=./my data/digits.npz"],
             "data=./my data/digits.npz: no such option of the group data; for a file, write data=npz "
-            "data.path=./my data/digits.npz",
+            "'data.path=./my data/digits.npz'",
         ),
         (
             ["model=own:build"],

@@ -154,6 +154,12 @@ def test_a_single_run_is_not_called_a_sweep_and_is_compared_with_the_last_one(pr
     assert "Folder: " in output
 
 
+def test_a_retrained_trial_is_compared_with_the_trials_of_its_sweep(printed: Printed) -> None:
+    output = printed(0.93, units="4", single=True, retrains="a/a")
+    assert "compare a/a a/b " in output
+    assert "--all" not in output
+
+
 def test_a_single_run_without_a_change_or_on_other_images_says_so(printed: Printed) -> None:
     assert "Nothing was changed since the last run, a/a:" in printed(
         0.93, units="4", single=True, last=replace(LAST, settings=[])
@@ -180,7 +186,7 @@ def test_a_narrow_terminal_names_the_columns_that_are_not_shown(compose_config) 
     summary.leaderboard(Console(file=file, width=34), Space(settings.trial), results)
     assert row(file.getvalue(), "0 4") == ["0", "4", "0.5000"]
     shown = " ".join(file.getvalue().split())
-    assert "Not shown in 34 columns: rank, activation, best epoch, time. `compare` has all columns." in shown
+    assert "Not shown in 34 columns: rank, activation, best epoch, time. `compare --columns` shows any column." in shown
 
 
 def row(output: str, start: str) -> list[str]:

@@ -113,14 +113,14 @@ def test_an_unwritable_csv_file_is_an_error(project, new, tmp_path):
             80,
             ["trial", "status", "val_accuracy", "units", "batch_normalization", "optimizer"],
             "Not shown in 80 columns: test_accuracy, learning_rate, momentum, epochs, best epoch, parameters, time. "
-            "To see them: --columns=test_accuracy,learning_rate,momentum,epochs",
+            "To see them: --columns=trial,test_accuracy,learning_rate,momentum,epochs",
         ),
         (
             45,
             ["trial", "status", "val_accuracy", "units"],
             "Not shown in 45 columns: test_accuracy, batch_normalization, optimizer, learning_rate, momentum, "
             "epochs, best epoch, parameters, time. To see them: "
-            "--columns=test_accuracy,batch_normalization,optimizer,learning_rate",
+            "--columns=trial,test_accuracy,batch_normalization,optimizer,learning_rate",
         ),
     ],
 )
@@ -311,6 +311,10 @@ def test_filters_keep_the_runs_for_which_all_conditions_hold(project, new, capsy
         ({"filters": ["end < soon"]}, "--filter=end < soon: soon is not a time such as 2026-11-01T12:00"),
         ({"sort": "-moment"}, "--sort=-moment: there is no column moment; did you mean 'momentum'?"),
         ({"columns": ["trial", "unit"]}, "--columns=unit: there is no column unit; did you mean 'units'?"),
+        (
+            {"columns": ["zzz"]},
+            "--columns=zzz: there is no column zzz; choose one of: batch_normalization, best epoch, ",
+        ),
         ({"format": "cvs"}, "--format=cvs: no such format; did you mean 'csv'?"),
         ({"format": "parquet"}, "--format=parquet: this is a binary format; give --to FILE"),
         ({"format": "json", "importance": True}, "--importance: it works with the table only, not with --format=json"),

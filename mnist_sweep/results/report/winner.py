@@ -45,7 +45,7 @@ class Winner:
         scores: What it scored, on which images.
         story: How it was found to be the best.
         values: Its hyperparameters that were searched.
-        others: Its other parameters.
+        others: Its other settings.
         run: The MLflow run whose model is the sweep's.
         best_epoch: The epoch whose weights were kept, if it is known.
     """
