@@ -57,10 +57,10 @@ _MESSAGES = {
     "model_type": "must be a group of keys",
     "none_required": "must be null",
     "finite_number": "must be a finite number",
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
 }
 
@@ -95,7 +95,12 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
             # A check of several keys names the wrong one itself.
             return key + message
     else:
-        message = _MESSAGES.get(details["type"], details["msg"].lower()).format(**details.get("ctx", {}))
+        message = _MESSAGES.get(details["type"], details["msg"].lower()).format(
+            **{
+                name: int(given) if isinstance(given, float) and given.is_integer() else given
+                for name, given in details.get("ctx", {}).items()
+            }
+        )
         where = _path(raw, details["loc"])
         for other in errors:
             if other["type"] == "literal_error" and other is not details and _path(raw, other["loc"]) == where:

@@ -355,8 +355,8 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
 def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
     if "No match in the defaults list" in text:
         if key == "experiment":
-            chosen = next((o.partition("=")[2] for o in overrides if o.startswith(f"{key}=")), "NAME")
-            return UserError(f"{key}: write it with a plus, +{key}={chosen}")
+            name = next((o.partition("=")[2] for o in overrides if o.startswith(f"{key}=")), "NAME")
+            return UserError(f"{key}: write it with a plus, +{key}={name}")
         return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]

@@ -320,7 +320,6 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             ["model.units=choice(1"],
             "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
-        (["quick"], "quick: cannot be parsed (Error parsing override 'quick')"),
         *(
             (
                 [f"{plus}{group}={sweep}"],
@@ -365,7 +364,7 @@ def test_an_override_without_a_key_is_refused() -> None:
 
 
 def test_a_misspelt_experiment_group_gets_a_suggestion() -> None:
-    with pytest.raises(UserError, match=r"did you mean 'experiment'"):
+    with pytest.raises(UserError, match=r"did you mean '\+experiment'"):
         plan.prepare(composed("+experimnt=quick"))
 
 

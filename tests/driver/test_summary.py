@@ -156,7 +156,7 @@ def test_a_single_run_is_not_called_a_sweep_and_is_compared_with_the_last_one(pr
 
 def test_a_retrained_trial_is_compared_with_the_trials_of_its_sweep(printed: Printed) -> None:
     output = printed(0.93, units="4", single=True, retrains="a/a")
-    assert "compare a/a a/b " in output
+    assert "compare a/a sweep " in output
     assert "--all" not in output
 
 
