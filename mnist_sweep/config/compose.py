@@ -333,6 +333,9 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
     if not group:
         return UserError(f"{file}: no such config")
     top, _, value = file.partition("/")
+    if top == "experiment" and value.partition("/")[0] in _groups():
+        chosen = value.replace("/", ": ", 1)
+        return UserError(f"experiment: its defaults have '- {chosen}'; write '- override /{chosen}'")
     if top == "data" and ("/" in value or value.endswith((".npz", ".gz", ".npy"))):
         path = in_shell(f"data.path={value}")
         return UserError(f"data={value}: no such option of the group data; for a file, write data=npz {path}")

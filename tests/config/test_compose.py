@@ -374,6 +374,12 @@ def test_a_misspelt_experiment_in_a_subfolder_is_refused(write: Write) -> None:
     assert "no such" in message("+experiment=first/tyr")
 
 
+def test_an_option_in_an_experiments_defaults_must_override(write: Write) -> None:
+    write("experiment/mine.yaml", f"{GLOBAL}\ndefaults:\n  - model: cnn\n")
+
+    assert message("+experiment=mine") == "experiment: its defaults have '- model: cnn'; write '- override /model: cnn'"
+
+
 def test_plain_resolves_references() -> None:
     config = composed("seed=7", "+optimizer.arguments.clipnorm=1.0")
 

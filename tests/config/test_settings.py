@@ -199,7 +199,11 @@ def test_the_groups_that_may_be_searched_are_passed_on_unchanged(compose_config:
         ({"nam": "mlp"}, "nam: unknown key; did you mean 'name'?"),
         ({"serach": {}}, "serach: unknown key; did you mean 'search'?"),
         ({"data": MISSING}, "data: this key is missing"),
-        ({"data": "mnist"}, "data=mnist: must be a mapping of names to values"),
+        (
+            {"data": "mnist"},
+            "data=mnist: must be a group of keys; to choose mnist in an experiment file, write "
+            "'- override /data: mnist' under defaults",
+        ),
         ({"model": None}, "model=null: must be a mapping of names to values"),
         (
             {"data.name": "minst"},
@@ -330,7 +334,10 @@ def test_a_key_of_another_search_is_refused(compose_config: Compose, algorithm: 
 def test_a_key_that_a_search_lacks_is_named(compose_config: Compose, algorithm: str, key: str) -> None:
     text = message(changed(compose_config(f"search={algorithm}"), {f"search.{key}": MISSING}))
 
-    assert text == f"search.{key}: this key is missing"
+    assert text == (
+        f"search.{key}: this key is missing; search={algorithm} brings it, or in an experiment file "
+        f"'- override /search: {algorithm}' under defaults"
+    )
 
 
 @pytest.mark.parametrize(
