@@ -159,7 +159,7 @@ def _composed(config: DictConfig) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def _of_job(number: int, count: int, given: str) -> Iterator[None]:
-    """Says of which sweep an error is."""
+    """Says which sweep has an error."""
     prefix = f"sweep {number + 1} of {count} ({given}): " if count > 1 else ""
     try:
         yield

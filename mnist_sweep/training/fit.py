@@ -234,7 +234,7 @@ class Trainer:
         """Imports a user's model function, builds a model with it, and checks that the model can be loaded again.
 
         Args:
-            raw: A trial's config. If no model can be built with its values, that is no fault: others may work.
+            raw: A trial's config. If no model can be built with its values, others may work.
 
         Raises:
             UserError: The function cannot be imported, or its model could not be loaded.
