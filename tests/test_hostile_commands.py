@@ -148,7 +148,7 @@ COMMANDS = [
     (("predict", "data.csv"), ""),
     (("compare", "--\x1b[31m"), "unrecognized arguments: --\\x1b[31m"),
     (("resume", "--nothing"), "unrecognized arguments: --nothing"),
-    (("serve", "--port", "many"), "invalid int value: 'many'"),
+    (("serve", "--port", "many"), "--port=many: must be a whole number"),
     (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
     (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key already exists"),
     (("serve", "--port", "99999"), "99999"),

@@ -27,7 +27,7 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config import shipped
-from mnist_sweep.config.grammar import FORMS, is_sweep, read_sweep
+from mnist_sweep.config.grammar import FORMS, is_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
 from mnist_sweep.config.overrides import corrected, in_shell, joined
 from mnist_sweep.config.settings import is_name
@@ -279,6 +279,10 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         named = [o for o in added if o.lstrip("+").partition("=")[0].replace("/", ".") == existing.group(1)]
         which = (named or added or [existing.group(1)])[0].lstrip("+")
         return UserError(f"{which}: this key already exists; write it without a plus")
+    if "Config group override must be a string" in text:
+        for key, _, value in (o.lstrip("+").partition("=") for o in overrides):
+            if key in _groups() and not isinstance(parse_value(value, key), str):
+                return _no_such_option(f"{key}/{value}", [f.stem for f in (shipped.folder() / key).glob("*.yaml")])
     nameless = next((o for o in overrides if o.startswith("=")), None)
     if nameless:
         return _not_an_override(nameless, overrides)
@@ -350,6 +354,10 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
         return UserError(
             f"{plus}{group}={option}: a group cannot be searched; run one sweep per option with -m {plus}{group}=…, "
             f"or search {inside}"
+        )
+    if group == "workers" and option.isdecimal():
+        return UserError(
+            f"workers={option}: no such option of the group workers; for their number, write workers.count={option}"
         )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
     return UserError(f"{group}={option}: no such {what}{did_you_mean(option, options)}")
