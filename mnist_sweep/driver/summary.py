@@ -42,6 +42,8 @@ _WEIGHTS: dict[Kind, int] = {
     "best epoch": 1,
     "time": 1,
 }
+# Trials with a result that did not train to their end.
+_ENDED_EARLY = {Status.STOPPED: "{was} stopped early", Status.DIVERGED: "diverged"}
 Say = Callable[[str], None]
 
 
@@ -165,9 +167,9 @@ def next_steps(
         retrains: The sweep whose trial a single run retrains; "" if it retrains none.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
-    for status in (Status.STOPPED, Status.DIVERGED):
+    for status in _ENDED_EARLY:
         if (count := ended.count(status)) and not (single and len(ended) == 1):
-            say(f"{counted(count, 'trial')} {status}.")
+            say(f"{counted(count, 'trial')} {_ENDED_EARLY[status].format(was='was' if count == 1 else 'were')}.")
     winner, failures = results.winner(), _failures(results)
     if winner is None and len(results.outcomes) == 1:
         (only,) = results.outcomes.values()
@@ -177,14 +179,17 @@ def next_steps(
     if " in a row " in reason:
         # What comes after it was said above.
         say(f"The search has ended early: {reason.partition(': ')[0]}.")
+    elif reason and winner is not None:
+        say(f"The {'run' if single else 'search'} has ended: {one_line(reason, LONGEST_REASON)}.")
     if winner is None:
         # The reason of a sweep whose trials have all failed is theirs.
         why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"
         say(f"{'The run has no result' if single else 'No trial has a result'}{why}.")
         say(f"The workers' output is in {folder / 'workers'}.")
-        if ended:
+        if any(outcome.failed for outcome in results.outcomes.values()):
+            which = "it" if single else "the trials"
             again = invocation.command(f"resume --retry-failed {as_argument(sweep, folder)}")
-            say(f"To train the trials again, after correcting the cause: {again}")
+            say(f"To train {which} again with the same values, after correcting the cause: {again}")
         if published is not None:
             tell_published(say, published)
         return
@@ -214,7 +219,7 @@ def next_steps(
         else _next_commands(named, sweep.partition("/")[0] if single else None, retrains)
     )
     if any(outcome.failed for outcome in results.outcomes.values()):
-        commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
+        commands[f"resume --retry-failed {named}"] = "train the failed trials again with the same values"
     lines = {invocation.command(command): purpose for command, purpose in commands.items()}
     width = max(map(len, lines))
     for line, purpose in lines.items():

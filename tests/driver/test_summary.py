@@ -91,6 +91,32 @@ def test_the_summary_counts_trials_that_failed_alike(compose_config) -> None:
     ]
 
 
+def test_only_trials_whose_code_has_failed_are_offered_to_be_trained_again(compose_config) -> None:
+    settings = check_settings(compose_config())
+    results = Ranking(settings.objectives)
+    lines: list[str] = []
+    for status, reason in ((Status.REFUSED, "limits.parameters=1: too large"), (Status.FAILED, "no memory")):
+        number = len(results.trials)
+        results.trials[number] = Trial(number, {}, {}, 3)
+        results.outcomes[number] = Outcome(status, reason, parameters=9)
+        summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], None, "")
+    retried = [line for line in lines if "--retry-failed" in line]
+    assert len(retried) == 1
+    assert retried[0].startswith("To train the trials again with the same values, after correcting the cause: ")
+
+
+def test_trials_that_were_stopped_are_counted_and_the_reason_for_the_end_is_told(compose_config) -> None:
+    settings = check_settings(compose_config())
+    results = Ranking(settings.objectives)
+    for number in range(2):
+        results.trials[number] = Trial(number, {}, {}, 3)
+        results.outcomes[number] = Outcome(Status.STOPPED, "", 0.5, 1)
+    lines: list[str] = []
+    why = "the time budget of 9s is used up"
+    summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], Published(), why)
+    assert lines[:2] == ["2 trials were stopped early.", "The search has ended: the time budget of 9s is used up."]
+
+
 def test_a_warm_start_without_usable_trials_is_announced() -> None:
     lines: list[str] = []
     about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
