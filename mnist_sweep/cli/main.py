@@ -44,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if "--debug" in given:
         given.remove("--debug")
         os.environ[_DEBUG] = "1"
+    # As MLflow does, an empty variable is taken for one that is not set. Copied ones may end with a blank.
+    store = os.environ.pop(STORE_VARIABLE, "").strip()
+    if store:
+        os.environ[STORE_VARIABLE] = store
     # From here on, its password is hidden whenever it is printed.
-    hide(os.environ.get(STORE_VARIABLE, ""))
+    hide(store)
     hide_login()
     keep_loopback_direct()
     debug = os.environ.get(_DEBUG, "0") == "1"
@@ -130,11 +134,12 @@ def missing_package(error: ModuleNotFoundError) -> str:
 
 
 def _run(given: list[str], debug: bool) -> int:
+    if given[:1] == ["--version"]:
+        # Hydra's would print its own.
+        print("\n".join(f"{name} {version}" for name, version in versions().items()))
+        return 0
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
-    if given == ["--version"]:
-        print(f"mnist_sweep {versions()['mnist_sweep']}")
-        return 0
     if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):
         raise hints.no_such_command(given)
     return _sweep(given, debug)

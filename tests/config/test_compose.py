@@ -515,3 +515,10 @@ def test_mlflows_experiment_variable_names_sweeps(
     monkeypatch.setenv(compose.EXPERIMENT_VARIABLE, variable)
     assert compose.defaults(overrides)["name"] == name
     assert (compose.ignored_experiment_name() is None) == (variable == "mine")
+
+
+def test_mlflows_number_of_an_experiment_is_said_to_be_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    assert str(compose.ignored_experiment_name()).startswith("MLFLOW_EXPERIMENT_ID=7 is ignored: ")
+    monkeypatch.setenv(compose.EXPERIMENT_VARIABLE, "mine")
+    assert compose.ignored_experiment_name() is None
