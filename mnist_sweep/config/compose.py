@@ -289,9 +289,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         which = (named or added or [existing.group(1)])[0].lstrip("+")
         return UserError(f"{which}: this key already exists; write it without a plus")
     if "Config group override must be a string" in text:
-        for key, _, value in (o.lstrip("+").partition("=") for o in overrides):
-            if key in _groups() and not isinstance(parse_value(value, key), str):
-                return _no_such_option(f"{key}/{value}", [f.stem for f in (shipped.folder() / key).glob("*.yaml")])
+        for group, _, value in (o.lstrip("+").partition("=") for o in overrides):
+            if group in _groups() and not isinstance(parse_value(value, group), str):
+                return _no_such_option(f"{group}/{value}", [f.stem for f in (shipped.folder() / group).glob("*.yaml")])
     nameless = next((o for o in overrides if o.startswith("=")), None)
     if nameless:
         return _not_an_override(nameless, overrides)
