@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -280,7 +281,7 @@ def _next_commands(sweep: str, single_of: str | None, retrains: str) -> dict[str
     """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
     if retrains:
-        compare = {f"compare {retrains} {sweep}": "the trials of its sweep and this one as a table, CSV …"}
+        compare = {f"compare {shlex.quote(retrains)} {sweep}": "the trials of its sweep and this one as a table, CSV …"}
     elif single_of is not None:
         compare = {f"compare {single_of} --all": f"all runs of {single_of} as a table, CSV …"}
     model = "best model" if single_of is None else "model"
@@ -293,8 +294,8 @@ def _next_commands(sweep: str, single_of: str | None, retrains: str) -> dict[str
 
 
 def as_argument(sweep: str, folder: Path) -> str:
-    """Returns what commands find a sweep by: its name, or its folder if that is outside `experiments/`."""
-    return sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder))
+    """Returns how to write a sweep in a command: its name, or its folder if that is outside `experiments/`."""
+    return shlex.quote(sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder)))
 
 
 def _shown_path(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -160,9 +161,10 @@ def sweep_note(
         last: How a single run differs from the last one; None if there is nothing to compare it with.
     """
     sweep, data, single = started.sweep, _data(started.data), not started.space
-    commands = [f"resume {sweep}"]
+    named = shlex.quote(sweep)
+    commands = [f"resume {named}"]
     if ended.status is not Status.STOPPED:
-        commands = [f"compare {sweep}", f"export {sweep} --to exported", f"ui {sweep}"]
+        commands = [f"compare {named}", f"export {named} --to exported", f"ui {named}"]
     next_steps = "\n".join(
         ["### Next", "", "```", *(f"python -m mnist_sweep {command}" for command in commands), "```"]
     )

@@ -105,6 +105,11 @@ def test_only_trials_whose_code_has_failed_are_offered_to_be_trained_again(compo
     assert retried[0].startswith("To train the trials again with the same values, after correcting the cause: ")
 
 
+def test_commands_on_a_folder_with_a_space_can_be_copied() -> None:
+    assert summary.as_argument("quick/my results", Path("my results")) == "'my results'"
+    assert summary.as_argument("quick/now", Path("experiments/quick/now")) == "quick/now"
+
+
 def test_trials_that_were_stopped_are_counted_and_the_reason_for_the_end_is_told(compose_config) -> None:
     settings = check_settings(compose_config())
     results = Ranking(settings.objectives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def _failures(frame: pd.DataFrame) -> dict[str, int]:
 def _commands(
     sweep: str, status: str, best: Winner | None, tags: dict[str, str], *, single: bool
 ) -> list[tuple[str, str]]:
-    found = []
+    found, sweep = [], shlex.quote(sweep)
     if status == "running":
         found.append((f"report {sweep}", "update this page"))
     if status in ("stopped", "failed"):
