@@ -18,7 +18,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
-from mnist_sweep.config import backend
+from mnist_sweep.config import backend, compose
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.dotted import replaced
 from mnist_sweep.config.grammar import looks_like_sweep, parse_value, read_sweep
@@ -84,7 +84,10 @@ def resume(
     given = [text for text in overrides if not text.startswith(_STORE)]
     more = [text for text in given if larger_space.is_searched(old, text.partition("=")[0])]
     new, larger = _overridden(old, given), _overridden(old, more)
-    check_unchanged(larger, new)
+    try:
+        check_unchanged(larger, new)
+    except UserError as error:
+        raise UserError(f"{error}; start a new sweep, or use retrain to train one trial with other values") from None
     if larger_space.changed(old, larger):
         larger_space.check(old, new, state)
     if retry_failed and not state.failed:
@@ -341,9 +344,17 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
             continue
         if key == _NAME:
             raise UserError(f"resume: {override}: a sweep keeps its name")
+        if key == "workers":
+            # The only group whose options fit any sweep: where it runs changes no result.
+            options = compose.defaults((override,))["workers"]
+            changed = {**changed, "workers": {k: changed["workers"].get(k, v) for k, v in options.items()}}
+            changed["workers"]["engine"] = options["engine"]
+            known = flat(changed)
+            continue
         if isinstance(config.get(key), Mapping):
-            first = next(iter(config[key]))
-            raise UserError(f"resume: {override}: is a group; change single values, such as {key}.{first}")
+            raise UserError(
+                f"resume: {override}: a group cannot be changed; start a new sweep, or change single values"
+            )
         if key not in known:
             raise UserError(f"resume: {unknown_key(key, known)}")
         changed = replaced(changed, key, _value(key, text))

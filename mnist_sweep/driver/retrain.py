@@ -80,7 +80,7 @@ def retrain(
     config, notes = changed(before, overrides, found.run.data.metrics.get("best_epoch"))
     if TAG_GOES_ON_FROM in tags:
         notes.insert(
-            0, f"It continued from the weights of {tags[TAG_GOES_ON_FROM]}, but is trained from the start now."
+            0, f"The trial continued from the weights of {tags[TAG_GOES_ON_FROM]}; now it is trained from the start."
         )
     config["tracking"] |= {"uri": found.client.tracking_uri, "register": register or champion}
     differences = _differences(before, config, sweep)
@@ -164,7 +164,7 @@ def changed(
     if "training.epochs" not in given and best_epoch is not None:
         training["epochs"] = int(best_epoch)
         epochs = counted(int(best_epoch), "epoch")
-        notes.append(f"It trains for {epochs}, as the best epoch of the trial was that; training.epochs=N changes it.")
+        notes.append(f"It trains for {epochs}, up to the trial's best epoch; training.epochs=N changes that.")
     return new, [
         *notes,
         "It keeps the model of the epoch with the lowest training loss, which is usually the last one.",
@@ -181,9 +181,9 @@ def _apply(config: dict[str, Any], override: str) -> str:
         raise UserError(unknown_key(key, nested_keys({group: config[group] for group in _ALLOWED})))
     if top not in _ALLOWED:
         raise UserError(f"retrain: {override}: cannot be changed; keys of {', '.join(_ALLOWED)} can")
-    if key == "data":
-        # The only group whose options fit any trial.
-        config["data"] = compose.defaults((override,))["data"]
+    if key in ("data", "workers"):
+        # The only groups whose options fit any trial.
+        config[key] = compose.defaults((override,))[key]
         return key
     if not path and isinstance(config[top], dict):
         raise UserError(f"retrain: {override}: {key} is a group; name the keys that change, such as {_EXAMPLES[key]}")

@@ -302,9 +302,7 @@ def _not_found(
     if what:
         return UserError(f"sweep {sweep}: its {what} is deleted in {where}; to restore it: {restore}")
     if name not in experiments:
-        similar = did_you_mean(name, set(experiments) - {"Default"})
-        trial = f"; for trial {name} of the last sweep, write --trial {name}" if name.isdecimal() else similar
-        return UserError(f"sweep {sweep}: no such experiment{trial}")
+        return UserError(f"sweep {sweep}: no such experiment{did_you_mean(name, set(experiments) - {'Default'})}")
     return UserError(f"sweep {sweep}: no such sweep in {where}")
 
 
@@ -436,6 +434,6 @@ def _as_name(sweep: str) -> str:
     if folders:
         return journal.started(folders[-1]).sweep
     name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
+    if not re.fullmatch(r"(?!\.\.)[\w.-]+(/[^/\0]+)*", name):
         raise UserError(f"sweep {sweep}: write NAME, NAME/TIME or the sweep's folder")
     return name
