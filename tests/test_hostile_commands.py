@@ -149,6 +149,8 @@ COMMANDS = [
     (("compare", "--\x1b[31m"), "unrecognized arguments: --\\x1b[31m"),
     (("resume", "--nothing"), "unrecognized arguments: --nothing"),
     (("serve", "--port", "many"), "--port=many: must be a whole number"),
+    (("retrain", "a", "1", "training.epochs"), "retrain: training.epochs: write KEY=VALUE: training.epochs=…"),
+    (("resume", "a", "search.max_trials"), "resume: search.max_trials: write KEY=VALUE: search.max_trials=…"),
     (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
     (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key already exists"),
     (("serve", "--port", "99999"), "99999"),

@@ -322,6 +322,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             ["model.units=choice(1"],
             "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
+        (["+experiment=quick", "+experiment=mlp"], "experiment: has several options, quick and mlp; choose one"),
         *(
             (
                 [f"{plus}{group}={sweep}"],
