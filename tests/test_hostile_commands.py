@@ -151,7 +151,10 @@ COMMANDS = [
     (("serve", "--port", "many"), "--port=many: must be a whole number"),
     (("retrain", "a", "1", "training.epochs"), "retrain: training.epochs: write KEY=VALUE: training.epochs=…"),
     (("resume", "a", "search.max_trials"), "resume: search.max_trials: write KEY=VALUE: search.max_trials=…"),
-    (("compare", "--tracking-uri", "postgresql://a:b@c/d"), "needs the Python package psycopg"),
+    (
+        ("compare", "--tracking-uri", "mssql+pymssql://a:b@c/d"),
+        "needs the Python package pymssql, which is not installed",
+    ),
     (("+model.evil=3", "+training.epochs=4", "--cfg", "job"), "training.epochs=4: this key already exists"),
     (("serve", "--port", "99999"), "99999"),
     (("serve", "--host", ""), "--host: is empty"),

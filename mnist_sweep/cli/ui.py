@@ -27,7 +27,7 @@ from mnist_sweep.common.text import one_line
 from mnist_sweep.config.compose import defaults
 from mnist_sweep.tracking import saved_view
 from mnist_sweep.tracking.store import check_database
-from mnist_sweep.tracking.uri import is_database, is_server, sqlite_path
+from mnist_sweep.tracking.uri import files_of, is_database, is_server, sqlite_path
 
 if TYPE_CHECKING:
     from mnist_sweep.results.runs.find import SweepRuns
@@ -74,7 +74,7 @@ def serve(sweep: str | None, tracking_uri: str | None, host: str, port: int, *, 
         open_to_others, port = not ports.is_loopback(taken), taken.getsockname()[1]
     termination.raise_on_signals()
     # A URI, as MLflow would decode a percent sign in a path.
-    artifacts = Path(tracking["artifacts"]).absolute().as_uri()
+    artifacts = files_of(tracking["artifacts"], "")
     try:
         with tempfile.TemporaryFile() as errors, _server(uri, host, port, artifacts, errors) as server:
             address = f"http://{ports.in_url(host)}:{port}"

@@ -7,8 +7,16 @@ import re
 from urllib.parse import unquote
 
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
-# What MLflow logs in with.
-_LOGIN_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+# What MLflow, the drivers of databases and the libraries of object storage log in with.
+_LOGIN_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+)
 HIDDEN = "***"
 # Every pattern must run in linear time: an error's message may have megabytes.
 _RUN, _AUTHORITY = re.compile(r"[^\s'\"]+"), re.compile(r"://(?!/)")
@@ -21,6 +29,7 @@ _NAMED = re.compile(
     (?P<value>"[^"\n]*"|'[^'\n]*'|\{{[^{{}}\n]*\}}|["']?(?:(?!%3b)[^\s&;,'"}})\]])+)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_KEY = re.compile(rf"(?:{_WORD}|sig)$", re.IGNORECASE)
 _OPTION = re.compile(rf"(?P<key>(?<!\S)--(?:[\w-]{{0,40}}[_-])?{_WORD}\s+)(?P<value>(?!-)\S+)", re.IGNORECASE)
 _BEARER = re.compile(r"\b(?P<key>(?:Bearer|Authorization: *Basic) +)(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE)
 # Tokens with a known prefix: GitHub's, GitLab's, AWS's, Databricks's, OpenAI's, Slack's, Hugging Face's, Google's, and
@@ -96,12 +105,15 @@ def hide(uri: str) -> str:
         number += 1
         hidden = _hidden(uri).replace(HIDDEN, f"{HIDDEN}{number}", 1)
     _hidden_uris[hidden] = uri
-    _remember(_user(uri).partition(":")[2])
+    _remember(user_of(uri).partition(":")[2])
+    for key, _, value in (part.partition("=") for part in uri.partition("?")[2].split("&")):
+        if _KEY.search(key):
+            _remember(value)
     return hidden
 
 
 def hide_login() -> None:
-    """Makes `masked` hide the password and the token that the environment has for the tracking server."""
+    """Makes `masked` hide the passwords, keys and tokens that the environment has for the stores."""
     for name in _LOGIN_VARIABLES:
         _remember(os.environ.get(name, ""))
 
@@ -126,12 +138,12 @@ def reveal(uri: str) -> str | None:
     return _hidden_uris.get(uri) or (variable if _hidden(variable) == _NUMBERED.sub(HIDDEN, uri) else None)
 
 
-def _user(uri: str) -> str:
+def user_of(uri: str) -> str:
     """Returns the user and password of a text that is one URI, so its password may have any characters."""
     rest = uri.partition("://")[2]
     return "" if rest.startswith("/") else rest.rpartition("@")[0]
 
 
 def _hidden(uri: str) -> str:
-    user = _user(uri)
+    user = user_of(uri)
     return _mask_patterns(uri.replace(f"://{user}@", f"://{HIDDEN}@", 1) if user else uri)

@@ -43,12 +43,15 @@ from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import choose
 from mnist_sweep.search.in_thread import ThreadedSearch
-from mnist_sweep.tracking import identity
+from mnist_sweep.tracking import identity, opening
 from mnist_sweep.tracking.tracker import Tracker
+from mnist_sweep.tracking.uri import is_local
 from mnist_sweep.workers import neighbours, sharing
 from mnist_sweep.workers.devices import node_of
 
 INTERRUPTED = 130
+# Seconds that the first trial waits for the answer of a store on another machine.
+_ANSWER_WITHIN = 5.0
 # Seconds after which the thread that writes to MLflow lets the loop continue: with Python's 0.005, each suggestion of
 # the search would take milliseconds longer.
 _TURN = 0.0005
@@ -115,6 +118,7 @@ class _Launch:
         folder, say, settings = self._folder, self._say, self._plan.settings
         if not resume:
             identity.check_experiment(settings.tracking.uri, settings.name)
+        self._faults = opening.open_early(settings.tracking.uri, self._tell)
         # Before the data, as they take seconds to start. If something is wrong below, they are closed.
         self._workers = self._plan.start_workers(folder, say)
         self._pool.callback(self._workers.close)
@@ -172,7 +176,7 @@ class _Launch:
         plan, settings, clock, started = self._plan, self._plan.settings, self._clock, self._started
         search = ThreadedSearch(lambda: choose.create_search(settings, plan.space, started.enqueued, started.earlier))
         views.callback(search.close)
-        self._tracker = Tracker(settings, self._folder, load_plots, self._tell)
+        self._tracker = Tracker(settings, self._folder, load_plots, self._tell, self._faults)
         views.callback(_close, self._tracker, self._tell, self._say, self._name)
         size = plan.space.size
         if size is not None and settings.search.algorithm == "grid":
@@ -188,6 +192,11 @@ class _Launch:
         )
         progress.store = self._tracker.status
         screen = views.enter_context(Screen(progress, self._console))
+
+        def tick() -> None:
+            screen.tick()
+            self._tracker.tick()
+
         package = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
         self._packaging = Packaging(self._workers, Path(self._pool.enter_context(package)) / "package", clock)
         self._sweep = Sweep(
@@ -204,7 +213,7 @@ class _Launch:
             packaging=self._packaging if settings.tracking.register_winner else None,
             tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
-            tick=screen.tick,
+            tick=tick,
         )
         for event in self._past:
             self._tracker.handle(event)
@@ -212,6 +221,9 @@ class _Launch:
         self._sweep.replay(self._past, grown=bool(self._grown))
         again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
+        if not is_local(settings.tracking.uri, settings.tracking.artifacts):
+            # The workers are still starting.
+            self._tracker.opened(_ANSWER_WITHIN)
         if again:
             self._sweep.retry(again)
 
@@ -242,7 +254,7 @@ class _Launch:
             self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
             return INTERRUPTED
         published = None
-        if self._tracker.error is None:
+        if self._tracker.error is None and not self._tracker.without_files:
             champion = None if self._retrains is None else self._retrains.champion
             try:
                 # The pool is closed here, so another signal cannot interrupt that halfway.
@@ -288,6 +300,9 @@ def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str
         reason = tracker.fault or masked(first_line(tracker.error))
         say(f"The last results could not be written to MLflow ({reason}).")
         say(f"The journal has them; when MLflow is available again: {command(f'sync {sweep}')}")
+    elif tracker.without_files:
+        say(f"MLflow: {tracker.without_files}.")
+        say(f"The sweep's folder has what they are made of; when they can be written: {command(f'sync {sweep}')}")
     if tracker.mended:
         say(f"MLflow: restored {tracker.mended}.")
     if tracker.refusals.count:

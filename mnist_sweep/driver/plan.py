@@ -25,7 +25,7 @@ from mnist_sweep.journal.files import ARRAYS, WORKERS
 from mnist_sweep.journal.folders import SWEEPS, find
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
-from mnist_sweep.tracking.uri import absolute
+from mnist_sweep.tracking.uri import absolute, check_artifacts
 from mnist_sweep.workers import on_ray
 from mnist_sweep.workers.agent import Job
 from mnist_sweep.workers.base import Pool, Workers
@@ -64,6 +64,7 @@ def prepare(
     corners = list(space.check())
     compatibility.check(settings, space)
     absolute(settings.tracking.uri)
+    check_artifacts(settings.tracking.artifacts)
     return settings, space, corners
 
 

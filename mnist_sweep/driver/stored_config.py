@@ -14,7 +14,7 @@ def to_store(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Returns a config as the folder of its sweep keeps it."""
     tracking, project = dict(config["tracking"]), elsewhere(folder) or Path.cwd()
     tracking["uri"] = masked(as_kept_in(tracking["uri"], project))
-    tracking["artifacts"] = _inside(tracking["artifacts"], project)
+    tracking["artifacts"] = masked(_inside(tracking["artifacts"], project))
     stored = {key: value for key, value in config.items() if key != "resume"} | {"tracking": tracking}
     if elsewhere(folder) is not None and config.get("data", {}).get("path"):
         stored["data"] = {**config["data"], "path": _inside(config["data"]["path"], project)}
@@ -33,7 +33,8 @@ def from_store(config: dict[str, Any], folder: Path, tracking_uri: str | None = 
     now = given_now(tracking_uri)
     tracking["uri"] = now or as_seen_from(with_password(tracking["uri"]), project)
     if project is not None:
-        tracking["artifacts"] = str(project / tracking["artifacts"])
+        if "://" not in tracking["artifacts"]:
+            tracking["artifacts"] = str(project / tracking["artifacts"])
         path = config.get("data", {}).get("path")
         if path and not path.startswith("~"):
             config = {**config, "data": {**config["data"], "path": str(project / path)}}

@@ -111,6 +111,7 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         for start in range(0, len(events), AT_ONCE):
             write(recorder, events[start : start + AT_ONCE], refusals)
         write(recorder, end, refusals)
+        recorder.finish()
     except UserError:
         raise
     except Exception as error:
@@ -121,6 +122,8 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         ) from error
     count = len(events) - refusals.count
     say(f"{folder}: {counted(count, 'event')} {'is' if count == 1 else 'are'} in {masked(settings.tracking.uri)}")
+    for note in recorder.notes:
+        say(note)
     if mended := str(recorder.mended):
         say(f"Brought back: {mended}.")
     if recorder.lost:
@@ -132,12 +135,16 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         say(f"Its process was killed, so its open runs are KILLED. To continue: {again}")
     if refusals.count:
         say(f"{refusals}.")
+    missing = recorder.files.missing
+    if missing:
+        again = invocation.command(f"sync {named}")
+        say(f"{missing}. When they can be written: {again}")
     troubles: tuple[str, ...] = ()
-    if state.completed:
+    if state.completed and not missing:
         tidy(folder)
         log_to(folder)
         champion = None if state.retrains is None else state.retrains.champion
         published = publish(state.started.sweep, settings, folder, say, has_winner=state.has_model, champion=champion)
         summary.tell_published(say, published)
         troubles = published.troubles
-    return NOT_LOGGED if refusals.count or troubles else 0, settings.tracking.uri
+    return NOT_LOGGED if refusals.count or missing or troubles else 0, settings.tracking.uri

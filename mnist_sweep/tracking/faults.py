@@ -8,7 +8,7 @@ from pathlib import Path
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UnreachableError, UserError, machine_fault, with_causes
 from mnist_sweep.common.secrets import STORE_VARIABLE, masked
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import first_line, os_reason
 from mnist_sweep.tracking.uri import is_database
 
 _LONGEST = 20_000
@@ -22,6 +22,30 @@ _CODES = {
     "PERMISSION_DENIED": "the server does not allow it (403); ask its owner to, or log in as another user",
     "ENDPOINT_NOT_FOUND": "the address is not that of an MLflow tracking server (404); check tracking.uri",
 }
+_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+# What libraries of object storage say, and MLflow where it has its own words for it.
+_FILE_TEXTS = (
+    (
+        re.compile(r"NoSuchBucket|bucket does not exist|InvalidBucketName|Invalid bucket name"),
+        "the bucket does not exist; create it",
+    ),
+    (
+        re.compile(r"Unable to locate credentials|Partial credentials|config profile \(.*\) could not be found"),
+        f"there are no credentials for it; set {_KEYS}",
+    ),
+    (
+        re.compile(r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|InvalidClientTokenId"),
+        f"it rejects the credentials; check {_KEYS}",
+    ),
+    (
+        re.compile(r"AccessDenied|AllAccessDisabled|error code 403\b|\(403\)|\bForbidden\b"),
+        "it does not allow it (403); ask its owner for the right to write there",
+    ),
+)
+_UNREACHABLE = re.compile(r"Max retries exceeded|Could not connect|[Tt]imed out|Connection (refused|reset|aborted)")
+_SERVER_FAILS = re.compile(r"too many 500 error responses|error code 500\b|500 Server Error")
+# The extra of this package that has what a store needs, by the module that is missing.
+_EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "boto3": "s3", "botocore": "s3"}
 _SCHEMA = re.compile(
     r"out-of-date database schema(?: \(found version (\w+))?|Can't locate revision identified by '(\w+)"
 )
@@ -31,7 +55,8 @@ _TEXTS = (
     (re.compile(r"error code 403\b|\bForbidden\b"), _CODES["PERMISSION_DENIED"]),
     (
         re.compile(
-            r"password authentication failed|Access denied for user|no pg_hba\.conf entry|Login failed for user"
+            r"password authentication failed|no password supplied|Access denied for user|no pg_hba\.conf entry"
+            r"|Login failed for user"
         ),
         f"the database rejects the login; check the user and password in {STORE_VARIABLE}",
     ),
@@ -70,7 +95,9 @@ def lasting_fault(error: BaseException, uri: str) -> str | None:
     if isinstance(error, UserError):
         return masked(first_line(error))
     if isinstance(error, ImportError):
-        return f"the Python package {error.name} is not installed; {invocation.pip_install(str(error.name))}"
+        return missing(error)
+    if isinstance(error, TypeError) and is_database(uri) and "bytes-like object" in str(error):
+        return "the database's encoding is SQL_ASCII, which MLflow cannot read; create it with ENCODING 'UTF8'"
     causes = list(with_causes(error))
     # Without the SQL statement, which contains the values.
     text = "\n".join(str(cause)[:_LONGEST].partition("\n[SQL")[0] for cause in causes)
@@ -87,6 +114,53 @@ def lasting_fault(error: BaseException, uri: str) -> str | None:
     if any(isinstance(cause, PermissionError) for cause in causes):
         return f"{masked(first_line(error))}; give this user the right to write there"
     return machine_fault(error)
+
+
+def missing(error: ImportError) -> str:
+    """Returns which package a store needs, and how to install it."""
+    name = str(error.name).partition(".")[0]
+    wanted = f"mnist_sweep[{_EXTRAS[name]}]" if name in _EXTRAS else name
+    return f"needs the Python package {name}, which is not installed; {invocation.pip_install(wanted)}"
+
+
+def fault_of_files(error: BaseException) -> tuple[str, bool]:
+    """Returns what is wrong with the place of a store's files, and whether that lasts until somebody mends it.
+
+    Args:
+        error: What writing or reading a file has raised.
+
+    Returns:
+        One line without passwords, which says what to do if that is known.
+    """
+    if isinstance(error, ImportError):
+        return missing(error), True
+    causes = list(with_causes(error))
+    text = "\n".join(str(cause)[:_LONGEST] for cause in causes)
+    for cause in causes:
+        if (reason := fault_of_code(cause)) is not None:
+            return f"{reason} ({masked(first_line(cause))})", True
+    reason = next((what for pattern, what in _FILE_TEXTS if pattern.search(text)), None)
+    if reason is not None:
+        return f"{reason} ({masked(first_line(error))})", True
+    if fault := machine_fault(error):
+        return masked(fault), True
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return f"{masked(os_reason(error))}{f' ({error.filename})' if error.filename else ''}", True
+    if _SERVER_FAILS.search(text):
+        return (
+            "the server cannot write them (500); its log says why, such as a bucket or credentials that it lacks",
+            False,
+        )
+    return masked(first_line(error)), False
+
+
+def is_missing(error: Exception) -> bool:
+    """Returns whether a file could not be read because it does not exist, and not because its store is out of reach."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
+    return isinstance(error, MlflowException) and not (fault_of_files(error)[1] or _UNREACHABLE.search(str(error)))
 
 
 def fault_of_code(error: BaseException) -> str | None:

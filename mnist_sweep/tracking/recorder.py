@@ -45,6 +45,7 @@ from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.tracking import descriptions, identity, saved_view
 from mnist_sweep.tracking.curves_plot import learning_curves
+from mnist_sweep.tracking.files import Files
 from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.tags import (
     EXECUTION,
@@ -78,7 +79,7 @@ from mnist_sweep.tracking.tags import (
     TAG_WINNER,
     TRIAL,
 )
-from mnist_sweep.tracking.writer import Writer, is_refusal
+from mnist_sweep.tracking.writer import PATIENCE, Writer, is_refusal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,15 @@ class Recorder:
     MLflow drops a metric that it has with the same time and value. So a journal can be replayed into any store.
     """
 
-    def __init__(self, settings: Settings, folder: Path, plots: Callable[[], Plots], *, repair: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        plots: Callable[[], Plots],
+        *,
+        repair: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
         """Opens nothing yet.
 
         Args:
@@ -139,11 +148,12 @@ class Recorder:
             plots: Loads what draws the plots. Called when there is something to draw, as matplotlib takes a second to
                 import.
             repair: Whether to look for files that MLflow has lost, and to write them again.
+            patience: Seconds that each call of `handle` waits for files that are being written.
         """
         self._settings, self._folder, self._plots, self._repair = settings, folder, plots, repair
         self._objective: Objective = settings.objective
         self._best_name = f"best_{settings.objective.name}"
-        self._write = Writer(settings.tracking, settings.name)
+        self._write = Writer(settings.tracking, settings.name, patience)
         self._state = SweepState(settings.objectives)
         self._results, self._trials = self._state.results, self._state.results.trials
         # The ids of the runs: of the sweep, of each trial, of each execution of a trial.
@@ -166,6 +176,8 @@ class Recorder:
         self._found: dict[str, Run] = {}
         self._complete: set[str] = set()
         self._completed_now: set[str] = set()
+        # Those whose config was written, or found to be there, by this process.
+        self._written: set[str] = set()
         # Versions that have changed since the start, whether the description of the sweep is out of date, and how many
         # events a server that failed may have written or not.
         self._changed: dict[str, str] = {}
@@ -184,6 +196,30 @@ class Recorder:
     def waiting_since(self) -> float | None:
         """When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered."""
         return self._write.waiting_since
+
+    @property
+    def files(self) -> Files:
+        """The files that are written, or wait for that."""
+        return self._write.files
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about where MLflow keeps the files, a line each."""
+        return self._write.notes
+
+    @property
+    def unmarked(self) -> bool:
+        """Whether runs that lacked only files have to be marked as complete."""
+        return self._write.unmarked
+
+    def mark(self) -> None:
+        """Marks the runs that have got their files since."""
+        self._write.mark()
+
+    def finish(self) -> None:
+        """Waits until the runs have their files, as `Files.finish` does, and marks them as complete."""
+        self.files.finish()
+        self.mark()
 
     def handle(self, *events: Event) -> None:
         """Writes events, with few calls for all of them.
@@ -391,8 +427,9 @@ class Recorder:
         return str(known.info.run_id)
 
     def _has_lost(self, run: str, *files: str) -> bool:
-        """Whether MLflow lacks files of a run that was logged before."""
-        return self._repair and not self._write.files(run).issuperset(files)
+        """Whether MLflow lacks files of a run that was logged before, as far as it says."""
+        there = self._write.listed(run) if self._repair else None
+        return there is not None and not there.issuperset(files)
 
     def _mark_complete(self, run: str) -> None:
         """Notes that a run has its parameters, config and data; without this, they are written again."""
@@ -444,7 +481,8 @@ class Recorder:
                 tags[TAG_CONFIRMS] = str(trial.confirms)
             self._runs[number] = self._run(self._named(descriptions.trial_name(trial), number), tags, event)
         run = self._runs[number]
-        if run not in self._complete:
+        if run not in self._complete or (run not in self._written and self._has_lost(run, "config.yaml")):
+            self._written.add(run)
             self._write.params(run, hyperparameters(trial))
             self._write_config(trial)
             self._mark_complete(run)
@@ -603,7 +641,9 @@ class Recorder:
         if not self._repair:
             return
         run, trial = self._runs[event.trial], self._trials[event.trial]
-        there, folder = self._write.files(run), trial_folder(self._folder, event.trial)
+        there, folder = self._write.listed(run), trial_folder(self._folder, event.trial)
+        if there is None:
+            return
         lacking: dict[str, Callable[[], None]] = {"config.yaml": lambda: self._write_config(trial)}
         if event.log:
             lacking["worker.log"] = lambda: self._write.text(run, event.log, "worker.log")

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UnreachableError, UserError
 from mnist_sweep.common.files import PARTIAL, remove, write_whole
 from mnist_sweep.common.importing import without_collector
 from mnist_sweep.common.ports import keep_loopback_direct
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.tracking.faults import lasting_fault
+from mnist_sweep.tracking.faults import lasting_fault, missing
 from mnist_sweep.tracking.tags import TAG_STORE
 from mnist_sweep.tracking.uri import absolute, existing, file_path, sqlite_path, sqlite_uri
 
@@ -305,10 +304,7 @@ def _client(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri)
     except ModuleNotFoundError as error:
         # MLflow does not install the drivers of databases.
-        raise UserError(
-            f"tracking.uri={masked(uri)}: needs the Python package {error.name}, which is not installed; "
-            f"{invocation.pip_install(str(error.name))}"
-        ) from None
+        raise UserError(f"tracking.uri={masked(uri)}: {missing(error)}") from None
 
 
 def _import_mlflow() -> None:
@@ -317,6 +313,8 @@ def _import_mlflow() -> None:
     # By default, MLflow retries for four minutes. It also repeats the creation of a run, which creates two runs if only
     # the first response was lost. The recorder retries by itself, and looks for the run first.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    # Else the library of S3 retries for longer than a user waits. Files are tried again by themselves.
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "3")
     # Else MLflow prints a line per downloaded file if tqdm is installed.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Else MLflow requests each run that ends, to print its URL.

@@ -6,26 +6,34 @@ import os
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.secrets import STORE_VARIABLE, masked, reveal
+from mnist_sweep.common.secrets import HIDDEN, STORE_VARIABLE, masked, reveal, user_of
 from mnist_sweep.common.text import printable
 
 _SQLITE = "sqlite:///"
 # SQLAlchemy decodes the path after either prefix. But after the first, MLflow creates the folder without decoding its
 # name: `v%3F2` next to `v?2`.
 _ENCODED = "sqlite+pysqlite:///"
+# Characters that end a password before the host of a server or a database, or an option, unless they are encoded.
+_NOT_IN_LOGIN, _NOT_IN_DATABASES, _NOT_IN_OPTION = set("/?#\\[]"), set("@[]"), set("@ '\"[]")
+_PASSWORD_OPTION = re.compile(r"[?&]\w*(?:password|passwd|pwd)=([^&]*)", re.IGNORECASE)
 # Characters that end a URI's path, or that SQLAlchemy decodes.
 _SPECIAL = re.compile(r"[%?#\x00-\x1f]")
 _DATABASES = {"sqlite", "postgresql", "mysql", "mssql"}
 # The stores that MLflow brings. These three are also URIs by themselves.
 _NAMES = {"databricks", "databricks-uc", "uc"}
 _SCHEMES = {*_DATABASES, *_NAMES, "http", "https", "file"}
-# How packages announce further stores: https://mlflow.org/docs/latest/ml/plugins/
-_PLUGINS = "mlflow.tracking_store"
+# How packages announce further stores, and places for files: https://mlflow.org/docs/latest/ml/plugins/
+_PLUGINS, _FILE_PLUGINS = "mlflow.tracking_store", "mlflow.artifact_repository"
+# Where MLflow itself can keep files.
+_FILE_SCHEMES = {
+    *("file", "s3", "r2", "b2", "gs", "wasb", "wasbs", "abfss", "hdfs", "viewfs", "ftp", "sftp", "dbfs"),
+    *("mlflow-artifacts", "http", "https"),
+}
 
 
 def given_now(uri: str | None = None) -> str | None:
@@ -58,6 +66,7 @@ def absolute(uri: str) -> str:
     if scheme == "file":
         raise UserError(f"tracking.uri={uri}: MLflow no longer writes file stores; use sqlite:///PATH")
     if path is None:
+        _check_login(uri)
         return uri
     try:
         str(path).encode()
@@ -67,6 +76,22 @@ def absolute(uri: str) -> str:
             "so MLflow cannot open it; rename it"
         ) from None
     return sqlite_uri(path) + _options(uri)
+
+
+def _check_login(uri: str) -> None:
+    """Refuses a password that is taken for a part of the address, in whose errors it would be shown."""
+    scheme, option = uri.partition(":")[0], _PASSWORD_OPTION.search(uri)
+    if option:
+        password, bad = option[1], _NOT_IN_OPTION
+    else:
+        password = user_of(uri).partition(":")[2]
+        bad = _NOT_IN_LOGIN if is_server(uri) else _NOT_IN_DATABASES
+    if bad & set(password):
+        # Not the whole URI, as it is not clear what in it is the password.
+        raise UserError(
+            f"tracking.uri={scheme}://{HIDDEN}: a special character in the password must be encoded: "
+            "@ as %40, / as %2F, ? as %3F, # as %23, [ as %5B, a space as %20"
+        )
 
 
 def _meant(uri: str) -> str:
@@ -80,9 +105,47 @@ def _meant(uri: str) -> str:
     return "sqlite:///PATH or http://HOST:PORT"
 
 
-def _is_plugin(scheme: str) -> bool:
+def _is_plugin(scheme: str, group: str = _PLUGINS) -> bool:
     """Returns whether an installed package brings a store of that kind."""
-    return any(found.name == scheme for found in entry_points(group=_PLUGINS))
+    return any(found.name == scheme for found in entry_points(group=group))
+
+
+def check_artifacts(place: str) -> None:
+    """Checks `tracking.artifacts`.
+
+    Args:
+        place: A folder, or the URI of an object store.
+
+    Raises:
+        UserError: MLflow cannot keep files there.
+    """
+    scheme, colon, _ = place.partition("://")
+    if colon and scheme not in _FILE_SCHEMES and not _is_plugin(scheme, _FILE_PLUGINS):
+        raise UserError(
+            f"tracking.artifacts={masked(place)}: MLflow keeps no files there; write a folder or s3://BUCKET/PATH"
+        )
+
+
+def is_local(tracking_uri: str, artifacts: str) -> bool:
+    """Returns whether a new sweep is logged to an SQLite file, and its files to a folder."""
+    return sqlite_path(tracking_uri) is not None and not is_elsewhere(artifacts)
+
+
+def is_elsewhere(place: str) -> bool:
+    """Returns whether `tracking.artifacts` is the URI of an object store, and not a folder."""
+    return "://" in place and not place.startswith("file:")
+
+
+def files_of(place: str, experiment: str) -> str:
+    """Returns the artifact URI of an experiment.
+
+    Args:
+        place: `tracking.artifacts`: a folder, relative to the working directory, or a URI.
+        experiment: Its name.
+    """
+    if is_elsewhere(place):
+        return f"{place.rstrip('/')}/{quote(experiment)}"
+    return ((file_path(place) or Path(place)) / experiment).absolute().as_uri()
 
 
 def is_database(uri: str) -> bool:

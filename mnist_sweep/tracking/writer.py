@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import io
 import json
 import logging
 import math
-import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.files import remove, write_whole
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, one_line, os_reason, printable
+from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config.settings import TrackingConfig
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import identity, saved_view, store, uri
 from mnist_sweep.tracking.faults import fault_of_code
+from mnist_sweep.tracking.files import Files
 from mnist_sweep.tracking.names import TAG_METRIC, TAG_PARAM, key_of, keys_of
 from mnist_sweep.tracking.tags import IDENTIFYING, TAG_BEGUN, TAG_DONE, TAG_STORE
 
@@ -47,6 +42,8 @@ _MLFLOW_STATUS = {
 }
 # What MLflow accepts per call.
 _MOST_PARAMS, _MOST_METRICS = 100, 500
+# Seconds that a flush waits for files, where nothing else waits for it.
+PATIENCE = 30.0
 # Tags that mark a run as complete; not set if a part was refused.
 _MARKS = {TAG_BEGUN, TAG_DONE}
 # The most characters that MLflow stores of a value, and of a run's name.
@@ -90,27 +87,6 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, refusals) and not isinstance(error, RequestException)
 
 
-class RefusedFileError(ValueError):
-    """A store takes a run, but not its files."""
-
-
-def is_refused_file(error: Exception) -> bool:
-    """Returns whether a file cannot be logged, although the rest of its run can: a full or forbidden artifact store.
-
-    Args:
-        error: The exception that writing the file, or a call of MLflow's client, has raised.
-    """
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if isinstance(error, MlflowException):
-        return is_refusal(error) or fault_of_code(error) is not None
-    # The libraries of S3, Azure and others have their own exceptions.
-    outage = isinstance(error, ConnectionError | TimeoutError | RequestException | SQLAlchemyError)
-    return not outage and not re.search("Connect|Timeout", type(error).__name__)
-
-
 @dataclass
 class _Pending:
     """What the next flush writes to a run."""
@@ -120,23 +96,39 @@ class _Pending:
     tags: dict[str, str] = field(default_factory=dict)
     status: tuple[str, int | None] | None = None
     input: bool = False
-    refusals: list[Exception] = field(default_factory=list)
 
 
 class Writer:
     """Writes to one experiment of a store.
 
-    Runs are created and files are written immediately. All else waits for `flush`, which makes few calls per run.
+    Runs are created immediately, and files are written while the rest goes on. All else waits for `flush`, which makes
+    few calls per run.
+
+    Attributes:
+        files: The files, which may wait for their store.
+        notes: What the user should know about where they are, a line each.
+        restored_experiment: The name of the experiment if it was deleted, and `open` has restored it.
+        waiting_since: When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has
+            answered.
     """
 
-    def __init__(self, tracking: TrackingConfig, name: str) -> None:
-        """Takes the store's config and the experiment's name."""
-        self._tracking, self._name = tracking, name
+    def __init__(self, tracking: TrackingConfig, name: str, patience: float = PATIENCE) -> None:
+        """Opens nothing yet.
+
+        Args:
+            tracking: The store's config.
+            name: The experiment's name.
+            patience: Seconds that `flush` waits for files of runs that are otherwise complete, to mark them with the
+                same call.
+        """
+        self._tracking, self._name, self._patience = tracking, name, patience
         self._pending: dict[str, _Pending] = {}
+        # The marks of runs that lack nothing but files.
+        self._marks: dict[str, dict[str, str]] = {}
         self._artifact_uris: dict[str, str] = {}
-        # The name of the experiment if it was deleted, and `open` has restored it.
+        self.files = Files(tracking.uri)
+        self.notes: list[str] = []
         self.restored_experiment = ""
-        # When the store was asked for what it has not answered yet, by `time.monotonic`; None if it has answered.
         self.waiting_since: float | None = None
 
     @contextlib.contextmanager
@@ -182,6 +174,8 @@ class Writer:
             self._client.restore_experiment(self.experiment)
             self.restored_experiment = experiment.name
         self._artifact_uris |= {run.info.run_id: run.info.artifact_uri for run in found}
+        self._check_length(str(experiment.artifact_location))
+        self.notes = self._about_files(str(experiment.artifact_location), new=named is None and not found)
         return found
 
     def check_store(self) -> None:
@@ -194,12 +188,46 @@ class Writer:
             raise UserError(f"tracking.uri={masked(self._tracking.uri)}: was deleted or replaced while the sweep ran")
 
     def _new_experiment(self) -> str:
-        tracking = self._tracking
-        # A tracking server has its own artifact store; a database does not.
-        local = uri.is_database(tracking.uri)
-        location = (Path(tracking.artifacts) / self._name).absolute().as_uri() if local else None
-        path = uri.sqlite_path(tracking.uri)
+        location, path = self._location, uri.sqlite_path(self._tracking.uri)
+        if location is not None:
+            self._check_length(location)
         return self._create_experiment(location, {} if path is None else {TAG_STORE: str(path.resolve())})
+
+    @property
+    def _location(self) -> str | None:
+        """Where a new experiment keeps its files. A tracking server has a place for them; a database does not."""
+        tracking = self._tracking
+        given = uri.is_database(tracking.uri) or uri.is_elsewhere(tracking.artifacts)
+        return uri.files_of(tracking.artifacts, self._name) if given else None
+
+    def _check_length(self, location: str) -> None:
+        """Refuses a place whose URIs do not fit into a database. SQLite has no limit; a server's is not known."""
+        from mlflow.store.tracking.dbmodels.models import SqlRun
+
+        tracking, most = self._tracking, SqlRun.__table__.c.artifact_uri.type.length
+        room = most - len(f"/{'0' * 32}/artifacts")
+        if uri.is_database(tracking.uri) and uri.sqlite_path(tracking.uri) is None and len(location) > room:
+            raise UserError(
+                f"tracking.artifacts={masked(tracking.artifacts)}: the files of {self._name} would be in "
+                f"{masked(location)}, which has {len(location)} characters, and the database has room for {room}; "
+                "choose a shorter place (and another name, if the experiment exists)"
+            )
+
+    def _about_files(self, location: str, *, new: bool) -> list[str]:
+        """Tells what differs from what the user may expect about the place of the experiment's files."""
+        tracking, notes = self._tracking, []
+        if uri.is_elsewhere(tracking.artifacts) and not new and location.rstrip("/") != self._location:
+            notes.append(
+                f"tracking.artifacts={masked(tracking.artifacts)}: the experiment {self._name} exists, and keeps its "
+                f"files in {masked(location)}; to keep them elsewhere, choose another name"
+            )
+        shared = uri.is_database(tracking.uri) and uri.sqlite_path(tracking.uri) is None
+        if shared and (folder := uri.file_path(location)) is not None:
+            notes.append(
+                f"MLflow's files are in {folder}: other machines that use the database cannot read them unless they "
+                "have this folder, too; tracking.artifacts=s3://BUCKET/PATH keeps those of a new experiment elsewhere"
+            )
+        return notes
 
     def _create_experiment(self, location: str | None, tags: dict[str, Any]) -> str:
         from mlflow.exceptions import MlflowException
@@ -250,10 +278,9 @@ class Writer:
         with self._asking():
             self._client.restore_run(run)
 
-    def files(self, run: str) -> set[str]:
-        """Returns the names of a run's files."""
-        with self._asking():
-            return {file.path for file in self._client.list_artifacts(run)}
+    def listed(self, run: str) -> set[str] | None:
+        """Returns the names of a run's files; None if their store does not answer."""
+        return self.files.listed(self._artifact_uri(run))
 
     def reopen(self, run: str) -> None:
         """Sets a run that has ended to running again."""
@@ -312,18 +339,42 @@ class Writer:
     def flush(self) -> None:
         """Writes everything that is pending.
 
-        A run's tags are written last, and a run marked as complete is written after its child runs. So if writing is
-        interrupted, no mark is wrong.
+        A run's tags are written last, and a run marked as complete is written after its child runs, and marked when it
+        has its files. So if writing is interrupted, no mark is wrong.
 
         Raises:
             Exception: An outage, immediately; or the first refusal (see `is_refusal`), after all else is written.
         """
         refusals: list[Exception] = []
+        marked = [run for run, pending in self._pending.items() if _MARKS & pending.tags.keys()]
+        self.files.settle([*marked, *self._marks], self._patience)
         for run in sorted(self._pending, key=lambda run: TAG_DONE in self._pending[run].tags):
             self._write(run, self._pending[run], refusals)
         self._pending.clear()
+        self.mark()
         if refusals:
             raise refusals[0]
+
+    @property
+    def unmarked(self) -> bool:
+        """Whether runs wait for their files to be marked as complete."""
+        return bool(self._marks)
+
+    def mark(self) -> None:
+        """Marks the runs whose files have been written since."""
+        from mlflow.entities import RunTag
+
+        for run in [run for run in self._marks if not self.files.lacks(run)]:
+            tags = [RunTag(key, value) for key, value in self._marks[run].items()]
+            try:
+                with self._asking():
+                    self._client.log_batch(run, tags=tags)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                # Such as a run that was deleted meanwhile. `sync` completes it.
+                _LOG.warning("run %s cannot be marked as complete: %s", run, masked(first_line(error)))
+            del self._marks[run]
 
     def discard(self) -> None:
         """Forgets what is pending, as it will be handed over again."""
@@ -336,7 +387,6 @@ class Writer:
         from mlflow.entities import Param, RunTag
 
         already = len(refusals)
-        refusals += pending.refusals
 
         def accepted(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
             """Returns whether MLflow accepted a call; a refusal is added to `refusals`."""
@@ -360,7 +410,10 @@ class Writer:
                 accepted(self._client.set_terminated, run, status, end_time=ended)
         params = [Param(key, value) for key, value in pending.params.items()]
         metrics = list(pending.metrics.values())
-        tags = [RunTag(key, value) for key, value in pending.tags.items()]
+        marks = {**self._marks.get(run, {}), **{key: value for key, value in pending.tags.items() if key in _MARKS}}
+        lacking = self.files.lacks(run)
+        now = {key: value for key, value in pending.tags.items() if key not in _MARKS} | ({} if lacking else marks)
+        tags = [RunTag(key, value) for key, value in now.items()]
         batches: list[dict[str, list[Any]]] = []
         while len(params) > _MOST_PARAMS or len(metrics) > _MOST_METRICS:
             batches.append({"params": params[:_MOST_PARAMS], "metrics": metrics[:_MOST_METRICS]})
@@ -375,6 +428,10 @@ class Writer:
                 for kind, item in items if len(items) > 1 else ():
                     if kind != "tags" or item.key not in _MARKS:
                         accepted(self._client.log_batch, run, **{kind: [item]})
+        if lacking and len(refusals) == already and marks:
+            self._marks[run] = marks
+        else:
+            self._marks.pop(run, None)
 
     def _log_input(self, run: str) -> None:
         try:
@@ -408,47 +465,11 @@ class Writer:
     def bytes(self, run: str, content: bytes, file: str) -> None:
         """Writes a file, unless it is empty."""
         if content:
-            self._log_file(run, partial(self._write_bytes, run, content, file))
+            self.files.write(run, self._artifact_uri(run), content, file)
 
     def file(self, run: str, path: Path) -> None:
         """Logs a file, as a hard link if the artifacts are on the same disk."""
-        self._log_file(run, partial(self._link_or_copy, run, path))
-
-    def _log_file(self, run: str, log: Callable[[], None]) -> None:
-        """Logs a file. If that is refused, all else of the run is logged, and `flush` raises the error."""
-        try:
-            with self._asking():
-                log()
-        except Exception as error:
-            if not is_refused_file(error):
-                raise
-            reason = fault_of_code(error) or (os_reason(error) if isinstance(error, OSError) else first_line(error))
-            # Without the file's path, so that the reason is the same for all files.
-            self._pending_of(run).refusals.append(RefusedFileError(f"files cannot be logged ({reason})"))
-            _LOG.info("a file of run %s cannot be logged", run, exc_info=True)
-
-    def _write_bytes(self, run: str, content: builtins.bytes, file: str) -> None:
-        folder = self._local_folder(run)
-        if folder is not None:
-            write_whole(folder / file, content, flush=False)
-            return
-        with TemporaryDirectory() as temporary:
-            path = Path(temporary) / file
-            write_whole(path, content, flush=False)
-            self._client.log_artifact(run, str(path))
-
-    def _link_or_copy(self, run: str, path: Path) -> None:
-        folder = self._local_folder(run)
-        if folder is not None:
-            try:
-                # Removed first: in a copy made of hard links, overwriting would change the original, too.
-                remove(folder / path.name)
-                os.link(path, folder / path.name)
-            except OSError:
-                _LOG.info("%s cannot be linked and is copied", path)
-            else:
-                return
-        self._client.log_artifact(run, str(path))
+        self.files.link(run, self._artifact_uri(run), path)
 
     def figure(self, runs: Sequence[str], figure: Figure, file: str) -> None:
         """Writes a plot to each of some runs."""
@@ -459,25 +480,13 @@ class Writer:
 
     def delete_artifact(self, run: str, file: str) -> None:
         """Deletes a file."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        def delete() -> None:
-            repository: Any = get_artifact_repository(self._artifact_uri(run), self._client.tracking_uri)
-            repository.delete_artifacts(file)
-
-        self._log_file(run, delete)
+        self.files.delete(run, self._artifact_uri(run), file)
 
     def _artifact_uri(self, run: str) -> str:
         if run not in self._artifact_uris:
-            self._artifact_uris[run] = self._client.get_run(run).info.artifact_uri
+            with self._asking():
+                self._artifact_uris[run] = self._client.get_run(run).info.artifact_uri
         return self._artifact_uris[run]
-
-    def _local_folder(self, run: str) -> Path | None:
-        """Returns the folder of a run's files if it is on this machine; creates it if needed."""
-        folder = uri.file_path(self._artifact_uri(run))
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
 
 def _param_text(value: object) -> str:

@@ -115,3 +115,15 @@ def test_uris_that_differ_only_in_their_passwords_are_distinguished() -> None:
 def test_a_numbered_uri_is_restored_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(secrets.STORE_VARIABLE, "http://bob:two222@box")
     assert secrets.reveal("http://***2@box") == "http://bob:two222@box"
+
+
+def test_a_password_in_an_option_is_hidden_wherever_an_error_shows_it() -> None:
+    secrets.hide("postgresql://box/runs?user=ann&password=HUSH%20HUSH")
+    assert secrets.masked("tried 'HUSH HUSH' and HUSH%20HUSH") == "tried '***' and ***"
+
+
+def test_the_keys_of_object_storage_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3tkey/of+ann")
+    monkeypatch.setenv("PGPASSWORD", "word-of-ann")
+    secrets.hide_login()
+    assert secrets.masked("signed with s3cr3tkey/of+ann for word-of-ann") == "signed with *** for ***"

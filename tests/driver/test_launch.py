@@ -92,7 +92,28 @@ class TestVersions:
 def test_what_was_restored_in_mlflow_is_said_at_the_end() -> None:
     said: list[str] = []
     tracker = SimpleNamespace(
-        behind=0, close=lambda: None, error=None, mended="1 deleted run", refusals=SimpleNamespace(count=0)
+        behind=0,
+        close=lambda: None,
+        error=None,
+        without_files="",
+        mended="1 deleted run",
+        refusals=SimpleNamespace(count=0),
     )
     launch._close(cast(Any, tracker), lambda line, style="": said.append(line), said.append, "x/1")
     assert said == ["MLflow: restored 1 deleted run."]
+
+
+def test_files_that_their_store_did_not_take_are_said_at_the_end_with_the_command_that_brings_them() -> None:
+    said: list[str] = []
+    missing = "3 files could not be written to s3://bucket/x: refused"
+    tracker = SimpleNamespace(
+        behind=0,
+        close=lambda: None,
+        error=None,
+        without_files=missing,
+        mended="",
+        refusals=SimpleNamespace(count=0),
+    )
+    launch._close(cast(Any, tracker), lambda line, style="": said.append(line), said.append, "x/1")
+    assert said[0] == f"MLflow: {missing}."
+    assert said[1].endswith("-m mnist_sweep sync x/1")

@@ -276,6 +276,9 @@ def test_a_stored_config_has_no_absolute_paths_into_its_project(
     monkeypatch.chdir(tmp_path / "other")
     assert to_store(from_store({"tracking": kept}, folder), folder)["tracking"] == kept
     typed = {"uri": f"sqlite:///{tmp_path}/v%3F2/x.db", "artifacts": str(project / "files")}
+    stored = {"uri": "sqlite:///mlruns/mlflow.db", "artifacts": "s3://bucket/files"}
+    assert from_store({"tracking": stored}, folder)["tracking"]["artifacts"] == "s3://bucket/files"
+    assert to_store({"tracking": stored}, folder)["tracking"] == stored
     inside = {"uri": "sqlite:///x.db", "artifacts": "files"}
     assert to_store({"tracking": typed}, folder)["tracking"] == inside
     monkeypatch.chdir(project)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,7 +183,7 @@ def test_what_is_refused_is_printed(begin: Begin, monkeypatch: pytest.MonkeyPatc
         journal.handle(SweepResumed(5.0, {}))
 
     class Refusing:
-        has_started, mended, lost = True, "", ()
+        has_started, mended, lost, notes, files = True, "", (), (), SimpleNamespace(missing="")
 
         def __init__(self, *_: Any, **__: Any) -> None:
             """Takes the arguments of a recorder."""
@@ -191,6 +192,9 @@ def test_what_is_refused_is_printed(begin: Begin, monkeypatch: pytest.MonkeyPatc
             if any(isinstance(event, EpochEnded) for event in events):
                 raise ValueError("it has no end")
             told.extend(events)
+
+        def finish(self) -> None:
+            """Has written everything."""
 
     monkeypatch.setattr(sync, "Recorder", Refusing)
     monkeypatch.setattr(sync, "last_config", lambda state, _: state.started.config)

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from mnist_sweep.common.errors import UnreachableError, UserError
 from mnist_sweep.common.secrets import hide, hide_login, masked
-from mnist_sweep.tracking.faults import lasting_fault
+from mnist_sweep.tracking.faults import fault_of_files, is_missing, lasting_fault
 
 URI = "postgresql://ann:secret12@box/mlflow"
 SCHEMA = "Detected out-of-date database schema (found version {}, but expected ffffffffffff). Take a backup"
@@ -51,7 +51,10 @@ def database_error(text: str) -> MlflowException:
         (OSError(errno.EDQUOT, "Disk quota exceeded", "a.h5"), "the disk quota is used up (a.h5)"),
         (PermissionError(errno.EACCES, "Permission denied", "a.h5"), "[Errno 13] Permission denied: 'a.h5'; give this"),
         (MlflowException("(Caused by SSLError(…[SSL: CERTIFICATE_VERIFY_FAILED] …"), "the server's certificate is not"),
-        (ModuleNotFoundError("No module named 'boto3'", name="boto3"), "the Python package boto3 is not installed; "),
+        (
+            ModuleNotFoundError("No module named 'boto3'", name="boto3"),
+            "needs the Python package boto3, which is not ins",
+        ),
         (UserError("name=a: this experiment is deleted"), "name=a: this experiment is deleted"),
         (MlflowException(SCHEMA.format("181f10493468")), "its tables are those of an older MLflow (this is "),
         (MlflowException(SCHEMA.format("eeeeeeeeeeee")), "its tables are those of another MLflow (this is "),
@@ -90,6 +93,42 @@ def test_a_database_of_an_older_mlflow_is_upgraded_by_a_command_and_a_newer_one_
 )
 def test_an_outage_may_pass(error: Exception) -> None:
     assert lasting_fault(error, URI) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "lasts"),
+    [
+        (ModuleNotFoundError("No module named 'boto3'", name="boto3"), "needs the Python package boto3", True),
+        (Exception("An error occurred (NoSuchBucket) when calling"), "the bucket does not exist; create it", True),
+        (Exception("Unable to locate credentials"), "there are no credentials for it; set AWS_ACCESS_KEY_ID and", True),
+        (Exception("An error occurred (InvalidAccessKeyId)"), "it rejects the credentials; check AWS_ACCESS_KEY", True),
+        (Exception("An error occurred (AccessDenied)"), "it does not allow it (403); ask its owner for the", True),
+        (MlflowException("no", PERMISSION_DENIED), "the server does not allow it (403); ask its owner", True),
+        (OSError(errno.ENOSPC, "No space left on device", "a.h5"), "the disk is full (a.h5)", True),
+        (PermissionError(errno.EACCES, "Permission denied", "a.h5"), "Permission denied (a.h5)", True),
+        (MlflowException("too many 500 error responses"), "the server cannot write them (500); its log says", False),
+        (ConnectionError("refused by http://ann:secret12@box"), "refused by http://***@box", False),
+    ],
+)
+def test_a_fault_of_the_place_of_files_says_what_to_do(error: Exception, message: str, lasts: bool) -> None:
+    text, found = fault_of_files(error)
+    assert text.startswith(message)
+    assert found is lasts
+
+
+@pytest.mark.parametrize(
+    ("error", "missing"),
+    [
+        (FileNotFoundError(2, "No such file", "model.h5"), True),
+        (MlflowException("An error occurred (404) when calling the HeadObject operation: Not Found"), True),
+        (MlflowException("Failed to list artifacts: The specified bucket does not exist"), False),
+        (MlflowException("Max retries exceeded with url"), False),
+        (PermissionError(13, "Permission denied", "model.h5"), False),
+        (RuntimeError("Could not connect to the endpoint URL"), False),
+    ],
+)
+def test_a_file_that_does_not_exist_is_told_from_a_store_that_is_out_of_reach(error: Exception, missing: bool) -> None:
+    assert is_missing(error) is missing
 
 
 def test_the_login_of_the_environment_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

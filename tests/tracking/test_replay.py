@@ -5,6 +5,7 @@ These tests cover `recorder` and `writer` together.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,11 @@ def test_an_event_that_failed_halfway_is_complete_after_a_retry(
         if i == position:
             with monkeypatch.context() as patch:
                 patch.setattr(owner, call, failing(1, getattr(owner, call), ConnectionError("refused")))
-                with pytest.raises(ConnectionError):
+                # A file waits for its store on its own.
+                with contextlib.nullcontext() if owner is Path else pytest.raises(ConnectionError):
                     view.handle(event)
         view.handle(event)
+    view.finish()
     assert Logged(uri).everything() == short.logged().everything()
 
 

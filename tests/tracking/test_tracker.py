@@ -16,7 +16,7 @@ from stories import failing, whole_story
 
 from mnist_sweep.common.errors import UnreachableError
 from mnist_sweep.journal.files import trial_folder
-from mnist_sweep.tracking import store, tracker
+from mnist_sweep.tracking import files, opening, store, tracker
 from mnist_sweep.tracking.tags import TAG_REASON
 from mnist_sweep.tracking.writer import Writer
 
@@ -188,7 +188,7 @@ def test_a_start_that_mlflow_refuses_is_not_retried(make_story, monkeypatch):
     story.trial(0)
     story.tracker._thread.join(20)
     assert not story.tracker._thread.is_alive()
-    assert story.said == [f"{tracker._GOES_ON}: it was deleted"]
+    assert story.said == [opening.unusable("it was deleted")]
     story.tracker.close()
     assert str(story.tracker.error) == "it was deleted"
 
@@ -207,7 +207,7 @@ def test_a_fault_that_lasts_is_told_once_while_the_sweep_runs_and_its_end_too(ma
     story.starts()
     wait_until(lambda: len(story.said) == 2)
     told, mended = story.said
-    assert told.startswith(f"{tracker._GOES_ON}: the server does not allow it (403)")
+    assert told.startswith(opening.unusable("the server does not allow it (403)"))
     assert mended == "MLflow: works again, and gets everything that was waiting."
     story.ended(winner=None)
     assert story.logged().parent.info.status == "FINISHED"
@@ -274,15 +274,23 @@ def test_files_that_cannot_be_logged_do_not_keep_the_rest_from_being_logged(make
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(Writer, "_link_or_copy", refuses)
-        patch.setattr(Writer, "_write_bytes", refuses)
+        patch.setattr(files, "_write_here", refuses)
         story = make_story()
-        logged = whole_story(story)
+        story.starts()
+        wait_until(lambda: story.said)
+        for number in (0, 1):
+            story.trial(number)
+            story.epoch(number, 1, val_accuracy=0.5 + number / 4, loss=1.0)
+            story.ends(number, 0.5 + number / 4)
+        story.ended()
+        logged = story.logged()
     assert story.tracker.error is None
     assert not story.tracker.complete
     (said,) = story.said
-    assert "files cannot be logged (" in said
-    assert "no such thing" in said or "403" in said
+    assert said.startswith(f"MLflow's files cannot be written to file://{story.artifacts}/story: ")
+    assert said.endswith("; everything else is logged, and they are tried again")
+    assert any(text in said for text in ("no such thing", "quota", "(403)", "needs the Python package boto3"))
+    assert story.tracker.without_files.startswith("8 files could not be written to file://")
     for run in (logged.parent, *logged.trials.values()):
         assert run.info.status == "FINISHED"
         assert logged.artifacts(run) == []
@@ -325,3 +333,68 @@ def test_a_server_without_the_call_that_logs_data_gets_everything_else(make_stor
     logged = whole_story(story)
     assert story.tracker.error is None
     assert [run.info.status for run in logged.trials.values()] == ["FINISHED", "FINISHED"]
+
+
+def test_an_outage_is_told_once_and_that_it_has_passed(make_story, monkeypatch):
+    monkeypatch.setattr(tracker, "_SOON", 0.0)
+    gate, real = threading.Event(), store.connect
+
+    def connect(*args: Any, **kwargs: Any) -> MlflowClient:
+        if not gate.is_set():
+            raise ConnectionError("http://me:secret12@box refused")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(store, "connect", connect)
+    story = make_story()
+    story.starts()
+    wait_until(lambda: story.tracker.error)
+    for _ in range(3):
+        story.tracker.tick()
+    (said,) = story.said
+    assert said == (
+        "MLflow does not answer, and is tried again (http://***@box refused); training continues, and the journal "
+        "keeps everything"
+    )
+    gate.set()
+    wait_until(lambda: story.tracker.behind == 0)
+    story.tracker.tick()
+    assert story.said[1:] == ["MLflow answers again, and has everything."]
+    story.tracker.tick()
+    assert len(story.said) == 2
+
+
+def test_a_store_that_is_slow_is_told_and_shown_with_how_far_it_is_behind(make_story, monkeypatch):
+    monkeypatch.setattr(tracker, "_LATE", 0.05)
+    monkeypatch.setattr(tracker, "_PATIENCE", 0.2)
+    gate, real = threading.Event(), MlflowClient.log_batch
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        assert gate.wait(30)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    story = make_story()
+    story.starts()
+    wait_until(lambda: story.tracker.status().startswith("MLflow is 0."))
+    assert story.tracker.status().endswith(" s behind")
+    story.tracker.tick()
+    wait_until(lambda: story.tracker.status().startswith("MLflow has not answered for 0."))
+    story.tracker.tick()
+    (said,) = story.said
+    assert said.endswith(" s behind; training continues, and the journal keeps everything")
+    gate.set()
+    wait_until(lambda: story.tracker.behind == 0)
+    assert story.tracker.status() == ""
+
+
+def test_the_wait_for_a_store_ends_when_the_sweeps_own_run_is_there_or_the_time_is_up(make_story, monkeypatch):
+    story = make_story()
+    story.tracker.opened(0.01)
+    story.starts()
+    story.tracker.opened(30)
+    assert story.logged().parent
+    monkeypatch.setattr(store, "connect", failing(99, store.connect, ConnectionError("refused")))
+    other = make_story()
+    other.starts()
+    other.tracker.opened(30)
+    assert str(other.tracker.error) == "refused"

@@ -11,7 +11,17 @@ import pytest
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.tracking import store
-from mnist_sweep.tracking.uri import absolute, as_kept_in, existing, is_database, sqlite_path, with_password
+from mnist_sweep.tracking.uri import (
+    absolute,
+    as_kept_in,
+    check_artifacts,
+    existing,
+    files_of,
+    is_database,
+    is_local,
+    sqlite_path,
+    with_password,
+)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +190,55 @@ def test_stores_of_mlflow_and_its_plugins_are_passed_on(monkeypatch, uri):
     assert not is_database(uri)
     with pytest.raises(UserError, match="MLflow has no such kind of store"):
         absolute("yours://x")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://ann:HUSH/HUSH@box:5000",
+        "http://ann:HUSH?HUSH@box:5000",
+        "https://ann:HUSH#HUSH@box",
+        "postgresql://ann:HUSH@HUSH@box/runs",
+        "postgresql+psycopg2://ann:HU[SH]@box/runs",
+        "postgresql://box/runs?user=ann&password=HUSH HUSH",
+        "postgresql://box/runs?user=ann&password=HUSH@HUSH",
+    ],
+)
+def test_a_password_that_would_be_taken_for_the_host_is_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(UserError, match="a special character in the password must be encoded: @ as %40") as caught:
+        absolute(uri)
+    assert "HU" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://ann:HU%2FSH@box:5000",
+        "http://ann@corp:HU@SH@box:5000",
+        "postgresql://ann:HU/SH?#@box/runs",
+        "postgresql://ann@corp:HUSH@box/runs",
+        "postgresql://box/runs?options=-c search_path=a",
+    ],
+)
+def test_a_password_that_is_found_as_it_is_may_stay_so(uri: str) -> None:
+    assert absolute(uri) == uri
+
+
+def test_files_are_kept_in_a_folder_or_in_an_object_store(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files_of("mlruns/artifacts", "cnn") == (tmp_path / "mlruns/artifacts/cnn").as_uri()
+    assert files_of("file:///big/disk", "cnn") == "file:///big/disk/cnn"
+    assert files_of("s3://bucket/a b/", "c n") == "s3://bucket/a b/c%20n"
+    assert [is_local(uri, place) for uri, place in LOCAL] == [True, False, False, True]
+    for place in ("mlruns/artifacts", "s3://bucket", "gs://bucket/x", "file:///x"):
+        check_artifacts(place)
+    with pytest.raises(UserError, match="^tracking.artifacts=s4://bucket: MLflow keeps no files there; write a folder"):
+        check_artifacts("s4://bucket")
+
+
+LOCAL = [
+    ("sqlite:///x.db", "mlruns/artifacts"),
+    ("sqlite:///x.db", "s3://bucket"),
+    ("postgresql://box/runs", "mlruns/artifacts"),
+    ("sqlite:///x.db", "file:///big/disk"),
+]

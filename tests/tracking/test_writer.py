@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     UNAUTHENTICATED,
 )
-from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, elsewhere, whole_story
+from stories import DATA, SPACE, START, SWEEP, VERSIONS, Logged, whole_story
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import printable
@@ -169,15 +170,6 @@ def test_hostile_texts_are_made_printable(make_story, plain_config):
     assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["description"].startswith("caf")
 
 
-def test_files_of_a_remote_store_are_logged_through_mlflow(told, logged, tmp_path, template, monkeypatch):
-    monkeypatch.setattr(Writer, "_local_folder", lambda self, run: None)
-    view, uri = elsewhere(told, tmp_path, template)
-    view.handle(*told.events)
-    there = Logged(uri)
-    assert there.everything() == logged.everything()
-    assert there.read(there.trials[1], "config.yaml") == logged.read(logged.trials[1], "config.yaml")
-
-
 def test_a_file_that_is_hard_linked_elsewhere_is_not_overwritten(make_story, tmp_path):
     story = make_story()
     logged = whole_story(story, 1)
@@ -230,3 +222,44 @@ def test_a_database_error_is_a_refusal_or_an_outage_by_its_type():
             error = MlflowException("wrapped", code)
             error.__cause__ = cause
             assert is_refusal(error) is refused
+
+
+def test_an_experiment_that_keeps_its_files_elsewhere_is_told(make_story, monkeypatch, tmp_path):
+    story = make_story()
+    story.starts()
+    story.ended(winner=None)
+    story.tracker.close()
+    assert story.said == []
+    tracking = story.settings.tracking.model_copy(update={"artifacts": "s3://bucket/files"})
+    writer = Writer(tracking, "story")
+    writer.open(SWEEP, {}, DATA)
+    assert writer.notes == [
+        "tracking.artifacts=s3://bucket/files: the experiment story exists, and keeps its files in "
+        f"file://{story.artifacts}/story; to keep them elsewhere, choose another name"
+    ]
+
+
+def test_a_shared_database_with_files_on_one_machine_is_told(make_story):
+    tracking = make_story().settings.tracking.model_copy(update={"uri": "postgresql://box/runs"})
+    (note,) = Writer(tracking, "story")._about_files("file:///home/ann/mlruns/artifacts/story", new=True)
+    assert note.startswith(
+        "MLflow's files are in /home/ann/mlruns/artifacts/story: other machines that use the database"
+    )
+    assert Writer(tracking, "story")._about_files("s3://bucket/story", new=True) == []
+
+
+def test_a_place_whose_uris_are_too_long_for_the_database_is_refused(make_story):
+    made = make_story().settings.tracking
+    for uri, place, fits in (
+        ("postgresql://box/runs", "s3://bucket/" + 139 * "x", True),
+        ("postgresql://box/runs", "s3://bucket/" + 140 * "x", False),
+        ("http://box", "s3://bucket/" + 300 * "x", True),
+        ("sqlite:///x.db", "/home/" + 300 * "x", True),
+    ):
+        writer = Writer(made.model_copy(update={"uri": uri, "artifacts": place}), "story")
+        with (
+            nullcontext()
+            if fits
+            else pytest.raises(UserError, match="has 158 characters, and the database has room for")
+        ):
+            writer._check_length(writer._location)

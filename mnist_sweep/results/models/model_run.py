@@ -25,6 +25,7 @@ from mnist_sweep.results.runs import local
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep, store_of
 from mnist_sweep.tracking import store
 from mnist_sweep.tracking import tags as keys
+from mnist_sweep.tracking.faults import fault_of_files, is_missing
 from mnist_sweep.tracking.tags import TAG_MODEL_SHA256, TAG_SWEEP, TAG_TRIAL
 
 if TYPE_CHECKING:
@@ -78,18 +79,33 @@ class ModelRun:
             folder: Where to put it. The folder exists.
 
         Raises:
-            UserError: The artifact does not exist.
+            UserError: The artifact does not exist, or its store cannot be read.
         """
-        from mlflow.exceptions import MlflowException
-
         try:
             return Path(self.client.download_artifacts(self.run.info.run_id, name, str(folder)))
-        except (MlflowException, OSError):
+        except Exception as error:
+            if not is_missing(error):
+                raise self._out_of_reach(f"{name} of {self._who}", error) from error
             here = local.last(self.sweep)
-            error = f"{self.sweep}: {self._who} has no artifact {name} in MLflow"
+            text = f"{self.sweep}: {self._who} has no artifact {name} in MLflow"
             if here is not None and self._is_in(here.folder, name):
-                error += f"; to bring it back: {here.sync(self.client.tracking_uri)}"
-            raise UserError(error) from None
+                text += f"; to bring it back: {here.sync(self.client.tracking_uri)}"
+            raise UserError(text) from None
+
+    def files(self) -> set[str]:
+        """The names of the run's artifacts; none if their folder is out of reach.
+
+        Raises:
+            UserError: Their store cannot be read.
+        """
+        try:
+            return {artifact.path for artifact in self.client.list_artifacts(self.run.info.run_id)}
+        except Exception as error:
+            raise self._out_of_reach(f"the artifacts of {self._who}", error) from error
+
+    def _out_of_reach(self, what: str, error: Exception) -> UserError:
+        place = masked(str(self.run.info.artifact_uri))
+        return UserError(f"{self.sweep}: {what} cannot be read from {place}: {fault_of_files(error)[0]}")
 
     def _is_in(self, folder: Path, name: str) -> bool:
         """Whether `sync` can log an artifact of the run again: from a file in the sweep's folder, or its journal."""
@@ -119,7 +135,7 @@ class ModelRun:
         Raises:
             UserError: It says why there is no model, and how to get one.
         """
-        files = {artifact.path for artifact in self.client.list_artifacts(self.run.info.run_id)}
+        files = self.files()
         # Without any file, the store's artifacts are out of reach: `fetch` reports that.
         if MODEL_FILE in files or not files:
             return

@@ -121,8 +121,7 @@ def retraining(found: SweepRuns, folder: Path) -> Retraining:
 
 def fetched(model: ModelRun, name: str, folder: Path) -> Path | None:
     """Downloads one of a run's artifacts; None if it does not have it."""
-    listed = {artifact.path for artifact in model.client.list_artifacts(model.run.info.run_id)}
-    return model.fetch(name, folder) if name in listed else None
+    return model.fetch(name, folder) if name in model.files() else None
 
 
 def winner(

@@ -200,3 +200,22 @@ def test_a_trial_that_is_no_number_or_given_twice_is_refused(given: list[str], c
     with pytest.raises(UserError) as caught:
         COMMANDS["rerun"](given)
     assert str(caught.value).startswith(complaint)
+
+
+def test_a_store_of_files_that_is_out_of_reach_is_not_taken_for_a_missing_file(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise RuntimeError('Could not connect to the endpoint URL: "http://ann:secret12@s3/bucket"')
+
+    monkeypatch.setattr(made_up.Files, "download_artifacts", refuses)
+    monkeypatch.setattr(made_up.Files, "list_artifacts", refuses)
+    run = model_run(artifacts)
+    for ask, what in (
+        (lambda: run.fetch("model.h5", tmp_path / "here"), "model.h5 of trial 3 (run3)"),
+        (run.check_has_model, "the artifacts of trial 3 (run3)"),
+    ):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert str(caught.value).startswith(f"quick/now: {what} cannot be read from ")
+        assert str(caught.value).endswith('Could not connect to the endpoint URL: "http://***@s3/bucket"')
