@@ -283,7 +283,6 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
         (["model=rnn"], "model=rnn: no such option of the group model; did you mean 'cnn'?"),
         (["workers=4"], "workers=4: no such option of the group workers; for their number, write workers.count=4"),
         (["model=2"], "model=2: no such option of the group model; choose one of: cnn, mlp"),
-        (["workers=ray"], "workers=ray: no such option of the group workers; choose one of: local"),
         (["optimizer=Adamm"], "optimizer=Adamm: no such option of the group optimizer; did you mean 'adam'?"),
         (["data=mnist5k"], "data=mnist5k: no such option of the group data; did you mean 'mnist_5k'?"),
         (
@@ -322,9 +321,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             ["model.units=choice(1"],
             "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
-        (["quick"], "quick: write +experiment=quick"),
         (["+experiment=quick", "+experiment=mlp"], "experiment: has several options, quick and mlp; choose one"),
-        (["model.units=8", "16"], "16: write KEY=VALUE"),
         *(
             (
                 [f"{plus}{group}={sweep}"],
