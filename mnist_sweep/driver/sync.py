@@ -139,10 +139,12 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
     if missing:
         again = invocation.command(f"sync {named}")
         say(f"{missing}. When they can be written: {again}")
+    troubles: tuple[str, ...] = ()
     if state.completed and not missing:
         tidy(folder)
         log_to(folder)
         champion = None if state.retrains is None else state.retrains.champion
         published = publish(state.started.sweep, settings, folder, say, has_winner=state.has_model, champion=champion)
         summary.tell_published(say, published)
-    return NOT_LOGGED if refusals.count or missing else 0, settings.tracking.uri
+        troubles = published.troubles
+    return NOT_LOGGED if refusals.count or missing or troubles else 0, settings.tracking.uri

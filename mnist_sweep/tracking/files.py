@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 # Files that are written at once to a store elsewhere.
 _THREADS = 4
 # Seconds between attempts: for all files while the store takes none, and for one that is rejected again and again.
-_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_REST = 1.0, 30.0, 300.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_REST = 1.0, 10.0, 300.0
 # Failures in a row, each of another file, after which no other file would be taken either.
 _MOST_FAILURES = 3
 # Seconds that the end waits for a file, and bytes for which it waits another one.

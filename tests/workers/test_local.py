@@ -120,7 +120,7 @@ def test_a_users_model_that_cannot_be_built_is_refused_and_the_process_replaced(
 
 
 def test_a_users_function_that_cannot_be_imported_is_found_before_the_first_trial(pool: LocalWorkers, task) -> None:
-    answer, _ = run(pool, Check(task(model={"builder": "nowhere:build"}).trial.config))
+    answer, _ = run(pool, Check((task(model={"builder": "nowhere:build"}).trial.config,)))
     assert isinstance(answer, Discovered)
     assert answer.error.startswith("model.builder=nowhere:build: cannot be imported")
 
