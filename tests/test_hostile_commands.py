@@ -148,7 +148,9 @@ COMMANDS = [
     (("predict", "data.csv"), ""),
     (("compare", "--\x1b[31m"), "unrecognized arguments: --\\x1b[31m"),
     (("resume", "--nothing"), "unrecognized arguments: --nothing"),
-    (("serve", "--port", "many"), "invalid int value: 'many'"),
+    (("serve", "--port", "many"), "--port=many: must be a whole number"),
+    (("retrain", "a", "1", "training.epochs"), "retrain: training.epochs: write KEY=VALUE: training.epochs=…"),
+    (("resume", "a", "search.max_trials"), "resume: search.max_trials: write KEY=VALUE: search.max_trials=…"),
     (
         ("compare", "--tracking-uri", "mssql+pymssql://a:b@c/d"),
         "needs the Python package pymssql, which is not installed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -46,10 +47,14 @@ from mnist_sweep.tracking import identity, opening
 from mnist_sweep.tracking.tracker import Tracker
 from mnist_sweep.tracking.uri import is_local
 from mnist_sweep.workers import neighbours, sharing
+from mnist_sweep.workers.devices import node_of
 
 INTERRUPTED = 130
 # Seconds that the first trial waits for the answer of a store on another machine.
 _ANSWER_WITHIN = 5.0
+# Seconds after which the thread that writes to MLflow lets the loop continue: with Python's 0.005, each suggestion of
+# the search would take milliseconds longer.
+_TURN = 0.0005
 
 
 def run(
@@ -84,6 +89,8 @@ def run(
     """
     # The workers stay until the best model is registered, as one of them packages it.
     with termination.ended_by_signals(), contextlib.ExitStack() as pool:
+        pool.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_TURN)
         launch = _Launch(Plan.of(config, baseline), folder, console, pool, retrains)
         with Journal(folder, resume=resume) as journal, contextlib.ExitStack() as views:
             log_to(folder)
@@ -124,6 +131,7 @@ class _Launch:
             say(note)
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
+        self._plan = replace(self._plan, slots=self._workers.places())
         if self._plan.hypermodel is not None:
             self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers, say)
@@ -135,11 +143,12 @@ class _Launch:
             self._started = same_sweep.check(before, self._plan, self._images, folder, say)
             if larger_space.changed(before.config, self._plan.config):
                 self._grown = self._plan.space.describe()
-            self._first = SweepResumed(self._clock(), config, versions(), self._grown)
+            self._first = SweepResumed(self._clock(), config, versions(), self._grown, self._workers.nodes())
         else:
             self._first = self._started = self._plan.first_event(
                 folder, config, self._images, dataset, self._clock(), self._retrains
             )
+            self._first = self._started = replace(self._started, nodes=self._workers.nodes())
         self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
@@ -147,8 +156,9 @@ class _Launch:
         notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
-        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, self._plan.slots))
-        for line in neighbours.warnings(self._plan.slots, others):
+        here = [slot for slot in self._plan.slots if not node_of(slot.name)]
+        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, here))
+        for line in neighbours.warnings(here, others):
             say(line)
 
     def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
@@ -230,7 +240,7 @@ class _Launch:
                 self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
                 return False
             except MachineError as error:
-                first = "free space or repair it" if self._folder.is_dir() else "put the folder back"
+                first = error.todo or "free space or repair it" if self._folder.is_dir() else "put the folder back"
                 todo = f"{first}, then: {command(f'resume {self._name}')}"
                 raise MachineError(f"{error}; {todo}") from error
         return True

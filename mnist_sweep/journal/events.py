@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+import json
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -25,16 +26,16 @@ class Event:
     time: float
     kind: ClassVar[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the event as plain data, with its kind."""
-        return {"event": self.kind, **asdict(self)}
+    def to_json(self) -> str:
+        """Returns the event with its kind, as JSON in one line."""
+        return json.dumps({"event": self.kind, **vars(self)}, default=vars)
 
 
 class Listener(Protocol):
     """Takes the events of a sweep as they happen: the journal, the loop's state, MLflow, the screen."""
 
-    def handle(self, event: Event) -> None:
-        """Takes an event."""
+    def handle(self, *events: Event) -> None:
+        """Takes events, in their order."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SweepStarted(Event):
         earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
         retrains: The trial that this run retrains; None for a sweep.
         id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
+        nodes: The nodes of a cluster on which it starts, each with its processor, cores and GPUs.
     """
 
     kind = "sweep_started"
@@ -63,6 +65,7 @@ class SweepStarted(Event):
     earlier: list[dict[str, Any]] = field(default_factory=list)
     retrains: Retrains | None = None
     id: str = ""
+    nodes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,14 @@ class SweepResumed(Event):
         config: The config now; its budget may be longer than before.
         versions: As for `SweepStarted`; empty in journals of version 0.1.
         space: As for `SweepStarted`, if values were added to the search space; else empty.
+        nodes: As for `SweepStarted`.
     """
 
     kind = "sweep_resumed"
     config: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     space: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class WinnerTested(Event):
 
 @dataclass(frozen=True)
 class SlotLost(Event):
-    """No worker can start on a slot, and the sweep continues without it until it is resumed."""
+    """No worker can start on a slot, or its node is lost, and the sweep continues without it until it is resumed."""
 
     kind = "slot_lost"
     slot: str
@@ -198,7 +203,7 @@ class SlotLost(Event):
 
 @dataclass(frozen=True)
 class SlotOpened(Event):
-    """Another share of a GPU was opened, because the measurements so far favor it."""
+    """A slot was added: another share of a GPU that the measurements so far favor, or one of a node that has joined."""
 
     kind = "slot_opened"
     slot: str
@@ -234,7 +239,7 @@ _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 
 
 def event_from_json(raw: dict[str, Any]) -> Event:
-    """Returns the event that `Event.to_json` wrote.
+    """Returns the event that `Event.to_json` wrote, from plain data.
 
     Raises:
         ValueError: It is not an event, lacks a field, or has a field of another type.
@@ -243,10 +248,8 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     kind = raw.pop("event", None)
     if kind not in _KINDS:
         raise ValueError(f"unknown event {kind!r}")
-    cls = _KINDS[kind]
-    names = {f.name for f in fields(cls)}
-    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-    if not needed <= set(raw) <= names:
+    needed, names = _fields(kind)
+    if not needed <= raw.keys() <= names:
         raise ValueError(f"{kind} needs the fields {sorted(names)}")
     from pydantic import ValidationError
 
@@ -258,6 +261,14 @@ def event_from_json(raw: dict[str, Any]) -> Event:
 
 
 @cache
+def _fields(kind: str) -> tuple[set[str], set[str]]:
+    """Returns the fields that an event must have, and all that it may have."""
+    every = fields(_KINDS[kind])
+    needed = {f.name for f in every if f.default is MISSING and f.default_factory is MISSING}
+    return needed, {f.name for f in every}
+
+
+@cache
 def _adapter(kind: str) -> TypeAdapter[Event]:
     from pydantic import TypeAdapter
 
@@ -266,12 +277,10 @@ def _adapter(kind: str) -> TypeAdapter[Event]:
 
 def _printable(event: Event) -> Event:
     """Makes the texts that came from user code printable, which those of old journals may not be."""
-    if isinstance(event, TrialEnded | ExecutionEnded):
+    if isinstance(event, TrialEnded | ExecutionEnded) and event.outcome.reason:
         event = replace(event, outcome=replace(event.outcome, reason=printable(event.outcome.reason)))
     texts = {
-        name: printable(getattr(event, name), _LONGEST_LOG)
-        for name in ("reason", "log", "error")
-        if hasattr(event, name)
+        name: printable(text, _LONGEST_LOG) for name in ("reason", "log", "error") if (text := getattr(event, name, ""))
     }
-    made: Event = replace(cast(Any, event), **texts)
+    made: Event = replace(cast(Any, event), **texts) if texts else event
     return made

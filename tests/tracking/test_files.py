@@ -192,12 +192,21 @@ def test_a_reason_is_told_once_and_that_it_is_gone(story, artifacts) -> None:
     assert story.said[1:] == ["MLflow's file store takes files again; those that were waiting are written."]
 
 
-def test_a_short_outage_is_not_told(story, artifacts) -> None:
+def test_a_short_outage_is_not_told_unless_it_is_at_the_start(story, artifacts) -> None:
     with artifacts.down(DOWN):
         story.starts()
-        wait_until(lambda: artifacts.calls)
+        wait_until(lambda: story.said)
     wait_until(lambda: story.tracker.behind == 0)
-    assert story.said == []
+    assert story.said == [
+        "MLflow's files cannot be written to s3://bucket/files/story: refused; everything else is logged, and they are "
+        "tried again",
+        "MLflow's file store takes files again; those that were waiting are written.",
+    ]
+    with artifacts.down(DOWN):
+        story.trial(0)
+        wait_until(lambda: story.tracker._recorder.files.error)
+    wait_until(lambda: story.tracker.behind == 0)
+    assert len(story.said) == 2
 
 
 def test_a_store_that_never_answers_does_not_keep_the_sweep_from_ending(story, artifacts, monkeypatch) -> None:
