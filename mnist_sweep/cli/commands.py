@@ -306,6 +306,14 @@ def _console() -> Console:
     return standard_output()
 
 
+# argparse's messages in the words of the other ones.
+_PLAINER = {
+    "^the following arguments are required: (.*)": r"\1 is missing",
+    "^argument (.*): expected one argument": r"\1 needs a value",
+    "^argument (.*): invalid int value: '(.*)'": r"\1=\2: must be a whole number",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """A command's parser, with the arguments that several commands have."""
 
@@ -317,7 +325,8 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"argument (\S+): invalid int value: '(.*)'", r"\1=\2: must be a whole number", message)
+        for pattern, plain in _PLAINER.items():
+            message = re.sub(pattern, plain, message)
         raise UserError(f"{self.prog.rpartition(' ')[2]}: {message}; see {self.prog} --help")
 
     def add_sweep(self) -> None:

@@ -240,7 +240,7 @@ def _run_job(config: DictConfig, hydra_config: HydraConf, job: Job | None = None
     Args:
         config: The sweep's config.
         hydra_config: Hydra's config.
-        job: The sweep, if it is one of several; it gets its folder. What is to be continued has been found before.
+        job: The sweep, if it is one of several; it gets its folder. Which sweep it continues has been found before.
     """
     from mnist_sweep.cli import hydra_folder
     from mnist_sweep.cli.sweep_config import checked

@@ -97,14 +97,14 @@ class Multirun:
         jobs = list(self.jobs.values())
         for name, folders in _earlier_commands(jobs).items():
             if any(map(is_running, folders)):
-                say(f"{name} is not continued: another process runs it")
+                say(f"The earlier command ({name}) is not continued: another process runs its sweeps")
                 continue
             states = list(resume.readable(folders, say))
             found = {job.number: past for job in jobs if (past := _past(job, states)) is not None}
             if not found:
                 continue
             if len(found) == len(jobs) and all(past.complete for past in found.values()):
-                say(f"All {len(jobs)} sweeps of {name} are complete, so new ones are started")
+                say(f"All sweeps of the earlier command ({name}) are complete, so new ones are started")
                 return
             _date(config, jobs, name)
             for job in jobs:
@@ -159,7 +159,7 @@ def _composed(config: DictConfig) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def _of_job(number: int, count: int, given: str) -> Iterator[None]:
-    """Says of which sweep an error is."""
+    """Says which sweep has an error."""
     prefix = f"sweep {number + 1} of {count} ({given}): " if count > 1 else ""
     try:
         yield

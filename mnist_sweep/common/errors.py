@@ -176,12 +176,13 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
             queue += [current.__cause__, None if current.__suppress_context__ else current.__context__]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
     """Suggests the known name that is closest to a misspelt one, as the end of a message.
 
     Args:
         name: What the user wrote.
         known: The valid names.
+        listed: Those to list if none is close, where not all are worth a look.
 
     Returns:
         `"; did you mean 'adam'?"`, or `"; choose one of: adam, sgd"` if no name is close.
@@ -190,5 +191,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
     if near:
         return f"; did you mean {next(n for n in names if n.lower() == near[0])!r}?"
+    names = names if listed is None else sorted(listed)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"; choose one of: {', '.join(names[:_MOST_NAMES])}{more}"

@@ -147,6 +147,19 @@ def format_size(amount: int) -> str:
     return f"{amount} B"
 
 
+def spaced(name: str) -> str:
+    """Returns a name with spaces in place of underscores, except before a number.
+
+    Args:
+        name: The name, such as that of a hyperparameter.
+
+    Example:
+        >>> spaced("learning_rate"), spaced("units_0")
+        ('learning rate', 'units_0')
+    """
+    return re.sub(r"_(?!\d)", " ", name)
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Counts something in the singular or the plural: `1 trial`, `2 trials`, `1,200 trials`.
 

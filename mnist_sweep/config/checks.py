@@ -96,7 +96,12 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
             # A check of several keys names the wrong one itself.
             return key + message
     else:
-        message = _MESSAGES.get(details["type"], details["msg"].lower()).format(**details.get("ctx", {}))
+        message = _MESSAGES.get(details["type"], details["msg"].lower()).format(
+            **{
+                name: int(given) if isinstance(given, float) and given.is_integer() else given
+                for name, given in details.get("ctx", {}).items()
+            }
+        )
         where = _path(raw, details["loc"])
         for other in errors:
             if other["type"] == "literal_error" and other is not details and _path(raw, other["loc"]) == where:

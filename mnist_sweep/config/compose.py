@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +27,9 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import first_line, one_line, printable
 from mnist_sweep.config import shipped
-from mnist_sweep.config.grammar import FORMS, is_sweep, read_sweep
+from mnist_sweep.config.grammar import FORMS, is_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import nested_keys, same_end, unknown_key
-from mnist_sweep.config.overrides import corrected
+from mnist_sweep.config.overrides import corrected, in_shell, joined
 from mnist_sweep.config.settings import is_name
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 
@@ -291,9 +292,13 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
         named = [o for o in added if o.lstrip("+").partition("=")[0].replace("/", ".") == existing.group(1)]
         which = (named or added or [existing.group(1)])[0].lstrip("+")
         return UserError(f"{which}: this key already exists; write it without a plus")
+    if "Config group override must be a string" in text:
+        for group, _, value in (o.lstrip("+").partition("=") for o in overrides):
+            if group in _groups() and not isinstance(parse_value(value, group), str):
+                return _no_such_option(f"{group}/{value}", [f.stem for f in (shipped.folder() / group).glob("*.yaml")])
     nameless = next((o for o in overrides if o.startswith("=")), None)
     if nameless:
-        return UserError(f"{nameless}: the key before the equals sign is missing")
+        return _not_an_override(nameless, overrides)
     key = re.search(r"Could not (?:override|append to config|delete from config)\.? ?(?:Key )?'?([\w./@-]+)'?", text)
     if isinstance(error, ConfigCompositionException) and key is not None:
         return _no_such_key(key.group(1), text, overrides)
@@ -307,10 +312,27 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     return UserError(" ".join(lines[:2]) or type(error).__name__)
 
 
+def _not_an_override(argument: str, overrides: Sequence[str]) -> UserError:
+    """Describes an argument that is not `KEY=VALUE`: a part of the one before it, or a value without its key."""
+    given = list(overrides)
+    place = given.index(argument) if argument in given else 0
+    options = {name: f"+experiment={name}" for name in experiments()}
+    for group in _groups():
+        for file in (shipped.folder() / group).glob("*.yaml") if group != "experiment" else ():
+            options.setdefault(file.stem, f"{group}={file.stem}")
+    if argument in options:
+        return UserError(f"{argument}: is not KEY=VALUE; write {options[argument]}")
+    if place and (right := joined(given[place - 1], given[place:])) is not None:
+        return UserError(f"{given[place - 1]} {argument}: must be one argument; write {right}")
+    if argument.startswith("="):
+        return UserError(f"{argument}: the key before the equals sign is missing")
+    near = difflib.get_close_matches(argument.lower(), options, n=1, cutoff=0.75)
+    return UserError(f"{argument}: is not KEY=VALUE{f'; did you mean {options[near[0]]}?' if near else ''}")
+
+
 def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> UserError:
-    if re.fullmatch(r"[\w.,]+", argument):
-        meant = f"+experiment={argument}" if argument in experiments() else "KEY=VALUE"
-        return UserError(f"{argument}: write {meant}")
+    if "=" not in argument and not argument.startswith("~"):
+        return _not_an_override(argument, overrides)
     following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
     right = corrected(argument, following)
     if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):
@@ -328,10 +350,12 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
     if not group:
         return UserError(f"{file}: no such config")
     top, _, value = file.partition("/")
+    if top == "experiment" and value.partition("/")[0] in _groups():
+        chosen = value.replace("/", ": ", 1)
+        return UserError(f"experiment: its defaults have '- {chosen}'; write '- override /{chosen}'")
     if top == "data" and ("/" in value or value.endswith((".npz", ".gz", ".npy"))):
-        return UserError(
-            f"data={value}: no such option of the group data; for a file, write data=npz data.path={value}"
-        )
+        path = in_shell(f"data.path={value}")
+        return UserError(f"data={value}: no such option of the group data; for a file, write data=npz {path}")
     if top == "model" and re.fullmatch(r"[\w.]+:\w+", value):
         return UserError(
             f"model={value}: no such option of the group model; for your own code, write model.hypermodel={value} or "
@@ -344,6 +368,10 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
             f"{plus}{group}={option}: a group cannot be searched; run one sweep per option with -m {plus}{group}=…, "
             f"or search {inside}"
         )
+    if group == "workers" and option.isdecimal():
+        return UserError(
+            f"workers={option}: no such option of the group workers; for their number, write workers.count={option}"
+        )
     what = "experiment" if group == "experiment" else f"option of the group {group}"
     return UserError(f"{group}={option}: no such {what}{did_you_mean(option, options)}")
 
@@ -351,7 +379,8 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
 def _no_such_key(key: str, text: str, overrides: Sequence[str]) -> UserError:
     if "No match in the defaults list" in text:
         if key == "experiment":
-            return UserError(f"{key}: write it with a plus, +{key}=NAME")
+            name = next((o.partition("=")[2] for o in overrides if o.startswith(f"{key}=")), "NAME")
+            return UserError(f"{key}: write it with a plus, +{key}={name}")
         return UserError(f"{key}: no such group{did_you_mean(key, _groups())}")
     # The valid keys depend on the chosen options.
     chosen = [o for o in overrides if o.lstrip("+").partition("=")[0] in _groups()]

@@ -192,7 +192,9 @@ def _allowed(where: str, comparison: Comparison, domain: Domain) -> tuple[tuple[
             return tuple(option for option in domain.options if option in between), []
         return between, []
     if isinstance(domain, Interval) and not domain.integer:
-        raise UserError(f"{where}: {key} is searched in {domain}, which has any number; compare it with <, <=, > or >=")
+        raise UserError(
+            f"{where}: {key} is searched in {domain}, an interval of real numbers; compare it with <, <=, > or >="
+        )
     members = [value for value in comparison.values if _member(value, domain)]
     missing = [value for value in comparison.values if not _member(value, domain)]
     for value in missing:

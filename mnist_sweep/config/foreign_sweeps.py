@@ -29,7 +29,7 @@ def from_call(text: str) -> str | None:
         text: Such as `tune.loguniform(1e-4, 1e-1)` or `hp.Int("units", 16, 64, step=16)`.
 
     Returns:
-        The sweep; None if the text is no such call.
+        The sweep; None if the text is not such a call.
 
     Example:
         >>> from_call("tune.loguniform(1e-4, 1e-1)")

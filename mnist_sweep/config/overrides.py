@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from hydra.errors import HydraException
 
 from mnist_sweep.config.foreign_sweeps import from_call
 from mnist_sweep.config.grammar import parser
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -33,8 +35,50 @@ def corrected(argument: str, following: Sequence[str] = ()) -> str | None:
     """
     for candidate in _candidates(argument, following):
         if candidate != argument and _parses(candidate):
-            return candidate if re.fullmatch(r"[\w.,/:+=@~-]+", candidate) else shlex.quote(candidate)
+            return in_shell(candidate)
     return None
+
+
+def joined(before: str, following: Sequence[str]) -> str | None:
+    """Returns an argument as one, after the shell has split it at its spaces.
+
+    Args:
+        before: The part that has the key.
+        following: The arguments after it.
+
+    Returns:
+        What to type instead; None if `before` has no key, or what follows cannot belong to it.
+
+    Example:
+        >>> joined("model.units=16", ["32", "64"])
+        'model.units=16,32,64'
+        >>> joined("data.path=my", ["digits.npz"])
+        "'data.path=my digits.npz'"
+    """
+    key, equals, first = before.partition("=")
+    words = list(itertools.takewhile(lambda word: "=" not in word and not word.startswith("-"), following))
+    if not equals and following[:1] and following[0].startswith("="):
+        # Spaces around the equals sign.
+        words = [following[0][1:] or " ".join(following[1:2])]
+    elif not equals:
+        return None
+    values = [word for word in (first, *words) if word]
+    separator = "," if key.startswith(TRIAL_GROUPS) else " "
+    return in_shell(f"{key}={separator.join(values)}") if words and values else None
+
+
+def in_shell(argument: str) -> str | None:
+    """Returns an argument as it is typed in a shell: quoted, and corrected if Hydra cannot parse it.
+
+    Args:
+        argument: The argument, `KEY=VALUE`.
+
+    Returns:
+        What to type; None if Hydra cannot parse it, and there is no good guess.
+    """
+    if not _parses(argument):
+        return corrected(argument)
+    return argument if re.fullmatch(r"[\w.,/:+=@~-]+", argument) else shlex.quote(argument)
 
 
 def _candidates(argument: str, following: Sequence[str]) -> Iterator[str]:

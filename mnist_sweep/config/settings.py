@@ -188,7 +188,13 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
             raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")
         if key not in _Top.model_fields:
             others = {name: value for name, value in raw.items() if name != key}
-            raise UserError(unknown_key(key, ["experiment", *nested_keys(others)]))
+            raise UserError(unknown_key(key, ["+experiment", *nested_keys(others)]))
+    for group in (*TRIAL_GROUPS, "data", "search", "workers", "tracking"):
+        if isinstance(option := raw.get(group), str):
+            raise UserError(
+                f"{group}={option}: must be a group of keys; to choose {option} in an experiment file, write "
+                f"'- override /{group}: {option}' under defaults"
+            )
     top = check(_Top, raw)
     if not is_name(top.name):
         raise UserError(f"name={top.name}: use only letters, digits, _, - and ., because it names a folder")
@@ -246,6 +252,13 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
     if not isinstance(algorithm, str) or algorithm not in SEARCHES:
         raise UserError(
             f"search.algorithm={as_written(algorithm)}: no such algorithm{did_you_mean(str(algorithm), SEARCHES)}"
+        )
+    fields = SEARCHES[algorithm].model_fields
+    missing = [name for name, field in fields.items() if field.is_required() and name not in search]
+    if missing and set(search) <= fields.keys():
+        raise UserError(
+            f"search.{missing[0]}: this key is missing; search={algorithm} brings it, or in an experiment file "
+            f"'- override /search: {algorithm}' under defaults"
         )
     return SEARCHES[algorithm]
 

@@ -145,7 +145,8 @@ class Space:
         for hyperparameter in self.hyperparameters:
             for parent, allowed in hyperparameter.conditions:
                 self._conditions_on.setdefault(parent, []).append(allowed)
-        _check_lists(self._template, self._template["model"], "model", self._found)
+        fixed = list(_check_lists(self._template, self._template["model"], "model", self._found))
+        self.notes += fixed if self.hyperparameters else []
 
     @property
     def size(self) -> int | None:
@@ -573,19 +574,27 @@ def _readable(option: list[Any], found: Mapping[str, Domain]) -> str:
 
 def _check_lists(
     template: Mapping[str, Any], node: Mapping[str, Any], prefix: str, found: Mapping[str, Domain]
-) -> None:
-    """Refuses lists with more values than layers, because the surplus would be ignored silently."""
+) -> Iterator[str]:
+    """Refuses lists with more values than layers, because the surplus would be ignored silently.
+
+    Yields:
+        A line on each list that is not searched, because other programs would search its values.
+    """
     for name, value in node.items():
         key = f"{prefix}.{name}"
         if isinstance(value, dict):
-            _check_lists(template, value, key, found)
+            yield from _check_lists(template, value, key, found)
         count = _count_key(key)
         layers = _layer_counts(template, found, count) if count else None
         domain = found.get(key)
+        plain = isinstance(value, list) and not any(isinstance(one, _Placeholder) for one in value)
+        searched = f"{key}={','.join(map(as_written, value))}" if plain else ""
         for option in domain.options if isinstance(domain, Choice) else [value]:
             if isinstance(option, list) and layers and len(option) > max(layers):
                 raise UserError(
                     f"{key}={_readable(option, found)}: has {counted(len(option), 'value')} for "
-                    f"{counted(max(layers), 'layer')}; "
-                    f"give one for each layer, or set {count}={len(option)}"
+                    f"{counted(max(layers), 'layer')}; give one for each layer, or set {count}={len(option)}"
+                    f"{f'; to search these values: {searched}' if plain else ''}"
                 )
+        if plain and layers and len(set(map(str, value))) > 1:
+            yield f"{key} has one value for each layer; to search these values instead: {searched}"

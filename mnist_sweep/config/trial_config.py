@@ -118,7 +118,7 @@ class CNN(Layers):
 
 
 def without_suffix(name: str) -> str:
-    """Returns how to write the name of something in a file, such as `folder/own.py:build`; "" if it is no file."""
+    """Returns how to write the name of something in a file, such as `folder/own.py:build`; "" if it is not a file."""
     found = re.fullmatch(r"(?:\./)?([\w/]+)\.py:(\w+)", name)
     return f"; write {found[1].replace('/', '.')}:{found[2]}" if found else ""
 

@@ -35,9 +35,9 @@ _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
 _CHANNELS = (1, 3, 4)
-# Images of floats of which no pixel is brighter than this, of 255, are mistakes.
+# If no pixel of images of floats is brighter than this, of 255, they are a mistake.
 _LEAST_BYTE = 2.0
-# Images of which no pixel is brighter than this, of 255, are suspicious.
+# If no pixel of images is brighter than this, of 255, they are suspicious.
 _DARK = 64.0
 # Scaling one part twice makes it 255 times as dark as the other one.
 _MOST_CONTRAST = 100.0

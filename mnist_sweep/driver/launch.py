@@ -153,7 +153,7 @@ class _Launch:
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
         grown = [key for key, domain in before.space.items() if self._grown.get(key, domain) != domain]
-        notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
+        notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} before" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
         here = [slot for slot in self._plan.slots if not node_of(slot.name)]
@@ -283,6 +283,7 @@ class _Launch:
             reason,
             single=sweep.state.single,
             last=last_run(self._folder, sweep.state, settings.objectives),
+            retrains="" if self._retrains is None else self._retrains.sweep,
         )
         if sweep.results.winner() is None:
             return 1

@@ -84,7 +84,10 @@ def resume(
     given = [text for text in overrides if not text.startswith(_STORE)]
     more = [text for text in given if larger_space.is_searched(old, text.partition("=")[0])]
     new, larger = _overridden(old, given), _overridden(old, more)
-    check_unchanged(larger, new)
+    try:
+        check_unchanged(larger, new)
+    except UserError as error:
+        raise UserError(f"{error}; start a new sweep, or use retrain to train one trial with other values") from None
     if larger_space.changed(old, larger):
         larger_space.check(old, new, state)
     if retry_failed and not state.failed:
@@ -349,8 +352,9 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
             known = flat(changed)
             continue
         if isinstance(config.get(key), Mapping):
-            first = next(iter(config[key]))
-            raise UserError(f"resume: {override}: is a group; change single values, such as {key}.{first}")
+            raise UserError(
+                f"resume: {override}: a group cannot be changed; start a new sweep, or change single values"
+            )
         if key not in known:
             raise UserError(f"resume: {unknown_key(key, known)}")
         changed = replaced(changed, key, _value(key, text))

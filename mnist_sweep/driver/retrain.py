@@ -80,7 +80,7 @@ def retrain(
     config, notes = changed(before, overrides, found.run.data.metrics.get("best_epoch"))
     if TAG_GOES_ON_FROM in tags:
         notes.insert(
-            0, f"It continued from the weights of {tags[TAG_GOES_ON_FROM]}, but is trained from the start now."
+            0, f"The trial continued from the weights of {tags[TAG_GOES_ON_FROM]}; now it is trained from the start."
         )
     config["tracking"] |= {"uri": found.client.tracking_uri, "register": register or champion}
     differences = _differences(before, config, sweep)
@@ -164,7 +164,7 @@ def changed(
     if "training.epochs" not in given and best_epoch is not None:
         training["epochs"] = int(best_epoch)
         epochs = counted(int(best_epoch), "epoch")
-        notes.append(f"It trains for {epochs}, as the best epoch of the trial was that; training.epochs=N changes it.")
+        notes.append(f"It trains for {epochs}, up to the trial's best epoch; training.epochs=N changes that.")
     return new, [
         *notes,
         "It keeps the model of the epoch with the lowest training loss, which is usually the last one.",

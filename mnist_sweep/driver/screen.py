@@ -38,7 +38,7 @@ _STARTING = "The workers are starting; importing Keras takes a few seconds."
 _SOON, _SILENCE, _LONG_SILENCE = 10.0, 60.0, 600.0
 # Narrower tables say what a trial does, but not where.
 _WITH_SLOTS = 60
-# Seconds of an epoch that are not rounded to nothing.
+# Seconds that are not rounded to nothing.
 _WORTH_SAYING = 0.05
 # Characters that the hyperparameters get at least in the line of a trial.
 _VALUES = 30
@@ -135,7 +135,7 @@ class Screen:
             parts.append(one_line(row.outcome.reason, LONGEST_REASON))
         parts.append(format_duration(row.outcome.seconds))
         left = self.progress.seconds_left()
-        ahead = "" if left is None else f", about {format_duration(left)} left"
+        ahead = "" if left is None or left < _WORTH_SAYING else f", about {format_duration(left)} left"
         after = "" if self._has_table else f"[{self.progress.done()}{ahead}]"
         room = self._room - len("  ".join([*parts, after])) - 2
         short = _short(tuple(self.progress.names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ _WEIGHTS: dict[Kind, int] = {
     "best epoch": 1,
     "time": 1,
 }
+# Trials with a result that did not train to their end.
+_ENDED_EARLY = {Status.STOPPED: "{was} stopped early", Status.DIVERGED: "diverged"}
 Say = Callable[[str], None]
 
 
@@ -93,9 +96,9 @@ def announce(
         say(f"           {one_line(note)}")
     if started.earlier:
         sweeps = ", ".join(sorted({str(trial["sweep"]) for trial in started.earlier}))
-        say(f"  knows    {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 30)}")
+        say(f"  learns   from {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 35)}")
     elif asked := started.config["search"].get("warm_start"):
-        say(f"  knows    nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
+        say(f"  learns   nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
     shown = ", ".join(places)
     say(f"  workers  {shown if len(shown) < LONGEST_LINE // 2 else f'{len(places)}: {places[0]} … {places[-1]}'}")
 
@@ -140,7 +143,7 @@ def leaderboard(console: Console, space: Space, results: Ranking) -> None:
         note = f"{MARK} on the Pareto front: no other trial is at least as good in {names} and better in one"
         console.print(note, style="dim", highlight=False, soft_wrap=True)
     if left_out:
-        note = f"Not shown in {console.width} columns: {', '.join(left_out)}. `compare` has all columns."
+        note = f"Not shown in {console.width} columns: {', '.join(left_out)}. `compare --columns` shows any column."
         console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -156,6 +159,7 @@ def next_steps(
     *,
     single: bool = False,
     last: LastRun | None = None,
+    retrains: str = "",
 ) -> None:
     """Prints which trial won, where the results are, and what to do next.
 
@@ -170,11 +174,12 @@ def next_steps(
         reason: Why the sweep ended; "" if the search was complete.
         single: Whether nothing was searched, so that there is one trial, apart from those that retrain it.
         last: How a single run differs from the last one; None if there is nothing to compare it with.
+        retrains: The sweep whose trial a single run retrains; "" if it retrains none.
     """
     ended = [outcome.status for outcome in results.outcomes.values()]
-    for status in (Status.STOPPED, Status.DIVERGED):
+    for status in _ENDED_EARLY:
         if (count := ended.count(status)) and not (single and len(ended) == 1):
-            say(f"{counted(count, 'trial')} {status}.")
+            say(f"{counted(count, 'trial')} {_ENDED_EARLY[status].format(was='was' if count == 1 else 'were')}.")
     winner, failures = results.winner(), _failures(results)
     if winner is None and len(results.outcomes) == 1:
         (only,) = results.outcomes.values()
@@ -184,14 +189,17 @@ def next_steps(
     if " in a row " in reason:
         # What comes after it was said above.
         say(f"The search has ended early: {reason.partition(': ')[0]}.")
+    elif reason and winner is not None:
+        say(f"The {'run' if single else 'search'} has ended: {one_line(reason, LONGEST_REASON)}.")
     if winner is None:
         # The reason of a sweep whose trials have all failed is theirs.
         why = "" if failures else f": {one_line(reason, LONGEST_REASON)}"
         say(f"{'The run has no result' if single else 'No trial has a result'}{why}.")
         say(f"The workers' output is in {folder / 'workers'}.")
-        if ended:
+        if any(outcome.failed for outcome in results.outcomes.values()):
+            which = "it" if single else "the trials"
             again = invocation.command(f"resume --retry-failed {as_argument(sweep, folder)}")
-            say(f"To train the trials again, after correcting the cause: {again}")
+            say(f"To train {which} again with the same values, after correcting the cause: {again}")
         if published is not None:
             tell_published(say, published)
         return
@@ -218,10 +226,10 @@ def next_steps(
     commands = (
         {f"sync {named}": "write it to MLflow"}
         if published is None
-        else _next_commands(named, sweep.partition("/")[0] if single else None)
+        else _next_commands(named, sweep.partition("/")[0] if single else None, retrains)
     )
     if any(outcome.failed for outcome in results.outcomes.values()):
-        commands[f"resume --retry-failed {named}"] = "train the failed trials again, after correcting the cause"
+        commands[f"resume --retry-failed {named}"] = "train the failed trials again with the same values"
     lines = {invocation.command(command): purpose for command, purpose in commands.items()}
     width = max(map(len, lines))
     for line, purpose in lines.items():
@@ -269,10 +277,12 @@ def _tell_last_run(say: Say, last: LastRun) -> None:
         say(f"  {one_line(change.name):{width}}  {change.before} → {change.now}")
 
 
-def _next_commands(sweep: str, single_of: str | None) -> dict[str, str]:
+def _next_commands(sweep: str, single_of: str | None, retrains: str) -> dict[str, str]:
     """The commands on a sweep, or on a single run of an experiment, with what they do."""
     compare = {f"compare {sweep}": "its trials as a table, CSV …"}
-    if single_of is not None:
+    if retrains:
+        compare = {f"compare {shlex.quote(retrains)} {sweep}": "the trials of its sweep and this one as a table, CSV …"}
+    elif single_of is not None:
         compare = {f"compare {single_of} --all": f"all runs of {single_of} as a table, CSV …"}
     model = "best model" if single_of is None else "model"
     return {
@@ -284,8 +294,8 @@ def _next_commands(sweep: str, single_of: str | None) -> dict[str, str]:
 
 
 def as_argument(sweep: str, folder: Path) -> str:
-    """Returns what commands find a sweep by: its name, or its folder if that is outside `experiments/`."""
-    return sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder))
+    """Returns how to write a sweep in a command: its name, or its folder if that is outside `experiments/`."""
+    return shlex.quote(sweep if folder.absolute() == (SWEEPS / sweep).absolute() else str(_shown_path(folder)))
 
 
 def _shown_path(path: Path) -> Path:

@@ -22,7 +22,7 @@ from mnist_sweep.journal.trial import Outcome
 # These do not change the result of a run: what it is called, where it runs and where it is logged.
 _IGNORED = ("name", "description", "resume", "tracking", "workers", "search", "limits")
 _VERSIONS = ("mnist_sweep", "tensorflow", "jax", "keras", "numpy", "commit")
-_LONGEST_VALUE = 60
+_LONGEST_VALUE, _COMMIT = 60, 10
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,17 @@ def _compared(before: SweepState, now: SweepState, objectives: tuple[Objective, 
     if other_data and not any(change.name.startswith("data.") for change in settings):
         settings.append(Change("images", str(then.get("digest")), str(data.get("digest"))))
     settings += [
-        Change(name, _text(before.versions.get(name)), _text(now.versions.get(name)))
+        Change(name, _version(before, name), _version(now, name))
         for name in _VERSIONS
         if before.versions.get(name) != now.versions.get(name)
     ]
     return LastRun(before.started.sweep, settings, _results(before, now, objectives), other_data)
+
+
+def _version(state: SweepState, name: str) -> str:
+    version = state.versions.get(name)
+    # As git shortens it.
+    return _text(version[:_COMMIT] if version is not None and name == "commit" else version)
 
 
 def _config(state: SweepState) -> dict[str, Any]:

@@ -50,9 +50,10 @@ def find_column(frame: pd.DataFrame, name: str, headings: Mapping[str, str], opt
         return ends[0]
     if ends:
         raise UserError(f"{option}: several columns end in {name}; write {' or '.join(ends)}")
-    known = {heading for heading, column in headings.items() if column in columns}
-    known |= {re.sub(r"^(params|metrics)\.", "", column) for column in columns}
-    raise UserError(f"{option}: there is no column {name}{did_you_mean(name, known)}")
+    shown = {heading for heading, column in headings.items() if column in columns}
+    shown |= {column for column in columns if "." not in column}
+    known = shown | {re.sub(r"^(params|metrics)\.", "", column) for column in columns}
+    raise UserError(f"{option}: there is no column {name}{did_you_mean(name, known, shown)}")
 
 
 def matching(frame: pd.DataFrame, conditions: Iterable[str], headings: Mapping[str, str]) -> pd.DataFrame:

@@ -244,7 +244,7 @@ def _left_out(columns: Sequence[Column], left_out: Sequence[str], width: int, *,
     parts = [f"not shown in {width} columns: {', '.join(other)}"] if other else []
     parts += [f"the same in all runs: {', '.join(same)}"] if same else []
     text = "; ".join(parts)
-    named = shlex.quote(",".join(left_out[:_NAMED]))
+    named = shlex.quote(",".join(["trial", *left_out[:_NAMED]]))
     return f"{text[0].upper()}{text[1:]}. To see them: --columns={named}"
 
 
@@ -284,10 +284,11 @@ def _importance(console: Console, frame: pd.DataFrame, objective: Objective) -> 
         Column("p", ["" if pd.isna(p) else f"{p:.2g}" for p in both["p"]], 0),
     ]
     console.print()
-    show(console, columns, f"What the best trials by {objective.name} have in common")
+    left_out = show(console, columns, f"What the best trials by {objective.name} have in common")
+    chance = "" if "p" in left_out else "; p: how likely so much in common is by chance"
     console.print(
         "importance: how much the hyperparameter decides whether a trial is among the best (PED-ANOVA); interval: the "
-        "range in which it would be for other trials of the same search; p: how likely so much in common is by chance",
+        f"range in which it would be for other trials of the same search{chance}",
         style="dim",
         highlight=False,
         soft_wrap=True,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from mnist_sweep.common.tables import Column, markdown
-from mnist_sweep.common.text import counted, short_names
+from mnist_sweep.common.text import counted, short_names, spaced
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
 from mnist_sweep.journal.last_run import LastRun
@@ -89,7 +90,7 @@ def _part(key: str, short: str, values: list[Any]) -> tuple[int, str]:
         return 0, f"{text} {before}{_COUNTED[last]}{'' if text == '1' else 's'}"
     if key.endswith((".name", ".activation", ".kind")):
         return 1, before + text
-    word = before + _SHORT.get(last, last.replace("_", " "))
+    word = before + _SHORT.get(last, spaced(last))
     if isinstance(values[0], bool) and len(values) == 1:
         return 3, word if values[0] else ""
     return 2 if last == "learning_rate" else 3, f"{word} {text}"
@@ -160,9 +161,10 @@ def sweep_note(
         last: How a single run differs from the last one; None if there is nothing to compare it with.
     """
     sweep, data, single = started.sweep, _data(started.data), not started.space
-    commands = [f"resume {sweep}"]
+    named = shlex.quote(sweep)
+    commands = [f"resume {named}"]
     if ended.status is not Status.STOPPED:
-        commands = [f"compare {sweep}", f"export {sweep} --to exported", f"ui {sweep}"]
+        commands = [f"compare {named}", f"export {named} --to exported", f"ui {named}"]
     next_steps = "\n".join(
         ["### Next", "", "```", *(f"python -m mnist_sweep {command}" for command in commands), "```"]
     )

@@ -234,7 +234,7 @@ class Trainer:
         """Imports a user's model function, builds models with it, and checks that the first can be loaded again.
 
         Args:
-            raws: Configs of trials. If no model can be built with their values, that is no fault: others may work.
+            raws: Configs of trials. If no model can be built with their values, others may work.
 
         Returns:
             `unread`, the keys of `model` that it reads with none of them; and `notes`, lines for the user on what is

@@ -78,7 +78,7 @@ def registered(sweep: str, folder: Path, slots: Sequence[Slot]) -> Iterator[list
             cleanup.enter_context(_lock(shared, mine))
         except OSError:
             # Not worth the end of a sweep.
-            _LOG.info("cannot tell other sweeps of this one", exc_info=True)
+            _LOG.info("cannot tell other sweeps about this one", exc_info=True)
         yield others
 
 
@@ -93,11 +93,12 @@ def warnings(slots: Sequence[Slot], others: Sequence[Neighbour]) -> list[str]:
     here, lines = set(usable_cores()), []
     on_cores = [other for other in others if other.threads and here & set(other.cores)]
     if threads and on_cores and sum(threads) + sum(other.threads for other in on_cores) > cores():
-        share = max(1, cores() // (1 + len(on_cores)) // max(threads))
-        lines.append(
-            f"{_named(on_cores)} on the same {counted(cores(), 'core')}, so each is slower. "
-            f"To share: workers.count={share}"
-        )
+        share = max(1, cores() // (1 + len(on_cores)))
+        # One worker has the threads of all cores.
+        key, used = ("count", len(threads)) if len(threads) > 1 else ("threads", threads[0])
+        share = max(1, share // max(threads)) if key == "count" else share
+        todo = f" To share: workers.{key}={share}" if share < used else ""
+        lines.append(f"{_named(on_cores)} on {_same(cores(), 'core')}, so each is slower.{todo}")
     mine = {identity_of(slot.gpu): slot for slot in slots if slot.gpu is not None}
     on_gpus = [other for other in others if mine.keys() & set(other.gpus)]
     if on_gpus:
@@ -106,10 +107,12 @@ def warnings(slots: Sequence[Slot], others: Sequence[Neighbour]) -> list[str]:
         if len(mine) > 1:
             half = [slot.gpu or "" for slot in mine.values()][len(mine) // 2 :]
             todo = f"To share: CUDA_VISIBLE_DEVICES={','.join(half)} for this one"
-        lines.append(
-            f"{_named(on_gpus)} on the same {counted(len(both), 'GPU')} ({', '.join(both)}), so each is slower. {todo}"
-        )
+        lines.append(f"{_named(on_gpus)} on {_same(len(both), 'GPU')} ({', '.join(both)}), so each is slower. {todo}")
     return lines
+
+
+def _same(number: int, noun: str) -> str:
+    return f"the same {noun if number == 1 else counted(number, noun)}"
 
 
 def _named(others: Sequence[Neighbour]) -> str:

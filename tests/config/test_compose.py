@@ -267,16 +267,29 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             f"experiment=zzz: no such experiment; choose one of: {', '.join(sorted(EXPERIMENTS))}",
         ),
         (["+experiment=Quick"], "experiment=Quick: no such experiment; did you mean 'quick'?"),
-        (["experiment=quick"], "experiment: write it with a plus, +experiment=NAME"),
+        (["experiment=quick"], "experiment: write it with a plus, +experiment=quick"),
+        (["training.epochs=1", "quick"], "quick: is not KEY=VALUE; write +experiment=quick"),
+        (["mnist_5k"], "mnist_5k: is not KEY=VALUE; write data=mnist_5k"),
+        (["minst"], "minst: is not KEY=VALUE; did you mean data=mnist?"),
+        (["hello"], "hello: is not KEY=VALUE"),
+        (["model.units=16", "32"], "model.units=16 32: must be one argument; write model.units=16,32"),
+        (["model.units", "=", "16"], "model.units =: must be one argument; write model.units=16"),
+        (["model.units=", "16"], "model.units= 16: must be one argument; write model.units=16"),
+        (
+            ["data=npz", "data.path=my", "digits.npz", "seed=2"],
+            "data.path=my digits.npz: must be one argument; write 'data.path=my digits.npz'",
+        ),
         (["model=mpl"], "model=mpl: no such option of the group model; did you mean 'mlp'?"),
         (["model=rnn"], "model=rnn: no such option of the group model; did you mean 'cnn'?"),
+        (["workers=4"], "workers=4: no such option of the group workers; for their number, write workers.count=4"),
+        (["model=2"], "model=2: no such option of the group model; choose one of: cnn, mlp"),
         (["workers=ray"], "workers=ray: no such option of the group workers; choose one of: local"),
         (["optimizer=Adamm"], "optimizer=Adamm: no such option of the group optimizer; did you mean 'adam'?"),
         (["data=mnist5k"], "data=mnist5k: no such option of the group data; did you mean 'mnist_5k'?"),
         (
             ["data=./my data/digits.npz"],
             "data=./my data/digits.npz: no such option of the group data; for a file, write data=npz "
-            "data.path=./my data/digits.npz",
+            "'data.path=./my data/digits.npz'",
         ),
         (
             ["model=own:build"],
@@ -356,7 +369,7 @@ def test_an_override_without_a_key_is_refused() -> None:
 
 
 def test_a_misspelt_experiment_group_gets_a_suggestion() -> None:
-    with pytest.raises(UserError, match=r"did you mean 'experiment'"):
+    with pytest.raises(UserError, match=r"did you mean '\+experiment'"):
         plan.prepare(composed("+experimnt=quick"))
 
 
@@ -364,6 +377,12 @@ def test_a_misspelt_experiment_in_a_subfolder_is_refused(write: Write) -> None:
     write("experiment/first/try.yaml", GLOBAL)
 
     assert "no such" in message("+experiment=first/tyr")
+
+
+def test_an_option_in_an_experiments_defaults_must_override(write: Write) -> None:
+    write("experiment/mine.yaml", f"{GLOBAL}\ndefaults:\n  - model: cnn\n")
+
+    assert message("+experiment=mine") == "experiment: its defaults have '- model: cnn'; write '- override /model: cnn'"
 
 
 def test_plain_resolves_references() -> None:

@@ -272,7 +272,7 @@ def test_values_that_a_narrower_search_leaves_out_may_stay_in_the_condition(spac
         ("model.units", "optimizer.name > 3", "is searched in choice(sgd, adam), which are not numbers; use in, =="),
         ("model.units", "model.l2 > 1", "never holds; model.l2 is searched in choice(0.1, 0.2)"),
         ("model.units", "model.l2 == 0.1 and model.l2 == 0.2", "never holds; model.l2 is searched in"),
-        ("model.units", "model.dropout == 0.1", "has any number; compare it with <, <=, > or >="),
+        ("model.units", "model.dropout == 0.1", "an interval of real numbers; compare it with <, <=, > or >="),
         ("model.units", "model.dropout > 0.5", "never holds; model.dropout is searched in interval(0, 0.5)"),
         ("model.units", "model.dropout > 0.3 and model.dropout < 0.2", "never holds; model.dropout is searched in"),
         ("model.units", "optimizer.learning_rate > 0.1", "optimizer.learning_rate is null, which is not a number"),

@@ -199,7 +199,11 @@ def test_the_groups_that_may_be_searched_are_passed_on_unchanged(compose_config:
         ({"nam": "mlp"}, "nam: unknown key; did you mean 'name'?"),
         ({"serach": {}}, "serach: unknown key; did you mean 'search'?"),
         ({"data": MISSING}, "data: this key is missing"),
-        ({"data": "mnist"}, "data=mnist: must be a mapping of names to values"),
+        (
+            {"data": "mnist"},
+            "data=mnist: must be a group of keys; to choose mnist in an experiment file, write "
+            "'- override /data: mnist' under defaults",
+        ),
         ({"model": None}, "model=null: must be a mapping of names to values"),
         (
             {"data.name": "minst"},
@@ -208,7 +212,7 @@ def test_the_groups_that_may_be_searched_are_passed_on_unchanged(compose_config:
         ({"data.path": 3}, "data.path=3: must be text"),
         ({"data.fallback": "mnist"}, "data.fallback=mnist: must be 'mnist_5k' or null"),
         ({"data.validation_split": 1.0}, "data.validation_split=1.0: must be at most 0.9"),
-        ({"data.validation_split": -0.1}, "data.validation_split=-0.1: must be at least 0.0"),
+        ({"data.validation_split": -0.1}, "data.validation_split=-0.1: must be at least 0"),
         ({"data.validation_split": True}, "data.validation_split=true: must be a number"),
         ({"data.validaton_split": 0.1}, "data.validaton_split: unknown key; did you mean 'data.validation_split'?"),
         ({"data.path": MISSING}, "data.path: this key is missing"),
@@ -330,15 +334,18 @@ def test_a_key_of_another_search_is_refused(compose_config: Compose, algorithm: 
 def test_a_key_that_a_search_lacks_is_named(compose_config: Compose, algorithm: str, key: str) -> None:
     text = message(changed(compose_config(f"search={algorithm}"), {f"search.{key}": MISSING}))
 
-    assert text == f"search.{key}: this key is missing"
+    assert text == (
+        f"search.{key}: this key is missing; search={algorithm} brings it, or in an experiment file "
+        f"'- override /search: {algorithm}' under defaults"
+    )
 
 
 @pytest.mark.parametrize(
     ("algorithm", "key", "value", "expected"),
     [
         ("bayesian", "num_initial_points", 0, "must be at least 1"),
-        ("bayesian", "alpha", 0, "must be more than 0.0"),
-        ("bayesian", "beta", -1, "must be at least 0.0"),
+        ("bayesian", "alpha", 0, "must be more than 0"),
+        ("bayesian", "beta", -1, "must be at least 0"),
         ("bayesian", "beta", math.nan, "must be a finite number"),
         ("hyperband", "factor", 1, "must be at least 2"),
         ("hyperband", "factor", 2.5, "must be a whole number"),

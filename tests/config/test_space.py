@@ -258,11 +258,13 @@ def test_sweeps_inside_a_list_are_separate_hyperparameters(trial: Trial) -> None
     [
         (
             {"model.units": [64, 32, 16]},
-            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3; "
+            "to search these values: model.units=64,32,16",
         ),
         (
             {"model.units": [64, 32, 16], "model.layers": "range(1, 3)"},
-            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3",
+            "model.units=[64, 32, 16]: has 3 values for 2 layers; give one for each layer, or set model.layers=3; "
+            "to search these values: model.units=64,32,16",
         ),
         (
             {"model.units": "choice([64, 32], [64, 32, 16])"},
@@ -271,7 +273,7 @@ def test_sweeps_inside_a_list_are_separate_hyperparameters(trial: Trial) -> None
         (
             {"model.activation": ["relu", "tanh"], "model.layers": 1},
             "model.activation=['relu', 'tanh']: has 2 values for 1 layer; "
-            "give one for each layer, or set model.layers=2",
+            "give one for each layer, or set model.layers=2; to search these values: model.activation=relu,tanh",
         ),
         pytest.param(
             {"model.units": ["choice(64, 128)", 32], "model.layers": 1},
@@ -286,8 +288,18 @@ def test_a_list_with_more_values_than_layers_is_refused(trial: Trial, changes: d
 
 def test_a_dense_heads_list_with_more_values_than_layers_is_refused(trial: Trial) -> None:
     assert message(trial({"model.dense.units": [64, 32]}, "cnn")) == (
-        "model.dense.units=[64, 32]: has 2 values for 1 layer; give one for each layer, or set model.dense.layers=2"
+        "model.dense.units=[64, 32]: has 2 values for 1 layer; give one for each layer, or set model.dense.layers=2; "
+        "to search these values: model.dense.units=64,32"
     )
+
+
+def test_a_list_in_a_sweep_is_said_not_to_be_searched(trial: Trial) -> None:
+    searched = {"model.dropout": "choice(0.0, 0.5)"}
+    assert Space(trial({"model.units": [64, 32]} | searched)).notes == [
+        "model.units has one value for each layer; to search these values instead: model.units=64,32"
+    ]
+    assert Space(trial({"model.units": [64, 32]})).notes == []
+    assert Space(trial({"model.units": [64, 64]} | searched)).notes == []
 
 
 def test_a_list_may_be_as_long_as_the_largest_number_of_layers(trial: Trial) -> None:
@@ -631,7 +643,7 @@ def test_a_shipped_experiments_corners_have_every_choice_and_both_ends(
             {"model.units": "interval(1, 64)"},
             "model.units=interval(1, 64): must be whole numbers; write int(interval(1, 64))",
         ),
-        ({"model.dropout": "interval(0, 1)"}, "model.dropout=1.0: must be less than 1.0"),
+        ({"model.dropout": "interval(0, 1)"}, "model.dropout=1.0: must be less than 1"),
         ({"training.epochs": "int(interval(0, 9))"}, "training.epochs=0: must be at least 1"),
         (
             {"model.activation": "relu,tnah"},

@@ -176,7 +176,7 @@ class TestOverrides:
             ("search.max_trials=3", r"search.max_trials \(20 → 3\)"),
             ("workers.cuont=1", "workers.cuont: unknown key; did you mean 'workers.count'"),
             ("workers.count=no", "workers.count=no: "),
-            ("data=npz", "data=npz: is a group; change single values, such as data.name"),
+            ("data=npz", "data=npz: a group cannot be changed; start a new sweep, or change single values"),
             ("name=y", "name=y: a sweep keeps its name"),
         ],
     )

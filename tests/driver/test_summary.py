@@ -92,13 +92,44 @@ def test_the_summary_counts_trials_that_failed_alike(compose_config) -> None:
     ]
 
 
+def test_only_trials_whose_code_has_failed_are_offered_to_be_trained_again(compose_config) -> None:
+    settings = check_settings(compose_config())
+    results = Ranking(settings.objectives)
+    lines: list[str] = []
+    for status, reason in ((Status.REFUSED, "limits.parameters=1: too large"), (Status.FAILED, "no memory")):
+        number = len(results.trials)
+        results.trials[number] = Trial(number, {}, {}, 3)
+        results.outcomes[number] = Outcome(status, reason, parameters=9)
+        summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], None, "")
+    retried = [line for line in lines if "--retry-failed" in line]
+    assert len(retried) == 1
+    assert retried[0].startswith("To train the trials again with the same values, after correcting the cause: ")
+
+
+def test_commands_on_a_folder_with_a_space_can_be_copied() -> None:
+    assert summary.as_argument("quick/my results", Path("my results")) == "'my results'"
+    assert summary.as_argument("quick/now", Path("experiments/quick/now")) == "quick/now"
+
+
+def test_trials_that_were_stopped_are_counted_and_the_reason_for_the_end_is_told(compose_config) -> None:
+    settings = check_settings(compose_config())
+    results = Ranking(settings.objectives)
+    for number in range(2):
+        results.trials[number] = Trial(number, {}, {}, 3)
+        results.outcomes[number] = Outcome(Status.STOPPED, "", 0.5, 1)
+    lines: list[str] = []
+    why = "the time budget of 9s is used up"
+    summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], Published(), why)
+    assert lines[:2] == ["2 trials were stopped early.", "The search has ended: the time budget of 9s is used up."]
+
+
 def test_a_warm_start_without_usable_trials_is_announced() -> None:
     lines: list[str] = []
     about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
     about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
     config = {"search": {"warm_start": ["one", "two"]}}
     summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
-    assert "  knows    nothing: no trial of one, two fits this space and has all objectives" in lines
+    assert "  learns   nothing: no trial of one, two fits this space and has all objectives" in lines
 
 
 def test_a_single_run_is_announced_with_its_settings_as_the_command_line_has_them(compose_config) -> None:
@@ -167,6 +198,12 @@ def test_a_single_run_is_not_called_a_sweep_and_is_compared_with_the_last_one(pr
     assert "Folder: " in output
 
 
+def test_a_retrained_trial_is_compared_with_the_trials_of_its_sweep(printed: Printed) -> None:
+    output = printed(0.93, units="4", single=True, retrains="a/a")
+    assert "compare a/a sweep " in output
+    assert "--all" not in output
+
+
 def test_a_single_run_without_a_change_or_on_other_images_says_so(printed: Printed) -> None:
     assert "Nothing was changed since the last run, a/a:" in printed(
         0.93, units="4", single=True, last=replace(LAST, settings=[])
@@ -193,7 +230,7 @@ def test_a_narrow_terminal_names_the_columns_that_are_not_shown(compose_config) 
     summary.leaderboard(Console(file=file, width=34), Space(settings.trial), results)
     assert row(file.getvalue(), "0 4") == ["0", "4", "0.5000"]
     shown = " ".join(file.getvalue().split())
-    assert "Not shown in 34 columns: rank, activation, best epoch, time. `compare` has all columns." in shown
+    assert "Not shown in 34 columns: rank, activation, best epoch, time. `compare --columns` shows any column." in shown
 
 
 def row(output: str, start: str) -> list[str]:

@@ -72,7 +72,7 @@ def test_a_sweep_learns_from_an_earlier_one_and_takes_several_objectives_and_fol
         "objective=[val_accuracy max, parameters min]",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"knows    [1-5] trials of asked/", done.stdout)
+    assert re.search(r"learns   from [1-5] trials? of asked/", done.stdout)
     assert "Pareto front" in done.stdout
     (started,) = events(folder, "several", SweepStarted)
     assert {len(trial["scores"]) for trial in started.earlier} == {2}

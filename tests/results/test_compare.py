@@ -113,14 +113,14 @@ def test_an_unwritable_csv_file_is_an_error(project, new, tmp_path):
             80,
             ["trial", "status", "val_accuracy", "units", "batch_normalization", "optimizer"],
             "Not shown in 80 columns: test_accuracy, learning_rate, momentum, epochs, best epoch, parameters, time. "
-            "To see them: --columns=test_accuracy,learning_rate,momentum,epochs",
+            "To see them: --columns=trial,test_accuracy,learning_rate,momentum,epochs",
         ),
         (
             45,
             ["trial", "status", "val_accuracy", "units"],
             "Not shown in 45 columns: test_accuracy, batch_normalization, optimizer, learning_rate, momentum, "
             "epochs, best epoch, parameters, time. To see them: "
-            "--columns=test_accuracy,batch_normalization,optimizer,learning_rate",
+            "--columns=trial,test_accuracy,batch_normalization,optimizer,learning_rate",
         ),
     ],
 )
@@ -335,6 +335,14 @@ def test_a_wrong_option_is_an_error_that_says_what_to_do(project, new, view, mes
     assert str(caught.value) == message
 
 
+def test_the_columns_to_choose_from_are_those_of_the_table_not_all_of_the_config(project, new):
+    with pytest.raises(UserError, match="there is no column zzz; choose one of: ") as caught:
+        compare([new], None, View(columns=["zzz"]))
+    names = str(caught.value).partition("choose one of: ")[2].split(", ")
+    assert {"trial", "status", "units", "val_accuracy", "time"} <= set(names)
+    assert not any("." in name for name in names)
+
+
 @pytest.mark.parametrize(
     ("sort", "trials"),
     [
@@ -518,7 +526,7 @@ def test_command_line_takes_any_number_of_sweeps_and_all_options(project, old, n
     assert lines(capsys) == ["trial,params.model.units", "1,128", "0,64", "1,64", "0,32"]
     assert COMMANDS["compare"](["alpha", "--all", "--columns", "trial", "--format", "csv"]) == 0
     assert len(lines(capsys)) == 8
-    with pytest.raises(UserError, match="compare: argument --sort: expected one argument"):
+    with pytest.raises(UserError, match="compare: --sort needs a value; see "):
         COMMANDS["compare"](["--sort"])
 
 

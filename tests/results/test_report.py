@@ -159,6 +159,20 @@ def test_a_damaged_file_leaves_out_only_its_own_plots(project, new, monkeypatch,
 # ---- what it says -----------------------------------------------------------------------------------------------
 
 
+def test_the_budget_is_that_of_the_last_session(undrawn, tmp_path):
+    made = made_up.sweep(tmp_path, 7)
+    (tmp_path / "parent").mkdir(exist_ok=True)
+    (tmp_path / "parent" / "config.yaml").write_text("search: {max_trials: 90, time_budget: null}")
+    shown = text_of(page(made, tmp_path))
+    assert "90 trials" in shown
+    assert "12 min" not in shown
+
+
+def test_trials_that_are_equally_good_are_counted(undrawn, tmp_path):
+    made = made_up.sweep(tmp_path, 4, metrics__best_val_accuracy=[0.5, 0.75, 0.75, 0.25])
+    assert "It is the first of 2 trials with the best val_accuracy" in text_of(page(made, tmp_path))
+
+
 def test_the_sweep_is_described(undrawn, tmp_path):
     made = made_up.sweep(
         tmp_path,

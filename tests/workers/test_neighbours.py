@@ -71,6 +71,10 @@ def test_sweeps_on_the_same_cores_are_named_with_what_shares_them() -> None:
     ]
     (line,) = warnings(CPU, [other(workers=1), other()])
     assert line.startswith("2 other sweeps (/work/a, process 123, …) train on the same 2 cores, so each is slower.")
+    (line,) = warnings([Slot("cpu0", 2)], [other()])
+    assert line.endswith("so each is slower. To share: workers.threads=1")
+    (line,) = warnings(CPU[:1], [other()])
+    assert line.endswith("so each is slower.")
     (line,) = warnings(CPU, [other(folder="/work/" + "a" * 200)])
     assert len(line) <= 160
 
@@ -95,5 +99,5 @@ def test_sweeps_on_the_same_gpus_are_named_with_what_shares_them() -> None:
     assert "trains on the same 2 GPUs (0, 1)" in line
     assert line.endswith("To share: CUDA_VISIBLE_DEVICES=1 for this one")
     (line,) = warnings([Slot("gpu0", 1, "0")], [running])
-    assert "trains on the same 1 GPU (0)" in line
+    assert "trains on the same GPU (0)" in line
     assert line.endswith("To avoid that: workers.devices=cpu")

@@ -209,7 +209,7 @@ def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
         columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
     say = line_printer(console)
     say(f"exported trial {model.trial} of {model.sweep} to {to}")
-    show(console, columns, "Each loaded again, and compared with the run's predictions")
+    show(console, columns, "Checked against the run's predictions")
     for file in checked:
         if file.accuracy:
             about = file.accuracy

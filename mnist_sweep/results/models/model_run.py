@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -151,7 +152,7 @@ class ModelRun:
 
     @property
     def _retrain(self) -> str:
-        return command(f"retrain {self.sweep} {self.trial}")
+        return command(f"retrain {shlex.quote(self.sweep)} {self.trial}")
 
     def on_the_same_data(self) -> Iterator[ModelRun]:
         """Yields the run of its sweep, which has the files about the data that its winner has.

@@ -161,7 +161,7 @@ def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objectiv
         (old_tags.get(TAG_OBJECTIVE) != tags[TAG_OBJECTIVE], f"was chosen by {old_tags.get(TAG_OBJECTIVE)}"),
         (
             old_tags.get(_VALIDATION) != tags[_VALIDATION],
-            f"was scored on other validation images: {old_tags.get(_VALIDATION)}",
+            f"was scored on other validation images: {_differing(old_tags.get(_VALIDATION, ''), tags[_VALIDATION])}",
         ),
     ):
         if differs:
@@ -174,6 +174,11 @@ def _is_better(tags: dict[str, str], champion: ModelVersion, objective: Objectiv
     score = f"{objective.name} {new:.4f}{' on new seeds' if _CONFIRMED in tags else ''}"
     better = objective.better(new, old)
     return better, f"{score} is {'' if better else 'not '}better than the {old:.4f} of {version}"
+
+
+def _differing(then: str, now: str) -> str:
+    """The parts of a version's `validation` that another one does not have."""
+    return ", ".join(part for part in then.split(", ") if part not in now.split(", "))
 
 
 def _new_version(found: SweepRuns, name: str, run: Run, searched: Run, packaged: Packager) -> ModelVersion:

@@ -154,14 +154,15 @@ def note(count: int, what: str, text: str = "left out") -> str:
 
 
 def best_label(frame: pd.DataFrame, objective: Objective) -> str:
-    """Returns the best trial and its score for a legend or a note; empty if no trial has a score."""
+    """Returns the best trial, or the best epoch of a single one, and its score; empty if no trial has a score."""
     row = ranked(frame, objective)[:1]
     if row.empty:
         return ""
     mean = numbers(row, f"metrics.confirmed_{objective.name}")[0]
     number, score = int(row["trial"].iloc[0]), float(scores(row, objective)[0])
     new = "" if np.isnan(mean) else f", on new seeds {format_value(float(mean))}"
-    return f"best: trial {number} ({format_value(score)}{new})"
+    which = "best epoch" if len(frame) == 1 else f"best: trial {number}"
+    return f"{which} ({format_value(score)}{new})"
 
 
 def values_of(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mnist_sweep.common import invocation
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import counted, format_duration, grouped
 from mnist_sweep.config.units import seconds
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
+from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
-from mnist_sweep.results.report.winner import Fact, Winner
+from mnist_sweep.results.report.winner import Fact, Winner, fetched
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.results.runs.local import local_folder
 from mnist_sweep.tracking.tags import NODE, TAG_REASON, TAG_STATUS
+
+_BUDGET = ("max_trials", "time_budget", "target")
 
 
 def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[str, Any]:
@@ -62,7 +71,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[s
         "versions": _versions(found),
         "statuses": {s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
         "failures": _failures(frame),
-        "commands": _commands(found.sweep, status, best),
+        "commands": _commands(found.sweep, status, best, tags, single=not found.space),
     }
 
 
@@ -124,8 +133,8 @@ def _search(params: dict[str, str]) -> tuple[str, str]:
 
 
 def _budget(found: SweepRuns) -> tuple[str, str]:
-    params = found.parent.data.params
-    trials, time, target = (_given(params, f"search.{key}") for key in ("max_trials", "time_budget", "target"))
+    params = _with_last_budget(found)
+    trials, time, target = (_given(params, f"search.{key}") for key in _BUDGET)
     limits = (
         counted(int(trials), "trial") if trials.isdigit() else "",
         format_duration(seconds(time)).removesuffix(" 00 s") if time else "",
@@ -143,6 +152,18 @@ def _budget(found: SweepRuns) -> tuple[str, str]:
     if len(given) > 1:
         how.insert(0, "whichever comes first")
     return " or ".join(given) or "until every combination is tried", "; ".join(how)
+
+
+def _with_last_budget(found: SweepRuns) -> dict[str, str]:
+    """The sweep's parameters with the budget of its last session: MLflow's parameters keep that of the first one."""
+    config: Any = None
+    # A sweep that has lost its config still has its parameters.
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError):
+        file = fetched(ModelRun(found.client, found.parent), "config.yaml", Path(folder))
+        config = read_yaml(file, file.name) if file is not None else None
+    search = config.get("search") if isinstance(config, dict) else None
+    last = search if isinstance(search, dict) else {}
+    return found.parent.data.params | {f"search.{key}": str(last[key]) for key in _BUDGET if key in last}
 
 
 def _time(found: SweepRuns, frame: pd.DataFrame) -> tuple[str, str]:
@@ -173,16 +194,19 @@ def _failures(frame: pd.DataFrame) -> dict[str, int]:
     return {group[0]: len(group) for group in sorted(groups, key=len, reverse=True)}
 
 
-def _commands(sweep: str, status: str, best: Winner | None) -> list[tuple[str, str]]:
-    found = []
+def _commands(
+    sweep: str, status: str, best: Winner | None, tags: dict[str, str], *, single: bool
+) -> list[tuple[str, str]]:
+    found, sweep = [], shlex.quote(sweep)
     if status == "running":
         found.append((f"report {sweep}", "update this page"))
     if status in ("stopped", "failed"):
-        found.append((f"resume {sweep}", "resume the sweep"))
+        found.append((f"resume {sweep}", f"resume the {'run' if single else 'sweep'}"))
     if best is not None:
         which = f"{sweep} {best.trial}" if best.named else sweep
         found.append((f"export {which} --to exported", "write its model to a folder"))
         found.append((f"serve {which}", "draw a digit and see what it predicts"))
-        found.append((f"retrain {which} data.validation_split=0", "train it once more, on all training images"))
-    found.append((f"ui {sweep}", "see every run in MLflow"))
+        if tags.get("data.validation_images") != "0":
+            found.append((f"retrain {which} data.validation_split=0", "train it once more, on all training images"))
+    found.append((f"ui {sweep}", f"see {'the run' if single else 'every run'} in MLflow"))
     return [(invocation.command(text), purpose) for text, purpose in found]

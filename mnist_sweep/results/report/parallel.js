@@ -121,12 +121,13 @@ function parallel() {
       mark.setAttribute("x", k === last ? -5 : 5);
       mark.setAttribute("text-anchor", k === last ? "end" : "start");
     });
-    // Names alternate between two lines, so that each has twice the room.
+    // Long names alternate between two lines, so that each has twice the room.
+    const inOneLine = axes.every((one) => 7.2 * (one.heading.length + 2) < 0.65 * gap);
     const most = Math.floor((k === 0 || k === last ? 1.15 * gap + EDGE : 1.9 * gap) / 7.2);
     const text = axis.heading.length > most ? `…${axis.heading.slice(1 - most)}` : axis.heading;
     axis.name.textContent = text + (axis.flip ? " ↓" : "");
     element(axis.name, "title", {}, axis.heading);
-    axis.name.setAttribute("y", k % 2 ? TOP - 36 : TOP - 16);
+    axis.name.setAttribute("y", k % 2 && !inOneLine ? TOP - 36 : TOP - 16);
     axis.name.setAttribute("x", k === 0 ? -EDGE + 6 : k === last ? EDGE - 6 : 0);
     axis.name.setAttribute("text-anchor", k === 0 ? "start" : k === last ? "end" : "middle");
     showBrush(axis);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # What each search does.
 ALGORITHMS = {
-    "random": "independent draws",
+    "random": "values drawn at random, each trial independently of the others",
     "grid": "every combination once",
     "tpe": "draws values that good trials had and bad ones did not (tree-structured Parzen estimator)",
     "gp": "a Gaussian process predicts the score of untried values, and the most promising ones are tried",

@@ -45,7 +45,7 @@ class Winner:
         scores: What it scored, on which images.
         story: How it was found to be the best.
         values: Its hyperparameters that were searched.
-        others: Its other parameters.
+        others: Its other settings.
         run: The MLflow run whose model is the sweep's.
         best_epoch: The epoch whose weights were kept, if it is known.
     """
@@ -157,7 +157,8 @@ def winner(
     row_of_board = next((r for r in board.rows if r.trial == number), None)
     if named is None:
         role = "Result" if not searched else "Winner" if tested else "Best so far"
-        story = _story(found, len(frame), again, number, tested)
+        equal = sum(row_of_board is not None and row.scores[0] == row_of_board.scores[0] for row in board.rows)
+        story = _story(found, len(frame), again, number, tested, equal)
     else:
         role, story = _NAMED, _fate(named, best)
     return Winner(
@@ -210,10 +211,12 @@ def _fate(run: Run, best: Run | None) -> str:
     return " ".join(parts)
 
 
-def _story(found: SweepRuns, trials: int, again: Retraining, number: int, tested: bool) -> str:
+def _story(found: SweepRuns, trials: int, again: Retraining, number: int, tested: bool, equal: int) -> str:
     if again.candidates and again.candidates[0].trial == number:
         return f"The best trials were retrained, and this one has the best mean: {again.verdict}."
     text = f"It has the best {found.objective.name}{' of all trials' if tested else ' so far'}." if trials > 1 else ""
+    if equal > 1 and not again.candidates:
+        text = f"It is the first of {equal} trials with the best {found.objective.name}{'' if tested else ' so far'}."
     if len(found.objectives) > 1:
         text += " The leaderboard marks the Pareto front with ●: the best trials if other objectives count more."
     return text.strip()

@@ -434,6 +434,6 @@ def _as_name(sweep: str) -> str:
     if folders:
         return journal.started(folders[-1]).sweep
     name = sweep.removeprefix(f"{SWEEPS}/").strip("/")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
+    if not re.fullmatch(r"(?!\.\.)[\w.-]+(/[^/\0]+)*", name):
         raise UserError(f"sweep {sweep}: write NAME, NAME/TIME or the sweep's folder")
     return name

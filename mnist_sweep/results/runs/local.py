@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class LocalSweep:
         Args:
             tracking_uri: The store; None for the one that the command uses by itself.
         """
-        named = self.name if self.folder == SWEEPS / self.name else self.folder
+        named = shlex.quote(self.name if self.folder == SWEEPS / self.name else str(self.folder))
         store = (
             "" if tracking_uri is None or self._is_default(tracking_uri) else f" --tracking-uri {masked(tracking_uri)}"
         )

@@ -67,6 +67,7 @@ def test_store_may_be_given(project, monkeypatch, tmp_path):
         ("alpha/2020", "sweep alpha/2020: no such sweep in sqlite:///{project}/mlruns/mlflow.db"),
         ("al pha", "sweep al pha: write NAME, NAME/TIME or the sweep's folder"),
         ("alpha' OR 1=1", "sweep alpha' OR 1=1: write NAME, NAME/TIME or the sweep's folder"),
+        ("alpha/my results", "sweep alpha/my results: no such sweep in sqlite:///{project}/mlruns/mlflow.db"),
         ("alpha//x", "sweep alpha//x: write NAME, NAME/TIME or the sweep's folder"),
     ],
 )

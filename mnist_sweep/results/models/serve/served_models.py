@@ -14,7 +14,7 @@ import pandas as pd
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
-from mnist_sweep.common.text import first_line, format_value, short_names
+from mnist_sweep.common.text import first_line, format_value, short_names, spaced
 from mnist_sweep.data.images import Array
 from mnist_sweep.data.profile import Profile
 from mnist_sweep.results.leaderboard import ranked
@@ -185,7 +185,7 @@ def describe(values: dict[str, Any]) -> str:
         if pd.isna(value):
             continue
         base, _, layer = name.rpartition(".")
-        word = (base if layer.isdigit() else name).replace("_", " ")
+        word = spaced(base if layer.isdigit() else name)
         if isinstance(value, bool | np.bool_):
             if value:
                 parts[word] = []
