@@ -35,7 +35,8 @@ from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import EpochEnded, Event, SweepEnded, SweepStarted, TrialAsked, TrialEnded, TrialStarted
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
-_DATA = {"name": "mnist_5k", "digest": "0" * 32, "source": "made up", "training_images": 3600, "image": "28x28x1"}
+_SIZES = {"training_images": 3600, "validation_images": 400, "test_images": 1000, "image": "28x28x1", "classes": 10}
+_DATA = {"name": "mnist_5k", "digest": "0" * 32, "source": "made up", **_SIZES}
 _SPACE = {"model.units": "choice(16, 64)", "model.dropout": "interval(0, 0.5)"}
 _READY_WITHIN = 120
 _Uris = dict[str, str]
