@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from cluster import Cluster, Machine, Program, missing, until
 
 from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
@@ -59,6 +60,8 @@ ALGORITHMS = {
         "folds=3",
         "workers.count=2",
     ),
+    # On a cluster, long enough for a node to be lost and another one to join.
+    "cluster": ("search.max_trials=8", "training.epochs=60", "training.batch_size=4", "workers.count=2"),
     # A user-defined model whose code harms its process, as in `_POISONS`.
     "custom": ("search=random", "search.max_trials=6", "workers.count=2", "model.builder=custom:build"),
 }
@@ -321,11 +324,38 @@ class Chaos:
             name = ""
             self._finish(folder, driver, "custom")
 
+    def disturb_cluster(self, times: int, kinds: Iterable[str] = ()) -> None:
+        """Disturbs sweeps on a Ray cluster of separate machines with each kind of fault in turn."""
+        if reason := missing():
+            print(f"no cluster was disturbed: {reason}", flush=True)
+            return
+        names, done = itertools.cycle(kinds or _CLUSTER_FAULTS), 0
+        cluster = Cluster(self._fresh("cluster"))
+        try:
+            while done < times:
+                folder = self._fresh("sweep", cluster.driver_folder)
+                driver = self._start_on(cluster, folder)
+                while done < times and self._trains_on(cluster, folder, driver):
+                    name = next(names)
+                    print(f"{name} …", flush=True)
+                    cluster = _CLUSTER_FAULTS[name](cluster, self._place(cluster, folder), driver) or cluster
+                    done += 1
+                    self.tally.faults[f"{name} (cluster)"] += 1
+                    if driver.poll() not in (None, 0):
+                        driver = self._start_on(cluster, folder)
+                if (code := driver.wait(300)) != 0:
+                    raise RuntimeError(f"{folder}: ended with {code}\n{cluster.output[-3000:]}")
+                self._compare(folder, "cluster", f"sqlite:///{folder}/mlruns/mlflow.db")
+                for machine in cluster.nodes:
+                    self.tally.wrong["processes left"] += len(machine.processes("mnist_sweep"))
+        finally:
+            cluster.close()
+
     # ---- running ------------------------------------------------------------------------------------------------
 
-    def _fresh(self, name: str) -> Path:
+    def _fresh(self, name: str, inside: Path | None = None) -> Path:
         # A new folder each time: MLflow keeps connections to a deleted store with the same name.
-        folder = self.folder / f"{name}-{next(self._numbers)}"
+        folder = (inside or self.folder) / f"{name}-{next(self._numbers)}"
         folder.mkdir()
         if name.startswith("custom"):
             (folder / "custom.py").write_text(_BUILDER)
@@ -336,10 +366,25 @@ class Chaos:
 
     def _start(self, folder: Path, algorithm: str, *more: str, **environment: str) -> subprocess.Popen[bytes]:
         """Starts a sweep, or resumes the one in the folder."""
-        chosen = [] if algorithm in ("executions", "custom") else [f"search={algorithm}"]
-        overrides = (*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
-        data = ("data=npz", f"data.path={self.data}", "resume=auto")
-        return self._popen(folder, *overrides, *data, *more, **environment)
+        data = ("data=npz", f"data.path={self.data}")
+        return self._popen(folder, *self._arguments(algorithm), *data, *more, **environment)
+
+    def _start_on(self, cluster: Cluster, folder: Path) -> Program:
+        """Starts a sweep on a cluster, or resumes the one in the folder. Only the head sees its data."""
+        shutil.copy(self.data, folder)
+        joins = ("workers=ray", f"workers.address={cluster.address}", "workers.wait=2m")
+        local = ("workers.count=2",)
+        shared = [argument for argument in self._arguments("cluster") if argument not in local]
+        return cluster.sweep(*shared, "data=npz", f"data.path={self.data.name}", *joins, cwd=folder)
+
+    def _arguments(self, algorithm: str) -> list[str]:
+        search = {"executions": [], "custom": [], "cluster": ["search=random"]}.get(algorithm, [f"search={algorithm}"])
+        return [*SPACE, *search, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000", "resume=auto"]
+
+    def _trains_on(self, cluster: Cluster, folder: Path, driver: Program) -> bool:
+        """Waits until a machine has trained two epochs of a trial; False if the sweep has ended."""
+        until(lambda: driver.poll() is not None or self._place(cluster, folder), 300)
+        return driver.poll() is None
 
     def _popen(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         # Next to the folder, which may be a full disk.
@@ -567,6 +612,71 @@ _FAULTS: dict[str, Callable[[random.Random, psutil.Process], None]] = {
     "processes paused": _pause_some,
     "drivers told to stop by SIGHUP": _send_signals(signal.SIGHUP),
     "drivers told to stop at once by Ctrl-C": _send_signals(signal.SIGINT, signal.SIGINT),
+}
+
+
+def _kill_worker_of(cluster: Cluster, machine: Machine, _: Program) -> None:
+    _signal([process for process in machine.processes() if _slot(process)][:1], signal.SIGKILL)
+
+
+def _kill_node(cluster: Cluster, machine: Machine, _: Program) -> None:
+    machine.kill()
+    cluster.nodes.remove(machine)
+    cluster.nodes.append(cluster.add())
+
+
+def _freeze_node(cluster: Cluster, machine: Machine, _: Program) -> None:
+    machine.freeze()
+    # Until it is given up. Its Ray ends when it hears of that.
+    time.sleep(15)
+    machine.thaw()
+    _join(machine)
+
+
+def _cut_off(seconds: float) -> _ClusterFault:
+    def fault(_: Cluster, machine: Machine, __: Program) -> None:
+        with machine.cut():
+            time.sleep(seconds)
+        _join(machine)
+
+    return fault
+
+
+def _replace_node(cluster: Cluster, machine: Machine, _: Program) -> None:
+    cluster.nodes.append(cluster.add())
+    machine.stop_ray()
+    machine.kill()
+    cluster.nodes.remove(machine)
+
+
+def _kill_driver(_: Cluster, __: Machine, driver: Program) -> None:
+    driver.send(signal.SIGKILL)
+    driver.wait(20)
+
+
+def _kill_all(cluster: Cluster, _: Machine, driver: Program) -> Cluster:
+    cluster.close()
+    driver.wait(20)
+    return Cluster(cluster.folder)
+
+
+def _join(machine: Machine) -> None:
+    """Starts Ray on a machine if it has ended itself."""
+    time.sleep(5)
+    if not machine.processes("raylet/raylet"):
+        machine.start_ray()
+
+
+_ClusterFault = Callable[[Cluster, Machine, Program], Cluster | None]
+_CLUSTER_FAULTS: dict[str, _ClusterFault] = {
+    "workers killed": _kill_worker_of,
+    "nodes killed": _kill_node,
+    "nodes frozen for 15 s": _freeze_node,
+    "nodes cut off for 4 s": _cut_off(4),
+    "nodes cut off for 20 s": _cut_off(20),
+    "nodes added, and others removed": _replace_node,
+    "drivers killed": _kill_driver,
+    "clusters killed with the driver": _kill_all,
 }
 
 

@@ -1,14 +1,16 @@
-"""A Ray cluster of separate machines, for tests: each has an address, processes, a memory for sharing and a name of its own.
+"""A Ray cluster of separate machines, for tests: each has its own address, name, processes and shared memory.
 
-A machine is a set of Linux namespaces, and a bridge on the head joins them. So a machine can be killed with all that runs
-on it, frozen, or cut from the network, while it shares the installed packages with the others. The folder of the driver
-is invisible on all machines but the head. Where namespaces cannot be had, `cluster` skips its test.
+A machine is a set of Linux namespaces, and a bridge on the head joins them. So a machine can be killed with all that
+runs on it, frozen, or cut from the network, while it shares the installed packages with the others. The folder of the
+driver is invisible on all machines but the head. Where namespaces cannot be had, Ray simulates the machines as far as
+it can.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import secrets
 import shutil
@@ -17,10 +19,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
-from programs import UNPUBLISHED, environment
+import pytest
+from programs import ROOT, command, environment
 
 from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import Event
@@ -47,6 +52,8 @@ HEALTH = {
 # Enough for a starting Ray on a busy machine.
 _PATIENCE = 120
 _NETWORK = "10.0.0"
+# More than a cluster's machines, those included that were killed.
+_MOST = 250
 # Bash as the first process, because it reaps what its orphans leave.
 _BOOT = """
 set -e
@@ -75,11 +82,14 @@ class Machine:
     def __init__(self, number: int, folder: Path, hidden: list[Path], head: Machine | None = None) -> None:
         self.name, self.address = f"node{number}", f"{_NETWORK}.{number}"
         self.folder = folder / self.name
+        # What its user has set for Ray.
+        self.settings = {**HEALTH, "RAY_AUTH_MODE": "token"}
         self._programs: list[Program] = []
         self.folder.mkdir(exist_ok=True)
         Path("/tmp/ray").mkdir(exist_ok=True)
         hosts = self.folder / "hosts"
-        hosts.write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        others = (f"{_NETWORK}.{each} node{each}\n" for each in range(1, _MOST))
+        hosts.write_text("".join(["127.0.0.1 localhost\n", *others]))
         # The machine ends with this process, however it ends.
         self._outer = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork",
@@ -105,25 +115,24 @@ class Machine:
         """Starts a command on the machine. Its output goes to `output.txt` in its folder."""
         with open(self.folder / "output.txt", "ab") as output:
             process = subprocess.Popen(
-                [*self._enter(), f"--wdns={cwd or self.folder}", "--", *command],
-                env=self.environment(**env), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
+                [*self.enter(cwd or self.folder), *command], env=self.environment(**env), cwd=cwd or self.folder,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
-        self._programs.append(Program(process))
+        self._programs.append(Program(process, entered=bool(self.enter(self.folder))))
         return self._programs[-1]
 
     def run(self, *command: str, timeout: float = _PATIENCE, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs a command on the machine."""
         return subprocess.run(
-            [*self._enter(), f"--wdns={self.folder}", "--", *command],
-            env=self.environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+            [*self.enter(self.folder), *command], env=self.environment(**env), cwd=self.folder,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
 
     def environment(self, **more: str) -> dict[str, str]:
         """Returns the environment of a user of the machine, who has the cluster's token."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         own = {k: v for k, v in environment().items() if not k.startswith("RAY_")}
-        return {**own, **HEALTH, "PATH": path, "HOME": str(self.folder), "RAY_AUTH_MODE": "token", **more}
+        return {**own, "PATH": path, "HOME": str(self.folder), **self.settings, **more}
 
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Returns the processes of the machine; with a word, those whose command line has it."""
@@ -206,21 +215,79 @@ class Machine:
         # Ray finds a machine's address by the route to the outside.
         self.ip("route", "add", "default", "dev", device)
 
-    def _enter(self) -> list[str]:
-        return ["nsenter", f"--target={self._init.pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
+    def enter(self, folder: Path) -> list[str]:
+        """Returns what to put before a command that runs on the machine, in a folder."""
+        target = [f"--target={self._init.pid}", f"--wdns={folder}"]
+        return ["nsenter", *target, "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
+
+
+class SimulatedMachine(Machine):
+    """A Ray node on this machine, beside others: `ray.cluster_utils`. It sees all folders, and cannot be cut off.
+
+    Args:
+        number: As for `Machine`.
+        folder: As for `Machine`.
+        nodes: The `ray.cluster_utils.Cluster`; the first machine becomes its head.
+    """
+
+    def __init__(self, number: int, folder: Path, nodes: Any) -> None:
+        self.name, self.address = f"node{number}", "127.0.0.1"
+        self.folder = folder / self.name
+        self.folder.mkdir(exist_ok=True)
+        self.settings = {**HEALTH, "RAY_AUTH_MODE": "disabled"}
+        self._programs, self._nodes, self._node = [], nodes, None
+
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """Returns Ray's processes of the node, and what they have started."""
+        infos = [] if self._node is None else [i for each in self._node.all_processes.values() for i in each]
+        found = [each for info in infos for each in _family(info.process.pid)]
+        return [each for each in found if word in _command_line(each)]
+
+    def start_ray(self, *options: str, cpus: int = 1, store: int = 100 * 2**20) -> None:
+        """Adds the node to the cluster."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**self.settings, "PYTHONPATH": str(ROOT)}.items():
+                patch.setenv(name, value)
+            self._node = self._nodes.add_node(num_cpus=cpus, object_store_memory=store)
+
+    def stop_ray(self) -> None:
+        """Removes the node from the cluster."""
+        if self._node is not None:
+            self._nodes.remove_node(self._node, allow_graceful=True)
+        self._node = None
+
+    def kill(self) -> None:
+        """Ends the node's processes, and the programs that were started on it."""
+        self.thaw()
+        for program in self._programs:
+            program.send(signal.SIGKILL)
+        if self._node is not None:
+            self._nodes.remove_node(self._node, allow_graceful=False)
+        self._node = None
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        """Skips the test."""
+        pytest.skip(f"no machine can be cut off: {no_namespaces()}")
+        yield
+
+    def enter(self, folder: Path) -> list[str]:
+        """Returns nothing: it runs here."""
+        return []
 
 
 class Program:
-    """A program on a machine. `process` runs in the machine's namespaces, below the one that entered them."""
+    """A program on a machine. If it `entered` the machine's namespaces, it runs below the process that did."""
 
-    def __init__(self, entered: subprocess.Popen[bytes]) -> None:
-        self._entered = entered
+    def __init__(self, started: subprocess.Popen[bytes], entered: bool) -> None:
+        self._entered, self._below = started, entered
 
     @property
     def process(self) -> psutil.Process | None:
         """The program, or None if it has ended."""
         try:
-            return next(iter(psutil.Process(self._entered.pid).children()), None)
+            started = psutil.Process(self._entered.pid)
+            return next(iter(started.children()), None) if self._below else started
         except psutil.NoSuchProcess:
             return None
 
@@ -262,11 +329,21 @@ class Cluster:
         self.token = secrets.token_hex(32)
         self.machines: list[Machine] = []
         self._store = store
-        self._numbers = iter(range(1, 250))
+        self._numbers = iter(range(1, _MOST))
+        self._simulated: Any = None
+        if no_namespaces():
+            from ray.cluster_utils import Cluster as Simulated
+
+            self._simulated = Simulated()
         try:
             self.head = self._machine()
             self.head.start_ray(cpus=head_cpus, store=store)
-            self.nodes = [self.add(cpus=each) for each in cpus]
+            machines = [self._machine() for _ in cpus]
+            with ThreadPoolExecutor() as together:
+                # A simulated node sets signal handlers, which only the main thread may.
+                start = map if self._simulated else together.map
+                list(start(lambda machine, cores: machine.start_ray(cpus=cores, store=store), machines, cpus))
+            self.nodes = machines
         except BaseException:
             self.close()
             raise
@@ -282,7 +359,7 @@ class Cluster:
     @property
     def address(self) -> str:
         """The address of the head's Ray."""
-        return f"{self.head.address}:{PORT}"
+        return self._simulated.address if self._simulated else f"{self.head.address}:{PORT}"
 
     @property
     def output(self) -> str:
@@ -295,11 +372,9 @@ class Cluster:
         machine.start_ray(cpus=cpus, store=self._store)
         return machine
 
-    def sweep(self, *arguments: str, published: bool = False, **env: str) -> Program:
-        """Starts `python -m mnist_sweep` on the head, in the driver's folder."""
-        more = () if published or "=" not in arguments[0] else UNPUBLISHED
-        command = (sys.executable, "-m", "mnist_sweep", *arguments, *more)
-        return self.head.popen(*command, cwd=self.driver_folder, **env)
+    def sweep(self, *arguments: str, cwd: Path | None = None, **env: str) -> Program:
+        """Starts `python -m mnist_sweep` on the head, in the driver's folder or in one below it."""
+        return self.head.popen(*command(*arguments), cwd=cwd or self.driver_folder, **env)
 
     def close(self) -> None:
         """Ends all machines."""
@@ -307,12 +382,14 @@ class Cluster:
             machine.kill()
 
     def _machine(self) -> Machine:
-        others = self.machines
+        others, number = self.machines, next(self._numbers)
+        if self._simulated:
+            others.append(SimulatedMachine(number, self.folder, self._simulated))
+            return others[-1]
         hidden = [self.driver_folder] if others else []
-        machine = Machine(next(self._numbers), self.folder, hidden, others[0] if others else None)
-        others.append(machine)
-        machine.say_token(self.token)
-        return machine
+        others.append(Machine(number, self.folder, hidden, others[0] if others else None))
+        others[-1].say_token(self.token)
+        return others[-1]
 
 
 def events(folder: Path) -> list[Event]:
@@ -337,10 +414,12 @@ def until(condition: Callable[[], object], seconds: float = _PATIENCE, of: Progr
 @functools.cache
 def missing() -> str:
     """Returns why no cluster can be had here; "" if it can."""
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        return "Ray is not installed (pip install -e '.[ray]')"
+    return "" if importlib.util.find_spec("ray") else "Ray is not installed (pip install -e '.[ray]')"
+
+
+@functools.cache
+def no_namespaces() -> str:
+    """Returns why machines can only be simulated here; "" if they can be had."""
     tools = ("ip", "unshare", "nsenter", "setpriv")
     if lacking := [tool for tool in tools if shutil.which(tool) is None]:
         return f"not installed: {', '.join(lacking)}"
@@ -349,7 +428,15 @@ def missing() -> str:
          "bridge"],
         capture_output=True, text=True,
     )  # fmt: skip
-    return f"network namespaces cannot be had: {tried.stderr.strip()}" if tried.returncode else ""
+    return tried.stderr.strip() or "not allowed" if tried.returncode else ""
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _namespace(process: psutil.Process) -> str | None:
