@@ -9,7 +9,9 @@ import time
 
 import pytest
 
+# SIGHUP is ignored if the tests themselves run under `nohup`.
 BEGINNING = (
+    "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "from mnist_sweep.common import termination\ntermination.SECONDS = 0.5\nended = termination.raise_on_signals()\n"
 )
 

@@ -27,12 +27,12 @@ def slow(*values: Any) -> Any:
     [
         ("kill_drivers", {"algorithm": "random", "kills": 1}),
         slow("kill_drivers", {"algorithm": "hyperband", "kills": 1}),
-        ("kill_workers", {"algorithm": "random", "kills": 1}),
+        slow("kill_workers", {"algorithm": "random", "kills": 1}),
         slow("disturb", {"algorithm": "random", "times": 7}),
         slow("fill_disks", {"algorithm": "random", "times": 2}),
         slow("change_clocks", {"algorithm": "random", "times": 3}),
         slow("poison", {"times": 7}),
-        ("stop_server", {"algorithm": "random", "times": 1}),
+        slow("stop_server", {"algorithm": "random", "times": 1}),
     ],
 )
 def test_faults_lose_and_repeat_no_trial_and_leave_nothing_behind(

@@ -17,6 +17,9 @@ from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, SlotLost, SlotOpened, TrialEnded, TrialStarted
 from mnist_sweep.journal.trial import Status
 
+# Three sweeps at once take over a minute; the fast tests of the loop and the pool cover the same with fakes.
+pytestmark = pytest.mark.slow
+
 FAKE = Path(__file__).parent / "fake_gpus"
 ERROR = "InternalError: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
 GONE = "cannot start: it ended with exit code 1 (RuntimeError: the GPU is gone, or TensorFlow cannot use it"
