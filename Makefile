@@ -20,7 +20,7 @@ test: $(VENV)/installed-test $(VENV)/browser ## set up, then run the tests
 test-slow: $(VENV)/installed-test ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/installed-test ## disturb sweeps 605 times (kills, full disks, clock changes) and check that nothing is lost; takes over an hour
+chaos: $(VENV)/installed-test ## disturb sweeps 621 times (kills, full disks, clock changes, lost nodes) and check that nothing is lost; takes over an hour
 	$(BIN)/python tests/chaos.py
 
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from cluster import Cluster, Machine, Program, missing, until
+from cluster import Cluster, Machine, Program, events, missing, until
 
 from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
@@ -61,7 +61,8 @@ ALGORITHMS = {
         "workers.count=2",
     ),
     # On a cluster, long enough for a node to be lost and another one to join.
-    "cluster": ("search.max_trials=8", "training.epochs=60", "training.batch_size=4", "workers.count=2"),
+    "cluster": ("search=random", "search.max_trials=8", "training.epochs=300", "workers.count=2"),
+    "short": ("search=random", "search.max_trials=4", "training.epochs=40", "workers.count=2"),
     # A user-defined model whose code harms its process, as in `_POISONS`.
     "custom": ("search=random", "search.max_trials=6", "workers.count=2", "model.builder=custom:build"),
 }
@@ -249,7 +250,7 @@ class Chaos:
             server = self._serve(folder, port)
             driver.wait(timeout=200)
             subprocess.run(self._command("sync"), cwd=folder, capture_output=True, timeout=100, check=False)
-            self._compare(folder, algorithm, f"http://127.0.0.1:{port}")
+            self.compare(folder, algorithm, f"http://127.0.0.1:{port}")
             _end_group(server)
 
     def fill_disks(self, algorithm: str, times: int) -> None:
@@ -329,25 +330,25 @@ class Chaos:
         if reason := missing():
             print(f"no cluster was disturbed: {reason}", flush=True)
             return
-        names, done = itertools.cycle(kinds or _CLUSTER_FAULTS), 0
+        names, done = itertools.cycle(kinds or CLUSTER_FAULTS), 0
         cluster = Cluster(self._fresh("cluster"))
         try:
             while done < times:
                 folder = self._fresh("sweep", cluster.driver_folder)
-                driver = self._start_on(cluster, folder)
-                while done < times and self._trains_on(cluster, folder, driver):
+                driver = self.start_on(cluster, folder)
+                while done < times and (slot := self.trains(folder, driver)):
                     name = next(names)
-                    print(f"{name} …", flush=True)
-                    cluster = _CLUSTER_FAULTS[name](cluster, self._place(cluster, folder), driver) or cluster
+                    cluster = CLUSTER_FAULTS[name](cluster, cluster.machine_of(slot), driver) or cluster
                     done += 1
                     self.tally.faults[f"{name} (cluster)"] += 1
                     if driver.poll() not in (None, 0):
-                        driver = self._start_on(cluster, folder)
+                        driver = self.start_on(cluster, folder)
                 if (code := driver.wait(300)) != 0:
                     raise RuntimeError(f"{folder}: ended with {code}\n{cluster.output[-3000:]}")
-                self._compare(folder, "cluster", f"sqlite:///{folder}/mlruns/mlflow.db")
+                self.compare(folder, "cluster")
                 for machine in cluster.nodes:
                     self.tally.wrong["processes left"] += len(machine.processes("mnist_sweep"))
+                    self.tally.wrong["files left"] += len(machine.temporary())
         finally:
             cluster.close()
 
@@ -369,22 +370,37 @@ class Chaos:
         data = ("data=npz", f"data.path={self.data}")
         return self._popen(folder, *self._arguments(algorithm), *data, *more, **environment)
 
-    def _start_on(self, cluster: Cluster, folder: Path) -> Program:
+    def start_on(self, cluster: Cluster, folder: Path, algorithm: str = "cluster") -> Program:
         """Starts a sweep on a cluster, or resumes the one in the folder. Only the head sees its data."""
         shutil.copy(self.data, folder)
         joins = ("workers=ray", f"workers.address={cluster.address}", "workers.wait=2m")
-        local = ("workers.count=2",)
-        shared = [argument for argument in self._arguments("cluster") if argument not in local]
+        shared = [argument for argument in self._arguments(algorithm) if not argument.startswith("workers.count=")]
         return cluster.sweep(*shared, "data=npz", f"data.path={self.data.name}", *joins, cwd=folder)
 
     def _arguments(self, algorithm: str) -> list[str]:
-        search = {"executions": [], "custom": [], "cluster": ["search=random"]}.get(algorithm, [f"search={algorithm}"])
-        return [*SPACE, *search, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000", "resume=auto"]
+        chosen = [] if any(each.startswith("search=") for each in ALGORITHMS[algorithm]) else [f"search={algorithm}"]
+        return [*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000", "resume=auto"]
 
-    def _trains_on(self, cluster: Cluster, folder: Path, driver: Program) -> bool:
-        """Waits until a machine has trained two epochs of a trial; False if the sweep has ended."""
-        until(lambda: driver.poll() is not None or self._place(cluster, folder), 300)
-        return driver.poll() is None
+    def trains(self, folder: Path, driver: Program) -> str:
+        """Waits for the next report of an epoch that is not its trial's first.
+
+        Args:
+            folder: The driver's folder.
+            driver: The driver.
+
+        Returns:
+            The slot of the trial; "" if the driver has ended.
+        """
+        known, slots = len(events(folder)), list[str]()
+
+        def found() -> bool:
+            started = {e.trial.number: e.slot for e in events(folder) if isinstance(e, TrialStarted)}
+            reported = [e for e in events(folder)[known:] if isinstance(e, EpochEnded) and e.epoch >= 2]
+            slots.extend(started[e.trial] for e in reported)
+            return bool(slots) or driver.poll() is not None
+
+        until(found, 300)
+        return "" if driver.poll() is not None else self.rng.choice(slots)
 
     def _popen(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         # Next to the folder, which may be a full disk.
@@ -405,7 +421,7 @@ class Chaos:
         code = driver.wait(timeout=300)
         if code != 0:
             raise RuntimeError(f"{folder}: ended with {code}\n{self._output(folder).read_text()[-3000:]}")
-        self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
+        self.compare(folder, algorithm)
 
     def _ended(self, folder: Path) -> bool:
         """Returns whether a sweep is finished; if killed after its last event, only MLflow can lack something."""
@@ -463,7 +479,8 @@ class Chaos:
             "attempts": sum(isinstance(e, AttemptFailed) for e in events),
         }
 
-    def _compare(self, folder: Path, algorithm: str, uri: str) -> None:
+    def compare(self, folder: Path, algorithm: str, uri: str = "") -> None:
+        """Counts what a sweep, and MLflow, has otherwise than an undisturbed one."""
         expected, found, wrong = self.expected(algorithm), self._results(folder), self.tally.wrong
         wrong["trials lost"] += sum(found["values"].get(n) != values for n, values in expected["values"].items())
         wrong["trials repeated"] += found["repeated"] + len(found["values"].keys() - expected["values"].keys())
@@ -473,7 +490,7 @@ class Chaos:
             found["scores"].get(number) != score for number, score in expected["scores"].items()
         )
         wrong["other winners"] += found["winner"] != expected["winner"]
-        self._compare_mlflow(expected, uri)
+        self._compare_mlflow(expected, uri or f"sqlite:///{folder}/mlruns/mlflow.db")
         self._look_for_leftovers(folder)
 
     def _look_for_leftovers(self, folder: Path) -> None:
@@ -668,7 +685,7 @@ def _join(machine: Machine) -> None:
 
 
 _ClusterFault = Callable[[Cluster, Machine, Program], Cluster | None]
-_CLUSTER_FAULTS: dict[str, _ClusterFault] = {
+CLUSTER_FAULTS: dict[str, _ClusterFault] = {
     "workers killed": _kill_worker_of,
     "nodes killed": _kill_node,
     "nodes frozen for 15 s": _freeze_node,
@@ -711,9 +728,11 @@ def main() -> None:
         "--workers", type=int, default=50, help="workers to kill, and faults of other kinds (default: 50)"
     )
     parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
+    parser.add_argument("--nodes", type=int, default=16, help="faults on a Ray cluster of two nodes (default: 16)")
     parser.add_argument("--seed", type=int, default=1)
+    others = ("cluster", "short", "custom")
     parser.add_argument(
-        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a != "custom"], choices=list(ALGORITHMS)
+        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a not in others], choices=list(ALGORITHMS)
     )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mnist_sweep-chaos-"))
@@ -731,6 +750,8 @@ def main() -> None:
     print(f"{time.monotonic() - started:6.0f} s  disks and clocks: {dict(chaos.tally.wrong)}", flush=True)
     chaos.poison(options.workers)
     print(f"{time.monotonic() - started:6.0f} s  poisoned: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.disturb_cluster(options.nodes)
+    print(f"{time.monotonic() - started:6.0f} s  cluster: {dict(chaos.tally.wrong)}", flush=True)
     chaos.stop_server("random", options.servers)
     print(chaos.tally)
     print(f"in {time.monotonic() - started:.0f} s, seed {options.seed}")

@@ -60,6 +60,7 @@ set -e
 hostname "$1"
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp/ray
+mount -t tmpfs tmpfs /var/tmp
 mount --bind "$2" /etc/hosts
 shift 2
 for hidden; do mount -t tmpfs tmpfs "$hidden"; done
@@ -83,7 +84,7 @@ class Machine:
         self.name, self.address = f"node{number}", f"{_NETWORK}.{number}"
         self.folder = folder / self.name
         # What its user has set for Ray.
-        self.settings = {**HEALTH, "RAY_AUTH_MODE": "token"}
+        self.settings = {**HEALTH, "RAY_AUTH_MODE": "token", "TMPDIR": "/var/tmp"}
         self._programs: list[Program] = []
         self.folder.mkdir(exist_ok=True)
         Path("/tmp/ray").mkdir(exist_ok=True)
@@ -139,6 +140,10 @@ class Machine:
         here = _namespace(self._init)
         inside = [each for each in psutil.process_iter() if here is not None and _namespace(each) == here]
         return [each for each in inside if each != self._init and word in _command_line(each)]
+
+    def temporary(self) -> list[str]:
+        """Returns the names of the program's temporary files and folders on the machine."""
+        return [name for name in self.run("ls", "/var/tmp").stdout.split() if name.startswith("mnist_sweep")]
 
     def say_token(self, token: str) -> None:
         """Writes the token of the cluster where Ray looks for it."""
@@ -365,6 +370,11 @@ class Cluster:
     def output(self) -> str:
         """What the drivers have printed so far."""
         return (self.head.folder / "output.txt").read_text(errors="replace")
+
+    def machine_of(self, slot: str) -> Machine:
+        """Returns the machine that a slot is on."""
+        (machine,) = [each for each in self.machines if slot.partition("@")[2] in (each.name, each.address)]
+        return machine
 
     def add(self, cpus: int = 1) -> Machine:
         """Adds a machine whose Ray joins the head's."""
