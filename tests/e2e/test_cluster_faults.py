@@ -9,16 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, events, missing, until
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from chaos import CLUSTER_FAULTS, Chaos
+from cluster import Cluster, events, missing, until
 
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
 from mnist_sweep.journal.trial import Status
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Ray")
+# A machine may take half a minute to start Ray, or to be given up, and other work may slow it down.
+pytestmark = [
+    pytest.mark.skipif(bool(missing()), reason=missing() or "there is a Ray"),
+    pytest.mark.timeout(900),
+]
 RAY = ("workers=ray", "resume=auto")
 # A sweep of a minute on two slots.
 SMALL = (
@@ -117,8 +118,11 @@ def test_a_node_that_joins_during_a_sweep_trains_its_trials(digits: Path, tmp_pa
 def test_a_sweep_without_a_free_slot_says_so_and_starts_when_there_is_one(digits: Path, tmp_path: Path) -> None:
     with Cluster(tmp_path, cpus=()) as cluster:
         folder = prepared(cluster, digits)
-        driver = cluster.sweep(*SMALL, *RAY, f"workers.address={cluster.address}", "workers.wait=5m")
-        until(lambda: "no free slot" in cluster.output, of=driver)
+        address = f"workers.address={cluster.address}"
+        assert cluster.sweep(*SMALL, *RAY, address).wait() == 2
+        assert "mnist_sweep: workers=ray: no slot is free (the cluster has 1 node without CPUs)" in cluster.output
+        driver = cluster.sweep(*SMALL, *RAY, address, "workers.wait=5m")
+        until(lambda: "Waiting for a slot: the cluster has 1 node without CPUs" in cluster.output, of=driver)
         cluster.add()
         assert driver.wait() == 0, cluster.output
         assert ended(folder)

@@ -18,6 +18,7 @@ from programs import UNPUBLISHED
 
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialStarted
 
+pytestmark = pytest.mark.timeout(900)
 PAGE = ROOT / "docs" / "cluster.md"
 # What makes the shown sweep a small one.
 SMALL = [
