@@ -56,6 +56,25 @@ class WorkersConfig(Strict):
     timeout: Duration | None
     checkpoint_every: Duration
     recycle_after: Literal["auto"] | Count
+    # A default for old sweeps, which lack this key.
+    engine: Literal["local", "ray"] = "local"
+    # How long to wait for nodes when there is no slot; slots of this machine do not come back.
+    wait: Duration | None = None
+
+
+class RayConfig(WorkersConfig):
+    """Where trials run if that is a Ray cluster."""
+
+    address: str | None
+    max_slots: Count | None
+    inline: Size
+    storage: str | None
+
+    @model_validator(mode="after")
+    def _shares_no_gpu_automatically(self) -> RayConfig:
+        if self.trials_per_gpu == "auto":
+            raise ValueError(".trials_per_gpu=auto: measures on this machine only; with workers=ray, write a number")
+        return self
 
 
 class TrackingConfig(Strict):
@@ -183,7 +202,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         limits=check(LimitsConfig, top.limits, "limits."),
         data=check(DataConfig, top.data, "data."),
         search=check(_algorithm(top.search), _with_budget(top.search, top.seed), "search."),
-        workers=check(WorkersConfig, top.workers, "workers."),
+        workers=check(RayConfig if top.workers.get("engine") == "ray" else WorkersConfig, top.workers, "workers."),
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
         conditions=None if top.conditions is None else read_conditions(top.conditions),
@@ -263,7 +282,16 @@ def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Obj
 
 
 # Free text, which may contain commas.
-_TEXTS = {"name", "description", "objective", "data.path", "tracking.uri", "tracking.artifacts"}
+_TEXTS = {
+    "name",
+    "description",
+    "objective",
+    "data.path",
+    "tracking.uri",
+    "tracking.artifacts",
+    "workers.address",
+    "workers.storage",
+}
 
 
 def _is_sweep(value: str, key: str) -> bool:

@@ -103,7 +103,7 @@ def _defaults(config: Config) -> dict[str, Any]:
         **shipped.values("config"),
         "data": data,
         **shipped.trial_defaults(config["model"].get("kind", "mlp")),
-        "workers": shipped.values("workers/local"),
+        "workers": {**shipped.values("workers/local"), **shipped.values("workers/ray")},
     }
 
 

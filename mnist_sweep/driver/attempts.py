@@ -22,14 +22,26 @@ from mnist_sweep.journal.events import (
     Event,
     ExecutionEnded,
     SlotLost,
+    SlotOpened,
     TrialEnded,
     TrialStarted,
 )
 from mnist_sweep.journal.files import forget, trial_folder
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.search.choose import spent
-from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Task, Workers
-from mnist_sweep.workers.devices import Slot, device
+from mnist_sweep.workers.base import (
+    Died,
+    Done,
+    Executed,
+    Joined,
+    MachineFailed,
+    Message,
+    Ready,
+    Reported,
+    Task,
+    Workers,
+)
+from mnist_sweep.workers.devices import Slot, place
 from mnist_sweep.workers.sharing import Sharing
 
 # Seconds beyond two epochs in which a trial that was asked to stop must stop, before its process is ended.
@@ -47,7 +59,7 @@ class _Attempt:
     trial: Trial
     number: int = 1
     avoid: str | None = None
-    """The device on which the attempt before failed."""
+    """The node or the device on which the attempt before failed."""
     impossible: str = ""
     """Why it cannot be trained."""
     slot: str = ""
@@ -135,10 +147,10 @@ class Attempts:
 
     def _slot_for(self, attempt: _Attempt) -> str | None:
         """An idle slot, on another device than the one where the attempt before failed, if there is or will be one."""
-        others = [slot for slot in self.idle if device(slot) != attempt.avoid]
+        others = [slot for slot in self.idle if place(slot) != attempt.avoid]
         if others:
             return others[0]
-        may_come = any(device(slot) != attempt.avoid for slot in self.slots)
+        may_come = any(place(slot) != attempt.avoid for slot in self.slots)
         return None if may_come or not self.idle else self.idle[0]
 
     def submit(self, slot: str, task: Task) -> None:
@@ -165,10 +177,10 @@ class Attempts:
             attempt.stopping, self._heard[attempt.slot] = True, self._clock()
             self._workers.stop(attempt.slot, attempt.trial.number, reason)
 
-    def open(self, place: Slot) -> None:
+    def open(self, new: Slot) -> None:
         """Adds a slot."""
-        self.slots.add(place.name)
-        self._workers.open(place)
+        self.slots.add(new.name)
+        self._workers.open(new)
 
     def retire(self, slot: str) -> None:
         """Removes an idle slot for good."""
@@ -219,6 +231,9 @@ class Attempts:
         """
         attempt = self.running.get(message.slot)
         match message:
+            case Joined():
+                self.slots.add(message.slot)
+                self._emit(SlotOpened(self._clock(), message.slot, message.reason))
             case Ready():
                 self.idle.append(message.slot)
             case Died():
@@ -294,7 +309,7 @@ class Attempts:
             self._ended(attempt.trial, outcome, log)
             return
         self._emit(AttemptFailed(self._clock(), number, attempt.number, outcome.reason, log))
-        self.waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=device(attempt.slot)))
+        self.waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=place(attempt.slot)))
 
     def _ended(self, trial: Trial, outcome: Outcome, log: str = "") -> None:
         results = self._state.results

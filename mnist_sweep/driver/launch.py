@@ -120,6 +120,7 @@ class _Launch:
             say(note)
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
+        self._plan = replace(self._plan, slots=self._workers.places())
         if self._plan.hypermodel is not None:
             self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers, say)

@@ -14,9 +14,10 @@ from mnist_sweep.common.files import make_folder
 from mnist_sweep.common.text import one_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
-from mnist_sweep.config.settings import Settings, check_settings
+from mnist_sweep.config.settings import RayConfig, Settings, check_settings
 from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
+from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import discovery, enqueue, warm_start
 from mnist_sweep.journal.events import SweepStarted
@@ -25,8 +26,13 @@ from mnist_sweep.journal.folders import SWEEPS, find
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
 from mnist_sweep.tracking.uri import absolute
+from mnist_sweep.workers import on_ray
+from mnist_sweep.workers.agent import Job
+from mnist_sweep.workers.base import Pool, Workers
+from mnist_sweep.workers.carrying import Carrier
 from mnist_sweep.workers.devices import Slot, slots
 from mnist_sweep.workers.local import LocalWorkers
+from mnist_sweep.workers.remote import RemoteWorkers
 
 # As many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
@@ -68,7 +74,7 @@ class Plan:
         settings: The config, checked.
         hypermodel: The user's hypermodel, `package.module:name`; None if the config defines the models.
         most: The most trials that may run at once; None if there is no limit.
-        slots: Where trials run.
+        slots: Where trials run; none until they are known, with a cluster.
         corners: The trial configs at those of the space's corners that are possible; none with a hypermodel.
         baseline: The groups model, optimizer and training without sweeps, for `search.enqueue: [default]`.
         known_space: The search space; None until a worker has built the hypermodel.
@@ -97,7 +103,12 @@ class Plan:
             settings, space, corners = prepare(config)
             most = min((n for n in (most, space.size) if n is not None), default=None)
         backend.check_installed(backend.of(settings.trial))
-        return cls(config, settings, named, most, slots(settings.workers, most), corners, baseline, space)
+        places = list[Slot]()
+        if isinstance(settings.workers, RayConfig):
+            on_ray.check_installed()
+        else:
+            places = slots(settings.workers, most)
+        return cls(config, settings, named, most, places, corners, baseline, space)
 
     @property
     def space(self) -> Space:
@@ -110,10 +121,20 @@ class Plan:
         """The Keras backend that trains."""
         return backend.of(self.settings.trial)
 
-    def start_workers(self, folder: Path, say: Callable[[str], None]) -> LocalWorkers:
-        """Starts the workers, which wait for the data; `say` prints what they have to say."""
-        custom_code = made_by(self.settings.trial["model"]) is not None
-        recycle = self.settings.workers.recycle_after
+    def start_workers(self, folder: Path, say: Callable[[str], None]) -> Pool:
+        """Starts the workers, which wait for the data; `say` prints what they have to say.
+
+        Raises:
+            UserError: A cluster cannot be joined.
+        """
+        config, custom_code = self.settings.workers, made_by(self.settings.trial["model"]) is not None
+        if isinstance(config, RayConfig):
+            carrier = Carrier(size(config.inline), config.storage)
+            transport = on_ray.RayTransport(config, self.most, custom_code=custom_code)
+            wait = None if config.wait is None else seconds(config.wait)
+            job = Job(config, self.most, custom_code, self.backend, carrier)
+            return RemoteWorkers(transport, job, folder, say, wait)
+        recycle = config.recycle_after
         return LocalWorkers(
             self.slots, None, folder / WORKERS, recycle, custom_code=custom_code, backend=self.backend, say=say
         )
@@ -143,7 +164,7 @@ class Plan:
         _check_any_fits(self.corners, images.shape)
         return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
 
-    def check_builder(self, workers: LocalWorkers) -> None:
+    def check_builder(self, workers: Workers) -> None:
         """Lets a worker check the user's function that builds the models, if there is one.
 
         Raises:
@@ -152,7 +173,7 @@ class Plan:
         if self.settings.trial["model"].get("builder") is not None:
             discovery.check(workers, self.corners[0].model_dump(mode="json"), _DISCOVERY_SECONDS)
 
-    def discovered(self, workers: LocalWorkers, say: Callable[[str], None]) -> Plan:
+    def discovered(self, workers: Workers, say: Callable[[str], None]) -> Plan:
         """Returns the plan with the space of the hypermodel, which a worker builds.
 
         Args:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mnist_sweep.common.secrets import masked
@@ -101,6 +103,35 @@ class Check:
 
 
 Task = Train | Evaluate | Package | Discover | Check
+
+
+def moved(task: Task, move: Callable[[str], str]) -> Task:
+    """Returns a task about the same files at other places.
+
+    Args:
+        task: The task.
+        move: Returns the new path of a file or a folder.
+    """
+    match task:
+        case Train():
+            return replace(task, folder=move(task.folder), parent=None if task.parent is None else move(task.parent))
+        case Evaluate():
+            return replace(task, model=move(task.model))
+        case Package():
+            return replace(task, trial=move(task.trial), to=move(task.to))
+    return task
+
+
+def output_of(task: Task) -> str | None:
+    """Returns the folder that a task's worker writes to; None if it writes nothing."""
+    match task:
+        case Train():
+            return task.folder
+        case Evaluate():
+            return os.path.dirname(task.model)
+        case Package():
+            return task.to
+    return None
 
 
 @dataclass(frozen=True)
@@ -215,6 +246,17 @@ class Died(Message):
     lost: bool = False
 
 
+@dataclass(frozen=True)
+class Joined(Message):
+    """A slot has come to the pool; `Ready` follows.
+
+    Attributes:
+        reason: Where it has come from, for the user.
+    """
+
+    reason: str
+
+
 class Workers(Protocol):
     """A pool of slots, each of which trains one trial at a time."""
 
@@ -257,6 +299,20 @@ class Workers(Protocol):
 
     def close(self) -> None:
         """Kills all processes."""
+
+
+class Pool(Workers, Protocol):
+    """The workers of a whole sweep, which start before its data are known."""
+
+    def set_up(self, data: Path) -> None:
+        """Tells the workers where the data is, which they wait for."""
+
+    def places(self) -> list[Slot]:
+        """Returns the slots that there are at the start; may wait for them.
+
+        Raises:
+            UserError: There is none.
+        """
 
 
 def message_to_json(message: Message) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Slot:
     """A place for one worker process.
 
     Attributes:
-        name: `gpu0`, `gpu0.1` (a share), or `cpu0`.
+        name: `gpu0`, `gpu0.1` (a share), or `cpu0`; `cpu0@node` on another machine.
         threads: CPU threads.
         gpu: The device as CUDA_VISIBLE_DEVICES names it; None for a worker without a GPU.
     """
@@ -41,17 +41,34 @@ def device(slot: str) -> str:
         slot: A slot's name.
 
     Returns:
-        `gpu0` for `gpu0` and for its shares `gpu0.0`, `gpu0.1`.
+        `gpu0` for `gpu0` and for its shares `gpu0.0`, `gpu0.1`; `gpu0@node` for those of a node.
     """
-    return re.sub(r"\.\d+$", "", slot)
+    name, at, node = slot.partition("@")
+    return re.sub(r"\.\d+$", "", name) + at + node
 
 
-def slots(config: WorkersConfig, most: int | None = None) -> list[Slot]:
+def on_node(slot: str, node: str) -> str:
+    """Returns the name of a node's slot."""
+    return f"{slot}@{node}"
+
+
+def node_of(slot: str) -> str:
+    """Returns the name of the node that a slot is on; "" if it is on the driver's machine."""
+    return slot.partition("@")[2]
+
+
+def place(slot: str) -> str:
+    """Returns what a failure on a slot may come from: its node, or its device on the driver's machine."""
+    return node_of(slot) or device(slot)
+
+
+def slots(config: WorkersConfig, most: int | None = None, usable: int | None = None) -> list[Slot]:
     """Finds the slots of this machine.
 
     Args:
         config: The group `workers`.
         most: The most trials that can run at once; None if unknown.
+        usable: How many CPU cores to use; None for all of them.
 
     Raises:
         UserError: `devices: gpu`, but no GPU is visible.
@@ -61,24 +78,25 @@ def slots(config: WorkersConfig, most: int | None = None) -> list[Slot]:
         raise UserError(
             "workers.devices=gpu: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES); use workers.devices=auto"
         )
+    usable = usable or cores()
     if gpus:
-        return _gpu_slots(gpus, config, most)
-    count = config.count or max(1, cores() // (config.threads or 1))
+        return _gpu_slots(gpus, config, most, usable)
+    count = config.count or max(1, usable // (config.threads or 1))
     if most is not None:
         count = min(count, most)
     # A single trial gets all cores; for parallel ones, one thread each wastes least.
-    threads = config.threads or (cores() if count == 1 and config.count is None else 1)
+    threads = config.threads or (usable if count == 1 and config.count is None else 1)
     return [Slot(f"cpu{i}", threads) for i in range(count)]
 
 
-def _gpu_slots(gpus: list[str], config: WorkersConfig, most: int | None) -> list[Slot]:
+def _gpu_slots(gpus: list[str], config: WorkersConfig, most: int | None, usable: int) -> list[Slot]:
     if config.trials_per_gpu == "auto":
-        threads = config.threads or max(1, min(_THREADS_OF_A_SHARE, cores() // len(gpus)))
+        threads = config.threads or max(1, min(_THREADS_OF_A_SHARE, usable // len(gpus)))
         return [Slot(f"gpu{i}.0", threads, gpu) for i, gpu in enumerate(gpus)][:most]
     shares = config.trials_per_gpu
     # Further shares of the same GPU come last, so that few trials spread over all GPUs.
     places = [(share, i, gpu) for share in range(shares) for i, gpu in enumerate(gpus)][:most]
-    threads = config.threads or max(1, cores() // len(places))
+    threads = config.threads or max(1, usable // len(places))
     return [Slot(f"gpu{i}.{share}" if shares > 1 else f"gpu{i}", threads, gpu) for share, i, gpu in places]
 
 
@@ -157,6 +175,17 @@ def identity_of(gpu: str) -> str:
     import pynvml
 
     return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetUUID(handle))) or gpu
+
+
+def name_of(gpu: str) -> str | None:
+    """Returns the model of a GPU, such as `NVIDIA H100`; None if its driver does not tell it.
+
+    Args:
+        gpu: As CUDA_VISIBLE_DEVICES names it.
+    """
+    import pynvml
+
+    return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetName(handle)))
 
 
 def _asked(gpu: str, ask: Callable[[Any], _Answer]) -> _Answer | None:

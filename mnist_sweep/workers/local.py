@@ -58,6 +58,7 @@ class LocalWorkers:
         custom_code: bool = True,
         backend: str = "tensorflow",
         say: Callable[[str], None] = lambda _: None,
+        waker: wire.Waker | None = None,
     ) -> None:
         """Starts a process for each slot. They become ready some seconds later, once there is data.
 
@@ -69,13 +70,14 @@ class LocalWorkers:
             custom_code: Whether the tasks run user code, which may use any part of Keras.
             backend: The Keras backend.
             say: Prints what a process wants the user to know while it works.
+            waker: Lets another thread end a `poll`.
 
         Raises:
             MachineError: No process can be started.
         """
         self._data, self._logs, self._recycle_after = data, logs, recycle_after
         self._custom_code, self._backend = custom_code, backend
-        self._say, self._said = say, set[str]()
+        self._say, self._said, self._waker = say, set[str](), waker
         # Not from Python's `random`, whose state belongs to the caller.
         self._mark = uuid.uuid4().hex
         self._sizes = _file_sizes(data)
@@ -105,6 +107,10 @@ class LocalWorkers:
         for worker in self._workers.values():
             worker.started = time.monotonic()
             worker.send({"task": "open", "data": str(data)})
+
+    def places(self) -> list[Slot]:
+        """Returns the slots."""
+        return [worker.slot for worker in self._workers.values()]
 
     def slots(self) -> list[str]:
         """Returns the slots' names."""
@@ -186,11 +192,12 @@ class LocalWorkers:
             rest = max(0.0, until - time.monotonic())
             disconnected = any(worker.channel.ended for worker in self._workers.values())
             workers = {worker.channel: worker for worker in self._workers.values()}
-            for channel in wire.wait(list(workers), min(rest, _LOOK_AGAIN if disconnected else _LOOK)):
+            longest = min(rest, _LOOK_AGAIN if disconnected else _LOOK)
+            for channel in wire.wait(list(workers), longest, self._waker):
                 self._receive(workers[channel], messages)
             for worker in list(self._workers.values()):
                 self._look_after(worker, messages)
-            if rest == 0:
+            if rest == 0 or self._waker is not None:
                 break
 
     def _look_after(self, worker: WorkerHandle, messages: list[base.Message]) -> None:

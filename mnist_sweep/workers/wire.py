@@ -111,24 +111,63 @@ class DriverChannel:
         self._socket.close()
 
 
-def wait(channels: Sequence[DriverChannel], timeout: float) -> list[DriverChannel]:
+def wait(channels: Sequence[DriverChannel], timeout: float, waker: Waker | None = None) -> list[DriverChannel]:
     """Waits up to `timeout` seconds until a channel has something to read, and sends what is waiting to be sent.
+
+    Args:
+        channels: The channels.
+        timeout: The most seconds.
+        waker: Another thread ends the wait with it.
 
     Returns:
         The channels that have something to read.
     """
     with selectors.DefaultSelector() as selector:
+        if waker is not None:
+            selector.register(waker, selectors.EVENT_READ)
         for channel in channels:
             if not channel.ended:
                 write = selectors.EVENT_WRITE if channel.has_unsent else 0
                 selector.register(channel, selectors.EVENT_READ | write, channel)
         ready = []
         for key, events in selector.select(timeout):
+            if key.fileobj is waker:
+                continue
             if events & selectors.EVENT_WRITE:
                 key.data.flush()
             if events & selectors.EVENT_READ:
                 ready.append(key.data)
         return ready
+
+
+class Waker:
+    """Ends a `wait` from another thread."""
+
+    def __init__(self) -> None:
+        """Opens a pair of sockets."""
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+
+    def fileno(self) -> int:
+        """Returns the file descriptor to wait for."""
+        return self._ours.fileno()
+
+    def wake(self) -> None:
+        """Ends the `wait` that runs, or the next one; may be called by any thread."""
+        with contextlib.suppress(OSError):
+            self._theirs.send(b"w")
+
+    def clear(self) -> None:
+        """Takes note of the calls of `wake` so far."""
+        with contextlib.suppress(BlockingIOError):
+            while self._ours.recv(_CHUNK):
+                pass
+
+    def close(self) -> None:
+        """Closes the sockets."""
+        self._ours.close()
+        self._theirs.close()
 
 
 class WorkerChannel:

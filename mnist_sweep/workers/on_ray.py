@@ -1,0 +1,329 @@
+"""Reaches the agents through Ray: one actor for each node of the cluster, for as long as the driver lives."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import queue
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.text import counted, first_line
+from mnist_sweep.config.settings import RayConfig
+from mnist_sweep.workers import devices
+from mnist_sweep.workers.agent import Agent, Call, Job, Sent
+from mnist_sweep.workers.carrying import Files
+from mnist_sweep.workers.remote import Lost
+
+INSTALL = "pip install -e '.[ray]'"
+# Seconds between two looks at the nodes of the cluster.
+_LOOK = 1.0
+# Seconds in which an agent that was asked to end may remove its files.
+_END = 5.0
+# What a sweep's working folder has that no node needs.
+_EXCLUDES = ["experiments", "mlruns", "mlartifacts", "outputs", "multirun", ".*", "__pycache__", "node_modules", "*.h5"]
+
+
+def check_installed() -> None:
+    """Checks that Ray is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    for name in ("ray", "fsspec"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"workers=ray: {name} is not installed; {INSTALL}")
+
+
+@dataclass
+class _Agent:
+    actor: Any
+    node: str
+    cpus: int
+    slots: int
+    greeted: bool = False
+
+
+class RayTransport:
+    """A Ray of this driver's own on this machine, or a cluster that runs already."""
+
+    def __init__(self, config: RayConfig, most: int | None, *, custom_code: bool) -> None:
+        """Starts Ray, or joins a cluster.
+
+        Args:
+            config: The group `workers`.
+            most: The most trials that can run at once; None if unknown.
+            custom_code: Whether tasks run the user's code, which is in the working folder.
+
+        Raises:
+            UserError: There is no cluster at the address, or it cannot be joined.
+        """
+        self._config = config
+        self._most = min((n for n in (most, config.max_slots) if n is not None), default=None)
+        self._arrived: queue.SimpleQueue[tuple[str, Sent]] = queue.SimpleQueue()
+        self._agents: dict[str, _Agent] = {}
+        self._refused: set[str] = set()
+        self._numbers = itertools.count(1)
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._job: Job | None = None
+        self._ray = _start(config, custom_code=custom_code)
+        if config.max_slots is not None and config.address is not None:
+            self._ask_autoscaler(config.max_slots)
+
+    def start(self, job: Job) -> None:
+        """Starts an agent on each node that there is now or will be."""
+        self._job = job
+        self._look()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def poll(self, timeout: float) -> list[tuple[str, Sent]]:
+        """Waits up to `timeout` seconds for what the agents send."""
+        found: list[tuple[str, Sent]] = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._arrived.get(timeout=max(timeout, 0.0)) if timeout > 0 else self._arrived.get_nowait())
+            while True:
+                found.append(self._arrived.get_nowait())
+        for name, _ in found:
+            if name in self._agents:
+                self._agents[name].greeted = True
+        return found
+
+    def share(self, files: Files) -> object:
+        """Puts files into the object store, from where each node gets them once."""
+        return self._ray.put(files)
+
+    def call(self, node: str, call: Call, shared: object = None) -> None:
+        """Hands a call to an agent."""
+        agent = self._agents.get(node)
+        if agent is not None:
+            # An object as an argument of its own arrives as its value.
+            agent.actor.call.remote(call, shared)
+
+    def drop(self, node: str, *, forever: bool) -> None:
+        """Kills an agent."""
+        with self._lock:
+            agent = self._agents.pop(node, None)
+            if agent is None:
+                return
+            if forever:
+                self._refused.add(agent.node)
+        self._kill(agent)
+
+    def expected(self) -> int:
+        """Returns how many agents have not sent anything yet."""
+        with self._lock:
+            return sum(not agent.greeted for agent in self._agents.values())
+
+    def shortage(self) -> str:
+        """Returns why there is no slot."""
+        nodes = self._nodes()
+        gpus = self._config.devices == "gpu"
+        what = "GPUs" if gpus else "CPUs"
+        total = sum(int(node["Resources"].get("GPU" if gpus else "CPU", 0)) for node in nodes)
+        if not total:
+            return f"the cluster has {counted(len(nodes), 'node')} without {what}"
+        return f"the cluster has {counted(len(nodes), 'node')}; all {what} are in use or cannot be used"
+
+    def close(self) -> None:
+        """Ends all agents, then Ray or the connection to it."""
+        self._closed.set()
+        with self._lock:
+            agents, self._agents = self._agents, {}
+        for agent in agents.values():
+            agent.actor.call.remote(Call("end"))
+        ended = [agent.actor.ended.remote() for agent in agents.values()]
+        with contextlib.suppress(Exception):
+            self._ray.wait(ended, num_returns=len(ended), timeout=_END)
+        for agent in agents.values():
+            self._kill(agent)
+        if self._config.max_slots is not None and self._config.address is not None:
+            self._ask_autoscaler(0)
+        with contextlib.suppress(Exception):
+            self._ray.shutdown()
+
+    # ---- nodes --------------------------------------------------------------------------------------------------
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_LOOK):
+            with contextlib.suppress(Exception):
+                self._look()
+
+    def _look(self) -> None:
+        """Starts an agent on each node that has none and is not used by others."""
+        from ray._private.state import available_resources_per_node
+
+        free = available_resources_per_node()
+        for node in self._nodes():
+            with self._lock:
+                taken = self._refused | {agent.node for agent in self._agents.values()}
+                room = None if self._most is None else self._most - sum(a.slots for a in self._agents.values())
+                if node["NodeID"] in taken or self._closed.is_set():
+                    continue
+                wanted = _share(self._config, free.get(node["NodeID"], {}), room)
+                if wanted is not None:
+                    self._start_agent(node["NodeID"], *wanted)
+
+    def _start_agent(self, node: str, cpus: int, gpus: int, slots: int) -> None:
+        assert self._job is not None
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        actor_class = _actor_class(self._ray).options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        config = self._job.config.model_copy(update={"devices": "gpu" if gpus else "cpu"})
+        if config.count is not None and not gpus:
+            config = config.model_copy(update={"count": slots})
+        actor = actor_class.remote(replace(self._job, config=config), max(1, cpus))
+        name = f"agent{next(self._numbers)}"
+        self._agents[name] = _Agent(actor, node, cpus, slots)
+        threading.Thread(target=self._listen, args=(name, actor), daemon=True).start()
+
+    def _listen(self, name: str, actor: Any) -> None:
+        from ray import exceptions
+
+        try:
+            for reference in actor.run.remote():
+                self._arrived.put((name, self._ray.get(reference)))
+            reason = "has ended"
+        except exceptions.RayTaskError as error:
+            reason = f"failed ({first_line(error.cause)})"
+        except exceptions.RayError as error:
+            reason = f"was lost ({_cause(error)})"
+        except Exception as error:
+            reason = f"was lost ({first_line(error)})"
+        if not self._closed.is_set():
+            self._arrived.put((name, Lost(reason)))
+
+    def _kill(self, agent: _Agent) -> None:
+        with contextlib.suppress(Exception):
+            self._ray.kill(agent.actor)
+
+    def _ask_autoscaler(self, slots: int) -> None:
+        from ray.autoscaler import sdk
+
+        bundle = {"GPU": 1.0} if self._config.devices == "gpu" else {"CPU": float(self._config.threads or 1)}
+        with contextlib.suppress(Exception):
+            sdk.request_resources(bundles=[bundle] * slots)
+
+
+def _share(config: RayConfig, free: dict[str, float], room: int | None) -> tuple[int, int, int] | None:
+    """Returns how many CPUs and GPUs of a node to take, and the slots that they make; None to leave it alone."""
+    cpus, gpus = int(free.get("CPU", 0)), 0 if config.devices == "cpu" else int(free.get("GPU", 0))
+    if room is not None and room <= 0:
+        return None
+    if gpus:
+        assert config.trials_per_gpu != "auto"
+        slots = gpus * config.trials_per_gpu
+        if room is not None and slots > room:
+            gpus, slots = -(-room // config.trials_per_gpu), room
+        return cpus, gpus, slots
+    threads = config.threads or 1
+    if config.devices == "gpu" or cpus < threads:
+        return None
+    slots = min(n for n in (config.count, cpus // threads, room) if n is not None)
+    # A single trial gets all cores.
+    alone = config.threads is None and config.count is None and room == 1
+    return (cpus if alone else slots * threads), 0, slots
+
+
+def _actor_class(ray: Any) -> Any:
+    """Returns the class of the actors: calls keep their order, and do not wait for what is sent."""
+    members = {
+        "run": ray.method(concurrency_group="out", num_returns="streaming")(_Actor.run),
+        "call": ray.method(concurrency_group="in")(_Actor.call),
+        "ended": ray.method(concurrency_group="in")(_Actor.ended),
+    }
+    return ray.remote(concurrency_groups={"in": 1, "out": 1})(type("Agent", (_Actor,), members))
+
+
+def _start(config: RayConfig, *, custom_code: bool) -> Any:
+    """Starts Ray or joins a cluster, and returns Ray."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if config.address is None:
+        # Its ports are open to other machines, so it needs a token; in a file, others would find it.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    elif "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"
+    import ray
+
+    quiet = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
+    if config.address is None:
+        try:
+            ray.init("local", num_cpus=devices.cores(), include_dashboard=False, **quiet)
+        except Exception as error:
+            raise UserError(f"workers=ray: Ray does not start ({first_line(error)}); use workers=local") from error
+        return ray
+    code = {"working_dir": os.getcwd(), "excludes": _EXCLUDES} if custom_code else None
+    try:
+        ray.init(config.address, runtime_env=code, **quiet)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise UserError(f"workers.address={config.address}: {_why_not_joined(error, config.address)}") from error
+    return ray
+
+
+def _has_token() -> bool:
+    home = Path("~/.ray/auth_token").expanduser()
+    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or home.is_file()
+
+
+def _why_not_joined(error: Exception, address: str) -> str:
+    text = str(error)
+    if "token" in text.lower():
+        return (
+            "the cluster refuses this token; copy the file ~/.ray/auth_token of its head, or set RAY_AUTH_TOKEN, and "
+            "RAY_AUTH_MODE=token"
+        )
+    if "working_dir" in text or "package" in text.lower():
+        return f"the working folder cannot be sent to the nodes ({first_line(error)})"
+    start = "ray start --head" if address == "auto" else f"ray start --head --port={address.rpartition(':')[2]}"
+    return f"no Ray cluster answers there ({first_line(error)}); start one with {start}"
+
+
+def _cause(error: Exception) -> str:
+    """Returns what Ray says about the loss of an actor, without the ids."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    known = ("The actor", "class_name", "actor_id", "namespace", "pid", "ip", "name:", "The process")
+    return next((line for line in lines if not line.startswith(known)), type(error).__name__)
+
+
+class _Actor:
+    """What runs on a node."""
+
+    def __init__(self, job: Job, usable: int) -> None:
+        self._sent: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()
+        self._agent = Agent(job, self._sent.put, usable)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._agent.run()
+        finally:
+            self._sent.put(None)
+
+    def run(self) -> Iterator[Sent]:
+        while (sent := self._sent.get()) is not None:
+            yield sent
+
+    def call(self, call: Call, shared: Files | None = None) -> None:
+        self._agent.call(call if shared is None else replace(call, files=shared))
+
+    def ended(self) -> None:
+        self._thread.join()
