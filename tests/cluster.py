@@ -369,7 +369,8 @@ class Cluster:
     @property
     def output(self) -> str:
         """What the drivers have printed so far."""
-        return (self.head.folder / "output.txt").read_text(errors="replace")
+        file = self.head.folder / "output.txt"
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def machine_of(self, slot: str) -> Machine:
         """Returns the machine that a slot is on; if machines are simulated, one that trains, as all have one name."""

@@ -107,7 +107,7 @@ def test_no_epoch_that_the_driver_knows_is_trained_again_after_a_node_is_lost(di
 def test_a_node_that_joins_during_a_sweep_trains_its_trials(digits: Path, tmp_path: Path) -> None:
     with Cluster(tmp_path, cpus=(1,)) as cluster:
         folder = prepared(cluster, digits)
-        driver = cluster.sweep(*SMALL, *RAY, f"workers.address={cluster.address}")
+        driver = cluster.sweep(*SMALL, "training.epochs=400", *RAY, f"workers.address={cluster.address}")
         until(lambda: epochs(folder), of=driver)
         joined = cluster.add()
         assert driver.wait() == 0, cluster.output

@@ -142,15 +142,13 @@ def test_the_slurm_job_runs_a_sweep_on_both_nodes(machines: list[Machine], tmp_p
     job = {"SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1", "PATH": f"{srun.parent}:{os.environ['PATH']}"}
     script = head.popen("bash", str(ROOT / "examples" / "slurm.sh"), "+experiment=cnn", *SMALL, *UNPUBLISHED, **job)
     until(everywhere.exists, of=script)
-    other = second.popen("bash", str(everywhere))
+    second.popen("bash", str(everywhere))
     assert script.wait() == 0, output(head) + output(second)
     found = events(head.folder)
     assert isinstance(found[-1], SweepEnded)
     assert len({event.slot for event in found if isinstance(event, TrialStarted)}) == 2
-    # SLURM ends what is left on the other nodes a minute after the first one is done.
-    other.wait(60)
-    for machine in machines:
-        assert not machine.processes("ray"), machine.name
+    # On the other node, Ray ends a minute later, as it has lost the head; SLURM doesn't wait longer.
+    until(lambda: not head.processes("raylet"), 30)
 
 
 def output(machine: Machine) -> str:
