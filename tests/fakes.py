@@ -18,6 +18,7 @@ from mnist_sweep.workers.base import (
     Evaluate,
     Evaluated,
     Executed,
+    Joined,
     MachineFailed,
     Message,
     Package,
@@ -27,7 +28,7 @@ from mnist_sweep.workers.base import (
     Task,
     Train,
 )
-from mnist_sweep.workers.devices import Slot, device
+from mnist_sweep.workers.devices import Slot, device, node_of
 
 Curve = Callable[[dict[str, Any], int], float]
 # The metrics of each epoch, by trial and execution.
@@ -72,7 +73,7 @@ class FakeWorkers:
         curve: Returns the objective for hyperparameters and an epoch.
         clock: Advanced by `poll`.
         faults: Maps (trial, attempt) to the epoch after which its worker dies, to an Outcome, a Done or a MachineFailed
-            with which it ends at once, or to "hang".
+            with which it ends at once, to "hang", or to "lose" if it takes its node with it.
         test_error: How every test of the winner ends.
         test_deaths: How many tests kill their worker.
         test_hangs: How many tests, before those, never end.
@@ -82,6 +83,7 @@ class FakeWorkers:
         lost: The slot where no worker can start.
         packaged: Returns the message after packaging the winner in a slot.
         package_seconds: How long packaging takes; the winner's test takes one second.
+        broken: The node on which every task kills its worker at once.
         pace: Returns for hyperparameters, a device and its number of trials how many `epoch_seconds` an epoch takes.
     """
 
@@ -102,6 +104,7 @@ class FakeWorkers:
         history: History | None = None,
         names: list[str] | None = None,
         lost: str = "",
+        broken: str = "",
         packaged: Callable[[str], Message] = Packaged,
         package_seconds: float = 2.0,
         pace: Callable[[dict[str, Any], str, int], float] = lambda values, device, trials: 1.0,
@@ -111,7 +114,7 @@ class FakeWorkers:
         self.faults, self.objective = faults or {}, objective
         self.test_error, self.test_deaths, self.test_hangs = test_error, test_deaths, test_hangs
         self.spread, self.parameters = spread, parameters
-        self.pace, self.lost = pace, lost
+        self.pace, self.lost, self.broken = pace, lost, broken
         self.packaged, self.package_seconds = packaged, package_seconds
         self.history: History = {} if history is None else history
         self.attempts: dict[int, int] = {}
@@ -207,6 +210,20 @@ class FakeWorkers:
     def close(self) -> None:
         self._queue = []
 
+    def lose(self, node: str) -> None:
+        """Loses a node, as if it were switched off."""
+        for slot in [name for name in self.names if node_of(name) == node]:
+            self.names.remove(slot)
+            self.waiting.pop(slot, None)
+            self._forget(slot)
+            self._later(0.0, Died(slot, "was lost", lost=True))
+
+    def join(self, slot: str, seconds: float) -> None:
+        """Adds a slot of a node later."""
+        self.names.append(slot)
+        self._later(seconds, Joined(slot, "the node has joined"))
+        self._later(seconds + 5.0, Ready(slot))
+
     def _begin(self, slot: str) -> None:
         self._later(5.0, Died(slot, "cannot start", lost=True) if slot == self.lost else Ready(slot))
 
@@ -225,7 +242,10 @@ class FakeWorkers:
     def _next(self, slot: str, task: Train, execution: int, epoch: int) -> None:
         number, values = task.trial.number, task.trial.values
         fault = self.faults.get((number, self.attempts[number]))
-        if isinstance(fault, Outcome):
+        if self.broken and node_of(slot) == self.broken:
+            self._later(0.1, Died(slot, "was killed by SIGKILL"))
+            self._later(0.2, Ready(slot))
+        elif isinstance(fault, Outcome):
             self._end(slot, number, fault)
         elif isinstance(fault, Done):
             self._later(0.0, replace(fault, slot=slot, trial=number))
@@ -235,6 +255,8 @@ class FakeWorkers:
             self._later(5.0, Ready(slot))
         elif fault == "hang" and epoch > 1:
             return
+        elif fault == "lose":
+            self.lose(node_of(slot))
         elif isinstance(fault, int) and epoch > fault:
             self._later(self.epoch_seconds, Died(slot, "was killed by SIGKILL"))
             self._later(self.epoch_seconds + 5, Ready(slot))

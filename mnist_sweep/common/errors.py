@@ -72,7 +72,15 @@ class ImpossibleError(UserError):
 
 
 class MachineError(UserError):
-    """The machine failed: a disk is full or broken, or a folder is gone. No trial caused it."""
+    """The machine failed: a disk is full or broken, a folder is gone, or all nodes are. No trial caused it.
+
+    Attributes:
+        todo: What to do before the sweep is resumed; "" if that follows from the message.
+    """
+
+    def __init__(self, message: str, *, todo: str = "") -> None:
+        super().__init__(message)
+        self.todo = todo
 
 
 class UnreachableError(UserError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -136,6 +137,11 @@ def remove_folder(folder: Path, files: Iterable[str]) -> bool:
                 remove(path)
     remove_empty([folder])
     return not folder.exists()
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a temporary folder that this program made, with everything in it, as far as it can be removed."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.text import counted, most_common
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
+from mnist_sweep.driver.resting import RestingNodes
 from mnist_sweep.driver.state import LoopState, Phase
 from mnist_sweep.driver.suggestions import Suggestions
 from mnist_sweep.journal.events import (
@@ -41,7 +42,7 @@ from mnist_sweep.workers.base import (
     Task,
     Workers,
 )
-from mnist_sweep.workers.devices import Slot, place
+from mnist_sweep.workers.devices import Slot, node_of, place
 from mnist_sweep.workers.sharing import Sharing
 
 # Seconds beyond two epochs in which a trial that was asked to stop must stop, before its process is ended.
@@ -49,6 +50,9 @@ _GRACE = 60.0
 # If this process did not listen to the workers for so many seconds, it was stopped itself, by Ctrl-Z or with its
 # machine. The workers' messages have yet to be read, so they were not silent.
 _STALL = 5.0
+# How many nodes in a row a trial may lose before it counts as its failure.
+_MOST_LOSSES = 3
+_NODES = "start nodes"
 # The search ends after so many refused trials in a row: if their models exceed the limits, or others have been trained;
 # if no model could be built yet, each try of which takes a second; and whatever the trials are.
 _MOST_REFUSED, _MOST_UNBUILT, _MOST_OF_ALL = 200, 20, 2000
@@ -65,6 +69,12 @@ class _Attempt:
     slot: str = ""
     stopping: bool = False
     longest_epoch: float = 0.0
+    trained: bool = False
+    """Whether it has trained an epoch that no attempt before had."""
+    losses: int = 0
+    """How many attempts in a row, until this one, a node has taken with it before they trained an epoch."""
+    excused: int = 0
+    """How many attempts before this one do not count, as the trial did not make them fail."""
 
 
 class Attempts:
@@ -99,6 +109,9 @@ class Attempts:
         self.idle: list[str] = []
         self.waiting: deque[_Attempt] = deque()
         self.running: dict[str, _Attempt] = {}
+        self._resting = RestingNodes(clock)
+        # Since when there is no slot, and why.
+        self._empty: tuple[float, str] | None = None
         # When each slot with a task was last heard from, and when this process last listened.
         self._heard: dict[str, float] = {}
         self._listened = clock()
@@ -147,11 +160,16 @@ class Attempts:
 
     def _slot_for(self, attempt: _Attempt) -> str | None:
         """An idle slot, on another device than the one where the attempt before failed, if there is or will be one."""
-        others = [slot for slot in self.idle if place(slot) != attempt.avoid]
+        free = self.free()
+        others = [slot for slot in free if place(slot) != attempt.avoid]
         if others:
             return others[0]
         may_come = any(place(slot) != attempt.avoid for slot in self.slots)
-        return None if may_come or not self.idle else self.idle[0]
+        return None if may_come or not free else free[0]
+
+    def free(self) -> list[str]:
+        """Returns the idle slots whose node does not rest."""
+        return [slot for slot in self.idle if not self._resting.rests(slot, self.slots)]
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to an idle slot, which must not be silent for too long until `end`."""
@@ -193,6 +211,21 @@ class Attempts:
 
     # ---- silence ------------------------------------------------------------------------------------------------
 
+    def check_slots(self) -> None:
+        """Ends the sweep, to be resumed, if there has been no slot for too long.
+
+        Raises:
+            MachineError: No node has joined within `workers.wait`.
+        """
+        wait = self._settings.workers.wait
+        if self._empty is None:
+            return
+        since, reason = self._empty
+        if wait is None:
+            raise MachineError(f"workers: {reason}; no slot is left", todo=_NODES)
+        if self._clock() - since > seconds(wait):
+            raise MachineError(f"workers: {reason}; no node has joined within {wait} (workers.wait)", todo=_NODES)
+
     def check_silence(self) -> None:
         """Ends the processes that have been silent for too long; `Died` follows."""
         now, timeout = self._clock(), self._settings.workers.timeout
@@ -227,12 +260,13 @@ class Attempts:
         """Takes a message from a slot.
 
         Raises:
-            UserError: No worker can start any more.
+            UserError: No worker can start any more on this machine.
         """
         attempt = self.running.get(message.slot)
         match message:
             case Joined():
                 self.slots.add(message.slot)
+                self._empty = None
                 self._emit(SlotOpened(self._clock(), message.slot, message.reason))
             case Ready():
                 self.idle.append(message.slot)
@@ -256,6 +290,8 @@ class Attempts:
         number, epoch, execution = message.trial, message.epoch, message.execution
         # After a failure or an interruption, the same epoch may come again, with the same metrics.
         if epoch > self._state.last_epoch(number, execution):
+            attempt.trained = True
+            self._resting.worked(attempt.slot)
             self._emit(EpochEnded(self._clock(), number, attempt.number, epoch, message.metrics, execution))
         self._check_target()
         self._go_on(attempt, execution, epoch)
@@ -287,29 +323,42 @@ class Attempts:
         self._not_idle(message.slot)
         if message.lost:
             self.slots.discard(message.slot)
-            if self.slots:
+            if self.slots or node_of(message.slot):
                 self._emit(SlotLost(self._clock(), message.slot, message.reason))
         attempt = self.end(message.slot)
         if attempt is not None:
-            self._failed(attempt, Outcome(Status.FAILED, f"its worker {message.reason}"), message.log)
-        if not self.slots:
+            gone = message.lost and bool(node_of(message.slot))
+            self._failed(attempt, Outcome(Status.FAILED, f"its worker {message.reason}"), message.log, gone=gone)
+        if not self.slots and node_of(message.slot):
+            # Another node may join.
+            self._empty = (self._clock(), f"{message.slot} {message.reason}")
+        elif not self.slots:
             raise UserError(f"workers: {message.slot} {message.reason}")
 
     # ---- retry or end -------------------------------------------------------------------------------------------
 
-    def _failed(self, attempt: _Attempt, outcome: Outcome, log: str, *, lasting: bool = False) -> None:
+    def _failed(
+        self, attempt: _Attempt, outcome: Outcome, log: str, *, lasting: bool = False, gone: bool = False
+    ) -> None:
+        """Retries or ends a trial; `gone` is whether its node is lost."""
         if self._state.interruption and attempt.stopping:
             # It has not ended either: it continues when the sweep is resumed.
             return
         number = attempt.trial.number
-        excused = self._sharing.excuses(number, outcome.reason)
-        tries = attempt.number - self._state.spent.get(number, 0)
+        losses = attempt.losses + 1 if gone and not attempt.trained else 0
+        # A trial that takes its node with it again and again is no accident.
+        excused = self._sharing.excuses(number, outcome.reason) or (gone and losses <= _MOST_LOSSES)
+        tries = attempt.number - self._state.spent.get(number, 0) - attempt.excused
+        if not (attempt.trained or lasting):
+            self._resting.failed(attempt.slot)
         last = lasting or (tries > self._settings.workers.retries and not excused)
         if last or self._state.phase is Phase.STOPPING:
             self._ended(attempt.trial, outcome, log)
             return
         self._emit(AttemptFailed(self._clock(), number, attempt.number, outcome.reason, log))
-        self.waiting.append(_Attempt(attempt.trial, attempt.number + 1, avoid=place(attempt.slot)))
+        again = _Attempt(attempt.trial, attempt.number + 1, avoid=place(attempt.slot), losses=losses)
+        again.excused = attempt.excused + (1 if excused else 0)
+        self.waiting.append(again)
 
     def _ended(self, trial: Trial, outcome: Outcome, log: str = "") -> None:
         results = self._state.results

@@ -45,6 +45,7 @@ from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.tracking import identity
 from mnist_sweep.tracking.tracker import Tracker
 from mnist_sweep.workers import neighbours, sharing
+from mnist_sweep.workers.devices import node_of
 
 INTERRUPTED = 130
 
@@ -132,11 +133,12 @@ class _Launch:
             self._started = same_sweep.check(before, self._plan, self._images, folder, say)
             if larger_space.changed(before.config, self._plan.config):
                 self._grown = self._plan.space.describe()
-            self._first = SweepResumed(self._clock(), config, versions(), self._grown)
+            self._first = SweepResumed(self._clock(), config, versions(), self._grown, self._workers.nodes())
         else:
             self._first = self._started = self._plan.first_event(
                 folder, config, self._images, dataset, self._clock(), self._retrains
             )
+            self._first = self._started = replace(self._started, nodes=self._workers.nodes())
         self._retrains = self._started.retrains
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
@@ -144,8 +146,9 @@ class _Launch:
         notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} so far" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
-        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, self._plan.slots))
-        for line in neighbours.warnings(self._plan.slots, others):
+        here = [slot for slot in self._plan.slots if not node_of(slot.name)]
+        others = self._pool.enter_context(neighbours.registered(self._started.sweep, folder, here))
+        for line in neighbours.warnings(here, others):
             say(line)
 
     def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
@@ -219,7 +222,7 @@ class _Launch:
                 self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
                 return False
             except MachineError as error:
-                first = "free space or repair it" if self._folder.is_dir() else "put the folder back"
+                first = error.todo or "free space or repair it" if self._folder.is_dir() else "put the folder back"
                 todo = f"{first}, then: {command(f'resume {self._name}')}"
                 raise MachineError(f"{error}; {todo}") from error
         return True

@@ -273,6 +273,7 @@ class Sweep:
         """Starts, stops and asks, before the next wait for messages."""
         self._tick()
         self._attempts.check_silence()
+        self._attempts.check_slots()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()
             self._take_answer()
@@ -331,7 +332,7 @@ class Sweep:
 
     def _ask(self) -> None:
         may_ask = self.state.phase is Phase.SEARCHING and self._suggestions.state is SearchState.SUGGESTED
-        if self._attempts.idle and may_ask and not self._used_up():
+        if self._attempts.free() and may_ask and not self._used_up():
             number = self.state.next
             self.emit(TrialAsked(self._clock(), number))
             self._suggestions.ask(number)

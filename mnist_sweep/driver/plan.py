@@ -127,12 +127,16 @@ class Plan:
         Raises:
             UserError: A cluster cannot be joined.
         """
-        config, custom_code = self.settings.workers, made_by(self.settings.trial["model"]) is not None
+        config, function = self.settings.workers, made_by(self.settings.trial["model"])
+        custom_code = function is not None
         if isinstance(config, RayConfig):
             carrier = Carrier(size(config.inline), config.storage)
+            carrier.check()
             transport = on_ray.RayTransport(config, self.most, custom_code=custom_code)
             wait = None if config.wait is None else seconds(config.wait)
-            job = Job(config, self.most, custom_code, self.backend, carrier)
+            # On this machine, the check of the function says more.
+            module = (function or "").partition(":")[0] if config.address is not None else ""
+            job = Job(config, self.most, custom_code, self.backend, carrier, module)
             return RemoteWorkers(transport, job, folder, say, wait)
         recycle = config.recycle_after
         return LocalWorkers(

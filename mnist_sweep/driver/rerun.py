@@ -272,7 +272,7 @@ def _slot(logged: Logged) -> Slot:
         )
     on_gpu = logged.slot.startswith("gpu") and visible_gpus()
     places = slots(settings.workers.model_copy(update={"devices": "gpu" if on_gpu else "cpu"}), most)
-    return next((place for place in places if place.name == logged.slot), places[0])
+    return next((place for place in places if place.name == logged.slot.partition("@")[0]), places[0])
 
 
 def tell_of_failed(say: Callable[[str], object], logged: Logged, outcome: Outcome) -> int:

@@ -16,7 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import line_printer
 from mnist_sweep.common.text import flat
-from mnist_sweep.config import backend
+from mnist_sweep.config import backend, compose
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.dotted import replaced
 from mnist_sweep.config.grammar import looks_like_sweep, parse_value, read_sweep
@@ -317,6 +317,13 @@ def _overridden(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
             continue
         if key == _NAME:
             raise UserError(f"resume: {override}: a sweep keeps its name")
+        if key == "workers":
+            # The only group whose options fit any sweep: where it runs changes no result.
+            options = compose.defaults((override,))["workers"]
+            changed = {**changed, "workers": {k: changed["workers"].get(k, v) for k, v in options.items()}}
+            changed["workers"]["engine"] = options["engine"]
+            known = flat(changed)
+            continue
         if isinstance(config.get(key), Mapping):
             first = next(iter(config[key]))
             raise UserError(f"resume: {override}: is a group; change single values, such as {key}.{first}")

@@ -181,9 +181,9 @@ def _apply(config: dict[str, Any], override: str) -> str:
         raise UserError(unknown_key(key, nested_keys({group: config[group] for group in _ALLOWED})))
     if top not in _ALLOWED:
         raise UserError(f"retrain: {override}: cannot be changed; keys of {', '.join(_ALLOWED)} can")
-    if key == "data":
-        # The only group whose options fit any trial.
-        config["data"] = compose.defaults((override,))["data"]
+    if key in ("data", "workers"):
+        # The only groups whose options fit any trial.
+        config[key] = compose.defaults((override,))[key]
         return key
     if not path and isinstance(config[top], dict):
         raise UserError(f"retrain: {override}: {key} is a group; name the keys that change, such as {_EXAMPLES[key]}")

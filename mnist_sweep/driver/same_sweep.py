@@ -113,6 +113,9 @@ def _other_workers(plan: Plan, past: SweepState) -> Iterator[str]:
     then, now = past.config.get("workers", {}), plan.config["workers"]
     if all(then.get(key) == now.get(key) for key in ("devices", "count", "threads", "trials_per_gpu")):
         return
+    if "ray" in (then.get("engine"), now.get("engine")):
+        # What the nodes had is not known.
+        return
     before = slots(check_settings({**plan.config, "workers": {**now, **then}}).workers, plan.most)
     if {slot.threads for slot in before} != {slot.threads for slot in plan.slots}:
         yield "With another number of threads, metrics may differ in the last digits from those of the trials before."

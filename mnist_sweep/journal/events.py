@@ -51,6 +51,7 @@ class SweepStarted(Event):
         earlier: The trials of earlier sweeps to learn from: `values`, `scores` and `sweep` of each.
         retrains: The trial that this run retrains; None for a sweep.
         id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
+        nodes: The nodes of a cluster on which it starts, each with its processor, cores and GPUs.
     """
 
     kind = "sweep_started"
@@ -63,6 +64,7 @@ class SweepStarted(Event):
     earlier: list[dict[str, Any]] = field(default_factory=list)
     retrains: Retrains | None = None
     id: str = ""
+    nodes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class SweepResumed(Event):
         config: The config now; its budget may be longer than before.
         versions: As for `SweepStarted`; empty in journals of version 0.1.
         space: As for `SweepStarted`, if values were added to the search space; else empty.
+        nodes: As for `SweepStarted`.
     """
 
     kind = "sweep_resumed"
     config: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     space: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class WinnerTested(Event):
 
 @dataclass(frozen=True)
 class SlotLost(Event):
-    """No worker can start on a slot, and the sweep continues without it until it is resumed."""
+    """No worker can start on a slot, or its node is lost, and the sweep continues without it until it is resumed."""
 
     kind = "slot_lost"
     slot: str
@@ -198,7 +202,7 @@ class SlotLost(Event):
 
 @dataclass(frozen=True)
 class SlotOpened(Event):
-    """Another share of a GPU was opened, because the measurements so far favor it."""
+    """A slot was added: another share of a GPU that the measurements so far favor, or one of a node that has joined."""
 
     kind = "slot_opened"
     slot: str

@@ -49,6 +49,7 @@ from mnist_sweep.tracking.names import tagged
 from mnist_sweep.tracking.tags import (
     EXECUTION,
     NESTED,
+    NODE,
     PARENT_TAG,
     RETRAINING,
     SWEEP,
@@ -232,9 +233,9 @@ class Recorder:
             case Confirmed():
                 self._confirmed(event)
             case SlotLost() | SlotOpened() | SlotClosed():
-                self._write.tag(
-                    self._parent, f"{event.kind.replace('slot_', 'mnist_sweep.')}_{event.slot}", event.reason
-                )
+                # MLflow takes no @ in a name.
+                slot = event.slot.replace("@", ":")
+                self._write.tag(self._parent, f"{event.kind.replace('slot_', 'mnist_sweep.')}_{slot}", event.reason)
             case WinnerTested():
                 self._winner_tested(event, tested)
             case SweepEnded():
@@ -254,6 +255,7 @@ class Recorder:
         self._kind = SWEEP if event.retrains is None else RETRAINING
         tags = {TAG_KIND: self._kind, TAG_NOTE: descriptions.opening(self._settings, single=not event.space)}
         self._parent = self._run(descriptions.run_name(event), tags, event)
+        self._tag_nodes(event.nodes)
         self._save_view()
         if self._parent not in self._complete or self._has_lost(self._parent, "config.yaml", "space.yaml"):
             shared = self._write_sweep_config(event)
@@ -302,6 +304,7 @@ class Recorder:
     def _sweep_resumed(self, event: SweepResumed, before: Mapping[str, str]) -> None:
         self._write.reopen(self._parent)
         self._write.tag_new_runs(_version_tags(event.versions))
+        self._tag_nodes(event.nodes)
         # Runs that were started with other versions name both.
         other = {name: now for name, now in event.versions.items() if before.get(name, now) != now}
         self._changed |= _version_tags({name: f"{before[name]}, then {now}" for name, now in other.items()})
@@ -312,6 +315,10 @@ class Recorder:
         if event.space or self._ranked:
             self._save_view()
         self._outdated = True
+
+    def _tag_nodes(self, nodes: Mapping[str, str]) -> None:
+        for name, about in nodes.items():
+            self._write.tag(self._parent, f"{NODE}{name}", about)
 
     def _space_grown(self, event: SweepResumed) -> None:
         started = self._state.started

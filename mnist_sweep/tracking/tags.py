@@ -20,6 +20,8 @@ TAG_BEGUN = "mnist_sweep.begun"
 TAG_RETRIED = "mnist_sweep.retried"
 TAG_DONE = "mnist_sweep.logged"
 TAG_SLOT = "mnist_sweep.slot"
+# Starts the tags with what the nodes of a cluster are, by their names.
+NODE = "mnist_sweep.node_"
 TAG_BACKEND = "mnist_sweep.backend"
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"

@@ -6,26 +6,34 @@ sends.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import platform
 import queue
 import re
-import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import MachineError, UserError, machine_fault
+from mnist_sweep.common.files import remove_tree
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config.settings import WorkersConfig
-from mnist_sweep.journal.files import ARRAYS, WORKERS
+from mnist_sweep.journal.files import ARRAYS, LOCK, WORKERS
 from mnist_sweep.workers import base, devices, wire
 from mnist_sweep.workers.carrying import Carrier, Files, files_in, signature
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.local import LocalWorkers
 
+_PREFIX = "mnist_sweep-node-"
+# Seconds that the import of a user's module may take on a busy node.
+_LONGEST_IMPORT = 300.0
 # Seconds between two looks for processes that have died silently.
 _LOOK = 0.5
 
@@ -40,6 +48,7 @@ class Job:
         custom_code: Whether the tasks run user code.
         backend: The Keras backend.
         carrier: How files travel.
+        module: The user's module, which each node must be able to import; "" if there is none, or it is known.
     """
 
     config: WorkersConfig
@@ -47,6 +56,7 @@ class Job:
     custom_code: bool
     backend: str
     carrier: Carrier
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,13 @@ class Hello(Sent):
         slots: The slots that the node can offer.
         about: What the user should know about the node: its host, cores, processor and GPUs.
         versions: The versions of the software that a result depends on.
+        missing: Why the user's module cannot be imported; "" if it can.
     """
 
     slots: list[Slot]
     about: dict[str, str]
     versions: dict[str, str]
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,11 @@ class Agent:
         self._job, self._send, self._usable = job, send, usable
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._waker = wire.Waker()
-        self._folder = Path(tempfile.mkdtemp(prefix="mnist_sweep-node-"))
+        _remove_left_behind()
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # As long as this process lives, in whatever way it ends.
+        self._lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._workers: LocalWorkers | None = None
         self._tasks: dict[str, _Task] = {}
         self._number = 0
@@ -168,7 +184,9 @@ class Agent:
     def run(self) -> None:
         """Does what the driver wants until it says `end`, or the node cannot go on."""
         try:
-            self._send(Hello(devices.slots(self._job.config, self._job.most, self._usable), _about(), versions()))
+            job = self._job
+            slots = devices.slots(job.config, job.most, self._usable)
+            self._send(Hello(slots, _about(), versions(), job.module and _missing(job.module, job.backend)))
             while self._turn():
                 pass
         except UserError as error:
@@ -182,7 +200,8 @@ class Agent:
         """Kills all processes, and removes the files on this node."""
         if self._workers is not None:
             self._workers.close()
-        _remove_tree(self._folder)
+        remove_tree(self._folder)
+        os.close(self._lock)
 
     # ---- from the driver ----------------------------------------------------------------------------------------
 
@@ -225,7 +244,8 @@ class Agent:
         elif call.arguments[0] in self._workers.slots():
             # Otherwise the slot is lost, and the driver does not know it yet.
             if call.method == "submit":
-                self._submit(*call.arguments, call.files)
+                slot, task = call.arguments
+                self._submit(slot, task, call.files)
             else:
                 getattr(self._workers, call.method)(*call.arguments)
         return True
@@ -234,20 +254,66 @@ class Agent:
         assert self._workers is not None
         self._number += 1
         root = self._folder / f"task{self._number}"
-        root.mkdir()
-        mine = self._tasks[slot] = _Task(task, root, self._job.carrier)
-        mine.bring(files)
+        try:
+            root.mkdir()
+            mine = _Task(task, root, self._job.carrier)
+            mine.bring(files)
+        except (OSError, MachineError) as error:
+            remove_tree(root)
+            self._send(Passed(_fault(slot, task, error), {}))
+            return
+        self._tasks[slot] = mine
         self._workers.submit(slot, mine.task)
 
     # ---- to the driver ------------------------------------------------------------------------------------------
 
     def _pass_on(self, message: base.Message) -> None:
         task = self._tasks.get(message.slot)
-        files = task.new_files() if task is not None and not isinstance(message, base.Died) else {}
-        self._send(Passed(message, files))
+        try:
+            files = task.new_files() if task is not None and not isinstance(message, base.Died) else {}
+            self._send(Passed(message, files))
+        except (OSError, MachineError) as error:
+            assert task is not None
+            self._send(Passed(_fault(message.slot, task.task, error), {}))
         if task is not None and not isinstance(message, base.Reported | base.Executed):
             del self._tasks[message.slot]
-            _remove_tree(task.root)
+            remove_tree(task.root)
+
+
+def _fault(slot: str, task: base.Task, error: Exception) -> base.Message:
+    trial = task.trial.number if isinstance(task, base.Train) else None
+    return base.MachineFailed(slot, machine_fault(error) or first_line(error), trial)
+
+
+def _remove_left_behind() -> None:
+    """Removes the folders of agents that were killed on this machine."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/"):
+        with contextlib.suppress(OSError):
+            if folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
+                with open(folder / LOCK, "rb") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(folder)
+
+
+def _missing(module: str, backend: str) -> str:
+    """Returns why a module of the user, or one that it needs, cannot be imported on this node; "" if it can."""
+    code = "import importlib, sys; importlib.import_module(sys.argv[1])"
+    environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, module],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_LONGEST_IMPORT,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    # Other errors are the module's own, and are told by the check of the user's function.
+    return base.one_reason(last) if done.returncode and last.startswith(("ModuleNotFoundError", "ImportError")) else ""
 
 
 def _about() -> dict[str, str]:
@@ -262,7 +328,3 @@ def _processor() -> str:
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _remove_tree(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -314,6 +314,9 @@ class Pool(Workers, Protocol):
             UserError: There is none.
         """
 
+    def nodes(self) -> dict[str, str]:
+        """Returns what the nodes of the slots are, by name; none if the slots are on this machine."""
+
 
 def message_to_json(message: Message) -> dict[str, Any]:
     """Returns a message as plain data, without its slot, which the receiver knows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,8 +52,12 @@ class Carrier:
         content = path.read_bytes()
         if self.storage is None or len(content) <= self.inline:
             return content
-        stored = Stored(hashlib.sha256(content).hexdigest(), len(content))
+        return self._store(content)
+
+    def _store(self, content: bytes) -> Stored:
         import fsspec
+
+        stored = Stored(hashlib.sha256(content).hexdigest(), len(content))
 
         try:
             files, folder = fsspec.core.url_to_fs(self.storage)
@@ -93,6 +98,16 @@ class Carrier:
         except Exception as error:
             raise MachineError(f"workers.storage={self.storage}: cannot be read ({first_line(error)})") from error
         return content
+
+    def check(self) -> None:
+        """Writes and removes a file in the storage, if there is one.
+
+        Raises:
+            MachineError: It cannot be used.
+        """
+        if self.storage is not None:
+            content = secrets.token_bytes(8)
+            self.remove(self._store(content))
 
     def remove(self, stored: Stored) -> None:
         """Removes a file from the storage, if it is there and can be removed."""

@@ -112,6 +112,10 @@ class LocalWorkers:
         """Returns the slots."""
         return [worker.slot for worker in self._workers.values()]
 
+    def nodes(self) -> dict[str, str]:
+        """Returns nothing: all slots are on this machine."""
+        return {}
+
     def slots(self) -> list[str]:
         """Returns the slots' names."""
         return list(self._workers)

@@ -8,13 +8,16 @@ import itertools
 import os
 import queue
 import secrets
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.invocation import pip_install
 from mnist_sweep.common.text import counted, first_line
 from mnist_sweep.config.settings import RayConfig
 from mnist_sweep.workers import devices
@@ -22,13 +25,14 @@ from mnist_sweep.workers.agent import Agent, Call, Job, Sent
 from mnist_sweep.workers.carrying import Files
 from mnist_sweep.workers.remote import Lost
 
-INSTALL = "pip install -e '.[ray]'"
 # Seconds between two looks at the nodes of the cluster.
 _LOOK = 1.0
+# Seconds before a node whose agent has died gets another one; doubled as long as it dies again soon.
+_PAUSE, _LONGEST_PAUSE = 2.0, 600.0
 # Seconds in which an agent that was asked to end may remove its files.
 _END = 5.0
 # What a sweep's working folder has that no node needs.
-_EXCLUDES = ["experiments", "mlruns", "mlartifacts", "outputs", "multirun", ".*", "__pycache__", "node_modules", "*.h5"]
+_EXCLUDES = ["experiments", "mlruns", "mlartifacts", "outputs", "multirun", ".*", "__pycache__", "node_modules"]
 
 
 def check_installed() -> None:
@@ -39,15 +43,15 @@ def check_installed() -> None:
     """
     for name in ("ray", "fsspec"):
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"workers=ray: {name} is not installed; {INSTALL}")
+            raise UserError(f"workers=ray: {name} is not installed; {pip_install('mnist_sweep[ray]')}")
 
 
 @dataclass
 class _Agent:
     actor: Any
     node: str
-    cpus: int
     slots: int
+    started: float
     greeted: bool = False
 
 
@@ -70,6 +74,8 @@ class RayTransport:
         self._arrived: queue.SimpleQueue[tuple[str, Sent]] = queue.SimpleQueue()
         self._agents: dict[str, _Agent] = {}
         self._refused: set[str] = set()
+        # When a node whose agent has died may have another one, and how many seconds that was.
+        self._next: dict[str, tuple[float, float]] = {}
         self._numbers = itertools.count(1)
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._job: Job | None = None
@@ -114,6 +120,12 @@ class RayTransport:
                 return
             if forever:
                 self._refused.add(agent.node)
+            else:
+                now = time.monotonic()
+                _, before = self._next.get(agent.node, (0.0, 0.0))
+                lived = now - agent.started
+                pause = _PAUSE if lived > 2 * before + _PAUSE else min(2 * before, _LONGEST_PAUSE)
+                self._next[agent.node] = (now + pause, pause)
         self._kill(agent)
 
     def expected(self) -> int:
@@ -162,18 +174,19 @@ class RayTransport:
         """Starts an agent on each node that has none and is not used by others."""
         from ray._private.state import available_resources_per_node
 
-        free = available_resources_per_node()
+        free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
         for node in self._nodes():
             with self._lock:
                 taken = self._refused | {agent.node for agent in self._agents.values()}
                 room = None if self._most is None else self._most - sum(a.slots for a in self._agents.values())
-                if node["NodeID"] in taken or self._closed.is_set():
+                soon = time.monotonic() < self._next.get(node["NodeID"], (0.0, 0.0))[0]
+                if node["NodeID"] in taken or soon or self._closed.is_set():
                     continue
                 wanted = _share(self._config, free.get(node["NodeID"], {}), room)
                 if wanted is not None:
-                    self._start_agent(node["NodeID"], *wanted)
+                    self._start_agent(node, *wanted)
 
-    def _start_agent(self, node: str, cpus: int, gpus: int, slots: int) -> None:
+    def _start_agent(self, node: dict[str, Any], cpus: int, gpus: int, slots: int) -> None:
         assert self._job is not None
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -182,17 +195,18 @@ class RayTransport:
             num_gpus=gpus,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         )
         config = self._job.config.model_copy(update={"devices": "gpu" if gpus else "cpu"})
         if config.count is not None and not gpus:
             config = config.model_copy(update={"count": slots})
         actor = actor_class.remote(replace(self._job, config=config), max(1, cpus))
         name = f"agent{next(self._numbers)}"
-        self._agents[name] = _Agent(actor, node, cpus, slots)
-        threading.Thread(target=self._listen, args=(name, actor), daemon=True).start()
+        self._agents[name] = _Agent(actor, node["NodeID"], slots, time.monotonic())
+        host = str(node.get("NodeManagerHostname") or node["NodeManagerAddress"])
+        threading.Thread(target=self._listen, args=(name, host, actor), daemon=True).start()
 
-    def _listen(self, name: str, actor: Any) -> None:
+    def _listen(self, name: str, host: str, actor: Any) -> None:
         from ray import exceptions
 
         try:
@@ -206,7 +220,7 @@ class RayTransport:
         except Exception as error:
             reason = f"was lost ({first_line(error)})"
         if not self._closed.is_set():
-            self._arrived.put((name, Lost(reason)))
+            self._arrived.put((name, Lost(reason, host)))
 
     def _kill(self, agent: _Agent) -> None:
         with contextlib.suppress(Exception):
@@ -257,11 +271,22 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
         # Its ports are open to other machines, so it needs a token; in a file, others would find it.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+        # When memory is short, the system ends one worker; Ray would end the agent, with all slots.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     elif "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
     import ray
 
-    quiet = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        return _connected(ray, config, custom_code=custom_code)
+    finally:
+        # Ray has put a handler of its own there.
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def _connected(ray: Any, config: RayConfig, *, custom_code: bool) -> Any:
+    quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     if config.address is None:
         try:
             ray.init("local", num_cpus=devices.cores(), include_dashboard=False, **quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from mnist_sweep.common.versions import versions
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.workers import base
 from mnist_sweep.workers.agent import Call, Failed, Hello, Job, Passed, Said, Sent
-from mnist_sweep.workers.carrying import Carrier, Files, files_in
+from mnist_sweep.workers.carrying import Carrier, Files, Stored, files_in
 from mnist_sweep.workers.devices import Slot, on_node
 
 # Seconds to wait for the first slots, and for those of the other nodes that are known by then.
@@ -28,9 +29,15 @@ _SAME = ("python", "mnist_sweep", "tensorflow", "jax", "keras", "keras-tuner", "
 
 @dataclass(frozen=True)
 class Lost(Sent):
-    """A node is gone, and its agent with it; `reason` says how: `was lost (…)`."""
+    """A node is gone, and its agent with it.
+
+    Attributes:
+        reason: How: `was lost (…)`.
+        host: The name of its machine.
+    """
 
     reason: str
+    host: str
 
 
 class Transport(Protocol):
@@ -67,15 +74,23 @@ class Transport(Protocol):
 @dataclass
 class _Node:
     name: str
+    about: str
     slots: dict[str, Slot] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Given:
-    """What a slot has to do: the folder that its worker writes to, and where that belongs if not in the sweep's."""
+    """What a slot has to do.
+
+    Attributes:
+        output: The folder that its worker writes to, relative to the sweep's.
+        elsewhere: Where that belongs if not in the sweep's folder.
+        stored: The files in the storage that its worker reads.
+    """
 
     output: str | None
     elsewhere: Path | None
+    stored: list[Stored]
 
 
 class RemoteWorkers:
@@ -102,6 +117,7 @@ class RemoteWorkers:
         self._nodes: dict[str, _Node] = {}
         self._at: dict[str, str] = {}
         self._tasks: dict[str, _Given] = {}
+        self._stored = Counter[Stored]()
         self._put_back: list[base.Message] = []
         self._refused: list[str] = []
         self._data: object = None
@@ -143,6 +159,10 @@ class RemoteWorkers:
                 told = True
         return [slot for node in self._nodes.values() for slot in node.slots.values()]
 
+    def nodes(self) -> dict[str, str]:
+        """Returns the processor, cores and GPUs of each node, by its name."""
+        return {node.name: node.about for node in self._nodes.values()}
+
     def _welcome(self, agent: str, hello: Hello, messages: list[base.Message]) -> None:
         name = self._free_name(hello.about.get("host", agent))
         here = versions()
@@ -155,14 +175,20 @@ class RemoteWorkers:
             )
             self._refuse(agent, f"workers: the node {name} has other versions: {differ}; install the same on all nodes")
             return
+        if hello.missing:
+            self._refuse(
+                agent,
+                f"workers: the node {name} cannot import the model's code ({hello.missing}); install that on all nodes",
+            )
+            return
         places = {slot.name: replace(slot, name=on_node(slot.name, name)) for slot in hello.slots}
-        node = self._nodes[agent] = _Node(name, {place.name: place for place in places.values()})
+        about = ", ".join(f"{key} {value}" for key, value in hello.about.items() if key != "host")
+        node = self._nodes[agent] = _Node(name, about, {place.name: place for place in places.values()})
         self._at |= dict.fromkeys(node.slots, agent)
         self._transport.call(agent, Call("start", tuple(hello.slots)))
         if self._data is not None:
             self._transport.call(agent, Call("set_up"), self._data)
         if self._complete:
-            about = ", ".join(f"{key} {value}" for key, value in hello.about.items() if key != "host")
             messages += [base.Joined(slot, f"the node {name} has joined ({about})") for slot in node.slots]
 
     def _free_name(self, host: str) -> str:
@@ -177,16 +203,17 @@ class RemoteWorkers:
             if self._at or self._complete:
                 self._say(why)
 
-    def _lose(self, agent: str, reason: str, messages: list[base.Message]) -> None:
+    def _lose(self, agent: str, reason: str, host: str, messages: list[base.Message]) -> None:
         node = self._nodes.pop(agent, None)
         if node is None:
-            self._refuse(agent, f"workers: a node cannot be used: {reason}")
+            # It has not said hello, or was lost before.
+            self._refuse(agent, f"workers: the node {host or 'of an agent'} cannot be used: its agent {reason}")
             return
         self._transport.drop(agent, forever=False)
         for slot in node.slots:
             if self._at.get(slot) == agent:
                 del self._at[slot]
-                self._tasks.pop(slot, None)
+                self._forget_task(slot)
                 messages.append(base.Died(slot, reason, lost=True))
 
     # ---- Workers ------------------------------------------------------------------------------------------------
@@ -208,7 +235,7 @@ class RemoteWorkers:
         self._call(slot, "retire")
         agent = self._at.pop(slot)
         del self._nodes[agent].slots[slot]
-        self._tasks.pop(slot, None)
+        self._forget_task(slot)
 
     def submit(self, slot: str, task: base.Task) -> None:
         """Gives a task to a slot that is ready, with the files that it needs."""
@@ -221,7 +248,9 @@ class RemoteWorkers:
             # A file may be gone by now: its worker says so.
             if path.is_file():
                 files[self._name(str(path))] = self._carrier.pack(path)
-        self._tasks[slot] = _Given(base.output_of(moved), elsewhere)
+        stored = [content for content in files.values() if isinstance(content, Stored)]
+        self._stored.update(stored)
+        self._tasks[slot] = _Given(base.output_of(moved), elsewhere, stored)
         self._call(slot, "submit", moved, files=files)
 
     def stop(self, slot: str, trial: int, reason: str) -> None:
@@ -253,6 +282,8 @@ class RemoteWorkers:
         """Ends all agents, and their processes."""
         self._transport.close()
         self._nodes, self._at = {}, {}
+        for slot in list(self._tasks):
+            self._forget_task(slot)
 
     def _call(self, slot: str, method: Any, *arguments: Any, files: Mapping[str, Any] | None = None) -> None:
         # A slot may be lost, and the message that says so unread.
@@ -270,8 +301,10 @@ class RemoteWorkers:
                     self._take(agent, sent, messages)
                 case Said() if agent in self._nodes:
                     self._say(f"{self._nodes[agent].name}: {sent.text}")
-                case Failed() | Lost():
-                    self._lose(agent, sent.reason, messages)
+                case Failed():
+                    self._lose(agent, sent.reason, "", messages)
+                case Lost():
+                    self._lose(agent, sent.reason, sent.host, messages)
         return messages
 
     def _take(self, agent: str, passed: Passed, messages: list[base.Message]) -> None:
@@ -283,7 +316,7 @@ class RemoteWorkers:
         if given is not None and passed.files:
             self._write(given, passed.files)
         if not isinstance(message, base.Reported | base.Executed | base.Ready):
-            self._tasks.pop(slot, None)
+            self._forget_task(slot)
         if isinstance(message, base.Died) and message.lost:
             del self._at[slot], self._nodes[agent].slots[slot]
         messages.append(message)
@@ -306,6 +339,18 @@ class RemoteWorkers:
             files = {name[len(output) + 1 :]: content for name, content in files.items()}
         with writing_to(root):
             self._carrier.unpack(files, root)
+        for content in files.values():
+            # Here is the only place where it is needed from now on.
+            if isinstance(content, Stored) and content not in self._stored:
+                self._carrier.remove(content)
+
+    def _forget_task(self, slot: str) -> None:
+        given = self._tasks.pop(slot, None)
+        for stored in given.stored if given is not None else ():
+            self._stored[stored] -= 1
+            if not self._stored[stored]:
+                del self._stored[stored]
+                self._carrier.remove(stored)
 
 
 def _needed(task: base.Task) -> list[Path]:

@@ -22,6 +22,7 @@ from mnist_sweep.journal.events import (
     Event,
     ExecutionEnded,
     SlotLost,
+    SlotOpened,
     SweepEnded,
     SweepResumed,
     TrialAsked,
@@ -314,6 +315,57 @@ class TestWhenAWorkerDies:
         with pytest.raises(UserError, match=r"^workers: cpu0 cannot start$"):
             story.run()
         assert story.end.reason == "workers: cpu0 cannot start"
+
+
+class TestNodes:
+    def test_the_trials_of_a_lost_node_continue_elsewhere_which_is_not_their_failure(self, tell: Tell) -> None:
+        def lose(story: Story, event: Event) -> None:
+            if isinstance(event, EpochEnded) and "cpu0@b" in story.workers.names:
+                story.workers.lose("b")
+
+        story = tell("search=grid", "workers.retries=0", names=["cpu0@a", "cpu0@b"], on_event=lose)
+        results = story.run()
+        assert [outcome.status for outcome in results.outcomes.values()] == 8 * [Status.COMPLETED]
+        assert [(e.slot, e.reason) for e in story.of(SlotLost)] == [("cpu0@b", "was lost")]
+        assert [e.reason for e in story.of(AttemptFailed)] == ["its worker was lost"]
+
+    def test_a_trial_that_loses_node_after_node_before_its_first_epoch_fails(self, tell: Tell) -> None:
+        names, faults = [f"cpu0@{name}" for name in "abcdefg"], {(0, attempt): "lose" for attempt in range(1, 6)}
+        results = tell("search=grid", "workers.retries=0", names=names, faults=faults).run()
+        assert results.outcomes[0].status is Status.FAILED
+        assert sum(outcome.status is Status.COMPLETED for outcome in results.outcomes.values()) == 7
+
+    def test_without_a_slot_the_sweep_stops_and_can_be_resumed(self, tell: Tell) -> None:
+        story = self.story_of_a_lost_node(tell)
+        with pytest.raises(MachineError, match=r"^workers: cpu0@a was lost; no slot is left$"):
+            story.run()
+        assert story.end.status is Status.STOPPED
+
+    def test_a_node_that_joins_in_time_continues_the_sweep(self, tell: Tell) -> None:
+        story = self.story_of_a_lost_node(tell, "workers.wait=10m", joins=500.0)
+        assert len(story.run().outcomes) == 8
+        assert [e.slot for e in story.of(SlotOpened)] == ["cpu0@b"]
+
+    def test_a_node_that_joins_too_late_is_not_waited_for(self, tell: Tell) -> None:
+        story = self.story_of_a_lost_node(tell, "workers.wait=10m", joins=700.0)
+        with pytest.raises(MachineError, match=r"no node has joined within 10m \(workers.wait\)$"):
+            story.run()
+
+    def story_of_a_lost_node(self, tell: Tell, *overrides: str, joins: float | None = None) -> Story:
+        def lose(story: Story, event: Event) -> None:
+            if isinstance(event, EpochEnded) and "cpu0@a" in story.workers.names:
+                story.workers.lose("a")
+                if joins is not None:
+                    story.workers.join("cpu0@b", joins)
+
+        return tell("search=grid", "workers=ray", *overrides, names=["cpu0@a"], on_event=lose)
+
+    def test_a_node_on_which_trials_fail_at_once_rests(self, tell: Tell) -> None:
+        names = ["cpu0@a", "cpu0@b", "cpu1@b"]
+        story = tell("search=grid", names=names, broken="b", epoch_seconds=5.0)
+        assert all(outcome.status is Status.COMPLETED for outcome in story.run().outcomes.values())
+        # It is tried again from time to time.
+        assert 2 <= sum(e.slot.endswith("@b") for e in story.of(TrialStarted)) <= 4
 
 
 def test_a_failed_trial_is_reported_and_never_wins(tell: Tell) -> None:

@@ -45,6 +45,7 @@ NOT_RUN = {
     "pip install -e .[gp]": "installs packages",
     "pip install -e .[onnx]": "installs packages",
     "pip install -e .[jax]": "installs packages",
+    "pip install -e .[ray]": "installs packages",
     'python -m pytest -m "not slow" -n 2 --dist loadfile': "runs the tests, of which this is one",
 }
 # Formats that take seconds each, and that tests/results test.

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,27 +16,19 @@ from unittest import mock
 
 import psutil
 import pytest
-import yaml
+from waiting import run, wait_for
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images
 from mnist_sweep.journal.trial import Execution, Status, Trial
 from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
-    Check,
     Died,
-    Discovered,
     Done,
-    Evaluate,
-    Evaluated,
-    Executed,
     MachineFailed,
     Message,
-    Package,
-    Packaged,
     Ready,
     Reported,
-    Task,
     Train,
 )
 from mnist_sweep.workers.devices import Slot
@@ -81,32 +72,6 @@ def task(compose_config, tmp_path: Path) -> Callable[..., Train]:
     return made
 
 
-def wait_for(workers: LocalWorkers, kind: type[Message], seconds: float = 60) -> list[Message]:
-    """Everything up to the first message of a kind."""
-    until = time.monotonic() + seconds
-    seen: list[Message] = []
-    while time.monotonic() < until:
-        for message in workers.poll(0.5):
-            seen.append(message)
-        if any(isinstance(message, kind) for message in seen):
-            return seen
-    raise AssertionError(f"no {kind.__name__} in {seconds} s, only {seen}")
-
-
-def run(workers: LocalWorkers, task: Task) -> list[Message]:
-    workers.submit("cpu0", task)
-    return wait_for(workers, Ready)
-
-
-def test_a_trial_reports_each_epoch_and_its_end(pool: LocalWorkers, task) -> None:
-    messages = run(pool, task(number=3))
-    assert [type(m) for m in messages] == [Reported, Reported, Done, Ready]
-    done = messages[2]
-    assert isinstance(done, Done)
-    assert (done.slot, done.trial, done.outcome.status) == ("cpu0", 3, Status.COMPLETED)
-    assert done.outcome.score == max(m.metrics["val_accuracy"] for m in messages if isinstance(m, Reported))
-
-
 def test_a_users_model_that_cannot_be_built_is_refused_and_the_process_replaced(pool: LocalWorkers, task) -> None:
     before = pool.pids()
     (done, ready) = run(pool, task(model={"builder": "nowhere:build"}))
@@ -117,102 +82,6 @@ def test_a_users_model_that_cannot_be_built_is_refused_and_the_process_replaced(
     )
     assert isinstance(ready, Ready)
     assert pool.pids() != before
-
-
-def test_a_users_function_that_cannot_be_imported_is_found_before_the_first_trial(pool: LocalWorkers, task) -> None:
-    answer, _ = run(pool, Check(task(model={"builder": "nowhere:build"}).trial.config))
-    assert isinstance(answer, Discovered)
-    assert answer.error.startswith("model.builder=nowhere:build: cannot be imported")
-
-
-def test_a_stop_ends_the_trial_that_it_names_and_no_other(pool: LocalWorkers, task) -> None:
-    pool.submit("cpu0", task(number=7, epochs=5000))
-    pool.stop("cpu0", 6, "too late for the one before")
-    first = wait_for(pool, Reported)
-    pool.stop("cpu0", 7, "enough")
-    messages = [*first, *wait_for(pool, Ready)]
-    done = next(m for m in messages if isinstance(m, Done))
-    assert (done.outcome.status, done.outcome.reason) == (Status.STOPPED, "enough")
-    assert 1 <= sum(isinstance(m, Reported) for m in messages) < 5000
-
-
-def test_a_waiting_trial_trains_the_next_epoch_only_when_told_to_continue(pool: LocalWorkers, task) -> None:
-    pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
-    # The first answer may come before the trial waits for it; the others are for another trial, execution or epoch.
-    for trial, execution, epoch in ((5, 1, 1), (4, 1, 2), (5, 2, 2), (5, 1, 3)):
-        pool.go_on("cpu0", trial, execution, epoch)
-    messages = [*wait_for(pool, Reported), *wait_for(pool, Reported)]
-    assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
-    assert pool.poll(0.5) == []
-    pool.stop("cpu0", 5, "hopeless")
-    (done, _) = wait_for(pool, Ready)
-    assert isinstance(done, Done)
-    assert (done.outcome.status, done.outcome.reason) == (Status.STOPPED, "hopeless")
-    # As if the process had died before it ended the trial: the next attempt only ends it.
-    (*again, ended, _) = run(pool, task(number=5, epochs=3, fields={"waits": True, "stop": "no time"}))
-    assert again == messages
-    assert isinstance(ended, Done)
-    assert (ended.outcome.reason, ended.outcome.score) == ("no time", done.outcome.score)
-    # Answers to one attempt do not count for the next; after the last epoch it does not wait.
-    pool.submit("cpu0", task(number=5, epochs=3, fields={"waits": True}))
-    messages = [*wait_for(pool, Reported), *pool.poll(0.5)]
-    assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
-    pool.go_on("cpu0", 5, 1, 2)
-    (last, done, _) = wait_for(pool, Ready)
-    assert isinstance(last, Reported)
-    assert isinstance(done, Done)
-    assert (last.epoch, done.outcome.status) == (3, Status.COMPLETED)
-
-
-def test_a_trial_of_several_executions_waits_between_them(pool: LocalWorkers, task) -> None:
-    pool.submit(
-        "cpu0", task(number=2, epochs=1, executions=[Execution(1, 1, 2), Execution(1, 2, 2)], fields={"waits": True})
-    )
-    (first, executed) = [*wait_for(pool, Executed), *pool.poll(0.5)]
-    assert isinstance(first, Reported)
-    assert isinstance(executed, Executed)
-    assert (first.execution, first.epoch, executed.execution) == (1, 1, 1)
-    pool.go_on("cpu0", 2, 1, 0)
-    (second, executed, done, _) = wait_for(pool, Ready)
-    assert isinstance(second, Reported)
-    assert isinstance(executed, Executed)
-    assert isinstance(done, Done)
-    assert (second.execution, second.epoch, executed.execution) == (2, 1, 2)
-    assert done.outcome.scores == [m.metrics["val_accuracy"] for m in (first, second)]
-    assert done.outcome.score == sum(done.outcome.scores) / 2
-
-
-def test_a_model_is_tested_on_the_test_images(pool: LocalWorkers, task) -> None:
-    trained = task(number=1)
-    run(pool, trained)
-    pool.submit("cpu0", Evaluate(f"{trained.folder}/model.h5"))
-    (tested, _) = wait_for(pool, Ready)
-    assert isinstance(tested, Evaluated)
-    assert sum(map(sum, tested.confusion)) == 200
-    pool.submit("cpu0", Evaluate("/nowhere/model.h5"))
-    (tested, _) = wait_for(pool, Ready)
-    assert isinstance(tested, Evaluated)
-    assert tested.error
-    assert not tested.metrics
-    # The user's module is imported first, as it registers layers.
-    pool.submit("cpu0", Evaluate(f"{trained.folder}/model.h5", "no_such_module:build"))
-    (tested, _) = wait_for(pool, Ready)
-    assert isinstance(tested, Evaluated)
-    assert "no_such_module" in tested.error
-
-
-def test_a_model_becomes_an_mlflow_model_with_the_users_code(pool: LocalWorkers, task, tmp_path) -> None:
-    trained, to = task(number=1), tmp_path / "package"
-    run(pool, trained)
-    # Any module that is not installed will do.
-    pool.submit("cpu0", Package(trained.folder, str(to), "benchmarks:build"))
-    assert wait_for(pool, Ready)[0] == Packaged("cpu0")
-    assert yaml.safe_load((to / "MLmodel").read_text())["flavors"]["tensorflow"]["model_type"] == "keras"
-    assert [file.name for file in (to / "code").iterdir()] == ["benchmarks"]
-    pool.submit("cpu0", Package("/nowhere", str(to)))
-    (packaged, _) = wait_for(pool, Ready)
-    assert isinstance(packaged, Packaged)
-    assert "/nowhere/model.h5" in packaged.error
 
 
 def test_a_killed_process_is_reported_and_replaced(pool: LocalWorkers, task) -> None:
@@ -339,15 +208,6 @@ def test_the_error_says_that_no_process_can_be_started(
     monkeypatch.setattr(orphans, "GroupLeader", too_many)
     with pytest.raises(UserError, match=f"^workers: {slot.name}: no process can be started .Resource temporarily unav"):
         LocalWorkers([slot], None, tmp_path)
-
-
-def test_a_process_is_killed_with_the_given_reason(pool: LocalWorkers, task) -> None:
-    pool.submit("cpu0", task(number=11, epochs=5000))
-    wait_for(pool, Reported)
-    pool.kill("cpu0", "did not respond for 1h")
-    died = next(m for m in wait_for(pool, Died) if isinstance(m, Died))
-    assert died.reason == "did not respond for 1h"
-    wait_for(pool, Ready)
 
 
 @pytest.mark.parametrize("which", ["worker", "server"])

@@ -15,7 +15,7 @@ from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Fact, Winner
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.results.runs.local import local_folder
-from mnist_sweep.tracking.tags import TAG_REASON, TAG_STATUS
+from mnist_sweep.tracking.tags import NODE, TAG_REASON, TAG_STATUS
 
 
 def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[str, Any]:
@@ -158,12 +158,13 @@ def _time(found: SweepRuns, frame: pd.DataFrame) -> tuple[str, str]:
 def _versions(found: SweepRuns) -> dict[str, str]:
     tags, params = found.parent.data.tags, found.parent.data.params
     listed = {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")}
+    nodes = {f"node {key.removeprefix(NODE)}": value for key, value in tags.items() if key.startswith(NODE)}
     more = {
         "commit": tags.get("mlflow.source.git.commit", ""),
         "seed": _given(params, "seed"),
         "MLflow run": found.parent.info.run_id,
     }
-    return listed | {key: value for key, value in more.items() if value}
+    return listed | nodes | {key: value for key, value in more.items() if value}
 
 
 def _failures(frame: pd.DataFrame) -> dict[str, int]:
