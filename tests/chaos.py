@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 from cluster import Cluster, Machine, Program, events, missing, until
+from programs import with_store
 
 from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
@@ -166,6 +167,9 @@ class Chaos:
         self.folder, self.rng, self.tally = folder, random.Random(seed), Tally()
         self.data = folder / "digits.npz"
         _save_digits(self.data)
+        # An empty store takes seconds to create, so each sweep starts with a copy.
+        self._store = folder / "mlflow.db"
+        mlflow_store.connect(f"sqlite:///{self._store}", create=True)
         self._expected: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
 
@@ -173,7 +177,7 @@ class Chaos:
         """Kills drivers at random times, and resumes their sweeps."""
         done = 0
         while done < kills:
-            folder = self._fresh(algorithm)
+            folder = self.fresh(algorithm)
             driver = self._start(folder, algorithm)
             while done < kills:
                 try:
@@ -191,7 +195,7 @@ class Chaos:
         """Kills workers that are training."""
         done = 0
         while done < kills:
-            folder = self._fresh(algorithm)
+            folder = self.fresh(algorithm)
             driver = self._start(folder, algorithm)
             while driver.poll() is None and done < kills:
                 time.sleep(self.rng.uniform(0.2, 2.5))
@@ -208,7 +212,7 @@ class Chaos:
         """Disturbs running sweeps with each kind of fault in turn: signals, kills of several processes, pauses."""
         kinds, done = itertools.cycle(_FAULTS.items()), 0
         while done < times:
-            folder = self._fresh(algorithm)
+            folder = self.fresh(algorithm)
             driver = self._start(folder, algorithm)
             while done < times:
                 try:
@@ -240,7 +244,7 @@ class Chaos:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         for _ in range(times):
-            folder = self._fresh(f"{algorithm}-http")
+            folder = self.fresh(f"{algorithm}-http")
             server = self._serve(folder, port)
             driver = self._start(folder, algorithm, f"tracking.uri=http://127.0.0.1:{port}")
             time.sleep(self.rng.uniform(2, 9))
@@ -257,7 +261,7 @@ class Chaos:
         """Fills the disk of a sweep and its MLflow store for some seconds."""
         done = 0
         while done < times:
-            folder = self._fresh(f"{algorithm}-disk")
+            folder = self.fresh(f"{algorithm}-disk")
             mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", folder], check=False)
             if mounted.returncode != 0:
                 print("no disk was filled: this needs the permission to mount one", flush=True)
@@ -292,7 +296,7 @@ class Chaos:
         (site / "sitecustomize.py").write_text(_CLOCK)
         done = 0
         while done < times:
-            folder = self._fresh(f"{algorithm}-clock")
+            folder = self.fresh(f"{algorithm}-clock")
             limits = ("search.time_budget=10m", "workers.timeout=5m")
             driver = self._start(folder, algorithm, *limits, PYTHONPATH=str(site))
             while driver.poll() is None and done < times:
@@ -309,7 +313,7 @@ class Chaos:
         """Lets user code harm its process, in each way in turn."""
         kinds, done, name = itertools.cycle(_POISONS.items()), 0, ""
         while done < times:
-            folder = self._fresh("custom")
+            folder = self.fresh("custom")
             poison = folder / "poison.py"
             driver = self._start(folder, "custom")
             while driver.poll() is None and done < times:
@@ -331,10 +335,10 @@ class Chaos:
             print(f"no cluster was disturbed: {reason}", flush=True)
             return
         names, done = itertools.cycle(kinds or CLUSTER_FAULTS), 0
-        cluster = Cluster(self._fresh("cluster"))
+        cluster = Cluster(self.folder / f"cluster-{next(self._numbers)}")
         try:
             while done < times:
-                folder = self._fresh("sweep", cluster.driver_folder)
+                folder = self.fresh("sweep", cluster.driver_folder)
                 driver = self.start_on(cluster, folder)
                 while done < times and (slot := self.trains(folder, driver)):
                     name = next(names)
@@ -354,10 +358,12 @@ class Chaos:
 
     # ---- running ------------------------------------------------------------------------------------------------
 
-    def _fresh(self, name: str, inside: Path | None = None) -> Path:
+    def fresh(self, name: str, inside: Path | None = None) -> Path:
+        """Returns a folder for a sweep, with an empty store."""
         # A new folder each time: MLflow keeps connections to a deleted store with the same name.
         folder = (inside or self.folder) / f"{name}-{next(self._numbers)}"
         folder.mkdir()
+        with_store(folder, self._store)
         if name.startswith("custom"):
             (folder / "custom.py").write_text(_BUILDER)
         return folder
@@ -453,7 +459,7 @@ class Chaos:
     def expected(self, algorithm: str) -> dict[str, Any]:
         """Returns the results of an undisturbed sweep."""
         if algorithm not in self._expected:
-            folder = self._fresh(f"{algorithm}-undisturbed")
+            folder = self.fresh(f"{algorithm}-undisturbed")
             driver = self._start(folder, algorithm)
             if driver.wait(timeout=300) != 0:
                 raise RuntimeError(self._output(folder).read_text()[-3000:])

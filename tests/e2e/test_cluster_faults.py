@@ -64,7 +64,7 @@ def test_a_sweep_survives_the_loss_of_a_node(chaos: Chaos, tmp_path: Path) -> No
     """The cheapest of the faults: two machines, of which the head trains, too."""
     with ThreadPoolExecutor() as beside, Cluster(tmp_path, cpus=(1,), head_cpus=1) as cluster:
         expected = beside.submit(chaos.expected, "short")
-        folder, (node,) = cluster.driver_folder, cluster.nodes
+        folder, (node,) = chaos.fresh("sweep", cluster.driver_folder), cluster.nodes
         driver = chaos.start_on(cluster, folder, "short")
         while cluster.machine_of(chaos.trains(folder, driver)) is not node:
             continue
@@ -83,7 +83,9 @@ def test_a_fault_on_a_cluster_loses_and_repeats_nothing(chaos: Chaos, kind: str)
 
 
 @pytest.mark.slow
-def test_no_epoch_that_the_driver_knows_is_trained_again_after_a_node_is_lost(digits: Path, tmp_path: Path) -> None:
+def test_no_epoch_that_the_driver_knows_is_trained_again_after_a_node_is_lost(
+    chaos: Chaos, digits: Path, tmp_path: Path
+) -> None:
     counted = tmp_path / "epochs.txt"
     with Cluster(tmp_path / "cluster") as cluster:
         folder = prepared(cluster, digits)
@@ -93,7 +95,7 @@ def test_no_epoch_that_the_driver_knows_is_trained_again_after_a_node_is_lost(di
             *("data=npz", "data.path=digits.npz", "name=small", "workers.checkpoint_every=0s"),
             *(*RAY, f"workers.address={cluster.address}"),
         )
-        cluster.machine_of(Chaos(tmp_path).trains(folder, driver)).kill()
+        cluster.machine_of(chaos.trains(folder, driver)).kill()
         assert driver.wait() == 0, cluster.output
     trained = Counter(counted.read_text().splitlines())
     failed = [event for event in events(folder) if isinstance(event, AttemptFailed)]
