@@ -29,6 +29,8 @@ from mnist_sweep.workers.remote import Lost
 _LOOK = 1.0
 # Seconds before a node whose agent has died gets another one; doubled as long as it dies again soon.
 _PAUSE, _LONGEST_PAUSE = 2.0, 600.0
+# Seconds in which an agent's process must start.
+_PLACED = 120.0
 # Seconds in which an agent that was asked to end may remove its files.
 _END = 5.0
 # What a sweep's working folder has that no node needs.
@@ -52,6 +54,7 @@ class _Agent:
     node: str
     slots: int
     started: float
+    placed: Any
     greeted: bool = False
 
 
@@ -174,6 +177,7 @@ class RayTransport:
         """Starts an agent on each node that has none and is not used by others."""
         from ray._private.state import available_resources_per_node
 
+        self._forget_unplaced()
         free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
         for node in self._nodes():
             with self._lock:
@@ -185,6 +189,15 @@ class RayTransport:
                 wanted = _share(self._config, free.get(node["NodeID"], {}), room)
                 if wanted is not None:
                     self._start_agent(node, *wanted)
+
+    def _forget_unplaced(self) -> None:
+        """Gives agents up that wait for CPUs which something else has taken in the meantime."""
+        with self._lock:
+            for name, agent in list(self._agents.items()):
+                late = not agent.greeted and time.monotonic() - agent.started > _PLACED
+                if late and not self._ray.wait([agent.placed], timeout=0)[0]:
+                    del self._agents[name]
+                    self._kill(agent)
 
     def _start_agent(self, node: dict[str, Any], cpus: int, gpus: int, slots: int) -> None:
         assert self._job is not None
@@ -200,9 +213,9 @@ class RayTransport:
         config = self._job.config.model_copy(update={"devices": "gpu" if gpus else "cpu"})
         if config.count is not None and not gpus:
             config = config.model_copy(update={"count": slots})
-        actor = actor_class.remote(replace(self._job, config=config), max(1, cpus))
+        actor = actor_class.remote(replace(self._job, config=config, most=slots), max(1, cpus))
         name = f"agent{next(self._numbers)}"
-        self._agents[name] = _Agent(actor, node["NodeID"], slots, time.monotonic())
+        self._agents[name] = _Agent(actor, node["NodeID"], slots, time.monotonic(), actor.__ray_ready__.remote())
         host = str(node.get("NodeManagerHostname") or node["NodeManagerAddress"])
         threading.Thread(target=self._listen, args=(name, host, actor), daemon=True).start()
 

@@ -150,12 +150,14 @@ class RemoteWorkers:
             waited, expected = time.monotonic() - started, self._transport.expected()
             if self._at and (not expected or waited > _FIRST_SLOTS):
                 self._complete = True
-            elif self._refused and not self._at and not expected:
-                raise UserError(self._refused[0])
-            elif not self._at and not expected and waited > most:
-                raise UserError(f"workers=ray: no slot is free ({self._transport.shortage()})")
-            elif not self._at and not expected and waited > _FIRST_SLOTS and not told:
-                self._say(f"Waiting for a slot: {self._transport.shortage()}")
+            elif self._at or expected:
+                continue
+            elif waited > most or (self._refused and self._wait is None):
+                raise UserError(
+                    next(iter(self._refused), f"workers=ray: no slot is free ({self._transport.shortage()})")
+                )
+            elif waited > _FIRST_SLOTS and not told:
+                self._say(next(iter(self._refused), f"Waiting for a slot: {self._transport.shortage()}"))
                 told = True
         return [slot for node in self._nodes.values() for slot in node.slots.values()]
 
