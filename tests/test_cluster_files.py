@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import tomllib
 from typing import Annotated, Any, Literal
 
@@ -54,7 +55,8 @@ class Claim(Part):
 
 class Volume(Part):
     name: Name
-    persistent_volume_claim: Claim
+    persistent_volume_claim: Claim | None = None
+    config_map: Metadata | None = None
 
 
 class PodSpec(Part):
@@ -113,8 +115,10 @@ def manifests() -> dict[str, dict[str, Any]]:
 def test_the_rayjob_fits_its_schema(manifests: dict[str, dict[str, Any]]) -> None:
     job = RayJob.model_validate(manifests["RayJob"])
     groups = [job.spec.ray_cluster_spec.head_group_spec, *job.spec.ray_cluster_spec.worker_group_specs]
-    claims = {v.persistent_volume_claim.claim_name for group in groups for v in group.template.spec.volumes}
+    volumes = [volume for group in groups for volume in group.template.spec.volumes]
+    claims = {volume.persistent_volume_claim.claim_name for volume in volumes if volume.persistent_volume_claim}
     assert claims == {manifests["PersistentVolumeClaim"]["metadata"]["name"]}
+    assert {v.config_map.name for v in volumes if v.config_map} == {manifests["ConfigMap"]["metadata"]["name"]}
     for group in groups:
         volumes = {volume.name for volume in group.template.spec.volumes}
         assert {m.name for c in group.template.spec.containers for m in c.volume_mounts} <= volumes
@@ -127,6 +131,14 @@ def test_the_schema_of_a_rayjob_refuses_what_kubernetes_refuses(manifests: dict[
     with pytest.raises(ValidationError) as error:
         RayJob.model_validate(manifests["RayJob"])
     assert {fault["loc"][-1] for fault in error.value.errors()} == {"backofLimit", "num-cpus"}
+
+
+@pytest.mark.parametrize(("ended_with", "code"), [(0, 0), (2, 2), (3, 0), (130, 130)])
+def test_the_job_is_not_repeated_if_only_mlflow_lacks_something(
+    manifests: dict[str, dict[str, Any]], ended_with: int, code: int
+) -> None:
+    script = manifests["ConfigMap"]["data"]["sweep.sh"].replace("cd /sweeps", f"python() {{ return {ended_with}; }}")
+    assert subprocess.run(["bash", "-c", script]).returncode == code
 
 
 def test_all_files_name_the_version_of_ray_that_is_tested(manifests: dict[str, dict[str, Any]]) -> None:
