@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -269,6 +269,8 @@ class Agent:
 
     def _pass_on(self, message: base.Message) -> None:
         task = self._tasks.get(message.slot)
+        if task is not None:
+            message = _as_in_sweep(message, f"{task.root}/")
         try:
             files = task.new_files() if task is not None and not isinstance(message, base.Died) else {}
             self._send(Passed(message, files))
@@ -278,6 +280,17 @@ class Agent:
         if task is not None and not isinstance(message, base.Reported | base.Executed):
             del self._tasks[message.slot]
             remove_tree(task.root)
+
+
+def _as_in_sweep(message: base.Message, root: str) -> base.Message:
+    """Returns a message in whose texts the files have the names that they have in the sweep's folder."""
+    match message:
+        case base.Done():
+            outcome = replace(message.outcome, reason=message.outcome.reason.replace(root, ""))
+            return replace(message, outcome=outcome, log=message.log.replace(root, ""))
+        case base.Evaluated() | base.Packaged() | base.Discovered():
+            return replace(message, error=message.error.replace(root, ""))
+    return message
 
 
 def _fault(slot: str, task: base.Task, error: Exception) -> base.Message:

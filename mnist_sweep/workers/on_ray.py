@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import logging
 import os
 import queue
 import secrets
@@ -25,6 +26,7 @@ from mnist_sweep.workers.agent import Agent, Call, Job, Sent
 from mnist_sweep.workers.carrying import Files
 from mnist_sweep.workers.remote import Lost
 
+_LOG = logging.getLogger(__name__)
 # Seconds between two looks at the nodes of the cluster.
 _LOOK = 1.0
 # Seconds before a node whose agent has died gets another one; doubled as long as it dies again soon.
@@ -32,7 +34,7 @@ _PAUSE, _LONGEST_PAUSE = 2.0, 600.0
 # Seconds in which an agent's process must start.
 _PLACED = 120.0
 # Seconds in which an agent that was asked to end may remove its files.
-_END = 5.0
+_END = 3.0
 # What a sweep's working folder has that no node needs.
 _EXCLUDES = ["experiments", "mlruns", "mlartifacts", "outputs", "multirun", ".*", "__pycache__", "node_modules"]
 
@@ -279,7 +281,8 @@ def _actor_class(ray: Any) -> Any:
 
 def _start(config: RayConfig, *, custom_code: bool) -> Any:
     """Starts Ray or joins a cluster, and returns Ray."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # No report to Ray's makers, and no Ray that starts by itself when this one has ended.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
     if config.address is None:
         # Its ports are open to other machines, so it needs a token; in a file, others would find it.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -299,6 +302,8 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
 
 
 def _connected(ray: Any, config: RayConfig, *, custom_code: bool) -> Any:
+    # What Ray tells about its nodes belongs in the log: it would end up in the middle of the table.
+    ray._private.worker.print_to_stdstream = lambda data, **_: _LOG.info("%s", "\n".join(data["lines"]))
     quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     if config.address is None:
         try:

@@ -205,13 +205,13 @@ class RemoteWorkers:
             if self._at or self._complete:
                 self._say(why)
 
-    def _lose(self, agent: str, reason: str, host: str, messages: list[base.Message]) -> None:
+    def _lose(self, agent: str, reason: str, host: str, messages: list[base.Message], *, forever: bool = False) -> None:
         node = self._nodes.pop(agent, None)
         if node is None:
             # It has not said hello, or was lost before.
             self._refuse(agent, f"workers: the node {host or 'of an agent'} cannot be used: its agent {reason}")
             return
-        self._transport.drop(agent, forever=False)
+        self._transport.drop(agent, forever=forever)
         for slot in node.slots:
             if self._at.get(slot) == agent:
                 del self._at[slot]
@@ -314,6 +314,10 @@ class RemoteWorkers:
         if self._at.get(slot) != agent:
             return
         message = replace(passed.message, slot=slot)
+        if isinstance(message, base.MachineFailed) and len({*self._at.values()}) > 1:
+            # The others can continue without it.
+            self._lose(agent, f"is not used any more: {message.reason}", "", messages, forever=True)
+            return
         given = self._tasks.get(slot)
         if given is not None and passed.files:
             self._write(given, passed.files)

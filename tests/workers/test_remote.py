@@ -15,7 +15,7 @@ from mnist_sweep.config.settings import RayConfig
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.workers import remote
 from mnist_sweep.workers.agent import Call, Failed, Hello, Job, Passed, Said, Sent
-from mnist_sweep.workers.base import Died, Done, Joined, Package, Packaged, Ready, Reported, Train
+from mnist_sweep.workers.base import Died, Done, Joined, MachineFailed, Package, Packaged, Ready, Reported, Train
 from mnist_sweep.workers.carrying import Carrier, Files
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.remote import Lost, RemoteWorkers
@@ -161,6 +161,20 @@ def test_the_loss_of_a_node_is_that_of_its_slots_and_its_late_messages_are_dropp
     agents.greet("3", "a")
     assert [type(m) for m in pool.poll(0)] == [Joined]
     assert pool.slots() == ["cpu0@b", "cpu0@a"]
+
+
+def test_a_node_with_a_full_disk_is_left_to_the_others_as_long_as_there_are_some(
+    pool: RemoteWorkers, agents: Agents
+) -> None:
+    agents.greet("1", "a", slots=2)
+    agents.greet("2", "b")
+    pool.places()
+    agents.said.append(("1", Passed(MachineFailed("cpu0", "the disk is full (/tmp)", 0), {})))
+    reason = "is not used any more: the disk is full (/tmp)"
+    assert pool.poll(0) == [Died("cpu0@a", reason, lost=True), Died("cpu1@a", reason, lost=True)]
+    assert agents.dropped == {"1": True}
+    agents.said.append(("2", Passed(MachineFailed("cpu0", "the disk is full (/tmp)", 0), {})))
+    assert pool.poll(0) == [MachineFailed("cpu0@b", "the disk is full (/tmp)", 0)]
 
 
 def test_a_task_takes_its_files_along_and_a_message_brings_those_that_were_written_before(
