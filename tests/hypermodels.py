@@ -296,3 +296,23 @@ class LateScore(TwoStages):
 class Broken(TwoStages):
     def fit(self, hp, model, x, y, **kwargs):
         return {}["loss"]
+
+
+def doubtful(hp):
+    """Logits for a loss that expects probabilities, a metric for each class, and pixels that are scaled twice."""
+    hidden = layers.Dense(hp.Choice("units", [4, 8]))
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), layers.Rescaling(1 / 255), layers.Flatten(), hidden, layers.Dense(10)]
+    )
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", keras.metrics.F1Score(name="f1")])
+    return model
+
+
+def twice_softmax(hp):
+    """Probabilities for a loss that expects logits."""
+    last = layers.Dense(10, activation="softmax")
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(hp.Choice("units", [4, 8])), last]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model

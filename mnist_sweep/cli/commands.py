@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -305,6 +306,7 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"argument (\S+): invalid int value: '(.*)'", r"\1=\2: must be a whole number", message)
         raise UserError(f"{self.prog.rpartition(' ')[2]}: {message}; see {self.prog} --help")
 
     def add_sweep(self) -> None:

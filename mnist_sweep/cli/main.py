@@ -21,6 +21,7 @@ from mnist_sweep.common.ports import keep_loopback_direct
 from mnist_sweep.common.secrets import STORE_VARIABLE, hide, hide_login, masked
 from mnist_sweep.common.termination import ended_by_signals
 from mnist_sweep.common.text import first_line, kind_and_line, one_line, os_reason
+from mnist_sweep.common.versions import versions
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -43,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if "--debug" in given:
         given.remove("--debug")
         os.environ[_DEBUG] = "1"
+    # As MLflow does, an empty variable is taken for one that is not set. Copied ones may end with a blank.
+    store = os.environ.pop(STORE_VARIABLE, "").strip()
+    if store:
+        os.environ[STORE_VARIABLE] = store
     # From here on, its password is hidden whenever it is printed.
-    hide(os.environ.get(STORE_VARIABLE, ""))
+    hide(store)
     hide_login()
     keep_loopback_direct()
     debug = os.environ.get(_DEBUG, "0") == "1"
@@ -129,6 +134,10 @@ def missing_package(error: ModuleNotFoundError) -> str:
 
 
 def _run(given: list[str], debug: bool) -> int:
+    if given[:1] == ["--version"]:
+        # Hydra's would print its own.
+        print("\n".join(f"{name} {version}" for name, version in versions().items()))
+        return 0
     if given and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
     if given and not given[0].startswith("-") and "=" not in given[0] and not given[0].startswith("~"):

@@ -42,13 +42,19 @@ def check_options(given: Sequence[str]) -> None:
         if not key.replace(".", "").isidentifier():
             raise UserError(f"{argument}: no such option; see {command('--help')}")
         value = shlex.quote(value) if value else "…"
-        raise UserError(f"{argument}: no such option; keys have no dashes: {_full(key)}={value}")
+        raise UserError(f"{argument}: no such option; keys have no dashes: {full_key(key)}={value}")
 
 
-def _full(key: str) -> str:
+def full_key(key: str, overrides: Sequence[str] = ()) -> str:
+    """Returns the config key that a name such as `lr` or `epochs` stands for; the name itself if it is not known.
+
+    Args:
+        key: The name.
+        overrides: The other overrides, which decide what keys there are.
+    """
     from mnist_sweep.config import compose, key_names
 
     if key == "experiment":
         return "+experiment"
-    known = list(key_names.nested_keys(compose.defaults()))
+    known = list(key_names.nested_keys(compose.defaults(overrides)))
     return key if key in known else next(iter(key_names.nearest(key, known)), key)

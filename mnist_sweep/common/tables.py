@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
@@ -51,6 +51,10 @@ class Column:
 
 
 class _Output(Console):
+    def __init__(self, **options: Any) -> None:
+        # Else rich makes an emoji of a name such as `own:ok:`.
+        super().__init__(emoji=False, **options)
+
     def on_broken_pipe(self) -> None:
         # Rich would exit with code 1 here, even in the middle of a sweep.
         self.quiet = True
@@ -176,6 +180,6 @@ def line_printer(console: Console) -> Callable[[str], None]:
     """Returns a function that prints a line unchanged: not wrapped, without markup or highlighting."""
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     return say

@@ -62,6 +62,7 @@ _MESSAGES = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must be auto or HOST:PORT",
 }
 
 

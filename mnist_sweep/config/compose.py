@@ -36,6 +36,8 @@ CONFIG = "config"
 _MISSING = object()
 # MLflow's own variable for the experiment of a run, and so the default name of sweeps.
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+# The other way in which MLflow is told the experiment of a run.
+_NUMBER_VARIABLE = "MLFLOW_EXPERIMENT_ID"
 _TEXTS = ("name", "description")
 # What Hydra may raise while it composes.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
@@ -100,11 +102,18 @@ class _UserFiles(FileConfigSource):
 
 
 def ignored_experiment_name() -> str | None:
-    """Returns a line on MLFLOW_EXPERIMENT_NAME if it cannot be the name of sweeps; None if it is not set, or can."""
+    """Returns a line on MLflow's variables for the experiment of a run, if they cannot name sweeps; else None."""
     name = os.environ.get(EXPERIMENT_VARIABLE)
-    if not name or is_name(name):
-        return None
-    return f"{EXPERIMENT_VARIABLE}={printable(name)} is ignored, as it cannot name a folder; write name=NAME instead"
+    if name and not is_name(name):
+        given = f"{EXPERIMENT_VARIABLE}={printable(name)}"
+        return f"{given} is ignored, as it cannot name a folder; write name=NAME instead"
+    number = os.environ.get(_NUMBER_VARIABLE)
+    if number and not name:
+        return (
+            f"{_NUMBER_VARIABLE}={printable(number)} is ignored: the experiment of a sweep has the sweep's name; set "
+            f"{EXPERIMENT_VARIABLE}, or write name=NAME"
+        )
+    return None
 
 
 def _experiment_name(*, _root_: DictConfig) -> str:
@@ -295,6 +304,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
 
 
 def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> UserError:
+    if re.fullmatch(r"[\w.,]+", argument):
+        meant = f"+experiment={argument}" if argument in experiments() else "KEY=VALUE"
+        return UserError(f"{argument}: write {meant}")
     following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
     right = corrected(argument, following)
     if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):

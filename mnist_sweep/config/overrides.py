@@ -42,7 +42,8 @@ def _candidates(argument: str, following: Sequence[str]) -> Iterator[str]:
     key, value = key.strip(), value.strip()
     if not equals or not key:
         return
-    yield f"{key}={value}"
+    # In Python's and other languages' comparisons, two equals signs are usual.
+    yield f"{key}={value.lstrip('= ')}"
     joined = " ".join([value, *_rest(value, following)])
     if joined != value:
         yield f"{key}={_compact(joined)}"

@@ -65,7 +65,7 @@ class WorkersConfig(Strict):
 class RayConfig(WorkersConfig):
     """Where trials run if that is a Ray cluster."""
 
-    address: str | None
+    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+|\[[0-9a-fA-F:]+\]:\d+)$")] | None
     max_slots: Count | None
     inline: Size
     storage: str | None

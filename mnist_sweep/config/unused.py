@@ -9,6 +9,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import shipped
 from mnist_sweep.config.checks import as_written
+from mnist_sweep.config.objective import Objective
 
 Config = Mapping[str, Any]
 # The keys, whose values differ from their defaults; whether the config ignores them; and the reason, or what to do.
@@ -84,8 +85,9 @@ def refuse_unused(config: Config) -> None:
         config: The config of a new sweep, checked. Configs of earlier sweeps need not pass.
 
     Raises:
-        UserError: A value would be ignored.
+        UserError: A value would be ignored, or the target can't be reached.
     """
+    _check_target(config)
     values = flat(config)
     for keys, ignored, why in _RULES:
         if not ignored(config):
@@ -94,6 +96,12 @@ def refuse_unused(config: Config) -> None:
         for key in _matching(keys, values):
             if key not in defaults or values[key] != defaults[key]:
                 raise UserError(f"{key}={as_written(values[key])}: is not used; {why}")
+
+
+def _check_target(config: Config) -> None:
+    target, objective = config["search"].get("target"), Objective.parse_all(config["objective"])[0]
+    if target is not None and objective.name in ("accuracy", "val_accuracy") and target > 1:
+        raise UserError(f"search.target={target:g}: an accuracy is at most 1; 97 percent are 0.97")
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -34,11 +34,13 @@ _Read = tuple[str, Arrays, tuple[str, ...]]
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 20.0
 _MOST_CLASSES = 100_000
-_CHANNELS = (1, 3)
+_CHANNELS = (1, 3, 4)
 # Images of floats of which no pixel is brighter than this, of 255, are mistakes.
 _LEAST_BYTE = 2.0
 # Images of which no pixel is brighter than this, of 255, are suspicious.
 _DARK = 64.0
+# Scaling one part twice makes it 255 times as dark as the other one.
+_MOST_CONTRAST = 100.0
 # Checking, scaling and splitting images needs two copies of them in memory.
 _COPIES = 2
 # In messages: the most names, and the most characters.
@@ -350,9 +352,15 @@ def _check_shapes(where: str, arrays: Mapping[str, Array | reading.Header]) -> N
         if images.dtype.kind not in "buif":
             raise UserError(f"{where}: x_{part} has type {images.dtype}; images must be numbers")
         if len(labels.shape) != 1 and (len(labels.shape) != 2 or labels.shape[1] != 1):
-            raise UserError(f"{where}: y_{part} has shape {labels.shape}; labels must be one number for each image")
+            one_hot = len(labels.shape) == 2 and labels.shape[0] == images.shape[0]
+            todo = f"; if they are one-hot, save y_{part}.argmax(axis=1)" if one_hot else ""
+            raise UserError(
+                f"{where}: y_{part} has shape {labels.shape}; labels must be one number for each image{todo}"
+            )
         if labels.dtype.kind not in "uif":
-            raise UserError(f"{where}: y_{part} must contain whole numbers, the classes 0, 1, 2 …")
+            names = labels.dtype.kind in "SU"
+            todo = "; number names with np.unique(names, return_inverse=True)[1]" if names else ""
+            raise UserError(f"{where}: y_{part} must contain whole numbers, the classes 0, 1, 2 …{todo}")
         if images.shape[0] != labels.shape[0]:
             raise UserError(
                 f"{where}: x_{part} has {counted(images.shape[0], 'image')}, but y_{part} has "
@@ -391,7 +399,7 @@ def _with_channels_last(arrays: Arrays, where: str) -> Iterator[str]:
     """Moves the channels of images to the end if they come first, as in PyTorch; yields a line on that."""
     for part in ("x_train", "x_test"):
         shape = arrays[part].shape
-        if len(shape) == 4 and shape[1] in _CHANNELS and shape[3] not in _CHANNELS and shape[2] == shape[3]:
+        if len(shape) == 4 and _has_channels_first(*shape[1:]):
             arrays[part] = np.ascontiguousarray(np.moveaxis(arrays[part], 1, 3))
             yield (
                 f"{where}: {part} has shape {shape}, with the channels first; it is read as {arrays[part].shape}, with "
@@ -399,11 +407,18 @@ def _with_channels_last(arrays: Arrays, where: str) -> Iterator[str]:
             )
 
 
+def _has_channels_first(first: int, second: int, third: int) -> bool:
+    if first not in _CHANNELS or third in _CHANNELS:
+        return False
+    # Images of one row may have many channels, such as those of a spectrum; of three or four rows, hardly.
+    return second == third or (first > 1 and min(second, third) > max(_CHANNELS))
+
+
 def _check_scales(parts: Mapping[str, Array], where: str) -> list[str]:
     """Checks that the pixels of training and test images have the same range, 0..1 or 0..255.
 
     Returns:
-        A line on each part that is dark; its pixels may have another range, such as 0..16.
+        A line on each part that is dark; its pixels may have another range, such as 0..16, or be scaled twice.
     """
     top = {f"x_{part}": float(images.max()) for part, images in parts.items()}
     for name, largest in top.items():
@@ -415,13 +430,19 @@ def _check_scales(parts: Mapping[str, Array], where: str) -> list[str]:
     dark, bright = sorted(top, key=lambda name: top[name])
     if 0 < top[dark] <= 1 < top[bright]:
         raise UserError(f"{where}: pixels of {dark} are in 0..1, but those of {bright} are in 0..255; scale both alike")
+    if 0 < top[dark] < top[bright] / _MOST_CONTRAST:
+        raise UserError(
+            f"{where}: the largest pixel of {dark} is {top[dark]:g}, but that of {bright} is {top[bright]:g}; scale "
+            "both alike"
+        )
+    white = 255 if top[bright] > 1 else 1
     return [
-        f"{where}: no pixel of {name} is brighter than {largest:g}, read as {largest:g} of 255; if that is white, "
-        "scale the pixels to 0..255"
+        f"{where}: no pixel of {name} is brighter than {largest:g}, read as {largest:g} of {white}; if that is white, "
+        f"scale the pixels to 0..{white}"
         if largest
         else f"{where}: all pixels of {name} are 0"
         for name, largest in top.items()
-        if largest == 0 or 1 < largest < _DARK
+        if largest < _DARK / 255 * white
     ]
 
 

@@ -32,19 +32,23 @@ def discover(workers: Workers, name: str, timeout: float, objectives: Sequence[s
     return _ask(_Discovery(workers, Discover(name, tuple(objectives)), f"model.hypermodel={name}", timeout))
 
 
-def check(workers: Workers, config: dict[str, Any], timeout: float) -> None:
+def check(workers: Workers, configs: Sequence[dict[str, Any]], timeout: float) -> dict[str, Any]:
     """Lets a worker check the user's function that builds the models. The pool can be used for trials afterwards.
 
     Args:
         workers: A pool, which may still be starting.
-        config: A trial's config, whose model names the function.
+        configs: Configs of trials, whose model names the function.
         timeout: Seconds to wait for the answer, once a worker was asked.
+
+    Returns:
+        What the worker's `Trainer.check` returns: `unread` and `notes`.
 
     Raises:
         UserError: The function cannot be imported, or its model could not be loaded after training.
         MachineError: The machine is at fault.
     """
-    _ask(_Discovery(workers, Check(config), f"model.builder={config['model']['builder']}", timeout))
+    setting = f"model.builder={configs[0]['model']['builder']}"
+    return _ask(_Discovery(workers, Check(tuple(configs)), setting, timeout))
 
 
 def _ask(discovery: _Discovery) -> dict[str, Any]:

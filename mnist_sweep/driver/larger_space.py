@@ -28,7 +28,13 @@ def is_searched(config: Mapping[str, Any], key: str) -> bool:
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Returns whether two configs have different search spaces."""
-    return _searched_groups(old) != _searched_groups(new)
+    return bool(differing(old, new))
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of the search space in which two configs differ."""
+    before, after = _searched_groups(old), _searched_groups(new)
+    return [key for key in before | after if before.get(key) != after.get(key)]
 
 
 def with_space_of(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +57,8 @@ def check(old: Mapping[str, Any], new: Mapping[str, Any], state: SweepState) -> 
     learn = f"start a new sweep that learns from this one: search=tpe 'search.warm_start=[{state.started.sweep}]'"
     settings = check_settings(new)
     algorithm, most = settings.search.algorithm, settings.search.max_trials
-    before, after = _searched_groups(old), _searched_groups(new)
-    key = next(name for name in after if before.get(name) != after[name])
+    after = _searched_groups(new)
+    key = next(name for name in differing(old, new) if name in after)
     if algorithm not in _ALGORITHMS:
         raise UserError(
             f"resume: {key}={after[key]}: only search=grid and random can continue in a larger space, not "

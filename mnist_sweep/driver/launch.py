@@ -74,8 +74,8 @@ def run(
         retrains: The trial that this run retrains, for its first event; None for a sweep.
 
     Returns:
-        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results; 130 if the user
-        interrupted it.
+        The exit code: 0; 1 if no trial has a result; 3 if MLflow lacks a part of the results, the report or the model;
+        130 if the user interrupted it.
 
     Raises:
         UserError: Something is wrong with the config, the data, or the machine.
@@ -126,7 +126,7 @@ class _Launch:
             self._tell(f"Discovering the search space of {self._plan.hypermodel} …")
             self._plan = self._plan.discovered(self._workers, say)
         elif not self._past:
-            self._plan.check_builder(self._workers)
+            self._plan.check_builder(self._workers, say)
         self._first: SweepStarted | SweepResumed
         self._grown: dict[str, str] = {}
         if self._past:
@@ -268,7 +268,8 @@ class _Launch:
         )
         if sweep.results.winner() is None:
             return 1
-        return 0 if self._tracker.complete else NOT_LOGGED
+        published_all = published is not None and not published.troubles
+        return 0 if self._tracker.complete and published_all else NOT_LOGGED
 
 
 def _close(tracker: Tracker, tell: ProgressPrinter, say: summary.Say, sweep: str) -> None:

@@ -36,6 +36,8 @@ from mnist_sweep.workers.remote import RemoteWorkers
 
 # As many builds of a user's hypermodel as it takes to know its space.
 _DISCOVERY_SECONDS = 1800
+# How many models a user's function builds to see which keys it reads.
+_BUILDS = 4
 # Lines on values with which no model can be built.
 _MOST_NOTES = 5
 
@@ -168,14 +170,28 @@ class Plan:
         _check_any_fits(self.corners, images.shape)
         return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
 
-    def check_builder(self, workers: Workers) -> None:
+    def check_builder(self, workers: Workers, say: Callable[[str], None]) -> None:
         """Lets a worker check the user's function that builds the models, if there is one.
+
+        Args:
+            workers: The workers.
+            say: Prints what is most likely a mistake.
 
         Raises:
             UserError: It cannot be imported, or its models could not be loaded after training.
         """
-        if self.settings.trial["model"].get("builder") is not None:
-            discovery.check(workers, self.corners[0].model_dump(mode="json"), _DISCOVERY_SECONDS)
+        builder = self.settings.trial["model"].get("builder")
+        if builder is None:
+            return
+        some = [self.corners[i * (len(self.corners) - 1) // (_BUILDS - 1)] for i in range(_BUILDS)]
+        configs = list({config.model_dump_json(): config.model_dump(mode="json") for config in some}.values())
+        found = discovery.check(workers, configs, _DISCOVERY_SECONDS)
+        for note in found.get("notes", ()):
+            say(f"model.builder={builder}: {one_line(str(note))}")
+        searched = [h.name.split(".") for h in self.space.hyperparameters if h.name.startswith("model.")]
+        for key in found.get("unread", ()):
+            if any(path[1] == key for path in searched):
+                say(f"model.{key}: is searched, but {builder} does not read it, so it changes nothing")
 
     def discovered(self, workers: Workers, say: Callable[[str], None]) -> Plan:
         """Returns the plan with the space of the hypermodel, which a worker builds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
@@ -57,6 +58,7 @@ class Progress:
         started: When this session started.
         store: Says why MLflow waits; "" if it does not.
         single: Whether nothing is searched.
+        lock: Held while the state changes, for a thread that reads it.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Progress:
             single: Whether nothing is searched.
         """
         self.objective, self.clock, self.started, self.single = objective, clock, clock(), single
-        self.state = SweepState((objective,))
+        self.state, self.lock = SweepState((objective,)), threading.Lock()
         self.store: Callable[[], str] = str
         self._slots, self._confirm = slots, confirm
         repeats = budget.algorithm in ("hyperband", "pbt")
@@ -92,7 +94,8 @@ class Progress:
 
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
-        self.state.handle(event)
+        with self.lock:
+            self.state.handle(event)
         if isinstance(event, TrialEnded) and event.outcome.status in WITHOUT_RESULT:
             self._failed_alike.setdefault(event.outcome.cause, event.trial)
 

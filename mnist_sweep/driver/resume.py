@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +185,8 @@ def continued(config: Mapping[str, Any], folder: Path, state: SweepState, digest
         new = _with_longer_budget(config, old, state.started.config)
         check_unchanged(old, new)
     except UserError as error:
-        raise NotContinuedError(f"{folder} is not continued: {str(error).removeprefix('resume: ')}") from None
+        why = f"{folder} is not continued: {str(error).removeprefix('resume: ')}"
+        raise NotContinuedError(why + _with_more_values(state, folder, config)) from None
     then = state.started.data.get("digest", "")
     if then and then != (now := digest()):
         raise NotContinuedError(f"{folder} is not continued: its data is different now ({then} → {now})")
@@ -198,6 +201,27 @@ def continued(config: Mapping[str, Any], folder: Path, state: SweepState, digest
     complete = state.completed and all(flat(new)[key] == flat(old).get(key) for key in _BUDGET)
     failed = state.ended is not None and state.ended.status is Status.FAILED and bool(state.failed)
     return Continued(folder, new, complete, failed, tuple(said))
+
+
+def _with_more_values(state: SweepState, folder: Path, config: Mapping[str, Any]) -> str:
+    """Returns how to continue a sweep with the values that a config adds; "" if it cannot be, or differs otherwise."""
+    with contextlib.suppress(UserError):
+        old = from_store(last_config(state, folder), folder)
+        assert state.started is not None
+        new, before = _with_longer_budget(config, old, state.started.config), flat(old)
+        more = {
+            key: value
+            for key, value in flat(new).items()
+            if larger_space.is_searched(old, key) and not _same(key, before.get(key), value)
+        }
+        check_unchanged(old, larger_space.with_space_of(new, old))
+        searched = larger_space.with_space_of(old, new)
+        if set(more) == set(larger_space.differing(old, new)):
+            larger_space.check(old, searched, state)
+            arguments = shlex.join(f"{key}={as_written(value)}" for key, value in more.items())
+            again = invocation.command(f"resume {as_argument(state.started.sweep, folder)} {arguments}")
+            return f"; to train only the values that are new: {again}"
+    return ""
 
 
 def _digest(config: Mapping[str, Any]) -> str:

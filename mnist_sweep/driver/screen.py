@@ -184,6 +184,11 @@ class Screen:
     # ---- the table ----------------------------------------------------------------------------------------------
 
     def _table(self) -> RenderableType:
+        # The thread that redraws calls this, while the loop goes on.
+        with self.progress.lock:
+            return self._drawn()
+
+    def _drawn(self) -> RenderableType:
         progress, width = self.progress, self._console.width
         finished, running, best = sorted(progress.state.results.outcomes), progress.running, progress.best()
         room = max(1, min(_ROWS, self._console.height - 8) - len(running))

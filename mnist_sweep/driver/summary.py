@@ -88,7 +88,7 @@ def announce(
         for i, (name, value) in enumerate((retrains.changed or {"nothing": ""}).items()):
             say(f"  {'' if i else 'changed':8} {one_line(name)}{f' = {one_line(value)}' if value else ''}")
     elif not started.space:
-        _tell_settings(say, {group: started.config.get(group, {}) for group in TRIAL_GROUPS}, width)
+        _tell_settings(say, _used({group: started.config.get(group, {}) for group in TRIAL_GROUPS}), width)
     for note in notes:
         say(f"           {one_line(note)}")
     if started.earlier:
@@ -98,6 +98,15 @@ def announce(
         say(f"  knows    nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
     shown = ", ".join(places)
     say(f"  workers  {shown if len(shown) < LONGEST_LINE // 2 else f'{len(places)}: {places[0]} … {places[-1]}'}")
+
+
+def _used(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the groups of a config without what a hypermodel replaces."""
+    model = groups["model"]
+    if model.get("hypermodel") is None:
+        return groups
+    own = {key: model.get(key) for key in ("hypermodel", "values")}
+    return {**groups, "model": own, "optimizer": {}}
 
 
 def _tell_settings(say: Say, groups: Mapping[str, Any], width: int) -> None:

@@ -132,10 +132,12 @@ def _sync(folder: Path, say: summary.Say, tracking_uri: str | None) -> tuple[int
         say(f"Its process was killed, so its open runs are KILLED. To continue: {again}")
     if refusals.count:
         say(f"{refusals}.")
+    troubles: tuple[str, ...] = ()
     if state.completed:
         tidy(folder)
         log_to(folder)
         champion = None if state.retrains is None else state.retrains.champion
         published = publish(state.started.sweep, settings, folder, say, has_winner=state.has_model, champion=champion)
         summary.tell_published(say, published)
-    return NOT_LOGGED if refusals.count else 0, settings.tracking.uri
+        troubles = published.troubles
+    return NOT_LOGGED if refusals.count or troubles else 0, settings.tracking.uri

@@ -22,7 +22,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "=": operator.eq,
 }
-_FILTER = re.compile(r"\s*(?P<name>[^=!<>]*[^=!<>\s])\s*(?P<sign>==|!=|>=|<=|>|<|=)\s*(?P<value>.*?)\s*")
+_FILTER = re.compile(r"\s*(?P<name>[^=!<>]*[^=!<>\s])\s*(?P<sign>==|!=|>=|<=|>|<|=)\s*(?P<value>\S.*?)\s*")
 _TRUTH = {"true": True, "false": False}
 
 
@@ -89,9 +89,9 @@ def _holds(column: pd.Series[Any], sign: str, text: str, option: str) -> pd.Seri
         if value is None or not equal:
             raise UserError(f"{option}: the column is true or false; write == true or == false")
     elif pd.api.types.is_numeric_dtype(column):
-        value = _read(float, text, f"{option}: {text or 'nothing'} is not a number")
+        value = _read(float, text, f"{option}: {text} is not a number")
     elif pd.api.types.is_datetime64_any_dtype(column):
-        value = _read(_time, text, f"{option}: {text or 'nothing'} is not a time such as 2026-11-01T12:00")
+        value = _read(_time, text, f"{option}: {text} is not a time such as 2026-11-01T12:00")
     else:
         if not equal:
             raise UserError(f"{option}: the column contains text; write == or !=")
@@ -108,8 +108,6 @@ def _read(kind: Callable[[str], Any], text: str, message: str) -> Any:
 
 
 def _time(text: str) -> pd.Timestamp:
-    if not text:
-        raise ValueError
     return pd.Timestamp(text, tz="UTC")
 
 

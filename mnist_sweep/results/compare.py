@@ -105,10 +105,11 @@ def compare(sweeps: Sequence[str], tracking_uri: str | None, view: View, *, ever
     console = Console(file=target, width=_UNLIMITED) if target else standard_output()
     if not chosen:
         _weigh(columns, of_search(kept), objectives[0], console.width)
-    left_out = show(console, columns, title)
+    left_out = show(console, columns, title) if len(kept) or not view.filters else []
     note = counted(len(frame), "run")
     if view.filters:
         note = f"{len(kept):,} of {note}"
+        note += "" if len(kept) else f": none matches {' and '.join(view.filters)}"
     retraining = 0 if chosen else int(kept["confirms"].notna().sum())
     if retraining:
         note += f" ({retraining} that {'retrains' if retraining == 1 else 'retrain'} others not shown)"

@@ -51,9 +51,7 @@ def absolute(uri: str) -> str:
     """
     scheme, colon, _ = uri.partition(":")
     if not (uri in _NAMES or (colon and (scheme.partition("+")[0] in _SCHEMES or _is_plugin(scheme)))):
-        raise UserError(
-            f"tracking.uri={masked(uri)}: MLflow has no such kind of store; write sqlite:///PATH or http://HOST:PORT"
-        )
+        raise UserError(f"tracking.uri={masked(uri)}: MLflow has no such kind of store; write {_meant(uri)}")
     path = sqlite_path(uri)
     if scheme in ("sqlite", "sqlite+pysqlite") and path is None:
         raise UserError(f"tracking.uri={uri}: write sqlite:///PATH, with three slashes")
@@ -69,6 +67,17 @@ def absolute(uri: str) -> str:
             "so MLflow cannot open it; rename it"
         ) from None
     return sqlite_uri(path) + _options(uri)
+
+
+def _meant(uri: str) -> str:
+    """Returns the URI that was most likely meant, without its password, or the forms that there are."""
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        return f"http://{uri}"
+    if uri.startswith("postgres://"):
+        return masked(uri.replace("postgres", "postgresql", 1))
+    if re.fullmatch(r"[\w./~-]*\w/?", uri):
+        return f"sqlite:///{uri}" if uri.endswith((".db", ".sqlite")) else f"sqlite:///{uri.rstrip('/')}/mlflow.db"
+    return "sqlite:///PATH or http://HOST:PORT"
 
 
 def _is_plugin(scheme: str) -> bool:

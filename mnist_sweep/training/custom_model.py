@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,9 @@ from mnist_sweep.training import user_code
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
 _ACCURACY_CLASSES = (keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy)
+# Losses that expect probabilities, unless they are told otherwise.
+_OF_PROBABILITIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+_OF_PROBABILITIES_CLASSES = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
 
 
 class ChosenHyperParameters(kt.HyperParameters):  # type: ignore[misc]
@@ -141,6 +144,7 @@ class BuiltModel:
         one_hot: The number of classes if the model expects one-hot labels, else None.
         accuracy: Keras's name for its accuracy; None if it has none, or only its custom fit knows.
         probabilities: Whether its outputs are probabilities; otherwise they are logits or scores.
+        least_output: The least of its outputs for a few images.
     """
 
     name: str
@@ -152,6 +156,7 @@ class BuiltModel:
     one_hot: int | None
     accuracy: str | None
     probabilities: bool
+    least_output: float
 
     @property
     def has_custom_fit(self) -> bool:
@@ -190,8 +195,26 @@ class BuiltModel:
                     f"{setting(self.name)}: compiles its model without accuracy; pass metrics=['accuracy'], or set "
                     "objective to a metric that it has"
                 )
+            if (vector := name.removeprefix("val_")) in _vectors(self.model):
+                raise UserError(f"objective={name}: {_each_class(vector)}")
             if name not in known:
                 raise UserError(f"objective={name}: {self.name} does not log it{did_you_mean(name, known)}")
+
+    def doubts(self) -> Iterator[str]:
+        """Yields what is most likely not as the user wants it, in lines."""
+        loss = _loss(self.model)
+        # A string stands for the default.
+        logits = getattr(loss, "from_logits", False)
+        if getattr(loss, "__name__", "") in _OF_PROBABILITIES or isinstance(loss, _OF_PROBABILITIES_CLASSES):
+            if self.least_output < 0 and not logits:
+                yield (
+                    f"its outputs are not the probabilities that its loss expects (one is {self.least_output:.2g}); "
+                    "end with a softmax, or compile the loss with from_logits=True"
+                )
+            elif self.probabilities and logits:
+                yield "its outputs are probabilities, but its loss has from_logits=True; remove that or the softmax"
+        yield from map(_each_class, _vectors(self.model))
+        yield from models.doubts(self.model)
 
     def metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
         """Returns the scalars of Keras's logs under this project's names."""
@@ -278,7 +301,8 @@ def build_and_check(
     images = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
     outputs = np.asarray(model(images, training=False), dtype=np.float64)
     probabilities = bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-2) and outputs.min() >= 0)
-    return BuiltModel(name, hypermodel, hp, model, image, shape, one_hot, accuracy, probabilities)
+    least = float(outputs.min())
+    return BuiltModel(name, hypermodel, hp, model, image, shape, one_hot, accuracy, probabilities, least)
 
 
 def _with_input_shape(
@@ -352,10 +376,24 @@ def _name(metric: Any) -> str:
     return str(metric if isinstance(metric, str) else getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
+def _loss(model: keras.Model) -> Any:
+    compiled = next(iter(keras.tree.flatten(model.loss)), None)
+    return keras.losses.get(compiled) if isinstance(compiled, str) else compiled
+
+
+def _vectors(model: keras.Model) -> list[str]:
+    """Returns the metrics that have a value for each class, of which there is no curve."""
+    metrics = _compiled_metrics(model).items()
+    return [name for name, metric in metrics if isinstance(metric, keras.metrics.FBetaScore) and metric.average is None]
+
+
+def _each_class(metric: str) -> str:
+    return f"its metric {metric} has a value for each class, which is not logged; give it average='macro'"
+
+
 def _expects_one_hot(model: keras.Model, accuracy: str | None) -> bool:
     """Returns whether a model's loss expects one-hot labels. For a custom loss, its accuracy metric decides."""
-    compiled = next(iter(keras.tree.flatten(model.loss)), None)
-    loss = keras.losses.get(compiled) if isinstance(compiled, str) else compiled
+    loss = _loss(model)
     function = getattr(loss, "fn", loss)
     if not getattr(function, "__module__", "").startswith("keras."):
         return accuracy == "categorical_accuracy"

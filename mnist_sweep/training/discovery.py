@@ -70,7 +70,7 @@ def discover(name: str, dataset: Dataset, objectives: Sequence[str] = ()) -> dic
     Returns:
         Plain data as from `keras_tuner.HyperParameters.get_config()`: `space` with declared and inferred conditions,
         the default `values`, `keeping`, the names of hyperparameters that do not change the weights' shapes, and
-        `notes`, lines for the user on values with which no model can be built.
+        `notes`, lines for the user on what is most likely a mistake, and on values with which no model can be built.
 
     Raises:
         UserError: The user's code is wrong, its model does not match the images, or it does not log an objective.
@@ -101,6 +101,7 @@ class _Explorer:
         self._changed: set[str] = set()
         self._shape: tuple[int, ...] = ()
         self._tunes_fit = False
+        self._doubts: list[str] = []
 
     def explore(self) -> None:
         """Builds until nothing new turns up."""
@@ -124,7 +125,7 @@ class _Explorer:
                     config["conditions"] = [*config["conditions"], inferred]
                 space.append({"class_name": type(hyperparameter).__name__, "config": config})
         found = {"space": space, "values": self._builds[0].values, "keeping": sorted(self._kept - self._changed)}
-        found["notes"] = list(self._impossible())
+        found["notes"] = [*self._doubts, *self._impossible()]
         plain: dict[str, Any] = json.loads(json.dumps(found, default=lambda value: value.item()))
         return plain
 
@@ -160,6 +161,7 @@ class _Explorer:
                 self._varied = set(built.hp.values) - before
         self._vary(self._record(built.hp, weights=_weights(built.model, built.input_shape)))
         built.check_logs(self._objectives, *built.arrays(*self._sample))
+        self._doubts = list(built.doubts())
         user_code.check_loadable(built.from_images(), custom_model.setting(self._name))
 
     def _first_model(self) -> BuiltModel:

@@ -230,26 +230,37 @@ class Trainer:
             traceback.print_exc()
         return metrics, confusion.tolist()
 
-    def check(self, raw: Mapping[str, Any]) -> None:
-        """Imports a user's model function, builds a model with it, and checks that the model can be loaded again.
+    def check(self, raws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Imports a user's model function, builds models with it, and checks that the first can be loaded again.
 
         Args:
-            raw: A trial's config. If no model can be built with its values, that is no fault: others may work.
+            raws: Configs of trials. If no model can be built with their values, that is no fault: others may work.
+
+        Returns:
+            `unread`, the keys of `model` that it reads with none of them; and `notes`, lines for the user on what is
+            most likely a mistake.
 
         Raises:
             UserError: The function cannot be imported, or its model could not be loaded.
         """
-        config = check_trial(raw)
-        assert isinstance(config.model, CustomModel)
-        models.load_builder(config.model)
-        _reset_keras(config)
-        keras.config.set_dtype_policy(config.training.precision)
+        configs = list(map(check_trial, raws))
+        first = configs[0]
+        assert isinstance(first.model, CustomModel)
+        models.load_builder(first.model)
+        _reset_keras(first)
+        keras.config.set_dtype_policy(first.training.precision)
+        shape = self._splits.holdout().image_shape
         try:
-            model = models.build(config, self._splits.holdout().image_shape, self._classes)
+            model = models.build(first, shape, self._classes)
         except Exception:
             traceback.print_exc()
-            return
-        user_code.check_loadable(models.without_subclass(model), _setting(config.model))
+            return {}
+        user_code.check_loadable(models.without_subclass(model), _setting(first.model))
+        of_model = [config.model for config in configs if isinstance(config.model, CustomModel)]
+        notes = list(models.doubts(model))
+        if model.compiled:
+            notes.append("compiles its model, which changes nothing: optimizer.name and Keras's crossentropy train it")
+        return {"unread": models.unread(of_model, shape, self._classes), "notes": notes}
 
     def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""

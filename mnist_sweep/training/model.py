@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.text import first_line, kind_and_line
+from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
-from mnist_sweep.training import user_code
+from mnist_sweep.training import read_keys, user_code
+
+# A layer that multiplies pixels by less than this makes them almost black.
+_DARK = 0.05
 
 
 def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -119,14 +122,30 @@ def load_builder(model: CustomModel) -> Callable[..., Any]:
     return found
 
 
+def doubts(model: keras.Model) -> Iterator[str]:
+    """Yields what is most likely a mistake in a user's model, in lines."""
+    scales = (layer.scale for layer in model._flatten_layers() if isinstance(layer, keras.layers.Rescaling))
+    if (scale := next((scale for scale in scales if isinstance(scale, float) and 0 < scale < _DARK), None)) is not None:
+        yield f"its Rescaling({scale:.4g}) layer makes the pixels, which are from 0 to 1, almost black; remove it"
+
+
+def unread(configs: Sequence[CustomModel], shape: tuple[int, int, int], classes: int) -> list[str]:
+    """Returns the keys of `model` that a user's builder reads with none of several configs."""
+    builder = load_builder(configs[0])
+    return read_keys.unread(lambda config: builder(config, shape, classes), list(map(_given, configs)))
+
+
+def _given(model: CustomModel) -> dict[str, Any]:
+    return model.model_dump(exclude={"builder", "hypermodel"})
+
+
 def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> keras.Model:
     setting = f"model.builder={model.builder}"
     builder = load_builder(model)
-    config = model.model_dump(exclude={"builder", "hypermodel"})
     try:
-        built = builder(config, shape, classes)
+        built = builder(_given(model), shape, classes)
     except Exception as error:
-        raise UserError(f"{setting}: raised {kind_and_line(error)}") from error
+        raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
         raise UserError(
             f"{setting}: returned {type(built).__name__}; return a Sequential or functional "

@@ -53,7 +53,10 @@ def load(setting: str, module: str) -> ModuleType:
         # What it had defined so far must not pass as the module.
         sys.modules.pop(module, None)
         raise
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
+        ends = code_error(setting, module, "ends the process when it is imported", error)
+        raise UserError(f'{ends}; move what reads the command line below `if __name__ == "__main__":`') from error
+    except Exception as error:
         raise code_error(setting, module, "cannot be imported", error) from error
     finally:
         slow.cancel()

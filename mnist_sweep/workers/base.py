@@ -97,9 +97,9 @@ class Discover:
 
 @dataclass(frozen=True)
 class Check:
-    """A trial's config, with a user's function that builds its model, to check before the first trial."""
+    """Configs of trials, with a user's function that builds their models, to check before the first trial."""
 
-    config: dict[str, Any]
+    configs: tuple[dict[str, Any], ...]
 
 
 Task = Train | Evaluate | Package | Discover | Check
@@ -204,7 +204,7 @@ class Packaged(Message):
 class Discovered(Message):
     """A hypermodel's space, as `keras_tuner.HyperParameters.get_config()`; `error` says why it was not found.
 
-    Also the answer to a `Check`, without a space.
+    Also the answer to a `Check`, with what `Trainer.check` returns instead of a space.
     """
 
     space: dict[str, Any] = field(default_factory=dict)

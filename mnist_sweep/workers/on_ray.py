@@ -10,6 +10,9 @@ import os
 import queue
 import secrets
 import signal
+import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from typing import Any
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.invocation import pip_install
-from mnist_sweep.common.text import counted, first_line
+from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.config.settings import RayConfig
 from mnist_sweep.workers import devices
 from mnist_sweep.workers.agent import Agent, Call, Job, Sent
@@ -31,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 _LOOK = 1.0
 # Seconds before a node whose agent has died gets another one; doubled as long as it dies again soon.
 _PAUSE, _LONGEST_PAUSE = 2.0, 600.0
+# Seconds in which the head must take a connection.
+_CONNECTION = 5.0
 # Seconds in which an agent's process must start.
 _PLACED = 120.0
 # Seconds in which an agent that was asked to end may remove its files.
@@ -295,7 +300,8 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
 
     terminated = signal.getsignal(signal.SIGTERM)
     try:
-        return _connected(ray, config, custom_code=custom_code)
+        with _muffled():
+            return _connected(ray, config, custom_code=custom_code)
     finally:
         # Ray has put a handler of its own there.
         signal.signal(signal.SIGTERM, terminated)
@@ -312,13 +318,34 @@ def _connected(ray: Any, config: RayConfig, *, custom_code: bool) -> Any:
             raise UserError(f"workers=ray: Ray does not start ({first_line(error)}); use workers=local") from error
         return ray
     code = {"working_dir": os.getcwd(), "excludes": _EXCLUDES} if custom_code else None
+    where = f"workers.address={config.address}"
+    _check_address(ray, config.address, where)
     try:
         ray.init(config.address, runtime_env=code, **quiet)
     except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        raise UserError(f"workers.address={config.address}: {_why_not_joined(error, config.address)}") from error
+        raise UserError(f"{where}: {_why_not_joined(error)}") from error
     return ray
+
+
+def _check_address(ray: Any, address: str, where: str) -> None:
+    """Checks that something listens at an address, which Ray would try to reach for a minute.
+
+    Raises:
+        UserError: Nothing does.
+    """
+    if address == "auto":
+        try:
+            address = ray._private.services.canonicalize_bootstrap_address("auto")
+        except Exception:
+            raise UserError(f"{where}: no Ray runs on this machine; start one with ray start, or name it") from None
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECTION).close()
+    except (OSError, OverflowError) as error:
+        reason = f"nothing answers at {address} ({os_reason(error)}); is the Ray of the head running?"
+        raise UserError(f"{where}: {reason}") from None
 
 
 def _has_token() -> bool:
@@ -326,17 +353,34 @@ def _has_token() -> bool:
     return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or home.is_file()
 
 
-def _why_not_joined(error: Exception, address: str) -> str:
+def _why_not_joined(error: Exception) -> str:
     text = str(error)
-    if "token" in text.lower():
-        return (
-            "the cluster refuses this token; copy the file ~/.ray/auth_token of its head, or set RAY_AUTH_TOKEN, and "
-            "RAY_AUTH_MODE=token"
-        )
-    if "working_dir" in text or "package" in text.lower():
+    if "working_dir" in text or "too large" in text:
         return f"the working folder cannot be sent to the nodes ({first_line(error)})"
-    start = "ray start --head" if address == "auto" else f"ray start --head --port={address.rpartition(':')[2]}"
-    return f"no Ray cluster answers there ({first_line(error)}); start one with {start}"
+    return (
+        f"the cluster does not let this command in ({first_line(error)}); it needs the token of the head, the file "
+        "~/.ray/auth_token or RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+    )
+
+
+@contextlib.contextmanager
+def _muffled() -> Iterator[None]:
+    """Sends what this process prints to its log, also what Ray's C++ code prints."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        kept = [os.dup(number) for number in (1, 2)]
+        try:
+            for number in (1, 2):
+                os.dup2(said.fileno(), number)
+            yield
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            said.seek(0)
+            for line in said.read().decode(errors="replace").splitlines():
+                _LOG.info("%s", line)
 
 
 def _cause(error: Exception) -> str:

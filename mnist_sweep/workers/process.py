@@ -212,7 +212,7 @@ def _do(
             outcome = Outcome(Status.REFUSED if refused else Status.FAILED, reason, seconds=seconds)
             return base.Done("", task["trial"]["number"], outcome, lasting=lasting)
         if kind in ("discover", "check"):
-            made_by = task["hypermodel"] if kind == "discover" else task["config"]["model"]["builder"]
+            made_by = task["hypermodel"] if kind == "discover" else task["configs"][0]["model"]["builder"]
             key = "model.hypermodel" if kind == "discover" else "model.builder"
             return base.Discovered("", error=reason if fixable else f"{key}={made_by}: {reason}")
         return base.Evaluated("", error=reason) if kind == "evaluate" else base.Packaged("", reason)
@@ -276,8 +276,7 @@ def _discover(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
 
 
 def _check(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
-    trainer.check(task["config"])
-    return base.Discovered("")
+    return base.Discovered("", trainer.check(task["configs"]))
 
 
 _TASKS = {"check": _check, "train": _train, "evaluate": _evaluate, "package": _package, "discover": _discover}

@@ -120,6 +120,8 @@ class RemoteWorkers:
         self._stored = Counter[Stored]()
         self._put_back: list[base.Message] = []
         self._refused: list[str] = []
+        # The agents that are lost or refused; what they still send is dropped.
+        self._over: set[str] = set()
         self._data: object = None
         self._complete = False
         transport.start(job)
@@ -199,6 +201,7 @@ class RemoteWorkers:
         return next(name for i in range(1, len(taken) + 2) if (name := host if i == 1 else f"{host}-{i}") not in taken)
 
     def _refuse(self, agent: str, why: str) -> None:
+        self._over.add(agent)
         self._transport.drop(agent, forever=True)
         if why not in self._refused:
             self._refused.append(why)
@@ -211,6 +214,7 @@ class RemoteWorkers:
             # It has not said hello, or was lost before.
             self._refuse(agent, f"workers: the node {host or 'of an agent'} cannot be used: its agent {reason}")
             return
+        self._over.add(agent)
         self._transport.drop(agent, forever=forever)
         for slot in node.slots:
             if self._at.get(slot) == agent:
@@ -296,6 +300,8 @@ class RemoteWorkers:
     def _listen(self, timeout: float) -> list[base.Message]:
         messages: list[base.Message] = []
         for agent, sent in self._transport.poll(timeout):
+            if agent in self._over:
+                continue
             match sent:
                 case Hello():
                     self._welcome(agent, sent, messages)

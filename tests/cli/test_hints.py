@@ -19,6 +19,9 @@ from mnist_sweep.common.errors import UserError
         ("quikc", "+experiment=quick"),
         ("run", "+experiment=quick"),
         ("run training.epochs=3", "training.epochs=3"),
+        ("quick epochs=3", "+experiment=quick training.epochs=3"),
+        ("train --epochs 3 --lr=0.1", "training.epochs=3 optimizer.learning_rate=0.1"),
+        ("train cnn filters=16 -m", "+experiment=cnn model.filters=16 -m"),
         ("list", "experiments"),
         ("help", "--help"),
     ],
@@ -32,6 +35,18 @@ def test_the_command_that_was_meant_is_shown(typed: str, right: str) -> None:
 
 def test_a_misspelt_command_is_not_mistaken_for_an_experiment() -> None:
     assert str(no_such_command(["compar"])) == "compar: no such command; did you mean 'compare'?"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["model.units", "16,32"], "model.units 16,32: write KEY=VALUE: model.units=16,32"),
+        (["model.units:16,32"], "model.units:16,32: write KEY=VALUE: model.units=16,32"),
+        (["model.units"], "model.units: write KEY=VALUE: model.units=…"),
+    ],
+)
+def test_a_key_without_an_equals_sign_is_shown_with_one(typed: list[str], message: str) -> None:
+    assert str(no_such_command(typed)) == message
 
 
 @pytest.mark.parametrize("typed", [["units", "=", "3"], ["units", "=3"]])

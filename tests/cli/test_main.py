@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -42,3 +43,20 @@ def test_without_an_environment_the_install_command_is_named(tmp_path: Path, mon
     monkeypatch.setattr(main, "__file__", str(tmp_path / "mnist_sweep" / "cli" / "main.py"))
     monkeypatch.chdir(tmp_path)
     assert main.missing_package(ModuleNotFoundError("", name="yaml")).endswith("-m pip install -e .")
+
+
+@pytest.mark.parametrize(("given", "used"), [("", None), (" http://box:5000\n", "http://box:5000")])
+def test_the_blanks_around_the_address_of_a_store_are_ignored(
+    monkeypatch: pytest.MonkeyPatch, given: str, used: str | None
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    with pytest.raises(SystemExit):
+        main.main(["no-such-command"])
+    assert os.environ.get("MLFLOW_TRACKING_URI") == used
+
+
+def test_version_names_this_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main.main(["--version"])
+    assert end.value.code == 0
+    assert "mnist_sweep 0." in capsys.readouterr().out

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mnist_sweep.common.tables import Column, fitting, markdown, show, standard_output
+from mnist_sweep.common.tables import Column, fitting, line_printer, markdown, show, standard_output
 
 
 def printed(columns: list[Column], width: int, title: str = "A title") -> tuple[list[str], int]:
@@ -161,6 +161,13 @@ def test_closing_the_terminal_does_not_end_the_program() -> None:
     os.close(ours)
     assert started.communicate("\n") == (None, "all\n")
     assert started.returncode == 0
+
+
+def test_names_between_colons_do_not_become_emojis(capsys):
+    for console in (standard_output(), Console(emoji=True)):
+        line_printer(console)("model.builder=own:ok: raised")
+    standard_output().print("own:ok: again")
+    assert capsys.readouterr().out.splitlines() == ["model.builder=own:ok: raised"] * 2 + ["own:ok: again"]
 
 
 def test_text_from_outside_neither_controls_the_terminal_nor_breaks_lines():

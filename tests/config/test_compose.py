@@ -309,7 +309,8 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             ["model.units=choice(1"],
             "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
-        (["quick"], "quick: cannot be parsed (Error parsing override 'quick')"),
+        (["quick"], "quick: write +experiment=quick"),
+        (["model.units=8", "16"], "16: write KEY=VALUE"),
         *(
             (
                 [f"{plus}{group}={sweep}"],
@@ -497,3 +498,10 @@ def test_mlflows_experiment_variable_names_sweeps(
     monkeypatch.setenv(compose.EXPERIMENT_VARIABLE, variable)
     assert compose.defaults(overrides)["name"] == name
     assert (compose.ignored_experiment_name() is None) == (variable == "mine")
+
+
+def test_mlflows_number_of_an_experiment_is_said_to_be_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    assert str(compose.ignored_experiment_name()).startswith("MLFLOW_EXPERIMENT_ID=7 is ignored: ")
+    monkeypatch.setenv(compose.EXPERIMENT_VARIABLE, "mine")
+    assert compose.ignored_experiment_name() is None

@@ -432,11 +432,11 @@ def test_the_first_slot_is_asked_and_the_others_messages_are_kept() -> None:
 def test_a_users_model_function_is_checked_by_a_worker() -> None:
     config = {"model": {"builder": "own:build"}}
     pool = Pool([Ready("cpu0")], [Discovered("cpu0"), Ready("cpu0")])
-    discovery.check(pool, config, 60)
-    assert pool.tasks == [("cpu0", Check(config))]
+    discovery.check(pool, [config], 60)
+    assert pool.tasks == [("cpu0", Check((config,)))]
     assert pool.kept == [Ready("cpu0")]
     with pytest.raises(UserError, match="it cannot be loaded"):
-        discovery.check(Pool([Ready("cpu0")], [Discovered("cpu0", error="it cannot be loaded")]), config, 60)
+        discovery.check(Pool([Ready("cpu0")], [Discovered("cpu0", error="it cannot be loaded")]), [config], 60)
 
 
 def test_a_worker_that_dies_is_asked_once_more() -> None:

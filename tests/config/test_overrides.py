@@ -14,6 +14,7 @@ from mnist_sweep.config.overrides import corrected
     ("typed", "right"),
     [
         (["model.units=16,", "32"], "model.units=16,32"),
+        (["model.units==16"], "model.units=16"),
         (["model.units=16", ",32"], "model.units=16,32"),
         (["model.units=16,", "32,", "64"], "model.units=16,32,64"),
         (["model.units=[16,", "32]"], "'model.units=[16,32]'"),

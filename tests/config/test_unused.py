@@ -27,6 +27,7 @@ from mnist_sweep.config.unused import refuse_unused
         ("model.layers=0 model.units=64", "model.units=64: is not used; model.layers=0 leaves no hidden layer"),
         ("model=cnn model.dense.layers=0 model.dense.units=64", "model.dense.units=64: is not used; "),
         ("model=cnn model.pooling.kind=null model.pooling.after=all", "model.pooling.after=all: is not used; "),
+        ("search.target=97", "search.target=97: an accuracy is at most 1; 97 percent are 0.97"),
     ],
 )
 def test_a_value_that_would_be_ignored_is_refused(overrides: str, message: str) -> None:
@@ -50,6 +51,8 @@ def test_a_value_that_would_be_ignored_is_refused(overrides: str, message: str) 
         "model=cnn model.hypermodel=a:b",
         "model.builder=a:b model.units=64",
         "model=cnn model.pooling.kind=null",
+        "search.target=1",
+        "search.target=2 objective=val_loss",
         *(f"+experiment={name}" for name in compose.experiments()),
     ],
 )

@@ -185,26 +185,33 @@ def test_parts_of_different_scale_are_refused(tmp_path, dark, bright, dtype):
         load(npz(tmp_path, **arrays))
 
 
+@pytest.mark.parametrize(("largest", "factor"), [(1.0, 255), (255.0, 120)])
+def test_a_part_that_was_scaled_twice_is_refused(tmp_path, largest, factor):
+    part = np.array([0, 0.2, 0.5, 1]).reshape(2, 2) * largest
+    arrays = {"x_train": np.stack([part] * 6), "x_test": np.stack([part / factor] * 3)}
+    with pytest.raises(UserError, match=f"of x_test is .*, but that of x_train is {largest:g}; scale both alike"):
+        load(npz(tmp_path, **arrays))
+
+
 def test_floats_slightly_above_1_are_refused(tmp_path):
     pixels = np.array([0, 0.5, 0.9, 1.05], np.float32).reshape(2, 2)
     with pytest.raises(UserError, match="the largest pixel of x_train is 1.05, so it is not clear"):
         load(npz(tmp_path, x_train=np.stack([pixels] * 6), x_test=np.stack([pixels] * 3)))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_channels_first_are_moved_last_with_a_note(tmp_path, channels):
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 8, 8), (3, 8, 8), (4, 8, 8), (3, 8, 12), (4, 12, 8)])
+def test_channels_first_are_moved_last_with_a_note(tmp_path, channels, height, width):
     rng = np.random.default_rng(0)
-    first = {
-        f"x_{part}": rng.integers(0, 255, (n, channels, 8, 8), np.uint8) for part, n in (("train", 6), ("test", 3))
-    }
+    shape = (channels, height, width)
+    first = {f"x_{part}": rng.integers(0, 255, (n, *shape), np.uint8) for part, n in (("train", 6), ("test", 3))}
     images = load(npz(tmp_path, **first))
     np.testing.assert_array_equal(images.x_train, first["x_train"].transpose(0, 2, 3, 1))
-    assert images.shape == (8, 8, channels)
+    assert images.shape == (height, width, channels)
     assert len(images.notes) == 2
-    assert f"x_train has shape (6, {channels}, 8, 8), with the channels first" in images.notes[0]
+    assert f"x_train has shape {(6, *shape)}, with the channels first" in images.notes[0]
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 3), (1, 16, 9), (8, 8, 3), (8, 8, 8)])
+@pytest.mark.parametrize("shape", [(3, 3, 3), (3, 3, 16), (1, 16, 9), (8, 8, 3), (8, 8, 8)])
 def test_other_shapes_stay_as_they_are(tmp_path, shape):
     arrays = {f"x_{part}": np.full((n, *shape), 200, np.uint8) for part, n in (("train", 6), ("test", 3))}
     images = load(npz(tmp_path, **arrays))
@@ -229,6 +236,13 @@ def test_a_dark_part_is_told(tmp_path, brightest, told, kind):
     notes = load(npz(tmp_path, **arrays)).notes
     assert len(notes) == bool(told)
     assert all(f": {told}" in note for note in notes)
+
+
+def test_pixels_that_were_scaled_twice_are_told(tmp_path):
+    arrays = {f"x_{part}": np.full((n, 8, 8), 1 / 255) for part, n in (("train", 6), ("test", 3))}
+    notes = load(npz(tmp_path, **arrays)).notes
+    assert len(notes) == 2
+    assert "no pixel of x_train is brighter than 0.00392157, read as 0.00392157 of 1; if that is white" in notes[0]
 
 
 def test_arrays_that_are_not_read_are_named(tmp_path):
@@ -285,9 +299,16 @@ def _with(value: float, dtype: str) -> np.ndarray:
         ),
         ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images are (5, 4, 1)"),
         ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images are (4, 5, 3)"),
-        ({"y_train": np.eye(6)}, "y_train has shape (6, 6); labels must be one number for each image"),
+        (
+            {"y_train": np.eye(6)},
+            "y_train has shape (6, 6); labels must be one number for each image; if they are one-hot, save "
+            "y_train.argmax(axis=1)",
+        ),
         ({"y_train": np.int64(1)}, "y_train has shape (); labels must be one number for each image"),
-        ({"y_train": list("012012")}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
+        (
+            {"y_train": list("012012")},
+            "y_train must contain whole numbers, the classes 0, 1, 2 …; number names with np.unique(",
+        ),
         ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
         ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
         ({"y_test": [0, -1, 1]}, "y_test contains -1; classes are numbered from 0"),

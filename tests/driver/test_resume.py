@@ -70,6 +70,19 @@ class TestAuto:
             "experiments/x/3 is not continued: the config has changed: search.seed (2 → 1), seed (2 → 1)"
         )
 
+    def test_names_the_command_that_trains_the_values_that_are_new(self, compose_config, begin: Begin) -> None:
+        few, more, other = (
+            compose_config("name=x", "search=random", "model.units='4,8'"),
+            compose_config("name=x", "search=random", "model.units='4,8,16'"),
+            compose_config("name=x", "search=random", "model.units='4,8,16'", "seed=2"),
+        )
+        begin(SWEEPS / "x/1", few)
+        for config, named in ((more, True), (other, False)):
+            said: list[str] = []
+            assert found(config, Path("x"), said.append) is None
+            assert ("; to train only the values that are new: " in said[0]) is named
+            assert said[0].endswith(" -m mnist_sweep resume experiments/x/1 model.units=4,8,16") is named
+
     def test_searches_the_folder_that_hydra_was_given(self, compose_config, begin: Begin) -> None:
         config = compose_config("name=x")
         wished = begin(Path("out") / "auto", config)

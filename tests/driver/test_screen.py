@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -314,6 +315,20 @@ def test_before_the_first_trial_a_line_says_that_the_workers_start(width):
     seen = progress()
     Story(seen)
     assert table(seen, width) == ["The workers are starting; importing Keras takes a few seconds."]
+
+
+def test_the_thread_that_draws_the_table_waits_while_an_event_changes_what_it_shows():
+    seen = ended(3, progress())
+    drawn, taken = threading.Event(), threading.Event()
+    screen = Screen(seen, Console(file=Terminal()))
+    seen.store = lambda: str(drawn.set() or "")
+    with seen.lock:
+        for task in (screen._table, lambda: (seen.handle(SweepResumed(1.0, {})), taken.set())):
+            threading.Thread(target=task, daemon=True).start()
+        assert not drawn.wait(0.1)
+        assert not taken.is_set()
+    assert drawn.wait(10)
+    assert taken.wait(10)
 
 
 def test_table_shows_running_and_ended_trials():

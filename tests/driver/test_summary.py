@@ -115,6 +115,18 @@ def test_a_single_run_is_announced_with_its_settings_as_the_command_line_has_the
     assert lines[-1] == "  workers  cpu0"
 
 
+def test_a_single_run_of_a_hypermodel_is_announced_without_what_it_does_not_use(compose_config) -> None:
+    lines: list[str] = []
+    about = {"name": "mnist_5k", "image": "28x28x1", "classes": 10}
+    about |= {f"{part}_images": 1 for part in ("training", "validation", "test")}
+    config = compose_config("search=none", "model.hypermodel=own:build", "+model.values.units=8")
+    summary.announce(lines.append, SweepStarted(0.0, "a/b", config, {}, about, {}), ["cpu0"])
+    text = " ".join(lines)
+    assert "settings model.hypermodel=own:build model.values.units=8 training.backend=tensorflow" in text
+    assert "optimizer" not in text
+    assert "model.layers" not in text
+
+
 def test_what_is_announced_fits_into_the_lines_of_a_log() -> None:
     lines: list[str] = []
     about = {"name": "mnist_5k", "image": "28x28x1", "classes": 1}

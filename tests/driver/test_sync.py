@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.driver import launch, resume, sync
+from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import EpochEnded, Event, SweepEnded, SweepResumed, SweepStarted, TrialStarted
 from mnist_sweep.journal.folders import SWEEPS
 from mnist_sweep.journal.journal import Journal
@@ -214,3 +215,15 @@ def test_a_resumed_sweep_is_logged_to_the_store_that_is_given_now(
     option = "http://new" if given == "option" else None
     assert resume.resume("x", ["search.max_trials=99", *key], Console(file=StringIO()), tracking_uri=option) == 0
     assert [config["tracking"]["uri"] for config in configs] == ["http://new"]
+
+
+def test_a_report_or_model_that_cannot_be_logged_ends_with_a_code_of_its_own(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(FIRST, end=Status.COMPLETED)
+    assert synced("x")[0] == 0
+    troubled = Published(troubles=("the best model could not be registered (403)",))
+    monkeypatch.setattr(sync, "publish", lambda *_, **__: troubled)
+    code, said = synced("x")
+    assert code == 3
+    assert "The best model could not be registered (403); everything else is complete." in said

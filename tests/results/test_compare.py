@@ -270,6 +270,12 @@ def test_a_hyperparameter_may_have_another_type_in_another_sweep(project, old, n
 # ---- which rows and columns -------------------------------------------------------------------------------------
 
 
+def test_filters_that_no_run_matches_are_named_instead_of_an_empty_table(project, new, capsys):
+    compare([new], None, View(filters=["units > 1", "units > 9999"]))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert ": none matches units > 1 and units > 9999, all columns in " in line
+
+
 @pytest.mark.parametrize(
     ("filters", "trials"),
     [
@@ -302,7 +308,10 @@ def test_filters_keep_the_runs_for_which_all_conditions_hold(project, new, capsy
         ),
         ({"filters": ["unit > 64"]}, "--filter=unit > 64: there is no column unit; did you mean 'units'?"),
         ({"filters": ["units > many"]}, "--filter=units > many: many is not a number"),
-        ({"filters": ["units >"]}, "--filter=units >: nothing is not a number"),
+        (
+            {"filters": ["units > "]},
+            "--filter=units > : write COLUMN SIGN VALUE with one of the signs == != < <= > >=: 'units > 64'",
+        ),
         ({"filters": ["optimizer > adam"]}, "--filter=optimizer > adam: the column contains text; write == or !="),
         (
             {"filters": ["batch_normalization == 1"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -41,7 +42,6 @@ def test_only_relative_sqlite_paths_are_changed(tmp_path, monkeypatch, uri, expe
     [
         ("ftp://box/mlflow", "tracking.uri=ftp://box/mlflow: MLflow has no such kind of store"),
         ("sqllite:///x.db", "tracking.uri=sqllite:///x.db: MLflow has no such kind of store"),
-        ("mlruns/mlflow.db", "tracking.uri=mlruns/mlflow.db: MLflow has no such kind of store"),
         ("", "tracking.uri=: MLflow has no such kind of store"),
         ("htttp://ann:secret@box", "tracking.uri=htttp://***@box: MLflow has no such kind of store"),
     ],
@@ -51,6 +51,20 @@ def test_an_unknown_kind_of_store_is_refused(uri, message):
         with pytest.raises(UserError) as caught:
             function(uri)
         assert str(caught.value) == f"{message}; write sqlite:///PATH or http://HOST:PORT"
+
+
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [
+        ("mlruns/mlflow.db", "sqlite:///mlruns/mlflow.db"),
+        ("./mlruns/", "sqlite:///./mlruns/mlflow.db"),
+        ("localhost:5000", "http://localhost:5000"),
+        ("postgres://ann:secret@box/db", "postgresql://***@box/db"),
+    ],
+)
+def test_the_address_that_was_meant_is_suggested(uri, meant):
+    with pytest.raises(UserError, match=f"; write {re.escape(meant)}$"):
+        absolute(uri)
 
 
 def test_a_file_store_is_refused_as_by_mlflow():

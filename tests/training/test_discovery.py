@@ -129,6 +129,7 @@ def test_a_mistake_is_reported_before_the_sweep(built, name: str, message: str) 
         ),
         ("other_metrics", ["val_top3"], "objective=val_top3: hypermodels:other_metrics does not log it; did you mean "),
         ("unrolled", ["val_accuracy"], ""),
+        ("doubtful", ["val_f1"], "objective=val_f1: its metric f1 has a value for each class, which is not logged; "),
         ("unrolled", ["val_f1"], "objective=val_f1: hypermodels:unrolled does not log it; "),
         ("LogsAnother", ["my_metric"], ""),
     ],
@@ -148,6 +149,17 @@ def test_values_with_which_no_model_can_be_built_are_told(trainer) -> None:
     notes = trainer.discover("hypermodels:breaks")["notes"]
     what = "no model can be built with this value (raised (ValueError at hypermodels.py:"
     assert [note.partition(what)[0] for note in notes] == ["convolutions=4: ", "convolutions=3: "]
+
+
+def test_what_is_most_likely_a_mistake_is_told(built) -> None:
+    outputs, metric, pixels = built("doubtful", {"units": 4}).doubts()
+    assert outputs.startswith("its outputs are not the probabilities that its loss expects (one is -")
+    assert metric == "its metric f1 has a value for each class, which is not logged; give it average='macro'"
+    assert pixels.startswith("its Rescaling(0.003922) layer makes the pixels")
+    (twice,) = built("twice_softmax", {"units": 4}).doubts()
+    assert twice == "its outputs are probabilities, but its loss has from_logits=True; remove that or the softmax"
+    for right in ("other_metrics", "conditional"):
+        assert list(built(right, {}).doubts()) == []
 
 
 def test_a_model_that_could_not_be_loaded_again_is_refused_before_the_first_trial(trainer) -> None:

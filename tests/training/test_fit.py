@@ -419,6 +419,28 @@ def test_a_model_that_cannot_be_loaded_again_is_not_trained(
     assert reports == []
 
 
+def test_what_is_most_likely_a_mistake_in_a_users_function_is_found_before_the_first_trial(
+    trainer, trial_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "doubtful.py").write_text(
+        "from keras import Input, Sequential, layers\n"
+        "def build(config, shape, classes):\n"
+        "    hidden = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(config['width'])]\n"
+        "    model = Sequential([Input(shape), *hidden, layers.Dense(classes, activation='softmax')])\n"
+        "    model.compile('sgd', 'mse')\n"
+        "    return model\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    configs = [trial_config("model.builder=doubtful:build", f"+model.width={width}") for width in (4, 8)]
+    found = trainer.check([config.model_dump(mode="json") for config in configs])
+    assert found["notes"] == [
+        "its Rescaling(0.003922) layer makes the pixels, which are from 0 to 1, almost black; remove it",
+        "compiles its model, which changes nothing: optimizer.name and Keras's crossentropy train it",
+    ]
+    assert "units" in found["unread"]
+    assert "width" not in found["unread"]
+
+
 def test_a_stopped_trial_retrains_reported_epochs_that_its_checkpoint_lacks(
     trainer, trial_config, tmp_path: Path
 ) -> None:

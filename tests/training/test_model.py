@@ -182,7 +182,7 @@ class TestCustomModel:
             ("no_such_module:good", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
             ("user_models:missing", "user_models has no function missing"),
             ("hypermodels:build_model", "is called with a config, an image's shape and the number of classes ("),
-            ("user_models:broken", "raised KeyError: 'depth'"),
+            ("user_models:broken", "raised (KeyError at user_models.py:"),
             ("user_models:text", "returned str; return a Sequential or functional keras.Model"),
             ("user_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),
             (

@@ -48,7 +48,10 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], obj
         (TRAINS.replace("fit(", "train_on_batch("), "users_module.py:5 trains a model when it is imported"),
         ("import no_such_module", "cannot be imported (ModuleNotFoundError at users_module.py:1: No module named "),
         ("x = 1 / 0", "cannot be imported (ZeroDivisionError at users_module.py:1: division by zero)"),
-        ("raise SystemExit(3)", "cannot be imported (SystemExit at users_module.py:1: 3)"),
+        (
+            "raise SystemExit(3)",
+            "ends the process when it is imported (SystemExit at users_module.py:1: 3); move what reads ",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_used_is_named_with_the_line(

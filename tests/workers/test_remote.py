@@ -110,6 +110,8 @@ def test_a_node_that_lacks_the_users_code_is_refused_and_the_others_are_used(
     agents.greet("1", "a")
     agents.greet("2", "b", missing="ModuleNotFoundError: No module named 'own'")
     assert [slot.name for slot in pool.places()] == ["cpu0@a"]
+    agents.said.append(("2", Lost("was lost", "b")))
+    assert pool.poll(0) == []
     assert said == [
         "workers: the node b cannot import the model's code (ModuleNotFoundError: No module named 'own'); install that "
         "on all nodes"
@@ -144,14 +146,16 @@ def test_a_node_that_comes_later_gets_the_data_and_joins_with_what_it_is(
 
 @pytest.mark.parametrize("end", [Lost("was lost", "a"), Failed("was lost")])
 def test_the_loss_of_a_node_is_that_of_its_slots_and_its_late_messages_are_dropped(
-    pool: RemoteWorkers, agents: Agents, tmp_path: Path, end: Sent
+    pool: RemoteWorkers, agents: Agents, said: list[str], tmp_path: Path, end: Sent
 ) -> None:
     agents.greet("1", "a", slots=2)
     agents.greet("2", "b")
     pool.places()
     pool.submit("cpu0@a", train(tmp_path))
     agents.said = [("1", end), ("1", Passed(Done("cpu0", 0, Outcome(Status.FAILED)), {"trials/0000/model.h5": b""}))]
+    agents.said.append(("1", Lost("has ended", "a")))
     assert pool.poll(0) == [Died("cpu0@a", "was lost", lost=True), Died("cpu1@a", "was lost", lost=True)]
+    assert said == []
     assert pool.slots() == ["cpu0@b"]
     assert not (tmp_path / "trials").exists()
     # The loop may not have read that yet.
