@@ -650,19 +650,21 @@ def _kill_node(cluster: Cluster, machine: Machine, _: Program) -> None:
 
 def _freeze_node(cluster: Cluster, machine: Machine, _: Program) -> None:
     machine.freeze()
-    # Until it is given up. Its Ray ends when it hears of that.
+    # Until it is given up.
     time.sleep(15)
     machine.thaw()
-    _join(machine)
+    _rejoin(machine)
 
 
-def _cut_off(seconds: float) -> _ClusterFault:
-    def fault(_: Cluster, machine: Machine, __: Program) -> None:
-        with machine.cut():
-            time.sleep(seconds)
-        _join(machine)
+def _cut_off_for_a_moment(cluster: Cluster, machine: Machine, _: Program) -> None:
+    with machine.cut():
+        time.sleep(4)
 
-    return fault
+
+def _cut_off(cluster: Cluster, machine: Machine, _: Program) -> None:
+    with machine.cut():
+        time.sleep(20)
+    _rejoin(machine)
 
 
 def _replace_node(cluster: Cluster, machine: Machine, _: Program) -> None:
@@ -683,11 +685,10 @@ def _kill_all(cluster: Cluster, _: Machine, driver: Program) -> Cluster:
     return Cluster(cluster.folder)
 
 
-def _join(machine: Machine) -> None:
-    """Starts Ray on a machine if it has ended itself."""
-    time.sleep(5)
-    if not machine.processes("raylet/raylet"):
-        machine.start_ray()
+def _rejoin(machine: Machine) -> None:
+    """Starts Ray on a machine again that was given up: its Ray ends itself when it hears of that."""
+    until(lambda: not machine.processes("raylet/raylet"))
+    machine.start_ray()
 
 
 _ClusterFault = Callable[[Cluster, Machine, Program], Cluster | None]
@@ -695,8 +696,8 @@ CLUSTER_FAULTS: dict[str, _ClusterFault] = {
     "workers killed": _kill_worker_of,
     "nodes killed": _kill_node,
     "nodes frozen for 15 s": _freeze_node,
-    "nodes cut off for 4 s": _cut_off(4),
-    "nodes cut off for 20 s": _cut_off(20),
+    "nodes cut off for 4 s": _cut_off_for_a_moment,
+    "nodes cut off for 20 s": _cut_off,
     "nodes added, and others removed": _replace_node,
     "drivers killed": _kill_driver,
     "clusters killed with the driver": _kill_all,
