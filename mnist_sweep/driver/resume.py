@@ -42,7 +42,7 @@ _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 # instead of where it is read from.
 _FREE = ("workers.", "tracking.", "data.path", "data.name", "data.fallback", "description", "search.max_failures")
 _NAME = "name"
-_TEXTS = ("data.path", "description", "tracking.uri", "tracking.artifacts")
+_TEXTS = ("data.path", "description", "tracking.uri", "tracking.artifacts", "workers.address", "workers.storage")
 _SHOWN = 10
 
 

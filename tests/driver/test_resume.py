@@ -48,6 +48,17 @@ def test_the_budget_of_a_sweep_of_several_objectives_may_be_longer(compose_confi
         resume.check_unchanged(new, old)
 
 
+def test_a_sweep_may_continue_on_a_cluster_and_back_on_this_machine(compose_config) -> None:
+    old = compose_config("workers.count=2")
+    # As in a sweep of an earlier version.
+    del old["workers"]["engine"]
+    new = resume._overridden(old, ["workers=ray", "workers.address=10.0.0.1:6390", "workers.wait=10m"])
+    expected = {"engine": "ray", "count": 2, "address": "10.0.0.1:6390", "wait": "10m", "max_slots": None}
+    assert {key: new["workers"][key] for key in expected} == expected
+    resume.check_unchanged(old, new)
+    assert resume._overridden(new, ["workers=local"])["workers"] == {**old["workers"], "engine": "local"}
+
+
 def found(config: dict[str, Any], wished: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     continued = resume.to_continue(config, wished, say)
     for line in continued.said if continued is not None else ():

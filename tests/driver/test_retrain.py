@@ -25,6 +25,12 @@ def changed(compose_config) -> Changed:
     return config
 
 
+def test_a_trial_can_be_retrained_on_other_workers(compose_config) -> None:
+    config, notes = retrain.changed(compose_config("search=none"), ["workers=ray", "workers.wait=10m"], None)
+    assert (config["workers"]["engine"], config["workers"]["wait"], notes) == ("ray", "10m", [])
+    retrain.check(config)
+
+
 def test_nothing_but_what_the_user_changes_is_different(changed: Changed, compose_config) -> None:
     config, notes = changed("training.epochs=50", "+optimizer.arguments.beta_1=0.8", "model.units=[64,32]")
     expected = compose_config("search=none", "training.epochs=50")
