@@ -46,8 +46,12 @@ class FakeClock:
 class Calls:
     """A listener that calls a function with each event."""
 
-    def __init__(self, handle: Callable[[Event], None]) -> None:
-        self.handle = handle
+    def __init__(self, call: Callable[[Event], None]) -> None:
+        self.call = call
+
+    def handle(self, *events: Event) -> None:
+        for event in events:
+            self.call(event)
 
 
 class InlineExecutor(Executor):

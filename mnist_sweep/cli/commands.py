@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SWEEP = "NAME/TIME, a sweep's folder, or NAME for its last sweep"
+# A key of the config that is no sweep: without an equals sign, its value is missing.
+KEY = re.compile(r"(model|optimizer|training|search|data|workers|tracking|limits)(\.\w+)+")
 _TRIAL = f"{_SWEEP}; the ID of an MLflow run, or its first digits; or models:/NAME@champion"
 
 
@@ -60,6 +62,7 @@ def _resume(given: list[str]) -> int:
 
     changes = [text for text in options.given if "=" in text and not Path(text).exists()]
     sweeps = [text for text in options.given if text not in changes]
+    _refuse_keys("resume", sweeps)
     if len(sweeps) > 1:
         raise UserError(f"resume: continues one sweep, not {', '.join(sweeps)}")
     for text in changes:
@@ -247,7 +250,9 @@ def _retrain(given: list[str]) -> int:
         check_options(given[given.index(unknown[0]) :][:2])
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     overrides = [text for text in options.given if "=" in text and not Path(text).exists()]
-    sweep, trial = parser.trial_of([text for text in options.given if text not in overrides], options.trial)
+    named = [text for text in options.given if text not in overrides]
+    _refuse_keys("retrain", named)
+    sweep, trial = parser.trial_of(named, options.trial)
     from mnist_sweep.driver import retrain
 
     return retrain.retrain(
@@ -260,6 +265,12 @@ def _retrain(given: list[str]) -> int:
         register=options.register,
         champion=options.champion,
     )
+
+
+def _refuse_keys(command: str, named: list[str]) -> None:
+    """Refuses keys without a value among arguments that should name a sweep and a trial."""
+    for text in filter(KEY.fullmatch, named):
+        raise UserError(f"{command}: {text}: write KEY=VALUE: {text}=…")
 
 
 def _model_and_images(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import re
 import shlex
 from collections.abc import Sequence
 
-from mnist_sweep.cli.commands import COMMANDS
+from mnist_sweep.cli.commands import COMMANDS, KEY
 from mnist_sweep.cli.options import full_key
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.common.invocation import command
@@ -75,7 +74,7 @@ def _of_a_key(first: str, rest: Sequence[str]) -> UserError | None:
         value = rest[0][1:] or " ".join(rest[1:2])
         return UserError(f"{first} {' '.join(rest[:2])}: must be one argument; write {first}={shlex.quote(value)}")
     key, colon, value = first.partition(":")
-    if re.fullmatch(r"(model|optimizer|training|search|data|workers|tracking|limits)(\.\w+)+", key) is None:
+    if KEY.fullmatch(key) is None:
         return None
     value = value if colon else " ".join(rest[:1])
     typed = first if colon else f"{first} {value}".strip()

@@ -98,7 +98,9 @@ def show(console: Console, columns: Sequence[Column], title: str) -> list[str]:
     Returns:
         The headings of the columns that were left out.
     """
-    table, left_out = fitting(columns, title, console.width)
+    table, left_out = fitting(columns, "", console.width)
+    # Not the table's own title, which would be wrapped at the width of a narrow table.
+    console.print(Text(one_line(title), "bold"), highlight=False, soft_wrap=True)
     console.print(table)
     return left_out
 
@@ -121,7 +123,7 @@ def fitting(columns: Sequence[Column], title: str, limit: int) -> tuple[Table, l
         del kept[last]
     # As Text, because brackets in a name or a value are not markup.
     table = Table(
-        title=Text(one_line(title)),
+        title=Text(one_line(title)) if title else None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

@@ -280,7 +280,11 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     text = str(error)
     twice = re.search(r"Multiple values for (\w+)", text)
     if twice:
-        return UserError(f"{twice.group(1)}: already has an option; write {twice.group(1)}=NAME without a plus")
+        group = twice.group(1)
+        given = [o.partition("=")[2] for o in overrides if o.startswith(f"+{group}=")]
+        if len(given) > 1:
+            return UserError(f"{group}: has several options, {' and '.join(given)}; choose one")
+        return UserError(f"{group}: already has an option; write {group}=NAME without a plus")
     existing = re.search(r"already at '([^']+)'", text)
     if existing:
         added = [o for o in overrides if o.startswith("+")]

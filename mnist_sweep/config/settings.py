@@ -179,8 +179,10 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         UserError: A key is unknown or missing, a value has the wrong type or is out of range, or a value that cannot
             be searched is a sweep.
     """
-    for key in set(_Top.model_fields) & set(raw) - {*TRIAL_GROUPS, "conditions", "resume"}:
-        _refuse_sweeps(raw[key], key)
+    # Groups last: `search.seed` has the value of `seed`, which the user wrote.
+    for key in sorted(set(_Top.model_fields) & set(raw), key=lambda key: isinstance(raw[key], Mapping)):
+        if key not in (*TRIAL_GROUPS, "conditions", "resume"):
+            _refuse_sweeps(raw[key], key)
     for key in raw:
         if key == "experiment":
             raise UserError("experiment: its file in conf/experiment/ must start with the line # @package _global_")

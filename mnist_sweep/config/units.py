@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 
+@functools.cache
 def seconds(duration: str) -> float:
     """Parses a duration.
 

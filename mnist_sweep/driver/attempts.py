@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mnist_sweep.common.errors import MachineError, UserError
@@ -98,13 +99,15 @@ class Attempts:
         suggestions: Suggestions,
         sharing: Sharing,
         emit: Callable[[Event], None],
+        then: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
     ) -> None:
-        """Takes the parts of the sweep's loop."""
+        """Takes the parts of the sweep's loop; `then` does something once the journal has all events so far."""
         self._image = image
         self._searched = {h.name for h in space.hyperparameters if h.domain.size != 1}
         self._settings, self._folder, self._workers, self._state = settings, folder, workers, state
-        self._suggestions, self._sharing, self._emit, self._clock = suggestions, sharing, emit, clock
+        self._suggestions, self._sharing, self._clock = suggestions, sharing, clock
+        self._emit, self._then = emit, then
         self.slots = set(workers.slots())
         self.idle: list[str] = []
         self.waiting: deque[_Attempt] = deque()
@@ -161,20 +164,22 @@ class Attempts:
     def _slot_for(self, attempt: _Attempt) -> str | None:
         """An idle slot, on another device than the one where the attempt before failed, if there is or will be one."""
         free = self.free()
-        others = [slot for slot in free if place(slot) != attempt.avoid]
-        if others:
-            return others[0]
+        other = next((slot for slot in free if place(slot) != attempt.avoid), None)
+        if other is not None or not free:
+            return other
         may_come = any(place(slot) != attempt.avoid for slot in self.slots)
-        return None if may_come or not free else free[0]
+        return None if may_come else free[0]
 
     def free(self) -> list[str]:
         """Returns the idle slots whose node does not rest."""
+        if not self._resting.any:
+            return self.idle
         return [slot for slot in self.idle if not self._resting.rests(slot, self.slots)]
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to an idle slot, which must not be silent for too long until `end`."""
         self._heard[slot] = self._clock()
-        self._workers.submit(slot, task)
+        self._then(partial(self._workers.submit, slot, task))
 
     def stop(self, reason: str) -> None:
         """Ends the search, and all its trials."""
@@ -193,18 +198,18 @@ class Attempts:
     def _stop(self, attempt: _Attempt, reason: str) -> None:
         if not attempt.stopping:
             attempt.stopping, self._heard[attempt.slot] = True, self._clock()
-            self._workers.stop(attempt.slot, attempt.trial.number, reason)
+            self._then(partial(self._workers.stop, attempt.slot, attempt.trial.number, reason))
 
     def open(self, new: Slot) -> None:
         """Adds a slot."""
         self.slots.add(new.name)
-        self._workers.open(new)
+        self._then(partial(self._workers.open, new))
 
     def retire(self, slot: str) -> None:
         """Removes an idle slot for good."""
         self.slots.discard(slot)
         self._not_idle(slot)
-        self._workers.retire(slot)
+        self._then(partial(self._workers.retire, slot))
 
     def _not_idle(self, slot: str) -> None:
         self.idle = [idle for idle in self.idle if idle != slot]
@@ -241,7 +246,7 @@ class Attempts:
             else:
                 continue
             self._heard[slot] = now
-            self._workers.kill(slot, reason)
+            self._then(partial(self._workers.kill, slot, reason))
 
     def heard(self, slot: str) -> float:
         """Takes note of a message from a slot with a task, and returns the seconds since the one before."""
@@ -307,7 +312,7 @@ class Attempts:
         if number in self._state.cut:
             self._stop(attempt, self._state.cut[number])
         elif self._state.may_be_cut(attempt.trial):
-            self._workers.go_on(attempt.slot, number, execution, epoch)
+            self._then(partial(self._workers.go_on, attempt.slot, number, execution, epoch))
 
     def _done(self, message: Done, attempt: _Attempt) -> None:
         self.end(message.slot)
@@ -364,7 +369,7 @@ class Attempts:
         results = self._state.results
         self._emit(TrialEnded(self._clock(), trial.number, outcome, log))
         for number in spent(self._settings, trial.number, results.trials, results.outcomes):
-            forget(trial_folder(self._folder, number))
+            self._then(partial(forget, trial_folder(self._folder, number)))
         self._suggestions.tell(trial.number, self._state.result(trial.number))
         self._check_target()
         self._check_failures()

@@ -13,6 +13,7 @@ from mnist_sweep.config.space import Space
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
 from mnist_sweep.driver.attempts import Attempts
+from mnist_sweep.driver.outbox import Outbox
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.receive import receive
 from mnist_sweep.driver.state import LoopState, Phase, answers
@@ -40,13 +41,16 @@ from mnist_sweep.workers.sharing import Sharing
 
 # Seconds to wait for a message; most searches answer within milliseconds.
 _WAIT, _WAIT_FOR_SEARCH = 0.2, 0.002
+# How many trials the search is asked for before the workers' messages get their turn.
+_MOST_ASKED = 32
 
 
 class Sweep:
     """Runs one sweep to its end.
 
-    Every event is handed to the listeners, the journal first, before the loop acts on it. So the state of a
-    sweep follows from its events alone: `replay` takes them, and `run` continues from there.
+    Every event is handed to the listeners, the journal first, before the loop acts on it: before it gives workers
+    something to do, or removes files. So the state of a sweep follows from its events alone: `replay` takes them, and
+    `run` continues from there.
 
     Attributes:
         state: The state of the sweep.
@@ -79,7 +83,7 @@ class Sweep:
             stopping: The rule that ends hopeless trials; None if there is none.
             workers: The slots.
             folder: The sweep's folder, under which models are written.
-            listeners: They take each event, one after another, the journal first.
+            listeners: They take the events, one listener after another, the journal first.
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
             image: Height, width and channels of the images.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
@@ -92,9 +96,19 @@ class Sweep:
         self._workers, self._folder, self._clock = workers, folder, clock
         self._sharing, self._packaging, self._tests = sharing or Sharing(), packaging, tests
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
-        self._listeners: list[Listener] = [*listeners, self.state, self._sharing]
+        self._outbox = Outbox(listeners)
         self._attempts = Attempts(
-            settings, space, image, folder, workers, self.state, self._suggestions, self._sharing, self.emit, clock
+            settings,
+            space,
+            image,
+            folder,
+            workers,
+            self.state,
+            self._suggestions,
+            self._sharing,
+            self._emit,
+            self._outbox.then,
+            clock,
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
         self._started, self._tick = clock(), tick
@@ -183,9 +197,15 @@ class Sweep:
         self.state.interruption = reason
 
     def emit(self, event: Event) -> None:
-        """Hands an event to all listeners."""
-        for listener in self._listeners:
-            listener.handle(event)
+        """Hands an event to all listeners, after those that wait."""
+        self._emit(event)
+        self._outbox.send()
+
+    def _emit(self, event: Event) -> None:
+        """Adds an event, which the listeners get at the end of this turn."""
+        self._outbox.add(event)
+        self.state.handle(event)
+        self._sharing.handle(event)
 
     def run(self) -> Ranking:
         """Runs until the search, the space or a budget is used up, then confirms and tests the winner.
@@ -265,9 +285,12 @@ class Sweep:
 
     def _receive(self, until: Callable[[], object]) -> None:
         def wait() -> float:
-            return _WAIT_FOR_SEARCH if self._suggestions.state is SearchState.ASKED else _WAIT
+            if self._suggestions.state is not SearchState.ASKED:
+                return _WAIT
+            return 0.0 if self._suggestions.answered(_WAIT_FOR_SEARCH) else _WAIT_FOR_SEARCH
 
         receive(self._workers, self._handle, until, before=self._turn, timeout=wait)
+        self._outbox.send()
 
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
@@ -276,11 +299,17 @@ class Sweep:
         self._attempts.check_slots()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()
-            self._take_answer()
-            self._share()
-            if not self.state.interruption:
+            # Each needs an idle slot. The workers' messages wait meanwhile.
+            for _ in range(_MOST_ASKED):
+                self._take_answer()
+                self._share()
+                if self.state.interruption:
+                    break
                 self._attempts.start()
                 self._ask()
+                if not self._suggestions.answered(_WAIT_FOR_SEARCH):
+                    break
+        self._outbox.send()
 
     def _trained(self) -> bool:
         """Whether no trial runs, and none will start in this phase."""
@@ -319,7 +348,7 @@ class Sweep:
         """Opens and closes shares of GPUs."""
         slots, most = self._attempts.slots, self._budget.max_trials
         for slot, reason in self._sharing.surplus(slots - self._attempts.running.keys()):
-            self.emit(SlotClosed(self._clock(), slot, reason))
+            self._emit(SlotClosed(self._clock(), slot, reason))
             self._attempts.retire(slot)
         # If every slot has one of the trials that are left, there is none for another slot.
         few = most is not None and most - len(self.state.searched) < len(slots)
@@ -327,14 +356,14 @@ class Sweep:
         if few or not suggests or self.state.phase is not Phase.SEARCHING:
             return
         for place, reason in self._sharing.wanted():
-            self.emit(SlotOpened(self._clock(), place.name, reason))
+            self._emit(SlotOpened(self._clock(), place.name, reason))
             self._attempts.open(place)
 
     def _ask(self) -> None:
         may_ask = self.state.phase is Phase.SEARCHING and self._suggestions.state is SearchState.SUGGESTED
         if self._attempts.free() and may_ask and not self._used_up():
             number = self.state.next
-            self.emit(TrialAsked(self._clock(), number))
+            self._emit(TrialAsked(self._clock(), number))
             self._suggestions.ask(number)
 
     def _handle(self, message: Message) -> None:

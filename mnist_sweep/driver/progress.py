@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -12,7 +12,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.settings import ConfirmConfig
 from mnist_sweep.config.units import seconds
-from mnist_sweep.journal.events import Event, TrialEnded
+from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, TrialEnded, TrialsRetried, TrialStarted
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome, Status, Trial
 
@@ -34,20 +34,26 @@ class Row:
         return Status.RUNNING if self.outcome is None else self.outcome.status
 
     @property
-    def executions(self) -> int:
-        """How often it is trained."""
-        return max(len(self.trial.executions), 1)
-
-    @property
-    def part(self) -> float:
-        """How much of it is done, from 0 to 1."""
-        return (self.execution - 1 + self.epoch / max(self.trial.epochs, 1)) / self.executions
-
-    @property
     def place(self) -> str:
         """Its epoch: `3/10`, and in the second of its five executions `3/10 (2/5)`."""
-        which = f" ({self.execution}/{self.executions})" if self.executions > 1 else ""
+        executions = _executions(self.trial)
+        which = f" ({self.execution}/{executions})" if executions > 1 else ""
         return f"{self.epoch}/{self.trial.epochs}{which}"
+
+
+class _Mean:
+    """The mean of numbers that come and go."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    def add(self, number: float, times: int = 1) -> None:
+        """Adds a number, or takes it away with -1 `times`."""
+        self._total, self._count = self._total + times * number, self._count + times
+
+    @property
+    def value(self) -> float | None:
+        return self._total / self._count if self._count else None
 
 
 class Progress:
@@ -55,6 +61,7 @@ class Progress:
 
     Attributes:
         state: The state of the sweep.
+        counted: The trials of the search that have ended: without those that were refused, or retrain others.
         started: When this session started.
         store: Says why MLflow waits; "" if it does not.
         single: Whether nothing is searched.
@@ -86,6 +93,11 @@ class Progress:
         self.objective, self.clock, self.started, self.single = objective, clock, clock(), single
         self.state, self.lock = SweepState((objective,)), threading.Lock()
         self.store: Callable[[], str] = str
+        self.counted: set[int] = set()
+        # How much of each open trial is done, from 0 to 1.
+        self._parts: dict[int, float] = {}
+        # The means of what the trials took, and of one execution: of all, and of those that trained to their end.
+        self._mean, self._mean_execution, self._mean_complete = _Mean(), _Mean(), _Mean()
         self._slots, self._confirm = slots, confirm
         repeats = budget.algorithm in ("hyperband", "pbt")
         self._budget, self._size = budget.max_trials, None if repeats else size
@@ -95,9 +107,39 @@ class Progress:
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
         with self.lock:
-            self.state.handle(event)
-        if isinstance(event, TrialEnded) and event.outcome.status in WITHOUT_RESULT:
-            self._failed_alike.setdefault(event.outcome.cause, event.trial)
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, TrialsRetried):
+            for number in event.trials:
+                self._count(number, -1)
+        self.state.handle(event)
+        match event:
+            case TrialStarted():
+                self._parts[event.trial.number] = self._part(event.trial.number)
+            case EpochEnded() | AttemptFailed() if event.trial in self.state.open:
+                self._parts[event.trial] = self._part(event.trial)
+            case TrialEnded() if event.trial in self.state.results.trials:
+                self._parts.pop(event.trial, None)
+                self._count(event.trial, 1)
+                if event.outcome.status in WITHOUT_RESULT:
+                    self._failed_alike.setdefault(event.outcome.cause, event.trial)
+            case TrialsRetried():
+                self._parts |= dict.fromkeys(self.state.open.keys() & set(event.trials), 0.0)
+
+    def _count(self, number: int, times: int) -> None:
+        """Counts a trial that has ended; with -1 `times`, no longer."""
+        outcome, trial = self.state.results.outcomes.get(number), self.state.results.trials.get(number)
+        if outcome is None or trial is None:
+            return
+        if number in self.state.searched:
+            (self.counted.add if times > 0 else self.counted.discard)(number)
+        if outcome.seconds > 0 and number not in self.state.refused:
+            each = outcome.seconds / _executions(trial)
+            self._mean.add(outcome.seconds, times)
+            self._mean_execution.add(each, times)
+            if outcome.status is Status.COMPLETED:
+                self._mean_complete.add(each, times)
 
     def first_alike(self, number: int) -> int | None:
         """Returns the first trial that failed, or was refused, for the same reason; None if it was not before this."""
@@ -126,20 +168,11 @@ class Progress:
         """The trials that run now, or wait to be retried."""
         return [self.row(number) for number in self.state.open]
 
-    @property
-    def counted(self) -> list[int]:
-        """The trials of the search that have ended: without those that were refused, or retrain others."""
-        results = self.state.results
-        return [number for number in results.trials if number in results.outcomes and number in self.state.searched]
-
     def row(self, number: int) -> Row:
         """Returns what is known of a trial that has started."""
         state, results = self.state, self.state.results
         trial, outcome = results.trials[number], results.outcomes.get(number)
-        start, latest, best = state.open.get(number), state.latest.get(number), None
-        if latest is not None and start is not None and latest.attempt < start.attempt:
-            # A new attempt has not reported anything yet.
-            latest = None
+        start, latest, best = state.open.get(number), self._latest(number), None
         if outcome is not None:
             best = outcome.score
         elif latest is not None:
@@ -153,6 +186,18 @@ class Progress:
         )
         return Row(trial, slot, epoch, execution, best, outcome)
 
+    def _latest(self, number: int) -> EpochEnded | None:
+        """Returns the last epoch of a trial; None if a new attempt has not reported anything yet."""
+        start, latest = self.state.open.get(number), self.state.latest.get(number)
+        return None if latest is not None and start is not None and latest.attempt < start.attempt else latest
+
+    def _part(self, number: int) -> float:
+        """Returns how much of a trial is done, from 0 to 1."""
+        trial, latest = self.state.results.trials[number], self._latest(number)
+        if latest is None:
+            return 0.0
+        return (latest.execution - 1 + latest.epoch / max(trial.epochs, 1)) / _executions(trial)
+
     def best(self) -> int | None:
         """The first trial of the leaderboard."""
         return self.state.results.winner()
@@ -163,23 +208,26 @@ class Progress:
         Returns:
             Seconds; None before the first epoch, or if it cannot be known how many trials there will be.
         """
-        trials, running = self.state.results.trials, self.running
-        retrains = bool(trials) and trials[max(trials)].confirms is not None
-        search = 0.0 if retrains else self._search_left([row for row in running if row.trial.confirms is None])
-        retraining = self._retraining_left([row for row in running if row.trial.confirms is not None], retrains)
+        trials, parts = self.state.results.trials, self._parts
+        retrains = bool(trials) and trials[self.state.next - 1].confirms is not None
+        if self._confirm is None:
+            return self._search_left(list(parts.values()))
+        again = {number for number in parts if trials[number].confirms is not None}
+        search = 0.0 if retrains else self._search_left([parts[number] for number in parts.keys() - again])
+        retraining = self._retraining_left([parts[number] for number in again], retrains)
         return None if search is None or retraining is None else search + retraining
 
-    def _search_left(self, running: list[Row]) -> float | None:
+    def _search_left(self, running: list[float]) -> float | None:
         left = None if self._seconds is None else max(0.0, self._seconds - (self.clock() - self.started))
-        ended = self.state.results.outcomes.items()
-        done = [o.seconds for number, o in ended if o.seconds > 0 and number not in self.state.refused]
-        done = done or [passed for _, passed in self._expected()]
-        if self.most is None or not done:
+        mean = self._mean.value
+        if mean is None and (expected := self._expected()):
+            mean = fmean(passed for _, passed in expected)
+        if self.most is None or mean is None:
             return left
-        estimate = self._together(self.most - len(self.counted), running, fmean(done))
+        estimate = self._together(self.most - len(self.counted), running, mean)
         return estimate if left is None else min(left, estimate)
 
-    def _retraining_left(self, running: list[Row], begun: bool) -> float | None:
+    def _retraining_left(self, running: list[float], begun: bool) -> float | None:
         if self._confirm is None:
             return 0.0
         results, seeds = self.state.results, self._confirm.seeds
@@ -190,27 +238,24 @@ class Progress:
         else:
             ahead = seeds * min(self._confirm.top, self.most or self._confirm.top)
         # It is trained to its last epoch, and once.
-        refused = self.state.refused
-        ended = {n: outcome for n, outcome in results.outcomes.items() if outcome.seconds > 0 and n not in refused}
-        complete = {n: outcome for n, outcome in ended.items() if outcome.status is Status.COMPLETED} or ended
-        done = [outcome.seconds / self.row(n).executions for n, outcome in complete.items()]
-        done = done or [passed / row.executions for row, passed in self._expected()]
-        return self._together(ahead, running, fmean(done)) if done else None
+        mean = self._mean_complete.value or self._mean_execution.value
+        if mean is None and (expected := self._expected()):
+            mean = fmean(passed / _executions(trial) for trial, passed in expected)
+        return None if mean is None else self._together(ahead, running, mean)
 
-    def _expected(self) -> list[tuple[Row, float]]:
+    def _expected(self) -> list[tuple[Trial, float]]:
         """How long each running trial will take from start to end, as far as its epochs show it."""
         state, found = self.state, []
-        for row in self.running:
-            number = row.trial.number
-            if row.part > 0 and (passed := state.latest[number].time - state.open[number].time) > 0:
-                found.append((row, passed / row.part))
+        for number, part in self._parts.items():
+            if part > 0 and (passed := state.latest[number].time - state.open[number].time) > 0:
+                found.append((state.open[number].trial, passed / part))
         return found
 
-    def _together(self, ahead: int, running: list[Row], mean: float) -> float:
-        """How long it takes to train so many trials, some of which are running."""
-        work = max(0.0, ahead - sum(row.part for row in running))
+    def _together(self, ahead: int, running: Collection[float], mean: float) -> float:
+        """How long it takes to train so many trials, some of which are running and done in part."""
+        work = max(0.0, ahead - sum(running))
         # A trial does not end sooner because there are more slots.
-        longest = max((1 - row.part for row in running), default=0.0) if ahead <= len(running) else min(work, 1.0)
+        longest = 1 - min(running, default=1.0) if ahead <= len(running) else min(work, 1.0)
         return mean * max(work / max(self.slots, 1), longest)
 
     def done(self) -> str:
@@ -242,3 +287,8 @@ class Progress:
         if store := self.store():
             parts.append(store)
         return " · ".join(parts)
+
+
+def _executions(trial: Trial) -> int:
+    """Returns how often a trial is trained."""
+    return max(len(trial.executions), 1)

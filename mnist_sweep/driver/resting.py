@@ -33,6 +33,11 @@ class RestingNodes:
         """Takes note of an epoch."""
         self._failures.pop(node_of(slot), None)
 
+    @property
+    def any(self) -> bool:
+        """Whether a node may rest."""
+        return bool(self._until)
+
     def rests(self, slot: str, slots: Collection[str]) -> bool:
         """Returns whether a slot's node rests; it does so only while another node does not.
 

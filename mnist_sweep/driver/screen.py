@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
@@ -9,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mnist_sweep.common.tables import PROGRESS_LINE, Column, can_redraw, fitting, progress_printer
-from mnist_sweep.common.text import LONGEST_REASON, format_duration, format_value, one_line, short_names
+from mnist_sweep.common.text import LONGEST_REASON, counted, format_duration, format_value, one_line, short_names
 from mnist_sweep.driver.progress import Progress, Row
 from mnist_sweep.journal.events import (
     AttemptFailed,
@@ -66,10 +67,13 @@ class Screen:
         if self._has_table:
             self._live.stop()
 
-    def handle(self, event: Event) -> None:
-        """Takes note of an event, and prints its line."""
-        # Only then, as it looks at all trials.
-        before = self.progress.best() if isinstance(event, TrialEnded) else None
+    def handle(self, *events: Event) -> None:
+        """Takes note of events, and prints their lines."""
+        for event in events:
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        before = self.progress.best()
         self.progress.handle(event)
         trials = self.progress.state.results.trials
         if isinstance(event, AttemptFailed):
@@ -134,7 +138,7 @@ class Screen:
         ahead = "" if left is None else f", about {format_duration(left)} left"
         after = "" if self._has_table else f"[{self.progress.done()}{ahead}]"
         room = self._room - len("  ".join([*parts, after])) - 2
-        short = short_names(self.progress.names)
+        short = _short(tuple(self.progress.names))
         values = [f"{short.get(name, name)}={format_value(value)}" for name, value in row.trial.values.items()]
         shown = _as_many_as_fit(values, " ", max(room, _VALUES) if not self._has_table else 10**6)
         return "  ".join(filter(None, [*parts, shown, after]))
@@ -190,10 +194,14 @@ class Screen:
 
     def _drawn(self) -> RenderableType:
         progress, width = self.progress, self._console.width
-        finished, running, best = sorted(progress.state.results.outcomes), progress.running, progress.best()
-        room = max(1, min(_ROWS, self._console.height - 8) - len(running))
-        shown = {*finished[-room:], *([] if best is None else [best])}
-        rows = sorted([*map(progress.row, shown), *running], key=lambda row: row.trial.number)
+        finished, running, best = sorted(progress.state.results.outcomes), [*progress.state.open], progress.best()
+        lines = self._console.height - 8
+        # With many slots, the trials that have started last.
+        most = max(1, lines - 1)
+        running, hidden = running[-most:], max(0, len(running) - most)
+        room = max(1, min(_ROWS, lines) - len(running))
+        shown = {*finished[-room:], *running, *([] if best is None else [best])}
+        rows = [progress.row(number) for number in sorted(shown)]
         scores = ["" if row.best is None else f"{row.best:.4f}" for row in rows]
         columns = [
             Column("trial", [f"{_number(row)}{' ★' if row.trial.number == best else ''}" for row in rows], weight=5),
@@ -207,7 +215,16 @@ class Screen:
         ]
         title = progress.state.started.sweep if progress.state.started else ""
         table, _ = fitting(columns, title, width)
-        return Group(table, Text(progress.headline())) if rows else Text(_STARTING, style="dim")
+        if not rows:
+            return Text(_STARTING, style="dim")
+        more = [Text(f"{counted(hidden, 'more trial')} {'is' if hidden == 1 else 'are'} running", "dim")]
+        return Group(table, *(more if hidden else []), Text(progress.headline()))
+
+
+@functools.lru_cache(1)
+def _short(names: tuple[str, ...]) -> dict[str, str]:
+    """The short names of the hyperparameters, which every line needs."""
+    return short_names(list(names))
 
 
 def _number(row: Row) -> str:

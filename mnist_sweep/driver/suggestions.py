@@ -56,6 +56,10 @@ class Suggestions:
         self._old_answers -= unanswered
         self.state = SearchState.ASKED if unanswered else SearchState.SUGGESTED
 
+    def answered(self, timeout: float) -> bool:
+        """Returns whether the search has an answer that was not taken yet, after waiting up to `timeout` seconds."""
+        return self.state is SearchState.ASKED and self._search.answered(timeout)
+
     def answer(self, *, trials_open: bool) -> tuple[int, Suggestion] | None:
         """Returns the suggestion that has come since the last call, with the number of its trial, without waiting.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+import json
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -25,16 +26,16 @@ class Event:
     time: float
     kind: ClassVar[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the event as plain data, with its kind."""
-        return {"event": self.kind, **asdict(self)}
+    def to_json(self) -> str:
+        """Returns the event with its kind, as JSON in one line."""
+        return json.dumps({"event": self.kind, **vars(self)}, default=vars)
 
 
 class Listener(Protocol):
     """Takes the events of a sweep as they happen: the journal, the loop's state, MLflow, the screen."""
 
-    def handle(self, event: Event) -> None:
-        """Takes an event."""
+    def handle(self, *events: Event) -> None:
+        """Takes events, in their order."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 
 
 def event_from_json(raw: dict[str, Any]) -> Event:
-    """Returns the event that `Event.to_json` wrote.
+    """Returns the event that `Event.to_json` wrote, from plain data.
 
     Raises:
         ValueError: It is not an event, lacks a field, or has a field of another type.
@@ -247,10 +248,8 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     kind = raw.pop("event", None)
     if kind not in _KINDS:
         raise ValueError(f"unknown event {kind!r}")
-    cls = _KINDS[kind]
-    names = {f.name for f in fields(cls)}
-    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-    if not needed <= set(raw) <= names:
+    needed, names = _fields(kind)
+    if not needed <= raw.keys() <= names:
         raise ValueError(f"{kind} needs the fields {sorted(names)}")
     from pydantic import ValidationError
 
@@ -262,6 +261,14 @@ def event_from_json(raw: dict[str, Any]) -> Event:
 
 
 @cache
+def _fields(kind: str) -> tuple[set[str], set[str]]:
+    """Returns the fields that an event must have, and all that it may have."""
+    every = fields(_KINDS[kind])
+    needed = {f.name for f in every if f.default is MISSING and f.default_factory is MISSING}
+    return needed, {f.name for f in every}
+
+
+@cache
 def _adapter(kind: str) -> TypeAdapter[Event]:
     from pydantic import TypeAdapter
 
@@ -270,12 +277,10 @@ def _adapter(kind: str) -> TypeAdapter[Event]:
 
 def _printable(event: Event) -> Event:
     """Makes the texts that came from user code printable, which those of old journals may not be."""
-    if isinstance(event, TrialEnded | ExecutionEnded):
+    if isinstance(event, TrialEnded | ExecutionEnded) and event.outcome.reason:
         event = replace(event, outcome=replace(event.outcome, reason=printable(event.outcome.reason)))
     texts = {
-        name: printable(getattr(event, name), _LONGEST_LOG)
-        for name in ("reason", "log", "error")
-        if hasattr(event, name)
+        name: printable(text, _LONGEST_LOG) for name in ("reason", "log", "error") if (text := getattr(event, name, ""))
     }
-    made: Event = replace(cast(Any, event), **texts)
+    made: Event = replace(cast(Any, event), **texts) if texts else event
     return made

@@ -34,7 +34,7 @@ _HOLDER = 200
 
 
 class Journal:
-    """Writes events, one JSON line each; a line is on the disk before `handle` returns.
+    """Writes events, one JSON line each; the lines are on the disk before `handle` returns.
 
     While it is open, no other process can open it. The lock belongs to the operating system, which releases it when
     its holder dies in any way.
@@ -66,17 +66,17 @@ class Journal:
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
 
-    def handle(self, event: Event) -> None:
-        """Writes an event to the disk.
+    def handle(self, *events: Event) -> None:
+        """Writes events to the disk, and waits for it once.
 
         Raises:
-            MachineError: It cannot be written. All earlier events are intact, and nothing is written afterwards.
+            MachineError: They cannot be written. All earlier events are intact, and nothing is written afterwards.
         """
         if self._broken is not None:
             raise self._broken
-        line = json.dumps(event.to_json()).encode() + b"\n"
+        lines = "".join(f"{event.to_json()}\n" for event in events).encode()
         try:
-            rest = memoryview(line)
+            rest = memoryview(lines)
             while rest:
                 rest = rest[os.write(self._file, rest) :]
             os.fsync(self._file)
@@ -92,7 +92,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
             raise self._broken from None
-        self._size += len(line)
+        self._size += len(lines)
 
     def _check_place(self) -> None:
         """Checks that the file is still in its place: one that was deleted can still be written to."""

@@ -25,7 +25,7 @@ class Ranking:
     Attributes:
         objectives: The sweep's objectives.
         trials: Every trial that has started, by number.
-        outcomes: The outcome of every trial that has ended, by number.
+        outcomes: The outcome of every trial that has ended, by number; `end` and `reopen` change it.
         confirmed: The result of retraining the best trials on new seeds; None before that.
     """
 
@@ -33,6 +33,32 @@ class Ranking:
     trials: dict[int, Trial] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     confirmed: Confirmed | None = None
+    # The best trial by one objective, and whether it must be looked for among all.
+    _best: int | None = field(default=None, init=False, repr=False, compare=False)
+    _lost: bool = field(default=False, init=False, repr=False, compare=False)
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """Takes the outcome of a trial that has started."""
+        self.outcomes[number] = outcome
+        if not self._lost:
+            self._compare(number)
+
+    def reopen(self, number: int) -> None:
+        """Forgets the outcome of a trial, which is trained again."""
+        del self.outcomes[number]
+        self._lost = self._lost or number == self._best
+
+    def _compare(self, number: int) -> None:
+        """Replaces the best trial if this one is better, or as good and earlier."""
+        score, best = self.outcomes[number].score, self._best
+        if len(self.objectives) != 1 or score is None or self.trials[number].confirms is not None:
+            return
+        if best is not None:
+            sign, highest = self.objectives[0].sign, self.outcomes[best].score
+            assert highest is not None
+            if (-sign * score, number) >= (-sign * highest, best):
+                return
+        self._best = number
 
     def scores(self, number: int) -> tuple[float, ...] | None:
         """Returns a trial's value for each objective; None if one is missing."""
@@ -55,7 +81,13 @@ class Ranking:
         """Returns the best trial: by scores on new seeds if the best were retrained, else by the search's scores."""
         if self.confirmed is not None:
             return self.confirmed.winner
-        return next(iter(self.ranked()), None)
+        if len(self.objectives) > 1:
+            return next(iter(self.ranked()), None)
+        if self._lost:
+            self._best, self._lost = None, False
+            for number in self.outcomes:
+                self._compare(number)
+        return self._best
 
     def model(self) -> int | None:
         """Returns the trial whose model is the sweep's: the winner, or the best of the trials that retrained it."""

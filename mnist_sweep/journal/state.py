@@ -113,7 +113,7 @@ class SweepState:
             case AttemptFailed() if event.trial in self.open:
                 self.open[event.trial] = replace(self.open[event.trial], attempt=event.attempt + 1)
             case TrialEnded() if event.trial in self.results.trials:
-                self.results.outcomes[event.trial] = event.outcome
+                self.results.end(event.trial, event.outcome)
                 self.open.pop(event.trial, None)
                 self.executions.pop(event.trial, None)
                 if event.outcome.status is Status.REFUSED:
@@ -137,7 +137,7 @@ class SweepState:
     def _reopen(self, number: int) -> None:
         """Forgets what has become of a trial, except for the number of its attempts."""
         start, results = self._starts[number], self.results
-        del results.outcomes[number]
+        results.reopen(number)
         self.open[number] = replace(start, attempt=start.attempt + 1)
         self.spent[number] = start.attempt
         if start.trial.confirms is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
@@ -42,6 +42,10 @@ class ThreadedSearch:
     def tell(self, number: int, result: Result) -> None:
         """Reports the end of a trial."""
         self._call(lambda: self._search.result().tell(number, result))
+
+    def answered(self, timeout: float) -> bool:
+        """Returns whether the last call is answered, after waiting up to `timeout` seconds for that."""
+        return bool(self._waiting) and bool(wait(self._waiting[-1:], timeout).done)
 
     def answers(self) -> list[Answered]:
         """Returns the answers since the last call, in order, without waiting.

@@ -3,7 +3,7 @@
 The faults of keras-tuner 1.4.8: seed 0 means a random seed; neighboring seeds share draws; a small space ends before
 it is exhausted; a logarithmic Int can exceed its bound by one; the Gaussian process repeats values; a retried trial
 keeps its old metrics (here an oracle gets the final score only); a failed trial starves Hyperband's bracket; state
-files are rewritten in place at every step.
+files are rewritten in place at every step; a trial's end looks at all trials that have ended.
 """
 
 from __future__ import annotations
@@ -121,6 +121,9 @@ class RestorableOracle(_Oracle):  # type: ignore[misc]
     def _save_trial(self, trial: Any) -> None:
         """Does nothing."""
 
+    def _check_consecutive_failures(self) -> None:
+        """Does nothing: the loop counts failures."""
+
     def pop_next_values(self) -> dict[str, Any] | None:
         """Returns `next_values` and resets it."""
         values, self.next_values = self.next_values, None
@@ -145,6 +148,20 @@ class BaseOracle(RestorableOracle):
         self.space, self.translation = problem.space, Translation(problem.space)
         encoded = (self.translation.encode(trial["values"]) for trial in problem.earlier)
         self._earlier = set(map(self._compute_values_hash, encoded))
+
+    def _random_values(self) -> dict[str, Any] | None:
+        """Draws as keras-tuner does, but without a copy of every hyperparameter for each draw."""
+        for _ in range(self._max_collisions + 1):
+            drawn = self.hyperparameters.copy()
+            drawn.values = {}
+            for hyperparameter in drawn.space:
+                if drawn.is_active(hyperparameter):
+                    drawn.values[hyperparameter.name] = hyperparameter.random_sample(self._seed_state)
+                    self._seed_state += 1
+            if not self._duplicate(drawn.values):
+                values: dict[str, Any] = drawn.values
+                return values
+        return None
 
     def untried(self, seed: int) -> dict[str, Any] | None:
         """Draws values that were not tried, preferably in no earlier sweep either.

@@ -13,6 +13,7 @@ from mnist_sweep.config.space import Space, Values
 
 kt = load_keras("keras_tuner")
 conditions = load_keras("keras_tuner.src.engine.conditions")
+_Hyperparameters: Any = kt.HyperParameters
 
 
 class Translation:
@@ -43,7 +44,7 @@ class Translation:
 
 def to_keras_tuner(space: Space) -> Any:
     """Returns a space as `keras_tuner.HyperParameters`, with its conditions."""
-    result = kt.HyperParameters()
+    result = _Shared()
     domains = {h.name: h.domain for h in space.hyperparameters}
     for hyperparameter in space.hyperparameters:
         name, domain = hyperparameter.name, hyperparameter.domain
@@ -59,6 +60,16 @@ def to_keras_tuner(space: Space) -> Any:
             kind(name, domain.low, domain.high, sampling="log" if domain.log else "linear")
     result._conditions = []
     return result
+
+
+class _Shared(_Hyperparameters):  # type: ignore[misc]
+    """Hyperparameters that do not change, so that all copies share them; only the values are copied."""
+
+    def copy(self) -> _Shared:
+        """Returns a copy; keras-tuner's takes milliseconds, and it makes one for every trial."""
+        made = _Shared()
+        made._hps, made._space, made.values = self._hps, self._space, dict(self.values)
+        return made
 
 
 class _Numbers(list[float]):

@@ -150,6 +150,11 @@ class Recorder:
         self._parent, self._kind = "", SWEEP
         self._runs: dict[int, str] = {}
         self._executions: dict[tuple[int, int], str] = {}
+        # The scores of the search's trials, in the order in which they ended; those whose model may be kept; and for
+        # each trial that has ended, its place in this order and the best score so far.
+        self._scored: dict[int, float] = {}
+        self._candidates: dict[int, float] = {}
+        self._ends: dict[int, tuple[int, float | None]] = {}
         # The trials that have a rank.
         self._ranked: set[int] = set()
         # A trial that is retried by the user's wish gets another run. When each was retried, how often before the event
@@ -161,10 +166,9 @@ class Recorder:
         self._found: dict[str, Run] = {}
         self._complete: set[str] = set()
         self._completed_now: set[str] = set()
-        # Versions that have changed since the start, the trials whose model was deleted, whether the description of the
-        # sweep is out of date, and how many events a server that failed may have written or not.
+        # Versions that have changed since the start, whether the description of the sweep is out of date, and how many
+        # events a server that failed may have written or not.
         self._changed: dict[str, str] = {}
-        self._dropped: set[int] = set()
         # What MLflow had lost, and the trials whose model is not in the sweep's folder.
         self.mended = Mended()
         self._without_model: set[int] = set()
@@ -348,7 +352,7 @@ class Recorder:
 
     def _sweep_ended(self, event: SweepEnded) -> None:
         objectives = self._settings.objectives
-        points = self._points(self._scores())
+        points = self._points(self._scored)
         if len(objectives) > 1 and points:
             title = f"{counted(len(points), 'trial')} of {self._settings.name}"
             self._write.figure(
@@ -453,6 +457,8 @@ class Recorder:
     def _trials_retried(self, event: TrialsRetried) -> None:
         """Keeps the runs of the failed attempts, but no longer as those of trials."""
         for number in event.trials:
+            for known in (self._scored, self._candidates, self._ends):
+                known.pop(number, None)
             times = self._retried.setdefault(number, [])
             if event.time in times:
                 times.remove(event.time)
@@ -536,21 +542,25 @@ class Recorder:
         # In addition to the curves of the epochs, the value that the search got.
         return final | {f"best_{name}": outcome.metrics[name] for name in others if name in outcome.metrics}
 
-    def _scores(self) -> dict[int, float]:
-        """Returns the scores of the search's trials, in the order in which they ended."""
-        outcomes = {n: o for n, o in self._results.outcomes.items() if n in self._runs}
-        return {n: o.score for n, o in outcomes.items() if o.score is not None and self._trials[n].confirms is None}
+    def _count_end(self, event: TrialEnded) -> tuple[int, float | None]:
+        """Returns a trial's place in the order in which they ended, and the best score so far."""
+        number, score = event.trial, event.outcome.score
+        # An event that is handled again has the same step and value as before.
+        if number not in self._ends:
+            best = next(reversed(self._ends.values()))[1] if self._ends else None
+            if score is not None and self._trials[number].confirms is None:
+                self._scored[number] = self._candidates[number] = score
+                if not math.isnan(score) and self._objective.better(score, best):
+                    best = score
+            self._ends[number] = len(self._ends) + 1, best
+        return self._ends[number]
 
     def _trial_ended(self, event: TrialEnded) -> None:
         number, outcome = event.trial, event.outcome
         run, trial = self._runs[number], self._trials[number]
-        # An event that is handled again has the same step and value as before.
-        ended = [n for n in self._results.outcomes if n in self._runs]
-        step = 1 + ended.index(number)
-        scores = self._scores()
-        then = [scores[n] for n in ended[:step] if n in scores and not math.isnan(scores[n])]
-        if then and trial.confirms is None:
-            self._write.summary(self._parent, {self._best_name: self._objective.best(then)}, step, event.time)
+        step, best = self._count_end(event)
+        if best is not None and trial.confirms is None:
+            self._write.summary(self._parent, {self._best_name: best}, step, event.time)
         if self._done(number):
             self._bring_back(event)
             return
@@ -638,7 +648,7 @@ class Recorder:
 
     def _kept(self) -> set[int]:
         """Returns the trials of the search whose models are to be kept."""
-        keep, scores = self._settings.tracking.keep_models, self._scores()
+        keep, scores = self._settings.tracking.keep_models, self._candidates
         if keep == "all":
             return set(scores)
         sign = -self._objective.sign
@@ -649,14 +659,17 @@ class Recorder:
 
     def _keep_model(self, number: int) -> None:
         """Logs a trial's model if it is among those to keep, and deletes the one that no longer is."""
-        scores, kept = self._scores(), self._kept()
+        every = self._settings.tracking.keep_models == "all"
+        kept = set() if every else self._kept()
         folder = trial_folder(self._folder, number)
-        files = [SAMPLE_FILE, *([MODEL_FILE] if number in kept or number not in scores else [])]
+        keeps = every or number in kept or number not in self._scored
+        files = [SAMPLE_FILE, *([MODEL_FILE] if keeps else [])]
         for path in [folder / name for name in files]:
             # When a journal is replayed into another store, earlier models may be gone, or all files of a trial.
             if path.exists():
                 self._write.file(self._runs[number], path)
-        self._drop_models(sorted(set(scores) - kept - self._dropped), just_ended=number)
+        if not every:
+            self._drop_models(sorted(self._candidates.keys() - kept), just_ended=number)
 
     def _front(self, scores: Mapping[int, float]) -> set[int]:
         """Returns those of the scored trials that are on the Pareto front; none if there is only one objective."""
@@ -672,7 +685,8 @@ class Recorder:
             if number != just_ended and model.exists():
                 self._write.delete_artifact(self._runs[number], MODEL_FILE)
             remove(model)
-            self._dropped.add(number)
+            # A trial that is not among the best now will never be.
+            self._candidates.pop(number, None)
 
     # ---- the winner ---------------------------------------------------------------------------------------------
 

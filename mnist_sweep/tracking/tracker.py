@@ -138,9 +138,10 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
-    def handle(self, event: Event) -> None:
-        """Takes an event, to be logged soon."""
-        self._events.put(event)
+    def handle(self, *events: Event) -> None:
+        """Takes events, to be logged soon."""
+        for event in events:
+            self._events.put(event)
 
     def close(self) -> None:
         """Waits until everything is logged, or `error` says why it cannot be.

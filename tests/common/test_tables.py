@@ -163,6 +163,11 @@ def test_closing_the_terminal_does_not_end_the_program() -> None:
     assert started.returncode == 0
 
 
+def test_the_title_of_a_narrow_table_is_not_wrapped():
+    lines, _ = printed([Column("units", ["8"])], 80, "small/2026-11-28_12-07-04")
+    assert lines[0] == "small/2026-11-28_12-07-04"
+
+
 def test_names_between_colons_do_not_become_emojis(capsys):
     for console in (standard_output(), Console(emoji=True)):
         line_printer(console)("model.builder=own:ok: raised")

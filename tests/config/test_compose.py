@@ -310,6 +310,7 @@ NOT_YOURS = "compose.py, _no_such_key: compares with the keys of the default gro
             "model.units=choice(1: cannot be parsed as typed; write 'model.units=choice(1)'",
         ),
         (["quick"], "quick: write +experiment=quick"),
+        (["+experiment=quick", "+experiment=mlp"], "experiment: has several options, quick and mlp; choose one"),
         (["model.units=8", "16"], "16: write KEY=VALUE"),
         *(
             (

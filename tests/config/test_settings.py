@@ -401,6 +401,13 @@ def test_a_sweep_outside_model_optimizer_and_training_is_refused(compose_config:
     assert message(changed(compose_config(), {key: sweep})) == expected
 
 
+def test_several_seeds_are_refused_by_the_key_that_the_user_wrote(compose_config: Compose) -> None:
+    # The search's seed, and others, refer to it.
+    config = compose_config("search=tpe", "seed='1,2'")
+    assert config["search"]["seed"] == "1,2"
+    assert message(config).startswith("seed=1,2: only values of model, optimizer and training can be searched; ")
+
+
 @pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss min"])
 def test_a_validation_objective_needs_validation_images(compose_config: Compose, objective: str) -> None:
     config = changed(compose_config(), {"objective": objective, "data.validation_split": 0})

@@ -217,4 +217,4 @@ def test_trial_that_never_started_is_ignored():
     story = Story(seen)
     story.ends(4, None, Status.STOPPED, "stopped by Ctrl-C")
     assert seen.running == []
-    assert seen.counted == []
+    assert seen.counted == set()

@@ -406,3 +406,14 @@ def test_in_a_terminal_only_failures_have_a_line_above_the_table():
     # The headline belongs to the table then.
     assert "[3 of 20" not in text
     assert "3 of 20 trials done" in text
+
+
+def test_table_of_many_slots_shows_the_trials_that_started_last():
+    seen = progress(budget=budget(max_trials=1000), slots=100)
+    story = Story(seen)
+    for number in range(100):
+        story.starts(number, f"cpu{number}")
+    shown = table(seen, 120, 24)
+    assert [line.split()[0] for line in shown if "running on" in line] == [str(n) for n in range(85, 100)]
+    assert any("85 more trials are running" in line for line in shown)
+    assert any("100 of 100 slots busy" in line for line in shown)

@@ -41,7 +41,7 @@ def printed(compose_config) -> Printed:
             status = Status.REFUSED if score is None else Status.COMPLETED
             results.trials[number] = Trial(number, {"model.units": 4 * 2**number}, {}, 3)
             metrics = {"parameters": 31702.0 * (number + 1)}
-            results.outcomes[number] = Outcome(status, "too large", score, 1, metrics, seconds=2.0)
+            results.end(number, Outcome(status, "too large", score, 1, metrics, seconds=2.0))
         file = io.StringIO()
         console = Console(file=file, width=140)
         summary.leaderboard(console, Space(settings.trial), results)
@@ -75,8 +75,9 @@ def test_the_summary_counts_trials_that_failed_alike(compose_config) -> None:
     reasons = ["layer_1 is too small", "out of memory", "layer_2 is too small?", "layer_1 is too small"]
     for number, reason in enumerate([*reasons, *reasons[:1]]):
         results.trials[number] = Trial(number, {}, {}, 3)
-        results.outcomes[number] = Outcome(Status.REFUSED if number == 4 else Status.FAILED, reason)
-    results.outcomes[5], results.trials[5] = Outcome(Status.DIVERGED, "diverged"), Trial(5, {}, {}, 3)
+        results.end(number, Outcome(Status.REFUSED if number == 4 else Status.FAILED, reason))
+    results.trials[5] = Trial(5, {}, {}, 3)
+    results.end(5, Outcome(Status.DIVERGED, "diverged"))
     lines: list[str] = []
     why = "2 trials in a row failed (search.max_failures=2): layer_1 is too small"
     summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], None, why)
@@ -187,7 +188,7 @@ def test_a_narrow_terminal_names_the_columns_that_are_not_shown(compose_config) 
     for number in range(2):
         values = {"model.units": 4 * (1 + number), "model.activation": "relu"}
         results.trials[number] = Trial(number, values, {}, 3)
-        results.outcomes[number] = Outcome(Status.COMPLETED, "", 0.5, 1, {}, seconds=2.0)
+        results.end(number, Outcome(Status.COMPLETED, "", 0.5, 1, {}, seconds=2.0))
     file = io.StringIO()
     summary.leaderboard(Console(file=file, width=34), Space(settings.trial), results)
     assert row(file.getvalue(), "0 4") == ["0", "4", "0.5000"]

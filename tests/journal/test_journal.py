@@ -114,10 +114,10 @@ def test_empty_journal_has_no_events(tmp_path):
         (b"[]", "unknown event None"),
         (b'{"event": []}', None),
         (
-            json.dumps({**TrialEnded(1.0, 0, OUTCOME).to_json(), "outcome": {}}).encode(),
+            json.dumps({**json.loads(TrialEnded(1.0, 0, OUTCOME).to_json()), "outcome": {}}).encode(),
             "trial_ended.outcome.status: Field required",
         ),
-        (json.dumps({**STARTED.to_json(), "trial": {}}).encode(), None),
+        (json.dumps({**json.loads(STARTED.to_json()), "trial": {}}).encode(), None),
         (b"\xff\xfe", None),
     ],
 )
@@ -363,7 +363,7 @@ def test_an_event_of_a_trial_that_was_never_started_is_refused(tmp_path, kind):
 def test_a_damaged_journal_is_read_or_refused_in_one_line(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     folder.mkdir(exist_ok=True)
-    whole = "".join(json.dumps(event.to_json()) + "\n" for event in STORY).encode()
+    whole = "".join(event.to_json() + "\n" for event in STORY).encode()
     (folder / files.FILE).write_bytes(data.draw(damaged(whole)))
     try:
         assert all(isinstance(event, Event) for event in journal.read(folder))

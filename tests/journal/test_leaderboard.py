@@ -25,7 +25,7 @@ def ranking(*scores: float | None, objectives: tuple[Objective, ...] = (ACCURACY
         results.trials[number] = Trial(number, {"model.units": 8 * (number + 1), "model.rate": None}, {}, 3)
         status = Status.FAILED if score is None else Status.COMPLETED
         metrics = {"parameters": 1000.0 * (number + 1)}
-        results.outcomes[number] = Outcome(status, "", score, None if score is None else 2, metrics, seconds=2.0)
+        results.end(number, Outcome(status, "", score, None if score is None else 2, metrics, seconds=2.0))
     return results
 
 

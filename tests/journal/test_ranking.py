@@ -20,7 +20,7 @@ def results(*scores: float | None, objectives: tuple[Objective, ...] = (ACCURACY
         found.trials[number] = Trial(number, {}, {"training": {"seed": 1}}, 3)
         status = Status.FAILED if score is None else Status.COMPLETED
         metrics = {"parameters": sizes[number]} if sizes else {}
-        found.outcomes[number] = Outcome(status, score=score, best_epoch=1, metrics=metrics)
+        found.end(number, Outcome(status, score=score, best_epoch=1, metrics=metrics))
     return found
 
 
@@ -28,7 +28,7 @@ def retrain(found: Ranking, candidate: int, seeds: dict[int, float | None]) -> N
     for seed, score in seeds.items():
         number = len(found.trials)
         found.trials[number] = Trial(number, {}, {"training": {"seed": seed}}, 3, confirms=candidate)
-        found.outcomes[number] = Outcome(Status.FAILED if score is None else Status.COMPLETED, score=score)
+        found.end(number, Outcome(Status.FAILED if score is None else Status.COMPLETED, score=score))
 
 
 def test_trials_that_retrain_others_are_not_ranked() -> None:
@@ -68,7 +68,7 @@ class TestHopeless:
     def several(self, *scores: tuple[float, ...]) -> Ranking:
         found = results(*(sum(own) / len(own) for own in scores))
         for number, own in enumerate(scores):
-            found.outcomes[number] = Outcome(Status.COMPLETED, score=sum(own) / len(own), scores=list(own))
+            found.end(number, Outcome(Status.COMPLETED, score=sum(own) / len(own), scores=list(own)))
         return found
 
     def test_a_score_many_standard_errors_below_the_best_is_hopeless(self) -> None:
@@ -132,3 +132,16 @@ class TestConfirm:
         confirmed = confirm(found, [0, 1], 0.0)
         assert confirmed is not None
         assert confirmed.p_value is None
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_the_winner_is_followed_while_trials_end_and_are_trained_again(direction: str) -> None:
+    draws = random.Random(7)
+    ranking = Ranking((Objective("val_accuracy", direction),))
+    for number in draws.sample(range(200), 200):
+        ranking.trials[number] = Trial(number, {}, {}, 1, confirms=0 if number % 10 == 3 else None)
+        score = draws.choice([None, *(i / 10 for i in range(10))])
+        ranking.end(number, Outcome(Status.FAILED if score is None else Status.COMPLETED, score=score))
+        if number % 3 == 0:
+            ranking.reopen(draws.choice([ranking.winner() or number, number]))
+        assert ranking.winner() == next(iter(ranking.ranked()), None)

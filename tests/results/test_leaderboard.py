@@ -33,7 +33,7 @@ def results(objectives: tuple[Objective, ...], *, retrained: bool) -> Ranking:
         metrics = {} if parameters is None else {"parameters": float(parameters)}
         reason = "" if score else "the loss became nan"
         epoch = None if score is None else 2
-        found.outcomes[number] = Outcome(status, reason, score, epoch, metrics, parameters, 2.5 * number, scores)
+        found.end(number, Outcome(status, reason, score, epoch, metrics, parameters, 2.5 * number, scores))
     if retrained:
         rows = [{"trial": n, "scores": {"7": m}, "mean": m, "std": 0.01} for n, m in ((0, 0.8), (1, 0.7))]
         found.confirmed = Confirmed(0.0, rows, 0, 9, None)

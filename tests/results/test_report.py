@@ -462,3 +462,12 @@ def test_a_damaged_confusion_matrix_leaves_out_only_its_plot(tmp_path: Path, con
     assert plots._counts(tmp_path / "confusion_matrix.json") is None
     (tmp_path / "confusion_matrix.json").write_text('{"rows are true classes": [[1, 2], [3, 4]]}')
     assert plots._counts(tmp_path / "confusion_matrix.json") == [[1, 2], [3, 4]]
+
+
+def test_a_page_shows_the_best_thousand_of_more_trials(tmp_path):
+    made = made_up.sweep(tmp_path, 1200)
+    board = leaderboard(made.frame(), made.objectives, made.space)
+    assert board.count == "the best 1,000 of 1,200 trials"
+    assert len(board.rows) == len(board.for_script()["trials"]) == 1000
+    assert board.rows[0].rank == 1
+    assert len(board.board.rows) == 1200

@@ -14,10 +14,11 @@ from typing import Any
 
 import optuna
 import pytest
-from playing import DISCRETE, SMALL, Make, algorithms, play
+from playing import CONDITIONAL, DISCRETE, SMALL, Make, algorithms, play
 
 from mnist_sweep.config.space import Values, identity
 from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.search.translation import kt
 
 LINE = ("optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)", "model.layers=1,2")
 
@@ -195,3 +196,13 @@ def test_another_process_makes_the_same_suggestions_without_a_tensor_library(mak
     )
     assert done.stderr == ""
     assert json.loads(done.stdout) == [expected, []]
+
+
+def test_random_values_are_those_that_keras_tuner_draws(make: Make) -> None:
+    oracle: Any = make("random", *CONDITIONAL).search._oracle  # type: ignore[attr-defined]
+    for seed in range(0, 3000, 100):
+        oracle._seed_state = seed
+        ours, after = super(type(oracle), oracle)._random_values(), oracle._seed_state
+        oracle._seed_state = seed
+        assert kt.Oracle._random_values(oracle) == ours
+        assert oracle._seed_state == after

@@ -86,7 +86,7 @@ def note(compose_config):
         results = Ranking((Objective("val_accuracy", "max"),))
         for n in range(count):
             results.trials[n] = Trial(n, more.get("values", {"model.units": n}), {}, 3)
-            results.outcomes[n] = Outcome(Status.COMPLETED, score=0.5 + n / 100, seconds=n)
+            results.end(n, Outcome(Status.COMPLETED, score=0.5 + n / 100, seconds=n))
         if confirmed:
             rows = [{"trial": n, "scores": {"7": m, "8": m}, "mean": m, "std": 0.01} for n, m in ((3, 0.9), (11, 0.8))]
             results.confirmed = Confirmed(0.0, rows, 3, 13, None)

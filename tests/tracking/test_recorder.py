@@ -313,7 +313,7 @@ def test_of_trials_with_equal_scores_the_winners_model_is_kept(make_story):
     for number in (1, 0):
         story.ends(number, 0.75)
         results.trials[number] = Trial(number, {}, {}, 3)
-        results.outcomes[number] = Outcome(Status.COMPLETED, score=0.75)
+        results.end(number, Outcome(Status.COMPLETED, score=0.75))
     # The sweep tests the model in its folder next.
     winner = results.winner()
     assert models(story, story.logged()) == ([winner], [winner])

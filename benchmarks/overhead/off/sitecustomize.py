@@ -32,7 +32,7 @@ def _tracking(module: ModuleType) -> None:
     def begin(self: Any, *_: object) -> None:
         self.error, self.refusals = None, module.Refusals()
 
-    for name, value in {"__init__": begin, "handle": _nothing, "close": _nothing, "behind": 0}.items():
+    for name, value in {"__init__": begin, "handle": _nothing, "close": _nothing, "behind": 0, "mended": ""}.items():
         _replace(module.Tracker, name, value)
 
 

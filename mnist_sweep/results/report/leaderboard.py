@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mnist_sweep.common.text import counted
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.leaderboard import Column, Kind, Leaderboard, Row
 from mnist_sweep.results import leaderboard as ranked
@@ -29,6 +30,8 @@ _TITLES: dict[Kind, str] = {
     "parameters": "The number of the model's weights.",
     "time": "From its start to its end.",
 }
+# With more trials, the page would be slow.
+_MOST_ROWS = 1000
 # A number with more values than this gets a continuous axis, even if it was a choice.
 _MOST_OPTIONS = 12
 # If the largest value is so many times the smallest, a linear axis would crowd most values into one end.
@@ -69,17 +72,25 @@ class Page:
     """The leaderboard as the page shows it.
 
     Attributes:
-        board: The trials, the best first.
-        columns: The columns in the order in which they are shown.
+        board: All trials, the best first.
+        shown: Those that the page shows.
+        columns: Their columns in the order in which they are shown.
     """
 
     board: Leaderboard
+    shown: Leaderboard
     columns: list[PageColumn]
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The trials."""
-        return self.board.rows
+        """The trials that the page shows."""
+        return self.shown.rows
+
+    @property
+    def count(self) -> str:
+        """How many trials there are: `12 trials`, or `the best 1,000 of 10,000 trials`."""
+        every = counted(len(self.board.rows), "trial")
+        return every if self.shown is self.board else f"the best {len(self.rows):,} of {every}"
 
     @property
     def drawable(self) -> bool:
@@ -101,6 +112,7 @@ class Page:
         """Returns what the page's script needs."""
         return {
             "trials": [row.trial for row in self.rows],
+            "count": self.count,
             "columns": [column.for_script() for column in self.columns],
             "colour": self.colours,
             "objectives": sum(column.axis != "" and column.kind == "score" for column in self.columns),
@@ -119,12 +131,13 @@ def leaderboard(frame: pd.DataFrame, objectives: Sequence[Objective], space: dic
     # Older stores may lack the space.
     names = [name for name in (space or searched(trials)) if f"params.{name}" in trials]
     board = ranked.leaderboard(trials, objectives, names)
+    shown = board.best(_MOST_ROWS) if len(board.rows) > _MOST_ROWS else board
     directions = {objective.name: objective for objective in objectives}
     # The scores on new seeds stay next to the first objective.
     kinds = list(_TITLES)
     places = {kind: kinds.index("score" if kind == "retrained" else kind) for kind in kinds}
-    columns = sorted(board.columns(), key=lambda column: places[column.kind])
-    return Page(board, [_on_page(column, directions, space) for column in columns])
+    columns = sorted(shown.columns(), key=lambda column: places[column.kind])
+    return Page(board, shown, [_on_page(column, directions, space) for column in columns])
 
 
 def _on_page(column: Column, objectives: dict[str, Objective], space: dict[str, str]) -> PageColumn:

@@ -23,8 +23,7 @@ function filter(keep, filters) {
   // Hiding the rows of a large table takes too long to do it on every movement of the pointer.
   clearTimeout(due);
   due = setTimeout(hideRows, 80);
-  const total = size.toLocaleString("en") + (size === 1 ? " trial" : " trials");
-  const text = count === size ? total : `${count.toLocaleString("en")} of ${total}`;
+  const text = count === size ? data.count : `${count.toLocaleString("en")} of ${data.count}`;
   for (const line of document.querySelectorAll(".count")) if (line.textContent !== text) line.textContent = text;
   const list = document.getElementById("brushes");
   while (list.children.length > filters.length) list.lastChild.remove();

@@ -302,9 +302,7 @@ def _not_found(
     if what:
         return UserError(f"sweep {sweep}: its {what} is deleted in {where}; to restore it: {restore}")
     if name not in experiments:
-        similar = did_you_mean(name, set(experiments) - {"Default"})
-        trial = f"; for trial {name} of the last sweep, write --trial {name}" if name.isdecimal() else similar
-        return UserError(f"sweep {sweep}: no such experiment{trial}")
+        return UserError(f"sweep {sweep}: no such experiment{did_you_mean(name, set(experiments) - {'Default'})}")
     return UserError(f"sweep {sweep}: no such sweep in {where}")
 
 
