@@ -14,16 +14,16 @@ help: ## list the targets
 sweep: $(VENV)/installed ## set up, then run the convolutional sweep
 	$(BIN)/python -m mnist_sweep +experiment=cnn
 
-test: $(VENV)/installed-test $(VENV)/browser $(VENV)/postgres ## set up, then run the tests
+test: $(VENV)/installed-test $(VENV)/browser $(VENV)/postgres $(VENV)/network ## set up, then run the tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed-test $(VENV)/postgres ## run the tests that take minutes
+test-slow: $(VENV)/installed-test $(VENV)/postgres $(VENV)/network ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 stack: $(VENV)/installed-test $(VENV)/postgres ## run PostgreSQL, S3 and an MLflow server with passwords on this machine, until Ctrl-C
 	@PYTHONPATH=. $(BIN)/python tests/stack.py $(ARGS)
 
-chaos: $(VENV)/installed-test ## disturb sweeps 605 times (kills, full disks, clock changes) and check that nothing is lost; takes over an hour
+chaos: $(VENV)/installed-test $(VENV)/network ## disturb sweeps 621 times (kills, full disks, clock changes, lost nodes) and check that nothing is lost; takes over an hour
 	$(BIN)/python tests/chaos.py
 
 bench-search: $(VENV)/installed-test ## compare searches on recorded learning curves; takes 20 minutes
@@ -85,6 +85,15 @@ $(VENV)/postgres: | $(BIN)/python
 		apt-get update -qq >/dev/null 2>&1; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null 2>&1 || \
 		{ echo "PostgreSQL cannot be installed; the tests that use it will be skipped."; exit 0; }; \
+	fi; touch $@
+
+# The tests of clusters use `ip`, to have machines in network namespaces; without it, Ray simulates the machines.
+$(VENV)/network: | $(BIN)/python
+	@if ! command -v ip >/dev/null 2>&1 && test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing iproute2 for the tests of clusters"; \
+		apt-get update -qq >/dev/null 2>&1; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iproute2 >/dev/null 2>&1 || \
+		{ echo "iproute2 cannot be installed; Ray will simulate the machines."; exit 0; }; \
 	fi; touch $@
 
 .PHONY: help sweep test test-slow stack chaos bench-search bench check format clean

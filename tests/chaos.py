@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+from cluster import Cluster, Machine, Program, events, missing, until
+from programs import with_store
 
 from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
@@ -59,6 +61,9 @@ ALGORITHMS = {
         "folds=3",
         "workers.count=2",
     ),
+    # On a cluster, long enough for a node to be lost and another one to join.
+    "cluster": ("search=random", "search.max_trials=8", "training.epochs=300", "workers.count=2"),
+    "short": ("search=random", "search.max_trials=4", "training.epochs=40", "workers.count=2"),
     # A user-defined model whose code harms its process, as in `_POISONS`.
     "custom": ("search=random", "search.max_trials=6", "workers.count=2", "model.builder=custom:build"),
 }
@@ -162,6 +167,9 @@ class Chaos:
         self.folder, self.rng, self.tally = folder, random.Random(seed), Tally()
         self.data = folder / "digits.npz"
         _save_digits(self.data)
+        # An empty store takes seconds to create, so each sweep starts with a copy.
+        self._store = folder / "mlflow.db"
+        mlflow_store.connect(f"sqlite:///{self._store}", create=True)
         self._expected: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
 
@@ -169,7 +177,7 @@ class Chaos:
         """Kills drivers at random times, and resumes their sweeps."""
         done = 0
         while done < kills:
-            folder = self._fresh(algorithm)
+            folder = self.fresh(algorithm)
             driver = self._start(folder, algorithm)
             while done < kills:
                 try:
@@ -187,7 +195,7 @@ class Chaos:
         """Kills workers that are training."""
         done = 0
         while done < kills:
-            folder = self._fresh(algorithm)
+            folder = self.fresh(algorithm)
             driver = self._start(folder, algorithm)
             while driver.poll() is None and done < kills:
                 time.sleep(self.rng.uniform(0.2, 2.5))
@@ -204,7 +212,7 @@ class Chaos:
         """Disturbs running sweeps with each kind of fault in turn: signals, kills of several processes, pauses."""
         kinds, done = itertools.cycle(_FAULTS.items()), 0
         while done < times:
-            folder = self._fresh(algorithm)
+            folder = self.fresh(algorithm)
             driver = self._start(folder, algorithm)
             while done < times:
                 try:
@@ -236,7 +244,7 @@ class Chaos:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         for _ in range(times):
-            folder = self._fresh(f"{algorithm}-http")
+            folder = self.fresh(f"{algorithm}-http")
             server = self._serve(folder, port)
             driver = self._start(folder, algorithm, f"tracking.uri=http://127.0.0.1:{port}")
             time.sleep(self.rng.uniform(2, 9))
@@ -246,14 +254,14 @@ class Chaos:
             server = self._serve(folder, port)
             driver.wait(timeout=200)
             subprocess.run(self._command("sync"), cwd=folder, capture_output=True, timeout=100, check=False)
-            self._compare(folder, algorithm, f"http://127.0.0.1:{port}")
+            self.compare(folder, algorithm, f"http://127.0.0.1:{port}")
             _end_group(server)
 
     def fill_disks(self, algorithm: str, times: int) -> None:
         """Fills the disk of a sweep and its MLflow store for some seconds."""
         done = 0
         while done < times:
-            folder = self._fresh(f"{algorithm}-disk")
+            folder = self.fresh(f"{algorithm}-disk")
             mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", folder], check=False)
             if mounted.returncode != 0:
                 print("no disk was filled: this needs the permission to mount one", flush=True)
@@ -288,7 +296,7 @@ class Chaos:
         (site / "sitecustomize.py").write_text(_CLOCK)
         done = 0
         while done < times:
-            folder = self._fresh(f"{algorithm}-clock")
+            folder = self.fresh(f"{algorithm}-clock")
             limits = ("search.time_budget=10m", "workers.timeout=5m")
             driver = self._start(folder, algorithm, *limits, PYTHONPATH=str(site))
             while driver.poll() is None and done < times:
@@ -305,7 +313,7 @@ class Chaos:
         """Lets user code harm its process, in each way in turn."""
         kinds, done, name = itertools.cycle(_POISONS.items()), 0, ""
         while done < times:
-            folder = self._fresh("custom")
+            folder = self.fresh("custom")
             poison = folder / "poison.py"
             driver = self._start(folder, "custom")
             while driver.poll() is None and done < times:
@@ -321,12 +329,41 @@ class Chaos:
             name = ""
             self._finish(folder, driver, "custom")
 
+    def disturb_cluster(self, times: int, kinds: Iterable[str] = ()) -> None:
+        """Disturbs sweeps on a Ray cluster of separate machines with each kind of fault in turn."""
+        if reason := missing():
+            print(f"no cluster was disturbed: {reason}", flush=True)
+            return
+        names, done = itertools.cycle(kinds or CLUSTER_FAULTS), 0
+        cluster = Cluster(self.folder / f"cluster-{next(self._numbers)}")
+        try:
+            while done < times:
+                folder = self.fresh("sweep", cluster.driver_folder)
+                driver = self.start_on(cluster, folder)
+                while done < times and (slot := self.trains(folder, driver)):
+                    name = next(names)
+                    cluster = CLUSTER_FAULTS[name](cluster, cluster.machine_of(slot), driver) or cluster
+                    done += 1
+                    self.tally.faults[f"{name} (cluster)"] += 1
+                    if driver.poll() not in (None, 0):
+                        driver = self.start_on(cluster, folder)
+                if (code := driver.wait(300)) != 0:
+                    raise RuntimeError(f"{folder}: ended with {code}\n{cluster.output[-3000:]}")
+                self.compare(folder, "cluster")
+                for machine in cluster.nodes:
+                    self.tally.wrong["processes left"] += len(machine.processes("mnist_sweep"))
+                    self.tally.wrong["files left"] += len(machine.temporary())
+        finally:
+            cluster.close()
+
     # ---- running ------------------------------------------------------------------------------------------------
 
-    def _fresh(self, name: str) -> Path:
+    def fresh(self, name: str, inside: Path | None = None) -> Path:
+        """Returns a folder for a sweep, with an empty store."""
         # A new folder each time: MLflow keeps connections to a deleted store with the same name.
-        folder = self.folder / f"{name}-{next(self._numbers)}"
+        folder = (inside or self.folder) / f"{name}-{next(self._numbers)}"
         folder.mkdir()
+        with_store(folder, self._store)
         if name.startswith("custom"):
             (folder / "custom.py").write_text(_BUILDER)
         return folder
@@ -336,10 +373,40 @@ class Chaos:
 
     def _start(self, folder: Path, algorithm: str, *more: str, **environment: str) -> subprocess.Popen[bytes]:
         """Starts a sweep, or resumes the one in the folder."""
-        chosen = [] if algorithm in ("executions", "custom") else [f"search={algorithm}"]
-        overrides = (*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000")
-        data = ("data=npz", f"data.path={self.data}", "resume=auto")
-        return self._popen(folder, *overrides, *data, *more, **environment)
+        data = ("data=npz", f"data.path={self.data}")
+        return self._popen(folder, *self._arguments(algorithm), *data, *more, **environment)
+
+    def start_on(self, cluster: Cluster, folder: Path, algorithm: str = "cluster") -> Program:
+        """Starts a sweep on a cluster, or resumes the one in the folder. Only the head sees its data."""
+        shutil.copy(self.data, folder)
+        joins = ("workers=ray", f"workers.address={cluster.address}", "workers.wait=2m")
+        shared = [argument for argument in self._arguments(algorithm) if not argument.startswith("workers.count=")]
+        return cluster.sweep(*shared, "data=npz", f"data.path={self.data.name}", *joins, cwd=folder)
+
+    def _arguments(self, algorithm: str) -> list[str]:
+        chosen = [] if any(each.startswith("search=") for each in ALGORITHMS[algorithm]) else [f"search={algorithm}"]
+        return [*SPACE, *chosen, *ALGORITHMS[algorithm], "name=chaos", "workers.retries=1000", "resume=auto"]
+
+    def trains(self, folder: Path, driver: Program) -> str:
+        """Waits for the next report of an epoch that is not its trial's first.
+
+        Args:
+            folder: The driver's folder.
+            driver: The driver.
+
+        Returns:
+            The slot of the trial; "" if the driver has ended.
+        """
+        known, slots = len(events(folder)), list[str]()
+
+        def found() -> bool:
+            started = {e.trial.number: e.slot for e in events(folder) if isinstance(e, TrialStarted)}
+            reported = [e for e in events(folder)[known:] if isinstance(e, EpochEnded) and e.epoch >= 2]
+            slots.extend(started[e.trial] for e in reported)
+            return bool(slots) or driver.poll() is not None
+
+        until(found, 300)
+        return "" if driver.poll() is not None else self.rng.choice(slots)
 
     def _popen(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         # Next to the folder, which may be a full disk.
@@ -360,7 +427,7 @@ class Chaos:
         code = driver.wait(timeout=300)
         if code != 0:
             raise RuntimeError(f"{folder}: ended with {code}\n{self._output(folder).read_text()[-3000:]}")
-        self._compare(folder, algorithm, f"sqlite:///{folder}/mlruns/mlflow.db")
+        self.compare(folder, algorithm)
 
     def _ended(self, folder: Path) -> bool:
         """Returns whether a sweep is finished; if killed after its last event, only MLflow can lack something."""
@@ -392,7 +459,7 @@ class Chaos:
     def expected(self, algorithm: str) -> dict[str, Any]:
         """Returns the results of an undisturbed sweep."""
         if algorithm not in self._expected:
-            folder = self._fresh(f"{algorithm}-undisturbed")
+            folder = self.fresh(f"{algorithm}-undisturbed")
             driver = self._start(folder, algorithm)
             if driver.wait(timeout=300) != 0:
                 raise RuntimeError(self._output(folder).read_text()[-3000:])
@@ -418,7 +485,8 @@ class Chaos:
             "attempts": sum(isinstance(e, AttemptFailed) for e in events),
         }
 
-    def _compare(self, folder: Path, algorithm: str, uri: str) -> None:
+    def compare(self, folder: Path, algorithm: str, uri: str = "") -> None:
+        """Counts what a sweep, and MLflow, has otherwise than an undisturbed one."""
         expected, found, wrong = self.expected(algorithm), self._results(folder), self.tally.wrong
         wrong["trials lost"] += sum(found["values"].get(n) != values for n, values in expected["values"].items())
         wrong["trials repeated"] += found["repeated"] + len(found["values"].keys() - expected["values"].keys())
@@ -428,7 +496,7 @@ class Chaos:
             found["scores"].get(number) != score for number, score in expected["scores"].items()
         )
         wrong["other winners"] += found["winner"] != expected["winner"]
-        self._compare_mlflow(expected, uri)
+        self._compare_mlflow(expected, uri or f"sqlite:///{folder}/mlruns/mlflow.db")
         self._look_for_leftovers(folder)
 
     def _look_for_leftovers(self, folder: Path) -> None:
@@ -570,6 +638,72 @@ _FAULTS: dict[str, Callable[[random.Random, psutil.Process], None]] = {
 }
 
 
+def _kill_worker_of(cluster: Cluster, machine: Machine, _: Program) -> None:
+    _signal([process for process in machine.processes() if _slot(process)][:1], signal.SIGKILL)
+
+
+def _kill_node(cluster: Cluster, machine: Machine, _: Program) -> None:
+    machine.kill()
+    cluster.nodes.remove(machine)
+    cluster.nodes.append(cluster.add())
+
+
+def _freeze_node(cluster: Cluster, machine: Machine, _: Program) -> None:
+    machine.freeze()
+    # Until it is given up.
+    time.sleep(15)
+    machine.thaw()
+    _rejoin(machine)
+
+
+def _cut_off_for_a_moment(cluster: Cluster, machine: Machine, _: Program) -> None:
+    with machine.cut():
+        time.sleep(4)
+
+
+def _cut_off(cluster: Cluster, machine: Machine, _: Program) -> None:
+    with machine.cut():
+        time.sleep(20)
+    _rejoin(machine)
+
+
+def _replace_node(cluster: Cluster, machine: Machine, _: Program) -> None:
+    cluster.nodes.append(cluster.add())
+    machine.stop_ray()
+    machine.kill()
+    cluster.nodes.remove(machine)
+
+
+def _kill_driver(_: Cluster, __: Machine, driver: Program) -> None:
+    driver.send(signal.SIGKILL)
+    driver.wait(20)
+
+
+def _kill_all(cluster: Cluster, _: Machine, driver: Program) -> Cluster:
+    cluster.close()
+    driver.wait(20)
+    return Cluster(cluster.folder)
+
+
+def _rejoin(machine: Machine) -> None:
+    """Starts Ray on a machine again that was given up: its Ray ends itself when it hears of that."""
+    until(lambda: not machine.processes("raylet/raylet"))
+    machine.start_ray()
+
+
+_ClusterFault = Callable[[Cluster, Machine, Program], Cluster | None]
+CLUSTER_FAULTS: dict[str, _ClusterFault] = {
+    "workers killed": _kill_worker_of,
+    "nodes killed": _kill_node,
+    "nodes frozen for 15 s": _freeze_node,
+    "nodes cut off for 4 s": _cut_off_for_a_moment,
+    "nodes cut off for 20 s": _cut_off,
+    "nodes added, and others removed": _replace_node,
+    "drivers killed": _kill_driver,
+    "clusters killed with the driver": _kill_all,
+}
+
+
 def _fill(path: Path) -> None:
     with open(path, "wb", buffering=0) as file:
         for size in (2**20, 2**12, 1):
@@ -601,9 +735,11 @@ def main() -> None:
         "--workers", type=int, default=50, help="workers to kill, and faults of other kinds (default: 50)"
     )
     parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
+    parser.add_argument("--nodes", type=int, default=16, help="faults on a Ray cluster of two nodes (default: 16)")
     parser.add_argument("--seed", type=int, default=1)
+    others = ("cluster", "short", "custom")
     parser.add_argument(
-        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a != "custom"], choices=list(ALGORITHMS)
+        "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a not in others], choices=list(ALGORITHMS)
     )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mnist_sweep-chaos-"))
@@ -621,6 +757,8 @@ def main() -> None:
     print(f"{time.monotonic() - started:6.0f} s  disks and clocks: {dict(chaos.tally.wrong)}", flush=True)
     chaos.poison(options.workers)
     print(f"{time.monotonic() - started:6.0f} s  poisoned: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.disturb_cluster(options.nodes)
+    print(f"{time.monotonic() - started:6.0f} s  cluster: {dict(chaos.tally.wrong)}", flush=True)
     chaos.stop_server("random", options.servers)
     print(chaos.tally)
     print(f"in {time.monotonic() - started:.0f} s, seed {options.seed}")
