@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+JAX_VENV := .venv-jax
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -19,6 +20,9 @@ test: $(VENV)/installed-test $(VENV)/browser ## set up, then run the tests
 
 test-slow: $(VENV)/installed-test ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-jax: $(JAX_VENV)/installed ## run the tests of training on JAX, in an environment without TensorFlow
+	$(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
 
 chaos: $(VENV)/installed-test ## disturb sweeps 605 times (kills, full disks, clock changes) and check that nothing is lost; takes over an hour
 	$(BIN)/python tests/chaos.py
@@ -41,7 +45,7 @@ format: $(VENV)/installed-dev ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and the caches, not the results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(JAX_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; set it with make PYTHON=/path/to/python"; exit 2; }
@@ -64,6 +68,18 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+# All dependencies but TensorFlow, which the package requires, so that it cannot be installed in the usual way.
+$(JAX_VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; set it with make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(JAX_VENV)
+	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; \
+	print(*(r for r in p["dependencies"] + e["jax"] + e["test"] if not r.startswith(("tensorflow", "mnist_sweep"))), sep="\n")' \
+	> $(JAX_VENV)/requirements.txt
+	$(JAX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	--requirement $(JAX_VENV)/requirements.txt hatchling editables
+	$(JAX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # The tests of web pages use headless Chromium. As root on Debian or Ubuntu it is installed; elsewhere, install it yourself.
 $(VENV)/browser: | $(BIN)/python
 	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 \
@@ -74,4 +90,4 @@ $(VENV)/browser: | $(BIN)/python
 		{ echo "Chromium cannot be installed; the tests of web pages will be skipped."; exit 0; }; \
 	fi; touch $@
 
-.PHONY: help sweep test test-slow chaos bench-search bench check format clean
+.PHONY: help sweep test test-slow test-jax chaos bench-search bench check format clean
