@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+JAX_VENV := .venv-jax
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -19,6 +20,9 @@ test: $(VENV)/installed-test $(VENV)/browser $(VENV)/postgres $(VENV)/network ##
 
 test-slow: $(VENV)/installed-test $(VENV)/postgres $(VENV)/network ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-jax: $(JAX_VENV)/installed ## run the tests of training on JAX, in an environment without TensorFlow
+	$(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
 
 stack: $(VENV)/installed-test $(VENV)/postgres ## run PostgreSQL, S3 and an MLflow server with passwords on this machine, until Ctrl-C
 	@PYTHONPATH=. $(BIN)/python tests/stack.py $(ARGS)
@@ -44,7 +48,7 @@ format: $(VENV)/installed-dev ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and the caches, not the results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(JAX_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; set it with make PYTHON=/path/to/python"; exit 2; }
@@ -65,6 +69,18 @@ $(VENV)/installed-bench: pyproject.toml constraints.txt | $(VENV)/installed
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# All dependencies but TensorFlow, which the package requires, so that it cannot be installed in the usual way.
+$(JAX_VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; set it with make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(JAX_VENV)
+	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; \
+	print(*(r for r in p["dependencies"] + e["jax"] + e["test"] if not r.startswith(("tensorflow", "mnist_sweep"))), sep="\n")' \
+	> $(JAX_VENV)/requirements.txt
+	$(JAX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	--requirement $(JAX_VENV)/requirements.txt hatchling editables
+	$(JAX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The tests of web pages use headless Chromium. As root on Debian or Ubuntu it is installed; elsewhere, install it yourself.
@@ -96,4 +112,4 @@ $(VENV)/network: | $(BIN)/python
 		{ echo "iproute2 cannot be installed; Ray will simulate the machines."; exit 0; }; \
 	fi; touch $@
 
-.PHONY: help sweep test test-slow stack chaos bench-search bench check format clean
+.PHONY: help sweep test test-slow test-jax stack chaos bench-search bench check format clean

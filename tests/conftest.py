@@ -54,9 +54,10 @@ def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
 
     def composed(*overrides: str) -> Config:
         from mnist_sweep.config.grammar import quote_sweeps
+        from mnist_sweep.driver.backend_choice import with_backend
 
         if overrides not in _composed:
-            _composed[overrides] = compose.defaults(quote_sweeps(overrides))
+            _composed[overrides] = with_backend(compose.defaults(quote_sweeps(overrides)))
         return copy.deepcopy(_composed[overrides])
 
     return composed

@@ -12,6 +12,8 @@ from mnist_sweep.common.errors import UserError
 # For configs that were logged before `training.backend` existed; `conf/` names the default of new sweeps.
 DEFAULT: Final = "tensorflow"
 ALL = ("tensorflow", "jax")
+# Chosen when a sweep starts.
+AUTO = "auto"
 
 
 def of(config: Mapping[str, Any]) -> str:
@@ -20,7 +22,7 @@ def of(config: Mapping[str, Any]) -> str:
     Args:
         config: The config of a sweep or a trial; old ones lack the key.
     """
-    return str(config["training"].get("backend", DEFAULT))
+    return str(config.get("training", {}).get("backend", DEFAULT))
 
 
 def check_installed(name: str) -> None:
@@ -31,7 +33,8 @@ def check_installed(name: str) -> None:
     """
     if not is_installed(name):
         other = next((f", or use training.backend={each}" for each in ALL if is_installed(each)), "")
-        raise UserError(f"training.backend={name}: is not installed; {invocation.pip_install(name)}{other}")
+        wanted = "mnist_sweep[jax]" if name == "jax" else name
+        raise UserError(f"training.backend={name}: is not installed; {invocation.pip_install(wanted)}{other}")
 
 
 def is_installed(name: str) -> bool:

@@ -231,8 +231,8 @@ def _check_backend(training: Mapping[str, Any]) -> None:
             f"training.backend={name}: all trials of a sweep use the same backend; "
             "run one sweep per backend with -m training.backend=tensorflow,jax"
         )
-    if name not in backend.ALL:
-        raise UserError(f"training.backend={as_written(name)}: must be 'tensorflow' or 'jax'")
+    if name not in (*backend.ALL, backend.AUTO):
+        raise UserError(f"training.backend={as_written(name)}: must be 'auto', 'tensorflow' or 'jax'")
 
 
 def _with_budget(search: Mapping[str, Any], seed: int) -> Mapping[str, Any]:

@@ -264,8 +264,8 @@ class EarlyStopping(Strict):
 class Training(Strict):
     """How one model is trained."""
 
-    # A default for old sweeps, which lack this key.
-    backend: Literal["tensorflow", "jax"] = DEFAULT_BACKEND
+    # A default for old sweeps, which lack this key. `auto` until a sweep starts.
+    backend: Literal["auto", "tensorflow", "jax"] = DEFAULT_BACKEND
     batch_size: Count
     epochs: Count
     early_stopping: EarlyStopping

@@ -20,6 +20,7 @@ from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import discovery, enqueue, warm_start
+from mnist_sweep.driver.backend_choice import with_backend
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS
 from mnist_sweep.journal.folders import SWEEPS, find
@@ -99,6 +100,7 @@ class Plan:
         Raises:
             UserError: Something is wrong with the config.
         """
+        config = with_backend(config)
         settings = check_settings(config)
         most, named = settings.search.max_trials, hypermodel.named(settings.trial)
         space, corners = None, list[TrialConfig]()

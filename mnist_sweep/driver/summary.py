@@ -14,6 +14,7 @@ from mnist_sweep.common import invocation
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
 from mnist_sweep.common.text import LONGEST_REASON, counted, flat, format_setting, one_line
+from mnist_sweep.config import backend
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
@@ -99,6 +100,7 @@ def announce(
         say(f"  learns   from {counted(len(started.earlier), 'trial')} of {one_line(sweeps, LONGEST_LINE - 35)}")
     elif asked := started.config["search"].get("warm_start"):
         say(f"  learns   nothing: no trial of {', '.join(asked)} fits this space and has all objectives")
+    say(f"  backend  {backend.of(started.config)}")
     shown = ", ".join(places)
     say(f"  workers  {shown if len(shown) < LONGEST_LINE // 2 else f'{len(places)}: {places[0]} … {places[-1]}'}")
 

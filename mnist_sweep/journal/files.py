@@ -16,6 +16,8 @@ CONFIGS = ".hydra"
 WORKERS = "workers"
 # The copy of the data that the workers map into memory while a sweep runs.
 ARRAYS = "arrays"
+# The programs that JAX has compiled, which the workers share while a sweep runs.
+COMPILED = "compiled"
 
 # In a trial's folder.
 MODEL_FILE = "model.h5"

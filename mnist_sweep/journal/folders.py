@@ -16,7 +16,7 @@ from pathlib import Path
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.files import ARRAYS, CONFIGS, FILE, LOCK, LOG, WORKERS
+from mnist_sweep.journal.files import ARRAYS, COMPILED, CONFIGS, FILE, LOCK, LOG, WORKERS
 
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
@@ -127,8 +127,9 @@ def discard(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Removes the copy of the data, which no session of the sweep will use any more."""
+    """Removes the copy of the data and the compiled programs, which no session of the sweep will use any more."""
     remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
+    remove_folder(folder / COMPILED, ("jit_*", "*-cache", "*-atime", "xla_gpu_*/*"))
 
 
 def _made(folder: Path) -> tuple[Path, ...]:

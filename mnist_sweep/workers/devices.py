@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -146,6 +149,21 @@ def _count_gpus() -> int:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return 0
+
+
+@functools.cache
+def jax_finds_gpu() -> bool:
+    """Returns whether JAX can use a GPU, which it can only with the CUDA plugin and a driver that is new enough.
+
+    Another process imports JAX, which takes seconds.
+    """
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    try:
+        return not subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"], env=environment, capture_output=True, timeout=120
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def memory(gpu: str) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from typing import IO, Literal
 
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.common.files import break_hard_links, make_folder
+from mnist_sweep.journal.files import COMPILED
 from mnist_sweep.workers import base, forkserver, orphans, wire
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.forkserver import ForkedProcess, ForkServer
@@ -332,6 +333,13 @@ class LocalWorkers:
         self, slot: Slot, theirs: socket.socket, output: IO[bytes]
     ) -> subprocess.Popen[bytes] | ForkedProcess:
         environment = {**_environment(slot, self._backend), orphans.MARK: self._mark}
+        if self._backend == "jax":
+            # So that a process that replaces another one need not compile what that one has compiled.
+            environment |= {
+                "JAX_COMPILATION_CACHE_DIR": str(self._logs.parent.absolute() / COMPILED),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            }
         # Not on a GPU: CUDA's libraries may not survive a fork after their import.
         if slot.gpu is None and forkserver.is_supported():
             if self._server is None or self._server.has_ended():

@@ -21,7 +21,7 @@ def installed(monkeypatch: pytest.MonkeyPatch):
 def test_a_missing_backend_is_refused_with_what_to_install(installed) -> None:
     installed("tensorflow")
     backend.check_installed("tensorflow")
-    expected = "python -m pip install jax, or use training.backend=tensorflow$"
+    expected = r"python -m pip install 'mnist_sweep\[jax\]', or use training.backend=tensorflow$"
     with pytest.raises(UserError, match=f"^training.backend=jax: is not installed; {expected}"):
         backend.check_installed("jax")
     installed()

@@ -36,6 +36,7 @@ NOT_RUN = {
     "make help": "needs nothing of this program",
     "make chaos": "takes an hour; tests/e2e/test_chaos.py runs a part of it",
     "make test-slow": "takes minutes",
+    "make test-jax": "installs packages into an environment of its own",
     "make bench": "takes more than an hour",
     "make stack": "runs until Ctrl-C; tests/e2e/test_stack_job.py uses what it starts",
     ".venv/bin/python -m pytest -q tests/search": "runs tests",
@@ -48,6 +49,7 @@ NOT_RUN = {
     "pip install -e .[postgres,s3]": "installs packages",
     "pip install -e .[jax]": "installs packages",
     "pip install -e .[ray]": "installs packages",
+    "pip install -e .[gpu-jax]": "installs packages",
     'python -m pytest -m "not slow" -n 2 --dist loadfile': "runs the tests, of which this is one",
 }
 # Formats that take seconds each, and that tests/results test.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from mnist_sweep.common import invocation
 from mnist_sweep.data.images import Array
 
 # Raised when the machine, not the user's code, is at fault: out of memory, no GPU.
@@ -33,7 +34,8 @@ def configure(threads: int, *, gpu: bool) -> None:
     try:
         jax.devices("gpu")
     except RuntimeError:
-        raise RuntimeError("the GPU is gone, or JAX cannot use it; pip install 'jax[cuda12]'") from None
+        todo = invocation.pip_install("mnist_sweep[gpu-jax]")
+        raise RuntimeError(f"the GPU is gone, or JAX cannot use it; {todo}") from None
 
 
 def to_device(parts: Sequence[Array]) -> jax.Array:
