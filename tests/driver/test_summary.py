@@ -116,7 +116,7 @@ def test_trials_that_were_stopped_are_counted_and_the_reason_for_the_end_is_told
     results = Ranking(settings.objectives)
     for number in range(2):
         results.trials[number] = Trial(number, {}, {}, 3)
-        results.outcomes[number] = Outcome(Status.STOPPED, "", 0.5, 1)
+        results.end(number, Outcome(Status.STOPPED, "", 0.5, 1))
     lines: list[str] = []
     why = "the time budget of 9s is used up"
     summary.next_steps(lines.append, settings, Path("sweep"), "a/b", results, [], Published(), why)

@@ -23,7 +23,6 @@ from programs import command, environment
 from mnist_sweep.driver import packaging
 from mnist_sweep.results.models import registry
 from mnist_sweep.results.models.model_run import ModelRun
-from mnist_sweep.results.runs.api import Client
 from mnist_sweep.results.runs.find import SweepRuns, find_sweep
 
 # A request of MLflow 3.17 that fails (there are no users), and messages of its libraries.
@@ -113,8 +112,9 @@ def test_the_sweeps_view_shows_its_trials_with_charts_best_first(watched: Watche
     page = watched.page
     page.goto(pages.view)
     until(page, lambda: len(_names(watched)) == 4, _SECONDS)
+    wanted = pages.found.selection.wanted
     runs = sorted(
-        Client(pages.found.client).runs(pages.found.selection.wanted),
+        pages.found.client.search_runs(wanted.experiments, wanted.whole_query),
         key=lambda run: -run.data.metrics["best_val_accuracy"],
     )
     best = [run for run in runs if run.data.metrics["best_val_accuracy"] == runs[0].data.metrics["best_val_accuracy"]]

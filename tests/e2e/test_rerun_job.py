@@ -48,6 +48,6 @@ def test_a_logged_metric_that_was_changed_is_found(
     assert rerun.rerun(run_id[:12], None, uri, Console(width=200)) == 1
     output = capsys.readouterr().out
     assert "  epoch 1  identical\n  epoch 2  val_loss " in output
-    assert "\nDifferences " in output
+    assert "\nDifferences\n" in output
     assert "not identical: 1 value of 2 epochs, the first in epoch 2" in output
     assert "The versions are the same." in output
