@@ -13,26 +13,25 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from chaos import Chaos
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Chaos:
     return Chaos(tmp_path_factory.mktemp("chaos"), seed=2)
-
-
-def slow(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("fault", "arguments"),
     [
         ("kill_drivers", {"algorithm": "random", "kills": 1}),
-        slow("kill_drivers", {"algorithm": "hyperband", "kills": 1}),
-        slow("kill_workers", {"algorithm": "random", "kills": 1}),
-        slow("disturb", {"algorithm": "random", "times": 7}),
-        slow("fill_disks", {"algorithm": "random", "times": 2}),
-        slow("change_clocks", {"algorithm": "random", "times": 3}),
-        slow("poison", {"times": 7}),
-        slow("stop_server", {"algorithm": "random", "times": 1}),
+        ("kill_drivers", {"algorithm": "hyperband", "kills": 1}),
+        ("kill_workers", {"algorithm": "random", "kills": 1}),
+        ("disturb", {"algorithm": "random", "times": 7}),
+        ("fill_disks", {"algorithm": "random", "times": 2}),
+        ("change_clocks", {"algorithm": "random", "times": 3}),
+        ("poison", {"times": 7}),
+        ("stop_server", {"algorithm": "random", "times": 1}),
     ],
 )
 def test_faults_lose_and_repeat_no_trial_and_leave_nothing_behind(

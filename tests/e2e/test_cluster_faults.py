@@ -60,6 +60,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Chaos:
     return Chaos(tmp_path_factory.mktemp("chaos"), seed=3)
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_the_loss_of_a_node(chaos: Chaos, tmp_path: Path) -> None:
     """The cheapest of the faults: two machines, of which the head trains, too."""
     with ThreadPoolExecutor() as beside, Cluster(tmp_path, cpus=(1,), head_cpus=1) as cluster:

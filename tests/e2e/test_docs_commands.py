@@ -34,7 +34,7 @@ NOT_RUN = {
     "make check": "is what CI runs besides the tests",
     "make format": "changes the code",
     "make help": "needs nothing of this program",
-    "make chaos": "takes an hour; tests/e2e/test_chaos.py runs a part of it",
+    "make chaos": "takes an hour; `make test-slow` runs a part of it",
     "make test-slow": "takes minutes",
     "make test-jax": "installs packages into an environment of its own",
     "make bench": "takes more than an hour",

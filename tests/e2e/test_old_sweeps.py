@@ -54,6 +54,7 @@ def test_a_finished_old_sweep_is_synced_without_duplicates(old: Path, run, monke
     assert len(load_runs("finished")) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_old_sweep_is_resumed_where_it_stopped(old: Path, run) -> None:
     # Its versions are those that it was made with, and are no longer these one day.
     done = run(old, "resume", "interrupted", "--other-versions")

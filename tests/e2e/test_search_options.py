@@ -61,6 +61,7 @@ def test_the_best_are_retrained_before_the_winner_is_tested(confirmed, monkeypat
     assert frame.set_index("trial")["metrics.confirmed_val_accuracy"][told.winner] == pytest.approx(mean)
 
 
+@pytest.mark.slow
 def test_a_sweep_learns_from_an_earlier_one_and_takes_several_objectives_and_folds(
     confirmed, run, digits: Path
 ) -> None:

@@ -272,6 +272,7 @@ def test_the_champion_is_exported_and_recognizes_a_digit(
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_trained_again_is_identical(in_team: Team, capsys: pytest.CaptureFixture[str]) -> None:
     ran("rerun", name_of(in_team.killed), "1")
     assert f"identical: all 5 metrics of all {EPOCHS} epochs\n" in capsys.readouterr().out
