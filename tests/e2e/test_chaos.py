@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from chaos import Chaos
 
-
 pytestmark = pytest.mark.slow
 
 
