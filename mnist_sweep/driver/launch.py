@@ -30,7 +30,7 @@ from mnist_sweep.driver.loop import Sweep
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.plan import Plan, save_for_workers
 from mnist_sweep.driver.progress import Progress
-from mnist_sweep.driver.publish import load_plots, publish
+from mnist_sweep.driver.publish import load_plots, publish, registers
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
 from mnist_sweep.driver.screen import Screen
 from mnist_sweep.driver.signals import stopping_on_signals
@@ -210,7 +210,7 @@ class _Launch:
             clock=clock,
             image=self._images.shape,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
-            packaging=self._packaging if settings.tracking.register_winner else None,
+            packaging=self._packaging if registers(settings) else None,
             tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
             tick=tick,

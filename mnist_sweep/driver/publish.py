@@ -15,6 +15,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.importing import without_collector
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.text import first_line, kind_and_line
+from mnist_sweep.config import backend
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.driver import packaging
 from mnist_sweep.tracking.recorder import Plots
@@ -98,7 +99,9 @@ def publish(
             None to start a worker for that.
     """
     tracking = settings.tracking
-    register = tracking.register_winner and has_winner
+    register = registers(settings) and has_winner
+    if tracking.register_winner and has_winner and not register:
+        say("The best model is not registered: MLflow needs TensorFlow, which is not installed, to package it.")
     if not (tracking.report or register):
         return Published(link=_link(settings, sweep))
     from mnist_sweep.results.runs.find import find_sweep
@@ -131,6 +134,11 @@ def publish(
         finally:
             given_up.set()
     return Published(report, registered, _link(settings, sweep), tuple(troubles))
+
+
+def registers(settings: Settings) -> bool:
+    """Returns whether the best model is to be registered, and can be: MLflow needs TensorFlow to package it."""
+    return settings.tracking.register_winner and backend.is_installed("tensorflow")
 
 
 def _report(found: SweepRuns, folder: Path) -> Path:
