@@ -302,7 +302,8 @@ def at_work(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_a_server_killed_in_mid_sweep_gets_everything_when_it_is_back(
     stack: Stack, digits: Path, at_work: Path
 ) -> None:
-    driver = Driver(at_work, stack.env(), *arguments(digits, "name=killed_server"))
+    # A server takes longer to start than a short sweep.
+    driver = Driver(at_work, stack.env(), *arguments(digits, "name=killed_server", "training.epochs=2000"))
     driver.wait_for(epochs(20, 0))
     stack.server.kill()
     driver.wait_for(epochs(20, 1))
@@ -427,7 +428,7 @@ class TestDirect:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["login", "reader", "password", "database", "bucket", "server"])
 def test_a_store_that_cannot_be_used_is_told_in_one_line_before_the_first_trial_ends(
-    stack: Stack, digits: Path, tmp_path: Path, fault: str
+    stack: Stack, team: Team, digits: Path, tmp_path: Path, fault: str
 ) -> None:
     direct = stack.direct_env()
     env, more, expected = {
@@ -442,7 +443,9 @@ def test_a_store_that_cannot_be_used_is_told_in_one_line_before_the_first_trial_
         "bucket": (direct, ("tracking.artifacts=s3://absent-bucket/runs",), "the bucket does not exist"),
         "server": ({"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}, (), "does not answer"),
     }[fault]
-    given = arguments(digits, f"name=refused_{fault}", "training.epochs=2", *more)
+    # Anybody may create an experiment; the reader may not write to that of others.
+    name = team.other.parent.name if fault == "reader" else f"refused_{fault}"
+    given = arguments(digits, f"name={name}", "training.epochs=2", *more)
     done = subprocess.run(
         command(*given), cwd=tmp_path, env=environment(**env), capture_output=True, text=True, timeout=100
     )
