@@ -17,13 +17,15 @@ from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import EpochEnded, SlotLost, SweepStarted, TrialStarted
 from mnist_sweep.journal.state import SweepState
 
-SMALL = ("data=mnist_5k", "training.epochs=2", "search.max_trials=4", "workers.count=2", "workers.threads=1")
+SMALL = ("data=mnist_5k", "search.max_trials=4", "workers.threads=1")
 
 
-def metrics(folder: Path) -> dict[tuple[int, int], dict[str, float]]:
-    """The metrics of each trial and epoch, without times."""
+def metrics(folder: Path) -> dict[tuple[int, int, int], dict[str, float]]:
+    """The metrics of each epoch of each execution of a trial, without times."""
     return {
-        (event.trial, event.epoch): {key: value for key, value in event.metrics.items() if key != "epoch_seconds"}
+        (event.trial, event.execution, event.epoch): {
+            key: value for key, value in event.metrics.items() if key != "epoch_seconds"
+        }
         for event in journal.read(folder)
         if isinstance(event, EpochEnded)
     }
@@ -32,7 +34,18 @@ def metrics(folder: Path) -> dict[tuple[int, int], dict[str, float]]:
 @pytest.mark.slow
 def test_a_sweep_with_ray_is_that_of_one_machine(work: Path, run: Run) -> None:
     # Trials continue from others, and are trained on two folds; the winner is tested, packaged and registered.
-    what = ("+experiment=quick", "search=pbt", "search.population=2", "validation=kfold", "folds=2", *SMALL)
+    what = (
+        "+experiment=quick",
+        "search=pbt",
+        "search.population=2",
+        "search.interval=1",
+        "training.epochs=2",
+        "validation=kfold",
+        "folds=2",
+        *SMALL,
+    )
+    # On one slot: on several, the order in which trials end decides which of them others continue from.
+    what = (*what, "workers.count=1")
     for pool in ("local", "ray"):
         where = f"hydra.run.dir=experiments/quick/{pool}"
         done = run(work, *what, f"workers={pool}", where, published=pool == "ray")
@@ -42,8 +55,8 @@ def test_a_sweep_with_ray_is_that_of_one_machine(work: Path, run: Run) -> None:
     started, *events = journal.read(there)
     assert isinstance(started, SweepStarted)
     (node,) = started.nodes
-    assert {e.slot for e in events if isinstance(e, TrialStarted)} == {f"cpu0@{node}", f"cpu1@{node}"}
-    assert "Registered" in done.stdout
+    assert {e.slot for e in events if isinstance(e, TrialStarted)} == {f"cpu0@{node}"}
+    assert "Model: quick-mnist_5k version 1" in done.stdout
 
 
 @pytest.mark.slow
@@ -52,7 +65,7 @@ def test_a_sweep_whose_driver_is_killed_leaves_nothing_behind_and_continues_else
     work: Path, run: Run, first: str, then: str
 ) -> None:
     sweep = work / "experiments" / "quick" / "killed"
-    arguments = ("+experiment=quick", *SMALL, "training.epochs=300", "workers.checkpoint_every=1s")
+    arguments = ("+experiment=quick", *SMALL, "workers.count=2", "training.epochs=300", "workers.checkpoint_every=1s")
     with open(work / "output", "w") as output:
         driver = subprocess.Popen(
             command(*arguments, f"workers={first}", f"hydra.run.dir={sweep}"),
@@ -68,7 +81,8 @@ def test_a_sweep_whose_driver_is_killed_leaves_nothing_behind_and_continues_else
     processes = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    assert gone(processes)
+    # Ray's own agents find out after a minute or two that it has ended.
+    assert gone(processes, 180)
     before = metrics(sweep)
     done = run(work, "resume", str(sweep), f"workers={then}", "search.max_trials=4")
     assert done.returncode == 0, done.stdout + done.stderr
