@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from chaos import CLUSTER_FAULTS, Chaos
 from cluster import Cluster, events, missing, until
 
-from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
+from mnist_sweep.journal.events import EpochEnded, SweepEnded, TrialEnded, TrialStarted
 from mnist_sweep.journal.trial import Status
 
 # A machine may take half a minute to start Ray, or to be given up, and other work may slow it down.
@@ -26,33 +25,6 @@ SMALL = (
     *("model.units=choice(8,16)", "optimizer.learning_rate=1e-3,3e-3", "training.batch_size=4", "training.epochs=40"),
     *("search=grid", "data=npz", "data.path=digits.npz", "name=small"),
 )
-# Writes down each epoch that it trains, where all machines see it.
-COUNTING = """
-import keras
-import keras_tuner
-
-
-class Counted(keras.callbacks.Callback):
-    def __init__(self, units):
-        super().__init__()
-        self.units = units
-
-    def on_epoch_end(self, epoch, logs=None):
-        with open("{file}", "a") as file:
-            file.write(f"{{self.units}} {{epoch + 1}}\\n")
-
-
-class Counting(keras_tuner.HyperModel):
-    def build(self, hp):
-        units = hp.Choice("units", [8, 16, 24, 32])
-        layers = keras.layers
-        model = keras.Sequential([layers.Flatten(), layers.Dense(units), layers.Dense(10, activation="softmax")])
-        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model
-
-    def fit(self, hp, model, *args, callbacks=(), **kwargs):
-        return model.fit(*args, callbacks=[*callbacks, Counted(hp.get("units"))], **kwargs)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +54,6 @@ def test_a_fault_on_a_cluster_loses_and_repeats_nothing(chaos: Chaos, kind: str)
     chaos.tally.wrong.clear()
     chaos.disturb_cluster(1, [kind])
     assert not any(chaos.tally.wrong.values()), str(chaos.tally)
-
-
-@pytest.mark.slow
-def test_no_epoch_that_the_driver_knows_is_trained_again_after_a_node_is_lost(
-    chaos: Chaos, digits: Path, tmp_path: Path
-) -> None:
-    counted = tmp_path / "epochs.txt"
-    with Cluster(tmp_path / "cluster") as cluster:
-        folder = prepared(cluster, digits)
-        (folder / "own.py").write_text(COUNTING.format(file=counted))
-        driver = cluster.sweep(
-            *("model.hypermodel=own:Counting", "search=grid", "training.epochs=40", "training.batch_size=4"),
-            *("data=npz", "data.path=digits.npz", "name=small", "workers.checkpoint_every=0.001s"),
-            *(*RAY, f"workers.address={cluster.address}"),
-        )
-        cluster.machine_of(chaos.trains(folder, driver)).kill()
-        assert driver.wait() == 0, cluster.output
-    trained = Counter(counted.read_text().splitlines())
-    failed = [event for event in events(folder) if isinstance(event, AttemptFailed)]
-    assert len(trained) == 4 * 40
-    # The node may have been lost after an epoch, and before the driver heard of it.
-    assert len(failed) == 1
-    assert sum(trained.values()) <= 4 * 40 + 1
 
 
 @pytest.mark.slow
