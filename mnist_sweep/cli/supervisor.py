@@ -29,11 +29,22 @@ def main(command: Sequence[str]) -> int:
     Returns:
         Its exit code.
     """
+    groups, ended = list[int](), threading.Event()
+
+    def end(*_: object) -> None:
+        ended.set()
+        for group in groups:
+            _end(group)
+
+    # Before the command starts: a signal in between would end this process alone.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     # A new process group, which its child processes belong to.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)
+    groups.append(process.pid)
+    if ended.is_set():
+        end()
     print(process.pid, flush=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: _end(process.pid))
 
     def watch() -> None:
         while os.read(0, 1024):
