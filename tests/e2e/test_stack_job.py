@@ -299,29 +299,17 @@ def at_work(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_mid_sweep_gets_everything_when_it_is_back(
-    stack: Stack, digits: Path, at_work: Path
+@pytest.mark.parametrize(("part", "length"), [("server", 2000), ("postgres", EPOCHS)])
+def test_a_part_that_is_killed_in_mid_sweep_gets_everything_when_it_is_back(
+    stack: Stack, digits: Path, at_work: Path, part: str, length: int
 ) -> None:
     # A server takes longer to start than a short sweep.
-    driver = Driver(at_work, stack.env(), *arguments(digits, "name=killed_server", "training.epochs=2000"))
+    driver = Driver(at_work, stack.env(), *arguments(digits, f"name=killed_{part}", f"training.epochs={length}"))
+    killed = {"server": stack.server, "postgres": stack.postgres}[part]
     driver.wait_for(epochs(20, 0))
-    stack.server.kill()
+    killed.kill()
     driver.wait_for(epochs(20, 1))
-    stack.server.start()
-    driver.ends()
-    assert_logged(driver.folder)
-    assert_has_files(driver.folder, stack)
-
-
-@pytest.mark.slow
-def test_postgresql_that_is_down_for_seconds_gets_everything_when_it_is_back(
-    stack: Stack, digits: Path, at_work: Path
-) -> None:
-    driver = Driver(at_work, stack.env(), *arguments(digits, "name=killed_postgres"))
-    driver.wait_for(epochs(20, 0))
-    stack.postgres.kill()
-    driver.wait_for(epochs(20, 1))
-    stack.postgres.start()
+    killed.start()
     driver.ends()
     assert_logged(driver.folder)
     assert_has_files(driver.folder, stack)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from programs import Run, command, environment
+from tasks import small
+from waiting import wait_for
 
 import mnist_sweep
 from mnist_sweep.data import images
 from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import EpochEnded, TrialEnded
 from mnist_sweep.journal.files import COMPILED
-from mnist_sweep.journal.trial import Status, Trial
-from mnist_sweep.workers.base import Done, Message, Ready, Train
+from mnist_sweep.journal.trial import Status
+from mnist_sweep.workers.base import Done, Ready
 from mnist_sweep.workers.devices import Slot
 from mnist_sweep.workers.local import LocalWorkers
 
@@ -27,30 +28,16 @@ pytestmark = [
 ]
 
 
-def wait_for(workers: LocalWorkers, kind: type[Message]) -> list[Message]:
-    """Everything up to the first message of a kind."""
-    until, seen = time.monotonic() + 120, list[Message]()
-    while not any(isinstance(message, kind) for message in seen):
-        assert time.monotonic() < until, seen
-        seen += workers.poll(0.5)
-    return seen
-
-
 def test_a_new_process_finds_what_another_has_compiled(compose_config, digits: Path, tmp_path: Path) -> None:
-    config = compose_config("model.units=8")
-    config["model"].pop("per_layer")
-    groups = {group: config[group] for group in ("model", "optimizer", "training")}
     (tmp_path / "arrays").mkdir()
     images.split(images.load("npz", str(digits)), 0.2, seed=1).save(tmp_path / "arrays")
     compiled: list[set[str]] = []
     for number in range(2):
         workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "arrays", tmp_path / "logs", backend="jax")
         try:
-            messages = wait_for(workers, Ready)
-            workers.submit(
-                "cpu0", Train(Trial(number, {}, groups, 1), ("val_accuracy", "max"), str(tmp_path / "trial"))
-            )
-            messages = wait_for(workers, Done)
+            wait_for(workers, Ready, 120)
+            workers.submit("cpu0", small(compose_config, number, tmp_path / "trial", epochs=1))
+            messages = wait_for(workers, Done, 120)
         finally:
             workers.close()
         assert [m.outcome.status for m in messages if isinstance(m, Done)] == [Status.COMPLETED]

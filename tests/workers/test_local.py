@@ -16,11 +16,12 @@ from unittest import mock
 
 import psutil
 import pytest
+from tasks import small
 from waiting import run, wait_for
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images
-from mnist_sweep.journal.trial import Execution, Status, Trial
+from mnist_sweep.journal.trial import Status
 from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
     Died,
@@ -56,18 +57,8 @@ def pool(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
 
 @pytest.fixture
 def task(compose_config, tmp_path: Path) -> Callable[..., Train]:
-    def made(
-        number: int = 0,
-        epochs: int = 2,
-        executions: list[Execution] | None = None,
-        fields: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> Train:
-        config = compose_config("model.units=8", "optimizer.learning_rate=0.01", f"training.epochs={epochs}")
-        config["model"].pop("per_layer")
-        groups = {group: {**config[group], **changes.pop(group, {})} for group in ("model", "optimizer", "training")}
-        trial = Trial(number, {}, groups, epochs, executions=executions or [])
-        return Train(trial, ("val_accuracy", "max"), str(tmp_path / f"{number}"), **(fields or {}))
+    def made(number: int = 0, epochs: int = 2, **more: Any) -> Train:
+        return small(compose_config, number, tmp_path / f"{number}", epochs, **more)
 
     return made
 

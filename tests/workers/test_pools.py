@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tasks import small
 from waiting import run, wait_for
 
 from mnist_sweep.config import shipped
 from mnist_sweep.config.settings import RayConfig
 from mnist_sweep.data import images
 from mnist_sweep.journal.files import trial_folder
-from mnist_sweep.journal.trial import Execution, Status, Trial
+from mnist_sweep.journal.trial import Execution, Status
 from mnist_sweep.workers.agent import Job
 from mnist_sweep.workers.base import (
     Check,
@@ -85,19 +86,9 @@ def slot(pool: Pool) -> str:
 def task(compose_config, root: Path) -> Callable[..., Train]:
     numbers = iter(range(10_000))
 
-    def made(
-        number: int | None = None,
-        epochs: int = 2,
-        executions: list[Execution] | None = None,
-        fields: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> Train:
-        config = compose_config("model.units=8", "optimizer.learning_rate=0.01", f"training.epochs={epochs}")
-        config["model"].pop("per_layer")
-        groups = {group: {**config[group], **changes.pop(group, {})} for group in ("model", "optimizer", "training")}
+    def made(number: int | None = None, epochs: int = 2, **more: Any) -> Train:
         number = next(n for n in numbers if not trial_folder(root, n).exists()) if number is None else number
-        trial = Trial(number, {}, groups, epochs, executions=executions or [])
-        return Train(trial, ("val_accuracy", "max"), str(trial_folder(root, number)), **(fields or {}))
+        return small(compose_config, number, trial_folder(root, number), epochs, **more)
 
     return made
 
