@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mnist_sweep.common.errors import MachineError
 from mnist_sweep.common.files import PARTIAL, write_whole
@@ -55,12 +56,9 @@ class Carrier:
         return self._store(content)
 
     def _store(self, content: bytes) -> Stored:
-        import fsspec
-
         stored = Stored(hashlib.sha256(content).hexdigest(), len(content))
-
         try:
-            files, folder = fsspec.core.url_to_fs(self.storage)
+            files, folder = self._opened()
             files.makedirs(folder, exist_ok=True)
             name = f"{folder}/{stored.name}"
             if not files.exists(name) or files.size(name) != stored.size:
@@ -68,6 +66,13 @@ class Carrier:
         except Exception as error:
             raise MachineError(f"workers.storage={self.storage}: cannot be written ({first_line(error)})") from error
         return stored
+
+    def _opened(self) -> tuple[Any, str]:
+        """Returns the storage's file system, and the folder in it."""
+        import fsspec
+
+        files, folder = fsspec.core.url_to_fs(self.storage)
+        return files, folder
 
     def unpack(self, files: Files, folder: Path) -> None:
         """Writes files that were sent.
@@ -90,10 +95,8 @@ class Carrier:
             write_whole(path, self._read(content) if isinstance(content, Stored) else content, flush=False)
 
     def _read(self, stored: Stored) -> bytes:
-        import fsspec
-
         try:
-            files, folder = fsspec.core.url_to_fs(self.storage)
+            files, folder = self._opened()
             content: bytes = files.cat_file(f"{folder}/{stored.name}")
         except Exception as error:
             raise MachineError(f"workers.storage={self.storage}: cannot be read ({first_line(error)})") from error
@@ -111,10 +114,8 @@ class Carrier:
 
     def remove(self, stored: Stored) -> None:
         """Removes a file from the storage, if it is there and can be removed."""
-        import fsspec
-
         try:
-            files, folder = fsspec.core.url_to_fs(self.storage)
+            files, folder = self._opened()
             files.rm_file(f"{folder}/{stored.name}")
         except Exception:
             return
