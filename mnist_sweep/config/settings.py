@@ -297,7 +297,7 @@ def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Obj
 
 
 # Free text, which may contain commas.
-_TEXTS = {
+FREE_TEXTS = {
     "name",
     "description",
     "objective",
@@ -310,7 +310,7 @@ _TEXTS = {
 
 
 def _is_sweep(value: str, key: str) -> bool:
-    if key in _TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
+    if key in FREE_TEXTS and not re.match(r"(choice|range|interval|tag)\(.*\)$", value.strip()):
         return False
     # Imported late because it loads Hydra, which workers and tables of runs do not need.
     from mnist_sweep.config.grammar import looks_like_sweep

@@ -24,7 +24,7 @@ from mnist_sweep.config.dotted import replaced
 from mnist_sweep.config.grammar import looks_like_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import unknown_key
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.config.settings import check_settings
+from mnist_sweep.config.settings import FREE_TEXTS, check_settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.data import images
@@ -42,7 +42,7 @@ _BUDGET = ("search.max_trials", "search.time_budget", "search.target")
 # instead of where it is read from.
 _FREE = ("workers.", "tracking.", "data.path", "data.name", "data.fallback", "description", "search.max_failures")
 _NAME = "name"
-_TEXTS = ("data.path", "description", "tracking.uri", "tracking.artifacts", "workers.address", "workers.storage")
+_TEXTS = FREE_TEXTS - {"name", "objective"}
 _SHOWN = 10
 
 
