@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from tasks import small
-from waiting import run, wait_for
+from waiting import run, wait_for, wait_for_reports
 
 from mnist_sweep.config import shipped
 from mnist_sweep.config.settings import RayConfig
@@ -142,8 +142,8 @@ def test_a_waiting_trial_trains_the_next_epoch_only_when_told_to_continue(pool: 
     # The first answer may come before the trial waits for it; the others are for another trial, execution or epoch.
     for trial, execution, epoch in ((number, 1, 1), (number + 1, 1, 2), (number, 2, 2), (number, 1, 3)):
         pool.go_on(slot, trial, execution, epoch)
-    messages = [*wait_for(pool, Reported), *wait_for(pool, Reported)]
-    assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
+    messages = wait_for_reports(pool, 2)
+    assert [m.epoch for m in messages] == [1, 2]
     assert pool.poll(0.5) == []
     pool.stop(slot, number, "hopeless")
     (done, *_) = wait_for(pool, Ready)
@@ -156,10 +156,8 @@ def test_a_waiting_trial_trains_the_next_epoch_only_when_told_to_continue(pool: 
     assert (ended.outcome.reason, ended.outcome.score) == ("no time", done.outcome.score)
     # Answers to one attempt do not count for the next; after the last epoch it does not wait.
     pool.submit(slot, task(number, epochs=3, fields={"waits": True}))
-    messages = [*wait_for(pool, Reported), *pool.poll(0.5)]
-    if len(messages) == 1:
-        messages += pool.poll(0.5)
-    assert [m.epoch for m in messages if isinstance(m, Reported)] == [1, 2]
+    messages = wait_for_reports(pool, 2)
+    assert [m.epoch for m in messages] == [1, 2]
     pool.go_on(slot, number, 1, 2)
     (last, done, _) = wait_for(pool, Ready)
     assert isinstance(last, Reported)
