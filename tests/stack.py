@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
+
 from mnist_sweep.cli import supervisor
 from mnist_sweep.common import ports
 
@@ -347,7 +349,8 @@ class Server(Part):
         self._postgres, self._s3 = postgres, s3
         self.uri = f"http://127.0.0.1:{self.port}"
         self.passwords = {name: secrets.token_urlsafe(15) for name in ("admin", USER, READER)}
-        self._created = False
+        # The command and the environment of the server itself, which `mlflow server` starts after seconds of its own.
+        self._itself: tuple[list[str], dict[str, str]] | None = None
 
     def env(self, user: str = USER) -> dict[str, str]:
         """What a client of it needs in its environment."""
@@ -358,6 +361,9 @@ class Server(Part):
         }
 
     def launch(self) -> None:
+        if self._itself is not None:
+            self._run(*self._itself, self.folder)
+            return
         config = self.folder / "basic_auth.ini"
         # configparser reads %% as one percent sign.
         config.write_text(_CONFIG.format(database=self._postgres.uri("users").replace("%", "%%")))
@@ -388,10 +394,11 @@ class Server(Part):
 
     def start(self) -> None:
         super().start()
-        if not self._created:
+        if self._itself is None:
             for name in (USER, READER):
                 self.ask("2.0/mlflow/users/create", {"username": name, "password": self.passwords[name]}, "admin")
-            self._created = True
+            (itself,) = psutil.Process(self._group).children()
+            self._itself = itself.cmdline(), itself.environ()
 
     def ask(self, path: str, content: Mapping[str, Any] | None = None, user: str = USER) -> dict[str, Any]:
         """Calls its REST API, such as `2.0/mlflow/runs/get?run_id=…`; with content it is a POST."""

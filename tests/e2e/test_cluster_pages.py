@@ -59,7 +59,10 @@ def section(title: str) -> list[str]:
     """The commands of a section of the page, in order; of all sections if no title is given."""
     text = PAGE.read_text()
     part = text[text.index(f"## {title}") :].partition("\n## ")[0] if title else text
-    return [c.text.partition("  #")[0].strip() for c in commands(PAGE) if c.text in part]
+    # Whole lines, as one command may be the beginning of another.
+    lines = part.splitlines()
+    shown = [c.text for c in commands(PAGE) if c.text in lines or f"`{c.text}`" in part]
+    return [text.partition("  #")[0].strip() for text in shown]
 
 
 class Reader:
@@ -111,7 +114,7 @@ def test_a_node_in_a_loop_comes_back_after_it_was_cut_off(machines: list[Machine
     loop = page.line("while true; ").replace("--block", "--block --num-cpus=1")
     second.popen("bash", "-c", loop)
     driver = head.popen(
-        "bash", "-c", page.line(f"{PROGRAM} ", shlex.join([*SMALL, "training.epochs=200", *UNPUBLISHED]))
+        "bash", "-c", page.line(f"{PROGRAM} ", shlex.join([*SMALL, "training.epochs=10", *UNPUBLISHED]))
     )
     until(lambda: any(isinstance(event, EpochEnded) for event in events(head.folder)), of=driver)
     with second.cut():
