@@ -294,6 +294,8 @@ def _start(config: RayConfig, *, custom_code: bool) -> Any:
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
         # When memory is short, the system ends one worker; Ray would end the agent, with all slots.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+        # Else its workers, and the training below them, give way to all other programs, as with `nice -n 15`.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     elif "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
     import ray
