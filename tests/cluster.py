@@ -49,6 +49,8 @@ HEALTH = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
+# Else Ray's workers, and the training below them, give way to all other programs on a busy machine.
+PRIORITY = {"RAY_worker_niceness": "0"}
 # Enough for a starting Ray on a busy machine.
 _PATIENCE = 120
 _NETWORK = "10.0.0"
@@ -84,7 +86,7 @@ class Machine:
         self.name, self.address = f"node{number}", f"{_NETWORK}.{number}"
         self.folder = folder / self.name
         # What its user has set for Ray.
-        self.settings = {**HEALTH, "RAY_AUTH_MODE": "token", "TMPDIR": "/var/tmp"}
+        self.settings = {**HEALTH, **PRIORITY, "RAY_AUTH_MODE": "token", "TMPDIR": "/var/tmp"}
         self._programs: list[Program] = []
         self.folder.mkdir(exist_ok=True)
         Path("/tmp/ray").mkdir(exist_ok=True)
@@ -239,7 +241,7 @@ class SimulatedMachine(Machine):
         self.name, self.address = f"node{number}", "127.0.0.1"
         self.folder = folder / self.name
         self.folder.mkdir(exist_ok=True)
-        self.settings = {**HEALTH, "RAY_AUTH_MODE": "disabled"}
+        self.settings = {**HEALTH, **PRIORITY, "RAY_AUTH_MODE": "disabled"}
         self._programs, self._nodes, self._node = [], nodes, None
 
     def processes(self, word: str = "") -> list[psutil.Process]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from tasks import small
@@ -107,6 +109,15 @@ def test_a_trial_reports_each_epoch_and_its_end(pool: Pool, slot: str, task) -> 
 
 # The metrics of the same trial, by pool.
 _METRICS: list[list[dict[str, float]]] = []
+
+
+def test_training_has_the_priority_of_this_process(pool: Pool) -> None:
+    here, found = psutil.Process(), set[int]()
+    for process in here.children(recursive=True):
+        # Some end meanwhile.
+        with contextlib.suppress(psutil.Error):
+            found |= {process.nice()} if "mnist_sweep" in " ".join(process.cmdline()) else set()
+    assert found == {here.nice()}
 
 
 def test_the_same_trial_gives_the_same_metrics_in_every_pool(pool: Pool, task) -> None:
