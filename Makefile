@@ -22,7 +22,7 @@ test-slow: $(VENV)/installed-test $(VENV)/postgres $(VENV)/network ## run the te
 	$(BIN)/python -m pytest -m slow
 
 test-jax: $(JAX_VENV)/installed ## run the tests of training on JAX, in an environment without TensorFlow
-	$(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
+	KERAS_BACKEND=jax $(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
 
 stack: $(VENV)/installed-test $(VENV)/postgres ## run PostgreSQL, S3 and an MLflow server with passwords on this machine, until Ctrl-C
 	@PYTHONPATH=. $(BIN)/python tests/stack.py $(ARGS)

@@ -181,7 +181,7 @@ def memory(gpu: str) -> tuple[int, int] | None:
         found = pynvml.nvmlDeviceGetMemoryInfo(handle)
         return int(found.used), int(found.total)
 
-    return _asked(gpu, read)
+    return ask(gpu, read)
 
 
 def identity_of(gpu: str) -> str:
@@ -192,7 +192,7 @@ def identity_of(gpu: str) -> str:
     """
     import pynvml
 
-    return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetUUID(handle))) or gpu
+    return ask(gpu, lambda handle: str(pynvml.nvmlDeviceGetUUID(handle))) or gpu
 
 
 def name_of(gpu: str) -> str | None:
@@ -203,18 +203,26 @@ def name_of(gpu: str) -> str | None:
     """
     import pynvml
 
-    return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetName(handle)))
+    return ask(gpu, lambda handle: str(pynvml.nvmlDeviceGetName(handle)))
 
 
-def _asked(gpu: str, ask: Callable[[Any], _Answer]) -> _Answer | None:
-    """Asks a GPU's driver something; None if it does not know."""
+def ask(gpu: str, question: Callable[[Any], _Answer]) -> _Answer | None:
+    """Asks a GPU's driver something.
+
+    Args:
+        gpu: As CUDA_VISIBLE_DEVICES names it.
+        question: Takes NVML's handle of the GPU, and returns the answer.
+
+    Returns:
+        The answer; None if the driver does not know it.
+    """
     import pynvml
 
     try:
         pynvml.nvmlInit()
         try:
             named = pynvml.nvmlDeviceGetHandleByUUID if not gpu.isdigit() else pynvml.nvmlDeviceGetHandleByIndex
-            return ask(named(gpu if not gpu.isdigit() else int(gpu)))
+            return question(named(gpu if not gpu.isdigit() else int(gpu)))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
