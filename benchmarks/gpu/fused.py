@@ -1,4 +1,4 @@
-"""Trials of the same architecture trained as one program, against one at a time: `python -m benchmarks.gpu.fused SHAPE`.
+"""Trains trials of an architecture as one program, and one at a time: `python -m benchmarks.gpu.fused SHAPE DATA`.
 
 A stack has a lane for each trial. `jax.vmap` turns the steps of this program's own compiled epoch into those of all
 lanes. Each lane draws its own batches (`own`), or all lanes draw the same ones (`shared`), which saves memory traffic

@@ -123,7 +123,7 @@ class Setup:
 
     def device(self, seconds: float) -> dict[str, Any]:
         """Returns which GPUs the driver, this program and JAX see, and what a process takes of a GPU's memory."""
-        code = "import jax; x = jax.numpy.ones((9, 9)); (x @ x).block_until_ready(); print(jax.__version__, jax.devices())"
+        code = "import jax; jax.numpy.ones(9).sum().block_until_ready(); print(jax.__version__, jax.devices())"
         environment = {**sweeps.environment(), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         with Watch() as watch:
             jax = _output([sys.executable, "-c", code], seconds, environment)
@@ -205,7 +205,7 @@ class Setup:
             **watch.figures(begin, max(ended)),
         }
 
-    # ---- how ----------------------------------------------------------------------------------------------------------
+    # ---- how -------------------------------------------------------------------------------------------------------
 
     def _stacks(
         self, shape: str, seconds: float, stacks: Sequence[int], more: dict[str, str] | None = None
@@ -224,7 +224,11 @@ class Setup:
         return {"stacks": [json.loads(line) for line in lines if line.endswith("}")], **watch.figures(), **error}
 
     def _sweep(
-        self, text: str, arguments: Sequence[str], seconds: float, disturb: Callable[[Path, threading.Event], None] | None = None
+        self,
+        text: str,
+        arguments: Sequence[str],
+        seconds: float,
+        disturb: Callable[[Path, threading.Event], None] | None = None,
     ) -> dict[str, Any]:
         """Runs a sweep; if it fails or is too slow, its journal is read all the same, and `error` says why."""
         folder = self.folder / "sweep"
@@ -274,8 +278,8 @@ def figures(events: Sequence[Event], begin: float, watch: Watch) -> dict[str, An
         "opened": [event.reason for event in events if isinstance(event, SlotOpened)],
         "lost": [event.reason for event in events if isinstance(event, SlotLost)],
         "attempts_failed": [event.reason for event in events if isinstance(event, AttemptFailed)],
-        "status": [f"{e.status}: {e.reason}" for e in events if isinstance(e, SweepEnded)][-1:],
-        "outcomes": {values[e.trial]: f"{e.outcome.status}: {e.outcome.reason}".rstrip(": ") for e in ended},
+        "status": [_ended(e.status, e.reason) for e in events if isinstance(e, SweepEnded)][-1:],
+        "outcomes": {values[e.trial]: _ended(e.outcome.status, e.outcome.reason) for e in ended},
         "results": results,
     }
     if not ended:
@@ -290,6 +294,10 @@ def figures(events: Sequence[Event], begin: float, watch: Watch) -> dict[str, An
         **_step_share(events, begin, last),
         **watch.figures(first, last),
     }
+
+
+def _ended(status: str, reason: str) -> str:
+    return f"{status}: {reason}" if reason else str(status)
 
 
 def _step_share(events: Sequence[Event], begin: float, last: float) -> dict[str, float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness.records import Store
+from benchmarks.harness.records import Store, count
 
 
 @dataclass(frozen=True)
@@ -70,5 +71,6 @@ def run(
         result = f"failed: {figures['error'].splitlines()[0]}" if "error" in figures else "measured"
         say(f"{part.name}: {result} in {took:.0f} s, {max(0.0, until - clock()):.0f} s left")
     if skipped:
-        say(f"no time was left for {len(skipped)} parts; measure them with --parts {' '.join(p.name for p in skipped)}")
+        names = shlex.join(part.name for part in skipped)
+        say(f"no time was left for {count(len(skipped), 'part')}: --parts {names}")
     return skipped

@@ -32,8 +32,9 @@ def text(stores: Sequence[Store]) -> str:
     fused = {variant: figures for (kind, variant), figures in found.items() if kind == "fused"}
     lines += _stacks(fused)
     lines += _determinism(fused, {v: figures for (kind, v), figures in found.items() if kind == "not deterministic"})
-    errors = [(f"{kind}: {variant}", figures["error"]) for (kind, variant), figures in found.items() if "error" in figures]
-    lines += [f"\n`{name}` failed: {error.splitlines()[-1]}" for name, error in errors]
+    for (kind, variant), figures in found.items():
+        if "error" in figures:
+            lines += ["", f"`{kind}: {variant}` failed: {figures['error'].splitlines()[-1]}"]
     return "\n".join(lines)
 
 
@@ -74,7 +75,9 @@ def _sweeps(swept: dict[Any, _Figures], stock: dict[str, _Figures]) -> list[str]
     rows = []
     for shape, figures in sorted(stock.items(), key=lambda item: _place(item[0])):
         if "per_minute" in figures:
-            best = max((f["per_minute"] for (s, _), f in swept.items() if s == shape and "per_minute" in f), default=None)
+            best = max(
+                (f["per_minute"] for (s, _), f in swept.items() if s == shape and "per_minute" in f), default=None
+            )
             ended = f"{figures['trials']} of {figures['of']}"
             rows.append(
                 [
@@ -100,7 +103,9 @@ def _equal(swept: dict[Any, _Figures], killed: _Figures | None) -> list[str]:
             both = [values for values in results[0] if values in results[1]]
             same = [values for values in both if results[0][values] == results[1][values]]
             largest = max((_difference(results[0][v], results[1][v]) for v in both), default=None)
-            rows.append([SHAPES[shape].title, f"{one} / {other}", f"{len(same)} of {len(both)}", _difference_text(largest)])
+            rows.append(
+                [SHAPES[shape].title, f"{one} / {other}", f"{len(same)} of {len(both)}", _difference_text(largest)]
+            )
     return _table("The same seed twice", ("model", "sweeps", "trials equal to the bit", "largest difference"), rows)
 
 
@@ -111,11 +116,20 @@ def _difference(one: Sequence[dict[str, float]], other: Sequence[dict[str, float
 
 def _faults(faults: dict[str, _Figures]) -> list[str]:
     rows = [
-        [name, "; ".join(figures["attempts_failed"]) or _NONE, _counts(figures["outcomes"]), "; ".join(figures["status"])]
+        [
+            name,
+            _joined(figures["attempts_failed"]),
+            _counts(figures["outcomes"]),
+            _joined(figures["status"]),
+        ]
         for name, figures in faults.items()
         if "outcomes" in figures
     ]
     return _table("Faults", ("fault", "failed attempts", "trials", "the sweep"), rows)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return "; ".join(texts) or _NONE
 
 
 def _counts(outcomes: dict[str, str]) -> str:
@@ -146,8 +160,9 @@ def _stacks(fused: dict[str, _Figures]) -> list[str]:
                     _difference_text(max(run["differ"].values()) if run["lanes"] else None),
                 ]
             )
-    headings = ("model", "optimizer", "order", "precision", "lanes", "ms a step", "times one at a time", "TFLOP/s", "GB/s")
-    return _table("Trials as one program", (*headings, "MiB", "compiling s", "largest difference"), rows)
+    figures = ("ms a step", "times one at a time", "TFLOP/s", "GB/s", "MiB", "compiling s", "largest difference")
+    headings = ("model", "optimizer", "order", "precision", "lanes", *figures)
+    return _table("Trials as one program", headings, rows)
 
 
 def _determinism(fused: dict[str, _Figures], free: dict[str, _Figures]) -> list[str]:
@@ -155,7 +170,11 @@ def _determinism(fused: dict[str, _Figures], free: dict[str, _Figures]) -> list[
     for shape in sorted(free, key=_place):
         steps = []
         for figures in (fused.get(shape, {}), free[shape]):
-            runs = {_kind(r): r["step_seconds"] for r in figures.get("stacks", []) if r["lanes"] == 0 and "step_seconds" in r}
+            runs = {
+                _kind(r): r["step_seconds"]
+                for r in figures.get("stacks", [])
+                if r["lanes"] == 0 and "step_seconds" in r
+            }
             steps.append(runs.get(("adam", "own", "float32")))
         rows.append([SHAPES[shape].title, *(_number(None if s is None else 1e3 * s, 3) for s in steps), _times(*steps)])
     headings = ("model", "ms a step", "without the flag", "what the flag costs")

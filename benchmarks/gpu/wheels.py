@@ -64,7 +64,9 @@ def fill(folder: Path, data: Path | None, python: str = "3.12") -> None:
         report = Path(temporary) / "report.json"
         resolved = ["--dry-run", "--ignore-installed", "--target", Path(temporary) / "site", "--report", report]
         _pip("install", *resolved, *target, "--constraint", ROOT / "constraints.txt", *wanted)
-        packages = {_name(one["metadata"]["name"]): one["metadata"] for one in json.loads(report.read_text())["install"]}
+        packages = {
+            _name(one["metadata"]["name"]): one["metadata"] for one in json.loads(report.read_text())["install"]
+        }
     chosen = sorted(needed_by(map(_name, wanted), packages, without={*NOT_USED, *PRESENT}) - _TWICE)
     _pip("download", "--no-deps", *target, "--dest", folder, *(f"{n}=={packages[n]['version']}" for n in chosen))
     wheels = sorted(folder.glob("*.whl"))
