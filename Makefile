@@ -46,8 +46,8 @@ gpu-wheels: ## download what a GPU machine without a network lacks for `make gpu
 gpu: ## measure what a GPU does with sweeps, in 9 minutes; needs JAX and `make gpu-wheels`, but no network (ARGS=--tiny: on CPU)
 	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
-gpu-report: ## print the tables of `make gpu` again
-	$(GPU_PYTHON) -m benchmarks.gpu.report $(or $(FILES),benchmarks/results/gpu/gpu.json)
+gpu-report: $(VENV)/installed ## print the tables of `make gpu` again
+	$(BIN)/python -m benchmarks.gpu.report $(or $(FILES),benchmarks/results/gpu/gpu.json)
 
 check: $(VENV)/installed-dev ## run ruff and mypy
 	$(BIN)/ruff check .

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from benchmarks.gpu import wheels
 
-
 _RESULTS = wheels.ROOT / "benchmarks" / "results" / "gpu"
 
 
@@ -34,8 +33,12 @@ def main() -> None:
     )
     parser.add_argument("--tiny", action="store_true", help="few trials and images, to see whether everything works")
     options = parser.parse_args()
-    wheels.use(wheels.FOLDER)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        wheels.use(wheels.FOLDER, Path(temporary) / "site")
+        _run(parser, options, Path(temporary), started)
 
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, folder: Path, started: float) -> None:
     # Not earlier: these need the packages in the wheels.
     from benchmarks.gpu import parts, plan, report
     from benchmarks.harness import machine, sweeps
@@ -44,18 +47,16 @@ def main() -> None:
     size = parts.TINY if options.tiny else parts.REAL
     packed = wheels.FOLDER / wheels.DATA
     data = options.data or (str(packed) if packed.exists() else None)
+    arrays = sweeps.prepare(data, {"images": size.images}, folder)["images"]
+    every = parts.Setup(size, arrays, folder).parts()
+    if unknown := set(options.parts or ()) - {part.name for part in every}:
+        parser.error(f"--parts {' '.join(sorted(unknown))}: must be of {' '.join(part.name for part in every)}")
+    chosen = [part for part in every if options.parts is None or part.name in options.parts]
     store = Store(options.to.absolute() / "gpu.json")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
-        arrays = sweeps.prepare(data, {"images": size.images}, folder)["images"]
-        every = parts.Setup(size, arrays, folder).parts()
-        if unknown := set(options.parts or ()) - {part.name for part in every}:
-            parser.error(f"--parts {' '.join(sorted(unknown))}: must be of {' '.join(part.name for part in every)}")
-        if options.parts is None:
-            store.forget({record.part for record in store.records})
-        chosen = [part for part in every if options.parts is None or part.name in options.parts]
-        left = 60 * options.minutes - (time.monotonic() - started)
-        plan.run(chosen, store, machine.describe(), left, lambda line: print(line, flush=True))
+    if options.parts is None:
+        store.forget({record.part for record in store.records})
+    left = 60 * options.minutes - (time.monotonic() - started)
+    plan.run(chosen, store, machine.describe(), left, lambda line: print(line, flush=True))
     print(report.text([store]))
 
 

@@ -98,22 +98,21 @@ def needed_by(names: Iterable[str], packages: Mapping[str, Any], without: Iterab
     return found
 
 
-def use(folder: Path) -> bool:
-    """Unpacks the wheels of a folder, and lets this process and its children import them.
+def use(folder: Path, site: Path) -> None:
+    """Unpacks wheels, and lets this process and its children import them; not if the packages are installed.
 
-    Does nothing if this program's packages are installed. Returns whether it did something.
+    Args:
+        folder: Has the wheels.
+        site: Gets the packages.
     """
-    if all(importlib.util.find_spec(name) for name in ("keras", "hydra", "mlflow")) or not folder.is_dir():
-        return False
-    site = folder / "site"
-    if not site.is_dir():
-        for wheel in sorted(folder.glob("*.whl")):
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(site)
-    # So that the packages in the wheels are found first.
+    if all(importlib.util.find_spec(name) for name in ("keras", "hydra", "mlflow")):
+        return
+    for wheel in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    # They are found before other versions that the machine may have.
     sys.path.insert(0, str(site))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return True
 
 
 def _name(requirement: str) -> str:
