@@ -233,7 +233,12 @@ Kind = tuple[str, str, str]
 
 
 def cases(stacks: list[int]) -> list[tuple[Kind, int]]:
-    """Returns what to measure, the most valuable first: stacks of some kind, each with the trial alone before them."""
+    """Returns what to measure, the most valuable first: stacks of some kind, each with the trial alone before them.
+
+    Without stacks, a single trial with Adam is all.
+    """
+    if not stacks:
+        return [(("adam", "own", "float32"), ALONE)]
     kinds: list[Kind] = [(optimizer, order, "float32") for optimizer in _FACTORS for order in ("own", "shared")]
     found = [(kind, count) for kind in kinds for count in (ALONE, *stacks)]
     return [*found, *((("adam", "own", "mixed_bfloat16"), count) for count in (ALONE, *stacks[len(stacks) // 2 :][:1]))]

@@ -105,7 +105,9 @@ class Setup:
             Part("fault", "killed", size.sweep, self.killed),
             Part("fault", "out of memory", size.sweep, self.out_of_memory),
         ]
-        free = [Part("not deterministic", shape, 30, partial(self.not_deterministic, shape)) for shape in SHAPES]
+        free = [
+            Part("not deterministic", shape, size.sweep, partial(self.not_deterministic, shape)) for shape in SHAPES
+        ]
         alone, first = len(SHAPES), 2 * len(SHAPES)
         return [
             Part("device", "all", 15, self.device),
