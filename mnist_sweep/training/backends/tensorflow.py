@@ -130,7 +130,7 @@ class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]
 
 
 # Keras's layer is already as fast as possible.
-MaxPooling2D = keras.layers.MaxPooling2D
+MaxPooling2D: Any = keras.layers.MaxPooling2D
 
 
 def jit_compile(chosen: bool | str) -> bool | str:
