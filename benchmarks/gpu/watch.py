@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -18,13 +19,13 @@ class Sample:
 
     Attributes:
         time: In seconds since 1970.
-        use: The percentage of the last moments in which a kernel ran.
+        use: The percentage of the last moments in which a kernel ran; None where the driver does not tell.
         used: Bytes in use by any program.
         processes: Bytes by process id; None where the driver does not tell.
     """
 
     time: float
-    use: float
+    use: float | None
     used: int
     processes: dict[int, int | None]
 
@@ -59,9 +60,10 @@ class Watch:
         found = [sample for sample in self.samples if begin <= sample.time <= end]
         if not found:
             return {"gpu_use": None, "gpu_mib": None, "gpu_processes": None, "process_mib": None}
+        uses = [sample.use for sample in found if sample.use is not None]
         memory = [size for sample in found for size in sample.processes.values() if size is not None]
         return {
-            "gpu_use": sum(sample.use for sample in found) / len(found) / 100,
+            "gpu_use": sum(uses) / len(uses) / 100 if uses else None,
             "gpu_mib": max(sample.used for sample in found) / 2**20,
             "gpu_processes": max(len(sample.processes) for sample in found),
             "process_mib": max(memory) / 2**20 if memory else None,
@@ -78,14 +80,13 @@ def _read(gpu: str) -> Sample | None:
     import pynvml
 
     def read(handle: Any) -> Sample:
-        use, processes = float("nan"), dict[int, int | None]()
-        used = int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-        try:
+        use: float | None = None
+        processes: dict[int, int | None] = {}
+        # Some virtual machines hide one or the other.
+        with contextlib.suppress(pynvml.NVMLError):
             use = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        with contextlib.suppress(pynvml.NVMLError):
             processes = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-        except pynvml.NVMLError:
-            # Some virtual machines hide one or the other.
-            return Sample(time.time(), use, used, processes)
-        return Sample(time.time(), use, used, processes)
+        return Sample(time.time(), use, int(pynvml.nvmlDeviceGetMemoryInfo(handle).used), processes)
 
     return devices.ask(gpu, read)
