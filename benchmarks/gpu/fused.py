@@ -39,9 +39,12 @@ from benchmarks.throughput import shapes
 from mnist_sweep.config import compose
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
+from mnist_sweep.config.task import CLASSIFICATION
 from mnist_sweep.config.trial_config import TrialConfig, check_trial
-from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
+from mnist_sweep.data.dataset import split as parted
 from mnist_sweep.training import model as models
+from mnist_sweep.training import tasks
 from mnist_sweep.training.fit import configure
 from mnist_sweep.training.model_cache import CompiledModel, ModelCache
 from mnist_sweep.training.splits import Split, Splits
@@ -116,10 +119,11 @@ class Lanes:
 
         def compile_(model: keras.Model) -> None:
             assert config.optimizer is not None
-            optimizer = models.optimizer(config.optimizer, steps)
-            model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+            target, optimizer = self.split.schema.target, models.optimizer(config.optimizer, steps)
+            loss, metrics = tasks.loss(config.task, target, None), tasks.metrics(config.task, target)
+            model.compile(optimizer=optimizer, loss=loss, metrics=metrics)
 
-        return self._cache.get(config, steps, self.split, 10, compile_)
+        return self._cache.get(config, steps, self.split, None, compile_)
 
     def _config(self, lane: int) -> TrialConfig:
         shape = shapes.SHAPES[self.shape]
@@ -134,7 +138,8 @@ class Lanes:
                 *(f"optimizer.learning_rate={rate}", f"training.seed={lane}", f"training.precision={self.precision}"),
             ]
         )
-        return check_trial(Space(check_settings(config).trial).config({}))
+        trial = check_trial(Space(check_settings(config).trial).config({}))
+        return trial.model_copy(update={"task": CLASSIFICATION})
 
 
 class Stack:
@@ -148,7 +153,7 @@ class Stack:
         if count == ALONE:
             self._run = program._function("train", lanes.split, _BATCH)
         else:
-            axes = (0, 0, None, None, 0 if order == "own" else None, None, None)
+            axes = (0, 0, None, 0 if order == "own" else None, None, None)
             run = jax.vmap(partial(program._run, "train", _BATCH), in_axes=axes)
             lowered = jax.jit(run, donate_argnums=0).lower(*self._shapes(), *np.zeros(2, np.int32))
             self._run = lowered.compile()
@@ -197,13 +202,13 @@ class Stack:
         return self._of(self._lanes.first[0], lane)
 
     def _arguments(self, lane: int) -> tuple[Any, ...]:
-        """Returns the numbers, images, labels and orders."""
+        """Returns the numbers, the images with their labels, and the orders."""
         split, order = self._lanes.split, self._order
         if self._count == ALONE or order == "shared":
             indices = self._lanes.indices(lane, order)
         else:
             indices = np.stack([self._lanes.indices(lane, order) for lane in range(self._count)])
-        return self._of(self._lanes.first[1], lane), split.images, split.labels, jnp.asarray(indices)
+        return self._of(self._lanes.first[1], lane), split.tensors(train=True), jnp.asarray(indices)
 
     def _shapes(self) -> tuple[Any, ...]:
         def shape(value: Any) -> jax.ShapeDtypeStruct:
@@ -211,8 +216,8 @@ class Stack:
 
         state, numbers = jax.tree.map(shape, self._lanes.first)
         split, lanes = self._lanes.split, () if self._order == "shared" else (self._count,)
-        order = jax.ShapeDtypeStruct((*lanes, len(split.images)), jnp.int32)
-        return state, numbers, split.images, split.labels, order
+        order = jax.ShapeDtypeStruct((*lanes, len(split.targets)), jnp.int32)
+        return state, numbers, split.tensors(train=True), order
 
     def _call(self, state: Any, arguments: tuple[Any, ...], at: int, steps: int) -> tuple[float, dict[str, Any], Any]:
         """Trains some steps; returns the seconds, the metrics and the state."""
@@ -297,8 +302,8 @@ def main() -> None:
     options = parser.parse_args()
     until = time.monotonic() + options.seconds
     configure(machine.cores(), gpu=bool(machine.gpus()))
-    images = data.load("mnist", options.data)
-    split = Splits(data.split(images, 0.1, 1)).holdout()
+    loaded = sources.load(sources.Request("mnist", options.data))
+    split = Splits(parted(loaded, 0.1, 1)).holdout().for_task(CLASSIFICATION)
     with options.to.open("w") as file:
         for found in measure(options.shape, split, options.stacks, options.steps, until):
             print(json.dumps(found), file=file, flush=True)
