@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 JAX_VENV := .venv-jax
+# It has JAX with CUDA.
+GPU_PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ test-slow: $(VENV)/installed-test $(VENV)/postgres $(VENV)/network ## run the te
 	$(BIN)/python -m pytest -m slow
 
 test-jax: $(JAX_VENV)/installed ## run the tests of training on JAX, in an environment without TensorFlow
-	$(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
+	KERAS_BACKEND=jax $(JAX_VENV)/bin/python -m pytest tests/e2e/test_without_tensorflow.py tests/training/test_jax.py
 
 stack: $(VENV)/installed-test $(VENV)/postgres ## run PostgreSQL, S3 and an MLflow server with passwords on this machine, until Ctrl-C
 	@PYTHONPATH=. $(BIN)/python tests/stack.py $(ARGS)
@@ -38,6 +40,15 @@ bench: $(VENV)/installed-bench ## compare the speed with keras-tuner, Optuna and
 	$(BIN)/python -m benchmarks.throughput $(if $(DATA),--data $(DATA)) $(ARGS)
 	$(BIN)/python -m benchmarks.overhead $(if $(DATA),--data $(DATA))
 
+gpu-wheels: ## download what a GPU machine without a network lacks for `make gpu` (DATA=mnist.npz: also the images)
+	$(PYTHON) -m benchmarks.gpu.wheels $(if $(DATA),--data $(DATA))
+
+gpu: ## measure what a GPU does with sweeps, in 9 minutes; needs JAX and `make gpu-wheels`, but no network (ARGS=--tiny: on CPU)
+	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
+
+gpu-report: $(VENV)/installed ## print the tables of `make gpu` again
+	$(BIN)/python -m benchmarks.gpu.report $(or $(FILES),benchmarks/results/gpu/gpu.json)
+
 check: $(VENV)/installed-dev ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +59,7 @@ format: $(VENV)/installed-dev ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove the environment and the caches, not the results
-	rm -rf $(VENV) $(JAX_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(JAX_VENV) .gpu .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "mnist_sweep needs Python 3.11 to 3.13; set it with make PYTHON=/path/to/python"; exit 2; }
@@ -112,4 +123,4 @@ $(VENV)/network: | $(BIN)/python
 		{ echo "iproute2 cannot be installed; Ray will simulate the machines."; exit 0; }; \
 	fi; touch $@
 
-.PHONY: help sweep test test-slow test-jax stack chaos bench-search bench check format clean
+.PHONY: help sweep test test-slow test-jax stack chaos bench-search bench gpu-wheels gpu gpu-report check format clean

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 _SHOWN = ("tensorflow", "keras", "keras-tuner", "optuna", "ray")
-_PACKAGES = ("mnist_sweep", *_SHOWN, "mlflow", "numpy", "jax", "torch")
+_PACKAGES = ("mnist_sweep", *_SHOWN, "mlflow", "numpy", "jax", "jaxlib", "torch")
 
 
 def cores() -> int:
@@ -41,7 +41,11 @@ def gpus() -> list[str]:
 def commit() -> str | None:
     """Returns the program's commit as `git describe` prints it; None outside a repository."""
     command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        # Git is not installed.
+        return None
     return done.stdout.strip() or None
 
 

@@ -34,6 +34,8 @@ _MOST = 16
 _MOST_BYTES = 2**28
 # The attributes in which layers may differ between trials that share a model.
 _NUMBERS = ("rate", "kernel_regularizer")
+# Layers that train faster than Keras's.
+_OURS = {keras.layers.Conv2D: backends.Conv2D, keras.layers.MaxPooling2D: backends.MaxPooling2D}
 
 
 @dataclass
@@ -175,8 +177,7 @@ def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
     config = layer.get_config()
     if type(layer) is keras.layers.Dropout:
         return _Dropout(config["rate"], name=config["name"], dtype=config["dtype"])
-    kind = backends.Conv2D if type(layer) is keras.layers.Conv2D else type(layer)
-    copy = kind.from_config(config)
+    copy = _OURS.get(type(layer), type(layer)).from_config(config)
     penalty: Any = getattr(layer, "kernel_regularizer", None)
     if type(penalty) is keras.regularizers.L2:
         copy.kernel_regularizer = _L2(float(penalty.l2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -124,12 +125,13 @@ def visible_gpus() -> list[str]:
     """Finds the NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves visible, without loading TensorFlow.
 
     Returns:
-        Names as in CUDA_VISIBLE_DEVICES: indices, or the UUIDs that it contains.
+        Names as in CUDA_VISIBLE_DEVICES: indices, the UUIDs that it contains, or those of the parts of a GPU that is
+        divided with MIG, of which a process can use only one.
     """
     present = _count_gpus()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
-        return [str(i) for i in range(present)]
+        return [name for gpu in map(str, range(present)) for name in _mig_instances(gpu) or [gpu]]
 
     def is_valid(name: str) -> bool:
         return present > 0 if name.startswith(("GPU-", "MIG-")) else name.isdigit() and int(name) < present
@@ -149,6 +151,23 @@ def _count_gpus() -> int:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return 0
+
+
+def _mig_instances(gpu: str) -> list[str]:
+    """Returns the UUIDs of the parts of a GPU that is divided with MIG; none if it is not."""
+    import pynvml
+
+    def read(handle: Any) -> list[str]:
+        found = []
+        if pynvml.nvmlDeviceGetMigMode(handle)[0]:
+            for i in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+                # Not every number is in use.
+                with contextlib.suppress(pynvml.NVMLError):
+                    instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, i)
+                    found.append(str(pynvml.nvmlDeviceGetUUID(instance)))
+        return found
+
+    return ask(gpu, read) or []
 
 
 @functools.cache
@@ -181,7 +200,7 @@ def memory(gpu: str) -> tuple[int, int] | None:
         found = pynvml.nvmlDeviceGetMemoryInfo(handle)
         return int(found.used), int(found.total)
 
-    return _asked(gpu, read)
+    return ask(gpu, read)
 
 
 def identity_of(gpu: str) -> str:
@@ -192,7 +211,7 @@ def identity_of(gpu: str) -> str:
     """
     import pynvml
 
-    return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetUUID(handle))) or gpu
+    return ask(gpu, lambda handle: str(pynvml.nvmlDeviceGetUUID(handle))) or gpu
 
 
 def name_of(gpu: str) -> str | None:
@@ -203,19 +222,41 @@ def name_of(gpu: str) -> str | None:
     """
     import pynvml
 
-    return _asked(gpu, lambda handle: str(pynvml.nvmlDeviceGetName(handle)))
+    return ask(gpu, lambda handle: str(pynvml.nvmlDeviceGetName(handle)))
 
 
-def _asked(gpu: str, ask: Callable[[Any], _Answer]) -> _Answer | None:
-    """Asks a GPU's driver something; None if it does not know."""
+def ask(gpu: str, question: Callable[[Any], _Answer]) -> _Answer | None:
+    """Asks a GPU's driver something.
+
+    Args:
+        gpu: As CUDA_VISIBLE_DEVICES names it.
+        question: Takes NVML's handle of the GPU, and returns the answer.
+
+    Returns:
+        The answer; None if the driver does not know it.
+    """
     import pynvml
 
     try:
         pynvml.nvmlInit()
         try:
-            named = pynvml.nvmlDeviceGetHandleByUUID if not gpu.isdigit() else pynvml.nvmlDeviceGetHandleByIndex
-            return ask(named(gpu if not gpu.isdigit() else int(gpu)))
+            return question(_handle(gpu))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
+
+
+def _handle(gpu: str) -> Any:
+    import pynvml
+
+    if gpu.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(gpu)
+    except pynvml.NVMLError:
+        # CUDA also takes the beginning of a UUID.
+        for handle in map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())):
+            if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(gpu):
+                return handle
+        raise

@@ -37,7 +37,11 @@ _RESERVE = 0.1
 # Seconds between two readings of a GPU's memory.
 _MEMORY_INTERVAL = 1.0
 
-_OUT_OF_MEMORY = re.compile(r"out.of.memory|resource.?exhausted|alloc_failed", re.IGNORECASE)
+# Without memory for them, CUDA's libraries cannot start.
+_OUT_OF_MEMORY = re.compile(
+    "out.of.memory|resource.?exhausted|alloc_failed|DNN library initialization failed|create cublas handle",
+    re.IGNORECASE,
+)
 
 Memory = Callable[[str], tuple[int, int] | None]
 

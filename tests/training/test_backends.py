@@ -71,6 +71,22 @@ def test_a_convolution_has_the_same_outputs_and_gradients_as_in_keras(arguments)
         np.testing.assert_allclose(own, theirs, rtol=1e-4 if "dtype" not in arguments else 0.05, atol=1e-3)
 
 
+def test_max_pooling_for_gpus_has_the_same_outputs_and_gradients_as_in_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow uses Keras's layer")
+    import jax
+
+    # Few values, so that a window's maximum is there several times; and a row and a column that belong to no window.
+    images = np.random.default_rng(1).integers(0, 4, (3, 7, 9, 2)).astype(np.float32)
+    found = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        layer = backends.MaxPooling2D(2)
+        found.append((layer(images), jax.grad(lambda x, layer=layer: (layer(x) ** 2).sum())(images)))
+    for keras_, own in zip(*found, strict=True):
+        np.testing.assert_array_equal(own, keras_)
+
+
 def test_a_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 

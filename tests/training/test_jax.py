@@ -31,6 +31,7 @@ _TESTS = (
     "test_model_cache.py::test_a_trial_is_the_same_whatever_the_model_trained_before",
     "test_model_cache.py::test_a_last_batch_as_large_as_another_trials_batches_does_not_affect_the_trial",
     "test_model_cache.py::test_only_the_latest_batch_sizes_stay_compiled",
+    "test_backends.py::test_max_pooling_for_gpus_has_the_same_outputs_and_gradients_as_in_keras",
     "test_fit.py::test_resuming_gives_the_same_as_an_uninterrupted_trial[adam]",
     "test_fit.py::test_the_saved_model_has_the_weights_of_the_best_epoch",
     "test_fit.py::test_a_loss_that_is_not_finite_fails_the_trial",

@@ -197,6 +197,46 @@ def test_devices_auto_without_a_visible_gpu_uses_the_cpu(machine, gpus, visible)
     assert slots(workers(), most=2) == [Slot("cpu0", 1), Slot("cpu1", 1)]
 
 
+@pytest.fixture
+def nvml(monkeypatch):
+    """Two GPUs, of which the second is divided: it has instances 0 and 2 of three."""
+    import pynvml
+
+    def instance(handle: str, number: int) -> str:
+        if number == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return f"instance{number}"
+
+    def by_uuid(name: str) -> str:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    ids = {"0": "GPU-5a1c4e77", "1": "GPU-77", "instance0": "MIG-a", "instance2": "MIG-c"}
+    for name, replacement in {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": str,
+        "nvmlDeviceGetHandleByUUID": by_uuid,
+        "nvmlDeviceGetUUID": ids.__getitem__,
+        "nvmlDeviceGetMigMode": lambda handle: [int(handle == "1"), 0],
+        "nvmlDeviceGetMaxMigDeviceCount": lambda handle: 3,
+        "nvmlDeviceGetMigDeviceHandleByIndex": instance,
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=int(handle), free=1, total=9),
+    }.items():
+        monkeypatch.setattr(pynvml, name, replacement)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_each_part_of_a_gpu_that_is_divided_with_mig_is_a_device(nvml):
+    assert visible_gpus() == ["0", "MIG-a", "MIG-c"]
+
+
+def test_the_beginning_of_a_uuid_names_a_gpu(nvml):
+    assert devices.memory("GPU-5a") == (0, 9)
+    assert devices.identity_of("GPU-77") == "GPU-77"
+    assert devices.memory("GPU-6") is None
+
+
 def test_no_gpus_are_found_if_nvml_cannot_count_them(monkeypatch):
     import pynvml
 

@@ -392,6 +392,7 @@ class TestMeasured:
         self.opened(sharing, 5)
         assert sharing.excuses(0, NO_MEMORY.reason)
         assert sharing.excuses(0, "its worker was killed by SIGKILL (out of memory?)")
+        assert sharing.excuses(0, "JaxRuntimeError: FAILED_PRECONDITION: DNN library initialization failed.")
         assert not sharing.excuses(0, "ValueError: out of range")
 
     def test_a_lost_gpu_gets_no_share(self, sharing: Sharing) -> None:

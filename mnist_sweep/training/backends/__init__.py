@@ -16,6 +16,7 @@ else:
 
 Conv2D = _backend.Conv2D
 MachineErrors = _backend.MachineErrors
+MaxPooling2D = _backend.MaxPooling2D
 Number = _backend.Number
 compile_predict = _backend.compile_predict
 configure = _backend.configure

@@ -128,6 +128,10 @@ class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]
         return self.activation(tf.raw_ops.AddV2(x=convolved, y=tf.reshape(bias, (1, 1, 1, self.filters))))
 
 
+# Keras's layer is already as fast as possible.
+MaxPooling2D: Any = keras.layers.MaxPooling2D
+
+
 def jit_compile(chosen: bool | str) -> bool | str:
     """Resolves `training.jit_compile=auto`: off on CPU, where XLA makes convolutions four to five times slower."""
     if chosen != "auto":

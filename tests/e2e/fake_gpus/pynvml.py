@@ -35,6 +35,10 @@ def nvmlDeviceGetUUID(handle: int | str) -> str:  # noqa: N802
     return f"{os.environ['FAKE_GPUS']}-{handle}"
 
 
+def nvmlDeviceGetMigMode(handle: int | str) -> list[int]:  # noqa: N802
+    return [0, 0]
+
+
 def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(used=10**9, total=10**10)
 

@@ -1,0 +1,1 @@
+"""What a GPU does with sweeps, measured by one script that needs no network and no installation."""
