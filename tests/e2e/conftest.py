@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         capsys.readouterr()
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
             patch.chdir(folder)
+            patch.setattr(sys, "argv", ["mnist_sweep"])
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             main(arguments)
         return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *capsys.readouterr())
