@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,11 @@ Compose = Callable[..., Config]
 _composed: dict[tuple[str, ...], Config] = {}
 
 
-def pytest_configure() -> None:
+# The folders whose files take longest: if one of them came last, the other cores would wait for it.
+_SLOWEST = ("e2e", "workers", "training")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Keeps absl, which Keras logs with, from closing pytest's capture when Hydra configures logging again.
 
     absl closes the stream that was `sys.stderr` when absl was imported, unless it is the one of the process.
@@ -28,6 +33,13 @@ def pytest_configure() -> None:
     from absl import logging
 
     logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
+    # pytest-xdist would hand out the files with most tests first, and so the slowest ones last.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slowest files first."""
+    items.sort(key=lambda item: item.path.parent.name not in _SLOWEST)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -36,6 +48,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from mnist_sweep.training.fit import configure
 
         configure(1, gpu=False)
+    _freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Collects what a file has left, so that it disturbs no other file."""
+    if nextitem is None or nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze() -> None:
+    """Collects garbage, and lets later collections leave out all that there is now: tests, packages, TensorFlow.
+
+    Keras collects before each model that it builds, which takes a second if it looks through all that.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -185,11 +185,17 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["mnist_sweep"])
 
 
+def workers() -> set[psutil.Process]:
+    """The processes of workers that this process has started, such as those that other tests have left."""
+    return {p for p in psutil.Process().children() if any("mnist_sweep.workers" in part for part in p.cmdline())}
+
+
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    before = workers()
     with pytest.raises(SystemExit) as end:
         main(arguments)
     error = capsys.readouterr().err
-    assert not [p for p in psutil.Process().children() if any("mnist_sweep.workers" in part for part in p.cmdline())]
+    assert workers() <= before
     assert end.value.code == 2, error
     assert error.startswith("mnist_sweep: ")
     assert error.count("\n") == 1

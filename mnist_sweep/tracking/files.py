@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -217,6 +218,8 @@ class Files:
         with self._moved:
             if self._spool is None:
                 self._spool = tempfile.TemporaryDirectory(prefix="mnist_sweep-", ignore_cleanup_errors=True)
+                # What the store never takes is removed with this object.
+                weakref.finalize(self, self._spool.cleanup)
             self._spooled += 1
             folder = Path(self._spool.name, str(self._spooled))
         folder.mkdir()
@@ -253,13 +256,13 @@ class Files:
                     del self._busy[file.key]
                     superseded = file.key in self._waiting
                     gone = file.source is not None and not file.source.exists()
+                    if gone and not superseded:
+                        _LOG.warning("%s of run %s no longer exists, and is not logged", file.source, file.run)
                     if superseded or gone:
                         self._forget(file)
                     else:
                         self._waiting[file.key] = file
-                if gone and not superseded:
-                    _LOG.warning("%s of run %s no longer exists, and is not logged", file.source, file.run)
-                else:
+                if superseded or not gone:
                     self._failed(file, error)
             else:
                 with self._moved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from programs import Run, command, environment, with_store
 from stack import Stack, missing
 
+from mnist_sweep.cli.main import main
 from mnist_sweep.tracking import store as mlflow_store
 
 
@@ -38,6 +40,22 @@ def run() -> Run:
             text=True,
             timeout=250,
         )
+
+    return ran
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process, as most of the time of a process of its own is that of its imports."""
+
+    def ran(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["mnist_sweep"])
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            main(arguments)
+        return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *capsys.readouterr())
 
     return ran
 

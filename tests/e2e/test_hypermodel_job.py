@@ -11,10 +11,10 @@ import mnist_sweep
 EXAMPLES = Path(__file__).parent.parent / "hypermodels.py"
 
 
-def test_a_users_hypermodel_function_runs_unchanged(run, digits: Path, tmp_path: Path) -> None:
-    shutil.copy(EXAMPLES, tmp_path / "own.py")
+def test_a_users_hypermodel_function_runs_unchanged(run, digits: Path, work: Path) -> None:
+    shutil.copy(EXAMPLES, work / "own.py")
     done = run(
-        tmp_path, "model.hypermodel=own:build_model", "data=npz", f"data.path={digits}", "search.max_trials=3",
+        work, "model.hypermodel=own:build_model", "data=npz", f"data.path={digits}", "search.max_trials=3",
         "training.epochs=1", "training.batch_size=16,32", "+model.values.lr=0.003", "+model.values.units_0=16,24",
         "workers.count=1",
     )  # fmt: skip
@@ -24,7 +24,7 @@ def test_a_users_hypermodel_function_runs_unchanged(run, digits: Path, tmp_path:
     assert len(re.findall(r"^[\d: -]+ trial \d  completed  .*num_layers=\d units_0=(?:16|24) ", done.stdout, re.M)) == 3
     assert re.search(r"on the test images: test_loss \d\.\d+, test_accuracy 0\.\d+", done.stdout)
 
-    frame = mnist_sweep.load_runs("build_model", tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    frame = mnist_sweep.load_runs("build_model", tracking_uri=f"sqlite:///{work}/mlruns/mlflow.db")
     assert set(frame["params.model.values.lr"]) == {0.003}
     assert (
         frame["params.model.values.units_2"].notna().tolist() == (frame["params.model.values.num_layers"] == 3).tolist()

@@ -151,7 +151,7 @@ def test_the_exported_models_are_those_of_the_best_trial(in_swept: Path, run, tm
     assert accuracy["float32"] == pytest.approx(best["metrics.best_val_accuracy"])
 
 
-def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_path: Path) -> None:
+def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run_here, tmp_path: Path) -> None:
     best = mnist_sweep.load_runs("four").sort_values("metrics.best_val_accuracy").iloc[-1]
     (sample,) = in_swept.glob(f"mlruns/artifacts/four/{best['run_id']}/artifacts/sample_predictions.npz")
     whole = sample.read_bytes()
@@ -159,7 +159,7 @@ def test_an_export_whose_predictions_differ_is_refused(in_swept: Path, run, tmp_
         changed = {"images": arrays["images"], "predictions": arrays["predictions"] + np.float32(0.01)}
     try:
         np.savez_compressed(sample, **changed)
-        done = run(in_swept, "export", "four", "--to", str(tmp_path / "out"))
+        done = run_here(in_swept, "export", "four", "--to", str(tmp_path / "out"))
     finally:
         sample.write_bytes(whole)
     assert done.returncode == 2

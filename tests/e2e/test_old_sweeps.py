@@ -28,8 +28,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_finished_old_sweep_is_compared_and_loaded(old: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = run(old, "compare", "finished", "--columns", "trial,units,val_accuracy", "--format", "csv")
+def test_a_finished_old_sweep_is_compared_and_loaded(old: Path, run_here, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run_here(old, "compare", "finished", "--columns", "trial,units,val_accuracy", "--format", "csv")
     assert done.returncode == 0, done.stderr
     assert [line.count(",") for line in done.stdout.splitlines()] == [2] * 5
     monkeypatch.chdir(old)
@@ -38,17 +38,19 @@ def test_a_finished_old_sweep_is_compared_and_loaded(old: Path, run, monkeypatch
     assert load_curves("finished").groupby("trial")["epoch"].max().tolist() == [2] * 4
 
 
-def test_a_finished_old_sweep_is_reported_exported_and_used_for_predictions(old: Path, run) -> None:
-    done = run(old, "report", "finished", "--to", "report.html")
+def test_a_finished_old_sweep_is_reported_exported_and_used_for_predictions(old: Path, run_here) -> None:
+    done = run_here(old, "report", "finished", "--to", "report.html")
     assert done.returncode == 0, done.stderr
     assert "finished" in (old / "report.html").read_text(encoding="utf-8")
-    done = run(old, "export", "finished", "--to", "exported", "--format", "h5,keras")
+    done = run_here(old, "export", "finished", "--to", "exported", "--format", "h5,keras")
     assert done.returncode == 0, done.stderr
     assert set(json.loads((old / "exported" / "manifest.json").read_text())["files"]) == {"model.h5", "model.keras"}
 
 
-def test_a_finished_old_sweep_is_synced_without_duplicates(old: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = run(old, "sync", "finished")
+def test_a_finished_old_sweep_is_synced_without_duplicates(
+    old: Path, run_here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_here(old, "sync", "finished")
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(old)
     assert len(load_runs("finished")) == 4

@@ -26,11 +26,11 @@ def image_files(digits: Path, tmp_path: Path) -> list[Path]:
 
 
 def test_digits_in_images_are_recognized_and_doubts_are_reported(
-    swept, run, image_files: list[Path], tmp_path: Path
+    swept, run_here, image_files: list[Path], tmp_path: Path
 ) -> None:
     folder, _ = swept
     seen = tmp_path / "seen"
-    done = run(
+    done = run_here(
         folder, "predict", *map(str, image_files), "--model", "four", "--format", "json", "--save-input", str(seen)
     )
     assert done.returncode == 2

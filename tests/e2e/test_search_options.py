@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from programs import with_store
 
 import mnist_sweep
 from mnist_sweep.journal import files, journal
@@ -14,9 +15,9 @@ from mnist_sweep.journal.trial import Status
 
 
 @pytest.fixture(scope="module")
-def confirmed(run, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def confirmed(run, digits: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A sweep as `experiment=mlp` makes it: ASHA on TPE, the best retrained; its working directory and output."""
-    folder = tmp_path_factory.mktemp("confirmed")
+    folder = with_store(tmp_path_factory.mktemp("confirmed"), store)
     done = run(
         folder, "search=asha", "search.max_trials=5", "training.epochs=3", "training.batch_size=16", "data=npz",
         f"data.path={digits}", "model.units=int(interval(4,130))",

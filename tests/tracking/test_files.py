@@ -24,7 +24,8 @@ OF_A_TRIAL = ["config.yaml", "model.h5", "sample_predictions.npz"]
 
 @pytest.fixture
 def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
-    monkeypatch.setattr(files, "_FIRST_PAUSE", 0.02)
+    for name, seconds in (("_FIRST_PAUSE", 0.02), ("_LONGEST_PAUSE", 0.2), ("_LONGEST_REST", 0.2)):
+        monkeypatch.setattr(files, name, seconds)
     return ArtifactStore(tmp_path / "bucket", monkeypatch)
 
 

@@ -66,7 +66,10 @@ def on_ray(root: Path) -> Pool:
     return RemoteWorkers(RayTransport(config, None, custom_code=False), job, root, print)
 
 
-@pytest.fixture(scope="module", params=[local, on_ray], ids=["local", "ray"])
+POOLS = ["local", "ray"]
+
+
+@pytest.fixture(scope="module", params=[local, on_ray], ids=POOLS)
 def pool(request: pytest.FixtureRequest, root: Path, arrays: Path) -> Iterator[Pool]:
     """One worker, used by one test after another: each start imports TensorFlow."""
     workers: Pool = request.param(root)
@@ -221,6 +224,8 @@ def test_a_model_is_tested_on_the_test_images(pool: Pool, slot: str, task) -> No
     assert "no_such_module" in tested.error
 
 
+# An agent passes the task on as any other; on Ray it takes ten seconds more.
+@pytest.mark.parametrize("pool", [local, pytest.param(on_ray, marks=pytest.mark.slow)], indirect=True, ids=POOLS)
 def test_a_model_becomes_an_mlflow_model_with_the_users_code(pool: Pool, task, tmp_path) -> None:
     trained, to = task(), tmp_path / "package"
     run(pool, trained)

