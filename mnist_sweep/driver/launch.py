@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import first_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import space
 from mnist_sweep.data import images as data
@@ -34,6 +34,7 @@ from mnist_sweep.driver.publish import load_plots, publish, registers
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
 from mnist_sweep.driver.screen import Screen
 from mnist_sweep.driver.signals import stopping_on_signals
+from mnist_sweep.driver.steering_socket import Request, SteeringSocket
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import tidy
@@ -214,6 +215,7 @@ class _Launch:
             tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
             tick=tick,
+            requests=self._listen(views),
         )
         for event in self._past:
             self._tracker.handle(event)
@@ -226,6 +228,14 @@ class _Launch:
             self._tracker.opened(_ANSWER_WITHIN)
         if again:
             self._sweep.retry(again)
+
+    def _listen(self, views: contextlib.ExitStack) -> Callable[[], Sequence[Request]]:
+        """Lets the user steer the sweep, and returns what gives the requests."""
+        try:
+            return views.enter_context(SteeringSocket(self._folder)).requests
+        except OSError as error:
+            self._say(f"This sweep cannot be steered while it runs: there can be no socket here ({os_reason(error)}).")
+            return list
 
     def run_loop(self) -> bool:
         """Runs the loop to its end; returns False if the user interrupted it at once."""

@@ -250,6 +250,7 @@ class Plan:
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
             earlier=self._earlier(images.digest()),
             id=uuid.uuid4().hex,
+            baseline=dict(self.baseline or {}),
         )
 
     def _earlier(self, digest: str) -> list[dict[str, Any]]:
