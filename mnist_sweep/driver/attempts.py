@@ -248,13 +248,12 @@ class Attempts:
         """Removes an idle slot for good."""
         self.slots.discard(slot)
         self._not_idle(slot)
-        self._then(partial(self._workers.retire, slot))
+        self._then(partial(self._release, slot))
 
     def keep_to(self, most: int | None) -> None:
         """Releases slots without a task until so many are left, or opens them again; None for all."""
-        for slot in sorted(
-            self.slots - self.running.keys(), key=lambda slot: (slot not in self.idle, slot), reverse=True
-        ):
+        free = sorted(self.slots - self.running.keys(), key=lambda slot: (slot not in self.idle, slot))
+        for slot in reversed(free):
             if most is not None and len(self.slots) > most:
                 self._emit(SlotClosed(self._clock(), slot, f"the sweep may use {counted(most, 'slot')}"))
                 self.released.append(slot)

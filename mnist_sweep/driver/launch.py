@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
 from mnist_sweep.common.text import first_line, os_reason
 from mnist_sweep.common.versions import versions
-from mnist_sweep.config import space
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
@@ -179,14 +179,11 @@ class _Launch:
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots, self._tell, self._faults)
         views.callback(_close, self._tracker, self._tell, self._say, self._name)
-        size = plan.space.size
-        if size is not None and settings.search.algorithm == "grid":
-            size -= len({space.identity(trial["values"]) for trial in started.earlier})
         progress = Progress(
             settings.objective,
             settings.search,
             len(plan.slots),
-            size,
+            partial(plan.count_trials, earlier=started.earlier),
             clock,
             confirm=settings.confirm,
             single=not plan.space.hyperparameters,

@@ -25,6 +25,7 @@ from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome
 from mnist_sweep.results.models.model_run import find_trial
 from mnist_sweep.results.models.training_data import load_training_data
 from mnist_sweep.results.runs.logged import Curve, Logged, lineage
+from mnist_sweep.tracking.tags import TAG_ADDED_BY, TAG_STOPPED_BY
 from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
@@ -129,6 +130,9 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     number, sweep = chain[-1].trial.number, chain[-1].sweep
     place = f"{slot.name} with {counted(slot.threads, 'thread')}"
     say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
+    for tag, done in ((TAG_ADDED_BY, "added it to"), (TAG_STOPPED_BY, "stopped it in")):
+        if by := chain[-1].tags.get(tag):
+            say(f"{by} {done} the running sweep.")
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
         (folder / ARRAYS).mkdir()

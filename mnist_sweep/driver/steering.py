@@ -45,8 +45,8 @@ class Answer:
 class Steering:
     """Steers a sweep that runs, as `python -m mnist_sweep steer` does.
 
-    Each change is checked by the process that runs the sweep, written to the sweep's journal, and done: at once, or when
-    the current epoch of a trial ends. It is kept when the sweep is interrupted and resumed.
+    Each change is checked by the process that runs the sweep, written to the sweep's journal, and done: at once, or
+    when the current epoch of a trial ends. It is kept when the sweep is interrupted and resumed.
 
     All methods raise `UserError` if no process runs the sweep, or if it refuses the change, with the reason.
 
@@ -71,8 +71,8 @@ class Steering:
         """Adds a trial, which starts next.
 
         Args:
-            *values: Hyperparameter values, as on the command line (`"model.units=64"`), or one mapping of keys to values.
-                The others are chosen as for `search.enqueue`.
+            *values: Hyperparameter values, as on the command line (`"model.units=64"`), or one mapping of keys to
+                values. The others are chosen as for `search.enqueue`.
         """
         if len(values) == 1 and isinstance(values[0], Mapping):
             return self._ask({"do": "add", "values": dict(values[0])})

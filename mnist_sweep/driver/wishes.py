@@ -107,8 +107,7 @@ class Wishes:
             raise UserError(f"stop {number}: the trial has ended already ({outcome.status})")
         if trial is not None and trial.confirms is not None:
             raise UserError(
-                f"stop {number}: the trial retrains trial {trial.confirms}, to compare the best ones; it cannot be left "
-                "out"
+                f"stop {number}: the trial retrains trial {trial.confirms}, which is needed to compare the best ones"
             )
         if number in state.cut or state.phase is Phase.STOPPING:
             raise UserError(f"stop {number}: the trial stops already ({state.cut.get(number, state.stopped)})")

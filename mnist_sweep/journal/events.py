@@ -53,7 +53,7 @@ class SweepStarted(Event):
         retrains: The trial that this run retrains; None for a sweep.
         id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
         nodes: The nodes of a cluster on which it starts, each with its processor, cores and GPUs.
-        baseline: The groups model, optimizer and training without sweeps; empty if the config has no such values, and in
+        baseline: The groups model, optimizer and training without sweeps; empty if there are no such values, and in
             journals of early versions.
     """
 
@@ -206,9 +206,7 @@ class SlotLost(Event):
 
 @dataclass(frozen=True)
 class SlotOpened(Event):
-    """A slot was added: another share of a GPU that the measurements so far favor, one of a node that has joined, or one
-    that was closed because a user wanted fewer.
-    """
+    """A slot was added: another share of a GPU, as measured, one of a node that has joined, or one that was closed."""
 
     kind = "slot_opened"
     slot: str

@@ -92,7 +92,7 @@ class Search(ABC):
         """
         self.ask(number)
 
-    def add(self, number: int, suggestion: Suggestion) -> None:
+    def add(self, number: int, suggestion: Suggestion) -> None:  # noqa: B027
         """Reports a trial that a user has added, as if the search had suggested it; `tell` follows when it ends.
 
         By default nothing is done with it, so `tell` must accept a trial that `ask` has not returned.

@@ -72,8 +72,8 @@ class Algorithm:
         ends: Whether it ends by itself in an infinite space, without `search.max_trials` or `search.time_budget`.
         sets_epochs: Whether it decides how many epochs a trial trains, so that `training.epochs` cannot be searched.
         continues: Whether its trials may continue from the saved state of others.
-        plans: Whether it plans all of its trials in advance, so that it learns nothing from one that a user has added, and
-            its space cannot be narrowed.
+        plans: Whether it plans all of its trials in advance, so that it learns nothing from one that a user has added,
+            and its space cannot be narrowed.
     """
 
     build: Build
