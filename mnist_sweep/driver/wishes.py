@@ -188,12 +188,10 @@ class Wishes:
             raise UserError(f"slots {count}: {self._why_over()}")
         self._emit(SlotsChanged(self._clock(), by, pid, count))
         busy = len(self._attempts.running) - count
-        waits = (
-            f"; {busy} of them when {'its trial has' if busy == 1 else 'their trials have'} ended" if busy > 0 else ""
-        )
         back = have - count
         if not back:
             return _Done(f"All {counted(have, 'slot')} can be used" if have > 1 else "The slot can be used")
+        waits = f", {busy} of them when {'its trial ends' if busy == 1 else 'their trials end'}" if busy > 0 else ""
         return _Done(f"{counted(back, 'slot')} of {have} {'is' if back == 1 else 'are'} given back{waits}")
 
     # ---- set ----------------------------------------------------------------------------------------------------
