@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import time
@@ -71,7 +70,6 @@ def test_a_running_sweep_is_steered_and_tells_who_did_it(
         driver.kill()
         driver.wait()
     assert driver.returncode == 0, output
-    by = f"{os.environ.get('USER', 'root')}@"
     assert f"stopped trial {added}" in output
     assert len(of(TrialEnded)) == 4
     assert len(of(SweepEnded)) == 1
