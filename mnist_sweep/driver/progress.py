@@ -127,8 +127,8 @@ class Progress:
         self.state.handle(event)
         match event:
             case SweepResumed() | SettingsChanged():
-                search = self.state.config.get("search", {})
-                self._set_budget(search.get("max_trials"), search.get("time_budget"))
+                if search := self.state.config.get("search"):
+                    self._set_budget(search.get("max_trials"), search.get("time_budget"))
                 self._size = self._count_space(self.state)
             case TrialStarted():
                 self._parts[event.trial.number] = self._part(event.trial.number)

@@ -130,9 +130,7 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     number, sweep = chain[-1].trial.number, chain[-1].sweep
     place = f"{slot.name} with {counted(slot.threads, 'thread')}"
     say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
-    for tag, done in ((TAG_ADDED_BY, "added it to"), (TAG_STOPPED_BY, "stopped it in")):
-        if by := chain[-1].tags.get(tag):
-            say(f"{by} {done} the running sweep.")
+    tell_who_steered(say, chain[-1])
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
         (folder / ARRAYS).mkdir()
@@ -277,6 +275,13 @@ def _slot(logged: Logged) -> Slot:
     on_gpu = logged.slot.startswith("gpu") and visible_gpus()
     places = slots(settings.workers.model_copy(update={"devices": "gpu" if on_gpu else "cpu"}), most)
     return next((place for place in places if place.name == logged.slot.partition("@")[0]), places[0])
+
+
+def tell_who_steered(say: Callable[[str], object], logged: Logged) -> None:
+    """Prints who added a trial to the running sweep, and who stopped it."""
+    for tag, done in ((TAG_ADDED_BY, "added it to"), (TAG_STOPPED_BY, "stopped it in")):
+        if by := logged.tags.get(tag):
+            say(f"{by} {done} the running sweep.")
 
 
 def tell_of_failed(say: Callable[[str], object], logged: Logged, outcome: Outcome) -> int:

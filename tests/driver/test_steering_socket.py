@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -112,10 +113,8 @@ def test_nothing_that_is_sent_stops_or_ends_the_sweep(folder: Path, sent: bytes)
         with steering_socket.near(folder) as place:
             client.connect(f"{place}/{SOCKET}")
         client.setblocking(False)
-        try:
+        with contextlib.suppress(BlockingIOError):
             client.send(sent)
-        except BlockingIOError:
-            pass
         found = [request.wish for _ in range(3) for request in server.requests()]
         assert found == ([{}] if sent.endswith(b"\n") else [])
 
