@@ -94,7 +94,7 @@ slots NUMBER       use so many slots; the process of another one ends when its t
     running = f"{_SWEEP.replace('its last sweep', 'the one that runs')} (default: the only one that runs, or last)"
     parser.add_argument("given", nargs="+", metavar="SWEEP", help=running)
     # What follows may start with a minus.
-    options = parser.parse_args(given if given[:1] in (["-h"], ["--help"]) else ["--", *given])
+    options = parser.parse_args(["--help"] if {"-h", "--help"} & set(given) else ["--", *given])
     from mnist_sweep.driver import steering
 
     words = options.given

@@ -14,7 +14,7 @@ from mnist_sweep.journal.events import (
     SweepContinued,
     SweepEnded,
     SweepPaused,
-    SweepStarted,
+    SweepResumed,
 )
 from mnist_sweep.journal.trial import Status
 
@@ -232,8 +232,8 @@ def test_trial_that_never_started_is_ignored():
 def test_headline_of_a_steered_sweep_says_that_it_is_paused_and_how_many_slots_it_has():
     clock = Clock()
     seen = progress(clock)
-    seen.handle(SweepStarted(0.0, "a/now", {"search": {"max_trials": 20, "time_budget": None}}, {}, {}, {}))
     told = Story(seen)
+    seen.handle(SweepResumed(1000.0, {"search": {"max_trials": 20, "time_budget": None}}))
     told.starts(0)
     told.ends(0)
     seen.handle(SweepPaused(1.0, "ada@box", 7))
