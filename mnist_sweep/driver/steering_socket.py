@@ -46,6 +46,7 @@ class Request:
 class _Connection:
     socket: socket.socket
     pid: int
+    may: bool
     since: float = field(default_factory=time.monotonic)
     text: bytes = b""
 
@@ -97,7 +98,10 @@ class SteeringSocket:
         for connection in self._connections:
             ended = self._read(connection)
             line, newline, _ = connection.text.partition(b"\n")
-            if newline:
+            if newline and not connection.may:
+                # The rights of the socket keep out all but root.
+                connection.answer({"error": f"steer: only {self._by}, who runs the sweep, can steer it"})
+            elif newline:
                 found.append(Request(_wish(line), self._by, connection.pid, connection.answer))
             elif ended or len(line) > _LONGEST or time.monotonic() - connection.since > _SECONDS:
                 connection.socket.close()
@@ -126,11 +130,7 @@ class SteeringSocket:
                 return
             connected.setblocking(False)
             pid, user = _peer(connected)
-            if user == os.getuid():
-                self._connections.append(_Connection(connected, pid))
-            else:
-                # The rights of the socket keep out all but root.
-                _Connection(connected, pid).answer({"error": f"only {self._by}, who runs the sweep, can steer it"})
+            self._connections.append(_Connection(connected, pid, user == os.getuid()))
 
     def _read(self, connection: _Connection) -> bool:
         """Reads what has come; returns whether nothing more will."""

@@ -103,7 +103,7 @@ def test_a_disk_without_sockets_gets_a_file_that_says_where_the_socket_is(
 def test_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SteeringSocket(folder) as server:
         monkeypatch.setattr(steering_socket, "_peer", lambda _: (1, os.getuid() + 1))
-        with pytest.raises(UserError, match="^only .*, who runs the sweep, can steer it$"):
+        with pytest.raises(UserError, match="^steer: only .*, who runs the sweep, can steer it$"):
             answered(server, lambda _: {"done": "never"}, Steering(folder).pause)
 
 
