@@ -16,7 +16,7 @@ from pathlib import Path
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.files import ARRAYS, COMPILED, CONFIGS, FILE, LOCK, LOG, WORKERS
+from mnist_sweep.journal.files import ARRAYS, COMPILED, CONFIGS, FILE, LOCK, LOG, SOCKET, WORKERS
 
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
@@ -127,7 +127,8 @@ def discard(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Removes the copy of the data and the compiled programs, which no session of the sweep will use any more."""
+    """Removes what no session of the sweep will use any more: the copy of the data, compiled programs, a dead socket."""
+    remove(folder / SOCKET)
     remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
     remove_folder(folder / COMPILED, ("jit_*", "*-cache", "*-atime", "xla_gpu_*/*"))
 
