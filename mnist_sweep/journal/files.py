@@ -11,7 +11,7 @@ FILE = "journal.jsonl"
 LOCK = "lock"
 LOG = "driver.log"
 # Where `steer` reaches the process that runs the sweep.
-SOCKET = "steer"
+SOCKET = "steer.sock"
 # Hydra's copies of the config.
 CONFIGS = ".hydra"
 # The workers' output.

@@ -127,7 +127,7 @@ def discard(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Removes what no session of the sweep will use any more: the copy of the data, compiled programs, a dead socket."""
+    """Removes what no session of the sweep will use: the copy of the data, compiled programs, a dead socket."""
     remove(folder / SOCKET)
     remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
     remove_folder(folder / COMPILED, ("jit_*", "*-cache", "*-atime", "xla_gpu_*/*"))
