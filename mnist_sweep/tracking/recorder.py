@@ -28,6 +28,7 @@ from mnist_sweep.journal.events import (
     EpochEnded,
     Event,
     ExecutionEnded,
+    SettingsChanged,
     SlotClosed,
     SlotLost,
     SlotOpened,
@@ -321,7 +322,7 @@ class Recorder:
 
     def _write_sweep_config(self, event: SweepStarted | SweepResumed) -> dict[str, Any]:
         """Writes the config and the space of the sweep, and returns the config without the store."""
-        shared = {key: value for key, value in event.config.items() if key != "tracking"}
+        shared = _shared(event.config)
         self._write.yaml(self._parent, shared, "config.yaml")
         self._write.yaml(self._parent, event.space, "space.yaml")
         return shared
@@ -376,6 +377,9 @@ class Recorder:
     def _steered(self, event: Steered) -> None:
         if isinstance(event, TrialStopped) and event.trial in self._runs:
             self._write.tag(self._runs[event.trial], TAG_STOPPED_BY, event.by)
+        if isinstance(event, SettingsChanged):
+            # MLflow's parameters cannot change.
+            self._write.yaml(self._parent, _shared(self._state.config), "config.yaml")
         changes = steering.story(self._state.steered)
         while len(text := json.dumps(changes)) > _LONGEST_TAG:
             del changes[0]
@@ -843,6 +847,11 @@ class Recorder:
             self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a sweep's config without the store."""
+    return {key: value for key, value in config.items() if key != "tracking"}
 
 
 def _params(execution: Execution) -> dict[str, int | None]:

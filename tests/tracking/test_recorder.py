@@ -802,7 +802,9 @@ def test_what_users_changed_is_in_the_tags_and_the_description(make_story):
         ("ada@box", "paused the sweep"),
         ("ada@box", "set search.max_trials=9, narrowed model.units=choice(64)"),
     ]
-    trials = Logged(story.uri).trials
+    logged = Logged(story.uri)
+    assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["search"]["max_trials"] == 9
+    trials = logged.trials
     assert trials[0].data.tags[TAG_STOPPED_BY] == "ada@box"
     assert trials[1].data.tags[TAG_ADDED_BY] == "bob@box"
     assert TAG_ADDED_BY not in trials[0].data.tags
