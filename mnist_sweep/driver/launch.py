@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
-from mnist_sweep.common.text import first_line, os_reason
+from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.data import images as data
 from mnist_sweep.driver import larger_space, same_sweep, summary
@@ -220,11 +220,24 @@ class _Launch:
         self._sweep.replay(self._past, grown=bool(self._grown))
         again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
+        for line in self._still_steered():
+            self._say(line)
         if not is_local(settings.tracking.uri, settings.tracking.artifacts):
             # The workers are still starting.
             self._tracker.opened(_ANSWER_WITHIN)
         if again:
             self._sweep.retry(again)
+
+    def _still_steered(self) -> Iterator[str]:
+        """Yields what users changed while an earlier session ran, as far as it still holds."""
+        state, slots = self._sweep.state, len(self._plan.slots)
+        for name, part in state.narrowed.items():
+            yield f"{name} is narrowed to {part}, as was set while the sweep ran"
+        if state.most_slots is not None and state.most_slots < slots:
+            again = command(f"steer {self._name} slots {slots}")
+            yield f"The sweep uses {counted(state.most_slots, 'slot')} of {slots}; to use all of them: {again}"
+        if state.paused:
+            yield f"The sweep is paused; to start trials again: {command(f'steer {self._name} continue')}"
 
     def _listen(self, views: contextlib.ExitStack) -> Callable[[], Sequence[Request]]:
         """Lets the user steer the sweep, and returns what gives the requests."""
