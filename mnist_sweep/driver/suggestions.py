@@ -74,7 +74,7 @@ class Suggestions:
             other: All other trials.
         """
         self._old_answers += self.state is SearchState.ASKED
-        self._search.replace(create)
+        self._search.start_over(create)
         for number, suggestion in known.items():
             self._search.add(number, suggestion)
         for number, result in results.items():

@@ -47,7 +47,7 @@ class ThreadedSearch:
         """Reports the end of a trial."""
         self._call(lambda search: search.tell(number, result))
 
-    def replace(self, create: Callable[[], Search]) -> None:
+    def start_over(self, create: Callable[[], Search]) -> None:
         """Builds another search, which gets all later calls.
 
         Args:
