@@ -192,8 +192,8 @@ class TestSearch:
         with pytest.raises(UserError) as caught:
             check_can_narrow(configured())
         assert str(caught.value) == (
-            "search={_target_: mine.Mine}: cannot continue with fewer values, as it cannot learn from the trials so far "
-            "(it has no method learn(values, scores)); start a new sweep"
+            "search={_target_: mine.Mine}: cannot continue with fewer values, as it cannot learn from the trials so "
+            "far (it has no method learn(values, scores)); start a new sweep"
         )
         check_can_narrow(configured(_target_="folder.mine.Mine"))
 
