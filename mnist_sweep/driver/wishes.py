@@ -56,7 +56,7 @@ class Wishes:
         attempts: Attempts,
         suggestions: Suggestions,
         space: Space,
-        image: Sequence[int],
+        image: Sequence[int] | None,
         emit: Callable[[Event], None],
         then: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
