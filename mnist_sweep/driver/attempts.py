@@ -252,9 +252,10 @@ class Attempts:
 
     def keep_to(self, most: int | None) -> None:
         """Releases slots without a task until so many are left, or opens them again; None for all."""
-        free = sorted(self.slots - self.running.keys(), key=lambda slot: (slot not in self.idle, slot))
-        for slot in reversed(free):
-            if most is not None and len(self.slots) > most:
+        if most is not None and len(self.slots) > most:
+            # Those that are not ready yet, or have the last names, come last.
+            free = sorted(self.slots - self.running.keys(), key=lambda slot: (slot not in self.idle, slot))
+            for slot in free[most - len(self.slots) :]:
                 self._emit(SlotClosed(self._clock(), slot, f"the sweep may use {counted(most, 'slot')}"))
                 self.released.append(slot)
                 self.slots.discard(slot)
