@@ -129,7 +129,7 @@ def discard(folder: Path) -> None:
 def tidy(folder: Path) -> None:
     """Removes what no session of the sweep will use: the copy of the data, compiled programs, a dead socket."""
     remove(folder / SOCKET)
-    remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
+    remove_folder(folder / ARRAYS, ("*.npy", "schema.json", f"{PARTIAL}*"))
     remove_folder(folder / COMPILED, ("jit_*", "*-cache", "*-atime", "xla_gpu_*/*"))
 
 
@@ -174,7 +174,7 @@ def _remove_unused(folder: Path) -> None:
 def _others(folder: Path) -> Iterator[Path]:
     """Yields the files in a folder that a sweep that never started does not write."""
     patterns = (
-        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{WORKERS}/*.log"),
+        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{ARRAYS}/schema.json", f"{WORKERS}/*.log"),
         *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
     )
     for path in folder.rglob("*"):
