@@ -71,7 +71,7 @@ def measure(trials: int, slots: int, overrides: Sequence[str], _: Path) -> Figur
     space, clock = Space(settings.trial), FakeClock()
     workers = FakeWorkers(slots, lambda values, epoch: values["model.dropout"] + epoch / 100, clock)
     search = ThreadedSearch(lambda: choose.create_search(settings, space), InlineExecutor())
-    progress = Progress(settings.objective, settings.search, slots, space.size, clock)
+    progress = Progress(settings.objective, settings.search, slots, lambda _: space.size, clock)
     # Processor time of this thread, and the time of the clock.
     times: list[tuple[float, float]] = []
     with (

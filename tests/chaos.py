@@ -18,10 +18,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,23 @@ import psutil
 from cluster import Cluster, Machine, Program, events, missing, until
 from programs import with_store
 
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.space import identity
+from mnist_sweep.driver.steering import Answer, Steering
 from mnist_sweep.journal import folders, journal
-from mnist_sweep.journal.events import AttemptFailed, EpochEnded, SweepEnded, TrialEnded, TrialStarted
-from mnist_sweep.journal.files import FILE
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    EpochEnded,
+    SweepContinued,
+    SweepEnded,
+    TrialEnded,
+    TrialStarted,
+)
+from mnist_sweep.journal.files import FILE, SOCKET
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.tracking import store as mlflow_store
-from mnist_sweep.tracking.tags import TAG_EXECUTION, TAG_TRIAL
+from mnist_sweep.tracking.tags import TAG_EXECUTION, TAG_STEERED, TAG_TRIAL
 from mnist_sweep.tracking.uri import sqlite_path
 
 # If suggestions depend on the order in which trials end, a single slot keeps that order the same.
@@ -59,6 +72,15 @@ ALGORITHMS = {
         "optimizer.learning_rate=0.01",
         "validation=kfold",
         "folds=3",
+        "workers.count=2",
+    ),
+    # Whose trials have the same metrics whatever their number is.
+    "steered": (
+        "search=grid",
+        "model.units=choice(4,8,16)",
+        "model.dropout=choice(0.0,0.2)",
+        "optimizer.learning_rate=0.01",
+        "training.epochs=30",
         "workers.count=2",
     ),
     # On a cluster, long enough for a node to be lost and another one to join.
@@ -150,6 +172,7 @@ class Tally:
         checks = (
             *("trials lost", "trials repeated", "metrics that differ", "other winners"),
             *("MLflow runs missing", "MLflow runs doubled", "processes left", "files left", "trials blamed"),
+            *("changes lost", "changes repeated"),
         )
         lines = [f"{count:6}  {name}" for name, count in self.faults.items()]
         return "\n".join(["faults injected", *lines, "found", *(f"{self.wrong[name]:6}  {name}" for name in checks)])
@@ -329,6 +352,67 @@ class Chaos:
             name = ""
             self._finish(folder, driver, "custom")
 
+    def steer(self, times: int) -> None:
+        """Steers sweeps in each way in turn, and kills their drivers meanwhile: before or after the event."""
+        kinds = itertools.cycle(_WISHES.items())
+        for name, wish in itertools.islice(kinds, times):
+            folder = self.fresh("steered")
+            driver = self._start(folder, "steered")
+            until(partial(_trained, folder), 300)
+            (sweep,) = folders.sweeps(folder / folders.SWEEPS)
+            answered: list[str] = []
+
+            def ask(at: Path = sweep, do: _Wish = wish, said: list[str] = answered) -> None:
+                with contextlib.suppress(UserError):
+                    said.append(do(Steering(at)).text)
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            time.sleep(self.rng.choice((0.0, 0.1, 0.3, 1.0)) * self.rng.random())
+            driver.kill()
+            driver.wait()
+            asking.join()
+            self.tally.faults[f"drivers killed at: {name}"] += 1
+            driver = self._start(folder, "steered")
+            if SweepState.after(journal.read(sweep)).paused:
+                until(partial(folders.is_running, sweep), 300)
+                Steering(sweep).unpause()
+            if (code := driver.wait(timeout=300)) != 0:
+                raise RuntimeError(f"{folder}: ended with {code}\n{self._output(folder).read_text()[-3000:]}")
+            self._compare_steered(folder, sweep, name, answered=bool(answered))
+
+    def _compare_steered(self, folder: Path, sweep: Path, name: str, *, answered: bool) -> None:
+        """Counts what is wrong in a sweep that was steered once: its trials, their metrics, and the change itself."""
+        expected, found, wrong = self.expected("steered"), self._results(folder), self.tally.wrong
+        state = SweepState.after(journal.read(sweep))
+        changes = [event for event in state.steered if not isinstance(event, SweepContinued)]
+        wrong["changes lost"] += answered and not changes
+        wrong["changes repeated"] += max(0, len(changes) - 1)
+        tried = Counter(identity(values) for values in found["values"].values())
+        known = {identity(values): number for number, values in expected["values"].items()}
+        most = state.config["search"]["max_trials"]
+        narrow = ("model.units" in state.narrowed, '"model.units": 16')
+        needed = {text for text in known if not (narrow[0] and narrow[1] in text)}
+        wrong["trials lost"] += len(found["values"].keys() - found["scores"].keys())
+        wrong["trials lost"] += len(needed - tried.keys()) if most is None else len(tried) != most
+        wrong["trials repeated"] += found["repeated"] + sum(count - 1 for count in tried.values())
+        same = {number: known[identity(values)] for number, values in found["values"].items()}
+        for (number, execution, epoch), metrics in found["metrics"].items():
+            wrong["metrics that differ"] += expected["metrics"].get((same[number], execution, epoch)) != metrics
+        epochs = Counter(number for number, _, _ in found["metrics"])
+        complete = (epochs[n] == 30 for n in found["values"] if n not in state.stopped_by)
+        wrong["metrics that differ"] += sum(not whole for whole in complete)
+        client = mlflow_store.connect(f"sqlite:///{folder}/mlruns/mlflow.db")
+        (experiment,) = [e for e in client.search_experiments() if e.name == "chaos"]
+        runs = client.search_runs([experiment.experiment_id], max_results=1000)
+        logged = Counter(run.data.tags.get(TAG_TRIAL) for run in runs)
+        wrong["MLflow runs missing"] += len({None, *map(str, found["values"])} - logged.keys())
+        wrong["MLflow runs missing"] += sum(run.info.status != "FINISHED" for run in runs)
+        wrong["MLflow runs doubled"] += sum(count - 1 for count in logged.values())
+        told = [run for run in runs if TAG_STEERED in run.data.tags]
+        wrong["changes lost"] += bool(changes) and len(told) != 1
+        self._look_for_leftovers(folder)
+
     def disturb_cluster(self, times: int, kinds: Iterable[str] = ()) -> None:
         """Disturbs sweeps on a Ray cluster of separate machines with each kind of fault in turn."""
         if reason := missing():
@@ -503,7 +587,7 @@ class Chaos:
         until = time.monotonic() + 10
         while (processes := _working_in(folder)) and time.monotonic() < until:
             time.sleep(0.1)
-        names = ("arrays", "package", "partial-*")
+        names = ("arrays", "package", "partial-*", SOCKET)
         files = [path for name in names for path in folder.glob(f"experiments/*/*/**/{name}")]
         for what, left in (("processes left", processes), ("files left", files)):
             self.tally.wrong[what] += len(left)
@@ -691,6 +775,23 @@ def _rejoin(machine: Machine) -> None:
     machine.start_ray()
 
 
+_Wish = Callable[[Steering], Answer]
+_WISHES: dict[str, _Wish] = {
+    "stop": lambda steering: steering.stop(1),
+    # The last combination of the grid.
+    "add": lambda steering: steering.add("model.units=16", "model.dropout=0.2"),
+    "pause": lambda steering: steering.pause(),
+    "set (budget)": lambda steering: steering.set("search.max_trials=4"),
+    "set (narrower)": lambda steering: steering.set("model.units=4,8"),
+    "slots": lambda steering: steering.slots(1),
+}
+
+
+def _trained(folder: Path) -> bool:
+    """Whether the second trial of a sweep has ended an epoch."""
+    return any(isinstance(event, EpochEnded) and event.trial == 1 for event in events(folder))
+
+
 _ClusterFault = Callable[[Cluster, Machine, Program], Cluster | None]
 CLUSTER_FAULTS: dict[str, _ClusterFault] = {
     "workers killed": _kill_worker_of,
@@ -737,7 +838,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=5, help="times to take a tracking server down (default: 5)")
     parser.add_argument("--nodes", type=int, default=16, help="faults on a Ray cluster of two nodes (default: 16)")
     parser.add_argument("--seed", type=int, default=1)
-    others = ("cluster", "short", "custom")
+    others = ("cluster", "short", "custom", "steered")
     parser.add_argument(
         "--algorithms", nargs="*", default=[a for a in ALGORITHMS if a not in others], choices=list(ALGORITHMS)
     )
@@ -757,6 +858,8 @@ def main() -> None:
     print(f"{time.monotonic() - started:6.0f} s  disks and clocks: {dict(chaos.tally.wrong)}", flush=True)
     chaos.poison(options.workers)
     print(f"{time.monotonic() - started:6.0f} s  poisoned: {dict(chaos.tally.wrong)}", flush=True)
+    chaos.steer(options.workers)
+    print(f"{time.monotonic() - started:6.0f} s  steered: {dict(chaos.tally.wrong)}", flush=True)
     chaos.disturb_cluster(options.nodes)
     print(f"{time.monotonic() - started:6.0f} s  cluster: {dict(chaos.tally.wrong)}", flush=True)
     chaos.stop_server("random", options.servers)

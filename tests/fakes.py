@@ -141,10 +141,11 @@ class FakeWorkers:
         self.names.append(slot.name)
         self._begin(slot.name)
 
-    def retire(self, slot: str) -> None:
+    def retire(self, slot: str) -> Slot:
         assert slot not in self.busy, f"{slot} is busy"
         self.names.remove(slot)
         self._forget(slot)
+        return Slot(slot, 1)
 
     def submit(self, slot: str, task: Task) -> None:
         assert slot in self.names

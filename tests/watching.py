@@ -73,5 +73,6 @@ class Story:
 
 
 def progress(clock: Clock | None = None, **changes: Any) -> Progress:
-    given = {"objective": MAX, "budget": budget(max_trials=20), "slots": 2, "size": None, **changes}
+    size = changes.pop("size", None)
+    given = {"objective": MAX, "budget": budget(max_trials=20), "slots": 2, "size": lambda _: size, **changes}
     return Progress(**given, clock=clock or Clock())

@@ -77,6 +77,35 @@ def _resume(given: list[str]) -> int:
     )
 
 
+def _steer(given: list[str]) -> int:
+    parser = _Parser("steer", "Changes a sweep while it runs. What is changed stays when the sweep is resumed.")
+    parser.usage = f"{parser.prog} [SWEEP] stop|add|pause|continue|set|slots …"
+    parser.epilog = f"""\
+stop TRIAL         stop a trial after its current epoch; it keeps its result
+add KEY=VALUE …    try these hyperparameter values next; the others are chosen as for search.enqueue
+pause              start no more trials; those that run go on
+continue           start trials again
+set KEY=VALUE …    change search.max_trials, time_budget, target or max_failures; or narrow what is searched:
+                   'optimizer.learning_rate=interval(1e-4,1e-2)'
+slots NUMBER       use so many slots; the process of another one ends when its trial has, and frees its GPU's memory
+
+{parser.epilog}"""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    running = f"{_SWEEP.replace('its last sweep', 'the one that runs')} (default: the only one that runs, or last)"
+    parser.add_argument("given", nargs="+", metavar="SWEEP", help=running)
+    # What follows may start with a minus.
+    options = parser.parse_args(["--help"] if {"-h", "--help"} & set(given) else ["--", *given])
+    from mnist_sweep.driver import steering
+
+    words = options.given
+    names_sweep = words[0] not in steering.WISHES or (words[1:2] and words[1] in steering.WISHES)
+    sweep, rest = (words[0], words[1:]) if names_sweep else (None, words)
+    if not rest or rest[0] not in steering.WISHES:
+        parser.error(f"{' '.join(words)}: write one of {', '.join(steering.WISHES)} after the sweep")
+    print(steering.steer(sweep, rest[0], rest[1:]).text)
+    return 0
+
+
 def _sync(given: list[str]) -> int:
     about = (
         "Adds to MLflow what is missing of a sweep, from the sweep's journal and folder. Restores what was deleted "
@@ -385,6 +414,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "experiments": _experiments,
     "show-data": _show_data,
     "resume": _resume,
+    "steer": _steer,
     "sync": _sync,
     "report": _report,
     "compare": _compare,

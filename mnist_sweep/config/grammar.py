@@ -51,6 +51,10 @@ class Choice:
         """Whether all values are numbers."""
         return all(type(option) in (int, float) for option in self.options)
 
+    def includes(self, value: Any) -> bool:
+        """Returns whether a value of a larger domain is in this one."""
+        return _canonical(value) in map(_canonical, self.options)
+
     def all(self) -> Iterator[Any]:
         """Returns every value."""
         return iter(self.options)
@@ -94,6 +98,10 @@ class Interval:
     def numeric(self) -> bool:
         """Whether all values are numbers: they are."""
         return True
+
+    def includes(self, value: Any) -> bool:
+        """Returns whether a value of a larger domain is in this one."""
+        return bool(self.low <= value <= self.high)
 
     def all(self) -> Iterator[Any]:
         """Returns every value of an interval of whole numbers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -169,6 +170,21 @@ class Space:
                 else:
                     counts[kept] += count * domain.size
         return counts.total()
+
+    def narrowed(self, parts: Mapping[str, Domain]) -> Space:
+        """Returns this space with smaller domains.
+
+        Args:
+            parts: Domains by the names of their hyperparameters; each has values of the domain in this space only.
+        """
+        made = copy.copy(self)
+        made.hyperparameters = [replace(h, domain=parts.get(h.name, h.domain)) for h in self.hyperparameters]
+        return made
+
+    def includes(self, values: Mapping[str, Any]) -> bool:
+        """Returns whether a configuration of a larger space with the same hyperparameters is in this one."""
+        domains = {h.name: h.domain for h in self.hyperparameters}
+        return all(domains[name].includes(value) for name, value in values.items())
 
     def grid(self) -> Iterator[Values]:
         """Yields every configuration once; the last hyperparameter changes fastest."""

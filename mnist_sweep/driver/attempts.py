@@ -23,6 +23,7 @@ from mnist_sweep.journal.events import (
     EpochEnded,
     Event,
     ExecutionEnded,
+    SlotClosed,
     SlotLost,
     SlotOpened,
     TrialEnded,
@@ -68,6 +69,8 @@ class _Attempt:
     impossible: str = ""
     """Why it cannot be trained."""
     slot: str = ""
+    waits: bool = False
+    """Whether its worker waits after each epoch."""
     stopping: bool = False
     longest_epoch: float = 0.0
     trained: bool = False
@@ -86,6 +89,7 @@ class Attempts:
         idle: The slots that are ready for a task.
         waiting: The attempts that wait for a slot, the next one first.
         running: The attempts that run, by slot.
+        released: The slots that users have back for now.
     """
 
     def __init__(
@@ -112,6 +116,8 @@ class Attempts:
         self.idle: list[str] = []
         self.waiting: deque[_Attempt] = deque()
         self.running: dict[str, _Attempt] = {}
+        self.released: list[str] = []
+        self._places: dict[str, Slot] = {}
         self._resting = RestingNodes(clock)
         # Since when there is no slot, and why.
         self._empty: tuple[float, str] | None = None
@@ -149,7 +155,10 @@ class Attempts:
                 # The journal needs the values that the search has suggested.
                 self._emit(TrialStarted(self._clock(), attempt.trial, attempt.number, NO_SLOT))
             self._ended(attempt.trial, Outcome(Status.REFUSED, attempt.impossible))
-        for attempt in list(self.waiting):
+        for attempt in [one for one in self.waiting if self._is_stopped(one)]:
+            self._end_waiting(attempt, state.cut[attempt.trial.number])
+        held = state.paused and state.phase is not Phase.STOPPING
+        for attempt in [one for one in self.waiting if not held or one.trial.number in state.cut]:
             slot, trial = self._slot_for(attempt), attempt.trial
             if slot is None:
                 continue
@@ -159,7 +168,18 @@ class Attempts:
             attempt.slot, self.running[slot] = slot, attempt
             # A trial that was asked to stop before its worker died must not train any further.
             stop = state.cut.get(trial.number, state.stopped if state.phase is Phase.STOPPING else "")
-            self.submit(slot, trials.task(self._settings, self._folder, trial, state, stop))
+            task = trials.task(self._settings, self._folder, trial, state, stop)
+            attempt.waits = task.waits
+            self.submit(slot, task)
+
+    def _is_stopped(self, attempt: _Attempt) -> bool:
+        """Whether an attempt that waits must not start: its trial was stopped before its first epoch."""
+        number = attempt.trial.number
+        return number in self._state.cut and not self._state.last_epoch(number)
+
+    def _end_waiting(self, attempt: _Attempt, reason: str) -> None:
+        self.waiting.remove(attempt)
+        self._ended(attempt.trial, Outcome(Status.STOPPED, reason))
 
     def _slot_for(self, attempt: _Attempt) -> str | None:
         """An idle slot, on another device than the one where the attempt before failed, if there is or will be one."""
@@ -170,11 +190,24 @@ class Attempts:
         may_come = any(place(slot) != attempt.avoid for slot in self.slots)
         return None if may_come else free[0]
 
+    @property
+    def to_start(self) -> int:
+        """How many trials of the search wait for their first start."""
+        started = self._state.results.trials
+        return sum(a.trial.number not in started and a.trial.confirms is None for a in self.waiting)
+
     def free(self) -> list[str]:
         """Returns the idle slots whose node does not rest."""
         if not self._resting.any:
             return self.idle
         return [slot for slot in self.idle if not self._resting.rests(slot, self.slots)]
+
+    def take_back(self) -> list[int]:
+        """Drops the trials that the search has suggested and that have not started, and returns their numbers."""
+        known = self._state.results.trials.keys() | self._state.added.keys()
+        dropped = [one for one in self.waiting if one.trial.number not in known and one.trial.confirms is None]
+        self.waiting = deque(one for one in self.waiting if one not in dropped)
+        return [one.trial.number for one in dropped]
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to an idle slot, which must not be silent for too long until `end`."""
@@ -187,8 +220,14 @@ class Attempts:
         self.stop_running(reason)
         # Those that have trained an epoch start once more, to save what they have.
         for attempt in [a for a in self.waiting if not self._state.last_epoch(a.trial.number)]:
-            self.waiting.remove(attempt)
-            self._ended(attempt.trial, Outcome(Status.STOPPED, reason))
+            self._end_waiting(attempt, reason)
+
+    def stop_trial(self, number: int) -> bool:
+        """Stops a trial that was cut: after its epoch if it runs, which is returned, else when it would start."""
+        running = [attempt for attempt in self.running.values() if attempt.trial.number == number]
+        for attempt in running:
+            self._stop(attempt, self._state.cut[number])
+        return bool(running)
 
     def stop_running(self, reason: str) -> None:
         """Asks the running trials to stop after their current epoch."""
@@ -209,7 +248,30 @@ class Attempts:
         """Removes an idle slot for good."""
         self.slots.discard(slot)
         self._not_idle(slot)
-        self._then(partial(self._workers.retire, slot))
+        self._then(partial(self._release, slot))
+
+    def keep_to(self, most: int | None) -> None:
+        """Releases slots without a task until so many are left, or opens them again; None for all."""
+        if most is not None and len(self.slots) > most:
+            # Those that are not ready yet, or have the last names, come last.
+            free = sorted(self.slots - self.running.keys(), key=lambda slot: (slot not in self.idle, slot))
+            for slot in free[most - len(self.slots) :]:
+                self._emit(SlotClosed(self._clock(), slot, f"the sweep may use {counted(most, 'slot')}"))
+                self.released.append(slot)
+                self.slots.discard(slot)
+                self._not_idle(slot)
+                self._then(partial(self._release, slot))
+        while self.released and (most is None or len(self.slots) < most):
+            slot = self.released.pop()
+            self._emit(SlotOpened(self._clock(), slot, "the sweep may use it again"))
+            self.slots.add(slot)
+            self._then(partial(self._reopen, slot))
+
+    def _release(self, slot: str) -> None:
+        self._places[slot] = self._workers.retire(slot)
+
+    def _reopen(self, slot: str) -> None:
+        self._workers.open(self._places.pop(slot))
 
     def _not_idle(self, slot: str) -> None:
         self.idle = [idle for idle in self.idle if idle != slot]
@@ -271,6 +333,8 @@ class Attempts:
         match message:
             case Joined():
                 self.slots.add(message.slot)
+                # A node with the name of one that is lost.
+                self.released = [slot for slot in self.released if slot != message.slot]
                 self._empty = None
                 self._emit(SlotOpened(self._clock(), message.slot, message.reason))
             case Ready():
@@ -311,7 +375,7 @@ class Attempts:
         number = attempt.trial.number
         if number in self._state.cut:
             self._stop(attempt, self._state.cut[number])
-        elif self._state.may_be_cut(attempt.trial):
+        elif attempt.waits:
             self._then(partial(self._workers.go_on, attempt.slot, number, execution, epoch))
 
     def _done(self, message: Done, attempt: _Attempt) -> None:
@@ -326,6 +390,10 @@ class Attempts:
 
     def _died(self, message: Died) -> None:
         self._not_idle(message.slot)
+        if message.slot in self.released:
+            # Its node was lost at the same time.
+            self.released.remove(message.slot)
+            return
         if message.lost:
             self.slots.discard(message.slot)
             if self.slots or node_of(message.slot):
@@ -334,10 +402,12 @@ class Attempts:
         if attempt is not None:
             gone = message.lost and bool(node_of(message.slot))
             self._failed(attempt, Outcome(Status.FAILED, f"its worker {message.reason}"), message.log, gone=gone)
-        if not self.slots and node_of(message.slot):
+        if self.slots or self.released:
+            return
+        if node_of(message.slot):
             # Another node may join.
             self._empty = (self._clock(), f"{message.slot} {message.reason}")
-        elif not self.slots:
+        else:
             raise UserError(f"workers: {message.slot} {message.reason}")
 
     # ---- retry or end -------------------------------------------------------------------------------------------
@@ -381,7 +451,7 @@ class Attempts:
     def _check_failures(self) -> None:
         if self._state.phase is Phase.STOPPING:
             return
-        limit = self._settings.search.max_failures
+        limit = self._state.settings.search.max_failures
         failed = self._state.results.in_a_row(Status.FAILED)
         if limit is not None and len(failed) >= limit:
             common = most_common(outcome.reason for outcome in failed.values())

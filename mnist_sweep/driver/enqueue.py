@@ -35,7 +35,7 @@ def enqueued(settings: Settings, space: Space, baseline: Mapping[str, Any] | Non
     """
     found: dict[str, Values] = {}
     for item in settings.search.enqueue:
-        values = _default(settings, space, baseline) if item == "default" else _given(item, settings, space, baseline)
+        values = _default(settings, space, baseline) if item == "default" else filled(item, settings, space, baseline)
         if values is not None:
             found.setdefault(identity(values), values)
     return list(found.values())
@@ -49,15 +49,33 @@ def _default(settings: Settings, space: Space, baseline: Mapping[str, Any] | Non
     return None if MISSING in values.values() else values
 
 
-def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: Mapping[str, Any] | None) -> Values:
-    given = dict(_flat(item, "", [h.name for h in space.hyperparameters]))
+def filled(
+    item: Mapping[str, Any],
+    settings: Settings,
+    space: Space,
+    baseline: Mapping[str, Any] | None,
+    what: str = "search.enqueue",
+) -> Values:
+    """Returns a configuration that has some values, and others as `enqueued` fills them.
+
+    Args:
+        item: The values, by dotted keys or in groups.
+        settings: As for `enqueued`.
+        space: As for `enqueued`.
+        baseline: As for `enqueued`.
+        what: What the values are, for messages.
+
+    Raises:
+        UserError: As `enqueued`.
+    """
+    given = dict(_flat(item, "", [h.name for h in space.hyperparameters], what))
 
     def pick(hyperparameter: Hyperparameter, values: Values) -> Any:
         name, domain = hyperparameter.name, hyperparameter.domain
         if name in given:
             value = member(domain, _plain(given, name, values, settings))
             if value is MISSING:
-                raise UserError(f"search.enqueue: {name}={given[name]}: must be in {domain}")
+                raise UserError(f"{what}: {name}={given[name]}: must be in {domain}")
             return value
         value = member(domain, _plain(baseline or {}, name, values, settings))
         return _middle(domain) if value is MISSING else value
@@ -65,7 +83,7 @@ def _given(item: Mapping[str, Any], settings: Settings, space: Space, baseline: 
     values = _filled(space, pick)
     for name in given:
         if name not in values and name not in space.unused(values):
-            raise UserError(f"search.enqueue: {name}={given[name]}: its condition does not hold with the other values")
+            raise UserError(f"{what}: {name}={given[name]}: its condition does not hold with the other values")
     return values
 
 
@@ -83,7 +101,7 @@ def _filled(space: Space, pick: Callable[[Hyperparameter, Values], Any]) -> Valu
     return {h.name: values[h.name] for h in space.hyperparameters if h.name in values}
 
 
-def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str], what: str) -> Iterator[tuple[str, Any]]:
     """Yields the hyperparameters that an item names, dotted or in groups, for all layers at once or for each."""
     for key, value in item.items():
         name = f"{prefix}{key}"
@@ -94,9 +112,9 @@ def _flat(item: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterato
             each = [(layer, value_at(value, layer.removeprefix(f"{name}."))) for layer in layers]
             yield from ((layer, at) for layer, at in each if at is not MISSING)
         elif isinstance(value, Mapping) and any(hp.startswith(f"{name}.") for hp in known):
-            yield from _flat(value, f"{name}.", known)
+            yield from _flat(value, f"{name}.", known, what)
         else:
-            raise UserError(f"search.enqueue: {name}={value}: {name} is not searched{did_you_mean(name, known)}")
+            raise UserError(f"{what}: {name}={value}: {name} is not searched{did_you_mean(name, known)}")
 
 
 def _plain(config: Mapping[str, Any], name: str, values: Values, settings: Settings) -> Any:

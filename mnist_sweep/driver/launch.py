@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
-from mnist_sweep.common.text import first_line
+from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.common.versions import versions
-from mnist_sweep.config import space
 from mnist_sweep.data.dataset import Dataset, LoadedData
 from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
@@ -34,6 +34,7 @@ from mnist_sweep.driver.publish import load_plots, publish, registers
 from mnist_sweep.driver.publish import prepare as prepare_to_publish
 from mnist_sweep.driver.screen import Screen
 from mnist_sweep.driver.signals import stopping_on_signals
+from mnist_sweep.driver.steering_socket import Request, SteeringSocket
 from mnist_sweep.driver.stored_config import to_store
 from mnist_sweep.journal.events import SweepResumed, SweepStarted
 from mnist_sweep.journal.folders import tidy
@@ -178,14 +179,11 @@ class _Launch:
         views.callback(search.close)
         self._tracker = Tracker(settings, self._folder, load_plots, self._tell, self._faults)
         views.callback(_close, self._tracker, self._tell, self._say, self._name)
-        size = plan.space.size
-        if size is not None and settings.search.algorithm == "grid":
-            size -= len({space.identity(trial["values"]) for trial in started.earlier})
         progress = Progress(
             settings.objective,
             settings.search,
             len(plan.slots),
-            size,
+            partial(plan.count_trials, earlier=started.earlier),
             clock,
             confirm=settings.confirm,
             single=not plan.space.hyperparameters,
@@ -214,6 +212,7 @@ class _Launch:
             tests=self._retrains is None or self._retrains.test,
             meanwhile=lambda: prepare_to_publish(settings, len(self._sweep.results.outcomes)),
             tick=tick,
+            requests=self._listen(views),
         )
         for event in self._past:
             self._tracker.handle(event)
@@ -221,11 +220,32 @@ class _Launch:
         self._sweep.replay(self._past, grown=bool(self._grown))
         again = self._sweep.to_retry(self._say) if retry_failed else []
         self._sweep.emit(self._first)
+        for line in self._still_steered():
+            self._say(line)
         if not is_local(settings.tracking.uri, settings.tracking.artifacts):
             # The workers are still starting.
             self._tracker.opened(_ANSWER_WITHIN)
         if again:
             self._sweep.retry(again)
+
+    def _still_steered(self) -> Iterator[str]:
+        """Yields what users changed while an earlier session ran, as far as it still holds."""
+        state, slots = self._sweep.state, len(self._plan.slots)
+        for name, part in state.narrowed.items():
+            yield f"{name} is narrowed to {part}, as was set while the sweep ran"
+        if state.most_slots is not None and state.most_slots < slots:
+            again = command(f"steer {self._name} slots {slots}")
+            yield f"The sweep uses {counted(state.most_slots, 'slot')} of {slots}; to use all of them: {again}"
+        if state.paused:
+            yield f"The sweep is paused; to start trials again: {command(f'steer {self._name} continue')}"
+
+    def _listen(self, views: contextlib.ExitStack) -> Callable[[], Sequence[Request]]:
+        """Lets the user steer the sweep, and returns what gives the requests."""
+        try:
+            return views.enter_context(SteeringSocket(self._folder)).requests
+        except OSError as error:
+            self._say(f"This sweep cannot be steered while it runs: there can be no socket here ({os_reason(error)}).")
+            return list
 
     def run_loop(self) -> bool:
         """Runs the loop to its end; returns False if the user interrupted it at once."""

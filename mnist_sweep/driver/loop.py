@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.common.text import first_line, numbered
+from mnist_sweep.config.narrowing import narrowed
 from mnist_sweep.config.settings import Settings
-from mnist_sweep.config.space import Space
+from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.units import seconds
 from mnist_sweep.driver import trials
 from mnist_sweep.driver.attempts import Attempts
 from mnist_sweep.driver.outbox import Outbox
 from mnist_sweep.driver.packaging import Packaging
 from mnist_sweep.driver.receive import receive
-from mnist_sweep.driver.state import LoopState, Phase, answers
+from mnist_sweep.driver.state import LoopState, Phase, answers, last_narrowing
+from mnist_sweep.driver.steering_socket import Request
 from mnist_sweep.driver.suggestions import SearchState, Suggestions
 from mnist_sweep.driver.winner import WinnerTest, candidates, retrainings
+from mnist_sweep.driver.wishes import Wishes
 from mnist_sweep.journal.events import (
     Event,
     Listener,
@@ -26,6 +30,7 @@ from mnist_sweep.journal.events import (
     SlotOpened,
     SweepEnded,
     SweepResumed,
+    TrialAdded,
     TrialAsked,
     TrialEnded,
     TrialsRetried,
@@ -34,6 +39,8 @@ from mnist_sweep.journal.events import (
 from mnist_sweep.journal.files import STATE_FILE, forget, trial_folder
 from mnist_sweep.journal.ranking import Ranking, confirm
 from mnist_sweep.journal.trial import Status
+from mnist_sweep.search import choose
+from mnist_sweep.search.base import Suggestion
 from mnist_sweep.search.in_thread import ThreadedSearch
 from mnist_sweep.search.stopping import Stopping
 from mnist_sweep.workers.base import Message, Workers
@@ -73,6 +80,7 @@ class Sweep:
         tests: bool = True,
         meanwhile: Callable[[], None] = lambda: None,
         tick: Callable[[], None] = lambda: None,
+        requests: Callable[[], Sequence[Request]] = lambda: (),
     ) -> None:
         """Takes the parts.
 
@@ -91,8 +99,9 @@ class Sweep:
             tests: Whether the winner is tested on the test images.
             meanwhile: What to do while the winner is tested.
             tick: Called several times a second.
+            requests: Returns what users want of the running sweep, since the last call.
         """
-        self._settings, self._budget, self._space = settings, settings.search, space
+        self._settings, self._space = settings, space
         self._workers, self._folder, self._clock = workers, folder, clock
         self._sharing, self._packaging, self._tests = sharing or Sharing(), packaging, tests
         self.state, self._suggestions = LoopState(settings, stopping), Suggestions(search)
@@ -111,7 +120,11 @@ class Sweep:
             clock,
         )
         self._test = WinnerTest(folder, self._attempts, packaging, meanwhile, self._receive)
-        self._started, self._tick = clock(), tick
+        self._wishes = Wishes(
+            self.state, self._attempts, self._suggestions, space, image, self._emit, self._outbox.then, clock
+        )
+        self._requests, self._tick = requests, tick
+        self.state.begin_session(clock())
 
     @property
     def results(self) -> Ranking:
@@ -135,9 +148,15 @@ class Sweep:
         suggestions = answers(events)
         larger = [i for i, event in enumerate(events) if isinstance(event, SweepResumed) and event.space]
         last_growth = len(events) if grown else max(larger, default=-1)
+        narrowing = last_narrowing(events)
         unanswered: int | None = None
         for position, event in enumerate(events):
             self.state.handle(event)
+            if position == narrowing:
+                self._narrow()
+            if position <= narrowing:
+                # The search that was built then has never got these calls.
+                continue
             match event:
                 case TrialAsked() if position < last_growth and position not in suggestions:
                     # The end of the smaller space; in the larger one it would be a suggestion.
@@ -147,13 +166,17 @@ class Sweep:
                     self._suggestions.ask_again(event.trial, suggestions.get(position))
                 case TrialStarted() if event.trial.number == unanswered:
                     unanswered = None
+                case TrialAdded():
+                    self._suggestions.add(event.trial, Suggestion(event.values))
                 case TrialEnded():
                     unanswered = None if event.trial == unanswered else unanswered
                     self._suggestions.tell(event.trial, self.state.result(event.trial))
         self.state.end_session()
         self._suggestions.resume(unanswered=unanswered is not None)
         self._attempts.add_interrupted(confirming=False)
-        self._started = self._clock()
+        for event in self.state.added.values():
+            self._attempts.add([trials.added(self._settings, self._space, event)])
+        self.state.begin_session(self._clock())
         if self.state.reached:
             self.state.stop(self.state.reached)
 
@@ -167,7 +190,7 @@ class Sweep:
             UserError: The sweep would stop them at once.
         """
         failed, trials = self.state.failed, self.results.trials
-        budget = self._budget.time_budget
+        budget = self.state.settings.search.time_budget
         if failed and budget is not None and self.state.used >= seconds(budget):
             raise UserError(f"resume: the time budget of {budget} is used up; add a longer one, search.time_budget=…")
         if failed and self.state.reached:
@@ -203,9 +226,27 @@ class Sweep:
 
     def _emit(self, event: Event) -> None:
         """Adds an event, which the listeners get at the end of this turn."""
+        before = self.state.narrowed
         self._outbox.add(event)
         self.state.handle(event)
         self._sharing.handle(event)
+        if self.state.narrowed != before:
+            self._narrow()
+
+    def _narrow(self) -> None:
+        """Lets the search start over in a space that was narrowed, with the trials so far that are in it."""
+        state, space = self.state, narrowed(self._space, self.state.narrowed)
+        values = {n: trial.values for n, trial in state.results.trials.items() if trial.confirms is None}
+        values |= {n: event.values for n, event in state.added.items()}
+        known = {n: Suggestion(values[n]) for n in sorted(values) if space.includes(values[n])}
+        results = {n: result for n in state.results.outcomes if n in known and (result := state.result(n)) is not None}
+        started, tried = state.started, set(map(identity, values.values()))
+        enqueued = [one for one in (started.enqueued if started else ()) if identity(one) not in tried]
+        earlier = started.earlier if started else ()
+        create = partial(choose.narrow_search, state.settings, space, enqueued, earlier, len(values))
+        self._suggestions.start_over(create, known, results, values.keys() - known.keys())
+        # Other values get their number.
+        state.asked = next(iter(self._attempts.take_back()), state.asked)
 
     def run(self) -> Ranking:
         """Runs until the search, the space or a budget is used up, then confirms and tests the winner.
@@ -295,10 +336,13 @@ class Sweep:
     def _turn(self) -> None:
         """Starts, stops and asks, before the next wait for messages."""
         self._tick()
+        for request in self._requests():
+            self._wishes.handle(request)
         self._attempts.check_silence()
         self._attempts.check_slots()
         if self.state.phase is not Phase.TESTING:
             self._check_interruption_and_time()
+            self._attempts.keep_to(self.state.most_slots)
             # Each needs an idle slot. The workers' messages wait meanwhile.
             for _ in range(_MOST_ASKED):
                 self._take_answer()
@@ -317,6 +361,9 @@ class Sweep:
             return False
         if self.state.interruption:
             return True
+        if not self._attempts.slots:
+            # A user has them for now. What follows needs one.
+            return False
         if self._attempts.waiting or self._suggestions.state is SearchState.ASKED:
             return False
         finished = self._suggestions.state is SearchState.FINISHED
@@ -324,12 +371,11 @@ class Sweep:
 
     def _used_up(self) -> bool:
         """Whether `search.max_trials` have started, or wait to start."""
-        started, most = self.results.trials, self._budget.max_trials
-        to_start = sum(a.trial.number not in started and a.trial.confirms is None for a in self._attempts.waiting)
-        return most is not None and len(self.state.searched) + to_start >= most
+        most = self.state.settings.search.max_trials
+        return most is not None and len(self.state.searched) + self._attempts.to_start >= most
 
     def _check_interruption_and_time(self) -> None:
-        budget, used = self._budget.time_budget, self.state.used + self._clock() - self._started
+        budget, used = self.state.settings.search.time_budget, self.state.seconds(self._clock())
         if self.state.interruption:
             self._attempts.stop_running(self.state.interruption)
         elif self.state.phase is not Phase.CONFIRMING and budget is not None and used >= seconds(budget):
@@ -339,19 +385,20 @@ class Sweep:
         answer = self._suggestions.answer(trials_open=bool(self._attempts.waiting or self._attempts.running))
         if answer is not None:
             number, suggestion = answer
-            self.state.next = number + 1
+            self.state.next, self.state.asked = max(self.state.next, number + 1), None
             if self.state.phase is Phase.SEARCHING:
                 # It does not start here: the slot that was idle at the ask may be gone or busy by now.
                 self._attempts.add([trials.suggested(self._settings, self._space, number, suggestion)])
 
     def _share(self) -> None:
         """Opens and closes shares of GPUs."""
-        slots, most = self._attempts.slots, self._budget.max_trials
+        slots, most = self._attempts.slots, self.state.settings.search.max_trials
         for slot, reason in self._sharing.surplus(slots - self._attempts.running.keys()):
             self._emit(SlotClosed(self._clock(), slot, reason))
             self._attempts.retire(slot)
         # If every slot has one of the trials that are left, there is none for another slot.
         few = most is not None and most - len(self.state.searched) < len(slots)
+        few = few or (self.state.most_slots is not None and self.state.most_slots <= len(slots))
         suggests = self._suggestions.state in (SearchState.SUGGESTED, SearchState.ASKED)
         if few or not suggests or self.state.phase is not Phase.SEARCHING:
             return
@@ -361,8 +408,8 @@ class Sweep:
 
     def _ask(self) -> None:
         may_ask = self.state.phase is Phase.SEARCHING and self._suggestions.state is SearchState.SUGGESTED
-        if self._attempts.free() and may_ask and not self._used_up():
-            number = self.state.next
+        if self._attempts.free() and may_ask and not (self.state.paused or self._used_up()):
+            number = self.state.next if self.state.asked is None else self.state.asked
             self._emit(TrialAsked(self._clock(), number))
             self._suggestions.ask(number)
 

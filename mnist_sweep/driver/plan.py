@@ -14,6 +14,7 @@ from mnist_sweep.common.files import make_folder
 from mnist_sweep.common.text import one_line, os_reason
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
+from mnist_sweep.config.narrowing import narrowed
 from mnist_sweep.config.settings import RayConfig, Settings, check_settings
 from mnist_sweep.config.space import Space, identity
 from mnist_sweep.config.task import check_target
@@ -26,6 +27,7 @@ from mnist_sweep.driver.backend_choice import with_backend
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS
 from mnist_sweep.journal.folders import SWEEPS, find
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Retrains
 from mnist_sweep.search import compatibility
 from mnist_sweep.tracking.uri import absolute, check_artifacts
@@ -217,6 +219,21 @@ class Plan:
         settings, known, _ = prepare(self.config, found)
         return replace(self, settings=settings, known_space=known, baseline=found.baseline(self.baseline))
 
+    def count_trials(self, state: SweepState, earlier: Sequence[Mapping[str, Any]]) -> int | None:
+        """Returns how many trials it takes to try every combination of values; None if they cannot be counted.
+
+        Args:
+            state: The state of the sweep, which may have tried others before its space was narrowed.
+            earlier: The trials of earlier sweeps, which a grid leaves out.
+        """
+        space = narrowed(self.space, state.narrowed)
+        if space.size is None:
+            return None
+        tried = [t.values for n, t in state.results.trials.items() if n in state.searched | state.refused]
+        others = sum(not space.includes(values) for values in tried) if state.narrowed else 0
+        known = {identity(trial["values"]) for trial in earlier if space.includes(trial["values"])}
+        return space.size + others - (len(known) if self.settings.search.algorithm == "grid" else 0)
+
     def first_event(
         self,
         folder: Path,
@@ -252,6 +269,7 @@ class Plan:
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
             earlier=self._earlier(data.digest()),
             id=uuid.uuid4().hex,
+            baseline=dict(self.baseline or {}),
         )
 
     def _earlier(self, digest: str) -> list[dict[str, Any]]:

@@ -12,7 +12,16 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.search_config import SearchConfig
 from mnist_sweep.config.settings import ConfirmConfig
 from mnist_sweep.config.units import seconds
-from mnist_sweep.journal.events import AttemptFailed, EpochEnded, Event, TrialEnded, TrialsRetried, TrialStarted
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    EpochEnded,
+    Event,
+    SettingsChanged,
+    SweepResumed,
+    TrialEnded,
+    TrialsRetried,
+    TrialStarted,
+)
 from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome, Status, Trial
 
@@ -73,7 +82,7 @@ class Progress:
         objective: Objective,
         budget: SearchConfig,
         slots: int,
-        size: int | None,
+        size: Callable[[SweepState], int | None],
         clock: Callable[[], float],
         *,
         confirm: ConfirmConfig | None = None,
@@ -85,7 +94,8 @@ class Progress:
             objective: What is optimized.
             budget: When the sweep ends.
             slots: How many trials run at once.
-            size: How many combinations of values the space holds; None if they cannot be counted.
+            size: Returns how many combinations of values there are to try in the whole sweep; None if they cannot be
+                counted.
             clock: The time in seconds since 1970.
             confirm: How the best trials are retrained; None if they are not.
             single: Whether nothing is searched.
@@ -100,9 +110,10 @@ class Progress:
         self._mean, self._mean_execution, self._mean_complete = _Mean(), _Mean(), _Mean()
         self._slots, self._confirm = slots, confirm
         repeats = budget.algorithm in ("hyperband", "pbt")
-        self._budget, self._size = budget.max_trials, None if repeats else size
+        self._count_space: Callable[[SweepState], int | None] = (lambda _: None) if repeats else size
+        self._size = self._count_space(self.state)
+        self._set_budget(budget.max_trials, budget.time_budget)
         self._failed_alike: dict[tuple[Status, str], int] = {}
-        self._seconds = seconds(budget.time_budget) if budget.time_budget else None
 
     def handle(self, event: Event) -> None:
         """Takes note of an event."""
@@ -115,6 +126,10 @@ class Progress:
                 self._count(number, -1)
         self.state.handle(event)
         match event:
+            case SweepResumed() | SettingsChanged():
+                if search := self.state.config.get("search"):
+                    self._set_budget(search.get("max_trials"), search.get("time_budget"))
+                self._size = self._count_space(self.state)
             case TrialStarted():
                 self._parts[event.trial.number] = self._part(event.trial.number)
             case EpochEnded() | AttemptFailed() if event.trial in self.state.open:
@@ -126,6 +141,9 @@ class Progress:
                     self._failed_alike.setdefault(event.outcome.cause, event.trial)
             case TrialsRetried():
                 self._parts |= dict.fromkeys(self.state.open.keys() & set(event.trials), 0.0)
+
+    def _set_budget(self, trials: int | None, time: str | None) -> None:
+        self._budget, self._seconds = trials, seconds(time) if time else None
 
     def _count(self, number: int, times: int) -> None:
         """Counts a trial that has ended; with -1 `times`, no longer."""
@@ -209,7 +227,9 @@ class Progress:
             Seconds; None before the first epoch, or if it cannot be known how many trials there will be.
         """
         trials, parts = self.state.results.trials, self._parts
-        retrains = bool(trials) and trials[self.state.next - 1].confirms is not None
+        if self.state.paused or not self.slots:
+            return None
+        retrains = bool(trials) and trials[max(trials)].confirms is not None
         if self._confirm is None:
             return self._search_left(list(parts.values()))
         again = {number for number in parts if trials[number].confirms is not None}
@@ -263,6 +283,11 @@ class Progress:
         done = len(self.counted)
         return counted(done, "trial") if self.most is None else f"{done:,} of {counted(self.most, 'trial')}"
 
+    def _limit(self) -> str:
+        """Says that users have slots back for now; "" if not."""
+        most = self.state.most_slots
+        return "" if most is None or self.state.slots_added >= 0 else f", {-self.state.slots_added} given back"
+
     def headline(self, *, busy: bool = True) -> str:
         """One line on the sweep so far.
 
@@ -275,8 +300,12 @@ class Progress:
         if retrained:
             ended = sum(number in results.outcomes for number in retrained)
             parts.append(f"{counted(ended, 'retraining')} {'' if self.single else 'of the best '}done")
+        if self.state.paused:
+            parts.append("paused")
         if busy:
-            parts.append(f"{len(self.state.open)} of {counted(self.slots, 'slot')} busy")
+            parts.append(f"{len(self.state.open)} of {counted(self.slots, 'slot')} busy{self._limit()}")
+        elif self._limit():
+            parts.append(f"{counted(self.slots, 'slot')} in use{self._limit()}")
         parts.append(f"{format_duration(self.clock() - self.started)} elapsed")
         left = self.seconds_left()
         if left is not None and self.state.ended is None:

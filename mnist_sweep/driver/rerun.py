@@ -25,6 +25,7 @@ from mnist_sweep.journal.trial import WITHOUT_RESULT, Outcome
 from mnist_sweep.results.models.model_run import find_trial
 from mnist_sweep.results.models.training_data import load_training_data
 from mnist_sweep.results.runs.logged import Curve, Logged, lineage
+from mnist_sweep.tracking.tags import TAG_ADDED_BY, TAG_STOPPED_BY
 from mnist_sweep.workers.base import Died, Done, Executed, MachineFailed, Message, Ready, Reported, Train, Workers
 from mnist_sweep.workers.devices import Slot, slots, visible_gpus
 from mnist_sweep.workers.local import LocalWorkers
@@ -129,6 +130,7 @@ def rerun(what: str | None, trial: int | None, tracking_uri: str | None, console
     number, sweep = chain[-1].trial.number, chain[-1].sweep
     place = f"{slot.name} with {counted(slot.threads, 'thread')}"
     say(f"Trial {number} of {sweep} again ({found.run.info.run_id}), on {place}")
+    tell_who_steered(say, chain[-1])
     with tempfile.TemporaryDirectory(prefix="mnist_sweep-rerun-") as temporary:
         folder = Path(temporary)
         (folder / ARRAYS).mkdir()
@@ -273,6 +275,13 @@ def _slot(logged: Logged) -> Slot:
     on_gpu = logged.slot.startswith("gpu") and visible_gpus()
     places = slots(settings.workers.model_copy(update={"devices": "gpu" if on_gpu else "cpu"}), most)
     return next((place for place in places if place.name == logged.slot.partition("@")[0]), places[0])
+
+
+def tell_who_steered(say: Callable[[str], object], logged: Logged) -> None:
+    """Prints who added a trial to the running sweep, and who stopped it."""
+    for tag, done in ((TAG_ADDED_BY, "added it to"), (TAG_STOPPED_BY, "stopped it in")):
+        if by := logged.tags.get(tag):
+            say(f"{by} {done} the running sweep.")
 
 
 def tell_of_failed(say: Callable[[str], object], logged: Logged, outcome: Outcome) -> int:

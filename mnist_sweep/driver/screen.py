@@ -19,9 +19,11 @@ from mnist_sweep.journal.events import (
     SlotClosed,
     SlotLost,
     SlotOpened,
+    Steered,
     SweepEnded,
     TrialEnded,
 )
+from mnist_sweep.journal.steering import what
 from mnist_sweep.journal.trial import WITHOUT_RESULT, Status, Trial
 
 _ROWS = 14
@@ -84,6 +86,8 @@ class Screen:
         elif isinstance(event, SlotOpened | SlotClosed):
             done = "opened" if isinstance(event, SlotOpened) else "closed"
             self._say(f"{event.slot} {done}: {event.reason}", "dim")
+        elif isinstance(event, Steered):
+            self._say(f"{event.by} {what(event)}", "cyan")
         elif isinstance(event, EpochEnded) and self.progress.single and event.trial in trials:
             self._say(self._epoch_line(event, trials[event.trial]))
         elif isinstance(event, TrialEnded) and event.trial in trials:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
-from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 from mnist_sweep.search.in_thread import ThreadedSearch
 
 
@@ -35,6 +36,8 @@ class Suggestions:
         self._ended_since_ask = False
         # The trials whose end the search knows: what becomes of them when they are retried would be a second one.
         self._told: set[int] = set()
+        # The trials that it does not know, as they are not in its space.
+        self._unknown: set[int] = set()
         # How many answers are still to come that an earlier session has acted on.
         self._old_answers = 0
 
@@ -50,6 +53,34 @@ class Suggestions:
             self._old_answers += 1
         else:
             self._search.restore(number, answer)
+
+    def add(self, number: int, suggestion: Suggestion) -> None:
+        """Reports a trial that a user has added."""
+        self._search.add(number, suggestion)
+
+    def start_over(
+        self,
+        create: Callable[[], Search],
+        known: Mapping[int, Suggestion],
+        results: Mapping[int, Result],
+        other: set[int],
+    ) -> None:
+        """Builds another search, and reports to it what is known.
+
+        Args:
+            create: Builds it.
+            known: The trials to report to it, by number.
+            results: The results of those among them that have ended, in their order.
+            other: All other trials.
+        """
+        self._old_answers += self.state is SearchState.ASKED
+        self._search.start_over(create)
+        for number, suggestion in known.items():
+            self._search.add(number, suggestion)
+        for number, result in results.items():
+            self._search.tell(number, result)
+        self._told, self._unknown = set(results), other
+        self.state = SearchState.SUGGESTED
 
     def resume(self, *, unanswered: bool) -> None:
         """Ends the repetition; `unanswered` if nothing was done yet with the answer to the last question."""
@@ -87,7 +118,8 @@ class Suggestions:
         if result is None or number in self._told:
             return
         self._told.add(number)
-        self._search.tell(number, result)
+        if number not in self._unknown:
+            self._search.tell(number, result)
         self._ended_since_ask = True
         if self.state is SearchState.PAUSED:
             self.state = SearchState.SUGGESTED

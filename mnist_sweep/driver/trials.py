@@ -14,6 +14,7 @@ from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import check_shape, check_trial
 from mnist_sweep.config.units import seconds, size
 from mnist_sweep.driver.state import LoopState
+from mnist_sweep.journal.events import TrialAdded
 from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.trial import Execution, Trial
 from mnist_sweep.search.base import Suggestion
@@ -38,6 +39,11 @@ def suggested(settings: Settings, space: Space, number: int, suggestion: Suggest
         space.inactive(suggestion.values),
         executions(settings, config["training"]["seed"]),
     )
+
+
+def added(settings: Settings, space: Space, event: TrialAdded) -> Trial:
+    """Returns the trial that a user has added."""
+    return replace(suggested(settings, space, event.trial, Suggestion(event.values)), added_by=event.by)
 
 
 def impossible(trial: Trial, image: Sequence[int] | None) -> str:
@@ -66,6 +72,7 @@ def retrained(settings: Settings, trial: Trial, number: int, seed: int) -> Trial
         parent=None,
         executions=[e for e in executions(settings, seed) if e.seed == seed] if folds else [],
         confirms=trial.number,
+        added_by="",
     )
 
 

@@ -53,6 +53,8 @@ class SweepStarted(Event):
         retrains: The trial that this run retrains; None for a sweep.
         id: Tells the sweep apart from one of the same name on another machine; "" in journals of early versions.
         nodes: The nodes of a cluster on which it starts, each with its processor, cores and GPUs.
+        baseline: The groups model, optimizer and training without sweeps; empty if there are no such values, and in
+            journals of early versions.
     """
 
     kind = "sweep_started"
@@ -66,6 +68,7 @@ class SweepStarted(Event):
     retrains: Retrains | None = None
     id: str = ""
     nodes: dict[str, str] = field(default_factory=dict)
+    baseline: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ class SlotLost(Event):
 
 @dataclass(frozen=True)
 class SlotOpened(Event):
-    """A slot was added: another share of a GPU that the measurements so far favor, or one of a node that has joined."""
+    """A slot was added: another share of a GPU, as measured, one of a node that has joined, or one that was closed."""
 
     kind = "slot_opened"
     slot: str
@@ -212,7 +215,7 @@ class SlotOpened(Event):
 
 @dataclass(frozen=True)
 class SlotClosed(Event):
-    """A share of a GPU was closed, because it did not pay off, or trials ran out of memory."""
+    """A slot was closed: a share of a GPU that did not pay off or ran out of memory, or one that a user wants back."""
 
     kind = "slot_closed"
     slot: str
@@ -235,7 +238,75 @@ class SweepEnded(Event):
     winner: int | None
 
 
-_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+@dataclass(frozen=True)
+class Steered(Event):
+    """Somebody has steered the running sweep.
+
+    Attributes:
+        by: Who: `user@host`.
+        pid: The process that asked for it.
+    """
+
+    by: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class TrialStopped(Steered):
+    """A trial is to stop after its current epoch; `TrialEnded` follows."""
+
+    kind = "trial_stopped"
+    trial: int
+
+
+@dataclass(frozen=True)
+class TrialAdded(Steered):
+    """A trial with these hyperparameter values is to start next. The search was told of it at this point."""
+
+    kind = "trial_added"
+    trial: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SweepPaused(Steered):
+    """No trial starts until `SweepContinued`."""
+
+    kind = "sweep_paused"
+
+
+@dataclass(frozen=True)
+class SweepContinued(Steered):
+    """Trials start again."""
+
+    kind = "sweep_continued"
+
+
+@dataclass(frozen=True)
+class SettingsChanged(Steered):
+    """The budget was changed, or the values to suggest from now on were narrowed.
+
+    Attributes:
+        settings: The new value of each key: of the budget (`search.max_trials`), or, for a hyperparameter, the part of
+            its domain to suggest from, as text.
+    """
+
+    kind = "settings_changed"
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SlotsChanged(Steered):
+    """At most so many slots are to be used."""
+
+    kind = "slots_changed"
+    slots: int
+
+
+KINDS: dict[str, type[Event]] = {
+    cls.kind: cls for cls in (*Event.__subclasses__(), *Steered.__subclasses__()) if cls is not Steered
+}
+"""Every kind of event, by the name that it has in the journal."""
 
 
 def event_from_json(raw: dict[str, Any]) -> Event:
@@ -246,7 +317,7 @@ def event_from_json(raw: dict[str, Any]) -> Event:
     """
     raw = dict(raw)
     kind = raw.pop("event", None)
-    if kind not in _KINDS:
+    if kind not in KINDS:
         raise ValueError(f"unknown event {kind!r}")
     needed, names = _fields(kind)
     if not needed <= raw.keys() <= names:
@@ -263,7 +334,7 @@ def event_from_json(raw: dict[str, Any]) -> Event:
 @cache
 def _fields(kind: str) -> tuple[set[str], set[str]]:
     """Returns the fields that an event must have, and all that it may have."""
-    every = fields(_KINDS[kind])
+    every = fields(KINDS[kind])
     needed = {f.name for f in every if f.default is MISSING and f.default_factory is MISSING}
     return needed, {f.name for f in every}
 
@@ -272,7 +343,7 @@ def _fields(kind: str) -> tuple[set[str], set[str]]:
 def _adapter(kind: str) -> TypeAdapter[Event]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(_KINDS[kind])
+    return TypeAdapter(KINDS[kind])
 
 
 def _printable(event: Event) -> Event:

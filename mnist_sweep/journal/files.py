@@ -10,6 +10,8 @@ from mnist_sweep.common.files import PARTIAL, remove, remove_folder
 FILE = "journal.jsonl"
 LOCK = "lock"
 LOG = "driver.log"
+# Where `steer` reaches the process that runs the sweep.
+SOCKET = "steer.sock"
 # Hydra's copies of the config.
 CONFIGS = ".hydra"
 # The workers' output.

@@ -16,7 +16,7 @@ from pathlib import Path
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import PARTIAL, remove, remove_empty, remove_folder
 from mnist_sweep.common.text import printable
-from mnist_sweep.journal.files import ARRAYS, COMPILED, CONFIGS, FILE, LOCK, LOG, WORKERS
+from mnist_sweep.journal.files import ARRAYS, COMPILED, CONFIGS, FILE, LOCK, LOG, SOCKET, WORKERS
 
 _CONFIG_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _SHOWN = 3
@@ -127,8 +127,9 @@ def discard(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Removes the copy of the data and the compiled programs, which no session of the sweep will use any more."""
-    remove_folder(folder / ARRAYS, ("*.npy", f"{PARTIAL}*"))
+    """Removes what no session of the sweep will use: the copy of the data, compiled programs, a dead socket."""
+    remove(folder / SOCKET)
+    remove_folder(folder / ARRAYS, ("*.npy", "schema.json", f"{PARTIAL}*"))
     remove_folder(folder / COMPILED, ("jit_*", "*-cache", "*-atime", "xla_gpu_*/*"))
 
 
@@ -173,7 +174,7 @@ def _remove_unused(folder: Path) -> None:
 def _others(folder: Path) -> Iterator[Path]:
     """Yields the files in a folder that a sweep that never started does not write."""
     patterns = (
-        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{WORKERS}/*.log"),
+        *(FILE, LOCK, LOG, ARRAYS, CONFIGS, WORKERS, f"{ARRAYS}/*.npy", f"{ARRAYS}/schema.json", f"{WORKERS}/*.log"),
         *(f"{CONFIGS}/{name}" for name in _CONFIG_FILES),
     )
     for path in folder.rglob("*"):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mnist_sweep.config.dotted import replaced
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.journal.events import (
     NO_SLOT,
@@ -14,19 +15,29 @@ from mnist_sweep.journal.events import (
     EpochEnded,
     Event,
     ExecutionEnded,
+    SettingsChanged,
     SlotClosed,
     SlotLost,
     SlotOpened,
+    SlotsChanged,
+    Steered,
+    SweepContinued,
     SweepEnded,
+    SweepPaused,
     SweepResumed,
     SweepStarted,
+    TrialAdded,
     TrialEnded,
     TrialsRetried,
     TrialStarted,
+    TrialStopped,
     WinnerTested,
 )
 from mnist_sweep.journal.ranking import Ranking
 from mnist_sweep.journal.trial import Outcome, Retrains, Status
+
+# How the keys of the budget start, which `SettingsChanged` may change.
+BUDGET = "search."
 
 
 class SweepState:
@@ -50,6 +61,12 @@ class SweepState:
         executions: The outcomes of an open trial's executions, by trial and execution.
         spent: The attempts of each trial that was retried by the user's wish, as they were counted then.
         slots_added: How many more slots there are than when the session began.
+        steered: What users changed while it ran, in order.
+        added: The trials that users have added and that have not started yet, by number.
+        stopped_by: Who stopped a trial, by number.
+        paused: Whether no trial starts.
+        most_slots: How many slots to use at most; None for all.
+        narrowed: The part of a hyperparameter's domain from which to suggest, as text by name. Never changed in place.
         tests: The tests of the winner; a resumed sweep may have found a better one.
         next: The number of the next trial.
         last: The last event.
@@ -76,6 +93,12 @@ class SweepState:
         self.spent: dict[int, int] = {}
         self._starts: dict[int, TrialStarted] = {}
         self.slots_added = 0
+        self.steered: list[Steered] = []
+        self.added: dict[int, TrialAdded] = {}
+        self.stopped_by: dict[int, str] = {}
+        self.paused = False
+        self.most_slots: int | None = None
+        self.narrowed: dict[str, str] = {}
         self.tests: list[WinnerTested] = []
         self.next = 0
         self.last: Event | None = None
@@ -94,9 +117,13 @@ class SweepState:
             case SweepStarted() | SweepResumed():
                 if isinstance(event, SweepStarted) and self.last is None:
                     self.started = event
-                self.config, self.slots_added = event.config, 0
+                if event.config.get("workers") != self.config.get("workers"):
+                    # Other workers are a newer wish.
+                    self.most_slots = None
+                space = event.space or self.space
+                self.narrowed = {k: part for k, part in self.narrowed.items() if space.get(k) == self.space.get(k)}
+                self.config, self.slots_added, self.space = event.config, 0, space
                 self.versions = self.versions | event.versions
-                self.space = event.space or self.space
             case TrialStarted(trial=trial):
                 if trial.confirms is None and trial.number not in self.results.trials:
                     self.searched.add(trial.number)
@@ -104,6 +131,7 @@ class SweepState:
                 self.open[trial.number] = self._starts[trial.number] = event
                 if event.slot != NO_SLOT:
                     self.slots.add(event.slot)
+                self.added.pop(trial.number, None)
                 self.next = max(self.next, trial.number + 1)
             case EpochEnded():
                 self.latest[event.trial] = event
@@ -112,6 +140,9 @@ class SweepState:
                 self.executions.setdefault(event.trial, {})[event.execution] = event.outcome
             case AttemptFailed() if event.trial in self.open:
                 self.open[event.trial] = replace(self.open[event.trial], attempt=event.attempt + 1)
+            case TrialEnded() if event.trial in self.added:
+                # It was stopped before it started.
+                del self.added[event.trial]
             case TrialEnded() if event.trial in self.results.trials:
                 self.results.end(event.trial, event.outcome)
                 self.open.pop(event.trial, None)
@@ -132,7 +163,28 @@ class SweepState:
                 self.slots_added -= 1
             case WinnerTested():
                 self.tests.append(event)
+            case Steered() if event not in self.steered:
+                self.steered.append(event)
+                self._steer(event)
         self.last = event
+
+    def _steer(self, event: Steered) -> None:
+        match event:
+            case TrialStopped():
+                self.stopped_by[event.trial] = event.by
+            case TrialAdded():
+                self.added[event.trial] = event
+                self.next = max(self.next, event.trial + 1)
+            case SweepPaused() | SweepContinued():
+                self.paused = isinstance(event, SweepPaused)
+            case SettingsChanged():
+                for key, value in event.settings.items():
+                    if key.startswith(BUDGET):
+                        self.config = replaced(self.config, key, value)
+                    else:
+                        self.narrowed = {**self.narrowed, key: value}
+            case SlotsChanged():
+                self.most_slots = event.slots
 
     def _reopen(self, number: int) -> None:
         """Forgets what has become of a trial, except for the number of its attempts."""

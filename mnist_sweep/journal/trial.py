@@ -57,6 +57,7 @@ class Trial:
         inactive: The keys of the config that are searched, but have no effect with these values.
         executions: The trainings whose mean score is the trial's; empty for a single one with the config's seed.
         confirms: The trial that this one retrains on a new seed; None for a trial of the search.
+        added_by: Who added it while the sweep ran, `user@host`; "" if the search suggested it.
     """
 
     number: int
@@ -68,6 +69,7 @@ class Trial:
     inactive: list[str] = field(default_factory=list)
     executions: list[Execution] = field(default_factory=list)
     confirms: int | None = None
+    added_by: str = ""
 
 
 @dataclass(frozen=True)

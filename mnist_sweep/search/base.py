@@ -92,6 +92,16 @@ class Search(ABC):
         """
         self.ask(number)
 
+    def add(self, number: int, suggestion: Suggestion) -> None:  # noqa: B027
+        """Reports a trial that a user has added, as if the search had suggested it; `tell` follows when it ends.
+
+        By default nothing is done with it, so `tell` must accept a trial that `ask` has not returned.
+
+        Args:
+            number: The trial.
+            suggestion: Its hyperparameter values, which are in the space.
+        """
+
 
 @dataclass(frozen=True)
 class Problem:

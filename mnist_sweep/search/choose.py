@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import shipped
 from mnist_sweep.config.search_config import SEARCHES, ASHASearch, CustomSearch, MedianSearch, PBTSearch, SearchConfig
 from mnist_sweep.config.settings import Settings
@@ -70,6 +72,8 @@ class Algorithm:
         ends: Whether it ends by itself in an infinite space, without `search.max_trials` or `search.time_budget`.
         sets_epochs: Whether it decides how many epochs a trial trains, so that `training.epochs` cannot be searched.
         continues: Whether its trials may continue from the saved state of others.
+        plans: Whether it plans all of its trials in advance, so that it learns nothing from one that a user has added,
+            and its space cannot be narrowed.
     """
 
     build: Build
@@ -79,6 +83,7 @@ class Algorithm:
     ends: bool = False
     sets_epochs: bool = False
     continues: bool = False
+    plans: bool = False
 
 
 # By `search.algorithm`; the one of a user's class is `own`.
@@ -93,8 +98,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "nsga2": Algorithm(_lazy("optuna_oracles", "nsga2"), several_objectives=True),
     "asha": Algorithm(_sampler, _asha_rule, sets_epochs=True),
     "median": Algorithm(_sampler, _median_rule, sets_epochs=True),
-    "hyperband": Algorithm(_lazy("oracles", "hyperband"), learns=False, ends=True, sets_epochs=True, continues=True),
-    "pbt": Algorithm(_lazy("pbt", "PBT"), learns=False, ends=True, sets_epochs=True, continues=True),
+    "hyperband": Algorithm(
+        _lazy("oracles", "hyperband"), learns=False, ends=True, sets_epochs=True, continues=True, plans=True
+    ),
+    "pbt": Algorithm(_lazy("pbt", "PBT"), learns=False, ends=True, sets_epochs=True, continues=True, plans=True),
     "own": Algorithm(_lazy("custom", "create"), _custom_rule, several_objectives=True, ends=True, continues=True),
 }
 
@@ -137,6 +144,53 @@ def create_stopping(settings: Settings) -> Stopping | None:
 def go_on(settings: Settings) -> bool:
     """Returns whether trials may continue from the saved state of others."""
     return ALGORITHMS[settings.search.algorithm].continues
+
+
+def narrow_search(
+    settings: Settings,
+    space: Space,
+    enqueued: Sequence[Values],
+    earlier: Sequence[Mapping[str, Any]],
+    trials: int,
+) -> Search:
+    """Builds the search that takes the place of another one when its space is narrowed.
+
+    Args:
+        settings: The sweep's config.
+        space: The narrower space.
+        enqueued: As for `create_search`; what is outside the space is left out, as of `earlier`.
+        earlier: As for `create_search`.
+        trials: How many trials there have been, so that it does not repeat the draws of the search before.
+
+    Raises:
+        UserError: As `create_search`.
+    """
+    seed = random.Random(f"{settings.search.seed} {trials} {space.describe()}").getrandbits(31)
+    return create_search(
+        replace(settings, search=settings.search.model_copy(update={"seed": seed})),
+        space,
+        [values for values in enqueued if space.includes(values)],
+        [trial for trial in earlier if space.includes(trial["values"])],
+    )
+
+
+def check_can_narrow(settings: Settings) -> None:
+    """Refuses to narrow the space of an algorithm that cannot continue in another one.
+
+    Raises:
+        UserError: It names the algorithm and the reason.
+    """
+    name = settings.search.algorithm
+    if ALGORITHMS[name].plans:
+        reason = "it plans all of its trials in advance"
+    elif isinstance(settings.search, CustomSearch):
+        from mnist_sweep.search import custom
+
+        name, reason = f"{{_target_: {settings.search.class_path}}}", custom.cannot_start_over(settings.search)
+    else:
+        return
+    if reason:
+        raise UserError(f"search={name}: cannot continue with fewer values, as {reason}; start a new sweep")
 
 
 def spent(settings: Settings, ended: int, trials: Mapping[int, Trial], outcomes: Mapping[int, Outcome]) -> set[int]:

@@ -8,8 +8,9 @@ A subclass of `mnist_sweep.search.Search` is built as `Class(space=..., objectiv
 one thread, which is not the thread of the sweep's loop. The class can also have
 
 - `learn(values, scores)`: called with trials that it did not suggest itself. These are the trials of
-  `search.warm_start`, before the first `ask`, and the values of `search.enqueue`, when their trials end (`scores` is
-  None if a trial failed).
+  `search.warm_start`, before the first `ask`, and the values of `search.enqueue` and those that `steer add` adds, when
+  their trials end (`scores` is None if a trial failed). When `steer set` narrows the space, the class is built again,
+  and learns from all trials so far that are in the narrower space.
 - a class method `stopping(objectives=..., seed=..., **keys)` that returns a `mnist_sweep.search.stopping.Stopping`.
   This is a separate object, as the loop's thread calls it while the search may be busy in another one.
 
@@ -103,6 +104,20 @@ def stopping(config: CustomSearch, objectives: tuple[Objective, ...]) -> Stoppin
     if not isinstance(rule, Stopping):
         raise UserError(f"search._target_={target}: its stopping returns {type(rule).__name__}; return a Stopping")
     return CheckedStopping(rule, target)
+
+
+def cannot_start_over(config: CustomSearch) -> str:
+    """Returns why a user's algorithm cannot be built again, to learn from the trials so far; "" if it can.
+
+    Raises:
+        UserError: The class cannot be imported.
+    """
+    kind = _load(config)
+    if issubclass(kind, Search):
+        learns = hasattr(kind, "learn") or kind.add is not Search.add
+        return "" if learns else "it cannot learn from the trials so far (it has no method learn(values, scores))"
+    hyperband = issubclass(kind, load_keras("keras_tuner").oracles.HyperbandOracle)
+    return "it plans all of its trials in advance" if hyperband else ""
 
 
 def _oracle_search(kind: type, config: CustomSearch, problem: Problem) -> Search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,7 +66,9 @@ class CheckedSearch(Search):
             UserError: The search cannot learn from earlier trials.
         """
         self._search, self._target = search, target
-        self._space, self._enqueued = problem.space, problem.enqueued
+        self._space, self._enqueued = problem.space, deque(problem.enqueued)
+        # The values of trials that it did not suggest itself.
+        self._given: dict[int, Values] = {}
         self._scored: set[int] = set()
         self._partial: set[int] = set()
         self._learns = getattr(search, "learn", None) is not None
@@ -76,8 +79,9 @@ class CheckedSearch(Search):
 
     def ask(self, number: int) -> Suggestion | Answer:
         """Returns the search's next answer, with its values checked."""
-        if number < len(self._enqueued):
-            return Suggestion(dict(self._enqueued[number]))
+        if self._enqueued:
+            self._given[number] = dict(self._enqueued.popleft())
+            return Suggestion(self._given[number])
         answer = self._call("ask", number)
         if isinstance(answer, Answer):
             return answer
@@ -96,15 +100,24 @@ class CheckedSearch(Search):
             if not result.whole:
                 # It has left no state, so a trial that is to continue from it starts from new weights.
                 self._partial.add(number)
-        if number >= len(self._enqueued):
+        if number not in self._given:
             self._call("tell", number, result)
         elif self._learns:
-            self._call("learn", dict(self._enqueued[number]), result.scores)
+            self._call("learn", dict(self._given[number]), result.scores)
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
         """Reports a suggestion of the search that was made before an interruption."""
-        if number >= len(self._enqueued):
+        if self._enqueued:
+            self._given[number] = dict(self._enqueued.popleft())
+        else:
             self._call("restore", number, suggestion)
+
+    def add(self, number: int, suggestion: Suggestion) -> None:
+        """Reports a trial that a user has added: it learns from the result, unless it takes such trials itself."""
+        if type(self._search).add is not Search.add:
+            self._call("add", number, suggestion)
+        else:
+            self._given[number] = dict(suggestion.values)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return call(self._target, f"its {name} failed", getattr(self._search, name), *arguments)

@@ -33,15 +33,27 @@ class ThreadedSearch:
 
     def ask(self, number: int) -> None:
         """Asks for a suggestion; `answers` returns it later."""
-        self._call(lambda: Answered(number, self._search.result().ask(number)))
+        self._call(lambda search: Answered(number, search.ask(number)))
 
     def restore(self, number: int, suggestion: Suggestion) -> None:
         """Reports a suggestion that was made before an interruption."""
-        self._call(lambda: self._search.result().restore(number, suggestion))
+        self._call(lambda search: search.restore(number, suggestion))
+
+    def add(self, number: int, suggestion: Suggestion) -> None:
+        """Reports a trial that a user has added."""
+        self._call(lambda search: search.add(number, suggestion))
 
     def tell(self, number: int, result: Result) -> None:
         """Reports the end of a trial."""
-        self._call(lambda: self._search.result().tell(number, result))
+        self._call(lambda search: search.tell(number, result))
+
+    def start_over(self, create: Callable[[], Search]) -> None:
+        """Builds another search, which gets all later calls.
+
+        Args:
+            create: As for the constructor.
+        """
+        self._search = self._executor.submit(create)
 
     def answered(self, timeout: float) -> bool:
         """Returns whether the last call is answered, after waiting up to `timeout` seconds for that."""
@@ -62,5 +74,6 @@ class ThreadedSearch:
         """Drops the calls that are still waiting."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, call: Callable[[], Answered | None]) -> None:
-        self._waiting.append(self._executor.submit(call))
+    def _call(self, call: Callable[[Search], Answered | None]) -> None:
+        search = self._search
+        self._waiting.append(self._executor.submit(lambda: call(search.result())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ class OracleSearch(Search):
         """
         oracle.verbose = 0
         self._oracle, self._translation = oracle, Translation(problem.space)
-        self._objectives, self._enqueued = problem.objectives[:objectives], problem.enqueued
+        self._objectives, self._enqueued = problem.objectives[:objectives], deque(problem.enqueued)
         self._restores_by_values = restores_by_values
         self._failed_as_worst, self._cut_as_stopped = failed_as_worst, cut_as_stopped
         self._refused_as_worst = refused_as_worst
@@ -53,8 +54,11 @@ class OracleSearch(Search):
 
     def ask(self, number: int) -> Suggestion | Answer:
         """Returns the oracle's next suggestion."""
-        if number < len(self._enqueued):
-            self._set_next_values(self._enqueued[number])
+        if self._enqueued:
+            self._set_next_values(self._enqueued.popleft())
+        return self._create(number)
+
+    def _create(self, number: int) -> Suggestion | Answer:
         while True:
             # An oracle gives a tuner the same trial until that has ended, so each trial gets its own tuner id.
             with warnings.catch_warnings():
@@ -93,6 +97,11 @@ class OracleSearch(Search):
         if self._restores_by_values:
             self._set_next_values(suggestion.values)
         self.ask(number)
+
+    def add(self, number: int, suggestion: Suggestion) -> None:
+        """Makes the oracle suggest the values of a trial that a user has added."""
+        self._set_next_values(suggestion.values)
+        self._create(number)
 
     def _set_next_values(self, values: Mapping[str, Any]) -> None:
         self._oracle.next_values = self._translation.encode(values)

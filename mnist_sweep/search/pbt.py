@@ -126,7 +126,9 @@ class PBT(Search):
         return suggestion
 
     def tell(self, number: int, result: Result) -> None:
-        """Records the end of a member's generation."""
+        """Records the end of a member's generation; a trial that a user has added belongs to no member."""
+        if number not in self._running:
+            return
         member, suggestion = self._running.pop(number)
         generation = self._ended[member]
         self._ended[member] += 1
@@ -204,10 +206,11 @@ def spent(config: PBTSearch, trials: Mapping[int, Trial], outcomes: Mapping[int,
 
     Returns:
         The ended trials of all generations before the last one that the whole population has ended, without those that
-        a running trial continues from.
+        a running trial continues from; and those that users have added, which belong to no generation.
     """
     ended: dict[int, list[int]] = {}
-    for number in outcomes:
+    added = {number for number in outcomes if trials[number].added_by}
+    for number in outcomes.keys() - added:
         ended.setdefault(math.ceil(trials[number].epochs / config.interval), []).append(number)
     complete = [
         generation
@@ -216,4 +219,5 @@ def spent(config: PBTSearch, trials: Mapping[int, Trial], outcomes: Mapping[int,
     ]
     last = max(complete, default=0)
     needed = {trial.parent for number, trial in trials.items() if number not in outcomes}
-    return {number for generation, numbers in ended.items() if generation < last for number in numbers} - needed
+    old = {number for generation, numbers in ended.items() if generation < last for number in numbers}
+    return (old | added) - needed

@@ -24,6 +24,10 @@ class ListSearch(Search):
         """Leaves out values that were suggested before, maybe in a smaller space."""
         self._restored.add(identity(suggestion.values))
 
+    def add(self, number: int, suggestion: Suggestion) -> None:
+        """Leaves out values that a user has added."""
+        self._restored.add(identity(suggestion.values))
+
     def ask(self, number: int) -> Suggestion | Answer:
         """Returns the next values."""
         values = next((values for values in self._values if identity(values) not in self._restored), None)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnist_sweep.common.tables import Column, markdown
 from mnist_sweep.common.text import counted, short_names, spaced
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.data.schema import in_words
-from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
+from mnist_sweep.journal import steering
+from mnist_sweep.journal.events import Steered, SweepEnded, SweepStarted, WinnerTested
 from mnist_sweep.journal.last_run import LastRun
 from mnist_sweep.journal.leaderboard import Kind, leaderboard, metrics_text, verdict
 from mnist_sweep.journal.ranking import Ranking
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 
 # MLflow silently cuts longer texts.
 _LONGEST = 8000
 _LONGEST_NAME = 60
 _LEADERS = 10
+_CHANGES = 10
 # The columns of the leaderboard after its hyperparameters.
 _RESULTS: tuple[Kind, ...] = ("score", "retrained", "time")
 # Hyperparameters that are counted, and short names for others.
@@ -110,6 +113,8 @@ def trial_note(trial: Trial, outcome: Outcome, tested: WinnerTested | None) -> s
         lines.append(f"**The sweep's model.** On the test images: {scores}.")
     if trial.confirms is not None:
         lines.append(f"Retrains trial {trial.confirms} on a new seed.")
+    if trial.added_by:
+        lines.append(f"Added by {trial.added_by} while the sweep ran.")
     if trial.parent is not None:
         lines.append(f"Continues from the weights of trial {trial.parent}, after epoch {trial.initial_epoch}.")
     if outcome.reason:
@@ -124,22 +129,24 @@ def opening(settings: Settings, *, single: bool = False) -> str:
     return settings.description or f"A {'single run' if single else 'sweep'} of {settings.name}."
 
 
-def progress_note(settings: Settings, results: Ranking, *, single: bool = False) -> str:
+def progress_note(settings: Settings, state: SweepState) -> str:
     """Returns the description of a running sweep.
 
     Args:
         settings: The sweep's settings.
-        results: Its trials and outcomes so far.
-        single: Whether nothing is searched.
+        state: Its state.
     """
-    if single:
+    results = state.results
+    if state.single:
         return f"{opening(settings, single=True)}\n\n**Running**."
-    most, count = settings.search.max_trials, _count(results)
+    most, count = state.config.get("search", {}).get("max_trials", settings.search.max_trials), _count(results)
     ended = counted(count, "trial") if most is None else f"{count:,} of {counted(most, 'trial')}"
     lines = [opening(settings), f"**Running**: {ended} {'has' if (most or count) == 1 else 'have'} ended."]
+    if state.paused:
+        lines.append("**Paused**: no trial starts until the sweep is continued.")
     if text := verdict(results):
         lines.append(f"Best so far: trial {results.winner()}, {text}.")
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_steered(state.steered)])
 
 
 def sweep_note(
@@ -149,6 +156,7 @@ def sweep_note(
     tested: WinnerTested | None,
     ended: SweepEnded,
     last: LastRun | None = None,
+    steered: Sequence[Steered] = (),
 ) -> str:
     """Returns the description of a sweep that has ended, at most 8,000 characters.
 
@@ -159,6 +167,7 @@ def sweep_note(
         tested: The winner's result on the test images; None if there is none.
         ended: Its last event.
         last: How a single run differs from the last one; None if there is nothing to compare it with.
+        steered: What users changed while it ran.
     """
     sweep, data, single = started.sweep, _data(started.data), not started.space
     named = shlex.quote(sweep)
@@ -172,7 +181,7 @@ def sweep_note(
     first = opening(settings, single=single)
     for leaders in range(_LEADERS, -1, -1):
         found = _last_run(last) if single else f"{_leaderboard(results, leaders)}\n\n{_searched(started.space)}".strip()
-        parts = [first, result, found, data, next_steps]
+        parts = [first, result, found, *_steered(steered), data, next_steps]
         note = "\n\n".join(filter(None, parts))
         if len(note) <= _LONGEST:
             return note
@@ -223,6 +232,20 @@ def _last_run(last: LastRun | None) -> str:
         Column("this run", [change.now for change in changes]),
     ]
     return f"### Compared with the last run\n\nThe last run is {last.run}.{data}{what}\n\n{markdown(columns)}".rstrip()
+
+
+def _steered(steered: Sequence[Steered]) -> list[str]:
+    """What users have changed last while the sweep ran."""
+    if not steered:
+        return []
+    changes = steering.story(steered[-_CHANGES:])
+    more = f" (the last {len(changes)} changes of {len(steered)})" if len(steered) > len(changes) else ""
+    columns = [
+        Column("time (UTC)", [change["time"] for change in changes]),
+        Column("who", [change["by"] for change in changes]),
+        Column("what", [change["what"] for change in changes]),
+    ]
+    return [f"### Changed while it ran{more}\n\n{markdown(columns)}".rstrip()]
 
 
 def _searched(space: Mapping[str, str]) -> str:

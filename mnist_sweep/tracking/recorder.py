@@ -20,6 +20,7 @@ from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.journal import steering
 from mnist_sweep.journal.events import (
     NO_SLOT,
     AttemptFailed,
@@ -27,15 +28,18 @@ from mnist_sweep.journal.events import (
     EpochEnded,
     Event,
     ExecutionEnded,
+    SettingsChanged,
     SlotClosed,
     SlotLost,
     SlotOpened,
+    Steered,
     SweepEnded,
     SweepResumed,
     SweepStarted,
     TrialEnded,
     TrialsRetried,
     TrialStarted,
+    TrialStopped,
     WinnerTested,
 )
 from mnist_sweep.journal.files import DETAILS_FILE, MODEL_FILE, PROFILE_FILE, SAMPLE_FILE, trial_folder
@@ -55,6 +59,7 @@ from mnist_sweep.tracking.tags import (
     PARENT_TAG,
     RETRAINING,
     SWEEP,
+    TAG_ADDED_BY,
     TAG_BACKEND,
     TAG_BEGUN,
     TAG_CONFIRMS,
@@ -75,6 +80,8 @@ from mnist_sweep.tracking.tags import (
     TAG_SLOT,
     TAG_SPACE,
     TAG_STATUS,
+    TAG_STEERED,
+    TAG_STOPPED_BY,
     TAG_SWEEP,
     TAG_TRIAL,
     TAG_WINNER,
@@ -88,6 +95,8 @@ if TYPE_CHECKING:
 
 
 CURVES_FILE = "learning_curves.png"
+# MLflow silently cuts longer tags.
+_LONGEST_TAG = 8000
 
 
 class Plots(Protocol):
@@ -239,8 +248,7 @@ class Recorder:
                 self._batch = events[place:]
                 self._handle(event)
             if self._outdated:
-                note = descriptions.progress_note(self._settings, self._results, single=self._state.single)
-                self._write.tag(self._parent, TAG_NOTE, note)
+                self._write.tag(self._parent, TAG_NOTE, descriptions.progress_note(self._settings, self._state))
             self._write.flush()
             self._complete |= self._completed_now
             self._outdated, self._unsure = False, max(0, self._unsure - len(events))
@@ -286,6 +294,8 @@ class Recorder:
                 self._write.tag(self._parent, f"{event.kind.replace('slot_', 'mnist_sweep.')}_{slot}", event.reason)
             case WinnerTested():
                 self._winner_tested(event, tested)
+            case Steered():
+                self._steered(event)
             case SweepEnded():
                 self._sweep_ended(event)
 
@@ -312,7 +322,7 @@ class Recorder:
 
     def _write_sweep_config(self, event: SweepStarted | SweepResumed) -> dict[str, Any]:
         """Writes the config and the space of the sweep, and returns the config without the store."""
-        shared = {key: value for key, value in event.config.items() if key != "tracking"}
+        shared = _shared(event.config)
         self._write.yaml(self._parent, shared, "config.yaml")
         self._write.yaml(self._parent, event.space, "space.yaml")
         return shared
@@ -364,6 +374,18 @@ class Recorder:
             self._save_view()
         self._outdated = True
 
+    def _steered(self, event: Steered) -> None:
+        if isinstance(event, TrialStopped) and event.trial in self._runs:
+            self._write.tag(self._runs[event.trial], TAG_STOPPED_BY, event.by)
+        if isinstance(event, SettingsChanged):
+            # MLflow's parameters cannot change.
+            self._write.yaml(self._parent, _shared(self._state.config), "config.yaml")
+        changes = steering.story(self._state.steered)
+        while len(text := json.dumps(changes)) > _LONGEST_TAG:
+            del changes[0]
+        self._write.tag(self._parent, TAG_STEERED, text)
+        self._outdated = True
+
     def _tag_nodes(self, nodes: Mapping[str, str]) -> None:
         for name, about in nodes.items():
             self._write.tag(self._parent, f"{NODE}{name}", about)
@@ -412,7 +434,8 @@ class Recorder:
         started = replace(self._state.started, space=self._state.space)
         last = last_run(self._folder, self._state, objectives)
         tested = self._state.tested
-        note = descriptions.sweep_note(self._settings, started, self._results, tested, event, last)
+        steered = self._state.steered
+        note = descriptions.sweep_note(self._settings, started, self._results, tested, event, last, steered)
         self._write.tag(self._parent, TAG_NOTE, note)
         self._outdated = False
         self._rank(event)
@@ -502,6 +525,8 @@ class Recorder:
             tags[TAG_GOES_ON_FROM] = f"trial {trial.parent}"
         if trial.confirms is not None:
             tags[TAG_CONFIRMS] = str(trial.confirms)
+        if trial.added_by:
+            tags[TAG_ADDED_BY] = trial.added_by
         return self._named(descriptions.trial_name(trial), number), tags
 
     def _create_ahead(self) -> None:
@@ -829,6 +854,11 @@ class Recorder:
             self._write.tag(self._runs[number], TAG_WINNER, "true")
         self._write.tag(self._runs[event.trial], TAG_NOTE, self._note(event.trial))
         self._write.tag(self._parent, TAG_WINNER, str(event.trial))
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a sweep's config without the store."""
+    return {key: value for key, value in config.items() if key != "tracking"}
 
 
 def _params(execution: Execution) -> dict[str, int | None]:

@@ -23,6 +23,10 @@ TAG_SLOT = "mnist_sweep.slot"
 # Starts the tags with what the nodes of a cluster are, by their names.
 NODE = "mnist_sweep.node_"
 TAG_BACKEND = "mnist_sweep.backend"
+# Who added or stopped a trial while the sweep ran; of a sweep's own run, all that was changed, as JSON.
+TAG_ADDED_BY = "mnist_sweep.added_by"
+TAG_STOPPED_BY = "mnist_sweep.stopped_by"
+TAG_STEERED = "mnist_sweep.steered"
 TAG_GOES_ON_FROM = "mnist_sweep.goes_on_from"
 TAG_MODEL_SHA256 = "mnist_sweep.model_sha256"
 # The search space as JSON, if it has grown: MLflow's parameters cannot change.

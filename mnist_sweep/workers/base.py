@@ -266,10 +266,10 @@ class Workers(Protocol):
         """Returns the slots' names."""
 
     def open(self, slot: Slot) -> None:
-        """Adds a slot, which sends `Ready` later."""
+        """Adds a slot, which sends `Ready` later; `Died` with `lost` if its node is gone."""
 
-    def retire(self, slot: str) -> None:
-        """Removes a slot for good and kills its process; its unread messages are dropped."""
+    def retire(self, slot: str) -> Slot:
+        """Removes a slot, kills its process, and returns it for `open`; its unread messages are dropped."""
 
     def submit(self, slot: str, task: Task) -> None:
         """Gives a task to a slot that is ready."""

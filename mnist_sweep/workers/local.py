@@ -129,9 +129,11 @@ class LocalWorkers:
         """
         self._workers[slot.name] = self._start(slot)
 
-    def retire(self, slot: str) -> None:
-        """Removes a slot and kills its process."""
-        self._workers.pop(slot).end()
+    def retire(self, slot: str) -> Slot:
+        """Removes a slot, kills its process, and returns it."""
+        worker = self._workers.pop(slot)
+        worker.end()
+        return worker.slot
 
     def submit(self, slot: str, task: base.Task) -> None:
         """Gives a task to a slot that is ready."""

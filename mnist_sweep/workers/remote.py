@@ -231,17 +231,21 @@ class RemoteWorkers:
     def open(self, slot: Slot) -> None:
         """Adds a slot to the node that its name ends with."""
         name = slot.name.partition("@")
-        agent = next(agent for agent, node in self._nodes.items() if node.name == name[2])
+        agent = next((agent for agent, node in self._nodes.items() if node.name == name[2]), None)
+        if agent is None:
+            self._put_back.append(base.Died(slot.name, "cannot be opened again: its node is gone", lost=True))
+            return
         self._nodes[agent].slots[slot.name] = slot
         self._at[slot.name] = agent
         self._transport.call(agent, Call("open", (replace(slot, name=name[0]),)))
 
-    def retire(self, slot: str) -> None:
-        """Removes a slot and kills its process."""
+    def retire(self, slot: str) -> Slot:
+        """Removes a slot, kills its process, and returns it."""
         self._call(slot, "retire")
-        agent = self._at.pop(slot)
-        del self._nodes[agent].slots[slot]
+        agent = self._at.pop(slot, None)
         self._forget_task(slot)
+        # If its node is lost, which nobody knows yet, `open` says so.
+        return Slot(slot, 0) if agent is None else self._nodes[agent].slots.pop(slot)
 
     def submit(self, slot: str, task: base.Task) -> None:
         """Gives a task to a slot that is ready, with the files that it needs."""

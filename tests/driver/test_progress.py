@@ -6,7 +6,16 @@ import pytest
 from watching import MAX, MIN, Clock, Story, budget, progress
 
 from mnist_sweep.config.settings import ConfirmConfig
-from mnist_sweep.journal.events import AttemptFailed, SweepEnded
+from mnist_sweep.journal.events import (
+    AttemptFailed,
+    SettingsChanged,
+    SlotClosed,
+    SlotsChanged,
+    SweepContinued,
+    SweepEnded,
+    SweepPaused,
+    SweepResumed,
+)
 from mnist_sweep.journal.trial import Status
 
 # ---- estimates --------------------------------------------------------------------------------------------------
@@ -218,3 +227,24 @@ def test_trial_that_never_started_is_ignored():
     story.ends(4, None, Status.STOPPED, "stopped by Ctrl-C")
     assert seen.running == []
     assert seen.counted == set()
+
+
+def test_headline_of_a_steered_sweep_says_that_it_is_paused_and_how_many_slots_it_has():
+    clock = Clock()
+    seen = progress(clock)
+    told = Story(seen)
+    seen.handle(SweepResumed(1000.0, {"search": {"max_trials": 20, "time_budget": None}}))
+    told.starts(0)
+    told.ends(0)
+    seen.handle(SweepPaused(1.0, "ada@box", 7))
+    assert (
+        seen.headline()
+        == "1 of 20 trials done · paused · 0 of 2 slots busy · 0 s elapsed · best val_accuracy 0.9000 (trial 0)"
+    )
+    seen.handle(SweepContinued(2.0, "ada@box", 7))
+    seen.handle(SlotsChanged(3.0, "ada@box", 7, 1))
+    seen.handle(SlotClosed(3.0, "cpu1", "the sweep may use 1 slot"))
+    seen.handle(SettingsChanged(4.0, "ada@box", 7, {"search.max_trials": 5}))
+    assert "1 of 5 trials done · 0 of 1 slot busy, 1 given back" in seen.headline()
+    assert "1 slot in use, 1 given back" in seen.headline(busy=False)
+    assert seen.most == 5

@@ -14,7 +14,7 @@ from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.driver import rerun
 from mnist_sweep.journal.trial import Execution, Outcome, Status, Trial
 from mnist_sweep.results.runs.logged import Curve, Logged
-from mnist_sweep.tracking.tags import TAG_SWEEP
+from mnist_sweep.tracking.tags import TAG_ADDED_BY, TAG_STOPPED_BY, TAG_SWEEP
 from mnist_sweep.workers.base import MachineFailed, Train
 from mnist_sweep.workers.devices import Slot
 
@@ -177,3 +177,14 @@ def test_the_slot_has_as_many_threads_as_those_of_the_sweep(compose_config, monk
     assert slot("cpu0", "search.max_trials=1") == Slot("cpu0", 4)
     assert slot("cpu1", "workers.threads=2", "model.units=4,8") == Slot("cpu1", 2)
     assert slot("gpu0", "workers.devices=gpu", "model.units=4,8") == Slot("cpu0", 1)
+
+
+def test_who_added_or_stopped_a_trial_is_told() -> None:
+    lines: list[str] = []
+    steered = replace(
+        logged(Trial(0, {}, {}, 3), curve(range(1, 4))), tags={TAG_ADDED_BY: "ada@box", TAG_STOPPED_BY: "bob@box"}
+    )
+    rerun.tell_who_steered(lines.append, steered)
+    assert lines == ["ada@box added it to the running sweep.", "bob@box stopped it in the running sweep."]
+    rerun.tell_who_steered(lines.append, logged(Trial(0, {}, {}, 3), curve(range(1, 4))))
+    assert len(lines) == 2

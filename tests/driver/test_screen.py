@@ -22,8 +22,10 @@ from mnist_sweep.journal.events import (
     SlotLost,
     SlotOpened,
     SweepEnded,
+    SweepPaused,
     SweepResumed,
     SweepStarted,
+    TrialAdded,
     TrialStarted,
     WinnerTested,
 )
@@ -203,6 +205,17 @@ def test_opened_and_closed_shares_are_printed_and_counted():
     assert "0 of 3 slots busy" in seen.headline()
     seen.handle(SweepResumed(2000.0, {}))
     assert "0 of 2 slots busy" in seen.headline()
+
+
+def test_what_a_user_changes_is_printed_with_the_user():
+    def tell(_: Story, screen: Screen) -> None:
+        screen.handle(SweepPaused(1.0, "ada@box", 7))
+        screen.handle(TrialAdded(1.0, "ada@box", 7, 3, {"model.units": 64, "optimizer.name": "sgd"}))
+
+    assert [STAMP.sub("", line) for line in lines(tell)] == [
+        "ada@box paused the sweep",
+        "ada@box added trial 3: units=64 optimizer=sgd",
+    ]
 
 
 def test_other_events_print_nothing():

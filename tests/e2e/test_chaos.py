@@ -30,6 +30,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Chaos:
         ("fill_disks", {"algorithm": "random", "times": 2}),
         ("change_clocks", {"algorithm": "random", "times": 3}),
         ("poison", {"times": 7}),
+        ("steer", {"times": 6}),
         ("stop_server", {"algorithm": "random", "times": 1}),
     ],
 )

@@ -20,7 +20,8 @@ from programs import Run, with_store
 from mnist_sweep.cli import ui
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.cli.main import main
-from mnist_sweep.driver import launch, plan
+from mnist_sweep.driver import launch, plan, steering
+from mnist_sweep.driver.steering import Steering
 from mnist_sweep.results.models import serve
 
 QUICK = f"{PROGRAM} +experiment=quick"
@@ -132,6 +133,9 @@ def test_every_command_that_a_page_shows_succeeds(
     # tests/e2e/test_servers_end.py starts both servers.
     monkeypatch.setattr(ui, "serve", lambda *_, **__: 0)
     monkeypatch.setattr(serve, "serve", lambda *_: 0)
+    # tests/e2e/test_steer_job.py steers a sweep that runs.
+    monkeypatch.setattr(steering, "running", Path)
+    monkeypatch.setattr(Steering, "_exchange", lambda *_: b'{"done": "Done"}')
     arguments = arguments_of(COMPANIONS[name], here)
     # tests/e2e/test_main_job.py resumes; here the budget and the config are checked.
     monkeypatch.setattr(launch, "run", lambda config, *_, **__: 0 if plan.prepare(config) else 1)

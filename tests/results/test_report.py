@@ -485,3 +485,15 @@ def test_a_page_shows_the_best_thousand_of_more_trials(tmp_path):
     assert len(board.rows) == len(board.for_script()["trials"]) == 1000
     assert board.rows[0].rank == 1
     assert len(board.board.rows) == 1200
+
+
+def test_what_users_changed_while_the_sweep_ran_is_listed(undrawn: None, tmp_path: Path) -> None:
+    changes = [{"time": "2026-11-28 14:30:03", "by": "ada@box", "what": f"added trial 3: {HOSTILE}"}]
+    made = made_up.sweep(tmp_path, 3, tags={"mnist_sweep.steered": json.dumps(changes)})
+    text = page(made, tmp_path)
+    assert "Changed while it ran: 1 change" in text
+    assert f"2026-11-28 14:30:03 ada@box added trial 3: {HOSTILE}" in text_of(text)
+    assert HOSTILE not in text
+    for damaged in ("", "[1]", "{", '[{"time": 1}]'):
+        text = page(made_up.sweep(tmp_path, 3, tags={"mnist_sweep.steered": damaged}), tmp_path)
+        assert "Changed while it ran" not in text

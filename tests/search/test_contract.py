@@ -23,7 +23,7 @@ from playing import (
 
 from mnist_sweep.config.space import identity
 from mnist_sweep.config.trial_config import check_trial
-from mnist_sweep.search.base import Answer, Result, Suggestion
+from mnist_sweep.search.base import Answer, Result, Search, Suggestion
 
 
 @pytest.mark.parametrize("algorithm", ALL)
@@ -200,3 +200,35 @@ class TestHyperband:
 
 def test_a_thousand_random_trials_take_seconds(make: Make) -> None:
     assert len(play(make("random").search, slots=8, most=1000)) == 1000
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_trials_that_a_user_adds_are_not_repeated_and_restored_with_the_others(make: Make, algorithm: str) -> None:
+    enqueued = [make(algorithm, *DISCRETE).space.sample(random.Random(3))]
+    made = make(algorithm, *DISCRETE, enqueued=enqueued)
+    added = Suggestion(made.space.sample(random.Random(5)))
+    story: list[Event] = []
+
+    def ask(search: Search, number: int) -> Suggestion:
+        answer = search.ask(number)
+        assert isinstance(answer, Suggestion)
+        return answer
+
+    # Before the enqueued values, and while others run.
+    made.search.add(0, added)
+    story.append(("add", 0, added))
+    for number in range(1, 8):
+        suggestion = ask(made.search, number)
+        story.append(("ask", number, suggestion))
+        done = number - 1
+        values = next(what.values for kind, n, what in story if n == done and kind != "tell")
+        result = Result((curve(values, 9),), 9)
+        made.search.tell(done, result)
+        story.append(("tell", done, result))
+    assert story[1][2].values == enqueued[0]
+    fresh = [what for kind, _, what in story if kind == "ask" and what.parent is None]
+    assert identity(added.values) not in tried(fresh)
+    again = made.build()
+    for kind, number, what in story:
+        {"add": again.add, "ask": again.restore, "tell": again.tell}[kind](number, what)
+    assert ask(again, 8) == ask(made.search, 8)

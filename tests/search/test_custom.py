@@ -18,7 +18,7 @@ from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space, Values
 from mnist_sweep.search import custom
 from mnist_sweep.search.base import Answer, Result, Search, Suggestion
-from mnist_sweep.search.choose import create_search, create_stopping
+from mnist_sweep.search.choose import check_can_narrow, create_search, create_stopping
 
 SWEEPS = {
     "model.layers": "range(1,4)",
@@ -176,6 +176,26 @@ class TestSearch:
         assert wrong(make, earlier=[{"values": GOOD, "scores": [0.4]}]) == (
             "cannot learn from search.warm_start; give it a method learn(values, scores)"
         )
+
+    def test_learns_from_a_trial_that_a_user_has_added(self, write: Write, make: Make) -> None:
+        write(RANDOM + "    def learn(self, *what): self.told.append(what)\n")
+        search = make()
+        search.add(0, Suggestion(GOOD))
+        assert isinstance(search.ask(1), Suggestion)
+        search.tell(0, Result((0.5,)))
+        search.tell(1, Result((0.4,)))
+        assert search._search.told == [(GOOD, (0.5,)), (1, Result((0.4,)))]
+
+    def test_must_learn_to_continue_in_a_narrower_space(self, write: Write, configured) -> None:
+        write(RANDOM)
+        write(RANDOM + "    def learn(self, *what): self.told.append(what)\n", "folder/mine.py")
+        with pytest.raises(UserError) as caught:
+            check_can_narrow(configured())
+        assert str(caught.value) == (
+            "search={_target_: mine.Mine}: cannot continue with fewer values, as it cannot learn from the trials so "
+            "far (it has no method learn(values, scores)); start a new sweep"
+        )
+        check_can_narrow(configured(_target_="folder.mine.Mine"))
 
     def test_continues_after_an_interruption(self, write: Write, make: Make) -> None:
         write(RANDOM)

@@ -8,9 +8,10 @@ import pytest
 
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import check_settings
-from mnist_sweep.journal.events import Confirmed, SweepEnded, SweepStarted, WinnerTested
+from mnist_sweep.journal.events import Confirmed, SettingsChanged, SweepEnded, SweepPaused, SweepStarted, WinnerTested
 from mnist_sweep.journal.last_run import Change, LastRun
 from mnist_sweep.journal.ranking import Ranking
+from mnist_sweep.journal.state import SweepState
 from mnist_sweep.journal.trial import Outcome, Status, Trial
 from mnist_sweep.tracking.descriptions import progress_note, sweep_name, sweep_note, trial_name
 
@@ -93,7 +94,8 @@ def note(compose_config):
         tested = WinnerTested(0.0, 11, {"test_accuracy": 0.9}, []) if count else None
         space = more.get("space", {"model.units": "range(0, 12)"})
         started = SweepStarted(0.0, "story/now", {}, space, {**_DATA, **more.get("data", {})}, {})
-        return sweep_note(settings, started, results, tested, SweepEnded(0.0, status, reason, None), more.get("last"))
+        ended, steered = SweepEnded(0.0, status, reason, None), more.get("steered", ())
+        return sweep_note(settings, started, results, tested, ended, more.get("last"), steered)
 
     return written
 
@@ -171,7 +173,24 @@ def test_a_single_run_shows_its_result_and_what_differs_from_the_last_one(note) 
 
 def test_a_running_sweep_counts_its_trials_and_a_single_run_does_not(compose_config) -> None:
     settings, one = (check_settings(compose_config("name=story", *more)) for more in ([], ["search=none"]))
-    results = Ranking(settings.objectives, {0: Trial(0, {}, {}, 3)}, {0: Outcome(Status.COMPLETED, score=0.5)})
-    assert "**Running**: 1 of 20 trials have ended." in progress_note(settings, results)
-    assert "**Running**: 1 of 1 trial has ended." in progress_note(one, results)
-    assert progress_note(one, results, single=True) == "A single run of story.\n\n**Running**."
+    state = SweepState(settings.objectives)
+    state.results = Ranking(settings.objectives, {0: Trial(0, {}, {}, 3)}, {0: Outcome(Status.COMPLETED, score=0.5)})
+    assert "**Running**: 1 of 20 trials have ended." in progress_note(settings, state)
+    assert "**Running**: 1 of 1 trial has ended." in progress_note(one, state)
+    state.handle(SweepStarted(0.0, "story/now", {}, {}, {}, {}))
+    assert progress_note(one, state) == "A single run of story.\n\n**Running**."
+
+
+def test_what_was_changed_while_a_sweep_ran_is_listed(compose_config, note) -> None:
+    settings = check_settings(compose_config("name=story"))
+    state = SweepState(settings.objectives)
+    state.handle(
+        SweepStarted(0.0, "story/now", {"search": {"max_trials": 20}}, {"model.units": "choice(1, 2)"}, {}, {})
+    )
+    state.handle(SettingsChanged(3600.0, "ada@box", 7, {"search.max_trials": 30, "model.units": "choice(1)"}))
+    state.handle(SweepPaused(7200.0, "ada@box", 7))
+    text = progress_note(settings, state)
+    assert "**Running**: 0 of 30 trials have ended." in text
+    assert "**Paused**" in text
+    assert "| 1970-01-01 01:00:00 | ada@box | set search.max_trials=30, narrowed model.units=choice(1) |" in text
+    assert "| 1970-01-01 02:00:00 | ada@box | paused the sweep |" in note(1, steered=state.steered)

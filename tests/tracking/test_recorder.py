@@ -20,12 +20,16 @@ from mnist_sweep.journal.events import (
     Confirmed,
     EpochEnded,
     ExecutionEnded,
+    SettingsChanged,
     SlotClosed,
     SlotOpened,
+    SweepPaused,
     SweepResumed,
     SweepStarted,
+    TrialAdded,
     TrialsRetried,
     TrialStarted,
+    TrialStopped,
     WinnerTested,
 )
 from mnist_sweep.journal.files import trial_folder
@@ -37,6 +41,7 @@ from mnist_sweep.tracking import saved_view, store
 from mnist_sweep.tracking.recorder import Recorder, hyperparameters
 from mnist_sweep.tracking.tags import (
     PARENT_TAG,
+    TAG_ADDED_BY,
     TAG_CONFIRMS,
     TAG_EXECUTION,
     TAG_KIND,
@@ -46,6 +51,8 @@ from mnist_sweep.tracking.tags import (
     TAG_REASON,
     TAG_SLOT,
     TAG_STATUS,
+    TAG_STEERED,
+    TAG_STOPPED_BY,
     TAG_SWEEP,
     TAG_WINNER,
 )
@@ -771,3 +778,35 @@ def test_a_retrained_trial_is_no_trial_of_a_sweep_and_its_run_names_the_one_that
     saved = logged.client.get_experiment_by_name("story").tags
     (view,) = [tag for tag in saved if tag.startswith(saved_view.TAG)]
     assert saved_view.tags_of_run(runs["retraining"]) == {view: saved[view]}
+
+
+def test_what_users_changed_is_in_the_tags_and_the_description(make_story):
+    story = make_story()
+    story.starts()
+    story.trial(0)
+    story.epoch(0, 1, val_accuracy=0.5, loss=1.0)
+    story.tell(TrialStopped, "ada@box", 7, 0)
+    story.tell(TrialAdded, "bob@box", 8, 1, {"model.units": 64})
+    story.ends(0, 0.5, status=Status.STOPPED, reason="stopped by ada@box")
+    story.trial(1, added_by="bob@box")
+    story.tell(SweepPaused, "ada@box", 7)
+    story.tell(SettingsChanged, "ada@box", 7, {"search.max_trials": 9, "model.units": "choice(64)"})
+    story.tracker.close()
+    running = Logged(story.uri).parent.data.tags
+    assert "of 9 trials" in running[TAG_NOTE]
+    assert "**Paused**" in running[TAG_NOTE]
+    assert "| ada@box | stopped trial 0 |" in running[TAG_NOTE]
+    assert [(change["by"], change["what"]) for change in json.loads(running[TAG_STEERED])] == [
+        ("ada@box", "stopped trial 0"),
+        ("bob@box", "added trial 1: units=64"),
+        ("ada@box", "paused the sweep"),
+        ("ada@box", "set search.max_trials=9, narrowed model.units=choice(64)"),
+    ]
+    logged = Logged(story.uri)
+    assert yaml.safe_load(logged.read(logged.parent, "config.yaml"))["search"]["max_trials"] == 9
+    trials = logged.trials
+    assert trials[0].data.tags[TAG_STOPPED_BY] == "ada@box"
+    assert trials[1].data.tags[TAG_ADDED_BY] == "bob@box"
+    assert TAG_ADDED_BY not in trials[0].data.tags
+    before = Logged(story.uri).everything()
+    assert story.replay().everything() == before

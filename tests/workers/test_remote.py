@@ -249,3 +249,20 @@ def test_messages_that_are_put_back_come_again(pool: RemoteWorkers, agents: Agen
     messages = pool.poll(0)
     pool.put_back(messages)
     assert pool.poll(0) == messages == [Ready("cpu0@a")]
+
+
+def test_a_slot_is_given_back_and_opened_again_unless_its_node_is_gone(pool: RemoteWorkers, agents: Agents) -> None:
+    agents.greet("1", "a")
+    agents.greet("2", "b")
+    assert [slot.name for slot in pool.places()] == ["cpu0@a", "cpu0@b"]
+    slots = [pool.retire("cpu0@a"), pool.retire("cpu0@b")]
+    assert pool.slots() == []
+    agents.said.append(("2", Lost("was lost", "b")))
+    assert pool.poll(0.0) == []
+    for slot in slots:
+        pool.open(slot)
+    assert pool.slots() == ["cpu0@a"]
+    assert [(node, call.method) for node, call in agents.calls][-2:] == [("2", "retire"), ("1", "open")]
+    assert pool.poll(0.0) == [Died("cpu0@b", "cannot be opened again: its node is gone", lost=True)]
+    # The driver does not know yet that a slot is lost.
+    assert pool.retire("cpu0@b").name == "cpu0@b"

@@ -24,7 +24,7 @@ from mnist_sweep.results.report.texts import ALGORITHMS, MEASURES, STATUSES
 from mnist_sweep.results.report.winner import Fact, Winner, fetched
 from mnist_sweep.results.runs.find import SweepRuns
 from mnist_sweep.results.runs.local import local_folder
-from mnist_sweep.tracking.tags import NODE, TAG_REASON, TAG_STATUS
+from mnist_sweep.tracking.tags import NODE, TAG_REASON, TAG_STATUS, TAG_STEERED
 
 _BUDGET = ("max_trials", "time_budget", "target")
 
@@ -48,6 +48,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[s
         `single`: Whether it is a single run, which searched nothing.
         `facts`: What the sweep was.
         `space`: The domain of each hyperparameter, as text.
+        `steered`: What users changed while it ran: `time`, `by` and `what` of each change.
         `versions`: The versions of the packages, the git commit and the seed.
         `statuses`: The meaning of the statuses that occur.
         `failures`: How many trials have no result, by the reason, the most frequent first.
@@ -70,6 +71,7 @@ def gather(found: SweepRuns, frame: pd.DataFrame, best: Winner | None) -> dict[s
         "single": not found.space,
         "facts": _facts(found, frame),
         "space": found.space,
+        "steered": _steered(tags),
         "versions": _versions(found),
         "statuses": {s: STATUSES[s] for s in STATUSES if s in set(frame["status"])},
         "failures": _failures(frame),
@@ -185,6 +187,12 @@ def _versions(found: SweepRuns) -> dict[str, str]:
         "MLflow run": found.parent.info.run_id,
     }
     return listed | nodes | {key: value for key, value in more.items() if value}
+
+
+def _steered(tags: dict[str, str]) -> list[dict[str, str]]:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return [{key: str(change[key]) for key in ("time", "by", "what")} for change in json.loads(tags[TAG_STEERED])]
+    return []
 
 
 def _failures(frame: pd.DataFrame) -> dict[str, int]:

@@ -18,7 +18,7 @@ from mnist_sweep.journal.leaderboard import Leaderboard, Row, score_text, verdic
 from mnist_sweep.results.models.model_run import ModelRun
 from mnist_sweep.results.report.texts import MEASURES
 from mnist_sweep.results.runs.find import SweepRuns
-from mnist_sweep.tracking.tags import TAG_CONFIRMS, TAG_REASON, TAG_STATUS, TAG_TRIAL, TAG_WINNER
+from mnist_sweep.tracking.tags import TAG_ADDED_BY, TAG_CONFIRMS, TAG_REASON, TAG_STATUS, TAG_TRIAL, TAG_WINNER
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -204,6 +204,8 @@ def _fate(run: Run, best: Run | None) -> str:
     if TAG_STATUS in tags:
         parts.append(f"It {'was ' if tags[TAG_STATUS] in ('stopped', 'refused') else ''}{tags[TAG_STATUS]}")
         parts[-1] += f": {tags[TAG_REASON]}." if tags.get(TAG_REASON) else "."
+    if added := tags.get(TAG_ADDED_BY):
+        parts.append(f"{added} added it while the sweep ran.")
     if confirms := tags.get(TAG_CONFIRMS):
         parts.append(f"It retrains trial {confirms} on a new seed.")
     if best is not None and best.info.run_id != run.info.run_id:
