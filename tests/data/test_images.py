@@ -20,8 +20,9 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
 from mnist_sweep.data.images import Images
-from mnist_sweep.data.sources import from_images
+from mnist_sweep.data.sources import Request, from_images
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +46,18 @@ def npz(folder: Path, **changes: Any) -> Path:
 
 
 def load(path: Path) -> Images:
-    return data.load("npz", str(path))
+    found = sources.load(Request("npz", str(path)))
+    assert found.test is not None
+    return Images(
+        found.name,
+        found.source,
+        found.train.x,
+        found.train.targets,
+        found.test.x,
+        found.test.targets,
+        found.fallback,
+        found.notes,
+    )
 
 
 def digest(images: Images) -> str:
