@@ -16,8 +16,8 @@ from mnist_sweep.common import parallel, reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import counted, first_line, one_line, os_reason
 from mnist_sweep.data import pictures
-from mnist_sweep.data.images import COPIES
 from mnist_sweep.data.dataset import LoadedData, PartName, Rows
+from mnist_sweep.data.images import COPIES
 from mnist_sweep.data.picture_cache import Cache
 from mnist_sweep.data.pictures import Head, How
 from mnist_sweep.data.schema import ONLY, of_images
@@ -66,8 +66,8 @@ def load(given: str, options: Mapping[str, Any]) -> LoadedData:
     """Loads the pictures in a folder per class.
 
     Args:
-        given: The folder. It has a folder for each class, or folders `train`, and perhaps `validation` and `test`, with a
-            folder for each class.
+        given: The folder. It has a folder for each class, or folders `train`, and perhaps `validation` and `test`, that
+            have a folder for each class.
         options: `image_size`, `resize`, `color` and `skip_unreadable`, as `conf/data/folder.yaml` describes them.
 
     Raises:
@@ -89,7 +89,9 @@ def load(given: str, options: Mapping[str, Any]) -> LoadedData:
     try:
         pixels, wrong = Cache.of_user().read(root, [picture.name for picture in readable], how)
     except MemoryError:
-        raise UserError(f"{where}: the pictures need more memory than this machine has; set a smaller data.image_size") from None
+        raise UserError(
+            f"{where}: the pictures need more memory than this machine has; set a smaller data.image_size"
+        ) from None
     found.wrong |= wrong
     _check_readable(found.wrong, where, skip=skip)
     kept = [picture.name not in wrong for picture in readable]
@@ -110,8 +112,8 @@ def _root(given: str) -> Path:
     if not exists:
         raise UserError(f"data.path={given}: no such folder")
     raise UserError(
-        f"data.path={given}: is a file, but data=folder needs a folder with a folder of pictures for each class; for an "
-        ".npz file, write data=npz"
+        f"data.path={given}: is a file, but data=folder needs a folder with a folder of pictures for each class; for "
+        "an .npz file, write data=npz"
     )
 
 
@@ -121,8 +123,8 @@ def _as_data(given: str, where: str, readable: Sequence[_Picture], pixels: Array
     for picture in readable:
         if picture.label not in number:
             raise UserError(
-                f"{where}: {picture.name} is of the class {one_line(picture.label, 50)}, which has no pictures to train on; "
-                f"there are {_some(names)}"
+                f"{where}: {one_line(picture.name, 80)} is of the class {one_line(picture.label, 50)}, which has no "
+                f"pictures to train on; there are {_some(names)}"
             )
     if len(names) < 2:
         raise UserError(
@@ -132,8 +134,8 @@ def _as_data(given: str, where: str, readable: Sequence[_Picture], pixels: Array
     for name in names:
         if counts[name] == 1:
             raise UserError(
-                f"{where}: the class {one_line(name, 50)} has only one picture to train on; at least two are needed, or "
-                "remove its folder"
+                f"{where}: the class {one_line(name, 50)} has only one picture to train on; at least two are needed, "
+                "or remove its folder"
             )
     rows: dict[PartName, Rows] = {}
     for part in _PARTS:
@@ -144,7 +146,9 @@ def _as_data(given: str, where: str, readable: Sequence[_Picture], pixels: Array
             rows[part] = Rows({ONLY: pixels[places[0] : places[-1] + 1]}, labels)
     notes = []
     if found.wrong:
-        notes.append(f"{where}: {counted(len(found.wrong), 'file')} skipped, as data.skip_unreadable=true: {_some(found.wrong)}")
+        notes.append(
+            f"{where}: {counted(len(found.wrong), 'file')} skipped, as data.skip_unreadable=true: {_some(found.wrong)}"
+        )
     if found.ignored:
         notes.append(f"{where}: not read, as no class's folder holds it: {_some(found.ignored)}")
     if "val" in rows:
@@ -177,10 +181,12 @@ def _listed(root: Path, where: str) -> _Found:
     try:
         found, folders = _Found(), _parts(root, where)
         for part, folder in folders.items():
-            _classes(root, part, folder, found)
+            _classes(root, part, folder, found, where)
             if not any(picture.part == part for picture in found.pictures) and not found.wrong:
                 what = where if folder == root else f"{where}: its folder {folder.name}"
-                raise UserError(f"{what} has no pictures in folders of classes; put those of each class into a folder of its own")
+                raise UserError(
+                    f"{what} has no pictures in folders of classes; put those of each class into a folder of its own"
+                )
         if root not in folders.values():
             found.ignored += [entry.name for entry in _entries(root) if entry not in folders.values()]
     except OSError as error:
@@ -206,20 +212,26 @@ def _parts(root: Path, where: str) -> dict[PartName, Path]:
         ]
         if len(named) > 1:
             raise UserError(f"{where}: has both {named[0].name} and {named[1].name}; keep one of them")
-        folders |= {part: one for one in named}
+        if named:
+            folders[part] = named[0]
     if not folders:
         return {"train": root}
     if "train" not in folders:
         some = next(iter(folders.values())).name
-        raise UserError(f"{where}: has a folder {some} with folders in it, but no folder train with a folder for each class")
+        raise UserError(
+            f"{where}: has a folder {some} with folders in it, but no folder train with a folder for each class"
+        )
     return {part: folders[part] for part in _PARTS if part in folders}
 
 
-def _classes(root: Path, part: PartName, folder: Path, found: _Found) -> None:
+def _classes(root: Path, part: PartName, folder: Path, found: _Found, where: str) -> None:
     for entry in _entries(folder):
         if entry.is_dir():
             label = unicodedata.normalize("NFC", entry.name)
-            for path in _files(entry):
+            files = list(_files(entry))
+            if not files:
+                raise UserError(f"{where}: its folder {entry.relative_to(root)} is empty; add pictures, or remove it")
+            for path in files:
                 name = str(path.relative_to(root))
                 if path.suffix.lower() in _SUFFIXES:
                     found.pictures.append(_Picture(part, label, name))
@@ -278,8 +290,8 @@ def _is_grey(heads: Mapping[str, Head], color: str, where: str) -> bool:
         colored = next(name for name, head in heads.items() if not head.grey)
         raise UserError(
             f"{where}: {len(grey):,} {'picture is' if len(grey) == 1 else 'pictures are'} grey, such as "
-            f"{one_line(grey[0], 80)}, and {len(heads) - len(grey):,} in colour, such as {one_line(colored, 80)}; write "
-            "data.color=rgb or data.color=grey to read all of them alike"
+            f"{one_line(grey[0], 80)}, and {len(heads) - len(grey):,} in colour, such as {one_line(colored, 80)}; "
+            "write data.color=rgb or data.color=grey to read all of them alike"
         )
     return bool(grey)
 

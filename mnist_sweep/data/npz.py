@@ -28,7 +28,7 @@ _WHITE_16 = 65535
 def load(given: str, wanted: TargetKind | None) -> LoadedData:
     """Loads and checks the arrays of an `.npz` file, or the images of four IDX files.
 
-    The arrays are `x_train` and `y_train`; optionally `x_test` and `y_test`, `x_val` and `y_val`, and the weights of rows
+    The arrays are `x_train` and `y_train`; optionally `x_test` and `y_test`, `x_val` and `y_val`, and the rows' weights
     `w_train`, `w_val` and `w_test`. Several inputs are `x_train_NAME`, and so on. Which rows are images, and which
     targets are classes, is told from shapes and values.
 
@@ -56,14 +56,16 @@ def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
         inputs = _inputs(known)
         for part in _PARTS:
             used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
-            missing = [name for name in (*(_x(part, one) for one in inputs or [ONLY]), f"y_{part}") if name not in known]
+            missing = [
+                name for name in (*(_x(part, one) for one in inputs or [ONLY]), f"y_{part}") if name not in known
+            ]
             if used and missing:
                 found = images.listed(archive.names) or "none"
                 raise UserError(f"{where}: has no array {missing[0]}; it has {found}")
         if ONLY in inputs and len(inputs) > 1:
             other = next(name for name in inputs if name != ONLY)
             raise UserError(
-                f"{where}: has both x_train and x_train_{other}; give each of several inputs a name, such as x_train_image"
+                f"{where}: has both x_train and x_train_{other}; give each of several inputs a name: x_train_image"
             )
         # The headers are checked before gigabytes are read.
         _check_headers(where, {name: archive.header(name) for name in known})
@@ -100,7 +102,9 @@ def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
                     "(N, height, width, channels), and other rows (N, numbers)"
                 )
             if array.dtype.kind not in "buif":
-                raise UserError(f"{where}: {name} has type {array.dtype}; images must be numbers, and so must other rows")
+                raise UserError(
+                    f"{where}: {name} has type {array.dtype}; images must be numbers, and so must other rows"
+                )
             if len(arrays[labels].shape) and array.shape[0] != arrays[labels].shape[0]:
                 rows, what = ("image", "label") if len(array.shape) in (3, 4) else ("row", "target")
                 raise UserError(
@@ -167,7 +171,11 @@ def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, Any, list[str]]:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{where}: {name} contains NaN or infinite values")
     ranges = {name: (array.min(), array.max()) for name, array in arrays.items()}
-    outside = [name for name, (least, most) in ranges.items() if arrays[name].dtype.kind != "b" and not 0 <= least <= most <= 255]
+    outside = [
+        name
+        for name, (least, most) in ranges.items()
+        if arrays[name].dtype.kind != "b" and not 0 <= least <= most <= 255
+    ]
     if not outside:
         pixels, notes = images.to_pixels(arrays, where)
         return pixels, "image", notes

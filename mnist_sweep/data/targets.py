@@ -13,6 +13,8 @@ from mnist_sweep.common.text import counted, one_line
 from mnist_sweep.data.schema import Target, TargetKind
 
 Array = NDArray[Any]
+# The targets of each part by the array's name, what they are, and notes.
+_Read = tuple[dict[str, Array], Target, list[str]]
 
 # More whole numbers than this, and more than one for ten rows, are numbers to predict rather than classes.
 _FEW, _ROWS_PER_CLASS = 20, 10
@@ -21,7 +23,7 @@ _LISTED = 5
 _BEYOND_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-def read(arrays: Mapping[str, Array], where: str, wanted: TargetKind | None) -> tuple[dict[str, Array], Target, list[str]]:
+def read(arrays: Mapping[str, Array], where: str, wanted: TargetKind | None) -> _Read:
     """Tells what targets are, and brings them into their form.
 
     Args:
@@ -39,10 +41,13 @@ def read(arrays: Mapping[str, Array], where: str, wanted: TargetKind | None) -> 
     columns = {name: _without_axis(_decoded(array, f"{where}: {name}")) for name, array in arrays.items()}
     (first, train), *others = columns.items()
     for name, array in others:
+        if (array.dtype.kind == "U") != (train.dtype.kind == "U"):
+            what = ("names", "numbers") if train.dtype.kind == "U" else ("numbers", "names")
+            raise UserError(f"{where}: {first} contains {what[0]}, but {name} contains {what[1]}")
         if array.shape[1:] != train.shape[1:]:
             raise UserError(
-                f"{where}: {first} has shape {arrays[first].shape}, but {name} has shape {arrays[name].shape}; they must "
-                "have the same columns"
+                f"{where}: {first} has shape {arrays[first].shape}, but {name} has shape {arrays[name].shape}; they "
+                "must have the same columns"
             )
     if train.ndim > 2 or train.ndim == 0 or 0 in train.shape[1:]:
         raise UserError(f"{where}: {first} has shape {arrays[first].shape}; targets must be (N,) or (N, columns)")
@@ -72,12 +77,12 @@ class _Reader:
         self._arrays, self._where, self._first, self._wanted = arrays, where, first, wanted
         self._train = arrays[first]
 
-    def rows(self) -> tuple[dict[str, Array], Target, list[str]]:
+    def rows(self) -> _Read:
         """Reads one value for each row: classes or numbers."""
         if self._wanted == "labels":
             raise UserError(
-                f"{self._where}: {self._first} has one value for each row; for task=multilabel, it must be (N, labels), "
-                "1 for each label that a row has, else 0"
+                f"{self._where}: {self._first} has one value for each row; for task=multilabel, it must be (N, "
+                "labels), 1 for each label that a row has, else 0"
             )
         if self._train.dtype.kind == "U":
             if self._wanted == "numbers":
@@ -95,8 +100,8 @@ class _Reader:
         for name, array in self._arrays.items():
             if (array != np.floor(array)).any():
                 raise UserError(
-                    f"{self._where}: {name} must contain whole numbers, the classes 0, 1, 2 …; for other numbers, write "
-                    "task=regression"
+                    f"{self._where}: {name} must contain whole numbers, the classes 0, 1, 2 …; for other numbers, "
+                    "write task=regression"
                 )
         return self._classes()
 
@@ -110,11 +115,11 @@ class _Reader:
         if (in_a_row and (found[0] in (0, 1) or few)) or (few and train.dtype.kind != "f"):
             return True, []
         return False, [
-            f"{self._where}: {self._first} has {len(found):,} different values from {found[0]:g} to {found[-1]:g}, read "
-            "as numbers to predict; if they are classes, write task=classification"
+            f"{self._where}: {self._first} has {len(found):,} different values from {found[0]:g} to {found[-1]:g}, "
+            "read as numbers to predict; if they are classes, write task=classification"
         ]
 
-    def _classes(self) -> tuple[dict[str, Array], Target, list[str]]:
+    def _classes(self) -> _Read:
         found = np.unique(self._train)
         if len(found) == 1:
             raise UserError(f"{self._where}: there is only one class; at least two are needed")
@@ -134,7 +139,7 @@ class _Reader:
         note = f"{self._where}: the {what} in {self._first} are numbered in their order: {some}{more}"
         return numbers, Target("classes", len(found), names), [note]
 
-    def matrices(self) -> tuple[dict[str, Array], Target, list[str]]:
+    def matrices(self) -> _Read:
         """Reads several values for each row: one-hot classes, labels or numbers."""
         size = int(self._train.shape[1])
         if self._train.dtype.kind == "U":
@@ -154,19 +159,20 @@ class _Reader:
             return labels, Target("labels", size), [] if self._wanted else [told]
         if not one_hot:
             raise UserError(
-                f"{self._where}: {self._first} has {size} columns; for classes, save one number or name for each row, or "
-                "one-hot rows with a single 1"
+                f"{self._where}: {self._first} has {size} columns; for classes, save one number or name for each row, "
+                "or one-hot rows with a single 1"
             )
         classes = {name: array.argmax(axis=1).astype(np.int64) for name, array in self._arrays.items()}
         missing = np.setdiff1d(np.arange(size), classes[self._first])
         if len(missing):
             raise UserError(
-                f"{self._where}: class {int(missing[0])} of 0..{size - 1} has no rows in {self._first}; remove its column"
+                f"{self._where}: class {int(missing[0])} of 0..{size - 1} has no rows in {self._first}; remove its "
+                "column"
             )
         note = f"{self._where}: {self._first} is one-hot, read as {counted(size, 'class', 'classes')}"
         return classes, Target("classes", size), [note]
 
-    def _numbers(self) -> tuple[dict[str, Array], Target, list[str]]:
+    def _numbers(self) -> _Read:
         for name, array in self._arrays.items():
             if len(array) and float(np.abs(array.astype(np.float64)).max()) > _BEYOND_FLOAT32:
                 raise UserError(f"{self._where}: {name} has numbers that do not fit into 32 bits; scale them")
@@ -180,10 +186,7 @@ class _Reader:
 
     def _check_finite(self, name: str, array: Array) -> None:
         if not np.isfinite(array).all():
-            missing = "without" if self._wanted == "numbers" else "for classes, they must contain whole numbers, without"
-            raise UserError(
-                f"{self._where}: {name} contains NaN or infinite values; {missing} missing ones: remove these rows"
-            )
+            raise UserError(f"{self._where}: {name} contains NaN or infinite values; remove these rows")
 
 
 def _shown(value: Any) -> str:
