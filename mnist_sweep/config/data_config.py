@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.checks import Strict, as_written, check
@@ -47,10 +47,17 @@ class NpzData(OwnData):
 class FolderData(OwnData):
     """`data=folder`."""
 
-    image_size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None
+    image_size: list[Count] | None
     resize: Literal["crop", "pad", "stretch"]
     color: Literal["auto", "grey", "rgb"]
     skip_unreadable: bool
+
+    @field_validator("image_size")
+    @classmethod
+    def _height_and_width(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and len(value) != 2:
+            raise ValueError("must be a height and a width, such as [96,96]")
+        return value
 
 
 # The option of the group `data` → its keys.

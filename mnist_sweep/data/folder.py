@@ -89,9 +89,7 @@ def load(given: str, options: Mapping[str, Any]) -> LoadedData:
     try:
         pixels, wrong = Cache.of_user().read(root, [picture.name for picture in readable], how)
     except MemoryError:
-        raise UserError(
-            f"{where}: the pictures need more memory than this machine has; set a smaller data.image_size"
-        ) from None
+        raise UserError(f"{where}: needs more memory than this machine has; set a smaller data.image_size") from None
     found.wrong |= wrong
     _check_readable(found.wrong, where, skip=skip)
     kept = [picture.name not in wrong for picture in readable]
@@ -185,7 +183,7 @@ def _listed(root: Path, where: str) -> _Found:
             if not any(picture.part == part for picture in found.pictures) and not found.wrong:
                 what = where if folder == root else f"{where}: its folder {folder.name}"
                 raise UserError(
-                    f"{what} has no pictures in folders of classes; put those of each class into a folder of its own"
+                    f"{what} has no folders with pictures; put those of each class into a folder of its own"
                 )
         if root not in folders.values():
             found.ignored += [entry.name for entry in _entries(root) if entry not in folders.values()]
@@ -218,9 +216,7 @@ def _parts(root: Path, where: str) -> dict[PartName, Path]:
         return {"train": root}
     if "train" not in folders:
         some = next(iter(folders.values())).name
-        raise UserError(
-            f"{where}: has a folder {some} with folders in it, but no folder train with a folder for each class"
-        )
+        raise UserError(f"{where}: has a folder {some} with classes in it, but no such folder train")
     return {part: folders[part] for part in _PARTS if part in folders}
 
 

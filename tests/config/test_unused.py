@@ -14,7 +14,8 @@ from mnist_sweep.config.unused import refuse_unused
     ("overrides", "message"),
     [
         ("data=mnist_5k data.path=/no/such.npz", "data.path=/no/such.npz: is not used; data=mnist_5k reads no file"),
-        ("data=npz data.path=a.npz data.fallback=mnist_5k", "data.fallback=mnist_5k: is not used; "),
+        ("data=mnist_5k data.fallback=mnist_5k", "data.fallback=mnist_5k: is not used; "),
+        ("data=folder data.path=a data.resize=pad", "data.resize=pad: is not used; set data.image_size"),
         ("folds=3", "folds=3: is not used; write validation=kfold"),
         ("validation=kfold data.validation_split=0.2", "data.validation_split=0.2: is not used; validation=kfold "),
         ("training.early_stopping.min_delta=0.01", "training.early_stopping.min_delta=0.01: is not used; set "),
