@@ -1,9 +1,9 @@
 """`python -m benchmarks.pictures`: whether a folder of pictures trains as fast as the same arrays from an `.npz` file.
 
 Makes random pictures in two folders of classes, and an `.npz` of the same arrays. Each sweep trains one trial of a
-small convolutional network on one slot. `first` decodes the pictures, `folder` finds them decoded. Figures are in seconds: of
-an epoch, the median of all but the first; and of the whole command. The claim to check: on 20,000 pictures of 96 × 96,
-an epoch from an `.npz` takes at least 0.95 times as long as one from the folder.
+small convolutional network on one slot. `folder, first time` decodes the pictures, `folder` finds them decoded. Figures
+are in seconds: of an epoch, the median of all but the first; and of the whole command. The claim to check: on 20,000
+pictures of 96 × 96, an epoch from an `.npz` takes at least 0.95 times as long as one from the folder.
 """
 
 from __future__ import annotations

@@ -434,7 +434,8 @@ def _check_scales(parts: Mapping[str, Array], where: str) -> list[str]:
                 f"{where}: the largest pixel of {name} is {largest:g}, so it is not clear whether pixels are in 0..1 "
                 "or 0..255; clip or scale them to one of these"
             )
-    dark, *_, bright = sorted(top, key=lambda name: top[name])
+    order = sorted(top, key=lambda name: top[name])
+    dark, bright = order[0], order[-1]
     if 0 < top[dark] <= 1 < top[bright]:
         raise UserError(f"{where}: pixels of {dark} are in 0..1, but those of {bright} are in 0..255; scale both alike")
     if 0 < top[dark] < top[bright] / _MOST_CONTRAST:

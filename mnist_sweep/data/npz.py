@@ -194,7 +194,7 @@ def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, Any, list[str]]:
     moved, notes = images.with_channels_last(arrays, where)
     numbers = _as_numbers(moved, where)
     advice = "" if numbers[outside[0]].ndim == 4 else f"; for model=cnn, save {outside[0]}[..., np.newaxis]"
-    told = f"{where}: {range_of}, so it is read as numbers, not as pixels, and used as it is{advice}"
+    told = f"{where}: {outside[0]} ranges from {least:.4g} to {most:.4g}, so it is read as numbers, not as pixels, and used as it is{advice}"
     return numbers, "array", [told, *notes]
 
 

@@ -60,9 +60,9 @@ def _decoded(array: Array, where: str) -> Array:
         try:
             return np.char.decode(array, "utf-8")
         except UnicodeDecodeError:
-            raise UserError(f"{where}: has names that are not UTF-8 text") from None
+            raise UserError(f"{where} has names that are not UTF-8 text") from None
     if array.dtype.kind not in "Ubuif":
-        raise UserError(f"{where}: has type {array.dtype}; targets must be numbers or names")
+        raise UserError(f"{where} has type {array.dtype}; targets must be numbers or names")
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 
