@@ -15,7 +15,7 @@ from mnist_sweep.common.reading import Header
 from mnist_sweep.common.text import counted
 from mnist_sweep.data import images, targets
 from mnist_sweep.data.dataset import LoadedData, PartName, Rows
-from mnist_sweep.data.schema import ONLY, Input, Schema, TargetKind
+from mnist_sweep.data.schema import ONLY, Input, InputKind, Schema, TargetKind
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -163,7 +163,7 @@ def _weights(arrays: Arrays, part: str, where: str) -> Array | None:
 # ---- inputs -----------------------------------------------------------------------------------------------------
 
 
-def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, Any, list[str]]:
+def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, InputKind, list[str]]:
     """Tells what the rows of an input are; returns them, `image` or `array`, and notes."""
     if any(array.ndim not in (3, 4) for array in arrays.values()):
         return _as_numbers(arrays, where), "array", []
@@ -194,7 +194,10 @@ def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, Any, list[str]]:
     moved, notes = images.with_channels_last(arrays, where)
     numbers = _as_numbers(moved, where)
     advice = "" if numbers[outside[0]].ndim == 4 else f"; for model=cnn, save {outside[0]}[..., np.newaxis]"
-    told = f"{where}: {outside[0]} ranges from {least:.4g} to {most:.4g}, so it is read as numbers, not as pixels, and used as it is{advice}"
+    told = (
+        f"{where}: {outside[0]} ranges from {least:.4g} to {most:.4g}, so it is read as numbers, not as pixels, and "
+        f"used as it is{advice}"
+    )
     return numbers, "array", [told, *notes]
 
 
