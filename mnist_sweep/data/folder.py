@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,26 +78,25 @@ def load(given: str, options: Mapping[str, Any]) -> LoadedData:
     where = f"data.path={given}"
     skip = bool(options["skip_unreadable"])
     found = _listed(root, where)
-    heads = _heads(root, found)
-    _check_readable(found.wrong, where, skip=skip)
-    readable = [picture for picture in found.pictures if picture.name in heads]
-    if not readable:
-        raise UserError(f"{where}: has no pictures; put those of each class into a folder of its own")
-    grey = _is_grey(heads, options["color"], where)
-    height, width = _size(heads, options["image_size"], where)
-    reading.check_fits(COPIES * len(heads) * height * width * (1 if grey else 3), where)
-    how = How(height, width, grey, options["resize"], exact=options["image_size"] is None)
+    names = [picture.name for picture in found.pictures]
+
+    def plan() -> tuple[How, dict[str, str]]:
+        heads, wrong = _heads(root, names)
+        _check_readable({**found.wrong, **wrong}, where, skip=skip)
+        return _how(heads, options, where), wrong
+
+    # What changes the pixels.
+    key = {name: options[name] for name in ("image_size", "resize", "color")}
     try:
-        pixels, wrong = Cache.of_user().read(root, [picture.name for picture in readable], how)
+        pixels, wrong = Cache.of_user().read(root, names, key, plan)
     except MemoryError:
         raise UserError(f"{where}: needs more memory than this machine has; set a smaller data.image_size") from None
     found.wrong |= wrong
     _check_readable(found.wrong, where, skip=skip)
-    kept = [picture.name not in wrong for picture in readable]
+    kept = np.flatnonzero([name not in wrong for name in names])
     if wrong:
-        pixels = pixels[np.flatnonzero(kept)]
-        readable = [picture for picture, is_kept in zip(readable, kept, strict=True) if is_kept]
-    return _as_data(given, where, readable, pixels, found)
+        pixels = pixels[kept]
+    return _as_data(given, where, [found.pictures[place] for place in kept], pixels, found)
 
 
 def _root(given: str) -> Path:
@@ -262,20 +262,32 @@ def _check_readable(wrong: Mapping[str, str], where: str, *, skip: bool) -> None
 # ---- what the files say -----------------------------------------------------------------------------------------
 
 
-def _heads(root: Path, found: _Found) -> dict[str, Head]:
-    """Returns the size and colours of each picture that can be opened, in their order, and notes the others."""
+def _heads(root: Path, names: Sequence[str]) -> tuple[dict[str, Head], dict[str, str]]:
+    """Returns the size and colours of each picture that can be opened, in their order, and why the others cannot."""
     heads: dict[str, Head] = {}
     wrong: dict[str, str] = {}
 
-    def read(picture: _Picture) -> None:
+    def read(name: str) -> None:
         try:
-            heads[picture.name] = pictures.head(root / picture.name)
+            heads[name] = pictures.head(root / name)
         except pictures.UnreadableError as error:
-            wrong[picture.name] = str(error)
+            wrong[name] = str(error)
 
-    parallel.each(read, found.pictures, pictures.threads())
-    found.wrong |= {picture.name: wrong[picture.name] for picture in found.pictures if picture.name in wrong}
-    return {picture.name: heads[picture.name] for picture in found.pictures if picture.name in heads}
+    parallel.each(read, names, pictures.threads())
+    return (
+        {name: heads[name] for name in names if name in heads},
+        {name: wrong[name] for name in names if name in wrong},
+    )
+
+
+def _how(heads: Mapping[str, Head], options: Mapping[str, Any], where: str) -> How:
+    if not heads:
+        raise UserError(f"{where}: has no pictures; put those of each class into a folder of its own")
+    grey = _is_grey(heads, options["color"], where)
+    height, width = _size(heads, options["image_size"], where)
+    how = How(height, width, grey, options["resize"], exact=options["image_size"] is None)
+    reading.check_fits(COPIES * len(heads) * math.prod(how.shape), where)
+    return how
 
 
 def _is_grey(heads: Mapping[str, Head], color: str, where: str) -> bool:

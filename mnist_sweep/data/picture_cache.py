@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from mnist_sweep.data.pictures import How
 Array = NDArray[Any]
 # Pixels (N, height, width, channels), uint8; and the names of the files that cannot be read, and why.
 Decoded = tuple[Array, dict[str, str]]
+# Returns the size and the colours, and the files that are known to be unreadable.
+Plan = Callable[[], tuple[How, dict[str, str]]]
 
 # To be changed when the same files become other pixels.
 _VERSION = 1
@@ -56,42 +58,40 @@ class Cache:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         return cls(Path(home, "mnist_sweep", "pictures"))
 
-    def read(self, root: Path, names: Sequence[str], how: How) -> Decoded:
+    def read(self, root: Path, names: Sequence[str], options: Mapping[str, Any], plan: Plan) -> Decoded:
         """Returns pictures, decoded unless that was done before.
 
         Args:
             root: The folder that the names start from.
             names: The files.
-            how: The size and the colours.
+            options: What changes the pixels besides the files.
+            plan: Tells how to decode; called if that was not done before.
 
         Returns:
             The pixels in the order of the names, mapped into memory if they could be stored; and the files that cannot
             be read, whose pixels are 0.
+
+        Raises:
+            UserError: What `plan` raises.
         """
+        plan = functools.cache(plan)
         try:
-            entry = self.folder / self._key(root, names, how)
-            shape = (len(names), *how.shape)
-            found = _opened(entry, shape)
+            entry = self.folder / _key(root, names, options)
+            found = _opened(entry, len(names))
             if found is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with _locked(self.folder / ".lock"):
                     # Another process may have written it meanwhile.
-                    found = _opened(entry, shape) or self._written(entry, root, names, how)
+                    found = _opened(entry, len(names)) or self._written(entry, root, names, plan)
             return found
         except OSError:
             # No home folder, no space, no locks: nothing is kept.
+            how, wrong = plan()
             pixels = np.zeros((len(names), *how.shape), np.uint8)
-            return pixels, _decode(root, names, how, pixels)
+            return pixels, _decode(root, names, how, wrong, pixels)
 
-    def _key(self, root: Path, names: Sequence[str], how: How) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps([_VERSION, str(root.resolve()), dataclasses.asdict(how)]).encode())
-        for name in names:
-            status = os.stat(root / name)
-            digest.update(f"{name}\0{status.st_size} {status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-        return digest.hexdigest()
-
-    def _written(self, entry: Path, root: Path, names: Sequence[str], how: How) -> Decoded:
+    def _written(self, entry: Path, root: Path, names: Sequence[str], plan: Plan) -> Decoded:
+        how, wrong = plan()
         shape = (len(names), *how.shape)
         self._make_room(int(np.prod(shape)))
         partial = entry.with_name(f"{PARTIAL}{entry.name}")
@@ -99,14 +99,14 @@ class Cache:
         try:
             pixels = np.lib.format.open_memmap(partial / _PIXELS, mode="w+", dtype=np.uint8, shape=shape)
             _reserve(partial / _PIXELS)
-            wrong = _decode(root, names, how, pixels)
+            wrong = _decode(root, names, how, wrong, pixels)
             pixels.flush()
             write_whole(partial / _WRONG, json.dumps(wrong))
             remove_tree(entry)
             move(partial, entry)
         finally:
             remove_tree(partial)
-        found = _opened(entry, shape)
+        found = _opened(entry, len(names))
         return (pixels, wrong) if found is None else found
 
     def _make_room(self, needed: int) -> None:
@@ -125,13 +125,13 @@ class Cache:
                 remove_tree(path)
 
 
-def _opened(entry: Path, shape: tuple[int, ...]) -> Decoded | None:
+def _opened(entry: Path, count: int) -> Decoded | None:
     try:
         pixels: Array = np.load(entry / _PIXELS, mmap_mode="r", allow_pickle=False)
         wrong = json.loads((entry / _WRONG).read_text(encoding="utf-8"))
     except (OSError, ValueError, EOFError):
         return None
-    if pixels.shape != shape or pixels.dtype != np.uint8 or not isinstance(wrong, dict):
+    if pixels.ndim != 4 or len(pixels) != count or pixels.dtype != np.uint8 or not isinstance(wrong, dict):
         return None
     with contextlib.suppress(OSError):
         # The time of its last use.
@@ -139,26 +139,32 @@ def _opened(entry: Path, shape: tuple[int, ...]) -> Decoded | None:
     return pixels, wrong
 
 
-def _decode(root: Path, names: Sequence[str], how: How, into: Array) -> dict[str, str]:
-    wrong: dict[int, str] = {}
-    with counting(f"Reading {counted(len(names), 'picture')}", len(names)) as step, warnings.catch_warnings():
+def _decode(root: Path, names: Sequence[str], how: How, known: Mapping[str, str], into: Array) -> dict[str, str]:
+    """Decodes pictures into an array; returns those that cannot be read, with the known ones."""
+    wrong = dict(known)
+    places = [place for place, name in enumerate(names) if name not in known]
+    with counting(f"Reading {counted(len(places), 'picture')}", len(places)) as step, warnings.catch_warnings():
         # Pillow warns of large pictures, and of odd metadata.
         warnings.simplefilter("ignore")
-        parallel.each(_decoder(root, names, how, into, wrong, step), range(len(names)), pictures.threads())
-    return {names[place]: wrong[place] for place in sorted(wrong)}
+
+        def decode(place: int) -> None:
+            try:
+                into[place] = pictures.pixels(root / names[place], how)
+            except pictures.UnreadableError as error:
+                wrong[names[place]] = str(error)
+            step()
+
+        parallel.each(decode, places, pictures.threads())
+    return {name: wrong[name] for name in names if name in wrong}
 
 
-def _decoder(
-    root: Path, names: Sequence[str], how: How, into: Array, wrong: dict[int, str], step: Callable[[], None]
-) -> Callable[[int], None]:
-    def decode(place: int) -> None:
-        try:
-            into[place] = pictures.pixels(root / names[place], how)
-        except pictures.UnreadableError as error:
-            wrong[place] = str(error)
-        step()
-
-    return decode
+def _key(root: Path, names: Sequence[str], options: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([_VERSION, str(root.resolve()), dict(options)]).encode())
+    for name in names:
+        status = os.stat(root / name)
+        digest.update(f"{name}\0{status.st_size} {status.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _reserve(path: Path) -> None:

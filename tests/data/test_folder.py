@@ -342,21 +342,23 @@ def test_without_a_place_for_the_cache_pictures_are_read_all_the_same(root: Path
 def test_what_is_old_too_much_or_was_left_by_a_killed_process_is_removed(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "small"
     names = [f"cat/{number}.png" for number in range(5)]
-    hows = [How(HEIGHT, WIDTH + extra, False, "stretch", exact=False) for extra in range(4)]
-    one = HEIGHT * (WIDTH + 4) * 3 * 5 + 200
-    cache = Cache(folder, most=3 * one)
-    for how in hows[:3]:
-        cache.read(root, names, how)
+    one = 5 * HEIGHT * WIDTH * 3 + 200
+
+    def use(version: int, most: int) -> Path:
+        how = How(HEIGHT, WIDTH, False, "crop", exact=True)
+        Cache(folder, most).read(root, names, {"version": version}, lambda: (how, {}))
         time.sleep(0.01)
-    entries = [folder / cache._key(root, names, how) for how in hows]
+        return max((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+
+    entries = [use(version, 3 * one) for version in range(3)]
     os.utime(entries[1], (time.time() - 100 * 86400,) * 2)
     killed = folder / f"{picture_cache.PARTIAL}123"
     killed.mkdir()
-    cache.read(root, names, hows[0])
-    cache.read(root, names, hows[3])
+    assert use(0, 3 * one) == entries[0]
+    entries.append(use(3, 3 * one))
     assert [entry.exists() for entry in entries] == [True, False, True, True]
     assert not killed.exists()
-    Cache(folder, most=2 * one).read(root, names, How(HEIGHT, WIDTH + 4, False, "stretch", exact=False))
+    use(4, 2 * one)
     assert [entry.exists() for entry in entries] == [False, False, False, True]
 
 

