@@ -181,9 +181,9 @@ def _listed(root: Path, where: str) -> _Found:
         for part, folder in folders.items():
             _classes(root, part, folder, found, where)
             if not any(picture.part == part for picture in found.pictures) and not found.wrong:
-                what = where if folder == root else f"{where}: its folder {folder.name}"
+                what = "" if folder == root else f"its folder {folder.name} "
                 raise UserError(
-                    f"{what} has no folders with pictures; put those of each class into a folder of its own"
+                    f"{where}: {what}has no folders with pictures; put those of each class into a folder of its own"
                 )
         if root not in folders.values():
             found.ignored += [entry.name for entry in _entries(root) if entry not in folders.values()]

@@ -307,7 +307,6 @@ def test_npz_with_a_path_is_accepted(compose_config: Compose) -> None:
         ({"data.image_size": [96]}, "data.image_size=[96]: must be a height and a width, such as [96,96]"),
         ({"data.image_size": [0, 3]}, "data.image_size.1=0: must be at least 1"),
         ({"data.color": "blue"}, "data.color=blue: must be 'auto', 'grey' or 'rgb'"),
-        ({"data.fallback": "mnist_5k"}, "data.fallback: unknown key"),
         ({"data.path": None}, "data.path=null: data=folder needs data.path=FOLDER"),
     ],
 )
@@ -317,6 +316,8 @@ def test_a_folder_has_keys_of_its_own(compose_config: Compose, changes: dict[str
 
 def test_data_have_no_keys_of_other_data(compose_config: Compose) -> None:
     assert message(changed(compose_config(), {"data.color": "grey"})).startswith("data.color: unknown key")
+    folder = compose_config("data=folder", "data.path=x")
+    assert message(changed(folder, {"data.fallback": "mnist_5k"})).startswith("data.fallback: unknown key")
 
 
 def test_the_data_of_an_old_sweep_are_accepted(compose_config: Compose) -> None:

@@ -348,7 +348,8 @@ def test_what_is_old_too_much_or_was_left_by_a_killed_process_is_removed(root: P
         how = How(HEIGHT, WIDTH, False, "crop", exact=True)
         Cache(folder, most).read(root, names, {"version": version}, lambda: (how, {}))
         time.sleep(0.01)
-        return max((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        entries = [path for path in folder.iterdir() if (path / "pixels.npy").exists()]
+        return max(entries, key=lambda path: path.stat().st_mtime)
 
     entries = [use(version, 3 * one) for version in range(3)]
     os.utime(entries[1], (time.time() - 100 * 86400,) * 2)
