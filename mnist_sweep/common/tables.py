@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +25,8 @@ LONGEST_LINE = 160
 # The time before each line of progress, and how many characters that leaves.
 _STAMP = "%m-%d %H:%M:%S"
 PROGRESS_LINE = LONGEST_LINE - len("MM-DD HH:MM:SS  ")
+# Between two lines of `counting`.
+_SECONDS_PER_LINE = 10.0
 
 
 @dataclass
@@ -58,7 +62,7 @@ class _Output(Console):
     def on_broken_pipe(self) -> None:
         # Rich would exit with code 1 here, even in the middle of a sweep.
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def _check_buffer(self) -> None:
         try:
@@ -176,6 +180,40 @@ def progress_printer(console: Console) -> ProgressPrinter:
             console.print(Text(text, style), highlight=False, soft_wrap=True)
 
     return say
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows how much of some work is done, on standard error: a bar in a terminal, else a line now and then.
+
+    Args:
+        what: What is done, such as `Reading pictures`.
+        total: How many steps there are.
+
+    Yields:
+        A function to call after each step, from any thread.
+    """
+    console = _Output(stderr=True)
+    if can_redraw(console):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+        return
+    say, lock = progress_printer(console), threading.Lock()
+    done, told = 0, time.monotonic()
+
+    def step() -> None:
+        nonlocal done, told
+        with lock:
+            done += 1
+            if done < total and time.monotonic() >= told + _SECONDS_PER_LINE:
+                told = time.monotonic()
+                say(f"{what}: {done:,} of {total:,}")
+
+    yield step
 
 
 def line_printer(console: Console) -> Callable[[str], None]:

@@ -14,6 +14,7 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
+from mnist_sweep.config.data_config import DataConfig, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
@@ -29,21 +30,6 @@ _LEARNED = ("accuracy", "loss", "val_accuracy", "val_loss")
 def is_name(text: str) -> bool:
     """Returns whether a text can be the name of a sweep, which is also that of a folder."""
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text) is not None
-
-
-class DataConfig(Strict):
-    """Which images to train on."""
-
-    name: Literal["mnist", "mnist_5k", "fashion_mnist", "npz"]
-    path: str | None
-    fallback: Literal["mnist_5k"] | None
-    validation_split: Annotated[float, Field(ge=0, le=0.9)]
-
-    @model_validator(mode="after")
-    def _npz_has_a_path(self) -> DataConfig:
-        if self.name == "npz" and self.path is None:
-            raise ValueError(".path=null: data=npz needs data.path=FILE.npz")
-        return self
 
 
 class WorkersConfig(Strict):
@@ -117,7 +103,7 @@ class Settings:
         repeats: The number of seeds to train each trial on.
         confirm: How the best trials are retrained to confirm the winner; None to skip that.
         limits: The most that a trial's model may need.
-        data: Which images to train on.
+        data: Which data to train on.
         search: The algorithm and its budget.
         workers: Where trials run.
         tracking: Where runs are logged.
@@ -211,7 +197,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         repeats=top.repeats,
         confirm=None if top.confirm is None else check(ConfirmConfig, top.confirm, "confirm."),
         limits=check(LimitsConfig, top.limits, "limits."),
-        data=check(DataConfig, top.data, "data."),
+        data=check_data(top.data),
         search=check(_algorithm(top.search), _with_budget(top.search, top.seed), "search."),
         workers=check(RayConfig if top.workers.get("engine") == "ray" else WorkersConfig, top.workers, "workers."),
         tracking=check(TrackingConfig, top.tracking, "tracking."),

@@ -24,7 +24,12 @@ _RULES: tuple[_Rule, ...] = (
         lambda c: c["data"]["name"] == "mnist_5k",
         "data=mnist_5k reads no file; to use this one, write data=npz",
     ),
-    (("data.fallback",), lambda c: c["data"]["name"] in ("mnist_5k", "npz"), "these data are not downloaded"),
+    (("data.fallback",), lambda c: c["data"]["name"] == "mnist_5k", "these data are not downloaded"),
+    (
+        ("data.resize",),
+        lambda c: c["data"]["name"] == "folder" and c["data"]["image_size"] is None,
+        "set data.image_size, to which pictures are resized",
+    ),
     (("folds",), lambda c: c["validation"] == "holdout", "write validation=kfold to use folds"),
     (
         ("data.validation_split",),

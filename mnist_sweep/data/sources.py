@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnist_sweep.data import images
+from mnist_sweep.data import folder, images, npz
 from mnist_sweep.data.dataset import LoadedData, Rows, with_test
 from mnist_sweep.data.schema import ONLY, TargetKind, of_images
 
@@ -16,7 +16,7 @@ class Request:
     """Which data to load.
 
     Attributes:
-        name: The group `data`'s option: `mnist`, `fashion_mnist`, `mnist_5k`, `npz`.
+        name: The group `data`'s option: `mnist`, `fashion_mnist`, `mnist_5k`, `npz`, `folder`.
         path: The file or folder; None if the data set has a place of its own.
         fallback: The data set to use if this one cannot be downloaded; None to raise an error.
         target: The kind of target that the task needs; None to tell it from the data.
@@ -64,6 +64,17 @@ def from_images(found: images.Images) -> LoadedData:
     return LoadedData(found.name, found.source, schema, train, test, fallback=found.fallback, notes=found.notes)
 
 
+def _npz(request: Request) -> LoadedData:
+    # The config's check requires it; the same below.
+    assert request.path is not None
+    return npz.load(request.path, request.target)
+
+
+def _folder(request: Request) -> LoadedData:
+    assert request.path is not None
+    return folder.load(request.path, request.options)
+
+
 # The data sets whose task is known before they are loaded.
 OF_IMAGES_IN_CLASSES = ("mnist", "fashion_mnist", "mnist_5k")
 _NOT_OPTIONS = ("name", "path", "fallback", "validation_split", "test_split")
@@ -72,5 +83,6 @@ _SOURCES: dict[str, Callable[[Request], LoadedData]] = {
     "mnist": _images,
     "fashion_mnist": _images,
     "mnist_5k": _images,
-    "npz": _images,
+    "npz": _npz,
+    "folder": _folder,
 }

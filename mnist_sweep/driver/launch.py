@@ -206,7 +206,7 @@ class _Launch:
             folder=self._folder,
             listeners=[journal, self._tracker, screen],
             clock=clock,
-            image=self._data.schema.image,
+            image=self._data.schema.grid,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if registers(settings) else None,
             tests=self._retrains is None or self._retrains.test,

@@ -286,7 +286,7 @@ def _check_fits(corners: Sequence[TrialConfig], schema: schemas.Schema) -> None:
     for corner in corners:
         check_target(corner.task, schema.target.kind, schema.target.size)
         try:
-            check_shape(corner, schema.image)
+            check_shape(corner, schema.grid)
             return
         except ImpossibleError as error:
             first = first or error

@@ -48,7 +48,11 @@ def with_task(config: dict[str, Any]) -> dict[str, Any]:
     if kind == "auto" and config["data"]["name"] in sources.OF_IMAGES_IN_CLASSES:
         kind = "classification"
     elif kind == "auto":
-        kind = _fitting(load(config).schema, own_model=made_by(config["model"]) is not None)
+        data = load(config)
+        kind = _fitting(data.schema, own_model=made_by(config["model"]) is not None)
+        # With the task that fits them, they are the same.
+        chosen = {**config, "task": {**config.get("task", {}), "kind": kind}}
+        _LAST[repr(request(chosen))] = data
     if "task" in config:
         config = {**config, "task": {**config["task"], "kind": kind}}
     if config["objective"] == AUTO:

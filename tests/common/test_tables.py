@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from mnist_sweep.common import tables
 from mnist_sweep.common.tables import Column, fitting, line_printer, markdown, show, standard_output
 
 
@@ -186,3 +187,16 @@ def test_text_from_outside_neither_controls_the_terminal_nor_breaks_lines():
 def test_a_bar_or_a_line_feed_does_not_break_a_markdown_table():
     text = markdown([Column("a|b", ["c|d\ne"]), Column("x", ["1"])])
     assert text.splitlines() == ["| a\\|b | x |", "| --- | --- |", "| c\\|d e | 1 |"]
+
+
+def test_counting_prints_lines_on_standard_error_where_nothing_can_be_redrawn(capsys, monkeypatch):
+    monkeypatch.setattr(tables, "_SECONDS_PER_LINE", 0.0)
+    with tables.counting("Reading pictures", 3) as step:
+        for _ in range(3):
+            step()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert [line.split("  ")[1] for line in shown.err.splitlines()] == [
+        "Reading pictures: 1 of 3",
+        "Reading pictures: 2 of 3",
+    ]

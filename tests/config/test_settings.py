@@ -207,7 +207,7 @@ def test_the_groups_that_may_be_searched_are_passed_on_unchanged(compose_config:
         ({"model": None}, "model=null: must be a mapping of names to values"),
         (
             {"data.name": "minst"},
-            "data.name=minst: must be 'mnist', 'mnist_5k', 'fashion_mnist' or 'npz'",
+            "data.name=minst: no such data; did you mean 'mnist'?",
         ),
         ({"data.path": 3}, "data.path=3: must be text"),
         ({"data.fallback": "mnist"}, "data.fallback=mnist: must be 'mnist_5k' or null"),
@@ -299,6 +299,31 @@ def test_npz_without_a_path_is_refused(compose_config: Compose) -> None:
 
 def test_npz_with_a_path_is_accepted(compose_config: Compose) -> None:
     assert check_settings(compose_config("data=npz", "data.path=x.npz")).data.path == "x.npz"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data.image_size": [96]}, "data.image_size=[96]: must be a height and a width, such as [96,96]"),
+        ({"data.image_size": [0, 3]}, "data.image_size.1=0: must be at least 1"),
+        ({"data.color": "blue"}, "data.color=blue: must be 'auto', 'grey' or 'rgb'"),
+        ({"data.path": None}, "data.path=null: data=folder needs data.path=FOLDER"),
+    ],
+)
+def test_a_folder_has_keys_of_its_own(compose_config: Compose, changes: dict[str, Any], expected: str) -> None:
+    assert message(changed(compose_config("data=folder", "data.path=x"), changes)) == expected
+
+
+def test_data_have_no_keys_of_other_data(compose_config: Compose) -> None:
+    assert message(changed(compose_config(), {"data.color": "grey"})).startswith("data.color: unknown key")
+    folder = compose_config("data=folder", "data.path=x")
+    assert message(changed(folder, {"data.fallback": "mnist_5k"})).startswith("data.fallback: unknown key")
+
+
+def test_the_data_of_an_old_sweep_are_accepted(compose_config: Compose) -> None:
+    config = compose_config("data=npz", "data.path=x.npz")
+    config["data"] = {"name": "npz", "path": "x.npz", "fallback": None, "validation_split": 0.1}
+    check_settings(config)
 
 
 def test_a_time_budget_without_a_unit_is_refused_with_examples(compose_config: Compose) -> None:

@@ -9,12 +9,16 @@ from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.unused import refuse_unused
 
+# What experiments on a user's own data need.
+PATH = {"own_images": " data.path=x"}
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ("data=mnist_5k data.path=/no/such.npz", "data.path=/no/such.npz: is not used; data=mnist_5k reads no file"),
-        ("data=npz data.path=a.npz data.fallback=mnist_5k", "data.fallback=mnist_5k: is not used; "),
+        ("data=mnist_5k data.fallback=mnist_5k", "data.fallback=mnist_5k: is not used; "),
+        ("data=folder data.path=a data.resize=pad", "data.resize=pad: is not used; set data.image_size"),
         ("folds=3", "folds=3: is not used; write validation=kfold"),
         ("validation=kfold data.validation_split=0.2", "data.validation_split=0.2: is not used; validation=kfold "),
         ("training.early_stopping.min_delta=0.01", "training.early_stopping.min_delta=0.01: is not used; set "),
@@ -53,7 +57,7 @@ def test_a_value_that_would_be_ignored_is_refused(overrides: str, message: str) 
         "model=cnn model.pooling.kind=null",
         "search.target=1",
         "search.target=2 objective=val_loss",
-        *(f"+experiment={name}" for name in compose.experiments()),
+        *(f"+experiment={name}{PATH.get(name, '')}" for name in compose.experiments()),
     ],
 )
 def test_a_value_that_is_used_passes(overrides: str) -> None:

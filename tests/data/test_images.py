@@ -20,8 +20,9 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
 from mnist_sweep.data.images import Images
-from mnist_sweep.data.sources import from_images
+from mnist_sweep.data.sources import Request, from_images
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,7 +46,18 @@ def npz(folder: Path, **changes: Any) -> Path:
 
 
 def load(path: Path) -> Images:
-    return data.load("npz", str(path))
+    found = sources.load(Request("npz", str(path)))
+    assert found.test is not None
+    return Images(
+        found.name,
+        found.source,
+        found.train.x,
+        found.train.targets,
+        found.test.x,
+        found.test.targets,
+        found.fallback,
+        found.notes,
+    )
 
 
 def digest(images: Images) -> str:
@@ -104,7 +116,7 @@ def test_compressed_npz_is_the_same(tmp_path):
 def test_home_directory_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     npz(tmp_path)
-    assert data.load("npz", "~/images.npz").classes == 3
+    assert load(Path("~/images.npz")).classes == 3
 
 
 @pytest.mark.parametrize("zipped", [[], [*_IDX.values()], ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]])
@@ -251,9 +263,11 @@ def test_pixels_that_were_scaled_twice_are_told(tmp_path):
 
 
 def test_arrays_that_are_not_read_are_named(tmp_path):
-    images = load(npz(tmp_path, x_val=np.zeros((2, 2, 2), np.uint8), y_val=np.zeros(2)))
-    (note,) = images.notes
-    assert note.endswith("only x_train, y_train, x_test, y_test are read; not used: x_val, y_val")
+    path = npz(tmp_path, x_more=np.zeros((2, 2, 2), np.uint8), names=np.zeros(2))
+    (note,) = load(path).notes
+    assert note.startswith(f"data.path={path}: not used: x_more, names; arrays are called x_train, y_train, x_val")
+    (note,) = data.load("mnist", str(path)).notes
+    assert note.endswith("only x_train, y_train, x_test, y_test are read; not used: x_more, names")
 
 
 @pytest.mark.parametrize(
@@ -290,41 +304,23 @@ def _with(value: float, dtype: str) -> np.ndarray:
         ({"x_test": np.full((3, 4, 5), 65535, np.uint16)}, "x_test ranges from 65535 to 65535; pixels must be in"),
         ({"x_train": good()["x_train"].astype(str)}, "x_train has type <U3; images must be numbers"),
         ({"x_train": good()["x_train"].astype(complex)}, "x_train has type complex128; images must be numbers"),
-        (
-            {"x_train": np.zeros((6, 20))},
-            "x_train has shape (6, 20); images must be (N, height, width) or (N, height, width, channels)",
-        ),
+        ({"x_train": np.zeros((6, 20))}, "training rows are (20,), but test rows are (4, 5)"),
         (
             {"x_train": np.zeros((0, 4, 5)), "y_train": []},
             "x_train has shape (0, 4, 5); images must be (N, height, width) or (N, height, width, channels)",
         ),
-        (
-            {"x_train": np.zeros((6, 4, 5, 1, 1))},
-            "x_train has shape (6, 4, 5, 1, 1); images must be (N, height, width) or (N, height, width, channels)",
-        ),
+        ({"x_train": np.zeros((6, 4, 5, 1, 1))}, "training rows are (4, 5, 1, 1), but test rows are (4, 5)"),
         ({"x_test": np.zeros((3, 5, 4))}, "training images are (4, 5, 1), but test images are (5, 4, 1)"),
         ({"x_test": np.zeros((3, 4, 5, 3))}, "training images are (4, 5, 1), but test images are (4, 5, 3)"),
         (
             {"y_train": np.eye(6)},
-            "y_train has shape (6, 6); labels must be one number for each image; if they are one-hot, save "
-            "y_train.argmax(axis=1)",
+            "y_train has shape (6, 6), but y_test has shape (3,); they must have the same columns",
         ),
         ({"y_train": np.int64(1)}, "y_train has shape (); labels must be one number for each image"),
-        (
-            {"y_train": list("012012")},
-            "y_train must contain whole numbers, the classes 0, 1, 2 …; number names with np.unique(",
-        ),
-        ({"y_train": [0, 0.5, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
-        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train must contain whole numbers, the classes 0, 1, 2 …"),
-        ({"y_test": [0, -1, 1]}, "y_test contains -1; classes are numbered from 0"),
-        (
-            {"y_train": [1, 2, 3, 1, 2, 3]},
-            "class 0 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
-        ),
-        (
-            {"y_train": [0, 1, 3, 0, 1, 3]},
-            "class 2 of 0..3 has no training images; number the classes 0, 1, 2 … without gaps",
-        ),
+        ({"y_train": list("abcabc")}, "y_train contains names, but y_test contains numbers"),
+        ({"y_train": [0, np.nan, 1, 2, 0, 1]}, "y_train contains NaN or infinite values"),
+        ({"y_test": [0, -1, 1]}, "y_test has class -1, which y_train does not have"),
+        ({"y_train": [1, 2, 3, 1, 2, 3]}, "y_test has class 0, which y_train does not have"),
         ({"y_train": [0] * 6, "y_test": [0] * 3}, "there is only one class; at least two are needed"),
         ({"y_test": [0, 1, 3]}, "y_test has class 3, which y_train does not have"),
     ],
@@ -338,18 +334,24 @@ def test_faulty_arrays_are_refused(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("labels", "largest"),
+    ("changes", "message"),
     [
-        ([0, 1, 2, 0, 1, 10**12], "1000000000000"),
-        (np.array([0, 1, 2, 0, 1, 2**64 - 1], np.uint64), "18446744073709551615"),
-        ([0, 1, 2, 0, 1, 1e300], "1e+300"),
+        (
+            {"y_train": np.eye(6)},
+            "y_train has shape (6, 6); labels must be one number for each image; if they are one-hot",
+        ),
+        ({"y_train": list("012012")}, "y_train must contain whole numbers, the classes 0, 1, 2 …; number names with"),
+        ({"y_train": [1, 2, 3, 1, 2, 3]}, "class 0 of 0..3 has no training images; number the classes 0, 1, 2 …"),
+        ({"y_train": [0, 1, 2, 0, 1, 10**12]}, "y_train contains 1000000000000; classes are numbered 0, 1, 2 …"),
+        ({"y_test": [0, -1, 1]}, "y_test contains -1; classes are numbered from 0"),
+        ({"x_train": np.zeros((6, 20))}, "x_train has shape (6, 20); images must be (N, height, width) or"),
     ],
 )
-def test_labels_that_are_not_class_numbers_are_refused(tmp_path, labels, largest):
-    path = npz(tmp_path, y_train=labels)
+def test_a_file_in_place_of_mnist_must_be_like_it(tmp_path, changes, message):
+    path = npz(tmp_path, **changes)
     with pytest.raises(UserError) as caught:
-        load(path)
-    assert str(caught.value) == f"data.path={path}: y_train contains {largest}; classes are numbered 0, 1, 2 …"
+        data.load("mnist", str(path))
+    assert str(caught.value).startswith(f"data.path={path}: {message}")
 
 
 def _cut(path: Path) -> None:
@@ -696,7 +698,7 @@ def test_downloading_times_out_and_leaves_other_sockets_alone(monkeypatch, error
     assert socket.getdefaulttimeout() == before
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "npz"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_given_path_is_read_instead_of_keras_data(tmp_path, monkeypatch, name):
     keras_data(monkeypatch, failing(AssertionError("must not be asked")))
     images = data.load(name, str(npz(tmp_path)), "mnist_5k")

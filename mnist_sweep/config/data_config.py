@@ -1,0 +1,88 @@
+"""The config of the data: the keys of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.config.checks import Strict, as_written, check
+from mnist_sweep.config.trial_config import Count
+
+
+class DataConfig(Strict):
+    """Which data to train on: the keys of all kinds of data.
+
+    Their classes add their own keys.
+    """
+
+    name: str
+    path: str | None
+    validation_split: Annotated[float, Field(ge=0, le=0.9)]
+
+
+class DownloadedData(DataConfig):
+    """`data=mnist`, `fashion_mnist` and `mnist_5k`."""
+
+    fallback: Literal["mnist_5k"] | None
+
+
+class OwnData(DataConfig):
+    """Data of the user's own, which may lack a test part."""
+
+    path: str
+    # A default for old sweeps, which lack this key: their data have a test part.
+    test_split: Annotated[float, Field(gt=0, le=0.9)] = 0.2
+
+
+class NpzData(OwnData):
+    """`data=npz`."""
+
+    # A key of old sweeps.
+    fallback: None = None
+
+
+class FolderData(OwnData):
+    """`data=folder`."""
+
+    image_size: list[Count] | None
+    resize: Literal["crop", "pad", "stretch"]
+    color: Literal["auto", "grey", "rgb"]
+    skip_unreadable: bool
+
+    @field_validator("image_size")
+    @classmethod
+    def _height_and_width(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and len(value) != 2:
+            raise ValueError("must be a height and a width, such as [96,96]")
+        return value
+
+
+# The option of the group `data` → its keys.
+DATA: dict[str, type[DataConfig]] = {
+    "mnist": DownloadedData,
+    "mnist_5k": DownloadedData,
+    "fashion_mnist": DownloadedData,
+    "npz": NpzData,
+    "folder": FolderData,
+}
+
+
+def check_data(raw: Mapping[str, Any]) -> DataConfig:
+    """Checks the group `data`.
+
+    Raises:
+        UserError: The data are unknown, a key is unknown or missing, or a value is wrong.
+    """
+    name = raw.get("name")
+    if name is None:
+        raise UserError("data.name: this key is missing")
+    if not isinstance(name, str) or name not in DATA:
+        raise UserError(f"data.name={as_written(name)}: no such data{did_you_mean(str(name), DATA)}")
+    kind = DATA[name]
+    if issubclass(kind, OwnData) and raw.get("path") is None:
+        what = "FOLDER" if kind is FolderData else "FILE.npz"
+        raise UserError(f"data.path=null: data={name} needs data.path={what}")
+    return check(kind, raw, "data.")

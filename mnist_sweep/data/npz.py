@@ -1,0 +1,213 @@
+"""Reads a user's arrays from an `.npz` file (`data=npz`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.reading import Header
+from mnist_sweep.common.text import counted
+from mnist_sweep.data import images, targets
+from mnist_sweep.data.dataset import LoadedData, PartName, Rows
+from mnist_sweep.data.schema import ONLY, Input, InputKind, Schema, TargetKind
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+# `x_train`, `x_train_NAME`, `y_train`, `w_train`; and the same for the other parts.
+_NAME = re.compile(r"(?:(x)_(train|val|test)(?:_(\w+))?|([yw])_(train|val|test))")
+_PARTS: tuple[PartName, ...] = ("train", "val", "test")
+_WHITE_16 = 65535
+
+
+def load(given: str, wanted: TargetKind | None) -> LoadedData:
+    """Loads and checks the arrays of an `.npz` file, or the images of four IDX files.
+
+    The arrays are `x_train` and `y_train`; optionally `x_test` and `y_test`, `x_val` and `y_val`, and the rows' weights
+    `w_train`, `w_val` and `w_test`. Several inputs are `x_train_NAME`, and so on. Which rows are images, and which
+    targets are classes, is told from shapes and values.
+
+    Args:
+        given: The file, or the folder of the IDX files.
+        wanted: The kind of target that the task needs; None to tell it from the data.
+
+    Raises:
+        UserError: It cannot be read, or something is wrong with the arrays.
+    """
+    try:
+        path = images.find(given)
+        where, about = f"data.path={path}", f"data.path={given}"
+        if path.is_dir():
+            return _checked(given, about, images.idx_folder(path), wanted, [])
+        arrays, notes = _read(path, where)
+        return _checked(given, about, arrays, wanted, notes)
+    except MemoryError:
+        raise UserError("data=npz: needs more memory than this machine has") from None
+
+
+def _read(path: Path, where: str) -> tuple[Arrays, list[str]]:
+    with images.open_npz(path, where) as archive:
+        known = [name for name in archive.names if _NAME.fullmatch(name)]
+        inputs = _inputs(known)
+        for part in _PARTS:
+            used = part == "train" or any(_part(name) == part for name in known if not name.startswith("w_"))
+            missing = [
+                name for name in (*(_x(part, one) for one in inputs or [ONLY]), f"y_{part}") if name not in known
+            ]
+            if used and missing:
+                found = images.listed(archive.names) or "none"
+                raise UserError(f"{where}: has no array {missing[0]}; it has {found}")
+        if ONLY in inputs and len(inputs) > 1:
+            other = next(name for name in inputs if name != ONLY)
+            raise UserError(
+                f"{where}: has both x_train and x_train_{other}; give each of several inputs a name: x_train_image"
+            )
+        # The headers are checked before gigabytes are read.
+        _check_headers(where, {name: archive.header(name) for name in known})
+        others = [name for name in archive.names if name not in known]
+        note = f"{where}: not used: {images.listed(others)}; arrays are called {_CALLED}"
+        return archive.read(known, images.COPIES), [note] if others else []
+
+
+_CALLED = "x_train, y_train, x_val, y_val, x_test, y_test, w_train, w_val, w_test, or x_train_NAME for several inputs"
+
+
+def _inputs(names: Sequence[str]) -> list[str]:
+    """Returns the names of the inputs in any part, in the order of the arrays; the only one is `x`."""
+    found = [match[3] or ONLY for name in names if (match := _NAME.fullmatch(name)) and match[1]]
+    return list(dict.fromkeys(found))
+
+
+def _part(name: str) -> str:
+    return name.split("_")[1]
+
+
+def _x(part: str, name: str) -> str:
+    return f"x_{part}" if name == ONLY else f"x_{part}_{name}"
+
+
+def _check_headers(where: str, arrays: Mapping[str, Array | Header]) -> None:
+    """Checks shapes and types, without any values."""
+    for name, array in arrays.items():
+        labels = f"y_{_part(name)}"
+        if name.startswith("x_"):
+            if len(array.shape) == 0 or 0 in array.shape:
+                raise UserError(
+                    f"{where}: {name} has shape {array.shape}; images must be (N, height, width) or "
+                    "(N, height, width, channels), and other rows (N, numbers)"
+                )
+            if array.dtype.kind not in "buif":
+                raise UserError(
+                    f"{where}: {name} has type {array.dtype}; images must be numbers, and so must other rows"
+                )
+            if len(arrays[labels].shape) and array.shape[0] != arrays[labels].shape[0]:
+                rows, what = ("image", "label") if len(array.shape) in (3, 4) else ("row", "target")
+                raise UserError(
+                    f"{where}: {name} has {counted(array.shape[0], rows)}, but {labels} has "
+                    f"{counted(arrays[labels].shape[0], what)}"
+                )
+        elif name.startswith("y_") and len(array.shape) == 0:
+            raise UserError(f"{where}: {name} has shape (); labels must be one number for each image")
+        elif name.startswith("w_"):
+            if labels not in arrays:
+                raise UserError(f"{where}: has {name}, but no {labels}")
+            if array.shape not in (arrays[labels].shape[:1], (*arrays[labels].shape[:1], 1)):
+                raise UserError(
+                    f"{where}: {name} has shape {array.shape}; weights must be one number for each of the "
+                    f"{arrays[labels].shape[0]:,} rows"
+                )
+            if array.dtype.kind not in "buif":
+                raise UserError(f"{where}: {name} has type {array.dtype}; weights must be numbers")
+
+
+def _checked(given: str, where: str, arrays: Arrays, wanted: TargetKind | None, notes: list[str]) -> LoadedData:
+    _check_headers(where, arrays)
+    parts = [part for part in _PARTS if f"y_{part}" in arrays]
+    inputs: dict[str, Input] = {}
+    for name in _inputs(list(arrays)):
+        of_parts = {_x(part, name): arrays.pop(_x(part, name)) for part in parts}
+        read, kind, told = _read_input(of_parts, where)
+        arrays |= read
+        notes += told
+        inputs[name] = Input(kind, read[_x("train", name)].shape[1:])
+    y, target, told = targets.read({f"y_{part}": arrays[f"y_{part}"] for part in parts}, where, wanted)
+    notes += told
+    weights = {part: _weights(arrays, part, where) for part in parts}
+    rows = {
+        part: Rows({name: arrays[_x(part, name)] for name in inputs}, y[f"y_{part}"], weights[part]) for part in parts
+    }
+    if "val" in rows:
+        notes.append(f"{where}: validates on the {len(rows['val']):,} rows of x_val, not on data.validation_split")
+    return LoadedData(
+        "npz", given, Schema(inputs, target), rows["train"], rows.get("test"), rows.get("val"), notes=tuple(notes)
+    )
+
+
+def _weights(arrays: Arrays, part: str, where: str) -> Array | None:
+    name = f"w_{part}"
+    if name not in arrays:
+        return None
+    weights = arrays[name].reshape(-1).astype(np.float32)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise UserError(f"{where}: {name} must contain weights of 0 or more, without NaN or infinite values")
+    if not weights.any():
+        raise UserError(f"{where}: all weights in {name} are 0")
+    return weights
+
+
+# ---- inputs -----------------------------------------------------------------------------------------------------
+
+
+def _read_input(arrays: Arrays, where: str) -> tuple[Arrays, InputKind, list[str]]:
+    """Tells what the rows of an input are; returns them, `image` or `array`, and notes."""
+    if any(array.ndim not in (3, 4) for array in arrays.values()):
+        return _as_numbers(arrays, where), "array", []
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{where}: {name} contains NaN or infinite values")
+    ranges = {name: (array.min(), array.max()) for name, array in arrays.items()}
+    outside = [
+        name
+        for name, (least, most) in ranges.items()
+        if arrays[name].dtype.kind != "b" and not 0 <= least <= most <= 255
+    ]
+    if not outside:
+        pixels, notes = images.to_pixels(arrays, where)
+        return pixels, "image", notes
+    least, most = ranges[outside[0]]
+    range_of = f"{outside[0]} ranges from {least} to {most}"
+    if all(array.dtype == np.uint16 for array in arrays.values()):
+        scaled = {name: array.astype(np.float32) / np.float32(_WHITE_16) for name, array in arrays.items()}
+        pixels, notes = images.to_pixels(scaled, where)
+        told = f"{where}: {range_of} and has 16 bits; it is scaled from 0..{_WHITE_16} to 0..1"
+        return pixels, "image", [told, *notes]
+    if any(array.dtype.kind != "f" for array in arrays.values()):
+        raise UserError(
+            f"{where}: {range_of}; pixels must be in 0..1 or 0..255, or of type uint16 in all parts; to train on these "
+            f"numbers as they are, save all parts as float32: {outside[0]}.astype('float32')"
+        )
+    moved, notes = images.with_channels_last(arrays, where)
+    numbers = _as_numbers(moved, where)
+    advice = "" if numbers[outside[0]].ndim == 4 else f"; for model=cnn, save {outside[0]}[..., np.newaxis]"
+    told = (
+        f"{where}: {outside[0]} ranges from {least:.4g} to {most:.4g}, so it is read as numbers, not as pixels, and "
+        f"used as it is{advice}"
+    )
+    return numbers, "array", [told, *notes]
+
+
+def _as_numbers(arrays: Arrays, where: str) -> Arrays:
+    found: Arrays = {}
+    for name, array in arrays.items():
+        with np.errstate(over="ignore"):
+            numbers = array.astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise UserError(f"{where}: {name} contains NaN or infinite values, or numbers that do not fit into 32 bits")
+        found[name] = numbers[:, np.newaxis] if numbers.ndim == 1 else numbers
+    images.check_one_shape(found, where)
+    return found
