@@ -14,6 +14,7 @@ ONLY = "x"
 
 InputKind = Literal["image", "numbers", "categories", "text", "array"]
 TargetKind = Literal["classes", "labels", "numbers"]
+ColumnKind = Literal["number", "date", "category", "text"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Input:
 
     Attributes:
         kind: `image`: pixels, uint8 in 0..255 or float32 in 0..1. `array`: numbers of any shape, float32. The others
-            are columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or unknown, else
-            counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last one.
+            are made from columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or
+            unknown, else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last
+            one, 1 for an unknown word, the others counted from 2 in `vocabularies`.
         shape: The shape of one row's input: height, width and channels of an image; the number of columns; words.
-        columns: The names of a table's columns, in the order of the last axis.
+        columns: The names of a table's columns, in the order of the last axis. Of a date, there are several numbers.
         vocabularies: The values of each column of `categories`, or the words of `text`, in the order of their numbers.
     """
 
@@ -33,6 +35,29 @@ class Input:
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     vocabularies: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, as users have it in their files.
+
+    Attributes:
+        name: Its name.
+        kind: What is in it.
+        input: The input that is made from it.
+        at: Where in the input's last axis it begins.
+        width: How many places it takes there.
+        optional: Whether a value is missing in any row to train or validate on.
+        missing: The text that stands for a missing number, such as `?`; "" if there is none.
+    """
+
+    name: str
+    kind: ColumnKind
+    input: str
+    at: int = 0
+    width: int = 1
+    optional: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,10 +87,12 @@ class Schema:
     Attributes:
         inputs: The inputs by name; the only one is called `x`.
         target: What to predict.
+        columns: The columns of a table from which the inputs are made; empty for other data.
     """
 
     inputs: Mapping[str, Input]
     target: Target = field(default_factory=lambda: Target("classes", 10))
+    columns: tuple[Column, ...] = ()
 
     @property
     def only(self) -> Input | None:
