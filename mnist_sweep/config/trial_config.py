@@ -73,13 +73,32 @@ class Dense(Layers):
     units: Count | list[Count]
 
 
+class Text(Strict):
+    """How the words of a table's texts become numbers."""
+
+    vocabulary: Annotated[int, Field(ge=3, le=2**31 - 1)]
+    length: Count
+    embedding: Count
+    pooling: Literal["average", "convolution"]
+
+
+class Categories(Strict):
+    """How the categories of a table become numbers."""
+
+    one_hot: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    embedding: Count
+
+
 class MLP(Dense):
-    """`model=mlp`: dense layers on the flattened image."""
+    """`model=mlp`: dense layers on the flattened image, or on the columns of a table."""
 
     kind: Literal["mlp"]
     builder: None
     # A default for old sweeps, which lack this key; the same below.
     hypermodel: None = None
+    # Only `data=table` brings them.
+    text: Text | None = None
+    categories: Categories | None = None
 
 
 class Pooling(Strict):

@@ -83,14 +83,13 @@ def describe(
             found.columns.append(column)
             found.inputs[column.input] = Input("text", (int(split.lengths.max()),), (name,), (words,))
         elif column.kind == "category":
-            values = as_text(series, name, where)
-            different = values.nunique()
-            if different + column.optional < 2:
+            different = tuple(sorted(map(str, as_text(series, name, where).dropna().unique())))
+            if len(different) + column.optional < 2:
                 constant.append(name)
-            elif different > _MOST_NAMES and different == len(frame):
+            elif len(different) > _MOST_NAMES and len(different) == len(frame):
                 naming.append(name)
             else:
-                coded.append((column, tuple(sorted(map(str, values.dropna().unique())))))
+                coded.append((column, different))
         else:
             values = _numbers(series, column, where)
             present = values[~np.isnan(values[:, 0]), 0]
@@ -162,14 +161,21 @@ def encode(frame: DataFrame, columns: Sequence[Column], inputs: Mapping[str, Inp
         if column.kind == "text":
             _place(_split(series, one.shape[0]), one.vocabularies[0], to)
         elif column.kind == "category":
-            import pandas as pd
-
-            values = as_text(series, column.name, where)
-            codes = pd.Index(one.vocabularies[column.at]).get_indexer(pd.Index(values)) + 1
-            to[:, column.at] = np.where(values.isna(), 0, codes)
+            to[:, column.at] = codes_of(as_text(series, column.name, where), one.vocabularies[column.at]) + 1
         else:
             to[:, column.at : column.at + column.width] = _numbers(series, column, where)
     return {name: np.ascontiguousarray(values) for name, values in found.items()}
+
+
+def codes_of(values: Series[Any], vocabulary: Sequence[str]) -> Array:
+    """Returns the place of each value in a vocabulary, (N,), int64; -1 if it is missing or not there."""
+    import pandas as pd
+
+    # Few different values are looked up, and not each row's.
+    codes, different = pd.factorize(values)
+    places = {value: place for place, value in enumerate(vocabulary)}
+    of_different = np.array([*(places.get(str(value), -1) for value in different), -1], np.int64)
+    return of_different[codes]
 
 
 def check_columns(wanted: Sequence[str], there: Collection[str], where: str) -> None:

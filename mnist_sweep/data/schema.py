@@ -29,12 +29,14 @@ class Input:
         shape: The shape of one row's input: height, width and channels of an image; the number of columns; words.
         columns: The names of a table's columns, in the order of the last axis. Of a date, there are several numbers.
         vocabularies: The values of each column of `categories`, or the words of `text`, in the order of their numbers.
+        size: How many different numbers of categories or words there are, if they are to be embedded.
     """
 
     kind: InputKind
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     vocabularies: tuple[tuple[str, ...], ...] = ()
+    size: int = 0
 
 
 @dataclass(frozen=True)

@@ -188,18 +188,16 @@ def _classes(series: Series[Any], wanted: TargetKind | None, where: str) -> tupl
 
 def _targets(frame: DataFrame, names: Sequence[str], target: Target, where: str) -> Array:
     """Returns the targets of rows, as `schema.Target` says."""
-    import pandas as pd
-
     if target.kind == "classes":
         texts = _class_texts(frame[names[0]])
-        codes = pd.Index(target.names).get_indexer(pd.Index(texts))
+        codes = columns.codes_of(texts, target.names)
         if (codes < 0).any():
             row = int((codes < 0).argmax())
             raise UserError(
                 f"{where}: {one_line(texts.iloc[row], 50)!r} in column {one_line(names[0], 50)!r}, row {row + 1}, is a "
                 "class that the rows to train on do not have"
             )
-        return codes.astype(np.int64)
+        return codes
     values = [_as_numbers(frame[name], target.kind, where) for name in names]
     if target.kind == "numbers" and len(values) == 1:
         return values[0]
@@ -242,9 +240,10 @@ def _is_label(series: Series[Any]) -> bool:
 
 def _class_names(series: Series[Any]) -> list[str]:
     """Returns the names of the classes: numbers in their order, texts in that of the alphabet."""
+    different = series.drop_duplicates()
     if _is_number(series) or _is_bool(series):
-        return list(_class_texts(series.drop_duplicates().sort_values()))
-    return sorted(set(_class_texts(series)))
+        return list(_class_texts(different.sort_values()))
+    return sorted(_class_texts(different))
 
 
 def _class_texts(series: Series[Any]) -> Series[Any]:
