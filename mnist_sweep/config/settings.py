@@ -15,9 +15,11 @@ from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.key_names import nested_keys, unknown_key
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.shipped import TRIAL_GROUPS
+from mnist_sweep.config.table_config import TableConfig
+from mnist_sweep.config.task import CLASSIFICATION, logged_metrics, objective_of
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
@@ -120,7 +122,7 @@ class Settings:
         search: The algorithm and its budget.
         workers: Where trials run.
         tracking: Where runs are logged.
-        trial: The groups model, optimizer and training, possibly with sweeps.
+        trial: The groups model, optimizer, training and task, possibly with sweeps.
         conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
     """
 
@@ -133,7 +135,7 @@ class Settings:
     repeats: int
     confirm: ConfirmConfig | None
     limits: LimitsConfig
-    data: DataConfig
+    data: DataConfig | TableConfig
     search: SearchConfig
     workers: WorkersConfig
     tracking: TrackingConfig
@@ -160,6 +162,8 @@ class _Top(Strict):
     model: dict[str, Any]
     optimizer: dict[str, Any]
     training: dict[str, Any]
+    # A default for old sweeps, which lack this key.
+    task: dict[str, Any] = CLASSIFICATION.model_dump()
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
@@ -202,19 +206,24 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         name=top.name,
         description=top.description,
         seed=top.seed,
-        objectives=_objectives(top.objective, top.model),
+        objectives=_objectives(top.objective, top.model, top.task),
         validation=top.validation,
         folds=top.folds,
         repeats=top.repeats,
         confirm=None if top.confirm is None else check(ConfirmConfig, top.confirm, "confirm."),
         limits=check(LimitsConfig, top.limits, "limits."),
-        data=check(DataConfig, top.data, "data."),
+        data=check_data(top.data),
         search=check(_algorithm(top.search), _with_budget(top.search, top.seed), "search."),
         workers=check(RayConfig if top.workers.get("engine") == "ray" else WorkersConfig, top.workers, "workers."),
         tracking=check(TrackingConfig, top.tracking, "tracking."),
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
         conditions=None if top.conditions is None else read_conditions(top.conditions),
     )
+    if settings.validation == "kfold" and isinstance(settings.data, TableConfig) and settings.data.time is not None:
+        raise UserError(
+            f"validation=kfold: would train on rows that are later than those to validate on, as data.time="
+            f"{settings.data.time} orders them; write validation=holdout"
+        )
     _check_backend(settings.trial["training"])
     holdout = settings.validation == "holdout"
     if holdout and settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
@@ -222,6 +231,15 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
             f"objective={settings.objective.name}: there are no validation images; set data.validation_split above 0"
         )
     return settings
+
+
+def check_data(raw: Mapping[str, Any]) -> DataConfig | TableConfig:
+    """Checks the group `data`.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value is wrong.
+    """
+    return check(TableConfig if raw.get("name") == "table" else DataConfig, raw, "data.")
 
 
 def _check_backend(training: Mapping[str, Any]) -> None:
@@ -263,10 +281,13 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
     return SEARCHES[algorithm]
 
 
-def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Objective, ...]:
-    if model.get("hypermodel") is None:
+def _objectives(written: str | list[str], model: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Objective, ...]:
+    written = objective_of(written, task)
+    metrics = logged_metrics(task)
+    if model.get("hypermodel") is None and metrics is not None:
         # What a hypermodel's model logs is known when it is built.
-        known = {**METRICS, **SUMMARIES}
+        of_task = [f"{prefix}{name}" for name in metrics for prefix in ("", "val_")]
+        known = [*of_task, *METRICS, *SUMMARIES]
         for text in [written] if isinstance(written, str) else written:
             if "," in text:
                 # Refused below.
@@ -278,8 +299,8 @@ def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Obj
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     for objective in objectives:
-        if objective.name in _LEARNED and METRICS[objective.name] != objective.direction:
-            better = METRICS[objective.name]
+        better = direction_of(objective.name)
+        if objective.name in _LEARNED and better != objective.direction:
             raise UserError(
                 f"objective={objective.name} {objective.direction}: a good model has a "
                 f"{'high' if better == 'max' else 'low'} {objective.name}; write {objective.name} {better}"
@@ -302,6 +323,14 @@ FREE_TEXTS = {
     "description",
     "objective",
     "data.path",
+    "data.target",
+    "data.features",
+    "data.drop",
+    "data.categories",
+    "data.text",
+    "data.group",
+    "data.time",
+    "data.test_path",
     "tracking.uri",
     "tracking.artifacts",
     "workers.address",
@@ -324,6 +353,6 @@ def _refuse_sweeps(value: object, key: str) -> None:
             _refuse_sweeps(inner, f"{key}.{name}")
     elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
-            f"{key}={value}: only values of model, optimizer and training can be searched; "
+            f"{key}={value}: only values of model, optimizer, training and task can be searched; "
             f"run one sweep for each value with -m {key}=…"
         )

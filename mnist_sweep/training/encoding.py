@@ -28,11 +28,6 @@ _MOST_NUMBERS = 2**28
 _SMALLEST = 1e-7
 
 
-def is_table(schema: Schema) -> bool:
-    """Returns whether the rows of a data set are encoded before a model gets them."""
-    return bool(schema.columns)
-
-
 @dataclass(frozen=True)
 class Encoding:
     """How rows are encoded.
@@ -62,16 +57,18 @@ class Encoding:
     words: Mapping[str, Array]
 
     @classmethod
-    def fit(cls, given: Schema, inputs: Mapping[str, Array], training: Array, model: Any) -> Encoding:
+    def fit(
+        cls, given: Schema, inputs: Mapping[str, Array], training: Array, text: Text, categories: Categories
+    ) -> Encoding:
         """Finds out how to encode rows, from those to train on.
 
         Args:
             given: The inputs and the target of the data set.
             inputs: All rows, to train and to validate on, as `given` says.
             training: The indices of the rows to train on.
-            model: The trial's model, whose groups `categories` and `text` say how to encode.
+            text: How words become numbers.
+            categories: How categories do.
         """
-        text, categories = _options(model)
         mean, variance = _moments(inputs[NUMBERS][training]) if NUMBERS in inputs else (np.zeros(0), np.zeros(0))
         optional = sum(column.width for column in given.columns if column.input == NUMBERS and column.optional)
         sizes = _sizes(given)
@@ -189,7 +186,7 @@ class Encoding:
         return keras.layers.Rescaling(1.0, offsets, dtype="float32", name="places")(codes)
 
 
-def _options(model: Any) -> tuple[Text, Categories]:
+def options(model: Any) -> tuple[Text, Categories]:
     """Returns how a trial's model wants words and categories; a user's own model may leave that out."""
     found = [getattr(model, name, None) for name in ("text", "categories")]
     kinds = (Text, Categories)
