@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from example_tables import TARGETS, load, loaded, mixed, of_sklearn
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import columns, table_files
 from mnist_sweep.data.dataset import Dataset, folds, split, with_test
 from mnist_sweep.data.schema import Schema, Target, TargetKind
-from tests.tables import TARGETS, load, loaded, mixed, of_sklearn
 
 
 @pytest.mark.parametrize(
