@@ -239,7 +239,7 @@ def check_data(raw: Mapping[str, Any]) -> DataConfig | TableConfig:
     Raises:
         UserError: A key is unknown or missing, or a value is wrong.
     """
-    return check(TableConfig if raw.get("name") == "table" else DataConfig, raw, "data.")
+    return check(TableConfig, raw, "data.") if raw.get("name") == "table" else check(DataConfig, raw, "data.")
 
 
 def _check_backend(training: Mapping[str, Any]) -> None:

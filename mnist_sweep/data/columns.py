@@ -32,7 +32,8 @@ _NANOSECONDS = 86_400e9
 _ISO = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?"
 _OTHER_DATE = r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}(?: .*)?"
 _LOOKED_AT = 1000
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# As `TextVectorization`, which knows the capital letters of English only.
+_PLAIN = str.maketrans(string.ascii_uppercase, string.ascii_lowercase, string.punctuation)
 _SHOWN = 5
 
 
@@ -118,8 +119,9 @@ def describe(
             f"{_named(naming)} not used, because all values are different; to read words, set data.text={_list(naming)}"
         )
     if not found.columns:
-        raise UserError(f"{where}: no column is left to predict from; each has the same value in every row, or only "
-            "different ones")
+        raise UserError(
+            f"{where}: no column is left to predict from; each has the same value in every row, or only different ones"
+        )
     return found
 
 
@@ -131,8 +133,8 @@ def _in_order(columns: Sequence[Column]) -> list[Column]:
 
 def _places(column: Column) -> list[str]:
     """Returns the names of the numbers that are made from a column."""
-    periods = _periods(column.width)
-    return [column.name, *(f"{column.name} ({period}, {part})" for period, _ in periods for part in ("sin", "cos"))]
+    turns = [f"{column.name} ({name}, {part})" for name, _ in periods(column.width) for part in ("sin", "cos")]
+    return [column.name, *turns]
 
 
 def encode(frame: DataFrame, columns: Sequence[Column], inputs: Mapping[str, Input], where: str) -> dict[str, Array]:
@@ -189,9 +191,7 @@ def check_columns(wanted: Sequence[str], there: Collection[str], where: str) -> 
             raise UserError(f"{where}: has no column {one_line(name, 50)!r}{did_you_mean(name, list(there))}")
 
 
-def _column(
-    series: Series[Any], name: str, is_category: bool, is_text: bool, where: str, notes: list[str]
-) -> Column:
+def _column(series: Series[Any], name: str, is_category: bool, is_text: bool, where: str, notes: list[str]) -> Column:
     """Returns what a column is, without its place."""
     from pandas.api import types
 
@@ -214,7 +214,9 @@ def _column(
         elif (missing := _placeholder(texts)) is not None:
             if missing:
                 rows = counted(int((texts == missing).sum()), "row")
-                notes.append(f"{one_line(name, 50)!r} is a column of numbers, whose {missing!r} in {rows} means missing")
+                notes.append(
+                    f"{one_line(name, 50)!r} is a column of numbers, whose {missing!r} in {rows} means missing"
+                )
             return Column(name, "number", NUMBERS, optional=optional or bool(missing), missing=missing)
         elif len(sample) and sample.str.fullmatch(_OTHER_DATE).all():
             notes.append(
@@ -296,15 +298,18 @@ def _of_dates(series: Series[Any], column: Column, where: str) -> Array:
     _refuse(series, dates.isna() & series.notna(), column.name, "is not a date such as 2024-12-31", where)
     days: Array = dates.to_numpy("datetime64[ns]").astype(np.int64) / _NANOSECONDS
     days[dates.isna().to_numpy()] = np.nan
+    # To 3 minutes, as models get float32.
+    days = days.astype(np.float32).astype(np.float64)
     width = column.width
     if width == 1:
         # When columns are described.
         width = 7 if (np.nan_to_num(days) % 1 != 0).any() else 5
-    turns = [2 * np.pi * days / period for _, period in _periods(width)]
+    turns = [2 * np.pi * days / period for _, period in periods(width)]
     return np.stack([days, *itertools.chain.from_iterable((np.sin(turn), np.cos(turn)) for turn in turns)], axis=1)
 
 
-def _periods(width: int) -> list[tuple[str, float]]:
+def periods(width: int) -> list[tuple[str, float]]:
+    """Returns the periods, in days and with their names, whose sine and cosine a date of so many numbers has."""
     return [_YEAR, _WEEK, _DAY][: width // 2]
 
 
@@ -342,7 +347,9 @@ def _refuse_missing(series: Series[Any], where: str, key: str) -> None:
     missing = series.isna().to_numpy()
     if missing.any():
         rows = counted(int(missing.sum()), "row")
-        raise UserError(f"{where}: {key}={series.name} has no value in {rows}, first in row {1 + int(missing.argmax())}")
+        raise UserError(
+            f"{where}: {key}={series.name} has no value in {rows}, first in row {1 + int(missing.argmax())}"
+        )
 
 
 def _refuse(series: Series[Any], wrong: Series[Any], name: str, problem: str, where: str) -> None:
@@ -371,7 +378,7 @@ def _split(series: Series[Any], length: int) -> _Texts:
     number: Callable[[str], int] = index.__getitem__
     flat, lengths = array("i"), array("i")
     for text in series.where(series.notna(), "").astype(str).tolist():
-        words = text.lower().translate(_PUNCTUATION).split()[:length]
+        words = text.translate(_PLAIN).split()[:length]
         lengths.append(len(words))
         flat.extend(map(number, words))
     return _Texts(np.frombuffer(flat, np.int32), np.frombuffer(lengths, np.int32), list(index))

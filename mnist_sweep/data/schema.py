@@ -24,8 +24,8 @@ class Input:
     Attributes:
         kind: `image`: pixels, uint8 in 0..255 or float32 in 0..1. `array`: numbers of any shape, float32. The others
             are made from columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or
-            unknown, else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last
-            one, 1 for an unknown word, the others counted from 2 in `vocabularies`.
+            unknown, else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the
+            last one, 1 for an unknown word, the others counted from 2 in `vocabularies`.
         shape: The shape of one row's input: height, width and channels of an image; the number of columns; words.
         columns: The names of a table's columns, in the order of the last axis. Of a date, there are several numbers.
         vocabularies: The values of each column of `categories`, or the words of `text`, in the order of their numbers.
@@ -125,6 +125,11 @@ _ADAPTER = TypeAdapter(Schema)
 def of_images(height: int, width: int, channels: int, classes: int, names: tuple[str, ...] = ()) -> Schema:
     """Returns the schema of images in classes."""
     return Schema({ONLY: Input("image", (height, width, channels))}, Target("classes", classes, names))
+
+
+def schema_in(sample: Mapping[str, Any]) -> Schema | None:
+    """Returns the schema of a table in the arrays of a sample of predictions; None if there is none."""
+    return Schema.from_json(bytes(sample["schema"]).decode()) if "schema" in sample else None
 
 
 def described(schema: Schema) -> dict[str, Any]:

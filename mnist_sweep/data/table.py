@@ -213,7 +213,9 @@ def _as_numbers(series: Series[Any], wanted: TargetKind | None, where: str) -> A
     if wrong.any():
         row = int(wrong.argmax())
         hint = "" if wanted is None else f"; write task={'regression' if wanted == 'labels' else 'classification'}"
-        raise UserError(f"{given}: {one_line(str(series.iloc[row]), 50)!r} in row {row + 1} is not a finite number{hint}")
+        raise UserError(
+            f"{given}: {one_line(str(series.iloc[row]), 50)!r} in row {row + 1} is not a finite number{hint}"
+        )
     return numbers.astype(np.float32)
 
 
@@ -271,9 +273,7 @@ def _test(given: _Options, names: Sequence[str], found: columns.Described, targe
     if missing.any():
         rows = counted(int(missing.sum()), "row")
         raise UserError(f"{where}: data.target={_listed(given.target)} has no value in {rows}")
-    return Rows(
-        columns.encode(frame, found.columns, found.inputs, where), _targets(frame, given.target, target, where)
-    )
+    return Rows(columns.encode(frame, found.columns, found.inputs, where), _targets(frame, given.target, target, where))
 
 
 def _groups(series: Series[Any]) -> Array:

@@ -6,7 +6,7 @@ import csv
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_sweep.common import invocation
 from mnist_sweep.common.errors import UserError
@@ -105,7 +105,7 @@ def _excel(path: Path, where: str) -> DataFrame:
     suffix = path.suffix.lower()
     packages = _PACKAGES.get(suffix, _MODERN_EXCEL)
     _check_installed(where, packages)
-    engine = "calamine" if find_spec(packages[0]) is None else None
+    engine: Literal["calamine"] | None = "calamine" if find_spec(packages[0]) is None else None
     # Without a header, as pandas would rename the second of two columns with the same name.
     cells = pd.read_excel(path, header=None, engine=engine)
     if not len(cells):

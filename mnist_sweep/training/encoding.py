@@ -1,7 +1,7 @@
 """Encodes the rows of a table for a model, by what the training rows tell, and puts the same in front of saved models.
 
-Numbers are scaled to a mean of 0 and a standard deviation of 1, with 0 for a missing one and an input more that says so.
-Categories become one input each, or the number of an embedding if there are many. Words become numbers of embeddings.
+Numbers are scaled to a mean of 0 and a standard deviation of 1; a missing one becomes 0, with an input more that says
+so. Categories become one input each, or an embedding's number if there are many. So do words.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from pydantic import BaseModel
 
 from mnist_sweep.config import shipped
 from mnist_sweep.config.checks import check
@@ -41,8 +42,8 @@ class Encoding:
         variance: (n,), float32.
         optional: How many columns of numbers, the first ones, have an input that says whether a value is missing.
         one_hot: How many columns of categories, the first ones, have an input for each category.
-        known: For each category, column after column, with 0 first: where its input is among those of all categories, or
-            for embedded columns its number. Categories that no training row has are like those that are missing.
+        known: For each category, column after column, with 0 first: where its input is among those of all categories,
+            or for embedded columns its number. Categories that no training row has are like those that are missing.
         words: For each text, the new number of each word of its vocabulary, those for none and for an unknown one
             included.
     """
@@ -158,7 +159,7 @@ class Encoding:
 
     def _numbers_layers(self, given: Any) -> Iterator[Any]:
         """Yields scaled numbers, and which are missing."""
-        # Keras has no layer that replaces NaN, except by these: both give 0 for NaN, as it is not above their threshold.
+        # No layer of Keras replaces NaN, except these: both shrink it to 0, as it is not above their threshold.
         scaled = keras.layers.Normalization(dtype="float32", name="scaled")
         scaled.build((None, len(self.mean)))
         scaled.adapt_mean.assign(self.mean)
@@ -174,7 +175,9 @@ class Encoding:
             halves.append(keras.layers.Activation("soft_shrink", dtype="float32", name=f"filled_{name}")(one))
         yield keras.layers.Subtract(dtype="float32", name="filled")(halves)
         if self.optional:
-            one = _part(keras.layers.Rescaling(0.0, 1.0, dtype="float32", name="ones")(given), 0, self.optional, "first")
+            one = _part(
+                keras.layers.Rescaling(0.0, 1.0, dtype="float32", name="ones")(given), 0, self.optional, "first"
+            )
             present = keras.layers.Activation("hard_shrink", dtype="float32", name="present")(one)
             yield keras.layers.Rescaling(-1.0, 1.0, dtype="float32", name="missing")(present)
 
@@ -188,12 +191,12 @@ class Encoding:
 
 def options(model: Any) -> tuple[Text, Categories]:
     """Returns how a trial's model wants words and categories; a user's own model may leave that out."""
-    found = [getattr(model, name, None) for name in ("text", "categories")]
-    kinds = (Text, Categories)
-    return tuple(  # type: ignore[return-value]
-        one if isinstance(one, kind) else check(kind, {**shipped.values(f"model/columns/{name}"), **(one or {})})
-        for one, kind, name in zip(found, kinds, ("text", "categories"), strict=True)
-    )
+    given = [
+        one.model_dump() if isinstance(one, BaseModel) else {**shipped.values(f"model/columns/{name}"), **(one or {})}
+        for name in ("text", "categories")
+        for one in [getattr(model, name, None)]
+    ]
+    return check(Text, given[0], "model.text."), check(Categories, given[1], "model.categories.")
 
 
 def _moments(numbers: Array) -> tuple[Array, Array]:

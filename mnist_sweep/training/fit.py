@@ -36,7 +36,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.dataset import Array, Dataset
-from mnist_sweep.data.schema import ONLY, Target
+from mnist_sweep.data.schema import ONLY, Schema, Target
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, tasks, user_code
@@ -187,7 +187,7 @@ class Trainer:
             weights_owner.set_weights(model.get_weights() if callback.best_weights is None else callback.best_weights)
             write_whole(job.folder / MODEL_FILE, lambda path: to_save.save(path, include_optimizer=False))
             digest = digest_of(job.folder / MODEL_FILE)
-            _save_sample(to_save, split.sample(_SAMPLE), job.folder / SAMPLE_FILE)
+            _save_sample(to_save, split.sample(_SAMPLE), self._schema, job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
         if progress.history:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
@@ -520,10 +520,15 @@ def _impossible_if_it_fails() -> Iterator[None]:
         raise ImpossibleError(str(error) if isinstance(error, UserError) else kind_and_line(error)) from error
 
 
-def _save_sample(model: keras.Model, inputs: Mapping[str, Array], path: Path) -> None:
-    """Saves some inputs with the model's predictions: `images` or `x`, or the inputs' names if there are several."""
+def _save_sample(model: keras.Model, inputs: Mapping[str, Array], schema: Schema, path: Path) -> None:
+    """Saves some inputs with the model's predictions: `images` or `x`, or `x_NAME` of several inputs.
+
+    For a table, also the `schema` as bytes of JSON, which says how to make inputs from its columns.
+    """
     predictions = saved.predict(model, inputs)
     arrays: dict[str, Any] = {"predictions": predictions}
     for name, x in inputs.items():
         arrays[f"x_{name}" if name != ONLY else "images" if x.ndim == 4 else ONLY] = x
+    if schema.columns:
+        arrays["schema"] = np.frombuffer(schema.to_json().encode(), np.uint8)
     write_whole(path, lambda target: np.savez_compressed(target, **arrays))

@@ -15,7 +15,7 @@ from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.task import TaskConfig
 from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
-from mnist_sweep.data.schema import ONLY, Schema, Target
+from mnist_sweep.data.schema import ONLY, Schema
 from mnist_sweep.training import read_keys, tasks, user_code
 from mnist_sweep.training.tasks import Scale
 

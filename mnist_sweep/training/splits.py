@@ -114,7 +114,7 @@ class Split:
         return batch
 
     def sample(self, count: int) -> Mapping[str, Array]:
-        """Returns the inputs of the first validation rows, or training rows if there are none, as the data have them."""
+        """Returns the inputs of the first validation rows, or training rows if there are none, not encoded."""
         indices = (self.validation if len(self.validation) else self.training)[:count]
         if self.encoding is not None:
             return {name: array[indices] for name, array in self.given.items()}

@@ -258,7 +258,11 @@ _GOOD = "x,y,z\n1,a,5\n2,b,6\n3,a,7\n4,b,8\n"
         ("x,x,y\n1,2,a\n", {"target": "y"}, "has two columns named x; rename one of them"),
         ('x,y\n1,"a\n2,b\n', {"target": "y"}, "pandas cannot read it"),
         ("x,y\n1,a\n2,b\n3,c\n4,d\n", {"target": "y"}, "has 4 different values in 4 rows, too many classes"),
-        ("x,t,y\n1,2024-01-01,1.5\n2,soon,2.5\n", {"target": "y", "time": "t"}, "'soon' in column 't', row 2, is neith"),
+        (
+            "x,t,y\n1,2024-01-01,1.5\n2,soon,2.5\n",
+            {"target": "y", "time": "t"},
+            "'soon' in column 't', row 2, is neith",
+        ),
         ("x,t,y\n1,1,1.5\n2,,2.5\n", {"target": "y", "time": "t"}, "data.time=t has no value in 1 row, first in row 2"),
     ],
 )

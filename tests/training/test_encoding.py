@@ -92,7 +92,14 @@ def test_the_vocabulary_has_the_most_frequent_words_of_the_training_rows(tmp_pat
     training = np.flatnonzero([text not in ("c c c c", "d d d d") for text in texts])
     words = ["", "[UNK]", *data.schema.inputs["text1"].vocabularies[0]]
     found = fitted(dataset, training).words["text1"]
-    assert {words[i]: int(number) for i, number in enumerate(found)} == {"": 0, "[UNK]": 1, "a": 2, "b": 3, "c": 1, "d": 1}
+    assert {words[i]: int(number) for i, number in enumerate(found)} == {
+        "": 0,
+        "[UNK]": 1,
+        "a": 2,
+        "b": 3,
+        "c": 1,
+        "d": 1,
+    }
     only_one = fitted(dataset, training, Text(vocabulary=3, length=2, embedding=1, pooling="average"))
     assert sorted(only_one.words["text1"].tolist()) == [0, 1, 1, 1, 1, 2]
     assert only_one.encode(dataset.train.inputs)["text1"].shape == (30, 2)
@@ -138,7 +145,7 @@ def test_a_model_learns_from_sklearns_tables(tmp_path: Path, table_trial, name: 
     task = "regression" if name == "diabetes" else "classification"
     score = Objective("val_mae", "min") if name == "diabetes" else Objective("val_accuracy", "max")
     config = table_trial("t.csv", "training.epochs=25", "model.dropout=0", task=task)
-    outcome, reports = train(Trainer(dataset), config, tmp_path / "trials" / "0001", objective=score)
+    outcome, _ = train(Trainer(dataset), config, tmp_path / "trials" / "0001", objective=score)
     assert outcome.score is not None
     assert outcome.score > 0.85 if name == "wine" else outcome.score < 60
     metrics, _ = Trainer(dataset).test(tmp_path / "trials" / "0001" / "model.h5", task=config.task)
