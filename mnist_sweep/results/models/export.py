@@ -97,7 +97,10 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
             else "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself"
         ),
         "output": _output(kind_of(config.get("task"))),
-        "latency": f"seconds for one {'row' if table else 'image'}, the median of up to 200 calls on one thread of {_processor()}",
+        "latency": (
+            f"seconds for one {'row' if table else 'image'}, the median of up to 200 calls on one thread of "
+            f"{_processor()}"
+        ),
         "versions": {"trained": trained, "exported": versions()},
         "files": {file.format.file: _about(file, config["model"]) for file in checked},
     }
