@@ -1,7 +1,7 @@
 """`python -m benchmarks.tables`: how long it takes until a table of a million rows can be trained on.
 
-Next to it, how long pandas alone takes to read the same file. `ready` is everything between a sweep's start and its first
-batch that grows with the table: reading, checking, splitting, copying for the workers, and encoding in one of them.
+Next to it, how long pandas alone takes to read the same file. `ready` is what grows with the table between the start of
+a sweep and its first batch: reading, checking, splitting, copying for the workers, and encoding in one of them.
 """
 
 from __future__ import annotations
