@@ -21,8 +21,9 @@ from mnist_sweep.data.columns import CATEGORIES, FIRST_WORD, NUMBERS, UNKNOWN_WO
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.schema import ONLY, Input, Schema
 
-# Inputs of a model: the numbers of categories that are embedded.
-EMBEDDED = "embedded"
+# The inputs of a model, if there are several: one number or more for each column, and the numbers of categories that are
+# embedded.
+PLAIN, EMBEDDED = "plain", "embedded"
 # The most numbers that rows may take: 1 GB.
 _MOST_NUMBERS = 2**28
 # Keras's Normalization divides by nothing smaller.
@@ -35,9 +36,9 @@ class Encoding:
 
     Attributes:
         given: The inputs and the target of the data set.
-        schema: What a model gets: `x`, (F,), float32, everything that is one number for each row; `embedded`, (E,), the
-            numbers of categories; and texts under their names, (L,), the numbers of words, 0 after the last one. An
-            input without columns is left out.
+        schema: What a model gets: `plain`, (F,), float32, everything that needs no embedding, called `x` if there is
+            nothing else; `embedded`, (E,), the numbers of categories; and texts under their names, (L,), the numbers of
+            words, 0 after the last one.
         mean: (n,), float32, of each column of numbers.
         variance: (n,), float32.
         optional: How many columns of numbers, the first ones, have an input that says whether a value is missing.
@@ -81,7 +82,7 @@ class Encoding:
             known = _known(inputs[CATEGORIES][training], sizes, one_hot)
         found: dict[str, Input] = {}
         if len(mean) + places:
-            found[ONLY] = Input("array", (len(mean) + optional + places,))
+            found[PLAIN] = Input("array", (len(mean) + optional + places,))
         if embedded:
             found[EMBEDDED] = Input("categories", (len(sizes) - one_hot,), size=embedded)
         words: dict[str, Array] = {}
@@ -90,6 +91,8 @@ class Encoding:
                 length = min(text.length, one.shape[0])
                 words[name] = _ranks(inputs[name][training, :length], len(one.vocabularies[0]), text.vocabulary)
                 found[name] = Input("text", (length,), size=int(words[name].max()) + 1)
+        if list(found) == [PLAIN]:
+            found = {ONLY: found[PLAIN]}
         schema = Schema(found, given.target)
         return cls(given, schema, mean, variance, optional, one_hot, known, words)
 
@@ -102,11 +105,11 @@ class Encoding:
         Returns:
             The inputs by name, as `schema` says.
         """
-        found: dict[str, Array] = {}
+        found, plain = dict[str, Array](), self._plain
         codes = self._flat(inputs[CATEGORIES]) if CATEGORIES in inputs else None
-        if ONLY in self.schema.inputs:
+        if plain in self.schema.inputs:
             rows = len(next(iter(inputs.values())))
-            x = found[ONLY] = np.zeros((rows, *self.schema.inputs[ONLY].shape), np.float32)
+            x = found[plain] = np.zeros((rows, *self.schema.inputs[plain].shape), np.float32)
             numbers = len(self.mean)
             if numbers:
                 deviation = np.maximum(np.sqrt(self.variance), np.float32(_SMALLEST))
@@ -122,6 +125,10 @@ class Encoding:
         for name, numbers_of in self.words.items():
             found[name] = numbers_of[inputs[name][:, : self.schema.inputs[name].shape[0]]]
         return found
+
+    @property
+    def _plain(self) -> str:
+        return ONLY if ONLY in self.schema.inputs else PLAIN
 
     def in_front_of(self, model: keras.Model) -> keras.Model:
         """Returns a model that encodes rows by layers of Keras, followed by a model that takes encoded ones.
@@ -149,8 +156,8 @@ class Encoding:
             if self.one_hot < columns:
                 encoded[EMBEDDED] = _part(numbers, self.one_hot, columns, "many_categories")
         if parts:
-            joined = keras.layers.Concatenate(dtype="float32", name="columns")(parts) if len(parts) > 1 else parts[0]
-            encoded = {ONLY: joined, **encoded}
+            joined = keras.layers.Concatenate(dtype="float32", name="joined")(parts) if len(parts) > 1 else parts[0]
+            encoded = {self._plain: joined, **encoded}
         for name, numbers_of in self.words.items():
             first = _part(inputs[name], 0, self.schema.inputs[name].shape[0], f"{name}_beginning")
             encoded[name] = _looked_up(first, numbers_of, f"{name}_known_words")

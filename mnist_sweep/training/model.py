@@ -64,7 +64,7 @@ def connected(schema: Schema, made: Sequence[keras.layers.Layer]) -> keras.Model
             while left and left[0].name.startswith(f"{name}_"):
                 values = left.pop(0)(values)
         parts.append(values if len(one.shape) == 1 else keras.layers.Flatten()(values))
-    values = keras.layers.Concatenate(name="columns")(parts) if len(parts) > 1 else parts[0]
+    values = keras.layers.Concatenate(name="joined")(parts) if len(parts) > 1 else parts[0]
     for layer in left:
         values = layer(values)
     return keras.Model(inputs, values)

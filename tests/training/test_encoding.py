@@ -51,7 +51,7 @@ def test_numbers_are_scaled_by_the_training_rows_only(rows: Dataset) -> None:
     training = np.arange(0, len(rows.train), 2)
     encoding = fitted(rows, training)
     numbers = np.array(rows.train.inputs["numbers"])
-    x = encoding.encode(rows.train.inputs)["x"][:, : numbers.shape[1]]
+    x = encoding.encode(rows.train.inputs)["plain"][:, : numbers.shape[1]]
     expected = (numbers - np.nanmean(numbers[training], axis=0)) / np.nanstd(numbers[training], axis=0)
     assert np.allclose(x, np.nan_to_num(expected), atol=1e-4)
     # A wild value among the other rows changes nothing.
@@ -67,7 +67,7 @@ def test_numbers_are_scaled_by_the_training_rows_only(rows: Dataset) -> None:
 def test_a_missing_number_is_the_mean_with_a_sign_that_it_is_missing(rows: Dataset) -> None:
     missing = np.isnan(rows.train.inputs["numbers"][:, 0])
     encoding = fitted(rows)
-    x = encoding.encode(rows.train.inputs)["x"]
+    x = encoding.encode(rows.train.inputs)["plain"]
     assert encoding.optional == 1
     assert (x[missing, 0] == 0).all()
     assert np.array_equal(x[:, len(encoding.mean)] == 1, missing)
@@ -77,11 +77,11 @@ def test_a_category_without_a_training_row_is_like_a_missing_one(rows: Dataset) 
     city = next(column.at for column in rows.schema.columns if column.name == "city")
     codes = np.array(rows.train.inputs["categories"])
     training = np.flatnonzero(codes[:, city] != 2)
-    encoded = fitted(rows, training).encode(rows.train.inputs)["x"]
+    encoded = fitted(rows, training).encode(rows.train.inputs)["plain"]
     unseen = {**rows.train.inputs, "categories": np.where(np.arange(codes.shape[1]) == city, 0, codes)}
-    absent = fitted(rows, training).encode(unseen)["x"]
+    absent = fitted(rows, training).encode(unseen)["plain"]
     assert np.array_equal(encoded[codes[:, city] == 2], absent[codes[:, city] == 2])
-    assert not np.array_equal(encoded, fitted(rows).encode(rows.train.inputs)["x"])
+    assert not np.array_equal(encoded, fitted(rows).encode(rows.train.inputs)["plain"])
 
 
 def test_the_vocabulary_has_the_most_frequent_words_of_the_training_rows(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_column_of_many_categories_is_embedded(rows: Dataset) -> None:
     few, many = fitted(rows), fitted(rows, categories=Categories(one_hot=1000, embedding=2))
     assert few.schema.inputs["embedded"].shape == (1,)
     assert "embedded" not in many.schema.inputs
-    assert many.schema.inputs["x"].shape[0] > few.schema.inputs["x"].shape[0] + 70
+    assert many.schema.inputs["plain"].shape[0] > few.schema.inputs["plain"].shape[0] + 70
 
 
 @pytest.mark.parametrize("pooling", ["average", "convolution"])

@@ -32,7 +32,7 @@ def test_an_exported_model_predicts_from_columns(data: LoadedData, tmp_path: Pat
     categories = Categories(one_hot=5, embedding=2)
     encoding = Encoding.fit(data.schema, data.train.inputs, np.arange(100), text, categories)
     inputs = {
-        name: keras.Input(one.shape, dtype="float32" if name == "x" else "int32", name=name)
+        name: keras.Input(one.shape, dtype="float32" if name == "plain" else "int32", name=name)
         for name, one in encoding.schema.inputs.items()
     }
     parts = [keras.layers.Rescaling(0.1, dtype="float32")(one) for one in inputs.values()]
