@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.benchmark import SHARED, Benchmark, Case, Figures
-from mnist_sweep.common.files import make_folder
 from mnist_sweep.config import shipped
 from mnist_sweep.data.dataset import Dataset, split
 from mnist_sweep.data.sources import Request, load
@@ -38,7 +37,7 @@ def write(rows: int, path: Path) -> None:
     for name in ("number 3", f"category {_CATEGORIES[1]}"):
         frame.loc[rng.random(rows) < 0.05, name] = None
     frame["class"] = np.where(frame["number 0"] + frame["number 1"] > 0, "yes", "no")
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
     else:
@@ -54,7 +53,7 @@ def measure(kind: str, folder: Path, *, rows: int, shared: Path) -> Figures:
     path, arrays = shared / f"{rows}.{kind}", folder / f"{rows}.{kind}"
     if not path.exists():
         write(rows, path)
-    make_folder(arrays)
+    arrays.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
     pandas = time.perf_counter() - started

@@ -139,8 +139,7 @@ def described(schema: Schema) -> dict[str, Any]:
         found["image"] = "x".join(map(str, schema.image))
     else:
         found["inputs"] = {name: [one.kind, *one.shape] for name, one in schema.inputs.items()}
-        columns = [column for one in schema.inputs.values() for column in one.columns]
-        found |= {"columns": columns} if columns else {}
+        found |= {"columns": len(schema.columns)} if schema.columns else {}
     kind = {"classes": "classes", "labels": "labels", "numbers": "targets"}[schema.target.kind]
     found[kind] = schema.target.size
     return found | ({"names": list(schema.target.names)} if schema.target.names else {})

@@ -21,8 +21,7 @@ from mnist_sweep.data.columns import CATEGORIES, FIRST_WORD, NUMBERS, UNKNOWN_WO
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.data.schema import ONLY, Input, Schema
 
-# The inputs of a model, if there are several: one number or more for each column, and the numbers of categories that are
-# embedded.
+# The inputs of a model, if there are several: all that needs no embedding, and the numbers of embedded categories.
 PLAIN, EMBEDDED = "plain", "embedded"
 # The most numbers that rows may take: 1 GB.
 _MOST_NUMBERS = 2**28
@@ -147,14 +146,9 @@ class Encoding:
         if NUMBERS in inputs:
             parts += self._numbers_layers(inputs[NUMBERS])
         if CATEGORIES in inputs:
-            numbers = _looked_up(self._flat_layer(inputs[CATEGORIES]), self.known, "known_categories")
-            columns = inputs[CATEGORIES].shape[1]
-            if self.one_hot:
-                places = sum(_sizes(self.given)[: self.one_hot])
-                some = _part(numbers, 0, self.one_hot, "few_categories")
-                parts.append(keras.layers.CategoryEncoding(places, "multi_hot", dtype="float32", name="one_hot")(some))
-            if self.one_hot < columns:
-                encoded[EMBEDDED] = _part(numbers, self.one_hot, columns, "many_categories")
+            parts += self._one_hot_layers(inputs[CATEGORIES])
+            if EMBEDDED in self.schema.inputs:
+                encoded[EMBEDDED] = self._embedded_layers(inputs[CATEGORIES])
         if parts:
             joined = keras.layers.Concatenate(dtype="float32", name="joined")(parts) if len(parts) > 1 else parts[0]
             encoded = {self._plain: joined, **encoded}
@@ -191,9 +185,25 @@ class Encoding:
     def _flat(self, codes: Array) -> Array:
         return np.asarray(codes) + _offsets(_sizes(self.given))
 
-    def _flat_layer(self, codes: Any) -> Any:
-        offsets = [float(offset) for offset in _offsets(_sizes(self.given))]
-        return keras.layers.Rescaling(1.0, offsets, dtype="float32", name="places")(codes)
+    def _one_hot_layers(self, codes: Any) -> Iterator[Any]:
+        """Yields an input for each category of a column."""
+        # `CategoryEncoding` is TensorFlow's `DenseBincount`, which TFLite lacks.
+        sizes = _sizes(self.given)
+        for column, (start, size) in enumerate(zip(_offsets(sizes), sizes[: self.one_hot], strict=False)):
+            places = self.known[start : start + size] - start
+            one = _part(codes, column, column + 1, f"category_{column}")
+            layer = keras.layers.Embedding(size, size, trainable=False, dtype="float32", name=f"one_hot_{column}")
+            found = layer(one)
+            layer.embeddings.assign(np.eye(size, dtype=np.float32)[places])
+            yield keras.layers.Reshape((size,), dtype="float32", name=f"places_{column}")(found)
+
+    def _embedded_layers(self, codes: Any) -> Any:
+        """Returns the numbers of the categories that are embedded."""
+        sizes = _sizes(self.given)
+        some = _part(codes, self.one_hot, len(sizes), "many_categories")
+        offsets = [float(offset) for offset in _offsets(sizes[self.one_hot :])]
+        flat = keras.layers.Rescaling(1.0, offsets, dtype="float32", name="places")(some)
+        return _looked_up(flat, self.known[sum(sizes[: self.one_hot]) :], "known_categories")
 
 
 def options(model: Any) -> tuple[Text, Categories]:

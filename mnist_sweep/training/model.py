@@ -60,10 +60,14 @@ def connected(schema: Schema, made: Sequence[keras.layers.Layer]) -> keras.Model
         embedded = one.kind in ("categories", "text")
         inputs[name] = values = keras.Input(one.shape, dtype="int32" if embedded else "float32", name=name)
         if embedded:
-            # An embedding, and what makes one vector of its vectors.
-            while left and left[0].name.startswith(f"{name}_"):
-                values = left.pop(0)(values)
-        parts.append(values if len(one.shape) == 1 else keras.layers.Flatten()(values))
+            vectors = left.pop(0)(values)
+            if one.kind == "categories":
+                values = keras.layers.Flatten(name=f"{name}_together")(vectors)
+            elif isinstance(left[0], keras.layers.Conv1D):
+                values = keras.layers.GlobalMaxPooling1D(name=f"{name}_strongest")(left.pop(0)(vectors))
+            else:
+                values = _mean_of_words(values, vectors, name)
+        parts.append(values if len(values.shape) == 2 else keras.layers.Flatten()(values))
     values = keras.layers.Concatenate(name="joined")(parts) if len(parts) > 1 else parts[0]
     for layer in left:
         values = layer(values)
@@ -82,6 +86,16 @@ def inputs_like(model: keras.Model, make: Callable[[tuple[int, ...]], Any]) -> A
     return made[0] if len(made) == 1 else made
 
 
+def _mean_of_words(words: Any, vectors: Any, name: str) -> Any:
+    """Returns the mean (N, d) of the vectors (N, L, d) of words (N, L); the places after the last word are 0."""
+    # Keras's mask would do it, but a functional model with one cannot be loaded from `.h5`.
+    ones = keras.layers.Rescaling(1.0, dtype="float32", name=f"{name}_numbers")(words)
+    ones = keras.layers.ReLU(max_value=1.0, dtype="float32", name=f"{name}_places")(ones)
+    unit = keras.layers.UnitNormalization(dtype="float32", name=f"{name}_unit")(ones)
+    shares = keras.layers.Multiply(dtype="float32", name=f"{name}_shares")([unit, unit])
+    return keras.layers.Dot(1, name=f"{name}_mean")([vectors, shares])
+
+
 def layers(config: TrialConfig, schema: Schema, scale: Scale | None) -> list[keras.layers.Layer]:
     """Creates the layers of a trial's model without building them, which takes a fraction of `build`'s time.
 
@@ -98,22 +112,18 @@ def layers(config: TrialConfig, schema: Schema, scale: Scale | None) -> list[ker
 
 
 def _embeddings(model: MLP, schema: Schema) -> Iterator[keras.layers.Layer]:
-    """Yields the layers that make vectors of categories and words; their names start with that of their input."""
+    """Yields the layers with weights that make vectors of categories and words."""
     for name, one in schema.inputs.items():
         if one.kind == "categories":
             assert model.categories is not None
             yield keras.layers.Embedding(one.size, model.categories.embedding, name=f"{name}_vectors")
-            yield keras.layers.Flatten(name=f"{name}_together")
         elif one.kind == "text":
             assert model.text is not None
-            average, size = model.text.pooling == "average", model.text.embedding
-            yield keras.layers.Embedding(one.size, size, mask_zero=average, name=f"{name}_words")
-            if average:
-                yield keras.layers.GlobalAveragePooling1D(name=f"{name}_mean")
-            else:
+            size = model.text.embedding
+            yield keras.layers.Embedding(one.size, size, name=f"{name}_vectors")
+            if model.text.pooling == "convolution":
                 arguments = {"padding": "same", "activation": "relu", "name": f"{name}_sequences"}
                 yield keras.layers.Conv1D(size, _WORDS, **arguments)
-                yield keras.layers.GlobalMaxPooling1D(name=f"{name}_strongest")
 
 
 def _convolutions(model: CNN) -> list[keras.layers.Layer]:

@@ -144,7 +144,7 @@ def test_a_model_learns_from_sklearns_tables(tmp_path: Path, table_trial, name: 
     dataset = dataset_of(load(of_sklearn(tmp_path, name), target=TARGETS[name]))
     task = "regression" if name == "diabetes" else "classification"
     score = Objective("val_mae", "min") if name == "diabetes" else Objective("val_accuracy", "max")
-    config = table_trial("t.csv", "training.epochs=25", "model.dropout=0", task=task)
+    config = table_trial("t.csv", "training.epochs=25", "model.dropout=0", "optimizer.learning_rate=0.02", task=task)
     outcome, _ = train(Trainer(dataset), config, tmp_path / "trials" / "0001", objective=score)
     assert outcome.score is not None
     assert outcome.score > 0.85 if name == "wine" else outcome.score < 60

@@ -70,5 +70,5 @@ def test_the_manifest_says_what_each_column_takes(data: LoadedData) -> None:
     assert about["city"]["values"] == ["Bern", "Oslo", "Rome", "Tunis"]
     assert about["city"]["takes"].startswith("int32, 0 if missing or unknown")
     assert about["seen"]["takes"].startswith("float32, days since 1970-01-01")
-    assert about["review"]["words"][0] == "a"
+    assert sorted(about["review"]["words"]) == ["a", "bad", "broke", "good", "it", "solid", "thing"]
     assert {one["input"] for one in raw_columns.describe_inputs(data.schema)} == {"numbers", "categories", "text1"}
