@@ -21,7 +21,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> LoadedData:
     return loaded(frame, tmp_path_factory.mktemp("data"), target="bought", text=["review"])
 
 
-@pytest.mark.parametrize("format", ["keras strings", "keras", "savedmodel strings", "tflite"])
+@pytest.mark.parametrize(
+    "format",
+    [
+        "keras strings",
+        "keras",
+        pytest.param("savedmodel strings", marks=pytest.mark.slow),
+        pytest.param("tflite", marks=pytest.mark.slow),
+    ],
+)
 def test_an_exported_model_predicts_from_columns(data: LoadedData, tmp_path: Path, format: str) -> None:
     import keras
 
