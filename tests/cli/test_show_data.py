@@ -125,7 +125,8 @@ def test_the_columns_of_a_table_are_listed(
     output = capsys.readouterr().out
     assert "160 for training and validation, 40 for testing" in output
     assert "predicts one of 2 classes: no, yes" in output
-    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in output.splitlines() if line.startswith(" ") and line.strip()}
+    cells = [line.split() for line in output.splitlines() if line.startswith(" ") and line.strip()]
+    rows = {name: " ".join(rest) for name, *rest in cells}
     assert rows["seen"].startswith("date 2024-01-")
     assert rows["city"].startswith("category 4 categories 1")
     assert rows["review"] == "text 7 words"
