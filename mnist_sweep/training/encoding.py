@@ -25,8 +25,8 @@ from mnist_sweep.data.schema import ONLY, Input, Schema
 PLAIN, EMBEDDED = "plain", "embedded"
 # The most numbers that rows may take: 1 GB.
 _MOST_NUMBERS = 2**28
-# Keras's Normalization divides by nothing smaller.
-_SMALLEST = 1e-7
+# A smaller variance is one of rounding errors.
+_SMALLEST = 1e-14
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Encoding:
             x = found[plain] = np.zeros((rows, *self.schema.inputs[plain].shape), np.float32)
             numbers = len(self.mean)
             if numbers:
-                deviation = np.maximum(np.sqrt(self.variance), np.float32(_SMALLEST))
-                x[:, :numbers] = np.nan_to_num((inputs[NUMBERS] - self.mean) / deviation, copy=False, nan=0.0)
+                scaled = (inputs[NUMBERS] - self.mean) / np.sqrt(self.variance)
+                x[:, :numbers] = np.nan_to_num(scaled, copy=False, nan=0.0)
                 x[:, numbers : numbers + self.optional] = np.isnan(inputs[NUMBERS][:, : self.optional])
             if codes is not None:
                 start = numbers + self.optional
@@ -160,13 +160,20 @@ class Encoding:
 
     def _numbers_layers(self, given: Any) -> Iterator[Any]:
         """Yields scaled numbers, and which are missing."""
-        # No layer of Keras replaces NaN, except these: both shrink it to 0, as it is not above their threshold.
-        scaled = keras.layers.Normalization(dtype="float32", name="scaled")
-        scaled.build((None, len(self.mean)))
-        scaled.adapt_mean.assign(self.mean)
-        scaled.adapt_variance.assign(self.variance)
-        scaled.finalize_state()
-        numbers = scaled(given)
+        # `Normalization` cannot be exported to ONNX. One layer for both would compute x / std - mean / std, which is
+        # inexact for numbers that are large and close to each other, such as years.
+        numbers = given
+        for name, mean, variance in (
+            ("less_the_mean", self.mean, np.ones_like(self.variance)),
+            ("scaled", np.zeros_like(self.mean), self.variance),
+        ):
+            layer = keras.layers.BatchNormalization(
+                epsilon=0.0, center=False, scale=False, trainable=False, dtype="float32", name=name
+            )
+            numbers = layer(numbers)
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
+        # No layer of Keras replaces NaN, except these: they shrink it to 0, as it is not above their threshold.
         halves = []
         for sign, name in ((1.0, "above"), (-1.0, "below")):
             # max(z, 0) or max(-z, 0), and 0.5 more, which the soft threshold of 0.5 takes away.
@@ -223,7 +230,7 @@ def _moments(numbers: Array) -> tuple[Array, Array]:
         mean = np.nansum(numbers, axis=0, dtype=np.float64) / np.maximum(count, 1)
         # In float32, the squares of large numbers would overflow.
         variance = np.nansum(np.square(numbers - mean), axis=0, dtype=np.float64) / np.maximum(count, 1)
-    return mean.astype(np.float32), np.where(variance > 0, variance, 1).astype(np.float32)
+    return mean.astype(np.float32), np.where(variance > _SMALLEST, variance, 1).astype(np.float32)
 
 
 def _sizes(given: Schema) -> list[int]:

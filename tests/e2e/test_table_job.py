@@ -78,7 +78,7 @@ def test_a_regression_on_sklearns_diabetes_ends_with_its_error_on_the_test_rows(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "predicts a number: progression" in done.stdout
     assert "on the test rows: test_loss" in done.stdout
-    assert "registered" in done.stdout
+    assert "Model: regression-table version 1" in done.stdout
 
 
 @pytest.mark.parametrize(
