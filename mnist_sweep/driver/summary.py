@@ -19,6 +19,7 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.dataset import LoadedData
+from mnist_sweep.data.schema import in_words
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
@@ -81,7 +82,9 @@ def announce(
         say(f"{'Sweep' if started.space else 'Run'} {started.sweep}")
     else:
         say(f"Retraining trial {retrains.trial} of {retrains.sweep}: {started.sweep}")
-    say(f"  data     {about['name']}: {data_in_words(about)}")
+    say(f"  data     {about['name']}: {in_words(about)}")
+    if "task" in started.config:
+        say(f"  task     {started.config['task']['kind']}")
     for i, (name, domain) in enumerate(started.space.items()):
         say(f"  {'search' if i == 0 else '':9}{one_line(f'{name} = {domain}', LONGEST_LINE - 11)}")
     if retrains is not None:
@@ -99,23 +102,6 @@ def announce(
     say(f"  backend  {backend.of(started.config)}")
     shown = ", ".join(places)
     say(f"  workers  {shown if len(shown) < LONGEST_LINE // 2 else f'{len(places)}: {places[0]} … {places[-1]}'}")
-
-
-def data_in_words(about: Mapping[str, Any]) -> str:
-    """Returns how many rows data have and what they are, from what a sweep's first event says about them."""
-    rows = "image" if "image" in about else "row"
-    sizes = [about[f"{part}_{rows}s"] for part in ("training", "validation", "test")]
-    text = f"{sizes[0]:,} training, {sizes[1]:,} validation and {counted(sizes[2], f'test {rows}')}"
-    if "image" in about:
-        text += f" of {about['image']}"
-    elif "columns" in about:
-        text += f" of {counted(about['columns'], 'column')}"
-    kinds = (
-        ("classes", "class", "classes"),
-        ("labels", "label", ""),
-        ("targets", "number to predict", "numbers to predict"),
-    )
-    return ", ".join([text, *(counted(about[key], one, several) for key, one, several in kinds if key in about)])
 
 
 def _used(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -280,11 +280,3 @@ def test_scores_on_new_seeds_decide_and_are_shown_with_their_spread(
 def test_without_a_p_value_no_test_is_mentioned(printed: Printed) -> None:
     output = printed(0.5, 0.75, confirmed=confirmed((1, 0.7), (0, 0.6), p_value=None))
     assert "Winner: trial 1, val_accuracy 0.7000 ± 0.0040 on 2 new seeds; 0.1000 better than trial 0\n" in output
-
-
-def test_the_first_lines_say_what_a_table_has() -> None:
-    sizes = {"training_rows": 115, "validation_rows": 13, "test_rows": 32}
-    assert summary.data_in_words({**sizes, "columns": 13, "classes": 3}) == (
-        "115 training, 13 validation and 32 test rows of 13 columns, 3 classes"
-    )
-    assert summary.data_in_words({**sizes, "columns": 1, "targets": 1}).endswith("of 1 column, 1 number to predict")
