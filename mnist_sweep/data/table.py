@@ -70,7 +70,8 @@ def load(path: str, options: Mapping[str, Any], wanted: TargetKind | None) -> Lo
     found = columns.describe(frame, names, given.categories, given.text, given.text_length, where)
     target, about = _target(frame, given.target, wanted, where)
     train = Rows(
-        columns.encode(frame, found.columns, found.inputs, where), _targets(frame, given.target, target, where)
+        columns.encode(frame, found.columns, found.inputs, where, found.ready),
+        _targets(frame, given.target, target, where),
     )
     return LoadedData(
         "table",

@@ -6,7 +6,7 @@ so. Categories become one input each, or an embedding's number if there are many
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ PLAIN, EMBEDDED = "plain", "embedded"
 _MOST_NUMBERS = 2**28
 # A smaller variance is one of rounding errors.
 _SMALLEST = 1e-14
+# Rows that fit into the processor's cache.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Encoding:
             text: How words become numbers.
             categories: How categories do.
         """
-        mean, variance = _moments(inputs[NUMBERS][training]) if NUMBERS in inputs else (np.zeros(0), np.zeros(0))
+        mean, variance = _moments(inputs[NUMBERS], training) if NUMBERS in inputs else (np.zeros(0), np.zeros(0))
         optional = sum(column.width for column in given.columns if column.input == NUMBERS and column.optional)
         sizes = _sizes(given)
         rows = sum(len(one) for one in list(inputs.values())[:1])
@@ -111,9 +113,12 @@ class Encoding:
             x = found[plain] = np.zeros((rows, *self.schema.inputs[plain].shape), np.float32)
             numbers = len(self.mean)
             if numbers:
-                scaled = (inputs[NUMBERS] - self.mean) / np.sqrt(self.variance)
-                x[:, :numbers] = np.nan_to_num(scaled, copy=False, nan=0.0)
-                x[:, numbers : numbers + self.optional] = np.isnan(inputs[NUMBERS][:, : self.optional])
+                deviation = np.sqrt(self.variance)
+                for start in range(0, rows, _BLOCK):
+                    block, to = inputs[NUMBERS][start : start + _BLOCK], x[start : start + _BLOCK]
+                    missing = np.isnan(block)
+                    to[:, :numbers] = np.where(missing, 0, (block - self.mean) / deviation)
+                    to[:, numbers : numbers + self.optional] = missing[:, : self.optional]
             if codes is not None:
                 start = numbers + self.optional
                 for column in range(self.one_hot):
@@ -223,14 +228,23 @@ def options(model: Any) -> tuple[Text, Categories]:
     return check(Text, given[0], "model.text."), check(Categories, given[1], "model.categories.")
 
 
-def _moments(numbers: Array) -> tuple[Array, Array]:
-    """Returns the mean and the variance of each column, without its missing values; 0 and 1 if there is no other."""
-    with np.errstate(all="ignore"):
-        count = np.count_nonzero(~np.isnan(numbers), axis=0)
-        mean = np.nansum(numbers, axis=0, dtype=np.float64) / np.maximum(count, 1)
-        # In float32, the squares of large numbers would overflow.
-        variance = np.nansum(np.square(numbers - mean), axis=0, dtype=np.float64) / np.maximum(count, 1)
-    return mean.astype(np.float32), np.where(variance > _SMALLEST, variance, 1).astype(np.float32)
+def _moments(numbers: Array, rows: Array) -> tuple[Array, Array]:
+    """Returns the mean and the variance of each column in some rows, without missing values; 0 and 1 if all are."""
+
+    def means(of: Callable[[Array], Array]) -> Array:
+        count, total = np.zeros(numbers.shape[1], np.int64), np.zeros(numbers.shape[1])
+        for start in range(0, len(rows), _BLOCK):
+            # In float32, the squares of large numbers would overflow.
+            values = of(numbers[rows[start : start + _BLOCK]].astype(np.float64))
+            missing = np.isnan(values)
+            count += len(values) - missing.sum(axis=0)
+            total += np.where(missing, 0, values).sum(axis=0)
+        return total / np.maximum(count, 1)
+
+    mean = means(lambda values: values)
+    variance = means(lambda values: np.square(values - mean))
+    with np.errstate(over="ignore"):
+        return mean.astype(np.float32), np.where(variance > _SMALLEST, variance, 1).astype(np.float32)
 
 
 def _sizes(given: Schema) -> list[int]:
