@@ -16,6 +16,15 @@ from mnist_sweep.data.schema import TargetKind
 TARGETS = {"iris": "species", "wine": "class", "breast_cancer": "diagnosis", "diabetes": "progression"}
 
 
+# What must be given with an experiment for tables.
+NEEDED = ("data.path=table.csv", "data.target=y")
+
+
+def of_experiment(name: str) -> list[str]:
+    """Returns the overrides that choose an experiment, with those that it requires."""
+    return [f"+experiment={name}", *(NEEDED if name in ("table", "regression") else ())]
+
+
 def of_sklearn(folder: Path, name: str) -> Path:
     """Writes one of scikit-learn's data sets as CSV, classes by their names; returns the file."""
     from sklearn import datasets
