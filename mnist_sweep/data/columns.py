@@ -87,9 +87,9 @@ def describe(
             found.columns.append(column)
             found.inputs[column.input] = Input("text", (int(split.lengths.max()),), (name,), (words,))
         elif column.kind == "category":
-            codes, texts = factorized(as_text(series, name, where))
-            different = tuple(sorted(texts))
-            found.ready[name] = _places_in(texts, different)[codes]
+            codes, unsorted = factorized(as_text(series, name, where))
+            different = tuple(sorted(unsorted))
+            found.ready[name] = _places_in(unsorted, different)[codes]
             if len(different) + column.optional < 2:
                 constant.append(name)
             elif len(different) > _MOST_NAMES and len(different) == len(frame):
@@ -117,8 +117,8 @@ def describe(
         )
         found.columns += _in_order(columns)
     if constant:
-        have = "has" if len(constant) == 1 else "have"
-        found.notes.append(f"{_named(constant)} not used, because {have} the same value in every row")
+        they = "it has" if len(constant) == 1 else "they have"
+        found.notes.append(f"{_named(constant)} not used, because {they} the same value in every row")
     if naming:
         found.notes.append(
             f"{_named(naming)} not used, because all values are different; to read words, set data.text={_list(naming)}"

@@ -113,7 +113,7 @@ def test_columns_of_one_value_or_of_names_only_are_not_used(tmp_path: Path) -> N
     data = loaded(frame, tmp_path, target="bought")
     assert not {"same", "empty", "name"} & {column.name for column in data.schema.columns}
     notes = "\n".join(data.notes)
-    assert "columns same, empty: not used, because have the same value" in notes
+    assert "columns same, empty: not used, because they have the same value" in notes
     assert "column name: not used, because all values are different; to read words, set data.text=[name]" in notes
 
 
