@@ -187,9 +187,10 @@ def _open_onnx(path: Path) -> Predict:
 
 
 def _register_missing_onnx() -> None:
-    """Teaches tf2onnx two TensorFlow operations that Keras's gelu and celu use.
+    """Teaches tf2onnx two TensorFlow operations that Keras's gelu and celu use, and corrects a third one.
 
-    ONNX has neither of them: erfc(x) = 1 - erf(x), and expm1(x) = exp(x) - 1.
+    ONNX has neither of the two: erfc(x) = 1 - erf(x), and expm1(x) = exp(x) - 1. A choice between two numbers is, for
+    tf2onnx, a sum of products with 0 and 1, which is NaN if either of them is.
     """
     import tf2onnx
     from tf2onnx.handler import tf_op
@@ -205,4 +206,10 @@ def _register_missing_onnx() -> None:
             terms = [one, inner] if erfc else [inner, one]
             graph.make_node("Sub", terms, name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
+    class Choice:
+        @classmethod
+        def version_9(cls, _graph: Any, node: Any, **_: Any) -> None:
+            node.type = "Where"
+
     tf_op(["Erfc", "Expm1"])(Difference)
+    tf_op("SelectV2")(Choice)
