@@ -193,6 +193,9 @@ def _register_missing_onnx() -> None:
     tf2onnx, a sum of products with 0 and 1, which is NaN if either of them is.
     """
     import tf2onnx
+
+    # Its own operations, which would replace these if they were registered later.
+    import tf2onnx.onnx_opset
     from tf2onnx.handler import tf_op
 
     class Difference:
