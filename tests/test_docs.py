@@ -144,6 +144,9 @@ def known() -> set[str]:
     for file in conf.glob("*/**/*.yaml"):
         group = file.relative_to(conf).parts[0]
         prefix = "" if group == "experiment" else f"{group}."
+        if file.parent.name == "columns":
+            # What data=table adds to the group model.
+            prefix += f"{file.stem}."
         found |= {group, *keys(yaml.safe_load(file.read_text()), prefix)}
     return found
 

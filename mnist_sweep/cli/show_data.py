@@ -1,4 +1,4 @@
-"""`python -m mnist_sweep show-data`: plots and counts the images that a sweep would be trained on."""
+"""`python -m mnist_sweep show-data`: shows what a sweep would be trained on: images, or the columns of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.unused import refuse_unused
-from mnist_sweep.data.dataset import Array
+from mnist_sweep.data.dataset import Array, LoadedData
 from mnist_sweep.driver import summary, task_choice
 
 _DEFAULT = Path("data.png")
@@ -29,6 +29,8 @@ _START = 4096
 
 def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     """Plots the first images of a data set and the number of images of each class, and prints a summary.
+
+    Of a table, it prints what its columns are read as.
 
     Args:
         overrides: Overrides as for a sweep. Those of the group `data` matter.
@@ -48,6 +50,9 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     settings = check_settings(config)
     refuse_unused(config)
     data = task_choice.load(config)
+    if data.schema.columns:
+        _show_columns(data)
+        return
     if data.schema.image is None or data.schema.target.kind != "classes" or data.test is None:
         raise UserError(f"data={data.name}: show-data plots images in classes, and these data are none")
     train, test, target = data.train, data.test, data.schema.target
@@ -82,6 +87,40 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
     show(console, columns, f"{counted(target.size, 'class', 'classes')}")
     console.print(f"{which}, plotted in {to}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_columns(data: LoadedData) -> None:
+    """Prints what the columns of a table are read as."""
+    assert data.test is not None
+    console, found = standard_output(), list[tuple[str, str, str, str]]()
+    for column in data.schema.columns:
+        one, x = data.schema.inputs[column.input], data.train.inputs[column.input]
+        if column.kind == "text":
+            missing, values = (x[:, 0] == 1) & (x[:, 1:2] == 0).all(axis=1), counted(len(one.vocabularies[0]), "word")
+        elif column.kind == "category":
+            kinds = len(one.vocabularies[column.at])
+            missing, values = x[:, column.at] == 0, counted(kinds, "category", "categories")
+        else:
+            numbers = x[:, column.at]
+            missing = np.isnan(numbers)
+            ends = [float(np.nanmin(numbers)), float(np.nanmax(numbers))]
+            days = [str(np.datetime64(int(end), "D")) for end in ends] if column.kind == "date" else []
+            values = " to ".join(days or [f"{end:.6g}" for end in ends])
+        share = f"{missing.mean():.1%}" if missing.any() else ""
+        found.append((column.name, column.kind, values, share))
+    lines = {
+        "data": f"{data.name}, from {data.source}",
+        "digest": data.digest(),
+        "rows": f"{len(data.train):,} for training and validation, {len(data.test):,} for testing",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
+    for note in data.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    headings = (("column", 4), ("read as", 3), ("values", 2), ("missing", 1))
+    cells = zip(*found, strict=True)
+    columns = [Column(name, list(some), weight) for (name, weight), some in zip(headings, cells, strict=True)]
+    show(console, columns, counted(len(found), "column"))
 
 
 def _is_ours(path: Path) -> bool:

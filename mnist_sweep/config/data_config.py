@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.checks import Strict, as_written, check
@@ -60,6 +60,35 @@ class FolderData(OwnData):
         return value
 
 
+class TableData(OwnData):
+    """`data=table`; `conf/data/table.yaml` describes the keys."""
+
+    target: str | list[str]
+    features: list[str] | None
+    drop: list[str]
+    categories: list[str]
+    text: list[str]
+    text_length: Count
+    group: str | None
+    time: str | None
+    test_path: str | None
+
+    @field_validator("target", "features")
+    @classmethod
+    def _not_empty(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value is not None and not value:
+            raise ValueError("name at least one column")
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ValueError("names a column twice")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_split(self) -> TableData:
+        if self.group is not None and self.time is not None:
+            raise ValueError(f".time={self.time}: rows cannot be split both by time and by data.group={self.group}")
+        return self
+
+
 # The option of the group `data` → its keys.
 DATA: dict[str, type[DataConfig]] = {
     "mnist": DownloadedData,
@@ -67,6 +96,7 @@ DATA: dict[str, type[DataConfig]] = {
     "fashion_mnist": DownloadedData,
     "npz": NpzData,
     "folder": FolderData,
+    "table": TableData,
 }
 
 
@@ -83,6 +113,6 @@ def check_data(raw: Mapping[str, Any]) -> DataConfig:
         raise UserError(f"data.name={as_written(name)}: no such data{did_you_mean(str(name), DATA)}")
     kind = DATA[name]
     if issubclass(kind, OwnData) and raw.get("path") is None:
-        what = "FOLDER" if kind is FolderData else "FILE.npz"
+        what = {FolderData: "FOLDER", TableData: "FILE.csv"}.get(kind, "FILE.npz")
         raise UserError(f"data.path=null: data={name} needs data.path={what}")
     return check(kind, raw, "data.")

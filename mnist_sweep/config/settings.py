@@ -14,7 +14,7 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
-from mnist_sweep.config.data_config import DataConfig, check_data
+from mnist_sweep.config.data_config import DataConfig, TableData, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
@@ -204,6 +204,11 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         trial={group: json.loads(json.dumps(getattr(top, group))) for group in TRIAL_GROUPS},
         conditions=None if top.conditions is None else read_conditions(top.conditions),
     )
+    if settings.validation == "kfold" and isinstance(settings.data, TableData) and settings.data.time is not None:
+        raise UserError(
+            f"validation=kfold: would train on rows that are later than those to validate on, as data.time="
+            f"{settings.data.time} orders them; write validation=holdout"
+        )
     _check_backend(settings.trial["training"])
     holdout = settings.validation == "holdout"
     if holdout and settings.objective.name.startswith("val_") and settings.data.validation_split == 0:
@@ -294,6 +299,14 @@ FREE_TEXTS = {
     "description",
     "objective",
     "data.path",
+    "data.target",
+    "data.features",
+    "data.drop",
+    "data.categories",
+    "data.text",
+    "data.group",
+    "data.time",
+    "data.test_path",
     "tracking.uri",
     "tracking.artifacts",
     "workers.address",

@@ -36,8 +36,10 @@ def trial_defaults(kind: str | None) -> dict[str, Mapping[str, Any]]:
     Args:
         kind: The kind of model, which decides its keys; for a user's own model, none of them is known.
     """
+    # What `data=table` adds.
+    of_columns = {name: values(f"model/columns/{name}") for name in ("text", "categories")}
     return {
-        "model": values(f"model/{kind}") if kind in ("mlp", "cnn") else {},
+        "model": {**values(f"model/{kind}"), **of_columns} if kind in ("mlp", "cnn") else {},
         "optimizer": {**values("optimizer/base/any"), **values("optimizer/adam")},
         "training": values("training/default"),
         "task": values("task/auto"),

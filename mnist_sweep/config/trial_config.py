@@ -74,13 +74,32 @@ class Dense(Layers):
     units: Count | list[Count]
 
 
+class Text(Strict):
+    """How the words of a table's texts become numbers."""
+
+    vocabulary: Annotated[int, Field(ge=3, le=2**31 - 1)]
+    length: Count
+    embedding: Count
+    pooling: Literal["average", "convolution"]
+
+
+class Categories(Strict):
+    """How the categories of a table become numbers."""
+
+    one_hot: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    embedding: Count
+
+
 class MLP(Dense):
-    """`model=mlp`: dense layers on the flattened image."""
+    """`model=mlp`: dense layers on the flattened image, or on the columns of a table."""
 
     kind: Literal["mlp"]
     builder: None
     # A default for old sweeps, which lack this key; the same below.
     hypermodel: None = None
+    # Only `data=table` brings them.
+    text: Text | None = None
+    categories: Categories | None = None
 
 
 class Pooling(Strict):
@@ -110,6 +129,9 @@ class CNN(Layers):
     kind: Literal["cnn"]
     builder: None
     hypermodel: None = None
+    # Not used: `data=table` brings them, whose rows are not images.
+    text: Text | None = None
+    categories: Categories | None = None
     layers: Annotated[int, Field(ge=1, le=100)]
     filters: Count | list[Count]
     kernel_size: Count | list[Count]

@@ -82,6 +82,11 @@ _RULES: tuple[_Rule, ...] = (
         "the hypermodel builds its own layers; set its hyperparameters as model.values.NAME",
     ),
     (
+        ("model.text.*",),
+        lambda c: c["data"]["name"] == "table" and not c["data"]["text"],
+        "no column is read word by word; name it in data.text",
+    ),
+    (
         ("model.units", *(f"model.{key}" for key in _LAYER_KEYS)),
         lambda c: _is_shipped(c, "mlp") and c["model"].get("layers") == 0,
         "model.layers=0 leaves no hidden layer",

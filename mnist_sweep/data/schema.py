@@ -16,6 +16,7 @@ ONLY = "x"
 
 InputKind = Literal["image", "numbers", "categories", "text", "array"]
 TargetKind = Literal["classes", "labels", "numbers"]
+ColumnKind = Literal["number", "date", "category", "text"]
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,43 @@ class Input:
 
     Attributes:
         kind: `image`: pixels, uint8 in 0..255 or float32 in 0..1. `array`: numbers of any shape, float32. The others
-            are columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or unknown,
-            else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last one.
+            are made from columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or
+            unknown, else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the
+            last one, 1 for an unknown word, the others counted from 2 in `vocabularies`.
         shape: The shape of one row's input: height, width and channels of an image; the number of columns; words.
-        columns: The names of a table's columns, in the order of the last axis.
+        columns: The names of a table's columns, in the order of the last axis. Of a date, there are several numbers.
         vocabularies: The values of each column of `categories`, or the words of `text`, in the order of their numbers.
+        size: How many different numbers of categories or words there are, if they are to be embedded.
     """
 
     kind: InputKind
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     vocabularies: tuple[tuple[str, ...], ...] = ()
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, as users have it in their files.
+
+    Attributes:
+        name: Its name.
+        kind: What is in it.
+        input: The input that is made from it.
+        at: Where in the input's last axis it begins.
+        width: How many places it takes there.
+        optional: Whether a value is missing in any row to train or validate on.
+        missing: The text that stands for a missing number, such as `?`; "" if there is none.
+    """
+
+    name: str
+    kind: ColumnKind
+    input: str
+    at: int = 0
+    width: int = 1
+    optional: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,10 +91,12 @@ class Schema:
     Attributes:
         inputs: The inputs by name; the only one is called `x`.
         target: What to predict.
+        columns: The columns of a table from which the inputs are made; empty for other data.
     """
 
     inputs: Mapping[str, Input]
     target: Target = field(default_factory=lambda: Target("classes", 10))
+    columns: tuple[Column, ...] = ()
 
     @property
     def only(self) -> Input | None:
@@ -113,7 +142,7 @@ def in_words(about: Mapping[str, Any]) -> str:
     if "image" in about:
         text += f" of {about['image']}"
     elif "columns" in about:
-        text += f" of {counted(len(about['columns']), 'column')}"
+        text += f" of {counted(int(about['columns']), 'column')}"
     for key, (one, several) in _TARGETS.items():
         if key in about:
             text += f", {counted(int(about[key]), one, several)}"
@@ -130,6 +159,11 @@ def of_images(height: int, width: int, channels: int, classes: int, names: tuple
     return Schema({ONLY: Input("image", (height, width, channels))}, Target("classes", classes, names))
 
 
+def schema_in(sample: Mapping[str, Any]) -> Schema | None:
+    """Returns the schema of a table in the arrays of a sample of predictions; None if there is none."""
+    return Schema.from_json(bytes(sample["schema"]).decode()) if "schema" in sample else None
+
+
 def described(schema: Schema) -> dict[str, Any]:
     """Returns what the journal and MLflow keep of a schema, without the words of texts."""
     found: dict[str, Any] = {}
@@ -137,8 +171,8 @@ def described(schema: Schema) -> dict[str, Any]:
         found["image"] = "x".join(map(str, schema.image))
     else:
         found["inputs"] = {name: [one.kind, *one.shape] for name, one in schema.inputs.items()}
-        columns = [column for one in schema.inputs.values() for column in one.columns]
-        found |= {"columns": columns} if columns else {}
+        # Not their names: there may be more than fit into a tag of MLflow's.
+        found |= {"columns": len(schema.columns)} if schema.columns else {}
     kind = {"classes": "classes", "labels": "labels", "numbers": "targets"}[schema.target.kind]
     found[kind] = schema.target.size
     return found | ({"names": list(schema.target.names)} if schema.target.names else {})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnist_sweep.data import folder, images, npz
+from mnist_sweep.data import folder, images, npz, table
 from mnist_sweep.data.dataset import LoadedData, Rows, with_test
 from mnist_sweep.data.schema import ONLY, TargetKind, of_images
 
@@ -16,7 +16,8 @@ class Request:
     """Which data to load.
 
     Attributes:
-        name: The group `data`'s option: `mnist`, `fashion_mnist`, `mnist_5k`, `npz`, `folder`.
+        name: The group `data`'s option: `mnist`, `fashion_mnist`, `mnist_5k`, `npz`, `folder`,
+            `table`.
         path: The file or folder; None if the data set has a place of its own.
         fallback: The data set to use if this one cannot be downloaded; None to raise an error.
         target: The kind of target that the task needs; None to tell it from the data.
@@ -75,6 +76,11 @@ def _folder(request: Request) -> LoadedData:
     return folder.load(request.path, request.options)
 
 
+def _table(request: Request) -> LoadedData:
+    assert request.path is not None
+    return table.load(request.path, request.options, request.target)
+
+
 # The data sets whose task is known before they are loaded.
 OF_IMAGES_IN_CLASSES = ("mnist", "fashion_mnist", "mnist_5k")
 _NOT_OPTIONS = ("name", "path", "fallback", "validation_split", "test_split")
@@ -85,4 +91,5 @@ _SOURCES: dict[str, Callable[[Request], LoadedData]] = {
     "mnist_5k": _images,
     "npz": _npz,
     "folder": _folder,
+    "table": _table,
 }

@@ -26,8 +26,9 @@ from mnist_sweep.config.hypermodel_space import steps
 from mnist_sweep.data.dataset import Dataset
 from mnist_sweep.data.images import to_float
 from mnist_sweep.data.schema import ONLY
-from mnist_sweep.training import custom_fit, custom_model, user_code
+from mnist_sweep.training import custom_fit, custom_model, encoding, user_code
 from mnist_sweep.training.custom_model import BuiltModel, ChosenHyperParameters
+from mnist_sweep.training.encoding import Encoding
 
 # A hyperparameter with at most this many values is built with each of them, others with the ends of their range.
 _MOST_VALUES = 32
@@ -93,6 +94,10 @@ class _Explorer:
         self._name, self._schema, self._objectives = name, dataset.schema, objectives
         some = dataset.train.take(np.arange(min(_ROWS, len(dataset.train))))
         inputs = {name: to_float(x) if x.dtype == np.uint8 else np.asarray(x) for name, x in some.inputs.items()}
+        if dataset.schema.columns:
+            rows = np.arange(len(dataset.train))
+            fitted = Encoding.fit(dataset.schema, dataset.train.inputs, rows, *encoding.options(None))
+            self._schema, inputs = fitted.schema, fitted.encode(inputs)
         self._sample = inputs.get(ONLY, inputs), np.asarray(some.targets)
         # By name, in order of discovery: the hyperparameters of that name, one per condition.
         self._space: dict[str, list[Any]] = {}

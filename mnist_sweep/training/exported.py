@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from mnist_sweep.common.files import write_whole
 from mnist_sweep.data.dataset import Array
 from mnist_sweep.training import costs, saved
 
-# Predicts from images (N, H, W, C), float32 in 0..255, probabilities (N, classes), float32.
-Predict = Callable[[Array], Array]
+# What an exported model takes: images (N, H, W, C), float32 in 0..255, or the columns of a table by name.
+Raw = Array | Mapping[str, Array]
+# Predicts probabilities (N, classes), float32, or numbers.
+Predict = Callable[[Any], Array]
 
 _BATCH = 256
 _WARM_UP = 10
@@ -45,7 +47,7 @@ def write(name: str, model: keras.Model, path: Path, calibration: Array | None =
         _register_missing_onnx()
         plain = saved.in_float32(model)
         # Keras does not export a model to ONNX before its first call.
-        plain(np.zeros((1, *plain.input_shape[1:]), np.float32))
+        plain(keras.tree.map_structure(lambda one: np.zeros((1, *one.shape[1:]), one.dtype), plain.input))
         plain.export(path, format="onnx", verbose=False)
     else:
         write_whole(path, _tflite(saved.in_float32(model), calibration if name == "tflite-int8" else None), flush=False)
@@ -63,21 +65,27 @@ def open_with_runtime(name: str, path: Path) -> Predict:
     """
     if name in ("h5", "keras"):
         model = saved.load(path)
-        return lambda images: np.asarray(model(images, training=False), np.float32)
+        return lambda given: np.asarray(model(given, training=False), np.float32)
     if name == "savedmodel":
         return _open_savedmodel(path)
     return _open_onnx(path) if name == "onnx" else _open_tflite(path)
 
 
-def ask(predict: Predict, images: Array) -> Array:
-    """Returns a model's probabilities for any number of images, batch by batch.
+def ask(predict: Predict, given: Raw) -> Array:
+    """Returns a model's predictions for any number of rows, batch by batch.
 
     Args:
         predict: The model.
-        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1.
+        given: Images (N, H, W, C), uint8 in 0..255 or float32 in 0..1; or the columns of a table by name.
     """
-    parts = [predict(saved.to_raw(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
-    return np.concatenate(parts)
+    rows = len(next(iter(given.values()))) if isinstance(given, Mapping) else len(given)
+    return np.concatenate([predict(_raw(given, i, i + _BATCH)) for i in range(0, rows, _BATCH)])
+
+
+def _raw(given: Raw, begin: int, end: int) -> Raw:
+    if isinstance(given, Mapping):
+        return {name: values[begin:end] for name, values in given.items()}
+    return saved.to_raw(given[begin:end])
 
 
 def accuracy(predict: Predict, images: Array, labels: Array) -> float:
@@ -91,17 +99,17 @@ def accuracy(predict: Predict, images: Array, labels: Array) -> float:
     return float((ask(predict, images).argmax(axis=1) == labels).mean())
 
 
-def latency(predict: Predict, image: Array) -> float:
-    """Measures how long the prediction of one image takes.
+def latency(predict: Predict, given: Raw) -> float:
+    """Measures how long the prediction of one image or row takes.
 
     Args:
         predict: The model.
-        image: (H, W, C), as for `ask`.
+        given: Some of them, as for `ask`, of which the first one is taken.
 
     Returns:
         Seconds: the median of 200 calls, or of as many as take 2 seconds, after 10 warm-up calls.
     """
-    one = saved.to_raw(image[np.newaxis])
+    one = _raw(given, 0, 1)
     return costs.median_seconds(lambda: predict(one), _WARM_UP, _CALLS, _LONGEST)
 
 
@@ -110,10 +118,14 @@ def _open_savedmodel(path: Path) -> Predict:
 
     loaded = tf.saved_model.load(str(path))
 
-    def predict(images: Array) -> Array:
+    def predict(given: Raw) -> Array:
         # Through `loaded`, which keeps the weights alive; the signature does not.
-        (probabilities,) = loaded.signatures["serving_default"](tf.constant(images)).values()
-        return np.asarray(probabilities, np.float32)
+        signature = loaded.signatures["serving_default"]
+        if isinstance(given, Mapping):
+            (predictions,) = signature(**{name: tf.constant(values) for name, values in given.items()}).values()
+        else:
+            (predictions,) = signature(tf.constant(given)).values()
+        return np.asarray(predictions, np.float32)
 
     return predict
 
@@ -137,16 +149,22 @@ def _open_tflite(path: Path) -> Predict:
     import tensorflow as tf
 
     interpreter = tf.lite.Interpreter(str(path), num_threads=1)
-    (to,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
-    shape: tuple[int, ...] = ()
+    inputs, (out,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = -1
 
-    def predict(images: Array) -> Array:
-        nonlocal shape
-        if images.shape != shape:
-            shape = images.shape
-            interpreter.resize_tensor_input(to["index"], shape)
+    def predict(given: Raw) -> Array:
+        nonlocal rows
+        # The names of a table's columns: `serving_default_age:0`.
+        named = {one["name"].removeprefix("serving_default_").partition(":")[0]: one["index"] for one in inputs}
+        arrays = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+        count = len(next(iter(arrays.values())))
+        if count != rows:
+            rows = count
+            for name, index in named.items():
+                interpreter.resize_tensor_input(index, arrays[name].shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(to["index"], images)
+        for name, index in named.items():
+            interpreter.set_tensor(index, arrays[name])
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(out["index"]))
 
@@ -161,19 +179,23 @@ def _open_onnx(path: Path) -> Predict:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def predict(images: Array) -> Array:
-        (probabilities,) = session.run(None, {name: images})
-        return np.asarray(probabilities)
+    def predict(given: Raw) -> Array:
+        (predictions,) = session.run(None, dict(given) if isinstance(given, Mapping) else {name: given})
+        return np.asarray(predictions)
 
     return predict
 
 
 def _register_missing_onnx() -> None:
-    """Teaches tf2onnx two TensorFlow operations that Keras's gelu and celu use.
+    """Teaches tf2onnx two TensorFlow operations that Keras's gelu and celu use, and corrects a third one.
 
-    ONNX has neither of them: erfc(x) = 1 - erf(x), and expm1(x) = exp(x) - 1.
+    ONNX has neither of the two: erfc(x) = 1 - erf(x), and expm1(x) = exp(x) - 1. A choice between two numbers is, for
+    tf2onnx, a sum of products with 0 and 1, which is NaN if either of them is.
     """
     import tf2onnx
+
+    # Its own operations, which would replace these if they were registered later.
+    import tf2onnx.onnx_opset
     from tf2onnx.handler import tf_op
 
     class Difference:
@@ -187,4 +209,10 @@ def _register_missing_onnx() -> None:
             terms = [one, inner] if erfc else [inner, one]
             graph.make_node("Sub", terms, name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
+    class Choice:
+        @classmethod
+        def version_9(cls, _graph: Any, node: Any, **_: Any) -> None:
+            node.type = "Where"
+
     tf_op(["Erfc", "Expm1"])(Difference)
+    tf_op("SelectV2")(Choice)

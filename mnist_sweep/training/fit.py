@@ -36,7 +36,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
 from mnist_sweep.data.dataset import Array, Dataset
-from mnist_sweep.data.schema import ONLY, Target
+from mnist_sweep.data.schema import ONLY, Schema, Target
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, tasks, user_code
@@ -129,7 +129,8 @@ class Trainer:
         with clock("build"):
             _reset_keras(job.config)
             keras.config.set_dtype_policy(training.precision)
-            split = (self._splits.fold(*job.fold) if job.fold else self._splits.holdout()).for_task(job.config.task)
+            split = self._splits.fold(*job.fold) if job.fold else self._splits.holdout()
+            split = self._splits.for_model(split, job.config.model).for_task(job.config.task)
             with _impossible_if_it_fails():
                 built, compiled = self._build(job, split)
         model = compiled.model
@@ -158,6 +159,8 @@ class Trainer:
         weights_owner = model if compiled.standard is None else compiled.standard
         with clock("build"), _impossible_if_it_fails():
             to_save = built.whole() if built else models.without_subclass(weights_owner)
+            if split.encoding is not None:
+                to_save = split.encoding.in_front_of(to_save)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Checked before hours of training.
                 user_code.check_loadable(to_save, _setting(job.config.model))
@@ -184,12 +187,12 @@ class Trainer:
             weights_owner.set_weights(model.get_weights() if callback.best_weights is None else callback.best_weights)
             write_whole(job.folder / MODEL_FILE, lambda path: to_save.save(path, include_optimizer=False))
             digest = digest_of(job.folder / MODEL_FILE)
-            _save_sample(to_save, split.sample(_SAMPLE), job.folder / SAMPLE_FILE)
+            _save_sample(to_save, split.sample(_SAMPLE), self._schema, job.folder / SAMPLE_FILE)
         metrics = dict(progress.best)
         if progress.history:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
         if job.latency:
-            metrics["latency"] = costs.latency(to_save, split.example)
+            metrics["latency"] = costs.latency(to_save, split.given_example)
         status = Status.STOPPED if callback.stopped else Status.COMPLETED
         return outcome(
             Status.DIVERGED if callback.divergence else status,
@@ -258,8 +261,9 @@ class Trainer:
         models.load_builder(first.model)
         _reset_keras(first)
         keras.config.set_dtype_policy(first.training.precision)
+        schema = self._splits.for_model(self._splits.holdout(), first.model).schema
         try:
-            model = models.build(first, self._schema)
+            model = models.build(first, schema)
         except Exception:
             traceback.print_exc()
             return {}
@@ -268,7 +272,7 @@ class Trainer:
         notes = list(models.doubts(model))
         if model.compiled:
             notes.append("compiles its model, which changes nothing: optimizer.name and Keras's crossentropy train it")
-        return {"unread": models.unread(of_model, self._schema), "notes": notes}
+        return {"unread": models.unread(of_model, schema), "notes": notes}
 
     def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""
@@ -310,13 +314,13 @@ class Trainer:
         if isinstance(config.model, HyperModelConfig):
             from mnist_sweep.training import custom_model
 
-            built = custom_model.build(config.model, self._schema)
+            built = custom_model.build(config.model, split.schema)
             built.set_execution(models.steps_per_execution(config, built.model, steps), config.training.jit_compile)
             return built, CompiledModel(built.model, split, built.adapt)
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
             # Its layers may hold any state, so it is never reused.
-            model = models.build(config, self._schema)
+            model = models.build(config, split.schema)
             _compile(model, config, steps, target, None)
             return None, CompiledModel(model, split)
         scale = split.target_scale if tasks.scales(config.task) else None
@@ -516,10 +520,15 @@ def _impossible_if_it_fails() -> Iterator[None]:
         raise ImpossibleError(str(error) if isinstance(error, UserError) else kind_and_line(error)) from error
 
 
-def _save_sample(model: keras.Model, inputs: Mapping[str, Array], path: Path) -> None:
-    """Saves some inputs with the model's predictions: `images` or `x`, or the inputs' names if there are several."""
+def _save_sample(model: keras.Model, inputs: Mapping[str, Array], schema: Schema, path: Path) -> None:
+    """Saves some inputs with the model's predictions: `images` or `x`, or `x_NAME` of several inputs.
+
+    For a table, also the `schema` as bytes of JSON, which says how to make inputs from its columns.
+    """
     predictions = saved.predict(model, inputs)
     arrays: dict[str, Any] = {"predictions": predictions}
     for name, x in inputs.items():
         arrays[f"x_{name}" if name != ONLY else "images" if x.ndim == 4 else ONLY] = x
+    if schema.columns:
+        arrays["schema"] = np.frombuffer(schema.to_json().encode(), np.uint8)
     write_whole(path, lambda target: np.savez_compressed(target, **arrays))

@@ -15,10 +15,12 @@ from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.task import TaskConfig
 from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
-from mnist_sweep.data.schema import ONLY, Schema, Target
+from mnist_sweep.data.schema import ONLY, Schema
 from mnist_sweep.training import read_keys, tasks, user_code
 from mnist_sweep.training.tasks import Scale
 
+# How many words a convolution sees at once.
+_WORDS = 3
 # A layer that multiplies pixels by less than this makes them almost black.
 _DARK = 0.05
 
@@ -41,7 +43,35 @@ def build(config: TrialConfig, schema: Schema, scale: Scale | None = None) -> ke
     model = config.model
     if isinstance(model, CustomModel):
         return _custom(model, config.task, schema)
-    return keras.Sequential([keras.Input(input_shape(schema)), *layers(config, schema.target, scale)])
+    return connected(schema, layers(config, schema, scale))
+
+
+def connected(schema: Schema, made: Sequence[keras.layers.Layer]) -> keras.Model:
+    """Connects the layers that `layers` has created with inputs.
+
+    Args:
+        schema: The inputs.
+        made: The layers.
+    """
+    if list(schema.inputs) == [ONLY]:
+        return keras.Sequential([keras.Input(input_shape(schema)), *made])
+    inputs, parts, left = dict[str, Any](), list[Any](), list(made)
+    for name, one in schema.inputs.items():
+        embedded = one.kind in ("categories", "text")
+        inputs[name] = values = keras.Input(one.shape, dtype="int32" if embedded else "float32", name=name)
+        if embedded:
+            vectors = left.pop(0)(values)
+            if one.kind == "categories":
+                values = keras.layers.Flatten(name=f"{name}_together")(vectors)
+            elif isinstance(left[0], keras.layers.Conv1D):
+                values = keras.layers.GlobalMaxPooling1D(name=f"{name}_strongest")(left.pop(0)(vectors))
+            else:
+                values = _mean_of_words(values, vectors, name)
+        parts.append(values if len(values.shape) == 2 else keras.layers.Flatten()(values))
+    values = keras.layers.Concatenate(name="joined")(parts) if len(parts) > 1 else parts[0]
+    for layer in left:
+        values = layer(values)
+    return keras.Model(inputs, values)
 
 
 def input_shape(schema: Schema) -> Any:
@@ -56,19 +86,44 @@ def inputs_like(model: keras.Model, make: Callable[[tuple[int, ...]], Any]) -> A
     return made[0] if len(made) == 1 else made
 
 
-def layers(config: TrialConfig, target: Target, scale: Scale | None) -> list[keras.layers.Layer]:
+def _mean_of_words(words: Any, vectors: Any, name: str) -> Any:
+    """Returns the mean (N, d) of the vectors (N, L, d) of words (N, L); the places after the last word are 0."""
+    # Keras's mask would do it, but a functional model with one cannot be loaded from `.h5`.
+    ones = keras.layers.Rescaling(1.0, dtype="float32", name=f"{name}_numbers")(words)
+    ones = keras.layers.ReLU(max_value=1.0, dtype="float32", name=f"{name}_places")(ones)
+    unit = keras.layers.UnitNormalization(dtype="float32", name=f"{name}_unit")(ones)
+    shares = keras.layers.Multiply(dtype="float32", name=f"{name}_shares")([unit, unit])
+    return keras.layers.Dot(1, name=f"{name}_mean")([vectors, shares])
+
+
+def layers(config: TrialConfig, schema: Schema, scale: Scale | None) -> list[keras.layers.Layer]:
     """Creates the layers of a trial's model without building them, which takes a fraction of `build`'s time.
 
     Args:
         config: The trial's config; its model is an MLP or a CNN.
-        target: What to predict.
+        schema: The inputs and the target of the data.
         scale: The mean and standard deviation of the targets; None if the task does not scale them.
     """
     model = config.model
     assert isinstance(model, MLP | CNN)
-    convolutions = _convolutions(model) if isinstance(model, CNN) else []
+    first = _convolutions(model) if isinstance(model, CNN) else list(_embeddings(model, schema))
     hidden = _dense(model if isinstance(model, MLP) else model.dense)
-    return [*convolutions, keras.layers.Flatten(), *hidden, *tasks.head(config.task, target, scale)]
+    return [*first, keras.layers.Flatten(), *hidden, *tasks.head(config.task, schema.target, scale)]
+
+
+def _embeddings(model: MLP, schema: Schema) -> Iterator[keras.layers.Layer]:
+    """Yields the layers with weights that make vectors of categories and words."""
+    for name, one in schema.inputs.items():
+        if one.kind == "categories":
+            assert model.categories is not None
+            yield keras.layers.Embedding(one.size, model.categories.embedding, name=f"{name}_vectors")
+        elif one.kind == "text":
+            assert model.text is not None
+            size = model.text.embedding
+            yield keras.layers.Embedding(one.size, size, name=f"{name}_vectors")
+            if model.text.pooling == "convolution":
+                arguments = {"padding": "same", "activation": "relu", "name": f"{name}_sequences"}
+                yield keras.layers.Conv1D(size, _WORDS, **arguments)
 
 
 def _convolutions(model: CNN) -> list[keras.layers.Layer]:

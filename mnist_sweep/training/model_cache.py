@@ -80,7 +80,8 @@ class CompiledModel:
             learning_rate: The trial's learning rate; None if a schedule determines it.
         """
         assert self.standard is not None
-        for layer, standard, new in zip(self.model.layers, self.standard.layers, layers, strict=True):
+        for new in layers:
+            layer, standard = (model.get_layer(new.name) for model in (self.model, self.standard))
             for name in _NUMBERS:
                 if hasattr(new, name):
                     setattr(standard, name, getattr(new, name))
@@ -132,12 +133,12 @@ class ModelCache:
             compile_: Compiles a model according to the config.
         """
         # What depends on the training rows is part of the model or of its program.
-        depends = scale is not None or split.class_weights is not None
+        depends = scale is not None or split.class_weights is not None or split.encoding is not None
         key = f"{_key(config, steps)}{split.name if depends else ''}"
-        layers = models.layers(config, split.schema.target, scale)
+        layers = models.layers(config, split.schema, scale)
         compiled = self._kept.pop(key, None)
         if compiled is None:
-            standard = keras.Sequential([keras.Input(models.input_shape(split.schema)), *layers])
+            standard = models.connected(split.schema, layers)
             model = keras.models.clone_model(standard, clone_function=_with_variables)
             compile_(model)
             compiled = CompiledModel(model, split, standard=standard)

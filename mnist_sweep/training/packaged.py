@@ -9,6 +9,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import check_digest, read_npz
 from mnist_sweep.common.text import one_line
 from mnist_sweep.config import backend
+from mnist_sweep.data.schema import schema_in
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE
 
 _EXAMPLES = 2
@@ -52,13 +54,19 @@ def package(folder: Path, to: Path, made_by: str | None, digest: str = "") -> No
     from mlflow import tensorflow
     from mlflow.models import infer_signature
 
-    from mnist_sweep.training import saved, user_files
+    from mnist_sweep.training import raw_columns, saved, user_files
 
-    model = saved.of_raw_images(saved.load(folder / MODEL_FILE))
-    images = read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE)).get("images")
-    if images is None or images.shape[1:] != model.input_shape[1:]:
-        raise UserError(f"{folder / SAMPLE_FILE}: does not contain images that the model takes")
-    example = saved.to_raw(images[:_EXAMPLES])
+    loaded, sample = saved.load(folder / MODEL_FILE), read_npz(folder / SAMPLE_FILE, str(folder / SAMPLE_FILE))
+    example: Any
+    if (schema := schema_in(sample)) is not None:
+        some = {name: sample[f"x_{name}"][:_EXAMPLES] for name in schema.inputs}
+        model = raw_columns.of_raw_columns(loaded, schema, strings=True)
+        example = raw_columns.columns_of(some, schema, strings=True)
+    else:
+        model, images = saved.of_raw_images(loaded), sample.get("images")
+        if images is None or images.shape[1:] != model.input_shape[1:]:
+            raise UserError(f"{folder / SAMPLE_FILE}: does not contain images that the model takes")
+        example = saved.to_raw(images[:_EXAMPLES])
     known = [f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS]
     tensorflow.save_model(
         model,

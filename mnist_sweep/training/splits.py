@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -13,13 +14,16 @@ from mnist_sweep.config.task import TaskConfig
 from mnist_sweep.data import dataset as data
 from mnist_sweep.data.dataset import Array, Dataset
 from mnist_sweep.data.schema import ONLY, Schema
-from mnist_sweep.training import backends, tasks
+from mnist_sweep.training import backends, encoding, tasks
+from mnist_sweep.training.encoding import Encoding
 
 # Tensors of the backend: the inputs by name, the targets, and the weights of the rows or None.
 Tensors = tuple[Mapping[str, Any], Any, Any]
 # What Keras's `fit` gets for each batch: the inputs (a tensor if there is only one), the targets and, if rows count
 # differently, their weights.
 Batch = tuple[Any, ...]
+# How many encoded copies of a table are kept: the folds of a cross-validation, and other sizes of vocabularies.
+_MOST_ENCODED = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Split:
         validation: The indices of the rows to validate on; may be empty.
         name: Tells the splits of a data set apart.
         class_weights: (N,), float32, the weights in training; None for `weights`.
+        encoding: How the inputs were made from those of a table; None for other data.
+        given: The inputs of a table before they were encoded.
     """
 
     schema: Schema
@@ -45,6 +51,8 @@ class Split:
     validation: Array
     name: str = ""
     class_weights: Any = None
+    encoding: Encoding | None = None
+    given: Mapping[str, Array] = field(default_factory=dict)
 
     def for_task(self, task: TaskConfig) -> Split:
         """Returns the split with targets as the task's loss expects them, and with its weights of classes."""
@@ -67,6 +75,11 @@ class Split:
         """The inputs of one row, as models get them: (1, …), float32; by name if there are several."""
         inputs = select(self.tensors(train=False), np.zeros(1, np.int32))[0]
         return keras.tree.map_structure(np.asarray, inputs)
+
+    @property
+    def given_example(self) -> Any:
+        """The inputs of one row, as saved models get them; those of a table are not encoded."""
+        return self.example if self.encoding is None else {name: array[:1] for name, array in self.given.items()}
 
     @property
     def target_scale(self) -> tuple[Array, Array]:
@@ -101,8 +114,10 @@ class Split:
         return batch
 
     def sample(self, count: int) -> Mapping[str, Array]:
-        """Returns the inputs of the first validation rows, or training rows if there are none, as in memory."""
+        """Returns the inputs of the first validation rows, or training rows if there are none, not encoded."""
         indices = (self.validation if len(self.validation) else self.training)[:count]
+        if self.encoding is not None:
+            return {name: array[indices] for name, array in self.given.items()}
         return {name: np.asarray(backends.gather(tensor, indices)) for name, tensor in self.inputs.items()}
 
 
@@ -113,9 +128,11 @@ class Splits:
         """Reads the training and validation rows into memory, but not the test rows."""
         self._schema, self._seed, self._groups = dataset.schema, dataset.seed, dataset.groups
         self._training, both = len(dataset.train), (dataset.train, dataset.validation)
-        self._inputs = {
-            name: backends.to_device([rows.inputs[name] for rows in both]) for name in dataset.schema.inputs
-        }
+        self._is_table = bool(dataset.schema.columns)
+        # A table is encoded when the model is known.
+        joined = np.concatenate if self._is_table else backends.to_device
+        self._inputs = {name: joined([rows.inputs[name] for rows in both]) for name in dataset.schema.inputs}
+        self._encoded: OrderedDict[str, tuple[Encoding, Mapping[str, Any]]] = OrderedDict()
         self._targets = backends.to_device([rows.targets for rows in both])
         self._weights = None
         if any(rows.weights is not None for rows in both):
@@ -139,6 +156,28 @@ class Splits:
         classes = np.asarray(self._targets) if self._schema.target.kind == "classes" else None
         of = data.folds(classes, len(self._targets), folds, self._seed, self._groups)
         return self._split(np.flatnonzero(of != fold), np.flatnonzero(of == fold), f"{fold}/{folds}")
+
+    def for_model(self, split: Split, model: Any) -> Split:
+        """Returns a split whose rows are encoded for a model, if they are those of a table.
+
+        Args:
+            split: One of these splits.
+            model: The trial's model, whose groups `text` and `categories` say how.
+        """
+        if not self._is_table:
+            return split
+        options = encoding.options(model)
+        key = f"{split.name} {options}"
+        kept = self._encoded.pop(key, None)
+        if kept is None:
+            found = Encoding.fit(self._schema, self._inputs, split.training, *options)
+            kept = found, {name: backends.to_device([x]) for name, x in found.encode(self._inputs).items()}
+        # Programs keep the rows that they were compiled with, so one that is compiled later must get the same.
+        self._encoded[key] = kept
+        if len(self._encoded) > _MOST_ENCODED:
+            self._encoded.popitem(last=False)
+        found, inputs = kept
+        return replace(split, schema=found.schema, inputs=inputs, encoding=found, given=self._inputs)
 
     def _split(self, training: Array, validation: Array, name: str) -> Split:
         return Split(self._schema, self._inputs, self._targets, self._weights, training, validation, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_tables import mixed
 from PIL import Image
 
 from mnist_sweep.cli.main import main
@@ -113,3 +114,20 @@ def test_errors_are_reported_in_one_line(own: Path, arguments, message, capsys: 
         main(["show-data", *arguments])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_columns_of_a_table_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mixed().to_csv("shop.csv", index=False)
+    show_data(["data=table", "data.path=shop.csv", "data.target=bought", "data.text=[review]"])
+    output = capsys.readouterr().out
+    assert "160 for training and validation, 40 for testing" in output
+    assert "predicts one of 2 classes: no, yes" in output
+    cells = [line.split() for line in output.splitlines() if line.startswith(" ") and line.strip()]
+    rows = {name: " ".join(rest) for name, *rest in cells}
+    assert rows["seen"].startswith("date 2024-01-")
+    assert rows["city"].startswith("category 4 categories 1")
+    assert rows["review"] == "text 7 words"
+    assert not list(tmp_path.glob("*.png"))

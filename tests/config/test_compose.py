@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
+from example_tables import NEEDED, of_experiment
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose, shipped
@@ -65,7 +66,7 @@ def test_experiments_are_shipped() -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_shipped_experiment_composes_and_is_valid(experiment: str) -> None:
-    settings, space, corners = plan.prepare(composed(f"+experiment={experiment}"))
+    settings, space, corners = plan.prepare(composed(*of_experiment(experiment)))
 
     assert settings.description
     assert corners
@@ -76,7 +77,7 @@ def test_a_shipped_experiment_composes_and_is_valid(experiment: str) -> None:
 def test_a_shipped_experiment_has_a_description_of_one_line(experiment: str) -> None:
     description = compose.experiments()[experiment]
 
-    assert description == composed(f"+experiment={experiment}")["description"]
+    assert description == composed(*of_experiment(experiment))["description"]
     assert re.fullmatch(r"[A-Z].*[^.\n]", description)
 
 
@@ -90,7 +91,7 @@ def test_experiments_are_listed_in_order_of_their_names() -> None:
 )
 def test_every_option_of_every_group_composes_and_is_valid(group: str) -> None:
     for file in (shipped.folder() / group).glob("*.yaml"):
-        needed = ["data.path=images.npz"] if file.stem == "npz" else []
+        needed = {"npz": ["data.path=images.npz"], "table": NEEDED}.get(file.stem, ())
         plan.prepare(composed(f"{group}={file.stem}", *needed))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from example_tables import of_experiment
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config import compose
@@ -10,7 +11,6 @@ from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.unused import refuse_unused
 
 # What experiments on a user's own data need.
-PATH = {"own_images": " data.path=x"}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_value_that_would_be_ignored_is_refused(overrides: str, message: str) 
         "model=cnn model.pooling.kind=null",
         "search.target=1",
         "search.target=2 objective=val_loss",
-        *(f"+experiment={name}{PATH.get(name, '')}" for name in compose.experiments()),
+        *(" ".join(of_experiment(name)) for name in compose.experiments()),
     ],
 )
 def test_a_value_that_is_used_passes(overrides: str) -> None:

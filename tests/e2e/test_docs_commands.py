@@ -20,10 +20,9 @@ from programs import Run, with_store
 from mnist_sweep.cli import ui
 from mnist_sweep.cli.commands import COMMANDS
 from mnist_sweep.cli.main import main
+from mnist_sweep.data.picture_cache import Cache
 from mnist_sweep.driver import launch, plan, steering
 from mnist_sweep.driver.steering import Steering
-from mnist_sweep.data.picture_cache import Cache
-from mnist_sweep.driver import launch, plan
 from mnist_sweep.results.models import serve
 
 QUICK = f"{PROGRAM} +experiment=quick"

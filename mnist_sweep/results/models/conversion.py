@@ -16,6 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_npz
 from mnist_sweep.common.text import counted
 from mnist_sweep.config import backend
+from mnist_sweep.data.schema import Schema, schema_in
 from mnist_sweep.journal.files import SAMPLE_FILE
 from mnist_sweep.results.models.formats import Format
 from mnist_sweep.results.models.model_run import ModelRun, quiet
@@ -42,10 +43,11 @@ class Checked:
     Attributes:
         format: Its format.
         path: The file; a folder for a SavedModel.
-        difference: The largest difference of a probability from the logged one.
+        difference: The largest difference of a prediction from the logged one.
         tolerance: The largest difference allowed; None if the accuracy is checked instead.
-        latency: Seconds to predict one image on one thread.
+        latency: Seconds to predict one image or row on one thread.
         accuracy: For an int8 model: `float32`, `int8`, `loss`, the `images` and the `calibration`.
+        columns: For a model of a table: what its inputs are.
     """
 
     format: Format
@@ -54,6 +56,7 @@ class Checked:
     tolerance: float | None
     latency: float
     accuracy: dict[str, Any] = field(default_factory=dict)
+    columns: list[dict[str, Any]] = field(default_factory=list)
 
 
 def convert(
@@ -75,7 +78,9 @@ def convert(
         UserError: The run lacks a file, a format cannot express the model, its predictions differ, the data to
             calibrate an int8 model are gone, or it loses too much accuracy.
     """
-    images, expected = _sample(run, source)
+    sample = _sample(run, source)
+    if sample.schema is not None and any(format.tolerance is None for format in formats):
+        raise UserError("--format=tflite-int8: is for models of images; write --format=tflite for one of a table")
     # Set before the backend is imported: a running sweep may be using the GPU, and latency is measured on one thread.
     needed = any("tensorflow" in format.packages for format in formats)
     os.environ.update(CUDA_VISIBLE_DEVICES="-1", KERAS_BACKEND="tensorflow" if needed else backend.to_load(config))
@@ -84,9 +89,11 @@ def convert(
 
         fit.configure(1, gpu=False)
     try:
-        model = saved.of_raw_images(run.load(source))
+        loaded = run.load(source)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{run.sweep}: trial {run.trial}'s model cannot be loaded ({_reason(error)})") from error
+    model = loaded if sample.schema is not None else saved.of_raw_images(loaded)
+    largest = max(1.0, float(np.abs(sample.expected).max()))
     # Only now, as loading data first would load Keras without a real backend.
     int8_check = _Int8Check(run, config) if any(format.tolerance is None for format in formats) else None
     on_gpu = run.run.data.tags.get(TAG_SLOT, "").startswith("gpu")
@@ -96,11 +103,13 @@ def convert(
         path = target / format.file
         quantised = int8_check if format.tolerance is None else None
         with _reporting(format, "cannot be made"):
-            exported.write(format.name, model, path, quantised.calibration if quantised else None)
+            to_write, given = sample.raw(format.name, model)
+            exported.write(format.name, to_write, path, quantised.calibration if quantised else None)
         with _reporting(format, "cannot be run"):
             predict = exported.open_with_runtime(format.name, path)
-            difference = float(np.abs(exported.ask(predict, images) - expected).max())
-        tolerance = None if format.tolerance is None else format.tolerance + coarse
+            difference = float(np.abs(exported.ask(predict, given) - sample.expected).max())
+        # Numbers may be larger than probabilities.
+        tolerance = None if format.tolerance is None else (format.tolerance + coarse) * largest
         # Not `>`, which is false for NaN.
         if tolerance is not None and not difference <= tolerance:
             raise UserError(
@@ -108,19 +117,64 @@ def convert(
                 f"most {tolerance:.2g} is allowed; nothing was exported"
             )
         accuracy = quantised.judge(format, predict, lambda raw: np.asarray(model(raw))) if quantised else {}
-        latency = exported.latency(predict, images[0])
-        checked.append(Checked(format, path, difference, tolerance, latency, accuracy))
+        latency = exported.latency(predict, given)
+        checked.append(Checked(format, path, difference, tolerance, latency, accuracy, sample.columns(format.name)))
     return checked
 
 
-def _sample(run: ModelRun, source: Path) -> tuple[Array, Array]:
-    """The run's sample of images, and its model's predictions of them."""
+@dataclass(frozen=True)
+class _Sample:
+    """Some of the run's images or rows, and its model's predictions of them.
+
+    Attributes:
+        given: Images (N, H, W, C), or the inputs of a table's rows by name.
+        expected: (N, …), the predictions.
+        schema: Says how to make inputs from the columns of a table; None for images.
+    """
+
+    given: Any
+    expected: Array
+    schema: Schema | None
+
+    def raw(self, format: str, model: Any) -> tuple[Any, Any]:
+        """Returns the model that a format has, and the images or rows as it takes them."""
+        if self.schema is None or format == "h5":
+            # Older HDF5 files have no room for vocabularies, so the model of a table takes its rows as numbers.
+            return model, self.given
+        from mnist_sweep.training import raw_columns
+
+        strings = takes_strings(format)
+        found = raw_columns.of_raw_columns(model, self.schema, strings=strings)
+        return found, raw_columns.columns_of(self.given, self.schema, strings=strings)
+
+    def columns(self, format: str) -> list[dict[str, Any]]:
+        """Returns what the inputs of a format's model are, for a table."""
+        if self.schema is None:
+            return []
+        from mnist_sweep.training import raw_columns
+
+        if format == "h5":
+            return raw_columns.describe_inputs(self.schema)
+        return raw_columns.describe(self.schema, strings=takes_strings(format))
+
+
+def takes_strings(format: str) -> bool:
+    """Returns whether exported models of tables take categories and texts as strings, which only TensorFlow can."""
+    import keras
+
+    return format in ("keras", "savedmodel") and keras.backend.backend() == "tensorflow"
+
+
+def _sample(run: ModelRun, source: Path) -> _Sample:
+    """The run's sample of images or rows."""
     what = f"{run.sweep}: {SAMPLE_FILE} of trial {run.trial}"
     arrays = read_npz(run.fetch(SAMPLE_FILE, source), what)
     images, predictions = arrays.get("images"), arrays.get("predictions")
+    if (schema := schema_in(arrays)) is not None and predictions is not None:
+        return _Sample({name: arrays[f"x_{name}"] for name in schema.inputs}, predictions, schema)
     if images is None or predictions is None or images.ndim != 4 or not len(images) == len(predictions) > 0:
         raise UserError(f"{what}: does not contain images and predictions")
-    return images, predictions
+    return _Sample(images, predictions, None)
 
 
 class _Int8Check:

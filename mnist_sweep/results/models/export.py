@@ -17,9 +17,10 @@ from mnist_sweep.common.reading import digest_of, read_text
 from mnist_sweep.common.tables import Column, line_printer, show, standard_output
 from mnist_sweep.common.text import format_size, os_reason
 from mnist_sweep.common.versions import versions
+from mnist_sweep.config.task import kind_of
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.results.models.conversion import Checked, convert
-from mnist_sweep.results.models.formats import FORMATS, Format
+from mnist_sweep.results.models.formats import FORMATS, OF_TABLES, Format
 from mnist_sweep.results.models.model_run import ModelRun, find_trial
 
 _MANIFEST = "manifest.json"
@@ -77,7 +78,7 @@ def export(what: str | None, trial: int | None, tracking_uri: str | None, to: Pa
 
 
 def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked]) -> dict[str, Any]:
-    data = model.run.data
+    data, table = model.run.data, any(file.columns for file in checked)
     trained = {k.removeprefix("version."): v for k, v in sorted(data.tags.items()) if k.startswith("version.")}
     return {
         "sweep": model.sweep,
@@ -90,16 +91,33 @@ def _manifest(model: ModelRun, config: dict[str, Any], checked: Sequence[Checked
             for key, value in sorted(data.tags.items())
             if key.startswith("data.")
         },
-        "input": "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself",
-        "output": "float32, the probability of each class, shape (N, classes)",
-        "latency": f"seconds for one image, the median of up to 200 calls on one thread of {_processor()}",
+        "input": (
+            "a column or more for each input: see columns of each file"
+            if table
+            else "float32 in 0..255, shape (N, height, width, channels); the model divides by 255 itself"
+        ),
+        "output": _output(kind_of(config.get("task"))),
+        "latency": (
+            f"seconds for one {'row' if table else 'image'}, the median of up to 200 calls on one thread of "
+            f"{_processor()}"
+        ),
         "versions": {"trained": trained, "exported": versions()},
         "files": {file.format.file: _about(file, config["model"]) for file in checked},
     }
 
 
+def _output(task: str) -> str:
+    if task == "regression":
+        return "float32, the predicted numbers, shape (N, numbers)"
+    if task == "binary":
+        return "float32, the probability of the second class, shape (N, 1)"
+    what = "label" if task == "multilabel" else "class"
+    return f"float32, the probability of each {what}, shape (N, {'labels' if what == 'label' else 'classes'})"
+
+
 def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:
     builder = made_by(model)
+    use = OF_TABLES[file.format.name] if file.columns else file.format.use
     imports = [f"import {builder.partition(':')[0]}  # registers the model's custom layers"] if builder else []
     return {
         "format": file.format.name,
@@ -110,7 +128,8 @@ def _about(file: Checked, model: dict[str, Any]) -> dict[str, Any]:
         "because": file.format.why,
         **({"accuracy": file.accuracy} if file.accuracy else {}),
         "latency": file.latency,
-        "use": [*(imports if file.format.name in ("h5", "keras") else []), *file.format.use],
+        "use": [*(imports if file.format.name in ("h5", "keras") else []), *use],
+        **({"columns": file.columns} if file.columns else {}),
     }
 
 
@@ -203,7 +222,9 @@ def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
         Column("file", [file.format.file for file in checked], 5),
         Column("size", [format_size(_size(to / file.format.file)) for file in checked], 4),
         Column("largest difference", [f"{file.difference:.1e}" for file in checked], 3),
-        Column("one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2),
+        Column(
+            "one row" if checked[0].columns else "one image", [f"{file.latency * 1000:.3g} ms" for file in checked], 2
+        ),
     ]
     if any(file.accuracy for file in checked):
         columns.append(Column("accuracy", [_lost(file) for file in checked], 4))
@@ -214,7 +235,8 @@ def _show(model: ModelRun, to: Path, checked: Sequence[Checked]) -> None:
         if file.accuracy:
             about = file.accuracy
             say(f"{file.format.file}: accuracy on {about['images']}; calibrated on {about['calibration']}")
-    say(f"Each takes raw pixels, 0 to 255. {_MANIFEST} has more details, and the code to use them.")
+    takes = "the columns of the table" if checked[0].columns else "raw pixels, 0 to 255"
+    say(f"Each takes {takes}. {_MANIFEST} has more details, and the code to use them.")
 
 
 def _lost(file: Checked) -> str:

@@ -95,6 +95,33 @@ FORMATS = {
         ),
     )
 }
+# The same for models of tables, which turns `rows`, arrays by the names of the inputs, into `predictions`.
+OF_TABLES: dict[str, tuple[str, ...]] = {
+    "h5": (*_keras("model.h5")[:2], "predictions = model(rows, training=False)"),
+    "keras": (*_keras("model.keras")[:2], "predictions = model(rows, training=False)"),
+    "savedmodel": (
+        "import tensorflow as tf",
+        "model = tf.saved_model.load('savedmodel')",
+        "given = {name: tf.constant(values) for name, values in rows.items()}",
+        "(predictions,) = model.signatures['serving_default'](**given).values()",
+    ),
+    "tflite": (
+        "import tensorflow as tf  # or: from ai_edge_litert.interpreter import Interpreter",
+        "model = tf.lite.Interpreter('model.tflite')",
+        "inputs, (out,) = model.get_input_details(), model.get_output_details()",
+        "named = {one['name'].split('_default_')[1].split(':')[0]: one['index'] for one in inputs}",
+        "for name, values in rows.items(): model.resize_tensor_input(named[name], values.shape)",
+        "model.allocate_tensors()",
+        "for name, values in rows.items(): model.set_tensor(named[name], values)",
+        "model.invoke()",
+        "predictions = model.get_tensor(out['index'])",
+    ),
+    "onnx": (
+        "import onnxruntime",
+        "model = onnxruntime.InferenceSession('model.onnx')",
+        "(predictions,) = model.run(None, rows)",
+    ),
+}
 DEFAULT = "h5,keras"
 
 

@@ -259,11 +259,14 @@ def _description(found: SweepRuns, name: str, run: Run, searched: Run) -> str:
         retrained = f", which is trial {run.data.tags[TAG_RETRAINS_TRIAL]} of {again} retrained"
     params = "\n".join(f"- `{key}`: {searched.data.params[key]}" for key in found.space if key in searched.data.params)
     size = run.data.tags.get("data.image", "").replace("x", ", ")
-    use = f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\nmodel.predict(images.astype("float32"))'
+    is_table = "data.columns" in run.data.tags
+    call = "model.predict(rows)" if is_table else 'model.predict(images.astype("float32"))'
+    use = f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\n{call}'
+    takes = "a dict of columns, as its signature says" if is_table else f"raw images (N, {size}), float32 in 0..255"
     parts = [
         f"Trial {run.data.tags[TAG_TRIAL]} of {found.sweep}{retrained}: {'; '.join(scores)}.",
         params,
-        f"Takes raw images (N, {size}), float32 in 0..255; gives the probability of each class:",
+        f"Takes {takes}; gives {'predictions' if is_table else 'the probability of each class'}:",
         f"```python\n{use}\n```",
     ]
     return "\n\n".join(filter(None, parts))

@@ -116,8 +116,7 @@ def _data(tags: dict[str, str]) -> tuple[str, str]:
     about = []
     if any(key.startswith("training_") for key in given):
         image = {"image": given["image"].replace("x", "×")} if "image" in given else {}
-        columns = {"columns": json.loads(given["columns"])} if "columns" in given else {}
-        about.append(in_words({**given, **image, **columns}))
+        about.append(in_words({**given, **image}))
     # Only runs with the same digest are comparable.
     about.append(f"digest {tags.get('data.digest', 'unknown')}")
     return tags.get("data.name", "unknown"), "; ".join(about)
