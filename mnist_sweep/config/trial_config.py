@@ -88,6 +88,7 @@ class Pooling(Strict):
     kind: Literal["max", "average"] | None
     size: Count
     after: Literal["all", "last"] | list[Count]
+    over_all: Annotated[Literal["average", "max"] | None, Field(alias="global")] = None
 
     def follows(self, layer: int, layers: int) -> bool:
         """Returns whether a convolution layer is followed by a pooling layer.
@@ -109,12 +110,21 @@ class CNN(Layers):
     kind: Literal["cnn"]
     builder: None
     hypermodel: None = None
+    # Defaults for old sweeps, which lack these keys; the same in `Pooling`.
+    convolution: Literal["standard", "separable"] = "standard"
+    residual: bool = False
     layers: Annotated[int, Field(ge=1, le=100)]
     filters: Count | list[Count]
     kernel_size: Count | list[Count]
     padding: Literal["valid", "same"]
     pooling: Pooling
     dense: Dense
+
+    @model_validator(mode="after")
+    def _shortcuts_fit(self) -> CNN:
+        if self.residual and self.padding == "valid":
+            raise ValueError(".residual=true: adds images of one size; set model.padding=same")
+        return self
 
 
 def without_suffix(name: str) -> str:

@@ -75,6 +75,11 @@ _RULES: tuple[_Rule, ...] = (
         lambda c: _is_shipped(c, "cnn") and _pooling(c).get("kind", "max") is None,
         "model.pooling.kind=null switches pooling off",
     ),
+    (
+        ("model.residual",),
+        lambda c: _is_shipped(c, "cnn") and c["model"]["layers"] == 1,
+        "model.layers=1 leaves no layer to add another one to",
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -37,10 +38,55 @@ def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> ker
     model = config.model
     if isinstance(model, CustomModel):
         return _custom(model, shape, classes)
-    return keras.Sequential([keras.Input(shape), *layers(config, classes)])
+    return connected(shape, layers(config, classes))
 
 
-def layers(config: TrialConfig, classes: int) -> list[keras.layers.Layer]:
+@dataclass(frozen=True)
+class Shortcut:
+    """Layers with a shortcut around them.
+
+    Attributes:
+        around: The layers.
+        projection: The layers of the shortcut; empty if the shapes are the same.
+        add: Adds both.
+    """
+
+    around: Sequence[keras.layers.Layer]
+    projection: Sequence[keras.layers.Layer]
+    add: keras.layers.Layer
+
+
+def connected(shape: Any, stack: Sequence[keras.layers.Layer | Shortcut]) -> keras.Model:
+    """Connects layers to a model.
+
+    Args:
+        shape: The shape of an input.
+        stack: The layers, from `layers`.
+    """
+    if not any(isinstance(one, Shortcut) for one in stack):
+        return keras.Sequential([keras.Input(shape), *stack])
+    inputs = x = keras.Input(shape)
+    for one in stack:
+        if isinstance(one, Shortcut):
+            x = one.add([_through(one.around, x), _through(one.projection, x)])
+        else:
+            x = one(x)
+    return keras.Model(inputs, x)
+
+
+def _through(layers: Sequence[keras.layers.Layer], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def each(stack: Sequence[keras.layers.Layer | Shortcut]) -> list[keras.layers.Layer]:
+    """Returns all layers, those of shortcuts included."""
+    parts = ([*one.around, *one.projection, one.add] if isinstance(one, Shortcut) else [one] for one in stack)
+    return [layer for part in parts for layer in part]
+
+
+def layers(config: TrialConfig, classes: int) -> list[keras.layers.Layer | Shortcut]:
     """Creates the layers of a trial's model without building them, which takes a fraction of `build`'s time.
 
     Args:
@@ -53,23 +99,44 @@ def layers(config: TrialConfig, classes: int) -> list[keras.layers.Layer]:
     hidden = _dense(model if isinstance(model, MLP) else model.dense)
     # Always in float32: a softmax in half precision underflows.
     output = keras.layers.Dense(classes, activation="softmax", dtype="float32")
-    return [*convolutions, keras.layers.Flatten(), *hidden, output]
+    return [*convolutions, _flat(model), *hidden, output]
 
 
-def _convolutions(model: CNN) -> list[keras.layers.Layer]:
+def _convolutions(model: CNN) -> list[keras.layers.Layer | Shortcut]:
     pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    layers: list[keras.layers.Layer] = []
+    kind = keras.layers.Conv2D if model.convolution == "standard" else keras.layers.SeparableConv2D
+    layers: list[keras.layers.Layer | Shortcut] = []
     for i in range(model.layers):
         convolution: dict[str, Any] = {
             "filters": at_layer(model.filters, i),
             "kernel_size": at_layer(model.kernel_size, i),
             "padding": model.padding,
         }
-        layers += _activated(keras.layers.Conv2D, convolution, model, i)
+        activated = _activated(kind, convolution, model, i)
+        layers += _with_shortcut(activated, model, i) if model.residual and i else activated
         if model.pooling.kind is not None and model.pooling.follows(i, model.layers):
             layers.append(pools[model.pooling.kind](model.pooling.size))
         layers += _dropout(model, i)
     return layers
+
+
+def _flat(model: MLP | CNN) -> keras.layers.Layer:
+    pooling = model.pooling.over_all if isinstance(model, CNN) else None
+    if pooling is None:
+        return keras.layers.Flatten()
+    return keras.layers.GlobalAveragePooling2D() if pooling == "average" else keras.layers.GlobalMaxPooling2D()
+
+
+def _with_shortcut(activated: list[keras.layers.Layer], model: CNN, i: int) -> list[keras.layers.Layer | Shortcut]:
+    """Adds a shortcut around a convolution and its normalization; the activation is after the sum, as in ResNet."""
+    around = [layer for layer in activated if not isinstance(layer, keras.layers.Activation)]
+    if len(around) == 1:
+        around[0].activation = keras.activations.linear
+    filters, projection = at_layer(model.filters, i), []
+    if filters != at_layer(model.filters, i - 1):
+        projection.append(keras.layers.Conv2D(filters, 1, kernel_regularizer=_penalty(model, i)))
+    activation = keras.layers.Activation(at_layer(model.activation, i))
+    return [Shortcut(around, projection, keras.layers.Add()), activation]
 
 
 def _dense(stack: Dense) -> list[keras.layers.Layer]:
@@ -81,15 +148,17 @@ def _dense(stack: Dense) -> list[keras.layers.Layer]:
 
 
 def _activated(kind: type[keras.layers.Layer], args: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
-    activation, l2 = at_layer(stack.activation, i), at_layer(stack.l2, i)
-    penalty = keras.regularizers.L2(l2) if l2 else None
+    activation, penalty = at_layer(stack.activation, i), _penalty(stack, i)
+    of = ("depthwise", "pointwise") if kind is keras.layers.SeparableConv2D else ("kernel",)
+    args = args | {f"{weights}_regularizer": penalty for weights in of}
     if not at_layer(stack.batch_normalization, i):
-        return [kind(**args, activation=activation, kernel_regularizer=penalty)]
-    return [
-        kind(**args, kernel_regularizer=penalty),
-        keras.layers.BatchNormalization(),
-        keras.layers.Activation(activation),
-    ]
+        return [kind(**args, activation=activation)]
+    return [kind(**args), keras.layers.BatchNormalization(), keras.layers.Activation(activation)]
+
+
+def _penalty(stack: Layers, i: int) -> keras.regularizers.Regularizer | None:
+    l2 = at_layer(stack.l2, i)
+    return keras.regularizers.L2(l2) if l2 else None
 
 
 def _dropout(stack: Layers, i: int) -> list[keras.layers.Layer]:

@@ -32,7 +32,8 @@ else:
 _MOST = 16
 _MOST_BYTES = 2**28
 # The attributes in which layers may differ between trials that share a model.
-_NUMBERS = ("rate", "kernel_regularizer")
+_PENALTIES = ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer")
+_NUMBERS = ("rate", *_PENALTIES)
 
 
 @dataclass
@@ -44,12 +45,14 @@ class CompiledModel:
         split: Images from the `Splits` that it is trained on.
         adapt: Converts images and labels to what the model expects.
         standard: The same model of Keras's own layers, to be saved; None if `model` itself can be saved.
+        layers: The layers of `standard`, in the order of `model.each`.
     """
 
     model: keras.Model
     split: Split
     adapt: Adapt | None = None
     standard: keras.Model | None = None
+    layers: Sequence[keras.layers.Layer] = ()
     _initial: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,22 +76,22 @@ class CompiledModel:
         """Prepares the model for a trial: sets weights, rates and penalties to those of a newly built model.
 
         Args:
-            layers: The trial's layers, from `model.layers`.
+            layers: The trial's layers, from `model.each`.
             learning_rate: The trial's learning rate; None if a schedule determines it.
         """
-        assert self.standard is not None
-        for layer, standard, new in zip(self.model.layers, self.standard.layers, layers, strict=True):
+        for standard, new in zip(self.layers, layers, strict=True):
+            layer = self.model.get_layer(standard.name)
             for name in _NUMBERS:
                 if hasattr(new, name):
                     setattr(standard, name, getattr(new, name))
             if isinstance(layer, _Dropout):
                 layer.numbers[0].assign(new.rate)
-            penalty: Any = getattr(layer, "kernel_regularizer", None)
-            if isinstance(penalty, _L2):
-                penalty.number.assign(new.kernel_regularizer.l2)
+            for name in _PENALTIES:
+                penalty: Any = getattr(layer, name, None)
+                if isinstance(penalty, _L2):
+                    penalty.number.assign(getattr(new, name).l2)
             for weight in layer.weights:
-                initializer = getattr(new, f"{weight.name}_initializer")
-                weight.assign(initializer(weight.shape, dtype=weight.dtype))
+                weight.assign(_initializer(new, weight.name)(weight.shape, dtype=weight.dtype))
         for variable, value in zip(self.model.optimizer.variables, self._initial, strict=True):
             variable.assign(np.broadcast_to(np.asarray(value), variable.shape))
         if learning_rate is not None:
@@ -124,13 +127,14 @@ class ModelCache:
             compile_: Compiles a model according to the config.
         """
         key = _key(config, steps)
-        layers = models.layers(config, classes)
+        stack = models.layers(config, classes)
+        layers = models.each(stack)
         compiled = self._kept.pop(key, None)
         if compiled is None:
-            standard = keras.Sequential([keras.Input(split.image_shape), *layers])
+            standard = models.connected(split.image_shape, stack)
             model = keras.models.clone_model(standard, clone_function=_with_variables)
             compile_(model)
-            compiled = CompiledModel(model, split, standard=standard)
+            compiled = CompiledModel(model, split, standard=standard, layers=layers)
         self._kept[key] = compiled
         while len(self._kept) > 1 and (
             len(self._kept) > _MOST or sum(kept.bytes for kept in self._kept.values()) > _MOST_BYTES
@@ -169,12 +173,20 @@ def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
         return _Dropout(config["rate"], name=config["name"], dtype=config["dtype"])
     kind = backends.Conv2D if type(layer) is keras.layers.Conv2D else type(layer)
     copy = kind.from_config(config)
-    penalty: Any = getattr(layer, "kernel_regularizer", None)
-    if type(penalty) is keras.regularizers.L2:
-        copy.kernel_regularizer = _L2(float(penalty.l2))
-        # The JAX program looks for a model's numbers here.
-        copy.numbers = (copy.kernel_regularizer.number,)
+    penalties = {name: getattr(layer, name, None) for name in _PENALTIES}
+    found = {name: _L2(float(one.l2)) for name, one in penalties.items() if type(one) is keras.regularizers.L2}
+    for name, penalty in found.items():
+        setattr(copy, name, penalty)
+    # The JAX program looks for a model's numbers here.
+    copy.numbers = tuple(penalty.number for penalty in found.values())
     return copy
+
+
+def _initializer(layer: keras.layers.Layer, weight: str) -> Callable[..., Any]:
+    """Returns what initializes a weight of a layer, such as `kernel` or `depthwise_kernel`."""
+    names = (f"{weight}_initializer", f"{weight.removesuffix('_kernel')}_initializer")
+    found: Callable[..., Any] = next(getattr(layer, name) for name in names if hasattr(layer, name))
+    return found
 
 
 def _key(config: TrialConfig, steps: int) -> str:
