@@ -299,6 +299,18 @@ def test_dotted_keys_depend_on_the_kind_of_model() -> None:
     assert "model.pooling.size" in set(dotted_keys(TrialConfig, {"model": {"kind": "cnn"}}))
 
 
+def test_shortcuts_around_layers_that_shrink_images_are_impossible(trial: Trial) -> None:
+    assert message(trial("cnn", {"model.residual": True})) == (
+        "model.residual=true: adds images of one size; set model.padding=same"
+    )
+
+
+def test_the_size_of_global_pooling_is_a_word(trial: Trial) -> None:
+    assert message(trial("cnn", {"model.pooling.global": "mean"})) == (
+        "model.pooling.global=mean: must be 'average' or 'max' or null"
+    )
+
+
 # ---- layers -------------------------------------------------------------------------------------------------------
 
 
