@@ -86,7 +86,7 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
     path = _path(raw, details["loc"])
     key = (prefix + ".".join(_parts(raw, path))).rstrip(".")
     if details["type"] == "missing":
-        return f"{prefix}{'.'.join(map(str, [*path, details['loc'][-1]]))}: this key is missing"
+        return f"{prefix}{'.'.join([*_parts(raw, path), str(details['loc'][-1])])}: this key is missing"
     if details["type"] == "extra_forbidden":
         known = [prefix + k for k in dotted_keys(cls, raw)]
         return unknown_key(key, known)

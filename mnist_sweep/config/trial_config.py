@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from mnist_sweep.common.errors import ImpossibleError, UserError, did_you_mean
 from mnist_sweep.common.text import counted
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.backend import DEFAULT as DEFAULT_BACKEND
 from mnist_sweep.config.checks import Strict, as_written, check
+from mnist_sweep.config.task import Named, named
 
 T = TypeVar("T")
 
@@ -271,6 +272,31 @@ class EarlyStopping(Strict):
     min_delta: NonNegative
 
 
+class Callback(Named):
+    """A callback: Keras's name or the user's `package.module:name`, with arguments next to it."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        why = keras_names.OTHER_CALLBACKS.get(value)
+        if why is not None:
+            raise ValueError(f"is of no use here: {why}")
+        if ":" not in value and value not in keras_names.CALLBACKS:
+            known = [*keras_names.CALLBACKS, *keras_names.OTHER_CALLBACKS]
+            raise ValueError(
+                f"Keras has no such callback{did_you_mean(value, known)}; write your own as package.module:name"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _known_arguments(self) -> Callback:
+        known = keras_names.CALLBACKS.get(self.name)
+        for key in self.arguments if known is not None else ():
+            if key not in known:
+                raise ValueError(f".{key}: {self.name} has no such argument{did_you_mean(key, known)}")
+        return self
+
+
 class Training(Strict):
     """How one model is trained."""
 
@@ -279,6 +305,8 @@ class Training(Strict):
     batch_size: Count
     epochs: Count
     early_stopping: EarlyStopping
+    # A default for old sweeps, which lack this key.
+    callbacks: list[Annotated[Callback, BeforeValidator(named)]] = []
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     steps_per_execution: Count | Literal["auto"]
     validation_batch_size: Count
