@@ -93,7 +93,7 @@ OTHER_CALLBACKS = {
     "LambdaCallback": _OWN,
     "LearningRateScheduler": "set optimizer.schedule.name instead, or write a callback of your own, package.module:name",
     "ModelCheckpoint": _CONTINUES,
-    "MonitorCallback": _OWN,
+    "CallbackList": _OWN,
     "OrbaxCheckpoint": _CONTINUES,
     "ProgbarLogger": _LOGS,
     "RemoteMonitor": _LOGS,
