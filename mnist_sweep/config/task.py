@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.checks import Strict
+from mnist_sweep.config.objective import AUTO
 
 Kind = Literal["classification", "binary", "multilabel", "regression"]
 
@@ -101,6 +103,31 @@ class TaskConfig(Strict):
         return list(self.defaults.metrics) if self.metrics is None else [metric.logged for metric in self.metrics]
 
 
+def check_target(task: TaskConfig, kind: str, size: int) -> None:
+    """Checks that a task fits what the data have to predict.
+
+    Args:
+        task: The task.
+        kind: The kind of target: `classes`, `labels` or `numbers`.
+        size: The number of classes, labels or numbers.
+
+    Raises:
+        UserError: It does not.
+    """
+    if task.kind == AUTO:
+        return
+    if task.defaults.target != kind:
+        fitting = [name for name, defaults in TASKS.items() if defaults.target == kind]
+        raise UserError(
+            f"task={task.kind}: predicts {task.defaults.about}, but the targets are {_TARGETS[kind]}; "
+            f"write task={' or task='.join(fitting)}"
+        )
+    if task.kind == "binary" and size != 2:
+        raise UserError(f"task=binary: there are {size} classes, not two; write task=classification")
+
+
+_TARGETS = {"classes": "classes", "labels": "several labels", "numbers": "numbers"}
+
 # Sweeps of versions without tasks.
 CLASSIFICATION = TaskConfig(kind="classification", loss=None, metrics=None, class_weight=None, standardize=True)
 
@@ -109,6 +136,12 @@ def kind_of(task: Any) -> Literal["auto"] | Kind:
     """Returns the kind of task that a config names; that of old sweeps, which have none, is classification."""
     kind = task.get("kind", "classification") if isinstance(task, Mapping) else "classification"
     return next((known for known in TASKS if known == kind), "auto")
+
+
+def objective_of(written: str | list[str], task: Any) -> str | list[str]:
+    """Returns a config's objective; for `auto`, the usual one of its task, or of classification if that is unknown."""
+    kind = kind_of(task)
+    return TASKS["classification" if kind == "auto" else kind].objective if written == AUTO else written
 
 
 def logged_metrics(task: Any) -> Sequence[str] | None:

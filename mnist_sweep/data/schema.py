@@ -22,8 +22,8 @@ class Input:
 
     Attributes:
         kind: `image`: pixels, uint8 in 0..255 or float32 in 0..1. `array`: numbers of any shape, float32. The others
-            are columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or unknown, else
-            counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last one.
+            are columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or unknown,
+            else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last one.
         shape: The shape of one row's input: height, width and channels of an image; the number of columns; words.
         columns: The names of a table's columns, in the order of the last axis.
         vocabularies: The values of each column of `categories`, or the words of `text`, in the order of their numbers.

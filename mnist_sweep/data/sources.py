@@ -31,6 +31,18 @@ class Request:
     test_split: float = 0.2
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any], target: TargetKind | None) -> Request:
+        """Returns the request of a config.
+
+        Args:
+            data: The group `data`.
+            target: The kind of target that the task needs; None to tell it from the data.
+        """
+        options = {key: value for key, value in data.items() if key not in _NOT_OPTIONS}
+        test_split = data.get("test_split") or cls.test_split
+        return cls(data["name"], data["path"], data.get("fallback"), target, test_split, options)
+
 
 def load(request: Request) -> LoadedData:
     """Loads and checks a data set, and holds a test part out if it has none.
@@ -42,12 +54,19 @@ def load(request: Request) -> LoadedData:
 
 
 def _images(request: Request) -> LoadedData:
-    found = images.load(request.name, request.path, request.fallback)
+    return from_images(images.load(request.name, request.path, request.fallback))
+
+
+def from_images(found: images.Images) -> LoadedData:
+    """Returns images in classes as a data set."""
     train, test = Rows({ONLY: found.x_train}, found.y_train), Rows({ONLY: found.x_test}, found.y_test)
     schema = of_images(*found.shape, found.classes)
     return LoadedData(found.name, found.source, schema, train, test, fallback=found.fallback, notes=found.notes)
 
 
+# The data sets whose task is known before they are loaded.
+OF_IMAGES_IN_CLASSES = ("mnist", "fashion_mnist", "mnist_5k")
+_NOT_OPTIONS = ("name", "path", "fallback", "validation_split", "test_split")
 # The option of the group `data` → loads it.
 _SOURCES: dict[str, Callable[[Request], LoadedData]] = {
     "mnist": _images,

@@ -18,7 +18,7 @@ from mnist_sweep.config import backend
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
-from mnist_sweep.data.images import Images
+from mnist_sweep.data.dataset import LoadedData
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
@@ -49,11 +49,11 @@ _ENDED_EARLY = {Status.STOPPED: "{was} stopped early", Status.DIVERGED: "diverge
 Say = Callable[[str], None]
 
 
-def warn_of_fallback(console: Console, images: Images) -> None:
+def warn_of_fallback(console: Console, data: LoadedData) -> None:
     """Warns if other data than the requested ones are used."""
-    if images.fallback is not None:
+    if data.fallback is not None:
         console.print(
-            f" data={images.fallback} CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of {images.name} instead. "
+            f" data={data.fallback} CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of {data.name} instead. "
             "Give data.path=FILE for the real data, or data.fallback=null to make this an error. ",
             style="bold white on red",
             soft_wrap=True,
