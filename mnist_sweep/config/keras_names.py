@@ -91,7 +91,7 @@ OTHER_CALLBACKS = {
     "EarlyStopping": "set training.early_stopping.patience instead",
     "History": _LOGS,
     "LambdaCallback": _OWN,
-    "LearningRateScheduler": "set optimizer.schedule.name instead, or write a callback of your own, package.module:name",
+    "LearningRateScheduler": "set optimizer.schedule.name instead, or write your own, package.module:name",
     "ModelCheckpoint": _CONTINUES,
     "CallbackList": _OWN,
     "OrbaxCheckpoint": _CONTINUES,

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
+from mnist_sweep.config.augment import NONE as NO_AUGMENTATION
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.key_names import nested_keys, unknown_key
@@ -121,7 +122,7 @@ class Settings:
         search: The algorithm and its budget.
         workers: Where trials run.
         tracking: Where runs are logged.
-        trial: The groups model, optimizer, training and task, possibly with sweeps.
+        trial: The groups of `TRIAL_GROUPS`, possibly with sweeps.
         conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
     """
 
@@ -161,8 +162,9 @@ class _Top(Strict):
     model: dict[str, Any]
     optimizer: dict[str, Any]
     training: dict[str, Any]
-    # A default for old sweeps, which lack this key.
+    # Defaults for old sweeps, which lack these keys.
     task: dict[str, Any] = CLASSIFICATION.model_dump()
+    augment: dict[str, Any] = NO_AUGMENTATION.model_dump()
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
@@ -330,6 +332,6 @@ def _refuse_sweeps(value: object, key: str) -> None:
             _refuse_sweeps(inner, f"{key}.{name}")
     elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
-            f"{key}={value}: only values of model, optimizer, training and task can be searched; "
+            f"{key}={value}: only values of model, optimizer, training, task and augment can be searched; "
             f"run one sweep for each value with -m {key}=…"
         )

@@ -16,7 +16,8 @@ import numpy as np
 from keras import ops
 
 from mnist_sweep.config.augment import AugmentConfig
-from mnist_sweep.training import backends
+from mnist_sweep.training import backends, tasks
+from mnist_sweep.training.splits import Batch
 
 # More random draws than one batch needs.
 _DRAWS = 128
@@ -44,6 +45,11 @@ class Augmentation:
             self._rand_augment = keras.layers.RandAugment((0, 1), factor=config.rand_augment, dtype="float32")
             self._rand_augment.generator = self._draws
 
+    @classmethod
+    def of(cls, config: AugmentConfig) -> Augmentation | None:
+        """Returns what a config describes; None if nothing is to be changed."""
+        return cls(config) if config.steps else None
+
     def set(self, config: AugmentConfig) -> None:
         """Changes the strengths to those of another config with the same `shape_of`."""
         for name, value in _changeable(config).items():
@@ -60,18 +66,18 @@ class Augmentation:
         sequence = np.random.SeedSequence([seed, epoch], spawn_key=(1,))
         self._epoch.assign(int(sequence.generate_state(1)[0]))
 
-    def __call__(self, images: Any, targets: Any, at: Any) -> tuple[Any, Any]:
+    def __call__(self, batch: Batch, at: Any) -> Batch:
         """Changes a batch.
 
         Args:
-            images: (N, H, W, C), float32 in 0..1.
-            targets: (N, …).
+            batch: Images (N, H, W, C), float32 in 0..1, their targets and, if rows count differently, their weights.
             at: The place of the batch's first row in the epoch.
 
         Returns:
-            The images. And the targets, unless images are mixed: then a tuple of `targets`, the targets of the images
-            that were mixed in, and the shares of the first ones, (N,), float32.
+            The batch with other images. If they are mixed, the targets are those that `tasks.mixed` returns, and
+            contain the weights.
         """
+        images, *rest = batch
         self._draws.restart(self._epoch.read(), at)
         images = self._moved(images)
         if self._flip is not None:
@@ -84,7 +90,7 @@ class Augmentation:
             images = ops.clip((images - mean) * factor + mean, 0.0, 1.0)
         if self._rand_augment is not None:
             images = self._rand_augment(images)
-        return self._mixed(images, targets) if self._steps & {"mixup", "cutmix"} else (images, targets)
+        return self._mixed(images, *rest) if self._steps & {"mixup", "cutmix"} else (images, *rest)
 
     def _symmetric(self, name: str, shape: tuple[Any, ...]) -> Any:
         """Draws numbers between minus and plus a strength."""
@@ -121,8 +127,8 @@ class Augmentation:
                 images = ops.where(half, ops.flip(images, axis), images)
         return images
 
-    def _mixed(self, images: Any, targets: Any) -> tuple[Any, Any]:
-        """Mixes each image with the next one of the batch; the order of an epoch is random already."""
+    def _mixed(self, images: Any, targets: Any, weights: Any = None) -> Batch:
+        """Mixes each image with the one before it in the batch; the order of an epoch is random already."""
         count, (height, width) = ops.shape(images)[0], images.shape[1:3]
         kept = ops.ones((count, 1, 1, 1))
         if "mixup" in self._steps:
@@ -137,10 +143,12 @@ class Augmentation:
             )
             outside = ops.cast(~(rows[:, :, None] & columns[:, None, :]), "float32")[..., None]
             # With both, each happens to half of the images.
-            kept = ops.where(self._uniform((count, 1, 1, 1)) < 0.5, kept, outside) if "mixup" in self._steps else outside
+            kept = (
+                ops.where(self._uniform((count, 1, 1, 1)) < 0.5, kept, outside) if "mixup" in self._steps else outside
+            )
         mixed = kept * images + (1.0 - kept) * ops.roll(images, 1, axis=0)
         shares = ops.mean(ops.broadcast_to(kept, (count, height, width, 1)), axis=(1, 2, 3))
-        return mixed, (targets, ops.roll(targets, 1, axis=0), shares)
+        return mixed, tasks.mixed(targets, weights, shares)
 
     def _beta(self, name: str, count: Any) -> Any:
         alpha = self._strengths[name].read()

@@ -80,7 +80,11 @@ class Callbacks:
     def states(self) -> list[State]:
         """Returns each one's attributes that are numbers, texts, or lists and dicts of them."""
         return [
-            {name: _plain(value) for name, value in vars(callback).items() if name not in _NOT_STATE and _is_plain(value)}
+            {
+                name: _plain(value)
+                for name, value in vars(callback).items()
+                if name not in _NOT_STATE and _is_plain(value)
+            }
             for _, callback in self._all
         ]
 

@@ -83,10 +83,11 @@ def connected(shape: Any, stack: Sequence[keras.layers.Layer | Shortcut]) -> ker
         return keras.Sequential([keras.Input(shape), *stack])
     inputs = x = keras.Input(shape)
     for one in stack:
-        if isinstance(one, Shortcut):
-            x = one.add([_through(one.around, x), _through(one.projection, x)])
-        else:
-            x = one(x)
+        x = (
+            one.add([_through(part, x) for part in (one.around, one.projection)])
+            if isinstance(one, Shortcut)
+            else one(x)
+        )
     return keras.Model(inputs, x)
 
 
@@ -127,8 +128,12 @@ def _convolutions(model: CNN) -> list[keras.layers.Layer | Shortcut]:
             "kernel_size": at_layer(model.kernel_size, i),
             "padding": model.padding,
         }
-        activated = _activated(kind, convolution, model, i)
-        layers += _with_shortcut(activated, model, i) if model.residual and i else activated
+        if model.residual and i:
+            # The activation is after the sum, as in ResNet.
+            activation = keras.layers.Activation(at_layer(model.activation, i))
+            layers += [_shortcut(kind, convolution, model, i), activation]
+        else:
+            layers += _activated(kind, convolution, model, i)
         if model.pooling.kind is not None and model.pooling.follows(i, model.layers):
             layers.append(pools[model.pooling.kind](model.pooling.size))
         layers += _dropout(model, i)
@@ -142,16 +147,12 @@ def _flat(model: MLP | CNN) -> keras.layers.Layer:
     return keras.layers.GlobalAveragePooling2D() if pooling == "average" else keras.layers.GlobalMaxPooling2D()
 
 
-def _with_shortcut(activated: list[keras.layers.Layer], model: CNN, i: int) -> list[keras.layers.Layer | Shortcut]:
-    """Adds a shortcut around a convolution and its normalization; the activation is after the sum, as in ResNet."""
-    around = [layer for layer in activated if not isinstance(layer, keras.layers.Activation)]
-    if len(around) == 1:
-        around[0].activation = keras.activations.linear
-    filters, projection = at_layer(model.filters, i), []
+def _shortcut(kind: type[keras.layers.Layer], args: dict[str, Any], model: CNN, i: int) -> Shortcut:
+    """Creates a convolution with a shortcut around it, and around its normalization."""
+    filters, projection = args["filters"], []
     if filters != at_layer(model.filters, i - 1):
         projection.append(keras.layers.Conv2D(filters, 1, kernel_regularizer=_penalty(model, i)))
-    activation = keras.layers.Activation(at_layer(model.activation, i))
-    return [Shortcut(around, projection, keras.layers.Add()), activation]
+    return Shortcut(_linear(kind, args, model, i), projection, keras.layers.Add())
 
 
 def _dense(stack: Dense) -> list[keras.layers.Layer]:
@@ -163,12 +164,17 @@ def _dense(stack: Dense) -> list[keras.layers.Layer]:
 
 
 def _activated(kind: type[keras.layers.Layer], args: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
-    activation, penalty = at_layer(stack.activation, i), _penalty(stack, i)
-    of = ("depthwise", "pointwise") if kind is keras.layers.SeparableConv2D else ("kernel",)
-    args = args | {f"{weights}_regularizer": penalty for weights in of}
+    activation = at_layer(stack.activation, i)
     if not at_layer(stack.batch_normalization, i):
-        return [kind(**args, activation=activation)]
-    return [kind(**args), keras.layers.BatchNormalization(), keras.layers.Activation(activation)]
+        return _linear(kind, {**args, "activation": activation}, stack, i)
+    return [*_linear(kind, args, stack, i), keras.layers.Activation(activation)]
+
+
+def _linear(kind: type[keras.layers.Layer], args: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
+    """Creates a layer and its normalization."""
+    of = ("depthwise", "pointwise") if kind is keras.layers.SeparableConv2D else ("kernel",)
+    layer = kind(**args, **{f"{weights}_regularizer": _penalty(stack, i) for weights in of})
+    return [layer, keras.layers.BatchNormalization()] if at_layer(stack.batch_normalization, i) else [layer]
 
 
 def _penalty(stack: Layers, i: int) -> keras.regularizers.Regularizer | None:

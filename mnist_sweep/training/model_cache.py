@@ -20,6 +20,7 @@ import numpy as np
 from mnist_sweep.config.trial_config import CNN, MLP, TrialConfig
 from mnist_sweep.training import backends
 from mnist_sweep.training import model as models
+from mnist_sweep.training.augment import Augmentation, shape_of
 from mnist_sweep.training.backends.epochs import Adapt
 from mnist_sweep.training.splits import Split
 from mnist_sweep.training.tasks import Scale
@@ -47,6 +48,7 @@ class CompiledModel:
         adapt: Converts batches to what the model expects.
         standard: The same model of Keras's own layers, to be saved; None if `model` itself can be saved.
         layers: The layers of `standard`, in the order of `model.each`.
+        augmentation: Changes the batches to train on.
     """
 
     model: keras.Model
@@ -54,6 +56,7 @@ class CompiledModel:
     adapt: Adapt | None = None
     standard: keras.Model | None = None
     layers: Sequence[keras.layers.Layer] = ()
+    augmentation: Augmentation | None = None
     _initial: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +67,7 @@ class CompiledModel:
     @cached_property
     def program(self) -> Program:
         """The compiled epochs."""
-        return Program(self.model, self.split, self.adapt)
+        return Program(self.model, self.split, self.adapt, self.augmentation)
 
     @cached_property
     def bytes(self) -> int:
@@ -142,12 +145,15 @@ class ModelCache:
             standard = models.connected(models.input_shape(split.schema), stack)
             model = keras.models.clone_model(standard, clone_function=_with_variables)
             compile_(model)
-            compiled = CompiledModel(model, split, standard=standard, layers=layers)
+            augmentation = Augmentation.of(config.augment)
+            compiled = CompiledModel(model, split, standard=standard, layers=layers, augmentation=augmentation)
         self._kept[key] = compiled
         while len(self._kept) > 1 and (
             len(self._kept) > _MOST or sum(kept.bytes for kept in self._kept.values()) > _MOST_BYTES
         ):
             self._kept.popitem(last=False)
+        if compiled.augmentation is not None:
+            compiled.augmentation.set(config.augment)
         scheduled = config.optimizer is None or config.optimizer.schedule.name is not None
         compiled.reset(layers, None if scheduled else config.optimizer.learning_rate)  # type: ignore[union-attr]
         return compiled
@@ -181,12 +187,16 @@ def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
         return _Dropout(config["rate"], name=config["name"], dtype=config["dtype"])
     kind = backends.Conv2D if type(layer) is keras.layers.Conv2D else type(layer)
     copy = kind.from_config(config)
-    penalties = {name: getattr(layer, name, None) for name in _PENALTIES}
-    found = {name: _L2(float(one.l2)) for name, one in penalties.items() if type(one) is keras.regularizers.L2}
-    for name, penalty in found.items():
-        setattr(copy, name, penalty)
-    # The JAX program looks for a model's numbers here.
-    copy.numbers = tuple(penalty.number for penalty in found.values())
+    numbers = []
+    for name in _PENALTIES:
+        penalty: Any = getattr(layer, name, None)
+        if type(penalty) is keras.regularizers.L2:
+            changeable = _L2(float(penalty.l2))
+            setattr(copy, name, changeable)
+            numbers.append(changeable.number)
+    if numbers:
+        # The JAX program looks for a model's numbers here.
+        copy.numbers = tuple(numbers)
     return copy
 
 
@@ -209,7 +219,8 @@ def _key(config: TrialConfig, steps: int) -> str:
     training = config.training
     model = _without_numbers(config.model.model_dump(mode="json"))
     task = config.task.model_dump(mode="json")
-    return json.dumps([model, optimizer, task, training.precision, training.jit_compile], sort_keys=True)
+    parts = [model, optimizer, task, shape_of(config.augment), training.precision, training.jit_compile]
+    return json.dumps(parts, sort_keys=True)
 
 
 def _without_numbers(model: dict[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def test_global_pooling_keeps_a_models_weights_independent_of_the_size_of_the_im
     from mnist_sweep.training import model as models
 
     config = trial_config("model=cnn", "model.pooling.global=max", "model.dense.layers=0")
-    small, large = (models.build(config, shape, CLASSES) for shape in ((16, 20, 3), (64, 48, 3)))
+    small, large = (models.build(config, of_images(*shape, 10)) for shape in ((16, 20, 3), (64, 48, 3)))
     assert small.count_params() == large.count_params() == (27 + 1) * 32 + (9 * 32 + 1) * 32 + 33 * 10
     assert "GlobalMaxPooling2D" in described(small)
 
@@ -120,9 +120,11 @@ def test_separable_convolutions_have_the_penalty_on_both_their_kernels(trial_con
     from mnist_sweep.training import model as models
 
     config = trial_config("model=cnn", "model.layers=1", "model.convolution=separable", "model.l2=0.01")
-    layer = models.build(config, IMAGE, CLASSES).layers[0]
+    layer = models.build(config, SCHEMA).layers[0]
     assert (type(layer).__name__, layer.depthwise_regularizer.l2, layer.pointwise_regularizer.l2) == (
-        "SeparableConv2D", pytest.approx(0.01), pytest.approx(0.01),
+        "SeparableConv2D",
+        pytest.approx(0.01),
+        pytest.approx(0.01),
     )
 
 
@@ -133,15 +135,15 @@ def test_a_residual_model_adds_each_layers_input_to_its_output(trial_config) -> 
     from mnist_sweep.training import model as models
 
     residual = ("model=cnn", "model.residual=true", "model.padding=same", "model.pooling.kind=null", "model.dropout=0")
-    model = models.build(trial_config(*residual, "model.filters=[4,4]"), IMAGE, CLASSES)
-    first, second, add, activation = model.layers[1:5]
+    model = models.build(trial_config(*residual, "model.filters=[4,4]"), SCHEMA)
+    first, second, _, activation = model.layers[1:5]
     second.set_weights([np.zeros_like(w) for w in second.get_weights()])
     import keras
 
-    images = np.random.default_rng(0).random((2, *IMAGE), np.float32)
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
     before, after = keras.Model(model.input, [first.output, activation.output])(images)
     np.testing.assert_array_equal(before, after)
-    wider = models.build(trial_config(*residual, "model.filters=[4,8]", "model.batch_normalization=true"), IMAGE, CLASSES)
+    wider = models.build(trial_config(*residual, "model.filters=[4,8]", "model.batch_normalization=true"), SCHEMA)
     projections = [layer for layer in wider.layers if type(layer).__name__ == "Conv2D" and layer.kernel_size == (1, 1)]
     assert [layer.filters for layer in projections] == [8]
 
