@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,6 +11,10 @@ from mnist_sweep.config.checks import Strict
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Alpha = Annotated[float, Field(ge=0, le=100)]
+
+
+# The steps that move pixels.
+GEOMETRY = ("shift", "rotation", "zoom")
 
 
 class AugmentConfig(Strict):
@@ -74,3 +78,14 @@ NONE = AugmentConfig(
     mixup=0.0,
     cutmix=0.0,
 )
+
+
+def doubts(augment: Mapping[str, Any], data: str) -> Iterator[str]:
+    """Yields what is most likely a mistake, in lines.
+
+    Args:
+        augment: The group `augment` of a config.
+        data: The name of the data.
+    """
+    if augment.get("flip") and data in ("mnist", "mnist_5k"):
+        yield "augment.flip mirrors digits, which makes other signs of most of them; augment=light suits digits"

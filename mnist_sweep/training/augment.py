@@ -15,13 +15,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from mnist_sweep.config.augment import AugmentConfig
+from mnist_sweep.config.augment import GEOMETRY, AugmentConfig
 from mnist_sweep.training import backends, tasks
 from mnist_sweep.training.splits import Batch
 
 # More random draws than one batch needs.
 _DRAWS = 128
-_GEOMETRY = ("shift", "rotation", "zoom")
 
 
 class Augmentation:
@@ -101,7 +100,7 @@ class Augmentation:
 
     def _moved(self, images: Any) -> Any:
         """Shifts, rotates and zooms images."""
-        if not self._steps & set(_GEOMETRY):
+        if not self._steps & set(GEOMETRY):
             return images
         count, (height, width) = ops.shape(images)[0], images.shape[1:3]
         zero, one = ops.zeros((count,)), ops.ones((count,))
@@ -182,7 +181,7 @@ def shape_of(config: AugmentConfig) -> dict[str, Any]:
 
 
 def _moves(config: AugmentConfig) -> bool:
-    return any(getattr(config, name) for name in _GEOMETRY)
+    return any(getattr(config, name) for name in GEOMETRY)
 
 
 def _changeable(config: AugmentConfig) -> dict[str, float]:
