@@ -18,7 +18,7 @@ from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
-from mnist_sweep.config.shipped import TRIAL_GROUPS
+from mnist_sweep.config.shipped import SEARCHED, TRIAL_GROUPS
 from mnist_sweep.config.task import CLASSIFICATION, logged_metrics, objective_of
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
@@ -332,6 +332,6 @@ def _refuse_sweeps(value: object, key: str) -> None:
             _refuse_sweeps(inner, f"{key}.{name}")
     elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
-            f"{key}={value}: only values of model, optimizer, training, task and augment can be searched; "
+            f"{key}={value}: only values of {SEARCHED} can be searched; "
             f"run one sweep for each value with -m {key}=…"
         )

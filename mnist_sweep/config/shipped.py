@@ -11,6 +11,7 @@ from mnist_sweep.common.reading import read_yaml
 
 # The groups of a trial's config, whose values can be searched.
 TRIAL_GROUPS = ("model", "optimizer", "training", "task", "augment")
+SEARCHED = f"{', '.join(TRIAL_GROUPS[:-1])} and {TRIAL_GROUPS[-1]}"
 
 
 def folder() -> Path:

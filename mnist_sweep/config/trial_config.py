@@ -101,7 +101,7 @@ class Pooling(Strict):
     kind: Literal["max", "average"] | None
     size: Count
     after: Literal["all", "last"] | list[Count]
-    over_all: Annotated[Literal["average", "max"] | None, Field(alias="global")] = None
+    over_all: Annotated[Literal["max", "average"] | None, Field(alias="global")] = None
 
     def follows(self, layer: int, layers: int) -> bool:
         """Returns whether a convolution layer is followed by a pooling layer.

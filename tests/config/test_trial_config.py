@@ -308,7 +308,7 @@ def test_shortcuts_around_layers_that_shrink_images_are_impossible(trial: Trial)
 
 def test_the_size_of_global_pooling_is_a_word(trial: Trial) -> None:
     assert message(trial("cnn", {"model.pooling.global": "mean"})) == (
-        "model.pooling.global=mean: must be 'average' or 'max' or null"
+        "model.pooling.global=mean: must be 'max' or 'average' or null"
     )
 
 
@@ -340,7 +340,7 @@ def test_a_callback_that_does_not_work_in_a_trial_is_refused(trial: Trial, callb
     [
         ("augment.shift", 1.5, "augment.shift=1.5: must be at most 1"),
         ("augment.flip", "left", "augment.flip=left: must be 'horizontal', 'vertical' or 'both' or null"),
-        ("augment.rotate", 0.1, "augment.rotate: unknown key; did you mean augment.rotation?"),
+        ("augment.rotate", 0.1, "augment.rotate: unknown key; did you mean 'augment.rotation'?"),
     ],
 )
 def test_a_bad_step_of_augmentation_is_named(trial: Trial, key: str, value: object, expected: str) -> None:
