@@ -75,7 +75,7 @@ def test_flips_mirror_half_of_the_images(images: Any) -> None:
 
 def test_a_mixed_image_has_the_targets_of_both_in_the_shares_of_its_pixels() -> None:
     """Each image shows its own number, so that its pixels say what it consists of."""
-    numbers = np.ones((16, 8, 8, 1), np.float32) * np.arange(16).reshape(-1, 1, 1, 1) / 16
+    numbers = np.tile(np.arange(16, dtype=np.float32).reshape(-1, 1, 1, 1) / 16, (1, 8, 8, 1))
     for steps in ({"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}):
         after, targets = changed(numbers, **steps)
         own, other, *shares = targets.T
