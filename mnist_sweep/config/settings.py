@@ -332,6 +332,5 @@ def _refuse_sweeps(value: object, key: str) -> None:
             _refuse_sweeps(inner, f"{key}.{name}")
     elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
-            f"{key}={value}: only values of {SEARCHED} can be searched; "
-            f"run one sweep for each value with -m {key}=…"
+            f"{key}={value}: only values of {SEARCHED} can be searched; run one sweep for each value with -m {key}=…"
         )

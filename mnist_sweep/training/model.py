@@ -237,11 +237,10 @@ def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model
         built = builder(_given(model), input_shape(schema), schema.target.size)
     except Exception as error:
         raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
+    if not isinstance(built, keras.Model):
+        raise UserError(f"{setting}: returned {type(built).__name__}; return a keras.Model")
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
-        raise UserError(
-            f"{setting}: returned {type(built).__name__}; return a Sequential or functional "
-            "keras.Model (a subclassed one cannot be saved as .h5)"
-        )
+        built = _as_layer(setting, built, schema)
     expected = (None, 1 if task.kind == "binary" else schema.target.size)
     if tuple(built.output_shape) != expected:
         what = "numbers" if task.kind == "regression" else "probabilities"
@@ -251,6 +250,24 @@ def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model
     if task.kind == "classification":
         _check_probabilities(setting, built)
     return built
+
+
+def _as_layer(setting: str, built: keras.Model, schema: Schema) -> keras.Model:
+    """Returns a functional model of which a subclassed one is the only layer: such a model can be saved as `.h5`."""
+    kind = type(built)
+    lost = [step for step in ("train_step", "compute_loss") if getattr(kind, step) is not getattr(keras.Model, step)]
+    if lost:
+        raise UserError(
+            f"{setting}: {kind.__name__} overrides both call and {lost[0]}; override {lost[0]} in a model that is made "
+            f"as {kind.__name__}(inputs, outputs), without a call of its own"
+        )
+    shape = input_shape(schema)
+    inputs = {name: keras.Input(one) for name, one in shape.items()} if isinstance(shape, dict) else keras.Input(shape)
+    try:
+        outputs = built(inputs)
+    except Exception as error:
+        raise user_code.code_error(setting, kind.__module__, f"{kind.__name__} cannot be called", error) from error
+    return keras.Model(inputs, outputs)
 
 
 def _check_probabilities(setting: str, built: keras.Model) -> None:

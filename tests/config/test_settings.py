@@ -412,7 +412,9 @@ def test_several_seeds_are_refused_by_the_key_that_the_user_wrote(compose_config
     # The search's seed, and others, refer to it.
     config = compose_config("search=tpe", "seed='1,2'")
     assert config["search"]["seed"] == "1,2"
-    assert message(config).startswith("seed=1,2: only values of model, optimizer, training, task and augment can be searched; ")
+    assert message(config).startswith(
+        "seed=1,2: only values of model, optimizer, training, task and augment can be searched; "
+    )
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss min"])

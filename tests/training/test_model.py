@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fitting import timeless, train
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data.schema import of_images
@@ -200,7 +201,10 @@ class TestCustomModel:
             "def text(config, shape, classes): return 'model'\n"
             "def broken(config, shape, classes): return config['depth']\n"
             "class Sub(keras.Model): pass\n"
-            "def subclassed(config, shape, classes): return Sub()\n"
+            "def empty(config, shape, classes): return Sub()\n"
+            "class Step(Sub):\n"
+            "    def train_step(self, data): pass\n"
+            "def step(config, shape, classes): return Step()\n"
         )
         monkeypatch.syspath_prepend(str(tmp_path))
         yield
@@ -225,8 +229,9 @@ class TestCustomModel:
             ("user_models:missing", "user_models has no function missing"),
             ("hypermodels:build_model", "is called with a config, the shape of an input and the number of outputs ("),
             ("user_models:broken", "raised (KeyError at user_models.py:"),
-            ("user_models:text", "returned str; return a Sequential or functional keras.Model"),
-            ("user_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),
+            ("user_models:text", "returned str; return a keras.Model"),
+            ("user_models:empty", "Sub cannot be called (NotImplementedError"),
+            ("user_models:step", "Step overrides both call and train_step; override train_step in a model"),
             (
                 "user_models:narrow",
                 "returned a model with outputs of shape (None, 3); they must be probabilities, (None, 10)",
@@ -237,3 +242,28 @@ class TestCustomModel:
         with pytest.raises(UserError) as error:
             self.build(trial_config, function)
         assert str(error.value).startswith(f"model.builder={function}: {message}")
+
+    def test_a_subclassed_model_is_trained_and_saved(self, trainer, trial_config, tmp_path: Path, monkeypatch) -> None:
+        import numpy as np
+
+        from mnist_sweep.training import saved
+
+        (tmp_path / "own_class.py").write_text(
+            "import keras\n"
+            "@keras.saving.register_keras_serializable('own')\n"
+            "class Net(keras.Model):\n"
+            "    def __init__(self, units, **kwargs):\n"
+            "        super().__init__(**kwargs)\n"
+            "        self.flat, self.dense = keras.layers.Flatten(), keras.layers.Dense(units, 'relu')\n"
+            "        self.dropout, self.last = keras.layers.Dropout(0.5), keras.layers.Dense(10, 'softmax')\n"
+            "    def call(self, x, training=False):\n"
+            "        return self.last(self.dropout(self.dense(self.flat(x)), training=training))\n"
+            "def build(config, shape, classes): return Net(8)\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        config = trial_config("model.builder=own_class:build", "training.epochs=2")
+        (_, reports), (_, again) = (train(trainer, config, tmp_path / name) for name in ("a", "b"))
+        assert timeless(reports) == timeless(again)
+        with np.load(tmp_path / "a" / "sample_predictions.npz") as sample:
+            predicted = saved.predict(saved.load(tmp_path / "a" / "model.h5"), {"x": sample["images"]})
+            np.testing.assert_array_equal(predicted, sample["predictions"])
