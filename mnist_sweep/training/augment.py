@@ -105,18 +105,15 @@ class Augmentation:
         count, (height, width) = ops.shape(images)[0], images.shape[1:3]
         zero, one = ops.zeros((count,)), ops.ones((count,))
         angle = 2 * math.pi * self._symmetric("rotation", (count,)) if "rotation" in self._steps else zero
-        zooms, shifts = (one, one), (zero, zero)
-        if "zoom" in self._steps:
-            # Keras's layer zooms height and width apart, too.
-            zooms = 1.0 + self._symmetric("zoom", (count,)), 1.0 + self._symmetric("zoom", (count,))
+        zoom = 1.0 + self._symmetric("zoom", (count,)) if "zoom" in self._steps else one
+        shifts = zero, zero
         if "shift" in self._steps:
             shifts = width * self._symmetric("shift", (count,)), height * self._symmetric("shift", (count,))
         # From a pixel of the result to the one of the image that it shows, around the image's middle.
-        cosine, sine = ops.cos(angle), ops.sin(angle)
-        a, b, c, d = cosine * zooms[0], -sine * zooms[1], sine * zooms[0], cosine * zooms[1]
+        cosine, sine = zoom * ops.cos(angle), zoom * ops.sin(angle)
         x, y = (width - 1) / 2.0, (height - 1) / 2.0
-        left, top = x - (a * x + b * y) - shifts[0], y - (c * x + d * y) - shifts[1]
-        matrix = ops.stack([a, b, left, c, d, top, zero, zero], axis=1)
+        left, top = x - (cosine * x - sine * y) - shifts[0], y - (sine * x + cosine * y) - shifts[1]
+        matrix = ops.stack([cosine, -sine, left, sine, cosine, top, zero, zero], axis=1)
         return ops.image.affine_transform(images, matrix, fill_mode=self._fill)
 
     def _flipped(self, images: Any) -> Any:
@@ -151,7 +148,9 @@ class Augmentation:
 
     def _beta(self, name: str, count: Any) -> Any:
         alpha = self._strengths[name].read()
-        return keras.random.beta((count,), alpha, alpha, dtype="float32", seed=self._draws)
+        share = keras.random.beta((count,), alpha, alpha, dtype="float32", seed=self._draws)
+        # With a small alpha, it may be 0 / 0.
+        return ops.where(ops.isnan(share), 1.0, share)
 
 
 class _Draws(keras.random.SeedGenerator):  # type: ignore[misc]

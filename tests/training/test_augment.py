@@ -65,6 +65,13 @@ def test_shifts_and_turns_are_the_ones_that_keras_makes() -> None:
     np.testing.assert_allclose(grown[:, 5, 5], 1, atol=1e-5)
 
 
+def test_a_small_alpha_mixes_hardly_anything(images: Any) -> None:
+    """Its shares are 0 or 1; a share of nan would end the training."""
+    after, targets = changed(np.tile(images, (20, 1, 1, 1)), mixup=0.001)
+    assert np.isfinite(after).all()
+    np.testing.assert_allclose(targets[:, 2:].max(axis=1), 1, atol=0.1)
+
+
 def test_flips_mirror_half_of_the_images(images: Any) -> None:
     after, _ = changed(images, flip="horizontal")
     same = (after == images).all(axis=(1, 2, 3))
