@@ -188,7 +188,7 @@ def test_missing_images_are_a_machine_fault(tmp_path: Path) -> None:
         workers.close()
     fault = next(m for m in messages if isinstance(m, MachineFailed))
     assert fault.trial is None
-    assert "x_train.npy" in fault.reason
+    assert "schema.json" in fault.reason
 
 
 @pytest.mark.parametrize("slot", [Slot("cpu0", 1), Slot("gpu0", 1, "0")])
