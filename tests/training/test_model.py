@@ -254,10 +254,12 @@ class TestCustomModel:
             "class Net(keras.Model):\n"
             "    def __init__(self, units, **kwargs):\n"
             "        super().__init__(**kwargs)\n"
+            "        self.units = units\n"
             "        self.flat, self.dense = keras.layers.Flatten(), keras.layers.Dense(units, 'relu')\n"
             "        self.dropout, self.last = keras.layers.Dropout(0.5), keras.layers.Dense(10, 'softmax')\n"
             "    def call(self, x, training=False):\n"
             "        return self.last(self.dropout(self.dense(self.flat(x)), training=training))\n"
+            "    def get_config(self): return {**super().get_config(), 'units': self.units}\n"
             "def build(config, shape, classes): return Net(8)\n"
         )
         monkeypatch.syspath_prepend(str(tmp_path))
