@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from mnist_sweep.common.text import counted
+
 # The name of a data set's only input.
 ONLY = "x"
 
@@ -90,6 +92,28 @@ class Schema:
         return _ADAPTER.validate_json(text)
 
 
+def in_words(about: Mapping[str, Any]) -> str:
+    """Describes what `described` returned and the sizes of the parts.
+
+    Example:
+        `3,600 training, 400 validation and 1,000 test images of 28x28x1, 10 classes`
+    """
+    rows = "images" if "image" in about else "rows"
+    *sizes, (last, number) = [(part, int(about[key])) for part in _PARTS if (key := f"{part}_{rows}") in about]
+    text = ", ".join(f"{count:,} {part}" for part, count in sizes)
+    text += f"{' and ' if sizes else ''}{number:,} {last} {rows[:-1] if number == 1 else rows}"
+    if "image" in about:
+        text += f" of {about['image']}"
+    elif "columns" in about:
+        text += f" of {counted(len(about['columns']), 'column')}"
+    for key, (one, several) in _TARGETS.items():
+        if key in about:
+            text += f", {counted(int(about[key]), one, several)}"
+    return text
+
+
+_PARTS = ("training", "validation", "test")
+_TARGETS = {"classes": ("class", "classes"), "labels": ("label", "labels"), "targets": ("target", "targets")}
 _ADAPTER = TypeAdapter(Schema)
 
 

@@ -20,6 +20,7 @@ from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
 from mnist_sweep.data.dataset import LoadedData
+from mnist_sweep.data.schema import in_words
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
@@ -82,11 +83,9 @@ def announce(
         say(f"{'Sweep' if started.space else 'Run'} {started.sweep}")
     else:
         say(f"Retraining trial {retrains.trial} of {retrains.sweep}: {started.sweep}")
-    say(
-        f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} "
-        f"validation and {counted(about['test_images'], 'test image')} of {about['image']}, "
-        f"{counted(about['classes'], 'class', 'classes')}"
-    )
+    say(f"  data     {about['name']}: {in_words(about)}")
+    if "task" in started.config:
+        say(f"  task     {started.config['task']['kind']}")
     for i, (name, domain) in enumerate(started.space.items()):
         say(f"  {'search' if i == 0 else '':9}{one_line(f'{name} = {domain}', LONGEST_LINE - 11)}")
     if retrains is not None:

@@ -32,8 +32,6 @@ _SHORT = {
     "bce": "binary_crossentropy",
 }
 _ACCURACY = ("accuracy", "acc")
-# Of one column, these would take the largest of one value.
-_OF_PROBABILITIES = ("F1Score", "FBetaScore")
 Scale = tuple[Array, Array]
 
 
@@ -147,8 +145,9 @@ def _metric(named: Named, task: TaskConfig, target: Target) -> keras.metrics.Met
     short = _SHORT.get(named.name, named.name)
     if _plain(short) == "auc" and task.kind == "multilabel":
         extra["multi_label"] = True
-    if task.kind in ("binary", "multilabel") and _plain(short) in map(str.lower, _OF_PROBABILITIES):
-        extra["threshold"] = 0.5
+    if _plain(short) in ("f1score", "fbetascore"):
+        # One value for all classes, which has a curve; of a single column, Keras would take the largest of one value.
+        extra |= {"average": "macro"} | ({} if task.kind == "classification" else {"threshold": 0.5})
     made = _made(named, "task.metrics", keras.metrics, keras.metrics.Metric, extra)
     if not isinstance(made, keras.metrics.Metric):
         made = keras.metrics.MeanMetricWrapper(made, name=named.logged)
