@@ -113,7 +113,8 @@ CONFIG = [
     ("data.validation_split=1", "data.validation_split=1: must be at most 0.9"),
     (
         "data.validation_split=choice(0.1,0.2)",
-        "data.validation_split=choice(0.1,0.2): only values of model, optimizer and training can be searched; "
+        "data.validation_split=choice(0.1,0.2): only values of model, optimizer, training, task and "
+        "augment can be searched; "
         "run one sweep for each value with -m data.validation_split=…",
     ),
     ("seed=-1", "seed=-1: must be at least 0"),

@@ -164,7 +164,9 @@ def test_every_key_that_a_page_names_exists(page: Path, known: set[str]) -> None
 
 def test_every_field_in_a_table_of_fields_exists(known: set[str]) -> None:
     text = "".join(page.read_text() for page in GUIDES)
-    named = re.findall(r"`((?:model|optimizer|training|search|workers|tracking|data|limits)\.[\w.]+\w)`", text)
+    named = re.findall(
+        r"`((?:model|optimizer|training|task|augment|search|workers|tracking|data|limits)\.[\w.]+\w)`", text
+    )
     own = {"model.values.NAME"}
     assert named
     assert {name for name in named if name not in known} <= own

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SWEEP = "NAME/TIME, a sweep's folder, or NAME for its last sweep"
 # A key of the config that is no sweep: without an equals sign, its value is missing.
-KEY = re.compile(r"(model|optimizer|training|search|data|workers|tracking|limits)(\.\w+)+")
+KEY = re.compile(r"(model|optimizer|training|task|augment|search|data|workers|tracking|limits)(\.\w+)+")
 _TRIAL = f"{_SWEEP}; the ID of an MLflow run, or its first digits; or models:/NAME@champion"
 
 

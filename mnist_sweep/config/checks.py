@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.config.foreign_sweeps import meant_as_sweep
@@ -85,7 +86,7 @@ def _one_line(error: ValidationError, cls: type[BaseModel], raw: Mapping[str, An
     path = _path(raw, details["loc"])
     key = (prefix + ".".join(_parts(raw, path))).rstrip(".")
     if details["type"] == "missing":
-        return f"{prefix}{'.'.join(map(str, [*path, details['loc'][-1]]))}: this key is missing"
+        return f"{prefix}{'.'.join([*_parts(raw, path), str(details['loc'][-1])])}: this key is missing"
     if details["type"] == "extra_forbidden":
         known = [prefix + k for k in dotted_keys(cls, raw)]
         return unknown_key(key, known)
@@ -148,15 +149,20 @@ def _value(raw: Any, path: Sequence[int | str]) -> Any:
     return raw
 
 
+def _fields(cls: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Returns the fields of a config model by their keys, which may be words of Python."""
+    return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+
 def _may_be_null(cls: type[BaseModel], raw: Any, path: Sequence[int | str]) -> bool:
     for part in path[:-1]:
-        field = cls.model_fields.get(str(part))
+        field = _fields(cls).get(str(part))
         raw = raw[part]
         models = list(_models(field.annotation, raw)) if field else []
         if not models:
             return False
         cls = models[0]
-    field = cls.model_fields.get(str(path[-1])) if path else None
+    field = _fields(cls).get(str(path[-1])) if path else None
     return field is not None and type(None) in get_args(field.annotation)
 
 
@@ -179,7 +185,7 @@ def dotted_keys(cls: type[BaseModel], raw: Any = None) -> Iterator[str]:
     Yields:
         Names such as `model.pooling.size`.
     """
-    for name, field in cls.model_fields.items():
+    for name, field in _fields(cls).items():
         yield name
         below = raw.get(name) if isinstance(raw, Mapping) else None
         for inner in _models(field.annotation, below):

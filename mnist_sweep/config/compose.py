@@ -335,7 +335,7 @@ def _unparsable(argument: str, error: Exception, overrides: Sequence[str]) -> Us
         return _not_an_override(argument, overrides)
     following = list(overrides)[list(overrides).index(argument) + 1 :] if argument in overrides else []
     right = corrected(argument, following)
-    if right is None and re.match(r"(model|optimizer|training)\..*=.*\w\(", argument):
+    if right is None and re.match(rf"({'|'.join(TRIAL_GROUPS)})\..*=.*\w\(", argument):
         return UserError(f"{argument}: cannot be parsed; to search values, {FORMS}")
     return UserError(
         f"{argument}: cannot be parsed {f'as typed; write {right}' if right else f'({first_line(error)})'}"

@@ -16,7 +16,7 @@ from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.condition_text import Comparison, Written
 from mnist_sweep.config.grammar import Choice, Domain, Interval, is_number
 from mnist_sweep.config.key_names import unknown_key
-from mnist_sweep.config.shipped import TRIAL_GROUPS
+from mnist_sweep.config.shipped import SEARCHED, TRIAL_GROUPS
 
 # A list of the remaining values of an interval of whole numbers is not longer than this.
 _MOST_LISTED = 1000
@@ -164,7 +164,7 @@ def _no_such_parent(key: str, domains: Mapping[str, Domain], plain: Mapping[str,
     if below:
         return f"{key} is a group; name one of its keys, such as {below[0]}"
     if key.partition(".")[0] not in TRIAL_GROUPS and "." in key:
-        return f"{key} is not a part of the search space; name a key of model, optimizer or training"
+        return f"{key} is not a part of the search space; name a key of {SEARCHED}"
     return unknown_key(key, [*domains, *plain])
 
 

@@ -1,4 +1,4 @@
-"""The names of Keras's optimizers, learning-rate schedules and activations.
+"""The names of Keras's optimizers, learning-rate schedules, callbacks and activations.
 
 Checking a config must not load Keras (seconds, hundreds of megabytes), so the names are plain data here.
 `tests/config/test_keras_names.py` compares them with the installed Keras.
@@ -76,6 +76,31 @@ SCHEDULES: dict[str, tuple[set[str], set[str]]] = {
 }
 # Arguments that default to the number of training steps of the entire trial.
 SCHEDULE_STEPS = {"decay_steps", "first_decay_steps"}
+
+# The callbacks that work in a trial → their arguments.
+CALLBACKS: dict[str, set[str]] = {
+    "ReduceLROnPlateau": {"monitor", "factor", "patience", "verbose", "mode", "min_delta", "cooldown", "min_lr"},
+}
+_LOGS = "MLflow gets the metrics of every epoch anyway"
+_OWN = "it takes Python objects; write a callback of your own, package.module:name"
+_CONTINUES = "a trial keeps its best weights, and continues where it was interrupted, anyway"
+# Those that do not → why.
+OTHER_CALLBACKS = {
+    "BackupAndRestore": _CONTINUES,
+    "CSVLogger": _LOGS,
+    "EarlyStopping": "set training.early_stopping.patience instead",
+    "History": _LOGS,
+    "LambdaCallback": _OWN,
+    "LearningRateScheduler": "set optimizer.schedule.name instead, or write your own, package.module:name",
+    "ModelCheckpoint": _CONTINUES,
+    "CallbackList": _OWN,
+    "OrbaxCheckpoint": _CONTINUES,
+    "ProgbarLogger": _LOGS,
+    "RemoteMonitor": _LOGS,
+    "SwapEMAWeights": "set +optimizer.arguments.use_ema=true instead",
+    "TensorBoard": _LOGS,
+    "TerminateOnNaN": "a trial whose loss is not finite ends anyway",
+}
 
 ACTIVATIONS: set[str] = {
     *("linear", "exponential", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "glu"),

@@ -12,13 +12,14 @@ from pydantic import Field, model_validator
 
 from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config import backend, shipped
+from mnist_sweep.config.augment import NONE as NO_AUGMENTATION
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.data_config import DataConfig, TableData, check_data
 from mnist_sweep.config.key_names import nested_keys, unknown_key
 from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
-from mnist_sweep.config.shipped import TRIAL_GROUPS
+from mnist_sweep.config.shipped import SEARCHED, TRIAL_GROUPS
 from mnist_sweep.config.task import CLASSIFICATION, logged_metrics, objective_of
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
@@ -107,7 +108,7 @@ class Settings:
         search: The algorithm and its budget.
         workers: Where trials run.
         tracking: Where runs are logged.
-        trial: The groups model, optimizer, training and task, possibly with sweeps.
+        trial: The groups of `TRIAL_GROUPS`, possibly with sweeps.
         conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
     """
 
@@ -147,8 +148,9 @@ class _Top(Strict):
     model: dict[str, Any]
     optimizer: dict[str, Any]
     training: dict[str, Any]
-    # A default for old sweeps, which lack this key.
+    # Defaults for old sweeps, which lack these keys.
     task: dict[str, Any] = CLASSIFICATION.model_dump()
+    augment: dict[str, Any] = NO_AUGMENTATION.model_dump()
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
@@ -329,6 +331,5 @@ def _refuse_sweeps(value: object, key: str) -> None:
             _refuse_sweeps(inner, f"{key}.{name}")
     elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
-            f"{key}={value}: only values of model, optimizer, training and task can be searched; "
-            f"run one sweep for each value with -m {key}=…"
+            f"{key}={value}: only values of {SEARCHED} can be searched; run one sweep for each value with -m {key}=…"
         )

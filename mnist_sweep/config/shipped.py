@@ -10,7 +10,8 @@ from typing import Any
 from mnist_sweep.common.reading import read_yaml
 
 # The groups of a trial's config, whose values can be searched.
-TRIAL_GROUPS = ("model", "optimizer", "training", "task")
+TRIAL_GROUPS = ("model", "optimizer", "training", "task", "augment")
+SEARCHED = f"{', '.join(TRIAL_GROUPS[:-1])} and {TRIAL_GROUPS[-1]}"
 
 
 def folder() -> Path:
@@ -43,4 +44,5 @@ def trial_defaults(kind: str | None) -> dict[str, Mapping[str, Any]]:
         "optimizer": {**values("optimizer/base/any"), **values("optimizer/adam")},
         "training": values("training/default"),
         "task": values("task/auto"),
+        "augment": values("augment/none"),
     }

@@ -423,7 +423,7 @@ def _check_conditional(
     if keys:
         return
     if key.partition(".")[0] not in shipped.TRIAL_GROUPS:
-        raise UserError(f"conditions.{key}: only keys of model, optimizer and training can have a condition")
+        raise UserError(f"conditions.{key}: only keys of {shipped.SEARCHED} can have a condition")
     if key.startswith(_ARGUMENTS):
         raise UserError(f"conditions.{key}: this argument is neither searched nor set; write +{key}=…, or remove this")
     raise UserError(f"conditions.{unknown_key(key, [*domains, *plain])}")

@@ -45,7 +45,8 @@ TASKS: dict[Kind, Defaults] = {
 }
 
 
-def _named(value: Any) -> Any:
+def named(value: Any) -> Any:
+    """Returns a name without arguments as a config of its kind."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -70,7 +71,7 @@ class Named(BaseModel):
         return _logged(self.name)
 
 
-_Named = Annotated[Named, BeforeValidator(_named)]
+_Named = Annotated[Named, BeforeValidator(named)]
 
 
 class TaskConfig(Strict):

@@ -10,14 +10,26 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from mnist_sweep.common.errors import ImpossibleError, UserError, did_you_mean
 from mnist_sweep.common.text import counted
 from mnist_sweep.config import keras_names
+from mnist_sweep.config.augment import NONE as NO_AUGMENTATION
+from mnist_sweep.config.augment import AugmentConfig
 from mnist_sweep.config.backend import DEFAULT as DEFAULT_BACKEND
 from mnist_sweep.config.checks import Strict, as_written, check
-from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
+from mnist_sweep.config.task import CLASSIFICATION, Named, TaskConfig, named
 
 T = TypeVar("T")
 
@@ -108,6 +120,7 @@ class Pooling(Strict):
     kind: Literal["max", "average"] | None
     size: Count
     after: Literal["all", "last"] | list[Count]
+    over_all: Annotated[Literal["max", "average"] | None, Field(alias="global")] = None
 
     def follows(self, layer: int, layers: int) -> bool:
         """Returns whether a convolution layer is followed by a pooling layer.
@@ -132,12 +145,21 @@ class CNN(Layers):
     # Not used: `data=table` brings them, whose rows are not images.
     text: Text | None = None
     categories: Categories | None = None
+    # Defaults for old sweeps, which lack these keys; the same in `Pooling`.
+    convolution: Literal["standard", "separable"] = "standard"
+    residual: bool = False
     layers: Annotated[int, Field(ge=1, le=100)]
     filters: Count | list[Count]
     kernel_size: Count | list[Count]
     padding: Literal["valid", "same"]
     pooling: Pooling
     dense: Dense
+
+    @model_validator(mode="after")
+    def _shortcuts_fit(self) -> CNN:
+        if self.residual and self.padding == "valid":
+            raise ValueError(".residual=true: adds images of one size; set model.padding=same")
+        return self
 
 
 def without_suffix(name: str) -> str:
@@ -284,6 +306,31 @@ class EarlyStopping(Strict):
     min_delta: NonNegative
 
 
+class Callback(Named):
+    """A callback: Keras's name or the user's `package.module:name`, with arguments next to it."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        why = keras_names.OTHER_CALLBACKS.get(value)
+        if why is not None:
+            raise ValueError(f"is of no use here: {why}")
+        if ":" not in value and value not in keras_names.CALLBACKS:
+            known = [*keras_names.CALLBACKS, *keras_names.OTHER_CALLBACKS]
+            raise ValueError(
+                f"Keras has no such callback{did_you_mean(value, known)}; write your own as package.module:name"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _known_arguments(self) -> Callback:
+        known = keras_names.CALLBACKS.get(self.name, set(self.arguments))
+        for key in self.arguments:
+            if key not in known:
+                raise ValueError(f".{key}: {self.name} has no such argument{did_you_mean(key, known)}")
+        return self
+
+
 class Training(Strict):
     """How one model is trained."""
 
@@ -292,6 +339,8 @@ class Training(Strict):
     batch_size: Count
     epochs: Count
     early_stopping: EarlyStopping
+    # A default for old sweeps, which lack this key.
+    callbacks: Annotated[list[Annotated[Callback, BeforeValidator(named)]], Field(default_factory=list)]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     steps_per_execution: Count | Literal["auto"]
     validation_batch_size: Count
@@ -307,20 +356,22 @@ class TrialConfig(Strict):
         optimizer: Its optimizer; None if a hypermodel has its own.
         training: How to train it.
         task: What to train it for.
+        augment: How to change the training images.
     """
 
     model: Model
     optimizer: Optimizer | None
     training: Training
-    # A default for old sweeps, which lack this key.
+    # Defaults for old sweeps, which lack these keys.
     task: TaskConfig = CLASSIFICATION
+    augment: AugmentConfig = NO_AUGMENTATION
 
 
 def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     """Checks one trial's config.
 
     Args:
-        raw: The groups model, optimizer, training and task, without sweeps.
+        raw: The groups of `TRIAL_GROUPS`, without sweeps.
 
     Returns:
         The typed config; `optimizer.learning_rate: null` is replaced by Keras's default.
@@ -341,16 +392,27 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
 
 
 def check_shape(config: TrialConfig, image: Sequence[int] | None) -> None:
-    """Checks that the image stays at least as large as the window of each convolution and pooling layer.
+    """Checks that a trial can use its images, which stay at least as large as the window of each layer.
 
     Args:
         config: One trial's config.
         image: Height, width and channels of the images; None if the data are not images.
 
     Raises:
-        ImpossibleError: A layer would get an image smaller than its window, or no image.
+        ImpossibleError: A layer would get an image smaller than its window, or no image; or there is no image to
+            change.
     """
-    model = config.model
+    model, steps = config.model, config.augment.steps
+    if image is None and steps:
+        name, value = next(iter(steps.items()))
+        raise ImpossibleError(
+            f"augment.{name}={as_written(value)}: changes images only; use augment=none for these data"
+        )
+    if image is not None and "rand_augment" in steps and image[2] not in (1, 3):
+        raise ImpossibleError(
+            f"augment.rand_augment={config.augment.rand_augment}: changes grey and colour images only; these have "
+            f"{image[2]} channels"
+        )
     if not isinstance(model, CNN):
         return
     if image is None:

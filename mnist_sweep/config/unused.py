@@ -8,6 +8,7 @@ from typing import Any
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import flat
 from mnist_sweep.config import shipped
+from mnist_sweep.config.augment import GEOMETRY
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.task import kind_of, objective_of
@@ -100,6 +101,16 @@ _RULES: tuple[_Rule, ...] = (
         ("model.pooling.size", "model.pooling.after"),
         lambda c: _is_shipped(c, "cnn") and _pooling(c).get("kind", "max") is None,
         "model.pooling.kind=null switches pooling off",
+    ),
+    (
+        ("augment.fill",),
+        lambda c: not any(c.get("augment", {}).get(step) for step in GEOMETRY),
+        "set augment.shift, augment.rotation or augment.zoom, which move the edge",
+    ),
+    (
+        ("model.residual",),
+        lambda c: _is_shipped(c, "cnn") and c["model"]["layers"] == 1,
+        "model.layers=1 leaves no layer to add another one to",
     ),
 )
 

@@ -23,6 +23,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_printer
 from mnist_sweep.common.text import counted, first_line, os_reason
 from mnist_sweep.common.versions import versions
+from mnist_sweep.config import augment
 from mnist_sweep.data.dataset import Dataset, LoadedData
 from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
@@ -154,7 +155,8 @@ class _Launch:
         # The argument by which every command finds the sweep.
         self._name = summary.as_argument(self._started.sweep, folder)
         grown = [key for key, domain in before.space.items() if self._grown.get(key, domain) != domain]
-        notes = [*self._plan.space.notes, *(f"{key} was {before.space[key]} before" for key in grown)]
+        doubts = augment.doubts(self._plan.config.get("augment", {}), self._plan.config["data"]["name"])
+        notes = [*doubts, *self._plan.space.notes, *(f"{key} was {before.space[key]} before" for key in grown)]
         about = replace(self._started, space=self._plan.space.describe())
         summary.announce(say, about, [slot.name for slot in self._plan.slots], notes, self._console.width)
         here = [slot for slot in self._plan.slots if not node_of(slot.name)]

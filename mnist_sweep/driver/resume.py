@@ -23,6 +23,7 @@ from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.dotted import replaced
 from mnist_sweep.config.grammar import looks_like_sweep, parse_value, read_sweep
 from mnist_sweep.config.key_names import unknown_key
+from mnist_sweep.config.later_keys import with_later_keys
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import FREE_TEXTS, check_settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
@@ -256,7 +257,7 @@ def last_config(state: SweepState, folder: Path) -> dict[str, Any]:
         check_settings(state.config)
     except UserError as error:
         raise UserError(f"{folder / files.FILE}: the sweep's config cannot be used ({error})") from None
-    return state.config
+    return with_later_keys(state.config)
 
 
 def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

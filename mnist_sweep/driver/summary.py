@@ -15,6 +15,7 @@ from mnist_sweep.common.secrets import masked
 from mnist_sweep.common.tables import LONGEST_LINE, Column, show
 from mnist_sweep.common.text import LONGEST_REASON, counted, flat, format_setting, one_line
 from mnist_sweep.config import backend
+from mnist_sweep.config.augment import used
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
@@ -105,7 +106,9 @@ def announce(
 
 
 def _used(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns the groups of a config without what a hypermodel replaces."""
+    """Returns the groups of a config without what a hypermodel replaces, and without augmentation if it is off."""
+    if not used(groups["augment"]):
+        groups = {**groups, "augment": {}}
     model = groups["model"]
     if model.get("hypermodel") is None:
         return groups

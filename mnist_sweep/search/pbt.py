@@ -25,7 +25,7 @@ _FACTORS = (0.8, 1.2)
 # Keys, or ends of a model's keys, that change neither the shapes of weights nor the optimizer's state.
 _KEYS = {"optimizer.learning_rate", "training.batch_size"}
 _MODEL_FIELDS = {"dropout", "l2", "learning_rate"}
-_GROUPS = ("optimizer.arguments.", "optimizer.schedule.arguments.")
+_GROUPS = ("optimizer.arguments.", "optimizer.schedule.arguments.", "augment.")
 # Keras keeps averages for momentum only if it is not 0, and sums for gradient accumulation only if it is set.
 _MOMENTUM, _ACCUMULATION = "optimizer.arguments.momentum", "optimizer.arguments.gradient_accumulation_steps"
 
@@ -34,7 +34,8 @@ def perturbable(space: Space) -> list[str]:
     """Returns the hyperparameters that can change from one generation to the next.
 
     They are the numbers that change neither the shapes of weights nor the optimizer's state: learning rate, batch size,
-    dropout, l2, and the arguments of the optimizer and its schedule; for a hypermodel, those that a worker has found.
+    dropout, l2, the strengths of augmentation, and the arguments of the optimizer and its schedule; for a hypermodel,
+    those that a worker has found.
     """
     parents = {parent for h in space.hyperparameters for parent, _ in h.conditions}
     return [

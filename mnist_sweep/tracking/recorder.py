@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mnist_sweep.common.files import remove
 from mnist_sweep.common.text import counted, flat
 from mnist_sweep.config import backend
+from mnist_sweep.config.augment import used
 from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.journal import steering
@@ -909,7 +910,9 @@ def hyperparameters(trial: Trial) -> dict[str, Any]:
     Returns:
         Plain values by dotted names: `model.units`, or `model.units.1` if each layer was searched separately.
     """
-    values = {key: value for key, value in flat(trial.config).items() if value not in (None, [], {})}
+    idle = () if used(trial.config.get("augment", {})) else ("augment",)
+    config = {group: values for group, values in trial.config.items() if group not in idle}
+    values = {key: value for key, value in flat(config).items() if value not in (None, [], {})}
     by_layer = {name.rpartition(".")[0] for name in trial.values if name.rpartition(".")[2].isdigit()}
     unused = by_layer | set(trial.inactive)
     return {key: value for key, value in values.items() if key not in unused} | trial.values

@@ -30,6 +30,8 @@ class Progress:
         best_epoch: The best epoch.
         bar: The score that early stopping compares with.
         waited: Epochs since a score last beat the bar.
+        callbacks: The state of each of `training.callbacks`.
+        ended: Which of them has ended the training, else "".
     """
 
     epoch: int = 0
@@ -39,6 +41,8 @@ class Progress:
     best_epoch: int | None = None
     bar: float | None = None
     waited: int = 0
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    ended: str = ""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
 from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, tasks, user_code
 from mnist_sweep.training import model as models
+from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.backends import configure as configure
+from mnist_sweep.training.callbacks import Callbacks
 from mnist_sweep.training.model_cache import CompiledModel, ModelCache
 from mnist_sweep.training.splits import Split, Splits
 from mnist_sweep.training.stopwatch import Stopwatch
@@ -164,7 +166,7 @@ class Trainer:
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Checked before hours of training.
                 user_code.check_loadable(to_save, _setting(job.config.model))
-        callback = _TrialCallback(job, report, stop, built, clock)
+        callback = _TrialCallback(job, report, stop, built, clock, Callbacks(training.callbacks))
         callback.restore(model)
         if not callback.ended:
             if built and built.has_custom_fit:
@@ -287,16 +289,18 @@ class Trainer:
             program = compiled.program
             program.prepare(split, training.batch_size, training.validation_batch_size)
         callback.set_model(compiled.model)
+        callback.on_train_begin()
         while not callback.ended:
             epoch = callback.progress.epoch
             callback.on_epoch_begin(epoch)
             with clock("train"):
                 logs = program.train(split, training.seed, epoch, training.batch_size, most, callback.on_loss)
             if callback.divergence:
-                return
+                break
             with clock("validate"):
                 logs |= program.validate(split, training.validation_batch_size)
             callback.on_epoch_end(epoch, logs)
+        callback.on_train_end()
 
     def _custom_fit(self, built: BuiltModel, job: Job, split: Split, callback: _TrialCallback) -> None:
         from mnist_sweep.training import custom_fit
@@ -316,16 +320,30 @@ class Trainer:
 
             built = custom_model.build(config.model, split.schema)
             built.set_execution(models.steps_per_execution(config, built.model, steps), config.training.jit_compile)
-            return built, CompiledModel(built.model, split, built.adapt)
+            _check_hypermodel(config, built)
+            return built, CompiledModel(built.model, split, built.adapt, augmentation=Augmentation.of(config.augment))
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
             # Its layers may hold any state, so it is never reused.
             model = models.build(config, split.schema)
             _compile(model, config, steps, target, None)
-            return None, CompiledModel(model, split)
+            return None, CompiledModel(model, split, augmentation=Augmentation.of(config.augment))
         scale = split.target_scale if tasks.scales(config.task) else None
         compile_ = partial(_compile, config=config, steps=steps, target=target, scale=scale)
         return None, self._models.get(config, steps, split, scale, compile_)
+
+
+def _check_hypermodel(config: TrialConfig, built: BuiltModel) -> None:
+    """Refuses what a user's compiled model cannot be trained with."""
+    setting, steps = f"model.hypermodel={built.name}", config.augment.steps
+    if mixing := [name for name in ("mixup", "cutmix") if name in steps]:
+        raise UserError(
+            f"augment.{mixing[0]}={steps[mixing[0]]}: {setting} compiles its own loss, which does not take the targets "
+            "of two images; set it to 0"
+        )
+    for key, used in (("augment." + next(iter(steps), ""), steps), ("training.callbacks", config.training.callbacks)):
+        if built.has_custom_fit and used:
+            raise UserError(f"{key}: {setting} has a fit of its own, which would ignore it; do it there")
 
 
 def _setting(model: CustomModel | HyperModelConfig) -> str:
@@ -352,6 +370,8 @@ def _compile(model: keras.Model, config: TrialConfig, steps: int, target: Target
     optimizer = models.optimizer(config.optimizer, steps)
     backends.speed_up(optimizer)
     loss, metrics = tasks.loss(config.task, target, scale), tasks.metrics(config.task, target)
+    if config.augment.mixes:
+        loss, metrics = tasks.of_mixed(config.task, target, loss, metrics)
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit)
 
 
@@ -367,8 +387,11 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         divergence: What became NaN or infinite and when, else "".
     """
 
-    def __init__(self, job: Job, report: Report, stop: Stop, built: BuiltModel | None, clock: Stopwatch) -> None:
+    def __init__(
+        self, job: Job, report: Report, stop: Stop, built: BuiltModel | None, clock: Stopwatch, others: Callbacks
+    ) -> None:
         super().__init__()
+        self._others = others
         self._job, self._report, self._stop, self._built, self.clock = job, report, stop, built, clock
         self._started = self._saved = time.monotonic()
         self._saved_epoch = 0
@@ -406,8 +429,15 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Whether the trial must not train any longer, for whatever reason."""
         return self.completed or bool(self.stopped or self.divergence)
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._others.begin(self.model, self._job.epochs, self.progress.callbacks)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._others.end()
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.monotonic()
+        self._others.epoch_begin(epoch)
         generators = [g for layer in self.model._flatten_layers() for g in getattr(layer, "_seed_generators", [])]
         for i, generator in enumerate(generators):
             seed = np.random.SeedSequence([self._job.config.training.seed, epoch, i]).generate_state(1)[0]
@@ -440,6 +470,8 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._diverge(name, metrics[name])
             return
         self._advance(epoch + 1, metrics)
+        self._others.epoch_end(epoch, metrics)
+        self.progress.callbacks, self.progress.ended = self._others.states(), self._others.stopped
         if time.monotonic() - self._saved >= self._job.checkpoint_every:
             self.save()
         with self.clock("wait"):
@@ -492,6 +524,8 @@ class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         patience = self._job.config.training.early_stopping.patience
         if patience is not None and self.progress.waited >= patience and self.progress.epoch < self._job.epochs:
             self.early = f"no better {self._job.objective.name} for {counted(patience, 'epoch')}"
+        if self.progress.ended and self.progress.epoch < self._job.epochs:
+            self.early = self.progress.ended
         if self.completed:
             return
         if not self._job.stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -46,16 +47,16 @@ def build(config: TrialConfig, schema: Schema, scale: Scale | None = None) -> ke
     return connected(schema, layers(config, schema, scale))
 
 
-def connected(schema: Schema, made: Sequence[keras.layers.Layer]) -> keras.Model:
+def connected(schema: Schema, stack: Sequence[keras.layers.Layer | Shortcut]) -> keras.Model:
     """Connects the layers that `layers` has created with inputs.
 
     Args:
         schema: The inputs.
-        made: The layers.
+        stack: The layers.
     """
     if list(schema.inputs) == [ONLY]:
-        return keras.Sequential([keras.Input(input_shape(schema)), *made])
-    inputs, parts, left = dict[str, Any](), list[Any](), list(made)
+        return _stacked(input_shape(schema), stack)
+    inputs, parts, left = dict[str, Any](), list[Any](), each(stack)
     for name, one in schema.inputs.items():
         embedded = one.kind in ("categories", "text")
         inputs[name] = values = keras.Input(one.shape, dtype="int32" if embedded else "float32", name=name)
@@ -96,7 +97,47 @@ def _mean_of_words(words: Any, vectors: Any, name: str) -> Any:
     return keras.layers.Dot(1, name=f"{name}_mean")([vectors, shares])
 
 
-def layers(config: TrialConfig, schema: Schema, scale: Scale | None) -> list[keras.layers.Layer]:
+@dataclass(frozen=True)
+class Shortcut:
+    """Layers with a shortcut around them.
+
+    Attributes:
+        around: The layers.
+        projection: The layers of the shortcut; empty if the shapes are the same.
+        add: Adds both.
+    """
+
+    around: Sequence[keras.layers.Layer]
+    projection: Sequence[keras.layers.Layer]
+    add: keras.layers.Layer
+
+
+def _stacked(shape: Any, stack: Sequence[keras.layers.Layer | Shortcut]) -> keras.Model:
+    if not any(isinstance(one, Shortcut) for one in stack):
+        return keras.Sequential([keras.Input(shape), *stack])
+    inputs = x = keras.Input(shape)
+    for one in stack:
+        x = (
+            one.add([_through(part, x) for part in (one.around, one.projection)])
+            if isinstance(one, Shortcut)
+            else one(x)
+        )
+    return keras.Model(inputs, x)
+
+
+def _through(layers: Sequence[keras.layers.Layer], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def each(stack: Sequence[keras.layers.Layer | Shortcut]) -> list[keras.layers.Layer]:
+    """Returns all layers, those of shortcuts included."""
+    parts = ([*one.around, *one.projection, one.add] if isinstance(one, Shortcut) else [one] for one in stack)
+    return [layer for part in parts for layer in part]
+
+
+def layers(config: TrialConfig, schema: Schema, scale: Scale | None) -> list[keras.layers.Layer | Shortcut]:
     """Creates the layers of a trial's model without building them, which takes a fraction of `build`'s time.
 
     Args:
@@ -108,7 +149,7 @@ def layers(config: TrialConfig, schema: Schema, scale: Scale | None) -> list[ker
     assert isinstance(model, MLP | CNN)
     first = _convolutions(model) if isinstance(model, CNN) else list(_embeddings(model, schema))
     hidden = _dense(model if isinstance(model, MLP) else model.dense)
-    return [*first, keras.layers.Flatten(), *hidden, *tasks.head(config.task, schema.target, scale)]
+    return [*first, _flat(model), *hidden, *tasks.head(config.task, schema.target, scale)]
 
 
 def _embeddings(model: MLP, schema: Schema) -> Iterator[keras.layers.Layer]:
@@ -126,20 +167,41 @@ def _embeddings(model: MLP, schema: Schema) -> Iterator[keras.layers.Layer]:
                 yield keras.layers.Conv1D(size, _WORDS, **arguments)
 
 
-def _convolutions(model: CNN) -> list[keras.layers.Layer]:
+def _convolutions(model: CNN) -> list[keras.layers.Layer | Shortcut]:
     pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    layers: list[keras.layers.Layer] = []
+    kind = keras.layers.Conv2D if model.convolution == "standard" else keras.layers.SeparableConv2D
+    layers: list[keras.layers.Layer | Shortcut] = []
     for i in range(model.layers):
         convolution: dict[str, Any] = {
             "filters": at_layer(model.filters, i),
             "kernel_size": at_layer(model.kernel_size, i),
             "padding": model.padding,
         }
-        layers += _activated(keras.layers.Conv2D, convolution, model, i)
+        if model.residual and i:
+            # The activation is after the sum, as in ResNet.
+            activation = keras.layers.Activation(at_layer(model.activation, i))
+            layers += [_shortcut(kind, convolution, model, i), activation]
+        else:
+            layers += _activated(kind, convolution, model, i)
         if model.pooling.kind is not None and model.pooling.follows(i, model.layers):
             layers.append(pools[model.pooling.kind](model.pooling.size))
         layers += _dropout(model, i)
     return layers
+
+
+def _flat(model: MLP | CNN) -> keras.layers.Layer:
+    pooling = model.pooling.over_all if isinstance(model, CNN) else None
+    if pooling is None:
+        return keras.layers.Flatten()
+    return keras.layers.GlobalAveragePooling2D() if pooling == "average" else keras.layers.GlobalMaxPooling2D()
+
+
+def _shortcut(kind: type[keras.layers.Layer], args: dict[str, Any], model: CNN, i: int) -> Shortcut:
+    """Creates a convolution with a shortcut around it, and around its normalization."""
+    filters, projection = args["filters"], []
+    if filters != at_layer(model.filters, i - 1):
+        projection.append(keras.layers.Conv2D(filters, 1, kernel_regularizer=_penalty(model, i)))
+    return Shortcut(_linear(kind, args, model, i), projection, keras.layers.Add())
 
 
 def _dense(stack: Dense) -> list[keras.layers.Layer]:
@@ -151,15 +213,22 @@ def _dense(stack: Dense) -> list[keras.layers.Layer]:
 
 
 def _activated(kind: type[keras.layers.Layer], args: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
-    activation, l2 = at_layer(stack.activation, i), at_layer(stack.l2, i)
-    penalty = keras.regularizers.L2(l2) if l2 else None
+    activation = at_layer(stack.activation, i)
     if not at_layer(stack.batch_normalization, i):
-        return [kind(**args, activation=activation, kernel_regularizer=penalty)]
-    return [
-        kind(**args, kernel_regularizer=penalty),
-        keras.layers.BatchNormalization(),
-        keras.layers.Activation(activation),
-    ]
+        return _linear(kind, {**args, "activation": activation}, stack, i)
+    return [*_linear(kind, args, stack, i), keras.layers.Activation(activation)]
+
+
+def _linear(kind: type[keras.layers.Layer], args: dict[str, Any], stack: Layers, i: int) -> list[keras.layers.Layer]:
+    """Creates a layer and its normalization."""
+    of = ("depthwise", "pointwise") if kind is keras.layers.SeparableConv2D else ("kernel",)
+    layer = kind(**args, **{f"{weights}_regularizer": _penalty(stack, i) for weights in of})
+    return [layer, keras.layers.BatchNormalization()] if at_layer(stack.batch_normalization, i) else [layer]
+
+
+def _penalty(stack: Layers, i: int) -> keras.regularizers.Regularizer | None:
+    l2 = at_layer(stack.l2, i)
+    return keras.regularizers.L2(l2) if l2 else None
 
 
 def _dropout(stack: Layers, i: int) -> list[keras.layers.Layer]:
@@ -217,11 +286,10 @@ def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model
         built = builder(_given(model), input_shape(schema), schema.target.size)
     except Exception as error:
         raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
+    if not isinstance(built, keras.Model):
+        raise UserError(f"{setting}: returned {type(built).__name__}; return a keras.Model")
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
-        raise UserError(
-            f"{setting}: returned {type(built).__name__}; return a Sequential or functional "
-            "keras.Model (a subclassed one cannot be saved as .h5)"
-        )
+        built = _as_layer(setting, built, schema)
     expected = (None, 1 if task.kind == "binary" else schema.target.size)
     if tuple(built.output_shape) != expected:
         what = "numbers" if task.kind == "regression" else "probabilities"
@@ -231,6 +299,24 @@ def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model
     if task.kind == "classification":
         _check_probabilities(setting, built)
     return built
+
+
+def _as_layer(setting: str, built: keras.Model, schema: Schema) -> keras.Model:
+    """Returns a functional model of which a subclassed one is the only layer: such a model can be saved as `.h5`."""
+    kind = type(built)
+    lost = [step for step in ("train_step", "compute_loss") if getattr(kind, step) is not getattr(keras.Model, step)]
+    if lost:
+        raise UserError(
+            f"{setting}: {kind.__name__} overrides both call and {lost[0]}; override {lost[0]} in a model that is made "
+            f"as {kind.__name__}(inputs, outputs), without a call of its own"
+        )
+    shape = input_shape(schema)
+    inputs = {name: keras.Input(one) for name, one in shape.items()} if isinstance(shape, dict) else keras.Input(shape)
+    try:
+        outputs = built(inputs)
+    except Exception as error:
+        raise user_code.code_error(setting, kind.__module__, f"{kind.__name__} cannot be called", error) from error
+    return keras.Model(inputs, outputs)
 
 
 def _check_probabilities(setting: str, built: keras.Model) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from mnist_sweep.config.trial_config import CNN, MLP, TrialConfig
 from mnist_sweep.training import backends
 from mnist_sweep.training import model as models
+from mnist_sweep.training.augment import Augmentation, shape_of
 from mnist_sweep.training.backends.epochs import Adapt
 from mnist_sweep.training.splits import Split
 from mnist_sweep.training.tasks import Scale
@@ -33,7 +34,8 @@ else:
 _MOST = 16
 _MOST_BYTES = 2**28
 # The attributes in which layers may differ between trials that share a model.
-_NUMBERS = ("rate", "kernel_regularizer")
+_PENALTIES = ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer")
+_NUMBERS = ("rate", *_PENALTIES)
 # Layers that train faster than Keras's.
 _OURS = {keras.layers.Conv2D: backends.Conv2D, keras.layers.MaxPooling2D: backends.MaxPooling2D}
 
@@ -47,12 +49,16 @@ class CompiledModel:
         split: Rows from the `Splits` that it is trained on.
         adapt: Converts batches to what the model expects.
         standard: The same model of Keras's own layers, to be saved; None if `model` itself can be saved.
+        layers: The layers of `standard`, in the order of `model.each`.
+        augmentation: Changes the batches to train on.
     """
 
     model: keras.Model
     split: Split
     adapt: Adapt | None = None
     standard: keras.Model | None = None
+    layers: Sequence[keras.layers.Layer] = ()
+    augmentation: Augmentation | None = None
     _initial: list[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +69,7 @@ class CompiledModel:
     @cached_property
     def program(self) -> Program:
         """The compiled epochs."""
-        return Program(self.model, self.split, self.adapt)
+        return Program(self.model, self.split, self.adapt, self.augmentation)
 
     @cached_property
     def bytes(self) -> int:
@@ -76,23 +82,22 @@ class CompiledModel:
         """Prepares the model for a trial: sets weights, rates and penalties to those of a newly built model.
 
         Args:
-            layers: The trial's layers, from `model.layers`.
+            layers: The trial's layers, from `model.each`.
             learning_rate: The trial's learning rate; None if a schedule determines it.
         """
-        assert self.standard is not None
-        for new in layers:
-            layer, standard = (model.get_layer(new.name) for model in (self.model, self.standard))
+        for standard, new in zip(self.layers, layers, strict=True):
+            layer = self.model.get_layer(standard.name)
             for name in _NUMBERS:
                 if hasattr(new, name):
                     setattr(standard, name, getattr(new, name))
             if isinstance(layer, _Dropout):
                 layer.numbers[0].assign(new.rate)
-            penalty: Any = getattr(layer, "kernel_regularizer", None)
-            if isinstance(penalty, _L2):
-                penalty.number.assign(new.kernel_regularizer.l2)
+            for name in _PENALTIES:
+                penalty: Any = getattr(layer, name, None)
+                if isinstance(penalty, _L2):
+                    penalty.number.assign(getattr(new, name).l2)
             for weight in layer.weights:
-                initializer = getattr(new, f"{weight.name}_initializer")
-                weight.assign(initializer(weight.shape, dtype=weight.dtype))
+                weight.assign(_initializer(new, weight.name)(weight.shape, dtype=weight.dtype))
         for variable, value in zip(self.model.optimizer.variables, self._initial, strict=True):
             variable.assign(np.broadcast_to(np.asarray(value), variable.shape))
         if learning_rate is not None:
@@ -135,18 +140,22 @@ class ModelCache:
         # What depends on the training rows is part of the model or of its program.
         depends = scale is not None or split.class_weights is not None or split.encoding is not None
         key = f"{_key(config, steps)}{split.name if depends else ''}"
-        layers = models.layers(config, split.schema, scale)
+        stack = models.layers(config, split.schema, scale)
+        layers = models.each(stack)
         compiled = self._kept.pop(key, None)
         if compiled is None:
-            standard = models.connected(split.schema, layers)
+            standard = models.connected(split.schema, stack)
             model = keras.models.clone_model(standard, clone_function=_with_variables)
             compile_(model)
-            compiled = CompiledModel(model, split, standard=standard)
+            augmentation = Augmentation.of(config.augment)
+            compiled = CompiledModel(model, split, standard=standard, layers=layers, augmentation=augmentation)
         self._kept[key] = compiled
         while len(self._kept) > 1 and (
             len(self._kept) > _MOST or sum(kept.bytes for kept in self._kept.values()) > _MOST_BYTES
         ):
             self._kept.popitem(last=False)
+        if compiled.augmentation is not None:
+            compiled.augmentation.set(config.augment)
         scheduled = config.optimizer is None or config.optimizer.schedule.name is not None
         compiled.reset(layers, None if scheduled else config.optimizer.learning_rate)  # type: ignore[union-attr]
         return compiled
@@ -179,12 +188,24 @@ def _with_variables(layer: keras.layers.Layer) -> keras.layers.Layer:
     if type(layer) is keras.layers.Dropout:
         return _Dropout(config["rate"], name=config["name"], dtype=config["dtype"])
     copy = _OURS.get(type(layer), type(layer)).from_config(config)
-    penalty: Any = getattr(layer, "kernel_regularizer", None)
-    if type(penalty) is keras.regularizers.L2:
-        copy.kernel_regularizer = _L2(float(penalty.l2))
+    numbers = []
+    for name in _PENALTIES:
+        penalty: Any = getattr(layer, name, None)
+        if type(penalty) is keras.regularizers.L2:
+            changeable = _L2(float(penalty.l2))
+            setattr(copy, name, changeable)
+            numbers.append(changeable.number)
+    if numbers:
         # The JAX program looks for a model's numbers here.
-        copy.numbers = (copy.kernel_regularizer.number,)
+        copy.numbers = tuple(numbers)
     return copy
+
+
+def _initializer(layer: keras.layers.Layer, weight: str) -> Callable[..., Any]:
+    """Returns what initializes a weight of a layer, such as `kernel` or `depthwise_kernel`."""
+    names = (f"{weight}_initializer", f"{weight.removesuffix('_kernel')}_initializer")
+    found: Callable[..., Any] = next(getattr(layer, name) for name in names if hasattr(layer, name))
+    return found
 
 
 def _key(config: TrialConfig, steps: int) -> str:
@@ -199,7 +220,8 @@ def _key(config: TrialConfig, steps: int) -> str:
     training = config.training
     model = _without_numbers(config.model.model_dump(mode="json"))
     task = config.task.model_dump(mode="json")
-    return json.dumps([model, optimizer, task, training.precision, training.jit_compile], sort_keys=True)
+    parts = [model, optimizer, task, shape_of(config.augment), training.precision, training.jit_compile]
+    return json.dumps(parts, sort_keys=True)
 
 
 def _without_numbers(model: dict[str, Any]) -> dict[str, Any]:

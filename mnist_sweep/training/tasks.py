@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -80,6 +80,43 @@ def loss(task: TaskConfig, target: Target, scale: Scale | None) -> Any:
     if task.kind == "classification" and _wants_one_hot(named):
         return _OneHotLoss(made, target.size)
     return made if scale is None else _ScaledLoss(made, scale[1])
+
+
+def mixed(targets: Any, weights: Any, shares: Any) -> Any:
+    """Returns the targets of rows that were mixed with the row before each, the first with the last.
+
+    Args:
+        targets: (N,) or (N, K).
+        weights: How much each row counts, (N,); None if all count alike.
+        shares: How much of each row is its own, (N,), in 0..1.
+
+    Returns:
+        (N, 2 K + 2), float32: its own targets, those of the other row, and the weights of both, for models that are
+        compiled with `of_mixed`.
+    """
+    ops = keras.ops
+    columns = ops.cast(targets if len(targets.shape) == 2 else ops.expand_dims(targets, 1), "float32")
+    counts = ops.ones_like(shares) if weights is None else ops.cast(weights, "float32")
+    both = [shares * counts, (1.0 - shares) * ops.roll(counts, 1, axis=0)]
+    return ops.concatenate([columns, ops.roll(columns, 1, axis=0), ops.stack(both, axis=1)], axis=1)
+
+
+def of_mixed(task: TaskConfig, target: Target, loss: Any, metrics: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Returns a loss and metrics that also take the targets of `mixed`.
+
+    The loss is the mean of the losses of both rows' targets. The metrics compare with the target that counts more.
+
+    Args:
+        task: The task.
+        target: What the model predicts.
+        loss: From `loss`.
+        metrics: From `metrics`.
+    """
+    columns = None if task.kind == "classification" else 1 if task.kind == "binary" else target.size
+    inner = keras.losses.get(loss) if isinstance(loss, str) else loss
+    inner = inner if isinstance(inner, keras.losses.Loss) else _FunctionLoss(inner)
+    made = [_metric(Named(name=one), task, target) if isinstance(one, str) else one for one in metrics]
+    return _MixedLoss(inner, columns), [_MixedMetric(one, columns) for one in made]
 
 
 def metrics(task: TaskConfig, target: Target) -> list[Any]:
@@ -243,6 +280,52 @@ class _OneHotLoss(keras.losses.Loss):  # type: ignore[misc]
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self._inner.call(keras.ops.one_hot(_flat(y_true), self._classes), y_pred)
+
+
+class _MixedLoss(keras.losses.Loss):  # type: ignore[misc]
+    """A loss of the targets of `mixed`, and of others. `columns` is None for classes, which are numbers (N,)."""
+
+    def __init__(self, inner: keras.losses.Loss, columns: int | None) -> None:
+        super().__init__(name=inner.name, reduction=inner.reduction)
+        self._inner, self._columns = inner, columns
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        parts = _parts(y_true, self._columns)
+        if parts is None:
+            return self._inner.call(y_true, y_pred)
+        own, other, counts = parts
+        return counts[:, 0] * self._inner.call(own, y_pred) + counts[:, 1] * self._inner.call(other, y_pred)
+
+
+class _MixedMetric(keras.metrics.Metric):  # type: ignore[misc]
+    """A metric of the targets of `mixed`, and of others."""
+
+    def __init__(self, inner: keras.metrics.Metric, columns: int | None) -> None:
+        super().__init__(name=inner.name)
+        self.inner, self._columns = inner, columns
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        parts = _parts(y_true, self._columns)
+        if parts is not None:
+            own, other, counts = parts
+            first = counts[:, 0] >= counts[:, 1]
+            y_true = keras.ops.where(first if self._columns is None else first[:, None], own, other)
+        self.inner.update_state(y_true, y_pred, sample_weight)
+
+    def result(self) -> Any:
+        return self.inner.result()
+
+    def reset_state(self) -> None:
+        self.inner.reset_state()
+
+
+def _parts(targets: Any, columns: int | None) -> tuple[Any, Any, Any] | None:
+    """Returns the own and the other targets of mixed rows, and the weights of both (N, 2); None if none are mixed."""
+    width = columns or 1
+    if len(targets.shape) != 2 or targets.shape[1] != 2 * width + 2:
+        return None
+    own, other, counts = targets[:, :width], targets[:, width : 2 * width], targets[:, 2 * width :]
+    return (own, other, counts) if columns else (own[:, 0], other[:, 0], counts)
 
 
 class _OneHotMetric(keras.metrics.Metric):  # type: ignore[misc]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from mnist_sweep.config.augment import used
 from mnist_sweep.config.settings import WorkersConfig
 from mnist_sweep.config.trial_config import made_by
 from mnist_sweep.journal import events
@@ -325,7 +326,8 @@ def _work(trial: Trial) -> str:
     if made_by(model) is None:
         model = _without_rates(model)
     optimizer = (trial.config.get("optimizer") or {}).get("name")
-    return json.dumps([model, optimizer, training["batch_size"], training["precision"]], sort_keys=True)
+    changes = sorted(used(trial.config.get("augment", {})))
+    return json.dumps([model, optimizer, training["batch_size"], training["precision"], *changes], sort_keys=True)
 
 
 def _without_rates(value: object) -> object:

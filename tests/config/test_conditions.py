@@ -253,7 +253,11 @@ def test_values_that_a_narrower_search_leaves_out_may_stay_in_the_condition(spac
         ("model.units", "model.lyers > 1", "=model.lyers > 1: model.lyers: unknown key; did you mean 'model.layers'?"),
         ("model.unts", "model.l2 == 0.1", ".unts: unknown key; did you mean 'model.units'?"),
         (MOMENTUM, "model.l2 == 0.1", ": this argument is neither searched nor set; write +optimizer.arguments"),
-        ("data.name", "model.l2 == 0.1", ": only keys of model, optimizer and training can have a condition"),
+        (
+            "data.name",
+            "model.l2 == 0.1",
+            ": only keys of model, optimizer, training, task and augment can have a condition",
+        ),
         ("model.kind", "model.l2 == 0.1", ": model.kind is the same in all trials of a sweep"),
         ("model.units", "data.name == mnist", "data.name is not a part of the search space; name a key of model"),
         ("model.units", "model.units == 16", "model.units depends on itself"),

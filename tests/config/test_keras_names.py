@@ -49,6 +49,7 @@ config = {"learning_rate": 0.5}
 print(json.dumps({
     "optimizers": optimizers,
     "schedules": arguments(keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule),
+    "callbacks": arguments(keras.callbacks, keras.callbacks.Callback),
     "activations": activations,
     "optimizers by name": {
         name: type(got(keras.optimizers.get, {"class_name": name.lower(), "config": config})).__name__
@@ -95,6 +96,12 @@ def test_a_schedules_arguments_are_those_of_keras(keras: Keras, name: str) -> No
     required = {key for key, needed in of_keras.items() if needed}
 
     assert keras_names.SCHEDULES[name] == (required, set(of_keras) - required)
+
+
+def test_the_callbacks_are_those_of_keras(keras: Keras) -> None:
+    assert {*keras_names.CALLBACKS, *keras_names.OTHER_CALLBACKS} == set(keras["callbacks"])
+    for name, arguments in keras_names.CALLBACKS.items():
+        assert arguments == set(keras["callbacks"][name]) - ELSEWHERE
 
 
 def test_the_steps_that_default_to_the_whole_trial_are_required_by_some_schedule() -> None:

@@ -426,7 +426,7 @@ def test_a_name_of_letters_digits_and_dashes_is_accepted(compose_config: Compose
 )
 def test_a_sweep_outside_model_optimizer_and_training_is_refused(compose_config: Compose, key: str, sweep: str) -> None:
     expected = (
-        f"{key}={sweep}: only values of model, optimizer and training can be searched; "
+        f"{key}={sweep}: only values of model, optimizer, training, task and augment can be searched; "
         f"run one sweep for each value with -m {key}=…"
     )
 
@@ -437,7 +437,9 @@ def test_several_seeds_are_refused_by_the_key_that_the_user_wrote(compose_config
     # The search's seed, and others, refer to it.
     config = compose_config("search=tpe", "seed='1,2'")
     assert config["search"]["seed"] == "1,2"
-    assert message(config).startswith("seed=1,2: only values of model, optimizer and training can be searched; ")
+    assert message(config).startswith(
+        "seed=1,2: only values of model, optimizer, training, task and augment can be searched; "
+    )
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy max", "val_loss", "val_loss min"])

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from changes import MISSING, changed
 
-from mnist_sweep.common.errors import UserError
+from mnist_sweep.common.errors import ImpossibleError, UserError
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.checks import dotted_keys
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.trial_config import CustomModel, Pooling, TrialConfig, at_layer, check_shape, check_trial
 
 Config = dict[str, Any]
@@ -31,7 +32,7 @@ def trial(compose_config: Compose) -> Trial:
     def build(model: str = "mlp", changes: dict[str, Any] | None = None) -> Config:
         config = compose_config(f"model={model}")
         del config["model"]["per_layer"]
-        return changed({group: config[group] for group in ("model", "optimizer", "training")}, changes or {})
+        return changed({group: config[group] for group in TRIAL_GROUPS}, changes or {})
 
     return build
 
@@ -297,6 +298,64 @@ def test_dotted_keys_depend_on_the_kind_of_model() -> None:
     assert {"model", "model.units", "optimizer.schedule.name", "training.early_stopping.patience"} <= set(keys)
     assert "model.filters" not in keys
     assert "model.pooling.size" in set(dotted_keys(TrialConfig, {"model": {"kind": "cnn"}}))
+
+
+def test_shortcuts_around_layers_that_shrink_images_are_impossible(trial: Trial) -> None:
+    assert message(trial("cnn", {"model.residual": True})) == (
+        "model.residual=true: adds images of one size; set model.padding=same"
+    )
+
+
+def test_the_size_of_global_pooling_is_a_word(trial: Trial) -> None:
+    assert message(trial("cnn", {"model.pooling.global": "mean"})) == (
+        "model.pooling.global=mean: must be 'max' or 'average' or null"
+    )
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "expected"),
+    [
+        (
+            ["EarlyStopping"],
+            "training.callbacks.1=EarlyStopping: is of no use here: set training.early_stopping.patience instead",
+        ),
+        (
+            [{"name": "ReduceLR"}],
+            "training.callbacks.1.name=ReduceLR: Keras has no such callback; did you mean 'ReduceLROnPlateau'?; write "
+            "your own as package.module:name",
+        ),
+        (
+            [{"name": "ReduceLROnPlateau", "facto": 0.1}],
+            "training.callbacks.1.facto: ReduceLROnPlateau has no such argument; did you mean 'factor'?",
+        ),
+        ([{"factor": 0.1}], "training.callbacks.1.name: this key is missing"),
+    ],
+)
+def test_a_callback_that_does_not_work_in_a_trial_is_refused(trial: Trial, callbacks: list[Any], expected: str) -> None:
+    assert message(trial("mlp", {"training.callbacks": callbacks})) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("augment.shift", 1.5, "augment.shift=1.5: must be at most 1"),
+        ("augment.flip", "left", "augment.flip=left: must be 'horizontal', 'vertical' or 'both' or null"),
+        ("augment.rotate", 0.1, "augment.rotate: unknown key; did you mean 'augment.rotation'?"),
+    ],
+)
+def test_a_bad_step_of_augmentation_is_named(trial: Trial, key: str, value: object, expected: str) -> None:
+    assert message(trial("mlp", {key: value})) == expected
+
+
+def test_only_images_can_be_augmented(trial: Trial) -> None:
+    config = check_trial(trial("mlp", {"augment.rotation": 0.1}))
+    check_shape(config, (28, 28, 1))
+    with pytest.raises(ImpossibleError) as error:
+        check_shape(config, None)
+    assert str(error.value) == "augment.rotation=0.1: changes images only; use augment=none for these data"
+    strong = check_trial(trial("mlp", {"augment.rand_augment": 0.5}))
+    with pytest.raises(ImpossibleError, match="these have 4 channels"):
+        check_shape(strong, (8, 8, 4))
 
 
 # ---- layers -------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ from mnist_sweep.config.unused import refuse_unused
         ("model.layers=0 model.units=64", "model.units=64: is not used; model.layers=0 leaves no hidden layer"),
         ("model=cnn model.dense.layers=0 model.dense.units=64", "model.dense.units=64: is not used; "),
         ("model=cnn model.pooling.kind=null model.pooling.after=all", "model.pooling.after=all: is not used; "),
+        ("model=cnn model.layers=1 model.padding=same model.residual=true", "model.residual=true: is not used; "),
+        ("augment.fill=wrap augment.contrast=0.1", "augment.fill=wrap: is not used; "),
         ("search.target=97", "search.target=97: an accuracy is at most 1; 97 percent are 0.97"),
     ],
 )

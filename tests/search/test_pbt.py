@@ -175,6 +175,8 @@ class TestPerturbable:
             ("optimizer.arguments.gradient_accumulation_steps=choice(2,4)", False),
             ("optimizer.schedule.arguments.decay_rate=interval(0.5,0.9)", True),
             ("training.seed=range(0,5)", False),
+            ("augment.rotation=interval(0.0,0.1)", True),
+            ("augment.flip=choice(horizontal,null)", False),
         ],
     )
     def test_classifies_each_key(self, compose_config, sweep: str, expected: bool) -> None:

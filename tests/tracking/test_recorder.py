@@ -659,6 +659,14 @@ def test_a_user_may_have_no_name(make_story, monkeypatch):
             {"model.units.1": 16, "model.units.2": 32},
         ),
         ({"model": {"units": [16]}}, {"model.units.1": 16}, ["model.units.2"], {"model.units.1": 16}),
+        # Unless nothing augments images.
+        ({"augment": {"shift": 0.0, "fill": "wrap", "flip": None}}, {}, [], {}),
+        (
+            {"augment": {"shift": 0.0, "zoom": 0.1, "flip": None}},
+            {},
+            [],
+            {"augment.shift": 0.0, "augment.zoom": 0.1},
+        ),
     ],
 )
 def test_hyperparameters_have_flat_names(config, values, inactive, expected):

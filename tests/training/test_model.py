@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fitting import timeless, train
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data.schema import of_images
@@ -107,6 +108,47 @@ def test_each_key_may_differ_by_layer(trial_config) -> None:
     ]  # fmt: skip
 
 
+def test_global_pooling_keeps_a_models_weights_independent_of_the_size_of_the_images(trial_config) -> None:
+    from mnist_sweep.training import model as models
+
+    config = trial_config("model=cnn", "model.pooling.global=max", "model.dense.layers=0")
+    small, large = (models.build(config, of_images(*shape, 10)) for shape in ((16, 20, 3), (64, 48, 3)))
+    assert small.count_params() == large.count_params() == (27 + 1) * 32 + (9 * 32 + 1) * 32 + 33 * 10
+    assert "GlobalMaxPooling2D" in described(small)
+
+
+def test_separable_convolutions_have_the_penalty_on_both_their_kernels(trial_config) -> None:
+    from mnist_sweep.training import model as models
+
+    config = trial_config("model=cnn", "model.layers=1", "model.convolution=separable", "model.l2=0.01")
+    layer = models.build(config, SCHEMA).layers[0]
+    assert (type(layer).__name__, layer.depthwise_regularizer.l2, layer.pointwise_regularizer.l2) == (
+        "SeparableConv2D",
+        pytest.approx(0.01),
+        pytest.approx(0.01),
+    )
+
+
+def test_a_residual_model_adds_each_layers_input_to_its_output(trial_config) -> None:
+    """With weights of 0, only the shortcut is left."""
+    import numpy as np
+
+    from mnist_sweep.training import model as models
+
+    residual = ("model=cnn", "model.residual=true", "model.padding=same", "model.pooling.kind=null", "model.dropout=0")
+    model = models.build(trial_config(*residual, "model.filters=[4,4]"), SCHEMA)
+    first, second, _, activation = model.layers[1:5]
+    second.set_weights([np.zeros_like(w) for w in second.get_weights()])
+    import keras
+
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    before, after = keras.Model(model.input, [first.output, activation.output])(images)
+    np.testing.assert_array_equal(before, after)
+    wider = models.build(trial_config(*residual, "model.filters=[4,8]", "model.batch_normalization=true"), SCHEMA)
+    projections = [layer for layer in wider.layers if type(layer).__name__ == "Conv2D" and layer.kernel_size == (1, 1)]
+    assert [layer.filters for layer in projections] == [8]
+
+
 def test_a_model_without_hidden_layers_is_softmax_regression(trial_config) -> None:
     from mnist_sweep.training import model as models
 
@@ -159,7 +201,10 @@ class TestCustomModel:
             "def text(config, shape, classes): return 'model'\n"
             "def broken(config, shape, classes): return config['depth']\n"
             "class Sub(keras.Model): pass\n"
-            "def subclassed(config, shape, classes): return Sub()\n"
+            "def empty(config, shape, classes): return Sub()\n"
+            "class Step(Sub):\n"
+            "    def train_step(self, data): pass\n"
+            "def step(config, shape, classes): return Step()\n"
         )
         monkeypatch.syspath_prepend(str(tmp_path))
         yield
@@ -184,8 +229,9 @@ class TestCustomModel:
             ("user_models:missing", "user_models has no function missing"),
             ("hypermodels:build_model", "is called with a config, the shape of an input and the number of outputs ("),
             ("user_models:broken", "raised (KeyError at user_models.py:"),
-            ("user_models:text", "returned str; return a Sequential or functional keras.Model"),
-            ("user_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),
+            ("user_models:text", "returned str; return a keras.Model"),
+            ("user_models:empty", "Sub cannot be called (NotImplementedError"),
+            ("user_models:step", "Step overrides both call and train_step; override train_step in a model"),
             (
                 "user_models:narrow",
                 "returned a model with outputs of shape (None, 3); they must be probabilities, (None, 10)",
@@ -196,3 +242,30 @@ class TestCustomModel:
         with pytest.raises(UserError) as error:
             self.build(trial_config, function)
         assert str(error.value).startswith(f"model.builder={function}: {message}")
+
+    def test_a_subclassed_model_is_trained_and_saved(self, trainer, trial_config, tmp_path: Path, monkeypatch) -> None:
+        import numpy as np
+
+        from mnist_sweep.training import saved
+
+        (tmp_path / "own_class.py").write_text(
+            "import keras\n"
+            "@keras.saving.register_keras_serializable('own')\n"
+            "class Net(keras.Model):\n"
+            "    def __init__(self, units, **kwargs):\n"
+            "        super().__init__(**kwargs)\n"
+            "        self.units = units\n"
+            "        self.flat, self.dense = keras.layers.Flatten(), keras.layers.Dense(units, 'relu')\n"
+            "        self.dropout, self.last = keras.layers.Dropout(0.5), keras.layers.Dense(10, 'softmax')\n"
+            "    def call(self, x, training=False):\n"
+            "        return self.last(self.dropout(self.dense(self.flat(x)), training=training))\n"
+            "    def get_config(self): return {**super().get_config(), 'units': self.units}\n"
+            "def build(config, shape, classes): return Net(8)\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        config = trial_config("model.builder=own_class:build", "training.epochs=2")
+        (_, reports), (_, again) = (train(trainer, config, tmp_path / name) for name in ("a", "b"))
+        assert timeless(reports) == timeless(again)
+        with np.load(tmp_path / "a" / "sample_predictions.npz") as sample:
+            predicted = saved.predict(saved.load(tmp_path / "a" / "model.h5"), {"x": sample["images"]})
+            np.testing.assert_array_equal(predicted, sample["predictions"])

@@ -11,8 +11,16 @@ from fitting import timeless, train
 SMALL = ("model.units=16", "model.dropout=0.3", "training.batch_size=32", "training.epochs=3")
 
 
+RESIDUAL = ("model=cnn", "model.filters=[4,6]", "model.convolution=separable", "model.residual=true")
+
+
 @pytest.mark.parametrize(
-    "model", [SMALL, ("model=cnn", "model.layers=1", "model.filters=4", "model.batch_normalization=true")]
+    "model",
+    [
+        SMALL,
+        ("model=cnn", "model.layers=1", "model.filters=4", "model.batch_normalization=true"),
+        (*RESIDUAL, "model.padding=same", "model.pooling.global=average"),
+    ],
 )
 def test_a_trial_is_the_same_whatever_the_model_trained_before(
     trainer, dataset, trial_config, tmp_path: Path, model: tuple[str, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.journal import files, journal
 from mnist_sweep.journal.events import Event, SweepStarted, TrialStarted
 from mnist_sweep.journal.folders import SWEEPS
@@ -119,7 +120,7 @@ def _logged(client: MlflowClient, run: Run, events: list[Event], sweep_config: d
 
 def _from_mlflow(number: int, run: Run, nested: Mapping[int, Run], config: dict[str, Any], first: int) -> Trial:
     executions = [_execution(nested[i].data.params) for i in sorted(nested)]
-    groups = {group: config[group] for group in ("model", "optimizer", "training")}
+    groups = {group: config[group] for group in TRIAL_GROUPS if group in config}
     parent = run.data.tags.get(keys.TAG_GOES_ON_FROM)
     return Trial(
         number,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import keras
 
+from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.model import batches
 from mnist_sweep.training.splits import Batch, Split
 
@@ -24,7 +25,13 @@ _FIRST_CALL = 8
 class Epochs(ABC):
     """Trains and validates a model epoch by epoch, with few calls of a compiled function."""
 
-    def __init__(self, model: keras.Model, split: Split, adapt: Adapt | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        split: Split,
+        adapt: Adapt | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         """Takes a model; nothing is compiled yet.
 
         Args:
@@ -32,8 +39,9 @@ class Epochs(ABC):
             split: The rows. Each call may use another split from the same `Splits`, of the same `name` if it has
                 weights of classes.
             adapt: Converts batches to what the model expects.
+            augmentation: Changes the batches to train on.
         """
-        self._model, self._split, self._adapt = model, split, adapt
+        self._model, self._split, self._adapt, self._augmentation = model, split, adapt, augmentation
 
     @abstractmethod
     def prepare(self, split: Split, batch_size: int, validation_batch_size: int) -> None:
@@ -62,6 +70,8 @@ class Epochs(ABC):
             Keras's training metrics of the epoch, or of the part of it that was trained.
         """
         order = self._order(split, split.shuffled(seed, epoch))
+        if self._augmentation is not None:
+            self._augmentation.begin(seed, epoch)
         call = partial(self._call, "train", split, order, len(split.training), batch_size)
         self._model.reset_metrics()
         at, count, total = 0, most or _FIRST_CALL, batches(len(split.training), batch_size)
@@ -120,6 +130,12 @@ class Epochs(ABC):
 
     def _validation_size(self, rows: int, most: int) -> int:
         return most
+
+    def _augmented(self, part: Part, batch: Batch, at: Any) -> Batch:
+        """Returns a batch for training or validation, of which `at` is the place of the first row in the epoch."""
+        if part == "train" and self._augmentation is not None:
+            batch = self._augmentation(batch, at)
+        return self._adapted(batch)
 
     def _adapted(self, batch: Batch) -> Batch:
         return self._adapt(*batch) if self._adapt else batch

@@ -62,16 +62,17 @@ class Number:
     The program takes the values of all its model's numbers as arguments and puts them into `given`.
     """
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, value: float, dtype: str = "float32") -> None:
         """Takes the first value."""
-        self.given: Any = jnp.float32(value)
+        self._dtype = dtype
+        self.assign(value)
 
     def assign(self, value: float) -> None:
         """Changes the value."""
-        self.given = jnp.float32(value)
+        self.given: Any = jnp.asarray(value, self._dtype)
 
     def read(self) -> Any:
-        """Returns the value, float32."""
+        """Returns the value."""
         return self.given
 
 

@@ -10,12 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import keras
 import numpy as np
 
+from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_overridden, merge_logs, scalars
 from mnist_sweep.training.backends.jax import Number
 from mnist_sweep.training.splits import Split, Tensors, select
@@ -33,8 +34,14 @@ class Program(Epochs):
     rate needs no recompilation. Another batch size does, and so does a last batch with fewer rows.
     """
 
-    def __init__(self, model: keras.Model, split: Split, adapt: Adapt | None = None) -> None:
-        super().__init__(model, split, adapt)
+    def __init__(
+        self,
+        model: keras.Model,
+        split: Split,
+        adapt: Adapt | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(model, split, adapt, augmentation)
         # Creates the variables of the metrics.
         first = self._adapted(select(split.tensors(train=True), np.zeros(1, np.int32)))
         model._symbolic_build(data_batch=(*first, None) if len(first) == 2 else first)
@@ -45,6 +52,8 @@ class Program(Epochs):
         }
         self._steps = {"train": model.train_step, "test": model.test_step}
         self._numbers: list[Number] = [n for layer in model._flatten_layers() for n in getattr(layer, "numbers", ())]
+        if augmentation is not None:
+            self._numbers += cast(list[Number], augmentation.numbers)
         self._compiled: OrderedDict[tuple[str, int, bool], Callable[..., Any]] = OrderedDict()
         self._looped = not model.run_eagerly
 
@@ -134,7 +143,7 @@ class Program(Epochs):
 
         def one(i: Any, state: State) -> tuple[dict[str, Any], State]:
             chosen = jax.lax.dynamic_slice(order, (at + i * size,), (size,))
-            logs, state = step(state, self._adapted(select(tensors, chosen)))
+            logs, state = step(state, self._augmented(part, select(tensors, chosen), at + i * size))
             return scalars(logs), state
 
         with self._given(numbers):

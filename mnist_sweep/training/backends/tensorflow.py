@@ -78,16 +78,16 @@ def shuffle(indices: Array, seed: int, epoch: int) -> tf.Tensor:
 class Number:
     """A number that a compiled program reads while it runs, so that it can change without recompiling."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, value: float, dtype: str = "float32") -> None:
         """Takes the first value."""
-        self._variable = tf.Variable(value, dtype=tf.float32, trainable=False)
+        self._variable = tf.Variable(value, dtype=dtype, trainable=False)
 
     def assign(self, value: float) -> None:
         """Changes the value."""
         self._variable.assign(value)
 
     def read(self) -> tf.Tensor:
-        """Returns the value, float32."""
+        """Returns the value."""
         return self._variable.read_value()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mnist_sweep.training.augment import Augmentation
 from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_overridden, merge_logs, scalars
 from mnist_sweep.training.splits import Batch, Split
 
@@ -25,8 +26,14 @@ class Program(Epochs):
     another batch size, seed, fold or learning rate needs no recompilation.
     """
 
-    def __init__(self, model: keras.Model, split: Split, adapt: Adapt | None = None) -> None:
-        super().__init__(model, split, adapt)
+    def __init__(
+        self,
+        model: keras.Model,
+        split: Split,
+        adapt: Adapt | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(model, split, adapt, augmentation)
         self._ready = False
         make = self._eager if model.run_eagerly else self._compiled
         self._functions = {"train": make("train", model.train_step), "test": make("test", model.test_step)}
@@ -51,7 +58,7 @@ class Program(Epochs):
         return {name: float(value) for name, value in logs.items()}
 
     def _batch(self, part: Part, order: Any, i: Any, size: Any) -> Batch:
-        return self._adapted(self._split.batch(order, i, size, train=part == "train"))
+        return self._augmented(part, self._split.batch(order, i, size, train=part == "train"), i * size)
 
     def _compiled(self, part: Part, step: Callable[..., Any]) -> Callable[..., Any]:
         jit = bool(self._model.jit_compile)
