@@ -72,7 +72,7 @@ class Progress:
         self,
         objective: Objective,
         budget: SearchConfig,
-        slots: int,
+        slots: int | None,
         size: int | None,
         clock: Callable[[], float],
         *,
@@ -84,7 +84,7 @@ class Progress:
         Args:
             objective: What is optimized.
             budget: When the sweep ends.
-            slots: How many trials run at once.
+            slots: How many trials run at once; None to count the slots on which trials have run.
             size: How many combinations of values the space holds; None if they cannot be counted.
             clock: The time in seconds since 1970.
             confirm: How the best trials are retrained; None if they are not.
@@ -161,7 +161,7 @@ class Progress:
     @property
     def slots(self) -> int:
         """How many trials run at once."""
-        return self._slots + self.state.slots_added
+        return len(self.state.slots) if self._slots is None else self._slots + self.state.slots_added
 
     @property
     def running(self) -> list[Row]:
