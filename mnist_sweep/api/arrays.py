@@ -39,10 +39,10 @@ def as_arrays(data: Data | None, train: Part | None, test: Part | None) -> dict[
     if data is not None and train is not None:
         raise UserError("train: data is given too; pass only one of them")
     given = {} if data is None else _named(data)
-    for name, part in (("train", train), ("test", test)):
-        if part is not None:
-            x, y = _pair(part, name, f"(x_{name}, y_{name})")
-            given |= {f"x_{name}": x, f"y_{name}": y}
+    for which, passed in (("train", train), ("test", test)):
+        if passed is not None:
+            inputs, targets = _pair(passed, which, f"(x_{which}, y_{which})")
+            given |= {f"x_{which}": inputs, f"y_{which}": targets}
     for name in ("x_train", "y_train"):
         if name not in given:
             raise UserError(f"data: {name} is missing; pass data=(x_train, y_train)")
@@ -119,6 +119,8 @@ def _array(name: str, value: Any) -> NDArray[Any]:
     except Exception as error:
         raise UserError(f"data: {name} cannot be converted to a NumPy array ({error})") from error
     if array.dtype == object or not array.ndim:
-        raise UserError(f"data: {name} is of type {type(value).__name__}; pass a NumPy array with a row for each example")
+        raise UserError(
+            f"data: {name} is of type {type(value).__name__}; pass a NumPy array with a row for each example"
+        )
     # Labels of shape (N, 1), as `keras.datasets.cifar10` has them.
     return array[:, 0] if name.startswith("y_") and array.ndim == _PAIR and array.shape[1] == 1 else array

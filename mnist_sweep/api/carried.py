@@ -244,7 +244,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 def _file_name(file: str, *, numbered: bool = True) -> str:
     """Returns how to call the file of some code: `In[3]` for a notebook's cell."""
     shell = _shell()
-    if shell is None or Path(file).suffix == ".py" and "ipykernel" not in file:
+    if shell is None or (Path(file).suffix == ".py" and "ipykernel" not in file):
         return file
     number = getattr(shell.compile, "_filename_map", {}).get(file)
     return f"In[{number}]" if numbered and number is not None else "notebook"
@@ -270,13 +270,12 @@ def _not_importable(names: set[str]) -> list[str]:
 
 
 def _is_users(module: ModuleType | None) -> bool:
-    file = getattr(module, "__file__", None)
+    file: str | None = getattr(module, "__file__", None)
     if file is None:
         return False
-    folders = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
-    own = Path(__file__).parents[1]
-    path = Path(os.path.realpath(file))
-    return not any(path.is_relative_to(os.path.realpath(folder)) for folder in (*folders, own))
+    installed = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
+    folders = [os.path.realpath(folder) for folder in (*installed, str(Path(__file__).parents[1]))]
+    return not any(Path(os.path.realpath(file)).is_relative_to(folder) for folder in folders)
 
 
 def _tops(modules: set[str]) -> list[str]:
@@ -360,13 +359,13 @@ def _too_large(function: Any, name: str, by_value: list[str], size: int) -> str:
     largest, use = max(sizes, key=lambda found: found[0], default=(size, None))
     most = "" if use is None else f"; {use.name} has {format_size(largest)} ({use.place()})"
     return (
-        f"{name}: uses {format_size(size)} of variables from outside of it, which every worker would copy{most}. Compute "
-        "before it what the model needs of them, such as a mean"
+        f"{name}: uses {format_size(size)} of variables from outside of it, which every worker would copy{most}. "
+        "Compute before it what the model needs of them, such as a mean"
     )
 
 
 def _uses(function: Any, modules: set[str]) -> Iterator[_Use]:
-    """Yields the variables that a function, a class or an object uses from outside, also through others of `modules`."""
+    """Yields the variables that a function or a class uses from outside of it, also through others of `modules`."""
     seen, queue = set[int](), [function]
     while queue:
         one = queue.pop()

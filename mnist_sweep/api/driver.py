@@ -23,9 +23,8 @@ _AT_ONCE = 10.0
 
 
 class Driver:
-    """A driver process, in a session of its own: Ctrl-C reaches it only through `stop`.
+    """A driver process, in a session of its own: Ctrl-C reaches it only through `stop`."""
 
-    """
     def __init__(self, job: Mapping[str, Any], *, output: Callable[[str], None] | None, inherits: bool = False) -> None:
         """Starts it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from mnist_sweep.common.text import format_value, short_names
@@ -21,7 +21,7 @@ _CURVES = 8
 Point = tuple[float, float]
 
 
-def html(watched: Watched, name: str, error: str = "", output: Sequence[str] = ()) -> str:
+def html(watched: Watched, name: str, error: str = "", output: Collection[str] = ()) -> str:
     """Draws a sweep.
 
     Args:
@@ -40,7 +40,9 @@ def html(watched: Watched, name: str, error: str = "", output: Sequence[str] = (
     else:
         parts.append(f"<div>{escape(progress.headline(busy=False))}</div>")
         if any(progress.state.epochs.values()):
-            parts.append(f'<div style="display:flex;flex-wrap:wrap;gap:1em">{_scores(progress)}{_epochs(progress)}</div>')
+            parts.append(
+                f'<div style="display:flex;flex-wrap:wrap;gap:1em">{_scores(progress)}{_epochs(progress)}</div>'
+            )
         parts.append(_table(progress))
     if error:
         parts.append(f'<div style="color:{_COLOURS["failed"]}">{escape(error)}</div>')
@@ -136,7 +138,9 @@ def _plot(title: str, lines: Sequence[tuple[Sequence[Point], str, str]]) -> str:
     )
     axes = f'<path d="M{_LEFT} {_MARGIN}V{bottom}H{_WIDTH - 8}" stroke="currentColor" fill="none" opacity="0.4"/>'
     style = 'style="font:11px sans-serif;max-width:100%" fill="currentColor"'
-    return f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" {style}>{axes}{labels}{drawn}</svg>'
+    return (
+        f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" {style}>{axes}{labels}{drawn}</svg>'
+    )
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -78,6 +78,7 @@ class State:
     text: str
 
     def __str__(self) -> str:
+        """Returns the line."""
         return self.text
 
 
@@ -152,13 +153,13 @@ def sweep(
     elif what is not None:
         if not callable(what) and not hasattr(what, "build"):
             raise UserError(
-                f"sweep: {what!r} is of type {type(what).__name__}; pass the name of an experiment, a build_model(hp) or "
-                "a keras_tuner.HyperModel first"
+                f"sweep: {what!r} is of type {type(what).__name__}; pass the name of an experiment, a "
+                "build_model(hp) or a keras_tuner.HyperModel first"
             )
         code = carried.carry(what)
         given.append(f"model.hypermodel={code if isinstance(code, str) else f'{code.module}:{code.name}'}")
     given += _as_overrides({"objective": objective, "search.max_trials": max_trials, "name": name})
-    passed = None
+    passed: dict[str, Any] | None = None
     if isinstance(data, str | Path):
         if train is not None or test is not None:
             raise UserError(f"data={data}: arrays are given too; pass only one of them")
@@ -174,7 +175,9 @@ def sweep(
     try:
         if passed is not None:
             plain["data"]["path"] = config.data.path = str(claim.folder / DATA)
-            hydra.overrides.task = [o if o != _PATH else f"data.path={claim.folder / DATA}" for o in hydra.overrides.task]
+            hydra.overrides.task = [
+                o if o != _PATH else f"data.path={claim.folder / DATA}" for o in hydra.overrides.task
+            ]
             arrays.save(passed, claim.folder / DATA)
         if isinstance(code, carried.Carried):
             make_folder(claim.folder / CODE)
@@ -284,7 +287,7 @@ class Sweep:
         self._driver: Driver | None = None
         self._job: dict[str, Any] = {}
         self._claim: folders.Claim | None = None
-        self._view = views.NoView()
+        self._view = views.View()
         self._error: Exception | None = None
         self._follower: threading.Thread | None = None
 
@@ -533,5 +536,3 @@ def _state(watched: Watched) -> State:
         progress.seconds_left() if watched.phase == "running" else None,
         f"{watched.phase} · {progress.headline(busy=False)}",
     )
-
-

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,27 +14,23 @@ from mnist_sweep.common.errors import UserError
 
 # Seconds between two updates of a notebook's cell.
 _PAUSE = 1.0
+# Lines of the process's output that are shown.
+_LINES = 500
 _USER_ERROR = 2
 _PREFIX = "mnist_sweep: "
 
 
-class NoView:
+class View:
     """Shows nothing.
 
     Attributes:
         inherits: Whether the process that runs the sweep prints on this one's standard output itself.
-        lines: What it has printed, if it does not.
+        line: Takes each line that the process prints, if it does not; None to drop them.
+        lines: The lines to show with the sweep.
     """
 
-    inherits = False
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    @property
-    def line(self) -> Callable[[str], None] | None:
-        """Takes a line that the process prints; None to drop them."""
-        return None
+    def __init__(self, line: Callable[[str], None] | None = None, *, inherits: bool = False) -> None:
+        self.line, self.inherits, self.lines = line, inherits, deque[str](maxlen=_LINES)
 
     def show(self, html: Callable[[], str], *, ended: bool = False) -> None:
         """Shows the sweep as it is now.
@@ -43,57 +41,41 @@ class NoView:
         """
 
 
-class Inherited(NoView):
-    """Leaves it to the process: a table in a terminal, lines in a file."""
-
-    inherits = True
-
-
-class Printed(NoView):
-    """Prints its lines, for standard outputs that a process cannot inherit."""
-
-    @property
-    def line(self) -> Callable[[str], None]:
-        return print
-
-
-class InCell(NoView):
+class InCell(View):
     """A table and curves in a notebook's cell, which are replaced by newer ones."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.line = self.lines.append
         self._handle: Any = None
         self._shown, self._next = "", 0.0
 
-    @property
-    def line(self) -> Callable[[str], None]:
-        return self.lines.append
-
     def show(self, html: Callable[[], str], *, ended: bool = False) -> None:
-        from IPython.display import HTML, display
-
+        """Shows the sweep, at most once a second until it has ended."""
+        # Without types.
+        display: Any = importlib.import_module("IPython.display")
         if not ended and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _PAUSE
         drawn = html()
         if self._handle is None:
-            self._handle = display(HTML(drawn), display_id=True)
+            self._handle = display.display(display.HTML(drawn), display_id=True)
         elif drawn != self._shown:
-            self._handle.update(HTML(drawn))
+            self._handle.update(display.HTML(drawn))
         self._shown = drawn
 
 
-def choose(verbose: Literal["auto", 0, 1]) -> NoView:
+def choose(verbose: Literal["auto", 0, 1]) -> View:
     """Returns how to show a sweep.
 
     Args:
         verbose: As for `sweep`.
     """
     if verbose == 0:
-        return NoView()
+        return View()
     if verbose == "auto" and _in_notebook():
         return InCell()
-    return Inherited() if sys.stdout is sys.__stdout__ else Printed()
+    return View(inherits=True) if sys.stdout is sys.__stdout__ else View(print)
 
 
 def _in_notebook() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,7 @@ class Follower:
             OSError: The journal cannot be read.
             ValueError: An event is damaged.
         """
-        try:
-            file = open(self._path, "rb")
-        except FileNotFoundError:
-            return
-        with file:
+        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as file:
             file.seek(self._read)
             # A line that has no end yet is being written.
             while (line := file.readline()).endswith(b"\n"):
