@@ -146,6 +146,7 @@ def sweep(
         >>> s = sweep("cnn", "training.epochs=5", data=(x_train, y_train), max_trials=20)  # doctest: +SKIP
         >>> s.best_model().predict(x_new / 255)  # doctest: +SKIP
     """
+    views.choose(verbose)
     notes = list[str]()
     given, code = list(overrides), None
     if isinstance(what, str):
@@ -294,8 +295,6 @@ class Sweep:
     # ---- while it runs ----------------------------------------------------------------------------------------
 
     def _run(self, *, wait: bool, verbose: Verbosity) -> Sweep:
-        if verbose not in ("auto", 0, 1):
-            raise UserError(f"verbose={verbose!r}: must be 'auto', 0 or 1")
         self._view = views.choose(verbose)
         self._driver = Driver(self._job, output=self._view.line, inherits=self._view.inherits)
         self._view.show(self._html)
@@ -315,9 +314,7 @@ class Sweep:
             UserError: It has failed, and the message says what to do.
         """
         driver, stops = self._driver, 0
-        if driver is None:
-            return self
-        while driver.running or not driver.wait(0):
+        while driver is not None and (driver.running or not driver.wait(0)):
             try:
                 driver.wait(_LOOK)
                 self._refresh()
@@ -411,13 +408,15 @@ class Sweep:
         run = found.winner()
         frame = found.frame()
         row = frame[frame["run_id"] == run.info.run_id].iloc[0]
-        values = {name: row[f"params.{name}"] for name in found.space if f"params.{name}" in row.index}
+        given = {name: row.get(f"params.{name}") for name in found.space}
         metrics = {
             column.removeprefix("metrics."): float(row[column])
             for column in frame.columns
             if column.startswith(("metrics.best_", "metrics.test_", "metrics.confirmed_")) and not _missing(row[column])
         }
-        values = {name: value for name, value in values.items() if not _missing(value)}
+        # Of Python's types, not of NumPy's.
+        plain = {name: value.item() if hasattr(value, "item") else value for name, value in given.items()}
+        values = {name: value for name, value in plain.items() if not _missing(value)}
         return Winner(int(row["trial"]), values, metrics, run.info.run_id)
 
     def best_model(self, trial: int | None = None) -> keras.Model:
@@ -495,6 +494,7 @@ class Sweep:
         """
         if self._driver is not None:
             raise UserError(f"{self.name}: is running; wait() for its end, or stop() it first")
+        views.choose(verbose)
         given = [*overrides, *_as_overrides({"search.max_trials": max_trials, "search.time_budget": time_budget})]
         self._error, self._claim = None, None
         self._job = {"sweep": str(self.folder), "overrides": given, "notes": []}

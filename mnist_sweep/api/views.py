@@ -70,7 +70,12 @@ def choose(verbose: Literal["auto", 0, 1]) -> View:
 
     Args:
         verbose: As for `sweep`.
+
+    Raises:
+        UserError: It is something else.
     """
+    if verbose not in ("auto", 0, 1):
+        raise UserError(f"verbose={verbose!r}: must be 'auto', 0 or 1")
     if verbose == 0:
         return View()
     if verbose == "auto" and _in_notebook():

@@ -44,13 +44,18 @@ class Watched:
     def _handle(self, event: Event) -> None:
         if isinstance(event, SweepStarted | SweepResumed):
             # A new session may have a larger budget.
-            self.progress = _progress(event, self._clock)
+            self.progress = _progress(event, self._now)
             self.progress.started = event.time
             for past in self._past:
                 self.progress.handle(past)
         if self.progress is not None:
             self.progress.handle(event)
         self._past.append(event)
+
+    def _now(self) -> float:
+        """The time, which stands still when the sweep has ended."""
+        ended = None if self.progress is None else self.progress.state.ended
+        return self._clock() if ended is None else ended.time
 
     @property
     def phase(self) -> Phase:

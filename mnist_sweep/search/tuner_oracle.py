@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,7 @@ class OptunaOracle(kt.Oracle):  # type: ignore[misc]
         **arguments: Any,
     ) -> None:
         super().__init__(objective=objective, max_trials=max_trials, seed=seed, **arguments)
-        if isinstance(self.objective, list):
+        if hasattr(self.objective, "objectives"):
             raise UserError("OptunaOracle: takes one objective, not a list; mnist_sweep's search=nsga2 takes several")
         self._make_sampler = sampler or _tpe
         # Without an objective, a Tuner's `run_trial` returns what to minimize.
@@ -75,10 +76,10 @@ class OptunaOracle(kt.Oracle):  # type: ignore[misc]
                 self._running[trial_id] = trial
                 return {"status": "RUNNING", "values": values}
             study.tell(trial, state=TrialState.FAIL)
-        values = self._random_values()
-        if values is None:
-            return {"status": "STOPPED"}
-        return {"status": "RUNNING", "values": values}
+        # keras-tuner's own draws end too early where almost all values were tried.
+        found = (values for _ in range(_ATTEMPTS) if (values := self._random_values()) is not None)
+        values = next(found, None)
+        return {"status": "STOPPED"} if values is None else {"status": "RUNNING", "values": values}
 
     def end_trial(self, trial: Any) -> None:
         """Reports to the sampler how a trial ended."""
@@ -147,7 +148,10 @@ class OptunaOracle(kt.Oracle):  # type: ignore[misc]
 
 
 def _tpe(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, warn_independent_sampling=False)
+    with warnings.catch_warnings():
+        # Drawing together what is active together is experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 def _key(hyperparameter: Any) -> str:
