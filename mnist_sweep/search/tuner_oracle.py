@@ -77,9 +77,10 @@ class OptunaOracle(kt.Oracle):  # type: ignore[misc]
                 return {"status": "RUNNING", "values": values}
             study.tell(trial, state=TrialState.FAIL)
         # keras-tuner's own draws end too early where almost all values were tried.
-        found = (values for _ in range(_ATTEMPTS) if (values := self._random_values()) is not None)
-        values = next(found, None)
-        return {"status": "STOPPED"} if values is None else {"status": "RUNNING", "values": values}
+        for _ in range(_ATTEMPTS):
+            if (values := self._random_values()) is not None:
+                return {"status": "RUNNING", "values": values}
+        return {"status": "STOPPED"}
 
     def end_trial(self, trial: Any) -> None:
         """Reports to the sampler how a trial ended."""
