@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,12 @@ from mnist_sweep.api.arrays import Data, Part
 from mnist_sweep.api.driver import Driver
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import make_folder, write_whole
+from mnist_sweep.common.text import format_size
 from mnist_sweep.config.settings import is_name
 from mnist_sweep.driver.watched import Phase, Watched
 from mnist_sweep.journal import folders
 from mnist_sweep.journal.files import CODE, DATA
+from mnist_sweep.workers import devices
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +36,8 @@ Values: TypeAlias = "str | int | float | bool | None"
 _PATH = "data.path=data.npz"
 # Seconds between two looks at a sweep that runs.
 _LOOK = 0.5
+# Bytes of GPU memory that this process may hold unmentioned: what CUDA itself needs.
+_HELD = 10**9
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,7 @@ def sweep(
     if passed is not None:
         passed, note = arrays.with_test_part(passed, plain["seed"])
         notes += [note] if note else []
+    notes += _gpu_notes()
     claim = folders.claim(Path(str(hydra.run.dir)))
     try:
         if passed is not None:
@@ -214,6 +220,19 @@ def _start(
     baseline = compose.baseline(plain, list(hydra.overrides.task), hydra.runtime.choices)
     job = {"config": plain, "folder": str(claim.folder), "baseline": baseline, "notes": notes}
     return Sweep._new(claim.folder, job, claim)
+
+
+def _gpu_notes() -> list[str]:
+    """Returns a line if this process holds memory of the GPUs, which the workers lack."""
+    if "tensorflow" not in sys.modules and "jax" not in sys.modules:
+        return []
+    held = devices.held_by(os.getpid())
+    if held < _HELD:
+        return []
+    return [
+        f"This process holds {format_size(held)} of GPU memory, which the workers lack. To free it, restart the kernel "
+        "and import Keras only in the function; or set TF_FORCE_GPU_ALLOW_GROWTH=true before TensorFlow is imported"
+    ]
 
 
 def _experiment(name: str | None) -> list[str]:

@@ -146,6 +146,13 @@ def test_what_is_wrong_is_said_before_anything_starts(driver, given, message, tm
     assert not (tmp_path / "experiments").exists()
 
 
+def test_memory_that_the_notebook_holds_on_a_gpu_is_mentioned(driver, monkeypatch):
+    monkeypatch.setattr(sweeps.devices, "held_by", lambda process: 70 * 10**9)
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    mnist_sweep.sweep("quick")
+    assert driver.jobs[0]["notes"][0].startswith("This process holds 70 GB of GPU memory, which the workers lack.")
+
+
 def test_a_file_or_the_name_of_a_data_set_may_be_passed(driver):
     mnist_sweep.sweep(data="mnist_5k")
     mnist_sweep.sweep(data="my data/it's.npz")
