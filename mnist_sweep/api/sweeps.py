@@ -315,7 +315,11 @@ class Sweep:
 
     def _run(self, *, wait: bool, verbose: Verbosity) -> Sweep:
         self._view = views.choose(verbose)
-        self._driver = Driver(self._job, output=self._view.line, inherits=self._view.inherits)
+        try:
+            self._driver = Driver(self._job, output=self._view.line, inherits=self._view.inherits)
+        except OSError as error:
+            self._give_up()
+            raise UserError(f"{self.name}: no process can be started ({error.strerror})") from error
         self._view.show(self._html)
         if wait:
             self.wait()
@@ -333,9 +337,10 @@ class Sweep:
             UserError: It has failed, and the message says what to do.
         """
         driver, stops = self._driver, 0
-        while driver is not None and (driver.running or not driver.wait(0)):
+        while driver is not None:
             try:
-                driver.wait(_LOOK)
+                if driver.wait(_LOOK):
+                    break
                 self._refresh()
             except KeyboardInterrupt:
                 stops += 1
@@ -352,8 +357,8 @@ class Sweep:
         return self
 
     def _follow(self) -> None:
-        assert self._driver is not None
-        while not self._driver.wait(_LOOK):
+        driver = self._driver
+        while driver is not None and not driver.wait(_LOOK):
             self._refresh()
         self._finish()
 
@@ -366,14 +371,17 @@ class Sweep:
             if self._driver is None:
                 return
             driver, self._driver = self._driver, None
-        if self._claim is not None:
-            # Nothing is removed from a sweep that has started.
-            self._claim.give_up()
+        self._give_up()
         try:
             driver.check()
         except (UserError, RuntimeError) as error:
             self._error = error
         self._view.show(self._html, ended=True)
+
+    def _give_up(self) -> None:
+        """Removes the folder of a sweep that never started; nothing of one that has."""
+        if self._claim is not None:
+            self._claim.give_up()
 
     def stop(self) -> None:
         """Ends the sweep when the running epochs have ended, as Ctrl-C does. `resume` continues it.
