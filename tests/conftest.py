@@ -54,10 +54,16 @@ def compose_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compose:
 
     def composed(*overrides: str) -> Config:
         from mnist_sweep.config.grammar import quote_sweeps
+        from mnist_sweep.data.sources import OF_IMAGES_IN_CLASSES
         from mnist_sweep.driver.backend_choice import with_backend
+        from mnist_sweep.driver.task_choice import with_task
 
         if overrides not in _composed:
-            _composed[overrides] = with_backend(compose.defaults(quote_sweeps(overrides)))
+            config = with_backend(compose.defaults(quote_sweeps(overrides)))
+            # The files of a test's own data need not exist.
+            known = config["data"]["name"] in OF_IMAGES_IN_CLASSES
+            named = config if known else {**config, "data": {"name": "mnist"}}
+            _composed[overrides] = {**with_task(named), "data": config["data"]}
         return copy.deepcopy(_composed[overrides])
 
     return composed

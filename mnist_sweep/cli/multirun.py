@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from mnist_sweep.common.errors import NOT_LOGGED, UserError
 from mnist_sweep.common.invocation import command
 from mnist_sweep.common.secrets import masked
 from mnist_sweep.config import compose
-from mnist_sweep.data import images
-from mnist_sweep.driver import resume
+from mnist_sweep.driver import resume, task_choice
 from mnist_sweep.driver.plan import Plan
 from mnist_sweep.driver.summary import Say
 from mnist_sweep.journal import files
@@ -175,18 +173,13 @@ def _check(jobs: Sequence[Job]) -> None:
     Raises:
         UserError: Something is wrong with one of them.
     """
-
-    @functools.cache
-    def loaded(name: str, path: str | None, fallback: str | None) -> tuple[tuple[int, int, int], str]:
-        found = images.load(name, path, fallback)
-        return found.shape, found.digest()
-
     for job in jobs:
         with _of_job(job.number, len(jobs), job.given):
             job.config = checked(job.config)
-            plan, data = Plan.of(job.config, None), job.config["data"]
-            shape, job.digest = loaded(data["name"], data["path"], data["fallback"])
-            plan.check(shape, job.digest)
+            plan = Plan.of(job.config, None)
+            data = task_choice.load(job.config)
+            job.digest = data.digest()
+            plan.check(data.schema, job.digest)
 
 
 def _earlier_commands(jobs: Sequence[Job]) -> dict[str, list[Path]]:

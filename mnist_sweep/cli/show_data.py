@@ -17,8 +17,8 @@ from mnist_sweep.config import compose
 from mnist_sweep.config.grammar import quote_sweeps
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.unused import refuse_unused
-from mnist_sweep.data import images as data
-from mnist_sweep.driver import summary
+from mnist_sweep.data.dataset import Array
+from mnist_sweep.driver import summary, task_choice
 
 _DEFAULT = Path("data.png")
 _FIRST = 25
@@ -47,12 +47,15 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     config = compose.defaults(quote_sweeps(overrides))
     settings = check_settings(config)
     refuse_unused(config)
-    images = data.load(settings.data.name, settings.data.path, settings.data.fallback)
+    data = task_choice.load(config)
+    if data.schema.image is None or data.schema.target.kind != "classes" or data.test is None:
+        raise UserError(f"data={data.name}: show-data plots images in classes, and these data are none")
+    train, test, target = data.train, data.test, data.schema.target
     from mnist_sweep.results.plots import digits_and_classes
 
-    order, which = _order(images.y_train)
-    title = f"{images.name if settings.data.path is None else Path(images.source).name}: {which}"
-    figure = digits_and_classes(images.x_train[order], images.y_train[order], title=title, test_labels=images.y_test)
+    order, which = _order(train.targets)
+    title = f"{data.name if settings.data.path is None else Path(data.source).name}: {which}"
+    figure = digits_and_classes(train.x[order], train.targets[order], title=title, test_labels=test.targets)
     try:
         # Other formats have other keys, and are only written on request.
         about = {"Software": _SOFTWARE} if to.suffix.lower() == ".png" else None
@@ -60,24 +63,24 @@ def show_data(overrides: Sequence[str], to: Path | None = None) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"--to={to}: cannot be written ({os_reason(error)})") from None
     console = standard_output()
-    summary.warn_of_fallback(console, images)
-    for note in images.notes:
+    summary.warn_of_fallback(console, data)
+    for note in data.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    height, width, channels = images.shape
-    sizes = f"{len(images.x_train):,} training and {counted(len(images.x_test), 'test image')}"
+    height, width, channels = data.schema.image
+    sizes = f"{len(train):,} training and {counted(len(test), 'test image')}"
     lines = {
-        "data": f"{images.name}, from {images.source}",
-        "digest": images.digest(),
+        "data": f"{data.name}, from {data.source}",
+        "digest": data.digest(),
         "images": f"{sizes} of {height}x{width}x{channels}",
-        "pixels": "0 to 255" if images.x_train.dtype == np.uint8 else "0 to 1",
+        "pixels": "0 to 255" if train.x.dtype == np.uint8 else "0 to 1",
     }
     for name, text in lines.items():
         console.print(f"{name:8} {text}", highlight=False, markup=False, soft_wrap=True)
-    counts = [np.bincount(labels, minlength=images.classes) for labels in (images.y_train, images.y_test)]
-    columns = [Column("class", [str(label) for label in range(images.classes)], 2)]
+    counts = [np.bincount(labels, minlength=target.size) for labels in (train.targets, test.targets)]
+    columns = [Column("class", [target.name(label) for label in range(target.size)], 2)]
     for heading, found in zip(("training", "test"), counts, strict=True):
         columns.append(Column(heading, [f"{count:,}" for count in found], 1))
-    show(console, columns, f"{counted(images.classes, 'class', 'classes')}")
+    show(console, columns, f"{counted(target.size, 'class', 'classes')}")
     console.print(f"{which}, plotted in {to}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -94,7 +97,7 @@ def _is_ours(path: Path) -> bool:
     return start.startswith(b"\x89PNG\r\n\x1a\n") and b"tEXtSoftware\0" + _SOFTWARE.encode() in start
 
 
-def _order(labels: data.Array) -> tuple[data.Array, str]:
+def _order(labels: Array) -> tuple[Array, str]:
     """The order in which to plot images: their own, unless that shows only one class."""
     if len(np.unique(labels[:_FIRST])) > 1:
         return np.arange(len(labels)), "the first training images"

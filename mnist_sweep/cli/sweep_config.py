@@ -8,6 +8,7 @@ from mnist_sweep.common.secrets import hide
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.unused import refuse_unused
 from mnist_sweep.driver.backend_choice import with_backend
+from mnist_sweep.driver.task_choice import with_task
 from mnist_sweep.tracking.uri import with_password
 
 
@@ -18,14 +19,14 @@ def checked(config: dict[str, Any]) -> dict[str, Any]:
         config: The config as Hydra composed it, as plain data.
 
     Returns:
-        The config with the backend that `training.backend=auto` chooses, and the tracking URI with its password, which
-        is hidden from here on whenever it is printed.
+        The config with the backend, the task and the objective that `auto` chooses, and the tracking URI with its
+        password, which is hidden from here on whenever it is printed.
 
     Raises:
-        UserError: A value is invalid, or would not be used.
+        UserError: A value is invalid or would not be used, or the data cannot be loaded.
     """
     check_settings(config)
-    config = with_backend(config)
+    config = with_task(with_backend(config))
     refuse_unused(config)
     uri = with_password(config["tracking"]["uri"])
     hide(uri)

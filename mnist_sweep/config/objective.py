@@ -10,12 +10,13 @@ from typing import Literal
 
 from mnist_sweep.common.errors import UserError
 
-# The metrics that every model logs at each epoch, under Keras's names, and the better direction. A hypermodel's model
-# may log others.
+# The objective that fits the task.
+AUTO = "auto"
+
+# The metrics that every model logs at each epoch, under Keras's names, and the better direction. Those of its task come
+# in addition.
 METRICS: dict[str, Literal["max", "min"] | None] = {
-    "accuracy": "max",
     "loss": "min",
-    "val_accuracy": "max",
     "val_loss": "min",
     "learning_rate": None,
     "epoch_seconds": "min",

@@ -15,9 +15,10 @@ from mnist_sweep.config import backend, shipped
 from mnist_sweep.config.checks import Strict, as_written, check
 from mnist_sweep.config.condition_text import Written, read_conditions
 from mnist_sweep.config.key_names import nested_keys, unknown_key
-from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective
+from mnist_sweep.config.objective import METRICS, SUMMARIES, Objective, direction_of
 from mnist_sweep.config.search_config import SEARCHES, CustomSearch, SearchConfig
 from mnist_sweep.config.shipped import TRIAL_GROUPS
+from mnist_sweep.config.task import CLASSIFICATION, logged_metrics, objective_of
 from mnist_sweep.config.trial_config import Count
 from mnist_sweep.config.units import Duration, Size
 
@@ -120,7 +121,7 @@ class Settings:
         search: The algorithm and its budget.
         workers: Where trials run.
         tracking: Where runs are logged.
-        trial: The groups model, optimizer and training, possibly with sweeps.
+        trial: The groups model, optimizer, training and task, possibly with sweeps.
         conditions: When hyperparameters are searched, by key; None in sweeps of versions without conditions.
     """
 
@@ -160,6 +161,8 @@ class _Top(Strict):
     model: dict[str, Any]
     optimizer: dict[str, Any]
     training: dict[str, Any]
+    # A default for old sweeps, which lack this key.
+    task: dict[str, Any] = CLASSIFICATION.model_dump()
     search: dict[str, Any]
     workers: dict[str, Any]
     tracking: dict[str, Any]
@@ -202,7 +205,7 @@ def check_settings(raw: Mapping[str, Any]) -> Settings:
         name=top.name,
         description=top.description,
         seed=top.seed,
-        objectives=_objectives(top.objective, top.model),
+        objectives=_objectives(top.objective, top.model, top.task),
         validation=top.validation,
         folds=top.folds,
         repeats=top.repeats,
@@ -263,10 +266,13 @@ def _algorithm(search: Mapping[str, Any]) -> type[SearchConfig]:
     return SEARCHES[algorithm]
 
 
-def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Objective, ...]:
-    if model.get("hypermodel") is None:
+def _objectives(written: str | list[str], model: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Objective, ...]:
+    written = objective_of(written, task)
+    metrics = logged_metrics(task)
+    if model.get("hypermodel") is None and metrics is not None:
         # What a hypermodel's model logs is known when it is built.
-        known = {**METRICS, **SUMMARIES}
+        of_task = [f"{prefix}{name}" for name in metrics for prefix in ("", "val_")]
+        known = [*of_task, *METRICS, *SUMMARIES]
         for text in [written] if isinstance(written, str) else written:
             if "," in text:
                 # Refused below.
@@ -278,8 +284,8 @@ def _objectives(written: str | list[str], model: Mapping[str, Any]) -> tuple[Obj
     if not objectives:
         raise UserError("objective=[]: give at least one metric, such as 'val_accuracy max'")
     for objective in objectives:
-        if objective.name in _LEARNED and METRICS[objective.name] != objective.direction:
-            better = METRICS[objective.name]
+        better = direction_of(objective.name)
+        if objective.name in _LEARNED and better != objective.direction:
             raise UserError(
                 f"objective={objective.name} {objective.direction}: a good model has a "
                 f"{'high' if better == 'max' else 'low'} {objective.name}; write {objective.name} {better}"
@@ -324,6 +330,6 @@ def _refuse_sweeps(value: object, key: str) -> None:
             _refuse_sweeps(inner, f"{key}.{name}")
     elif isinstance(value, str) and _is_sweep(value, key):
         raise UserError(
-            f"{key}={value}: only values of model, optimizer and training can be searched; "
+            f"{key}={value}: only values of model, optimizer, training and task can be searched; "
             f"run one sweep for each value with -m {key}=…"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from mnist_sweep.common.reading import read_yaml
 
 # The groups of a trial's config, whose values can be searched.
-TRIAL_GROUPS = ("model", "optimizer", "training")
+TRIAL_GROUPS = ("model", "optimizer", "training", "task")
 
 
 def folder() -> Path:
@@ -31,7 +31,7 @@ def values(name: str) -> Mapping[str, Any]:
 
 
 def trial_defaults(kind: str | None) -> dict[str, Mapping[str, Any]]:
-    """Returns the default values of the groups model, optimizer and training.
+    """Returns the default values of the groups of a trial's config.
 
     Args:
         kind: The kind of model, which decides its keys; for a user's own model, none of them is known.
@@ -40,4 +40,5 @@ def trial_defaults(kind: str | None) -> dict[str, Mapping[str, Any]]:
         "model": values(f"model/{kind}") if kind in ("mlp", "cnn") else {},
         "optimizer": {**values("optimizer/base/any"), **values("optimizer/adam")},
         "training": values("training/default"),
+        "task": values("task/auto"),
     }

@@ -17,6 +17,7 @@ from mnist_sweep.common.text import counted
 from mnist_sweep.config import keras_names
 from mnist_sweep.config.backend import DEFAULT as DEFAULT_BACKEND
 from mnist_sweep.config.checks import Strict, as_written, check
+from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
 
 T = TypeVar("T")
 
@@ -283,18 +284,21 @@ class TrialConfig(Strict):
         model: The model to train.
         optimizer: Its optimizer; None if a hypermodel has its own.
         training: How to train it.
+        task: What to train it for.
     """
 
     model: Model
     optimizer: Optimizer | None
     training: Training
+    # A default for old sweeps, which lack this key.
+    task: TaskConfig = CLASSIFICATION
 
 
 def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     """Checks one trial's config.
 
     Args:
-        raw: The groups model, optimizer and training, without sweeps.
+        raw: The groups model, optimizer, training and task, without sweeps.
 
     Returns:
         The typed config; `optimizer.learning_rate: null` is replaced by Keras's default.
@@ -314,19 +318,21 @@ def check_trial(raw: Mapping[str, Any]) -> TrialConfig:
     return check(TrialConfig, raw)
 
 
-def check_shape(config: TrialConfig, image: Sequence[int]) -> None:
+def check_shape(config: TrialConfig, image: Sequence[int] | None) -> None:
     """Checks that the image stays at least as large as the window of each convolution and pooling layer.
 
     Args:
         config: One trial's config.
-        image: Height, width and channels of the images.
+        image: Height, width and channels of the images; None if the data are not images.
 
     Raises:
-        ImpossibleError: A layer would get an image smaller than its window.
+        ImpossibleError: A layer would get an image smaller than its window, or no image.
     """
     model = config.model
     if not isinstance(model, CNN):
         return
+    if image is None:
+        raise ImpossibleError("model.kind=cnn: needs images; use model=mlp for these data")
     size = min(image[0], image[1])
     for layer in range(model.layers):
         kernel = at_layer(model.kernel_size, layer)

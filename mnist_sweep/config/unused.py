@@ -10,6 +10,7 @@ from mnist_sweep.common.text import flat
 from mnist_sweep.config import shipped
 from mnist_sweep.config.checks import as_written
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.task import kind_of, objective_of
 
 Config = Mapping[str, Any]
 # The keys, whose values differ from their defaults; whether the config ignores them; and the reason, or what to do.
@@ -39,6 +40,21 @@ _RULES: tuple[_Rule, ...] = (
         ("training.jit_compile",),
         lambda c: c["training"].get("backend") == "jax",
         "training.backend=jax compiles every model",
+    ),
+    (
+        ("task.standardize",),
+        lambda c: kind_of(c.get("task")) not in ("auto", "regression"),
+        "only a regression has targets that can be scaled",
+    ),
+    (
+        ("task.class_weight",),
+        lambda c: kind_of(c.get("task")) in ("multilabel", "regression"),
+        "there are no classes; weight the rows instead",
+    ),
+    (
+        ("task.loss", "task.metrics", "task.standardize"),
+        lambda c: c["model"].get("hypermodel") is not None,
+        "the hypermodel compiles its own loss and metrics; set them there",
     ),
     (
         ("workers.trials_per_gpu",),
@@ -99,9 +115,13 @@ def refuse_unused(config: Config) -> None:
 
 
 def _check_target(config: Config) -> None:
-    target, objective = config["search"].get("target"), Objective.parse_all(config["objective"])[0]
+    target, objective = config["search"].get("target"), Objective.parse_all(_objective(config))[0]
     if target is not None and objective.name in ("accuracy", "val_accuracy") and target > 1:
         raise UserError(f"search.target={target:g}: an accuracy is at most 1; 97 percent are 0.97")
+
+
+def _objective(config: Config) -> str | list[str]:
+    return objective_of(config["objective"], config.get("task"))
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""Loads, checks and splits images and labels."""
+"""Loads and checks images and labels."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import gzip
-import hashlib
 import math
 import os
 import socket
@@ -13,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 
 from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.common.files import write_whole
 from mnist_sweep.common.light_keras import load as load_keras
 from mnist_sweep.common.text import counted, first_line, one_line, os_reason
 
@@ -83,49 +81,6 @@ class Images:
         """Height, width and channels of an image."""
         height, width, channels = self.x_train.shape[1:]
         return height, width, channels
-
-    def digest(self) -> str:
-        """Returns 32 hexadecimal digits that change with any pixel or label."""
-        return self._digest
-
-    @functools.cached_property
-    def _digest(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for name in _NAMES:
-            array = getattr(self, name)
-            digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set split into training, validation and test images.
-
-    The arrays have the shapes and types of `Images`; those for validation may be empty. `seed` decided the split.
-    """
-
-    x_train: Array
-    y_train: Array
-    x_val: Array
-    y_val: Array
-    x_test: Array
-    y_test: Array
-    classes: int
-    seed: int
-
-    def save(self, folder: Path) -> None:
-        """Saves the arrays as `.npy` files, which worker processes map into memory."""
-        for name, value in vars(self).items():
-            write = functools.partial(np.save, arr=value, allow_pickle=False)
-            write_whole(folder / f"{name}.npy", write, flush=False)
-
-    @classmethod
-    def open(cls, folder: Path) -> Dataset:
-        """Maps the arrays that `save` wrote into memory; each is read when it is used."""
-        names = [field.name for field in fields(cls)]
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
-        return cls(**arrays | {name: int(arrays[name]) for name in ("classes", "seed")})
 
 
 def to_float(images: Array) -> Array:
@@ -472,61 +427,3 @@ def _checked_labels(labels: Array, where: str) -> Array:
     if labels.size and labels.min() < 0:
         raise UserError(f"{where} contains {labels.min()}; classes are numbered from 0")
     return labels.astype(np.int64)
-
-
-def split(images: Images, fraction: float, seed: int) -> Dataset:
-    """Holds a part of the training images out for validation; the test images are not looked at.
-
-    Args:
-        images: The data.
-        fraction: The fraction of each class to hold out, in 0..0.9. Of two images or more, at least one is held out
-            and at least one is kept.
-        seed: The only thing that decides which images are held out.
-
-    Raises:
-        UserError: No class has two images.
-    """
-    rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(images.y_train), dtype=bool)
-    for label in range(images.classes):
-        members = np.flatnonzero(images.y_train == label)
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1) if fraction > 0 else 0
-        held_out[rng.permutation(members)[:count]] = True
-    if fraction > 0 and not held_out.any():
-        raise UserError(f"data {images.source}: one image per class is too few to hold out any for validation")
-    return Dataset(
-        images.x_train[~held_out],
-        images.y_train[~held_out],
-        images.x_train[held_out],
-        images.y_train[held_out],
-        images.x_test,
-        images.y_test,
-        images.classes,
-        seed,
-    )
-
-
-def folds(labels: Array, count: int, seed: int) -> Array:
-    """Assigns images to folds for cross-validation; the folds differ by at most one image per class.
-
-    This is what scikit-learn's `StratifiedKFold` does, which takes a second and 150 MB to import in each worker.
-
-    Args:
-        labels: (N,), the class of each image.
-        count: The number of folds.
-        seed: The only thing that decides which image is in which fold.
-
-    Returns:
-        (N,), the fold of each image, counted from 1.
-
-    Raises:
-        UserError: There are fewer images than folds.
-    """
-    if len(labels) < count:
-        raise UserError(f"folds={count}: only {counted(len(labels), 'image')} to train and validate on")
-    rng = np.random.default_rng(seed)
-    by_class = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
-    fold = np.empty(len(labels), dtype=np.int64)
-    # Counting continues from class to class, to make the folds equally large.
-    fold[by_class] = np.arange(len(labels)) % count + 1
-    return fold

@@ -92,7 +92,7 @@ class Attempts:
         self,
         settings: Settings,
         space: Space,
-        image: Sequence[int],
+        image: Sequence[int] | None,
         folder: Path,
         workers: Workers,
         state: LoopState,

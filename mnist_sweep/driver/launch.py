@@ -23,7 +23,7 @@ from mnist_sweep.common.tables import ProgressPrinter, line_printer, progress_pr
 from mnist_sweep.common.text import first_line
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config import space
-from mnist_sweep.data import images as data
+from mnist_sweep.data.dataset import Dataset, LoadedData
 from mnist_sweep.driver import larger_space, same_sweep, summary
 from mnist_sweep.driver.logs import log_to
 from mnist_sweep.driver.loop import Sweep
@@ -125,9 +125,9 @@ class _Launch:
         self._past = list(read(folder)) if resume else []
         before = SweepState.after(self._past)
         same_sweep.check_versions(before, folder, self._plan.backend, other_versions, say)
-        self._images, dataset = self._load_data(before)
-        summary.warn_of_fallback(self._console, self._images)
-        for note in self._images.notes:
+        self._data, dataset = self._load_data(before)
+        summary.warn_of_fallback(self._console, self._data)
+        for note in self._data.notes:
             say(note)
         config = to_store(self._plan.config, folder)
         self._workers.set_up(save_for_workers(dataset, folder))
@@ -140,13 +140,13 @@ class _Launch:
         self._first: SweepStarted | SweepResumed
         self._grown: dict[str, str] = {}
         if self._past:
-            self._started = same_sweep.check(before, self._plan, self._images, folder, say)
+            self._started = same_sweep.check(before, self._plan, self._data, folder, say)
             if larger_space.changed(before.config, self._plan.config):
                 self._grown = self._plan.space.describe()
             self._first = SweepResumed(self._clock(), config, versions(), self._grown, self._workers.nodes())
         else:
             self._first = self._started = self._plan.first_event(
-                folder, config, self._images, dataset, self._clock(), self._retrains
+                folder, config, self._data, dataset, self._clock(), self._retrains
             )
             self._first = self._started = replace(self._started, nodes=self._workers.nodes())
         self._retrains = self._started.retrains
@@ -161,7 +161,7 @@ class _Launch:
         for line in neighbours.warnings(here, others):
             say(line)
 
-    def _load_data(self, before: SweepState) -> tuple[data.Images, data.Dataset]:
+    def _load_data(self, before: SweepState) -> tuple[LoadedData, Dataset]:
         path = self._plan.settings.data.path
         try:
             return self._plan.load_data()
@@ -208,7 +208,7 @@ class _Launch:
             folder=self._folder,
             listeners=[journal, self._tracker, screen],
             clock=clock,
-            image=self._images.shape,
+            image=self._data.schema.image,
             sharing=sharing.create(settings.workers, plan.slots, plan.most),
             packaging=self._packaging if registers(settings) else None,
             tests=self._retrains is None or self._retrains.test,
@@ -249,7 +249,7 @@ class _Launch:
         """Prints the leaderboard, publishes the results, and returns the exit code."""
         sweep, settings, name = self._sweep, self._plan.settings, self._started.sweep
         summary.leaderboard(self._console, self._plan.space, sweep.results)
-        summary.warn_of_fallback(self._console, self._images)
+        summary.warn_of_fallback(self._console, self._data)
         if sweep.interrupted:
             self._say(f"Interrupted. To continue: {command(f'resume {self._name}')}")
             return INTERRUPTED

@@ -67,7 +67,7 @@ class Sweep:
         folder: Path,
         listeners: Sequence[Listener],
         clock: Callable[[], float],
-        image: Sequence[int],
+        image: Sequence[int] | None,
         sharing: Sharing | None = None,
         packaging: Packaging | None = None,
         tests: bool = True,
@@ -85,7 +85,7 @@ class Sweep:
             folder: The sweep's folder, under which models are written.
             listeners: They take the events, one listener after another, the journal first.
             clock: The time in seconds since 1970, which a change of the system's clock must not move.
-            image: Height, width and channels of the images.
+            image: Height, width and channels of the images; None if the data are not images.
             sharing: Opens and closes shares of GPUs; None if the slots stay as they are.
             packaging: Makes the winner an MLflow model; None to skip that.
             tests: Whether the winner is tested on the test images.

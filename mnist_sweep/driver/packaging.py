@@ -14,7 +14,8 @@ import numpy as np
 from mnist_sweep.common.errors import MachineError, UserError
 from mnist_sweep.config import backend
 from mnist_sweep.config.trial_config import made_by
-from mnist_sweep.data.images import Dataset
+from mnist_sweep.data.dataset import Dataset, Rows
+from mnist_sweep.data.schema import ONLY, of_images
 from mnist_sweep.driver.receive import receive
 from mnist_sweep.journal.files import ARRAYS, PACKAGE, SAMPLE_FILE, WORKERS
 from mnist_sweep.workers.base import Died, MachineFailed, Message, Package, Packaged, Ready, Workers
@@ -99,8 +100,8 @@ def package(run: ModelRun, folder: Path, given_up: threading.Event) -> Path:
     builder = made_by(config["model"])
     # A worker opens a data set before it takes a task. Packaging does not look at it.
     (folder / ARRAYS).mkdir()
-    images, labels = np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int64)
-    Dataset(images, labels, images, labels, images, labels, classes=1, seed=0).save(folder / ARRAYS)
+    none = Rows({ONLY: np.zeros((1, 1, 1, 1), np.uint8)}, np.zeros(1, np.int64))
+    Dataset(of_images(1, 1, 1, classes=1), none, none, none, seed=0).save(folder / ARRAYS)
     # On the CPU, as another sweep may be using the GPU.
     workers = LocalWorkers(
         [Slot("cpu0", 1)],

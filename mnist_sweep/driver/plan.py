@@ -16,10 +16,12 @@ from mnist_sweep.common.versions import versions
 from mnist_sweep.config import backend, hypermodel
 from mnist_sweep.config.settings import RayConfig, Settings, check_settings
 from mnist_sweep.config.space import Space, identity
+from mnist_sweep.config.task import check_target
 from mnist_sweep.config.trial_config import TrialConfig, check_shape, made_by
 from mnist_sweep.config.units import seconds, size
-from mnist_sweep.data import images as data
-from mnist_sweep.driver import discovery, enqueue, warm_start
+from mnist_sweep.data import schema as schemas
+from mnist_sweep.data.dataset import Dataset, LoadedData, split
+from mnist_sweep.driver import discovery, enqueue, task_choice, warm_start
 from mnist_sweep.driver.backend_choice import with_backend
 from mnist_sweep.journal.events import SweepStarted
 from mnist_sweep.journal.files import ARRAYS, WORKERS, code_folder
@@ -100,7 +102,7 @@ class Plan:
         Raises:
             UserError: Something is wrong with the config.
         """
-        config = with_backend(config)
+        config = task_choice.with_task(with_backend(config))
         settings = check_settings(config)
         most, named = settings.search.max_trials, hypermodel.named(settings.trial)
         space, corners = None, list[TrialConfig]()
@@ -154,30 +156,30 @@ class Plan:
             code=code_folder(folder),
         )
 
-    def check(self, shape: tuple[int, int, int], digest: str) -> None:
+    def check(self, schema: schemas.Schema, digest: str) -> None:
         """Checks everything that needs no worker.
 
         Args:
-            shape: Height, width and channels of the images.
+            schema: The inputs and the target of the data.
             digest: The digest of the data.
 
         Raises:
             UserError: None of the models fits the data, or `search.enqueue` or `search.warm_start` is wrong.
         """
-        _check_any_fits(self.corners, shape)
+        _check_fits(self.corners, schema)
         if self.known_space is not None:
             enqueue.enqueued(self.settings, self.space, self.baseline)
             self._earlier(digest)
 
-    def load_data(self) -> tuple[data.Images, data.Dataset]:
+    def load_data(self) -> tuple[LoadedData, Dataset]:
         """Loads the data and splits it.
 
         Raises:
             UserError: It cannot be loaded, or fits none of the models.
         """
-        images = data.load(self.settings.data.name, self.settings.data.path, self.settings.data.fallback)
-        _check_any_fits(self.corners, images.shape)
-        return images, data.split(images, self.settings.data.validation_split, self.settings.seed)
+        data = task_choice.load(self.config)
+        _check_fits(self.corners, data.schema)
+        return data, split(data, self.settings.data.validation_split, self.settings.seed)
 
     def check_builder(self, workers: Workers, say: Callable[[str], None]) -> None:
         """Lets a worker check the user's function that builds the models, if there is one.
@@ -225,8 +227,8 @@ class Plan:
         self,
         folder: Path,
         stored: dict[str, Any],
-        images: data.Images,
-        dataset: data.Dataset,
+        data: LoadedData,
+        dataset: Dataset,
         time: float,
         retrains: Retrains | None = None,
     ) -> SweepStarted:
@@ -237,24 +239,24 @@ class Plan:
                 changed.
         """
         if retrains is not None:
-            if retrains.digest not in ("", images.digest()):
+            if retrains.digest not in ("", data.digest()):
                 raise UserError(
                     f"retrain: trial {retrains.trial} of {retrains.sweep} was trained on data with the digest "
-                    f"{retrains.digest}, but data={images.name} from {images.source} is different now "
-                    f"({images.digest()}); to train on other data, name them, such as data.path=FILE"
+                    f"{retrains.digest}, but data={data.name} from {data.source} is different now "
+                    f"({data.digest()}); to train on other data, name them, such as data.path=FILE"
                 )
             name = f"{retrains.sweep}/{folder.name}"
             space = self.space.describe()
-            return SweepStarted(time, name, stored, space, _describe(images, dataset), versions(), retrains=retrains)
+            return SweepStarted(time, name, stored, space, _describe(data, dataset), versions(), retrains=retrains)
         return SweepStarted(
             time,
             _name(self.settings.name, folder),
             stored,
             self.space.describe(),
-            _describe(images, dataset),
+            _describe(data, dataset),
             versions(),
             enqueued=enqueue.enqueued(self.settings, self.space, self.baseline),
-            earlier=self._earlier(images.digest()),
+            earlier=self._earlier(data.digest()),
             id=uuid.uuid4().hex,
         )
 
@@ -266,12 +268,13 @@ class Plan:
         return known
 
 
-def _check_any_fits(corners: Sequence[TrialConfig], image: tuple[int, int, int]) -> None:
-    """Refuses images that are too small for every model; trials with some of the models can still be trained."""
+def _check_fits(corners: Sequence[TrialConfig], schema: schemas.Schema) -> None:
+    """Refuses a task that does not fit the targets, and inputs that fit none of the models."""
     first: ImpossibleError | None = None
     for corner in corners:
+        check_target(corner.task, schema.target.kind, schema.target.size)
         try:
-            check_shape(corner, image)
+            check_shape(corner, schema.image)
             return
         except ImpossibleError as error:
             first = first or error
@@ -279,7 +282,7 @@ def _check_any_fits(corners: Sequence[TrialConfig], image: tuple[int, int, int])
         raise first
 
 
-def save_for_workers(dataset: data.Dataset, folder: Path) -> Path:
+def save_for_workers(dataset: Dataset, folder: Path) -> Path:
     """Writes the data into the sweep's folder, from where the workers map it into memory; returns its folder.
 
     Raises:
@@ -302,16 +305,15 @@ def _name(name: str, folder: Path) -> str:
     return "/".join([name, *(folder.parts[-2:] if folder.name.isdigit() else folder.parts[-1:])])
 
 
-def _describe(images: data.Images, dataset: data.Dataset) -> dict[str, Any]:
-    height, width, channels = images.shape
+def _describe(data: LoadedData, dataset: Dataset) -> dict[str, Any]:
+    rows = "rows" if data.schema.image is None else "images"
     return {
-        "name": images.name,
-        "digest": images.digest(),
-        "source": images.source,
-        "fallback_for": images.fallback,
-        "training_images": len(dataset.x_train),
-        "validation_images": len(dataset.x_val),
-        "test_images": len(dataset.x_test),
-        "image": f"{height}x{width}x{channels}",
-        "classes": images.classes,
+        "name": data.name,
+        "digest": data.digest(),
+        "source": data.source,
+        "fallback_for": data.fallback,
+        f"training_{rows}": len(dataset.train),
+        f"validation_{rows}": len(dataset.validation),
+        f"test_{rows}": len(dataset.test),
+        **schemas.described(data.schema),
     }

@@ -27,8 +27,7 @@ from mnist_sweep.config.objective import Objective
 from mnist_sweep.config.settings import FREE_TEXTS, check_settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.units import seconds, size
-from mnist_sweep.data import images
-from mnist_sweep.driver import larger_space, launch, same_sweep
+from mnist_sweep.driver import larger_space, launch, same_sweep, task_choice
 from mnist_sweep.driver.stored_config import from_store
 from mnist_sweep.driver.summary import Say, as_argument
 from mnist_sweep.journal import files, journal
@@ -228,8 +227,7 @@ def _with_more_values(state: SweepState, folder: Path, config: Mapping[str, Any]
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    data = config["data"]
-    return images.load(data["name"], data["path"], data["fallback"]).digest()
+    return task_choice.load(config).digest()
 
 
 def readable(folders: Sequence[Path], say: Say) -> Iterator[tuple[Path, SweepState]]:

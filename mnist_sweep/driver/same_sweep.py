@@ -10,7 +10,7 @@ from mnist_sweep.common.invocation import command
 from mnist_sweep.common.versions import versions
 from mnist_sweep.config.settings import check_settings
 from mnist_sweep.config.space import Space
-from mnist_sweep.data.images import Images
+from mnist_sweep.data.dataset import LoadedData
 from mnist_sweep.driver import larger_space
 from mnist_sweep.driver.plan import Plan
 from mnist_sweep.driver.summary import Say
@@ -24,13 +24,13 @@ _SAME_VERSIONS = ("tensorflow", "keras", "numpy", "jax")
 _ANY_ORDER = ("none", "grid", "random")
 
 
-def check(past: SweepState, plan: Plan, images: Images, folder: Path, say: Say) -> SweepStarted:
+def check(past: SweepState, plan: Plan, data: LoadedData, folder: Path, say: Say) -> SweepStarted:
     """Refuses to continue a sweep on other data, in another search space, or on the CPU because a GPU is missing.
 
     Args:
         past: The state of the sweep.
         plan: What it is to do now.
-        images: Its data now.
+        data: Its data now.
         folder: Its folder.
         say: Prints how other workers may change the results.
 
@@ -41,7 +41,7 @@ def check(past: SweepState, plan: Plan, images: Images, folder: Path, say: Say) 
         UserError: It names what differs.
     """
     started = first_event(past, folder)
-    _check_data(images, started, folder)
+    _check_data(data, started, folder)
     _check_devices(plan, past, folder)
     for line in _other_workers(plan, past):
         say(line)
@@ -81,11 +81,11 @@ def check_versions(past: SweepState, folder: Path, backend: str, allowed: bool, 
     say(f"Versions have changed, which may change the metrics: {named}.")
 
 
-def _check_data(images: Images, started: SweepStarted, folder: Path) -> None:
-    if images.digest() != started.data["digest"]:
+def _check_data(data: LoadedData, started: SweepStarted, folder: Path) -> None:
+    if data.digest() != started.data["digest"]:
         raise UserError(
-            f"{folder}: started on {started.data['name']} ({started.data['digest']}), but data={images.name} is "
-            f"different now ({images.digest()}); all trials of a sweep need the same data"
+            f"{folder}: started on {started.data['name']} ({started.data['digest']}), but data={data.name} is "
+            f"different now ({data.digest()}); all trials of a sweep need the same data"
         )
 
 

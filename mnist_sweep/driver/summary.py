@@ -18,7 +18,8 @@ from mnist_sweep.config import backend
 from mnist_sweep.config.settings import Settings
 from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.space import Space
-from mnist_sweep.data.images import Images
+from mnist_sweep.data.dataset import LoadedData
+from mnist_sweep.data.schema import in_words
 from mnist_sweep.driver.publish import Published
 from mnist_sweep.journal.events import SweepStarted, WinnerTested
 from mnist_sweep.journal.folders import SWEEPS
@@ -49,11 +50,11 @@ _ENDED_EARLY = {Status.STOPPED: "{was} stopped early", Status.DIVERGED: "diverge
 Say = Callable[[str], None]
 
 
-def warn_of_fallback(console: Console, images: Images) -> None:
+def warn_of_fallback(console: Console, data: LoadedData) -> None:
     """Warns if other data than the requested ones are used."""
-    if images.fallback is not None:
+    if data.fallback is not None:
         console.print(
-            f" data={images.fallback} CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of {images.name} instead. "
+            f" data={data.fallback} CANNOT BE DOWNLOADED: this sweep uses the 5,000 digits of {data.name} instead. "
             "Give data.path=FILE for the real data, or data.fallback=null to make this an error. ",
             style="bold white on red",
             soft_wrap=True,
@@ -81,11 +82,9 @@ def announce(
         say(f"{'Sweep' if started.space else 'Run'} {started.sweep}")
     else:
         say(f"Retraining trial {retrains.trial} of {retrains.sweep}: {started.sweep}")
-    say(
-        f"  data     {about['name']}: {about['training_images']:,} training, {about['validation_images']:,} "
-        f"validation and {counted(about['test_images'], 'test image')} of {about['image']}, "
-        f"{counted(about['classes'], 'class', 'classes')}"
-    )
+    say(f"  data     {about['name']}: {in_words(about)}")
+    if "task" in started.config:
+        say(f"  task     {started.config['task']['kind']}")
     for i, (name, domain) in enumerate(started.space.items()):
         say(f"  {'search' if i == 0 else '':9}{one_line(f'{name} = {domain}', LONGEST_LINE - 11)}")
     if retrains is not None:

@@ -40,12 +40,12 @@ def suggested(settings: Settings, space: Space, number: int, suggestion: Suggest
     )
 
 
-def impossible(trial: Trial, image: Sequence[int]) -> str:
+def impossible(trial: Trial, image: Sequence[int] | None) -> str:
     """Returns why a trial cannot be trained, as far as its config tells; "" if nothing speaks against it.
 
     Args:
         trial: The trial.
-        image: Height, width and channels of the images.
+        image: Height, width and channels of the images; None if the data are not images.
     """
     try:
         check_shape(check_trial(trial.config), image)

@@ -92,7 +92,9 @@ class WinnerTest:
         self._receive(lambda: self._attempts.idle)
         self._slot, self._tested = self._attempts.idle.pop(0), None
         file = str(trial_folder(self._folder, model) / MODEL_FILE)
-        self._attempts.submit(self._slot, Evaluate(file, _made_by(results, model), results.outcomes[model].digest))
+        task = results.trials[model].config.get("task", {})
+        evaluate = Evaluate(file, _made_by(results, model), results.outcomes[model].digest, task)
+        self._attempts.submit(self._slot, evaluate)
         # During the test, if another slot is idle.
         self.package(results)
         self._meanwhile()

@@ -10,6 +10,7 @@ from typing import Any
 from mnist_sweep.common.tables import Column, markdown
 from mnist_sweep.common.text import counted, short_names, spaced
 from mnist_sweep.config.settings import Settings
+from mnist_sweep.data.schema import in_words
 from mnist_sweep.journal.events import SweepEnded, SweepStarted, WinnerTested
 from mnist_sweep.journal.last_run import LastRun
 from mnist_sweep.journal.leaderboard import Kind, leaderboard, metrics_text, verdict
@@ -22,7 +23,6 @@ _LONGEST_NAME = 60
 _LEADERS = 10
 # The columns of the leaderboard after its hyperparameters.
 _RESULTS: tuple[Kind, ...] = ("score", "retrained", "time")
-_SIZES = ("training_images", "validation_images", "test_images")
 # Hyperparameters that are counted, and short names for others.
 _COUNTED = {"layers": "layer", "units": "unit", "filters": "filter"}
 _SHORT = {"learning_rate": "lr", "batch_size": "batch", "batch_normalization": "batch norm", "weight_decay": "decay"}
@@ -203,9 +203,8 @@ def _count(results: Ranking) -> int:
 
 
 def _data(about: Mapping[str, Any]) -> str:
-    parts = [f"{about[key]:,} {key.replace('_', ' ')}" for key in _SIZES if key in about]
-    parts += [f"{about['image']}, {counted(about['classes'], 'class', 'classes')}"] if "image" in about else []
-    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), ", ".join(parts)])) + "."
+    words = in_words(about) if any(key.startswith("training_") for key in about) else ""
+    text = "### Data\n\n" + ": ".join(filter(None, [str(about["name"]), words])) + "."
     if about.get("fallback_for"):
         text += f" They replace {about['fallback_for']}, which could not be downloaded."
     return text

@@ -386,7 +386,7 @@ class Recorder:
             **({TAG_ID: event.id} if event.id else {}),
             TAG_OBJECTIVE: ", ".join(f"{o.name} {o.direction}" for o in self._settings.objectives),
             TAG_BACKEND: backend.of(event.config),
-            **{f"data.{key}": str(value) for key, value in event.data.items() if value is not None},
+            **{f"data.{key}": _tag(value) for key, value in event.data.items() if value is not None},
             **_version_tags(event.versions),
         }
         if (retrains := event.retrains) is not None:
@@ -800,6 +800,13 @@ class Recorder:
             retrained = [n for n in self._results.outcomes if self._trials[n].confirms is not None]
             self._drop_models([n for n in sorted(retrained) if n != event.model])
 
+    def _plot_confusion(self, runs: Sequence[str], event: WinnerTested) -> None:
+        if event.confusion:
+            name = "test_accuracy" if "test_accuracy" in event.metrics else next(iter(event.metrics))
+            score = f"{name.removeprefix('test_')} {event.metrics[name]:.4f}"
+            title = f"Trial {event.trial} on the test images: {score}"
+            self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
+
     def _winners(self, tested: int) -> list[int]:
         """Returns the trial that was tested, and the one that it retrains."""
         confirms = self._trials[tested].confirms
@@ -808,11 +815,11 @@ class Recorder:
     def _winner_tested(self, event: WinnerTested, before: WinnerTested | None) -> None:
         runs = [] if event.error else [*(self._runs[n] for n in self._winners(event.trial)), self._parent]
         if runs:
-            title = f"Trial {event.trial} on the test images: accuracy {event.metrics['test_accuracy']:.4f}"
-            self._write.figure(runs, self._plots().confusion_matrix(event.confusion, title), "confusion_matrix.png")
+            self._plot_confusion(runs, event)
         for run in runs:
             self._write.summary(run, event.metrics, 0, event.time)
-            self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
+            if event.confusion:
+                self._write.json(run, {"rows are true classes": event.confusion}, "confusion_matrix.json")
             for name in (DETAILS_FILE, PROFILE_FILE):
                 path = trial_folder(self._folder, event.trial) / name
                 if path.exists():
@@ -832,6 +839,10 @@ def _params(execution: Execution) -> dict[str, int | None]:
     """Returns the parameters of an execution's run."""
     fold = {} if execution.fold is None else {"fold": execution.fold, "folds": execution.folds}
     return {"seed": execution.seed, **fold}
+
+
+def _tag(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:

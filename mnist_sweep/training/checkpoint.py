@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.data.images import Array
+from mnist_sweep.data.dataset import Array
 
 
 @dataclass

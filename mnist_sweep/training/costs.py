@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.utils.dtype_utils import dtype_size
 
 from mnist_sweep.common.text import format_size
@@ -19,14 +18,14 @@ _WARM_UP = 3
 _CALLS = 30
 
 
-def exceeded_limit(model: keras.Model, limits: Mapping[str, int], image: Sequence[int], batch_size: int) -> str:
+def exceeded_limit(model: keras.Model, limits: Mapping[str, int], batch_size: int, rows: str) -> str:
     """Checks a model against the limits.
 
     Args:
         model: Compiled, not trained.
         limits: The most `parameters`, and the most bytes of `memory`.
-        image: Height, width and channels.
-        batch_size: Images per batch.
+        batch_size: Rows per batch.
+        rows: What the rows are called: `images` or `rows`.
 
     Returns:
         A message with the exceeded limit and what the model needs; "" if it exceeds none.
@@ -35,28 +34,27 @@ def exceeded_limit(model: keras.Model, limits: Mapping[str, int], image: Sequenc
     if parameters > limits.get("parameters", parameters):
         return f"limits.parameters={limits['parameters']}: the model has {parameters} parameters"
     if "memory" in limits:
-        needed = memory(model, image, batch_size)
+        needed = memory(model, batch_size)
         if needed > limits["memory"]:
             return (
                 f"limits.memory={_in_config(limits['memory'])}: a training step of the model needs about "
-                f"{_in_config(needed)}, for {parameters} parameters and batches of {batch_size} images"
+                f"{_in_config(needed)}, for {parameters} parameters and batches of {batch_size} {rows}"
             )
     return ""
 
 
-def memory(model: keras.Model, image: Sequence[int], batch_size: int) -> int:
+def memory(model: keras.Model, batch_size: int) -> int:
     """Estimates the memory of one training step.
 
     The estimate adds up the weights, the gradients of trainable weights, the optimizer's variables, the batch (float32
-    images, int64 labels), and the outputs of all layers for one batch, which the backward pass needs. It leaves out
+    inputs, int64 labels), and the outputs of all layers for one batch, which the backward pass needs. It leaves out
     temporary memory of single operations or within a layer (such as the steps of a recurrent one), and the backend's
     overhead. On a CPU, with estimates of 550 and 340 MB, the process grew by 1.2 times the estimate for a dense model
     and by 1.8 times for a convolutional one.
 
     Args:
         model: Compiled; its optimizer's variables are created if needed.
-        image: Height, width and channels.
-        batch_size: Images per batch.
+        batch_size: Rows per batch.
 
     Returns:
         Bytes.
@@ -64,25 +62,23 @@ def memory(model: keras.Model, image: Sequence[int], batch_size: int) -> int:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     variables = [*model.weights, *model.trainable_weights, *model.optimizer.variables]
-    batch = math.prod(image) * _bytes("float32") + _bytes("int64")
+    batch = sum(math.prod(one.shape[1:]) for one in model.inputs) * _bytes("float32") + _bytes("int64")
     fixed = sum(math.prod(v.shape) * _bytes(v.dtype) for v in variables)
     return int(fixed + batch_size * (batch + _output_bytes(model)))
 
 
-def latency(model: keras.Model, image: Sequence[int]) -> float:
-    """Measures how long the prediction of one image takes.
+def latency(model: keras.Model, example: Any) -> float:
+    """Measures how long the prediction of one row takes.
 
     Args:
         model: A model, trained or not.
-        image: Height, width and channels.
+        example: The inputs of one row, (1, …); by name if there are several.
 
     Returns:
-        Seconds: the median of 30 calls of the compiled model on one image.
+        Seconds: the median of 30 calls of the compiled model on one row.
     """
-    height, width, channels = image
-    predict = backends.compile_predict(model, (height, width, channels))
-    images = np.zeros((1, *image), np.float32)
-    return median_seconds(lambda: predict(images), _WARM_UP, _CALLS)
+    predict = backends.compile_predict(model, example)
+    return median_seconds(lambda: predict(example), _WARM_UP, _CALLS)
 
 
 def median_seconds(call: Callable[[], object], warm_up: int, calls: int, longest: float = math.inf) -> float:

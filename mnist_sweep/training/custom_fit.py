@@ -16,11 +16,9 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.trial_config import Training
-from mnist_sweep.data.images import Array
 from mnist_sweep.training import backends
 from mnist_sweep.training.custom_model import BuiltModel, code_error, setting
-
-Data = tuple[Array, Array]
+from mnist_sweep.training.splits import Batch
 
 
 class TrainingOver(BaseException):
@@ -32,17 +30,17 @@ class _DryRunOver(BaseException):
 
 
 def train(
-    built: BuiltModel, data: Data, validation: Data | None, training: Training, epochs: int, callback: Any
+    built: BuiltModel, data: Batch, validation: Batch | None, training: Training, epochs: int, callback: Any
 ) -> None:
     """Lets a user's fit train a model, at most to the trial's last epoch.
 
-    Arguments that the user's fit does not pass to `model.fit` are filled in: epochs, batch size, validation images and
+    Arguments that the user's fit does not pass to `model.fit` are filled in: epochs, batch size, validation rows and
     our callback.
 
     Args:
         built: The model.
-        data: The training images and labels, as the model expects them.
-        validation: The same for validation; None if there are no validation images.
+        data: The training rows, as the model expects them.
+        validation: The same for validation; None if there are no validation rows.
         training: The trial's `training` config.
         epochs: The last epoch to train.
         callback: Our callback: counts the epochs in `progress.epoch`, and its `ended` says that training is over.
@@ -74,7 +72,8 @@ def train(
     callback.set_model(model)
     model.fit = fit
     try:
-        built.hypermodel.fit(built.hp, model, *data, **_arguments(built.hypermodel, validation, [callback], offered))
+        given = _arguments(built.hypermodel, validation, [callback], offered | _weights(data))
+        built.hypermodel.fit(built.hp, model, *data[:2], **given)
     except TrainingOver:
         pass
     except (UserError, MemoryError, backends.MachineErrors):
@@ -87,14 +86,14 @@ def train(
         raise UserError(f"{setting(built.name)}: its fit ends no epoch; pass the callbacks on to model.fit")
 
 
-def dry_run(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:
+def dry_run(hypermodel: Any, hp: Any, model: keras.Model, data: Batch) -> bool:
     """Runs a user's fit up to `model.fit`, to record its hyperparameters.
 
     Args:
         hypermodel: The hypermodel.
         hp: Records the hyperparameters that fit asks for.
         model: What `build` returned.
-        data: A few images and labels; a user's own training loop does train on them.
+        data: A few rows; a user's own training loop does train on them.
 
     Returns:
         Whether the fit called `model.fit`.
@@ -105,10 +104,10 @@ def dry_run(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:
         calls.append(True)
         raise _DryRunOver
 
-    offered = {"epochs": 1, "initial_epoch": 0, "batch_size": len(data[0])}
+    offered = {"epochs": 1, "initial_epoch": 0, "batch_size": len(data[1])}
     model.fit = fit
     try:
-        hypermodel.fit(hp, model, *data, **_arguments(hypermodel, data, [], offered))
+        hypermodel.fit(hp, model, *data[:2], **_arguments(hypermodel, data, [], offered | _weights(data)))
     except _DryRunOver:
         pass
     except Exception as error:
@@ -119,8 +118,12 @@ def dry_run(hypermodel: Any, hp: Any, model: keras.Model, data: Data) -> bool:
     return bool(calls)
 
 
+def _weights(data: Batch) -> dict[str, Any]:
+    return {"sample_weight": data[2]} if len(data) == 3 else {}
+
+
 def _arguments(
-    hypermodel: Any, validation: Data | None, callbacks: list[Callable[..., Any]], offered: dict[str, Any]
+    hypermodel: Any, validation: Batch | None, callbacks: list[Callable[..., Any]], offered: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns what keras-tuner would pass, and those of `offered` that the fit has a parameter for."""
     parameters = inspect.signature(hypermodel.fit).parameters

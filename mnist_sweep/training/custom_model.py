@@ -17,9 +17,11 @@ from mnist_sweep.common.errors import UserError, did_you_mean
 from mnist_sweep.config.hypermodel_space import key_of
 from mnist_sweep.config.objective import METRICS, SUMMARIES, TRIAL_METRICS, TRIAL_PREFIXES
 from mnist_sweep.config.trial_config import HyperModelConfig
-from mnist_sweep.data.images import Array
+from mnist_sweep.data.dataset import Array
+from mnist_sweep.data.schema import Schema, Target
 from mnist_sweep.training import model as models
 from mnist_sweep.training import user_code
+from mnist_sweep.training.splits import Batch
 
 # Keras's names for accuracy, in the order in which they are looked up.
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
@@ -139,20 +141,20 @@ class BuiltModel:
         hypermodel: The hypermodel that built it.
         hp: The hyperparameters that it was built with.
         model: The model as the user compiled it.
-        image_shape: Height, width and channels of the images.
-        input_shape: The shape that an image is reshaped to.
+        given_shape: The shape of a row's input; of several inputs, their shapes by name.
+        input_shape: The shape that a row's input is reshaped to.
         one_hot: The number of classes if the model expects one-hot labels, else None.
         accuracy: Keras's name for its accuracy; None if it has none, or only its custom fit knows.
-        probabilities: Whether its outputs are probabilities; otherwise they are logits or scores.
-        least_output: The least of its outputs for a few images.
+        probabilities: Whether its outputs are what is predicted; otherwise they are logits or scores of classes.
+        least_output: The least of its outputs for a few random rows.
     """
 
     name: str
     hypermodel: Any
     hp: Any
     model: keras.Model
-    image_shape: tuple[int, int, int]
-    input_shape: tuple[int, ...]
+    given_shape: Any
+    input_shape: Any
     one_hot: int | None
     accuracy: str | None
     probabilities: bool
@@ -163,23 +165,24 @@ class BuiltModel:
         """Whether the user's own fit trains it. Such a fit cannot resume from its checkpoint."""
         return has_custom_fit(self.hypermodel)
 
-    def adapt(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        """Converts tensors of images (N, H, W, C) and labels (N,) to what the model expects."""
-        labels = labels if self.one_hot is None else keras.ops.one_hot(labels, self.one_hot)
-        return keras.ops.reshape(images, (-1, *self.input_shape)), labels
+    def adapt(self, x: Any, y: Any, *weights: Any) -> Batch:
+        """Converts a batch of inputs (N, …), targets and perhaps weights to what the model expects."""
+        y = y if self.one_hot is None else keras.ops.one_hot(y, self.one_hot)
+        return x if isinstance(x, Mapping) else keras.ops.reshape(x, (-1, *self.input_shape)), y, *weights
 
-    def arrays(self, images: Array, labels: Array) -> tuple[Array, Array]:
+    def arrays(self, x: Any, y: Array, *weights: Array) -> Batch:
         """Does the same as `adapt` for arrays."""
-        labels = labels if self.one_hot is None else np.eye(self.one_hot, dtype=np.float32)[labels]
-        return images.reshape(-1, *self.input_shape), labels
+        y = y if self.one_hot is None else np.eye(self.one_hot, dtype=np.float32)[y]
+        return x if isinstance(x, Mapping) else x.reshape(-1, *self.input_shape), y, *weights
 
-    def check_logs(self, wanted: Sequence[str], images: Array, labels: Array) -> None:
+    def check_logs(self, wanted: Sequence[str], x: Any, y: Array, *weights: Array) -> None:
         """Checks that Keras's fit will log the objectives.
 
         Args:
             wanted: The objectives' names.
-            images: A few images, as arrays that `arrays` returned.
-            labels: Their labels.
+            x: The inputs of a few rows, as arrays that `arrays` returned.
+            y: Their targets.
+            weights: Their weights, if rows count differently.
 
         Raises:
             UserError: It will not.
@@ -187,7 +190,7 @@ class BuiltModel:
         fixed = {*METRICS, *SUMMARIES} - {"accuracy", "val_accuracy"}
         if self.has_custom_fit or not set(wanted) - fixed - ({"accuracy", "val_accuracy"} if self.accuracy else set()):
             return
-        logged = self.metrics(self.model.evaluate(images, labels, verbose=0, return_dict=True))
+        logged = self.metrics(self.model.evaluate(x, y, verbose=0, return_dict=True))
         known = {*fixed, *(f"{prefix}{name}" for name in logged for prefix in ("", "val_"))}
         for name in wanted:
             if name not in known and name.endswith("accuracy") and self.accuracy is None:
@@ -229,18 +232,18 @@ class BuiltModel:
                 named[prefix + ("accuracy" if rest == accuracy else rest)] = float(value)
         return named
 
-    def from_images(self) -> keras.Model:
-        """Returns a model from images (N, H, W, C) to probabilities (N, classes), to be saved. It shares the weights.
+    def whole(self) -> keras.Model:
+        """Returns a model from the data's inputs to predictions, to be saved. It shares the weights.
 
         Logits or scores get a softmax, which keeps their order and so the accuracy.
         """
         model = models.without_subclass(self.model)
-        if self.input_shape == self.image_shape and self.probabilities:
+        if self.input_shape == self.given_shape and self.probabilities:
             return model
         before = keras.layers.Reshape(self.input_shape, name="images", dtype="float32")
         softmax = [] if self.probabilities else [keras.layers.Softmax(name="probabilities", dtype="float32")]
         layers = model.layers if isinstance(model, keras.Sequential) else [model]
-        return keras.Sequential([keras.Input(self.image_shape), before, *layers, *softmax], name="whole")
+        return keras.Sequential([keras.Input(self.given_shape), before, *layers, *softmax], name="whole")
 
     def set_execution(self, steps: int, jit_compile: Any) -> None:
         """Sets how Keras runs the training step, unless the user's `compile` did."""
@@ -251,66 +254,77 @@ class BuiltModel:
             self.model.jit_compile = jit_compile
 
 
-def build(config: HyperModelConfig, image: tuple[int, int, int], classes: int) -> BuiltModel:
+def build(config: HyperModelConfig, schema: Schema) -> BuiltModel:
     """Builds a trial's model.
 
     Args:
         config: The hypermodel and its values by key, inactive ones included.
-        image: Height, width and channels of the images.
-        classes: The number of classes.
+        schema: The inputs and the target of the data.
 
     Raises:
-        UserError: The user's code is at fault, or its model does not fit the images.
+        UserError: The user's code is at fault, or its model does not fit the data.
     """
-    return build_and_check(config.hypermodel, lambda: ChosenHyperParameters(partial(_value, config)), image, classes)
+    return build_and_check(config.hypermodel, lambda: ChosenHyperParameters(partial(_value, config)), schema)
 
 
-def build_and_check(
-    name: str, hyperparameters: Callable[[], Any], image: tuple[int, int, int], classes: int
-) -> BuiltModel:
-    """Builds a model and checks that it can be trained on the images.
+def build_and_check(name: str, hyperparameters: Callable[[], Any], schema: Schema) -> BuiltModel:
+    """Builds a model and checks that it can be trained on the data.
 
     Args:
         name: `package.module:name`.
         hyperparameters: Creates the `keras_tuner.HyperParameters` to build it with.
-        image: Height, width and channels of the images.
-        classes: The number of classes.
+        schema: The inputs and the target of the data.
 
     Raises:
-        UserError: The user's code is at fault, or its model does not fit the images.
+        UserError: The user's code is at fault, or its model does not fit the data.
     """
+    given = models.input_shape(schema)
     hypermodel, hp = load(name), hyperparameters()
     model = call_build(name, hypermodel, hp)
     if not model.built:
-        model, hp = _with_input_shape(name, hypermodel, hyperparameters, image, classes)
-    shape = _input_shape(name, model, image)
-    if model.output_shape != (None, classes):
+        if isinstance(given, Mapping):
+            raise UserError(
+                f"{setting(name)}: returned a model without inputs; start with a keras.Input for each of "
+                f"{', '.join(given)}"
+            )
+        model, hp = _with_input_shape(name, hypermodel, hyperparameters, given, schema.target)
+    shape = given if isinstance(given, Mapping) else _input_shape(name, model, given)
+    if model.output_shape not in _output_shapes(schema.target):
+        size, kind = schema.target.size, schema.target.kind
         raise UserError(
-            f"{setting(name)}: returned a model with outputs of shape {model.output_shape}; for {classes} classes they "
-            f"must be (None, {classes})"
+            f"{setting(name)}: returned a model with outputs of shape {model.output_shape}; for {size} {kind} they "
+            f"must be (None, {size})"
         )
     if not model.compiled:
         raise UserError(f"{setting(name)}: returned a model that is not compiled; call model.compile(…) first")
     if taken := next((metric for metric in _compiled_metrics(model) if _is_ours(metric)), None):
         raise UserError(f"{setting(name)}: {_taken(taken)}")
     accuracy = _accuracy(model)
+    classes = schema.target.size if schema.target.kind == "classes" and model.output_shape != (None, 1) else None
     try:
         one_hot = classes if _expects_one_hot(model, accuracy) else None
     except ValueError as error:
         raise UserError(f"{setting(name)}: compiles with a loss that Keras does not know ({error})") from error
-    images = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
-    outputs = np.asarray(model(images, training=False), dtype=np.float64)
-    probabilities = bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-2) and outputs.min() >= 0)
+    rng = np.random.default_rng(0)
+    rows = models.inputs_like(model, lambda shape: rng.random((4, *shape), dtype=np.float32))
+    outputs = np.asarray(model(rows, training=False), dtype=np.float64)
+    probabilities = classes is None or bool(np.allclose(outputs.sum(axis=1), 1, atol=1e-2) and outputs.min() >= 0)
     least = float(outputs.min())
-    return BuiltModel(name, hypermodel, hp, model, image, shape, one_hot, accuracy, probabilities, least)
+    return BuiltModel(name, hypermodel, hp, model, given, shape, one_hot, accuracy, probabilities, least)
+
+
+def _output_shapes(target: Target) -> list[tuple[int | None, ...]]:
+    """Returns the shapes of outputs that can predict a target; two classes can also be one probability."""
+    one = [(None, 1)] if target.kind == "classes" and target.size == 2 else []
+    return [(None, target.size), *one]
 
 
 def _with_input_shape(
-    name: str, hypermodel: Any, hyperparameters: Callable[[], Any], image: tuple[int, int, int], classes: int
+    name: str, hypermodel: Any, hyperparameters: Callable[[], Any], given: tuple[int, ...], target: Target
 ) -> tuple[keras.Model, Any]:
-    """Builds a model without a defined input for the first image shape that gives one output per class."""
+    """Builds a model without a defined input for the first shape of inputs that gives outputs for the target."""
     wrong: tuple[keras.Model, Any] | None = None
-    for shape in _shapes(image):
+    for shape in _shapes(given):
         hp = hyperparameters()
         model = call_build(name, hypermodel, hp)
         try:
@@ -318,36 +332,35 @@ def _with_input_shape(
         except Exception:
             # Layers raise many kinds of errors for a shape that they cannot take.
             continue
-        if model.output_shape == (None, classes):
+        if model.output_shape in _output_shapes(target):
             return model, hp
         wrong = wrong or (model, hp)
     if wrong is None:
-        shapes = " nor ".join(map(str, _shapes(image)))
-        raise UserError(f"{setting(name)}: takes images neither as {shapes}; start with keras.Input({image})")
+        shapes, what = " nor ".join(map(str, _shapes(given))), "images" if len(given) == 3 else "inputs"
+        raise UserError(f"{setting(name)}: takes {what} neither as {shapes}; start with keras.Input({given})")
     return wrong
 
 
-def _shapes(image: tuple[int, int, int]) -> list[tuple[int, ...]]:
-    """Returns the shapes in which people pass an image to a model, the most common first."""
-    height, width, channels = image
-    return [image, *([(height, width)] if channels == 1 else []), (height * width * channels,)]
+def _shapes(given: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Returns the shapes in which people pass an input, such as an image, to a model, the most common first."""
+    grey = [given[:2]] if len(given) == 3 and given[2] == 1 else []
+    return list(dict.fromkeys([given, *grey, (math.prod(given),)]))
 
 
-def _input_shape(name: str, model: keras.Model, image: tuple[int, int, int]) -> tuple[int, ...]:
+def _input_shape(name: str, model: keras.Model, given: tuple[int, ...]) -> tuple[int, ...]:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UserError(
             f"{setting(name)}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; both must be 1"
         )
     expected = tuple(model.input_shape[1:])
-    for shape in _shapes(image):
+    for shape in _shapes(given):
         if len(shape) == len(expected) and all(e in (None, s) for e, s in zip(expected, shape, strict=True)):
             return shape
-    height, width, channels = image
     # A colour image with channels first cannot be reshaped: its pixels have another order.
-    if None in expected or math.prod(expected) != math.prod(image) or expected == (channels, height, width) != image:
-        raise UserError(
-            f"{setting(name)}: takes inputs of shape {expected}; the images are {height}x{width}x{channels}"
-        )
+    first = len(given) == 3 and expected == (given[2], *given[:2]) != given
+    if None in expected or math.prod(expected) != math.prod(given) or first:
+        what = f"images are {'x'.join(map(str, given))}" if len(given) == 3 else f"data have the shape {given}"
+        raise UserError(f"{setting(name)}: takes inputs of shape {expected}; the {what}")
     return expected
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mnist_sweep.common.files import write_whole
 from mnist_sweep.data import profile
-from mnist_sweep.data.images import Array, Dataset
+from mnist_sweep.data.dataset import Array, Dataset
 from mnist_sweep.journal.files import DETAILS_FILE, PROFILE_FILE
 
 _MISTAKES = 25
@@ -19,10 +19,11 @@ _FILTERS = 64
 _IN_PLACE = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
 
 
-def write(folder: Path, model: keras.Model, dataset: Dataset, probabilities: Array) -> None:
+def write(folder: Path, model: keras.Model, dataset: Dataset, predicted: Array) -> None:
     """Writes two files about a tested model.
 
-    `test_details.npz` contains the model's most confident mistakes, the most confident first: `mistakes_images`
+    `test_details.npz` contains the `true` targets of the test rows and what the model has `predicted`. For images in
+    classes, it also has the model's most confident mistakes, the most confident first: `mistakes_images`
     (M, H, W, C), as in the data set, and `mistakes_true`, `mistakes_predicted` and `mistakes_probability` (M,), the
     probability of the predicted class. If the model's first layer with weights sees the image, its `filters`
     (F, h, w, c) are there, too. `data_profile.npz` is a `profile.Profile` of the training images.
@@ -31,18 +32,26 @@ def write(folder: Path, model: keras.Model, dataset: Dataset, probabilities: Arr
         folder: An existing folder.
         model: The model.
         dataset: Its data.
-        probabilities: (N, classes), its predictions for the test images.
+        predicted: Its predictions for the test rows: (N, classes) probabilities, or numbers.
 
     Raises:
         OSError: The files cannot be written.
     """
-    details: dict[str, Any] = mistakes(dataset.x_test, np.asarray(dataset.y_test), probabilities)
-    height, width, channels = dataset.x_test.shape[1:]
-    found = filters(model, (height, width, channels))
-    if found is not None:
+    schema, test = dataset.schema, dataset.test
+    # Everything that plots of other tasks need.
+    details: dict[str, Any] = {"true": np.asarray(test.targets), "predicted": predicted}
+    if schema.image is not None and schema.target.kind == "classes":
+        details |= mistakes(test.x, np.asarray(test.targets), _of_each_class(predicted))
+    if schema.image is not None and (found := filters(model, schema.image)) is not None:
         details["filters"] = found
     write_whole(folder / DETAILS_FILE, lambda path: np.savez_compressed(path, **details))
-    profile.measure(dataset.x_train, np.asarray(dataset.y_train)).save(folder / PROFILE_FILE)
+    if schema.image is not None and schema.target.kind == "classes":
+        profile.measure(dataset.train.x, np.asarray(dataset.train.targets)).save(folder / PROFILE_FILE)
+
+
+def _of_each_class(probabilities: Array) -> Array:
+    """Returns the probabilities of both classes where a model has only that of the second one."""
+    return np.concatenate([1 - probabilities, probabilities], axis=1) if probabilities.shape[1] == 1 else probabilities
 
 
 def mistakes(images: Array, truth: Array, probabilities: Array) -> dict[str, Array]:

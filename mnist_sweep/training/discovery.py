@@ -23,7 +23,9 @@ import numpy as np
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.hypermodel_space import steps
-from mnist_sweep.data.images import Dataset, to_float
+from mnist_sweep.data.dataset import Dataset
+from mnist_sweep.data.images import to_float
+from mnist_sweep.data.schema import ONLY
 from mnist_sweep.training import custom_fit, custom_model, user_code
 from mnist_sweep.training.custom_model import BuiltModel, ChosenHyperParameters
 
@@ -33,7 +35,7 @@ _MOST_BUILDS = 400
 # Random configurations if the default one is impossible, and as many at the end, which may refute conditions that
 # follow from changing one value at a time.
 _RANDOM_BUILDS = 16
-_IMAGES = 32
+_ROWS = 32
 _BUILDS_PER_COLLECTION = 16
 
 _Values = dict[str, Any]
@@ -64,7 +66,7 @@ def discover(name: str, dataset: Dataset, objectives: Sequence[str] = ()) -> dic
 
     Args:
         name: `package.module:name`.
-        dataset: The images that it will be trained on; its custom fit gets a few of them, if it has one.
+        dataset: The data that it will be trained on; its custom fit gets a few of them, if it has one.
         objectives: The names of the metrics that its training must log.
 
     Returns:
@@ -73,7 +75,7 @@ def discover(name: str, dataset: Dataset, objectives: Sequence[str] = ()) -> dic
         `notes`, lines for the user on what is most likely a mistake, and on values with which no model can be built.
 
     Raises:
-        UserError: The user's code is wrong, its model does not match the images, or it does not log an objective.
+        UserError: The user's code is wrong, its model does not match the data, or it does not log an objective.
     """
     custom_model.load(name)
     keras.utils.clear_session()
@@ -88,9 +90,10 @@ class _Explorer:
     """Builds a hypermodel with more and more configurations and infers conditions from what it requests."""
 
     def __init__(self, name: str, dataset: Dataset, objectives: Sequence[str]) -> None:
-        self._name, self._classes, self._objectives = name, dataset.classes, objectives
-        self._image: tuple[int, int, int] = dataset.x_train.shape[1:]
-        self._sample = to_float(np.asarray(dataset.x_train[:_IMAGES])), np.asarray(dataset.y_train[:_IMAGES])
+        self._name, self._schema, self._objectives = name, dataset.schema, objectives
+        some = dataset.train.take(np.arange(min(_ROWS, len(dataset.train))))
+        inputs = {name: to_float(x) if x.dtype == np.uint8 else np.asarray(x) for name, x in some.inputs.items()}
+        self._sample = inputs.get(ONLY, inputs), np.asarray(some.targets)
         # By name, in order of discovery: the hyperparameters of that name, one per condition.
         self._space: dict[str, list[Any]] = {}
         self._builds: list[_Build] = []
@@ -162,7 +165,7 @@ class _Explorer:
         self._vary(self._record(built.hp, weights=_weights(built.model, built.input_shape)))
         built.check_logs(self._objectives, *built.arrays(*self._sample))
         self._doubts = list(built.doubts())
-        user_code.check_loadable(built.from_images(), custom_model.setting(self._name))
+        user_code.check_loadable(built.whole(), custom_model.setting(self._name))
 
     def _first_model(self) -> BuiltModel:
         rng = random.Random(0)
@@ -176,11 +179,11 @@ class _Explorer:
             return ChosenHyperParameters(lambda hp: hp.random_sample(seed=rng.random()))
 
         try:
-            return custom_model.build_and_check(self._name, with_defaults, self._image, self._classes)
+            return custom_model.build_and_check(self._name, with_defaults, self._schema)
         except UserError:
             for _ in range(_RANDOM_BUILDS if defaults and defaults[-1].space else 0):
                 with contextlib.suppress(UserError):
-                    return custom_model.build_and_check(self._name, with_others, self._image, self._classes)
+                    return custom_model.build_and_check(self._name, with_others, self._schema)
             # No trial can be expected to succeed.
             raise
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from mnist_sweep.common.files import write_whole
-from mnist_sweep.data.images import Array
+from mnist_sweep.data.dataset import Array
 from mnist_sweep.training import costs, saved
 
 # Predicts from images (N, H, W, C), float32 in 0..255, probabilities (N, classes), float32.

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,13 @@ from mnist_sweep.common.files import make_folder, write_whole
 from mnist_sweep.common.reading import check_digest, digest_of
 from mnist_sweep.common.text import counted, kind_and_line
 from mnist_sweep.config.objective import Objective
+from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
 from mnist_sweep.config.trial_config import CustomModel, HyperModelConfig, TrialConfig, check_trial
-from mnist_sweep.data.images import Array, Dataset
+from mnist_sweep.data.dataset import Array, Dataset
+from mnist_sweep.data.schema import ONLY, Target
 from mnist_sweep.journal.files import MODEL_FILE, SAMPLE_FILE, STATE_FILE
 from mnist_sweep.journal.trial import Outcome, Status
-from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, user_code
+from mnist_sweep.training import backends, checkpoint, costs, diagnostics, saved, tasks, user_code
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends import configure as configure
 from mnist_sweep.training.model_cache import CompiledModel, ModelCache
@@ -91,8 +94,8 @@ class Trainer:
     """Holds a data set in memory and trains one model after another on it."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Loads the training and validation images; `test` loads the test images."""
-        self._dataset, self._classes = dataset, dataset.classes
+        """Loads the training and validation rows; `test` loads the test rows."""
+        self._dataset, self._schema = dataset, dataset.schema
         self._splits, self._models = Splits(dataset), ModelCache()
 
     def train(self, job: Job, report: Report, stop: Stop) -> Outcome:
@@ -126,7 +129,7 @@ class Trainer:
         with clock("build"):
             _reset_keras(job.config)
             keras.config.set_dtype_policy(training.precision)
-            split = self._splits.fold(*job.fold) if job.fold else self._splits.holdout()
+            split = (self._splits.fold(*job.fold) if job.fold else self._splits.holdout()).for_task(job.config.task)
             with _impossible_if_it_fails():
                 built, compiled = self._build(job, split)
         model = compiled.model
@@ -140,7 +143,8 @@ class Trainer:
             )
 
         batch_size = min(training.batch_size, len(split.training))
-        refusal = costs.exceeded_limit(model, job.limits, split.image_shape, batch_size)
+        rows = "rows" if self._schema.image is None else "images"
+        refusal = costs.exceeded_limit(model, job.limits, batch_size, rows)
         if refusal:
             return outcome(Status.REFUSED, refusal)
         if not job.folder.parent.parent.is_dir():
@@ -153,7 +157,7 @@ class Trainer:
             raise MachineError(f"{job.folder}: cannot be written ({error.strerror})") from error
         weights_owner = model if compiled.standard is None else compiled.standard
         with clock("build"), _impossible_if_it_fails():
-            to_save = built.from_images() if built else models.without_subclass(weights_owner)
+            to_save = built.whole() if built else models.without_subclass(weights_owner)
             if isinstance(job.config.model, CustomModel | HyperModelConfig):
                 # Checked before hours of training.
                 user_code.check_loadable(to_save, _setting(job.config.model))
@@ -185,7 +189,7 @@ class Trainer:
         if progress.history:
             metrics["epoch_seconds"] = fmean(epoch["epoch_seconds"] for epoch in progress.history)
         if job.latency:
-            metrics["latency"] = costs.latency(to_save, split.image_shape)
+            metrics["latency"] = costs.latency(to_save, split.example)
         status = Status.STOPPED if callback.stopped else Status.COMPLETED
         return outcome(
             Status.DIVERGED if callback.divergence else status,
@@ -196,32 +200,37 @@ class Trainer:
             digest=digest,
         )
 
-    def test(self, path: Path, digest: str = "") -> tuple[dict[str, float], list[list[int]]]:
-        """Tests a saved model on the test images, and writes details for the report next to it (`diagnostics.write`).
+    def test(
+        self, path: Path, digest: str = "", task: TaskConfig = CLASSIFICATION
+    ) -> tuple[dict[str, float], list[list[int]]]:
+        """Tests a saved model on the test rows, and writes details for the report next to it (`diagnostics.write`).
 
         Args:
             path: The `.h5` file.
             digest: The SHA-256 of the file when it was written; empty if unknown.
+            task: What it was trained for.
 
         Returns:
-            `test_loss` and `test_accuracy`; and the confusion matrix, with one row per true class.
+            The loss and the task's metrics, as `test_loss` and so on; and the confusion matrix, with one row per true
+            class, empty if the task has no classes.
 
         Raises:
             UserError: The file was changed since it was written, or cannot be loaded.
             MachineError: The folder is gone, or its disk is full or broken.
         """
         check_digest(path, digest, str(path))
-        truth = np.asarray(self._dataset.y_test)
+        test, target = self._dataset.test, self._schema.target
+        truth = np.asarray(test.targets)
         model = saved.load(path)
-        probabilities = saved.predict(model, self._dataset.x_test)
-        predicted = probabilities.argmax(axis=1)
-        losses = keras.losses.sparse_categorical_crossentropy(truth, probabilities)
-        confusion = np.zeros((self._classes, self._classes), dtype=np.int64)
-        np.add.at(confusion, (truth, predicted), 1)
-        metrics = {"test_loss": float(np.mean(losses)), "test_accuracy": float((predicted == truth).mean())}
+        predicted = saved.predict(model, test.inputs)
+        metrics = tasks.metrics_of(task, target, truth, predicted)
+        confusion = np.zeros((0, 0), dtype=np.int64)
+        if target.kind == "classes":
+            confusion = np.zeros((target.size, target.size), dtype=np.int64)
+            np.add.at(confusion, (truth, tasks.classes_of(predicted)), 1)
         try:
             with writing_to(path.parent):
-                diagnostics.write(path.parent, model, self._dataset, probabilities)
+                diagnostics.write(path.parent, model, self._dataset, predicted)
         except MachineError:
             # Resuming the sweep repeats the test and writes the details.
             raise
@@ -249,9 +258,8 @@ class Trainer:
         models.load_builder(first.model)
         _reset_keras(first)
         keras.config.set_dtype_policy(first.training.precision)
-        shape = self._splits.holdout().image_shape
         try:
-            model = models.build(first, shape, self._classes)
+            model = models.build(first, self._schema)
         except Exception:
             traceback.print_exc()
             return {}
@@ -260,7 +268,7 @@ class Trainer:
         notes = list(models.doubts(model))
         if model.compiled:
             notes.append("compiles its model, which changes nothing: optimizer.name and Keras's crossentropy train it")
-        return {"unread": models.unread(of_model, shape, self._classes), "notes": notes}
+        return {"unread": models.unread(of_model, self._schema), "notes": notes}
 
     def discover(self, name: str, objectives: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the search space of a user's hypermodel, from `discovery.discover`."""
@@ -289,28 +297,31 @@ class Trainer:
     def _custom_fit(self, built: BuiltModel, job: Job, split: Split, callback: _TrialCallback) -> None:
         from mnist_sweep.training import custom_fit
 
-        data, validation = (built.arrays(*split.arrays(part)) for part in (split.training, split.validation))
+        data = built.arrays(*split.arrays(split.training, train=True))
+        validation = built.arrays(*split.arrays(split.validation, train=False))
         given = validation if len(split.validation) else None
         with callback.clock("train"):
             custom_fit.train(built, data, given, job.config.training, job.epochs, callback)
 
     def _build(self, job: Job, split: Split) -> tuple[BuiltModel | None, CompiledModel]:
         """Builds the model to train; also returns a hypermodel's model with what is known about it."""
-        config, images = job.config, len(split.training)
-        steps = models.batches(images, config.training.batch_size)
+        config, target = job.config, self._schema.target
+        steps = models.batches(len(split.training), config.training.batch_size)
         if isinstance(config.model, HyperModelConfig):
             from mnist_sweep.training import custom_model
 
-            built = custom_model.build(config.model, split.image_shape, self._classes)
+            built = custom_model.build(config.model, self._schema)
             built.set_execution(models.steps_per_execution(config, built.model, steps), config.training.jit_compile)
             return built, CompiledModel(built.model, split, built.adapt)
         steps *= config.training.epochs
         if isinstance(config.model, CustomModel):
             # Its layers may hold any state, so it is never reused.
-            model = models.build(config, split.image_shape, self._classes)
-            _compile(model, config, steps)
+            model = models.build(config, self._schema)
+            _compile(model, config, steps, target, None)
             return None, CompiledModel(model, split)
-        return None, self._models.get(config, steps, split, self._classes, lambda model: _compile(model, config, steps))
+        scale = split.target_scale if tasks.scales(config.task) else None
+        compile_ = partial(_compile, config=config, steps=steps, target=target, scale=scale)
+        return None, self._models.get(config, steps, split, scale, compile_)
 
 
 def _setting(model: CustomModel | HyperModelConfig) -> str:
@@ -331,12 +342,13 @@ def _reset_keras(config: TrialConfig) -> None:
         random.seed(config.training.seed)
 
 
-def _compile(model: keras.Model, config: TrialConfig, steps: int) -> None:
+def _compile(model: keras.Model, config: TrialConfig, steps: int, target: Target, scale: tasks.Scale | None) -> None:
     assert config.optimizer is not None
     jit = backends.jit_compile(config.training.jit_compile)
     optimizer = models.optimizer(config.optimizer, steps)
     backends.speed_up(optimizer)
-    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
+    loss, metrics = tasks.loss(config.task, target, scale), tasks.metrics(config.task, target)
+    model.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit)
 
 
 class _TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -504,6 +516,10 @@ def _impossible_if_it_fails() -> Iterator[None]:
         raise ImpossibleError(str(error) if isinstance(error, UserError) else kind_and_line(error)) from error
 
 
-def _save_sample(model: keras.Model, images: Array, path: Path) -> None:
-    predictions = saved.predict(model, images)
-    write_whole(path, lambda target: np.savez_compressed(target, images=images, predictions=predictions))
+def _save_sample(model: keras.Model, inputs: Mapping[str, Array], path: Path) -> None:
+    """Saves some inputs with the model's predictions: `images` or `x`, or the inputs' names if there are several."""
+    predictions = saved.predict(model, inputs)
+    arrays: dict[str, Any] = {"predictions": predictions}
+    for name, x in inputs.items():
+        arrays[f"x_{name}" if name != ONLY else "images" if x.ndim == 4 else ONLY] = x
+    write_whole(path, lambda target: np.savez_compressed(target, **arrays))

@@ -13,47 +13,62 @@ import numpy as np
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line
 from mnist_sweep.config import keras_names
+from mnist_sweep.config.task import TaskConfig
 from mnist_sweep.config.trial_config import CNN, MLP, CustomModel, Dense, Layers, Optimizer, TrialConfig, at_layer
-from mnist_sweep.training import read_keys, user_code
+from mnist_sweep.data.schema import ONLY, Schema, Target
+from mnist_sweep.training import read_keys, tasks, user_code
+from mnist_sweep.training.tasks import Scale
 
 # A layer that multiplies pixels by less than this makes them almost black.
 _DARK = 0.05
 
 
-def build(config: TrialConfig, shape: tuple[int, int, int], classes: int) -> keras.Model:
+def build(config: TrialConfig, schema: Schema, scale: Scale | None = None) -> keras.Model:
     """Builds a trial's model without compiling it.
 
     Args:
         config: The trial's config.
-        shape: Height, width and channels of the images.
-        classes: The number of classes.
+        schema: The inputs and the target of the data.
+        scale: The mean and standard deviation of the targets; None if the task does not scale them.
 
     Returns:
-        A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
+        A model from inputs, such as images (N, H, W, C), float32 in 0..1, to predictions, such as probabilities
+        (N, classes).
 
     Raises:
         UserError: The user's builder cannot be imported, fails, or returns something else.
     """
     model = config.model
     if isinstance(model, CustomModel):
-        return _custom(model, shape, classes)
-    return keras.Sequential([keras.Input(shape), *layers(config, classes)])
+        return _custom(model, config.task, schema)
+    return keras.Sequential([keras.Input(input_shape(schema)), *layers(config, schema.target, scale)])
 
 
-def layers(config: TrialConfig, classes: int) -> list[keras.layers.Layer]:
+def input_shape(schema: Schema) -> Any:
+    """Returns the shape of the only input without the number of rows; of several, the shapes by name."""
+    shapes = {name: tuple(one.shape) for name, one in schema.inputs.items()}
+    return shapes.get(ONLY, shapes)
+
+
+def inputs_like(model: keras.Model, make: Callable[[tuple[int, ...]], Any]) -> Any:
+    """Returns inputs that a model takes, each made from its shape without the number of rows."""
+    made = [make(tuple(size or 1 for size in one.shape[1:])) for one in model.inputs]
+    return made[0] if len(made) == 1 else made
+
+
+def layers(config: TrialConfig, target: Target, scale: Scale | None) -> list[keras.layers.Layer]:
     """Creates the layers of a trial's model without building them, which takes a fraction of `build`'s time.
 
     Args:
         config: The trial's config; its model is an MLP or a CNN.
-        classes: The number of classes.
+        target: What to predict.
+        scale: The mean and standard deviation of the targets; None if the task does not scale them.
     """
     model = config.model
     assert isinstance(model, MLP | CNN)
     convolutions = _convolutions(model) if isinstance(model, CNN) else []
     hidden = _dense(model if isinstance(model, MLP) else model.dense)
-    # Always in float32: a softmax in half precision underflows.
-    output = keras.layers.Dense(classes, activation="softmax", dtype="float32")
-    return [*convolutions, keras.layers.Flatten(), *hidden, output]
+    return [*convolutions, keras.layers.Flatten(), *hidden, *tasks.head(config.task, target, scale)]
 
 
 def _convolutions(model: CNN) -> list[keras.layers.Layer]:
@@ -113,7 +128,7 @@ def load_builder(model: CustomModel) -> Callable[..., Any]:
         inspect.signature(found).bind({}, (), 0)
     except TypeError as error:
         raise UserError(
-            f"{setting}: is called with a config, an image's shape and the number of classes ({error}); for a "
+            f"{setting}: is called with a config, the shape of an input and the number of outputs ({error}); for a "
             f"build_model(hp), write model.hypermodel={model.builder}"
         ) from None
     except ValueError:
@@ -129,21 +144,22 @@ def doubts(model: keras.Model) -> Iterator[str]:
         yield f"its Rescaling({scale:.4g}) layer makes the pixels, which are from 0 to 1, almost black; remove it"
 
 
-def unread(configs: Sequence[CustomModel], shape: tuple[int, int, int], classes: int) -> list[str]:
+def unread(configs: Sequence[CustomModel], schema: Schema) -> list[str]:
     """Returns the keys of `model` that a user's builder reads with none of several configs."""
     builder = load_builder(configs[0])
-    return read_keys.unread(lambda config: builder(config, shape, classes), list(map(_given, configs)))
+    shape, size = input_shape(schema), schema.target.size
+    return read_keys.unread(lambda config: builder(config, shape, size), list(map(_given, configs)))
 
 
 def _given(model: CustomModel) -> dict[str, Any]:
     return model.model_dump(exclude={"builder", "hypermodel"})
 
 
-def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> keras.Model:
+def _custom(model: CustomModel, task: TaskConfig, schema: Schema) -> keras.Model:
     setting = f"model.builder={model.builder}"
     builder = load_builder(model)
     try:
-        built = builder(_given(model), shape, classes)
+        built = builder(_given(model), input_shape(schema), schema.target.size)
     except Exception as error:
         raise user_code.code_error(setting, model.builder.partition(":")[0], "raised", error) from error
     if not isinstance(built, keras.Sequential | keras.src.models.Functional):
@@ -151,18 +167,25 @@ def _custom(model: CustomModel, shape: tuple[int, int, int], classes: int) -> ke
             f"{setting}: returned {type(built).__name__}; return a Sequential or functional "
             "keras.Model (a subclassed one cannot be saved as .h5)"
         )
-    if tuple(built.output_shape) != (None, classes):
+    expected = (None, 1 if task.kind == "binary" else schema.target.size)
+    if tuple(built.output_shape) != expected:
+        what = "numbers" if task.kind == "regression" else "probabilities"
         raise UserError(
-            f"{setting}: returned a model with outputs of shape {built.output_shape}; "
-            f"they must be probabilities, (None, {classes})"
+            f"{setting}: returned a model with outputs of shape {built.output_shape}; they must be {what}, {expected}"
         )
-    probabilities = np.asarray(built(np.zeros((1, *shape), dtype=np.float32), training=False), dtype=np.float64)
+    if task.kind == "classification":
+        _check_probabilities(setting, built)
+    return built
+
+
+def _check_probabilities(setting: str, built: keras.Model) -> None:
+    zeros = inputs_like(built, lambda shape: np.zeros((1, *shape), np.float32))
+    probabilities = np.asarray(built(zeros, training=False), dtype=np.float64)
     if not np.isclose(probabilities.sum(), 1, atol=1e-2) or probabilities.min() < 0:
         raise UserError(
             f"{setting}: its outputs are not probabilities (they add up to "
             f"{probabilities.sum():.3g}); end with a softmax"
         )
-    return built
 
 
 def optimizer(config: Optimizer, steps: int) -> keras.optimizers.Optimizer:
@@ -233,6 +256,6 @@ def has_convolution(model: keras.Model) -> bool:
     return any("Conv" in type(layer).__name__ for layer in model._flatten_layers())
 
 
-def batches(images: int, batch_size: int) -> int:
+def batches(rows: int, batch_size: int) -> int:
     """Returns the number of batches per epoch; the last one may be smaller."""
-    return math.ceil(images / batch_size)
+    return math.ceil(rows / batch_size)

@@ -22,6 +22,7 @@ from mnist_sweep.training import backends
 from mnist_sweep.training import model as models
 from mnist_sweep.training.backends.epochs import Adapt
 from mnist_sweep.training.splits import Split
+from mnist_sweep.training.tasks import Scale
 
 if TYPE_CHECKING or keras.backend.backend() != "jax":
     from mnist_sweep.training.backends.tensorflow_program import Program
@@ -41,8 +42,8 @@ class CompiledModel:
 
     Attributes:
         model: Compiled in Keras's sense, with its optimizer's variables created.
-        split: Images from the `Splits` that it is trained on.
-        adapt: Converts images and labels to what the model expects.
+        split: Rows from the `Splits` that it is trained on.
+        adapt: Converts batches to what the model expects.
         standard: The same model of Keras's own layers, to be saved; None if `model` itself can be saved.
     """
 
@@ -112,22 +113,29 @@ class ModelCache:
         self._kept: OrderedDict[str, CompiledModel] = OrderedDict()
 
     def get(
-        self, config: TrialConfig, steps: int, split: Split, classes: int, compile_: Callable[[keras.Model], None]
+        self,
+        config: TrialConfig,
+        steps: int,
+        split: Split,
+        scale: Scale | None,
+        compile_: Callable[[keras.Model], None],
     ) -> CompiledModel:
         """Returns a model for a trial; builds one if there is none of its architecture and optimizer.
 
         Args:
             config: The trial's config; its model is an MLP or a CNN.
             steps: Batches of the entire trial, which a learning rate schedule may depend on.
-            split: The images.
-            classes: The number of classes.
+            split: The rows.
+            scale: The mean and standard deviation of the targets; None if the task does not scale them.
             compile_: Compiles a model according to the config.
         """
-        key = _key(config, steps)
-        layers = models.layers(config, classes)
+        # What depends on the training rows is part of the model or of its program.
+        depends = scale is not None or split.class_weights is not None
+        key = f"{_key(config, steps)}{split.name if depends else ''}"
+        layers = models.layers(config, split.schema.target, scale)
         compiled = self._kept.pop(key, None)
         if compiled is None:
-            standard = keras.Sequential([keras.Input(split.image_shape), *layers])
+            standard = keras.Sequential([keras.Input(models.input_shape(split.schema)), *layers])
             model = keras.models.clone_model(standard, clone_function=_with_variables)
             compile_(model)
             compiled = CompiledModel(model, split, standard=standard)
@@ -188,7 +196,8 @@ def _key(config: TrialConfig, steps: int) -> str:
         optimizer["steps"] = steps
     training = config.training
     model = _without_numbers(config.model.model_dump(mode="json"))
-    return json.dumps([model, optimizer, training.precision, training.jit_compile], sort_keys=True)
+    task = config.task.model_dump(mode="json")
+    return json.dumps([model, optimizer, task, training.precision, training.jit_compile], sort_keys=True)
 
 
 def _without_numbers(model: dict[str, Any]) -> dict[str, Any]:

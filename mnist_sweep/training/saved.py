@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BufferedReader
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import numpy as np
 from mnist_sweep.common import reading
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.text import first_line
-from mnist_sweep.data.images import Array, to_float
+from mnist_sweep.data.dataset import Array
+from mnist_sweep.data.images import to_float
+from mnist_sweep.data.schema import ONLY
 from mnist_sweep.training import backends
 
 _BATCH = 1024
@@ -57,21 +59,27 @@ def _weights_size(file: BufferedReader) -> int:
     return sum(sizes)
 
 
-def predict(model: keras.Model, images: Array) -> Array:
-    """Returns a model's probabilities.
+def predict(model: keras.Model, inputs: Array | Mapping[str, Array]) -> Array:
+    """Returns a model's predictions.
 
     Args:
-        model: A model from images (N, H, W, C), float32 in 0..1, to probabilities (N, classes).
-        images: (N, H, W, C), uint8 in 0..255 or float32 in 0..1.
+        model: A model.
+        inputs: Its inputs, by name if there are several: images (N, H, W, C) as uint8 in 0..255 or float32 in 0..1, or
+            what else the model takes.
 
     Returns:
-        (N, classes), float32.
+        Probabilities (N, classes) or whatever the model predicts, float32.
     """
-    parts = [
-        np.asarray(model(to_float(images[start : start + _BATCH]), training=False))
-        for start in range(0, len(images), _BATCH)
-    ]
+    named = dict(inputs) if isinstance(inputs, Mapping) else {ONLY: inputs}
+    parts = []
+    for start in range(0, len(next(iter(named.values()))), _BATCH):
+        batch = {name: _given(array[start : start + _BATCH]) for name, array in named.items()}
+        parts.append(np.asarray(model(batch.get(ONLY, batch), training=False)))
     return np.concatenate(parts).astype(np.float32)
+
+
+def _given(array: Array) -> Array:
+    return to_float(array) if array.dtype.kind in "uf" else array
 
 
 def quick(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
@@ -84,7 +92,7 @@ def quick(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], 
     Returns:
         A function from an image of that shape to its probabilities (classes,).
     """
-    predict_batch = backends.compile_predict(model, shape)
+    predict_batch = backends.compile_predict(model, np.zeros((1, *shape), np.float32))
     return lambda image: np.asarray(predict_batch(image[np.newaxis]), np.float32)[0]
 
 

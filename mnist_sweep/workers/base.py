@@ -57,17 +57,19 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """A saved model to test on the test images; files for the report are written next to it.
+    """A saved model to test on the test rows; files for the report are written next to it.
 
     Attributes:
         model: The `.h5` file.
         made_by: The user's `package.module:name` that built it, and whose layers it may use.
         digest: The SHA-256 of the file when it was written; empty if unknown.
+        trained_for: The group `task` of its trial's config; empty in old sweeps.
     """
 
     model: str
     made_by: str | None = None
     digest: str = ""
+    trained_for: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

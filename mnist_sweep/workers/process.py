@@ -141,7 +141,7 @@ def _work(driver: _Driver) -> NoReturn:
     setup = driver.tasks.get()
     # Only here: the imports take seconds, in which the driver may already exit.
     imports.load(custom_code=setup["custom_code"])
-    from mnist_sweep.data.images import Dataset
+    from mnist_sweep.data.dataset import Dataset
     from mnist_sweep.training.fit import Trainer, configure
 
     configure(setup["threads"], gpu=setup["gpu"])
@@ -258,10 +258,13 @@ def _train(trainer: Any, task: dict[str, Any], driver: _Driver) -> base.Message:
 
 
 def _evaluate(trainer: Any, task: dict[str, Any], _: _Driver) -> base.Message:
+    from mnist_sweep.config.task import CLASSIFICATION, TaskConfig
+
     if task["made_by"]:
         # Registers the user's layers with Keras.
         importlib.import_module(task["made_by"].partition(":")[0])
-    return base.Evaluated("", *trainer.test(Path(task["model"]), task["digest"]))
+    trained_for = TaskConfig.model_validate(task["trained_for"]) if task["trained_for"] else CLASSIFICATION
+    return base.Evaluated("", *trainer.test(Path(task["model"]), task["digest"], trained_for))
 
 
 def _package(_: Any, task: dict[str, Any], __: _Driver) -> base.Message:

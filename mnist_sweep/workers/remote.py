@@ -134,7 +134,7 @@ class RemoteWorkers:
         Args:
             data: The folder that `Dataset.save` wrote.
         """
-        self._data = self._transport.share({path.name: path.read_bytes() for path in sorted(data.glob("*.npy"))})
+        self._data = self._transport.share({path.name: path.read_bytes() for path in sorted(data.iterdir())})
         for node in self._nodes:
             self._transport.call(node, Call("set_up"), self._data)
 

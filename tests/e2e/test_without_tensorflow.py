@@ -13,7 +13,8 @@ from tasks import small
 from waiting import wait_for
 
 import mnist_sweep
-from mnist_sweep.data import images
+from mnist_sweep.data.dataset import split
+from mnist_sweep.data.sources import Request, load
 from mnist_sweep.journal import journal
 from mnist_sweep.journal.events import EpochEnded, TrialEnded
 from mnist_sweep.journal.files import COMPILED
@@ -30,7 +31,7 @@ pytestmark = [
 
 def test_a_new_process_finds_what_another_has_compiled(compose_config, digits: Path, tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
-    images.split(images.load("npz", str(digits)), 0.2, seed=1).save(tmp_path / "arrays")
+    split(load(Request("npz", str(digits))), 0.2, seed=1).save(tmp_path / "arrays")
     compiled: list[set[str]] = []
     for number in range(2):
         workers = LocalWorkers([Slot("cpu0", 1)], tmp_path / "arrays", tmp_path / "logs", backend="jax")

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 from fitting import train
 
+from mnist_sweep.config.shipped import TRIAL_GROUPS
 from mnist_sweep.config.trial_config import HyperModelConfig, TrialConfig, check_trial
-from mnist_sweep.data import images
+from mnist_sweep.data.dataset import Dataset, split
+from mnist_sweep.data.schema import of_images
+from mnist_sweep.data.sources import Request, load
 
 
 @pytest.fixture(scope="session")
-def dataset(digits: Path) -> images.Dataset:
-    return images.split(images.load("npz", str(digits)), 0.2, seed=1)
+def dataset(digits: Path) -> Dataset:
+    return split(load(Request("npz", str(digits))), 0.2, seed=1)
 
 
 @pytest.fixture(scope="session")
-def trainer(dataset: images.Dataset) -> Any:
+def trainer(dataset: Dataset) -> Any:
     from mnist_sweep.training.fit import Trainer
 
     return Trainer(dataset)
@@ -30,7 +33,7 @@ def trial_config(compose_config) -> Callable[..., TrialConfig]:
     def made(*overrides: str) -> TrialConfig:
         config = compose_config(*overrides)
         config["model"].pop("per_layer", None)
-        return check_trial({group: config[group] for group in ("model", "optimizer", "training")})
+        return check_trial({group: config[group] for group in TRIAL_GROUPS})
 
     return made
 
@@ -54,7 +57,9 @@ def built() -> Callable[..., Any]:
     def made(name: str, values: dict[str, Any], image: tuple[int, int, int] = (28, 28, 1)) -> Any:
         from mnist_sweep.training import custom_model
 
-        return custom_model.build(HyperModelConfig(hypermodel=f"hypermodels:{name}", values=values), image, 10)
+        return custom_model.build(
+            HyperModelConfig(hypermodel=f"hypermodels:{name}", values=values), of_images(*image, 10)
+        )
 
     return made
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fitting import ACCURACY
 
+from mnist_sweep.data.schema import of_images
 from mnist_sweep.journal.trial import Status
 
 IMAGE = (28, 28, 1)
@@ -20,7 +21,7 @@ SMALL = ("model.layers=1", "model.units=16", "model.dropout=0")
 def compiled(config):
     from mnist_sweep.training import model as models
 
-    model = models.build(config, IMAGE, 10)
+    model = models.build(config, of_images(*IMAGE, 10))
     model.compile(optimizer=models.optimizer(config.optimizer, 10), loss="sparse_categorical_crossentropy")
     return model
 
@@ -34,7 +35,7 @@ def test_memory_is_weights_gradients_optimizer_batch_and_outputs(trial_config, o
     model = compiled(trial_config(*SMALL, f"optimizer={optimizer}"))
     expected = 4 * PARAMETERS * (2 + slots) + 32 * (4 * (INPUT + OUTPUTS) + 8)
     # The optimizer's step counter and learning rate take a few bytes more.
-    assert 0 <= costs.memory(model, IMAGE, 32) - expected <= 16
+    assert 0 <= costs.memory(model, 32) - expected <= 16
 
 
 def test_nested_and_shared_layers_are_counted() -> None:
@@ -58,7 +59,7 @@ def test_nested_and_shared_layers_are_counted() -> None:
     x = Own()(block(layers.Flatten()(images)[:, :50]))
     model = keras.Model(images, layers.Add()([shared(x), shared(x)]))
     model.compile(optimizer="sgd")
-    one, two = (costs.memory(model, IMAGE, n) for n in (1, 2))
+    one, two = (costs.memory(model, n) for n in (1, 2))
     assert two - one == 8 + 4 * (784 + 784 + (20 + 30) + (9 + 11) + 2 * 5 + 5)
 
 
@@ -72,7 +73,7 @@ def test_outputs_take_half_the_memory_in_half_precision(trial_config) -> None:
         model = compiled(trial_config(*SMALL))
     finally:
         keras.config.set_dtype_policy("float32")
-    one, two = (costs.memory(model, IMAGE, n) for n in (1, 2))
+    one, two = (costs.memory(model, n) for n in (1, 2))
     # The softmax and the batch stay in float32.
     assert two - one == 8 + 4 * INPUT + 2 * (784 + 16) + 4 * 10
 
@@ -92,7 +93,7 @@ def test_outputs_take_half_the_memory_in_half_precision(trial_config) -> None:
 def test_a_model_over_a_limit_is_refused_with_both_numbers(trial_config, limits, reason: str) -> None:
     from mnist_sweep.training import costs
 
-    assert costs.exceeded_limit(compiled(trial_config(*SMALL)), limits, IMAGE, 32) == reason
+    assert costs.exceeded_limit(compiled(trial_config(*SMALL)), limits, 32, "images") == reason
 
 
 def test_a_refused_trial_is_not_trained_and_leaves_no_files(trainer, trial_config, tmp_path: Path) -> None:

@@ -43,10 +43,10 @@ def test_the_saved_model_takes_images_and_gives_probabilities(
     from mnist_sweep.training import saved
 
     outcome, reports, folder = trained(trial_of(name, values))
-    predictions = saved.predict(saved.load(folder / "model.h5"), np.asarray(dataset.x_val))
+    predictions = saved.predict(saved.load(folder / "model.h5"), np.asarray(dataset.validation.x))
     assert predictions.min() >= 0
     np.testing.assert_allclose(predictions.sum(axis=1), 1, rtol=1e-5)
-    assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(outcome.score)
+    assert (predictions.argmax(axis=1) == dataset.validation.targets).mean() == pytest.approx(outcome.score)
     assert outcome.score == max(r["val_accuracy"] for r in reports)
     metrics, _ = trainer.test(folder / "model.h5")
     assert 0.1 < metrics["test_accuracy"] < 1
@@ -62,8 +62,8 @@ def test_a_custom_training_step_is_logged_and_saved_as_in_keras(trained, trial_o
     assert outcome.status is Status.COMPLETED
     for report, other in zip(timeless(reports), timeless(expected), strict=True):
         assert report == pytest.approx(other, rel=1e-5)
-    predictions = saved.predict(saved.load(folder / "model.h5"), np.asarray(dataset.x_val))
-    assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(outcome.score)
+    predictions = saved.predict(saved.load(folder / "model.h5"), np.asarray(dataset.validation.x))
+    assert (predictions.argmax(axis=1) == dataset.validation.targets).mean() == pytest.approx(outcome.score)
 
 
 def test_a_training_step_without_a_loss_is_a_user_error(
@@ -124,9 +124,9 @@ def test_images_are_reshaped_to_the_models_input_shape(
     for tensor, array in zip(adapted, found.arrays(images, labels), strict=True):
         np.testing.assert_array_equal(tensor, array)
     assert adapted[1].shape == ((2, 10) if name == "build_model" else (2,))
-    found.from_images().save(tmp_path / "model.h5", include_optimizer=False)
+    found.whole().save(tmp_path / "model.h5", include_optimizer=False)
     predictions = saved.predict(saved.load(tmp_path / "model.h5"), images)
-    np.testing.assert_allclose(predictions, found.from_images()(images), atol=1e-6)
+    np.testing.assert_allclose(predictions, found.whole()(images), atol=1e-6)
     np.testing.assert_allclose(predictions.sum(axis=1), 1, rtol=1e-5)
 
 

@@ -250,7 +250,7 @@ def test_forget_keeps_only_the_model_and_the_sample(story: Story) -> None:
 
 
 def test_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_config, dataset, tmp_path: Path) -> None:
-    from mnist_sweep.data import images as data
+    from mnist_sweep.data.dataset import folds
     from mnist_sweep.training import saved
     from mnist_sweep.training.fit import Job
 
@@ -266,9 +266,9 @@ def test_folds_are_scored_on_the_images_that_they_hold_out(trainer, trial_config
         stop=lambda execution, epoch: "",
     )
     assert [report[:2] for report in reports] == [(1, 1), (2, 1)]
-    images = np.concatenate([dataset.x_train, dataset.x_val])
-    labels = np.concatenate([dataset.y_train, dataset.y_val])
-    fold = data.folds(labels, 2, dataset.seed)
+    images = np.concatenate([dataset.train.x, dataset.validation.x])
+    labels = np.concatenate([dataset.train.targets, dataset.validation.targets])
+    fold = folds(labels, len(labels), 2, dataset.seed)
     best = 1 + int(np.argmax(outcome.scores))
     right = saved.predict(saved.load(tmp_path / "model.h5"), images).argmax(axis=1) == labels
     assert right[fold == best].mean() == pytest.approx(max(outcome.scores))

@@ -101,7 +101,7 @@ class Tracked:
 @pytest.fixture
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes a tracked model trained on random images."""
-    from mnist_sweep.data import images as data
+    from mnist_sweep.data import sources
     from mnist_sweep.training import saved
 
     for variable in ("CUDA_VISIBLE_DEVICES", "KERAS_BACKEND"):
@@ -111,7 +111,7 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     arrays = {"x_train": rng.integers(0, 256, (80, 8, 8, 1), np.uint8), "y_train": np.arange(80) % 4}
     path = tmp_path / "data.npz"
     np.savez(path, **arrays, x_test=arrays["x_train"][:4], y_test=arrays["y_train"][:4])
-    digest = data.load("npz", str(path)).digest()
+    digest = sources.load(sources.Request("npz", str(path))).digest()
 
     def made(model: Any, predictions: Any = None) -> Tracked:
         return Tracked(model, saved.predict(model, IMAGES) if predictions is None else predictions, path, digest)

@@ -13,7 +13,8 @@ from fitting import ACCURACY, timeless, train
 from mnist_sweep.common.errors import ImpossibleError, UserError, may_pass
 from mnist_sweep.common.reading import digest_of
 from mnist_sweep.config.objective import Objective
-from mnist_sweep.data import images as data
+from mnist_sweep.data.dataset import split
+from mnist_sweep.data.sources import Request, load
 from mnist_sweep.journal.trial import Status
 
 SMALL = ("model.units=16", "model.dropout=0.3", "training.batch_size=32", "training.epochs=3")
@@ -176,8 +177,8 @@ def test_the_saved_model_has_the_weights_of_the_best_epoch(trainer, trial_config
     best = max(reports, key=lambda r: (r["val_accuracy"], -r["epoch"]))
     assert outcome.best_epoch == best["epoch"]
     assert outcome.score == best["val_accuracy"]
-    predictions = saved.predict(saved.load(tmp_path / "model.h5"), np.asarray(dataset.x_val))
-    assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(best["val_accuracy"])
+    predictions = saved.predict(saved.load(tmp_path / "model.h5"), np.asarray(dataset.validation.x))
+    assert (predictions.argmax(axis=1) == dataset.validation.targets).mean() == pytest.approx(best["val_accuracy"])
 
 
 def test_a_sample_of_predictions_is_saved_next_to_the_model(trainer, trial_config, tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ class TestATrialThatDivergesLate:
     def test_has_the_result_of_the_best_epoch_before(self, trainer, trial_config, dataset, tmp_path: Path) -> None:
         from mnist_sweep.training import saved
 
-        batches = -(-len(dataset.x_train) // trial_config(*SMALL).training.batch_size)
+        batches = -(-len(dataset.train.x) // trial_config(*SMALL).training.batch_size)
         outcome, reports = train(trainer, diverging(trial_config, 3 * batches), tmp_path)
         assert len(reports) == 3
         best = max(reports, key=lambda r: (r["val_accuracy"], -r["epoch"]))
@@ -249,11 +250,11 @@ class TestATrialThatDivergesLate:
         expected = rf"diverged after epoch 3: the loss became (nan|inf) in epoch 4; best epoch {best['epoch']} kept"
         assert re.fullmatch(expected, outcome.reason)
         assert outcome.metrics["val_loss"] == best["val_loss"]
-        predictions = saved.predict(saved.load(tmp_path / "model.h5"), np.asarray(dataset.x_val))
-        assert (predictions.argmax(axis=1) == dataset.y_val).mean() == pytest.approx(best["val_accuracy"])
+        predictions = saved.predict(saved.load(tmp_path / "model.h5"), np.asarray(dataset.validation.x))
+        assert (predictions.argmax(axis=1) == dataset.validation.targets).mean() == pytest.approx(best["val_accuracy"])
 
     def test_leaves_no_state_of_the_epoch_in_which_it_diverged(self, trainer, trial_config, dataset, tmp_path) -> None:
-        batches = -(-len(dataset.x_train) // trial_config(*SMALL).training.batch_size)
+        batches = -(-len(dataset.train.x) // trial_config(*SMALL).training.batch_size)
         config = diverging(trial_config, batches)
         outcome, reports = train(trainer, config, tmp_path, checkpoint_every=0.0)
         # An attempt that was interrupted after the checkpoint comes to the same end.
@@ -264,7 +265,7 @@ class TestATrialThatDivergesLate:
     def test_is_noticed_if_only_the_last_batch_has_broken_the_weights(
         self, trainer, trial_config, dataset, tmp_path: Path
     ) -> None:
-        batches = -(-len(dataset.x_train) // trial_config(*SMALL).training.batch_size)
+        batches = -(-len(dataset.train.x) // trial_config(*SMALL).training.batch_size)
         # The learning rate of the last batch of the second epoch, whose loss is computed before its step.
         outcome, reports = train(trainer, diverging(trial_config, 2 * batches - 2), tmp_path)
         assert (outcome.status, outcome.best_epoch, len(reports)) == (Status.DIVERGED, 1, 1)
@@ -317,7 +318,7 @@ def test_without_validation_images_the_objective_is_a_training_metric(
 ) -> None:
     from mnist_sweep.training.fit import Trainer
 
-    trainer = Trainer(data.split(data.load("npz", str(digits)), 0.0, seed=1))
+    trainer = Trainer(split(load(Request("npz", str(digits))), 0.0, seed=1))
     outcome, reports = train(trainer, trial_config(*SMALL), tmp_path, objective=Objective("accuracy", "max"))
     assert "val_loss" not in reports[0]
     assert outcome.score == max(r["accuracy"] for r in reports)
@@ -330,7 +331,7 @@ def test_colour_images_of_any_size_and_float_pixels_train(trial_config, tmp_path
     labels = np.arange(60) % 3
     images = rng.random((60, 9, 12, 3)).astype(np.float32) * 0.2 + labels[:, None, None, None] * 0.3
     np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
-    trainer = Trainer(data.split(data.load("npz", str(tmp_path / "own.npz")), 0.2, seed=1))
+    trainer = Trainer(split(load(Request("npz", str(tmp_path / "own.npz"))), 0.2, seed=1))
     config = trial_config(
         "model=cnn", "model.layers=1", "model.filters=4", "training.epochs=30", "training.batch_size=8"
     )
@@ -385,15 +386,15 @@ def test_an_epoch_gives_the_same_as_keras_fit(trainer, dataset, trial_config, tm
     )
     _, reports = train(trainer, config, tmp_path, epochs=2)
     keras.utils.set_random_seed(config.training.seed)
-    model = models.build(config, (28, 28, 1), 10)
+    model = models.build(config, dataset.schema)
     model.compile(models.optimizer(config.optimizer, 1), "sparse_categorical_crossentropy", metrics=["accuracy"])
     # Not in fit, where Keras 3.15 drops ScheduleFreeAdamW's initial copies of the weights.
     model.optimizer.build(model.trainable_variables)
     split = Splits(dataset).holdout()
     for epoch, report in enumerate(reports):
-        images, labels = split.arrays(np.asarray(split.shuffled(config.training.seed, epoch)))
+        images, labels = split.arrays(np.asarray(split.shuffled(config.training.seed, epoch)), train=True)
         fit = model.fit(
-            images, labels, 48, shuffle=False, verbose=0, validation_data=split.arrays(split.validation)
+            images, labels, 48, shuffle=False, verbose=0, validation_data=split.arrays(split.validation, train=False)
         ).history
         for name, values in fit.items():
             assert report[name] == pytest.approx(values[0], rel=1e-4), name

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.data.schema import of_images
 
-IMAGE, CLASSES = (28, 28, 1), 10
+SCHEMA = of_images(28, 28, 1, 10)
 
 
 def described(model) -> list[str]:
@@ -82,7 +83,7 @@ def test_a_tutorials_model_is_reproduced_layer_for_layer(experiment: str, trial_
 
     layers, (optimizer, learning_rate), (batch_size, epochs), parameters = TUTORIALS[experiment]
     config = trial_config(f"+experiment={experiment}")
-    model = models.build(config, IMAGE, CLASSES)
+    model = models.build(config, SCHEMA)
     assert described(model) == layers
     assert model.count_params() == parameters
     made = models.optimizer(config.optimizer, steps=1)
@@ -99,7 +100,7 @@ def test_each_key_may_differ_by_layer(trial_config) -> None:
         "model.batch_normalization=[false,true]", "model.pooling.after=[1]", "model.pooling.kind=average",
         "model.padding=same", "model.dense.layers=2", "model.dense.units=[32,16]", "model.dense.dropout=[0.1,0]",
     )  # fmt: skip
-    assert described(models.build(config, IMAGE, CLASSES)) == [
+    assert described(models.build(config, SCHEMA)) == [
         "Conv2D 4 5x5 same relu", "AveragePooling2D 2", "Conv2D 8 3x3 same linear", "BatchNormalization",
         "Activation elu",
         "Dropout 0.3", "Flatten", "Dense 32 relu", "Dropout 0.1", "Dense 16 relu", "Dense 10 softmax",
@@ -109,13 +110,13 @@ def test_each_key_may_differ_by_layer(trial_config) -> None:
 def test_a_model_without_hidden_layers_is_softmax_regression(trial_config) -> None:
     from mnist_sweep.training import model as models
 
-    assert described(models.build(trial_config("model.layers=0"), IMAGE, CLASSES)) == ["Flatten", "Dense 10 softmax"]
+    assert described(models.build(trial_config("model.layers=0"), SCHEMA)) == ["Flatten", "Dense 10 softmax"]
 
 
 def test_an_l2_penalty_applies_only_to_hidden_kernels(trial_config) -> None:
     from mnist_sweep.training import model as models
 
-    model = models.build(trial_config("model.l2=[0.01,0]"), IMAGE, CLASSES)
+    model = models.build(trial_config("model.l2=[0.01,0]"), SCHEMA)
     penalties = [layer.kernel_regularizer for layer in model.layers if hasattr(layer, "kernel_regularizer")]
     assert [p and round(float(p.l2), 6) for p in penalties] == [0.01, None, None]
 
@@ -167,7 +168,7 @@ class TestCustomModel:
     def build(self, trial_config, function: str):
         from mnist_sweep.training import model as models
 
-        return models.build(trial_config(f"model.builder={function}", "+model.width=24"), IMAGE, CLASSES)
+        return models.build(trial_config(f"model.builder={function}", "+model.width=24"), SCHEMA)
 
     def test_the_builder_gets_its_keys_the_shape_and_the_classes(self, trial_config) -> None:
         assert described(self.build(trial_config, "user_models:good")) == [
@@ -181,7 +182,7 @@ class TestCustomModel:
         [
             ("no_such_module:good", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
             ("user_models:missing", "user_models has no function missing"),
-            ("hypermodels:build_model", "is called with a config, an image's shape and the number of classes ("),
+            ("hypermodels:build_model", "is called with a config, the shape of an input and the number of outputs ("),
             ("user_models:broken", "raised (KeyError at user_models.py:"),
             ("user_models:text", "returned str; return a Sequential or functional keras.Model"),
             ("user_models:subclassed", "returned Sub; return a Sequential or functional keras.Model"),

@@ -20,7 +20,8 @@ from tasks import small
 from waiting import run, wait_for
 
 from mnist_sweep.common.errors import UserError
-from mnist_sweep.data import images
+from mnist_sweep.data.dataset import split
+from mnist_sweep.data.sources import Request, load
 from mnist_sweep.journal.trial import Status
 from mnist_sweep.workers import local, orphans
 from mnist_sweep.workers.base import (
@@ -42,7 +43,7 @@ from mnist_sweep.workers.wire import DriverChannel
 @pytest.fixture(scope="module")
 def arrays(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("arrays")
-    images.split(images.load("npz", str(digits)), 0.2, seed=1).save(folder)
+    split(load(Request("npz", str(digits))), 0.2, seed=1).save(folder)
     return folder
 
 
@@ -187,7 +188,7 @@ def test_missing_images_are_a_machine_fault(tmp_path: Path) -> None:
         workers.close()
     fault = next(m for m in messages if isinstance(m, MachineFailed))
     assert fault.trial is None
-    assert "x_train.npy" in fault.reason
+    assert "schema.json" in fault.reason
 
 
 @pytest.mark.parametrize("slot", [Slot("cpu0", 1), Slot("gpu0", 1, "0")])

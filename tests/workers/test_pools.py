@@ -13,7 +13,8 @@ from waiting import run, wait_for, wait_for_reports
 
 from mnist_sweep.config import shipped
 from mnist_sweep.config.settings import RayConfig
-from mnist_sweep.data import images
+from mnist_sweep.data.dataset import split
+from mnist_sweep.data.sources import Request, load
 from mnist_sweep.journal.files import trial_folder
 from mnist_sweep.journal.trial import Execution, Status
 from mnist_sweep.workers.agent import Job
@@ -49,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def arrays(digits: Path, root: Path) -> Path:
     (root / "arrays").mkdir()
-    images.split(images.load("npz", str(digits)), 0.2, seed=1).save(root / "arrays")
+    split(load(Request("npz", str(digits))), 0.2, seed=1).save(root / "arrays")
     return root / "arrays"
 
 

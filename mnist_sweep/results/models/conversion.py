@@ -130,11 +130,10 @@ class _Int8Check:
         from mnist_sweep.training import saved
 
         dataset = load_training_data(config, run.run.data.tags, "--format=tflite-int8")
-        spread = np.linspace(0, len(dataset.x_train) - 1, min(_CALIBRATION, len(dataset.x_train))).astype(int)
-        self.calibration: Array = saved.to_raw(dataset.x_train[spread])
-        self._images, self._labels, kind = dataset.x_val, dataset.y_val, "validation"
-        if not len(self._labels):
-            self._images, self._labels, kind = dataset.x_train, dataset.y_train, "training"
+        spread = np.linspace(0, len(dataset.train) - 1, min(_CALIBRATION, len(dataset.train))).astype(int)
+        self.calibration: Array = saved.to_raw(dataset.train.x[spread])
+        rows, kind = (dataset.validation, "validation") if len(dataset.validation) else (dataset.train, "training")
+        self._images, self._labels = rows.x, rows.targets
         self._about = counted(len(self._labels), f"{kind} image")
         parent = run.client.get_run(run.run.data.tags[PARENT_TAG])
         if kind == "validation" and parent.data.params.get("validation") == "kfold":

@@ -64,7 +64,13 @@ class ModelRun:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images that the model takes."""
+        """Height, width and channels of the images that the model takes.
+
+        Raises:
+            UserError: It does not take images.
+        """
+        if "data.image" not in self.run.data.tags:
+            raise UserError(f"{self.sweep}: its models take no images, which only loading the model file supports yet")
         height, width, channels = map(int, self.run.data.tags["data.image"].split("x"))
         return height, width, channels
 

@@ -8,10 +8,12 @@ from typing import Any
 from mnist_sweep.common.errors import UserError
 from mnist_sweep.config.checks import check
 from mnist_sweep.config.settings import DataConfig
-from mnist_sweep.data import images as data
+from mnist_sweep.config.task import TASKS, kind_of
+from mnist_sweep.data import sources
+from mnist_sweep.data.dataset import Dataset, split
 
 
-def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> data.Dataset:
+def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wanted_by: str) -> Dataset:
     """Loads a run's images, checks that they are the same, and splits them as its sweep did.
 
     Args:
@@ -27,10 +29,11 @@ def load_training_data(config: Mapping[str, Any], tags: Mapping[str, str], wante
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{wanted_by}: the run's config.yaml does not say which images it was trained on") from None
     settings = check(DataConfig, given, "data.")
-    images = data.load(settings.name, settings.path, settings.fallback)
-    if images.digest() != tags["data.digest"]:
+    kind = kind_of(config.get("task"))
+    data = sources.load(sources.Request.of(given, None if kind == "auto" else TASKS[kind].target))
+    if data.digest() != tags["data.digest"]:
         raise UserError(
             f"{wanted_by}: the run was trained on {tags['data.name']} ({tags['data.digest']}), "
-            f"but data={images.name} from {images.source} is different now ({images.digest()})"
+            f"but data={data.name} from {data.source} is different now ({data.digest()})"
         )
-    return data.split(images, settings.validation_split, seed)
+    return split(data, settings.validation_split, seed)

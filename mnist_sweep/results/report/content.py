@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from mnist_sweep.common.errors import UserError
 from mnist_sweep.common.reading import read_yaml
 from mnist_sweep.common.text import counted, format_duration, grouped
 from mnist_sweep.config.units import seconds
+from mnist_sweep.data.schema import in_words
 from mnist_sweep.journal import folders
 from mnist_sweep.results.leaderboard import of_search
 from mnist_sweep.results.models.model_run import ModelRun
@@ -108,15 +110,12 @@ def _facts(found: SweepRuns, frame: pd.DataFrame) -> list[Fact]:
 
 
 def _data(tags: dict[str, str]) -> tuple[str, str]:
-    sizes = [
-        f"{int(tags[f'data.{part}_images']):,} {part}"
-        for part in ("training", "validation", "test")
-        if tags.get(f"data.{part}_images", "").isdigit()
-    ]
+    given = {key.removeprefix("data."): value for key, value in tags.items() if key.startswith("data.")}
     about = []
-    if sizes:
-        image = tags.get("data.image", "").replace("x", "×")
-        about.append(f"{', '.join(sizes)} images of {image}, {tags.get('data.classes', '?')} classes")
+    if any(key.startswith("training_") for key in given):
+        image = {"image": given["image"].replace("x", "×")} if "image" in given else {}
+        columns = {"columns": json.loads(given["columns"])} if "columns" in given else {}
+        about.append(in_words({**given, **image, **columns}))
     # Only runs with the same digest are comparable.
     about.append(f"digest {tags.get('data.digest', 'unknown')}")
     return tags.get("data.name", "unknown"), "; ".join(about)

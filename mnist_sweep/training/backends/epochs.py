@@ -11,9 +11,9 @@ from typing import Any, Literal
 import keras
 
 from mnist_sweep.training.model import batches
-from mnist_sweep.training.splits import Split
+from mnist_sweep.training.splits import Batch, Split
 
-Adapt = Callable[[Any, Any], tuple[Any, Any]]
+Adapt = Callable[..., Batch]
 Part = Literal["train", "test"]
 
 # Seconds per call. The loss is checked between calls, so a trial with a loss of nan ends soon.
@@ -29,8 +29,9 @@ class Epochs(ABC):
 
         Args:
             model: Compiled in Keras's sense, with its optimizer's variables created.
-            split: The images. Each call may use another split from the same `Splits`.
-            adapt: Converts images and labels to what the model expects.
+            split: The rows. Each call may use another split from the same `Splits`, of the same `name` if it has
+                weights of classes.
+            adapt: Converts batches to what the model expects.
         """
         self._model, self._split, self._adapt = model, split, adapt
 
@@ -39,9 +40,9 @@ class Epochs(ABC):
         """Compiles what an epoch needs, unless it is compiled already. The first epoch is then as fast as the others.
 
         Args:
-            split: The images to train and to validate on.
-            batch_size: Images per batch in training.
-            validation_batch_size: Images per batch in validation.
+            split: The rows to train and to validate on.
+            batch_size: Rows per batch in training.
+            validation_batch_size: Rows per batch in validation.
         """
 
     def train(
@@ -50,10 +51,10 @@ class Epochs(ABC):
         """Trains one epoch.
 
         Args:
-            split: The images to train on.
-            seed: The trial's seed, which determines the order of the images.
+            split: The rows to train on.
+            seed: The trial's seed, which determines the order of the rows.
             epoch: The epoch, counted from 0.
-            batch_size: Images per batch; the last batch may have fewer.
+            batch_size: Rows per batch; the last batch may have fewer.
             most: The most batches per call of the compiled function; None for as many as take about two seconds.
             on_loss: Called with the mean loss so far after each call; returns whether to continue.
 
@@ -79,37 +80,37 @@ class Epochs(ABC):
         """Validates the model.
 
         Args:
-            split: The images to validate on.
-            batch_size: The most images per batch.
+            split: The rows to validate on.
+            batch_size: The most rows per batch.
 
         Returns:
-            Keras's metrics with names that start with `val_`; empty if there are no validation images.
+            Keras's metrics with names that start with `val_`; empty if there are no validation rows.
         """
-        images = len(split.validation)
-        if not images:
+        rows = len(split.validation)
+        if not rows:
             return {}
-        size = self._validation_size(images, batch_size)
+        size = self._validation_size(rows, batch_size)
         self._model.reset_metrics()
         order = self._order(split, split.validation)
-        logs = self._call("test", split, order, images, size, 0, batches(images, size))
+        logs = self._call("test", split, order, rows, size, 0, batches(rows, size))
         return {f"val_{name}": value for name, value in logs.items()}
 
     @abstractmethod
     def _order(self, split: Split, indices: Any) -> Any:
-        """Converts indices of images to what the compiled functions expect."""
+        """Converts indices of rows to what the compiled functions expect."""
 
     @abstractmethod
     def _call(
-        self, part: Part, split: Split, order: Any, images: int, batch_size: int, begin: int, end: int
+        self, part: Part, split: Split, order: Any, rows: int, batch_size: int, begin: int, end: int
     ) -> dict[str, float]:
         """Runs the batches from `begin` to `end` - 1.
 
         Args:
             part: Training or validation.
-            split: The images.
+            split: The rows.
             order: Their indices, from `_order`.
-            images: How many there are.
-            batch_size: Images per batch; the last batch may have fewer.
+            rows: How many there are.
+            batch_size: Rows per batch; the last batch may have fewer.
             begin: The first batch, counted from 0.
             end: The batch after the last one.
 
@@ -117,10 +118,10 @@ class Epochs(ABC):
             The scalar metrics since they were last reset.
         """
 
-    def _validation_size(self, images: int, most: int) -> int:
+    def _validation_size(self, rows: int, most: int) -> int:
         return most
 
-    def _adapted(self, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+    def _adapted(self, batch: Batch) -> Batch:
         return self._adapt(*batch) if self._adapt else batch
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from mnist_sweep.common import invocation
-from mnist_sweep.data.images import Array
+from mnist_sweep.data.dataset import Array
 
 # Raised when the machine, not the user's code, is at fault: out of memory, no GPU.
 MachineErrors: type[Exception] = jax.errors.JaxRuntimeError
@@ -93,13 +93,14 @@ def speed_up(optimizer: keras.optimizers.Optimizer) -> None:
     """Does nothing: XLA fuses an optimizer's update already."""
 
 
-def compile_predict(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
-    """Compiles the prediction of one image into one call."""
+def compile_predict(model: keras.Model, example: Any) -> Callable[[Any], Any]:
+    """Compiles the prediction of one row into one call."""
     weights = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
-    graph = jax.jit(lambda weights, images: model.stateless_call(*weights, images, training=False)[0])
+    graph = jax.jit(lambda weights, inputs: model.stateless_call(*weights, inputs, training=False)[0])
 
-    def predict(images: Array) -> Any:
-        return jax.tree.map(np.asarray, graph(weights, images.astype(np.float32)))
+    def predict(inputs: Any) -> Any:
+        given = jax.tree.map(lambda one, like: np.asarray(one, like.dtype), inputs, example)
+        return jax.tree.map(np.asarray, graph(weights, given))
 
-    predict(np.zeros((1, *shape), np.float32))
+    predict(example)
     return predict

@@ -18,7 +18,7 @@ import numpy as np
 
 from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_overridden, merge_logs, scalars
 from mnist_sweep.training.backends.jax import Number
-from mnist_sweep.training.splits import Split, select
+from mnist_sweep.training.splits import Split, Tensors, select
 
 # How many compiled functions of 2 MB or more a program keeps. A trial has four, or six if folds differ by an image.
 _MOST = 16
@@ -29,15 +29,15 @@ State = tuple[list[Any], ...]
 class Program(Epochs):
     """Trains and validates a model epoch by epoch.
 
-    The compiled functions take the order of the images and their range as arguments. So another seed, fold or learning
-    rate needs no recompilation. Another batch size does, and so does a last batch with fewer images.
+    The compiled functions take the order of the rows and their range as arguments. So another seed, fold or learning
+    rate needs no recompilation. Another batch size does, and so does a last batch with fewer rows.
     """
 
     def __init__(self, model: keras.Model, split: Split, adapt: Adapt | None = None) -> None:
         super().__init__(model, split, adapt)
         # Creates the variables of the metrics.
-        first = self._adapted(select(split.images, split.labels, np.zeros(1, np.int32)))
-        model._symbolic_build(data_batch=(*first, None))
+        first = self._adapted(select(split.tensors(train=True), np.zeros(1, np.int32)))
+        model._symbolic_build(data_batch=(*first, None) if len(first) == 2 else first)
         weights = [model.trainable_variables, model.non_trainable_variables]
         self._variables = {
             "train": [*weights, model.optimizer.variables, model.metrics_variables],
@@ -54,43 +54,43 @@ class Program(Epochs):
             ("train", training, batch_size),
             ("test", validation, self._validation_size(validation, validation_batch_size)),
         ]
-        for part, images, size in sizes:
-            if images >= size:
+        for part, rows, size in sizes:
+            if rows >= size:
                 self._function(part, split, size)
-            if images % size:
-                self._function(part, split, images % size, rare=images > size)
+            if rows % size:
+                self._function(part, split, rows % size, rare=rows > size)
 
     def _order(self, split: Split, indices: Any) -> Any:
-        """Pads the indices to the number of images, so that one compiled function serves all folds."""
-        padded = np.zeros(len(split.images), np.int32)
+        """Pads the indices to the number of rows, so that one compiled function serves all folds."""
+        padded = np.zeros(len(split.targets), np.int32)
         padded[: len(indices)] = indices
         return padded
 
     def _call(
-        self, part: Part, split: Split, order: Any, images: int, batch_size: int, begin: int, end: int
+        self, part: Part, split: Split, order: Any, rows: int, batch_size: int, begin: int, end: int
     ) -> dict[str, float]:
         # The last batch may be smaller and then needs another compiled function.
         state = tuple([v.value for v in kind] for kind in self._variables[part])
-        numbers = [number.read() for number in self._numbers]
-        full, logs = min(end, images // batch_size), {}
+        numbers, tensors = [number.read() for number in self._numbers], split.tensors(train=part == "train")
+        full, logs = min(end, rows // batch_size), {}
         for each, at, count in (
             (batch_size, begin * batch_size, full - begin),
-            (images % batch_size, full * batch_size, end - full),
+            (rows % batch_size, full * batch_size, end - full),
         ):
             if count > 0:
-                run = self._function(part, split, each, rare=each < batch_size < images)
+                run = self._function(part, split, each, rare=each < batch_size < rows)
                 calls = [(at, count)] if self._looped else [(at + i * each, 1) for i in range(count)]
                 for place in calls:
-                    logs, state = run(state, numbers, split.images, split.labels, order, *np.array(place, np.int32))
+                    logs, state = run(state, numbers, tensors, order, *np.array(place, np.int32))
         for kind, values in zip(self._variables[part], state, strict=True):
             for variable, value in zip(kind, values, strict=True):
                 variable.assign(value)
         # JAX sorts the names; Keras starts with the loss.
         return {name: float(logs[name]) for name in sorted(logs, key=lambda name: name != "loss")}
 
-    def _validation_size(self, images: int, most: int) -> int:
+    def _validation_size(self, rows: int, most: int) -> int:
         """Returns a batch size near `most` that leaves no smaller last batch, which would need its own compilation."""
-        return next((size for size in range(min(most, images), most // 2, -1) if images % size == 0), most)
+        return next((size for size in range(min(most, rows), most // 2, -1) if rows % size == 0), most)
 
     def _function(self, part: Part, split: Split, size: int, *, rare: bool = False) -> Callable[..., Any]:
         """Returns the compiled function for a batch size. A `rare` one, used once per epoch, is compiled in a hurry."""
@@ -104,7 +104,8 @@ class Program(Epochs):
                 state = tuple([v.value for v in kind] for kind in self._variables[part])
                 numbers = [number.read() for number in self._numbers]
                 order = self._order(split, split.training)
-                arguments = (state, numbers, split.images, split.labels, order, *np.zeros(2, np.int32))
+                tensors = split.tensors(train=part == "train")
+                arguments = (state, numbers, tensors, order, *np.zeros(2, np.int32))
                 lowered = jax.jit(run, donate_argnums=0).lower(*arguments)
                 if self._looped and jax.default_backend() == "cpu" and "stablehlo.convolution" in lowered.as_text():
                     # Inside a loop, XLA makes convolutions 25 times slower on CPU.
@@ -123,18 +124,17 @@ class Program(Epochs):
         size: int,
         state: State,
         numbers: Sequence[Any],
-        images: Any,
-        labels: Any,
+        tensors: Tensors,
         order: Any,
         at: Any,
         count: Any,
     ) -> tuple[dict[str, Any], State]:
-        """Runs `count` batches of `size` images, starting at `order[at]`; without a loop, only one batch."""
+        """Runs `count` batches of `size` rows, starting at `order[at]`; without a loop, only one batch."""
         step = self._steps[part]
 
         def one(i: Any, state: State) -> tuple[dict[str, Any], State]:
             chosen = jax.lax.dynamic_slice(order, (at + i * size,), (size,))
-            logs, state = step(state, self._adapted(select(images, labels, chosen)))
+            logs, state = step(state, self._adapted(select(tensors, chosen)))
             return scalars(logs), state
 
         with self._given(numbers):

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from mnist_sweep.data.images import Array
+from mnist_sweep.data.dataset import Array
 from mnist_sweep.training.backends import tensorflow_fused
 
 # Raised when the machine, not the user's code, is at fault: out of memory, no GPU.
@@ -141,23 +140,25 @@ def speed_up(optimizer: keras.optimizers.Optimizer) -> None:
     tensorflow_fused.install(optimizer)
 
 
-def compile_predict(model: keras.Model, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
-    """Compiles the prediction of one image into one call. Layer by layer, it takes twenty times as long.
+def compile_predict(model: keras.Model, example: Any) -> Callable[[Any], Any]:
+    """Compiles the prediction of one row into one call. Layer by layer, it takes twenty times as long.
 
     Args:
-        model: A model of images (N, H, W, C), float32 in 0..1.
-        shape: Height, width and channels.
+        model: A model.
+        example: The inputs of one row, (1, …); by name if there are several.
 
     Returns:
-        A function from (1, H, W, C), float32, to the model's output. Its first call is as fast as the others.
+        A function from such inputs to the model's output. Its first call is as fast as the others.
     """
-    graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *shape), tf.float32)
-    )
+    flat = tf.nest.flatten(example)
+    graph = tf.function(
+        lambda *inputs: model(tf.nest.pack_sequence_as(example, inputs), training=False)
+    ).get_concrete_function(*(tf.TensorSpec(array.shape, array.dtype) for array in flat))
 
-    def predict(images: Array) -> Any:
+    def predict(inputs: Any) -> Any:
         # `numpy` waits for the GPU, which may still be busy when the call returns.
-        return tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(tf.constant(images, tf.float32)))
+        tensors = [tf.constant(one, like.dtype) for one, like in zip(tf.nest.flatten(inputs), flat, strict=True)]
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(*tensors))
 
-    predict(np.zeros((1, *shape), np.float32))
+    predict(example)
     return predict

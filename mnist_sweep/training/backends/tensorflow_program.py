@@ -15,13 +15,13 @@ import keras
 import tensorflow as tf
 
 from mnist_sweep.training.backends.epochs import Adapt, Epochs, Part, is_overridden, merge_logs, scalars
-from mnist_sweep.training.splits import Split
+from mnist_sweep.training.splits import Batch, Split
 
 
 class Program(Epochs):
     """Trains and validates a model epoch by epoch.
 
-    The compiled functions take the order of the images, the batch size and the range of batches as arguments, so
+    The compiled functions take the order of the rows, the batch size and the range of batches as arguments, so
     another batch size, seed, fold or learning rate needs no recompilation.
     """
 
@@ -29,12 +29,12 @@ class Program(Epochs):
         super().__init__(model, split, adapt)
         self._ready = False
         make = self._eager if model.run_eagerly else self._compiled
-        self._functions = {"train": make(model.train_step), "test": make(model.test_step)}
+        self._functions = {"train": make("train", model.train_step), "test": make("test", model.test_step)}
 
     def prepare(self, split: Split, batch_size: int, validation_batch_size: int) -> None:  # noqa: D102
         if not self._ready and not self._model.run_eagerly:
             # Creates the variables of losses and metrics first: a function that creates variables is traced twice.
-            self._model.test_step(self._batch(tf.zeros(1, tf.int32), 0, 1))
+            self._model.test_step(self._batch("test", tf.zeros(1, tf.int32), 0, 1))
             for function in self._functions.values():
                 # A call without batches traces the function, optimizes its graph and makes it ready to run.
                 function(tf.zeros(0, tf.int32), tf.constant(1), tf.constant(0), tf.constant(0))
@@ -45,22 +45,22 @@ class Program(Epochs):
             return tf.convert_to_tensor(indices, tf.int32)
 
     def _call(
-        self, part: Part, split: Split, order: Any, images: int, batch_size: int, begin: int, end: int
+        self, part: Part, split: Split, order: Any, rows: int, batch_size: int, begin: int, end: int
     ) -> dict[str, float]:
         logs = self._functions[part](order, tf.constant(batch_size), tf.constant(begin), tf.constant(end))
         return {name: float(value) for name, value in logs.items()}
 
-    def _batch(self, order: Any, i: Any, size: Any) -> tuple[Any, Any]:
-        return self._adapted(self._split.batch(order, i, size))
+    def _batch(self, part: Part, order: Any, i: Any, size: Any) -> Batch:
+        return self._adapted(self._split.batch(order, i, size, train=part == "train"))
 
-    def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def _compiled(self, part: Part, step: Callable[..., Any]) -> Callable[..., Any]:
         jit = bool(self._model.jit_compile)
         # Only the step: XLA takes minutes to compile the whole loop.
         one = tf.function(step, jit_compile=True, autograph=False) if jit else step
         custom: dict[str, tf.Variable] = {}
 
         def body(i: Any, order: Any, size: Any, end: Any) -> tuple[Any, ...]:
-            logs = one(self._batch(order, i, size))
+            logs = one(self._batch(part, order, i, size))
             if is_overridden(step):
                 for name, value in scalars(logs).items():
                     if name not in custom:
@@ -81,11 +81,11 @@ class Program(Epochs):
         )
         return compiled
 
-    def _eager(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def _eager(self, part: Part, step: Callable[..., Any]) -> Callable[..., Any]:
         def run(order: Any, size: Any, begin: Any, end: Any) -> Any:
             logs = {}
             for i in range(int(begin), int(end)):
-                logs = step(self._batch(order, i, int(size)))
+                logs = step(self._batch(part, order, i, int(size)))
             return merge_logs(scalars(self._model.get_metrics_result()), scalars(logs) if is_overridden(step) else {})
 
         return run

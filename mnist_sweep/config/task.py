@@ -1,0 +1,163 @@
+"""What a model is trained for: its task, with the loss, the metrics and the objective that fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mnist_sweep.common.errors import UserError
+from mnist_sweep.config.checks import Strict
+from mnist_sweep.config.objective import AUTO
+
+Kind = Literal["classification", "binary", "multilabel", "regression"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What fits a task.
+
+    Attributes:
+        loss: Keras's loss.
+        metrics: The metrics that are logged, by Keras's names.
+        objective: What a sweep optimizes.
+        target: The kind of target that it needs, as in `schema.Target`.
+        about: What its models predict, for messages.
+    """
+
+    loss: str
+    metrics: tuple[str, ...]
+    objective: str
+    target: Literal["classes", "labels", "numbers"]
+    about: str
+
+
+TASKS: dict[Kind, Defaults] = {
+    "classification": Defaults(
+        "sparse_categorical_crossentropy", ("accuracy",), "val_accuracy max", "classes", "one of several classes"
+    ),
+    "binary": Defaults("binary_crossentropy", ("accuracy", "auc"), "val_accuracy max", "classes", "one of two classes"),
+    "multilabel": Defaults("binary_crossentropy", ("accuracy", "auc"), "val_auc max", "labels", "any number of labels"),
+    "regression": Defaults("mse", ("mae", "r2"), "val_mae min", "numbers", "numbers"),
+}
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Named(BaseModel):
+    """A loss or a metric: Keras's name or the user's `package.module:name`, with arguments next to it.
+
+    `huber`, or `{name: huber, delta: 2.0}`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def logged(self) -> str:
+        """The name under which a metric is logged."""
+        return _logged(self.name)
+
+
+_Named = Annotated[Named, BeforeValidator(_named)]
+
+
+class TaskConfig(Strict):
+    """What a trial's model is trained for.
+
+    Attributes:
+        kind: The task; `auto` until the data are known.
+        loss: None for the task's own.
+        metrics: None for the task's own.
+        class_weight: How much each class counts in training: `balanced`, so that all classes count alike, or a number
+            for each class by its name or number. None: all rows count alike.
+        standardize: Whether the loss of a regression is computed on targets that are scaled to a mean of 0 and a
+            standard deviation of 1. Predictions and other metrics are in the targets' own units.
+    """
+
+    kind: Literal["auto"] | Kind
+    loss: _Named | None
+    metrics: list[_Named] | None
+    class_weight: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None
+    standardize: bool
+
+    @property
+    def defaults(self) -> Defaults:
+        """What fits the task; for `auto`, what fits classification."""
+        return TASKS["classification" if self.kind == "auto" else self.kind]
+
+    def logged(self) -> list[str]:
+        """Returns the names of the logged metrics, without the loss."""
+        return list(self.defaults.metrics) if self.metrics is None else [metric.logged for metric in self.metrics]
+
+
+def check_target(task: TaskConfig, kind: str, size: int) -> None:
+    """Checks that a task fits what the data have to predict.
+
+    Args:
+        task: The task.
+        kind: The kind of target: `classes`, `labels` or `numbers`.
+        size: The number of classes, labels or numbers.
+
+    Raises:
+        UserError: It does not.
+    """
+    if task.kind == AUTO:
+        return
+    if task.defaults.target != kind:
+        fitting = [name for name, defaults in TASKS.items() if defaults.target == kind]
+        raise UserError(
+            f"task={task.kind}: predicts {task.defaults.about}, but the targets are {_TARGETS[kind]}; "
+            f"write task={' or task='.join(fitting)}"
+        )
+    if task.kind == "binary" and size != 2:
+        raise UserError(f"task=binary: there are {size} classes, not two; write task=classification")
+
+
+_TARGETS = {"classes": "classes", "labels": "several labels", "numbers": "numbers"}
+
+# Sweeps of versions without tasks.
+CLASSIFICATION = TaskConfig(kind="classification", loss=None, metrics=None, class_weight=None, standardize=True)
+
+
+def kind_of(task: Any) -> Literal["auto"] | Kind:
+    """Returns the kind of task that a config names; that of old sweeps, which have none, is classification."""
+    kind = task.get("kind", "classification") if isinstance(task, Mapping) else "classification"
+    return next((known for known in TASKS if known == kind), "auto")
+
+
+def objective_of(written: str | list[str], task: Any) -> str | list[str]:
+    """Returns a config's objective; for `auto`, the usual one of its task, or of classification if that is unknown."""
+    kind = kind_of(task)
+    return TASKS["classification" if kind == "auto" else kind].objective if written == AUTO else written
+
+
+def logged_metrics(task: Any) -> Sequence[str] | None:
+    """Returns the metrics that a config's models log, without the loss; None if they are not known yet.
+
+    Args:
+        task: The group `task` of a config, which may contain sweeps.
+    """
+    kind = kind_of(task)
+    metrics = task.get("metrics") if isinstance(task, Mapping) else None
+    if metrics is None:
+        return None if kind == "auto" else TASKS[kind].metrics
+    if not isinstance(metrics, list):
+        return None
+    names = [str(one.get("name", "")) if isinstance(one, Mapping) else str(one) for one in metrics]
+    return [_logged(name) for name in names]
+
+
+def _logged(name: str) -> str:
+    return re.sub(r"\W", "_", name.rpartition(":")[2])

@@ -1,0 +1,136 @@
+"""What a data set consists of: the inputs of a model, and what it is to predict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from mnist_sweep.common.text import counted
+
+# The name of a data set's only input.
+ONLY = "x"
+
+InputKind = Literal["image", "numbers", "categories", "text", "array"]
+TargetKind = Literal["classes", "labels", "numbers"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model.
+
+    Attributes:
+        kind: `image`: pixels, uint8 in 0..255 or float32 in 0..1. `array`: numbers of any shape, float32. The others
+            are columns of a table: `numbers`, float32, NaN if missing; `categories`, int32, 0 if missing or unknown,
+            else counted from 1 in the column's `vocabularies`; `text`, int32 numbers of words, 0 after the last one.
+        shape: The shape of one row's input: height, width and channels of an image; the number of columns; words.
+        columns: The names of a table's columns, in the order of the last axis.
+        vocabularies: The values of each column of `categories`, or the words of `text`, in the order of their numbers.
+    """
+
+    kind: InputKind
+    shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+    vocabularies: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model predicts.
+
+    Attributes:
+        kind: `classes`: (N,), int64, the class of each row, counted from 0. `labels`: (N, K), float32, 1 for each label
+            that a row has, else 0. `numbers`: (N,) or (N, K), float32.
+        size: The number of classes, labels or numbers.
+        names: The names of the classes, of the labels, or of the columns of numbers; empty if they have none.
+    """
+
+    kind: TargetKind
+    size: int
+    names: tuple[str, ...] = ()
+
+    def name(self, number: int) -> str:
+        """Returns the name of a class, a label or a column: its number if it has none."""
+        return self.names[number] if self.names else str(number)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The inputs and the target of a data set.
+
+    Attributes:
+        inputs: The inputs by name; the only one is called `x`.
+        target: What to predict.
+    """
+
+    inputs: Mapping[str, Input]
+    target: Target = field(default_factory=lambda: Target("classes", 10))
+
+    @property
+    def only(self) -> Input | None:
+        """The only input; None if there are several."""
+        return next(iter(self.inputs.values())) if len(self.inputs) == 1 else None
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Height, width and channels, if images are the only input; else None."""
+        if self.only is None or self.only.kind != "image":
+            return None
+        height, width, channels = self.only.shape
+        return height, width, channels
+
+    def to_json(self) -> str:
+        """Returns the schema as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Schema:
+        """Returns the schema that `to_json` wrote."""
+        return _ADAPTER.validate_json(text)
+
+
+def in_words(about: Mapping[str, Any]) -> str:
+    """Describes what `described` returned and the sizes of the parts.
+
+    Example:
+        `3,600 training, 400 validation and 1,000 test images of 28x28x1, 10 classes`
+    """
+    rows = "images" if "image" in about else "rows"
+    *sizes, (last, number) = [(part, int(about[key])) for part in _PARTS if (key := f"{part}_{rows}") in about]
+    text = ", ".join(f"{count:,} {part}" for part, count in sizes)
+    text += f"{' and ' if sizes else ''}{number:,} {last} {rows[:-1] if number == 1 else rows}"
+    if "image" in about:
+        text += f" of {about['image']}"
+    elif "columns" in about:
+        text += f" of {counted(len(about['columns']), 'column')}"
+    for key, (one, several) in _TARGETS.items():
+        if key in about:
+            text += f", {counted(int(about[key]), one, several)}"
+    return text
+
+
+_PARTS = ("training", "validation", "test")
+_TARGETS = {"classes": ("class", "classes"), "labels": ("label", "labels"), "targets": ("target", "targets")}
+_ADAPTER = TypeAdapter(Schema)
+
+
+def of_images(height: int, width: int, channels: int, classes: int, names: tuple[str, ...] = ()) -> Schema:
+    """Returns the schema of images in classes."""
+    return Schema({ONLY: Input("image", (height, width, channels))}, Target("classes", classes, names))
+
+
+def described(schema: Schema) -> dict[str, Any]:
+    """Returns what the journal and MLflow keep of a schema, without the words of texts."""
+    found: dict[str, Any] = {}
+    if schema.image is not None:
+        found["image"] = "x".join(map(str, schema.image))
+    else:
+        found["inputs"] = {name: [one.kind, *one.shape] for name, one in schema.inputs.items()}
+        columns = [column for one in schema.inputs.values() for column in one.columns]
+        found |= {"columns": columns} if columns else {}
+    kind = {"classes": "classes", "labels": "labels", "numbers": "targets"}[schema.target.kind]
+    found[kind] = schema.target.size
+    return found | ({"names": list(schema.target.names)} if schema.target.names else {})

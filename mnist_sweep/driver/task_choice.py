@@ -1,0 +1,66 @@
+"""Chooses the task and the objective of a new sweep (`task=auto`, `objective=auto`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mnist_sweep.config.objective import AUTO
+from mnist_sweep.config.task import TASKS, Kind, kind_of
+from mnist_sweep.config.trial_config import made_by
+from mnist_sweep.data import sources
+from mnist_sweep.data.dataset import LoadedData
+from mnist_sweep.data.schema import Schema
+
+# The data that were loaded last, by their request.
+_LAST: dict[str, LoadedData] = {}
+
+
+def request(config: Mapping[str, Any]) -> sources.Request:
+    """Returns which data a config names, and what its task needs of them."""
+    kind = kind_of(config.get("task"))
+    return sources.Request.of(config["data"], None if kind == "auto" else TASKS[kind].target)
+
+
+def load(config: Mapping[str, Any]) -> LoadedData:
+    """Loads the data that a config names; those that were loaded last are not read again.
+
+    Raises:
+        UserError: They cannot be loaded.
+    """
+    wanted = repr(request(config))
+    if wanted not in _LAST:
+        _LAST.clear()
+        _LAST[wanted] = sources.load(request(config))
+    return _LAST[wanted]
+
+
+def with_task(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config that names its task and its objective.
+
+    Args:
+        config: The config of a sweep, checked.
+
+    Raises:
+        UserError: The data cannot be loaded.
+    """
+    kind = kind_of(config.get("task"))
+    if kind == "auto" and config["data"]["name"] in sources.OF_IMAGES_IN_CLASSES:
+        kind = "classification"
+    elif kind == "auto":
+        kind = _fitting(load(config).schema, own_model=made_by(config["model"]) is not None)
+    if "task" in config:
+        config = {**config, "task": {**config["task"], "kind": kind}}
+    if config["objective"] == AUTO:
+        config = {**config, "objective": TASKS[kind].objective}
+    return config
+
+
+def _fitting(schema: Schema, *, own_model: bool) -> Kind:
+    target = schema.target
+    if target.kind == "labels":
+        return "multilabel"
+    if target.kind == "numbers":
+        return "regression"
+    # The user's function gets the number of classes, and most end with as many outputs.
+    return "binary" if target.size == 2 and not own_model else "classification"

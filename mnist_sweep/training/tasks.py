@@ -1,0 +1,266 @@
+"""What differs between tasks: a model's last layers, the loss, the metrics, and what its predictions mean."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from mnist_sweep.common.errors import UserError, did_you_mean
+from mnist_sweep.common.text import first_line
+from mnist_sweep.config.task import Named, TaskConfig
+from mnist_sweep.data.dataset import Array
+from mnist_sweep.data.schema import Target
+from mnist_sweep.training import user_code
+
+# Names of Keras's losses and metrics that are not their class's.
+_SHORT = {
+    "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "msle": "mean_squared_logarithmic_error",
+    "rmse": "root_mean_squared_error",
+    "r2": "r2_score",
+    "f1": "f1_score",
+    "fbeta": "f_beta_score",
+    "logcosh": "log_cosh",
+    "kld": "kl_divergence",
+    "bce": "binary_crossentropy",
+}
+_ACCURACY = ("accuracy", "acc")
+Scale = tuple[Array, Array]
+
+
+def scales(task: TaskConfig) -> bool:
+    """Returns whether a task scales its targets."""
+    return task.kind == "regression" and task.standardize
+
+
+def head(task: TaskConfig, target: Target, scale: Scale | None) -> list[keras.layers.Layer]:
+    """Creates the last layers of a model, always in float32: a softmax in half precision underflows.
+
+    Args:
+        task: The task.
+        target: What to predict.
+        scale: The mean and standard deviation (K,) of the targets; None to predict them directly.
+    """
+    if task.kind == "regression":
+        units = [keras.layers.Dense(target.size, dtype="float32")]
+        if scale is None:
+            return units
+        mean, deviation = (values.tolist() for values in scale)
+        return [*units, keras.layers.Rescaling(deviation, mean, dtype="float32", name="units")]
+    if task.kind == "binary":
+        return [keras.layers.Dense(1, activation="sigmoid", dtype="float32")]
+    activation = "sigmoid" if task.kind == "multilabel" else "softmax"
+    return [keras.layers.Dense(target.size, activation=activation, dtype="float32")]
+
+
+def loss(task: TaskConfig, target: Target, scale: Scale | None) -> Any:
+    """Creates the loss that a model is compiled with.
+
+    Args:
+        task: The task.
+        target: What the model predicts.
+        scale: The mean and standard deviation of the targets, by the latter of which errors are divided; None not to.
+
+    Raises:
+        UserError: Keras has no such loss, or rejects its arguments; or the user's cannot be imported.
+    """
+    if task.loss is None and task.kind != "regression":
+        return task.defaults.loss
+    named = task.loss or Named(name=task.defaults.loss)
+    made = _made(named, "task.loss", keras.losses, keras.losses.Loss)
+    if not isinstance(made, keras.losses.Loss):
+        made = _FunctionLoss(made)
+    if task.kind == "classification" and _wants_one_hot(named):
+        return _OneHotLoss(made, target.size)
+    return made if scale is None else _ScaledLoss(made, scale[1])
+
+
+def metrics(task: TaskConfig, target: Target) -> list[Any]:
+    """Creates the metrics that a model is compiled with, besides its loss.
+
+    Args:
+        task: The task.
+        target: What the model predicts.
+
+    Raises:
+        UserError: Keras has no such metric, or rejects its arguments; or the user's cannot be imported.
+    """
+    if task.metrics is None and task.kind == "classification":
+        return list(task.defaults.metrics)
+    named = [Named(name=name) for name in task.defaults.metrics] if task.metrics is None else task.metrics
+    return [_metric(one, task, target) for one in named]
+
+
+def _metric(named: Named, task: TaskConfig, target: Target) -> keras.metrics.Metric:
+    if named.name in _ACCURACY:
+        kind = (
+            keras.metrics.SparseCategoricalAccuracy if task.kind == "classification" else keras.metrics.BinaryAccuracy
+        )
+        return kind(name=named.logged, **named.arguments)
+    extra: dict[str, Any] = {"name": named.logged}
+    short = _SHORT.get(named.name, named.name)
+    if _plain(short) == "auc" and task.kind == "multilabel":
+        extra["multi_label"] = True
+    if _plain(short) in ("f1score", "fbetascore"):
+        # One value for all classes, which has a curve; of a single column, Keras would take the largest of one value.
+        extra |= {"average": "macro"} | ({} if task.kind == "classification" else {"threshold": 0.5})
+    made = _made(named, "task.metrics", keras.metrics, keras.metrics.Metric, extra)
+    if not isinstance(made, keras.metrics.Metric):
+        made = keras.metrics.MeanMetricWrapper(made, name=named.logged)
+    made.name = named.logged
+    return _OneHotMetric(made, target.size) if task.kind == "classification" and _wants_one_hot(named) else made
+
+
+def metrics_of(task: TaskConfig, target: Target, truth: Array, predicted: Array) -> dict[str, float]:
+    """Returns the loss and the metrics of a model's predictions, as `test_…`.
+
+    Args:
+        task: The task.
+        target: What the model predicts.
+        truth: (N,) or (N, K), the targets.
+        predicted: (N, K), float32.
+    """
+    if task.kind == "classification" and task.loss is None and task.metrics is None:
+        losses = keras.losses.sparse_categorical_crossentropy(truth, predicted)
+        return {
+            "test_loss": float(np.mean(losses)),
+            "test_accuracy": float((predicted.argmax(axis=1) == truth).mean()),
+        }
+    scale = None
+    if scales(task):
+        columns = truth.reshape(len(truth), -1)
+        scale = columns.mean(axis=0), np.maximum(columns.std(axis=0), 1e-12)
+    compute = loss(task, target, scale)
+    compute = keras.losses.get(compute) if isinstance(compute, str) else compute
+    given = as_column(task, truth)
+    found = {"test_loss": float(np.mean(np.asarray(compute(given, predicted))))}
+    for metric in metrics(task, target):
+        metric = _metric(Named(name=metric), task, target) if isinstance(metric, str) else metric
+        metric.update_state(given, predicted)
+        value = np.asarray(metric.result())
+        if value.ndim == 0:
+            found[f"test_{metric.name}"] = float(value)
+    return found
+
+
+def as_column(task: TaskConfig, targets: Any) -> Any:
+    """Returns targets as losses and metrics expect them: one column (N, 1), float32, if there is only one number."""
+    if task.kind in ("binary", "regression") and len(targets.shape) == 1:
+        return keras.ops.reshape(keras.ops.cast(targets, "float32"), (-1, 1))
+    return targets
+
+
+def classes_of(predicted: Array) -> Array:
+    """Returns the predicted class of each row: (N,), int64.
+
+    Args:
+        predicted: (N, classes) probabilities, or (N, 1) that of the second class.
+    """
+    if predicted.shape[1] == 1:
+        return (predicted[:, 0] >= 0.5).astype(np.int64)
+    classes: Array = predicted.argmax(axis=1)
+    return classes
+
+
+def _wants_one_hot(named: Named) -> bool:
+    """Returns whether one of Keras's losses or metrics takes classes as one-hot rows instead of numbers."""
+    return ":" not in named.name and not _plain(named.name).startswith("sparse")
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _made(named: Named, key: str, module: Any, base: type, extra: Mapping[str, Any] | None = None) -> Any:
+    """Creates a loss or a metric by its name: an instance, or a function of true and predicted values."""
+    given = f"{key}={named.name}"
+    if ":" in named.name:
+        path, _, attribute = named.name.partition(":")
+        found = getattr(user_code.load(given, path), attribute, None)
+        if found is None:
+            raise UserError(f"{given}: {path} has no {attribute}")
+    else:
+        wanted = _plain(_SHORT.get(named.name, named.name))
+        known = {_plain(name): value for name, value in vars(module).items() if _is_kind(value, base)}
+        found = known.get(wanted)
+        if found is None:
+            what = "metric" if module is keras.metrics else "loss"
+            names = [*_SHORT, *_ACCURACY, *(_snake(value.__name__) for value in known.values())]
+            raise UserError(f"{given}: Keras has no such {what}{did_you_mean(named.name, names)}")
+    try:
+        if isinstance(found, type):
+            parameters = inspect.signature(found).parameters
+            usual = {name: value for name, value in (extra or {}).items() if name in parameters}
+            return found(**{**usual, **named.arguments})
+        return functools.partial(found, **named.arguments) if named.arguments and callable(found) else found
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{given}: rejects its arguments ({first_line(error)})") from error
+
+
+def _is_kind(value: Any, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base) and value is not base
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
+    """A user's function of true and predicted values."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._function(y_true, y_pred)
+
+
+class _ScaledLoss(keras.losses.Loss):  # type: ignore[misc]
+    """A loss of values that are divided by their standard deviation, so that it does not depend on their unit."""
+
+    def __init__(self, inner: keras.losses.Loss, deviation: Array) -> None:
+        super().__init__(name=inner.name, reduction=inner.reduction)
+        self._inner, self._deviation = inner, np.asarray(deviation, np.float32)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._inner.call(keras.ops.cast(y_true, "float32") / self._deviation, y_pred / self._deviation)
+
+
+class _OneHotLoss(keras.losses.Loss):  # type: ignore[misc]
+    """A loss of one-hot rows, for classes that are numbers."""
+
+    def __init__(self, inner: keras.losses.Loss, classes: int) -> None:
+        super().__init__(name=inner.name, reduction=inner.reduction)
+        self._inner, self._classes = inner, classes
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self._inner.call(keras.ops.one_hot(_flat(y_true), self._classes), y_pred)
+
+
+class _OneHotMetric(keras.metrics.Metric):  # type: ignore[misc]
+    """A metric of one-hot rows, for classes that are numbers."""
+
+    def __init__(self, inner: keras.metrics.Metric, classes: int) -> None:
+        super().__init__(name=inner.name)
+        self.inner, self._classes = inner, classes
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.inner.update_state(keras.ops.one_hot(_flat(y_true), self._classes), y_pred, sample_weight)
+
+    def result(self) -> Any:
+        return self.inner.result()
+
+    def reset_state(self) -> None:
+        self.inner.reset_state()
+
+
+def _flat(classes: Any) -> Any:
+    return keras.ops.reshape(keras.ops.cast(classes, "int32"), (-1,))
