@@ -16,6 +16,7 @@ from watching import Story
 import mnist_sweep
 from mnist_sweep.api import sweeps
 from mnist_sweep.common.errors import UserError
+from mnist_sweep.driver import task_choice
 from mnist_sweep.journal.events import SweepEnded
 from mnist_sweep.journal.journal import Journal
 from mnist_sweep.journal.trial import Status
@@ -162,9 +163,7 @@ def test_a_file_or_the_name_of_a_data_set_may_be_passed(driver):
 
 def test_an_interrupted_sweep_continues_with_the_same_arrays(driver, monkeypatch):
     def interrupted(self: FakeDriver, job: dict[str, Any]) -> None:
-        from mnist_sweep.data import images
-
-        digest = images.load("npz", job["config"]["data"]["path"]).digest()
+        digest = task_choice.load(job["config"]).digest()
         with Journal(Path(job["folder"])) as journal:
             story = Story(journal, config=job["config"])
             story.starts(0)
