@@ -82,7 +82,7 @@ def sweep_of(folder: Path) -> Path:
 
 
 def test_a_script_is_killed_and_another_process_resumes_its_sweep(script: Path, run: Run) -> None:
-    killed = start(script, "1", "training.epochs=400", "training.early_stopping.patience=null")
+    killed = start(script, "1", "training.epochs=250", "training.early_stopping.patience=null")
     try:
         assert killed.stdout is not None
         line = killed.stdout.readline()
