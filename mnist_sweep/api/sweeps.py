@@ -106,7 +106,7 @@ def load_config(experiment: str | None = None, *overrides: str) -> dict[str, Any
         >>> config["search"]["max_trials"], config["model"]["units"]
         (20, 'choice(16, 64)')
     """
-    return _composed([*_experiment(experiment), *overrides])[2]
+    return _checked(_composed([*_experiment(experiment), *overrides])[0])
 
 
 def sweep(
@@ -173,15 +173,15 @@ def sweep(
     elif data is not None or train is not None or test is not None:
         passed = arrays.as_arrays(data, train, test)
         given += ["data=npz", _PATH]
-    config, hydra, plain = _composed(given)
+    config, hydra = _composed(given)
     if passed is not None:
-        passed, note = arrays.with_test_part(passed, plain["seed"])
+        passed, note = arrays.with_test_part(passed, config.seed if isinstance(config.seed, int) else 0)
         notes += [note] if note else []
     notes += _gpu_notes()
     claim = folders.claim(Path(str(hydra.run.dir)))
     try:
         if passed is not None:
-            plain["data"]["path"] = config.data.path = str(claim.folder / DATA)
+            config.data.path = str(claim.folder / DATA)
             hydra.overrides.task = [
                 o if o != _PATH else f"data.path={claim.folder / DATA}" for o in hydra.overrides.task
             ]
@@ -189,7 +189,8 @@ def sweep(
         if isinstance(code, carried.Carried):
             make_folder(claim.folder / CODE)
             write_whole(claim.folder / CODE / f"{code.module}.py", code.content)
-        started = _start(claim, config, hydra, plain, notes)
+        # With the arrays in their place, as the task follows from them.
+        started = _start(claim, config, hydra, _checked(config), notes)
     except BaseException:
         claim.give_up()
         raise
@@ -240,9 +241,15 @@ def _experiment(name: str | None) -> list[str]:
     return [] if name is None else [name] if "=" in name else [f"+experiment={name}"]
 
 
-def _composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig, dict[str, Any]]:
-    from mnist_sweep.cli.main import without_secret
+def _checked(config: DictConfig) -> dict[str, Any]:
     from mnist_sweep.cli.sweep_config import checked
+    from mnist_sweep.config import compose
+
+    return checked(compose.plain(config))
+
+
+def _composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    from mnist_sweep.cli.main import without_secret
     from mnist_sweep.config import compose
     from mnist_sweep.config.grammar import quote_sweeps
 
@@ -251,8 +258,7 @@ def _composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig, dict[st
             raise UserError(f"sweep: {text!r} is of type {type(text).__name__}; overrides are texts, 'KEY=VALUE'")
         if text.startswith("-"):
             raise UserError(f"sweep: {text}: is an option of the command line; overrides are texts, 'KEY=VALUE'")
-    config, hydra = compose.composed(quote_sweeps([without_secret(text) for text in overrides]))
-    return config, hydra, checked(compose.plain(config))
+    return compose.composed(quote_sweeps([without_secret(text) for text in overrides]))
 
 
 def _as_overrides(values: Mapping[str, Any]) -> list[str]:
