@@ -17,6 +17,7 @@ from programs import Run, environment
 SCRIPT = """
     import sys
 
+    import keras
     import numpy as np
 
     from mnist_sweep import sweep
@@ -24,20 +25,17 @@ SCRIPT = """
     SCALE = 2
 
 
+    @keras.saving.register_keras_serializable("train")
+    class Scaled(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * SCALE
+
+
     def layers(hp):
-        import keras
-
-        @keras.saving.register_keras_serializable("train")
-        class Scaled(keras.layers.Layer):
-            def call(self, inputs):
-                return inputs * SCALE
-
         return [keras.layers.Flatten(), Scaled(), keras.layers.Dense(hp.Choice("units", [4, 8, 16, 32]))]
 
 
     def build_model(hp):
-        import keras
-
         model = keras.Sequential([keras.Input((8, 8)), *layers(hp), keras.layers.Dense(2, activation="softmax")])
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
