@@ -156,6 +156,9 @@ def test_memory_that_the_notebook_holds_on_a_gpu_is_mentioned(driver, monkeypatc
 
 def test_a_file_or_the_name_of_a_data_set_may_be_passed(driver):
     mnist_sweep.sweep(data="mnist_5k")
+    Path("my data").mkdir()
+    x, y = DATA
+    np.savez("my data/it's.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     mnist_sweep.sweep(data="my data/it's.npz")
     assert driver.jobs[0]["config"]["data"]["name"] == "mnist_5k"
     assert driver.jobs[1]["config"]["data"]["path"] == "my data/it's.npz"
